@@ -1,0 +1,73 @@
+# `make` alone lists what there is. Everything is installed into this folder; nothing needs Docker or an AWS account.
+
+PYTHON ?= python3
+STACK_NAME ?= portaria
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+export SAM_CLI_TELEMETRY := 0
+export PYTHONPATH := layers/portaria
+RUN := .venv/bin/python
+CODE := layers functions local bench tests
+
+.PHONY: help setup up down status logs demo test check bench faults configure build deploy lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.ready .venv-sam/.ready .venv-ministack/.ready ## Install what development needs, into .venv*
+
+.venv/.ready: requirements/dev.txt
+.venv-sam/.ready: requirements/sam.txt
+.venv-ministack/.ready: requirements/ministack.txt
+.venv/.ready .venv-sam/.ready .venv-ministack/.ready:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.13")'
+	@echo "Installing $< into $(@D) (once)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+up: setup ## Start the local cloud and deploy the template to it
+	@$(RUN) -m local up
+
+down: ## Stop the local cloud
+	@$(RUN) -m local down
+
+status: ## Say what the local cloud is doing
+	@$(RUN) -m local status
+
+logs: ## Follow the functions' logs on the local cloud
+	@$(RUN) -m local logs
+
+demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field
+	@$(RUN) -m local.demo
+
+configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
+	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
+
+check: setup ## Style, types and the template
+	@.venv/bin/ruff format --check $(CODE)
+	@.venv/bin/ruff check $(CODE)
+	@.venv/bin/mypy
+	@.venv-sam/bin/sam validate --lint
+
+test: check ## Everything: checks, unit, platforms, template, the local cloud, browser, short faults
+	@$(RUN) -m pytest
+
+bench: setup ## Measure the published figures (NAME=cold_answer for one)
+	@$(RUN) -m bench $(NAME)
+
+faults: setup ## The long fault suites
+	@$(RUN) -m pytest tests/faults --long
+
+build: setup ## Build the template for its Python runtime and compile what will be deployed
+	@.venv-sam/bin/sam build --cached --parameter-overrides PythonRuntime=python$(VERSION)
+	@$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
+
+deploy: build ## Deploy to the AWS account of your credentials
+	@.venv-sam/bin/sam deploy --parameter-overrides PythonRuntime=python$(VERSION) --stack-name $(STACK_NAME)
+
+lock: .venv/.ready ## Pin anew what requirements/*.in ask for
+	@cd layers/portaria && ../../.venv/bin/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-header --no-annotate requirements.in
+	@cd requirements && for name in dev sam ministack; do ../.venv/bin/pip-compile --quiet --upgrade --allow-unsafe --strip-extras --no-emit-index-url --no-header --no-annotate $$name.in; done
+
+clean: ## Remove what was built and installed here
+	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack

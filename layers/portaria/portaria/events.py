@@ -1,0 +1,28 @@
+"""The project's own events, on its EventBridge bus. Each is delivered at least once, so its readers must bear it twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from portaria import aws
+from portaria.contract import Retryable
+
+SOURCE = "portaria"
+CONNECTION_READY = "connection.ready"
+INSTALL_FAILED = "install.failed"
+
+
+def put(bus_name: str, detail_type: str, detail: dict[str, Any]) -> None:
+    """Raises `Retryable` where the bus did not take the event."""
+    entry = {"EventBusName": bus_name, "Source": SOURCE, "DetailType": detail_type, "Detail": json.dumps(detail)}
+    try:
+        answer = aws.client("events").put_events(Entries=[entry])
+    except (ClientError, BotoCoreError) as error:
+        raise Retryable("bus_unavailable", f"the bus did not take {detail_type}: {type(error).__name__}") from error
+    if answer["FailedEntryCount"]:
+        raise Retryable(
+            "bus_unavailable", f"the bus did not take {detail_type}: {answer['Entries'][0].get('ErrorCode')}"
+        )

@@ -1,0 +1,434 @@
+"""Installs: from an authorization code to a connection, each step safe to repeat after a death at any instruction.
+
+    received → exchanging → connected, or failed with a reason
+
+What has been done is read from durable facts, never from memory: a grant is stored under a name that the install
+decides, so finding it there means that the code has been exchanged; the install's `connection` is written in the same
+transaction as the connection itself. A worker that takes over looks for these facts before it does anything.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import sleep
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from portaria import clock, connections, egress, events, oauth_clients, queues, tokens, vault
+from portaria.contract import Account, Connection, Grant, OAuthClient, Rejected, Retryable, Secret
+from portaria.platforms import part
+from portaria.settings import ExchangeCodeSettings, SweepArrivalsSettings
+from portaria.table import Conflict, Item, Table, put_of, update_of
+from portaria.vault import Credentials, Vault
+
+LIST = "INSTALLS"
+ARRIVALS = "ARRIVALS"
+# Longer than exchange_code may run (40 s): a lease that has ended belongs to a worker that is dead.
+LEASE_S = 45
+# A code is sent only by a worker that has the time to wait for the answer and to store what it holds.
+TIME_TO_EXCHANGE_S = 34.0
+KEPT_FOR = timedelta(days=90)
+
+
+@dataclass(frozen=True)
+class Install:
+    """A message of the Exchanges queue. Times are aware datetimes in UTC."""
+
+    id: str
+    platform: str
+    client: str
+    code: Secret
+    account_host: str
+    source: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an install: `state` is `connected` or `failed`, with the reason and the advice where it failed."""
+
+    state: str
+    reason: str = ""
+    detail: str = ""
+
+
+def key(install_id: str) -> tuple[str, str]:
+    return f"INSTALL#{install_id}", "INSTALL"
+
+
+def read_message(body: str) -> Install:
+    fields = json.loads(body)
+    return Install(
+        id=fields["install_id"],
+        platform=fields["platform"],
+        client=fields["client"],
+        code=Secret(fields["code"]),
+        account_host=fields["account_host"],
+        source=fields["source"],
+        received_at=clock.from_iso(fields["received_at"]),
+    )
+
+
+def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Callable[[], float]) -> Outcome:
+    """Bring an install as far as it goes: to its connection, or to its failure.
+
+    Safe to call any number of times and by several workers at once: one works, the others are told to wait. Raises
+    `Retryable` where it should be called again; `after_s` is then set.
+    """
+    exchange = _Exchange(install, settings, time_left_s)
+    try:
+        exchange.claim()
+    except Conflict as conflict:
+        return _already(conflict)
+    try:
+        try:
+            exchange.run()
+        except Rejected as rejected:
+            exchange.fail(rejected)
+            return Outcome("failed", rejected.reason, rejected.detail)
+        return Outcome("connected")
+    except Exception as error:
+        exchange.release()
+        if isinstance(error, Retryable):
+            raise Retryable(error.reason, error.detail, after_s=exchange.wait_s(error.after_s)) from error
+        raise
+
+
+def _already(conflict: Conflict) -> Outcome:
+    item = conflict.item or {}
+    if item.get("state") in ("connected", "failed"):
+        return Outcome(item["state"], item.get("reason", ""), item.get("detail", ""))
+    wait_s = max(1.0, item.get("lease_until", 0) - clock.now().timestamp() + 1)
+    raise Retryable("in_progress", "another worker holds this install", after_s=wait_s)
+
+
+class _Exchange:
+    """One worker's turn at an install. `attempt` fences it: a later turn has a higher one, and only the last may write."""
+
+    def __init__(self, install: Install, settings: ExchangeCodeSettings, time_left_s: Callable[[], float]) -> None:
+        self.install = install
+        self.settings = settings
+        self.time_left_s = time_left_s
+        self.table = Table(settings.table_name)
+        self.vault = Vault(settings.secrets_prefix)
+        self.secret_id = self.vault.grant_id(install.id)
+        self.item: Item = {}
+
+    @property
+    def attempt(self) -> int:
+        return int(self.item["attempts"])
+
+    def claim(self) -> None:
+        """Take the lease. Raises `Conflict` where the install has ended or another worker holds it."""
+        install, now = self.install, clock.now()
+        received_at = clock.to_iso(install.received_at)
+        self.item = self.table.update(
+            *key(install.id),
+            "SET #state = :exchanging, platform = :platform, client = :client, lease_until = :until, "
+            "attempts = if_not_exists(attempts, :zero) + :one, account_host = if_not_exists(account_host, :host), "
+            "arrived_by = if_not_exists(arrived_by, :arrived_by), received_at = if_not_exists(received_at, :received_at), "
+            "list_pk = :list, list_sk = if_not_exists(list_sk, :list_sk), expires_at = :expires_at",
+            condition="attribute_not_exists(pk) OR #state = :received OR (#state = :exchanging AND "
+            "(attribute_not_exists(lease_until) OR lease_until < :now))",
+            names={"#state": "state"},
+            values={
+                ":exchanging": "exchanging",
+                ":received": "received",
+                ":platform": install.platform,
+                ":client": install.client,
+                ":until": int(now.timestamp()) + LEASE_S,
+                ":now": int(now.timestamp()),
+                ":zero": 0,
+                ":one": 1,
+                ":host": install.account_host,
+                ":arrived_by": install.source,
+                ":received_at": received_at,
+                ":list": LIST,
+                ":list_sk": f"{received_at}#{install.id}",
+                ":expires_at": int((now + KEPT_FOR).timestamp()),
+            },
+        )
+
+    def run(self) -> None:
+        """Raises `Rejected` where the install has failed for good."""
+        if self.item.get("reason"):
+            raise Rejected(self.item["reason"], self.item["detail"])
+        client = oauth_clients.get(self.table, self.install.platform, self.install.client)
+        if not self.item.get("connection"):
+            credentials = self._stored_grant() or self._exchange(client)
+            account = self._read_account(credentials)
+            self._commit(account, credentials, client)
+        connection = connections.get(self.table, self.item["connection"])
+        if self.item["superseded"]:
+            self.vault.remove(self.secret_id)
+        else:
+            self._subscribe(connection, client)
+            if previous := self.item.get("previous_secret_id"):
+                self._unsubscribe(previous, connection, client)
+                self.vault.remove(previous)
+            events.put(
+                self.settings.bus_name,
+                events.CONNECTION_READY,
+                {
+                    "connection": connection.name,
+                    "platform": connection.platform,
+                    "client": connection.client,
+                    "generation": self.item["generation"],
+                },
+            )
+        self._update(
+            "SET #state = :connected, connected_at = :now REMOVE lease_until",
+            {":connected": "connected", ":now": clock.to_iso(clock.now())},
+        )
+
+    def fail(self, rejected: Rejected) -> None:
+        """End the install with a reason: written down first, so that a later turn tells the same one, then told to the bus."""
+        if not self.item.get("reason"):
+            self._update(
+                "SET reason = :reason, detail = :detail", {":reason": rejected.reason, ":detail": rejected.detail}
+            )
+        if not self.item.get("connection"):
+            self.vault.remove(self.secret_id)
+        events.put(
+            self.settings.bus_name,
+            events.INSTALL_FAILED,
+            {
+                "install_id": self.install.id,
+                "platform": self.install.platform,
+                "client": self.install.client,
+                "account_host": self.item["account_host"],
+                "reason": rejected.reason,
+                "detail": rejected.detail,
+                "reconnect_url": self._reconnect_url(),
+            },
+        )
+        self._update(
+            "SET #state = :failed, failed_at = :now REMOVE lease_until, sealed_grant",
+            {":failed": "failed", ":now": clock.to_iso(clock.now())},
+        )
+
+    def release(self) -> None:
+        """Give the lease back so that the next turn need not wait for its end; where that fails, it waits."""
+        try:
+            self._update("REMOVE lease_until", {})
+        except (Conflict, ClientError, BotoCoreError):
+            return
+
+    def wait_s(self, asked_s: float | None) -> float:
+        """How long until the next turn: as asked, or doubling from 2 s to a minute; always inside the code's life."""
+        wait_s = asked_s if asked_s is not None else min(60.0, 2.0**self.attempt)
+        wait_s *= 1 + secrets.randbelow(250) / 1000
+        life_s = (self._code_ends_at() - clock.now()).total_seconds()
+        return max(1.0, min(wait_s, life_s - 30)) if life_s > 30 else wait_s
+
+    def _stored_grant(self) -> Credentials | None:
+        """The grant of an earlier turn, moved into the vault if it had to be sealed."""
+        if self.attempt == 1:
+            return None
+        if sealed := self.item.get("sealed_grant"):
+            credentials = vault.unseal(self.settings.sealing_key_id, self.install.id, sealed)
+            self.vault.create(self.secret_id, credentials)
+            self._update("REMOVE sealed_grant", {})
+            return credentials
+        return self.vault.read(self.secret_id)
+
+    def _exchange(self, client: OAuthClient) -> Credentials:
+        platform = part(self.install.platform, "tokens")
+        if clock.now() >= self._code_ends_at():
+            raise Rejected("code_expired", "the code reached the end of its life before the platform took it")
+        client_secret = self.vault.client_secret(self.install.platform, self.install.client)
+        seal = vault.prepare_seal(self.settings.sealing_key_id, self.install.id)
+        if self.time_left_s() < TIME_TO_EXCHANGE_S:
+            raise Retryable("short_of_time", "too little time is left to wait for the platform's answer", after_s=1)
+        host = self.item["account_host"]
+        response = egress.send(
+            platform.exchange_request(client, client_secret, host, self.install.code), allowed_domain=host
+        )
+        try:
+            grant: Grant = platform.read_grant(response, clock.now())
+        except Rejected as rejected:
+            if rejected.reason == "code_used" and self.attempt > 1:
+                raise Rejected(
+                    "answer_lost",
+                    "the platform took the code but its answer never arrived: the customer must connect again",
+                ) from None
+            raise
+        credentials = {**tokens.to_stored(grant), "webhook_key": Secret(secrets.token_urlsafe(24))}
+        self._store(credentials, seal)
+        return credentials
+
+    def _store(self, credentials: Credentials, seal: vault.Seal) -> None:
+        """Put the grant where it survives, before anything else is done with it: the vault, else sealed in the table."""
+        while True:
+            try:
+                return self.vault.create(self.secret_id, credentials)
+            except Retryable as refused:
+                try:
+                    self._update("SET sealed_grant = :sealed", {":sealed": seal.seal(credentials)})
+                except Conflict:
+                    raise
+                except Exception:  # noqa: BLE001 - whatever it was, the grant exists nowhere else
+                    # Neither took it, and it exists nowhere else: try until the function is ended.
+                    if self.time_left_s() < 5:
+                        raise
+                    sleep(0.2)
+                    continue
+                raise refused
+
+    def _read_account(self, credentials: Credentials) -> Account:
+        platform = part(self.install.platform, "account")
+        host = self.item["account_host"]
+        response = egress.send(platform.account_request(host, credentials["access_token"]), allowed_domain=host)
+        account: Account = platform.read_account(response, host)
+        return account
+
+    def _commit(self, account: Account, credentials: Credentials, client: OAuthClient) -> None:
+        """Point the account's connection to this grant, and write that down in the install, in one transaction.
+
+        Of two grants for one account the one that arrived later stands, whichever is exchanged first.
+        """
+        name = f"{client.platform}-{client.name}-{account.id}"
+        old = connections.find(self.table, name)
+        received_at = clock.to_iso(self.install.received_at)
+        superseded = bool(old and old.granted_at > received_at and old.secret_id != self.secret_id)
+        writes: list[dict[str, Any]] = []
+        if old and superseded:
+            generation = old.generation
+        else:
+            generation = old.generation + 1 if old else 1
+            writes.append(self._connection_write(name, generation, account, credentials, client, old))
+        previous = old.secret_id if old and not superseded and old.secret_id != self.secret_id else None
+        outcome = {
+            "connection": name,
+            "generation": generation,
+            "superseded": superseded,
+            "previous_secret_id": previous,
+        }
+        set_outcome = ", ".join(f"{field} = :{field}" for field, value in outcome.items() if value is not None)
+        writes.append(
+            update_of(
+                *key(self.install.id),
+                f"SET {set_outcome}",
+                condition="attempts = :attempt",
+                values={f":{field}": value for field, value in outcome.items() if value is not None}
+                | {":attempt": self.attempt},
+            )
+        )
+        try:
+            self.table.write_all(writes)
+        except Conflict:
+            raise Retryable("connection_changed", "the connection changed meanwhile", after_s=1) from None
+        self.item |= {field: value for field, value in outcome.items() if value is not None}
+
+    def _connection_write(
+        self,
+        name: str,
+        generation: int,
+        account: Account,
+        credentials: Credentials,
+        client: OAuthClient,
+        old: Connection | None,
+    ) -> dict[str, Any]:
+        now = clock.to_iso(clock.now())
+        connection = Connection(
+            name=name,
+            platform=client.platform,
+            kind=part(client.platform, "tokens").KIND,
+            allowed_domain=account.host,
+            state="connected",
+            generation=generation,
+            secret_id=self.secret_id,
+            label=account.name,
+            client=client.name,
+            account_id=account.id,
+            scopes=credentials["scopes"].reveal(),
+            created_at=old.created_at if old else now,
+            updated_at=now,
+            granted_at=clock.to_iso(self.install.received_at),
+        )
+        if not old:
+            return put_of(connections.to_item(connection), "attribute_not_exists(pk)")
+        return put_of(
+            connections.to_item(connection),
+            "generation = :generation AND secret_id = :secret_id",
+            {":generation": old.generation, ":secret_id": old.secret_id},
+        )
+
+    def _subscribe(self, connection: Connection, client: OAuthClient) -> None:
+        """Ask for the account's event webhooks. An account that may not have them is connected all the same, with a note."""
+        credentials = self.vault.read(connection.secret_id)
+        destination = _events_url(connection, client, credentials)
+        if not credentials or not destination:
+            return
+        webhooks = part(self.install.platform, "webhooks")
+        request = webhooks.subscribe_request(connection.allowed_domain, credentials["access_token"], destination)
+        try:
+            webhooks.read_answer(egress.send(request, allowed_domain=connection.allowed_domain))
+        except Rejected as refused:
+            self.table.update(
+                *connections.key(connection.name),
+                "SET notes = :notes",
+                condition="generation = :generation",
+                values={":notes": [refused.detail], ":generation": connection.generation},
+            )
+
+    def _unsubscribe(self, previous_secret_id: str, connection: Connection, client: OAuthClient) -> None:
+        """Take back the webhooks of the grant that this one replaces: their address carries a key that ends with it."""
+        credentials = self.vault.read(connection.secret_id)
+        destination = _events_url(connection, client, self.vault.read(previous_secret_id))
+        if not credentials or not destination:
+            return
+        webhooks = part(self.install.platform, "webhooks")
+        request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
+        with suppress(Rejected):
+            webhooks.read_answer(egress.send(request, allowed_domain=connection.allowed_domain))
+
+    def _update(self, expression: str, values: Item) -> None:
+        """Write to the install as its holder; a later turn makes this a `Conflict`."""
+        self.table.update(
+            *key(self.install.id),
+            expression,
+            condition="attempts = :attempt",
+            values={**values, ":attempt": self.attempt},
+            names={"#state": "state"} if "#state" in expression else None,
+        )
+
+    def _code_ends_at(self) -> datetime:
+        life: timedelta = part(self.install.platform, "tokens").CODE_LIFE
+        return self.install.received_at + life
+
+    def _reconnect_url(self) -> str:
+        try:
+            client = oauth_clients.get(self.table, self.install.platform, self.install.client)
+        except Rejected:
+            return ""
+        return f"{client.redirect_uri.rstrip('/')}/start"
+
+
+def _events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
+    """Where a platform sends a connection's events, or nothing where the redirect URI is not this API's own."""
+    redirect_uri = client.redirect_uri.rstrip("/")
+    base_url = redirect_uri.removesuffix(f"/install/{client.platform}/{client.name}")
+    if not credentials or base_url == redirect_uri:
+        return ""
+    return f"{base_url}/events/{connection.platform}/{connection.name}/{credentials['webhook_key'].reveal()}"
+
+
+def sweep_arrivals(settings: SweepArrivalsSettings) -> int:
+    """Queue the installs that were kept in the table, oldest ids first, and forget each once it is queued.
+
+    Returns how many. A death between the two queues one twice, which is harmless: its code is exchanged once. Raises
+    `Retryable` while the queue does not take them.
+    """
+    table, swept = Table(settings.table_name), 0
+    for item in table.query_all(ARRIVALS):
+        queues.send(settings.exchanges_queue_url, [item["body"]])
+        table.delete(item["pk"], item["sk"])
+        swept += 1
+    return swept

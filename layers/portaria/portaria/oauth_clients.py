@@ -1,0 +1,46 @@
+"""OAuth clients: the applications registered with platforms. Their secrets are in the vault."""
+
+from __future__ import annotations
+
+from portaria import clock
+from portaria.contract import OAuthClient, Rejected
+from portaria.table import Item, Table
+
+LIST = "CLIENTS"
+FIELDS = ("platform", "name", "client_id", "redirect_uri", "scopes")
+
+
+def key(platform: str, name: str) -> tuple[str, str]:
+    return f"CLIENT#{platform}#{name}", "CLIENT"
+
+
+def get(table: Table, platform: str, name: str) -> OAuthClient:
+    """Raises `Rejected` (`unknown_client`) where there is none."""
+    item = table.get(*key(platform, name))
+    if not item:
+        raise Rejected("unknown_client", f"no OAuth client {platform}/{name} is registered", field="client", status=404)
+    return read(item)
+
+
+def read(item: Item) -> OAuthClient:
+    return OAuthClient(**{field: item.get(field, "") for field in FIELDS})
+
+
+def put(table: Table, client: OAuthClient, *, new: bool) -> None:
+    """Raises `Conflict` where a new one exists already or an old one does not."""
+    pk, sk = key(client.platform, client.name)
+    now = clock.to_iso(clock.now())
+    item = {field: getattr(client, field) for field in FIELDS}
+    table.put(
+        {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": f"{client.platform}#{client.name}", "updated_at": now, **item},
+        condition="attribute_not_exists(pk)" if new else "attribute_exists(pk)",
+    )
+
+
+def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[OAuthClient], str | None]:
+    items, cursor = table.query(LIST, index="listing", cursor=cursor, limit=limit)
+    return [read(item) for item in items], cursor
+
+
+def delete(table: Table, platform: str, name: str) -> None:
+    table.delete(*key(platform, name))

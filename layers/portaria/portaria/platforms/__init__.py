@@ -1,0 +1,31 @@
+"""The outside world, one folder a platform. A platform's part is loaded only when it is needed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from types import ModuleType
+
+from portaria.contract import Rejected
+
+
+def part(platform: str, name: str) -> ModuleType:
+    """Load `portaria.platforms.{platform}.{name}`.
+
+    The parts and what they offer are described in docs/adding-a-platform.md. Raises `Rejected` (`unknown_platform`) where
+    the platform or the part does not exist, so a platform's name may come from outside.
+    """
+    path = f"{__name__}.{platform}.{name}"
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,31}", platform):
+        raise Rejected("unknown_platform", "this platform is not known here", field="platform", status=404)
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as missing:
+        if missing.name in (path, f"{__name__}.{platform}"):
+            raise Rejected(
+                "unknown_platform",
+                f"there is no platform {platform!r} that offers {name}",
+                field="platform",
+                status=404,
+            ) from None
+        raise

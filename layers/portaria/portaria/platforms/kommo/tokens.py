@@ -1,0 +1,112 @@
+"""Kommo's token endpoint: a code becomes a pair of tokens.
+
+https://developers.kommo.com/docs/oauth-20 and https://developers.kommo.com/docs/get-token
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+from portaria.contract import Grant, OAuthClient, Rejected, Request, Response, Retryable, Secret
+
+KIND = "oauth2"
+# Long, since the answer to an exchange comes once: giving up on it loses the grant.
+EXCHANGE_TIMEOUT_S = 15.0
+# How long the platform keeps a code.
+CODE_LIFE = timedelta(minutes=20)
+# How long to wait after a rate block: repeat offenders are refused on everything.
+BLOCKED_WAIT_S = 30.0
+
+# Hints are matched in lower case, as the start of what Kommo says; `title` and `detail` may be in Russian.
+_FINAL_HINTS = {
+    "authorization code has been revoked": ("code_used", "the code had been used before"),
+    "authorization code has expired": ("code_expired", "the code reached Kommo after its 20 minutes"),
+    "cannot decrypt the authorization code": ("bad_code", "Kommo does not know this code"),
+    "check the `client_id` parameter": ("wrong_client", "Kommo does not know this client_id: check the OAuth client"),
+    "redirect uri is not associated with client": (
+        "wrong_redirect_uri",
+        "the redirect URI differs from the one registered with Kommo: make both equal, trailing slash included",
+    ),
+    "invalid account": ("invalid_account", "Kommo does not know the account at this host"),
+    "token has been revoked": ("code_used", "the code had been used or revoked before"),
+}
+
+
+def exchange_request(client: OAuthClient, client_secret: Secret, account_host: str, code: Secret) -> Request:
+    body = {
+        "client_id": client.client_id,
+        "client_secret": client_secret.reveal(),
+        "grant_type": "authorization_code",
+        "code": code.reveal(),
+        "redirect_uri": client.redirect_uri,
+    }
+    return Request(
+        "POST",
+        f"https://{account_host}/oauth2/access_token",
+        {"Content-Type": "application/json", "Accept": "application/json"},
+        json.dumps(body).encode(),
+        read_timeout_s=EXCHANGE_TIMEOUT_S,
+    )
+
+
+def read_grant(response: Response, now: datetime) -> Grant:
+    """Raises `Rejected` with a reason for each final refusal, and `Retryable` where the code may still be good."""
+    if response.status == 200:
+        try:
+            body = json.loads(response.body)
+            return Grant(
+                access_token=Secret(_text(body, "access_token")),
+                refresh_token=Secret(_text(body, "refresh_token")),
+                expires_at=now + timedelta(seconds=int(body["expires_in"])),
+                token_type=str(body.get("token_type", "bearer")).lower(),
+                scopes=str(body.get("scope", ""))[:255],
+            )
+        except (ValueError, KeyError, TypeError):
+            raise Retryable(
+                "answer_unreadable", "Kommo answered 200 without a pair of tokens", answer_lost=True
+            ) from None
+    problem = read_problem(response)
+    hint = str(problem.get("hint", "")).strip().lower()
+    for start, (reason, detail) in _FINAL_HINTS.items():
+        if hint.startswith(start):
+            raise Rejected(reason, detail)
+    if response.status in (400, 401) and hint:
+        raise Rejected("platform_refused", f"Kommo refused the exchange with {response.status}")
+    if response.status == 404:
+        raise Rejected("invalid_account", "there is no account at this host")
+    raise not_now(response)
+
+
+def not_now(response: Response) -> Retryable:
+    """What an answer other than success means for the next try: 429 and the 403 of a rate block ask for a pause."""
+    if response.status == 429:
+        return Retryable("rate_limited", "Kommo asked for a pause (429)", after_s=_retry_after(response))
+    if response.status == 403:
+        return Retryable("rate_blocked", "Kommo blocks this address for its rate (403)", after_s=BLOCKED_WAIT_S)
+    return Retryable("platform_error", f"Kommo answered {response.status}")
+
+
+def read_problem(response: Response) -> dict[str, object]:
+    """Kommo's JSON error, or nothing where it sent HTML or no object."""
+    try:
+        body = json.loads(response.body)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _retry_after(response: Response) -> float:
+    for value in (response.headers.get("retry-after"), read_problem(response).get("retry_after")):
+        try:
+            return min(300.0, max(1.0, float(str(value))))
+        except ValueError:
+            continue
+    return 2.0
+
+
+def _text(body: dict[str, object], name: str) -> str:
+    value = body[name]
+    if not isinstance(value, str) or not value:
+        raise ValueError(name)
+    return value

@@ -1,0 +1,57 @@
+"""Marketo's identity service: one shared access token by client credentials.
+
+https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/authentication
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from urllib.parse import urlencode
+
+from portaria.contract import Connection, Grant, Rejected, Request, Response, Retryable, Secret
+
+# What a connection to Marketo is made of, for whoever creates one: the fields that are stored with it, in the clear, the
+# credentials that go to the vault, and the domain that its tokens may be used on.
+KIND = "client_credentials"
+FIELDS = {"munchkin_id": re.compile(r"[0-9]{3}-[A-Z]{3}-[0-9]{3}")}
+CREDENTIALS = ("client_id", "client_secret")
+ALLOWED_DOMAIN = "mkto-ingestion-api.adobe.io"
+
+
+def token_domain(connection: Connection) -> str:
+    """The one host that the client secret is sent to."""
+    return f"{connection.fields['munchkin_id'].lower()}.mktorest.com"
+
+
+def token_request(connection: Connection, credentials: dict[str, Secret]) -> Request:
+    """The secret travels in a form body: a URL would end in logs."""
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": credentials["client_id"].reveal(),
+        "client_secret": credentials["client_secret"].reveal(),
+    }
+    return Request(
+        "POST",
+        f"https://{token_domain(connection)}/identity/oauth/token",
+        {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
+        urlencode(form).encode(),
+    )
+
+
+def read_grant(response: Response, now: datetime) -> Grant:
+    """`expires_in` is the remaining life of a shared token: asking early returns the same one, and 0 occurs.
+
+    Raises `Rejected` (`bad_credentials`) on 401 and `Retryable` on anything else that is not a token.
+    """
+    if response.status == 401:
+        raise Rejected("bad_credentials", "Marketo refused the client id or the client secret", status=409)
+    if response.status != 200:
+        raise Retryable("token_not_given", f"Marketo's identity service answered {response.status}")
+    try:
+        body = json.loads(response.body)
+        token, expires_in = str(body["access_token"]), int(body["expires_in"])
+    except (ValueError, KeyError, TypeError):
+        raise Retryable("token_not_given", "Marketo's identity service did not answer with a token") from None
+    return Grant(Secret(token), now + timedelta(seconds=expires_in), scopes=str(body.get("scope", "")))

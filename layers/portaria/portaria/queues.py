@@ -1,0 +1,65 @@
+"""SQS: sending in batches, and giving a message back for later."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from portaria import aws
+from portaria.contract import Retryable
+
+logger = logging.getLogger(__name__)
+
+# SQS takes 1 MiB a message and a call; what is sent here stays at a quarter, so that a batch of a few messages fits in
+# one call and in Lambda's 6 MB invocation.
+MAX_BODY_BYTES = 240_000
+MAX_CALL_BYTES = 1_000_000
+MAX_DELAY_S = 43_200
+
+
+def encode(message: dict[str, Any]) -> str:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+
+
+def send(queue_url: str, bodies: list[str]) -> None:
+    """Send all bodies in as few calls as SQS allows (10 messages, 1 MB).
+
+    Raises `Retryable` where any was not taken: the caller sends all of them again, so each must bear being sent twice.
+    """
+    batch: list[str] = []
+    size = 0
+    for body in bodies:
+        length = len(body.encode())
+        if batch and (len(batch) == 10 or size + length > MAX_CALL_BYTES):
+            _send_batch(queue_url, batch)
+            batch, size = [], 0
+        batch.append(body)
+        size += length
+    if batch:
+        _send_batch(queue_url, batch)
+
+
+def _send_batch(queue_url: str, bodies: list[str]) -> None:
+    entries = [{"Id": str(index), "MessageBody": body} for index, body in enumerate(bodies)]
+    try:
+        answer = aws.client("sqs").send_message_batch(QueueUrl=queue_url, Entries=entries)
+    except (ClientError, BotoCoreError) as error:
+        raise Retryable("queue_unavailable", f"SQS did not take a batch: {type(error).__name__}") from error
+    if failed := answer.get("Failed"):
+        raise Retryable("queue_unavailable", f"SQS did not take {len(failed)} of {len(bodies)} messages")
+
+
+def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:
+    """Make a received message visible again after so many seconds (0 to 12 h).
+
+    A failing call is only logged: the message then comes back when its visibility time-out ends.
+    """
+    try:
+        aws.client("sqs").change_message_visibility(
+            QueueUrl=queue_url, ReceiptHandle=receipt_handle, VisibilityTimeout=max(0, min(MAX_DELAY_S, round(after_s)))
+        )
+    except (ClientError, BotoCoreError) as error:
+        logger.warning("a message's visibility was not changed", extra={"error": type(error).__name__})

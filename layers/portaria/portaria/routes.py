@@ -1,0 +1,75 @@
+"""Routes: which records of which source go to which destination, and how their attributes are mapped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from portaria.contract import Connection, Rejected, Route
+from portaria.table import Item, Table
+
+LIST = "ROUTES"
+
+
+def key(name: str) -> tuple[str, str]:
+    return f"ROUTE#{name}", "ROUTE"
+
+
+def get(table: Table, name: str) -> Route:
+    """Raises `Rejected` (`unknown_route`) where there is none."""
+    item = table.get(*key(name))
+    if not item:
+        raise Rejected("unknown_route", f"there is no route {name!r}", field="route", status=404)
+    return read(item)
+
+
+def for_connection(table: Table, connection: Connection) -> list[Route]:
+    """The routes that start at a connection, by its own name or by the OAuth client that it was installed with."""
+    sources = [f"connection:{connection.name}"]
+    if connection.client:
+        sources.append(f"client:{connection.platform}/{connection.client}")
+    return [read(item) for source in sources for item in table.query_all(source, index="by_source")]
+
+
+def read(item: Item) -> Route:
+    return Route(
+        name=item["name"],
+        source=item["source"],
+        object=item["object"],
+        destination=item["destination"],
+        mapping=dict(item.get("mapping", {})),
+        dedupe_fields=tuple(item.get("dedupe_fields", ("email",))),
+        priority=item.get("priority", "normal"),
+        partition=item.get("partition", ""),
+    )
+
+
+def to_item(route: Route) -> dict[str, Any]:
+    pk, sk = key(route.name)
+    return {
+        "pk": pk,
+        "sk": sk,
+        "list_pk": LIST,
+        "list_sk": route.name,
+        "name": route.name,
+        "source": route.source,
+        "object": route.object,
+        "destination": route.destination,
+        "mapping": route.mapping,
+        "dedupe_fields": list(route.dedupe_fields),
+        "priority": route.priority,
+        "partition": route.partition,
+    }
+
+
+def put(table: Table, route: Route, *, new: bool) -> None:
+    """Raises `Conflict` where a new one exists already or an old one does not."""
+    table.put(to_item(route), condition="attribute_not_exists(pk)" if new else "attribute_exists(pk)")
+
+
+def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Route], str | None]:
+    items, cursor = table.query(LIST, index="listing", cursor=cursor, limit=limit)
+    return [read(item) for item in items], cursor
+
+
+def delete(table: Table, name: str) -> None:
+    table.delete(*key(name))

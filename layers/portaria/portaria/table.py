@@ -1,0 +1,213 @@
+"""The one DynamoDB table: items as plain dictionaries, conditional writes, queries by page.
+
+The keys of each kind of item stand beside the module that owns it (`CONNECTION#{name}` in `connections`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
+from botocore.exceptions import ClientError
+
+from portaria import aws
+from portaria.contract import Rejected
+
+Item = dict[str, Any]
+
+_serialize = TypeSerializer().serialize
+_deserialize = TypeDeserializer().deserialize
+
+
+class Conflict(Exception):
+    """A condition did not hold: someone else was there first. `item` is what stands there now, where it is known."""
+
+    def __init__(self, item: Item | None = None) -> None:
+        super().__init__("the item has changed")
+        self.item = item
+
+
+class Table:
+    """`condition` is a DynamoDB condition expression; its `:values` and `#names` come in `values` and `names`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        """A strongly consistent read."""
+        answer = aws.client("dynamodb").get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
+        return _plain(answer["Item"]) if "Item" in answer else None
+
+    def put(
+        self, item: Item, *, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
+    ) -> None:
+        """Raises `Conflict` where the condition does not hold."""
+        self._write("put_item", {"Item": _typed(item)}, condition, values, names)
+
+    def update(
+        self,
+        pk: str,
+        sk: str,
+        expression: str,
+        *,
+        condition: str = "",
+        values: Item | None = None,
+        names: dict[str, str] | None = None,
+    ) -> Item:
+        """Returns the whole item as it is after the update. Raises `Conflict` where the condition does not hold."""
+        call = {"Key": _key(pk, sk), "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
+        return _plain(self._write("update_item", call, condition, values, names).get("Attributes", {}))
+
+    def delete(self, pk: str, sk: str, *, condition: str = "", values: Item | None = None) -> None:
+        self._write("delete_item", {"Key": _key(pk, sk)}, condition, values, None)
+
+    def write_all(self, writes: list[dict[str, Any]]) -> None:
+        """All of `put_of`, `update_of`, `check_of` and `delete_of`, or none. Raises `Conflict`."""
+        items = [{kind: {"TableName": self.name, **call}} for write in writes for kind, call in write.items()]
+        try:
+            aws.client("dynamodb").transact_write_items(TransactItems=items)
+        except ClientError as error:
+            reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
+            if aws.error_code(error) == "TransactionCanceledException" and reasons <= {
+                "None",
+                "ConditionalCheckFailed",
+                "TransactionConflict",
+            }:
+                raise Conflict from None
+            raise
+
+    def query(
+        self,
+        pk: str,
+        *,
+        index: str = "",
+        sk_prefix: str = "",
+        newest_first: bool = False,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> tuple[list[Item], str | None]:
+        """One page of the items under a partition key, and the cursor of the next page or None.
+
+        `index` is empty for the table itself, `listing` (by list_pk) or `by_source`. Indexes are eventually consistent.
+        """
+        pk_name, sk_name = {"": ("pk", "sk"), "listing": ("list_pk", "list_sk"), "by_source": ("source", "pk")}[index]
+        call: dict[str, Any] = {
+            "TableName": self.name,
+            "KeyConditionExpression": "#pk = :pk" + (" AND begins_with(#sk, :sk)" if sk_prefix else ""),
+            "ExpressionAttributeNames": {"#pk": pk_name} | ({"#sk": sk_name} if sk_prefix else {}),
+            "ExpressionAttributeValues": _typed({":pk": pk} | ({":sk": sk_prefix} if sk_prefix else {})),
+            "ScanIndexForward": not newest_first,
+        }
+        if index:
+            call["IndexName"] = index
+        else:
+            call["ConsistentRead"] = True
+        if limit:
+            call["Limit"] = limit
+        if cursor:
+            call["ExclusiveStartKey"] = _typed(_read_cursor(cursor))
+        answer = aws.client("dynamodb").query(**call)
+        last = answer.get("LastEvaluatedKey")
+        return [_plain(item) for item in answer["Items"]], _cursor(_plain(last)) if last else None
+
+    def query_all(self, pk: str, *, index: str = "", sk_prefix: str = "") -> Iterator[Item]:
+        cursor: str | None = None
+        while True:
+            items, cursor = self.query(pk, index=index, sk_prefix=sk_prefix, cursor=cursor)
+            yield from items
+            if not cursor:
+                return
+
+    def _write(
+        self, operation: str, call: dict[str, Any], condition: str, values: Item | None, names: dict[str, str] | None
+    ) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(aws.client("dynamodb"), operation)(
+                TableName=self.name, **call, **_conditional(condition, values, names)
+            )
+            return answer
+        except ClientError as error:
+            if aws.error_code(error) == "ConditionalCheckFailedException":
+                found = error.response.get("Item")
+                raise Conflict(_plain(found) if found else None) from None
+            raise
+
+
+def put_of(
+    item: Item, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return {"Put": {"Item": _typed(item), **_in_transaction(condition, values, names)}}
+
+
+def update_of(
+    pk: str,
+    sk: str,
+    expression: str,
+    condition: str = "",
+    values: Item | None = None,
+    names: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    return {
+        "Update": {"Key": _key(pk, sk), "UpdateExpression": expression, **_in_transaction(condition, values, names)}
+    }
+
+
+def _conditional(condition: str, values: Item | None, names: dict[str, str] | None) -> dict[str, Any]:
+    call = _in_transaction(condition, values, names)
+    if condition:
+        call["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+    return call
+
+
+def _in_transaction(condition: str, values: Item | None, names: dict[str, str] | None) -> dict[str, Any]:
+    call: dict[str, Any] = {}
+    if condition:
+        call["ConditionExpression"] = condition
+    if values:
+        call["ExpressionAttributeValues"] = _typed(values)
+    if names:
+        call["ExpressionAttributeNames"] = names
+    return call
+
+
+def _key(pk: str, sk: str) -> dict[str, Any]:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _typed(item: Item) -> dict[str, Any]:
+    return {name: _serialize(value) for name, value in item.items() if value is not None}
+
+
+def _plain(item: dict[str, Any]) -> Item:
+    return {name: _simple(_deserialize(value)) for name, value in item.items()}
+
+
+def _simple(value: Any) -> Any:
+    """DynamoDB's Decimal as int or float, its Binary as bytes, at any depth."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, Binary):
+        return bytes(value)
+    if isinstance(value, dict):
+        return {name: _simple(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_simple(inner) for inner in value]
+    return value
+
+
+def _cursor(key: Item) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> Item:
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not all(isinstance(name, str) and isinstance(value, str) for name, value in key.items()):
+            raise ValueError
+    except (ValueError, AttributeError):
+        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor") from None
+    return dict(key)
