@@ -7,97 +7,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
+from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Retryable, Secret
 
-class Rejected(Exception):
-    """The input is wrong, or the other side refused for good: doing the same again cannot help.
-
-    `reason` is a stable word for programs (`code_expired`); `detail` is a sentence for the person who must act: it names
-    the field, the limit and the size of what came, never the value of a secret. `field` is the input's field, if any.
-    """
-
-    def __init__(self, reason: str, detail: str, *, field: str | None = None, status: int = 400) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-        self.field = field
-        self.status = status
-
-
-class Retryable(Exception):
-    """It did not work now and may work later: the work goes back to its queue.
-
-    `after_s` is the wait in seconds that the other side asked for, or None where the queue's own back-off should decide.
-    `answer_lost` says that a request left and no answer came: the other side may have done the work.
-    """
-
-    def __init__(self, reason: str, detail: str, *, after_s: float | None = None, answer_lost: bool = False) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-        self.after_s = after_s
-        self.answer_lost = answer_lost
-
-
-class Secret:
-    """A credential. Printing, formatting, logging or comparing it shows nothing; `reveal()` is the one way to its text."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return "***"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return "***"
-
-    def __bool__(self) -> bool:
-        return bool(self._text)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a Secret is not serialised; call reveal() where it is meant to leave")
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """An authorization code that has just come in, as a platform's `install.parse_arrival` reads it.
-
-    `account_host` is the bare host of the account that installs (`acme.kommo.com`): the client secret will be posted to
-    it, so a platform returns only hosts of its own. `source` is `widget` (the marketplace's hook, no `state`) or
-    `browser` (the customer's return from the consent page, always with `state`).
-    """
-
-    code: Secret
-    account_host: str
-    source: str
-    state: Secret | None = None
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """The customer said no on the consent page."""
-
-    error: str
-    state: Secret | None = None
-
-
-@dataclass(frozen=True)
-class OAuthClient:
-    """The application registered with a platform. `name` is fixed; `redirect_uri` must equal the registered one exactly."""
-
-    platform: str
-    name: str
-    client_id: str
-    redirect_uri: str
-    scopes: str = ""
+__all__ = [
+    "Account",
+    "Answer",
+    "Arrival",
+    "Connection",
+    "Grant",
+    "Meaning",
+    "OAuthClient",
+    "Page",
+    "Record",
+    "Refusal",
+    "Rejected",
+    "Request",
+    "Response",
+    "Retryable",
+    "Route",
+    "Secret",
+]
 
 
 @dataclass(frozen=True)
@@ -206,3 +138,25 @@ class Response:
     status: int
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+
+class Meaning(Enum):
+    """What a destination's answer to a batch of records asks for."""
+
+    ACCEPTED = "accepted"
+    TOKEN_AGAIN = "token_again"  # noqa: S105
+    BACK_OFF = "back_off"
+    QUOTA = "quota"
+    BAD_DATA = "bad_data"
+    STOP = "stop"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A destination's answer, read. `code` is the destination's own, `after_s` the wait in seconds that it asked for."""
+
+    meaning: Meaning
+    code: str = ""
+    request_id: str = ""
+    after_s: float | None = None

@@ -303,28 +303,23 @@ class _Exchange:
         else:
             generation = old.generation + 1 if old else 1
             writes.append(self._connection_write(name, generation, account, credentials, client, old))
-        previous = old.secret_id if old and not superseded and old.secret_id != self.secret_id else None
-        outcome = {
-            "connection": name,
-            "generation": generation,
-            "superseded": superseded,
-            "previous_secret_id": previous,
-        }
-        set_outcome = ", ".join(f"{field} = :{field}" for field, value in outcome.items() if value is not None)
+        outcome: Item = {"connection": name, "generation": generation, "superseded": superseded}
+        if old and not superseded and old.secret_id != self.secret_id:
+            outcome["previous_secret_id"] = old.secret_id
         writes.append(
             update_of(
                 *key(self.install.id),
-                f"SET {set_outcome}",
+                "SET " + ", ".join(f"#{field} = :{field}" for field in outcome),
                 condition="attempts = :attempt",
-                values={f":{field}": value for field, value in outcome.items() if value is not None}
-                | {":attempt": self.attempt},
+                values={f":{field}": value for field, value in outcome.items()} | {":attempt": self.attempt},
+                names={f"#{field}": field for field in outcome},
             )
         )
         try:
             self.table.write_all(writes)
         except Conflict:
             raise Retryable("connection_changed", "the connection changed meanwhile", after_s=1) from None
-        self.item |= {field: value for field, value in outcome.items() if value is not None}
+        self.item |= outcome
 
     def _connection_write(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,14 +20,25 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 240_000
 MAX_CALL_BYTES = 1_000_000
 MAX_DELAY_S = 43_200
+# The longest that SQS delays a new message.
+MAX_SEND_DELAY_S = 900
+
+# JSON can escape what a message cannot carry: half a surrogate pair is no UTF-8, and SQS refuses these two characters.
+_HALF_PAIRS = re.compile("[\ud800-\udfff]")
+_REFUSED_BY_SQS = re.compile("[\ufffe\uffff]")
 
 
 def encode(message: dict[str, Any]) -> str:
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    """JSON that SQS takes and every reader can decode; half a surrogate pair becomes U+FFFD.
+
+    Raises `ValueError` for NaN and infinities, which are no JSON.
+    """
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _REFUSED_BY_SQS.sub(lambda match: f"\\u{ord(match[0]):04x}", _HALF_PAIRS.sub("\ufffd", text))
 
 
-def send(queue_url: str, bodies: list[str]) -> None:
-    """Send all bodies in as few calls as SQS allows (10 messages, 1 MB).
+def send(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
+    """Send all bodies in as few calls as SQS allows (10 messages, 1 MB), to be visible after `delay_s` (0 to 900).
 
     Raises `Retryable` where any was not taken: the caller sends all of them again, so each must bear being sent twice.
     """
@@ -34,16 +47,17 @@ def send(queue_url: str, bodies: list[str]) -> None:
     for body in bodies:
         length = len(body.encode())
         if batch and (len(batch) == 10 or size + length > MAX_CALL_BYTES):
-            _send_batch(queue_url, batch)
+            _send_batch(queue_url, batch, delay_s)
             batch, size = [], 0
         batch.append(body)
         size += length
     if batch:
-        _send_batch(queue_url, batch)
+        _send_batch(queue_url, batch, delay_s)
 
 
-def _send_batch(queue_url: str, bodies: list[str]) -> None:
-    entries = [{"Id": str(index), "MessageBody": body} for index, body in enumerate(bodies)]
+def _send_batch(queue_url: str, bodies: list[str], delay_s: float) -> None:
+    delay = {"DelaySeconds": min(MAX_SEND_DELAY_S, math.ceil(delay_s))} if delay_s > 0 else {}
+    entries = [{"Id": str(index), "MessageBody": body, **delay} for index, body in enumerate(bodies)]
     try:
         answer = aws.client("sqs").send_message_batch(QueueUrl=queue_url, Entries=entries)
     except (ClientError, BotoCoreError) as error:

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
 from typing import Self
 
 
 class Environment:
+    """A subclass only annotates its fields, all text. It is not a dataclass: the install hook cannot wait for those."""
+
+    def __init__(self, **values: str) -> None:
+        if set(values) != set(type(self).__annotations__):
+            raise TypeError(f"{type(self).__name__} has the fields {', '.join(type(self).__annotations__)}")
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("settings do not change")
+
     @classmethod
     def from_env(cls) -> Self:
         """Read every field; a missing or empty variable is named in the error."""
-        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        names = list(cls.__annotations__)
         missing = [name.upper() for name in names if not os.environ.get(name.upper())]
         if missing:
             raise RuntimeError(f"set the environment variables {', '.join(missing)} (template.yaml sets them)")
         return cls(**{name: os.environ[name.upper()] for name in names})
 
 
-@dataclass(frozen=True)
 class AcceptInstallSettings(Environment):
     table_name: str
     exchanges_queue_url: str
 
 
-@dataclass(frozen=True)
 class SweepArrivalsSettings(Environment):
     table_name: str
     exchanges_queue_url: str
 
 
-@dataclass(frozen=True)
 class ExchangeCodeSettings(Environment):
     table_name: str
     exchanges_queue_url: str
@@ -39,7 +45,6 @@ class ExchangeCodeSettings(Environment):
     sealing_key_id: str
 
 
-@dataclass(frozen=True)
 class BackfillRecordsSettings(Environment):
     table_name: str
     backfills_queue_url: str
@@ -47,7 +52,6 @@ class BackfillRecordsSettings(Environment):
     secrets_prefix: str
 
 
-@dataclass(frozen=True)
 class IngestRecordsSettings(Environment):
     table_name: str
     records_queue_url: str
@@ -55,7 +59,6 @@ class IngestRecordsSettings(Environment):
     secrets_prefix: str
 
 
-@dataclass(frozen=True)
 class ManageSettings(Environment):
     table_name: str
     secrets_prefix: str

@@ -110,7 +110,13 @@ class Table:
             call["Limit"] = limit
         if cursor:
             call["ExclusiveStartKey"] = _typed(_read_cursor(cursor))
-        answer = aws.client("dynamodb").query(**call)
+        try:
+            answer = aws.client("dynamodb").query(**call)
+        except ClientError as error:
+            # A cursor that was made up, or belongs to another listing, names no place in this one.
+            if cursor and aws.error_code(error) == "ValidationException":
+                raise _bad_cursor() from None
+            raise
         last = answer.get("LastEvaluatedKey")
         return [_plain(item) for item in answer["Items"]], _cursor(_plain(last)) if last else None
 
@@ -199,6 +205,11 @@ def _simple(value: Any) -> Any:
     return value
 
 
+def cursor_after(item: Item) -> str:
+    """The cursor that goes on behind an item of the index `listing`."""
+    return _cursor({name: item[name] for name in ("pk", "sk", "list_pk", "list_sk")})
+
+
 def _cursor(key: Item) -> str:
     return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
 
@@ -209,5 +220,9 @@ def _read_cursor(cursor: str) -> Item:
         if not all(isinstance(name, str) and isinstance(value, str) for name, value in key.items()):
             raise ValueError
     except (ValueError, AttributeError):
-        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor") from None
+        raise _bad_cursor() from None
     return dict(key)
+
+
+def _bad_cursor() -> Rejected:
+    return Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor")

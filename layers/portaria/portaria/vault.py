@@ -75,12 +75,13 @@ class Vault:
         """Store credentials under a name, new or not: the last writer's stand."""
         manager = aws.client("secretsmanager")
         try:
-            manager.create_secret(Name=secret_id, SecretString=_encode(credentials))
-        except ClientError as error:
-            if aws.error_code(error) != "ResourceExistsException":
-                raise _unavailable(error) from None
-            manager.put_secret_value(SecretId=secret_id, SecretString=_encode(credentials))
-        except BotoCoreError as error:
+            try:
+                manager.create_secret(Name=secret_id, SecretString=_encode(credentials))
+            except ClientError as error:
+                if aws.error_code(error) != "ResourceExistsException":
+                    raise
+                manager.put_secret_value(SecretId=secret_id, SecretString=_encode(credentials))
+        except (ClientError, BotoCoreError) as error:
             raise _unavailable(error) from None
 
     def remove(self, secret_id: str, *, at_once: bool = False) -> None:

@@ -6,7 +6,7 @@ import importlib
 import re
 from types import ModuleType
 
-from portaria.contract import Rejected
+from portaria.intake import Rejected
 
 
 def part(platform: str, name: str) -> ModuleType:

@@ -16,6 +16,8 @@ COMPANIES_A_REQUEST = 125
 # once (MaximumConcurrency in template.yaml), each at three a second: six in total, which leaves one for exchanges.
 REQUESTS_PER_SECOND = 3.0
 
+# What a contact is to a destination: the part of its platform that takes it.
+DESTINATION_OBJECT = "persons"
 # JMESPath over one contact: Marketo's attribute ← Kommo's field.
 DEFAULT_MAPPING = {
     "firstName": "first_name || name",

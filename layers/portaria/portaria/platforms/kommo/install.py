@@ -7,14 +7,13 @@ This part is on the path of the install hook, which has three seconds: it import
 from __future__ import annotations
 
 import re
-from urllib.parse import urlencode
 
-from portaria.contract import Arrival, Refusal, Rejected, Secret
+from portaria.intake import Arrival, Refusal, Rejected, Secret
 
 # The client secret is posted to the host that `referer` names, and the hook is unauthenticated: exactly one label under
 # one of Kommo's own domains, nothing else.
 _ACCOUNT_HOST = re.compile(
-    r"(?!www\.)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.(?:kommo\.com|amocrm\.com|amocrm\.ru)", re.ASCII
+    r"(?!www\.|..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.(?:kommo\.com|amocrm\.com|amocrm\.ru)", re.ASCII
 )
 # Kommo's own names, where no account lives.
 _RESERVED = frozenset({"www", "api", "auth", "oauth", "developers", "support", "help", "mail", "static", "cdn"})
@@ -66,6 +65,8 @@ def check_account_host(host: str) -> None:
 
 def consent_url(client_id: str, state: Secret) -> str:
     """Where a browser asks the customer for consent, in the main window."""
+    from urllib.parse import urlencode  # noqa: PLC0415 - the hook does not need it
+
     query = urlencode({"client_id": client_id, "state": state.reveal(), "mode": "popup"})
     return f"https://www.kommo.com/oauth?{query}"
 

@@ -9,6 +9,7 @@ import json
 from datetime import datetime, timedelta
 
 from portaria.contract import Grant, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.platforms.kommo.install import check_account_host
 
 KIND = "oauth2"
 # Long, since the answer to an exchange comes once: giving up on it loses the grant.
@@ -34,6 +35,8 @@ _FINAL_HINTS = {
 
 
 def exchange_request(client: OAuthClient, client_secret: Secret, account_host: str, code: Secret) -> Request:
+    """The client secret leaves in this: the host is checked again, wherever it came from. Raises `Rejected`."""
+    check_account_host(account_host)
     body = {
         "client_id": client.client_id,
         "client_secret": client_secret.reveal(),

@@ -1,0 +1,180 @@
+"""Receive a marketplace install and store its code; show the customer where to begin and how far it is.
+
+Whatever a page needs is imported when a page is made: the install hook waits for none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from portaria import platforms
+from portaria.arrivals import Budget, FrontDesk, log
+from portaria.intake import Refusal, Rejected, Retryable
+from portaria.settings import AcceptInstallSettings
+from portaria.signing import AwsError
+
+if TYPE_CHECKING:
+    from portaria.pages.render import Page
+
+Event = dict[str, Any]
+Answer = dict[str, Any]
+
+COOKIE = "__Host-portaria"
+COOKIE_LIFE_S = 30 * 60
+MAX_QUERY_CHARACTERS = 8_000
+RETRY_AFTER_S = 5
+PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+desk = FrontDesk(AcceptInstallSettings.from_env())
+
+
+def handler(event: Event, context: object) -> Answer:
+    """Answers the three routes of template.yaml; nothing it raises on purpose leaves it."""
+    budget = Budget(spent_s(event))
+    resource = str(event.get("resource", ""))
+    try:
+        if resource.endswith("/start"):
+            return start(event)
+        if resource.endswith("/result/{install}"):
+            return result(event)
+        return arrive(event, budget)
+    except Rejected as rejected:
+        log("WARNING", "refused", reason=rejected.reason, detail=rejected.detail, resource=resource)
+        return turn_away(event, rejected.reason, rejected.detail, rejected.status)
+    except (Retryable, AwsError) as error:
+        log("ERROR", "not answered as it should be", error=str(error), resource=resource)
+        detail = "storage cannot be reached; nothing was used up, so load this page again in a few seconds"
+        answer = turn_away(event, "unavailable", detail, 503)
+        return {**answer, "headers": {**answer["headers"], "Retry-After": str(RETRY_AFTER_S)}}
+
+
+def arrive(event: Event, budget: Budget) -> Answer:
+    """A call to the redirect URI: the marketplace's hook, a browser's return from the consent page, or a refusal."""
+    platform, client = parameter(event, "platform"), parameter(event, "client")
+    arrival = platforms.part(platform, "install").parse_arrival(query(event))
+    if isinstance(arrival, Refusal):
+        desk.refuse(arrival, platform, client, cookie(event))
+        return page(event, lambda pages, language: pages.refused(language, start_url=beside(event, "start")))
+    install = desk.accept(arrival, platform, client, cookie(event), budget)
+    if arrival.state is None:
+        return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
+    # Away from the URL that holds the code, before anything is shown.
+    headers = {
+        "Location": beside(event, f"result/{install}"),
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+    }
+    return {"statusCode": 303, "headers": headers, "body": ""}
+
+
+def start(event: Event) -> Answer:
+    platform, client = parameter(event, "platform"), parameter(event, "client")
+    part = platforms.part(platform, "install")
+    begun = desk.begin(platform, client, cookie(event))
+    answer = page(
+        event,
+        lambda pages, language: pages.start(
+            language,
+            client_label=client,
+            client_id=begun.client.client_id,
+            consent_url=part.consent_url(begun.client.client_id, begun.state),
+            button=part.button(begun.client.client_id, begun.state, language),
+        ),
+    )
+    # Lax, not Strict: the return from the consent page is a navigation from the platform's site.
+    value = f"{COOKIE}={begun.browser.reveal()}; Path=/; Max-Age={COOKIE_LIFE_S}; Secure; HttpOnly; SameSite=Lax"
+    return {**answer, "headers": {**answer["headers"], "Set-Cookie": value}}
+
+
+def result(event: Event) -> Answer:
+    install = parameter(event, "install")
+    status = desk.status(install)
+    if "application/json" in header(event, "accept"):
+        body = {"state": status.state, "reason": status.reason, "account": status.account}
+        headers = {**PLAIN, "Content-Type": "application/json", "Vary": "Accept-Language, Accept"}
+        return {"statusCode": 200, "headers": headers, "body": json.dumps(body)}
+    return page(
+        event,
+        lambda pages, language: pages.result(
+            language,
+            install=install,
+            state=status.state,
+            start_url="../start",
+            reason=status.reason,
+            account=status.account,
+        ),
+    )
+
+
+def turn_away(event: Event, reason: str, detail: str, status: int) -> Answer:
+    """A page for people, one line for programs such as the install hook."""
+    if "text/html" not in header(event, "accept"):
+        return {"statusCode": status, "headers": PLAIN, "body": f"{reason}: {detail}\n"}
+    known = status != 404
+    resource = str(event.get("resource", ""))
+    start_url = "../start" if resource.endswith("/result/{install}") else beside(event, "start")
+    return page(
+        event,
+        lambda pages, language: pages.rejected(
+            language, reason=reason, detail=detail, start_url=start_url if known else None, status=status
+        ),
+    )
+
+
+def page(event: Event, render: Callable[[Any, str], Page]) -> Answer:
+    from portaria.pages import render as pages  # noqa: PLC0415 - the hook needs no page
+
+    made = render(pages, pages.language_of(header(event, "accept-language")))
+    return {"statusCode": made.status, "headers": made.headers, "body": made.body}
+
+
+def query(event: Event) -> dict[str, list[str]]:
+    """The query as API Gateway decoded it. Raises `Rejected` where it is too long or no text."""
+    values: dict[str, list[str]] = event.get("multiValueQueryStringParameters") or {}
+    length = sum(len(name) + len(value) for name, several in values.items() for value in several)
+    if length > MAX_QUERY_CHARACTERS:
+        raise Rejected(
+            "query_too_long",
+            f"the query may have {MAX_QUERY_CHARACTERS} characters; this has {length}",
+            field="query",
+            status=414,
+        )
+    try:
+        "".join(name + "".join(several) for name, several in values.items()).encode()
+    except UnicodeEncodeError:
+        raise Rejected("bad_query", "the query must be UTF-8, percent-encoded", field="query") from None
+    return values
+
+
+def beside(event: Event, rest: str) -> str:
+    """A relative URL below `/install/{platform}/{client}`, whatever stage or base path stands before it."""
+    context = event.get("requestContext") or {}
+    path = str(context.get("path") or event.get("path") or "")
+    slashes = path.endswith("/")
+    return rest if slashes else f"{parameter(event, 'client')}/{rest}"
+
+
+def parameter(event: Event, name: str) -> str:
+    return str((event.get("pathParameters") or {}).get(name, ""))
+
+
+def header(event: Event, name: str) -> str:
+    """All values of a header, joined as HTTP allows; header names come as the client wrote them."""
+    several = event.get("multiValueHeaders") or {}
+    return ", ".join(value for key, values in several.items() if key.lower() == name for value in values or [])
+
+
+def cookie(event: Event) -> str:
+    found = re.findall(rf"(?:^|[;,])\s*{COOKIE}=([A-Za-z0-9_-]*)", header(event, "cookie")[:16_000])
+    return found[0] if len(found) == 1 else ""
+
+
+def spent_s(event: Event) -> float:
+    """Seconds since API Gateway took the call, a cold start included; 0 where its clock and ours plainly disagree."""
+    arrived_ms = (event.get("requestContext") or {}).get("requestTimeEpoch") or 0
+    spent = time.time() - arrived_ms / 1000
+    return spent if 0 < spent < 10 else 0.0

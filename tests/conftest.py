@@ -1,0 +1,46 @@
+"""What every test starts from: no network but where a suite allows it, and credentials that open nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_socket import disable_socket, enable_socket
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Set before any module of the product is imported: functions read their settings when they are imported, as in Lambda.
+AWS_ENVIRONMENT = {
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "POWERTOOLS_SERVICE_NAME": "portaria",
+    "POWERTOOLS_METRICS_NAMESPACE": "Portaria",
+}
+for name in list(os.environ):
+    if name.startswith("AWS_") or name.lower() in ("https_proxy", "http_proxy", "no_proxy"):
+        del os.environ[name]
+os.environ.update(AWS_ENVIRONMENT)
+sys.path.insert(0, str(ROOT / "layers" / "portaria"))
+
+# Suites that talk to processes on this machine.
+ON_LOOPBACK = ("stack", "browser")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long versions of the fault suites")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--long"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.path.relative_to(ROOT / "tests").parts[0] in ON_LOOPBACK or item.get_closest_marker("enable_socket"):
+        enable_socket()
+    else:
+        disable_socket(allow_unix_socket=True)

@@ -1,0 +1,87 @@
+"""The stack's resources on moto, in process. Its conditional writes are not atomic: nothing here tests a race."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+import yaml
+from moto import mock_aws
+from portaria import aws
+from portaria.table import Table
+
+TABLE = "portaria"
+PREFIX = "portaria"
+TEMPLATE = Path(__file__).resolve().parent.parent.parent / "template.yaml"
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Where things are; `environment` is what the functions' settings read."""
+
+    environment: dict[str, str]
+
+    @property
+    def table(self) -> Table:
+        return Table(TABLE)
+
+    def receive(self, queue: str) -> list[str]:
+        """Take all messages off a queue (`exchanges`, `backfills`, `records`, `records_dead_letters`, `heard`)."""
+        sqs, url, bodies = boto3.client("sqs"), self.url(queue), []
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                bodies.append(message["Body"])
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return bodies
+
+    def url(self, queue: str) -> str:
+        return str(boto3.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"])
+
+
+@cache
+def _table_properties() -> dict[str, Any]:
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    properties: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader)["Resources"]["Table"]["Properties"]
+    return {
+        name: properties[name]
+        for name in ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+    }
+
+
+@contextmanager
+def cloud() -> Iterator[Cloud]:
+    """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
+    with mock_aws():
+        aws.client.cache_clear()
+        boto3.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
+        sqs = boto3.client("sqs")
+        urls = {}
+        for queue in ("exchanges", "backfills", "records", "records_dead_letters", "heard"):
+            urls[queue] = sqs.create_queue(QueueName=queue, Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
+        events = boto3.client("events")
+        events.create_event_bus(Name="portaria")
+        events.put_rule(Name="all", EventBusName="portaria", EventPattern='{"source": ["portaria"]}')
+        arn = sqs.get_queue_attributes(QueueUrl=urls["heard"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        events.put_targets(Rule="all", EventBusName="portaria", Targets=[{"Id": "heard", "Arn": arn}])
+        key_id = boto3.client("kms").create_key()["KeyMetadata"]["KeyId"]
+        yield Cloud(
+            {
+                "TABLE_NAME": TABLE,
+                "SECRETS_PREFIX": PREFIX,
+                "BUS_NAME": "portaria",
+                "SEALING_KEY_ID": key_id,
+                "EXCHANGES_QUEUE_URL": urls["exchanges"],
+                "BACKFILLS_QUEUE_URL": urls["backfills"],
+                "RECORDS_QUEUE_URL": urls["records"],
+                "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
+            }
+        )
+    aws.client.cache_clear()

@@ -1,0 +1,76 @@
+"""One install at a time, against moto and the fake Kommo, driven as Lambda and SQS would drive it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from portaria import clock, installs, oauth_clients, tokens
+from portaria.arrivals import install_id
+from portaria.contract import OAuthClient, Secret
+from portaria.settings import ExchangeCodeSettings
+from portaria.vault import Vault
+
+from tests.fakes import kommo
+from tests.fakes.aws import PREFIX, Cloud
+
+
+@dataclass
+class Clock:
+    """Virtual time: `portaria.clock.now` is the real time plus what a test let pass."""
+
+    passed: timedelta = field(default_factory=timedelta)
+
+    def __post_init__(self) -> None:
+        self._now = clock.now
+
+    def now(self) -> Any:
+        return self._now() + self.passed
+
+    def advance(self, seconds: float) -> None:
+        self.passed += timedelta(seconds=seconds)
+
+
+def register(cloud: Cloud) -> None:
+    client = OAuthClient("kommo", "acme", kommo.CLIENT_ID, kommo.REDIRECT_URI)
+    oauth_clients.put(cloud.table, client, new=True)
+    vault = Vault(PREFIX)
+    vault.create(vault.client_secret_id("kommo", "acme"), {"client_secret": Secret(kommo.CLIENT_SECRET)})
+
+
+def settings(cloud: Cloud) -> ExchangeCodeSettings:
+    return ExchangeCodeSettings(
+        **{name.lower(): value for name, value in cloud.environment.items() if name in SETTINGS}
+    )
+
+
+SETTINGS = {"TABLE_NAME", "EXCHANGES_QUEUE_URL", "BUS_NAME", "SECRETS_PREFIX", "SEALING_KEY_ID"}
+
+
+def message(code: str, subdomain: str) -> str:
+    return json.dumps(
+        {
+            "version": 1,
+            "install_id": install_id("kommo", "acme", Secret(code)),
+            "platform": "kommo",
+            "client": "acme",
+            "code": code,
+            "account_host": f"{subdomain}.kommo.com",
+            "source": "widget",
+            "received_at": clock.to_iso(clock.now()),
+        }
+    )
+
+
+def item(cloud: Cloud, code: str) -> dict[str, Any]:
+    return cloud.table.get(*installs.key(install_id("kommo", "acme", Secret(code)))) or {}
+
+
+def events(cloud: Cloud) -> list[tuple[str, dict[str, Any]]]:
+    return [(event["detail-type"], event["detail"]) for event in map(json.loads, cloud.receive("heard"))]
+
+
+def forget_tokens() -> None:
+    tokens._kept.clear()

@@ -1,0 +1,232 @@
+"""The crash matrix of an install: die before and after each outgoing call, redeliver, and look where it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import pytest
+import responses
+from portaria import clock, installs, signing
+from portaria.contract import Arrival, Retryable, Secret
+from portaria.installs import read_message
+from portaria.settings import SweepArrivalsSettings
+from portaria.vault import Vault
+
+from tests.fakes import installs as fakes
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.kommo import Kommo
+from tests.faults.crashes import Calls, Died, outgoing
+
+CODE, SUBDOMAIN = "canary-code-1", "acme"
+EARLIER = "canary-code-0"
+TURNS = 12
+RESULT = Path("build/faults/install_crashes.json")
+
+
+@dataclass(frozen=True)
+class End:
+    state: str
+    reason: str
+    exchanges: int
+    grants: int
+    calls: tuple[str, ...]
+    died: bool
+
+
+def turn(cloud: Cloud, body: str, time: fakes.Clock, calls: Calls | None = None) -> None:
+    """One delivery of the message. A lease that a death left behind ends before the queue delivers again."""
+    fakes.forget_tokens()
+    try:
+        with outgoing(calls or Calls()):
+            installs.exchange(read_message(body), fakes.settings(cloud), lambda: 40.0)
+    except Died:
+        time.advance(installs.LEASE_S + 1)
+    except Retryable as later:
+        time.advance(later.after_s or 1)
+
+
+def run(die_at: int, when: str, *, reinstall: bool, code_known: bool = True) -> End:
+    time = fakes.Clock()
+    with (
+        cloud() as stack,
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(clock, "now", time.now),
+    ):
+        kommo = Kommo(mock)
+        fakes.register(stack)
+        if reinstall:
+            kommo.codes[EARLIER] = SUBDOMAIN
+            turn(stack, fakes.message(EARLIER, SUBDOMAIN), time)
+            time.advance(60)
+        if code_known:
+            kommo.codes[CODE] = SUBDOMAIN
+        body = fakes.message(CODE, SUBDOMAIN)
+        calls = Calls(die_at, when)
+        turn(stack, body, time, calls)
+        turns = 1
+        while fakes.item(stack, CODE).get("state") not in ("connected", "failed"):
+            assert turns < TURNS, f"never ended after dying {when} call {die_at}: {calls.seen[-1:]}"
+            turn(stack, body, time)
+            turns += 1
+        turn(stack, body, time)
+        item = fakes.item(stack, CODE)
+        if item["state"] == "connected":
+            check_connected(stack, kommo, item, generation=2 if reinstall else 1)
+        else:
+            check_failed(stack, item)
+        died = 0 < die_at <= len(calls.seen)
+        return End(
+            item["state"], item.get("reason", ""), kommo.exchanges[CODE], kommo.grants[CODE], tuple(calls.seen), died
+        )
+
+
+def check_connected(stack: Cloud, kommo: Kommo, item: dict[str, Any], generation: int) -> None:
+    connection = stack.table.get(f"CONNECTION#{item['connection']}", "CONNECTION")
+    assert connection is not None
+    assert (connection["state"], connection["generation"]) == ("connected", generation)
+    credentials = Vault(PREFIX).read(connection["secret_id"])
+    assert credentials is not None
+    assert credentials["access_token"].reveal() == f"canary-access-{CODE}"
+    assert credentials["refresh_token"].reveal() == f"canary-refresh-{CODE}"
+    assert "lease_until" not in item
+    assert "sealed_grant" not in item
+    assert kommo.webhooks == {
+        f"https://api.example.com/live/events/kommo/{connection['name']}/{credentials['webhook_key'].reveal()}"
+    }
+    ready = [detail for kind, detail in fakes.events(stack) if kind == "connection.ready"]
+    assert ready[-1] == {
+        "connection": connection["name"], "platform": "kommo", "client": "acme", "generation": generation,
+    }  # fmt: skip
+    alive = boto3.client("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": [f"{PREFIX}/grants/"]}])
+    assert [secret["Name"] for secret in alive["SecretList"]] == [connection["secret_id"]]
+
+
+def check_failed(stack: Cloud, item: dict[str, Any]) -> None:
+    failed = [detail for kind, detail in fakes.events(stack) if kind == "install.failed"]
+    assert failed
+    assert {event["reason"] for event in failed} == {item["reason"]}
+    assert failed[-1]["reconnect_url"] == "https://api.example.com/live/install/kommo/acme/start"
+
+
+def sweep(*, reinstall: bool, code_known: bool = True) -> list[tuple[str, str, str, End]]:
+    whole = run(0, "before", reinstall=reinstall, code_known=code_known)
+    return [
+        ("refused" if not code_known else "reinstall" if reinstall else "install", f"{when} {name}", name,
+         run(number, when, reinstall=reinstall, code_known=code_known))
+        for number, name in enumerate(whole.calls, start=1)
+        for when in ("before", "after")
+    ]  # fmt: skip
+
+
+def write_result(**figures: int) -> None:
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    old = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    RESULT.write_text(json.dumps(old | figures, indent=2) + "\n")
+
+
+def test_an_install_survives_a_death_around_any_call() -> None:
+    cases = sweep(reinstall=False) + sweep(reinstall=True)
+
+    assert all(end.died for *_, end in cases)
+    lost = [case[:2] for *case, end in cases if end.state != "connected" and end.reason != "answer_lost"]
+    twice = [case[:2] for *case, end in cases if end.grants > 1 or (end.exchanges > 1 and end.reason != "answer_lost")]
+    flagged = [(case[0], case[1]) for *case, end in cases if end.reason == "answer_lost"]
+    write_result(cases=len(cases), lost=len(lost), exchanged_twice=len(twice), flagged=len(flagged))
+    print(
+        f"\ninstall crashes: {len(cases)} cases, {len(lost)} lost, {len(twice)} exchanged twice, {len(flagged)} flagged"
+    )
+
+    assert lost == []
+    assert twice == []
+    # The one window: the platform has given the tokens, and they were stored nowhere yet.
+    token_url = f"{SUBDOMAIN}.kommo.com/oauth2/access_token"
+    window = {f"after POST {token_url}", "before secretsmanager.CreateSecret"}
+    assert {moment for _, moment in flagged} == window
+    assert len(flagged) == 2 * len(window)
+
+
+def test_a_refused_install_ends_with_its_first_reason_whatever_dies() -> None:
+    cases = sweep(reinstall=False, code_known=False)
+    assert len(cases) >= 10
+    assert {(end.state, end.reason) for *_, end in cases} == {("failed", "bad_code")}
+
+
+def accept(stack: Cloud, calls: Calls) -> int | None:
+    """One call of the widget hook; the status that Kommo got, or None where the process died before it answered."""
+    with patch.dict(os.environ, stack.environment), outgoing(calls):
+        from portaria.arrivals import Budget, FrontDesk
+        from portaria.settings import AcceptInstallSettings
+
+        desk = FrontDesk(AcceptInstallSettings.from_env())
+        try:
+            desk.accept(Arrival(Secret(CODE), f"{SUBDOMAIN}.kommo.com", "widget"), "kommo", "acme", "", Budget())
+        except Died:
+            return None
+        except Retryable:
+            return 503
+        return 200
+
+
+def call_with_boto3(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    """Carry the hook's own signed calls to moto, which stands behind boto3 only. The wire is tested in test_signing."""
+    service = {"AmazonSQS": "sqs", "DynamoDB_20120810": "dynamodb"}[client._target_prefix]
+    answer: dict[str, Any] = boto3.client(service)._make_api_call(operation, payload)
+    return answer
+
+
+def sweeping(stack: Cloud) -> SweepArrivalsSettings:
+    return SweepArrivalsSettings(
+        table_name=stack.environment["TABLE_NAME"], exchanges_queue_url=stack.environment["EXCHANGES_QUEUE_URL"]
+    )
+
+
+@pytest.mark.parametrize("queue_works", [True, False])
+def test_an_accepted_install_survives_a_death_around_any_call(
+    monkeypatch: pytest.MonkeyPatch, queue_works: bool
+) -> None:
+    def call(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        if operation == "SendMessage" and not queue_works:
+            raise Retryable("no_answer", "SQS did not answer")
+        return call_with_boto3(client, operation, payload, timeout_s=timeout_s)
+
+    monkeypatch.setattr(signing.AwsClient, "call", call)
+    whole = Calls()
+    with cloud() as stack:
+        fakes.register(stack)
+        assert accept(stack, whole) == 200
+    assert whole.seen == ["dynamodb.GetItem", "sqs.SendMessage" if queue_works else "dynamodb.PutItem"]
+
+    for number, name in enumerate(whole.seen, start=1):
+        for when in ("before", "after"):
+            with cloud() as stack:
+                fakes.register(stack)
+                answered = accept(stack, Calls(number, when))
+                installs.sweep_arrivals(sweeping(stack))
+                stored = [json.loads(body)["code"] for body in stack.receive("exchanges")]
+                assert answered is None
+                assert stored == ([CODE] if (when, name) == ("after", whole.seen[-1]) else []), (when, name)
+
+
+def test_a_kept_install_survives_a_death_of_the_sweep() -> None:
+    """Given a kept arrival, when the sweep dies around any call, then the next sweep leaves it queued at least once."""
+    seen: list[str] = []
+    for number in range(4):
+        for when in ("before", "after"):
+            with cloud() as stack:
+                stack.table.put({"pk": "ARRIVALS", "sk": "id", "body": fakes.message(CODE, SUBDOMAIN)})
+                calls = Calls(number, when)
+                try:
+                    with outgoing(calls):
+                        installs.sweep_arrivals(sweeping(stack))
+                except Died:
+                    installs.sweep_arrivals(sweeping(stack))
+                seen = max(seen, calls.seen, key=len)
+                assert {json.loads(body)["code"] for body in stack.receive("exchanges")} == {CODE}
+                assert stack.table.query("ARRIVALS") == ([], None)
+    assert seen == ["dynamodb.Query", "sqs.SendMessageBatch", "dynamodb.DeleteItem"]

@@ -1,0 +1,353 @@
+"""From a code to a connection, at the edges: messages in, HTTP and AWS out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import pytest
+import requests
+import responses
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+from portaria import clock, installs, oauth_clients
+from portaria.contract import Retryable, Secret
+from portaria.vault import Vault
+
+from tests.fakes import installs as fakes
+from tests.fakes import kommo as kommo_fake
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.kommo import Kommo
+
+TOKEN, ACCOUNT, WEBHOOKS = "/oauth2/access_token", "/api/v4/account", "/api/v4/webhooks"
+NGINX = (403, {"Content-Type": "text/html"}, "<html><head><title>403 Forbidden</title></head></html>")
+
+
+class Desk:
+    """The back office of one stack, one code at a time."""
+
+    def __init__(self, stack: Cloud, kommo: Kommo, time: fakes.Clock) -> None:
+        self.stack, self.kommo, self.time = stack, kommo, time
+
+    def code(self, code: str, subdomain: str = "acme") -> str:
+        self.kommo.codes[code] = subdomain
+        return fakes.message(code, subdomain)
+
+    def turn(self, body: str, time_left_s: float = 40.0) -> installs.Outcome:
+        fakes.forget_tokens()
+        return installs.exchange(installs.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
+
+    def wait(self, body: str) -> float:
+        """One turn; how long it asked to wait for the next, 0 where the install has ended."""
+        try:
+            self.turn(body)
+        except Retryable as later:
+            return later.after_s or 0
+        return 0
+
+    def item(self, code: str) -> dict[str, Any]:
+        return fakes.item(self.stack, code)
+
+    def connection(self, code: str) -> dict[str, Any]:
+        return self.stack.table.get(f"CONNECTION#{self.item(code)['connection']}", "CONNECTION") or {}
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    time = fakes.Clock()
+    with (
+        cloud() as stack,
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(clock, "now", time.now),
+    ):
+        fakes.register(stack)
+        yield Desk(stack, Kommo(mock), time)
+
+
+def refusing(*operations: str) -> Any:
+    """AWS calls of these operations fail as when a service throttles."""
+    call = BaseClient._make_api_call
+
+    def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation in operations:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
+        return call(client, operation, parameters)
+
+    return patch.object(BaseClient, "_make_api_call", make_api_call)
+
+
+def test_a_code_becomes_a_connection(desk: Desk) -> None:
+    assert desk.turn(desk.code("code-1")).state == "connected"
+
+    connection = desk.connection("code-1")
+    account = kommo_fake.account_id("acme")
+    assert connection["name"] == f"kommo-acme-{account}"
+    assert (connection["kind"], connection["allowed_domain"], connection["label"]) == (
+        "oauth2",
+        "acme.kommo.com",
+        "Account acme",
+    )
+    assert (connection["state"], connection["generation"], connection["account_id"]) == ("connected", 1, str(account))
+    assert [kind for kind, _ in fakes.events(desk.stack)] == ["connection.ready"]
+
+
+def test_no_item_holds_a_code_or_a_token(desk: Desk) -> None:
+    desk.turn(desk.code("canary-code"))
+    items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
+    assert "acme.kommo.com" in items
+    assert "canary" not in items
+
+
+def test_three_deliveries_are_one_exchange(desk: Desk) -> None:
+    body = desk.code("code-1")
+    assert [desk.turn(body).state for _ in range(3)] == ["connected"] * 3
+    assert desk.kommo.exchanges["code-1"] == 1
+    assert len(fakes.events(desk.stack)) == 1
+
+
+def test_a_second_worker_waits_for_the_lease(desk: Desk) -> None:
+    body = desk.code("code-1")
+    with patch.object(installs._Exchange, "run", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        desk.turn(body)  # dies holding the lease
+
+    with pytest.raises(Retryable) as held:
+        desk.turn(body)
+    assert held.value.reason == "in_progress"
+    assert held.value.after_s is not None
+    assert 1 <= held.value.after_s <= installs.LEASE_S + 2
+    assert not desk.kommo.exchanges
+
+    desk.time.advance(held.value.after_s)
+    assert desk.turn(body).state == "connected"
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(desk: Desk) -> None:
+    """Given a worker so slow that another took over, when it wakes up, then its writes are refused."""
+    body = desk.code("code-1")
+    stale = installs._Exchange(installs.read_message(body), fakes.settings(desk.stack), lambda: 40.0)
+    stale.claim()
+    desk.time.advance(installs.LEASE_S + 1)
+    desk.turn(body)
+    before = desk.item("code-1")
+
+    with pytest.raises(installs.Conflict):
+        stale._update("SET #state = :failed", {":failed": "failed"})
+    assert desk.item("code-1") == before
+
+
+def test_a_grant_that_the_vault_refuses_is_sealed_and_moved_later(desk: Desk) -> None:
+    body = desk.code("canary-code")
+    with refusing("CreateSecret"), pytest.raises(Retryable, match="vault_unavailable"):
+        desk.turn(body)
+    sealed = desk.item("canary-code")["sealed_grant"]
+    assert "canary" not in sealed
+
+    desk.time.advance(5)
+    assert desk.turn(body).state == "connected"
+    assert desk.kommo.exchanges["canary-code"] == 1
+    credentials = Vault(PREFIX).read(desk.connection("canary-code")["secret_id"])
+    assert credentials is not None
+    assert credentials["refresh_token"].reveal() == "canary-refresh-canary-code"
+    assert "sealed_grant" not in desk.item("canary-code")
+
+
+def test_no_code_is_sent_while_a_grant_could_not_be_stored(desk: Desk) -> None:
+    body = desk.code("code-1")
+    with refusing("GenerateDataKey"), pytest.raises(Retryable, match="vault_unavailable"):
+        desk.turn(body)
+    with pytest.raises(Retryable, match="short_of_time"):
+        desk.turn(body, time_left_s=installs.TIME_TO_EXCHANGE_S - 1)
+    assert not desk.kommo.calls
+    assert desk.turn(body).state == "connected"
+
+
+def test_kommo_answering_500_is_tried_again_inside_the_codes_life(desk: Desk) -> None:
+    body = desk.code("code-1")
+    desk.kommo.before[TOKEN] = [(500, {}, "")] * 5
+    waits = []
+    while wait_s := desk.wait(body):
+        waits.append(wait_s)
+        desk.time.advance(wait_s)
+    assert len(waits) == 5
+    assert waits == sorted(waits)
+    assert 2 <= waits[0] <= 2.5
+    assert sum(waits) < 120
+    assert desk.item("code-1")["state"] == "connected"
+
+
+def test_waits_never_run_over_the_end_of_the_codes_life(desk: Desk) -> None:
+    body = desk.code("code-1")
+    desk.kommo.before[TOKEN] = [(500, {}, "")] * 1000
+    ends, last_sent = desk.time.now() + timedelta(minutes=20), None
+    while desk.item("code-1").get("state") != "failed":
+        sent = len(desk.kommo.calls)
+        wait_s = desk.wait(body)
+        if len(desk.kommo.calls) > sent:
+            last_sent = desk.time.now()
+        desk.time.advance(wait_s)
+    assert desk.item("code-1")["reason"] == "code_expired"
+    assert last_sent is not None
+    assert timedelta(0) <= ends - last_sent <= timedelta(seconds=31)
+    assert 20 <= len(desk.kommo.calls) <= 60
+
+
+@pytest.mark.parametrize("path", [TOKEN, ACCOUNT, WEBHOOKS])
+def test_a_rate_block_in_html_waits_half_a_minute(desk: Desk, path: str) -> None:
+    body = desk.code("code-1")
+    desk.kommo.before[path] = [NGINX]
+    with pytest.raises(Retryable, match="rate_blocked") as later:
+        desk.turn(body)
+    assert later.value.after_s is not None
+    assert 30 <= later.value.after_s <= 38
+    assert desk.turn(body).state == "connected"
+
+
+def test_an_answer_lost_on_the_wire_is_told_as_such(desk: Desk) -> None:
+    """Given a platform that took the code and whose answer was lost, then the customer is asked to connect again."""
+    body = desk.code("code-1")
+    desk.kommo.grants["code-1"] = 1
+    desk.kommo.before[TOKEN] = [requests.exceptions.ReadTimeout()]
+    with pytest.raises(Retryable) as lost:
+        desk.turn(body)
+    assert lost.value.reason == "no_answer"
+
+    outcome = desk.turn(body)
+    assert (outcome.state, outcome.reason) == ("failed", "answer_lost")
+    ((kind, detail),) = fakes.events(desk.stack)
+    assert (kind, detail["reason"]) == ("install.failed", "answer_lost")
+    assert detail["reconnect_url"] == "https://api.example.com/live/install/kommo/acme/start"
+
+
+def test_a_time_out_before_the_platform_took_the_code_loses_nothing(desk: Desk) -> None:
+    body = desk.code("code-1")
+    desk.kommo.before[TOKEN] = [requests.exceptions.ReadTimeout(), requests.exceptions.ConnectTimeout()]
+    for _ in range(2):
+        with pytest.raises(Retryable):
+            desk.turn(body)
+    assert desk.turn(body).state == "connected"
+
+
+@pytest.mark.parametrize(
+    ("hint", "reason"),
+    [
+        ("Authorization code has been revoked", "code_used"),
+        ("Authorization code has expired", "code_expired"),
+        ("Cannot decrypt the authorization code", "bad_code"),
+        ("Check the `client_id` parameter", "wrong_client"),
+        ("Redirect URI is not associated with client", "wrong_redirect_uri"),
+        ("Invalid account", "invalid_account"),
+        ("Something that Kommo never said before", "platform_refused"),
+    ],
+)
+def test_a_final_refusal_fails_the_install_at_once(desk: Desk, hint: str, reason: str) -> None:
+    body = desk.code("code-1")
+    desk.kommo.before[TOKEN] = [(400, kommo_fake.PROBLEM, json.dumps({"hint": hint, "title": "Ошибка", "status": 400}))]
+    assert desk.turn(body).reason == reason
+    item = desk.item("code-1")
+    assert (item["state"], item["reason"]) == ("failed", reason)
+    assert len(item["detail"]) > 20
+    assert len(desk.kommo.calls) == 1
+    assert desk.turn(body).reason == reason
+    assert len(desk.kommo.calls) == 1
+
+
+def test_a_code_older_than_its_life_is_not_sent(desk: Desk) -> None:
+    body = desk.code("code-1")
+    desk.time.advance(20 * 60)
+    assert desk.turn(body).reason == "code_expired"
+    assert not desk.kommo.calls
+
+
+def test_a_grant_for_another_account_is_refused_and_not_kept(desk: Desk) -> None:
+    body = desk.code("code-1", "acme")
+    desk.kommo.codes["code-1"] = "elsewhere"
+    assert desk.turn(body).reason == "account_mismatch"
+    assert "connection" not in desk.item("code-1")
+    assert Vault(PREFIX).read(f"{PREFIX}/grants/{installs.read_message(body).id}") is None
+
+
+def test_a_reinstall_replaces_the_grant_under_a_new_generation(desk: Desk) -> None:
+    desk.turn(desk.code("code-1"))
+    first = desk.connection("code-1")
+    desk.time.advance(3600)
+    desk.turn(desk.code("code-2"))
+    second = desk.connection("code-2")
+
+    assert second["name"] == first["name"]
+    assert second["created_at"] == first["created_at"]
+    assert (first["generation"], second["generation"]) == (1, 2)
+    vault = Vault(PREFIX)
+    assert vault.read(first["secret_id"]) is None
+    credentials = vault.read(second["secret_id"])
+    assert credentials is not None
+    assert credentials["access_token"].reveal() == "canary-access-code-2"
+    assert [url.rsplit("/", 1)[1] for url in desk.kommo.webhooks] == [credentials["webhook_key"].reveal()]
+    assert [detail["generation"] for _, detail in fakes.events(desk.stack)] == [1, 2]
+
+
+def test_of_two_installs_the_later_arrival_stands_whichever_is_exchanged_first(desk: Desk) -> None:
+    early = desk.code("code-1")
+    desk.time.advance(10)
+    late = desk.code("code-2")
+    assert desk.turn(late).state == "connected"
+    assert desk.turn(early).state == "connected"
+
+    assert desk.connection("code-1") == desk.connection("code-2")
+    assert desk.connection("code-2")["generation"] == 1
+    credentials = Vault(PREFIX).read(desk.connection("code-2")["secret_id"])
+    assert credentials is not None
+    assert credentials["access_token"].reveal() == "canary-access-code-2"
+    assert Vault(PREFIX).read(f"{PREFIX}/grants/{installs.read_message(early).id}") is None
+
+
+def test_an_account_without_webhooks_is_connected_with_a_note(desk: Desk) -> None:
+    body = desk.code("code-1")
+    desk.kommo.before[WEBHOOKS] = [(402, kommo_fake.PROBLEM, "{}")]
+    assert desk.turn(body).state == "connected"
+    assert desk.connection("code-1")["notes"] == [
+        "Kommo refused the event webhooks with 402: they need a paid plan and an administrator"
+    ]
+
+
+def test_an_install_for_a_client_that_is_gone_fails(desk: Desk) -> None:
+    body = desk.code("code-1")
+    oauth_clients.delete(desk.stack.table, "kommo", "acme")
+    assert desk.turn(body).reason == "unknown_client"
+    assert not desk.kommo.calls
+
+
+def test_the_client_secret_goes_to_the_account_that_installs_and_nowhere_else(desk: Desk) -> None:
+    desk.turn(desk.code("code-1"))
+    carrying = [call.url for call in desk.kommo.calls if kommo_fake.CLIENT_SECRET in str(call.body)]
+    assert carrying == ["https://acme.kommo.com/oauth2/access_token"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "kommo.com.evil.example", "127.0.0.1", "acme.kommo.com:8443", "a@acme.kommo.com"]
+)
+def test_a_message_with_a_foreign_host_sends_nothing(desk: Desk, host: str) -> None:
+    """Given a message that did not come through accept_install, then the worker still refuses its host."""
+    body = json.dumps(json.loads(desk.code("code-1")) | {"account_host": host})
+    assert desk.turn(body).state == "failed"
+    assert not desk.kommo.calls
+
+
+def test_events_that_the_bus_refuses_are_told_later(desk: Desk) -> None:
+    body = desk.code("code-1")
+    with refusing("PutEvents"), pytest.raises(Retryable, match="bus_unavailable"):
+        desk.turn(body)
+    assert desk.item("code-1")["state"] == "exchanging"
+    assert desk.turn(body).state == "connected"
+    assert desk.kommo.exchanges["code-1"] == 1
+    assert [kind for kind, _ in fakes.events(desk.stack)] == ["connection.ready"]
+
+
+def test_a_secret_never_shows_in_an_install(desk: Desk) -> None:
+    install = installs.read_message(desk.code("canary-code"))
+    assert "canary" not in repr(install)
+    assert install.code.reveal() == "canary-code"
+    assert str(Secret("canary")) == "***"
