@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from pytest_socket import disable_socket, enable_socket
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +26,10 @@ for name in list(os.environ):
         del os.environ[name]
 os.environ.update(AWS_ENVIRONMENT)
 sys.path.insert(0, str(ROOT / "layers" / "portaria"))
+
+# The same examples in each run, however slow the machine.
+settings.register_profile("portaria", deadline=None, derandomize=True, max_examples=60, database=None)
+settings.load_profile("portaria")
 
 # Suites that talk to processes on this machine.
 ON_LOOPBACK = ("stack", "browser")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-import boto3
 from botocore.exceptions import ClientError
+from portaria import aws
 
 SERVICES = {"AmazonSQS": "sqs", "DynamoDB_20120810": "dynamodb"}
 
@@ -42,7 +42,7 @@ class Endpoint:
 def answer(service: str, operation: str, payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """What AWS says to one JSON call: the HTTP status and the body."""
     try:
-        content = boto3.client(service)._make_api_call(operation, payload)
+        content = aws.client(service)._make_api_call(operation, payload)
     except ClientError as error:
         return 400, {"__type": f"com.amazonaws#{error.response['Error']['Code']}", "message": "moto says no"}
     content.pop("ResponseMetadata", None)

@@ -229,4 +229,4 @@ def test_a_kept_install_survives_a_death_of_the_sweep() -> None:
                 seen = max(seen, calls.seen, key=len)
                 assert {json.loads(body)["code"] for body in stack.receive("exchanges")} == {CODE}
                 assert stack.table.query("ARRIVALS") == ([], None)
-    assert seen == ["dynamodb.Query", "sqs.SendMessageBatch", "dynamodb.DeleteItem"]
+    assert seen == ["dynamodb.Query", "sqs.SendMessage", "dynamodb.DeleteItem"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ FORBIDDEN_HEADERS = frozenset(
 )
 FORBIDDEN_PREFIXES = ("x-amz-", "x-amzn-", "x-forwarded-")
 
+_HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?")
 _HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
 
 
@@ -63,7 +65,7 @@ def check(request: Request, allowed_domain: str) -> None:
         lowered = name.lower()
         if lowered in FORBIDDEN_HEADERS or lowered.startswith(FORBIDDEN_PREFIXES):
             raise Rejected("forbidden_header", f"the header {lowered} may not be set", field="headers")
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or re.search(r"[^\x20-\x7e\t]", value):
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not _HEADER_VALUE.fullmatch(value):
             raise Rejected(
                 "bad_header", f"the header {name!r} holds characters that HTTP does not allow", field="headers"
             )
@@ -88,13 +90,13 @@ def send(request: Request, *, allowed_domain: str) -> Response:
         )
         with answer:
             body = answer.raw.read(request.max_response_bytes + 1, decode_content=True)
-    except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError) as error:
+    except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
         raise Retryable("unreachable", f"{allowed_domain} was not reached: {type(error).__name__}") from None
     except requests.exceptions.ConnectionError as error:
+        if _never_sent(error):
+            raise Retryable("unreachable", f"{allowed_domain} was not reached: {type(error).__name__}") from None
         raise Retryable(
-            "no_answer",
-            f"{allowed_domain} gave no answer: {type(error).__name__}",
-            answer_lost=not _never_connected(error),
+            "no_answer", f"{allowed_domain} gave no answer: {type(error).__name__}", answer_lost=True
         ) from None
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         raise Retryable(
@@ -107,9 +109,13 @@ def send(request: Request, *, allowed_domain: str) -> Response:
     return Response(answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, body)
 
 
-def _never_connected(error: requests.exceptions.ConnectionError) -> bool:
+def _never_sent(error: requests.exceptions.ConnectionError) -> bool:
+    """Whether no connection came about, or one whose certificate was refused. TLS can also break after the request."""
     cause = error.args[0] if error.args else None
-    return isinstance(getattr(cause, "reason", cause), urllib3.exceptions.NewConnectionError)
+    reason = getattr(cause, "reason", cause)
+    if isinstance(reason, urllib3.exceptions.SSLError):
+        return bool(reason.args) and isinstance(reason.args[0], ssl.SSLCertVerificationError)
+    return isinstance(reason, urllib3.exceptions.NewConnectionError)
 
 
 @cache

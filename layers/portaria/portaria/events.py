@@ -21,7 +21,7 @@ def put(bus_name: str, detail_type: str, detail: dict[str, Any]) -> None:
     try:
         answer = aws.client("events").put_events(Entries=[entry])
     except (ClientError, BotoCoreError) as error:
-        raise Retryable("bus_unavailable", f"the bus did not take {detail_type}: {type(error).__name__}") from error
+        raise Retryable("bus_unavailable", f"the bus did not take {detail_type}: {aws.error_code(error) or type(error).__name__}") from error
     if answer["FailedEntryCount"]:
         raise Retryable(
             "bus_unavailable", f"the bus did not take {detail_type}: {answer['Entries'][0].get('ErrorCode')}"

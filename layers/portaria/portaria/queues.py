@@ -1,4 +1,4 @@
-"""SQS: sending in batches, and giving a message back for later."""
+"""SQS: sending messages, and giving one back for later."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from portaria.contract import Retryable
 
 logger = logging.getLogger(__name__)
 
-# SQS takes 1 MiB a message and a call; what is sent here stays at a quarter, so that a batch of a few messages fits in
-# one call and in Lambda's 6 MB invocation.
+# SQS takes 1 MiB a message; messages of records are filled to a quarter, so that a batch of many fits into Lambda's 6 MB.
+MAX_MESSAGE_BYTES = 1_000_000
 MAX_BODY_BYTES = 240_000
-MAX_CALL_BYTES = 1_000_000
 MAX_DELAY_S = 43_200
 # The longest that SQS delays a new message.
 MAX_SEND_DELAY_S = 900
@@ -38,32 +37,18 @@ def encode(message: dict[str, Any]) -> str:
 
 
 def send(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
-    """Send all bodies in as few calls as SQS allows (10 messages, 1 MB), to be visible after `delay_s` (0 to 900).
+    """Send bodies one by one, in order, to be visible after `delay_s` (0 to 900).
 
-    Raises `Retryable` where any was not taken: the caller sends all of them again, so each must bear being sent twice.
+    A batch call would save nothing: SQS charges by 64 kB, which these fill. Raises `Retryable` where one was not taken,
+    with those before it sent: the caller sends all of them again, so each must bear being sent twice.
     """
-    batch: list[str] = []
-    size = 0
-    for body in bodies:
-        length = len(body.encode())
-        if batch and (len(batch) == 10 or size + length > MAX_CALL_BYTES):
-            _send_batch(queue_url, batch, delay_s)
-            batch, size = [], 0
-        batch.append(body)
-        size += length
-    if batch:
-        _send_batch(queue_url, batch, delay_s)
-
-
-def _send_batch(queue_url: str, bodies: list[str], delay_s: float) -> None:
     delay = {"DelaySeconds": min(MAX_SEND_DELAY_S, math.ceil(delay_s))} if delay_s > 0 else {}
-    entries = [{"Id": str(index), "MessageBody": body, **delay} for index, body in enumerate(bodies)]
-    try:
-        answer = aws.client("sqs").send_message_batch(QueueUrl=queue_url, Entries=entries)
-    except (ClientError, BotoCoreError) as error:
-        raise Retryable("queue_unavailable", f"SQS did not take a batch: {type(error).__name__}") from error
-    if failed := answer.get("Failed"):
-        raise Retryable("queue_unavailable", f"SQS did not take {len(failed)} of {len(bodies)} messages")
+    for body in bodies:
+        try:
+            aws.client("sqs").send_message(QueueUrl=queue_url, MessageBody=body, **delay)
+        except (ClientError, BotoCoreError) as error:
+            reason = aws.error_code(error) or type(error).__name__
+            raise Retryable("queue_unavailable", f"SQS did not take a message: {reason}") from error
 
 
 def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:

@@ -24,6 +24,9 @@ from typing import Any
 from portaria.intake import Retryable
 
 ALGORITHM = "AWS4-HMAC-SHA256"
+# Reading the system's 130 authorities would take a third of a cold start, and AWS's endpoints need these five. Where they do
+# not do (a partition with others, or new ones some day), the system's are added: see `_connect`.
+AMAZON_ROOTS = os.path.join(os.path.dirname(__file__), "amazon_roots.pem")
 # A connection that has been idle for longer is not tried again: a frozen sandbox hears nothing of the other side's close.
 MAX_IDLE_S = 20.0
 MAX_HEAD_BYTES = 32_768
@@ -114,7 +117,7 @@ class AwsClient:
 
     `service` is both the endpoint's and the signing name (`sqs`), `target_prefix` stands before the operation in
     `X-Amz-Target` (`AmazonSQS`). Not for use by several threads at once. Credentials and region are read from the
-    environment that Lambda gives, at each call; `AWS_CA_BUNDLE` replaces the system's certificate authorities.
+    environment that Lambda gives, at each call; `AWS_CA_BUNDLE` names the only certificate authorities to trust.
     """
 
     def __init__(self, service: str, target_prefix: str, *, json_version: str = "1.0") -> None:
@@ -126,7 +129,9 @@ class AwsClient:
         # As bytes, which spares the import of the codec for international names.
         self._name = self._host.strip("[]").encode("ascii")
         # Made here, at the start of the process: Lambda gives that phase a full processor whatever the memory size.
-        self._tls = _tls_context(os.environ.get("AWS_CA_BUNDLE") or None) if self._scheme == "https" else None
+        ca_bundle = os.environ.get("AWS_CA_BUNDLE")
+        self._tls = _tls_context(ca_bundle or AMAZON_ROOTS) if self._scheme == "https" else None
+        self._may_widen_trust = not ca_bundle
         self._connection: socket.socket | None = None
         self._used_at = 0.0
 
@@ -207,6 +212,16 @@ class AwsClient:
 
     def _connect(self, deadline: float) -> socket.socket:
         """A new connection to one of the host's first two addresses. Raises `_NotSent`: nothing has been sent yet."""
+        try:
+            return self._dial(deadline)
+        except ssl.SSLCertVerificationError as error:
+            if not (self._tls and self._may_widen_trust):
+                raise _NotSent(f"{self._host} has no certificate to trust ({error.verify_message})") from None
+        self._may_widen_trust = False
+        self._tls.load_default_certs()
+        return self._connect(deadline)
+
+    def _dial(self, deadline: float) -> socket.socket:
         addresses = _resolve(self._name, self._port, deadline)[:2]
         problem = "has no address"
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
@@ -217,6 +232,8 @@ class AwsClient:
                 raw.connect(address)
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return self._tls.wrap_socket(raw, server_hostname=self._name) if self._tls else raw
+            except ssl.SSLCertVerificationError:
+                raise
             except OSError as error:
                 raw.close()
                 problem = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
@@ -310,10 +327,10 @@ class _Answer:
         self._buffer += received
 
 
-_contexts: dict[str | None, ssl.SSLContext] = {}
+_contexts: dict[str, ssl.SSLContext] = {}
 
 
-def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+def _tls_context(ca_bundle: str) -> ssl.SSLContext:
     if ca_bundle not in _contexts:
         _contexts[ca_bundle] = ssl.create_default_context(cafile=ca_bundle)
     return _contexts[ca_bundle]

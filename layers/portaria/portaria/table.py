@@ -66,7 +66,7 @@ class Table:
         self._write("delete_item", {"Key": _key(pk, sk)}, condition, values, None)
 
     def write_all(self, writes: list[dict[str, Any]]) -> None:
-        """All of `put_of`, `update_of`, `check_of` and `delete_of`, or none. Raises `Conflict`."""
+        """All of these, each made by `put_of` or `update_of`, or none. Raises `Conflict`."""
         items = [{kind: {"TableName": self.name, **call}} for write in writes for kind, call in write.items()]
         try:
             aws.client("dynamodb").transact_write_items(TransactItems=items)
@@ -219,7 +219,7 @@ def _read_cursor(cursor: str) -> Item:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not all(isinstance(name, str) and isinstance(value, str) for name, value in key.items()):
             raise ValueError
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise _bad_cursor() from None
     return dict(key)
 

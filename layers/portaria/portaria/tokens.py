@@ -19,23 +19,28 @@ _kept: dict[tuple[str, int], Grant] = {}
 
 
 def access_token(vault: Vault, connection: Connection) -> Secret:
-    """A token that holds for another minute at least.
+    """A token that holds for another minute at least; of a shared one, which is not renewed early, what is left of it.
 
     Raises `Rejected` where the connection cannot give one until somebody acts (`needs_reconnect`, `no_credentials`,
     `token_expired`) and `Retryable` where the vault or the platform does not answer.
     """
     if connection.state != "connected":
         raise Rejected("needs_reconnect", f"the connection {connection.name} is {connection.state}", status=409)
-    grant = _kept.get((connection.name, connection.generation))
+    grant = _kept.get(_kept_as(connection))
     if not grant or grant.expires_at - MARGIN <= clock.now():
         grant = _fetch(vault, connection)
-        _kept[connection.name, connection.generation] = grant
+        _kept[_kept_as(connection)] = grant
     return grant.access_token
 
 
 def forget(connection: Connection) -> None:
     """Drop a token that the platform refused, so that the next call fetches another."""
-    _kept.pop((connection.name, connection.generation), None)
+    _kept.pop(_kept_as(connection), None)
+
+
+def _kept_as(connection: Connection) -> tuple[str, int]:
+    """By the secret, not the name: a connection that was removed and made again by its old name has another account's."""
+    return connection.secret_id, connection.generation
 
 
 def _fetch(vault: Vault, connection: Connection) -> Grant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from portaria.contract import Account, Rejected, Request, Response, Secret
-from portaria.platforms.kommo.tokens import not_now
+from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
 
 def account_request(account_host: str, access_token: Secret) -> Request:
@@ -26,7 +26,7 @@ def read_account(response: Response, account_host: str) -> Account:
         body = json.loads(response.body)
         account = Account(str(int(body["id"])), str(body.get("name", ""))[:200], account_host)
         subdomain = str(body["subdomain"])
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         raise not_now(response) from None
     if subdomain.lower() != account_host.partition(".")[0]:
         raise Rejected("account_mismatch", f"the code was for another account than {account_host}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from portaria.contract import Page, Record, Rejected, Request, Response, Retryable, Secret
-from portaria.platforms.kommo.tokens import not_now
+from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
 PAGE_SIZE = 250
 # Ids travel in the URL, which Kommo's nginx takes up to 8 kB.
@@ -36,10 +36,13 @@ def read_page(send: Callable[[Request], Response], account_host: str, access_tok
     """
     query = f"page={page}&limit={PAGE_SIZE}&order[id]=asc"
     body = _read_list(send(_get(account_host, access_token, f"/api/v4/contacts?{query}")))
-    contacts = _embedded(body, "contacts")
-    _name_companies(send, account_host, access_token, contacts)
-    has_next = bool((body.get("_links") or {}).get("next"))
-    return Page([_record(contact) for contact in contacts], page + 1 if has_next else None)
+    try:
+        contacts = _embedded(body, "contacts")
+        _name_companies(send, account_host, access_token, contacts)
+        has_next = bool((body.get("_links") or {}).get("next"))
+        return Page([_record(contact) for contact in contacts], page + 1 if has_next else None)
+    except UNREADABLE as error:
+        raise Retryable("answer_unreadable", f"Kommo's list is not as documented: {type(error).__name__}") from None
 
 
 def _name_companies(
@@ -55,7 +58,7 @@ def _name_companies(
         body = _read_list(send(_get(account_host, access_token, f"/api/v4/companies?{query}")))
         names |= {int(company["id"]): str(company.get("name") or "") for company in _embedded(body, "companies")}
     for company in companies:
-        company.setdefault("name", names.get(int(company["id"]), ""))
+        company["name"] = company.get("name") or names.get(int(company["id"]), "")
 
 
 def _get(account_host: str, access_token: Secret, path: str) -> Request:
@@ -72,7 +75,7 @@ def _read_list(response: Response) -> dict[str, Any]:
         raise not_now(response)
     try:
         body = json.loads(response.body)
-    except ValueError:
+    except UNREADABLE:
         body = None
     if not isinstance(body, dict):
         raise Retryable("answer_unreadable", "Kommo answered 200 without a list")

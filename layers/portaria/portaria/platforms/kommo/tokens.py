@@ -16,6 +16,8 @@ KIND = "oauth2"
 EXCHANGE_TIMEOUT_S = 15.0
 # How long the platform keeps a code.
 CODE_LIFE = timedelta(minutes=20)
+# What reading an answer that is not as documented can raise: also numbers without end, and nesting without end.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 # How long to wait after a rate block: repeat offenders are refused on everything.
 BLOCKED_WAIT_S = 30.0
 
@@ -65,7 +67,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
                 token_type=str(body.get("token_type", "bearer")).lower(),
                 scopes=str(body.get("scope", ""))[:255],
             )
-        except (ValueError, KeyError, TypeError):
+        except UNREADABLE:
             raise Retryable(
                 "answer_unreadable", "Kommo answered 200 without a pair of tokens", answer_lost=True
             ) from None
@@ -94,7 +96,7 @@ def read_problem(response: Response) -> dict[str, object]:
     """Kommo's JSON error, or nothing where it sent HTML or no object."""
     try:
         body = json.loads(response.body)
-    except ValueError:
+    except UNREADABLE:
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -51,7 +51,9 @@ def read_grant(response: Response, now: datetime) -> Grant:
         raise Retryable("token_not_given", f"Marketo's identity service answered {response.status}")
     try:
         body = json.loads(response.body)
-        token, expires_in = str(body["access_token"]), int(body["expires_in"])
-    except (ValueError, KeyError, TypeError):
+        token, ends = body["access_token"], now + timedelta(seconds=int(body["expires_in"]))
+        if not isinstance(token, str) or not token:
+            raise ValueError("access_token")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise Retryable("token_not_given", "Marketo's identity service did not answer with a token") from None
-    return Grant(Secret(token), now + timedelta(seconds=expires_in), scopes=str(body.get("scope", "")))
+    return Grant(Secret(token), ends, scopes=str(body.get("scope", "")))

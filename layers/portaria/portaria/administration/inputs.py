@@ -1,0 +1,176 @@
+"""Reading what a caller sent: size, JSON, fields and listing parameters. Every refusal names the field, never a value."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from portaria.contract import Rejected, Secret
+
+# Holds the largest route (200 attributes of 1,000 characters) and stays below the 400 kB of a DynamoDB item.
+MAX_BODY_BYTES = 300_000
+MAX_ERRORS = 20
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 50
+MAX_CURSOR_LENGTH = 1_000
+
+_Model = TypeVar("_Model", bound="Input")
+
+
+class InvalidInput(Rejected):
+    """Several fields may be wrong at once: `errors` holds a field and a sentence for each; the first is also the text."""
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        field, detail = errors[0]
+        super().__init__("invalid_input", detail, field=field or None)
+        self.errors = errors
+
+
+class Input(BaseModel):
+    """A body's fields. Types are strict (the number 1 is not the text "1") and unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def matching(pattern: str, rule: str) -> Callable[[str], str]:
+    """A check that a text matches a pattern whole; `rule` says in words what is allowed."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise PydanticCustomError(
+                "rule", "must be {rule}; this has {length} characters", {"rule": rule, "length": len(text)}
+            )
+        return text
+
+    return check
+
+
+def _read_secret(value: object) -> Secret:
+    if not isinstance(value, str):
+        raise PydanticCustomError("rule", "must be text")
+    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", value):
+        raise PydanticCustomError(
+            "rule",
+            "must be 1 to 4,096 printable ASCII characters without spaces or line ends; this has {length}",
+            {"length": len(value)},
+        )
+    return Secret(value)
+
+
+SecretText = Annotated[Secret, PlainValidator(_read_secret)]
+ResourceName = Annotated[str, AfterValidator(matching(r"[A-Za-z0-9_-]{3,64}", "3 to 64 of A-Z a-z 0-9 _ -"))]
+PlatformName = Annotated[str, AfterValidator(matching(r"[a-z][a-z0-9]{0,31}", "the name of a platform in lower case"))]
+
+
+def read_body(body: str | None, is_base64: bool) -> dict[str, Any]:
+    """The JSON object of a request. Raises `Rejected`, 413 where it is too large."""
+    try:
+        raw = b64decode(body or "", validate=True) if is_base64 else (body or "").encode()
+        text = raw.decode()
+    except ValueError:
+        raise Rejected("bad_json", "the body must be JSON in UTF-8") from None
+    if len(raw) > MAX_BODY_BYTES:
+        raise Rejected(
+            "body_too_large", f"the body may have {MAX_BODY_BYTES:,} bytes; this has {len(raw):,}", status=413
+        )
+    if not text.strip():
+        raise Rejected("bad_json", "the body is missing: a JSON object is expected")
+    try:
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise Rejected(
+            "bad_json", f"the body is not JSON: line {error.lineno}, column {error.colno}: {error.msg.lower()}"
+        ) from None
+    except (ValueError, RecursionError):
+        raise Rejected("bad_json", "the body is not JSON that can be read here") from None
+    if not isinstance(value, dict):
+        raise Rejected("bad_json", "the body must be a JSON object")
+    return value
+
+
+def parse(model: type[_Model], body: dict[str, Any]) -> _Model:
+    """Raises `InvalidInput`, which names every wrong field, up to 20."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as invalid:
+        errors = invalid.errors(include_url=False, include_input=False)[:MAX_ERRORS]
+        raise InvalidInput([_explain(error, list(model.model_fields)) for error in errors]) from None
+
+
+def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, str | None, dict[str, str]]:
+    """The parameters `limit` and `cursor` of a listing, and its other `allowed` ones. Raises `Rejected`."""
+    known = ("limit", "cursor", *allowed)
+    for name, values in query.items():
+        if name not in known:
+            raise Rejected(
+                "unknown_parameter", f"{_shown(name)} is not a parameter here: {', '.join(known)}", field=_shown(name)
+            )
+        if len(values) > 1:
+            raise Rejected("parameter_repeated", f"{name} came {len(values)} times; once is allowed", field=name)
+    given = {name: values[0] for name, values in query.items() if values}
+    limit_text = given.pop("limit", str(DEFAULT_LIMIT))
+    if not re.fullmatch(r"[0-9]{1,3}", limit_text, re.ASCII) or not 1 <= int(limit_text) <= MAX_LIMIT:
+        raise Rejected("bad_limit", f"limit must be a number from 1 to {MAX_LIMIT}", field="limit")
+    cursor = given.pop("cursor", None)
+    if cursor is not None and not 1 <= len(cursor) <= MAX_CURSOR_LENGTH:
+        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor")
+    return int(limit_text), cursor, given
+
+
+def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
+    """A field's path and a sentence. Only pydantic's own words and numbers are used: no part of what was sent but names."""
+    path = ".".join(_shown(str(step)) for step in error["loc"] if step != "[key]")
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing":
+            rule = "is missing"
+        case "extra_forbidden":
+            rule = "is not a field here" + (f": {', '.join(fields)}" if len(error["loc"]) == 1 else "")
+        case "string_type":
+            rule = "must be text"
+        case "string_unicode":
+            rule = "must be text that UTF-8 can hold"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            rule = "must be an object"
+        case "list_type":
+            rule = "must be a list"
+        case "string_too_long":
+            rule = f"may have {context['max_length']:,} characters"
+        case "string_too_short":
+            rule = f"must have at least {context['min_length']} characters"
+        case "too_long":
+            rule = f"may have {context['max_length']:,} entries; this has {context['actual_length'] or 'more'}"
+        case "too_short":
+            rule = f"must have at least {context['min_length']} entries"
+        case "literal_error":
+            rule = f"must be {context['expected']}"
+        case "rule":
+            rule = error["msg"]
+        case _:
+            rule = "is not what is expected here"
+    return path, f"{path} {rule}"
+
+
+def _shown(name: str) -> str:
+    """A name that came from outside, fit to be quoted."""
+    return name if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) else f"(a name of {len(name)} characters)"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Rejected("bad_json", f"the field {_shown(twice)} stands in the body twice", field=_shown(twice))
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)

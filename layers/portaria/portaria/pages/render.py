@@ -1,0 +1,238 @@
+"""The pages that a customer sees while installing: start, result, refused and rejected, in three languages.
+
+Each function returns a whole answer: status, headers and HTML. The pages load nothing from elsewhere, except the
+platform's own button script on the start page, and all links of ours are relative, so they work under any stage or path.
+
+Cross-Origin-Opener-Policy is `same-origin-allow-popups` on every page. In its popup mode the platform's button opens the
+consent page in a second window, and that window tells the start page where to go by `window.opener.postMessage`: with
+`same-origin` the opener would be cut off and the install would end in a window that knows nothing. `unsafe-none` would
+keep that working too, but would also leave a handle with any site that opened our page, and Kommo's script follows a
+`{"url": …}` message from whoever sends it (https://developers.kommo.com/docs/button-on-site). With this value only
+windows that we opened can talk to us. It is the same on all pages because moving between two values cuts the windows off.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import tomllib
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+LANGUAGES = {"pt": "pt-BR", "es": "es", "en": "en"}
+
+# For each reason: what the customer can do (`next.…`) and, where the operator has something to do, which note
+# (`operator.…`). The reason itself has the text `reason.…`.
+_REJECTIONS: dict[str, tuple[str, str | None]] = {
+    "missing_code": ("start_again", None),
+    "code_repeated": ("start_again", None),
+    "code_too_long": ("start_again", None),
+    "bad_code": ("start_again", None),
+    "bad_referer": ("start_again", "bad_referer"),
+    "missing_state": ("start_again", None),
+    "bad_state": ("start_again", None),
+    "unknown_state": ("start_again", None),
+    "expired_state": ("promptly", None),
+    "used_state": ("check_first", None),
+    "foreign_state": ("same_browser", None),
+    "unknown_platform": ("tell_operator", "unknown_address"),
+    "unknown_client": ("tell_operator", "unknown_address"),
+    "unknown_install": ("start_again", None),
+    "unavailable": ("reload", "unavailable"),
+}
+_FAILURES: dict[str, tuple[str, str | None]] = {
+    "code_expired": ("promptly", "code_expired"),
+    "code_used": ("check_first", None),
+    "answer_lost": ("start_again", None),
+    "wrong_redirect_uri": ("tell_operator", "wrong_redirect_uri"),
+    "wrong_client": ("tell_operator", "wrong_client"),
+    "invalid_account": ("check_account", None),
+    "account_mismatch": ("start_again", "account_mismatch"),
+    "bad_code": ("start_again", None),
+    "platform_refused": ("start_again", "platform_refused"),
+}
+_OTHER: tuple[str, str | None] = ("start_again", None)
+
+_LONGEST_ACCEPT_LANGUAGE = 1_000
+_LANGUAGE_RANGE = re.compile(r"([a-z]{1,8}|\*)(?:-[a-z0-9]{1,8})*\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Page:
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def language_of(accept_language: str | None) -> str:
+    """`pt`, `es` or `en`: the best of what Accept-Language asks for (RFC 9110, 12.5.4), English where it asks for neither.
+
+    Broken parts of the header are passed over, and only its first thousand characters are read.
+    """
+    best, best_weight = "en", 0.0
+    for part in (accept_language or "")[:_LONGEST_ACCEPT_LANGUAGE].lower().split(","):
+        wanted = _LANGUAGE_RANGE.fullmatch(part.strip())
+        if wanted and wanted[1] in LANGUAGES:
+            weight = min(float(wanted[2] or 1), 1.0)
+            if weight > best_weight:
+                best, best_weight = wanted[1], weight
+    return best
+
+
+def start(language: str, *, client_label: str, client_id: str, consent_url: str, button: dict[str, str]) -> Page:
+    """The hosted install page: what will happen, the platform's button and a plain link to its consent page.
+
+    `button` holds the attributes of the platform's button script, `src` among them; empty where it has none. Both it and
+    `consent_url` must be https. They carry the one-time state, so the page is made for one browser.
+    """
+    for url in (consent_url, button.get("src", "https://")):
+        if not url.startswith("https://"):
+            raise ValueError("consent_url and the button's src must begin with https://")
+    nonce = secrets.token_urlsafe(16)
+    policy = {}
+    if button:
+        # Kommo's script builds its button with style attributes, by innerHTML. Its error callback would need eval, which
+        # stays forbidden: start.js hears of a refusal in another way.
+        vendor = urlsplit(button["src"]).netloc
+        policy = {"script-src": f"'nonce-{nonce}' https://{vendor}", "style-src-attr": "'unsafe-inline'"}
+    return _page(
+        "start.html",
+        language,
+        nonce=nonce,
+        policy=policy,
+        client_label=client_label or client_id,
+        client_id=client_id,
+        consent_url=consent_url,
+        site=(urlsplit(consent_url).hostname or "").removeprefix("www."),
+        button=button,
+    )
+
+
+def result(language: str, *, install: str, state: str, start_url: str, reason: str = "", account: str = "") -> Page:
+    """The result page: connecting, connected or failed. While connecting it asks its own URL for JSON and follows.
+
+    `state` is the install's (`received`, `exchanging`, `connected`, `failed`); one that is not known counts as connecting.
+    `start_url` must be relative; any other is left out.
+    """
+    nonce = secrets.token_urlsafe(16)
+    connecting = state not in ("connected", "failed")
+    scripts = {
+        "script-src": f"'nonce-{nonce}'",
+        "connect-src": "'self'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    }
+    return _page(
+        "result.html",
+        language,
+        nonce=nonce,
+        policy=scripts if connecting else {},
+        vary="Accept-Language, Accept",
+        install=install,
+        state="connecting" if connecting else state,
+        reason=reason,
+        account=account,
+        start_url=_relative(start_url),
+        advice=_FAILURES.get(reason, _OTHER),
+        known=reason in _FAILURES,
+        failures=_FAILURES if connecting else {},
+        other=_OTHER,
+    )
+
+
+def refused(language: str, *, start_url: str) -> Page:
+    """The customer said no on the consent page."""
+    return _page("refused.html", language, start_url=_relative(start_url))
+
+
+def rejected(language: str, *, reason: str, detail: str, start_url: str | None, status: int = 400) -> Page:
+    """The answer to input that cannot be used: what is wrong and who must do what.
+
+    `detail` is an English sentence for the operator. `start_url` must be relative; None or any other shows no link.
+    """
+    return _page(
+        "rejected.html",
+        language,
+        status=status,
+        reason=reason,
+        detail=detail,
+        start_url=_relative(start_url),
+        advice=_REJECTIONS.get(reason) or _FAILURES.get(reason, _OTHER),
+        known=reason in _REJECTIONS or reason in _FAILURES,
+    )
+
+
+def _page(
+    template: str,
+    language: str,
+    *,
+    nonce: str = "",
+    policy: dict[str, str] | None = None,
+    vary: str = "Accept-Language",
+    status: int = 200,
+    **values: object,
+) -> Page:
+    language = language if language in LANGUAGES else "en"
+    nonce = nonce or secrets.token_urlsafe(16)
+    directives = {
+        "default-src": "'none'",
+        "style-src": f"'nonce-{nonce}'",
+        "img-src": "data:",  # the icon in the tab
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        **(policy or {}),
+    }
+    text = partial(_text, language)
+    body = _environment().get_template(template).render(t=text, lang=LANGUAGES[language], nonce=nonce, **values)
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Language": LANGUAGES[language],
+        "Vary": vary,
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in directives.items()),
+        "Referrer-Policy": "no-referrer",  # the URL may hold the authorization code
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Strict-Transport-Security": "max-age=63072000",
+        "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+        "Cross-Origin-Opener-Policy": "same-origin-allow-popups",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "X-Robots-Tag": "noindex",
+    }
+    return Page(status, headers, body)
+
+
+def _relative(url: str | None) -> str | None:
+    """The URL if it can only lead to a place on this host beside or below the page, else None."""
+    if not url or not re.fullmatch(r"[A-Za-z0-9._~%/?=&-]+", url) or url.startswith("/"):
+        return None
+    return url
+
+
+def _text(language: str, key: str, **values: object) -> Markup:
+    """The sentence for `key`, with `values` escaped into its braces."""
+    return escape(_texts()[key][language]).format(**values)
+
+
+@cache
+def _texts() -> dict[str, dict[str, str]]:
+    groups = tomllib.loads((Path(__file__).parent / "texts.toml").read_text("utf-8"))
+    return {f"{group}.{name}": texts for group, entries in groups.items() for name, texts in entries.items()}
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

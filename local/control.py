@@ -1,0 +1,129 @@
+"""A client of the simulators' control, for tests, bench and demo. `local.simulators.control` describes the calls."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+
+@dataclass(frozen=True)
+class IssuedCode:
+    """An authorization code as Kommo would bring it. `code` is not shown when it is printed."""
+
+    code: str
+    referer: str
+    client_id: str
+    redirect_uri: str
+
+    def __repr__(self) -> str:
+        return f"IssuedCode(referer={self.referer!r}, client_id={self.client_id!r})"
+
+
+class Control:
+    """Each method is one control call; a refused one raises `ValueError` with the simulator's words."""
+
+    def __init__(self, control_url: str) -> None:
+        self._url = control_url
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def close(self) -> None:
+        self._session.close()
+
+    def reset(self) -> None:
+        """Forget everything, on the shared stack of all tests: use names of your own instead where you can."""
+        self._call("POST", "/reset")
+
+    # ------------------------------------------------------------------------------------------------- time and trouble
+
+    def now(self) -> float:
+        return float(self._call("GET", "/clock")["now"])
+
+    def advance(self, seconds: float) -> None:
+        """Move the simulators' clock ahead; the product's stays."""
+        self._call("POST", "/clock", {"advance_s": seconds})
+
+    def set_fault(self, platform: str, kind: str, **details: Any) -> int:
+        """Set a `world.Fault` and return its number."""
+        return int(self._call("POST", "/faults", {"platform": platform, "kind": kind, **details})["id"])
+
+    def fault_used(self, number: int) -> int:
+        """How many calls a fault has struck."""
+        faults = self._call("GET", "/faults")["faults"]
+        return int(next(fault["used"] for fault in faults if fault["id"] == number))
+
+    def clear_faults(self, number: int | None = None) -> None:
+        self._call("DELETE", "/faults", query={} if number is None else {"id": str(number)})
+
+    # ---------------------------------------------------------------------------------------------------- what was seen
+
+    def calls(self, **only: str) -> list[dict[str, Any]]:
+        """Counts of calls, `only` those of a `platform`, `host` or `path`."""
+        return list(self._call("GET", "/calls", query=only)["calls"])
+
+    def count(self, **only: str) -> int:
+        return int(self._call("GET", "/calls", query=only)["total"])
+
+    def hosts(self) -> dict[str, Any]:
+        """What the proxy was asked for: `allowed` with traffic, `refused` with attempts."""
+        return dict(self._call("GET", "/proxy"))
+
+    # ------------------------------------------------------------------------------------------------------------ Kommo
+
+    def add_kommo_client(self, client_id: str, client_secret: str, redirect_uri: str, name: str = "Portaria") -> None:
+        given = {"client_id": client_id, "client_secret": client_secret, "redirect_uri": redirect_uri, "name": name}
+        self._call("POST", "/kommo/clients", given)
+
+    def add_kommo_account(self, subdomain: str, *, contacts: int = 0, **details: Any) -> dict[str, Any]:
+        """An account with that many made-up contacts; answers its `host` and `id`."""
+        return dict(self._call("POST", "/kommo/accounts", {"subdomain": subdomain, "contacts": contacts, **details}))
+
+    def issue_code(self, client_id: str, host: str) -> IssuedCode:
+        return IssuedCode(**self._call("POST", "/kommo/codes", {"client_id": client_id, "account": host}))
+
+    def set_kommo_limits(self, **limits: Any) -> dict[str, Any]:
+        return dict(self._call("POST", "/kommo/limits", limits))
+
+    def kommo(self) -> dict[str, Any]:
+        return dict(self._call("GET", "/kommo/state"))
+
+    def code_state(self, code: str) -> dict[str, Any]:
+        """`calls` that carried the code, token pairs `issued` for it, and `calls_after_issue`."""
+        return dict(self.kommo()["codes"][hashlib.sha256(code.encode()).hexdigest()])
+
+    def kommo_contacts(self, host: str) -> dict[str, list[dict[str, Any]]]:
+        """All `contacts` and `companies` of an account, as its API would list them."""
+        return dict(self._call("GET", "/kommo/contacts", query={"account": host}))
+
+    # ---------------------------------------------------------------------------------------------------------- Marketo
+
+    def add_marketo_instance(self, munchkin: str, client_id: str, client_secret: str, **details: int) -> None:
+        given = {"munchkin": munchkin, "client_id": client_id, "client_secret": client_secret, **details}
+        self._call("POST", "/marketo/instances", given)
+
+    def change_marketo(self, munchkin: str, **changes: Any) -> None:
+        """`poison={attribute: value}`, `zero_lives`, `daily_quota`, `requests_per_s`, `expire_token=True`."""
+        self._call("POST", "/marketo/change", {"munchkin": munchkin, **changes})
+
+    def marketo(self) -> list[dict[str, Any]]:
+        return list(self._call("GET", "/marketo/state")["instances"])
+
+    def marketo_persons(self, munchkin: str) -> list[dict[str, Any]]:
+        return list(self._call("GET", "/marketo/persons", query={"munchkin": munchkin})["persons"])
+
+    def marketo_failed(self, munchkin: str) -> list[dict[str, Any]]:
+        """Persons of accepted requests that lacked a field to look them up by."""
+        return list(self._call("GET", "/marketo/persons", query={"munchkin": munchkin})["failed"])
+
+    def marketo_requests(self, munchkin: str) -> list[dict[str, Any]]:
+        return list(self._call("GET", "/marketo/requests", query={"munchkin": munchkin})["requests"])
+
+    def _call(self, method: str, path: str, body: Any = None, query: dict[str, str] | None = None) -> Any:
+        answer = self._session.request(method, f"{self._url}{path}", json=body, params=query, timeout=30)
+        if answer.status_code == 400:
+            raise ValueError(answer.json()["error"])
+        answer.raise_for_status()
+        return answer.json()

@@ -1,0 +1,47 @@
+"""Run the simulators: one socket for the platforms, behind the proxy, and one for control."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import socket
+
+from aiohttp import web
+
+from local.simulators.control import Control
+
+# More than any limit that a simulator enforces itself
+MAX_BODY_BYTES = 50_000_000
+
+
+async def run(platforms: socket.socket, control: socket.socket, proxy_url: str) -> None:
+    world = Control(proxy_url)
+    front = web.Application(client_max_size=MAX_BODY_BYTES)
+    front.router.add_route("*", "/{path:.*}", world.serve_platforms)
+    for application, listener in ((front, platforms), (world.application(), control)):
+        # No access log: the platforms' URLs and bodies hold codes and tokens.
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--socket", type=int, required=True, help="file descriptor of the platforms' listening socket")
+    parser.add_argument("--control-socket", type=int, required=True, help="file descriptor of control's")
+    parser.add_argument("--proxy-url", required=True)
+    arguments = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(
+            run(
+                socket.socket(fileno=arguments.socket),
+                socket.socket(fileno=arguments.control_socket),
+                arguments.proxy_url,
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

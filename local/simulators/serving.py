@@ -1,0 +1,107 @@
+"""How a call reaches its simulator: the host says which, the faults have their word, and the outcome is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from aiohttp import web
+
+from local.proxy import matches
+from local.simulators.world import Call, Fault, Route, World, nginx_forbidden
+
+
+class Simulator(Protocol):
+    platform: str
+    hosts: tuple[str, ...]
+
+    def routes(self, host: str) -> list[Route]:
+        """What this host answers to."""
+
+    def account(self, request: web.BaseRequest) -> str:
+        """The account that a call is about, by which faults choose; empty if none."""
+
+    def refuse(self, request: web.BaseRequest) -> web.Response | None:
+        """The answer to a call that is over a limit; None lets it pass."""
+
+    def failure(self, status: int) -> web.Response:
+        """How this platform words an answer of this status that a fault asks for."""
+
+
+class NotSimulated:
+    """The hosts of platforms that have no simulator yet: 501 for everything."""
+
+    def __init__(self, platform: str, *hosts: str) -> None:
+        self.platform = platform
+        self.hosts = hosts
+
+    def routes(self, host: str) -> list[Route]:
+        return []
+
+    def account(self, request: web.BaseRequest) -> str:
+        return ""
+
+    def refuse(self, request: web.BaseRequest) -> web.Response | None:
+        return self.failure(501)
+
+    def failure(self, status: int) -> web.Response:
+        return web.json_response({"message": f"{self.platform} has no simulator yet"}, status=status)
+
+
+class Front:
+    """Takes every call that the proxy lets through."""
+
+    def __init__(self, world: World, simulators: list[Simulator]) -> None:
+        self.world = world
+        self.simulators = simulators
+
+    async def serve(self, request: web.Request) -> web.Response:
+        host = request.headers.get("Host", "").removesuffix(":443")
+        simulator = next((each for each in self.simulators if any(matches(host, name) for name in each.hosts)), None)
+        if simulator is None:
+            return web.json_response({"message": "this host is not simulated"}, status=421)
+        # Read all of it first: a platform that drops the connection or refuses has still been sent the whole request.
+        await request.read()
+        template = request.path
+        found = None
+        for route in simulator.routes(host):
+            parts = route.match(request)
+            if parts is not None:
+                template, found = route.template, (route.handler, parts)
+                break
+        fault = self.world.faults.strike(simulator.platform, simulator.account(request), request)
+        if fault and fault.kind == "slow":
+            await asyncio.sleep(fault.seconds)
+        response: web.Response | None
+        if fault and fault.kind == "dropped":
+            response, outcome = None, "dropped"
+        else:
+            response = _instead(simulator, fault) or simulator.refuse(request)
+            if response is None:
+                response = await found[0](request, found[1]) if found else simulator.failure(404)
+            outcome = str(response.status)
+        if fault and fault.kind == "garbled":
+            response = web.Response(text='{"_embedded": {"conta', content_type="application/json")
+            outcome += " garbled"
+        if fault and fault.kind == "lost_answer":
+            response = None
+            outcome += " lost"
+        self.world.calls[Call(simulator.platform, host, request.method, template, outcome)] += 1
+        if response is None:
+            if request.transport:
+                request.transport.abort()
+            # Nothing of this is sent any more; the server needs some answer to finish with.
+            return web.Response()
+        return response
+
+
+def _instead(simulator: Simulator, fault: Fault | None) -> web.Response | None:
+    """The answer that a fault gives in the platform's stead."""
+    match fault.kind if fault else None:
+        case "status":
+            return simulator.failure(fault.status if fault else 500)
+        case "rate_limited":
+            return simulator.failure(429)
+        case "forbidden":
+            return nginx_forbidden()
+    return None

@@ -1,0 +1,146 @@
+"""What all simulators share: a clock that can be moved, faults to inject, and the count of every call."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from aiohttp import web
+
+FAULT_KINDS = ("slow", "lost_answer", "dropped", "status", "rate_limited", "forbidden", "garbled")
+
+
+class BadInstruction(Exception):
+    """A control call asks for something that cannot be; answered with 400 and the text."""
+
+
+class Clock:
+    """Now, in epoch seconds, moved ahead by `offset_s`: codes and tokens expire by it."""
+
+    def __init__(self) -> None:
+        self.offset_s = 0.0
+
+    def now(self) -> float:
+        return time.time() + self.offset_s
+
+
+@dataclass
+class Fault:
+    """Something to go wrong.
+
+    `kind` is `slow` (waits `seconds`, then works as usual), `lost_answer` (works, then drops the connection), `dropped`
+    (drops it before working), `status` (answers `status` without working), `rate_limited` (429), `forbidden` (403 with
+    nginx's HTML) or `garbled` (works, but answers 200 with half a JSON document).
+
+    It strikes calls that fit all that is given: `platform`, `account` (the host's first label, or the Munchkin id),
+    `path` (a regular expression that the whole path must match), `method`, `page` (the query's). It leaves the first
+    `skip` of them alone, strikes at most `count` times, and ends `duration_s` seconds after it was set.
+    """
+
+    kind: str
+    platform: str
+    account: str | None = None
+    path: str | None = None
+    method: str | None = None
+    page: int | None = None
+    status: int = 500
+    seconds: float = 5.0
+    skip: int = 0
+    count: int | None = None
+    duration_s: float | None = None
+    id: int = 0
+    seen: int = 0
+    used: int = 0
+    set_at: float = field(default_factory=time.monotonic)
+
+    def fits(self, platform: str, account: str, request: web.BaseRequest) -> bool:
+        return (
+            self.platform == platform
+            and self.account in (None, account)
+            and (self.path is None or re.fullmatch(self.path, request.path) is not None)
+            and self.method in (None, request.method)
+            and (self.page is None or request.query.get("page", "1") == str(self.page))
+            and (self.count is None or self.used < self.count)
+            and (self.duration_s is None or time.monotonic() < self.set_at + self.duration_s)
+        )
+
+
+class Faults:
+    def __init__(self) -> None:
+        self.active: list[Fault] = []
+        self.numbers = itertools.count(1)
+
+    def set(self, instruction: Mapping[str, Any]) -> Fault:
+        allowed = {each.name for each in fields(Fault)} - {"id", "seen", "used", "set_at"}
+        if unknown := set(instruction) - allowed:
+            raise BadInstruction(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(allowed))}")
+        if instruction.get("kind") not in FAULT_KINDS or "platform" not in instruction:
+            raise BadInstruction(f"`platform` and `kind` (one of {', '.join(FAULT_KINDS)}) are needed")
+        fault = Fault(**instruction, id=next(self.numbers))
+        self.active.append(fault)
+        return fault
+
+    def strike(self, platform: str, account: str, request: web.BaseRequest) -> Fault | None:
+        """The fault that hits this call, if any: the oldest that fits."""
+        for fault in self.active:
+            if fault.fits(platform, account, request):
+                fault.seen += 1
+                if fault.seen > fault.skip:
+                    fault.used += 1
+                    return fault
+        return None
+
+    def clear(self, number: int | None = None) -> None:
+        self.active = [fault for fault in self.active if number is not None and fault.id != number]
+
+    def dump(self) -> list[dict[str, Any]]:
+        return [asdict(fault) for fault in self.active]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What calls are counted by. `path` is the route's template; `outcome` the status, or the fault that hid it."""
+
+    platform: str
+    host: str
+    method: str
+    path: str
+    outcome: str
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.faults = Faults()
+        self.calls: Counter[Call] = Counter()
+
+
+Handler = Callable[[web.BaseRequest, dict[str, str]], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    template: str
+    handler: Handler
+
+    def match(self, request: web.BaseRequest) -> dict[str, str] | None:
+        """The template's variables where the request's path fits it."""
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.template))
+        found = re.fullmatch(pattern, request.path)
+        return found.groupdict() if found and request.method == self.method else None
+
+
+NGINX_FORBIDDEN = (
+    "<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
+    "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+)
+
+
+def nginx_forbidden() -> web.Response:
+    return web.Response(status=403, text=NGINX_FORBIDDEN, content_type="text/html")

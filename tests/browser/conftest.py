@@ -1,0 +1,217 @@
+"""Chromium, driven by Playwright, and a server on loopback that answers with the product's own pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, sync_playwright
+from portaria.contract import Secret
+from portaria.pages import render
+from portaria.platforms.kommo import install as kommo
+
+INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
+CLIENT_ID = "5f3c1f0e-8b7a-4c1e-9d57-2b8d2f9a1c10"
+STATE = "a-one-time-state"
+KOMMO_BUTTON = (Path(__file__).parent / "kommo_button.js").read_text()
+# The background services would look for hosts outside; the sandbox needs privileges that a container has not.
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+)
+
+
+def chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+# Ends with this folder's tests: an event loop that goes on would be in the way of other suites.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium here: install Debian's package chromium, or name one in the variable CHROMIUM")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=FLAGS.split())
+        yield launched
+        launched.close()
+
+
+@dataclass
+class Install:
+    """What the test server knows of an install, and what it was asked."""
+
+    state: str = "received"
+    reason: str = ""
+    account: str = ""
+    asked: int = 0
+    loaded: int = 0
+    # The statuses of its next answers; 200 when they are used up
+    answers: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Site:
+    """The pages under a stage's prefix, as API Gateway serves them."""
+
+    url: str
+    install: Install
+
+    def page(self, name: str) -> str:
+        return f"{self.url}/live/install/kommo/aurora/{name}"
+
+    @property
+    def elsewhere(self) -> str:
+        """A page of another site, as browsers see it, on the same server."""
+        return self.page("refused").replace("127.0.0.1", "localhost")
+
+    @property
+    def result(self) -> str:
+        return self.page(f"result/{INSTALL}")
+
+
+def make_page(path: str, language: str, install: Install) -> render.Page | None:
+    """The page that stands at a path below `/live/install/kommo/aurora/`."""
+    name, _, rest = path.removeprefix("/live/install/kommo/aurora/").partition("/")
+    if name == "start":
+        return render.start(
+            language,
+            client_label="Aurora Sync",
+            client_id=CLIENT_ID,
+            consent_url=kommo.consent_url(CLIENT_ID, Secret(STATE)),
+            button=kommo.button(CLIENT_ID, Secret(STATE), language),
+        )
+    if name == "result":
+        return render.result(
+            language,
+            install=rest,
+            state=install.state,
+            start_url="../start",
+            reason=install.reason,
+            account=install.account,
+        )
+    if name == "refused":
+        return render.refused(language, start_url="start")
+    if name == "rejected":
+        detail = "referer must be the account's host, one name under kommo.com or amocrm.com (got 21 characters)"
+        return render.rejected(language, reason=rest, detail=detail, start_url="../start")
+    return None
+
+
+def handler_for(install: Install) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = urlsplit(self.path).path
+            if "application/json" in self.headers.get("Accept", ""):
+                install.asked += 1
+                status = install.answers.pop(0) if install.answers else 200
+                known = {"state": install.state, "reason": install.reason, "account": install.account}
+                body = json.dumps(known) if status == 200 else "<h1>not now</h1>"
+                self.answer(status, {"Content-Type": "application/json"}, body)
+                return
+            install.loaded += 1
+            page = make_page(path, render.language_of(self.headers.get("Accept-Language")), install)
+            if page is None:
+                self.answer(404, {"Content-Type": "text/plain"}, "no such page")
+                return
+            self.answer(page.status, page.headers, page.body)
+
+        def answer(self, status: int, headers: dict[str, str], body: str) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body.encode())))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    install = Install()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler_for(install)) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield Site(f"http://127.0.0.1:{server.server_port}", install)
+        server.shutdown()
+        thread.join()
+
+
+@dataclass
+class Watch:
+    """What a browser context did that no page of ours should do."""
+
+    complaints: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+    consent: Callable[[Route], None] | None = None
+    button: str | None = KOMMO_BUTTON
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def open_context(browser: Browser, site: Site, watch: Watch) -> Iterator[Callable[..., BrowserContext]]:
+    """Makes contexts whose only ways out are the test server and stand-ins for www.kommo.com.
+
+    At the end no page may have had an error in its console, a violated policy among them, or asked any other host.
+    """
+    contexts: list[BrowserContext] = []
+
+    def lead(route: Route, request: Request) -> None:
+        if request.url.startswith((site.url, site.elsewhere)):
+            route.continue_()
+        elif request.url == "https://www.kommo.com/auth/button.js":
+            if watch.button is None:
+                route.abort()
+            else:
+                route.fulfill(body=watch.button, content_type="text/javascript")
+        elif request.url.startswith("https://www.kommo.com/oauth") and watch.consent:
+            watch.consent(route)
+        else:
+            watch.outside.append(request.url)
+            route.abort()
+
+    def hear(message: ConsoleMessage) -> None:
+        # A page that is itself an error's page is logged like a missing one.
+        own = message.text.startswith("Failed to load resource") and "/rejected/" in message.location["url"]
+        if message.type in ("error", "warning") and not own:
+            watch.complaints.append(message.text)
+
+    def make(**options: object) -> BrowserContext:
+        context = browser.new_context(**{"locale": "en-GB", **options})  # type: ignore[arg-type]
+        context.set_default_timeout(10_000)
+        context.route("**/*", lead)
+        context.on("console", hear)
+        context.on("weberror", lambda error: watch.complaints.append(str(error.error)))
+        contexts.append(context)
+        return context
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert watch.outside == []
+    assert watch.complaints == []
+
+
+@pytest.fixture
+def page(open_context: Callable[..., BrowserContext]) -> Page:
+    return open_context().new_page()

@@ -1,0 +1,364 @@
+"""The install pages as people meet them: they follow the install, speak to a keyboard and a screen reader, fit a phone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import BrowserContext, Page, Route, expect
+from portaria.pages import render
+
+from tests.browser.conftest import CLIENT_ID, INSTALL, STATE, Site, Watch
+
+TEXTS = render._texts()
+NAMES = [
+    "start",
+    f"result/{INSTALL}",
+    "refused",
+    "rejected/bad_referer",
+    "rejected/unavailable",
+    "rejected/unknown_client",
+]
+LOCALES = {"pt": "pt-BR", "es": "es-MX", "en": "en-GB"}
+
+Context = Callable[..., BrowserContext]
+
+
+def said(key: str, language: str = "en", **values: str) -> str:
+    return TEXTS[key][language].format(**values)
+
+
+def heading(page: Page, key: str, language: str = "en") -> None:
+    expect(page.get_by_role("heading", level=1)).to_have_text(said(key, language))
+
+
+# -------------------------------------------------------------------------------------------------- following an install
+
+
+def test_connecting_becomes_connected_without_a_reload(page: Page, site: Site) -> None:
+    page.goto(site.result)
+    heading(page, "connecting.title")
+    page.evaluate("window.stillTheSamePage = true")
+
+    site.install.state = "exchanging"
+    site.install.account = "aurora.kommo.com"
+    expect(page.get_by_text("aurora.kommo.com")).to_be_visible()
+    site.install.state = "connected"
+
+    heading(page, "connected.title")
+    expect(page.get_by_role("status")).to_contain_text(said("connected.lead"))
+    expect(page).to_have_title(said("connected.title"))
+    assert page.evaluate("window.stillTheSamePage")
+    assert site.install.loaded == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "language"),
+    [*((reason, "en") for reason in render._FAILURES), ("code_expired", "pt"), ("wrong_redirect_uri", "es")],
+)
+def test_connecting_becomes_failed_with_what_to_do(
+    open_context: Context, site: Site, reason: str, language: str
+) -> None:
+    page = open_context(locale=LOCALES[language]).new_page()
+    page.clock.install()
+    page.goto(site.result)
+    heading(page, "connecting.title", language)
+
+    site.install.state, site.install.reason = "failed", reason
+    page.clock.run_for(1_000)
+
+    heading(page, "failed.title", language)
+    expect(page.get_by_role("status")).to_contain_text(said(f"reason.{reason}", language))
+    link = page.get_by_role("link", name=said("page.start_again", language))
+    link.click()
+    expect(page).to_have_url(site.page("start"))
+
+
+def test_the_followed_page_is_the_page_that_a_reload_shows(page: Page, site: Site) -> None:
+    page.goto(site.result)
+    site.install.state, site.install.reason, site.install.account = "failed", "wrong_client", "aurora.kommo.com"
+    heading(page, "failed.title")
+    followed = page.locator("main").inner_text()
+    page.reload()
+    assert page.locator("main").inner_text() == followed
+
+
+def test_an_unforeseen_reason_is_shown_as_text(page: Page, site: Site) -> None:
+    page.goto(site.result)
+    site.install.state, site.install.reason = "failed", "<img src=x>"
+    heading(page, "failed.title")
+    expect(page.get_by_role("status")).to_contain_text(said("reason.other"))
+    page.get_by_text(said("page.details")).click()
+    expect(page.get_by_text("<img src=x>", exact=True)).to_be_visible()
+
+
+def test_the_page_asks_less_often_with_time_and_no_more_in_the_end(page: Page, site: Site) -> None:
+    page.clock.install()
+    page.add_init_script(
+        "window.waits = []; const real = window.setTimeout;"
+        "window.setTimeout = (call, wait, ...rest) => { window.waits.push(wait); return real(call, wait, ...rest); }"
+    )
+    page.goto(site.result)
+
+    def waits() -> list[float]:
+        kept: list[float] = page.evaluate("window.waits.filter((wait) => wait <= 5000)")
+        return kept
+
+    for asked in range(1, 9):
+        page.clock.run_for(5_000)
+        page.wait_for_function("(count) => window.waits.filter((wait) => wait <= 5000).length > count", arg=asked)
+        assert site.install.asked == asked
+    assert waits() == [1_000, 1_000, 1_500, 2_250, 3_375, 5_000, 5_000, 5_000, 5_000]
+
+    site.install.state = "connected"
+    page.clock.run_for(5_000)
+    heading(page, "connected.title")
+    page.clock.run_for(600_000)
+    assert site.install.asked == 9
+
+
+def test_after_a_minute_the_page_says_that_it_may_be_closed(page: Page, site: Site) -> None:
+    page.clock.install()
+    page.goto(site.result)
+    status = page.get_by_role("status")
+    page.clock.run_for(59_000)
+    expect(status).not_to_contain_text(said("connecting.long"))
+    page.clock.run_for(2_000)
+    expect(status).to_contain_text(said("connecting.long"))
+
+    site.install.state = "connected"
+    page.clock.run_for(5_000)
+    heading(page, "connected.title")
+    expect(status).not_to_contain_text(said("connecting.long"))
+
+
+def test_after_half_an_hour_the_page_stops_asking(page: Page, site: Site) -> None:
+    page.clock.install()
+    page.goto(site.result)
+    page.clock.fast_forward(31 * 60_000)
+    expect(page.get_by_role("status")).to_contain_text(said("connecting.stopped"))
+    asked = site.install.asked
+    page.clock.run_for(60_000)
+    page.evaluate("fetch(location.href, {headers: {Accept: 'application/json'}})")  # what it would have done
+    assert site.install.asked == asked + 1
+
+
+def test_answers_that_cannot_be_read_are_passed_over(open_context: Context, site: Site, watch: Watch) -> None:
+    page = open_context().new_page()
+    page.clock.install()
+    page.goto(site.result)
+    site.install.answers = [503, 404]
+    site.install.state = "connected"
+    for asked in (1, 2, 3):
+        with page.expect_response(site.result):
+            page.clock.run_for(5_000)
+        assert site.install.asked == asked
+    heading(page, "connected.title")
+    # Chromium logs them; the page itself had nothing to complain of.
+    assert [text for text in watch.complaints if "Failed to load resource" not in text] == []
+    watch.complaints.clear()
+
+
+def test_a_state_of_the_future_counts_as_connecting(page: Page, site: Site) -> None:
+    page.clock.install()
+    site.install.state = "meditating"
+    page.goto(site.result)
+    with page.expect_response(site.result):
+        page.clock.run_for(1_000)
+    heading(page, "connecting.title")
+
+
+def test_without_javascript_the_page_reloads_itself(open_context: Context, site: Site) -> None:
+    page = open_context(java_script_enabled=False).new_page()
+    page.goto(site.result)
+    heading(page, "connecting.title")
+    expect(page.locator("main noscript p")).to_be_visible()
+    site.install.state = "connected"
+    page.wait_for_event("load")  # after the 5 seconds that it says
+    heading(page, "connected.title")
+    assert site.install.asked == 0
+
+
+# -------------------------------------------------------------------------------------------------------- the start page
+
+
+def consent_window(message: str) -> Callable[[Route], None]:
+    """A stand-in for Kommo's consent page in a second window: it tells its opener how it ended, and closes."""
+    script = f"window.opener.postMessage({message}, '*'); window.close();"
+    return lambda route: route.fulfill(body=f"<title>Kommo</title><script>{script}</script>", content_type="text/html")
+
+
+def test_consent_in_a_second_window_leads_the_first_one_on(page: Page, site: Site, watch: Watch) -> None:
+    watch.consent = consent_window(f"{{url: '{site.result}'}}")
+    page.goto(site.page("start"))
+    with page.expect_popup() as popup:
+        page.get_by_role("button", name="Connect to Kommo").click()
+    page.wait_for_url(site.result)
+    heading(page, "connecting.title")
+    if not popup.value.is_closed():
+        popup.value.wait_for_event("close")
+
+
+def test_a_refusal_in_a_second_window_is_announced_in_the_first(page: Page, site: Site, watch: Watch) -> None:
+    watch.consent = consent_window(f"{{client_id: '{CLIENT_ID}', error: 'access_denied'}}")
+    page.goto(site.page("start"))
+    page.get_by_role("button", name="Connect to Kommo").click()
+    expect(page.get_by_role("status")).to_have_text(said("start.refused"))
+
+
+def test_a_window_that_opened_ours_cannot_talk_to_it(open_context: Context, site: Site) -> None:
+    other = open_context().new_page()
+    other.goto(site.elsewhere)
+    with other.expect_popup() as popup:
+        other.evaluate("(url) => { window.ours = window.open(url); }", site.page("start"))
+    start = popup.value
+    start.wait_for_load_state()
+    assert start.evaluate("window.opener") is None
+    assert other.evaluate("window.ours.closed")
+
+
+def test_the_plain_link_leads_to_the_consent_page_in_the_same_window(page: Page, site: Site, watch: Watch) -> None:
+    seen: list[str] = []
+
+    def consent(route: Route) -> None:
+        seen.append(route.request.url)
+        assert "referer" not in route.request.headers
+        route.fulfill(body="<title>Kommo</title>", content_type="text/html")
+
+    watch.consent = consent
+    page.goto(site.page("start"))
+    page.get_by_role("link", name="Continue to kommo.com").click()
+    page.wait_for_url("https://www.kommo.com/oauth?**")
+    assert len(seen) == 1
+    assert f"state={STATE}" in seen[0]
+
+
+def test_start_is_reached_by_keyboard_alone(page: Page, site: Site, watch: Watch) -> None:
+    watch.consent = consent_window(f"{{url: '{site.result}'}}")
+    page.goto(site.page("start"))
+    button = page.get_by_role("button", name="Connect to Kommo")
+    expect(button).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(button).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Continue to kommo.com")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url(site.result)
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["button.js does not come", "no JavaScript"])
+def test_without_kommos_button_the_link_is_the_way_on(
+    open_context: Context, site: Site, watch: Watch, scripts: bool
+) -> None:
+    watch.button = None
+    page = open_context(java_script_enabled=scripts).new_page()
+    page.goto(site.page("start"))
+    expect(page.get_by_role("link", name="Continue to kommo.com")).to_be_visible()
+    expect(page.get_by_text(said("start.without_window"))).to_be_hidden()
+    watch.complaints = [text for text in watch.complaints if "net::ERR_FAILED" not in text]
+
+
+def test_kommos_button_suits_the_dark_page(open_context: Context, site: Site) -> None:
+    page = open_context(color_scheme="dark").new_page()
+    page.goto(site.page("start"))
+    expect(page.get_by_role("button", name="Connect to Kommo")).to_have_css("background-color", "rgb(255, 255, 255)")
+
+
+# ----------------------------------------------------------------------------------------------------------- every page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("name", "state"), [*((name, "received") for name in NAMES), (NAMES[1], "connected"), (NAMES[1], "failed")]
+)
+def test_axe_finds_nothing(open_context: Context, site: Site, name: str, state: str, scheme: str) -> None:
+    site.install.state, site.install.account = state, "aurora.kommo.com"
+    site.install.reason = "wrong_redirect_uri" if state == "failed" else ""
+    page = open_context(color_scheme=scheme, reduced_motion="reduce").new_page()
+    page.goto(site.page(name))
+    for closed in page.locator("details:not([open]) > summary").all():
+        closed.click()
+    found = Axe().run(page, options={"resultTypes": ["violations"]})
+    assert found.response["violations"] == [], found.generate_report()
+
+
+@pytest.mark.parametrize("language", LOCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_wider_than_a_small_phone(open_context: Context, site: Site, name: str, language: str) -> None:
+    site.install.account = "a-very-long-account-name-that-fills-the-whole-of-the-sixty-three.kommo.com"
+    page = open_context(locale=LOCALES[language], viewport={"width": 320, "height": 640}).new_page()
+    for state in ("received", "connected", "failed") if "result" in name else ("received",):
+        site.install.state, site.install.reason = state, "an_unforeseen_and_quite_long_reason_without_a_space_in_it"
+        page.goto(site.page(name))
+        for closed in page.locator("details:not([open]) > summary").all():
+            closed.click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_may_be_twice_as_large(open_context: Context, site: Site, name: str) -> None:
+    page = open_context(viewport={"width": 640, "height": 640}).new_page()
+    page.goto(site.page(name))
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    assert page.evaluate("document.documentElement.scrollWidth") == 640
+
+
+@pytest.mark.parametrize("name", ["start", "refused", "rejected/bad_referer"])
+def test_what_has_the_focus_is_seen(page: Page, site: Site, name: str) -> None:
+    page.goto(site.page(name))
+    expect(page.get_by_role("link").first).to_be_visible()
+    for _ in range(2):
+        page.keyboard.press("Tab")
+        width = page.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)")
+        style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert (width, style) == (3, "solid")
+        if name == "refused":
+            break
+
+
+@pytest.mark.parametrize("targets", NAMES)
+def test_what_is_touched_is_large_enough(open_context: Context, site: Site, targets: str) -> None:
+    page = open_context(viewport={"width": 390, "height": 844}, has_touch=True).new_page()
+    page.goto(site.page(targets))
+    for target in page.locator("a, summary, [role=button]").all():
+        box = target.bounding_box()
+        assert box is not None
+        assert box["height"] >= 24  # WCAG 2.2, 2.5.8
+
+
+def test_motion_stops_for_those_who_ask_for_it(open_context: Context, site: Site) -> None:
+    for motion, animation in (("no-preference", "pass"), ("reduce", "none")):
+        page = open_context(reduced_motion=motion).new_page()
+        page.goto(site.result)
+        expect(page.locator(".dots circle").first).to_have_css("animation-name", animation)
+
+
+def test_dark_and_light_differ(open_context: Context, site: Site) -> None:
+    colours = set()
+    for scheme in ("light", "dark"):
+        page = open_context(color_scheme=scheme).new_page()
+        page.goto(site.page("refused"))
+        colours.add(page.evaluate("getComputedStyle(document.querySelector('main')).backgroundColor"))
+    assert len(colours) == 2
+
+
+def test_a_page_to_try_again_keeps_the_address_with_its_code(page: Page, site: Site) -> None:
+    url = site.page("rejected/unavailable") + "?code=abc&state=def"
+    page.goto(url)
+    with page.expect_navigation():
+        page.get_by_role("link", name=said("page.reload")).click()
+    assert page.url == url
+
+
+def test_the_policy_would_stop_an_injected_script(page: Page, site: Site, watch: Watch) -> None:
+    page.goto(site.page("refused"))
+    page.evaluate(
+        "() => { const script = document.createElement('script'); script.textContent = 'window.broken = true';"
+        "document.body.append(script); }"
+    )
+    assert page.evaluate("window.broken") is None
+    assert re.search("Content Security Policy", watch.complaints[0])
+    watch.complaints.clear()

@@ -1,0 +1,85 @@
+"""Functions as Lambda runs them: the handler loaded with its environment, SQS envelopes in, the report out."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def load(name: str, environment: dict[str, str]) -> ModuleType:
+    """A fresh copy of functions/{name}/handler.py, its settings read from `environment`."""
+    spec = importlib.util.spec_from_file_location(f"{name}_handler", ROOT / "functions" / name / "handler.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    with patch.dict(os.environ, environment):
+        spec.loader.exec_module(module)
+    sys.modules[spec.name] = module
+    return module
+
+
+def log_to(stream: io.StringIO) -> None:
+    """Send the functions' log somewhere. Their logger is one a process and remembers the first test's standard output."""
+    for handler in logging.getLogger("portaria").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.stream = stream
+
+
+def sample(function: str, name: str) -> dict[str, Any]:
+    """An event of events/{function}/{name}.json."""
+    event: dict[str, Any] = json.loads((ROOT / "events" / function / f"{name}.json").read_text())
+    return event
+
+
+@dataclass
+class Context:
+    """Lambda's context, with the time that a test gives."""
+
+    time_left_s: float = 120.0
+    function_name: str = "portaria"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:123456789012:function:portaria"
+    aws_request_id: str = field(default="5f0f5c6e-2b6a-4a8e-9f3e-0a1b2c3d4e5f")
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self.time_left_s * 1000)
+
+
+def sqs_event(bodies: dict[str, str], queue: str, receives: int = 1) -> dict[str, Any]:
+    """SQS messages by id, as Lambda's event source mapping hands them over."""
+    return {
+        "Records": [
+            {
+                "messageId": message_id,
+                "receiptHandle": f"handle-{message_id}",
+                "body": body,
+                "attributes": {
+                    "ApproximateReceiveCount": str(receives),
+                    "SentTimestamp": "1735689600000",
+                    "SenderId": "AROAEXAMPLE:portaria",
+                    "ApproximateFirstReceiveTimestamp": "1735689600010",
+                },
+                "messageAttributes": {},
+                "md5OfBody": "",
+                "eventSource": "aws:sqs",
+                "eventSourceARN": f"arn:aws:sqs:us-east-1:123456789012:{queue}",
+                "awsRegion": "us-east-1",
+            }
+            for message_id, body in bodies.items()
+        ]
+    }
+
+
+def reported(answer: dict[str, Any]) -> set[str]:
+    return {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}

@@ -1,0 +1,16 @@
+"""Every unit test that drives a handler also checks what the handler does against the function's role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.roles import recording
+
+
+@pytest.fixture(autouse=True)
+def _granted() -> Iterator[None]:
+    with recording() as recorder:
+        yield
+    assert recorder.refused == [], "template.yaml does not grant what a handler used"

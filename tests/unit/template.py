@@ -1,0 +1,108 @@
+"""template.yaml read as data: intrinsic tags in their long form, Globals merged in, grants as IAM will see them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+Properties = dict[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    if suffix == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
+
+
+@cache
+def template() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+    return document
+
+
+def resources(kind: str) -> dict[str, dict[str, Any]]:
+    """Whole resources of a type, by logical id."""
+    return {name: resource for name, resource in template()["Resources"].items() if resource["Type"] == kind}
+
+
+@dataclass(frozen=True)
+class Function:
+    """One AWS::Serverless::Function; `name` is its folder under functions/."""
+
+    logical_id: str
+    name: str
+    properties: Properties
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        own = self.properties.get("Environment", {}).get("Variables", {})
+        return {**template()["Globals"]["Function"]["Environment"]["Variables"], **own}
+
+    @property
+    def events(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = self.properties.get("Events", {})
+        return found
+
+    def events_of(self, kind: str) -> list[Properties]:
+        return [event["Properties"] for event in self.events.values() if event["Type"] == kind]
+
+    @property
+    def statements(self) -> list[dict[str, Any]]:
+        return [statement for policy in self.properties["Policies"] for statement in policy["Statement"]]
+
+    @property
+    def source(self) -> ast.Module:
+        return ast.parse((ROOT / "functions" / self.name / "handler.py").read_text())
+
+    def setting(self, name: str) -> Any:
+        """A property, with its default from Globals."""
+        return self.properties.get(name, template()["Globals"]["Function"].get(name))
+
+
+@cache
+def functions() -> list[Function]:
+    return [
+        Function(logical_id, resource["Properties"]["CodeUri"].strip("/").rpartition("/")[2], resource["Properties"])
+        for logical_id, resource in resources("AWS::Serverless::Function").items()
+    ]
+
+
+def target(value: Any) -> str:
+    """The logical id that a `!Ref` or `!GetAtt` leads to."""
+    return str(value["Ref"] if "Ref" in value else value["Fn::GetAtt"][0])
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def walk(value: Any) -> Iterator[Any]:
+    """Every value inside a value, itself included."""
+    yield value
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from walk(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from walk(inner)

@@ -1,0 +1,93 @@
+"""The function around backfills: envelopes in, the report, visibility, log and metrics out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import responses
+from portaria import backfills, tokens
+
+from tests.fakes import functions
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.people import ROUTE, SOURCE, Listing, contact, set_up
+
+
+class Desk:
+    def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
+        self.stack = stack
+        self.listing = Listing(mock, [contact(number) for number in range(1, 6)], page_size=2)
+        set_up(stack)
+        self.function = functions.load("backfill_records", stack.environment)
+        self.log = io.StringIO()
+        functions.log_to(self.log)
+        self.waits: list[float] = []
+
+    def handle(self, event: dict[str, Any], receives: int = 1) -> set[str]:
+        self.waits = []
+        for record in event["Records"]:
+            record["attributes"]["ApproximateReceiveCount"] = str(receives)
+
+        def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:
+            assert queue_url == self.stack.environment["BACKFILLS_QUEUE_URL"]
+            self.waits.append(after_s)
+
+        with patch.object(self.function.queues, "give_back", give_back):
+            return functions.reported(self.function.handler(event, functions.Context(60)))
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    tokens._kept.clear()
+    with (
+        cloud() as stack,
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(backfills.Pace, "wait"),
+    ):
+        yield Desk(stack, mock)
+
+
+def test_the_sample_events_start_a_backfill_and_read_it(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert desk.handle(functions.sample("backfill_records", "connection_ready")) == set()
+    assert len(desk.stack.receive("backfills")) == 1
+    assert desk.handle(functions.sample("backfill_records", "next_pages")) == set()
+    assert (desk.stack.table.get(*backfills.key(SOURCE, ROUTE, 1)) or {})["state"] == "done"
+    metrics = capsys.readouterr().out
+    assert '"BackfillsStarted":[1.0]' in metrics
+    assert '"RecordsQueued":[5.0]' in metrics
+    assert '"BackfillsDone":[1.0]' in metrics
+
+
+def test_a_backfill_that_must_wait_is_reported_and_sent_away(desk: Desk) -> None:
+    desk.handle(functions.sample("backfill_records", "connection_ready"))
+    event = functions.sample("backfill_records", "next_pages")
+    desk.listing.before = [(500, {}, ""), (429, {"Retry-After": "60"}, "")]
+    assert desk.handle(event, receives=3) == {event["Records"][0]["messageId"]}
+    assert desk.waits == [20]
+    assert desk.handle(event, receives=4) == {event["Records"][0]["messageId"]}
+    assert desk.waits == [60]
+    assert desk.handle(event, receives=5) == set()
+
+
+def test_a_failure_nobody_thought_of_is_reported_and_keeps_its_text_out_of_the_log(desk: Desk) -> None:
+    event = functions.sample("backfill_records", "connection_ready")
+    with patch.object(backfills.routes, "for_connection", side_effect=ZeroDivisionError("person1@example.com")):
+        assert len(desk.handle(event)) == 1
+    assert desk.waits == [5]
+    assert "ZeroDivisionError" in desk.log.getvalue()
+    assert "example.com" not in desk.log.getvalue()
+
+
+def test_no_record_and_no_token_reaches_the_log(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.handle(functions.sample("backfill_records", "connection_ready"))
+    desk.listing.before = [(500, {}, "person1@example.com canary")]
+    desk.handle(functions.sample("backfill_records", "next_pages"))
+    desk.handle(functions.sample("backfill_records", "next_pages"))
+    output = capsys.readouterr()
+    text = desk.log.getvalue() + output.out + output.err
+    assert "a backfill is done" in text
+    for secret in ("example.com", "canary", "Person", "+1555"):
+        assert secret not in text

@@ -1,0 +1,401 @@
+"""Backfills at the edges: messages in; pages over HTTP, progress in the table, records in the queue."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import requests
+import responses
+from botocore.client import BaseClient
+from portaria import backfills, connections, records, routes, tokens
+from portaria.contract import Retryable, Route
+from portaria.settings import BackfillRecordsSettings
+
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.people import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
+
+PLENTY_S = 60.0
+PROBLEM = {"Content-Type": "application/problem+json"}
+NGINX = (403, {"Content-Type": "text/html"}, "<html>403 Forbidden</html>")
+
+
+class Died(BaseException):
+    """The process ends here, whatever catches exceptions."""
+
+
+class Desk:
+    """The backfills of one stack. `slept` is how long its workers waited between requests."""
+
+    def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
+        self.stack = stack
+        self.listing = Listing(mock, [contact(number) for number in range(1, 11)], page_size=3)
+        self.route = set_up(stack)
+        with patch.dict(os.environ, stack.environment):
+            self.settings = BackfillRecordsSettings.from_env()
+
+    def ready(self, generation: int = 1, connection: str = SOURCE) -> str:
+        return json.dumps(
+            {
+                "version": "0",
+                "detail-type": "connection.ready",
+                "source": "portaria",
+                "detail": {"connection": connection, "platform": "kommo", "client": "acme", "generation": generation},
+            }
+        )
+
+    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> backfills.Outcome:
+        left = time_left_s if callable(time_left_s) else lambda: time_left_s
+        return backfills.take(body, self.settings, left)
+
+    def start(self, generation: int = 1) -> str:
+        """The backfill's message."""
+        assert self.take(self.ready(generation)).started == 1
+        (body,) = self.stack.receive("backfills")
+        return body
+
+    def item(self, generation: int = 1, route: str = ROUTE) -> dict[str, Any]:
+        return self.stack.table.get(*backfills.key(SOURCE, route, generation)) or {}
+
+    def queued(self) -> list[str]:
+        """The keys of the records in the queue, which it empties."""
+        bodies = self.stack.receive("records")
+        return [records.read_record(one).key for body in bodies for one in records.read_message("m", body).records]
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    tokens._kept.clear()
+    with (
+        cloud() as stack,
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(backfills.Pace, "wait"),
+    ):
+        yield Desk(stack, mock)
+
+
+ALL = [str(number) for number in range(1, 11)]
+
+
+def test_a_connection_that_is_ready_has_all_its_contacts_read(desk: Desk) -> None:
+    desk.listing.contacts[4] = contact(5, company=7)
+    outcome = desk.take(desk.start())
+    assert (outcome.state, outcome.pages, outcome.records) == ("done", 4, 10)
+    item = desk.item()
+    assert (item["state"], item["pages"], item["records"]) == ("done", 4, 10)
+    assert item["finished_at"] >= item["started_at"]
+    assert "next_page" not in item
+    bodies = desk.stack.receive("records")
+    messages = [json.loads(body) for body in bodies]
+    assert {message["route"] for message in messages} == {ROUTE}
+    assert {message["connection"] for message in messages} == {SOURCE}
+    assert {message["object"] for message in messages} == {"contacts"}
+    assert {message["origin"] for message in messages} == {"backfill"}
+    found = {one["key"]: one["data"] for message in messages for one in message["records"]}
+    assert list(found) == ALL
+    assert found["5"]["_embedded"]["companies"] == [{"id": 7, "name": "Padaria Exemplo"}]
+
+
+def test_an_account_without_contacts_is_done_at_once(desk: Desk) -> None:
+    desk.listing.contacts = []
+    assert desk.take(desk.start()).state == "done"
+    assert desk.queued() == []
+
+
+def test_a_backfill_starts_for_each_route_whose_object_can_be_listed(desk: Desk) -> None:
+    for name, object_name in (("own", "contacts"), ("odd", "tokens"), ("unknown", "leads")):
+        routes.put(desk.stack.table, Route(name, f"connection:{SOURCE}", object_name, DESTINATION), new=True)
+    routes.put(desk.stack.table, Route("other", "connection:kommo-acme-9", "contacts", DESTINATION), new=True)
+    assert desk.take(desk.ready()).started == 2
+    started = {json.loads(body)["route"] for body in desk.stack.receive("backfills")}
+    assert started == {ROUTE, "own"}
+
+
+def test_an_event_that_arrives_twice_starts_one_backfill(desk: Desk) -> None:
+    # Given a backfill that runs: its message is sent again, as the first may have been lost
+    first = desk.start()
+    assert desk.start() == first
+    # Given one that is done: nothing is sent
+    desk.take(first)
+    assert desk.take(desk.ready()).started == 0
+    assert desk.stack.receive("backfills") == []
+    # And its message, if it comes again, reads nothing
+    desk.queued()
+    assert desk.take(first).state == "ignored"
+    assert desk.queued() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "7",
+        "{}",
+        '{"version":1,"connection":"c","route":"r"}',
+        '{"detail-type":"connection.ready"}',
+        '{"detail-type":"connection.ready","detail":{"connection":"gone","generation":1}}',
+        '{"version":1,"connection":"c","route":"r","generation":1}',
+    ],
+)
+def test_a_message_about_nothing_is_consumed(desk: Desk, body: str) -> None:
+    assert desk.take(body).state == "ignored"
+    assert desk.stack.receive("backfills") == []
+
+
+def test_when_time_runs_out_a_new_message_goes_on_at_the_same_page(desk: Desk) -> None:
+    # Given time for two pages
+    body = desk.start()
+    seconds = iter([60.0, 60.0])
+    outcome = desk.take(body, lambda: next(seconds, 14.0))
+    assert (outcome.state, outcome.pages) == ("running", 2)
+    assert desk.item()["next_page"] == 3
+    # Then a new message brings the rest
+    (following,) = desk.stack.receive("backfills")
+    assert following == body
+    assert desk.take(following).state == "done"
+    assert desk.listing.pages == [1, 2, 3, 4]
+    assert desk.queued() == ALL
+
+
+def test_a_delivery_that_has_no_time_at_all_goes_back_and_counts(desk: Desk) -> None:
+    body = desk.start()
+    with pytest.raises(Retryable, match="short_of_time"):
+        desk.take(body, 14.0)
+    assert desk.stack.receive("backfills") == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "after_s"),
+    [
+        ((429, PROBLEM, json.dumps({"status": 429, "retry_after": 7})), 7),
+        ((429, {"Retry-After": "30"}, ""), 30),
+        (NGINX, 30),
+        ((500, {}, ""), None),
+        ((200, {}, "<html>"), None),
+        (requests.exceptions.ReadTimeout(), None),
+    ],
+)
+def test_a_page_that_cannot_be_read_now_is_read_later(desk: Desk, answer: Any, after_s: float | None) -> None:
+    body = desk.start()
+    desk.listing.before = [answer]
+    with pytest.raises(Retryable) as later:
+        desk.take(body)
+    assert later.value.after_s == after_s
+    assert desk.item()["next_page"] == 1
+    assert desk.take(body).state == "done"
+    assert desk.queued() == ALL
+
+
+def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk: Desk) -> None:
+    body = desk.start()
+    seen: list[float] = []
+    send = backfills.queues.send
+
+    def watching(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
+        if queue_url == desk.settings.backfills_queue_url:
+            seen.append(delay_s)
+            delay_s = 0
+        send(queue_url, bodies, delay_s=delay_s)
+
+    desk.listing.before = [None, (429, {"Retry-After": "9"}, ""), None, (500, {}, "")]
+    with patch.object(backfills.queues, "send", watching):
+        for _ in range(2):
+            assert desk.take(body).state == "running"
+            (body,) = desk.stack.receive("backfills")
+        assert desk.take(body).state == "done"
+    assert seen == [9, backfills.FIRST_WAIT_S]
+    assert desk.queued() == ALL
+
+
+def test_waits_double_from_five_seconds_to_five_minutes() -> None:
+    assert [backfills.wait_s(None, receives) for receives in (1, 2, 3, 7, 20)] == [5, 10, 20, 300, 300]
+    assert backfills.wait_s(30, 1) == 30
+    assert backfills.wait_s(1, 3) == 20
+
+
+def test_a_worker_that_dies_anywhere_leaves_a_backfill_that_ends_whole(desk: Desk) -> None:
+    """Before and after each of its calls, found by counting. At worst one page is queued twice, and counted once."""
+    cases = 0
+    for generation in range(1, 200):
+        if not _dies_at_call(desk, generation):
+            break
+        cases += 1
+    assert cases >= 2 * (4 * 3 + 3)
+
+
+def _dies_at_call(desk: Desk, generation: int) -> bool:
+    """Run a backfill in which call `generation // 2` is where the process ends: before it is made, or after it."""
+    tokens._kept.clear()
+    desk.listing.tokens.add(f"canary-access-{generation}")
+    connect_kommo(desk.stack, generation)
+    body = desk.start(generation)
+    calls = 0
+    fatal, after = divmod(generation - 1, 2)
+    make_api_call, send = BaseClient._make_api_call, backfills.egress.send
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **named: Any) -> Any:
+            nonlocal calls
+            number, calls = calls, calls + 1
+            if number == fatal and not after:
+                raise Died
+            result = call(*args, **named)
+            if number == fatal:
+                raise Died
+            return result
+
+        return counted
+
+    with (
+        patch.object(BaseClient, "_make_api_call", dying(make_api_call)),
+        patch.object(backfills.egress, "send", dying(send)),
+    ):
+        died = True
+        with suppress(Died):
+            desk.take(body)
+            died = False
+    state = desk.item(generation)["state"]
+    assert state in ("running", "done")
+    assert desk.take(body).state == ("done" if state == "running" else "ignored")
+    item = desk.item(generation)
+    assert (item["state"], item["pages"], item["records"]) == ("done", 4, 10)
+    keys = desk.queued()
+    assert set(keys) == set(ALL)
+    assert len(keys) <= len(ALL) + 3
+    return died
+
+
+def test_two_workers_on_one_backfill_count_each_page_once(desk: Desk) -> None:
+    # Given a worker that has read page 1 while another one moves the backfill on
+    body = desk.start()
+    read = desk.listing.pages
+
+    def overtake(self: Any, number: int, page: Any, check_off: Any = backfills._Reading._check_off) -> Any:
+        if len(read) == 1:
+            with patch.object(backfills._Reading, "_check_off", check_off):
+                assert desk.take(body, _seconds(1)).state == "running"
+        return check_off(self, number, page)
+
+    # When it checks the page off, then it leaves the backfill alone for a while
+    with (
+        patch.object(backfills._Reading, "_check_off", overtake),
+        pytest.raises(Retryable, match="in_progress") as later,
+    ):
+        desk.take(body)
+    assert later.value.after_s == backfills.LEAVE_TO_OTHER_S
+    assert desk.item()["pages"] == 1
+    assert desk.take(body).state == "done"
+    assert desk.item()["records"] == 10
+    assert set(desk.queued()) == set(ALL)
+
+
+def _seconds(requests_left: int) -> Callable[[], float]:
+    times = iter([PLENTY_S] * requests_left)
+    return lambda: next(times, 0.0)
+
+
+def test_a_connection_that_was_installed_again_goes_on_with_the_newer_token(desk: Desk) -> None:
+    body = desk.start()
+    desk.take(body, _seconds(2))
+    # Given a reinstall, after which the old token is refused
+    connect_kommo(desk.stack, 2)
+    desk.listing.tokens = {"canary-access-2"}
+    assert desk.take(body).state == "done"
+    assert desk.queued() == ALL
+
+
+def test_a_reinstall_in_the_midst_of_a_page_does_not_fail_the_backfill(desk: Desk) -> None:
+    body = desk.start()
+    refused = (401, PROBLEM, json.dumps({"title": "Unauthorized", "status": 401}))
+
+    def reinstall(*_: Any) -> Any:
+        connect_kommo(desk.stack, 2)
+        desk.listing.tokens = {"canary-access-2"}
+        return refused
+
+    with patch.object(desk.listing, "before", [refused]), patch.object(tokens, "forget", reinstall):
+        assert desk.take(body).state == "done"
+
+
+def test_a_token_that_is_refused_for_good_fails_the_backfill_with_its_reason(desk: Desk) -> None:
+    body = desk.start()
+    desk.listing.tokens = set()
+    assert desk.take(body).state == "failed"
+    item = desk.item()
+    assert (item["state"], item["reason"]) == ("failed", "token_refused")
+    assert item["finished_at"]
+    # And the next install starts anew
+    connect_kommo(desk.stack, 2)
+    desk.listing.tokens = {"canary-access-2"}
+    assert desk.take(desk.start(2)).state == "done"
+    assert desk.queued() == ALL
+
+
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (lambda desk: connections.delete(desk.stack.table, SOURCE), "unknown_connection"),
+        (lambda desk: routes.delete(desk.stack.table, ROUTE), "unknown_route"),
+        (
+            lambda desk: desk.stack.table.put(
+                connections.to_item(replace(connections.get(desk.stack.table, SOURCE), state="needs_reconnect"))
+            ),
+            "needs_reconnect",
+        ),
+        (
+            lambda desk: desk.stack.table.put(
+                connections.to_item(
+                    replace(connections.get(desk.stack.table, SOURCE), secret_id="portaria/grants/none")
+                )
+            ),
+            "no_credentials",
+        ),
+    ],
+)
+def test_a_backfill_that_cannot_go_on_says_why(desk: Desk, break_it: Callable[[Desk], None], reason: str) -> None:
+    body = desk.start()
+    break_it(desk)
+    assert desk.take(body).state == "failed"
+    assert desk.item()["reason"] == reason
+    assert desk.listing.pages == []
+
+
+def test_a_contact_of_over_a_megabyte_blocks_no_other(desk: Desk) -> None:
+    desk.listing.contacts[1]["name"] = "é" * 600_000
+    assert desk.take(desk.start()).records == 10
+    found = [one for body in desk.stack.receive("records") for one in json.loads(body)["records"]]
+    assert [one["key"] for one in found] == ALL
+    assert [one["key"] for one in found if "refused" in one] == ["2"]
+
+
+def test_requests_go_to_the_accounts_host_with_its_token_at_an_even_pace() -> None:
+    times: list[float] = []
+    now = 100.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    with (
+        patch.object(backfills.time, "monotonic", lambda: now),
+        patch.object(backfills.time, "sleep", sleep),
+    ):
+        pace = backfills.Pace(3.0)
+        for took in (0.0, 0.1, 0.5, 0.0, 0.0):
+            pace.wait()
+            times.append(round(now - 100, 3))
+            now += took
+    assert times == [0.0, 0.333, 0.667, 1.167, 1.5]
+
+
+def test_the_token_goes_to_the_accounts_host_only(desk: Desk) -> None:
+    with patch.object(backfills.egress, "send", wraps=backfills.egress.send) as send:
+        desk.take(desk.start())
+    assert {call.kwargs["allowed_domain"] for call in send.call_args_list} == {HOST}

@@ -1,0 +1,392 @@
+"""The command line, against the real function `manage` in process: only the wire between them is faked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.session
+import pytest
+import responses
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from click.testing import CliRunner, Result
+from portaria import aws, clock, oauth_clients
+from portaria.cli import api as cli_api
+from portaria.cli.commands import portaria
+
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.manage import API_URL, Manage, empty
+from tests.unit.test_manage import CANARY, TOKEN_URL, add_install
+
+EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "portaria.yaml"
+EXAMPLE_ENVIRONMENT = {
+    "KOMMO_CLIENT_ID": "kommo-client-id",
+    "KOMMO_CLIENT_SECRET": f"{CANARY}-kommo",
+    "MARKETO_MUNCHKIN_ID": "123-ABC-456",
+    "MARKETO_CLIENT_ID": "marketo-client-id",
+    "MARKETO_CLIENT_SECRET": f"{CANARY}-marketo",
+}
+
+
+class Answered:
+    """What botocore's session gives back."""
+
+    def __init__(self, status_code: int, text: str) -> None:
+        self.status_code, self.text = status_code, text
+
+
+def empty_listing(request: AWSPreparedRequest) -> Answered:
+    return Answered(200, '{"items": [], "next_cursor": null}')
+
+
+class Wire:
+    """Carries the command line's requests to the function, after looking at how they are signed."""
+
+    def __init__(self, manage: Manage) -> None:
+        self.manage = manage
+        self.requests: list[AWSPreparedRequest] = []
+        self.instead: Callable[[AWSPreparedRequest], Answered] | None = None
+
+    def send(self, request: AWSPreparedRequest) -> Answered:
+        self.requests.append(request)
+        authorization = request.headers["Authorization"]
+        if isinstance(authorization, bytes):
+            authorization = authorization.decode()
+        assert re.match(
+            r"AWS4-HMAC-SHA256 Credential=testing/\d{8}/us-east-1/execute-api/aws4_request, ", authorization
+        )
+        if self.instead:
+            return self.instead(request)
+        parts = urlsplit(request.url)
+        path = parts.path.removeprefix("/live/admin/v1")
+        body = request.body.decode() if request.body else None
+        answer = self.manage.call(request.method, path + (f"?{parts.query}" if parts.query else ""), body)
+        return Answered(answer.status, answer.text)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    yield shared
+    empty()
+
+
+@pytest.fixture
+def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    wire = Wire(Manage(stack))
+    monkeypatch.setattr(cli_api, "URLLib3Session", lambda **_: wire)
+    monkeypatch.setenv("PORTARIA_API_URL", API_URL)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("COLUMNS", "120")
+    for name, value in EXAMPLE_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return wire
+
+
+@pytest.fixture
+def marketo() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.post(TOKEN_URL, json={"access_token": f"{CANARY}-token", "token_type": "bearer", "expires_in": 3599})
+        yield mock
+
+
+def run(*arguments: str | Path, exit_code: int = 0, **options: Any) -> Result:
+    result = CliRunner().invoke(portaria, [str(argument) for argument in arguments], **options)
+    assert result.exit_code == exit_code, result.output
+    assert CANARY not in result.output
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def told(*arguments: str | Path, **options: Any) -> Any:
+    return json.loads(run("--json", *arguments, **options).stdout)
+
+
+def changes(*arguments: str | Path) -> list[str]:
+    return [entry["change"] for entry in told("configure", *arguments)]
+
+
+class TestConfigure:
+    def test_the_example_twice(self, wire: Wire, marketo: responses.RequestsMock) -> None:
+        first = run("configure", EXAMPLE).stdout
+        assert first.count("created") == 3
+        assert f"{API_URL}/install/kommo/acme\n" in first
+        assert f"{API_URL}/install/kommo/acme/start" in first
+        second = run("configure", EXAMPLE).stdout
+        assert second.count("unchanged") == 3
+        assert "created" not in second
+
+    def test_a_change_is_told_as_such(self, wire: Wire, marketo: responses.RequestsMock, tmp_path: Path) -> None:
+        file = tmp_path / "portaria.yaml"
+        file.write_text(EXAMPLE.read_text())
+        assert changes(file) == ["created"] * 3
+        file.write_text(EXAMPLE.read_text().replace("lastName: last_name", "lastName: name"))
+        assert changes(file) == ["unchanged", "unchanged", "updated"]
+
+    def test_a_new_secret_is_written_though_nothing_that_can_be_seen_changes(
+        self, wire: Wire, marketo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run("configure", EXAMPLE)
+        monkeypatch.setenv("KOMMO_CLIENT_SECRET", f"{CANARY}-rotated")
+        assert changes(EXAMPLE) == ["unchanged"] * 3
+        manager = aws.client("secretsmanager")
+        stored = manager.get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")["SecretString"]
+        assert json.loads(stored) == {"client_secret": f"{CANARY}-rotated"}
+
+    def test_secrets_may_be_left_out_once_they_are_stored(
+        self, wire: Wire, marketo: responses.RequestsMock, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "portaria.yaml"
+        text = EXAMPLE.read_text()
+        without = re.sub(r" +client_secret: .*\n|    credentials:\n      client_id: .*\n", "", text)
+        assert "SECRET" not in without
+        file.write_text(without)
+        assert "client_secret is missing" in run("configure", file, exit_code=1).stderr
+        run("configure", EXAMPLE)
+        assert changes(file) == ["unchanged"] * 3
+        file.write_text(without.replace("{env: MARKETO_MUNCHKIN_ID}", "999-XYZ-999"))
+        assert "differs from the file" in run("configure", file, exit_code=1).stderr
+
+    def test_a_secret_from_a_file_beside_the_configuration(self, wire: Wire, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text(f"{CANARY}-from-file\n")
+        file = tmp_path / "portaria.yaml"
+        file.write_text("clients: [{platform: kommo, name: acme, client_id: a, client_secret: {file: secret}}]")
+        run("configure", file)
+        stored = aws.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")
+        assert json.loads(stored["SecretString"]) == {"client_secret": f"{CANARY}-from-file"}
+
+    def test_a_refusal_tells_what_was_done_before_it_and_where_it_came_from(
+        self, wire: Wire, marketo: responses.RequestsMock
+    ) -> None:
+        marketo.replace("POST", TOKEN_URL, status=401, json={})
+        result = run("configure", EXAMPLE, exit_code=1)
+        assert "kommo/acme" in result.stdout
+        assert "created" in result.stdout
+        assert result.stderr == (
+            "error: connections marketo-main: Marketo refused the client id or the client secret; nothing was stored\n"
+        )
+        assert run("routes", "list").stdout == "There are no routes.\n"
+
+    def test_warnings_are_shown(self, wire: Wire, marketo: responses.RequestsMock, tmp_path: Path) -> None:
+        file = tmp_path / "portaria.yaml"
+        file.write_text(EXAMPLE.read_text().replace("dedupe_fields: [email]", "dedupe_fields: [email, firstName]"))
+        assert "warning: kommo-contacts: dedupe_fields: firstName is not among" in run("configure", file).stdout
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("", "must hold clients, connections, routes"),
+            ("- a", "must hold clients"),
+            ("client: []", "client is not a section"),
+            ("clients: {}", "clients must be a list"),
+            ("clients: [a]", "clients must be a list"),
+            ("clients: [{name: acme}]", "clients, entry 1: platform is missing"),
+            ("connections: [{name: 12}]", "connections, entry 1: name is missing or not text"),
+            ("routes: [{name: one}, {name: one}]", "routes, entry 2: one stands in the file twice"),
+            ("routes: [", "line 1"),
+            ("routes: []\nroutes: []", "line 2, column 1: routes stands here a second time"),
+            ("routes: !!python/object/apply:os.getcwd []", "line 1"),
+            ("clients: [{platform: kommo, name: acme, client_secret: {env: NO_SUCH}}]", "variable NO_SUCH"),
+            ("connections: [{name: one, credentials: {client_id: {env: NO_SUCH}}}]", "credentials: client_id: set"),
+            (
+                "clients: [{platform: kommo, name: acme, client_secret: {file: none}}]",
+                "none cannot be read: No such file",
+            ),
+            ("routes: " + "[" * 3000, "nested too deeply"),
+        ],
+        ids=lambda value: value[:40],
+    )
+    def test_a_wrong_file_is_told_with_its_place_and_nothing_is_sent(
+        self, wire: Wire, tmp_path: Path, text: str, words: str
+    ) -> None:
+        file = tmp_path / "portaria.yaml"
+        file.write_text(text)
+        error = run("configure", file, exit_code=2).stderr
+        assert words in error
+        assert error.count("\n") == 1
+        assert wire.requests == []
+
+    def test_a_file_that_is_none(self, wire: Wire, tmp_path: Path) -> None:
+        assert "No such file" in run("configure", tmp_path / "none.yaml", exit_code=2).stderr
+        assert "Is a directory" in run("configure", tmp_path, exit_code=2).stderr
+        (tmp_path / "latin1").write_bytes("clients: ação".encode("latin-1"))
+        assert "not UTF-8" in run("configure", tmp_path / "latin1", exit_code=2).stderr
+
+
+class TestListings:
+    def test_each_kind_is_listed_shown_and_deleted(self, wire: Wire, marketo: responses.RequestsMock) -> None:
+        run("configure", EXAMPLE)
+        for kind, name in (("routes", "kommo-contacts"), ("connections", "marketo-main"), ("clients", "kommo/acme")):
+            assert name.rpartition("/")[2] in run(kind, "list").stdout
+            assert name.rpartition("/")[2] in run(kind, "show", name).stdout
+            assert told(kind, "show", name) == told(kind, "list")[0] | ({"warnings": []} if kind == "clients" else {})
+            run(kind, "delete", name, exit_code=1, input="n\n")
+            assert run(kind, "delete", name, input="y\n").stdout == f"{name} is deleted.\n"
+            assert "There are no" in run(kind, "list").stdout
+            assert "error: " in run(kind, "show", name, exit_code=1).stderr
+
+    def test_all_pages_are_read(self, wire: Wire, stack: Cloud) -> None:
+        expected = [add_install(stack, number) for number in range(120)][::-1]
+        assert [item["id"] for item in told("installs", "list", "--limit", "500")] == expected
+        assert [item["id"] for item in told("installs", "list")] == expected[:50]
+        assert [item["id"] for item in told("installs", "list", "--limit", "110")] == expected[:110]
+
+    def test_failed_installs(self, wire: Wire, stack: Cloud) -> None:
+        add_install(stack, 1)
+        failed = add_install(
+            stack, 2, "failed", reason="code_expired", detail="too late", failed_at=clock.to_iso(clock.now())
+        )
+        listed = run("installs", "list", "--state", "failed").stdout
+        assert failed in listed
+        assert "code_expired" in listed
+        assert "a1.kommo.com" not in listed
+        assert "too late" in run("installs", "show", failed).stdout
+
+    @pytest.mark.parametrize("name", ["kommo", "kommo/acme/x", "/", "kommo/"])
+    def test_a_clients_name_has_two_parts(self, wire: Wire, name: str) -> None:
+        assert "PLATFORM/NAME" in run("clients", "show", name, exit_code=2).stderr
+        assert wire.requests == []
+
+    def test_an_odd_name_stays_one_step_of_the_path(self, wire: Wire) -> None:
+        run("routes", "show", "../installs?state=x#y", exit_code=2)
+        run("routes", "show", "a?b#c%2F..", exit_code=1)
+        assert wire.requests[-1].url == f"{API_URL}/admin/v1/routes/a%3Fb%23c%252F.."
+
+    def test_markup_in_a_name_is_shown_as_it_is(self, wire: Wire) -> None:
+        assert "[red]x[/red]" not in run("routes", "show", "[red]x", exit_code=1).stderr
+        assert "[red]x" in run("routes", "show", "[red]x", exit_code=1).stderr
+
+
+class TestErrors:
+    def test_as_json(self, wire: Wire) -> None:
+        error = json.loads(run("--json", "routes", "show", "none", exit_code=1).stderr)
+        assert (error["status"], error["type"]) == (404, "urn:portaria:problem:unknown_route")
+
+    def test_not_allowed_in(self, wire: Wire) -> None:
+        wire.instead = lambda request: Answered(403, '{"message": "User: arn:x is not authorized"}')
+        error = run("routes", "list", exit_code=1).stderr
+        assert "execute-api:Invoke" in error
+        assert "User: arn:x is not authorized" in error
+
+    @pytest.mark.parametrize("text", ["<html>", "[]", "null", '{"message": "Internal server error"}'])
+    def test_an_answer_that_is_not_the_functions(self, wire: Wire, text: str) -> None:
+        wire.instead = lambda request: Answered(502, text)
+        assert "the API answered 502" in run("routes", "list", exit_code=1).stderr
+
+    def test_not_reached(self, wire: Wire) -> None:
+        def refuse(request: AWSPreparedRequest) -> Answered:
+            raise EndpointConnectionError(endpoint_url=request.url)
+
+        wire.instead = refuse
+        assert "abc123.execute-api.us-east-1.amazonaws.com was not reached" in run("routes", "list", exit_code=3).stderr
+
+    def test_a_404_that_is_not_the_resources_creates_nothing(self, wire: Wire) -> None:
+        wire.instead = lambda request: Answered(404, '{"message": "Not Found"}')
+        assert "the API answered 404" in run("configure", EXAMPLE, exit_code=1).stderr
+        assert [request.method for request in wire.requests] == ["GET"]
+
+    def test_usage(self, wire: Wire) -> None:
+        run("unknown", exit_code=2)
+        run("installs", "list", "--state", "lost", exit_code=2)
+        assert "configure" in run("--help").stdout
+
+
+class TestFindingTheApi:
+    def test_by_the_stacks_output(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PORTARIA_API_URL")
+        asked = []
+
+        class CloudFormation:
+            def describe_stacks(self, **call: str) -> Any:
+                asked.append(call["StackName"])
+                return {"Stacks": [{"Outputs": [{"OutputKey": "ApiUrl", "OutputValue": API_URL}]}]}
+
+        monkeypatch.setattr(botocore.session.Session, "create_client", lambda *_: CloudFormation())
+        wire.instead = empty_listing
+        run("--stack-name", "portaria-staging", "routes", "list")
+        assert asked == ["portaria-staging"]
+
+    @pytest.mark.parametrize("outputs", [{}, {"Outputs": []}])
+    def test_a_stack_of_something_else(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch, outputs: dict[str, Any]
+    ) -> None:
+        monkeypatch.delenv("PORTARIA_API_URL")
+
+        class CloudFormation:
+            def describe_stacks(self, **call: str) -> Any:
+                return {"Stacks": [outputs]}
+
+        monkeypatch.setattr(botocore.session.Session, "create_client", lambda *_: CloudFormation())
+        assert "has no output ApiUrl" in run("routes", "list", exit_code=3).stderr
+
+    def test_a_stack_that_is_not_there(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PORTARIA_API_URL")
+
+        class CloudFormation:
+            def describe_stacks(self, **call: str) -> Any:
+                raise ClientError({"Error": {"Code": "ValidationError", "Message": "no"}}, "DescribeStacks")
+
+        monkeypatch.setattr(botocore.session.Session, "create_client", lambda *_: CloudFormation())
+        error = run("routes", "list", exit_code=3).stderr
+        assert "portaria could not be looked up (ValidationError)" in error
+
+    def test_without_credentials(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
+        assert "no AWS credentials" in run("routes", "list", exit_code=3).stderr
+
+    def test_by_a_local_clouds_file(self, wire: Wire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.delenv("PORTARIA_API_URL")
+        monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
+        file = tmp_path / "stack.json"
+        assert "make up" in run("--stack-file", file, "routes", "list", exit_code=3).stderr
+        for broken in ("", "{}", "[]"):
+            file.write_text(broken)
+            assert "make up" in run("--stack-file", file, "routes", "list", exit_code=3).stderr
+        stack = {"api_url": API_URL, "region": "us-east-1", "access_key_id": "testing", "secret_access_key": "x"}
+        file.write_text(json.dumps(stack))
+        wire.instead = empty_listing
+        run("--stack-file", file, "routes", "list")
+
+
+def test_functions_never_import_the_command_line() -> None:
+    """Nor what it needs: click, rich and yaml are not in the layer."""
+    root = EXAMPLE.parent.parent
+    code = "import sys, handler; print(sorted({'click', 'rich', 'yaml', 'portaria.cli'} & set(sys.modules)))"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{root / 'layers' / 'portaria'}:{root / 'functions' / 'manage'}",
+        "TABLE_NAME": "portaria",
+        "SECRETS_PREFIX": "portaria",
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_an_oauth_client_that_vanishes_while_it_is_replaced(
+    wire: Wire, marketo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("configure", EXAMPLE)
+
+    def vanish(request: AWSPreparedRequest) -> Answered:
+        wire.instead = None
+        answer = wire.send(request)
+        oauth_clients.delete(wire.manage.cloud.table, "kommo", "acme")
+        return answer
+
+    wire.instead = vanish
+    assert "no OAuth client kommo/acme is registered" in run("configure", EXAMPLE, exit_code=1).stderr

@@ -1,0 +1,51 @@
+"""The bus: what an event looks like there, and what becomes of one that it does not take."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from portaria import aws, events
+from portaria.contract import Retryable
+
+from tests.fakes.aws import cloud
+
+
+def test_an_event_reaches_those_who_listen() -> None:
+    detail = {"connection": "kommo-acme-1", "generation": 2, "label": "Padaria São João"}
+    with cloud() as stack:
+        events.put("portaria", events.CONNECTION_READY, detail)
+        (heard,) = [json.loads(body) for body in stack.receive("heard")]
+        assert boto3.client("events").describe_event_bus(Name="portaria")
+    assert (heard["source"], heard["detail-type"], heard["detail"]) == ("portaria", "connection.ready", detail)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ClientError({"Error": {"Code": "ThrottlingException", "Message": "canary"}}, "PutEvents"),
+        EndpointConnectionError(endpoint_url="https://events.us-east-1.amazonaws.com"),
+    ],
+)
+def test_a_bus_that_does_not_answer_is_asked_again(failure: Exception) -> None:
+    client = MagicMock(**{"put_events.side_effect": failure})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="bus_unavailable") as later:
+        events.put("portaria", events.INSTALL_FAILED, {"reason": "canary"})
+    assert "install.failed" in later.value.detail
+    assert "canary" not in str(later.value)
+
+
+def test_an_event_that_the_bus_took_the_call_for_but_not_itself_is_sent_again() -> None:
+    """PutEvents answers 200 and says inside that it failed."""
+    answer: dict[str, Any] = {
+        "FailedEntryCount": 1,
+        "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "canary"}],
+    }
+    client = MagicMock(**{"put_events.return_value": answer})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="InternalFailure") as later:
+        events.put("portaria", events.CONNECTION_READY, {})
+    assert "canary" not in str(later.value)

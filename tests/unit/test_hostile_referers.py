@@ -1,0 +1,81 @@
+"""The client secret is posted to the host that `referer` names, and anyone may call the hook: what hosts it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import socket
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from portaria.contract import OAuthClient, Rejected, Secret
+from portaria.platforms.kommo import tokens
+
+from tests.unit.test_accept_install import EVENTS, load_handler
+
+CORPUS: dict[str, list[str]] = json.loads((Path(__file__).parent / "hostile_referers.json").read_text())
+REFERERS = [
+    pytest.param(referer, id=f"{kind}-{ascii(referer)[1:-1][:60]}")
+    for kind, group in CORPUS.items()
+    for referer in group
+]
+CLIENT = OAuthClient("kommo", "crm", "client-id", "https://api.example.com/live/install/kommo/crm")
+
+
+@pytest.fixture(scope="module")
+def handler() -> Any:
+    return load_handler("http://127.0.0.1:9")
+
+
+@pytest.fixture
+def dialled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Whatever is looked up or dialled while a test runs; nothing of it goes through."""
+    seen: list[object] = []
+
+    def refuse(*args: object, **options: object) -> None:
+        seen.append(args)
+        raise OSError("nothing may be dialled here")
+
+    for name in ("getaddrinfo", "gethostbyname", "create_connection", "socket"):
+        monkeypatch.setattr(socket, name, refuse)
+    return seen
+
+
+def test_the_corpus_is_large_and_has_no_twins() -> None:
+    values = [referer for group in CORPUS.values() for referer in group]
+    assert len(values) >= 150
+    assert len(set(values)) == len(values)
+
+
+@pytest.mark.parametrize("referer", REFERERS)
+def test_a_hostile_referer_is_refused_and_nothing_is_sent(
+    handler: Any, dialled: list[object], capsys: pytest.CaptureFixture[str], referer: str
+) -> None:
+    """Given a call that names another host, when it comes in, then it is refused and neither AWS nor any host is called."""
+    for event_name, spelling in product(("widget_hook", "browser_return"), ("referer", "referrer")):
+        event = copy.deepcopy(EVENTS[event_name])
+        query = event["multiValueQueryStringParameters"]
+        del query["referer"]
+        query[spelling] = [referer]
+
+        answer = handler.handler(event, None)
+
+        assert answer["statusCode"] == 400
+        assert json.loads(capsys.readouterr().out)["reason"] == "bad_referer"
+        assert dialled == []
+
+
+@pytest.mark.parametrize("referer", REFERERS)
+def test_no_exchange_is_made_for_a_hostile_host(dialled: list[object], referer: str) -> None:
+    """Given such a host in the queue all the same, when its code is to be exchanged, then no request is even built."""
+    with pytest.raises(Rejected, match="bad_referer"):
+        tokens.exchange_request(CLIENT, Secret("client-secret"), referer, Secret("code"))
+    assert dialled == []
+
+
+@pytest.mark.parametrize("host", ["acme.kommo.com", "ACME.kommo.com", "a.kommo.com", "a-1.amocrm.ru", "0x.amocrm.com"])
+def test_an_account_of_the_platform_is_taken(host: str) -> None:
+    request = tokens.exchange_request(CLIENT, Secret("client-secret"), host, Secret("code"))
+    assert request.url.startswith(f"https://{host}/")

@@ -1,0 +1,777 @@
+"""The administrators' API: each resource through its life, with a platform that is faked at the edge of `requests`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import responses
+import yaml
+from botocore.exceptions import ClientError
+from portaria import aws, clock, connections, installs, oauth_clients
+from portaria.contract import Connection
+from portaria.table import Conflict
+
+from tests.fakes import functions
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.manage import API_HOST, API_URL, Manage, empty, proxy_event, secrets_stored
+
+TEMPLATE = Path(__file__).resolve().parent.parent.parent / "template.yaml"
+EVENTS = Path(__file__).resolve().parent.parent.parent / "events" / "manage"
+TOKEN_URL = "https://123-abc-456.mktorest.com/identity/oauth/token"
+CANARY = "canary-secret-5f2c"
+
+CLIENT = {"platform": "kommo", "name": "acme", "client_id": "client-1", "client_secret": f"{CANARY}-client"}
+CONNECTION = {
+    "name": "marketo-main",
+    "platform": "marketo",
+    "fields": {"munchkin_id": "123-ABC-456"},
+    "credentials": {"client_id": "marketo-1", "client_secret": f"{CANARY}-marketo"},
+}
+ROUTE = {"name": "people", "source": "client:kommo/acme", "object": "contacts", "destination": "marketo-main"}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    yield shared
+    empty()
+
+
+@pytest.fixture
+def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]:
+    """Whatever a test does, no answer and no line of the log holds a secret."""
+    manage = Manage(stack)
+    answers: list[str] = []
+    answer_of = manage.answer
+
+    def kept(event: dict[str, Any]) -> Any:
+        answer = answer_of(event)
+        answers.append(answer.text + json.dumps(answer.headers))
+        return answer
+
+    manage.answer = kept  # type: ignore[method-assign]
+    yield manage
+    printed = capsys.readouterr()
+    assert CANARY not in printed.out + printed.err
+    assert not [answer for answer in answers if CANARY in answer]
+
+
+@pytest.fixture
+def marketo() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        token = {
+            "access_token": f"{CANARY}-token",
+            "token_type": "bearer",
+            "expires_in": 3599,
+            "scope": "a@example.com",
+        }
+        mock.post(TOKEN_URL, json=token)
+        yield mock
+
+
+@pytest.fixture
+def furnished(manage: Manage, marketo: responses.RequestsMock) -> Manage:
+    assert manage.call("POST", "/oauth-clients", CLIENT).status == 201
+    assert manage.call("POST", "/connections", CONNECTION).status == 201
+    return manage
+
+
+def secret(name: str) -> dict[str, Any] | None:
+    try:
+        answer = aws.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/{name}")
+    except ClientError:
+        return None
+    content: dict[str, Any] = json.loads(answer["SecretString"])
+    return content
+
+
+def add_install(stack: Cloud, number: int, state: str = "connected", **fields: Any) -> str:
+    install_id = f"{number:026d}"
+    pk, sk = installs.key(install_id)
+    received_at = f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}.000Z"
+    stack.table.put(
+        {
+            "pk": pk, "sk": sk, "state": state, "platform": "kommo", "client": "acme", "attempts": 1,
+            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": installs.LIST,
+            "list_sk": f"{received_at}#{install_id}", **fields,
+        }
+    )  # fmt: skip
+    return install_id
+
+
+class TestPaths:
+    def test_every_path_of_the_template_is_answered(self, manage: Manage) -> None:
+        class Loader(yaml.SafeLoader):
+            pass
+
+        Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+        template = yaml.load(TEMPLATE.read_text(), Loader)
+        events = template["Resources"]["ManageFunction"]["Properties"]["Events"].values()
+        told = {(event["Properties"]["Method"], event["Properties"]["Path"]) for event in events}
+        assert told
+        for method, path in told:
+            filled = path.replace("{platform}", "kommo").replace("{client}", "acme").replace("{name}", "some-name")
+            answer = manage.call(method.upper(), filled.replace("{install}", "i").removeprefix("/admin/v1"))
+            assert "unknown_path" not in answer.text, (method, path)
+        assert manage.call("GET", "/nothing").content["type"] == "urn:portaria:problem:unknown_path"
+        assert len(manage.module.app._static_routes + manage.module.app._dynamic_routes) == len(told)
+
+    def test_a_custom_domains_base_path_is_no_obstacle_and_stands_in_the_redirect_uri(self, manage: Manage) -> None:
+        event = proxy_event("POST", "/oauth-clients", CLIENT)
+        event["path"] = "/portaria/admin/v1/oauth-clients"
+        event["requestContext"] |= {"path": "/portaria/admin/v1/oauth-clients", "domainName": "api.example.com"}
+        answer = manage.answer(event)
+        assert answer.status == 201
+        assert answer.content["redirect_uri"] == "https://api.example.com/portaria/install/kommo/acme"
+
+    def test_without_a_domain_name_the_apis_own_is_told(self, manage: Manage) -> None:
+        event = proxy_event("POST", "/oauth-clients", CLIENT)
+        del event["requestContext"]["domainName"]
+        assert manage.answer(event).content["redirect_uri"] == f"{API_URL}/install/kommo/acme"
+
+    @pytest.mark.parametrize("file", sorted(EVENTS.glob("*.json")), ids=lambda file: file.stem)
+    def test_the_events_in_the_repository_are_answered(
+        self, manage: Manage, marketo: responses.RequestsMock, file: Path
+    ) -> None:
+        answer = manage.answer(json.loads(file.read_text()))
+        assert answer.status in (200, 201, 400, 404)
+        assert "unknown_path" not in answer.text
+
+
+class TestOAuthClients:
+    def test_created_then_shown_with_what_to_register(self, manage: Manage) -> None:
+        created = manage.call("POST", "/oauth-clients", CLIENT)
+        assert created.status == 201
+        assert created.content == {
+            "platform": "kommo",
+            "name": "acme",
+            "client_id": "client-1",
+            "client_secret": "*****",
+            "redirect_uri": f"https://{API_HOST}/live/install/kommo/acme",
+            "scopes": "",
+            "install_page_url": f"https://{API_HOST}/live/install/kommo/acme/start",
+            "warnings": [],
+        }
+        assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-client"}
+        assert manage.call("GET", "/oauth-clients/kommo/acme").content == created.content
+        assert [item["name"] for item in manage.call("GET", "/oauth-clients").content["items"]] == ["acme"]
+
+    def test_a_redirect_uri_is_kept_exactly_its_slash_included(self, manage: Manage, stack: Cloud) -> None:
+        uri = "https://Hooks.example.com/install/kommo/acme/"
+        answer = manage.call("POST", "/oauth-clients", {**CLIENT, "redirect_uri": uri})
+        assert answer.content["redirect_uri"] == uri
+        assert answer.content["install_page_url"] == "https://Hooks.example.com/install/kommo/acme/start"
+        assert answer.content["warnings"] == []
+        assert oauth_clients.get(stack.table, "kommo", "acme").redirect_uri == uri
+
+    def test_a_redirect_uri_that_leads_elsewhere_is_warned_about(self, manage: Manage) -> None:
+        answer = manage.call("POST", "/oauth-clients", {**CLIENT, "redirect_uri": "https://example.com/kommo"})
+        assert answer.status == 201
+        assert f"{API_URL}/install/kommo/acme" in answer.content["warnings"][0]
+
+    def test_a_second_one_is_refused_and_leaves_the_firsts_secret(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        again = manage.call("POST", "/oauth-clients", {**CLIENT, "client_secret": f"{CANARY}-other"})
+        assert (again.status, again.content["field"]) == (409, "name")
+        assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-client"}
+
+    def test_a_death_between_secret_and_item_is_mended_by_creating_again(
+        self, manage: Manage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(oauth_clients, "put", _die)
+            assert manage.call("POST", "/oauth-clients", CLIENT).status == 500
+        again = manage.call("POST", "/oauth-clients", {**CLIENT, "client_secret": f"{CANARY}-second"})
+        assert again.status == 201
+        assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-second"}
+
+    def test_replacing_without_a_secret_keeps_it(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        answer = manage.call("PUT", "/oauth-clients/kommo/acme", {"client_id": "client-2", "scopes": "crm"})
+        assert (answer.status, answer.content["client_id"], answer.content["scopes"]) == (200, "client-2", "crm")
+        assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-client"}
+        manage.call("PUT", "/oauth-clients/kommo/acme", {"client_id": "client-2", "client_secret": f"{CANARY}-new"})
+        assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-new"}
+
+    def test_replacing_what_is_not_there(self, manage: Manage) -> None:
+        answer = manage.call("PUT", "/oauth-clients/kommo/none", {"client_id": "x", "client_secret": CANARY})
+        assert answer.status == 404
+        assert secrets_stored() == []
+
+    def test_deleted_with_its_secret_and_created_again_at_once(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        deleted = manage.call("DELETE", "/oauth-clients/kommo/acme")
+        assert (deleted.status, deleted.text) == (204, "")
+        assert secrets_stored() == []
+        assert manage.call("GET", "/oauth-clients/kommo/acme").status == 404
+        assert manage.call("DELETE", "/oauth-clients/kommo/acme").status == 404
+        assert manage.call("POST", "/oauth-clients", CLIENT).status == 201
+
+    def test_deleting_again_removes_a_secret_that_a_death_left(
+        self, manage: Manage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        with monkeypatch.context() as patch:
+            patch.setattr(manage.module.vault.__class__, "remove", _die)
+            assert manage.call("DELETE", "/oauth-clients/kommo/acme").status == 500
+        assert manage.call("DELETE", "/oauth-clients/kommo/acme").status == 404
+        assert secrets_stored() == []
+
+    def test_not_deleted_while_a_route_starts_at_it(self, furnished: Manage) -> None:
+        furnished.call("POST", "/routes", ROUTE)
+        answer = furnished.call("DELETE", "/oauth-clients/kommo/acme")
+        assert answer.status == 409
+        assert "people" in answer.content["detail"]
+        assert secret("oauth-clients/kommo/acme")
+
+    def test_not_deleted_while_a_connection_needs_it(self, manage: Manage, stack: Cloud) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        manage.call("POST", "/oauth-clients", {**CLIENT, "name": "acme-two"})
+        connections.create(stack.table, kommo_connection("kommo-acme-two-7", client="acme-two"))
+        assert manage.call("DELETE", "/oauth-clients/kommo/acme-two").status == 409
+        assert manage.call("DELETE", "/oauth-clients/kommo/acme").status == 204
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"name": "A"}, "name"),
+            ({"name": "Acme"}, "name"),
+            ({"name": "a"}, "name"),
+            ({"name": "-acme"}, "name"),
+            ({"name": "a" * 33}, "name"),
+            ({"name": "a/b"}, "name"),
+            ({"name": "acme\n"}, "name"),
+            ({"name": 12}, "name"),
+            ({"name": None}, "name"),
+            ({"platform": "marketo"}, "platform"),
+            ({"platform": "unknown"}, "platform"),
+            ({"platform": "../kommo"}, "platform"),
+            ({"platform": "os"}, "platform"),
+            ({"client_id": ""}, "client_id"),
+            ({"client_id": "a b"}, "client_id"),
+            ({"client_id": "ação"}, "client_id"),
+            ({"client_id": "a" * 256}, "client_id"),
+            ({"client_id": "\ud800"}, "client_id"),
+            ({"client_secret": ""}, "client_secret"),
+            ({"client_secret": f"{CANARY}\n"}, "client_secret"),
+            ({"client_secret": f" {CANARY}"}, "client_secret"),
+            ({"client_secret": CANARY * 500}, "client_secret"),
+            ({"client_secret": [CANARY]}, "client_secret"),
+            ({"client_secret": {"env": CANARY}}, "client_secret"),
+            ({"client_secret": None}, "client_secret"),
+            ({"redirect_uri": "http://example.com/install/kommo/acme"}, "redirect_uri"),
+            ({"redirect_uri": "https:///install"}, "redirect_uri"),
+            ({"redirect_uri": "https://user@example.com/"}, "redirect_uri"),
+            ({"redirect_uri": "https://example.com/?a=1"}, "redirect_uri"),
+            ({"redirect_uri": "https://example.com/#a"}, "redirect_uri"),
+            ({"redirect_uri": "https://example.com:99999/"}, "redirect_uri"),
+            ({"redirect_uri": "https://[bad/"}, "redirect_uri"),
+            ({"redirect_uri": "https://example.com/a b"}, "redirect_uri"),
+            ({"redirect_uri": "https://example.com/" + "a" * 500}, "redirect_uri"),
+            ({"redirect_uri": 1}, "redirect_uri"),
+            ({"scopes": "a" * 1001}, "scopes"),
+            ({"scopes": "a\nb"}, "scopes"),
+            ({"scopes": ["a"]}, "scopes"),
+            ({"clientSecret": CANARY}, "clientSecret"),
+            ({f"{CANARY} x": 1}, f"(a name of {len(CANARY) + 2} characters)"),
+        ],
+        ids=repr,
+    )
+    def test_wrong_fields_are_named_and_nothing_is_stored(
+        self, manage: Manage, change: dict[str, Any], field: str
+    ) -> None:
+        answer = manage.call("POST", "/oauth-clients", {**CLIENT, **change})
+        assert (answer.status, answer.content["field"]) == (400, field)
+        assert secrets_stored() == []
+        assert manage.call("GET", "/oauth-clients").content["items"] == []
+
+    @pytest.mark.parametrize("field", ["platform", "name", "client_id", "client_secret"])
+    def test_a_missing_field_is_named(self, manage: Manage, field: str) -> None:
+        answer = manage.call("POST", "/oauth-clients", {name: CLIENT[name] for name in CLIENT if name != field})
+        assert (answer.status, answer.content["detail"]) == (400, f"{field} is missing")
+
+    def test_all_wrong_fields_are_told_at_once(self, manage: Manage) -> None:
+        answer = manage.call("POST", "/oauth-clients", {"platform": "kommo", "extra": 1, "client_secret": CANARY})
+        assert [error["field"] for error in answer.content["errors"]] == ["client_id", "name", "extra"]
+
+    def test_the_name_in_the_path_may_not_stand_in_the_body(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        answer = manage.call("PUT", "/oauth-clients/kommo/acme", CLIENT)
+        assert (answer.status, answer.content["field"]) == (400, "platform")
+
+    def test_a_vault_that_is_down_stores_nothing_and_says_when_to_retry(
+        self, manage: Manage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _break_vault(monkeypatch)
+        answer = manage.call("POST", "/oauth-clients", CLIENT)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert manage.call("GET", "/oauth-clients").content["items"] == []
+
+    def test_a_vault_that_fails_while_it_replaces_is_told_as_such(
+        self, manage: Manage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        _break_vault(monkeypatch, "PutSecretValue")
+        replacement = {"client_id": "client-1", "client_secret": CANARY}
+        assert manage.call("PUT", "/oauth-clients/kommo/acme", replacement).status == 503
+
+
+class TestConnections:
+    def test_created_after_its_credentials_were_tried(
+        self, manage: Manage, stack: Cloud, marketo: responses.RequestsMock
+    ) -> None:
+        answer = manage.call("POST", "/connections", CONNECTION)
+        assert answer.status == 201
+        assert answer.content["state"] == "connected"
+        assert answer.content["kind"] == "client_credentials"
+        assert answer.content["allowed_domain"] == "mkto-ingestion-api.adobe.io"
+        assert answer.content["fields"] == {"munchkin_id": "123-ABC-456"}
+        assert answer.content["credentials"] == {"client_id": "*****", "client_secret": "*****"}
+        assert answer.content["created_at"]
+        assert len(marketo.calls) == 1
+        stored = connections.get(stack.table, "marketo-main")
+        assert stored.secret_id.startswith(f"{PREFIX}/grants/marketo-main-")
+        assert secret(stored.secret_id.removeprefix(f"{PREFIX}/")) == CONNECTION["credentials"]
+        assert manage.call("GET", "/connections/marketo-main").content == answer.content
+        assert manage.call("GET", "/connections").content == {"items": [answer.content], "next_cursor": None}
+
+    def test_refused_credentials_are_not_stored(self, manage: Manage, marketo: responses.RequestsMock) -> None:
+        marketo.replace("POST", TOKEN_URL, status=401, json={"error": "invalid_client", "error_description": CANARY})
+        answer = manage.call("POST", "/connections", CONNECTION)
+        assert (answer.status, answer.content["field"]) == (400, "credentials")
+        assert "refused the client id or the client secret" in answer.content["detail"]
+        assert secrets_stored() == []
+        assert manage.call("GET", "/connections").content["items"] == []
+
+    @pytest.mark.parametrize(
+        "silence",
+        [
+            {"status": 500, "body": CANARY},
+            {"status": 200, "body": f"<html>{CANARY}"},
+            {"status": 302, "headers": {"Location": "https://evil.example/"}},
+            {"body": requests.exceptions.ConnectTimeout(CANARY)},
+            {"body": requests.exceptions.ReadTimeout(CANARY)},
+            {"body": requests.exceptions.ConnectionError(CANARY)},
+        ],
+        ids=repr,
+    )
+    def test_a_platform_that_gives_no_answer_is_no_refusal(
+        self, manage: Manage, marketo: responses.RequestsMock, silence: dict[str, Any]
+    ) -> None:
+        marketo.replace("POST", TOKEN_URL, **silence)
+        answer = manage.call("POST", "/connections", CONNECTION)
+        assert answer.status == 503
+        assert answer.headers["Retry-After"]
+        assert secrets_stored() == []
+        assert manage.call("GET", "/connections").content["items"] == []
+
+    def test_a_name_is_taken_across_kinds(self, manage: Manage, stack: Cloud, marketo: responses.RequestsMock) -> None:
+        connections.create(stack.table, kommo_connection("taken"))
+        answer = manage.call("POST", "/connections", {**CONNECTION, "name": "taken"})
+        assert (answer.status, answer.content["field"]) == (409, "name")
+        assert connections.get(stack.table, "taken").platform == "kommo"
+        assert secrets_stored() == []
+
+    def test_a_rival_that_was_first_keeps_its_credentials(
+        self, manage: Manage, marketo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def lose(*_: Any) -> None:
+            raise Conflict
+
+        monkeypatch.setattr(connections, "create", lose)
+        assert manage.call("POST", "/connections", CONNECTION).status == 409
+        assert secrets_stored() == []
+
+    def test_credentials_are_replaced_under_a_new_generation(
+        self, furnished: Manage, stack: Cloud, marketo: responses.RequestsMock
+    ) -> None:
+        before = connections.get(stack.table, "marketo-main")
+        fresh = {"client_id": "marketo-2", "client_secret": f"{CANARY}-fresh"}
+        body = {"platform": "marketo", "fields": CONNECTION["fields"], "credentials": fresh}
+        answer = furnished.call("PUT", "/connections/marketo-main", body)
+        assert (answer.status, answer.content["generation"]) == (200, 2)
+        after = connections.get(stack.table, "marketo-main")
+        assert (after.secret_id, after.created_at) == (before.secret_id, before.created_at)
+        assert secret(after.secret_id.removeprefix(f"{PREFIX}/")) == fresh
+        marketo.replace("POST", TOKEN_URL, status=401, json={})
+        refused = furnished.call("PUT", "/connections/marketo-main", {**body, "credentials": CONNECTION["credentials"]})
+        assert refused.status == 400
+        assert secret(after.secret_id.removeprefix(f"{PREFIX}/")) == fresh
+
+    def test_a_connection_keeps_its_account(self, furnished: Manage) -> None:
+        body = {name: value for name, value in CONNECTION.items() if name != "name"}
+        answer = furnished.call("PUT", "/connections/marketo-main", {**body, "fields": {"munchkin_id": "999-XYZ-999"}})
+        assert (answer.status, answer.content["field"]) == (409, "fields")
+        assert furnished.call("PUT", "/connections/none", body).status == 404
+
+    def test_deleted_with_a_secret_that_can_be_brought_back(self, furnished: Manage, stack: Cloud) -> None:
+        secret_id = connections.get(stack.table, "marketo-main").secret_id
+        assert furnished.call("DELETE", "/connections/marketo-main").status == 204
+        assert furnished.call("GET", "/connections/marketo-main").status == 404
+        assert secret(secret_id.removeprefix(f"{PREFIX}/")) is None
+        aws.client("secretsmanager").restore_secret(SecretId=secret_id)
+        assert secret(secret_id.removeprefix(f"{PREFIX}/")) == CONNECTION["credentials"]
+
+    def test_created_again_while_the_old_secret_can_still_be_brought_back(self, furnished: Manage) -> None:
+        furnished.call("DELETE", "/connections/marketo-main")
+        assert furnished.call("POST", "/connections", CONNECTION).status == 201
+
+    def test_a_death_while_deleting_is_mended_by_deleting_again(
+        self, furnished: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        secret_id = connections.get(stack.table, "marketo-main").secret_id
+        for owner, name in ((furnished.module.vault.__class__, "remove"), (stack.table.__class__, "delete")):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, _die)
+                assert furnished.call("DELETE", "/connections/marketo-main").status == 500
+            assert connections.get(stack.table, "marketo-main").state == "removed"
+        assert furnished.call("DELETE", "/connections/marketo-main").status == 204
+        assert secret(secret_id.removeprefix(f"{PREFIX}/")) is None
+
+    @pytest.mark.parametrize("source", ["client:kommo/acme", "connection:kommo-acme-7"])
+    def test_not_deleted_while_a_route_needs_it(self, furnished: Manage, stack: Cloud, source: str) -> None:
+        connections.create(stack.table, kommo_connection("kommo-acme-7"))
+        assert furnished.call("POST", "/routes", {**ROUTE, "source": source}).status == 201
+        for name in {"marketo-main", source.removeprefix("connection:")} - {"client:kommo/acme"}:
+            answer = furnished.call("DELETE", f"/connections/{name}")
+            assert (answer.status, "people" in answer.content["detail"]) == (409, True)
+        assert furnished.call("DELETE", "/routes/people").status == 204
+        assert furnished.call("DELETE", "/connections/marketo-main").status == 204
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"name": "ab"}, "name"),
+            ({"name": "a" * 65}, "name"),
+            ({"name": "a b c"}, "name"),
+            ({"name": "naïve"}, "name"),
+            ({"name": "kommo-acme-7"}, "name"),
+            ({"platform": "kommo"}, "platform"),
+            ({"platform": "unknown"}, "platform"),
+            ({"fields": {}}, "fields.munchkin_id"),
+            ({"fields": {"munchkin_id": "123-abc-456"}}, "fields.munchkin_id"),
+            ({"fields": {"munchkin_id": "123-ABC-456\n"}}, "fields.munchkin_id"),
+            ({"fields": {"munchkin_id": "x.evil.example/?"}}, "fields.munchkin_id"),
+            ({"fields": {"munchkin_id": 1}}, "fields.munchkin_id"),
+            ({"fields": {"munchkin_id": "123-ABC-456", CANARY: "x"}}, "fields"),
+            ({"fields": "x"}, "fields"),
+            ({"credentials": {}}, "credentials.client_id"),
+            ({"credentials": {"client_id": "a"}}, "credentials.client_secret"),
+            ({"credentials": {"client_id": "a", "client_secret": f"{CANARY} "}}, "credentials.client_secret"),
+            ({"credentials": {"client_id": "a", "client_secret": 5}}, "credentials.client_secret"),
+            ({"credentials": {"client_id": "a", "client_secret": "b", CANARY: "c"}}, "credentials"),
+            ({"credentials": CANARY}, "credentials"),
+            ({"credentials": None}, "credentials"),
+            ({"state": "connected"}, "state"),
+            ({"secret_id": "other"}, "secret_id"),
+        ],
+        ids=repr,
+    )
+    def test_wrong_fields_are_named_and_nothing_is_sent_or_stored(
+        self, manage: Manage, marketo: responses.RequestsMock, change: dict[str, Any], field: str
+    ) -> None:
+        answer = manage.call("POST", "/connections", {**CONNECTION, **change})
+        assert (answer.status, answer.content["field"]) == (400, field)
+        assert len(marketo.calls) == 0
+        assert secrets_stored() == []
+
+
+class TestRoutes:
+    def test_through_its_life(self, furnished: Manage) -> None:
+        mapping = {"email": "custom_fields_values[?field_code=='EMAIL'].values[].value | [0]", "firstName": "name"}
+        created = furnished.call("POST", "/routes", {**ROUTE, "mapping": mapping, "priority": "high"})
+        assert created.status == 201
+        expected = {**ROUTE, "mapping": mapping, "priority": "high", "dedupe_fields": ["email"], "partition": ""}
+        assert created.content == {**expected, "warnings": []}
+        assert furnished.call("GET", "/routes/people").content == expected
+        assert furnished.call("POST", "/routes", ROUTE).status == 409
+        change = {name: value for name, value in ROUTE.items() if name != "name"}
+        replaced = furnished.call("PUT", "/routes/people", {**change, "partition": "EMEA"})
+        assert (replaced.status, replaced.content["mapping"], replaced.content["partition"]) == (200, {}, "EMEA")
+        assert furnished.call("DELETE", "/routes/people").status == 204
+        for method, body in (("GET", None), ("PUT", change), ("DELETE", None)):
+            assert furnished.call(method, "/routes/people", body).status == 404
+
+    def test_an_unlisted_dedupe_attribute_is_warned_about_not_refused(self, furnished: Manage) -> None:
+        answer = furnished.call("POST", "/routes", {**ROUTE, "dedupe_fields": ["email", "firstName"]})
+        assert answer.status == 201
+        assert len(answer.content["warnings"]) == 1
+        assert "firstName" in answer.content["warnings"][0]
+
+    def test_the_largest_mapping_is_taken(self, furnished: Manage) -> None:
+        mapping = {f"{'a' * 90}{number:03d}": "name" + " " * 996 for number in range(199)} | {"email": "name"}
+        answer = furnished.call("POST", "/routes", {**ROUTE, "mapping": mapping})
+        assert answer.status == 201
+        assert len(furnished.call("GET", "/routes/people").content["mapping"]) == 200
+
+    @pytest.mark.parametrize(
+        ("change", "field", "words"),
+        [
+            ({"name": "ab"}, "name", "3 to 64"),
+            ({"source": "client:kommo/none"}, "source", "kommo/none"),
+            ({"source": "connection:none"}, "source", "none"),
+            ({"source": "kommo/acme"}, "source", "connection:NAME or client:PLATFORM/CLIENT"),
+            ({"source": "client:kommo/acme/x"}, "source", "connection:NAME"),
+            ({"source": "connection:marketo-main"}, "object", "marketo has no contacts"),
+            ({"destination": "none"}, "destination", "none"),
+            ({"object": "leads"}, "object", "marketo takes contacts"),
+            ({"object": "tokens"}, "object", "marketo takes contacts"),
+            ({"object": "../x"}, "object", "object's name"),
+            ({"mapping": {"email": "a b"}}, "mapping.email", "'b' at position 3"),
+            ({"mapping": {"email": "a["}}, "mapping.email", "ends too early"),
+            ({"mapping": {"email": "a ^ b"}}, "mapping.email", "position 3"),
+            ({"mapping": {"email": "'unclosed"}}, "mapping.email", "position 1"),
+            ({"mapping": {"email": ""}}, "mapping.email", "is empty"),
+            ({"mapping": {"email": "   "}}, "mapping.email", "is empty"),
+            ({"mapping": {"email": "evil(a)"}}, "mapping.email", "evil()"),
+            ({"mapping": {"email": "a[?evil(b)]"}}, "mapping.email", "evil()"),
+            ({"mapping": {"email": "(" * 1000}}, "mapping.email", "is not JMESPath"),
+            ({"mapping": {"email": "a" * 1001}}, "mapping.email", "1,000"),
+            ({"mapping": {"email": 1}}, "mapping.email", "must be text"),
+            ({"mapping": {"e mail": "a"}}, None, "API name"),
+            ({"mapping": {"": "a"}}, None, "API name"),
+            ({"mapping": {f"a{number}": "a" for number in range(201)}}, "mapping", "200"),
+            ({"mapping": ["email"]}, "mapping", "object"),
+            ({"mapping": {"firstName": "name"}}, "dedupe_fields", "email is not mapped"),
+            ({"dedupe_fields": ["mobile"]}, "dedupe_fields", "mobile is not mapped"),
+            ({"dedupe_fields": []}, "dedupe_fields", "at least 1"),
+            ({"dedupe_fields": ["email", "phone", "company"]}, "dedupe_fields", "2 entries"),
+            ({"dedupe_fields": ["email", "email"]}, "dedupe_fields", "twice"),
+            ({"dedupe_fields": "email"}, "dedupe_fields", "list"),
+            ({"dedupe_fields": [1]}, "dedupe_fields.0", "text"),
+            ({"priority": "urgent"}, "priority", "'normal' or 'high'"),
+            ({"partition": "a" * 256}, "partition", "255"),
+            ({"partition": "a\x00"}, "partition", "255"),
+            ({"enabled": True}, "enabled", "is not a field here"),
+        ],
+        ids=lambda value: repr(value)[:60],
+    )
+    def test_wrong_fields_are_named(
+        self, furnished: Manage, change: dict[str, Any], field: str | None, words: str
+    ) -> None:
+        answer = furnished.call("POST", "/routes", {**ROUTE, **change})
+        assert answer.status == 400, answer.text
+        assert words in answer.content["detail"]
+        if field:
+            assert answer.content["field"] == field
+        assert furnished.call("GET", "/routes").content["items"] == []
+
+    def test_several_wrong_expressions_are_told_at_once(self, furnished: Manage) -> None:
+        answer = furnished.call("POST", "/routes", {**ROUTE, "mapping": {"email": "a b", "phone": "]"}})
+        assert [error["field"] for error in answer.content["errors"]] == ["mapping.email", "mapping.phone"]
+
+    def test_kommo_is_no_destination(self, furnished: Manage, stack: Cloud) -> None:
+        connections.create(stack.table, kommo_connection("kommo-acme-7"))
+        answer = furnished.call("POST", "/routes", {**ROUTE, "destination": "kommo-acme-7"})
+        assert (answer.status, answer.content["field"]) == (400, "destination")
+
+
+class TestInstalls:
+    def test_newest_first_page_by_page(self, manage: Manage, stack: Cloud) -> None:
+        expected = [add_install(stack, number) for number in range(7)][::-1]
+        assert _ids(manage, "limit=3") == [expected[:3], expected[3:6], expected[6:]]
+
+    def test_by_state_with_full_pages(self, manage: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(manage.module.installs, "PAGE_SIZE", 4)
+        for number in range(20):
+            add_install(stack, number, "failed" if number % 3 == 0 else "connected")
+        failed = [f"{number:026d}" for number in range(18, -1, -3)]
+        assert _ids(manage, "state=failed&limit=3") == [failed[:3], failed[3:6], failed[6:]]
+        assert _ids(manage, "state=received") == [[]]
+
+    def test_a_search_that_finds_little_stops_and_leads_on(
+        self, manage: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(manage.module.installs, "PAGE_SIZE", 2)
+        monkeypatch.setattr(manage.module.installs, "MAX_READ", 4)
+        oldest = add_install(stack, 0, "failed")
+        for number in range(1, 9):
+            add_install(stack, number)
+        assert _ids(manage, "state=failed") == [[], [], [oldest]]
+
+    def test_a_failed_one_tells_why_and_how_to_try_again(self, furnished: Manage, stack: Cloud) -> None:
+        install = add_install(
+            stack, 1, "failed", reason="code_expired", detail="too late", failed_at=clock.to_iso(clock.now())
+        )
+        shown = furnished.call("GET", f"/installs/{install}").content
+        assert shown["reconnect_url"] == f"{API_URL}/install/kommo/acme/start"
+        assert (shown["id"], shown["reason"], shown["account_host"]) == (install, "code_expired", "a1.kommo.com")
+        assert (shown["attempts"], shown["connection"]) == (1, None)
+
+    def test_a_failed_one_whose_client_is_gone_has_no_link(self, manage: Manage, stack: Cloud) -> None:
+        assert manage.call("GET", f"/installs/{add_install(stack, 1, 'failed')}").content["reconnect_url"] is None
+
+    def test_a_connected_one_has_no_link(self, furnished: Manage, stack: Cloud) -> None:
+        assert furnished.call("GET", f"/installs/{add_install(stack, 1)}").content["reconnect_url"] is None
+
+    def test_nothing_but_the_told_fields_leaves(self, manage: Manage, stack: Cloud) -> None:
+        install = add_install(stack, 1, sealed_grant=CANARY, body=CANARY)
+        assert CANARY not in manage.call("GET", f"/installs/{install}").text
+
+    def test_an_unknown_one(self, manage: Manage) -> None:
+        assert manage.call("GET", "/installs/none").status == 404
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (None, 400),
+            ("", 400),
+            ("  ", 400),
+            ("{", 400),
+            ("[]", 400),
+            ("null", 400),
+            ('"text"', 400),
+            (f'{{"client_secret": "{CANARY}"', 400),
+            (f'{{"name": NaN, "client_secret": "{CANARY}"}}', 400),
+            ('{"name": "a", "name": "b"}', 400),
+            ("[" * 100_000, 400),
+            ('{"a":' * 100_000, 413),
+            ('{"a":' * 50_000, 400),
+            (json.dumps({"name": "a" * 300_000}), 413),
+            ('{"a": ' + "9" * 5000 + "}", 400),
+        ],
+        ids=lambda value: repr(value)[:40],
+    )
+    def test_bodies_that_are_no_object(self, manage: Manage, body: str | None, status: int) -> None:
+        for method, path in (("POST", "/oauth-clients"), ("POST", "/connections"), ("POST", "/routes")):
+            assert manage.call(method, path, body).status == status
+
+    def test_a_body_in_base64(self, manage: Manage) -> None:
+        encoded = base64.b64encode(json.dumps(CLIENT).encode()).decode()
+        assert manage.call("POST", "/oauth-clients", encoded, isBase64Encoded=True).status == 201
+        for bad in ("%%%", base64.b64encode(b"\xff\xfe").decode()):
+            assert manage.call("POST", "/oauth-clients", bad, isBase64Encoded=True).status == 400
+
+    @pytest.mark.parametrize("resource", ["oauth-clients", "connections", "routes", "installs"])
+    @pytest.mark.parametrize(
+        ("query", "field"),
+        [
+            ("limit=0", "limit"),
+            ("limit=101", "limit"),
+            ("limit=-1", "limit"),
+            ("limit=ten", "limit"),
+            ("limit=", "limit"),
+            ("limit=1.5", "limit"),
+            ("limit=%D9%A1", "limit"),
+            ("limit=1&limit=2", "limit"),
+            ("cursor=", "cursor"),
+            ("cursor=%00", "cursor"),
+            ("cursor=bm90IGpzb24", "cursor"),
+            ("cursor=W10", "cursor"),
+            ("cursor=" + "W1tb" * 200, "cursor"),
+            ("cursor=" + "a" * 2000, "cursor"),
+            ("cursor=á", "cursor"),
+            ("order=asc", "order"),
+            (f"{CANARY}%20=1", f"(a name of {len(CANARY) + 1} characters)"),
+        ],
+    )
+    def test_wrong_listing_parameters(self, manage: Manage, resource: str, query: str, field: str) -> None:
+        answer = manage.call("GET", f"/{resource}?{query}")
+        assert (answer.status, answer.content["field"]) == (400, field)
+
+    def test_a_state_that_is_none(self, manage: Manage) -> None:
+        answer = manage.call("GET", "/installs?state=lost")
+        assert (answer.status, answer.content["field"]) == (400, "state")
+
+    def test_a_cursor_of_another_listing_is_refused(
+        self, furnished: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(**_: Any) -> None:
+            raise ClientError(
+                {"Error": {"Code": "ValidationException", "Message": "outside query boundaries"}}, "Query"
+            )
+
+        for number in range(2):
+            add_install(stack, number)
+        cursor = furnished.call("GET", "/installs?limit=1").content["next_cursor"]
+        monkeypatch.setattr(aws.client("dynamodb"), "query", refuse)
+        answer = furnished.call("GET", f"/routes?cursor={cursor}")
+        assert (answer.status, answer.content["field"]) == (400, "cursor")
+
+    def test_pages_of_every_listing(self, furnished: Manage, stack: Cloud) -> None:
+        for number in range(3):
+            furnished.call("POST", "/oauth-clients", {**CLIENT, "name": f"client-{number}"})
+            furnished.call("POST", "/connections", {**CONNECTION, "name": f"marketo-{number}"})
+            furnished.call("POST", "/routes", {**ROUTE, "name": f"route-{number}"})
+        for resource, count in (("oauth-clients", 4), ("connections", 4), ("routes", 3)):
+            names: list[str] = []
+            cursor = ""
+            while True:
+                page = furnished.call("GET", f"/{resource}?limit=2{cursor}").content
+                assert len(page["items"]) <= 2
+                names += [item["name"] for item in page["items"]]
+                if not page["next_cursor"]:
+                    break
+                cursor = f"&cursor={page['next_cursor']}"
+            assert len(names) == len(set(names)) == count
+
+    @pytest.mark.parametrize(
+        "path", ["/oauth-clients/kommo/" + "a" * 5000, "/connections/" + "a" * 5000, "/routes/" + "á" * 2000]
+    )
+    def test_names_longer_than_a_key_are_not_found(self, manage: Manage, path: str) -> None:
+        for method in ("GET", "DELETE"):
+            assert manage.call(method, path).status == 404
+
+    def test_an_unexpected_error_says_nothing_of_what_is_inside(
+        self, manage: Manage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise RuntimeError(f"{CANARY} at line 7")
+
+        monkeypatch.setattr(oauth_clients, "put", fail)
+        answer = manage.call("POST", "/oauth-clients", CLIENT)
+        assert answer.status == 500
+        assert functions.Context().aws_request_id in answer.content["detail"]
+        assert "RuntimeError" not in answer.text
+
+
+def _ids(manage: Manage, query: str) -> list[list[str]]:
+    pages, cursor = [], ""
+    while True:
+        page = manage.call("GET", f"/installs?{query}{cursor}").content
+        pages.append([item["id"] for item in page["items"]])
+        if not page["next_cursor"]:
+            return pages
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+def kommo_connection(name: str, client: str = "acme") -> Connection:
+    return Connection(
+        name=name,
+        platform="kommo",
+        kind="oauth2",
+        allowed_domain="acme.kommo.com",
+        state="connected",
+        generation=1,
+        secret_id=f"{PREFIX}/grants/{name}",
+        client=client,
+    )
+
+
+def _die(*_: Any, **__: Any) -> None:
+    raise RuntimeError("killed")
+
+
+def _break_vault(monkeypatch: pytest.MonkeyPatch, *operations: str) -> None:
+    manager = aws.client("secretsmanager")
+    call = manager._make_api_call
+
+    def fail(operation: str, parameters: dict[str, Any]) -> Any:
+        if not operations or operation in operations:
+            raise ClientError({"Error": {"Code": "InternalServiceError", "Message": json.dumps(parameters)}}, operation)
+        return call(operation, parameters)
+
+    monkeypatch.setattr(manager, "_make_api_call", fail)

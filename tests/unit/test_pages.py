@@ -1,0 +1,372 @@
+"""The pages as text: language, headers, escaping and the completeness of their sentences. tests/browser looks at them."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable
+from functools import partial
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from portaria.contract import Secret
+from portaria.pages import render
+from portaria.pages.render import Page, language_of
+from portaria.platforms.kommo import install as kommo
+
+INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
+REJECTIONS = [
+    "missing_code",
+    "code_repeated",
+    "code_too_long",
+    "bad_code",
+    "bad_referer",
+    "missing_state",
+    "bad_state",
+    "unknown_state",
+    "expired_state",
+    "used_state",
+    "foreign_state",
+    "unknown_platform",
+    "unknown_client",
+    "unknown_install",
+    "unavailable",
+]
+FAILURES = [
+    "code_expired",
+    "code_used",
+    "answer_lost",
+    "wrong_redirect_uri",
+    "wrong_client",
+    "invalid_account",
+    "account_mismatch",
+    "bad_code",
+    "platform_refused",
+]
+
+
+def start_page(language: str = "en", label: str = "Aurora Sync", client_id: str = "c-1", state: str = "s-1") -> Page:
+    return render.start(
+        language,
+        client_label=label,
+        client_id=client_id,
+        consent_url=kommo.consent_url(client_id, Secret(state)),
+        button=kommo.button(client_id, Secret(state), language),
+    )
+
+
+def result_page(state: str, language: str = "en", install: str = INSTALL, reason: str = "", account: str = "") -> Page:
+    return render.result(language, install=install, state=state, start_url="../start", reason=reason, account=account)
+
+
+def rejected_page(reason: str, language: str = "en", detail: str = "field x", start_url: str | None = "start") -> Page:
+    return render.rejected(language, reason=reason, detail=detail, start_url=start_url)
+
+
+PAGES: dict[str, Callable[[str], Page]] = {
+    "start": start_page,
+    "start without a button": lambda language: render.start(
+        language, client_label="Aurora", client_id="c-1", consent_url="https://login.example.com/authorize", button={}
+    ),
+    "connecting": lambda language: result_page("received", language),
+    "connected": lambda language: result_page("connected", language, account="aurora.kommo.com"),
+    "refused": lambda language: render.refused(language, start_url="start"),
+    **{f"failed {reason}": partial(result_page, "failed", reason=reason) for reason in FAILURES},
+    **{f"rejected {reason}": partial(rejected_page, reason) for reason in REJECTIONS},
+    "rejected for something else": lambda language: rejected_page("from_widget_repeated", language),
+}
+every_page = pytest.mark.parametrize("make", PAGES.values(), ids=PAGES.keys())
+every_language = pytest.mark.parametrize("language", ["pt", "es", "en"])
+
+
+class Outline(HTMLParser):
+    """The elements of a page with the names of their attributes, and all attribute values by name."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, tuple[str, ...]]] = []
+        self.values: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(page.body)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, tuple(name for name, _ in attrs)))
+        self.values += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, name: str, tag: str | None = None) -> list[str]:
+        return [value for element, attribute, value in self.values if attribute == name and tag in (None, element)]
+
+
+def policy(page: Page) -> dict[str, str]:
+    directives = (directive.split(" ", 1) for directive in page.headers["Content-Security-Policy"].split("; "))
+    return {name: value for name, value in directives}
+
+
+# ------------------------------------------------------------------------------------------------------------- language
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        (None, "en"),
+        ("", "en"),
+        ("pt-BR,pt;q=0.9,en;q=0.8", "pt"),
+        ("PT-br", "pt"),
+        ("pt-PT", "pt"),
+        ("es-419,es;q=0.9", "es"),
+        ("en-GB", "en"),
+        ("en;q=0.5, es;q=0.8, pt;q=0.7", "es"),
+        ("de-DE, fr;q=0.9, pt;q=0.1", "pt"),
+        ("de", "en"),
+        ("*", "en"),
+        ("pt;q=0, es;q=0.2", "es"),
+        ("pt;q=0", "en"),
+        ("es;q=0.5, pt;q=0.5", "es"),
+        ("pt ; q = 0.9 , es", "es"),
+        ("pt;q=nan, es;q=0.1", "es"),
+        ("pt;q=2, es;q=0.1", "es"),
+        ("ptx", "en"),
+        ("pt_BR, es", "es"),
+        (", ,;q=1,es", "es"),
+    ],
+)
+def test_the_best_language_that_is_asked_for(header: str | None, language: str) -> None:
+    assert language_of(header) == language
+
+
+@given(st.text() | st.from_regex(r"((pt|es|en|de|\*)(-[A-Z]{2})?(;q=[0-9.]{0,6})?[, ;]*)*", fullmatch=True))
+def test_any_header_gives_one_of_the_three_languages(header: str) -> None:
+    assert language_of(header) in {"pt", "es", "en"}
+
+
+def test_a_huge_header_is_read_in_no_time() -> None:
+    assert language_of("x-" * 50_000 + ",pt") == "en"
+
+
+@every_page
+@pytest.mark.parametrize(("language", "lang"), [("pt", "pt-BR"), ("es", "es"), ("en", "en"), ("xx", "en")])
+def test_the_page_says_which_language_it_is_in(make: Callable[[str], Page], language: str, lang: str) -> None:
+    page = make(language)
+    assert f'<html lang="{lang}">' in page.body
+    assert page.headers["Content-Language"] == lang
+
+
+# -------------------------------------------------------------------------------------------------------------- headers
+
+
+@every_page
+def test_every_page_has_the_strict_headers(make: Callable[[str], Page]) -> None:
+    page = make("en")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["Vary"].startswith("Accept-Language")
+    assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    assert page.headers["Strict-Transport-Security"].startswith("max-age=")
+    assert page.headers["Cross-Origin-Opener-Policy"] == "same-origin-allow-popups"
+    assert "geolocation=()" in page.headers["Permissions-Policy"]
+
+
+@every_page
+def test_the_content_security_policy_allows_only_what_the_page_needs(make: Callable[[str], Page]) -> None:
+    page = make("en")
+    rules = policy(page)
+    for directive in ("default-src", "base-uri", "form-action", "frame-ancestors"):
+        assert rules[directive] == "'none'"
+    (nonce,) = re.findall(r"'nonce-([A-Za-z0-9_-]{22})'", rules["style-src"])
+    outline = Outline(page)
+    assert set(outline.all("nonce")) == {nonce}
+    assert not [name for _, name, _ in outline.values if name == "style" or name.startswith("on")]
+    assert ("script" in {tag for tag, _ in outline.elements}) == ("script-src" in rules)
+    assert "unsafe-inline" not in rules.get("script-src", "") + rules["style-src"]
+    assert "unsafe-eval" not in page.headers["Content-Security-Policy"]
+
+
+def test_only_the_start_page_lets_the_platform_in() -> None:
+    assert "https://www.kommo.com" in policy(start_page())["script-src"].split()
+    assert policy(start_page())["style-src-attr"] == "'unsafe-inline'"
+    for name, make in PAGES.items():
+        if name != "start":
+            assert "https:" not in make("en").headers["Content-Security-Policy"], name
+
+
+def test_the_result_page_may_ask_this_host_and_only_while_it_is_connecting() -> None:
+    assert policy(result_page("exchanging"))["connect-src"] == "'self'"
+    assert "connect-src" not in policy(result_page("connected"))
+    assert "Accept" in result_page("received").headers["Vary"].split(", ")
+
+
+def test_no_nonce_is_used_twice() -> None:
+    assert len({policy(start_page())["style-src"] for _ in range(50)}) == 50
+
+
+# ------------------------------------------------------------------------------------------------------------- escaping
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</style></template></noscript></title><b>",
+    "{{ 7 * 7 }}{% raw %}{0.__class__}{client}%(x)s",
+    "a\u202eb\u0000\ud7ff\r\nSet-Cookie: x=1",
+    "&lt;&amp;&#60;",
+    "x" * 5_000,
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@every_language
+def test_text_from_outside_never_becomes_markup(text: str, language: str) -> None:
+    plain = "plain"
+    button = {"src": "https://www.kommo.com/auth/button.js", "data-state": text, "data-title": text}
+    consent = "https://www.kommo.com/oauth?state="
+    cases: list[Callable[[str], Page]] = [
+        lambda value: render.start(language, client_label=value, client_id="c", consent_url=consent, button=button),
+        lambda value: render.start(language, client_label="c", client_id=value, consent_url=consent + value, button={}),
+        lambda value: render.start(
+            language, client_label="c", client_id="c", consent_url=consent, button={**button, "data-state": value}
+        ),
+        lambda value: result_page("received", language, install=value, account=value),
+        lambda value: result_page("connected", language, account=value),
+        lambda value: result_page("failed", language, install=value, reason=value, account=value),
+        lambda value: rejected_page(value, language, detail=value),
+    ]
+    for make in cases:
+        hostile, harmless = make(text), make(plain)
+        assert Outline(hostile).elements == Outline(harmless).elements
+        assert hostile.headers.keys() == harmless.headers.keys()
+        assert not any("\n" in value or "\r" in value for value in hostile.headers.values())
+
+
+def test_a_name_shows_as_it_is_written() -> None:
+    assert "Łódź & Søn <3" in Outline(start_page(label="Łódź & Søn <3")).text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "//evil.example",
+        "/start",
+        "https://evil.example/",
+        "x\n",
+        'a"b',
+        "\\\\evil",
+        " start",
+        "",
+    ],
+)
+def test_a_link_that_is_not_relative_is_left_out(url: str) -> None:
+    for page in (
+        render.refused("en", start_url=url),
+        render.result("en", install=INSTALL, state="failed", start_url=url),
+        rejected_page("missing_code", start_url=url),
+    ):
+        assert Outline(page).all("href", "a") == []
+
+
+@every_page
+def test_every_link_is_relative_or_the_platforms(make: Callable[[str], Page]) -> None:
+    outline = Outline(make("en"))
+    for url in outline.all("href", "a") + outline.all("src") + outline.all("href", "link"):
+        outside = url.startswith(("https://www.kommo.com/", "https://login.example.com/", "data:image/svg+xml,"))
+        assert outside or (not url.startswith("/") and ":" not in url), url
+
+
+@pytest.mark.parametrize("url", ["http://www.kommo.com/oauth", "javascript:alert(1)", ""])
+def test_the_way_out_must_be_https(url: str) -> None:
+    with pytest.raises(ValueError, match="https"):
+        render.start("en", client_label="a", client_id="c", consent_url=url, button={})
+    with pytest.raises(ValueError, match="https"):
+        render.start("en", client_label="a", client_id="c", consent_url="https://a.example", button={"src": url})
+
+
+# ------------------------------------------------------------------------------------------------------------ sentences
+
+
+def test_every_sentence_is_there_in_three_languages_with_the_same_blanks() -> None:
+    for key, texts in render._texts().items():
+        assert texts.keys() == {"pt", "es", "en"}, key
+        assert all(text.strip() == text and text for text in texts.values()), key
+        blanks = {
+            tuple(sorted({name for _, name, _, _ in string.Formatter().parse(text) if name})) for text in texts.values()
+        }
+        assert len(blanks) == 1, key
+
+
+def test_no_sentence_is_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: set[str] = set()
+    text = render._text
+
+    def note(language: str, key: str, **values: object) -> object:
+        used.add(key)
+        return text(language, key, **values)
+
+    monkeypatch.setattr(render, "_text", note)
+    for make in PAGES.values():
+        make("en")
+    assert used == set(render._texts())
+
+
+@pytest.mark.parametrize("reason", FAILURES)
+@every_language
+def test_each_failure_says_what_happened_and_offers_a_new_start(reason: str, language: str) -> None:
+    page = result_page("failed", language, reason=reason)
+    text = Outline(page).text
+    assert render._texts()[f"reason.{reason}"][language] in text
+    assert reason in text
+    assert INSTALL in text
+    assert Outline(page).all("href", "a") == ["../start"]
+
+
+@pytest.mark.parametrize("reason", REJECTIONS)
+@every_language
+def test_each_rejection_says_what_is_wrong(reason: str, language: str) -> None:
+    page = rejected_page(reason, language, detail="code may have 2000 characters")
+    text = Outline(page).text
+    assert render._texts()[f"reason.{reason}"][language] in text
+    assert "code may have 2000 characters" in text
+    assert "start" in Outline(page).all("href", "a")
+
+
+@pytest.mark.parametrize("reason", ["wrong_redirect_uri", "wrong_client"])
+def test_what_only_the_operator_can_mend_is_addressed_to_the_operator(reason: str) -> None:
+    page = result_page("failed", reason=reason)
+    assert ("details", ("open",)) in Outline(page).elements
+    assert render._texts()[f"operator.{reason}"]["en"] in Outline(page).text
+
+
+def test_a_reason_without_a_text_of_its_own_gets_the_general_one() -> None:
+    for page in (result_page("failed", reason="comet"), rejected_page("comet")):
+        assert render._texts()["reason.other"]["en"] in Outline(page).text
+        assert "comet" in Outline(page).text
+
+
+def test_a_page_that_can_be_tried_again_as_it_is_links_to_itself() -> None:
+    page = render.rejected("en", reason="unavailable", detail="", start_url=None, status=503)
+    assert page.status == 503
+    assert Outline(page).all("href", "a") == [""]
+
+
+@pytest.mark.parametrize("state", ["received", "exchanging", "", "something new"])
+def test_an_unknown_state_counts_as_connecting(state: str) -> None:
+    page = result_page(state)
+    assert 'http-equiv="refresh"' in page.body
+    assert Outline(page).all("data-state", "main") == ["connecting"]
+
+
+@pytest.mark.parametrize("state", ["connected", "failed"])
+def test_an_install_that_has_ended_is_not_asked_for_again(state: str) -> None:
+    page = result_page(state)
+    assert "refresh" not in page.body
+    assert "<script" not in page.body
+
+
+def test_the_connecting_page_holds_a_view_for_every_end() -> None:
+    reasons = Outline(result_page("received")).all("data-reason", "template")
+    assert set(reasons) == {*FAILURES, ""}

@@ -1,0 +1,330 @@
+"""Each permission is used and each use is permitted: one customer's whole story, driven through the six handlers.
+
+What is used is seen at botocore, not listed by hand. A permission that only a rare path needs must have that path in the
+story, or go. The other direction is also checked in every other test that drives a handler (see conftest).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import pytest
+import responses
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+from portaria import signing
+from portaria.contract import Retryable
+
+from tests.fakes import functions as fakes
+from tests.fakes import kommo, marketo
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.installs import forget_tokens
+from tests.fakes.kommo import Kommo
+from tests.fakes.manage import Manage
+from tests.fakes.marketo import Marketo, refuse_persons
+from tests.fakes.people import Listing, contact
+from tests.unit.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
+from tests.unit.template import Function, functions, resources, target, template
+
+each_function = pytest.mark.parametrize("function", functions(), ids=lambda function: function.name)
+
+
+@contextmanager
+def refusing(operation: str) -> Iterator[None]:
+    """An operation is throttled, after the recorder has seen it."""
+    call = BaseClient._make_api_call
+
+    def make_api_call(client: Any, name: str, parameters: dict[str, Any]) -> Any:
+        if name == operation:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
+        return call(client, name, parameters)
+
+    with patch.object(BaseClient, "_make_api_call", make_api_call), recording() as nested:
+        yield
+    _seen_elsewhere.append(nested)
+
+
+_seen_elsewhere: list[Recorder] = []
+
+
+def call_with_boto3(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    """accept_install signs its own calls: they reach moto, and the recorder, through boto3."""
+    service = {"AmazonSQS": "sqs", "DynamoDB_20120810": "dynamodb"}[client._target_prefix]
+    try:
+        answer: dict[str, Any] = boto3.client(service)._make_api_call(operation, payload)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code == "ThrottlingException":
+            raise Retryable("aws_unavailable", code) from None
+        raise signing.AwsError(service, operation, code, 400) from None
+    return answer
+
+
+@dataclass
+class Story:
+    """`used` per function, and every metric that was emitted as (namespace, metric, dimensions)."""
+
+    used: dict[str, set[Use]] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    metrics: set[tuple[str, str, tuple[tuple[str, str], ...]]] = field(default_factory=set)
+
+
+class Teller:
+    """Tells the story; its methods are what happens, each through a function's own handler."""
+
+    def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
+        self.stack = stack
+        self.kommo, self.marketo, self.listing = Kommo(mock), Marketo(mock), Listing(mock, [])
+        self.manage = Manage(stack)
+        self.handlers = {
+            name: fakes.load(name, stack.environment)
+            for name in ("accept_install", "sweep_arrivals", "exchange_code", "backfill_records", "ingest_records")
+        }
+
+    def administer(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.manage.call(method, path, body)
+        assert answer.status < 300, (method, path, answer.text)
+        return answer.content if answer.text else None
+
+    def arrive(self, sample: str, code: str = "", *, cookie: str = "", state: str = "") -> dict[str, Any]:
+        event = fakes.sample("accept_install", sample)
+        query = event["multiValueQueryStringParameters"] or {}
+        query |= {"code": [code]} if code else {}
+        query |= {"state": [state]} if state else {}
+        event["multiValueQueryStringParameters"] = query
+        event["pathParameters"] |= {"platform": "kommo", "client": "acme"}
+        event["multiValueHeaders"] |= {"Cookie": [cookie]} if cookie else {}
+        event["requestContext"]["requestTimeEpoch"] = int(time.time() * 1000)
+        answer: dict[str, Any] = self.handlers["accept_install"].handler(event, None)
+        return answer
+
+    def work(self, function: str, queue: str) -> set[str]:
+        """Give a function everything that waits in its queue; the bodies that it reports."""
+        bodies = {str(number): body for number, body in enumerate(self.stack.receive(queue))}
+        assert bodies, f"nothing waits in {queue}"
+        answer = self.handlers[function].handler(fakes.sqs_event(bodies, queue), fakes.Context())
+        return {bodies[message_id] for message_id in fakes.reported(answer)}
+
+    def tell(self) -> None:
+        self._register()
+        self._accept()
+        self._exchange()
+        self._move_people()
+        self._tidy_up()
+
+    def _register(self) -> None:
+        client = {"client_id": kommo.CLIENT_ID, "client_secret": "mistyped", "redirect_uri": kommo.REDIRECT_URI}
+        for name in ("acme", "spare"):
+            self.administer("POST", "/oauth-clients", {**client, "platform": "kommo", "name": name})
+        self.administer("PUT", "/oauth-clients/kommo/acme", {**client, "client_secret": kommo.CLIENT_SECRET})
+        credentials = {"client_id": marketo.CLIENT_ID, "client_secret": marketo.CLIENT_SECRET}
+        connection = {"platform": "marketo", "credentials": credentials, "fields": {"munchkin_id": marketo.MUNCHKIN}}
+        for name in ("marketo-one", "marketo-two"):
+            self.administer("POST", "/connections", {**connection, "name": name})
+        self.administer("PUT", "/connections/marketo-one", connection)
+        route = {"source": "client:kommo/acme", "object": "contacts", "destination": "marketo-one"}
+        for name in ("people", "spare-route"):
+            self.administer("POST", "/routes", {**route, "name": name})
+        self.administer("PUT", "/routes/people", route)
+        self.administer("DELETE", "/routes/spare-route")
+
+    def _accept(self) -> None:
+        for code in ("widget-code", "kept-code", "browser-code", "wrong-code"):
+            self.kommo.codes[code] = "acme"
+        del self.kommo.codes["wrong-code"]
+        assert self.arrive("widget_hook", "widget-code")["statusCode"] == 200
+        with refusing("SendMessage"):
+            assert self.arrive("widget_hook", "kept-code")["statusCode"] == 200
+        self.handlers["sweep_arrivals"].handler({}, fakes.Context())
+        page = self.arrive("start")
+        cookie = page["headers"]["Set-Cookie"].partition(";")[0]
+        state = re.search(r"state=([A-Za-z0-9_-]{43})", page["body"])
+        assert state is not None
+        assert self.arrive("browser_return", "browser-code", cookie=cookie, state=state[1])["statusCode"] == 303
+        # A state that is used again is looked up to say why not.
+        assert self.arrive("browser_return", "other-code", cookie=cookie, state=state[1])["statusCode"] == 400
+        assert self.arrive("result")["statusCode"] == 200
+        assert self.arrive("widget_hook", "wrong-code")["statusCode"] == 200
+
+    def _exchange(self) -> None:
+        # One after the other, as the queue's BatchSize of 1 has it; the second and third are reinstalls.
+        bodies = {json.loads(body)["code"]: body for body in self.stack.receive("exchanges")}
+        assert len(bodies) == 4
+        url = self.stack.environment["EXCHANGES_QUEUE_URL"]
+        for code in ("widget-code", "kept-code", "browser-code", "wrong-code"):
+            boto3.client("sqs").send_message(QueueUrl=url, MessageBody=bodies[code])
+            if code == "browser-code":
+                # The vault takes no grant: it is sealed, and opened on the next delivery.
+                with refusing("CreateSecret"):
+                    (again,) = self.work("exchange_code", "exchanges")
+                boto3.client("sqs").send_message(QueueUrl=url, MessageBody=again)
+            assert self.work("exchange_code", "exchanges") == set()
+
+    def _move_people(self) -> None:
+        self.listing.tokens = {"canary-access-browser-code", "canary-access-kept-code", "canary-access-widget-code"}
+        self.listing.contacts = [contact(number) for number in range(1, 4)]
+        ready = [body for body in self.stack.receive("heard") if json.loads(body)["detail-type"] == "connection.ready"]
+        self.put("backfills", ready[-1])
+        assert self.work("backfill_records", "backfills") == set()
+        assert self.work("backfill_records", "backfills") == set()
+        self.marketo.rule = refuse_persons({"person2@example.com"})
+        assert self.work("ingest_records", "records") == set()
+        assert set(self.marketo.emails) == {"person1@example.com", "person3@example.com"}
+        assert len(self.stack.receive("records_dead_letters")) == 1
+        self.listing.before = [(500, {}, "")]
+        ready_again = json.loads(ready[-1])
+        ready_again["detail"]["generation"] += 1
+        self.put("backfills", json.dumps(ready_again))
+        assert self.work("backfill_records", "backfills") == set()
+        assert len(self.work("backfill_records", "backfills")) == 1
+        self.put("records", "not a message")
+        assert len(self.work("ingest_records", "records")) == 1
+
+    def _tidy_up(self) -> None:
+        for kind in ("oauth-clients", "connections", "routes", "installs"):
+            assert self.administer("GET", f"/{kind}")["items"]
+        (failed,) = self.administer("GET", "/installs?state=failed")["items"]
+        assert self.administer("GET", f"/installs/{failed['id']}")["reason"] == "bad_code"
+        self.administer("DELETE", "/connections/marketo-two")
+        self.administer("DELETE", "/oauth-clients/kommo/spare")
+
+    def put(self, queue: str, body: str) -> None:
+        boto3.client("sqs").send_message(QueueUrl=self.stack.url(queue), MessageBody=body)
+
+
+@pytest.fixture(scope="module")
+def story() -> Story:
+    """Told once for all tests of this file."""
+    told, output = Story(), io.StringIO()
+    _seen_elsewhere.clear()
+    forget_tokens()
+    with (
+        recording() as recorder,
+        cloud() as stack,
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(signing.AwsClient, "call", call_with_boto3),
+        redirect_stdout(output),
+        warnings.catch_warnings(),
+    ):
+        # Powertools warns where a call has added no metric.
+        warnings.filterwarnings("ignore", message="No application metrics to publish")
+        Teller(stack, mock).tell()
+    for one in (recorder, *_seen_elsewhere):
+        told.refused += one.refused
+        for function, use in one.used:
+            told.used.setdefault(function, set()).add(use)
+    told.metrics = set(emitted(output.getvalue()))
+    forget_tokens()
+    return told
+
+
+def emitted(text: str) -> Iterator[tuple[str, str, tuple[tuple[str, str], ...]]]:
+    """Every metric in CloudWatch's embedded metric format among the lines of a log."""
+    for line in text.splitlines():
+        if '"_aws"' not in line:
+            continue
+        blob = json.loads(line)
+        for directive in blob["_aws"]["CloudWatchMetrics"]:
+            for names in directive["Dimensions"]:
+                dimensions = tuple(sorted((name, blob[name]) for name in names))
+                for metric in directive["Metrics"]:
+                    yield directive["Namespace"], metric["Name"], dimensions
+
+
+def test_nothing_is_used_that_is_not_granted(story: Story) -> None:
+    assert sorted(set(story.refused)) == []
+    assert set(story.used) == {function.name for function in functions()}
+
+
+@each_function
+def test_each_granted_action_is_used(story: Story, function: Function) -> None:
+    polled = [Use(action, queue) for queue in consumed_queue(function) for action in POLLING]
+    idle = [
+        f"{grant.sid}: {action}"
+        for grant in grants(function.name)
+        for action in grant.actions
+        if not any(use.action == action and grant.allows(use) for use in [*story.used[function.name], *polled])
+    ]
+    assert idle == []
+
+
+@each_function
+def test_each_granted_resource_is_used(story: Story, function: Function) -> None:
+    polled = [Use(action, queue) for queue in consumed_queue(function) for action in POLLING]
+    idle = [
+        f"{grant.sid}: {pattern}"
+        for grant in grants(function.name)
+        for pattern in grant.resources
+        if not any(
+            type(grant)(grant.sid, grant.actions, (pattern,)).allows(use)
+            for use in [*story.used[function.name], *polled]
+        )
+    ]
+    assert idle == []
+
+
+@each_function
+def test_lambda_may_poll_the_queue_that_feeds_the_function(function: Function) -> None:
+    for queue in consumed_queue(function):
+        for action in POLLING:
+            assert any(grant.allows(Use(action, queue)) for grant in grants(function.name)), action
+
+
+@each_function
+def test_no_statement_holds_a_wildcard(function: Function) -> None:
+    """A resource may end in `/*` below a name of this stack's own, an action may not hold one at all."""
+    assert function.properties["Policies"]
+    assert "Role" not in function.properties
+    for statement in function.statements:
+        assert statement["Effect"] == "Allow"
+        assert not {"NotAction", "NotResource"} & set(statement)
+        assert re.fullmatch(r"[A-Z][A-Za-z]+", statement["Sid"])
+    for grant in grants(function.name):
+        for action in grant.actions:
+            assert re.fullmatch(r"[a-z]+:[A-Z][A-Za-z]+", action)
+        for pattern in grant.resources:
+            assert "*" not in pattern.removesuffix("/*")
+            assert re.fullmatch(r"arn:aws:[a-z]+:us-east-1:123456789012:.+", pattern)
+            if pattern.endswith("/*"):
+                assert re.search(r":(secret:portaria/(grants|oauth-clients)|table/portaria/index)/\*$", pattern)
+
+
+@each_function
+def test_statements_of_a_role_have_names_of_their_own(function: Function) -> None:
+    sids = [statement["Sid"] for statement in function.statements]
+    assert len(set(sids)) == len(sids)
+
+
+def test_only_accept_install_is_reached_by_anyone_and_it_may_read_no_secret() -> None:
+    services = {action.partition(":")[0] for grant in grants("accept_install") for action in grant.actions}
+    assert services == {"sqs", "dynamodb"}
+
+
+def test_each_alarm_on_the_projects_own_metrics_watches_one_that_is_emitted(story: Story) -> None:
+    own = {
+        name: alarm["Properties"]
+        for name, alarm in resources("AWS::CloudWatch::Alarm").items()
+        if not alarm["Properties"]["Namespace"].startswith("AWS/")
+    }
+    assert own
+    for name, alarm in own.items():
+        dimensions = tuple(sorted((dimension["Name"], dimension["Value"]) for dimension in alarm["Dimensions"]))
+        assert (alarm["Namespace"], alarm["MetricName"], dimensions) in story.metrics, name
+
+
+def test_the_story_is_told_with_the_templates_own_namespace() -> None:
+    variables = template()["Globals"]["Function"]["Environment"]["Variables"]
+    for name in ("POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"):
+        assert os.environ[name] == variables[name]
+    assert target(variables["POWERTOOLS_LOG_LEVEL"]) == "LogLevel"

@@ -1,0 +1,110 @@
+"""Sending in as few calls as SQS allows, and giving messages back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from hypothesis import given
+from hypothesis import strategies as st
+from portaria import aws, queues, records
+from portaria.contract import Retryable
+
+from tests.fakes.aws import cloud
+
+URL = "https://sqs.us-east-1.amazonaws.com/123456789012/records"
+THROTTLED = ClientError({"Error": {"Code": "ThrottlingException", "Message": "canary"}}, "SendMessage")
+TIMED_OUT = ReadTimeoutError(endpoint_url=URL)
+
+
+def sending(bodies: list[str], **options: Any) -> list[dict[str, Any]]:
+    """What each call asked for."""
+    client = MagicMock()
+    with patch.object(aws, "client", return_value=client):
+        queues.send(URL, bodies, **options)
+    assert [name for name, *_ in client.method_calls] == ["send_message"] * len(bodies)
+    return [call.kwargs for call in client.send_message.call_args_list]
+
+
+@pytest.mark.parametrize("count", [0, 1, 11])
+def test_messages_are_sent_in_order_each_once(count: int) -> None:
+    bodies = [str(number) for number in range(count)]
+    assert sending(bodies) == [{"QueueUrl": URL, "MessageBody": body} for body in bodies]
+
+
+@pytest.mark.parametrize(("delay_s", "sent"), [(0, None), (-5, None), (0.2, 1), (7, 7), (900, 900), (90_000, 900)])
+def test_a_delay_is_one_that_sqs_takes(delay_s: float, sent: int | None) -> None:
+    for call in sending(["x", "y"], delay_s=delay_s):
+        assert call.get("DelaySeconds") == sent
+
+
+def test_the_largest_message_is_one_that_sqs_takes() -> None:
+    """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
+    assert queues.MAX_BODY_BYTES < records.MAX_RECORD_MESSAGE_BYTES <= 1_048_576
+
+
+@pytest.mark.parametrize("failure", [THROTTLED, TIMED_OUT])
+def test_a_queue_that_does_not_answer_is_asked_again(failure: Exception) -> None:
+    client = MagicMock(**{"send_message.side_effect": failure})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="queue_unavailable") as later:
+        queues.send(URL, ["canary"])
+    assert "canary" not in str(later.value)
+
+
+def test_after_a_failure_the_caller_has_all_of_them_again() -> None:
+    client = MagicMock(**{"send_message.side_effect": [{}, THROTTLED, {}]})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable):
+        queues.send(URL, ["x"] * 3)
+    assert client.send_message.call_count == 2
+
+
+@pytest.mark.parametrize(("after_s", "sent"), [(0, 0), (-3, 0), (0.4, 0), (7.6, 8), (43_200, 43_200), (1e9, 43_200)])
+def test_a_message_stays_away_for_a_time_that_sqs_takes(after_s: float, sent: int) -> None:
+    client = MagicMock()
+    with patch.object(aws, "client", return_value=client):
+        queues.give_back(URL, "handle", after_s)
+    client.change_message_visibility.assert_called_once_with(
+        QueueUrl=URL, ReceiptHandle="handle", VisibilityTimeout=sent
+    )
+
+
+@pytest.mark.parametrize("failure", [THROTTLED, TIMED_OUT])
+def test_a_message_that_cannot_be_given_back_comes_back_by_itself(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = MagicMock(**{"change_message_visibility.side_effect": failure})
+    with patch.object(aws, "client", return_value=client), caplog.at_level(logging.WARNING):
+        queues.give_back(URL, "canary-handle", 5)
+    (record,) = caplog.records
+    assert "canary" not in str(record.__dict__)
+
+
+VALUES = st.text() | st.integers() | st.booleans() | st.none() | st.lists(st.text() | st.none(), max_size=3)
+
+
+@given(st.dictionaries(st.text(max_size=20), VALUES | st.dictionaries(st.text(), VALUES, max_size=2), max_size=4))
+def test_whatever_is_encoded_can_be_sent_and_read_again(message: dict[str, Any]) -> None:
+    text = queues.encode(message)
+    text.encode()
+    assert not {"\ufffe", "\uffff"} & set(text)
+    assert json.loads(text) == message
+
+
+def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
+    """JSON can escape what UTF-8 cannot carry; a record may hold it."""
+    message = json.loads('{"name": "a\\ud800b", "other\\udfff": "\\ud83d\\ude00 \\ufffe\\uffff"}')
+    text = queues.encode(message)
+    assert json.loads(text.encode()) == {"name": "a\ufffdb", "other\ufffd": "\U0001f600 \ufffe\uffff"}
+    with cloud() as stack:
+        queues.send(stack.environment["RECORDS_QUEUE_URL"], [text])
+        assert stack.receive("records") == [text]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_json_has_no_word_for_is_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        queues.encode({"n": number})

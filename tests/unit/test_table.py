@@ -1,0 +1,243 @@
+"""The table on moto: plain items in and out, conditions, pages and their cursors."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+from portaria import aws
+from portaria.contract import Rejected
+from portaria.table import Conflict, Table, cursor_after, put_of, update_of
+
+from tests.fakes.aws import cloud
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    """One table for the file: each test has keys of its own."""
+    with cloud() as stack:
+        yield stack.table
+
+
+def item(pk: str, sk: str = "ITEM", **attributes: Any) -> dict[str, Any]:
+    return {"pk": pk, "sk": sk, **attributes}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "text", "São", 0, -1, 2**62, 10**30, 1.5, True, False, b"bytes", b""),
+        *([], ["a", 1, [True]], {}, {"a": {"b": [1, None]}}),
+    ],
+    ids=repr,
+)
+def test_a_value_comes_back_as_it_went(table: Table, value: Any) -> None:
+    table.put(item("VALUE", value=Decimal(str(value)) if isinstance(value, float) else value))
+    found = table.get("VALUE", "ITEM")
+    assert found is not None
+    assert found["value"] == value
+    assert type(found["value"]) is type(value)
+
+
+def test_an_attribute_that_is_none_is_left_out(table: Table) -> None:
+    table.put(item("NONE", value=None, other=1))
+    assert table.get("NONE", "ITEM") == item("NONE", other=1)
+
+
+def test_a_float_is_refused_not_rounded(table: Table) -> None:
+    with pytest.raises(TypeError, match="Decimal"):
+        table.put(item("FLOAT", value=0.1))
+    assert table.get("FLOAT", "ITEM") is None
+
+
+def test_numbers_inside_lists_and_maps_are_plain(table: Table) -> None:
+    table.put(item("DEEP", value={"list": [1, Decimal("2.5"), {"n": Decimal("1E+2")}], "bytes": [b"x"]}))
+    found = table.get("DEEP", "ITEM")
+    assert found is not None
+    assert json.dumps(found["value"]["list"]) == '[1, 2.5, {"n": 100}]'
+    assert found["value"]["bytes"] == [b"x"]
+
+
+def test_reads_are_strongly_consistent(table: Table) -> None:
+    client = MagicMock()
+    client.get_item.return_value, client.query.return_value = {}, {"Items": []}
+    with patch.object(aws, "client", return_value=client):
+        table.get("A", "B")
+        table.query("A")
+        table.query("A", index="listing")
+    assert client.get_item.call_args.kwargs["ConsistentRead"] is True
+    on_table, on_index = (call.kwargs for call in client.query.call_args_list)
+    assert on_table["ConsistentRead"] is True
+    assert "ConsistentRead" not in on_index  # an index refuses it
+
+
+def test_a_put_whose_condition_does_not_hold_tells_who_was_there(table: Table) -> None:
+    table.put(item("TWICE", by="first", n=1), condition="attribute_not_exists(pk)")
+    with pytest.raises(Conflict) as conflict:
+        table.put(item("TWICE", by="second"), condition="attribute_not_exists(pk)")
+    assert conflict.value.item == item("TWICE", by="first", n=1)
+    assert "first" not in str(conflict.value)
+    assert table.get("TWICE", "ITEM") == item("TWICE", by="first", n=1)
+
+
+def test_an_update_answers_with_the_whole_item(table: Table) -> None:
+    table.put(item("UPDATE", a=1, b=2))
+    after = table.update(
+        "UPDATE", "ITEM", "SET #a = :a REMOVE b", condition="b = :b", values={":a": 5, ":b": 2}, names={"#a": "a"}
+    )
+    assert after == item("UPDATE", a=5)
+    with pytest.raises(Conflict) as conflict:
+        table.update("UPDATE", "ITEM", "SET a = :a", condition="b = :b", values={":a": 6, ":b": 2})
+    assert conflict.value.item == item("UPDATE", a=5)
+
+
+def test_a_conflict_over_nothing_has_no_item(table: Table) -> None:
+    with pytest.raises(Conflict) as conflict:
+        table.update("NOBODY", "ITEM", "SET a = :a", condition="attribute_exists(pk)", values={":a": 1})
+    assert conflict.value.item is None
+    assert table.get("NOBODY", "ITEM") is None
+
+
+def test_a_delete_can_have_a_condition_and_be_repeated(table: Table) -> None:
+    table.put(item("DELETE", generation=2))
+    with pytest.raises(Conflict):
+        table.delete("DELETE", "ITEM", condition="generation = :one", values={":one": 1})
+    table.delete("DELETE", "ITEM", condition="generation = :two", values={":two": 2})
+    table.delete("DELETE", "ITEM")
+    assert table.get("DELETE", "ITEM") is None
+
+
+def test_writes_go_together_or_not_at_all(table: Table) -> None:
+    table.put(item("TOGETHER-1", n=1))
+    writes = [
+        update_of("TOGETHER-1", "ITEM", "SET n = :two", "n = :one", {":one": 1, ":two": 2}),
+        put_of(item("TOGETHER-2"), "attribute_not_exists(pk)"),
+    ]
+    table.write_all(writes)
+    with pytest.raises(Conflict):
+        table.write_all([update_of("TOGETHER-1", "ITEM", "SET n = :n", "", {":n": 9}), writes[1]])
+    assert table.get("TOGETHER-1", "ITEM") == item("TOGETHER-1", n=2)
+    assert table.get("TOGETHER-2", "ITEM") == item("TOGETHER-2")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "is_conflict"),
+    [
+        (["None", "ConditionalCheckFailed"], True),
+        (["TransactionConflict", "None"], True),
+        (["ConditionalCheckFailed", "TransactionConflict"], True),
+        (["ThrottlingError", "None"], False),
+        (["ValidationError"], False),
+        (["ItemCollectionSizeLimitExceeded"], False),
+        (["ConditionalCheckFailed", "ProvisionedThroughputExceeded"], False),
+    ],
+)
+def test_a_cancelled_transaction_is_a_conflict_only_if_somebody_was_there_first(
+    table: Table, reasons: list[str], is_conflict: bool
+) -> None:
+    response: Any = {
+        "Error": {"Code": "TransactionCanceledException", "Message": "cancelled"},
+        "CancellationReasons": [{"Code": reason} for reason in reasons],
+    }
+    client = MagicMock(**{"transact_write_items.side_effect": ClientError(response, "TransactWriteItems")})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Conflict if is_conflict else ClientError):
+        table.write_all([put_of(item("X"))])
+
+
+@pytest.mark.parametrize("operation", ["put", "update", "delete"])
+def test_any_other_refusal_is_not_taken_for_a_conflict(table: Table, operation: str) -> None:
+    error = ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, operation)
+    client = MagicMock(**{f"{operation}_item.side_effect": error})
+    calls: dict[str, Any] = {
+        "put": lambda: table.put(item("X"), condition="attribute_not_exists(pk)"),
+        "update": lambda: table.update("X", "ITEM", "SET a = :a", condition="a = :a", values={":a": 1}),
+        "delete": lambda: table.delete("X", "ITEM", condition="a = :a", values={":a": 1}),
+    }
+    with patch.object(aws, "client", return_value=client), pytest.raises(ClientError):
+        calls[operation]()
+
+
+@pytest.fixture(scope="module")
+def listing(table: Table) -> Table:
+    for number in range(7):
+        table.put(item(f"LISTED#{number}", list_pk="LIST", list_sk=f"{number:03d}", n=number))
+        table.put(item("PARTITION", f"{'a' if number < 4 else 'b'}{number}", n=number))
+        table.put(item(f"ROUTE#{number}", source="connection:one", n=number))
+    return table
+
+
+@pytest.mark.parametrize(("pk", "index"), [("LIST", "listing"), ("PARTITION", ""), ("connection:one", "by_source")])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_pages_follow_one_another_without_gaps_or_repeats(
+    listing: Table, pk: str, index: str, limit: int, newest_first: bool
+) -> None:
+    seen: list[int] = []
+    cursor: str | None = None
+    for _ in range(20):
+        items, cursor = listing.query(pk, index=index, limit=limit, cursor=cursor, newest_first=newest_first)
+        assert len(items) <= limit
+        seen += [found["n"] for found in items]
+        if not cursor:
+            break
+        assert cursor.isascii()
+        assert not set(cursor) & set("+/=&?# ")
+    assert seen == sorted(range(7), reverse=newest_first)
+
+
+def test_a_prefix_narrows_a_query(listing: Table) -> None:
+    assert [found["n"] for found in listing.query("PARTITION", sk_prefix="b")[0]] == [4, 5, 6]
+    assert [found["n"] for found in listing.query_all("PARTITION", sk_prefix="a")] == [0, 1, 2, 3]
+    assert listing.query("PARTITION", sk_prefix="c") == ([], None)
+
+
+def test_the_cursor_after_an_item_goes_on_behind_it(listing: Table) -> None:
+    items, _ = listing.query("LIST", index="listing")
+    rest, _ = listing.query("LIST", index="listing", cursor=cursor_after(items[4]))
+    assert [found["n"] for found in rest] == [5, 6]
+
+
+def cursor_of(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["!", "x", "é", "\x00", "null", cursor_of("null"), cursor_of("1"), cursor_of('"text"'), cursor_of("[]"),
+     cursor_of('{"pk": 1}'), cursor_of('{"pk": {"S": "x"}}'), cursor_of('{"pk": null}'), cursor_of('{"pk": ["x"]}'),
+     cursor_of("{"), cursor_of("\udcff".encode("utf-8", "replace").decode()), cursor_of("[" * 100_000),
+     cursor_of('{"a":' * 100_000)],
+    ids=lambda cursor: ascii(cursor)[:30],
+)  # fmt: skip
+def test_a_cursor_that_was_made_up_is_refused(listing: Table, cursor: str) -> None:
+    with pytest.raises(Rejected, match="bad_cursor") as refused:
+        listing.query("LIST", index="listing", cursor=cursor)
+    assert refused.value.field == "cursor"
+
+
+def test_a_cursor_of_another_listing_is_refused(listing: Table) -> None:
+    """DynamoDB says so by a ValidationException; without a cursor that is our own mistake and is not hidden."""
+    error = ClientError({"Error": {"Code": "ValidationException", "Message": "outside query boundaries"}}, "Query")
+    client = MagicMock(**{"query.side_effect": error})
+    with patch.object(aws, "client", return_value=client):
+        with pytest.raises(Rejected, match="bad_cursor"):
+            listing.query("LIST", cursor=cursor_of('{"pk": "X", "sk": "Y"}'))
+        with pytest.raises(ClientError):
+            listing.query("LIST")
+
+
+@given(st.text(max_size=200))
+def test_no_cursor_breaks_anything_but_itself(cursor: str) -> None:
+    client = MagicMock()
+    client.query.return_value = {"Items": []}
+    with patch.object(aws, "client", return_value=client), suppress(Rejected):
+        Table("t").query("LIST", cursor=cursor)

@@ -1,0 +1,396 @@
+"""What every resource of template.yaml must have. What its roles may do is in test_permissions."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+import pytest
+from portaria import events, settings
+
+from tests.unit.template import ROOT, Function, as_list, functions, resources, target, template, walk
+
+QUEUES = resources("AWS::SQS::Queue")
+ALARMS = resources("AWS::CloudWatch::Alarm")
+DEAD_LETTERS = {
+    target(queue["Properties"]["RedrivePolicy"]["deadLetterTargetArn"])
+    for queue in QUEUES.values()
+    if "RedrivePolicy" in queue["Properties"]
+}
+# API Gateway answers the caller itself after this many seconds.
+API_TIMEOUT_S = 29
+PUBLIC = {
+    ("get", "/install/{platform}/{client}"),
+    ("get", "/install/{platform}/{client}/start"),
+    ("get", "/install/{platform}/{client}/result/{install}"),
+}
+ADMIN = {
+    ("get", "/admin/v1/oauth-clients"),
+    ("post", "/admin/v1/oauth-clients"),
+    ("get", "/admin/v1/oauth-clients/{platform}/{client}"),
+    ("put", "/admin/v1/oauth-clients/{platform}/{client}"),
+    ("delete", "/admin/v1/oauth-clients/{platform}/{client}"),
+    ("get", "/admin/v1/connections"),
+    ("post", "/admin/v1/connections"),
+    ("get", "/admin/v1/connections/{name}"),
+    ("put", "/admin/v1/connections/{name}"),
+    ("delete", "/admin/v1/connections/{name}"),
+    ("get", "/admin/v1/routes"),
+    ("post", "/admin/v1/routes"),
+    ("get", "/admin/v1/routes/{name}"),
+    ("put", "/admin/v1/routes/{name}"),
+    ("delete", "/admin/v1/routes/{name}"),
+    ("get", "/admin/v1/installs"),
+    ("get", "/admin/v1/installs/{install}"),
+}
+
+each_function = pytest.mark.parametrize("function", functions(), ids=lambda function: function.name)
+each_source_queue = pytest.mark.parametrize("name", sorted(set(QUEUES) - DEAD_LETTERS))
+each_alarm = pytest.mark.parametrize("name", sorted(ALARMS))
+
+
+def settings_class(function: Function) -> type[settings.Environment]:
+    """The one class of portaria.settings that the function's handler imports."""
+    (name,) = [
+        alias.name
+        for node in ast.walk(function.source)
+        if isinstance(node, ast.ImportFrom) and node.module == "portaria.settings"
+        for alias in node.names
+    ]
+    found: type[settings.Environment] = getattr(settings, name)
+    return found
+
+
+def test_each_folder_of_functions_is_a_function() -> None:
+    folders = {path.parent.name for path in (ROOT / "functions").glob("*/handler.py")}
+    assert {function.name for function in functions()} == folders
+    assert len({function.name for function in functions()}) == len(functions())
+
+
+@each_function
+def test_the_environment_is_what_the_settings_read(function: Function) -> None:
+    read = {field.upper() for field in settings_class(function).__annotations__}
+    given = {name for name in function.environment if not name.startswith("POWERTOOLS_")}
+    assert given == read
+
+
+@each_function
+def test_environment_values_name_resources_of_the_right_kind(function: Function) -> None:
+    kinds = {
+        "_QUEUE_URL": "AWS::SQS::Queue",
+        "_DEAD_LETTERS_URL": "AWS::SQS::Queue",
+        "TABLE_NAME": "AWS::DynamoDB::Table",
+        "BUS_NAME": "AWS::Events::EventBus",
+        "SEALING_KEY_ID": "AWS::KMS::Key",
+    }
+    checked = 0
+    for name, value in function.environment.items():
+        for end, kind in kinds.items():
+            if name.endswith(end):
+                logical_id = target(value)
+                assert template()["Resources"][logical_id]["Type"] == kind
+                if end.endswith("_URL"):
+                    assert logical_id.lower() in (
+                        name.removesuffix("_URL").replace("_", "").lower(),
+                        name.removesuffix("_QUEUE_URL").lower() + "queue",
+                    )
+                checked += 1
+    assert checked >= 1
+
+
+@each_function
+def test_a_function_is_bounded_traced_and_logged(function: Function) -> None:
+    timeout_s = function.properties["Timeout"]
+    assert 1 <= timeout_s <= (API_TIMEOUT_S if function.events_of("Api") else 900)
+    assert 128 <= function.properties["MemorySize"] <= 3008
+    assert function.setting("Tracing") == "Active"
+    assert function.setting("Handler") == "handler.handler"
+    assert function.setting("Layers") == [{"Ref": "PortariaLayer"}]
+    logging = function.properties["LoggingConfig"]
+    assert logging["LogFormat"] == "JSON"
+    group = template()["Resources"][target(logging["LogGroup"])]
+    assert group["Type"] == "AWS::Logs::LogGroup"
+    assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+
+
+def test_no_two_functions_share_a_log_group() -> None:
+    groups = [target(function.properties["LoggingConfig"]["LogGroup"]) for function in functions()]
+    assert sorted(groups) == sorted(resources("AWS::Logs::LogGroup"))
+
+
+@each_function
+def test_a_queues_consumer_reports_each_message_and_is_limited(function: Function) -> None:
+    for event in function.events_of("SQS"):
+        assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        most = event["ScalingConfig"]["MaximumConcurrency"]
+        if isinstance(most, dict):
+            parameter = template()["Parameters"][most["Ref"]]
+            assert parameter["MinValue"] >= 2  # what Lambda allows
+            assert parameter["MinValue"] <= parameter["Default"] <= parameter["MaxValue"]
+        else:
+            assert most >= 2
+
+
+def test_something_keeps_every_function_from_running_without_limit() -> None:
+    """A queue's maximum, a reservation, a schedule, or the API's throttling."""
+    (stage,) = api()["MethodSettings"]
+    assert 0 < stage["ThrottlingRateLimit"] <= 1000
+    for function in functions():
+        kinds = {event["Type"] for event in function.events.values()}
+        assert kinds in ({"SQS"}, {"Api"}, {"ScheduleV2"}), function.name
+
+
+@each_source_queue
+def test_a_queue_that_feeds_a_function_hides_messages_long_enough(name: str) -> None:
+    """https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html: 6 x the time-out, and the batching window."""
+    consumers = [
+        (function.properties["Timeout"], event.get("MaximumBatchingWindowInSeconds", 0))
+        for function in functions()
+        for event in function.events_of("SQS")
+        if target(event["Queue"]) == name
+    ]
+    assert len(consumers) == 1
+    ((timeout_s, window_s),) = consumers
+    assert QUEUES[name]["Properties"]["VisibilityTimeout"] >= 6 * timeout_s + window_s
+
+
+@each_source_queue
+def test_a_queue_that_feeds_a_function_redrives_to_dead_letters_of_its_own(name: str) -> None:
+    redrive = QUEUES[name]["Properties"]["RedrivePolicy"]
+    assert 5 <= redrive["maxReceiveCount"] <= 1000
+    dead_letters = target(redrive["deadLetterTargetArn"])
+    assert dead_letters == name.removesuffix("Queue") + "DeadLetters"
+    kept_s = QUEUES[dead_letters]["Properties"]["MessageRetentionPeriod"]
+    assert kept_s == 1_209_600
+    assert QUEUES[name]["Properties"]["MessageRetentionPeriod"] <= kept_s / 2
+
+
+def test_each_queue_is_a_source_or_the_dead_letters_of_one() -> None:
+    sources = {target(event["Queue"]) for function in functions() for event in function.events_of("SQS")}
+    assert sources | DEAD_LETTERS == set(QUEUES)
+    assert len(DEAD_LETTERS) == len(sources)
+
+
+@pytest.mark.parametrize("name", sorted(QUEUES))
+def test_a_queue_is_encrypted_and_keeps_messages_for_days(name: str) -> None:
+    properties = QUEUES[name]["Properties"]
+    assert properties["SqsManagedSseEnabled"] is True
+    assert properties["MessageRetentionPeriod"] >= 345_600
+
+
+def api() -> dict[str, Any]:
+    (resource,) = resources("AWS::Serverless::Api").values()
+    properties: dict[str, Any] = resource["Properties"]
+    return properties
+
+
+def methods() -> dict[tuple[str, str], tuple[Function, dict[str, Any]]]:
+    found: dict[tuple[str, str], tuple[Function, dict[str, Any]]] = {}
+    for function in functions():
+        for event in function.events_of("Api"):
+            assert target(event["RestApiId"]) == "Api"
+            key = (event["Method"].lower(), event["Path"])
+            assert key not in found
+            found[key] = (function, event)
+    return found
+
+
+def test_each_path_and_method_is_named_and_expected() -> None:
+    assert set(methods()) == PUBLIC | ADMIN
+    for method, path in methods():
+        assert method in ("get", "post", "put", "delete")
+        assert "+}" not in path
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(ADMIN))
+def test_an_administrators_path_asks_for_aws_iam(method: str, path: str) -> None:
+    function, event = methods()[method, path]
+    # InvokeRole NONE: API Gateway calls the function by its resource policy, not with the caller's credentials.
+    assert event["Auth"] == {"Authorizer": "AWS_IAM", "InvokeRole": "NONE"}
+    assert function.name == "manage"
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(PUBLIC))
+def test_a_public_path_asks_for_nothing(method: str, path: str) -> None:
+    function, event = methods()[method, path]
+    assert "Auth" not in event
+    assert function.name == "accept_install"
+
+
+def test_the_paths_of_manage_are_those_that_its_handler_routes() -> None:
+    (manage,) = [function for function in functions() if function.name == "manage"]
+    routed = {
+        (decorator.func.attr, f"/admin/v1{decorator.args[0].value}")
+        for node in ast.walk(manage.source)
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Attribute)
+        and decorator.func.attr in ("get", "post", "put", "patch", "delete")
+        and isinstance(decorator.args[0], ast.Constant)
+    }
+    assert {(method, re.sub(r"<\w+>", "{}", path)) for method, path in routed} == {
+        (method, re.sub(r"\{\w+}", "{}", path)) for method, path in ADMIN
+    }
+
+
+def test_no_log_of_the_api_holds_a_query_string() -> None:
+    """The authorization code travels in it."""
+    (stage,) = api()["MethodSettings"]
+    assert (stage["ResourcePath"], stage["HttpMethod"]) == ("/*", "*")
+    assert stage["LoggingLevel"] == "OFF"
+    assert stage["DataTraceEnabled"] is False
+    assert "AccessLogSetting" not in api()
+    assert "Cors" not in api()
+    assert api()["EndpointConfiguration"] == {"Type": "REGIONAL"}
+    # The Globals of an API would apply as well.
+    assert set(template()["Globals"]) == {"Function"}
+
+
+def test_the_table_survives_its_stack_and_costs_nothing_while_idle() -> None:
+    (table,) = resources("AWS::DynamoDB::Table").values()
+    assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    properties = table["Properties"]
+    assert properties["BillingMode"] == "PAY_PER_REQUEST"
+    assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert properties["SSESpecification"]["SSEEnabled"] is True
+    assert properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    declared = {attribute["AttributeName"] for attribute in properties["AttributeDefinitions"]}
+    keys = [properties["KeySchema"], *(index["KeySchema"] for index in properties["GlobalSecondaryIndexes"])]
+    assert declared == {key["AttributeName"] for schema in keys for key in schema}
+    assert "TableName" not in properties  # a name would stand in the way of a second stack and of a replacement
+
+
+def test_the_indexes_are_those_that_the_table_module_queries() -> None:
+    (table,) = resources("AWS::DynamoDB::Table").values()
+    indexes = {
+        index["IndexName"]: tuple(key["AttributeName"] for key in index["KeySchema"])
+        for index in table["Properties"]["GlobalSecondaryIndexes"]
+    }
+    assert indexes == {"listing": ("list_pk", "list_sk"), "by_source": ("source", "pk")}
+
+
+@pytest.mark.parametrize("name", sorted(resources("AWS::KMS::Key")))
+def test_a_key_rotates(name: str) -> None:
+    assert resources("AWS::KMS::Key")[name]["Properties"]["EnableKeyRotation"] is True
+
+
+def test_who_may_send_to_a_queue_is_narrow() -> None:
+    """Only the bus's one rule, and only to what it feeds."""
+    for name, policy in resources("AWS::SQS::QueuePolicy").items():
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
+            assert statement["Principal"] == {"Service": "events.amazonaws.com"}, name
+            assert statement["Action"] == "sqs:SendMessage"
+            assert [target(statement["Resource"])] == [target(queue) for queue in policy["Properties"]["Queues"]]
+            assert target(statement["Condition"]["ArnEquals"]["aws:SourceArn"]) in resources("AWS::Events::Rule")
+
+
+def test_each_rule_may_reach_its_targets_and_their_dead_letters() -> None:
+    allowed = {
+        (target(statement["Condition"]["ArnEquals"]["aws:SourceArn"]), target(statement["Resource"]))
+        for policy in resources("AWS::SQS::QueuePolicy").values()
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+    }
+    needed = set()
+    for name, rule in resources("AWS::Events::Rule").items():
+        for receiver in rule["Properties"]["Targets"]:
+            needed |= {(name, target(receiver["Arn"])), (name, target(receiver["DeadLetterConfig"]["Arn"]))}
+    assert needed
+    assert allowed == needed
+
+
+def test_a_rule_hears_what_the_code_says() -> None:
+    for rule in resources("AWS::Events::Rule").values():
+        pattern = rule["Properties"]["EventPattern"]
+        assert pattern["source"] == [events.SOURCE]
+        assert set(pattern["detail-type"]) <= {events.CONNECTION_READY, events.INSTALL_FAILED}
+
+
+@each_alarm
+def test_an_alarm_tells_somebody(name: str) -> None:
+    properties = ALARMS[name]["Properties"]
+    assert [target(action) for action in properties["AlarmActions"]] == ["AlarmTopic"]
+    assert len(properties["AlarmDescription"]) > 20
+    assert properties["TreatMissingData"] == "notBreaching"
+    assert properties.get("ActionsEnabled", True) is True
+
+
+def test_cloudwatch_may_publish_to_the_alarms_topic() -> None:
+    """Under the key that AWS manages for SNS it may not, and alarms would go off in silence.
+
+    https://repost.aws/knowledge-center/cloudwatch-configure-alarm-sns
+    """
+    topic = resources("AWS::SNS::Topic")["AlarmTopic"]
+    key_id = topic.get("Properties", {}).get("KmsMasterKeyId")
+    if key_id is None:
+        return
+    assert isinstance(key_id, dict), "the key that AWS manages shuts CloudWatch out"
+    statements = resources("AWS::KMS::Key")[target(key_id)]["Properties"]["KeyPolicy"]["Statement"]
+    granted = {
+        action
+        for statement in statements
+        if statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+        for action in as_list(statement["Action"])
+    }
+    assert {"kms:Decrypt", "kms:GenerateDataKey*"} <= granted
+
+
+@each_alarm
+def test_an_alarm_of_aws_watches_a_metric_that_exists(name: str) -> None:
+    """The project's own metrics are compared with what the functions really emit, in test_permissions."""
+    properties = ALARMS[name]["Properties"]
+    known = {
+        "AWS/SQS": ({"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"}, "QueueName"),
+        "AWS/Lambda": ({"Errors", "Throttles", "Duration", "ConcurrentExecutions"}, "FunctionName"),
+        "Portaria": ({properties["MetricName"]}, "service"),
+    }
+    metrics, dimension = known[properties["Namespace"]]
+    assert properties["MetricName"] in metrics
+    (given,) = properties["Dimensions"]
+    assert given["Name"] == dimension
+    if properties["Namespace"] == "AWS/SQS":
+        assert given["Value"]["Fn::GetAtt"][1] == "QueueName"
+        assert target(given["Value"]) in QUEUES
+    if properties["Namespace"] == "AWS/Lambda":
+        assert target(given["Value"]) in {function.logical_id for function in functions()}
+
+
+def test_whatever_can_fail_unseen_is_watched() -> None:
+    """A queue's alarms tell of its consumer too, and whoever calls `manage` sees it fail."""
+    watched = {
+        target(dimension["Value"])
+        for alarm in ALARMS.values()
+        for dimension in alarm["Properties"]["Dimensions"]
+        if isinstance(dimension["Value"], dict)
+    }
+    fed_by_no_queue = {function.logical_id for function in functions() if not function.events_of("SQS")}
+    assert watched >= set(QUEUES) | fed_by_no_queue - {"ManageFunction"}
+
+
+def test_a_schedule_that_failed_is_not_repeated_beside_the_next() -> None:
+    for function in functions():
+        for event in function.events_of("ScheduleV2"):
+            assert re.fullmatch(r"rate\((1 minute|\d+ minutes)\)", event["ScheduleExpression"])
+            assert event["RetryPolicy"] == {"MaximumRetryAttempts": 0}
+
+
+def test_whatever_is_referred_to_is_there() -> None:
+    document = template()
+    known = {*document["Resources"], *document["Parameters"]}
+    referred = {
+        target(value)
+        for value in walk([document["Resources"], document["Outputs"]])
+        if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in ("Ref", "Fn::GetAtt")
+    }
+    assert {name for name in referred if not name.startswith("AWS::")} <= known
+
+
+def test_no_parameter_is_idle() -> None:
+    document = template()
+    used = {
+        value["Ref"]
+        for value in walk([document["Resources"], document["Globals"], document["Conditions"], document["Outputs"]])
+        if isinstance(value, dict) and isinstance(value.get("Ref"), str)
+    }
+    assert set(document["Parameters"]) <= used

@@ -1,0 +1,212 @@
+"""The vault on moto: what is stored, who is first, what is sealed, and that no error tells a secret."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from cryptography.exceptions import InvalidTag
+from portaria import aws, vault
+from portaria.contract import Rejected, Retryable, Secret
+from portaria.vault import Vault
+
+from tests.fakes.aws import Cloud, cloud
+
+CREDENTIALS = {"access_token": Secret("canary-access"), "refresh_token": Secret('canary-refresh ü \\ " \u2028')}
+# Errors of Secrets Manager and KMS may quote what was sent.
+QUOTING = ClientError({"Error": {"Code": "InternalServiceError", "Message": "canary-access"}}, "CreateSecret")
+TIMED_OUT = ReadTimeoutError(endpoint_url="https://secretsmanager/?canary-access")
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Cloud]:
+    """One stack for the file: each test has names of its own."""
+    with cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def kept(stack: Cloud) -> Vault:
+    return Vault(stack.environment["SECRETS_PREFIX"])
+
+
+@pytest.fixture
+def key_id(stack: Cloud) -> str:
+    return stack.environment["SEALING_KEY_ID"]
+
+
+def texts(credentials: vault.Credentials | None) -> dict[str, str]:
+    assert credentials is not None
+    return {name: secret.reveal() for name, secret in credentials.items()}
+
+
+def test_names_begin_with_the_prefix(kept: Vault) -> None:
+    assert kept.grant_id("abc") == "portaria/grants/abc"
+    assert kept.client_secret_id("kommo", "acme") == "portaria/oauth-clients/kommo/acme"
+
+
+def test_credentials_come_back_as_they_went(kept: Vault) -> None:
+    kept.create("portaria/grants/round", CREDENTIALS)
+    assert texts(kept.read("portaria/grants/round")) == texts(CREDENTIALS)
+
+
+def test_what_is_not_there_reads_as_nothing(kept: Vault) -> None:
+    assert kept.read("portaria/grants/nobody") is None
+
+
+def test_of_two_that_create_the_first_stands(kept: Vault) -> None:
+    kept.create("portaria/grants/twice", {"access_token": Secret("first")})
+    kept.create("portaria/grants/twice", {"access_token": Secret("second")})
+    assert texts(kept.read("portaria/grants/twice")) == {"access_token": "first"}
+
+
+def test_of_two_that_replace_the_last_stands(kept: Vault) -> None:
+    for value in ("first", "second"):
+        kept.replace("portaria/grants/replaced", {"client_secret": Secret(value)})
+    assert texts(kept.read("portaria/grants/replaced")) == {"client_secret": "second"}
+
+
+def test_a_removed_secret_is_gone_for_readers_and_can_be_brought_back(kept: Vault) -> None:
+    kept.create("portaria/grants/removed", CREDENTIALS)
+    kept.remove("portaria/grants/removed")
+    kept.remove("portaria/grants/removed")
+    assert kept.read("portaria/grants/removed") is None
+    boto3.client("secretsmanager").restore_secret(SecretId="portaria/grants/removed")
+    assert texts(kept.read("portaria/grants/removed")) == texts(CREDENTIALS)
+
+
+def test_a_secret_removed_at_once_leaves_its_name_free(kept: Vault) -> None:
+    kept.create("portaria/oauth-clients/kommo/gone", {"client_secret": Secret("old")})
+    kept.remove("portaria/oauth-clients/kommo/gone", at_once=True)
+    kept.remove("portaria/oauth-clients/kommo/gone", at_once=True)
+    kept.create("portaria/oauth-clients/kommo/gone", {"client_secret": Secret("new")})
+    assert kept.client_secret("kommo", "gone").reveal() == "new"
+
+
+def test_removing_what_is_not_there_is_no_error(kept: Vault) -> None:
+    kept.remove("portaria/grants/nobody")
+
+
+def test_a_client_without_a_secret_is_named(kept: Vault) -> None:
+    with pytest.raises(Rejected, match="no_client_secret: .*kommo/nobody") as refused:
+        kept.client_secret("kommo", "nobody")
+    assert refused.value.status == 409
+
+
+@pytest.mark.parametrize("failure", [QUOTING, TIMED_OUT], ids=["refused", "silent"])
+@pytest.mark.parametrize(
+    ("operation", "call"),
+    [
+        ("get_secret_value", lambda: Vault("p").read("p/grants/x")),
+        ("get_secret_value", lambda: Vault("p").client_secret("kommo", "acme")),
+        ("create_secret", lambda: Vault("p").create("p/grants/x", CREDENTIALS)),
+        ("create_secret", lambda: Vault("p").replace("p/grants/x", CREDENTIALS)),
+        ("delete_secret", lambda: Vault("p").remove("p/grants/x")),
+        ("generate_data_key", lambda: vault.prepare_seal("key", "install")),
+        ("decrypt", lambda: vault.unseal("key", "install", json.dumps({"key": "eA==", "sealed": "eA=="}))),
+    ],
+)
+def test_a_vault_that_does_not_answer_is_asked_again_and_nothing_is_told(
+    operation: str, call: Any, failure: Exception
+) -> None:
+    client = MagicMock(**{f"{operation}.side_effect": failure})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="vault_unavailable") as later:
+        call()
+    assert getattr(client, operation).called
+    text = "".join(traceback.format_exception(later.value))
+    assert "canary" not in text.partition("The above exception")[0]
+    assert "canary" not in text
+    assert later.value.__suppress_context__
+
+
+def test_a_secret_that_cannot_be_overwritten_is_told_as_unavailable(kept: Vault) -> None:
+    """Secrets Manager refuses to create a name that waits for its removal."""
+    kept.create("portaria/grants/waiting", CREDENTIALS)
+    kept.remove("portaria/grants/waiting")
+    with pytest.raises(Retryable, match="vault_unavailable: .*InvalidRequestException"):
+        kept.replace("portaria/grants/waiting", CREDENTIALS)
+
+
+def test_credentials_and_seals_are_not_printed(kept: Vault, key_id: str) -> None:
+    kept.create("portaria/grants/printed", CREDENTIALS)
+    assert "canary" not in repr(kept.read("portaria/grants/printed"))
+    seal = vault.prepare_seal(key_id, "install-1")
+    key = b64decode(seal.key.reveal())
+    assert len(key) == 32
+    assert "key=***" in repr(seal)
+    assert repr(key)[2:20] not in repr(seal)
+
+
+def test_what_is_sealed_can_be_opened_and_shows_nothing(key_id: str) -> None:
+    sealed = vault.prepare_seal(key_id, "install-1").seal(CREDENTIALS)
+    assert "canary" not in sealed
+    assert b"canary" not in b64decode(json.loads(sealed)["sealed"])
+    assert texts(vault.unseal(key_id, "install-1", sealed)) == texts(CREDENTIALS)
+
+
+def test_sealing_asks_nobody(key_id: str) -> None:
+    """Given the key at hand, when the grant arrives, then sealing it cannot fail for want of a service."""
+    seal = vault.prepare_seal(key_id, "install-1")
+    with patch.object(aws, "client", side_effect=AssertionError("asked AWS")):
+        assert seal.seal(CREDENTIALS)
+
+
+def test_no_two_seals_are_alike(key_id: str) -> None:
+    seal = vault.prepare_seal(key_id, "install-1")
+    first, second = (b64decode(json.loads(seal.seal(CREDENTIALS))["sealed"]) for _ in range(2))
+    assert first[:12] != second[:12]
+    assert first[12:] != second[12:]
+
+
+def test_a_seal_opens_for_its_own_install_only(key_id: str) -> None:
+    sealed = vault.prepare_seal(key_id, "install-1").seal(CREDENTIALS)
+    with pytest.raises(Retryable, match="vault_unavailable"):
+        vault.unseal(key_id, "install-2", sealed)
+
+
+def test_a_seal_is_bound_to_its_install_by_itself_too(key_id: str) -> None:
+    """Given a KMS that would give the key away, then what it opens still says whose it is."""
+    seal = vault.prepare_seal(key_id, "install-1")
+    generous = MagicMock(**{"decrypt.return_value": {"Plaintext": b64decode(seal.key.reveal())}})
+    sealed = seal.seal(CREDENTIALS)
+    with patch.object(aws, "client", return_value=generous):
+        assert texts(vault.unseal(key_id, "install-1", sealed)) == texts(CREDENTIALS)
+        with pytest.raises(InvalidTag):
+            vault.unseal(key_id, "install-2", sealed)
+
+
+@pytest.mark.parametrize("position", [0, 11, 12, 40, -1])
+def test_a_seal_that_was_changed_does_not_open(key_id: str, position: int) -> None:
+    parts = json.loads(vault.prepare_seal(key_id, "install-1").seal(CREDENTIALS))
+    changed = bytearray(b64decode(parts["sealed"]))
+    changed[position] ^= 1
+    parts["sealed"] = b64encode(bytes(changed)).decode()
+    with pytest.raises(InvalidTag) as broken:
+        vault.unseal(key_id, "install-1", json.dumps(parts))
+    assert "canary" not in "".join(traceback.format_exception(broken.value))
+
+
+def test_kms_is_told_whose_key_it_is() -> None:
+    client = MagicMock()
+    client.generate_data_key.return_value = {"CiphertextBlob": b"x", "Plaintext": b"y" * 32}
+    client.decrypt.return_value = {"Plaintext": b"y" * 32}
+    with patch.object(aws, "client", return_value=client):
+        seal = vault.prepare_seal("key", "install-1")
+        vault.unseal("key", "install-1", seal.seal(CREDENTIALS))
+    assert client.generate_data_key.call_args.kwargs == {
+        "KeyId": "key",
+        "KeySpec": "AES_256",
+        "EncryptionContext": {"install": "install-1"},
+    }
+    assert client.decrypt.call_args.kwargs == {
+        "KeyId": "key",
+        "CiphertextBlob": b"x",
+        "EncryptionContext": {"install": "install-1"},
+    }
