@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ class Manage:
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
         self.module = functions.load("manage", cloud.environment)
+        self.log = io.StringIO()
+        functions.log_to(self.log)
 
     def call(self, method: str, path: str, body: Any = None, **changes: Any) -> Answer:
         """`path` is below /admin/v1, with its query; a `body` that is text is sent as it is."""

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import responses
-from portaria import backfills, tokens
+from portaria import backfills, routes, tokens
 
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
@@ -74,7 +74,7 @@ def test_a_backfill_that_must_wait_is_reported_and_sent_away(desk: Desk) -> None
 
 def test_a_failure_nobody_thought_of_is_reported_and_keeps_its_text_out_of_the_log(desk: Desk) -> None:
     event = functions.sample("backfill_records", "connection_ready")
-    with patch.object(backfills.routes, "for_connection", side_effect=ZeroDivisionError("person1@example.com")):
+    with patch.object(routes, "for_connection", side_effect=ZeroDivisionError("person1@example.com")):
         assert len(desk.handle(event)) == 1
     assert desk.waits == [5]
     assert "ZeroDivisionError" in desk.log.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import requests
 import responses
 from botocore.client import BaseClient
-from portaria import backfills, connections, records, routes, tokens
+from portaria import backfills, connections, egress, queues, records, routes, tokens
 from portaria.contract import Retryable, Route
 from portaria.settings import BackfillRecordsSettings
 
@@ -196,7 +197,7 @@ def test_a_page_that_cannot_be_read_now_is_read_later(desk: Desk, answer: Any, a
 def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk: Desk) -> None:
     body = desk.start()
     seen: list[float] = []
-    send = backfills.queues.send
+    send = queues.send
 
     def watching(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
         if queue_url == desk.settings.backfills_queue_url:
@@ -205,7 +206,7 @@ def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk:
         send(queue_url, bodies, delay_s=delay_s)
 
     desk.listing.before = [None, (429, {"Retry-After": "9"}, ""), None, (500, {}, "")]
-    with patch.object(backfills.queues, "send", watching):
+    with patch.object(queues, "send", watching):
         for _ in range(2):
             assert desk.take(body).state == "running"
             (body,) = desk.stack.receive("backfills")
@@ -238,7 +239,7 @@ def _dies_at_call(desk: Desk, generation: int) -> bool:
     body = desk.start(generation)
     calls = 0
     fatal, after = divmod(generation - 1, 2)
-    make_api_call, send = BaseClient._make_api_call, backfills.egress.send
+    make_api_call, send = BaseClient._make_api_call, egress.send
 
     def dying(call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **named: Any) -> Any:
@@ -255,7 +256,7 @@ def _dies_at_call(desk: Desk, generation: int) -> bool:
 
     with (
         patch.object(BaseClient, "_make_api_call", dying(make_api_call)),
-        patch.object(backfills.egress, "send", dying(send)),
+        patch.object(egress, "send", dying(send)),
     ):
         died = True
         with suppress(Died):
@@ -384,8 +385,8 @@ def test_requests_go_to_the_accounts_host_with_its_token_at_an_even_pace() -> No
         now += seconds
 
     with (
-        patch.object(backfills.time, "monotonic", lambda: now),
-        patch.object(backfills.time, "sleep", sleep),
+        patch.object(time, "monotonic", lambda: now),
+        patch.object(time, "sleep", sleep),
     ):
         pace = backfills.Pace(3.0)
         for took in (0.0, 0.1, 0.5, 0.0, 0.0):
@@ -396,6 +397,6 @@ def test_requests_go_to_the_accounts_host_with_its_token_at_an_even_pace() -> No
 
 
 def test_the_token_goes_to_the_accounts_host_only(desk: Desk) -> None:
-    with patch.object(backfills.egress, "send", wraps=backfills.egress.send) as send:
+    with patch.object(egress, "send", wraps=egress.send) as send:
         desk.take(desk.start())
     assert {call.kwargs["allowed_domain"] for call in send.call_args_list} == {HOST}

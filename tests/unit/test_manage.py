@@ -63,7 +63,7 @@ def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]
     manage.answer = kept  # type: ignore[method-assign]
     yield manage
     printed = capsys.readouterr()
-    assert CANARY not in printed.out + printed.err
+    assert CANARY not in manage.log.getvalue() + printed.out + printed.err
     assert not [answer for answer in answers if CANARY in answer]
 
 
@@ -728,7 +728,7 @@ class TestRequests:
     def test_an_unexpected_error_says_nothing_of_what_is_inside(
         self, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(*_: Any) -> None:
+        def fail(*_: Any, **__: Any) -> None:
             raise RuntimeError(f"{CANARY} at line 7")
 
         monkeypatch.setattr(oauth_clients, "put", fail)
@@ -736,6 +736,7 @@ class TestRequests:
         assert answer.status == 500
         assert functions.Context().aws_request_id in answer.content["detail"]
         assert "RuntimeError" not in answer.text
+        assert "RuntimeError" in manage.log.getvalue()
 
 
 def _ids(manage: Manage, query: str) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from typing import Any
@@ -30,10 +31,10 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+some_data = st.dictionaries(st.text(max_size=5), json_values)
 some_records = st.lists(
-    st.builds(Record, st.text(min_size=1, max_size=5), st.integers(0, 2**40), st.dictionaries(st.text(max_size=5), json_values)),
-    max_size=15,
-)  # fmt: skip
+    st.builds(Record, st.text(min_size=1, max_size=5), st.integers(0, 2**40), some_data), max_size=15
+)
 
 
 def pack(*some: Record) -> list[str]:
@@ -262,7 +263,7 @@ def test_requests_are_full_whole_and_within_their_limits(
         assert 1 <= len(chunk) <= max_objects
         assert size(chunk) <= max_bytes
     # And no request ends before it is full
-    for chunk, following in zip(chunks, chunks[1:], strict=False):
+    for chunk, following in itertools.pairwise(chunks):
         assert len(chunk) == max_objects or size([*chunk, following[0]]) > max_bytes
 
 

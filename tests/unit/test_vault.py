@@ -95,7 +95,7 @@ def test_removing_what_is_not_there_is_no_error(kept: Vault) -> None:
 
 
 def test_a_client_without_a_secret_is_named(kept: Vault) -> None:
-    with pytest.raises(Rejected, match="no_client_secret: .*kommo/nobody") as refused:
+    with pytest.raises(Rejected, match=r"no_client_secret: .*kommo/nobody") as refused:
         kept.client_secret("kommo", "nobody")
     assert refused.value.status == 409
 
@@ -126,12 +126,13 @@ def test_a_vault_that_does_not_answer_is_asked_again_and_nothing_is_told(
     assert later.value.__suppress_context__
 
 
-def test_a_secret_that_cannot_be_overwritten_is_told_as_unavailable(kept: Vault) -> None:
-    """Secrets Manager refuses to create a name that waits for its removal."""
-    kept.create("portaria/grants/waiting", CREDENTIALS)
-    kept.remove("portaria/grants/waiting")
-    with pytest.raises(Retryable, match="vault_unavailable: .*InvalidRequestException"):
-        kept.replace("portaria/grants/waiting", CREDENTIALS)
+def test_a_name_that_waits_for_its_removal_is_told_as_unavailable() -> None:
+    """Secrets Manager refuses to create it; moto does not."""
+    error = ClientError({"Error": {"Code": "InvalidRequestException", "Message": "canary"}}, "CreateSecret")
+    client = MagicMock(**{"create_secret.side_effect": error})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="InvalidRequestException"):
+        Vault("p").replace("p/grants/waiting", CREDENTIALS)
+    client.put_secret_value.assert_not_called()
 
 
 def test_credentials_and_seals_are_not_printed(kept: Vault, key_id: str) -> None:

@@ -1,0 +1,417 @@
+"""What every platform must bear, whatever it is called: found by its folder, fed with the answers recorded beside its tests.
+
+    tests/platforms/{name}/facts.json            an account's host, a connection's fields, honest arrivals
+    tests/platforms/{name}/fixtures/{part}.{reader}/{case}.json   one answer each, and what is to be made of it
+
+A fixture's `expect` is `gives` (some of the fields of what the reader returns) or `raises` with the error's fields.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jmespath
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from portaria import egress, platforms
+from portaria.contract import (
+    Arrival,
+    Connection,
+    OAuthClient,
+    Page,
+    Refusal,
+    Rejected,
+    Request,
+    Response,
+    Retryable,
+    Secret,
+)
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = Path(platforms.__file__).resolve().parent
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+NAMES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+# What a part of this name must offer. A part of another name is an object, such as contacts.
+PARTS = {
+    "install": ("parse_arrival", "consent_url", "button"),
+    "tokens": ("KIND", "read_grant"),
+    "account": ("account_request", "read_account"),
+    "webhooks": ("subscribe_request", "unsubscribe_request", "read_answer"),
+    "destination": ("ACCEPTED", "DEDUPE_ATTRIBUTES"),
+}
+KINDS = {
+    "oauth2": ("CODE_LIFE", "exchange_request"),
+    "client_credentials": ("FIELDS", "CREDENTIALS", "ALLOWED_DOMAIN", "token_domain", "token_request"),
+}
+FOREIGN_HOSTS = ("evil.example", "127.0.0.1", "[::1]", "localhost", "169.254.169.254", "", " ")
+
+
+@dataclass(frozen=True)
+class Platform:
+    name: str
+
+    @property
+    def parts(self) -> dict[str, ModuleType]:
+        paths = sorted((PACKAGE / self.name).glob("*.py"))
+        return {path.stem: platforms.part(self.name, path.stem) for path in paths if path.stem != "__init__"}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        path = HERE / self.name / "facts.json"
+        return json.loads(path.read_text()) if path.exists() else {"allowed_domains": []}
+
+    @property
+    def fixtures(self) -> list[Path]:
+        return sorted((HERE / self.name / "fixtures").glob("*/*.json"))
+
+    @property
+    def connection(self) -> Connection:
+        domain = self.facts["allowed_domains"][0]
+        return Connection("one", self.name, "any", domain, "connected", 1, "secret", fields=self.facts["fields"])
+
+    def functions(self, part: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+        for name, value in vars(self.parts[part]).items():
+            if inspect.isfunction(value) and value.__module__ == self.parts[part].__name__ and not name.startswith("_"):
+                yield name, value
+
+    def readers(self) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+        """Whatever reads an answer: (part, name, function)."""
+        for part in self.parts:
+            for name, function in self.functions(part):
+                if name.startswith("read_") and {"response", "send"} & set(inspect.signature(function).parameters):
+                    yield part, name, function
+
+    def builders(self) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+        """Whatever builds a request."""
+        for part in self.parts:
+            for name, function in self.functions(part):
+                if inspect.signature(function).return_annotation == "Request":
+                    yield part, name, function
+
+    def call(self, function: Callable[..., Any], answers: list[Response]) -> Any:
+        """Call a reader or a builder with arguments of its parameters' names; `send` gives the answers in turn."""
+        waiting = iter(answers)
+        requests: list[Request] = []
+
+        def send(request: Request) -> Response:
+            requests.append(request)
+            self.check(request)
+            return next(waiting)
+
+        credentials = {name: Secret(f"canary-{name}") for name in getattr(self.parts["tokens"], "CREDENTIALS", ())}
+        known: dict[str, Any] = {
+            "response": answers[0] if answers else None,
+            "send": send,
+            "now": NOW,
+            "page": 1,
+            "account_host": self.facts["account_host"],
+            "access_token": Secret("canary-access"),
+            "client": OAuthClient(self.name, "acme", "client-id", f"https://api.example.com/install/{self.name}/acme"),
+            "client_secret": Secret("canary-client-secret"),
+            "code": Secret("canary-code"),
+            "connection": self.connection,
+            "credentials": credentials,
+            "destination": "https://api.example.com/events/one/key",
+            "body": b'{"persons":[]}',
+            "correlation_id": "correlation-1",
+        }
+        return function(**{name: known[name] for name in inspect.signature(function).parameters})
+
+    def check(self, request: Request) -> None:
+        """A request that may leave: to a host of the platform's, and no credential where logs would keep it."""
+        for domain in self.facts["allowed_domains"]:
+            try:
+                egress.check(request, domain)
+                break
+            except Rejected as rejected:
+                if rejected.reason != "host_not_allowed":
+                    raise
+        else:
+            pytest.fail(f"{request.url} leads to none of {self.facts['allowed_domains']}")
+        assert "canary" not in request.url
+        assert "canary" not in repr(request)
+        assert 0 < request.connect_timeout_s <= 5
+        assert 0 < request.read_timeout_s <= 30
+        assert 0 < request.max_response_bytes <= 10_000_000
+        assert (request.body is None) == (request.method in ("GET", "HEAD"))
+        if request.body is not None:
+            assert "Content-Type" in request.headers
+
+
+@cache
+def platform_of(name: str) -> Platform:
+    return Platform(name)
+
+
+def each(values: Callable[[Platform], Any]) -> Any:
+    """Parametrise a test with (platform, value) for all platforms; a value's first element names the case."""
+    cases = [
+        pytest.param(platform_of(name), value, id=f"{name}-{value[0] if isinstance(value, tuple) else value}")
+        for name in NAMES
+        for value in values(platform_of(name))
+    ]
+    return pytest.mark.parametrize(("platform", "case"), cases)
+
+
+def response_of(recorded: dict[str, Any]) -> Response:
+    body = recorded.get("text", "").encode()
+    if "json" in recorded:
+        body = json.dumps(recorded["json"]).encode()
+    return Response(recorded["status"], recorded["headers"], body)
+
+
+def shown(value: Any) -> Any:
+    """A field of what a reader gave, as a fixture can write it."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    return value
+
+
+def fields_of(given: Any) -> dict[str, Any]:
+    if isinstance(given, Page):
+        embedded = [record.data.get("_embedded", {}).get("companies", []) for record in given.records]
+        return {
+            "next_page": given.next_page,
+            "keys": [record.key for record in given.records],
+            "updated_at": [record.updated_at for record in given.records],
+            "companies": [[company["name"] for company in companies] for companies in embedded],
+        }
+    names = getattr(given, "__dataclass_fields__", None) or given._fields
+    return {name: shown(getattr(given, name)) for name in names}
+
+
+def garbage() -> st.SearchStrategy[bytes]:
+    """Bodies: bytes, text, and JSON that has the right names in the wrong places."""
+    names = st.sampled_from(
+        ["hint", "title", "status", "access_token", "refresh_token", "expires_in", "scope", "token_type", "id", "name",
+         "subdomain", "_embedded", "_links", "next", "contacts", "companies", "updated_at", "error_code", "retry_after"]
+    )  # fmt: skip
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("canary-body")
+    values = st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4), max_leaves=8
+    )
+    strange = st.sampled_from(
+        [b"", b"null", b"[" * 20_000, b'{"a":' * 20_000, b"9" * 6_000, b"\xff\xfe", b'{"a":1e999}']
+    )
+    return values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40) | strange
+
+
+class Conformance:
+    """The suite itself. A platform's own tests stand beside it, in test_{platform}_*.py."""
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_it_is_a_folder_that_can_be_named_in_a_url(self, name: str) -> None:
+        platform = platform_of(name)
+        assert re.fullmatch(r"[a-z][a-z0-9]{0,31}", name)
+        assert platform.facts["allowed_domains"], "write down what is known in facts.json"
+        assert "tokens" in platform.parts, "there is no platform without credentials"
+
+    @each(lambda platform: platform.parts)
+    def test_a_part_names_the_vendors_page_that_it_follows(self, platform: Platform, case: str) -> None:
+        assert re.search(r"https://\S+\.\S+", platform.parts[case].__doc__ or "")
+
+    @each(lambda platform: platform.parts)
+    def test_a_part_offers_what_is_asked_of_it(self, platform: Platform, case: str) -> None:
+        part = platform.parts[case]
+        wanted: tuple[str, ...] = PARTS.get(case, ())
+        if case == "tokens":
+            wanted += KINDS[part.KIND]
+        if hasattr(part, "read_page"):
+            wanted += ("DESTINATION_OBJECT", "DEFAULT_MAPPING", "REQUESTS_PER_SECOND")
+        elif case not in PARTS:
+            wanted += ("frame", "request", "read_answer", "MAX_OBJECTS", "MAX_BODY_BYTES")
+        assert [name for name in wanted if not hasattr(part, name)] == []
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_parts_that_belong_together_are_there(self, name: str) -> None:
+        parts = platform_of(name).parts
+        if "install" in parts:
+            assert {"tokens", "account", "webhooks"} <= set(parts)
+            assert parts["tokens"].KIND == "oauth2"
+        if "destination" in parts:
+            destination = parts["destination"]
+            assert set(destination.ACCEPTED.values()) <= set(parts)
+            assert set(destination.DEDUPE_ATTRIBUTES) == set(destination.ACCEPTED)
+            assert all(destination.DEDUPE_ATTRIBUTES.values())
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_an_object_that_can_be_read_says_how(self, name: str) -> None:
+        for part in platform_of(name).parts.values():
+            if hasattr(part, "read_page"):
+                assert 0 < part.REQUESTS_PER_SECOND <= 10
+                assert part.DEFAULT_MAPPING
+                for expression in part.DEFAULT_MAPPING.values():
+                    jmespath.compile(expression)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_connection_from_credentials_is_checked_whole(self, name: str) -> None:
+        platform = platform_of(name)
+        tokens = platform.parts["tokens"]
+        if tokens.KIND != "client_credentials":
+            return
+        assert set(tokens.FIELDS) == set(platform.facts["fields"])
+        for field, pattern in tokens.FIELDS.items():
+            assert pattern.fullmatch(platform.facts["fields"][field])
+            for hostile in ("", "x/../y", "evil.example/", "a@b", "a\n", f"{platform.facts['fields'][field]}\n", "é"):
+                assert not pattern.fullmatch(hostile)
+        assert "client_secret" in tokens.CREDENTIALS
+        for domain in (tokens.ALLOWED_DOMAIN, tokens.token_domain(platform.connection)):
+            assert egress.host_allowed(domain, domain)
+
+    @each(lambda platform: [(f"{part}.{name}", function) for part, name, function in platform.builders()])
+    def test_a_request_may_leave(self, platform: Platform, case: tuple[str, Any]) -> None:
+        request = platform.call(case[1], [])
+        platform.check(request)
+        carried = f"{request.headers} {request.body!r}"
+        assert "canary" in carried, "a request without credentials?"
+
+    @each(lambda platform: [(f"{part}.{name}", function) for part, name, function in platform.readers()])
+    def test_a_reader_has_recorded_answers(self, platform: Platform, case: tuple[str, Any]) -> None:
+        own = [json.loads(path.read_text()) for path in platform.fixtures if path.parent.name == case[0]]
+        assert any("gives" in fixture["expect"] for fixture in own), "record an answer that it can read"
+        assert len({json.dumps(fixture["expect"]) for fixture in own}) >= 3, "record answers of more kinds"
+
+    @each(lambda platform: [f"{path.parent.name}/{path.stem}" for path in platform.fixtures])
+    def test_a_recorded_answer_is_read(self, platform: Platform, case: str) -> None:
+        part, reader = case.partition("/")[0].split(".")
+        fixture = json.loads((HERE / platform.name / "fixtures" / f"{case}.json").read_text())
+        answers = [response_of(one) for one in fixture.get("responses", [fixture.get("response")])]
+        function = getattr(platform.parts[part], reader)
+        expected = fixture["expect"]
+        if "raises" in expected:
+            error = {"Rejected": Rejected, "Retryable": Retryable}[expected["raises"]]
+            with pytest.raises(error) as raised:
+                platform.call(function, answers)
+            wanted = {name: value for name, value in expected.items() if name != "raises"}
+            assert {name: getattr(raised.value, name) for name in wanted} == wanted
+            assert len(raised.value.detail) > 15
+            assert "canary" not in str(raised.value)
+        elif expected["gives"] is None:
+            assert platform.call(function, answers) is None
+        else:
+            given = fields_of(platform.call(function, answers))
+            assert {name: given[name] for name in expected["gives"]} == expected["gives"]
+
+    @each(lambda platform: [(f"{part}.{name}", function) for part, name, function in platform.readers()])
+    @given(
+        bodies=st.lists(garbage(), min_size=3, max_size=3),
+        status=st.sampled_from([200, 200, 201, 202, 204, 301, 400, 401, 402, 403, 404, 422, 429, 500, 503, 599]),
+        headers=st.dictionaries(
+            st.sampled_from(["retry-after", "content-type", "x-request-id"]),
+            st.sampled_from(["", "1", "-1", "nan", "inf", "1e999", "text/html", "²", "x" * 300]),
+        ),
+    )
+    def test_garbage_is_refused_or_tried_again(
+        self, platform: Platform, case: tuple[str, Any], bodies: list[bytes], status: int, headers: dict[str, str]
+    ) -> None:
+        try:
+            platform.call(case[1], [Response(status, headers, body) for body in bodies])
+        except (Rejected, Retryable) as error:
+            assert "canary" not in str(error)  # noqa: PT017 - whether it is raised is the example's affair
+            if isinstance(error, Retryable) and error.after_s is not None:
+                assert 0 < error.after_s <= 3_600  # noqa: PT017
+
+    @each(lambda platform: platform.facts.get("arrivals", {}))
+    def test_an_arrival_is_read(self, platform: Platform, case: str) -> None:
+        arrival = platform.parts["install"].parse_arrival(platform.facts["arrivals"][case])
+        assert "canary" not in repr(arrival)
+        if case == "refusal":
+            assert isinstance(arrival, Refusal)
+            return
+        assert isinstance(arrival, Arrival)
+        assert arrival.code.reveal() == "canary-code"
+        assert arrival.account_host == platform.facts["account_host"]
+        assert arrival.source == case
+        assert (arrival.state is not None) == (case == "browser")
+
+    @each(lambda platform: [name for name in platform.facts.get("arrivals", {}) if name != "refusal"])
+    @pytest.mark.parametrize(
+        "code",
+        [None, [], [""], ["a", "b"], ["x" * 10_000], ["a b"], ["a\nb"], ["\x00"], ["é"]],
+        ids=["left out", "none", "empty", "repeated", "too long", "space", "line end", "NUL", "not ASCII"],
+    )
+    def test_a_bad_code_is_refused_by_name(self, platform: Platform, case: str, code: list[str] | None) -> None:
+        query = {name: values for name, values in platform.facts["arrivals"][case].items() if name != "code"}
+        with pytest.raises(Rejected) as refused:
+            platform.parts["install"].parse_arrival(query | ({} if code is None else {"code": code}))
+        assert refused.value.field == "code"
+
+    @each(lambda platform: [name for name in platform.facts.get("arrivals", {}) if name != "refusal"])
+    @pytest.mark.parametrize("host", FOREIGN_HOSTS)
+    def test_a_foreign_host_is_refused_by_name(self, platform: Platform, case: str, host: str) -> None:
+        """The client secret will be posted there."""
+        parameter = platform.facts["host_parameter"]
+        own = platform.facts["account_host"]
+        for hostile in (host, f"{own}.{host}", f"{own}@{host}", f"{host}/{own}", f"{own}:{host}", f"{own}\r\n{host}"):
+            with pytest.raises(Rejected) as refused:
+                platform.parts["install"].parse_arrival(platform.facts["arrivals"][case] | {parameter: [hostile]})
+            assert refused.value.field == parameter
+
+    @each(lambda platform: platform.facts.get("arrivals", {}))
+    @given(
+        query=st.dictionaries(
+            st.sampled_from(["code", "state", "error", "referer", "referrer", "from_widget", "client_id", "platform"]),
+            st.lists(st.text(max_size=30) | st.sampled_from(["1", "acme.kommo.com", "access_denied"]), max_size=3),
+        )
+    )
+    def test_no_query_breaks_it(self, platform: Platform, case: str, query: dict[str, list[str]]) -> None:
+        """And whatever it takes leads to the platform's own hosts."""
+        try:
+            arrival = platform.parts["install"].parse_arrival(platform.facts["arrivals"][case] | query)
+        except Rejected as refused:
+            assert refused.field  # noqa: PT017
+            return
+        if isinstance(arrival, Arrival):
+            assert re.fullmatch(r"[a-z0-9.-]+", arrival.account_host)
+            egress.check(Request("GET", f"https://{arrival.account_host}/"), arrival.account_host)
+
+    @pytest.mark.parametrize("name", [name for name in NAMES if "install" in platform_of(name).parts])
+    def test_the_way_to_consent_carries_the_client_and_the_state(self, name: str) -> None:
+        install = platform_of(name).parts["install"]
+        url = install.consent_url("client&id=1", Secret("a&b=c#d"))
+        assert url.startswith("https://")
+        assert "client%26id%3D1" in url
+        assert "a%26b%3Dc%23d" in url
+        for language in ("pt", "es", "en"):
+            button = install.button("client-id", Secret("state-1"), language)
+            assert "client-id" in button.values()
+            assert "state-1" in button.values()
+            assert button["src"].startswith("https://")
+            assert all(isinstance(value, str) for value in button.values())
+
+    @pytest.mark.parametrize(
+        "name", ["", "Kommo", "../kommo", "kommo/..", "kommo.tokens", "os", "nobody", "é", "a" * 40, "kommo\n"]
+    )
+    def test_a_platform_that_is_not_there_is_refused(self, name: str) -> None:
+        with pytest.raises(Rejected, match="unknown_platform") as refused:
+            platforms.part(name, "tokens")
+        assert refused.value.status == 404
+        assert refused.value.field == "platform"
+
+    def test_a_part_that_is_not_there_is_refused(self) -> None:
+        with pytest.raises(Rejected, match="unknown_platform"):
+            platforms.part(NAMES[0], "nothing")
+
+    def test_a_part_that_is_broken_is_not_called_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(name: str) -> ModuleType:
+            raise ModuleNotFoundError("No module named 'left_out'", name="left_out")
+
+        monkeypatch.setattr(importlib, "import_module", broken)
+        with pytest.raises(ModuleNotFoundError):
+            platforms.part(NAMES[0], "tokens")

@@ -1,0 +1,20 @@
+"""Every platform, found by its folder, goes through the one suite."""
+
+from __future__ import annotations
+
+from tests.platforms.conformance import HERE, NAMES, Conformance, platform_of
+
+
+class TestEveryPlatform(Conformance):
+    """A new platform is in it as soon as its folder is there."""
+
+
+def test_each_folder_here_is_a_platforms() -> None:
+    assert {path.name for path in HERE.iterdir() if (path / "facts.json").exists()} == set(NAMES)
+
+
+def test_each_fixture_is_for_something_that_is_there() -> None:
+    for name in NAMES:
+        readers = {f"{part}.{reader}" for part, reader, _ in platform_of(name).readers()}
+        for path in platform_of(name).fixtures:
+            assert path.parent.name in readers, path
