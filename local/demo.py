@@ -19,9 +19,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -183,7 +182,7 @@ def install(run: Run, account: Account) -> None:
     if account.by == "browser":
         through_browser(run, account.host, allow=True)
     elif account.special == "while SQS refuses":
-        with queue_refusing(run):
+        with run.stack.outage("accept_install", "sqs:SendMessage"):
             through_hook(run, account.host)
     elif account.special == "delivered three times":
         through_hook(run, account.host, times=3)
@@ -227,25 +226,6 @@ def forge(run: Run) -> None:
         for referer in FORGED_REFERERS:
             query = {"code": secrets.token_urlsafe(40), "referer": referer, "from_widget": "1"}
             run.forged_refused += run.timed(session, run.install_url, query).status_code == 400
-
-
-@contextmanager
-def queue_refusing(run: Run) -> Iterator[None]:
-    """Take from accept_install's role, for a moment, the right to send to the queue."""
-    iam = run.stack.client("iam")
-    role = run.stack.client("lambda").get_function_configuration(FunctionName=run.stack.functions["accept_install"])[
-        "Role"
-    ]
-    role_name = role.rpartition("/")[2]
-    deny = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Deny", "Action": "sqs:SendMessage", "Resource": "*"}],
-    }
-    iam.put_role_policy(RoleName=role_name, PolicyName="demo-no-queue", PolicyDocument=json.dumps(deny))
-    try:
-        yield
-    finally:
-        iam.delete_role_policy(RoleName=role_name, PolicyName="demo-no-queue")
 
 
 def arrive(run: Run, accounts: list[Account], told: Callable[[], None]) -> None:

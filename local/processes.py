@@ -18,6 +18,9 @@ import psutil
 
 MARK = "PORTARIA_LOCAL_CLOUD"
 
+# They outlive the command that starts them, so it does not wait for them; kept, so that Python does not complain of that.
+_children: list[subprocess.Popen[bytes]] = []
+
 
 class NotStarted(Exception):
     """A part of the local cloud did not start, or died; the text says which and shows the end of its log."""
@@ -25,8 +28,8 @@ class NotStarted(Exception):
 
 def start(
     command: Sequence[str | Path], *, root: Path, log: Path, environment: Mapping[str, str], sockets: Sequence[int] = ()
-) -> int:
-    """Start a marked process in a session of its own (Ctrl-C at the terminal does not reach it); return its number.
+) -> subprocess.Popen[bytes]:
+    """Start a marked process in a session of its own, where Ctrl-C at the terminal does not reach it.
 
     `environment` is the whole environment. `sockets` are file descriptors of listening sockets that it inherits.
     """
@@ -42,7 +45,8 @@ def start(
             start_new_session=True,
             pass_fds=sockets,
         )
-    return process.pid
+    _children.append(process)
+    return process
 
 
 def ours(root: Path) -> dict[int, psutil.Process]:
@@ -66,6 +70,7 @@ def stop(root: Path, *, patience_s: float = 3.0) -> int:
                 process.kill() if time.monotonic() > deadline else process.terminate()
         stopped |= alive.keys()
         psutil.wait_procs(list(alive.values()), timeout=0.5)
+    _children[:] = [child for child in _children if child.poll() is None]
     return len(stopped)
 
 

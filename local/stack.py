@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -245,7 +246,7 @@ def _start(step: Step, port: int) -> Stack:
                 log=LOCAL / "simulators.log",
                 environment=environment,
                 sockets=[simulators.fileno(), control.fileno()],
-            )
+            ).pid
             pids["proxy"] = processes.start(
                 [
                     sys.executable,
@@ -264,7 +265,7 @@ def _start(step: Step, port: int) -> Stack:
                 log=LOCAL / "proxy.log",
                 environment=environment,
                 sockets=[proxy.fileno()],
-            )
+            ).pid
     _wait_for("simulators", pids["simulators"], f"{control_url}/clock")
     _wait_for("proxy", pids["proxy"], f"{proxy_url}/hosts")
     return Stack(
@@ -281,7 +282,7 @@ def _start_ministack(demanded_port: int, proxy_url: str) -> tuple[int, int]:
     """Start MiniStack and return its port and process number. A free port that someone takes first is tried again."""
     for attempt in range(3):
         port = processes.free_port(demanded_port)
-        pid = processes.start(
+        process = processes.start(
             [MINISTACK],
             root=ROOT,
             log=LOCAL / "ministack.log",
@@ -306,8 +307,8 @@ def _start_ministack(demanded_port: int, proxy_url: str) -> tuple[int, int]:
             },
         )
         try:
-            _wait_for("ministack", pid, f"http://127.0.0.1:{port}/_ministack/health")
-            return port, pid
+            _wait_for("ministack", process.pid, f"http://127.0.0.1:{port}/_ministack/health")
+            return port, process.pid
         except NotStarted as failed:
             if demanded_port or attempt == 2 or "already in use" not in str(failed):
                 raise
@@ -478,10 +479,10 @@ def _run(command: list[Any], name: str, environment: dict[str, str], stack: Stac
     """Run a tool with its output in build/local/{name}.log, and stop it if a part of `stack` dies meanwhile."""
     log = LOCAL / f"{name}.log"
     log.unlink(missing_ok=True)
-    pid = processes.start(command, root=ROOT, log=log, environment=environment)
+    process = processes.start(command, root=ROOT, log=log, environment=environment)
     deadline = time.monotonic() + DEPLOY_TIMEOUT_S
     try:
-        while (status := _exit_status(pid)) is None:
+        while (status := process.poll()) is None:
             if stack and (dead := stack.dead_parts()):
                 ends = (f"{part}.log:\n{processes.last_lines(LOCAL / f'{part}.log')}" for part in dead)
                 raise NotStarted(f"{' and '.join(dead)} died during the deployment.\n" + "\n".join(ends))
@@ -490,16 +491,11 @@ def _run(command: list[Any], name: str, environment: dict[str, str], stack: Stac
             time.sleep(0.1)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         raise
     if status:
         raise NotStarted(f"{name} failed (see build/local/{name}.log):\n{processes.last_lines(log, 25)}")
-
-
-def _exit_status(pid: int) -> int | None:
-    """The exit status of a child, or None while it runs."""
-    done, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if done else None
 
 
 def _runtime() -> str:

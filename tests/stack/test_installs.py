@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,19 +16,6 @@ HOSTILE = json.loads((Path(__file__).parent.parent / "unit" / "hostile_referers.
 @pytest.fixture
 def scene(stack: LocalCloud) -> Scene:
     return Scene(stack)
-
-
-@contextmanager
-def queue_refusing(cloud: LocalCloud) -> Iterator[None]:
-    """accept_install's role may not send to any queue."""
-    name = cloud.stack.functions["accept_install"]
-    role = cloud.functions.get_function_configuration(FunctionName=name)["Role"].rpartition("/")[2]
-    deny = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "sqs:SendMessage", "Resource": "*"}]}
-    cloud.iam.put_role_policy(RoleName=role, PolicyName="no-queue", PolicyDocument=json.dumps(deny))
-    try:
-        yield
-    finally:
-        cloud.iam.delete_role_policy(RoleName=role, PolicyName="no-queue")
 
 
 def test_an_installs_contacts_are_in_marketo(scene: Scene) -> None:
@@ -76,7 +61,7 @@ def test_one_code_delivered_three_times_is_exchanged_once(scene: Scene) -> None:
 
 def test_an_install_that_sqs_refuses_is_swept_within_a_minute(scene: Scene) -> None:
     host = scene.account()
-    with queue_refusing(scene.cloud):
+    with scene.cloud.stack.outage("accept_install", "sqs:SendMessage"):
         assert scene.hook(scene.code(host), host).status_code == 200
         assert scene.installs() == []
 

@@ -76,8 +76,11 @@ def read_grant(response: Response, now: datetime) -> Grant:
     for start, (reason, detail) in _FINAL_HINTS.items():
         if hint.startswith(start):
             raise Rejected(reason, detail)
-    if response.status in (400, 401) and hint:
-        raise Rejected("platform_refused", f"Kommo refused the exchange with {response.status}")
+    if response.status == 401 and problem:
+        # What Kommo says, without a hint, to a wrong client id or secret.
+        raise Rejected("wrong_client", "Kommo refused the client id or the client secret: check the OAuth client")
+    if response.status == 400 and problem:
+        raise Rejected("platform_refused", "Kommo refused the exchange with 400 and gave no reason that is known here")
     if response.status == 404:
         raise Rejected("invalid_account", "there is no account at this host")
     raise not_now(response)
