@@ -66,7 +66,7 @@ deploy: build ## Deploy to the AWS account of your credentials
 	@.venv-sam/bin/sam deploy --parameter-overrides PythonRuntime=python$(VERSION) --stack-name $(STACK_NAME)
 
 lock: .venv/.ready ## Pin anew what requirements/*.in ask for
-	@cd layers/portaria && ../../.venv/bin/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-header --no-annotate requirements.in
+	@for layer in portaria libraries; do (cd layers/$$layer && ../../.venv/bin/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-header --no-annotate requirements.in); done
 	@cd requirements && for name in dev sam ministack; do ../.venv/bin/pip-compile --quiet --upgrade --allow-unsafe --strip-extras --no-emit-index-url --no-header --no-annotate $$name.in; done
 
 clean: ## Remove what was built and installed here

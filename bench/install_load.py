@@ -30,6 +30,8 @@ from local.stack import Stack
 INSTALLS = 200
 PER_SECOND = 5.0
 BUDGET_MS = 3_000
+# What a hook counts for that got no answer, or not 200.
+UNANSWERED_MS = 30_000.0
 PATIENCE_S = 300.0
 LIMITS = {"over_budget": 0.0, "not_connected": 0.0}
 
@@ -121,7 +123,7 @@ def end_warm_processes(stack: Stack) -> None:
 
 
 def send(stack: Stack, url: str, codes: list[IssuedCode]) -> list[float]:
-    """Send the hooks at their pace, however slow the answers are; returns each answer's time in the order of sending."""
+    """Send the hooks at their pace, however slow the answers are; returns each answer's time."""
     begins = time.monotonic() + 1
 
     def hook(number: int) -> float:
@@ -133,11 +135,16 @@ def send(stack: Stack, url: str, codes: list[IssuedCode]) -> list[float]:
             session.proxies = {"https": stack.proxy_url}
             session.verify = stack.ca_bundle
             started = time.monotonic()
-            answer = session.get(url, params=query, timeout=30)
+            try:
+                answer = session.get(url, params=query, timeout=30)
+            except requests.RequestException as error:
+                answered = type(error).__name__
+            else:
+                answered = "" if answer.status_code == 200 else f"{answer.status_code}: {answer.text[:100]}"
             took_ms = (time.monotonic() - started) * 1000
-        if answer.status_code != 200:
-            raise RuntimeError(f"hook {number} was answered {answer.status_code}: {answer.text[:200]}")
-        return took_ms
+        if answered:
+            console.print(f"[red]Hook {number} was answered {answered}[/]")
+        return UNANSWERED_MS if answered else took_ms
 
     with ThreadPoolExecutor(max_workers=50) as pool:
         return list(pool.map(hook, range(len(codes))))

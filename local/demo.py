@@ -298,8 +298,8 @@ def compare(run: Run, expected: dict[str, dict[str, str]]) -> tuple[int, int]:
 
 
 def set_aside(run: Run) -> int:
-    """How many of this run's records lie in the dead letters, each with its reason."""
-    sqs, url, count = run.stack.client("sqs"), run.stack.queues["records_dead_letters"], 0
+    """How many of this run's records lie in the queue of what was set aside, each with its reason."""
+    sqs, url, count = run.stack.client("sqs"), run.stack.queues["records_set_aside"], 0
     while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=60).get("Messages"):
         for message in messages:
             body = json.loads(message["Body"])
@@ -420,7 +420,7 @@ def show(run: Run, result: dict[str, Any], aside: int) -> None:
         ("contacts expected", result["contacts_expected"], "those with an e-mail address, to look them up by"),
         ("contacts applied", result["contacts_applied"], "compared with Kommo's, field by field"),
         ("contacts wrong", result["contacts_wrong"], ""),
-        ("contacts set aside", aside, "no e-mail address: kept in the dead letters with that reason"),
+        ("contacts set aside", aside, "no e-mail address: kept in a queue with that reason"),
         ("requests to Marketo", result["marketo_requests"], "of at most 1,000 contacts and 1 MB"),
         ("answer to an arrival, median", f"{result['ack_p50_ms']} ms", "Kommo waits 3,000"),
         ("answer to an arrival, p99", f"{result['ack_p99_ms']} ms", "cold starts included"),

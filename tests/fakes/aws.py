@@ -31,7 +31,7 @@ class Cloud:
         return Table(TABLE)
 
     def receive(self, queue: str) -> list[str]:
-        """Take all messages off a queue (`exchanges`, `backfills`, `records`, `records_dead_letters`, `heard`)."""
+        """Take all messages off a queue (`exchanges`, `backfills`, `records`, `records_set_aside`, `heard`)."""
         sqs, url, bodies = boto3.client("sqs"), self.url(queue), []
         while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -64,7 +64,7 @@ def cloud() -> Iterator[Cloud]:
         boto3.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
         sqs = boto3.client("sqs")
         urls = {}
-        for queue in ("exchanges", "backfills", "records", "records_dead_letters", "heard"):
+        for queue in ("exchanges", "backfills", "records", "records_set_aside", "heard"):
             urls[queue] = sqs.create_queue(QueueName=queue, Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
         events = boto3.client("events")
         events.create_event_bus(Name="portaria")
@@ -81,7 +81,7 @@ def cloud() -> Iterator[Cloud]:
                 "EXCHANGES_QUEUE_URL": urls["exchanges"],
                 "BACKFILLS_QUEUE_URL": urls["backfills"],
                 "RECORDS_QUEUE_URL": urls["records"],
-                "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
+                "RECORDS_SET_ASIDE_URL": urls["records_set_aside"],
             }
         )
     aws.client.cache_clear()

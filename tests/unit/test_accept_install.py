@@ -171,6 +171,8 @@ class TestTheHook:
         assert function.get("widget_hook", path={"client": "late"})["statusCode"] == 404
         put(function.aws.table, OAuthClient("kommo", "late", "late-id", "https://api.example.com/x"), new=True)
         assert function.get("widget_hook", path={"client": "late"})["statusCode"] == 200
+        reads = [call.payload["ConsistentRead"] for call in function.endpoint.calls if call.operation == "GetItem"]
+        assert reads == [True, True]
 
     @pytest.mark.parametrize("client", ["", "../crm", "crm#x", "crm crm", "a" * 65, "é", "crm/../x", "CRM\n"])
     def test_a_name_that_no_client_can_have_is_not_even_looked_up(self, function: Function, client: str) -> None:
@@ -590,6 +592,29 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
     ]
     assert others == ["handler", "portaria"]
     assert heavy == []
+
+
+def test_the_pages_import_only_what_the_functions_layer_has() -> None:
+    """accept_install has the package's own layer, not the one with the other functions' libraries."""
+    requirements = (ROOT / "layers" / "portaria" / "requirements.txt").read_text().split()
+    script = """
+import json, sys
+import handler
+from portaria.pages import render
+render.refused("pt", start_url="start")
+found = {name.partition(".")[0] for name in sys.modules if getattr(sys.modules[name], "__file__", None)}
+print(json.dumps(sorted(found - sys.stdlib_module_names - {"__main__", "handler", "portaria"})))
+"""
+    environment = {
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "TABLE_NAME": "portaria",
+        "EXCHANGES_QUEUE_URL": "http://127.0.0.1:9/1/exchanges",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "layers" / "portaria"), str(HANDLER.parent)]),
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    imported = [name for name in json.loads(done.stdout) if not name.startswith("_")]
+    assert imported == sorted(line.partition("==")[0] for line in requirements)
 
 
 def refused_with(reason: str, answer: dict[str, Any]) -> bool:

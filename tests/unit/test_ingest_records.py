@@ -67,7 +67,7 @@ class Desk:
         return functions.reported(answer)
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for body in self.stack.receive("records_dead_letters")]
+        return [json.loads(body) for body in self.stack.receive("records_set_aside")]
 
     def receipts(self) -> list[dict[str, Any]]:
         return list(self.stack.table.query_all(f"RECEIPTS#{DESTINATION}", index="listing"))
@@ -236,7 +236,7 @@ def test_one_bad_record_of_a_thousand_stands_alone_after_twenty_requests(desk: D
 def test_a_dead_letter_can_be_put_back_as_it_is(desk: Desk) -> None:
     desk.marketo.rule = refuse_persons({"person1@example.com"})
     desk.ingest({"m1": message([contact(1)], desk.route)})
-    (letter,) = desk.stack.receive("records_dead_letters")
+    (letter,) = desk.stack.receive("records_set_aside")
     desk.marketo.rule = lambda document: None
     assert desk.ingest({"m2": letter}) == set()
     assert desk.marketo.persons == [person(1)]

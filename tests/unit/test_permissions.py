@@ -181,7 +181,7 @@ class Teller:
         self.marketo.rule = refuse_persons({"person2@example.com"})
         assert self.work("ingest_records", "records") == set()
         assert set(self.marketo.emails) == {"person1@example.com", "person3@example.com"}
-        assert len(self.stack.receive("records_dead_letters")) == 1
+        assert len(self.stack.receive("records_set_aside")) == 1
         self.listing.before = [(500, {}, "")]
         ready_again = json.loads(ready[-1])
         ready_again["detail"]["generation"] += 1

@@ -1,7 +1,7 @@
 """One batch of Records messages on its way to their destinations.
 
 Every record ends in one of three ways: the destination has accepted it (or a newer version of it), it has been set aside
-in the dead letters with its reason, or its message goes back to the queue. So a message goes back exactly when at least
+set aside with its reason, or its message goes back to the queue. So a message goes back exactly when at least
 one of its records has not been dealt with.
 """
 
@@ -114,7 +114,7 @@ class _Batch:
             except Exception as error:  # noqa: BLE001 - whatever it was, these go back and the other targets go on
                 _log_unexpected("records could not be sent", error, connection=target.destination)
                 self._hold(outgoing, None)
-        self._write_dead_letters()
+        self._write_set_aside()
         return self.outcome
 
     def _read(self, message_id: str, body: str) -> list[tuple[Target, Outgoing]]:
@@ -297,7 +297,7 @@ class _Batch:
         known = self.set_aside.setdefault((message.id, reason, detail), SetAside(message, [], reason, detail))
         known.records.extend(sources)
 
-    def _write_dead_letters(self) -> None:
+    def _write_set_aside(self) -> None:
         bodies: list[str] = []
         written: list[SetAside] = []
         for one in self.set_aside.values():
@@ -308,9 +308,9 @@ class _Batch:
                 _log_unexpected("a dead letter could not be written", error, route=one.message.route)
                 self.outcome.hold([one.message.id])
         try:
-            queues.send(self.settings.records_dead_letters_url, bodies)
+            queues.send(self.settings.records_set_aside_url, bodies)
         except Exception as error:  # noqa: BLE001 - whatever it was, these records have not been dealt with
-            _log_unexpected("dead letters could not be written", error)
+            _log_unexpected("records could not be set aside", error)
             self.outcome.hold({one.message.id for one in written})
             return
         counts: Counter[tuple[str, str]] = Counter()

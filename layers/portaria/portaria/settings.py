@@ -55,7 +55,7 @@ class BackfillRecordsSettings(Environment):
 class IngestRecordsSettings(Environment):
     table_name: str
     records_queue_url: str
-    records_dead_letters_url: str
+    records_set_aside_url: str
     secrets_prefix: str
 
 

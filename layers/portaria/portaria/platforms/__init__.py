@@ -16,7 +16,7 @@ def part(platform: str, name: str) -> ModuleType:
     the platform or the part does not exist, so a platform's name may come from outside.
     """
     path = f"{__name__}.{platform}.{name}"
-    if not re.fullmatch(r"[a-z][a-z0-9]{0,31}", platform):
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,31}", platform) or not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
         raise Rejected("unknown_platform", "this platform is not known here", field="platform", status=404)
     try:
         return importlib.import_module(path)

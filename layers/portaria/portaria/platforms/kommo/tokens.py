@@ -71,7 +71,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
             raise Retryable(
                 "answer_unreadable", "Kommo answered 200 without a pair of tokens", answer_lost=True
             ) from None
-    problem = read_problem(response)
+    problem = _problem(response)
     hint = str(problem.get("hint", "")).strip().lower()
     for start, (reason, detail) in _FINAL_HINTS.items():
         if hint.startswith(start):
@@ -95,7 +95,7 @@ def not_now(response: Response) -> Retryable:
     return Retryable("platform_error", f"Kommo answered {response.status}")
 
 
-def read_problem(response: Response) -> dict[str, object]:
+def _problem(response: Response) -> dict[str, object]:
     """Kommo's JSON error, or nothing where it sent HTML or no object."""
     try:
         body = json.loads(response.body)
@@ -105,7 +105,7 @@ def read_problem(response: Response) -> dict[str, object]:
 
 
 def _retry_after(response: Response) -> float:
-    for value in (response.headers.get("retry-after"), read_problem(response).get("retry_after")):
+    for value in (response.headers.get("retry-after"), _problem(response).get("retry_after")):
         try:
             return min(300.0, max(1.0, float(str(value))))
         except ValueError:

@@ -89,7 +89,7 @@ def _by_class(status: int) -> Meaning:
 def _error_code(body: bytes) -> str:
     try:
         fields = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     code = fields.get("error_code") if isinstance(fields, dict) else None
     return str(code)[:32] if isinstance(code, str | int) else ""

@@ -1,0 +1,142 @@
+"""Reading contacts page by page with their companies' names, and what the default mapping makes of one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jmespath
+import pytest
+from portaria.contract import Page, Request, Response, Secret
+from portaria.platforms.kommo import contacts
+
+from tests.fakes.people import contact
+
+HOST = "acme.kommo.com"
+
+
+class Account:
+    """Answers the two listings, 250 contacts a page; `requests` is what was asked."""
+
+    def __init__(self, people: list[dict[str, Any]], companies: dict[int, str] | None = None) -> None:
+        self.people, self.companies = people, companies or {}
+        self.requests: list[Request] = []
+
+    def send(self, request: Request) -> Response:
+        self.requests.append(request)
+        url = urlsplit(request.url)
+        query = parse_qs(url.query)
+        if url.path == "/api/v4/companies":
+            ids = [int(one) for one in query["filter[id][]"]]
+            assert len(ids) == int(query["limit"][0]) <= 250
+            found = [{"id": one, "name": self.companies[one]} for one in ids if one in self.companies]
+            return self._list({"companies": found}) if found else Response(204)
+        assert url.path == "/api/v4/contacts"
+        assert (query["limit"], query["order[id]"]) == (["250"], ["asc"])
+        page = int(query["page"][0])
+        shown = self.people[(page - 1) * 250 : page * 250]
+        more = len(self.people) > page * 250
+        return self._list({"contacts": shown}, more) if shown else Response(204)
+
+    @staticmethod
+    def _list(embedded: dict[str, Any], more: bool = False) -> Response:
+        links = {"next": {"href": "…"}} if more else {}
+        return Response(200, {}, json.dumps({"_links": links, "_embedded": embedded}).encode())
+
+    def read(self, page: int = 1) -> Page:
+        return contacts.read_page(self.send, HOST, Secret("canary-token"), page)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, [0]), (1, [1]), (250, [250]), (251, [250, 1]), (600, [250, 250, 100])]
+)
+def test_pages_are_followed_to_the_last(count: int, sizes: list[int]) -> None:
+    account = Account([contact(number) for number in range(1, count + 1)])
+    page: int | None = 1
+    seen: list[int] = []
+    keys: list[str] = []
+    while page:
+        read = account.read(page)
+        seen.append(len(read.records))
+        keys += [record.key for record in read.records]
+        page = read.next_page
+    assert seen == sizes
+    assert keys == [str(number) for number in range(1, count + 1)]
+    assert len(account.requests) == len(sizes)
+
+
+@pytest.mark.parametrize(("companies", "requests"), [(0, 0), (1, 1), (125, 1), (126, 2), (250, 2)])
+def test_the_names_of_companies_are_read_in_full_requests(companies: int, requests: int) -> None:
+    people = [contact(number, company=10_000 + number if number <= companies else 0) for number in range(1, 251)]
+    account = Account(people, {10_000 + number: f"Company {number}" for number in range(1, 251)})
+    read = account.read()
+    assert len(account.requests) == 1 + requests
+    names = [record.data["_embedded"]["companies"] for record in read.records]
+    assert [[company["name"] for company in one] for one in names[:companies]] == [
+        [f"Company {number}"] for number in range(1, companies + 1)
+    ]
+    # Kommo's nginx takes a request line of 8 kB.
+    assert all(len(request.url) < 8_000 for request in account.requests)
+
+
+def test_a_company_of_many_is_asked_for_once() -> None:
+    account = Account([contact(number, company=7) for number in range(1, 51)], {7: "Padaria Exemplo"})
+    read = account.read()
+    assert parse_qs(urlsplit(account.requests[1].url).query)["filter[id][]"] == ["7"]
+    assert {record.data["_embedded"]["companies"][0]["name"] for record in read.records} == {"Padaria Exemplo"}
+
+
+def test_the_longest_ids_still_fit_in_a_url() -> None:
+    account = Account([contact(number, company=2**53 - number) for number in range(1, 251)])
+    account.read()
+    assert len(account.requests) == 3
+    assert all(len(request.url) < 8_000 for request in account.requests)
+
+
+def test_a_record_is_identified_and_ordered() -> None:
+    one = contact(5, updated_at=1_700_000_123)
+    two = contact(6)
+    del two["updated_at"]
+    records = Account([one, two]).read().records
+    assert [(record.key, record.updated_at) for record in records] == [("5", 1_700_000_123), ("6", 0)]
+    assert records[0].data["custom_fields_values"] == one["custom_fields_values"]
+
+
+def mapped(person: dict[str, Any]) -> dict[str, Any]:
+    return {name: jmespath.search(expression, person) for name, expression in contacts.DEFAULT_MAPPING.items()}
+
+
+def field(code: str, *values: str) -> dict[str, Any]:
+    return {"field_code": code, "values": [{"value": value} for value in values]}
+
+
+def test_the_default_mapping_takes_the_first_of_each() -> None:
+    person = {
+        "name": "Test Person",
+        "first_name": "Test",
+        "last_name": "Person",
+        "custom_fields_values": [
+            field("POSITION", "Baker"),
+            field("PHONE", "+15550001", "+15550002"),
+            field("EMAIL", "a@example.com", "b@example.com"),
+        ],
+        "_embedded": {"companies": [{"id": 7, "name": "Padaria Exemplo"}, {"id": 8, "name": "Other"}]},
+    }
+    assert mapped(person) == {
+        "firstName": "Test",
+        "lastName": "Person",
+        "email": "a@example.com",
+        "phone": "+15550001",
+        "company": "Padaria Exemplo",
+    }
+
+
+@pytest.mark.parametrize("values", [None, [], "left out"])
+def test_the_default_mapping_bears_what_is_not_there(values: Any) -> None:
+    person: dict[str, Any] = {"name": "Only Name", "first_name": "", "last_name": "", "_embedded": {"companies": []}}
+    if values != "left out":
+        person["custom_fields_values"] = values
+    found = mapped(person)
+    assert found["firstName"] == "Only Name"
+    assert (found["email"], found["phone"], found["company"]) == (None, None, None)

@@ -1,0 +1,144 @@
+"""Kommo's three arrivals, at the edges that the suite for all platforms does not know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from portaria.contract import Arrival, Refusal, Rejected, Secret
+from portaria.platforms.kommo import install
+
+HOSTILE = json.loads((Path(__file__).parent.parent / "unit" / "hostile_referers.json").read_text())
+WIDGET = {"code": ["def50200"], "referer": ["acme.kommo.com"], "from_widget": ["1"]}
+BROWSER = {"code": ["def50200"], "referer": ["acme.kommo.com"], "state": ["state-1"]}
+
+
+def read(query: dict[str, list[str]]) -> Arrival:
+    arrival = install.parse_arrival(query)
+    assert isinstance(arrival, Arrival)
+    return arrival
+
+
+@pytest.mark.parametrize(
+    ("host", "account_host"),
+    [
+        ("acme.kommo.com", "acme.kommo.com"),
+        ("ACME.Kommo.com", "acme.kommo.com"),
+        ("a.kommo.com", "a.kommo.com"),
+        ("a-b--c.amocrm.com", "a-b--c.amocrm.com"),
+        ("123.amocrm.ru", "123.amocrm.ru"),
+        (f"{'a' * 63}.kommo.com", f"{'a' * 63}.kommo.com"),
+        ("wwwacme.kommo.com", "wwwacme.kommo.com"),
+    ],
+)
+@pytest.mark.parametrize("spelling", ["referer", "referrer"])
+def test_an_accounts_host_is_taken_in_lower_case(host: str, account_host: str, spelling: str) -> None:
+    assert read({"code": ["c"], spelling: [host], "from_widget": ["1"]}).account_host == account_host
+
+
+@pytest.mark.parametrize(
+    "host", [host for group in HOSTILE.values() for host in group], ids=lambda host: ascii(host)[1:50]
+)
+def test_no_other_host_is_taken(host: str) -> None:
+    for query in (WIDGET, BROWSER):
+        with pytest.raises(Rejected, match="bad_referer"):
+            install.parse_arrival(query | {"referer": [host]})
+
+
+@pytest.mark.parametrize("host", sorted(install._RESERVED))
+def test_kommos_own_names_are_no_accounts(host: str) -> None:
+    for domain in ("kommo.com", "amocrm.com", "amocrm.ru"):
+        with pytest.raises(Rejected, match="bad_referer"):
+            install.check_account_host(f"{host}.{domain}")
+
+
+def test_a_hook_of_the_widget_has_no_state() -> None:
+    arrival = read(WIDGET)
+    assert (arrival.source, arrival.state) == ("widget", None)
+
+
+def test_a_return_of_the_browser_has_a_state_whatever_else_it_says() -> None:
+    arrival = read(BROWSER | {"from_widget": ["1"]})
+    assert arrival.source == "browser"
+    assert arrival.state is not None
+    assert arrival.state.reveal() == "state-1"
+
+
+@pytest.mark.parametrize("from_widget", [[], [""], ["0"]])
+def test_what_is_neither_is_refused(from_widget: list[str]) -> None:
+    with pytest.raises(Rejected, match="missing_state") as refused:
+        install.parse_arrival(WIDGET | {"from_widget": from_widget})
+    assert refused.value.field == "state"
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [("access_denied", "access_denied"), ("<script>", "other"), ("x" * 65, "other"), ("Access Denied", "other")],
+)
+def test_a_refusal_keeps_a_word_only_if_it_is_one(error: str, kept: str) -> None:
+    refusal = install.parse_arrival({"error": [error], "state": ["state-1"]})
+    assert isinstance(refusal, Refusal)
+    assert refusal.error == kept
+    assert refusal.state is not None
+    assert refusal.state.reveal() == "state-1"
+
+
+def test_a_refusal_wins_over_a_code() -> None:
+    assert isinstance(install.parse_arrival(BROWSER | {"error": ["access_denied"]}), Refusal)
+
+
+@pytest.mark.parametrize("name", ["code", "state", "error", "referer", "from_widget"])
+def test_a_repeated_parameter_is_refused_by_name(name: str) -> None:
+    query = {name: values for name, values in BROWSER.items()} | {name: ["1", "1"]}
+    if name == "error":
+        query = {"error": ["a", "b"]}
+    with pytest.raises(Rejected, match=f"{name}_repeated") as refused:
+        install.parse_arrival(query)
+    assert refused.value.field == name
+
+
+@pytest.mark.parametrize(("length", "taken"), [(1, True), (2_000, True), (2_001, False)])
+def test_a_code_may_have_so_many_characters(length: int, taken: bool) -> None:
+    query = WIDGET | {"code": ["c" * length]}
+    if taken:
+        assert len(read(query).code.reveal()) == length
+        return
+    with pytest.raises(Rejected, match="2000 characters; this has 2001"):
+        install.parse_arrival(query)
+
+
+@pytest.mark.parametrize(("length", "taken"), [(200, True), (201, False)])
+def test_a_state_may_have_so_many_characters(length: int, taken: bool) -> None:
+    query = BROWSER | {"state": ["s" * length]}
+    if taken:
+        assert read(query).source == "browser"
+        return
+    with pytest.raises(Rejected, match="bad_state"):
+        install.parse_arrival(query)
+
+
+def test_no_refusal_repeats_what_came() -> None:
+    hostile = "canary<script>"
+    for query in ({"code": [hostile + " "]}, WIDGET | {"referer": [hostile]}, BROWSER | {"state": [hostile * 50]}):
+        with pytest.raises(Rejected) as refused:
+            install.parse_arrival(query)
+        assert "canary" not in str(refused.value)
+
+
+def test_the_consent_page_is_asked_for_in_the_main_window() -> None:
+    url = urlsplit(install.consent_url("client-1", Secret("state-1")))
+    assert (url.scheme, url.netloc, url.path) == ("https", "www.kommo.com", "/oauth")
+    assert parse_qs(url.query) == {"client_id": ["client-1"], "state": ["state-1"], "mode": ["popup"]}
+
+
+@pytest.mark.parametrize(
+    ("language", "title"), [("pt", "Conectar ao Kommo"), ("es", "Conectar con Kommo"), ("en", "Connect to Kommo")]
+)
+def test_kommos_button_speaks_the_pages_language(language: str, title: str) -> None:
+    button = install.button("client-1", Secret("state-1"), language)
+    assert button["data-title"] == title
+    assert button["data-locale"] == language
+    assert (button["data-client-id"], button["data-state"]) == ("client-1", "state-1")
+    assert button["src"] == "https://www.kommo.com/auth/button.js"
