@@ -67,6 +67,8 @@ def arrive(event: Event, budget: Budget) -> Answer:
         "Location": beside(event, f"result/{install}"),
         "Cache-Control": "no-store",
         "Referrer-Policy": "no-referrer",
+        # As on the pages: a redirect with another policy would cut Kommo's window off from the page that opened it.
+        "Cross-Origin-Opener-Policy": "same-origin-allow-popups",
     }
     return {"statusCode": 303, "headers": headers, "body": ""}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections import Counter
 from typing import Any
 
@@ -94,7 +95,7 @@ class Kommo:
 
 
 def account_id(subdomain: str) -> int:
-    return 30_000_000 + sum(ord(letter) * 31**index for index, letter in enumerate(subdomain)) % 1_000_000
+    return 30_000_000 + zlib.crc32(subdomain.encode()) % 1_000_000
 
 
 def _bearer(request: requests.PreparedRequest) -> str:

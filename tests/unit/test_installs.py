@@ -16,6 +16,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from portaria import clock, installs, oauth_clients
 from portaria.contract import Retryable, Secret
+from portaria.table import Conflict
 from portaria.vault import Vault
 
 from tests.fakes import installs as fakes
@@ -134,7 +135,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(desk: Desk) -> None:
     desk.turn(body)
     before = desk.item("code-1")
 
-    with pytest.raises(installs.Conflict):
+    with pytest.raises(Conflict):
         stale._update("SET #state = :failed", {":failed": "failed"})
     assert desk.item("code-1") == before
 

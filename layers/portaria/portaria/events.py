@@ -21,7 +21,8 @@ def put(bus_name: str, detail_type: str, detail: dict[str, Any]) -> None:
     try:
         answer = aws.client("events").put_events(Entries=[entry])
     except (ClientError, BotoCoreError) as error:
-        raise Retryable("bus_unavailable", f"the bus did not take {detail_type}: {aws.error_code(error) or type(error).__name__}") from error
+        code = aws.error_code(error) or type(error).__name__
+        raise Retryable("bus_unavailable", f"the bus did not take {detail_type}: {code}") from error
     if answer["FailedEntryCount"]:
         raise Retryable(
             "bus_unavailable", f"the bus did not take {detail_type}: {answer['Entries'][0].get('ErrorCode')}"

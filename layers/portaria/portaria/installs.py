@@ -273,7 +273,7 @@ class _Exchange:
                     self._update("SET sealed_grant = :sealed", {":sealed": seal.seal(credentials)})
                 except Conflict:
                     raise
-                except Exception:  # noqa: BLE001 - whatever it was, the grant exists nowhere else
+                except Exception:
                     # Neither took it, and it exists nowhere else: try until the function is ended.
                     if self.time_left_s() < 5:
                         raise
