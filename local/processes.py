@@ -70,6 +70,9 @@ def stop(root: Path, *, patience_s: float = 3.0) -> int:
                 process.kill() if time.monotonic() > deadline else process.terminate()
         stopped |= alive.keys()
         psutil.wait_procs(list(alive.values()), timeout=0.5)
+    for child in _children:
+        if child.pid in stopped:
+            child.wait(timeout=5)
     _children[:] = [child for child in _children if child.poll() is None]
     return len(stopped)
 
