@@ -41,13 +41,13 @@ each_function = pytest.mark.parametrize("function", functions(), ids=lambda func
 
 
 @contextmanager
-def refusing(operation: str) -> Iterator[None]:
-    """An operation is throttled, after the recorder has seen it."""
+def refusing(*operations: str) -> Iterator[None]:
+    """Operations are throttled, after the recorder has seen them."""
     call = BaseClient._make_api_call
 
     def make_api_call(client: Any, name: str, parameters: dict[str, Any]) -> Any:
-        if name == operation:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
+        if name in operations:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, name)
         return call(client, name, parameters)
 
     with patch.object(BaseClient, "_make_api_call", make_api_call), recording() as nested:
@@ -146,6 +146,8 @@ class Teller:
         assert self.arrive("widget_hook", "widget-code")["statusCode"] == 200
         with refusing("SendMessage"):
             assert self.arrive("widget_hook", "kept-code")["statusCode"] == 200
+        with refusing("SendMessage", "PutItem"):
+            assert self.arrive("widget_hook", "lost-code")["statusCode"] == 503
         self.handlers["sweep_arrivals"].handler({}, fakes.Context())
         page = self.arrive("start")
         cookie = page["headers"]["Set-Cookie"].partition(";")[0]
