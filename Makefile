@@ -50,7 +50,8 @@ check: setup ## Style, types and the template
 	@.venv-sam/bin/sam validate --lint
 
 test: check ## Everything: checks, unit, platforms, template, the local cloud, browser, short faults
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest --numprocesses 2 tests/unit tests/platforms
+	@$(RUN) -m pytest tests/stack tests/browser tests/faults
 
 bench: setup ## Measure the published figures (NAME=cold_answer for one)
 	@$(RUN) -m bench $(NAME)

@@ -72,7 +72,7 @@ def test_workers_killed_after_the_exchange_are_replaced_within_a_minute(stack: L
 def test_killed_functions_lose_no_install(stack: LocalCloud, long: bool) -> None:
     if not long:
         pytest.skip("takes a quarter of an hour: make faults")
-    installs, kills_wanted = 200, 40
+    installs, kills_wanted = 200, 15
     scene, chance = Scene(stack), random.Random(7)
     hosts = [scene.account(f"-{number}") for number in range(installs)]
     codes = {host: scene.code(host) for host in hosts}
@@ -81,8 +81,10 @@ def test_killed_functions_lose_no_install(stack: LocalCloud, long: bool) -> None
 
     def kill() -> None:
         while len(kills) < kills_wanted:
-            time.sleep(chance.uniform(0.2, 1.8))
-            if processes := workers(stack, "ExchangeCode", "AcceptInstall"):
+            time.sleep(chance.uniform(1, 4))
+            # One kill takes more than one worker with it: MiniStack throws away all of a function's when one has died.
+            function = chance.choices(("ExchangeCode", "AcceptInstall"), (4, 1))[0]
+            if processes := workers(stack, function):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(chance.choice(processes), signal.SIGKILL)
                     kills.append(1)
