@@ -16,6 +16,7 @@ from pathlib import Path
 
 import botocore
 import trustme
+
 from portaria import signing
 
 CLIENT = {"platform": "kommo", "name": "crm", "client_id": "client-id", "redirect_uri": "https://api.example.com/x"}

@@ -6,26 +6,22 @@ their codes are exchanged on the same two cores. At the end every install must b
 
 from __future__ import annotations
 
-import os
 import secrets
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import requests
-import yaml
-from portaria.arrivals import install_id
-from portaria.contract import Secret
 
-from bench.report import ROOT, conclude, console, row, table
+from bench.report import conclude, console, row, table
 from local import stack as local_cloud
 from local.__main__ import step
+from local.configure import configure
 from local.control import Control, IssuedCode
 from local.stack import Stack
+from portaria.arrivals import install_id
+from portaria.contract import Secret
 
 INSTALLS = 200
 PER_SECOND = 5.0
@@ -87,22 +83,7 @@ def register(control: Control, client: str, url: str) -> list[IssuedCode]:
         "client_secret": {"env": "CLIENT_SECRET"},
         "redirect_uri": url,
     }
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump({"clients": [described]}, file)
-        file.flush()
-        environment = {**os.environ, "CLIENT_SECRET": client_secret, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
-        command = [
-            sys.executable,
-            "-m",
-            "portaria",
-            "--stack-file",
-            str(local_cloud.STACK_FILE),
-            "configure",
-            file.name,
-        ]
-        done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
-    if done.returncode:
-        raise RuntimeError(f"the client was not registered: {done.stdout}{done.stderr}")
+    configure({"clients": [described]}, CLIENT_SECRET=client_secret)
     codes = []
     for number in range(INSTALLS):
         account = control.add_kommo_account(f"{client}{number:03d}", contacts=0)

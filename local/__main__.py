@@ -92,17 +92,18 @@ def logs(function: str | None, since: float, follow: bool) -> None:
 
 
 def describe(stack: Stack) -> None:
-    places = {
+    rows = {
         "API": stack.api_url,
-        "API by its name": f"{stack.public_url} (through the proxy)",
+        "API by name": f"{stack.public_url}  [dim](through the proxy)[/]",
         "AWS": stack.aws_endpoint_url,
         "proxy": stack.proxy_url,
         "simulators' control": stack.control_url,
         "processes": "  ".join(f"{name} {pid}" for name, pid in stack.pids.items()),
         "all of it": "build/stack.json",
     }
-    for name, place in places.items():
-        console.print(f"[dim]{name:<20}[/] {place}", soft_wrap=True)
+    for label, value in rows.items():
+        # Never folded or cut: they are there to be copied.
+        console.print(f"{label:<20} {value}", soft_wrap=True)
 
 
 def main() -> None:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import random
 import re
 import secrets
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -26,13 +23,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import requests
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from local import stack as local_cloud
 from local.__main__ import step
+from local.configure import configure
 from local.control import Control
 from local.processes import NotStarted
 from local.stack import ROOT, Stack
@@ -151,28 +148,8 @@ def register(run: Run) -> None:
             }
         ],
     }
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(configuration, file)
-        file.flush()
-        environment = {
-            **os.environ,
-            "KOMMO_CLIENT_SECRET": run.client_secret,
-            "MARKETO_CLIENT_SECRET": marketo_secret,
-            "PYTHONPATH": str(ROOT / "layers" / "portaria"),
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "portaria",
-            "--stack-file",
-            str(local_cloud.STACK_FILE),
-            "configure",
-            file.name,
-        ]
-        done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
-    console.print(done.stdout.rstrip(), markup=False)
-    if done.returncode:
-        raise NotStarted(f"the configuration was refused: {done.stderr.strip()}")
+    told = configure(configuration, KOMMO_CLIENT_SECRET=run.client_secret, MARKETO_CLIENT_SECRET=marketo_secret)
+    console.print(told, markup=False, soft_wrap=True)
 
 
 # --------------------------------------------------------------------------------------------------------- the arrivals
@@ -413,15 +390,15 @@ def show(run: Run, result: dict[str, Any], aside: int) -> None:
     table.add_column(style="dim")
     rows = [
         ("installs accepted", result["installs_accepted"], f"{ACCOUNTS - BROWSERS} by hook, {BROWSERS} in a browser"),
-        ("installs connected", result["installs_connected"], "tokens in Secrets Manager, webhooks subscribed"),
-        ("installs lost", result["installs_lost"], "one came three times, one without SQS, one with Kommo down"),
+        ("installs connected", result["installs_connected"], "tokens stored, webhooks subscribed"),
+        ("installs lost", result["installs_lost"], "one came 3 times, 2 met trouble"),
         ("customers who said no", run.refusals_told, "told so; nothing was stored"),
         ("forged hooks refused", result["forged_refused"], "no byte left for their hosts"),
-        ("contacts expected", result["contacts_expected"], "those with an e-mail address, to look them up by"),
+        ("contacts expected", result["contacts_expected"], "those with an e-mail address"),
         ("contacts applied", result["contacts_applied"], "compared with Kommo's, field by field"),
         ("contacts wrong", result["contacts_wrong"], ""),
-        ("contacts set aside", aside, "no e-mail address: kept in a queue with that reason"),
-        ("requests to Marketo", result["marketo_requests"], "of at most 1,000 contacts and 1 MB"),
+        ("contacts set aside", aside, "no e-mail address; kept aside"),
+        ("requests to Marketo", result["marketo_requests"], "each at most 1,000 contacts, 1 MB"),
         ("answer to an arrival, median", f"{result['ack_p50_ms']} ms", "Kommo waits 3,000"),
         ("answer to an arrival, p99", f"{result['ack_p99_ms']} ms", "cold starts included"),
         ("duration", f"{result['seconds']} s", ""),

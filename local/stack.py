@@ -59,7 +59,7 @@ class Stack:
     """A running local cloud, as build/stack.json tells it.
 
     `api_url` is the deployed API at MiniStack; `public_url` the same under the name it would have on AWS, reached
-    through `proxy_url` and trusted with `ca_bundle`. `queues`, `functions` and `log_groups` are named as in DESIGN.md
+    through `proxy_url` and trusted with `ca_bundle`. `queues`, `functions` and `log_groups` are by name
     (`exchanges`, `accept_install`). `sources` are fingerprints of what runs.
     """
 

@@ -12,6 +12,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from portaria.administration import connections, inputs, installs, oauth_clients, problems, routes
 from portaria.contract import Rejected, Retryable
 from portaria.settings import ManageSettings

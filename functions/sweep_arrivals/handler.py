@@ -4,6 +4,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from portaria import installs
 from portaria.contract import Retryable
 from portaria.settings import SweepArrivalsSettings

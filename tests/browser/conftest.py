@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, sync_playwright
+
 from portaria.contract import Secret
 from portaria.pages import render
 from portaria.platforms.kommo import install as kommo

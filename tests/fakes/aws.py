@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import yaml
 from moto import mock_aws
+
 from portaria import aws
 from portaria.table import Table
 

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
+
 from portaria import aws
 
 SERVICES = {"AmazonSQS": "sqs", "DynamoDB_20120810": "dynamodb"}

@@ -12,7 +12,6 @@ from portaria.arrivals import install_id
 from portaria.contract import OAuthClient, Secret
 from portaria.settings import ExchangeCodeSettings
 from portaria.vault import Vault
-
 from tests.fakes import kommo
 from tests.fakes.aws import PREFIX, Cloud
 

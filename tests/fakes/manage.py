@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from portaria import aws
-
 from tests.fakes import functions
 from tests.fakes.aws import TABLE, Cloud
 

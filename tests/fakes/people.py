@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 import responses
+
 from portaria import connections, routes
 from portaria.contract import Connection, Route, Secret
 from portaria.vault import Vault
-
 from tests.fakes import marketo
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.kommo import Answer

@@ -12,12 +12,12 @@ from unittest.mock import patch
 import boto3
 import pytest
 import responses
+
 from portaria import clock, installs, signing
 from portaria.contract import Arrival, Retryable, Secret
 from portaria.installs import read_message
 from portaria.settings import SweepArrivalsSettings
 from portaria.vault import Vault
-
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.kommo import Kommo

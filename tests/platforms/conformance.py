@@ -25,6 +25,7 @@ import jmespath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from portaria import egress, platforms
 from portaria.contract import (
     Arrival,

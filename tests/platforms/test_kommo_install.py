@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
 from portaria.contract import Arrival, Refusal, Rejected, Secret
 from portaria.platforms.kommo import install
 

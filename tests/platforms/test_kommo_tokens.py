@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from portaria.contract import OAuthClient, Rejected, Response, Retryable, Secret
 from portaria.platforms.kommo import tokens
 

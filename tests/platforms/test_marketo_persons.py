@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from portaria import egress
 from portaria.contract import Connection, Meaning, Response, Secret
 from portaria.platforms.marketo import persons, tokens

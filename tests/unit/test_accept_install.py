@@ -16,11 +16,11 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+
 from portaria import arrivals, clock
 from portaria.aws import client
 from portaria.contract import OAuthClient, Secret
 from portaria.oauth_clients import put
-
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
 

@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import pytest
 import responses
-from portaria import backfills, routes, tokens
 
+from portaria import backfills, routes, tokens
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import ROUTE, SOURCE, Listing, contact, set_up

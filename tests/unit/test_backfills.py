@@ -15,10 +15,10 @@ import pytest
 import requests
 import responses
 from botocore.client import BaseClient
+
 from portaria import backfills, connections, egress, queues, records, routes, tokens
 from portaria.contract import Retryable, Route
 from portaria.settings import BackfillRecordsSettings
-
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
 

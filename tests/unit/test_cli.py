@@ -18,10 +18,10 @@ import responses
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from click.testing import CliRunner, Result
+
 from portaria import aws, clock, oauth_clients
 from portaria.cli import api as cli_api
 from portaria.cli.commands import portaria
-
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.manage import API_URL, Manage, empty
 from tests.unit.test_manage import CANARY, TOKEN_URL, add_install

@@ -21,6 +21,7 @@ import trustme
 import urllib3
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from portaria import egress
 from portaria.contract import Rejected, Request, Response, Retryable
 

@@ -9,9 +9,9 @@ from unittest.mock import MagicMock, patch
 import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+
 from portaria import aws, events
 from portaria.contract import Retryable
-
 from tests.fakes.aws import cloud
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from portaria.contract import OAuthClient, Rejected, Secret
 from portaria.platforms.kommo import tokens
-
 from tests.unit.test_accept_install import EVENTS, load_handler
 
 CORPUS: dict[str, list[str]] = json.loads((Path(__file__).parent / "hostile_referers.json").read_text())

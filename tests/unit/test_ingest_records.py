@@ -15,9 +15,9 @@ import requests
 import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
+
 from portaria import connections, ingestion, queues, receipts, records, routes, tokens
 from portaria.contract import Record, Route
-
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.marketo import Marketo, error, refuse_persons

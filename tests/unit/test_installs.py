@@ -14,11 +14,11 @@ import requests
 import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
+
 from portaria import clock, installs, oauth_clients
 from portaria.contract import Retryable, Secret
 from portaria.table import Conflict
 from portaria.vault import Vault
-
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, Cloud, cloud

@@ -13,10 +13,10 @@ import requests
 import responses
 import yaml
 from botocore.exceptions import ClientError
+
 from portaria import aws, clock, connections, installs, oauth_clients
 from portaria.contract import Connection
 from portaria.table import Conflict
-
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.manage import API_HOST, API_URL, Manage, empty, proxy_event, secrets_stored

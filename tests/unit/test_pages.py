@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from portaria.contract import Secret
 from portaria.pages import render
 from portaria.pages.render import Page, language_of

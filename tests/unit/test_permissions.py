@@ -23,9 +23,9 @@ import pytest
 import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
+
 from portaria import signing
 from portaria.contract import Retryable
-
 from tests.fakes import functions as fakes
 from tests.fakes import kommo, marketo
 from tests.fakes.aws import Cloud, cloud

@@ -11,9 +11,9 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
+
 from portaria import aws, queues, records
 from portaria.contract import Retryable
-
 from tests.fakes.aws import cloud
 
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/records"

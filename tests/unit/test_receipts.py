@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+
 from portaria import clock, receipts
 from portaria.table import Conflict, Table
-
 from tests.fakes.aws import cloud
 
 BODY = b'{"persons":[{"email":"person1@example.com"}]}'

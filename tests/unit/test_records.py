@@ -11,12 +11,12 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from portaria import queues, records
 from portaria.contract import Record, Rejected, Route
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
 from portaria.records import Message, Outgoing
-
 from tests.fakes.people import contact, person
 
 ROUTE = Route("people", "client:kommo/acme", "contacts", "marketo-one")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aws_lambda_powertools import Logger
+
 from portaria import clock
 from portaria.contract import Arrival, Grant, Request, Secret
 

@@ -24,6 +24,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from portaria import signing
 from portaria.contract import Retryable
 from portaria.signing import AwsClient, AwsError, authorization, endpoint

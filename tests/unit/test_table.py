@@ -14,10 +14,10 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
+
 from portaria import aws
 from portaria.contract import Rejected
 from portaria.table import Conflict, Table, cursor_after, put_of, update_of
-
 from tests.fakes.aws import cloud
 
 

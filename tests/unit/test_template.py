@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from portaria import events, settings
 
+from portaria import events, settings
 from tests.unit.template import ROOT, Function, as_list, functions, resources, target, template, walk
 
 QUEUES = resources("AWS::SQS::Queue")

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 import pytest
 import responses
+
 from portaria import clock, tokens
 from portaria.contract import Connection, Grant, Rejected, Retryable, Secret
 from portaria.vault import Credentials, Vault

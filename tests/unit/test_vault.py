@@ -13,10 +13,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from cryptography.exceptions import InvalidTag
+
 from portaria import aws, vault
 from portaria.contract import Rejected, Retryable, Secret
 from portaria.vault import Vault
-
 from tests.fakes.aws import Cloud, cloud
 
 CREDENTIALS = {"access_token": Secret("canary-access"), "refresh_token": Secret('canary-refresh ü \\ " \u2028')}

@@ -1,0 +1,31 @@
+"""Tell a local cloud what a configuration file would tell a deployed one: the product's own command, as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import yaml
+
+from local.processes import NotStarted
+from local.stack import ROOT, STACK_FILE
+
+
+def configure(configuration: dict[str, Any], **secrets: str) -> str:
+    """Run `portaria configure` on the running stack and return what it printed.
+
+    `secrets` become environment variables, which the configuration names as `{"env": NAME}`. Raises `NotStarted` with the
+    command's own words where it refuses.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(configuration, file)
+        file.flush()
+        environment = {**os.environ, **secrets, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
+        command = [sys.executable, "-m", "portaria", "--stack-file", str(STACK_FILE), "configure", file.name]
+        done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
+    if done.returncode:
+        raise NotStarted(f"the configuration was refused: {done.stdout}{done.stderr}".strip())
+    return done.stdout.rstrip()
