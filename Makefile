@@ -8,7 +8,7 @@ export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
 CODE := layers functions local bench tests
 
-.PHONY: help setup up down status logs demo test check bench faults configure build deploy lock clean
+.PHONY: help setup up down status logs demo test check bench faults configure portaria build deploy lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ bench: setup ## Measure the published figures (NAME=cold_answer for one)
 
 faults: setup ## The long fault suites
 	@$(RUN) -m pytest tests/faults --long
+
+portaria: setup ## Run the command line: make portaria ARGS="installs list"
+	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) $(ARGS)
 
 build: setup ## Build the template for its Python runtime and compile what will be deployed
 	@.venv-sam/bin/sam build --cached --parameter-overrides PythonRuntime=python$(VERSION)

@@ -124,10 +124,16 @@ def sweep(*, reinstall: bool, code_known: bool = True) -> list[tuple[str, str, s
     ]  # fmt: skip
 
 
-def write_result(**figures: int) -> None:
+def write_result(part: str, **figures: int) -> None:
+    """Add one part of the matrix to the result, which has the sums over all parts."""
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     old = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    RESULT.write_text(json.dumps(old | figures, indent=2) + "\n")
+    parts = {**old.get("parts", {}), part: {"lost": 0, "exchanged_twice": 0, "flagged": 0, **figures}}
+    sums = {
+        name: sum(each[name] for each in parts.values()) for name in ("cases", "lost", "exchanged_twice", "flagged")
+    }
+    RESULT.write_text(json.dumps({**sums, "parts": parts}, indent=2) + "\n")
+    print(f"\ninstall crashes, {part}: {parts[part]}; together: {sums}")
 
 
 def test_an_install_survives_a_death_around_any_call() -> None:
@@ -137,10 +143,7 @@ def test_an_install_survives_a_death_around_any_call() -> None:
     lost = [case[:2] for *case, end in cases if end.state != "connected" and end.reason != "answer_lost"]
     twice = [case[:2] for *case, end in cases if end.grants > 1 or (end.exchanges > 1 and end.reason != "answer_lost")]
     flagged = [(case[0], case[1]) for *case, end in cases if end.reason == "answer_lost"]
-    write_result(cases=len(cases), lost=len(lost), exchanged_twice=len(twice), flagged=len(flagged))
-    print(
-        f"\ninstall crashes: {len(cases)} cases, {len(lost)} lost, {len(twice)} exchanged twice, {len(flagged)} flagged"
-    )
+    write_result("exchange", cases=len(cases), lost=len(lost), exchanged_twice=len(twice), flagged=len(flagged))
 
     assert lost == []
     assert twice == []
@@ -155,6 +158,7 @@ def test_a_refused_install_ends_with_its_first_reason_whatever_dies() -> None:
     cases = sweep(reinstall=False, code_known=False)
     assert len(cases) >= 10
     assert {(end.state, end.reason) for *_, end in cases} == {("failed", "bad_code")}
+    write_result("refused", cases=len(cases))
 
 
 def accept(stack: Cloud, calls: Calls) -> int | None:
@@ -211,6 +215,7 @@ def test_an_accepted_install_survives_a_death_around_any_call(
                 stored = [json.loads(body)["code"] for body in stack.receive("exchanges")]
                 assert answered is None
                 assert stored == ([CODE] if (when, name) == ("after", whole.seen[-1]) else []), (when, name)
+    write_result("accept" if queue_works else "accept without the queue", cases=2 * len(whole.seen))
 
 
 def test_a_kept_install_survives_a_death_of_the_sweep() -> None:
@@ -230,3 +235,4 @@ def test_a_kept_install_survives_a_death_of_the_sweep() -> None:
                 assert {json.loads(body)["code"] for body in stack.receive("exchanges")} == {CODE}
                 assert stack.table.query("ARRIVALS") == ([], None)
     assert seen == ["dynamodb.Query", "sqs.SendMessage", "dynamodb.DeleteItem"]
+    write_result("sweep", cases=2 * len(seen))
