@@ -1,11 +1,15 @@
 # `make` alone lists what there is. Everything is installed into this folder; nothing needs Docker or an AWS account.
 
 PYTHON ?= python3
-STACK_NAME ?= portaria
+ENV ?= default
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# Parameters given to `sam deploy` replace those of samconfig.toml, so they are read from there and given too.
+OVERRIDES = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("samconfig.toml", "rb"))["$(ENV)"]["deploy"]["parameters"].get("parameter_overrides", []))')
 export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
+# Suites that need no local cloud, and so can share the processors.
+ON_THEIR_OWN := tests/browser/test_pages_in_chromium.py tests/faults/test_install_crashes.py tests/unit tests/platforms
 CODE := layers functions local bench tests
 
 .PHONY: help setup up down status logs demo test check bench faults configure portaria build deploy lock clean
@@ -50,8 +54,8 @@ check: setup ## Style, types and the template
 	@.venv-sam/bin/sam validate --lint
 
 test: check ## Everything: checks, unit, platforms, template, the local cloud, browser, short faults
-	@$(RUN) -m pytest --numprocesses 2 tests/unit tests/platforms
-	@$(RUN) -m pytest tests/stack tests/browser tests/faults
+	@$(RUN) -m pytest --numprocesses 2 --dist loadfile $(ON_THEIR_OWN)
+	@$(RUN) -m pytest tests/stack tests/browser tests/faults $(ON_THEIR_OWN:%=--ignore %)
 
 bench: setup ## Measure the published figures (NAME=cold_answer for one)
 	@$(RUN) -m bench $(NAME)
@@ -62,12 +66,12 @@ faults: setup ## The long fault suites
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) $(ARGS)
 
-build: setup ## Build the template for its Python runtime and compile what will be deployed
+build: setup ## Build the template for the Python that make runs with, and compile what will be deployed
 	@.venv-sam/bin/sam build --cached --parameter-overrides PythonRuntime=python$(VERSION)
 	@$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
 
-deploy: build ## Deploy to the AWS account of your credentials
-	@.venv-sam/bin/sam deploy --parameter-overrides PythonRuntime=python$(VERSION) --stack-name $(STACK_NAME)
+deploy: build ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
+	@.venv-sam/bin/sam deploy --config-env $(ENV) --parameter-overrides $(OVERRIDES) PythonRuntime=python$(VERSION)
 
 lock: .venv/.ready ## Pin anew what requirements/*.in ask for
 	@for layer in portaria libraries; do (cd layers/$$layer && ../../.venv/bin/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-header --no-annotate requirements.in); done
