@@ -9,7 +9,8 @@ export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
-ON_THEIR_OWN := tests/browser/test_pages_in_chromium.py tests/faults/test_install_crashes.py tests/unit tests/platforms
+ON_THEIR_OWN := tests/browser/test_pages_in_chromium.py tests/unit tests/platforms \
+	$(addprefix tests/faults/,test_simulation.py test_planted_bugs.py test_grant_crashes.py test_install_crashes.py test_simulated_cloud.py)
 CODE := layers functions local bench tests
 
 .PHONY: help setup up down status logs demo test check bench faults configure portaria build deploy lock clean

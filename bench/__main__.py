@@ -7,7 +7,7 @@ import sys
 
 from bench.report import console
 
-FIGURES = ("cold_answer", "warm_answer", "install_load")
+FIGURES = ("cold_answer", "warm_answer", "install_load", "fan_in", "shared_token", "renewal_sweep")
 
 
 def main(names: list[str]) -> int:

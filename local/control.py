@@ -84,6 +84,13 @@ class Control:
     def issue_code(self, client_id: str, host: str) -> IssuedCode:
         return IssuedCode(**self._call("POST", "/kommo/codes", {"client_id": client_id, "account": host}))
 
+    def disconnect(self, client_id: str, host: str) -> dict[str, str]:
+        """The account takes its consent back; the query of the hook that Kommo sends."""
+        return dict(self._call("POST", "/kommo/departures", {"client_id": client_id, "account": host}))
+
+    def move_account(self, host: str, subdomain: str) -> str:
+        return str(self._call("POST", "/kommo/moves", {"account": host, "subdomain": subdomain})["host"])
+
     def set_kommo_limits(self, **limits: Any) -> dict[str, Any]:
         return dict(self._call("POST", "/kommo/limits", limits))
 
@@ -120,6 +127,68 @@ class Control:
 
     def marketo_requests(self, munchkin: str) -> list[dict[str, Any]]:
         return list(self._call("GET", "/marketo/requests", query={"munchkin": munchkin})["requests"])
+
+    # ----------------------------------------------------------------------------------------------- OAuth 2.0 providers
+
+    def add_oauth2_provider(self, name: str, client_id: str, client_secret: str, **details: Any) -> dict[str, str]:
+        """A provider of its own host: `host`, `authorize_url`, `token_url`. `details` are those of `oauth2.Provider`."""
+        given = {"name": name, "client_id": client_id, "client_secret": client_secret, **details}
+        return dict(self._call("POST", "/oauth2/providers", given))
+
+    def change_oauth2(self, name: str, **changes: Any) -> None:
+        """`refresh_mode` (`strict`, `grace`, `replay`, `kept`), `grace_s`, `expires_in`, `scopes`, `answers`, and so on."""
+        self._call("POST", "/oauth2/change", {"name": name, **changes})
+
+    def give_oauth2_grant(self, name: str, scope: str = "") -> dict[str, Any]:
+        """Tokens as if somebody had just consented: what the token endpoint would have answered."""
+        return dict(self._call("POST", "/oauth2/grants", {"name": name, "scope": scope}))
+
+    def end_oauth2_tokens(self, name: str, *, revoke: bool = False) -> None:
+        """Every access token of a provider ends now; with `revoke` the grants behind them too."""
+        self._call("POST", "/oauth2/end", {"name": name, "revoke": revoke})
+
+    def oauth2(self, name: str) -> dict[str, Any]:
+        """A provider's `calls` by grant type and outcome (`refresh_token rotated`, `refresh_token reused`) and `grants`."""
+        providers = self._call("GET", "/oauth2/state")["providers"]
+        return dict(next(provider for provider in providers if provider["name"] == name))
+
+    # ---------------------------------------------------------------------------------------------------- LeadConnector
+
+    def add_leadconnector_location(self, location: str, **details: Any) -> None:
+        self._call("POST", "/leadconnector/locations", {"id": location, **details})
+
+    def add_leadconnector_token(self, token: str, location: str, scopes: list[str] | None = None) -> None:
+        given: dict[str, Any] = {"token": token, "location": location}
+        self._call("POST", "/leadconnector/tokens", given | ({} if scopes is None else {"scopes": scopes}))
+
+    def rotate_leadconnector_token(self, token: str, new: str, *, expire_now: bool = False) -> None:
+        """As an administrator does in LeadConnector: the old one works for seven more days, or no more."""
+        self._call("POST", "/leadconnector/rotate", {"token": token, "new": new, "expire_now": expire_now})
+
+    def revoke_leadconnector_token(self, token: str, after_s: float = 0.0) -> None:
+        self._call("POST", "/leadconnector/revoke", {"token": token, "after_s": after_s})
+
+    def leadconnector(self) -> dict[str, Any]:
+        return dict(self._call("GET", "/leadconnector/state"))
+
+    def leadconnector_token(self, token: str) -> dict[str, Any]:
+        """`calls` that carried a token, and whether it `works`."""
+        return dict(self.leadconnector()["tokens"][hashlib.sha256(token.encode()).hexdigest()])
+
+    # ----------------------------------------------------------------------------------------------------------- Engage
+
+    def add_engage_user(self, customer_id: str, username: str, password: str, **details: str) -> None:
+        """Give `client_id` and `client_secret`, and `environment="production"` where it is not homologation."""
+        given = {"customer_id": customer_id, "username": username, "password": password, **details}
+        self._call("POST", "/engage/users", given)
+
+    def remove_engage_user(self, environment: str, customer_id: str, username: str) -> None:
+        given = {"environment": environment, "customer_id": customer_id, "username": username}
+        self._call("POST", "/engage/remove", given)
+
+    def engage(self) -> list[dict[str, Any]]:
+        """Users with their number of `log_ins`."""
+        return list(self._call("GET", "/engage/state")["users"])
 
     def _call(self, method: str, path: str, body: Any = None, query: dict[str, str] | None = None) -> Any:
         answer = self._session.request(method, f"{self._url}{path}", json=body, params=query, timeout=30)

@@ -35,6 +35,8 @@ PLATFORM_HOSTS = (
     "one.engage.bz",
     "static.adobeioevents.com",
     "csm.adobe.io",
+    # OAuth 2.0 providers of nobody's: the domain is reserved for examples (RFC 2606).
+    "*.oauth.example.net",
 )
 API_HOST = "*.execute-api.us-east-1.amazonaws.com"
 

@@ -31,6 +31,9 @@ sys.path.insert(0, str(ROOT / "layers" / "portaria"))
 settings.register_profile("portaria", deadline=None, derandomize=True, max_examples=60, database=None)
 settings.load_profile("portaria")
 
+# Fails a test that lets a secret out.
+pytest_plugins = ("tests.leaks",)
+
 # Suites that talk to processes on this machine.
 ON_LOOPBACK = ("stack", "browser")
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
 from portaria.arrivals import Budget, FrontDesk, log
-from portaria.intake import Refusal, Rejected, Retryable
+from portaria.intake import Refusal, Rejected, Retryable, Secret
 from portaria.settings import AcceptInstallSettings
 from portaria.signing import AwsError
 
 if TYPE_CHECKING:
+    from portaria.intake import OAuthClient
     from portaria.pages.render import Page
 
 Event = dict[str, Any]
@@ -76,6 +77,8 @@ def arrive(event: Event, budget: Budget) -> Answer:
 def start(event: Event) -> Answer:
     platform, client = parameter(event, "platform"), parameter(event, "client")
     part = platforms.part(platform, "install")
+    if hasattr(part, "authorization_url"):
+        return authorize(event, part.authorization_url)
     begun = desk.begin(platform, client, cookie(event))
     answer = page(
         event,
@@ -87,9 +90,24 @@ def start(event: Event) -> Answer:
             button=part.button(begun.client.client_id, begun.state, language),
         ),
     )
-    # Lax, not Strict: the return from the consent page is a navigation from the platform's site.
-    value = f"{COOKIE}={begun.browser.reveal()}; Path=/; Max-Age={COOKIE_LIFE_S}; Secure; HttpOnly; SameSite=Lax"
-    return {**answer, "headers": {**answer["headers"], "Set-Cookie": value}}
+    return {**answer, "headers": {**answer["headers"], "Set-Cookie": set_cookie(begun.browser)}}
+
+
+def authorize(event: Event, authorization_url: Callable[[OAuthClient, Secret, str, str], str]) -> Answer:
+    """The link that an administrator made for one connection: straight on to its provider's consent page."""
+    tickets = query(event).get("ticket", [])
+    if len(tickets) != 1:
+        detail = "this address needs the ticket of a link made for one connection: ask for a new link"
+        raise Rejected("missing_ticket", detail, field="ticket", status=404)
+    platform, client = parameter(event, "platform"), parameter(event, "client")
+    begun = desk.authorize(platform, client, Secret(tickets[0]), cookie(event))
+    headers = {
+        "Location": authorization_url(begun.client, begun.state, begun.code_challenge, begun.scopes),
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "Set-Cookie": set_cookie(begun.browser),
+    }
+    return {"statusCode": 303, "headers": headers, "body": ""}
 
 
 def result(event: Event) -> Answer:
@@ -158,6 +176,11 @@ def beside(event: Event, rest: str) -> str:
     path = str(context.get("path") or event.get("path") or "")
     slashes = path.endswith("/")
     return rest if slashes else f"{parameter(event, 'client')}/{rest}"
+
+
+def set_cookie(browser: Secret) -> str:
+    # Lax, not Strict: the return from the consent page is a navigation from the platform's site.
+    return f"{COOKIE}={browser.reveal()}; Path=/; Max-Age={COOKIE_LIFE_S}; Secure; HttpOnly; SameSite=Lax"
 
 
 def parameter(event: Event, name: str) -> str:

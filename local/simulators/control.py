@@ -15,7 +15,9 @@ what hid it (`200 lost`, `200 garbled`).
 | `POST /kommo/clients` | `{client_id, client_secret, redirect_uri, name?}` registers an integration |
 | `POST /kommo/accounts` | `{subdomain, domain?, name?, contacts?, seed?, without_email?}` → `{host, id, …}` |
 | `POST /kommo/codes` | `{client_id, account}` (a host) → `{code, referer, client_id, redirect_uri}` |
-| `POST /kommo/limits` | any of `{requests_per_s, block_after, block_s, codes_single_use}` → all of them |
+| `POST /kommo/departures` | `{client_id, account}`: the account disconnects → the query of Kommo's signed hook |
+| `POST /kommo/moves` | `{account, subdomain}`: the account takes another subdomain → `{host}` |
+| `POST /kommo/limits` | any of `{requests_per_s, block_after, block_s, codes_single_use, access_life_s}` → all of them |
 | `GET /kommo/state` | → clients, accounts with webhooks, codes by SHA-256 with calls and issues, grants, `issued_twice` |
 | `GET /kommo/contacts` | `?account=` (a host) → `{"contacts", "companies"}` as the API would list them |
 | `POST /marketo/instances` | `{munchkin, client_id, client_secret, token_life_s?, daily_quota?, requests_per_s?}` |
@@ -23,6 +25,19 @@ what hid it (`200 lost`, `200 garbled`).
 | `GET /marketo/state` | → one line of counts an instance |
 | `GET /marketo/persons` | `?munchkin=` → `{"persons": [{attributes, writes, partition, request_id}], "failed"}` |
 | `GET /marketo/requests` | `?munchkin=` → `{"requests": [{request_id, status, error_code, objects, bytes, …}]}` |
+| `POST /oauth2/providers` | see `oauth2.Provider` for what can be said → `{host, authorize_url, token_url}` |
+| `POST /oauth2/change` | `{name, …}`: other settings of a provider, such as `refresh_mode`, `grace_s`, `expires_in` |
+| `POST /oauth2/grants` | `{name, scope?}` → tokens as if somebody had consented |
+| `POST /oauth2/end` | `{name, revoke?}`: its access tokens end now; with `revoke` its grants too |
+| `GET /oauth2/state` | → a line a provider: `calls` by grant type and outcome (`refresh_token rotated`), `grants` |
+| `POST /leadconnector/locations` | `{id, name?, requests_per_window?, requests_per_day?}` |
+| `POST /leadconnector/tokens` | `{token, location, scopes?}` makes a private integration token |
+| `POST /leadconnector/rotate` | `{token, new, expire_now?}`: the old one works for 7 more days of the clock, or no more |
+| `POST /leadconnector/revoke` | `{token, after_s?}` lets it die |
+| `GET /leadconnector/state` | → locations with contacts, tokens by SHA-256 with `calls` and whether each `works` |
+| `POST /engage/users` | `{customer_id, username, password, client_id, client_secret, environment?}` (homologation) |
+| `POST /engage/remove` | `{environment, customer_id, username}` |
+| `GET /engage/state` | → users with their `log_ins` |
 | `GET /proxy` | → `{"allowed": {host: {connections, bytes_sent, bytes_received}}, "refused": {host: attempts}}` |
 """
 
@@ -35,8 +50,11 @@ from typing import Any
 
 from aiohttp import ClientSession, web
 
+from local.simulators.engage import Engage
 from local.simulators.kommo import Client, Kommo, Limits
+from local.simulators.leadconnector import LeadConnector
 from local.simulators.marketo import Marketo
+from local.simulators.oauth2 import OAuth2, Provider
 from local.simulators.serving import Front, NotSimulated
 from local.simulators.world import BadInstruction, World
 
@@ -51,13 +69,17 @@ class Control:
         self.world = World()
         self.kommo = Kommo(self.world)
         self.marketo = Marketo(self.world)
+        self.leadconnector = LeadConnector(self.world)
+        self.engage = Engage(self.world)
+        self.oauth2 = OAuth2(self.world)
         self.front = Front(
             self.world,
             [
                 self.kommo,
                 self.marketo,
-                NotSimulated("leadconnector", "services.leadconnectorhq.com"),
-                NotSimulated("engage", "my.engage.bz", "sandbox.engage.bz", "one.engage.bz"),
+                self.oauth2,
+                self.leadconnector,
+                self.engage,
                 NotSimulated("adobe", "static.adobeioevents.com", "csm.adobe.io"),
             ],
         )
@@ -76,6 +98,8 @@ class Control:
                 web.post("/kommo/clients", self.add_client),
                 web.post("/kommo/accounts", self.add_account),
                 web.post("/kommo/codes", self.issue_code),
+                web.post("/kommo/departures", self.disconnect),
+                web.post("/kommo/moves", self.move),
                 web.post("/kommo/limits", self.set_limits),
                 web.get("/kommo/state", self.show_kommo),
                 web.get("/kommo/contacts", self.show_contacts),
@@ -84,6 +108,19 @@ class Control:
                 web.get("/marketo/state", self.show_marketo),
                 web.get("/marketo/persons", self.show_persons),
                 web.get("/marketo/requests", self.show_requests),
+                web.post("/oauth2/providers", self.add_provider),
+                web.post("/oauth2/change", self.change_provider),
+                web.post("/oauth2/grants", self.give_grant),
+                web.post("/oauth2/end", self.end_tokens),
+                web.get("/oauth2/state", self.show_oauth2),
+                web.post("/leadconnector/locations", self.add_location),
+                web.post("/leadconnector/tokens", self.add_token),
+                web.post("/leadconnector/rotate", self.rotate_token),
+                web.post("/leadconnector/revoke", self.revoke_token),
+                web.get("/leadconnector/state", self.show_leadconnector),
+                web.post("/engage/users", self.add_user),
+                web.post("/engage/remove", self.remove_user),
+                web.get("/engage/state", self.show_engage),
                 web.get("/proxy", self.show_proxy),
             ]
         )
@@ -150,6 +187,14 @@ class Control:
         self.kommo.limits = Limits(**{**asdict(self.kommo.limits), **given})
         return web.json_response(asdict(self.kommo.limits))
 
+    async def disconnect(self, request: web.Request) -> web.Response:
+        given = await instruction(request, {"client_id", "account"})
+        return web.json_response(self.kommo.leave(given["client_id"], given["account"]))
+
+    async def move(self, request: web.Request) -> web.Response:
+        given = await instruction(request, {"account", "subdomain"})
+        return web.json_response({"host": self.kommo.move(given["account"], given["subdomain"]).host})
+
     async def show_kommo(self, request: web.Request) -> web.Response:
         return web.json_response(self.kommo.dump())
 
@@ -187,6 +232,62 @@ class Control:
 
     async def show_requests(self, request: web.Request) -> web.Response:
         return web.json_response({"requests": self.marketo.instance(request.query.get("munchkin", "")).requests})
+
+    async def add_provider(self, request: web.Request) -> web.Response:
+        provider = self.oauth2.add_provider(await instruction(request, {each.name for each in fields(Provider)}))
+        urls = {f"{name}_url": f"https://{provider.host}/{name}" for name in ("authorize", "token")}
+        return web.json_response({"host": provider.host, **urls})
+
+    async def change_provider(self, request: web.Request) -> web.Response:
+        self.oauth2.change_provider(await instruction(request, {each.name for each in fields(Provider)}))
+        return web.json_response({})
+
+    async def give_grant(self, request: web.Request) -> web.Response:
+        given = await instruction(request, {"name", "scope"})
+        return web.json_response(self.oauth2.give(given["name"], given.get("scope", "")))
+
+    async def end_tokens(self, request: web.Request) -> web.Response:
+        given = await instruction(request, {"name", "revoke"})
+        self.oauth2.end_tokens(given["name"])
+        if given.get("revoke"):
+            self.oauth2.revoke(given["name"])
+        return web.json_response({})
+
+    async def show_oauth2(self, request: web.Request) -> web.Response:
+        return web.json_response({"providers": self.oauth2.dump()})
+
+    async def add_location(self, request: web.Request) -> web.Response:
+        given = await instruction(request, {"id", "name", "requests_per_window", "requests_per_day"})
+        return web.json_response({"id": self.leadconnector.add_location(given).id})
+
+    async def add_token(self, request: web.Request) -> web.Response:
+        self.leadconnector.add_token(**await instruction(request, {"token", "location", "scopes"}))
+        return web.json_response({})
+
+    async def rotate_token(self, request: web.Request) -> web.Response:
+        self.leadconnector.rotate_token(**await instruction(request, {"token", "new", "expire_now"}))
+        return web.json_response({})
+
+    async def revoke_token(self, request: web.Request) -> web.Response:
+        self.leadconnector.revoke_token(**await instruction(request, {"token", "after_s"}))
+        return web.json_response({})
+
+    async def show_leadconnector(self, request: web.Request) -> web.Response:
+        return web.json_response(self.leadconnector.dump())
+
+    async def add_user(self, request: web.Request) -> web.Response:
+        given = await instruction(
+            request, {"customer_id", "username", "password", "client_id", "client_secret", "environment"}
+        )
+        self.engage.add_user(given)
+        return web.json_response({})
+
+    async def remove_user(self, request: web.Request) -> web.Response:
+        self.engage.remove_user(**await instruction(request, {"environment", "customer_id", "username"}))
+        return web.json_response({})
+
+    async def show_engage(self, request: web.Request) -> web.Response:
+        return web.json_response({"users": self.engage.dump()})
 
     async def show_proxy(self, request: web.Request) -> web.Response:
         async with ClientSession(trust_env=False) as session, session.get(f"{self.proxy_url}/hosts") as answer:

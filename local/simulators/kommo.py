@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import html
 import json
 import secrets
@@ -29,6 +30,7 @@ ACCESS_LIFE_S = 24 * 3600
 REFRESH_LIFE_S = 90 * 24 * 3600
 MAX_PAGE = 250
 MAX_WEBHOOKS = 100
+API_HOST = "api-c.kommo.com"
 CONSENT_HOSTS = ("www.kommo.com", "www.amocrm.com", "www.amocrm.ru")
 
 
@@ -106,13 +108,15 @@ class Limits:
     """Kommo's limit of requests, and what it does to those who do not keep it.
 
     `block_after` answers of 429 within 10 s block the account for `block_s` seconds. `codes_single_use` is how Kommo
-    is; a test that wants to see what would be exchanged twice if the platform let it turns it off.
+    is; a test that wants to see what would be exchanged twice if the platform let it turns it off. `access_life_s` is for how
+    long the access tokens given from now on are good.
     """
 
     requests_per_s: int = 7
     block_after: int = 10
     block_s: float = 30.0
     codes_single_use: bool = True
+    access_life_s: int = ACCESS_LIFE_S
 
 
 class Kommo:
@@ -164,9 +168,36 @@ class Kommo:
             raise BadInstruction("no such client: POST /kommo/clients first")
         if host not in self.accounts:
             raise BadInstruction(f"no such account {host!r}: POST /kommo/accounts first")
-        code = f"def50200{secrets.token_hex(350)}"
+        code = opaque(708)
         self.codes[code] = Code(client_id, host, self.world.clock.now())
         return code
+
+    def leave(self, client_id: str, host: str) -> dict[str, str]:
+        """An account disconnects a client: its grants are dead. The query of the signed hook that Kommo then sends."""
+        client, account = self.clients.get(client_id), self.accounts.get(host)
+        if client is None or account is None:
+            raise BadInstruction("no such client or account")
+        for grant in self.grants:
+            if (grant.client_id, grant.host) == (client_id, host):
+                grant.revoked = True
+        signed = f"{client.client_id}|{account.id}".encode()
+        return {
+            "client_uuid": client.client_id,
+            "account_id": str(account.id),
+            "signature": hmac.new(client.client_secret.encode(), signed, hashlib.sha256).hexdigest(),
+        }
+
+    def move(self, host: str, subdomain: str) -> Account:
+        """An account takes another subdomain: the old one answers 404, its tokens stay good."""
+        account = self.accounts.pop(host, None)
+        if account is None:
+            raise BadInstruction(f"no such account {host!r}")
+        account.subdomain = subdomain
+        self.accounts[account.host] = account
+        for grant in self.grants:
+            if grant.host == host:
+                grant.host = account.host
+        return account
 
     def dump(self) -> dict[str, Any]:
         """All that is known, without any secret: codes go by their SHA-256."""
@@ -214,6 +245,8 @@ class Kommo:
                 Route("POST", "/oauth/decision", self.decide),
                 Route("GET", "/auth/button.js", self.button_script),
             ]
+        if host == API_HOST:
+            return [Route("GET", "/oauth2/account/current/subdomain", self.current_subdomain)]
         if host not in self.accounts:
             return []
         return [
@@ -352,17 +385,32 @@ button,select{{font:inherit;padding:.5rem}}</style>
         token.used = True
         return self.issue(token.grant)
 
+    async def current_subdomain(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
+        """Where the account of a refresh token lives now."""
+        token = self.refresh_tokens.get(request.headers.get("X-Refresh-Token", ""))
+        if token is None or token.grant.revoked:
+            return unauthorized()
+        account = self.accounts[token.grant.host]
+        return web.json_response(
+            {
+                "id": account.id,
+                "subdomain": account.subdomain,
+                "domain": account.host,
+                "top_level_domain": account.domain,
+            }
+        )
+
     def issue(self, grant: Grant) -> web.Response:
         grant.pairs += 1
         now = self.world.clock.now()
         access_token = json_web_token(grant, self.accounts[grant.host], now)
-        refresh_token = f"def50200{secrets.token_hex(480)}"
-        self.access_tokens[access_token] = Token(grant, now + ACCESS_LIFE_S)
+        refresh_token = opaque(968)
+        self.access_tokens[access_token] = Token(grant, now + self.limits.access_life_s)
         self.refresh_tokens[refresh_token] = Token(grant, now + REFRESH_LIFE_S)
         return web.json_response(
             {
                 "token_type": "Bearer",
-                "expires_in": ACCESS_LIFE_S,
+                "expires_in": self.limits.access_life_s,
                 "server_time": int(now),
                 "access_token": access_token,
                 "refresh_token": refresh_token,
@@ -543,13 +591,18 @@ def forget(times: deque[float], before: float) -> None:
         times.popleft()
 
 
+def opaque(length: int) -> str:
+    """A code or a refresh token of the real one's beginning and length, with the mark that all secrets here have."""
+    return f"def50200canary-{secrets.token_hex(length // 2)}"[:length]
+
+
 def json_web_token(grant: Grant, account: Account, now: float) -> str:
-    """An access token of the real one's shape and size. Nothing here verifies its signature, so it is random."""
+    """An access token of the real one's shape and size, each of its parts marked. Nothing here verifies its signature."""
 
     def part(document: Mapping[str, Any]) -> str:
         return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
 
-    identifier = secrets.token_hex(40)
+    identifier = f"canary-{secrets.token_hex(40)}"[:80]
     claims = {
         "aud": grant.client_id,
         "jti": identifier,
@@ -565,7 +618,7 @@ def json_web_token(grant: Grant, account: Account, now: float) -> str:
         "hash_uuid": str(uuid.uuid4()),
         "api_domain": f"api-c.{account.domain}",
     }
-    signature = base64.urlsafe_b64encode(secrets.token_bytes(256)).decode().rstrip("=")
+    signature = f"canary-{base64.urlsafe_b64encode(secrets.token_bytes(256)).decode()}"[:342]
     return ".".join([part({"typ": "JWT", "alg": "RS256", "jti": identifier}), part(claims), signature])
 
 

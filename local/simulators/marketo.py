@@ -159,7 +159,7 @@ class Marketo:
             )
         now = self.world.clock.now()
         if now >= instance.token_expires_at:
-            instance.token = f"{uuid.uuid4()}:int"
+            instance.token = f"canary-{uuid.uuid4()}:int"
             instance.token_expires_at = now + instance.token_life_s
             instance.tokens_issued += 1
         left = int(instance.token_expires_at - now)

@@ -63,7 +63,7 @@ Visit = Callable[..., Customer]
 def register(stack: LocalCloud) -> Register:  # noqa: F811
     def make(*, registered_with_kommo: str = "") -> Installation:
         unique = secrets.token_hex(4)
-        client, client_id, client_secret = f"browser-{unique}", f"client-{unique}", secrets.token_urlsafe(32)
+        client, client_id, client_secret = f"browser-{unique}", f"client-{unique}", f"canary-{unique}"
         redirect_uri = f"{stack.public_url}/install/kommo/{client}"
         stack.control.add_kommo_client(client_id, client_secret, redirect_uri + registered_with_kommo, name=client)
         account = stack.control.add_kommo_account(f"browser{unique}", contacts=3)

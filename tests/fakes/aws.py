@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import boto3
 import yaml
 from moto import mock_aws
 
@@ -33,7 +32,7 @@ class Cloud:
 
     def receive(self, queue: str) -> list[str]:
         """Take all messages off a queue (`exchanges`, `backfills`, `records`, `records_set_aside`, `heard`)."""
-        sqs, url, bodies = boto3.client("sqs"), self.url(queue), []
+        sqs, url, bodies = aws.client("sqs"), self.url(queue), []
         while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
                 bodies.append(message["Body"])
@@ -41,7 +40,7 @@ class Cloud:
         return bodies
 
     def url(self, queue: str) -> str:
-        return str(boto3.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"])
+        return str(aws.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"])
 
 
 @cache
@@ -61,18 +60,17 @@ def _table_properties() -> dict[str, Any]:
 def cloud() -> Iterator[Cloud]:
     """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
     with mock_aws():
-        aws.client.cache_clear()
-        boto3.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
-        sqs = boto3.client("sqs")
+        aws.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
+        sqs = aws.client("sqs")
         urls = {}
-        for queue in ("exchanges", "backfills", "records", "records_set_aside", "heard"):
+        for queue in ("exchanges", "backfills", "records", "records_set_aside", "renewals", "uninstalls", "heard"):
             urls[queue] = sqs.create_queue(QueueName=queue, Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
-        events = boto3.client("events")
+        events = aws.client("events")
         events.create_event_bus(Name="portaria")
         events.put_rule(Name="all", EventBusName="portaria", EventPattern='{"source": ["portaria"]}')
         arn = sqs.get_queue_attributes(QueueUrl=urls["heard"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         events.put_targets(Rule="all", EventBusName="portaria", Targets=[{"Id": "heard", "Arn": arn}])
-        key_id = boto3.client("kms").create_key()["KeyMetadata"]["KeyId"]
+        key_id = aws.client("kms").create_key()["KeyMetadata"]["KeyId"]
         yield Cloud(
             {
                 "TABLE_NAME": TABLE,
@@ -83,6 +81,7 @@ def cloud() -> Iterator[Cloud]:
                 "BACKFILLS_QUEUE_URL": urls["backfills"],
                 "RECORDS_QUEUE_URL": urls["records"],
                 "RECORDS_SET_ASIDE_URL": urls["records_set_aside"],
+                "RENEWALS_QUEUE_URL": urls["renewals"],
+                "UNINSTALLS_QUEUE_URL": urls["uninstalls"],
             }
         )
-    aws.client.cache_clear()

@@ -72,4 +72,4 @@ def events(cloud: Cloud) -> list[tuple[str, dict[str, Any]]]:
 
 
 def forget_tokens() -> None:
-    tokens._kept.clear()
+    tokens.PROCESS.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -92,8 +93,8 @@ class Listing:
         self.before: list[Answer | Exception | None] = []
         self.tokens = {"canary-access-1"}
         self.pages: list[int] = []
-        mock.add_callback("GET", f"https://{HOST}/api/v4/contacts", self._list)
-        mock.add_callback("GET", f"https://{HOST}/api/v4/companies", self._list_companies)
+        mock.add_callback("GET", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/contacts"), self._list)
+        mock.add_callback("GET", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/companies"), self._list_companies)
 
     def _list(self, request: requests.PreparedRequest) -> Answer | Exception:
         page = int(self._query(request)["page"][0])

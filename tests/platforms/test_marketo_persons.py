@@ -9,11 +9,12 @@ import pytest
 
 from portaria import egress
 from portaria.contract import Connection, Meaning, Response, Secret
-from portaria.platforms.marketo import persons, tokens
+from portaria.platforms.marketo import persons
 
 FIXTURES = sorted((Path(__file__).parent / "marketo" / "fixtures").glob("*.json"))
 CONNECTION = Connection(
-    "marketo-one", "marketo", "client_credentials", tokens.ALLOWED_DOMAIN, "connected", 1, "portaria/grants/marketo-one",
+    "marketo-one", "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", "connected", 1,
+    "portaria/grants/marketo-one",
     fields={"munchkin_id": "123-ABC-456"},
 )  # fmt: skip
 # marketo.md's table: every code it names has a meaning here.

@@ -17,6 +17,7 @@ from requests.auth import AuthBase
 from local import stack as local_cloud
 from local.control import Control
 from local.stack import Stack
+from tests.stack import leaks
 
 
 class SignedByAws(AuthBase):
@@ -78,15 +79,17 @@ class LocalCloud:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[LocalCloud]:
-    """This checkout's local cloud, up to date. It is stopped at the end only if it did not run before."""
+    """This checkout's local cloud, up to date. It is read for leaks at the end, and stopped only if it did not run before."""
     before = Stack.read()
     ran = before is not None and not before.dead_parts()
+    logs = leaks.sizes()
     running = local_cloud.up(lambda _title: contextlib.nullcontext(), print)
     control = Control(running.control_url)
     with (
         contextlib.closing(control),
         Web(running) as web,
         Web(running, auth=SignedByAws(running.access_key_id, running.secret_access_key, running.region)) as admin,
+        leaks.watching(running, logs),
     ):
         yield LocalCloud(
             stack=running,

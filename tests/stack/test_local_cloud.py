@@ -374,12 +374,16 @@ def test_platforms_are_led_to_their_simulators(host: str) -> None:
 
 
 def test_platforms_without_a_simulator_say_so(web: Web, control: Control) -> None:
-    assert web.get("https://services.leadconnectorhq.com/contacts").status_code == 501
+    assert web.get("https://csm.adobe.io/").status_code == 501
 
 
 # ------------------------------------------------------------------------------------------------------------------ Kommo
 
-CLIENT = {"client_id": "client-one", "client_secret": "secret-one", "redirect_uri": "https://front.example/install/"}
+CLIENT = {
+    "client_id": "client-one",
+    "client_secret": "canary-secret-one",
+    "redirect_uri": "https://front.example/install/",
+}
 ACME = "acme.kommo.com"
 
 
@@ -665,7 +669,7 @@ def test_a_misspelt_fault_is_refused(control: Control) -> None:
 # ---------------------------------------------------------------------------------------------------------------- Marketo
 
 MUNCHKIN = "123-abc-456"
-API_USER = {"client_id": "user-one", "client_secret": "secret-one"}
+API_USER = {"client_id": "user-one", "client_secret": "canary-secret-one"}
 
 
 @pytest.fixture

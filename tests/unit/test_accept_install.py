@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
 import importlib.util
 import json
 import os
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -517,6 +520,292 @@ class TestThePages:
     def test_what_is_no_install_is_not_found(self, function: Function, install: str) -> None:
         assert function.get("result", path={"install": install})["statusCode"] == 404
         assert function.endpoint.calls == []
+
+
+class Provider:
+    """An OAuth client of any provider, and links made for a connection of it."""
+
+    AUTHORIZE_URL = "https://login.example.com/authorize?audience=crm%20api"
+    REDIRECT_URI = "https://api.example.com/live/install/oauth2/erp"
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        put(
+            function.aws.table,
+            OAuthClient(
+                "oauth2",
+                "erp",
+                "client & id",
+                self.REDIRECT_URI,
+                "default",
+                authorize_url=self.AUTHORIZE_URL,
+                token_url="https://login.example.com/token",
+            ),
+            new=True,
+        )
+        put(
+            function.aws.table,
+            OAuthClient("oauth2", "other", "x", "https://api.example.com/x", authorize_url=self.AUTHORIZE_URL),
+            new=True,
+        )
+
+    def link(self, **changes: Any) -> str:
+        """A ticket for the connection `main`, as the administrators' API makes it."""
+        ticket = arrivals._random_token()
+        item = {
+            "pk": f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}",
+            "sk": "TICKET",
+            "platform": "oauth2",
+            "client": "erp",
+            "connection": "main",
+            "account_host": "login.example.com",
+            "scopes": "read write",
+            "expires_at": int(time.time()) + 900,
+        }
+        self.function.aws.table.put({**item, **changes})
+        return ticket
+
+    def open(self, *tickets: str, cookie: str = "", client: str = "erp") -> dict[str, Any]:
+        query: dict[str, list[str] | None] = {"ticket": list(tickets)} if tickets else {}
+        path = {"platform": "oauth2", "client": client}
+        return self.function.get("start", query=query, headers={"Cookie": [cookie]}, path=path)
+
+    def begin(self, cookie: str = "") -> tuple[str, str, str]:
+        """Open a link; the cookie header, the state and the code challenge."""
+        answer = self.open(self.link(), cookie=cookie)
+        assert answer["statusCode"] == 303
+        query = parse_qs(urlsplit(answer["headers"]["Location"]).query)
+        cookie = answer["headers"]["Set-Cookie"].partition(";")[0]
+        return cookie, query["state"][0], query["code_challenge"][0]
+
+    def come_back(self, cookie: str, state: str, code: str = "canary-code", **more: list[str]) -> dict[str, Any]:
+        event = copy.deepcopy(EVENTS["start"]) | {"resource": "/install/{platform}/{client}"}
+        event["pathParameters"] = {"platform": "oauth2", "client": "erp"}
+        event["requestContext"]["path"] = "/live/install/oauth2/erp"
+        event["multiValueHeaders"] |= {**HTML, "Cookie": [cookie]}
+        event["multiValueQueryStringParameters"] = {"code": [code], "state": [state], **more}
+        answer: dict[str, Any] = self.function.handler.handler(event, None)
+        return answer
+
+
+@pytest.fixture
+def provider(function: Function) -> Provider:
+    return Provider(function)
+
+
+def challenge_of(verifier: str) -> str:
+    """RFC 7636, 4.2."""
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+
+
+class TestALinkForOneConnection:
+    def test_it_leads_straight_to_the_providers_consent_page(self, provider: Provider) -> None:
+        answer = provider.open(provider.link())
+
+        assert answer["statusCode"] == 303
+        assert answer["headers"]["Cache-Control"] == "no-store"
+        assert answer["headers"]["Referrer-Policy"] == "no-referrer"
+        location = answer["headers"]["Location"]
+        assert location.startswith("https://login.example.com/authorize?audience=crm%20api&")
+        query = {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
+        state, challenge = query.pop("state"), query.pop("code_challenge")
+        assert query == {
+            "audience": "crm api",
+            "response_type": "code",
+            "client_id": "client & id",
+            "redirect_uri": provider.REDIRECT_URI,
+            "scope": "read write",
+            "code_challenge_method": "S256",
+        }
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", state)
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", challenge)
+        name, *attributes = answer["headers"]["Set-Cookie"].split("; ")
+        assert re.fullmatch(r"__Host-portaria=[A-Za-z0-9_-]{43}", name)
+        assert set(attributes) == {"Path=/", "Max-Age=1800", "Secure", "HttpOnly", "SameSite=Lax"}
+
+    def test_no_scope_is_asked_for_where_none_is_wanted(self, provider: Provider) -> None:
+        location = provider.open(provider.link(scopes=""))["headers"]["Location"]
+        assert "scope=" not in location
+
+    def test_the_return_goes_to_the_queue_with_its_connection_and_the_proof(self, provider: Provider) -> None:
+        cookie, state, challenge = provider.begin()
+
+        answer = provider.come_back(cookie, state, iss=["https://login.example.com"], session_state=["x"])
+
+        install = arrivals.install_id("oauth2", "erp", Secret("canary-code"))
+        assert (answer["statusCode"], answer["headers"]["Location"]) == (303, f"erp/result/{install}")
+        [message] = provider.function.queued()
+        assert challenge_of(message.pop("code_verifier")) == challenge
+        assert message.pop("received_at")
+        assert message == {
+            "version": 1,
+            "install_id": install,
+            "platform": "oauth2",
+            "client": "erp",
+            "account_host": "login.example.com",
+            "source": "browser",
+            "connection": "main",
+            "code": "canary-code",
+        }
+        item = provider.function.aws.table.get(f"INSTALL#{install}", "INSTALL")
+        assert item is not None
+        assert item["account_host"] == "login.example.com"
+        # It is what says that the connection is there: only the worker writes it.
+        assert "connection" not in item
+
+    def test_loading_the_return_again_is_the_same_install_with_the_same_proof(self, provider: Provider) -> None:
+        cookie, state, _ = provider.begin()
+        assert {provider.come_back(cookie, state)["statusCode"] for _ in range(2)} == {303}
+        first, second = provider.function.queued()
+        assert first["code_verifier"] == second["code_verifier"]
+        assert first["install_id"] == second["install_id"]
+
+    def test_nothing_that_opens_anything_is_stored_in_the_clear(self, provider: Provider) -> None:
+        """Given the whole table, then neither the ticket, the state, the cookie nor the verifier can be read in it."""
+        ticket = provider.link()
+        answer = provider.open(ticket)
+        cookie = answer["headers"]["Set-Cookie"].partition(";")[0]
+        state = parse_qs(urlsplit(answer["headers"]["Location"]).query)["state"][0]
+        provider.come_back(cookie, state)
+        [message] = provider.function.queued()
+        stored = json.dumps(client("dynamodb").scan(TableName=provider.function.aws.table.name)["Items"])
+        assert "main" in stored
+        for secret in (ticket, state, cookie.partition("=")[2], message["code_verifier"], "canary-code"):
+            assert secret not in stored
+
+    def test_the_proof_cannot_be_worked_out_without_the_cookie(self) -> None:
+        """Given a state, which the provider and its logs see, then only this browser's cookie makes its verifier."""
+        cookies, state = [arrivals._random_token() for _ in range(2)], Secret("the-state")
+        first, second = (arrivals.code_verifier(cookie, state).reveal() for cookie in cookies)
+        assert first != second
+        assert first == arrivals.code_verifier(cookies[0], Secret("the-state")).reveal()
+        # RFC 7636, 4.1: 43 to 128 unreserved characters.
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", first)
+
+    def test_each_link_and_each_browser_has_a_proof_of_its_own(self, provider: Provider) -> None:
+        cookie, _, first = provider.begin()
+        same_cookie, _, second = provider.begin(cookie)
+        other_cookie, _, third = provider.begin()
+        assert same_cookie == cookie != other_cookie
+        assert len({first, second, third}) == 3
+
+    def test_it_opens_once(self, provider: Provider) -> None:
+        ticket = provider.link()
+        cookie = provider.open(ticket)["headers"]["Set-Cookie"].partition(";")[0]
+        for again in ("", cookie):
+            answer = provider.open(ticket, cookie=again)
+            assert refused_with("used_ticket", answer)
+            assert "Set-Cookie" not in answer["headers"]
+
+    def test_of_two_browsers_at_once_one_goes_on(self, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Given a second browser that has found the ticket unused, when the first one uses it, then the second is refused."""
+        ticket = provider.link()
+        desk = provider.function.handler.desk
+        new_state, opened = desk._new_state, []
+
+        def race(*arguments: Any) -> Any:
+            monkeypatch.setattr(desk, "_new_state", new_state)
+            opened.append(provider.open(ticket)["statusCode"])
+            return new_state(*arguments)
+
+        monkeypatch.setattr(desk, "_new_state", race)
+        assert refused_with("used_ticket", provider.open(ticket))
+        assert opened == [303]
+
+    def test_it_ends_by_the_clock_even_if_the_table_still_has_it(self, provider: Provider) -> None:
+        assert refused_with("expired_ticket", provider.open(provider.link(expires_at=int(time.time()))))
+
+    @pytest.mark.parametrize("ticket", ["x", "A" * 43, "A" * 44, "é" * 43, "", "' OR 1=1", "A" * 5_000])
+    def test_a_forged_one_is_refused(self, provider: Provider, ticket: str) -> None:
+        assert refused_with("unknown_ticket", provider.open(ticket))
+
+    def test_without_a_ticket_there_is_no_way_in(self, provider: Provider) -> None:
+        for answer in (provider.open(), provider.open("A" * 43, "B" * 43)):
+            assert refused_with("missing_ticket", answer)
+        assert provider.function.endpoint.calls == []
+
+    def test_it_is_only_for_the_client_it_was_made_for(self, provider: Provider) -> None:
+        ticket = provider.link()
+        assert refused_with("unknown_ticket", provider.open(ticket, client="other"))
+        assert provider.open(ticket, client="nobody")["statusCode"] == 404
+        assert provider.open(ticket)["statusCode"] == 303
+
+    def test_a_ticket_of_another_kind_of_platform_opens_no_install_page(self, provider: Provider) -> None:
+        """Given a ticket for oauth2, when it is shown at Kommo's page, then it is not even looked at."""
+        ticket = provider.link()
+        assert provider.function.get("start", query={"ticket": [ticket]})["statusCode"] == 200
+        assert provider.open(ticket)["statusCode"] == 303
+
+    @pytest.mark.parametrize("fault", ["drop", "InternalServerError", "AccessDeniedException"])
+    @pytest.mark.parametrize("operation", ["GetItem", "PutItem", "UpdateItem"])
+    def test_the_table_fails_and_the_link_can_be_opened_again(
+        self, provider: Provider, operation: str, fault: str
+    ) -> None:
+        ticket = provider.link()
+        provider.function.endpoint.faults[f"dynamodb.{operation}"] = fault
+        assert provider.open(ticket)["statusCode"] == 503
+        provider.function.endpoint.faults.clear()
+        assert provider.open(ticket)["statusCode"] == 303
+
+    def test_everything_hangs_and_the_browser_is_answered_in_the_functions_time(self, provider: Provider) -> None:
+        provider.function.endpoint.faults["dynamodb"] = "hang"
+        started = time.monotonic()
+        assert provider.open(provider.link())["statusCode"] == 503
+        assert time.monotonic() - started < 5.8
+        assert arrivals.PAGE_READ_S + 3 * arrivals.TICKET_S < 6
+
+    def test_a_return_in_another_browser_is_refused(self, provider: Provider) -> None:
+        cookie, state, _ = provider.begin()
+        stranger, _, _ = provider.begin()
+        for other in (stranger, ""):
+            assert refused_with("foreign_state", provider.come_back(other, state))
+        assert provider.function.queued() == []
+        assert provider.come_back(cookie, state)["statusCode"] == 303
+
+    def test_a_state_of_kommos_is_no_state_here(self, provider: Provider) -> None:
+        cookie, state = provider.function.open_page()
+        assert refused_with("foreign_state", provider.come_back(cookie, state))
+        assert provider.function.queued() == []
+
+    def test_a_second_code_for_a_used_state_is_refused(self, provider: Provider) -> None:
+        cookie, state, _ = provider.begin()
+        provider.come_back(cookie, state)
+        provider.function.queued()
+        assert refused_with("used_state", provider.come_back(cookie, state, "canary-other"))
+        assert provider.function.queued() == []
+
+    def test_the_customer_said_no(self, provider: Provider) -> None:
+        cookie, state, _ = provider.begin()
+        event = copy.deepcopy(EVENTS["refusal"])
+        event["pathParameters"] = {"platform": "oauth2", "client": "erp"}
+        event["multiValueQueryStringParameters"] = {"error": ["access_denied"], "state": [state]}
+        event["multiValueHeaders"] |= {"Cookie": [cookie]}
+        assert provider.function.handler.handler(event, None)["statusCode"] == 200
+        assert refused_with("used_state", provider.come_back(cookie, state))
+
+    def test_the_queue_fails_and_the_code_is_kept_with_its_connection(self, provider: Provider) -> None:
+        cookie, state, challenge = provider.begin()
+        provider.function.endpoint.faults["sqs"] = "drop"
+        assert provider.come_back(cookie, state)["statusCode"] == 303
+        [message] = provider.function.kept()
+        assert message["connection"] == "main"
+        assert challenge_of(message["code_verifier"]) == challenge
+
+    def test_no_ticket_cookie_or_verifier_is_printed(
+        self, provider: Provider, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        ticket = provider.link()
+        answer = provider.open(ticket)
+        cookie = answer["headers"]["Set-Cookie"].partition(";")[0]
+        state = parse_qs(urlsplit(answer["headers"]["Location"]).query)["state"][0]
+        provider.open(ticket)
+        provider.come_back("", state)
+        provider.come_back(cookie, state)
+        [message] = provider.function.queued()
+        printed = "".join(capfd.readouterr())
+        assert message["install_id"] in printed
+        for secret in (ticket, state, cookie.partition("=")[2], message["code_verifier"], "canary-code"):
+            assert secret not in printed
 
 
 def test_no_secret_is_printed(function: Function, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ from unittest.mock import patch
 import pytest
 import responses
 
-from portaria import backfills, routes, tokens
+from portaria import backfills, queues, routes, tokens
+from portaria.pace import Pace
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import ROUTE, SOURCE, Listing, contact, set_up
@@ -35,17 +36,17 @@ class Desk:
             assert queue_url == self.stack.environment["BACKFILLS_QUEUE_URL"]
             self.waits.append(after_s)
 
-        with patch.object(self.function.queues, "give_back", give_back):
+        with patch.object(queues, "give_back", give_back):
             return functions.reported(self.function.handler(event, functions.Context(60)))
 
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    tokens._kept.clear()
+    tokens.PROCESS.clear()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(backfills.Pace, "wait"),
+        patch.object(Pace, "wait"),
     ):
         yield Desk(stack, mock)
 

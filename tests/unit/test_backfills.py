@@ -16,8 +16,9 @@ import requests
 import responses
 from botocore.client import BaseClient
 
-from portaria import backfills, connections, egress, queues, records, routes, tokens
+from portaria import backfills, connections, deliveries, egress, queues, records, routes, tokens
 from portaria.contract import Retryable, Route
+from portaria.pace import Pace
 from portaria.settings import BackfillRecordsSettings
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
@@ -72,11 +73,11 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    tokens._kept.clear()
+    tokens.PROCESS.clear()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(backfills.Pace, "wait"),
+        patch.object(Pace, "wait"),
     ):
         yield Desk(stack, mock)
 
@@ -153,8 +154,7 @@ def test_a_message_about_nothing_is_consumed(desk: Desk, body: str) -> None:
 def test_when_time_runs_out_a_new_message_goes_on_at_the_same_page(desk: Desk) -> None:
     # Given time for two pages
     body = desk.start()
-    seconds = iter([60.0, 60.0])
-    outcome = desk.take(body, lambda: next(seconds, 14.0))
+    outcome = desk.take(body, lambda: 60.0 if len(desk.listing.pages) < 2 else 14.0)
     assert (outcome.state, outcome.pages) == ("running", 2)
     assert desk.item()["next_page"] == 3
     # Then a new message brings the rest
@@ -211,14 +211,14 @@ def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk:
             assert desk.take(body).state == "running"
             (body,) = desk.stack.receive("backfills")
         assert desk.take(body).state == "done"
-    assert seen == [9, backfills.FIRST_WAIT_S]
+    assert seen == [9, backfills.PAUSE_S]
     assert desk.queued() == ALL
 
 
 def test_waits_double_from_five_seconds_to_five_minutes() -> None:
-    assert [backfills.wait_s(None, receives) for receives in (1, 2, 3, 7, 20)] == [5, 10, 20, 300, 300]
-    assert backfills.wait_s(30, 1) == 30
-    assert backfills.wait_s(1, 3) == 20
+    assert [deliveries.wait_s(None, receives) for receives in (1, 2, 3, 7, 20)] == [5, 10, 20, 300, 300]
+    assert deliveries.wait_s(30, 1) == 30
+    assert deliveries.wait_s(1, 3) == 20
 
 
 def test_a_worker_that_dies_anywhere_leaves_a_backfill_that_ends_whole(desk: Desk) -> None:
@@ -233,7 +233,7 @@ def test_a_worker_that_dies_anywhere_leaves_a_backfill_that_ends_whole(desk: Des
 
 def _dies_at_call(desk: Desk, generation: int) -> bool:
     """Run a backfill in which call `generation // 2` is where the process ends: before it is made, or after it."""
-    tokens._kept.clear()
+    tokens.PROCESS.clear()
     desk.listing.tokens.add(f"canary-access-{generation}")
     connect_kommo(desk.stack, generation)
     body = desk.start(generation)
@@ -314,14 +314,14 @@ def test_a_connection_that_was_installed_again_goes_on_with_the_newer_token(desk
 
 def test_a_reinstall_in_the_midst_of_a_page_does_not_fail_the_backfill(desk: Desk) -> None:
     body = desk.start()
-    refused = (401, PROBLEM, json.dumps({"title": "Unauthorized", "status": 401}))
+    newer = tokens.Supply.newer
 
-    def reinstall(*_: Any) -> Any:
+    def reinstall(*given: Any) -> Any:
         connect_kommo(desk.stack, 2)
-        desk.listing.tokens = {"canary-access-2"}
-        return refused
+        return newer(*given)
 
-    with patch.object(desk.listing, "before", [refused]), patch.object(tokens, "forget", reinstall):
+    desk.listing.tokens = {"canary-access-2"}
+    with patch.object(tokens.Supply, "newer", reinstall):
         assert desk.take(body).state == "done"
 
 
@@ -342,7 +342,7 @@ def test_a_token_that_is_refused_for_good_fails_the_backfill_with_its_reason(des
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda desk: connections.delete(desk.stack.table, SOURCE), "unknown_connection"),
+        (lambda desk: desk.stack.table.delete(*connections.key(SOURCE)), "unknown_connection"),
         (lambda desk: routes.delete(desk.stack.table, ROUTE), "unknown_route"),
         (
             lambda desk: desk.stack.table.put(
@@ -388,7 +388,7 @@ def test_requests_go_to_the_accounts_host_with_its_token_at_an_even_pace() -> No
         patch.object(time, "monotonic", lambda: now),
         patch.object(time, "sleep", sleep),
     ):
-        pace = backfills.Pace(3.0)
+        pace = Pace(3.0)
         for took in (0.0, 0.1, 0.5, 0.0, 0.0):
             pace.wait()
             times.append(round(now - 100, 3))

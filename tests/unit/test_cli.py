@@ -23,8 +23,12 @@ from portaria import aws, clock, oauth_clients
 from portaria.cli import api as cli_api
 from portaria.cli.commands import portaria
 from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.calling import Calling
+from tests.fakes.engage import CUSTOMER, LOG_IN
+from tests.fakes.leadconnector import LOCATION
 from tests.fakes.manage import API_URL, Manage, empty
 from tests.unit.test_manage import CANARY, TOKEN_URL, add_install
+from tests.unit.test_manage_connections import OLD, World
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "portaria.yaml"
 EXAMPLE_ENVIRONMENT = {
@@ -33,6 +37,21 @@ EXAMPLE_ENVIRONMENT = {
     "MARKETO_MUNCHKIN_ID": "123-ABC-456",
     "MARKETO_CLIENT_ID": "marketo-client-id",
     "MARKETO_CLIENT_SECRET": f"{CANARY}-marketo",
+}
+CONNECTIONS = EXAMPLE.parent / "connections.yaml"
+CONNECTIONS_ENVIRONMENT = {
+    "SHOP_CLIENT_ID": "shop-client",
+    "SHOP_CLIENT_SECRET": f"{CANARY}-shop",
+    "BILLING_CLIENT_ID": "billing-client",
+    "BILLING_CLIENT_SECRET": f"{CANARY}-billing",
+    "ERP_KEY": f"{CANARY}-key",
+    "WAREHOUSE_USER": "maria",
+    "WAREHOUSE_PASSWORD": f"{CANARY} senhã",
+    "HELPDESK_TOKEN": f"{CANARY}-token",
+    "ENGAGE_CUSTOMER_ID": CUSTOMER,
+    **{f"ENGAGE_{name.upper().replace('USERNAME', 'USER')}": value for name, value in LOG_IN.items()},
+    "LEADCONNECTOR_LOCATION_ID": LOCATION,
+    "LEADCONNECTOR_TOKEN": OLD,
 }
 
 
@@ -68,6 +87,9 @@ class Wire:
         parts = urlsplit(request.url)
         path = parts.path.removeprefix("/live/admin/v1")
         body = request.body.decode() if request.body else None
+        if path.endswith("/call"):
+            answer = Calling(self.manage.cloud).call(body, path.split("/")[-2])
+            return Answered(answer.status, answer.text)
         answer = self.manage.call(request.method, path + (f"?{parts.query}" if parts.query else ""), body)
         return Answered(answer.status, answer.text)
 
@@ -178,7 +200,7 @@ class TestConfigure:
         assert "kommo/acme" in result.stdout
         assert "created" in result.stdout
         assert result.stderr == (
-            "error: connections marketo-main: Marketo refused the client id or the client secret; nothing was stored\n"
+            "error: connections marketo-main: Marketo refused the client id or the client secret; nothing was changed\n"
         )
         assert run("routes", "list").stdout == "There are no routes.\n"
 
@@ -226,6 +248,166 @@ class TestConfigure:
         assert "Is a directory" in run("configure", tmp_path, exit_code=2).stderr
         (tmp_path / "latin1").write_bytes("clients: ação".encode("latin-1"))
         assert "not UTF-8" in run("configure", tmp_path / "latin1", exit_code=2).stderr
+
+
+class TestConnections:
+    @pytest.fixture(autouse=True)
+    def environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in CONNECTIONS_ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+
+    @pytest.fixture
+    def world(self, stack: Cloud) -> Iterator[World]:
+        with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+            yield World(mock, stack)
+
+    def test_one_of_each_kind_twice(self, wire: Wire, world: World) -> None:
+        assert changes(CONNECTIONS) == ["created"] * 9
+        assert changes(CONNECTIONS) == ["unchanged"] * 9
+        states = {item["name"]: item["state"] for item in told("connections", "list")}
+        assert states == {
+            "erp": "connected", "warehouse": "connected", "helpdesk": "connected", "shop-main": "pending",
+            "billing-main": "connected", "engage-main": "connected", "marketek-main": "connected",
+        }  # fmt: skip
+
+    def test_only_a_client_that_people_authorise_has_a_redirect_uri_to_register(self, wire: Wire, world: World) -> None:
+        told = run("configure", CONNECTIONS).stdout
+        assert told.count("Register this redirect URI") == 1
+        assert f"{API_URL}/install/oauth2/shop\n" in told
+
+    def test_a_credential_that_differs_is_told_as_updated(
+        self, wire: Wire, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        changes(CONNECTIONS)
+        monkeypatch.setenv("ERP_KEY", f"{CANARY}-new")
+        assert changes(CONNECTIONS).count("updated") == 1
+        assert told("connections", "show", "erp")["generation"] == 2
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (("X-Api-Key", "X-Other"), "connections erp: fields of a connection cannot change"),
+            (("name: erp ", "name: marketek-main"), "stands in the file twice"),
+            (("client: shop\n", "client: billing\n"), "connections shop-main: client differs from the file"),
+            (("scopes: read  ", "scopes: write  "), "connections shop-main: scopes differs"),
+            (("environment: production", "environment: homologation"), "fields of a connection cannot change"),
+        ],
+    )
+    def test_what_cannot_change_is_told_with_its_place(
+        self, wire: Wire, world: World, tmp_path: Path, change: tuple[str, str], words: str
+    ) -> None:
+        changes(CONNECTIONS)
+        file = tmp_path / "connections.yaml"
+        assert change[0] in CONNECTIONS.read_text()
+        file.write_text(CONNECTIONS.read_text().replace(*change))
+        code = 2 if "twice" in words else 1
+        assert words in run("configure", file, exit_code=code).stderr
+
+    def test_what_is_missing_is_told(self, wire: Wire, world: World, tmp_path: Path) -> None:
+        file = tmp_path / "connections.yaml"
+        file.write_text("connections: [{name: erp, platform: http, kind: bearer, allowed_domain: api.example.com}]")
+        assert "connections erp: credentials.token is missing" in run("configure", file, exit_code=1).stderr
+
+    @pytest.mark.parametrize("now", [True, False])
+    def test_a_token_is_rotated_from_standard_input(self, wire: Wire, world: World, now: bool) -> None:
+        changes(CONNECTIONS)
+        run("connections", "rotate", "marketek-main", *(["--now"] if now else []), input="pit-canary-new\n")
+        shown = told("connections", "show", "marketek-main")
+        assert (shown["generation"], bool(shown["previous_until"])) == (2, not now)
+        run("connections", "expire", "marketek-main")
+        assert told("connections", "show", "marketek-main")["previous_until"] == ""
+
+    def test_a_token_that_does_not_work_is_told(self, wire: Wire, world: World) -> None:
+        changes(CONNECTIONS)
+        error = run("connections", "rotate", "marketek-main", input="pit-canary-dead", exit_code=1).stderr
+        assert "LeadConnector refused the token" in error
+        assert "canary" not in error
+
+
+class TestCalls:
+    """`connections call` and `connections authorize`."""
+
+    @pytest.fixture(autouse=True)
+    def environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in CONNECTIONS_ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+
+    @pytest.fixture
+    def api(self, wire: Wire, stack: Cloud) -> Iterator[responses.RequestsMock]:
+        with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+            World(mock, stack)
+            run("configure", CONNECTIONS)
+            yield mock
+
+    def test_the_body_is_what_a_pipe_gets(self, api: responses.RequestsMock) -> None:
+        api.get("https://api.example.com/v1/things?a=1", body='{"a": 1.10}', content_type="application/json")
+        done = run("connections", "call", "helpdesk", "get", "/v1/things?a=1", "--header", "Prefer: a: b")
+        assert (done.stdout, done.stderr) == ('{"a": 1.10}', "200 application/json\n")
+        sent = api.calls[-1].request.headers
+        assert (sent["Authorization"], sent["Prefer"]) == (f"Bearer {CANARY}-token", "a: b")
+
+    @pytest.mark.parametrize(
+        ("data", "sent", "content_type"),
+        [
+            ('{"a": "ü", "b": 1.10}', '{"a": "ü", "b": 1.10}'.encode(), "application/json"),
+            ("a=1", b"a=1", None),
+            ("@file", b"\x00\xff", None),
+            ("@-", b"piped", None),
+            ("", b"", None),
+        ],
+    )
+    def test_a_body_goes_out_as_it_is(
+        self, api: responses.RequestsMock, tmp_path: Path, data: str, sent: bytes, content_type: str | None
+    ) -> None:
+        api.post("https://api.example.com/v1/things", status=204)
+        if data == "@file":
+            (tmp_path / "file").write_bytes(sent)
+            data = f"@{tmp_path / 'file'}"
+        run("connections", "call", "helpdesk", "POST", "/v1/things", "--data", data, input="piped")
+        request = api.calls[-1].request
+        assert (request.body or b"") == sent
+        assert request.headers.get("Content-Type") == content_type
+
+    def test_a_content_type_of_ones_own_stays(self, api: responses.RequestsMock) -> None:
+        api.post("https://api.example.com/v1/things")
+        header = ("--header", "content-type: application/vnd.api+json")
+        run("connections", "call", "helpdesk", "POST", "https://api.example.com/v1/things", "--data", "{}", *header)
+        assert api.calls[-1].request.headers["Content-Type"] == "application/vnd.api+json"
+
+    def test_bytes_come_as_bytes(self, api: responses.RequestsMock) -> None:
+        api.get("https://api.example.com/logo.png", body=b"\x89PNG\x00\xff", content_type="image/png")
+        assert run("connections", "call", "helpdesk", "GET", "/logo.png").stdout_bytes == b"\x89PNG\x00\xff"
+
+    def test_a_status_from_400_on_is_in_the_exit_code(self, api: responses.RequestsMock) -> None:
+        api.get("https://api.example.com/none", status=404, body="nothing")
+        done = run("connections", "call", "helpdesk", "GET", "/none", exit_code=1)
+        assert (done.stdout, done.stderr) == ("nothing", "404 text/plain\n")
+        shown = told("connections", "call", "helpdesk", "GET", "/none", exit_code=1)
+        assert (shown["status"], shown["body"]) == (404, "nothing")
+
+    def test_a_host_outside_the_allowed_domain(self, api: responses.RequestsMock) -> None:
+        error = run("connections", "call", "helpdesk", "GET", "https://evil.example/", exit_code=1).stderr
+        assert error == "error: this connection may only talk to api.example.com\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("GET", "/", "--header", f"{CANARY}-token"), "not of the form 'NAME: VALUE'"),
+            (("POST", "/", "--data", "@/no/such/file"), "/no/such/file cannot be read"),
+            (("TRACE", "/"), "Usage"),
+            (("GET",), "Missing argument 'PATH'"),
+        ],
+    )
+    def test_wrong_usage_sends_nothing(self, wire: Wire, arguments: tuple[str, ...], words: str) -> None:
+        assert words in run("connections", "call", "helpdesk", *arguments, exit_code=2).stderr
+        assert wire.requests == []
+
+    def test_the_link_to_authorize_is_printed(self, api: responses.RequestsMock) -> None:
+        done = run("connections", "authorize", "shop-main")
+        assert re.fullmatch(r"https://\S+/install/oauth2/shop/start\?ticket=\S{43}\n", done.stdout)
+        assert re.fullmatch(r"It opens once, until \S+Z\.\n", done.stderr)
+        assert set(told("connections", "authorize", "shop-main")) == {"authorize_url", "expires_at"}
+        assert "nobody's consent is needed" in run("connections", "authorize", "erp", exit_code=1).stderr
 
 
 class TestListings:
@@ -372,6 +554,7 @@ def test_functions_never_import_the_command_line() -> None:
         "PYTHONPATH": f"{root / 'layers' / 'portaria'}:{root / 'functions' / 'manage'}",
         "TABLE_NAME": "portaria",
         "SECRETS_PREFIX": "portaria",
+        "UNINSTALLS_QUEUE_URL": "https://sqs.example.com/uninstalls",
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

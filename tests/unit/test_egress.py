@@ -7,12 +7,15 @@ import json
 import socket
 import ssl
 import threading
+import time
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import requests
@@ -22,23 +25,22 @@ import urllib3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from portaria import egress
+from portaria import clock, egress
 from portaria.contract import Rejected, Request, Response, Retryable
+from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
 
 HOST = "acme.kommo.com"
 URL = f"https://{HOST}/api/v4/account"
 CORPUS = Path(__file__).parent / "hostile_urls.txt"
 HOSTILE_URLS = [json.loads(line) for line in CORPUS.read_text().splitlines() if line and not line.startswith("#")]
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-Script = Callable[[ssl.SSLSocket], object]
 
 
-def no_byte_leaves() -> Any:
+@contextmanager
+def no_byte_leaves() -> Iterator[None]:
     """Nothing is resolved or dialled while this holds."""
-    return patch.object(
-        urllib3.util.connection, "create_connection", side_effect=AssertionError("something was dialled")
-    )
+    with internet() as outside:
+        yield
+    assert (outside.looked_up, outside.dialled) == ([], [])
 
 
 # ------------------------------------------------------------------------------------------------------- what is refused
@@ -172,72 +174,6 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-class Server:
-    """An https server for HOST on loopback. Each connection is handed to the next of `scripts`, the last one for ever."""
-
-    def __init__(self, authority: trustme.CA) -> None:
-        self.scripts: list[Script] = [lambda tls: tls.sendall(OK)]
-        self.requests: list[bytes] = []
-        self.dialled: list[tuple[str, int]] = []
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(HOST).configure_cert(self._context)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            raw.settimeout(10)
-            with raw:
-                try:
-                    tls = self._context.wrap_socket(raw, server_side=True)
-                except OSError:
-                    continue
-                with tls:
-                    self._one_connection(tls)
-
-    def _one_connection(self, tls: ssl.SSLSocket) -> None:
-        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
-        try:
-            while request := self._read(tls):
-                self.requests.append(request)
-                if script(tls) is False:
-                    return
-        except OSError:
-            return
-
-    @staticmethod
-    def _read(tls: ssl.SSLSocket) -> bytes:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            received = tls.recv(65536)
-            if not received:
-                return b""
-            data += received
-        head, _, body = data.partition(b"\r\n\r\n")
-        for line in head.split(b"\r\n"):
-            if line.lower().startswith(b"content-length:"):
-                while len(body) < int(line.split(b":")[1]):
-                    body += tls.recv(65536)
-        return head + b"\r\n\r\n" + body
-
-    def create_connection(self, address: tuple[str, int], *args: Any, **options: Any) -> socket.socket:
-        """What urllib3 calls to dial: every name leads here."""
-        self.dialled.append(address)
-        timeout = args[0] if args else options.get("timeout")
-        return socket.create_connection(("127.0.0.1", self.port), timeout=timeout if isinstance(timeout, float) else 5)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-
-
 @pytest.fixture(autouse=True)
 def session() -> Iterator[None]:
     """One `requests` session a test, as if its process had just started."""
@@ -248,45 +184,45 @@ def session() -> Iterator[None]:
 
 
 @pytest.fixture
-def server(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def net() -> Iterator[Internet]:
+    with internet() as outside:
+        yield outside
+
+
+@pytest.fixture
+def server(authority: trustme.CA, net: Internet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    server = Server(authority)
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", server.create_connection)
+    server = Server(authority, HOST)
+    net.names[HOST] = [ADDRESS]
+    net.routes[ADDRESS] = server.port
     yield server
     egress._session().close()
     server.close()
 
 
-def answering(text: bytes, *, then_close: bool = True) -> Script:
-    def script(tls: ssl.SSLSocket) -> bool:
-        tls.sendall(text)
-        return not then_close
-
-    return script
-
-
 def get(**options: Any) -> Response:
-    request = Request("GET", URL, {"Authorization": "Bearer canary"}, connect_timeout_s=2.0, **options)
+    options = {"connect_timeout_s": 2.0, **options}
+    request = Request("GET", URL, {"Authorization": "Bearer canary"}, **options)
     return egress.send(request, allowed_domain=HOST)
 
 
 @pytest.mark.enable_socket
-def test_an_answer_is_brought_whatever_its_status(server: Server) -> None:
+def test_an_answer_is_brought_whatever_its_status(server: Server, net: Internet) -> None:
     server.scripts = [answering(b"HTTP/1.1 503 No\r\nX-Request-ID: 7\r\nContent-Length: 4\r\n\r\nbusy")]
     answer = get()
     assert (answer.status, answer.body) == (503, b"busy")
     assert answer.headers["x-request-id"] == "7"
-    assert server.dialled == [(HOST, 443)]
+    assert net.dialled == [(ADDRESS, 443)]
     assert b"\r\nUser-Agent: portaria/1" in server.requests[0]
 
 
 @pytest.mark.enable_socket
-def test_a_connection_is_kept_for_the_next_request(server: Server) -> None:
+def test_a_connection_is_kept_for_the_next_request(server: Server, net: Internet) -> None:
     for _ in range(3):
         assert get().body == b"ok"
     assert len(server.requests) == 3
-    assert len(server.dialled) == 1
+    assert len(net.dialled) == 1
 
 
 @pytest.mark.enable_socket
@@ -294,14 +230,14 @@ def test_a_connection_is_kept_for_the_next_request(server: Server) -> None:
 @pytest.mark.parametrize(
     "location", ["https://evil.example/", f"https://{HOST}/elsewhere", "/elsewhere", "http://127.0.0.1/"]
 )
-def test_a_redirect_is_an_answer_and_is_not_followed(server: Server, status: int, location: str) -> None:
+def test_a_redirect_is_an_answer_and_is_not_followed(server: Server, net: Internet, status: int, location: str) -> None:
     server.scripts = [
         answering(f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
     ]
     answer = get()
     assert (answer.status, answer.headers["location"]) == (status, location)
     assert len(server.requests) == 1
-    assert server.dialled == [(HOST, 443)]
+    assert net.dialled == [(ADDRESS, 443)]
 
 
 @pytest.mark.enable_socket
@@ -361,6 +297,16 @@ def test_a_compressed_answer_is_read(server: Server) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
         b"SSH-2.0-OpenSSH\r\n\r\n",
+        # Heads that break off. `http.client` takes each of them for a whole answer.
+        b"HTTP/1.1 202 Accepted",
+        b"HTTP/1.1 202 Accepted\r\n",
+        b"HTTP/1.1 202 Accepted\r\nContent-Le",
+        b"HTTP/1.1 202 Accepted\r\nContent-Length: 1",
+        b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n",
+        b"HTTP/1.1 204 No Content\r\nDate: x\r\n",
+        b"HTTP/1.1 100 Continue\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nConnection: close\r\n",
         b"\x00" * 100,
     ],
     ids=lambda answer: ascii(answer)[2:60],
@@ -397,6 +343,82 @@ def test_an_answer_that_does_not_come_in_time_is_a_lost_answer(server: Server, b
     released.set()
     assert (lost.value.reason, lost.value.answer_lost) == ("no_answer", True)
     assert_tells_no_secret(lost.value)
+
+
+# A drip ends by itself, so that what does not end it fails and does not hang.
+DROP_S = 0.02
+DROPS = 150
+
+
+def dripping(before: bytes, drop: bytes) -> Callable[[socket.socket], bool]:
+    def script(tls: socket.socket) -> bool:
+        tls.sendall(before)
+        for _ in range(DROPS):
+            time.sleep(DROP_S)
+            tls.sendall(drop)
+        return False
+
+    return script
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("before", "drop"),
+    [
+        (b"", b"H"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"x"),
+    ],
+    ids=["status line", "header", "headers", "body", "chunks", "body without length"],
+)
+def test_an_answer_that_drips_is_given_up_in_time(server: Server, before: bytes, drop: bytes) -> None:
+    """Given an answer each byte of which comes in time, when it does not end, then the whole of it is bounded."""
+    server.scripts = [dripping(before, drop)]
+    began = time.monotonic()
+    with pytest.raises(Retryable) as lost:
+        get(total_timeout_s=0.25, read_timeout_s=5.0)
+    took_s = time.monotonic() - began
+    assert (lost.value.reason, lost.value.answer_lost) == ("no_answer", True)
+    assert 0.2 < took_s < 1.5
+    assert_tells_no_secret(lost.value)
+
+
+@pytest.mark.enable_socket
+def test_a_server_that_takes_no_more_of_a_request_is_given_up_in_time(server: Server) -> None:
+    def read_slowly(tls: ssl.SSLSocket) -> bytes:
+        for _ in range(DROPS // 2):
+            time.sleep(2 * DROP_S)
+            tls.recv(1000)
+        return b""
+
+    server._read = read_slowly  # type: ignore[method-assign]
+    began = time.monotonic()
+    request = Request("POST", URL, {}, bytes(30_000_000), connect_timeout_s=5.0, total_timeout_s=0.4)
+    with pytest.raises(Retryable) as lost:
+        egress.send(request, allowed_domain=HOST)
+    assert (lost.value.reason, lost.value.answer_lost) == ("no_answer", True)
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.enable_socket
+def test_without_a_total_the_two_time_outs_together_are_the_bound(server: Server) -> None:
+    server.scripts = [dripping(b"", b"H")]
+    began = time.monotonic()
+    with pytest.raises(Retryable):
+        get(connect_timeout_s=0.2, read_timeout_s=0.2)
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.enable_socket
+def test_a_kept_connection_has_the_time_of_its_next_exchange(server: Server) -> None:
+    """Given a connection whose last exchange was bounded to little, when it is used later, then that bound is over."""
+    get(total_timeout_s=0.3)
+    time.sleep(0.4)
+    assert get(total_timeout_s=5.0).body == b"ok"
+    assert len(server.requests) == 2
 
 
 @pytest.mark.enable_socket
@@ -436,9 +458,9 @@ def test_a_kept_connection_that_was_closed_is_not_silently_tried_again(server: S
 # -------------------------------------------------------------------------------------------------- nothing has been sent
 
 
-def assert_not_sent(server: Server | None = None) -> Retryable:
+def assert_not_sent(server: Server | None = None, **options: Any) -> Retryable:
     with pytest.raises(Retryable) as unreached:
-        get()
+        get(**options)
     assert unreached.value.answer_lost is False
     assert_tells_no_secret(unreached.value)
     if server:
@@ -447,11 +469,9 @@ def assert_not_sent(server: Server | None = None) -> Retryable:
 
 
 @pytest.mark.enable_socket
-def test_a_refused_connection_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        urllib3.util.connection, "create_connection", lambda *_, **__: socket.create_connection(closed())
-    )
-    assert_not_sent()
+def test_a_refused_connection_sent_nothing(net: Internet) -> None:
+    assert assert_not_sent().reason == "unreachable"
+    assert net.dialled
 
 
 def closed() -> tuple[str, int]:
@@ -462,20 +482,57 @@ def closed() -> tuple[str, int]:
     return address
 
 
-def test_a_name_that_is_not_found_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def not_found(*_: object, **__: object) -> None:
-        raise socket.gaierror(-2, "Name or service not known")
+@pytest.mark.enable_socket
+def test_a_name_that_is_not_found_sent_nothing(net: Internet) -> None:
+    net.names[HOST] = []
+    assert assert_not_sent().detail.endswith("gaierror")
+    assert net.dialled == []
 
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", not_found)
-    assert_not_sent()
+
+@pytest.mark.enable_socket
+def test_a_name_server_that_does_not_answer_sent_nothing(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`getaddrinfo` has no time-out of its own."""
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(10))
+    began = time.monotonic()
+    try:
+        assert assert_not_sent(connect_timeout_s=0.2).reason == "unreachable"
+    finally:
+        released.set()
+    assert time.monotonic() - began < 2
+    assert net.dialled == []
 
 
-def test_a_connection_that_takes_too_long_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_long(*_: object, **__: object) -> None:
+@pytest.mark.enable_socket
+def test_a_connection_that_takes_too_long_sent_nothing(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_long(*_: object) -> None:
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", too_long)
+    monkeypatch.setattr(net, "connect", too_long)
     assert assert_not_sent().reason == "unreachable"
+
+
+@pytest.mark.enable_socket
+def test_a_handshake_that_does_not_end_sent_nothing(net: Internet) -> None:
+    """Given a server that takes the connection and says nothing, then no byte of the request has left."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        net.routes[net.elsewhere[0]] = listener.getsockname()[1]
+        assert assert_not_sent(connect_timeout_s=0.2).reason == "unreachable"
+
+
+@pytest.mark.enable_socket
+def test_a_handshake_that_breaks_off_sent_nothing(net: Internet) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            raw, _ = listener.accept()
+            raw.close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        net.routes[net.elsewhere[0]] = listener.getsockname()[1]
+        assert assert_not_sent().reason == "unreachable"
+        thread.join(5)
 
 
 @pytest.mark.enable_socket
@@ -485,7 +542,8 @@ def test_a_certificate_of_an_unknown_authority_gets_nothing(server: Server, monk
 
 
 @pytest.mark.enable_socket
-def test_a_certificate_for_another_name_gets_nothing(server: Server) -> None:
+def test_a_certificate_for_another_name_gets_nothing(server: Server, net: Internet) -> None:
+    net.names["other.kommo.com"] = [ADDRESS]
     with pytest.raises(Retryable) as unreached:
         egress.send(Request("GET", "https://other.kommo.com/", {"X": "canary"}), allowed_domain="other.kommo.com")
     assert unreached.value.answer_lost is False
@@ -514,10 +572,384 @@ def test_a_proxy_that_does_not_connect_sent_nothing(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.enable_socket
+def test_a_proxys_names_are_resolved_by_the_proxy(
+    authority: trustme.CA, server: Server, net: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a proxy on a private address, then it is dialled, asked for the host by name, and TLS is the host's."""
+    asked: list[bytes] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(HOST).configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def proxy() -> None:
+            raw, _ = listener.accept()
+            with raw:
+                asked.append(raw.recv(65536))
+                raw.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                with context.wrap_socket(raw, server_side=True) as tls:
+                    tls.recv(65536)
+                    tls.sendall(OK)
+
+        thread = threading.Thread(target=proxy, daemon=True)
+        thread.start()
+        net.names["proxy.internal"] = ["10.0.0.7"]
+        net.routes["10.0.0.7"] = listener.getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.internal:3128")
+        assert get().body == b"ok"
+        thread.join(5)
+    assert asked[0].startswith(f"CONNECT {HOST}:443 ".encode())
+    assert net.looked_up == ["proxy.internal"]
+    assert net.dialled == [("10.0.0.7", 3128)]
+
+
+@pytest.mark.enable_socket
+def test_a_proxy_that_drips_is_given_up_in_time(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            raw, _ = listener.accept()
+            with raw, suppress(OSError):
+                dripping(b"", b"H")(raw)
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        net.names["proxy.internal"] = ["10.0.0.7"]
+        net.routes["10.0.0.7"] = listener.getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.internal:3128")
+        began = time.monotonic()
+        assert_not_sent(total_timeout_s=0.4)
+        assert time.monotonic() - began < 1.5
+        thread.join(5)
+
+
+@pytest.mark.enable_socket
 def test_a_proxy_that_is_not_there_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     host, port = closed()
     monkeypatch.setenv("HTTPS_PROXY", f"http://{host}:{port}")
     assert_not_sent()
+
+
+# ---------------------------------------------------------------------------------------- which addresses may be dialled
+
+PUBLIC = [
+    ADDRESS, "1.1.1.1", "8.8.8.8", "52.94.236.248", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0",
+    "191.255.255.255", "192.0.1.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "9.255.255.255", "11.0.0.0",
+    "2606:4700:4700::1111", "2a05:d018::1", "2001:4860:4860::8888", "2001:200::1",
+    "64:ff9b::808:808", "64:ff9b::5db8:d70e",
+]  # fmt: skip
+PRIVATE = [
+    # unspecified, private, shared, loopback, link-local with its metadata services, and Lambda's runtime
+    "0.0.0.0", "0.255.255.255", "10.0.0.1", "10.255.255.255", "100.64.0.0", "100.127.255.255", "127.0.0.1", "127.255.255.254",
+    "169.254.169.254", "169.254.170.2", "169.254.170.23", "169.254.76.1", "169.254.79.1", "169.254.100.1", "172.16.0.1",
+    "172.31.255.255", "192.168.0.1", "192.168.255.255",
+    # protocol assignments, documentation, 6to4 relays, benchmarks, multicast, reserved, broadcast
+    "192.0.0.1", "192.0.0.170", "192.0.2.1", "192.88.99.1", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1",
+    "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
+    "::", "::1", "fe80::1", "fe80::1%eth0", "febf::1", "fec0::1", "fc00::1", "fd00:ec2::254", "fd00:ec2::253", "ff02::1",
+    "100::1", "2001:db8::1", "2001:10::1", "2001:20::1", "3fff::1", "5f00::1", "4000::1", "2001::1",
+    # IPv4 inside IPv6: mapped, compatible, translated, 6to4, Teredo, NAT64
+    "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:10.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "::8.8.8.8",
+    "::ffff:0:127.0.0.1", "2002:7f00:1::", "2002:a9fe:a9fe::", "2002:808:808::", "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+    "2001:0:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b::a00:1", "64:ff9b:1::808:808",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_an_address_of_the_public_internet(address: str) -> None:
+    assert egress.is_public(address)
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_an_address_that_is_not_of_the_public_internet(address: str) -> None:
+    assert not egress.is_public(address)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254", "64:ff9b::7f00:1"]
+)
+@pytest.mark.parametrize("where", ["alone", "first", "last"])
+def test_a_name_that_leads_inwards_is_not_dialled(net: Internet, address: str, where: str) -> None:
+    """Given a host one of whose addresses is not public, then none of them is dialled: the others may be a lure."""
+    net.names[HOST] = {"alone": [address], "first": [address, ADDRESS], "last": [ADDRESS, address]}[where]
+    with pytest.raises(Rejected) as refused:
+        get()
+    assert (refused.value.reason, net.dialled) == ("address_not_allowed", [])
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.enable_socket
+def test_the_address_that_was_checked_is_the_one_that_is_dialled(server: Server, net: Internet) -> None:
+    """Given a name server that says something else the second time, then there is no second time."""
+    answers = iter([[ADDRESS], ["169.254.169.254"], ["169.254.169.254"]])
+    looked_up = net.getaddrinfo
+
+    def changing(host: str, *arguments: Any, **options: Any) -> list[Any]:
+        net.names[host] = next(answers)
+        return looked_up(host, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", changing)
+        assert get().body == b"ok"
+        assert net.looked_up == [HOST]
+        assert net.dialled == [(ADDRESS, 443)]
+        # The connection was kept, so the name is not asked for again; a new one is checked again.
+        get()
+        assert net.looked_up == [HOST]
+        egress._session().close()
+        with pytest.raises(Rejected, match="address_not_allowed"):
+            get()
+    assert net.dialled == [(ADDRESS, 443)]
+
+
+@pytest.mark.enable_socket
+def test_an_address_that_does_not_answer_is_followed_by_the_next(server: Server, net: Internet) -> None:
+    net.names[HOST] = ["1.1.1.1", ADDRESS]
+    assert get().body == b"ok"
+    assert net.dialled == [("1.1.1.1", 443), (ADDRESS, 443)]
+
+
+@pytest.mark.enable_socket
+def test_a_host_is_never_dialled_but_over_tls(net: Internet) -> None:
+    assert set(egress._session().adapters) == {"https://"}
+
+
+# ------------------------------------------------------------------------------------------------------------- redirects
+
+WILDCARD = "*.kommo.com"
+SIBLING = "files.kommo.com"
+
+
+@pytest.fixture
+def sibling(authority: trustme.CA, net: Internet, server: Server) -> Iterator[Server]:
+    """Another host below the wildcard, at an address of its own."""
+    sibling = Server(authority, SIBLING)
+    net.names[SIBLING] = ["1.0.0.1"]
+    net.routes["1.0.0.1"] = sibling.port
+    yield sibling
+    egress._session().close()
+    sibling.close()
+
+
+def follow(method: str = "GET", body: bytes | None = None, times: int = 5, domain: str = WILDCARD) -> Response:
+    headers = {
+        "Authorization": "Bearer canary",
+        "X-Api-Key": "canary-key",
+        "Accept": "text/csv",
+        **({"Content-Type": "application/json"} if body else {}),
+    }
+    request = Request(method, URL, headers, body, connect_timeout_s=2.0, credential_headers=("x-API-key",))
+    return egress.send(request, allowed_domain=domain, follow_redirects=times)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_on_the_same_host_keeps_the_credentials(server: Server, net: Internet, status: int) -> None:
+    server.scripts = [answering(redirect(status, "/there?a=b")), answering(OK)]
+    assert follow(domain=HOST).body == b"ok"
+    second = server.requests[1]
+    assert second.startswith(b"GET /there?a=b HTTP/1.1\r\n")
+    assert b"Authorization: Bearer canary\r\n" in second
+    assert b"X-Api-Key: canary-key\r\n" in second
+    assert set(net.dialled) == {(ADDRESS, 443)}
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_of_the_domain_loses_the_credentials(
+    server: Server, sibling: Server, status: int
+) -> None:
+    """Given a wildcard, when one of its hosts sends us to another, then this one sees no credential, nor later the first."""
+    server.scripts = [answering(redirect(status, f"https://{SIBLING}/there")), answering(OK)]
+    sibling.scripts = [answering(redirect(302, f"https://{HOST}/back"))]
+    assert follow().body == b"ok"
+    assert b"canary" in server.requests[0]
+    (there,) = sibling.requests
+    for request in (there, server.requests[1]):
+        assert b"canary" not in request
+        assert b"Accept: text/csv\r\n" in request
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "https:\\\\evil.example/",
+        "https://kommo.com.evil.example/",
+        f"https://{HOST}@evil.example/",
+        f"https://{HOST}:8443/",
+        f"http://{HOST}/",
+        "http://169.254.169.254/latest/meta-data/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://[::1]/",
+        "https://[::ffff:169.254.169.254]/",
+        "https://[",
+        "https://2852039166/",
+        "https://localhost/",
+        "ftp://files.kommo.com/",
+        "file:///etc/passwd",
+        "https://evil.example\t.kommo.com/",
+        "https://evil.example%2f.kommo.com/",
+        "https://\u00e9vil.kommo.com/",
+    ],
+)
+def test_a_redirect_out_of_the_domain_is_not_followed(server: Server, net: Internet, location: str) -> None:
+    server.scripts = [answering(redirect(302, location))]
+    with pytest.raises(Rejected) as refused:
+        follow()
+    assert (refused.value.reason, refused.value.status) == ("redirect_not_allowed", 502)
+    assert len(server.requests) == 1
+    assert (net.looked_up, net.dialled) == ([HOST], [(ADDRESS, 443)])
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("location", ["https:////evil.example/", "https:/evil.example/", "https:evil.example", "///x"])
+def test_a_redirect_that_names_no_host_stays_at_its_own(server: Server, net: Internet, location: str) -> None:
+    server.scripts = [answering(redirect(302, location)), answering(OK)]
+    assert follow(domain=HOST).body == b"ok"
+    assert set(net.looked_up) == {HOST}
+    assert set(net.dialled) == {(ADDRESS, 443)}
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("times", [0, 5])
+def test_the_body_of_a_redirect_is_bounded_like_any_other(server: Server, times: int) -> None:
+    """`requests` reads the whole of it to see where the redirect leads, even if it is not to follow."""
+    answer = redirect(302, "/there").replace(b": 0", b": 50000") + bytes(50_000)
+    server.scripts = [answering(answer)]
+    request = Request("GET", URL, connect_timeout_s=2.0, max_response_bytes=1000)
+    with pytest.raises(Rejected, match="answer_too_large"):
+        egress.send(request, allowed_domain=HOST, follow_redirects=times)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("location", ["https://[", "https://a:b:c/", "\u00e9", "//"])
+def test_a_redirect_that_leads_nowhere_is_an_answer(server: Server, location: str) -> None:
+    """`requests` reads where it would lead, and failed with an error of its own."""
+    server.scripts = [answering(redirect(302, location))]
+    assert get().status == 302
+
+
+@pytest.mark.enable_socket
+def test_a_redirect_to_a_name_that_leads_inwards_is_not_dialled(server: Server, net: Internet) -> None:
+    server.scripts = [answering(redirect(302, "https://inside.kommo.com/"))]
+    net.names["inside.kommo.com"] = ["169.254.169.254"]
+    with pytest.raises(Rejected, match="address_not_allowed"):
+        follow()
+    assert net.dialled == [(ADDRESS, 443)]
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("method", "status", "then"),
+    [
+        ("POST", 301, "GET"), ("POST", 302, "GET"), ("POST", 303, "GET"), ("PUT", 303, "GET"), ("DELETE", 303, "GET"),
+        ("HEAD", 303, "HEAD"), ("POST", 307, "POST"), ("POST", 308, "POST"), ("PUT", 301, "PUT"), ("PATCH", 302, "PATCH"),
+    ],
+)  # fmt: skip
+def test_what_a_redirected_request_becomes(server: Server, method: str, status: int, then: str) -> None:
+    body = b"" if method == "HEAD" else b'{"a": 1}'
+    server.scripts = [answering(redirect(status, "/there")), answering(OK)]
+    follow(method, body or None)
+    head, _, sent = server.requests[1].partition(b"\r\n\r\n")
+    assert head.startswith(f"{then} /there HTTP/1.1".encode())
+    assert sent == (body if then == method else b"")
+    assert (b"Content-Type" in head) is (bool(body) and then == method)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("method", "status"), [("POST", 307), ("POST", 308), ("PUT", 301), ("PATCH", 302), ("DELETE", 307)]
+)
+def test_a_request_with_an_effect_is_not_sent_again_to_another_host(
+    server: Server, sibling: Server, method: str, status: int
+) -> None:
+    server.scripts = [answering(redirect(status, f"https://{SIBLING}/"))]
+    with pytest.raises(Rejected, match="redirect_not_allowed"):
+        follow(method, b"canary-body" if method != "DELETE" else None)
+    assert sibling.requests == []
+
+
+@pytest.mark.enable_socket
+def test_redirects_end(server: Server) -> None:
+    server.scripts = [answering(redirect(302, "/round"), then_close=False)]
+    with pytest.raises(Rejected, match="too_many_redirects"):
+        follow(times=3)
+    assert len(server.requests) == 4
+
+
+@pytest.mark.enable_socket
+def test_as_many_redirects_as_were_allowed_are_followed(server: Server) -> None:
+    answers = [redirect(302, "/1"), redirect(302, "/2"), redirect(302, "/3"), OK]
+    server.scripts = [lambda tls: tls.sendall(answers.pop(0))]
+    assert follow(times=3).body == b"ok"
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("head", [b"302 Moved", b"300 Choose\r\nLocation: /there", b"304 Same\r\nLocation: /there"])
+def test_what_says_not_where_to_go_is_an_answer(server: Server, head: bytes) -> None:
+    server.scripts = [answering(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n")]
+    assert follow().status == int(head[:3])
+    assert len(server.requests) == 1
+
+
+@pytest.mark.enable_socket
+def test_after_a_redirect_the_first_request_may_have_been_carried_out(server: Server, net: Internet) -> None:
+    """Given a POST that was answered by a redirect, when its target is not reached, then the POST has arrived all the same."""
+    server.scripts = [answering(redirect(303, f"https://{SIBLING}/"))]
+    net.names[SIBLING] = ["1.0.0.1"]
+    with pytest.raises(Retryable) as lost:
+        follow("POST", b"{}")
+    assert (lost.value.reason, lost.value.answer_lost) == ("unreachable", True)
+
+
+@pytest.mark.enable_socket
+def test_redirects_share_the_time_of_one_exchange(server: Server) -> None:
+    def slowly(tls: ssl.SSLSocket) -> None:
+        time.sleep(0.15)
+        tls.sendall(redirect(302, "/round"))
+
+    server.scripts = [slowly]
+    request = Request("GET", URL, connect_timeout_s=2.0, total_timeout_s=0.5)
+    began = time.monotonic()
+    with pytest.raises(Retryable, match="no_answer"):
+        egress.send(request, allowed_domain=HOST, follow_redirects=50)
+    assert time.monotonic() - began < 1.5
+
+
+# ----------------------------------------------------------------------------------------------------------- Retry-After
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("120", 120), ("0", 0), (" 7 ", 7), ("1.5", 1.5), ("-3", 0), ("86400", 86_400), ("86401", 86_400), ("9999999", 86_400),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 60), ("Wednesday, 21-Oct-26 07:28:00 GMT", 60), ("Wed Oct 21 07:28:00 2026", None),
+        ("Wed, 21 Oct 2026 07:26:00 GMT", 0), ("Wed, 21 Oct 2099 07:28:00 GMT", 86_400),
+        ("", None), ("soon", None), ("1e9", None), ("inf", None), ("nan", None), ("١٢", None), ("1" * 400, None),
+        ("Wed, 99 Oct 2026 07:28:00 GMT", None), ("12, 13", None),
+    ],
+)  # fmt: skip
+def test_how_long_an_answer_asks_to_wait(text: str, seconds: float | None) -> None:
+    answer = Response(429, {"retry-after": text, "date": "Wed, 21 Oct 2026 07:27:00 GMT"})
+    assert answer.retry_after_s() == seconds
+
+
+def test_an_answer_that_asks_for_no_wait() -> None:
+    assert Response(429).retry_after_s() is None
+    assert Response(429, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}).retry_after_s() is None
+
+
+@pytest.mark.enable_socket
+def test_an_answer_without_a_date_is_dated_when_it_comes(server: Server) -> None:
+    until = format_datetime(clock.now() + timedelta(seconds=90), usegmt=True)
+    server.scripts = [answering(f"HTTP/1.1 503 No\r\nRetry-After: {until}\r\nContent-Length: 0\r\n\r\n".encode())]
+    wait_s = get().retry_after_s()
+    assert wait_s is not None
+    assert 85 <= wait_s <= 91
 
 
 # ------------------------------------------------------------------------------------- what a session does not remember

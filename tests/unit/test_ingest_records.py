@@ -16,7 +16,7 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import connections, ingestion, queues, receipts, records, routes, tokens
+from portaria import connections, ingestion, queues, receipts, records, routes, tokens, uninstalls
 from portaria.contract import Record, Route
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
@@ -75,7 +75,7 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    tokens._kept.clear()
+    tokens.PROCESS.clear()
     with cloud() as stack, responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield Desk(stack, Marketo(mock))
 
@@ -117,6 +117,15 @@ def test_a_batch_becomes_one_request_with_a_receipt(desk: Desk) -> None:
     assert (receipt["state"], receipt["request_id"], receipt["count"]) == ("accepted", "request-1", 40)
     assert receipt["bytes"] == len(sent.body or "")
     assert receipt["routes"] == [ROUTE]
+
+
+def test_records_of_a_connection_that_was_removed_meanwhile_still_arrive(desk: Desk) -> None:
+    body = message([contact(1)], desk.route)
+    source = connections.get(desk.stack.table, SOURCE)
+    uninstalls.delete(desk.stack.table, desk.stack.environment["UNINSTALLS_QUEUE_URL"], source)
+    assert desk.ingest({"m": body}) == set()
+    assert desk.marketo.emails == ["person1@example.com"]
+    assert desk.dead_letters() == []
 
 
 def test_a_full_day_of_mixed_messages_is_cut_at_a_thousand_objects(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import responses
 import yaml
 from botocore.exceptions import ClientError
 
-from portaria import aws, clock, connections, installs, oauth_clients
+from portaria import aws, clock, connections, installs, oauth_clients, queues
 from portaria.contract import Connection
 from portaria.table import Conflict
+from portaria.vault import Vault
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.manage import API_HOST, API_URL, Manage, empty, proxy_event, secrets_stored
@@ -94,6 +96,13 @@ def secret(name: str) -> dict[str, Any] | None:
         return None
     content: dict[str, Any] = json.loads(answer["SecretString"])
     return content
+
+
+def credentials_of(stack: Cloud, name: str) -> dict[str, Any] | None:
+    """What the vault holds under the version that a connection points to."""
+    connection = connections.get(stack.table, name)
+    stored = Vault(PREFIX).read(connection.secret_id, connection.version_id)
+    return stored and {name: value.reveal() for name, value in stored.items()}
 
 
 def add_install(stack: Cloud, number: int, state: str = "connected", **fields: Any) -> str:
@@ -342,7 +351,7 @@ class TestConnections:
         assert len(marketo.calls) == 1
         stored = connections.get(stack.table, "marketo-main")
         assert stored.secret_id.startswith(f"{PREFIX}/grants/marketo-main-")
-        assert secret(stored.secret_id.removeprefix(f"{PREFIX}/")) == CONNECTION["credentials"]
+        assert credentials_of(stack, "marketo-main") == CONNECTION["credentials"]
         assert manage.call("GET", "/connections/marketo-main").content == answer.content
         assert manage.call("GET", "/connections").content == {"items": [answer.content], "next_cursor": None}
 
@@ -403,11 +412,12 @@ class TestConnections:
         assert (answer.status, answer.content["generation"]) == (200, 2)
         after = connections.get(stack.table, "marketo-main")
         assert (after.secret_id, after.created_at) == (before.secret_id, before.created_at)
-        assert secret(after.secret_id.removeprefix(f"{PREFIX}/")) == fresh
+        assert credentials_of(stack, "marketo-main") == fresh
         marketo.replace("POST", TOKEN_URL, status=401, json={})
         refused = furnished.call("PUT", "/connections/marketo-main", {**body, "credentials": CONNECTION["credentials"]})
         assert refused.status == 400
-        assert secret(after.secret_id.removeprefix(f"{PREFIX}/")) == fresh
+        assert credentials_of(stack, "marketo-main") == fresh
+        assert connections.get(stack.table, "marketo-main") == after
 
     def test_a_connection_keeps_its_account(self, furnished: Manage) -> None:
         body = {name: value for name, value in CONNECTION.items() if name != "name"}
@@ -415,29 +425,40 @@ class TestConnections:
         assert (answer.status, answer.content["field"]) == (409, "fields")
         assert furnished.call("PUT", "/connections/none", body).status == 404
 
-    def test_deleted_with_a_secret_that_can_be_brought_back(self, furnished: Manage, stack: Cloud) -> None:
+    def test_deleted_it_is_gone_and_its_removal_is_queued(self, furnished: Manage, stack: Cloud) -> None:
         secret_id = connections.get(stack.table, "marketo-main").secret_id
+        stack.receive("uninstalls")
         assert furnished.call("DELETE", "/connections/marketo-main").status == 204
         assert furnished.call("GET", "/connections/marketo-main").status == 404
-        assert secret(secret_id.removeprefix(f"{PREFIX}/")) is None
-        aws.client("secretsmanager").restore_secret(SecretId=secret_id)
-        assert secret(secret_id.removeprefix(f"{PREFIX}/")) == CONNECTION["credentials"]
+        assert furnished.call("GET", "/connections").content["items"] == []
+        assert connections.get(stack.table, "marketo-main").state == "removed"
+        (message,) = stack.receive("uninstalls")
+        assert json.loads(message) == {"connection": "marketo-main", "why": "deleted", "secret_id": secret_id}
 
-    def test_created_again_while_the_old_secret_can_still_be_brought_back(self, furnished: Manage) -> None:
+    def test_created_again_while_the_old_one_is_still_being_removed(self, furnished: Manage, stack: Cloud) -> None:
+        old = connections.get(stack.table, "marketo-main")
         furnished.call("DELETE", "/connections/marketo-main")
         assert furnished.call("POST", "/connections", CONNECTION).status == 201
+        assert furnished.call("GET", "/connections/marketo-main").content["state"] == "connected"
+        assert connections.get(stack.table, "marketo-main").secret_id != old.secret_id
 
-    def test_a_death_while_deleting_is_mended_by_deleting_again(
+    def test_a_removal_that_was_not_queued_is_queued_by_deleting_again(
         self, furnished: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        secret_id = connections.get(stack.table, "marketo-main").secret_id
-        for owner, name in ((furnished.module.vault.__class__, "remove"), (stack.table.__class__, "delete")):
-            with monkeypatch.context() as patch:
-                patch.setattr(owner, name, _die)
-                assert furnished.call("DELETE", "/connections/marketo-main").status == 500
-            assert connections.get(stack.table, "marketo-main").state == "removed"
+        stack.receive("uninstalls")
+        with monkeypatch.context() as patch:
+            patch.setattr(queues, "send", _die)
+            assert furnished.call("DELETE", "/connections/marketo-main").status == 500
+        assert connections.get(stack.table, "marketo-main").state == "removed"
         assert furnished.call("DELETE", "/connections/marketo-main").status == 204
-        assert secret(secret_id.removeprefix(f"{PREFIX}/")) is None
+        assert len(stack.receive("uninstalls")) == 1
+
+    def test_one_that_its_customer_uninstalled_is_told_as_removed(self, manage: Manage, stack: Cloud) -> None:
+        gone = replace(kommo_connection("kommo-acme-7"), state="removed", reason="uninstalled")
+        connections.create(stack.table, gone)
+        shown = manage.call("GET", "/connections/kommo-acme-7").content
+        assert (shown["state"], shown["reason"]) == ("removed", "uninstalled")
+        assert [item["name"] for item in manage.call("GET", "/connections").content["items"]] == ["kommo-acme-7"]
 
     @pytest.mark.parametrize("source", ["client:kommo/acme", "connection:kommo-acme-7"])
     def test_not_deleted_while_a_route_needs_it(self, furnished: Manage, stack: Cloud, source: str) -> None:
@@ -616,8 +637,9 @@ class TestInstalls:
         assert furnished.call("GET", f"/installs/{add_install(stack, 1)}").content["reconnect_url"] is None
 
     def test_nothing_but_the_told_fields_leaves(self, manage: Manage, stack: Cloud) -> None:
-        install = add_install(stack, 1, sealed_grant=CANARY, body=CANARY)
-        assert CANARY not in manage.call("GET", f"/installs/{install}").text
+        # Sealed, so no canary: none may stand in the table.
+        install = add_install(stack, 1, sealed_grant="not-for-anyone", body="not-for-anyone")
+        assert "not-for-anyone" not in manage.call("GET", f"/installs/{install}").text
 
     def test_an_unknown_one(self, manage: Manage) -> None:
         assert manage.call("GET", "/installs/none").status == 404

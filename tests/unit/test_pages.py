@@ -34,6 +34,10 @@ REJECTIONS = [
     "unknown_client",
     "unknown_install",
     "unavailable",
+    "missing_ticket",
+    "unknown_ticket",
+    "expired_ticket",
+    "used_ticket",
 ]
 FAILURES = [
     "code_expired",
@@ -45,6 +49,11 @@ FAILURES = [
     "account_mismatch",
     "bad_code",
     "platform_refused",
+    "code_refused",
+    "bad_scopes",
+    "wrong_token_url",
+    "client_changed",
+    "connection_gone",
 ]
 
 

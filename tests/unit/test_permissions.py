@@ -1,4 +1,4 @@
-"""Each permission is used and each use is permitted: one customer's whole story, driven through the six handlers.
+"""Each permission is used and each use is permitted: one customer's whole story, driven through every function's handler.
 
 What is used is seen at botocore, not listed by hand. A permission that only a rare path needs must have that path in the
 story, or go. The other direction is also checked in every other test that drives a handler (see conftest).
@@ -6,15 +6,19 @@ story, or go. The other direction is also checked in every other test that drive
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import io
 import json
 import os
 import re
 import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -24,14 +28,18 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import signing
-from portaria.contract import Retryable
+from portaria import clock, connections, signing
+from portaria.contract import Retryable, Secret
+from portaria.pace import Pace
+from portaria.vault import Vault
 from tests.fakes import functions as fakes
-from tests.fakes import kommo, marketo
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes import installs as fake_installs
+from tests.fakes import kommo, leadconnector, marketo
+from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.installs import forget_tokens
 from tests.fakes.kommo import Kommo
-from tests.fakes.manage import Manage
+from tests.fakes.leadconnector import LeadConnector
+from tests.fakes.manage import Manage, proxy_event
 from tests.fakes.marketo import Marketo, refuse_persons
 from tests.fakes.people import Listing, contact
 from tests.unit.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
@@ -86,11 +94,16 @@ class Teller:
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
         self.stack = stack
         self.kommo, self.marketo, self.listing = Kommo(mock), Marketo(mock), Listing(mock, [])
+        LeadConnector(mock, "canary-one", "canary-two", "canary-three")
+        mock.post("https://login.example.com/token", json={"access_token": "canary", "expires_in": 3600})
         self.manage = Manage(stack)
         self.handlers = {
             name: fakes.load(name, stack.environment)
-            for name in ("accept_install", "sweep_arrivals", "exchange_code", "backfill_records", "ingest_records")
-        }
+            for name in (
+                "accept_install", "sweep_arrivals", "exchange_code", "backfill_records", "ingest_records",
+                "renew_tokens", "accept_uninstall", "remove_connections", "call_connection",
+            )
+        }  # fmt: skip
 
     def administer(self, method: str, path: str, body: Any = None) -> Any:
         answer = self.manage.call(method, path, body)
@@ -118,10 +131,14 @@ class Teller:
 
     def tell(self) -> None:
         self._register()
+        self._keep_credentials()
         self._accept()
         self._exchange()
         self._move_people()
+        self._renew()
+        self._call()
         self._tidy_up()
+        self._leave()
 
     def _register(self) -> None:
         client = {"client_id": kommo.CLIENT_ID, "client_secret": "mistyped", "redirect_uri": kommo.REDIRECT_URI}
@@ -138,6 +155,25 @@ class Teller:
             self.administer("POST", "/routes", {**route, "name": name})
         self.administer("PUT", "/routes/people", route)
         self.administer("DELETE", "/routes/spare-route")
+
+    def _keep_credentials(self) -> None:
+        """Every kind of work on credentials that the administrators' API does, a race that is lost among them."""
+        connection = {
+            "platform": "leadconnector",
+            "fields": {"location_id": leadconnector.LOCATION},
+            "credentials": {"token": "canary-one"},
+        }
+        self.administer("POST", "/connections", {**connection, "name": "marketek"})
+        body = {"credentials": {"token": "canary-two"}, "expire_now": True}
+        self.administer("POST", "/connections/marketek/rotate", body)
+        client = {"client_id": "machine", "client_secret": "canary", "token_url": "https://login.example.com/token"}
+        client |= {"platform": "oauth2", "name": "machine", "grant": "client_credentials"}
+        self.administer("POST", "/oauth-clients", client)
+        connection = {"platform": "oauth2", "kind": "client_credentials", "client": "machine", "name": "billing"}
+        self.administer("POST", "/connections", {**connection, "allowed_domain": "api.example.com"})
+        with patch.object(self.manage.module.connections.connections, "find", return_value=None):
+            again = self.manage.call("POST", "/connections", {**connection, "allowed_domain": "api.example.com"})
+        assert again.status == 409
 
     def _accept(self) -> None:
         for code in ("widget-code", "kept-code", "browser-code", "wrong-code"):
@@ -193,12 +229,132 @@ class Teller:
         self.put("records", "not a message")
         assert len(self.work("ingest_records", "records")) == 1
 
+    def end_token(self, name: str) -> None:
+        """The access token of a connection has ended."""
+        connection = connections.get(self.stack.table, name)
+        store, ended = Vault(PREFIX), clock.to_iso(clock.now() - timedelta(hours=1))
+        credentials = store.read(connection.secret_id, connection.version_id) or {}
+        version = str(uuid.uuid4())
+        store.add(connection.secret_id, version, {**credentials, "expires_at": Secret(ended)})
+        self.stack.table.update(
+            *connections.key(name),
+            "SET version_id = :version, token_ends_at = :ended, updated_at = :before, due_at = :ended",
+            values={
+                ":version": version,
+                ":ended": ended,
+                ":before": clock.to_iso(clock.now() - timedelta(days=1)),
+            },
+        )
+        forget_tokens()
+
+    def install(self, code: str, subdomain: str) -> str:
+        """Another account; its connection's name."""
+        self.kommo.codes[code] = subdomain
+        self.put("exchanges", fake_installs.message(code, subdomain))
+        assert self.work("exchange_code", "exchanges") == set()
+        return connections.installed_name("kommo", "acme", str(kommo.account_id(subdomain)))
+
+    def _renew(self) -> None:
+        """Tokens renewed by the schedule and by a backfill, with the vault's help and without; a dead grant; an overlap."""
+        name = self.install("renewed-code", "renewed")
+        self.end_token(name)
+        self.put("renewals", '{"sweep": ""}')
+        assert self.work("renew_tokens", "renewals") == set()
+        assert self.work("renew_tokens", "renewals") == set()
+        self.end_token(name)
+        with refusing("PutSecretValue"):
+            self.put("renewals", json.dumps({"connection": name}))
+            assert self.work("renew_tokens", "renewals") == set()
+        self.put("renewals", json.dumps({"connection": name}))
+        assert self.work("renew_tokens", "renewals") == set()
+
+        for refused in (False, True):
+            self.end_token(name)
+            ready = {"connection": name, "generation": 1 + refused}
+            self.put("backfills", json.dumps({"detail-type": "connection.ready", "detail": ready}))
+            assert self.work("backfill_records", "backfills") == set()
+            with refusing(*(["PutSecretValue"] if refused else [])):
+                self.listing.tokens = {f"canary-access-renewed-code{'+' * number}" for number in range(9)}
+                assert self.work("backfill_records", "backfills") == set()
+        forget_tokens()
+        self.put("backfills", json.dumps({"detail-type": "connection.ready", "detail": {**ready, "generation": 9}}))
+        assert self.work("backfill_records", "backfills") == set()
+        assert self.work("backfill_records", "backfills") == set()
+
+        waiting = self.install("waiting-code", "waiting")
+        self.end_token(waiting)
+        self.kommo.before["/oauth2/access_token"] = [(500, {}, "")]
+        self.put("renewals", json.dumps({"connection": waiting}))
+        assert len(self.work("renew_tokens", "renewals")) == 1
+
+        dead = self.install("dead-code", "dead")
+        self.kommo.revoked.add("dead")
+        self.end_token(dead)
+        for _ in range(2):
+            self.put("renewals", json.dumps({"connection": dead}))
+            assert self.work("renew_tokens", "renewals") == set()
+
+        self.administer("POST", "/connections/marketek/rotate", {"credentials": {"token": "canary-three"}})
+        past = clock.to_iso(clock.now() - timedelta(days=1))
+        self.stack.table.update(*connections.key("marketek"), "SET previous_until = :past", values={":past": past})
+        self.put("renewals", '{"connection": "marketek"}')
+        assert self.work("renew_tokens", "renewals") == set()
+
+    def _call(self) -> None:
+        """A call with a token that holds, with one that must be renewed, and with one that is sealed."""
+        name = self.install("called-code", "called")
+        body = {"method": "GET", "path": "/api/v4/account"}
+
+        def call() -> int:
+            event = proxy_event("POST", f"/connections/{name}/call", body)
+            status = self.handlers["call_connection"].handler(event, fakes.Context())["statusCode"]
+            forget_tokens()
+            return int(status)
+
+        assert call() == 200
+        self.end_token(name)
+        assert call() == 200
+        self.end_token(name)
+        with refusing("PutSecretValue"):
+            assert call() == 200
+        assert call() == 200
+
+    def _leave(self) -> None:
+        """An account disconnects and is asked about with a token that must be renewed; a connection is deleted."""
+        for subdomain, refused in (("leaving", False), ("leaving-too", True)):
+            name = self.install(f"{subdomain}-code", subdomain)
+            self.kommo.before["/api/v4/account"] = [(500, {}, "")]
+            self.depart(subdomain)
+            assert len(self.work("remove_connections", "uninstalls")) == 1
+            self.end_token(name)
+            with refusing(*(["PutSecretValue"] if refused else [])):
+                self.depart(subdomain)
+                assert self.work("remove_connections", "uninstalls") == set()
+            self.kommo.revoked.add(subdomain)
+            self.stack.table.update(
+                *connections.key(name), "SET updated_at = :before", values={":before": "2020-01-01T00:00:00.000Z"}
+            )
+            self.depart(subdomain)
+            forget_tokens()
+            assert self.work("remove_connections", "uninstalls") == set()
+
+    def depart(self, subdomain: str) -> None:
+        account_id = str(kommo.account_id(subdomain))
+        signed = f"{kommo.CLIENT_ID}|{account_id}".encode()
+        signature = hmac.new(kommo.CLIENT_SECRET.encode(), signed, hashlib.sha256).hexdigest()
+        event = fakes.sample("accept_uninstall", "disconnect_hook")
+        event["pathParameters"] = {"platform": "kommo", "client": "acme"}
+        query = {"client_uuid": kommo.CLIENT_ID, "account_id": account_id, "signature": signature}
+        event["multiValueQueryStringParameters"] = {key: [value] for key, value in query.items()}
+        assert self.handlers["accept_uninstall"].handler(event, fakes.Context())["statusCode"] == 200
+
     def _tidy_up(self) -> None:
         for kind in ("oauth-clients", "connections", "routes", "installs"):
             assert self.administer("GET", f"/{kind}")["items"]
         (failed,) = self.administer("GET", "/installs?state=failed")["items"]
         assert self.administer("GET", f"/installs/{failed['id']}")["reason"] == "bad_code"
         self.administer("DELETE", "/connections/marketo-two")
+        assert self.work("remove_connections", "uninstalls") == set()
         self.administer("DELETE", "/oauth-clients/kommo/spare")
 
     def put(self, queue: str, body: str) -> None:
@@ -216,6 +372,7 @@ def story() -> Story:
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(signing.AwsClient, "call", call_with_boto3),
+        patch.object(Pace, "wait"),
         redirect_stdout(output),
         warnings.catch_warnings(),
     ):

@@ -1,250 +1,702 @@
-"""The supply of access tokens: how long one is handed out, where the next comes from, and who gets none."""
+"""The supply of tokens: what callers get, from where, and what becomes of a grant when things go wrong."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import parse_qs
 
+import boto3
 import pytest
+import requests
 import responses
 
-from portaria import clock, tokens
-from portaria.contract import Connection, Grant, Rejected, Retryable, Secret
-from portaria.vault import Credentials, Vault
+from portaria import clock, connections, egress, oauth_clients, rotations, tokens, vault
+from portaria.contract import Connection, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.tokens import Memory, Supply, Token
+from portaria.vault import Vault
+from tests.fakes import installs as fakes
+from tests.fakes import kommo as kommo_fake
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.kommo import Kommo
+from tests.unit.test_installs import refusing
 
-NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-MARKETO = Connection(
-    "marketo-one", "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", "connected", 1, "p/grants/marketo-one-1a2b",
-    fields={"munchkin_id": "123-ABC-456"},
-)  # fmt: skip
-KOMMO = Connection("kommo-acme-1", "kommo", "oauth2", "acme.kommo.com", "connected", 1, "p/grants/install-1")
-TOKEN_URL = "https://123-abc-456.mktorest.com/identity/oauth/token"
-LOG_IN = {"client_id": Secret("client-7"), "client_secret": Secret("canary-secret")}
+NAME = "kommo-acme-1"
+TOKEN_PATH = "/oauth2/access_token"
+IDENTITY = "https://123-abc-456.mktorest.com/identity/oauth/token"
+DAY_S = 86_400
 
 
-class FakeVault(Vault):
-    """Holds what a test put there, and counts who reads."""
+class Died(BaseException):
+    """The process ends here, whatever catches exceptions."""
+
+
+class Time:
+    """Virtual time that waiting moves on."""
 
     def __init__(self) -> None:
-        super().__init__("p")
-        self.secrets: dict[str, Credentials] = {MARKETO.secret_id: LOG_IN}
-        self.reads = 0
+        self._start = clock.now()
+        self.passed_s = 0.0
+        self.slept_s: list[float] = []
+        self.while_asleep: Callable[[], None] = lambda: None
 
-    def read(self, secret_id: str) -> Credentials | None:
-        self.reads += 1
-        return self.secrets.get(secret_id)
+    def now(self) -> Any:
+        return self._start + timedelta(seconds=self.passed_s)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+        self.passed_s += seconds
+        self.while_asleep()
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.time = NOW
+class Desk:
+    """One stack, a connected Kommo account, and processes that ask for its token."""
 
-    def now(self) -> datetime:
-        return self.time
+    def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: Time) -> None:
+        self.stack, self.mock, self.time = stack, mock, time
+        self.kommo = Kommo(mock)
+        self.vault = Vault(PREFIX)
+        self.table = stack.table
+        oauth_clients.put(
+            self.table, OAuthClient("kommo", "acme", kommo_fake.CLIENT_ID, kommo_fake.REDIRECT_URI), new=True
+        )
+        client_secret = {"client_secret": Secret(kommo_fake.CLIENT_SECRET)}
+        self.vault.create(self.vault.client_secret_id("kommo", "acme"), client_secret)
+        pair = self.kommo.connect("one", "acme")
+        self.connection = self.add(
+            Connection(
+                NAME, "kommo", "oauth2", "acme.kommo.com", "connected", 1, f"{PREFIX}/grants/{NAME}", client="acme"
+            ),
+            {
+                "access_token": Secret(pair["access_token"]),
+                "refresh_token": Secret(pair["refresh_token"]),
+                "expires_at": Secret(clock.to_iso(clock.now() + timedelta(days=1))),
+                "token_type": Secret("bearer"),
+                "scopes": Secret("crm"),
+                "webhook_key": Secret("canary-webhook-key"),
+            },
+        )
 
-    def advance(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
+    def add(self, connection: Connection, credentials: vault.Credentials) -> Connection:
+        version = vault.version_id(connection.secret_id, 0)
+        self.vault.create(connection.secret_id, credentials, version)
+        now = clock.to_iso(clock.now())
+        ends = credentials["expires_at"].reveal() if "expires_at" in credentials else ""
+        made = replace(
+            connection, version_id=version, created_at=now, updated_at=now, granted_at=now, token_ends_at=ends
+        )
+        self.table.put(connections.to_item(made))
+        return made
+
+    def process(self, time_left_s: float = 600.0, memory: Memory | None = None, **more: Any) -> Supply:
+        """Another process than all before it."""
+        key = self.stack.environment["SEALING_KEY_ID"]
+        return Supply(self.table, self.vault, key, lambda: time_left_s, memory=memory or Memory(), **more)
+
+    def ask(self, **how: Any) -> str:
+        """The access token that a new process gets."""
+        return self.process(**how).token(connections.get(self.table, NAME)).credentials["access_token"].reveal()
+
+    @property
+    def item(self) -> dict[str, Any]:
+        return connections.get_item(self.table, NAME)
+
+    def expire(self) -> None:
+        self.time.passed_s += DAY_S
+
+    def stored(self) -> vault.Credentials:
+        return self.vault.read(self.item["secret_id"], self.item["version_id"]) or {}
 
 
 @pytest.fixture
-def vault() -> FakeVault:
-    return FakeVault()
+def desk() -> Iterator[Desk]:
+    time = Time()
+    with (
+        cloud() as stack,
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(clock, "now", time.now),
+        patch.object(clock, "sleep", time.sleep),
+    ):
+        yield Desk(stack, mock, time)
 
 
-@pytest.fixture
-def time() -> Iterator[Clock]:
-    made = Clock()
-    with patch.object(clock, "now", made.now):
-        yield made
+# ------------------------------------------------------------------------------------------------------------- renewing
 
 
-@pytest.fixture(autouse=True)
-def _nothing_kept() -> Iterator[None]:
-    tokens._kept.clear()
-    yield
-    tokens._kept.clear()
+def test_a_token_that_holds_is_read_once_and_then_kept(desk: Desk) -> None:
+    supply = desk.process()
+    assert supply.token(desk.connection).credentials["access_token"].reveal() == "canary-access-one"
+    boto3.client("secretsmanager").delete_secret(SecretId=desk.connection.secret_id)
+    assert supply.token(desk.connection).credentials["access_token"].reveal() == "canary-access-one"
+    assert desk.kommo.refreshes == {}
 
 
-@pytest.fixture
-def identity() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
+def test_a_token_that_has_ended_is_renewed_once_for_all(desk: Desk) -> None:
+    desk.expire()
+    assert [desk.ask() for _ in range(4)] == ["canary-access-one+"] * 4
+    assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def gives(identity: responses.RequestsMock, token: str, expires_in: Any) -> None:
-    identity.add(
-        "POST", TOKEN_URL, json={"access_token": token, "token_type": "bearer", "expires_in": expires_in, "scope": "x"}
+def test_the_new_pair_is_stored_under_the_next_generation(desk: Desk) -> None:
+    desk.expire()
+    desk.ask()
+    item = desk.item
+    assert (item["generation"], item["state"]) == (2, "connected")
+    assert item["version_id"] == vault.version_id(desk.connection.secret_id, 2)
+    assert desk.stored()["refresh_token"].reveal() == "canary-refresh-one+"
+    assert desk.stored()["webhook_key"].reveal() == "canary-webhook-key", "what else the secret held is kept"
+    assert not {"lease_until", "tries", "retry_at", "sealed"} & item.keys()
+    renew_in = clock.from_iso(item["due_at"]) - clock.now()
+    assert timedelta(hours=19) < renew_in < timedelta(hours=22)
+
+
+def test_no_item_holds_a_token(desk: Desk) -> None:
+    desk.expire()
+    with refusing("PutSecretValue"):
+        desk.ask()
+    assert "sealed" in desk.item
+    assert "canary" not in json.dumps(boto3.client("dynamodb").scan(TableName=desk.table.name)["Items"], default=str)
+
+
+def test_renewals_go_on_from_pair_to_pair(desk: Desk) -> None:
+    for number in range(1, 4):
+        desk.expire()
+        assert desk.ask() == f"canary-access-one{'+' * number}"
+    assert set(desk.kommo.refreshes.values()) == {1}
+
+
+def test_a_token_near_its_end_is_renewed_in_time_for_everyone(desk: Desk) -> None:
+    supply = desk.process()
+    supply.token(desk.connection)
+    desk.time.passed_s += DAY_S - 200
+    assert supply.token(desk.connection).credentials["access_token"].reveal() == "canary-access-one+"
+
+
+def test_an_early_renewal_that_fails_disturbs_nobody(desk: Desk) -> None:
+    supply = desk.process()
+    supply.token(desk.connection)
+    desk.time.passed_s += DAY_S - 200
+    desk.kommo.before[TOKEN_PATH] = [(500, {}, "")] * 9
+    got = [supply.token(desk.connection).credentials["access_token"].reveal() for _ in range(5)]
+    assert got == ["canary-access-one"] * 5
+    assert len(desk.kommo.calls) == 1, "and is not tried by every call"
+
+
+# ------------------------------------------------------------------------------------------------ the platform says no
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(500, {}, ""), (429, {}, ""), (403, {"Content-Type": "text/html"}, "<html>"), (200, {}, "{"), (404, {}, "")],
+)
+def test_no_answer_but_a_refusal_ends_a_grant(desk: Desk, answer: Any) -> None:
+    desk.expire()
+    desk.kommo.before[TOKEN_PATH] = [answer] * 2
+    desk.mock.add("GET", "https://api-c.kommo.com/oauth2/account/current/subdomain", status=500)
+    with pytest.raises(Retryable):
+        desk.ask()
+    assert desk.item["state"] == "connected"
+
+    desk.time.passed_s += 400
+    desk.kommo.before[TOKEN_PATH] = []
+    assert desk.ask() == "canary-access-one+"
+
+
+def test_after_a_failure_there_is_a_pause(desk: Desk) -> None:
+    desk.expire()
+    desk.kommo.before[TOKEN_PATH] = [(500, {}, "")]
+    with pytest.raises(Retryable):
+        desk.ask()
+    with pytest.raises(Retryable) as waits:
+        desk.ask()
+    assert waits.value.reason == "renewal_waits"
+    assert waits.value.after_s is not None
+    assert len(desk.kommo.calls) == 1
+    desk.time.passed_s += waits.value.after_s + 1
+    assert desk.ask() == "canary-access-one+"
+
+
+def test_a_revoked_grant_must_be_connected_again_and_is_left_alone(desk: Desk) -> None:
+    desk.expire()
+    desk.kommo.revoked.add("acme")
+    for _ in range(3):
+        with pytest.raises(Rejected) as refused:
+            desk.ask()
+        assert refused.value.reason == "needs_reconnect"
+    assert (desk.item["state"], desk.item["reason"]) == ("needs_reconnect", "grant_revoked")
+    assert desk.item["announce"] == "connection.needs_reconnect"
+    assert desk.item["due_at"] <= clock.to_iso(clock.now())
+    assert len(desk.kommo.calls) == 1, "a dead grant is not tried again"
+
+
+def test_a_refusal_that_another_workers_renewal_explains_ends_nothing(desk: Desk) -> None:
+    """Given a worker that was stopped past its lease, when it is refused, then it takes what its successor stored."""
+    desk.expire()
+
+    def overtaken(request: requests.PreparedRequest) -> Any:
+        desk.time.passed_s += tokens.LEASE_S + 1
+        assert desk.ask() == "canary-access-one+"
+        return 401, kommo_fake.PROBLEM, json.dumps({"hint": "Token has been revoked"})
+
+    with intercepted(desk.kommo, overtaken):
+        assert desk.ask() == "canary-access-one+"
+    assert desk.item["state"] == "connected"
+
+
+def test_a_wrong_client_secret_ends_no_grant(desk: Desk) -> None:
+    desk.expire()
+    secret_id = desk.vault.client_secret_id("kommo", "acme")
+    desk.vault.replace(secret_id, {"client_secret": Secret("canary-wrong")})
+    with pytest.raises(Rejected) as refused:
+        desk.ask()
+    assert refused.value.reason == "wrong_client"
+    assert desk.item["state"] == "connected"
+
+    desk.vault.replace(secret_id, {"client_secret": Secret(kommo_fake.CLIENT_SECRET)})
+    desk.time.passed_s += 400
+    assert desk.ask() == "canary-access-one+"
+
+
+def test_an_account_that_moved_is_followed(desk: Desk) -> None:
+    desk.expire()
+    desk.kommo.before[TOKEN_PATH] = [(404, {}, "")]
+    located = desk.mock.add(
+        "GET",
+        "https://api-c.kommo.com/oauth2/account/current/subdomain",
+        json={"id": 1, "subdomain": "moved", "domain": "moved.kommo.com", "top_level_domain": "kommo.com"},
+    )
+    assert desk.ask() == "canary-access-one+"
+    assert desk.item["allowed_domain"] == "moved.kommo.com"
+    assert [call.url for call in desk.kommo.calls] == [
+        f"https://{host}.kommo.com{TOKEN_PATH}" for host in ("acme", "moved")
+    ]
+    assert located.calls[0].request.headers["X-Refresh-Token"] == "canary-refresh-one"
+
+
+# ----------------------------------------------------------------------------------------------------- answers get lost
+
+
+def test_a_lost_answer_is_asked_for_once_more(desk: Desk) -> None:
+    desk.expire()
+    desk.kommo.before[TOKEN_PATH] = [requests.exceptions.ReadTimeout()]
+    assert desk.ask() == "canary-access-one+", "the platform had not used the token"
+    assert len(desk.kommo.calls) == 2
+
+
+def test_a_lost_answer_that_used_the_token_ends_as_lost(desk: Desk) -> None:
+    desk.expire()
+
+    def lose(request: requests.PreparedRequest) -> Any:
+        desk.kommo._token(request)
+        return requests.exceptions.ReadTimeout()
+
+    with intercepted(desk.kommo, lose), pytest.raises(Rejected):
+        desk.ask()
+    assert (desk.item["state"], desk.item["reason"]) == ("needs_reconnect", "answer_lost")
+    assert desk.kommo.refreshes == {"canary-refresh-one": 2}, "one retry with the old token, and no more"
+
+
+def test_time_outs_alone_end_nothing(desk: Desk) -> None:
+    desk.expire()
+    desk.kommo.before[TOKEN_PATH] = [requests.exceptions.ReadTimeout()] * 4
+    for _ in range(3):
+        with pytest.raises(Retryable):
+            desk.ask()
+        desk.time.passed_s += 400
+    assert desk.item["state"] == "connected"
+    assert desk.ask() == "canary-access-one+"
+
+
+# ---------------------------------------------------------------------------------------------------- others are at it
+
+
+def lease(desk: Desk, seconds: float) -> None:
+    until = int((clock.now() + timedelta(seconds=seconds)).timestamp())
+    desk.table.update(
+        *connections.key(NAME),
+        "SET lease_until = :until, fence = :seven, tries = :one",
+        values={":until": until, ":seven": 7, ":one": 1},
     )
 
 
-def stored(token: str, expires_at: datetime) -> Credentials:
-    return tokens.to_stored(Grant(Secret(token), expires_at, Secret("canary-refresh"), scopes="crm"))
+def test_a_loser_waits_for_the_holders_token_and_never_asks_itself(desk: Desk) -> None:
+    desk.expire()
+    lease(desk, 30)
+
+    def holder_commits() -> None:
+        if len(desk.time.slept_s) == 3:
+            pair = desk.kommo.connect("holders", "acme")
+            credentials = desk.stored() | {name: Secret(str(pair[name])) for name in ("access_token", "refresh_token")}
+            credentials["expires_at"] = Secret(clock.to_iso(clock.now() + timedelta(days=1)))
+            version = vault.version_id(desk.connection.secret_id, 2)
+            desk.vault.add(desk.connection.secret_id, version, credentials)
+            desk.table.update(
+                *connections.key(NAME),
+                "SET generation = :two, version_id = :version REMOVE lease_until",
+                values={":two": 2, ":version": version},
+            )
+
+    desk.time.while_asleep = holder_commits
+    assert desk.ask() == "canary-access-holders"
+    assert desk.kommo.refreshes == {}
+    assert len(desk.time.slept_s) == 3
 
 
-# ------------------------------------------------------------------------------------------------------ client credentials
+def test_a_loser_out_of_patience_goes_away_without_a_token(desk: Desk) -> None:
+    desk.expire()
+    lease(desk, 40)
+    with pytest.raises(Retryable) as waits:
+        desk.ask(patience_s=5)
+    assert waits.value.reason == "renewal_in_progress"
+    assert waits.value.after_s is not None
+    assert 30 < waits.value.after_s <= 40
+    assert desk.kommo.refreshes == {}
 
 
-def test_a_token_is_asked_for_once_while_it_lasts(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock
-) -> None:
-    gives(identity, "one", 3600)
+def test_a_dead_holder_is_replaced_when_its_lease_ends(desk: Desk) -> None:
+    desk.expire()
+    lease(desk, 20)
+    assert desk.ask() == "canary-access-one+"
+    assert 20 <= sum(desk.time.slept_s) < 22
+    assert desk.item["fence"] == 8
+
+
+def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
+    desk.expire()
+    with patch.object(tokens._Renewal, "_point_to", side_effect=Died), pytest.raises(Died):
+        desk.ask()
+    assert desk.item["generation"] == 1
+    desk.time.passed_s += tokens.LEASE_S + 1
+    assert desk.ask() == "canary-access-one+"
+    assert desk.kommo.refreshes == {"canary-refresh-one": 1}
+
+
+def test_with_too_little_time_left_nothing_is_sent(desk: Desk) -> None:
+    desk.expire()
+    with pytest.raises(Retryable) as short:
+        desk.ask(time_left_s=tokens.LEASE_S - 1)
+    assert short.value.reason == "short_of_time"
+    assert desk.kommo.calls == []
+    assert "lease_until" not in desk.item
+
+
+# --------------------------------------------------------------------------------------------------- the vault says no
+
+
+def test_a_pair_that_the_vault_refuses_is_kept_sealed_and_moved_later(desk: Desk) -> None:
+    desk.expire()
+    with refusing("PutSecretValue"):
+        assert desk.ask() == "canary-access-one+"
+        assert desk.ask() == "canary-access-one+"
+    assert "sealed" in desk.item
+
+    assert desk.ask() == "canary-access-one+"
+    assert "sealed" not in desk.item
+    assert desk.stored()["refresh_token"].reveal() == "canary-refresh-one+"
+    assert desk.kommo.refreshes == {"canary-refresh-one": 1}
+
+
+def test_a_sealed_pair_opens_for_its_own_connection_only(desk: Desk) -> None:
+    desk.expire()
+    with refusing("PutSecretValue"):
+        desk.ask()
+    key = desk.stack.environment["SEALING_KEY_ID"]
+    assert vault.unseal(key, {"connection": NAME}, desk.item["sealed"])
+    with pytest.raises((Rejected, Retryable)):
+        vault.unseal(key, {"connection": "kommo-acme-2"}, desk.item["sealed"])
+
+
+@pytest.mark.parametrize("refused", ["GenerateDataKey", "GetSecretValue"])
+def test_nothing_is_sent_while_the_answer_could_not_be_kept(desk: Desk, refused: str) -> None:
+    desk.expire()
+    with refusing(refused), pytest.raises(Retryable):
+        desk.ask()
+    assert desk.kommo.calls == []
+    assert desk.item.get("tries", 0) == 0
+
+
+def test_credentials_that_are_gone_are_said_to_be(desk: Desk) -> None:
+    boto3.client("secretsmanager").delete_secret(SecretId=desk.connection.secret_id)
+    with pytest.raises(Retryable, match="yet"):
+        desk.ask()
+    desk.time.passed_s += 600
+    with pytest.raises(Rejected) as gone:
+        desk.ask()
+    assert gone.value.reason == "no_credentials"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [("needs_reconnect", "needs_reconnect"), ("pending", "not_authorised"), ("removed", "connection_removed")],
+)
+def test_a_connection_that_is_not_connected_gives_nothing(desk: Desk, state: str, reason: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        desk.process().token(replace(desk.connection, state=state))
+    assert refused.value.reason == reason
+
+
+# ------------------------------------------------------------------------------------------------------ a 401 in use
+
+
+def request_with(token: Token) -> Request:
+    headers = {"Authorization": f"Bearer {token.credentials['access_token'].reveal()}"}
+    return Request("GET", "https://acme.kommo.com/api/v4/account", headers)
+
+
+def test_a_refused_token_is_tried_once_more_with_a_newer_one(desk: Desk) -> None:
+    desk.time.passed_s += 3600
+    del desk.kommo._tokens["canary-access-one"]
+    assert desk.process().send(desk.connection, request_with).status == 200
+    assert desk.kommo.refreshes == {"canary-refresh-one": 1}
+
+
+def test_a_token_renewed_by_another_process_is_taken_before_renewing(desk: Desk) -> None:
+    supply = desk.process()
+    supply.token(desk.connection)
+    desk.time.passed_s += 3600
+    desk.process().renew(desk.connection)
+    del desk.kommo._tokens["canary-access-one"]
+    assert supply.send(desk.connection, request_with).status == 200
+    assert desk.kommo.refreshes == {"canary-refresh-one": 1}
+
+
+def test_a_401_with_a_token_of_this_minute_is_not_the_tokens_fault(desk: Desk) -> None:
+    del desk.kommo._tokens["canary-access-one"]
+    for _ in range(3):
+        assert desk.process().send(desk.connection, request_with).status == 401
+    assert desk.kommo.refreshes == {}
+
+
+def test_any_other_answer_is_the_answer(desk: Desk) -> None:
+    desk.time.passed_s += 3600
+    desk.kommo.before["/api/v4/account"] = [(403, {}, "no")]
+    assert desk.process().send(desk.connection, request_with).status == 403
+    assert desk.kommo.refreshes == {}
+
+
+def test_a_revoked_account_is_found_out_by_its_401(desk: Desk) -> None:
+    desk.time.passed_s += 3600
+    desk.kommo.revoked.add("acme")
+    with pytest.raises(Rejected) as refused:
+        desk.process().send(desk.connection, request_with)
+    assert refused.value.reason == "needs_reconnect"
+    assert desk.item["state"] == "needs_reconnect"
+
+
+# -------------------------------------------------------------------------------------------------- typed-in credentials
+
+
+def rotated(desk: Desk, until_s: float) -> Connection:
+    """A connection whose token was rotated: the old one is the previous version."""
+    secret_id = f"{PREFIX}/grants/ghl"
+    first, second = vault.version_id(secret_id, 0), vault.version_id(secret_id, 2)
+    desk.vault.create(secret_id, {"token": Secret("canary-old")}, first)
+    desk.vault.add(secret_id, second, {"token": Secret("canary-new")})
+    made = Connection(
+        "ghl", "leadconnector", "bearer", "services.leadconnectorhq.com", "connected", 2, secret_id, second,
+        granted_at=clock.to_iso(clock.now()), updated_at=clock.to_iso(clock.now()),
+        previous_version_id=first, previous_until=clock.to_iso(clock.now() + timedelta(seconds=until_s)),
+        fields={"location_id": "loc1"},
+    )  # fmt: skip
+    desk.table.put(connections.to_item(made))
+    return made
+
+
+DEAD = Response(401, body=b'{"statusCode":401,"message":"Invalid Private Integration token"}')
+
+
+def send_all(
+    desk: Desk, connection: Connection, answers: dict[str, Response], process: Supply | None = None
+) -> tuple[Response, list[str]]:
+    sent: list[str] = []
+
+    def carry(request: Request, *, allowed_domain: str) -> Response:
+        sent.append(request.headers["Authorization"])
+        return answers[request.headers["Authorization"]]
+
+    def build(token: Token) -> Request:
+        return Request("GET", "https://x", {"Authorization": token.credentials["token"].reveal()})
+
+    with patch.object(egress, "send", carry):
+        return (process or desk.process()).send(connection, build), sent
+
+
+def test_during_the_overlap_a_dead_new_token_falls_back_to_the_old(desk: Desk) -> None:
+    answers = {"canary-new": DEAD, "canary-old": Response(200)}
+    response, sent = send_all(desk, rotated(desk, 60), answers)
+    assert (response.status, sent) == (200, ["canary-new", "canary-old"])
+    assert connections.get(desk.table, "ghl").state == "connected"
+
+
+def test_an_old_token_that_was_dropped_is_forgotten_by_whoever_fell_back_on_it(desk: Desk) -> None:
+    """Given a process that uses the old token, when the rotation is ended, then its next call is with the new one."""
+    connection, process = rotated(desk, 60), desk.process()
+    answers = {"canary-new": DEAD, "canary-old": Response(200)}
+    send_all(desk, connection, answers, process)
+    assert send_all(desk, connection, answers, process)[1] == ["canary-old"]
+    dropped = rotations.expire(desk.table, desk.vault, "ghl")
+    response, sent = send_all(desk, dropped, answers, process)
+    assert (response.status, sent) == (401, ["canary-new"])
+
+
+def test_a_token_from_the_reserve_that_dies_leads_back_to_the_one_in_use(desk: Desk) -> None:
+    connection, supply = rotated(desk, 60), desk.process()
+    reserve = supply.newer(connection, supply.token(connection))
+    assert reserve is not None
+    assert supply.token(connection).credentials["token"].reveal() == "canary-old"
+    newer = supply.newer(connection, reserve)
+    assert newer is not None
+    assert newer.credentials["token"].reveal() == "canary-new"
+
+
+def test_after_the_overlap_a_dead_token_ends_the_connection(desk: Desk) -> None:
+    response, sent = send_all(desk, rotated(desk, -1), {"canary-new": DEAD})
+    assert (response.status, sent) == (401, ["canary-new"])
+    ended = connections.get(desk.table, "ghl")
+    assert (ended.state, ended.reason) == ("needs_reconnect", "token_refused")
+
+
+def test_a_missing_scope_ends_nothing(desk: Desk) -> None:
+    scope = Response(401, body=b'{"statusCode":401,"message":"The token is not authorized for this scope."}')
+    response, sent = send_all(desk, rotated(desk, 60), {"canary-new": scope})
+    assert (response.status, sent) == (401, ["canary-new"])
+    assert connections.get(desk.table, "ghl").state == "connected"
+
+
+# --------------------------------------------------------------------------------------------------------- logging in
+
+
+@pytest.fixture
+def marketo(desk: Desk) -> Connection:
+    return desk.add(
+        Connection(
+            "marketo-one", "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", "connected", 1,
+            f"{PREFIX}/grants/marketo-one", fields={"munchkin_id": "123-ABC-456"},
+        ),
+        {"client_id": Secret("client-7"), "client_secret": Secret("canary-secret")},
+    )  # fmt: skip
+
+
+def gives(desk: Desk, token: str, expires_in: Any) -> None:
+    desk.mock.add("POST", IDENTITY, json={"access_token": token, "expires_in": expires_in, "scope": "x"})
+
+
+def logins(desk: Desk) -> int:
+    return sum(call.request.url == IDENTITY for call in desk.mock.calls)
+
+
+def test_a_login_is_made_once_while_its_token_lasts(desk: Desk, marketo: Connection) -> None:
+    gives(desk, "one", 3600)
+    supply = desk.process()
     for _ in range(5):
-        assert tokens.access_token(vault, MARKETO).reveal() == "one"
-    time.advance(3600 - 61)
-    assert tokens.access_token(vault, MARKETO).reveal() == "one"
-    assert (len(identity.calls), vault.reads) == (1, 1)
+        assert supply.token(marketo).credentials["access_token"].reveal() == "one"
+    desk.time.passed_s += 3600 - 61
+    supply.token(marketo)
+    assert logins(desk) == 1
+    body = desk.mock.calls[0].request.body
+    assert isinstance(body, bytes)
+    assert parse_qs(body.decode()) == {
+        "grant_type": ["client_credentials"],
+        "client_id": ["client-7"],
+        "client_secret": ["canary-secret"],
+    }
 
 
-@pytest.mark.parametrize("left_s", [60, 59, 1, 0, -5])
-def test_a_token_that_ends_within_a_minute_is_not_handed_out_again(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock, left_s: int
-) -> None:
-    gives(identity, "one", 3600)
-    tokens.access_token(vault, MARKETO)
-    gives(identity, "two", 3600)
-    time.advance(3600 - left_s)
-    assert tokens.access_token(vault, MARKETO).reveal() == "two"
+@pytest.mark.parametrize("left_s", [60, 1, 0, -5])
+def test_a_login_that_ends_within_a_minute_is_made_again(desk: Desk, marketo: Connection, left_s: int) -> None:
+    gives(desk, "one", 3600)
+    supply = desk.process()
+    supply.token(marketo)
+    gives(desk, "two", 3600)
+    desk.time.passed_s += 3600 - left_s
+    assert supply.token(marketo).credentials["access_token"].reveal() == "two"
 
 
-def test_what_is_left_of_a_shared_token_is_used(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock
-) -> None:
-    """Marketo gives the same token until it ends, so one with ten seconds left is the best there is."""
-    gives(identity, "one", 10)
-    assert tokens.access_token(vault, MARKETO).reveal() == "one"
-    time.advance(10)
-    gives(identity, "two", 3599)
-    assert tokens.access_token(vault, MARKETO).reveal() == "two"
+def test_what_is_left_of_a_shared_token_is_handed_out(desk: Desk, marketo: Connection) -> None:
+    """Marketo gives everyone the same token with its remaining life: asking again would not give a longer one."""
+    gives(desk, "one", 20)
+    assert desk.process().token(marketo).credentials["access_token"].reveal() == "one"
 
 
-@pytest.mark.parametrize("expires_in", [0, -1])
-def test_a_token_without_life_is_asked_for_again_soon(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock, expires_in: int
-) -> None:
-    gives(identity, "dead", expires_in)
-    with pytest.raises(Retryable, match="token_ends_now") as later:
-        tokens.access_token(vault, MARKETO)
-    assert later.value.after_s == 2
-    gives(identity, "fresh", 3599)
-    assert tokens.access_token(vault, MARKETO).reveal() == "fresh"
+@pytest.mark.parametrize("expires_in", [0, -1, "0"])
+def test_a_token_without_life_is_asked_for_later(desk: Desk, marketo: Connection, expires_in: Any) -> None:
+    gives(desk, "one", expires_in)
+    with pytest.raises(Retryable) as later:
+        desk.process().token(marketo)
+    assert (later.value.reason, later.value.after_s) == ("token_ends_now", 2)
 
 
-def test_bad_credentials_are_told_and_not_remembered(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock
-) -> None:
-    identity.add("POST", TOKEN_URL, status=401, json={"error": "invalid_client", "error_description": "canary-secret"})
-    with pytest.raises(Rejected, match="bad_credentials") as refused:
-        tokens.access_token(vault, MARKETO)
-    assert "canary" not in str(refused.value)
-    assert tokens._kept == {}
+def test_a_refused_login_is_tried_again(desk: Desk, marketo: Connection) -> None:
+    gives(desk, "one", 3600)
+    supply = desk.process()
+    token = supply.token(marketo)
+    gives(desk, "two", 3600)
+    newer = supply.newer(marketo, token)
+    assert newer is not None
+    assert newer.credentials["access_token"].reveal() == "two"
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502, 503])
-def test_an_identity_service_that_fails_is_asked_again(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock, status: int
-) -> None:
-    identity.add("POST", TOKEN_URL, status=status, body="<html>canary-secret</html>")
-    with pytest.raises(Retryable, match=f"answered {status}") as later:
-        tokens.access_token(vault, MARKETO)
-    assert "canary" not in str(later.value)
+def test_wrong_credentials_are_not_hammered(desk: Desk, marketo: Connection) -> None:
+    desk.mock.add("POST", IDENTITY, status=401, json={"error": "invalid_client"})
+    supply = desk.process()
+    for _ in range(5):
+        with pytest.raises(Rejected) as refused:
+            supply.token(marketo)
+        assert refused.value.reason == "bad_credentials"
+    assert logins(desk) == 1
+    desk.time.passed_s += 61
+    with pytest.raises(Rejected):
+        supply.token(marketo)
+    assert logins(desk) == 2
 
 
-def test_the_secret_travels_in_the_body_to_the_identity_host(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock
-) -> None:
-    gives(identity, "one", 3600)
-    tokens.access_token(vault, MARKETO)
-    request = identity.calls[0].request
-    assert request.url == TOKEN_URL
-    assert isinstance(request.body, bytes)
-    form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
-    assert form == {"grant_type": "client_credentials", "client_id": "client-7", "client_secret": "canary-secret"}
+def test_replaced_credentials_are_used_at_once(desk: Desk, marketo: Connection) -> None:
+    gives(desk, "one", 3600)
+    supply = desk.process()
+    supply.token(marketo)
+    version = vault.version_id(marketo.secret_id, 2)
+    desk.vault.add(marketo.secret_id, version, {"client_id": Secret("client-8"), "client_secret": Secret("canary-2")})
+    changed = replace(marketo, generation=2, version_id=version)
+    desk.table.put(connections.to_item(changed))
+    gives(desk, "two", 3600)
+    assert supply.token(changed).credentials["access_token"].reveal() == "two"
+    assert "client-8" in str(desk.mock.calls[-1].request.body)
 
 
-def test_a_forgotten_token_is_fetched_again(vault: FakeVault, time: Clock, identity: responses.RequestsMock) -> None:
-    gives(identity, "one", 3600)
-    tokens.access_token(vault, MARKETO)
-    tokens.forget(MARKETO)
-    tokens.forget(MARKETO)
-    gives(identity, "two", 3600)
-    assert tokens.access_token(vault, MARKETO).reveal() == "two"
+def test_a_connection_made_again_by_an_old_name_has_its_own_token(desk: Desk, marketo: Connection) -> None:
+    gives(desk, "one", 3600)
+    supply = desk.process()
+    supply.token(marketo)
+    again = desk.add(
+        replace(marketo, secret_id=f"{PREFIX}/grants/marketo-one-2"),
+        {"client_id": Secret("client-9"), "client_secret": Secret("canary-3")},
+    )
+    gives(desk, "of-the-new-account", 3600)
+    assert supply.token(again).credentials["access_token"].reveal() == "of-the-new-account"
 
 
-def test_a_new_generation_has_a_token_of_its_own(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock
-) -> None:
-    gives(identity, "one", 3600)
-    tokens.access_token(vault, MARKETO)
-    gives(identity, "two", 3600)
-    assert tokens.access_token(vault, replace(MARKETO, generation=2)).reveal() == "two"
+# -------------------------------------------------------------------------------------------------------------- at hand
 
 
-def test_a_connection_made_again_by_its_old_name_does_not_get_the_old_accounts_token(
-    vault: FakeVault, time: Clock, identity: responses.RequestsMock
-) -> None:
-    """Given a connection that was removed and made again, when its generation is 1 again, then its token is its own."""
-    gives(identity, "of-the-old-account", 3600)
-    tokens.access_token(vault, MARKETO)
-    again = replace(MARKETO, secret_id="p/grants/marketo-one-9f9f", fields={"munchkin_id": "987-XYZ-654"})
-    vault.secrets[again.secret_id] = LOG_IN
-    body = {"access_token": "of-the-new-account", "expires_in": 3600}
-    identity.add("POST", "https://987-xyz-654.mktorest.com/identity/oauth/token", json=body)
-    assert tokens.access_token(vault, again).reveal() == "of-the-new-account"
+def intercepted(kommo: Kommo, first: Callable[[requests.PreparedRequest], Any]) -> Any:
+    """Let the first call of the token endpoint be answered otherwise, at the time of the call."""
+    original = kommo._token
+    waiting = [first]
+
+    def token(request: requests.PreparedRequest) -> Any:
+        answer = waiting.pop(0)(request) if waiting else original(request)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return patch.object(kommo, "_token", token)
 
 
-# ------------------------------------------------------------------------------------------------------------ stored grants
-
-
-def test_a_stored_grant_is_handed_out_until_a_minute_before_its_end(vault: FakeVault, time: Clock) -> None:
-    vault.secrets[KOMMO.secret_id] = stored("canary-access", NOW + timedelta(days=1))
-    assert tokens.access_token(vault, KOMMO).reveal() == "canary-access"
-    time.advance(86_400 - 61)
-    assert tokens.access_token(vault, KOMMO).reveal() == "canary-access"
-    assert vault.reads == 1
-    time.advance(1)
-    with pytest.raises(Rejected, match="token_expired") as ended:
-        tokens.access_token(vault, KOMMO)
-    assert ended.value.status == 409
-    assert "canary" not in str(ended.value)
-
-
-def test_a_grant_that_was_renewed_meanwhile_is_found(vault: FakeVault, time: Clock) -> None:
-    vault.secrets[KOMMO.secret_id] = stored("one", NOW + timedelta(seconds=100))
-    tokens.access_token(vault, KOMMO)
-    time.advance(50)
-    vault.secrets[KOMMO.secret_id] = stored("two", NOW + timedelta(days=1))
-    assert tokens.access_token(vault, KOMMO).reveal() == "two"
-
-
-@pytest.mark.parametrize("connection", [KOMMO, MARKETO], ids=["stored", "client_credentials"])
-@pytest.mark.parametrize("state", ["needs_reconnect", "removed", ""])
-def test_a_connection_that_is_not_connected_gives_nothing(
-    vault: FakeVault, time: Clock, connection: Connection, state: str
-) -> None:
-    with pytest.raises(Rejected, match="needs_reconnect"):
-        tokens.access_token(vault, replace(connection, state=state))
-    assert vault.reads == 0
-
-
-@pytest.mark.parametrize("connection", [KOMMO, MARKETO], ids=["stored", "client_credentials"])
-def test_an_empty_vault_is_told(vault: FakeVault, time: Clock, connection: Connection) -> None:
-    vault.secrets.clear()
-    with pytest.raises(Rejected, match="no_credentials"):
-        tokens.access_token(vault, connection)
-
-
-@pytest.mark.parametrize("refresh_token", [Secret("canary-refresh"), None])
-def test_a_grant_is_stored_and_read_again(refresh_token: Secret | None) -> None:
-    grant = Grant(Secret("canary-access"), NOW.replace(microsecond=123_000), refresh_token, "bearer", "crm files")
-    kept = tokens.to_stored(grant)
-    as_text = json.loads(json.dumps({name: secret.reveal() for name, secret in kept.items()}))
-    read = tokens.read_stored({name: Secret(text) for name, text in as_text.items()})
-    assert read.access_token.reveal() == "canary-access"
-    assert (read.expires_at, read.token_type, read.scopes) == (grant.expires_at, "bearer", "crm files")
-    assert (read.refresh_token and read.refresh_token.reveal()) == (refresh_token and refresh_token.reveal())
-    assert "canary" not in repr(kept) + repr(read)
+def test_fakes_forget_what_a_process_kept() -> None:
+    tokens.PROCESS.keep(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s"), Token({}, 1, ""))
+    fakes.forget_tokens()
+    assert tokens.PROCESS.get(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s")) is None

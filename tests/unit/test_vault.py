@@ -12,7 +12,6 @@ from unittest.mock import MagicMock, patch
 import boto3
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
-from cryptography.exceptions import InvalidTag
 
 from portaria import aws, vault
 from portaria.contract import Rejected, Retryable, Secret
@@ -109,8 +108,8 @@ def test_a_client_without_a_secret_is_named(kept: Vault) -> None:
         ("create_secret", lambda: Vault("p").create("p/grants/x", CREDENTIALS)),
         ("create_secret", lambda: Vault("p").replace("p/grants/x", CREDENTIALS)),
         ("delete_secret", lambda: Vault("p").remove("p/grants/x")),
-        ("generate_data_key", lambda: vault.prepare_seal("key", "install")),
-        ("decrypt", lambda: vault.unseal("key", "install", json.dumps({"key": "eA==", "sealed": "eA=="}))),
+        ("generate_data_key", lambda: vault.prepare_seal("key", {"install": "install"})),
+        ("decrypt", lambda: vault.unseal("key", {"install": "install"}, json.dumps({"key": "eA==", "sealed": "eA=="}))),
     ],
 )
 def test_a_vault_that_does_not_answer_is_asked_again_and_nothing_is_told(
@@ -138,7 +137,7 @@ def test_a_name_that_waits_for_its_removal_is_told_as_unavailable() -> None:
 def test_credentials_and_seals_are_not_printed(kept: Vault, key_id: str) -> None:
     kept.create("portaria/grants/printed", CREDENTIALS)
     assert "canary" not in repr(kept.read("portaria/grants/printed"))
-    seal = vault.prepare_seal(key_id, "install-1")
+    seal = vault.prepare_seal(key_id, {"install": "install-1"})
     key = b64decode(seal.key.reveal())
     assert len(key) == 32
     assert "key=***" in repr(seal)
@@ -146,51 +145,51 @@ def test_credentials_and_seals_are_not_printed(kept: Vault, key_id: str) -> None
 
 
 def test_what_is_sealed_can_be_opened_and_shows_nothing(key_id: str) -> None:
-    sealed = vault.prepare_seal(key_id, "install-1").seal(CREDENTIALS)
+    sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     assert "canary" not in sealed
     assert b"canary" not in b64decode(json.loads(sealed)["sealed"])
-    assert texts(vault.unseal(key_id, "install-1", sealed)) == texts(CREDENTIALS)
+    assert texts(vault.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
 
 
 def test_sealing_asks_nobody(key_id: str) -> None:
     """Given the key at hand, when the grant arrives, then sealing it cannot fail for want of a service."""
-    seal = vault.prepare_seal(key_id, "install-1")
+    seal = vault.prepare_seal(key_id, {"install": "install-1"})
     with patch.object(aws, "client", side_effect=AssertionError("asked AWS")):
         assert seal.seal(CREDENTIALS)
 
 
 def test_no_two_seals_are_alike(key_id: str) -> None:
-    seal = vault.prepare_seal(key_id, "install-1")
+    seal = vault.prepare_seal(key_id, {"install": "install-1"})
     first, second = (b64decode(json.loads(seal.seal(CREDENTIALS))["sealed"]) for _ in range(2))
     assert first[:12] != second[:12]
     assert first[12:] != second[12:]
 
 
 def test_a_seal_opens_for_its_own_install_only(key_id: str) -> None:
-    sealed = vault.prepare_seal(key_id, "install-1").seal(CREDENTIALS)
-    with pytest.raises(Retryable, match="vault_unavailable"):
-        vault.unseal(key_id, "install-2", sealed)
+    sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
+    with pytest.raises(Rejected, match="seal_broken"):
+        vault.unseal(key_id, {"install": "install-2"}, sealed)
 
 
 def test_a_seal_is_bound_to_its_install_by_itself_too(key_id: str) -> None:
     """Given a KMS that would give the key away, then what it opens still says whose it is."""
-    seal = vault.prepare_seal(key_id, "install-1")
+    seal = vault.prepare_seal(key_id, {"install": "install-1"})
     generous = MagicMock(**{"decrypt.return_value": {"Plaintext": b64decode(seal.key.reveal())}})
     sealed = seal.seal(CREDENTIALS)
     with patch.object(aws, "client", return_value=generous):
-        assert texts(vault.unseal(key_id, "install-1", sealed)) == texts(CREDENTIALS)
-        with pytest.raises(InvalidTag):
-            vault.unseal(key_id, "install-2", sealed)
+        assert texts(vault.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
+        with pytest.raises(Rejected, match="seal_broken"):
+            vault.unseal(key_id, {"install": "install-2"}, sealed)
 
 
 @pytest.mark.parametrize("position", [0, 11, 12, 40, -1])
 def test_a_seal_that_was_changed_does_not_open(key_id: str, position: int) -> None:
-    parts = json.loads(vault.prepare_seal(key_id, "install-1").seal(CREDENTIALS))
+    parts = json.loads(vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS))
     changed = bytearray(b64decode(parts["sealed"]))
     changed[position] ^= 1
     parts["sealed"] = b64encode(bytes(changed)).decode()
-    with pytest.raises(InvalidTag) as broken:
-        vault.unseal(key_id, "install-1", json.dumps(parts))
+    with pytest.raises(Rejected, match="seal_broken") as broken:
+        vault.unseal(key_id, {"install": "install-1"}, json.dumps(parts))
     assert "canary" not in "".join(traceback.format_exception(broken.value))
 
 
@@ -199,8 +198,8 @@ def test_kms_is_told_whose_key_it_is() -> None:
     client.generate_data_key.return_value = {"CiphertextBlob": b"x", "Plaintext": b"y" * 32}
     client.decrypt.return_value = {"Plaintext": b"y" * 32}
     with patch.object(aws, "client", return_value=client):
-        seal = vault.prepare_seal("key", "install-1")
-        vault.unseal("key", "install-1", seal.seal(CREDENTIALS))
+        seal = vault.prepare_seal("key", {"install": "install-1"})
+        vault.unseal("key", {"install": "install-1"}, seal.seal(CREDENTIALS))
     assert client.generate_data_key.call_args.kwargs == {
         "KeyId": "key",
         "KeySpec": "AES_256",

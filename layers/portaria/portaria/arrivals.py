@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -40,6 +41,8 @@ KEEP_S = 0.9
 CLAIM_S = 1.5
 NOTE_S = 0.9
 PAGE_READ_S = 2.0
+# For each of the three calls that a ticket takes, after the client has been read.
+TICKET_S = 1.2
 
 CLIENT_REMEMBERED_S = 60.0
 # Short, so that a client that has just been registered is found.
@@ -80,6 +83,21 @@ class Begun(NamedTuple):
     browser: Secret
 
 
+class Authorization(NamedTuple):
+    """A ticket that was used: a one-time state for this browser, and what the provider is to be asked for."""
+
+    client: OAuthClient
+    state: Secret
+    browser: Secret
+    scopes: str
+
+    @property
+    def code_challenge(self) -> str:
+        """RFC 7636, 4.2, method S256."""
+        verifier = code_verifier(self.browser.reveal(), self.state)
+        return _base64url(hashlib.sha256(verifier.reveal().encode()).digest())
+
+
 class Status(NamedTuple):
     """How far an install is: received, exchanging, connected or failed (with a reason)."""
 
@@ -92,6 +110,11 @@ def install_id(platform: str, client: str, code: Secret) -> str:
     """26 characters of lower-case base32. The same for each delivery of one code, not to be guessed without the code."""
     digest = hashlib.sha256(f"{platform}/{client}/{code.reveal()}".encode()).digest()
     return base64.b32encode(digest).decode()[:26].lower()
+
+
+def code_verifier(browser: str, state: Secret) -> Secret:
+    """PKCE's secret (RFC 7636, 4.1) of one authorization: made of what only this browser holds, so that nobody keeps it."""
+    return Secret(_base64url(hmac.digest(browser.encode(), f"pkce:{state.reveal()}".encode(), "sha256")))
 
 
 class FrontDesk:
@@ -113,12 +136,19 @@ class FrontDesk:
         """
         install = install_id(platform, client, arrival.code)
         received_at = clock.now()
+        bound: dict[str, str] = {}
         if arrival.state is not None:
-            self._claim(arrival.state, platform, client, browser, used_by=install)
+            state = self._claim(arrival.state, platform, client, browser, used_by=install)
+            if connection := _text(state, "connection"):
+                bound = {
+                    "connection": connection,
+                    "code_verifier": code_verifier(browser, arrival.state).reveal(),
+                }
+                arrival = arrival._replace(account_host=_text(state, "account_host"))
             self._note(install, arrival, platform, client, received_at)
         else:
             self._check_client(platform, client, budget)
-        self._queue(install, arrival, platform, client, received_at, budget)
+        self._queue(install, arrival, platform, client, received_at, budget, bound)
         return install
 
     def refuse(self, refusal: Refusal, platform: str, client: str, browser: str) -> None:
@@ -137,18 +167,47 @@ class FrontDesk:
         found = self.find_client(platform, client, PAGE_READ_S)
         if found is None:
             raise _unknown_client()
-        state = _random_token()
-        token = browser if _TOKEN.fullmatch(browser) else _random_token()
-        item = {
-            "pk": f"STATE#{_sha256(state)}",
-            "sk": "STATE",
-            "platform": platform,
-            "client": client,
-            "browser": _sha256(token),
-            "expires_at": _epoch(STATE_LIFE_S),
-        }
-        self._put(item, CLAIM_S)
-        return Begun(found, Secret(state), Secret(token))
+        state, token = self._new_state(platform, client, browser, CLAIM_S)
+        return Begun(found, state, token)
+
+    def authorize(self, platform: str, client: str, ticket: Secret, browser: str) -> Authorization:
+        """Use a ticket up: a state for the connection that it was made for, bound to this browser.
+
+        Raises `Rejected` (`unknown_client`, `unknown_ticket`, `expired_ticket`, `used_ticket`), `Retryable` and `AwsError`.
+        The state is stored first, so that a failure costs no ticket; of two browsers that open one link, one goes on.
+        """
+        if not _TOKEN.fullmatch(ticket.reveal()):
+            raise _unknown_ticket()
+        found = self.find_client(platform, client, PAGE_READ_S)
+        if found is None:
+            raise _unknown_client()
+        pk = f"TICKET#{_sha256(ticket.reveal())}"
+        item = self._get(pk, "TICKET", TICKET_S)
+        if item is None or (_text(item, "platform"), _text(item, "client")) != (platform, client):
+            raise _unknown_ticket()
+        # By the clock, since DynamoDB deletes expired items up to days late.
+        if int(_text(item, "expires_at") or 0) <= _epoch(0):
+            raise Rejected(
+                "expired_ticket", "this link was good for 15 minutes: ask for a new one", field="ticket", status=404
+            )
+        if _text(item, "used_by"):
+            raise _used_ticket()
+        bound = {name: _text(item, name) for name in ("connection", "account_host")}
+        state, token = self._new_state(platform, client, browser, TICKET_S, bound)
+        try:
+            self._update(
+                {"pk": {"S": pk}, "sk": {"S": "TICKET"}},
+                "SET #used_by = :used_by",
+                # Or by this very call, which a broken connection may have carried out already.
+                "attribute_exists(pk) AND (attribute_not_exists(#used_by) OR #used_by = :used_by)",
+                {"used_by": _sha256(state.reveal())},
+                TICKET_S,
+            )
+        except AwsError as error:
+            if error.code != "ConditionalCheckFailedException":
+                raise
+            raise _used_ticket() from None
+        return Authorization(found, state, token, _text(item, "scopes"))
 
     def status(self, install: str) -> Status:
         """An install that is not in the table yet is on its way through the queue. Raises `Rejected` for what is no id."""
@@ -169,9 +228,8 @@ class FrontDesk:
         item = self._get(f"CLIENT#{platform}#{name}", "CLIENT", timeout_s)
         client = None
         if item is not None:
-            client = OAuthClient(
-                platform, name, _text(item, "client_id"), _text(item, "redirect_uri"), _text(item, "scopes")
-            )
+            given = {field: _text(item, field) for field in OAuthClient._fields if field in item}
+            client = OAuthClient(**given | {"platform": platform, "name": name})
         if len(self._clients) >= MAX_REMEMBERED_CLIENTS:
             self._clients.clear()
         life_s = CLIENT_REMEMBERED_S if client else NO_CLIENT_REMEMBERED_S
@@ -194,10 +252,28 @@ class FrontDesk:
         if found is None:
             raise _unknown_client()
 
-    def _claim(self, state: Secret, platform: str, client: str, browser: str, *, used_by: str) -> None:
+    def _new_state(
+        self, platform: str, client: str, browser: str, timeout_s: float, bound: dict[str, str] | None = None
+    ) -> tuple[Secret, Secret]:
+        """Store a one-time state; the state, and the cookie of the browser that it belongs to."""
+        state = _random_token()
+        token = browser if _TOKEN.fullmatch(browser) else _random_token()
+        item = {
+            "pk": f"STATE#{_sha256(state)}",
+            "sk": "STATE",
+            "platform": platform,
+            "client": client,
+            "browser": _sha256(token),
+            "expires_at": _epoch(STATE_LIFE_S),
+            **(bound or {}),
+        }
+        self._put(item, timeout_s)
+        return Secret(state), Secret(token)
+
+    def _claim(self, state: Secret, platform: str, client: str, browser: str, *, used_by: str) -> Item:
         """Mark a state as used, once: only by the browser and for the client it was made for, or again for the same code.
 
-        Raises `Rejected` (`unknown_state`, `foreign_state`, `expired_state`, `used_state`).
+        Returns the state's item. Raises `Rejected` (`unknown_state`, `foreign_state`, `expired_state`, `used_state`).
         """
         if not _TOKEN.fullmatch(state.reveal()):
             raise _unknown_state()
@@ -208,7 +284,6 @@ class FrontDesk:
             "#platform = :platform AND #client = :client AND #browser = :browser AND #expires_at > :now",
             "(attribute_not_exists(#used_by) OR #used_by = :used_by)",
         )
-        names = ("platform", "client", "browser", "expires_at", "used_by")
         values: dict[str, str | int] = {
             "platform": platform,
             "client": client,
@@ -217,18 +292,7 @@ class FrontDesk:
             "now": _epoch(0),
         }
         try:
-            self._dynamodb.call(
-                "UpdateItem",
-                {
-                    "TableName": self._table_name,
-                    "Key": key,
-                    "UpdateExpression": "SET #used_by = :used_by",
-                    "ConditionExpression": " AND ".join(conditions),
-                    "ExpressionAttributeNames": {f"#{name}": name for name in names},
-                    "ExpressionAttributeValues": {f":{name}": _typed(value) for name, value in values.items()},
-                },
-                timeout_s=CLAIM_S,
-            )
+            return self._update(key, "SET #used_by = :used_by", " AND ".join(conditions), values, CLAIM_S)
         except AwsError as error:
             if error.code != "ConditionalCheckFailedException":
                 raise
@@ -275,8 +339,16 @@ class FrontDesk:
             log("WARNING", "an install was not written down", install_id=install, error=str(error))
 
     def _queue(
-        self, install: str, arrival: Arrival, platform: str, client: str, received_at: datetime, budget: Budget
+        self,
+        install: str,
+        arrival: Arrival,
+        platform: str,
+        client: str,
+        received_at: datetime,
+        budget: Budget,
+        bound: dict[str, str],
     ) -> None:
+        """`bound` is what else an install for a named connection carries."""
         known = {
             "install_id": install,
             "platform": platform,
@@ -284,7 +356,8 @@ class FrontDesk:
             "account_host": arrival.account_host,
             "source": arrival.source,
         }
-        message = {"version": 1, **known, "code": arrival.code.reveal(), "received_at": clock.to_iso(received_at)}
+        code = arrival.code.reveal()
+        message = {"version": 1, **known, **bound, "code": code, "received_at": clock.to_iso(received_at)}
         body = json.dumps(message, separators=(",", ":"))
         try:
             self._sqs.call(
@@ -310,6 +383,23 @@ class FrontDesk:
         key = {"pk": {"S": pk}, "sk": {"S": sk}}
         request = {"TableName": self._table_name, "Key": key, "ConsistentRead": True}
         item: Item | None = self._dynamodb.call("GetItem", request, timeout_s=timeout_s).get("Item")
+        return item
+
+    def _update(
+        self, key: Item, expression: str, condition: str, values: dict[str, str | int], timeout_s: float
+    ) -> Item:
+        """Change an item on a condition and return it. Both speak of attributes as `#name` and of `values` as `:name`."""
+        names = re.findall(r"#(\w+)", f"{expression} {condition}")
+        request = {
+            "TableName": self._table_name,
+            "Key": key,
+            "UpdateExpression": expression,
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": {f"#{name}": name for name in names},
+            "ExpressionAttributeValues": {f":{name}": _typed(value) for name, value in values.items()},
+            "ReturnValues": "ALL_NEW",
+        }
+        item: Item = self._dynamodb.call("UpdateItem", request, timeout_s=timeout_s).get("Attributes", {})
         return item
 
     def _put(self, item: dict[str, Any], timeout_s: float, *, condition: str = "") -> None:
@@ -358,6 +448,16 @@ def _foreign_state() -> Rejected:
     return Rejected("foreign_state", "this state was given to another browser or for another client", field="state")
 
 
+def _unknown_ticket() -> Rejected:
+    return Rejected(
+        "unknown_ticket", "this link was not given out here, or long ago: ask for a new one", field="ticket"
+    )
+
+
+def _used_ticket() -> Rejected:
+    return Rejected("used_ticket", "this link has been opened already: ask for a new one", field="ticket", status=404)
+
+
 def _typed(value: str | int) -> dict[str, str]:
     return {"S": value} if isinstance(value, str) else {"N": str(value)}
 
@@ -376,4 +476,8 @@ def _sha256(text: str) -> str:
 
 def _random_token() -> str:
     """32 random bytes as 43 characters."""
-    return base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+    return _base64url(os.urandom(32))
+
+
+def _base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +18,11 @@ from typing import Any
 
 from portaria import clock, connections, egress, events, queues, records, routes, tokens
 from portaria.contract import Connection, Page, Rejected, Request, Response, Retryable, Route
+from portaria.pace import Pace
 from portaria.platforms import part
 from portaria.settings import BackfillRecordsSettings
 from portaria.table import Conflict, Item, Table
+from portaria.tokens import Token
 from portaria.vault import Vault
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,8 @@ VERSION = 1
 ORIGIN = "backfill"
 # After a request's own time-outs there must be time to queue its records and to move the item on.
 TIME_TO_STORE_S = 5.0
-# Between a failure and the next try, where the platform asks for no pause of its own: doubling with each receive.
-FIRST_WAIT_S = 5.0
-LONGEST_WAIT_S = 300.0
+# Between two turns of one backfill, where the platform asks for no pause of its own.
+PAUSE_S = 5.0
 # Another worker has just moved this backfill on: it is left alone for a while.
 LEAVE_TO_OTHER_S = 120.0
 
@@ -66,11 +66,6 @@ def take(body: str, settings: BackfillRecordsSettings, time_left_s: Callable[[],
         logger.error("a message of the Backfills queue is neither of the two that it may be")
         return Outcome("ignored")
     return _Reading(*backfill, settings, time_left_s).run()
-
-
-def wait_s(asked_s: float | None, receives: int) -> float:
-    """How long a message stays away: as long as asked, and 5 to 300 s by the number of times that it has come in vain."""
-    return max(asked_s or 0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(receives - 1, 10)))
 
 
 def _start(name: str, generation: int, settings: BackfillRecordsSettings) -> Outcome:
@@ -131,20 +126,6 @@ def _message(connection: str, route: str, generation: int) -> str:
     return queues.encode({"version": VERSION, "connection": connection, "route": route, "generation": generation})
 
 
-class Pace:
-    """Spaces calls evenly. A worker makes one call at a time, so the time of the last one is all there is to know."""
-
-    def __init__(self, per_second: float) -> None:
-        self.interval_s = 1 / per_second
-        self._next_at = 0.0
-
-    def wait(self) -> None:
-        now = time.monotonic()
-        if self._next_at > now:
-            time.sleep(self._next_at - now)
-        self._next_at = max(now, self._next_at) + self.interval_s
-
-
 @cache
 def _pace(platform: str, per_second: float) -> Pace:
     """One a process, so that the next invocation of a warm worker keeps the distance too."""
@@ -168,7 +149,7 @@ class _Reading:
         self.settings = settings
         self.time_left_s = time_left_s
         self.table = Table(settings.table_name)
-        self.vault = Vault(settings.secrets_prefix)
+        self.supply = tokens.Supply(self.table, Vault(settings.secrets_prefix), settings.sealing_key_id, time_left_s)
         self.pages = 0
         self.records = 0
 
@@ -190,7 +171,7 @@ class _Reading:
             if not self.pages:
                 raise
             # A new message, since this one's receives count how often it came in vain.
-            delay_s = FIRST_WAIT_S if later.after_s is None else later.after_s
+            delay_s = PAUSE_S if later.after_s is None else later.after_s
             logger.info("a backfill goes on later", extra={**self.facts, "reason": later.reason, "after_s": delay_s})
             body = _message(self.name, self.route_name, self.generation)
             queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
@@ -228,13 +209,18 @@ class _Reading:
             pace.wait()
             return egress.send(request, allowed_domain=connection.allowed_domain)
 
+        def read(token: Token) -> Page:
+            page: Page = listing.read_page(send, connection.allowed_domain, token.credentials["access_token"], number)
+            return page
+
+        token = self.supply.token(connection)
         try:
-            token = tokens.access_token(self.vault, connection)
-            page: Page = listing.read_page(send, connection.allowed_domain, token, number)
-        except Rejected:
-            tokens.forget(connection)
-            raise
-        return page
+            return read(token)
+        except Rejected as rejected:
+            newer = self.supply.newer(connection, token) if rejected.reason == "token_refused" else None
+            if newer is None:
+                raise
+            return read(newer)
 
     def _check_off(self, number: int, page: Page) -> Item:
         """Move the item past a page whose records are queued: once, however many workers have queued them.

@@ -5,8 +5,11 @@ Everything here is plain data. Platforms build a `Request` and read a `Response`
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
@@ -17,7 +20,9 @@ __all__ = [
     "Answer",
     "Arrival",
     "Connection",
+    "Departure",
     "Grant",
+    "Kind",
     "Meaning",
     "OAuthClient",
     "Page",
@@ -57,8 +62,11 @@ class Connection:
     """Stored credentials for one account of one platform; the credentials themselves are in the vault under `secret_id`.
 
     `name` is the key (3–64 of A–Z a–z 0–9 _ -) and never changes, nor do `platform`, `kind` and `allowed_domain`.
-    `generation` grows each time the tokens change. `fields` holds what only this platform knows (`munchkin_id`).
-    `state` is `connected`, `needs_reconnect` or `removed`.
+    `generation` grows each time the credentials change, and `version_id` is the secret's version that holds them; while a
+    rotation's overlap lasts (`previous_until`), `previous_version_id` holds the old ones. `fields` holds what only this
+    platform knows (`munchkin_id`). `kind` is `api_key`, `basic`, `bearer`, `oauth2` (authorization code),
+    `client_credentials` or `password`. `state` is `pending` (nobody has authorised it yet), `connected`, `needs_reconnect`
+    (`reason` says why) or `removed`. Times are ISO 8601; `token_ends_at` is the access token's, `granted_at` the grant's.
     """
 
     name: str
@@ -68,6 +76,7 @@ class Connection:
     state: str
     generation: int
     secret_id: str
+    version_id: str = ""
     label: str = ""
     client: str = ""
     account_id: str = ""
@@ -75,8 +84,35 @@ class Connection:
     created_at: str = ""
     updated_at: str = ""
     granted_at: str = ""
+    token_ends_at: str = ""
+    reason: str = ""
+    previous_version_id: str = ""
+    previous_until: str = ""
     notes: tuple[str, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What a disconnect hook says: an account has left. `signature` is in lower-case hex and still to be verified."""
+
+    account_id: str
+    client_id: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a connection of one kind is made of, for whoever creates one.
+
+    `fields` are stored in the clear, each with the pattern that it must match; `optional` gives those that may be left out
+    their defaults. `credentials` go to the vault. `allowed_domain` makes the domain from the fields; None: it is given.
+    """
+
+    credentials: tuple[str, ...]
+    fields: dict[str, re.Pattern[str]] = field(default_factory=dict)
+    optional: dict[str, str] = field(default_factory=dict)
+    allowed_domain: Callable[[dict[str, str]], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +155,9 @@ class Page:
 class Request:
     """An outgoing call that a platform built. Headers and body may hold credentials, so neither is ever printed.
 
-    `connect_timeout_s` and `read_timeout_s` are seconds; `max_response_bytes` bounds what is read of the answer.
+    `connect_timeout_s` and `read_timeout_s` are seconds, the latter between two bytes of the answer; `total_timeout_s`
+    bounds the whole exchange, redirects included (None: the two others together). `max_response_bytes` bounds what is
+    read of the answer. `credential_headers` names those that no other host may see if a redirect leads there.
     """
 
     method: str
@@ -128,7 +166,9 @@ class Request:
     body: bytes | None = field(default=None, repr=False)
     connect_timeout_s: float = 3.0
     read_timeout_s: float = 10.0
+    total_timeout_s: float | None = None
     max_response_bytes: int = 10_000_000
+    credential_headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +178,23 @@ class Response:
     status: int
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+    def retry_after_s(self) -> float | None:
+        """The wait that `Retry-After` asks for, in seconds from 0 to a day, or None where it asks for none that can be read.
+
+        A point in time is measured from the answer's own `Date`, which egress adds where it is missing.
+        https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+        """
+        text = self.headers.get("retry-after", "").strip()
+        if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", text):
+            wait_s = float(text)
+        else:
+            try:
+                until, sent = (parsedate_to_datetime(date) for date in (text, self.headers.get("date", "")))
+                wait_s = (until - sent).total_seconds()
+            except (ValueError, TypeError, OverflowError):
+                return None
+        return min(max(wait_s, 0.0), 86_400.0)
 
 
 class Meaning(Enum):

@@ -13,6 +13,10 @@ from portaria.contract import Retryable
 SOURCE = "portaria"
 CONNECTION_READY = "connection.ready"
 INSTALL_FAILED = "install.failed"
+NEEDS_RECONNECT = "connection.needs_reconnect"
+RECOVERED = "connection.recovered"
+ROTATION_DUE = "connection.rotation_due"
+REMOVED = "connection.removed"
 
 
 def put(bus_name: str, detail_type: str, detail: dict[str, Any]) -> None:

@@ -91,7 +91,8 @@ class _Batch:
         self.settings = settings
         self.time_left_s = time_left_s
         self.table = Table(settings.table_name)
-        self.vault = Vault(settings.secrets_prefix)
+        # Without a sealing key: a destination's token is logged in for, never renewed here.
+        self.supply = tokens.Supply(self.table, Vault(settings.secrets_prefix), "", time_left_s)
         self.outcome = Outcome()
         self.set_aside: dict[tuple[str, str, str], SetAside] = {}
         self.ways: dict[tuple[str, str], Way] = {}
@@ -262,16 +263,15 @@ class _Batch:
         count: int,
     ) -> Answer:
         """Raises `Conflict` where this very request has been accepted before, and `Rejected` and `Retryable`."""
-        token = tokens.access_token(self.vault, connection)
-        request = platform.request(connection, token, body, correlation_id)
+        token = self.supply.token(connection)
+        request = platform.request(connection, token.credentials["access_token"], body, correlation_id)
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
             raise Retryable("short_of_time", "too little time is left to wait for the answer")
         receipts.open_receipt(self.table, correlation_id, connection.name, of_routes, count, len(body))
         answer = self._read_answer(connection, platform, request)
-        if answer.meaning is Meaning.TOKEN_AGAIN:
-            tokens.forget(connection)
-            token = tokens.access_token(self.vault, connection)
-            answer = self._read_answer(connection, platform, platform.request(connection, token, body, correlation_id))
+        if answer.meaning is Meaning.TOKEN_AGAIN and (newer := self.supply.newer(connection, token)):
+            request = platform.request(connection, newer.credentials["access_token"], body, correlation_id)
+            answer = self._read_answer(connection, platform, request)
         self._close_receipt(correlation_id, answer)
         return answer
 

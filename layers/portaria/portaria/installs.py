@@ -14,8 +14,8 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import replace as with_changes
 from datetime import datetime, timedelta
-from time import sleep
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -34,11 +34,17 @@ LEASE_S = 45
 # A code is sent only by a worker that has the time to wait for the answer and to store what it holds.
 TIME_TO_EXCHANGE_S = 34.0
 KEPT_FOR = timedelta(days=90)
+# What a platform says of a code that has been exchanged before.
+CODE_OVER = ("code_used", "code_refused")
 
 
 @dataclass(frozen=True)
 class Install:
-    """A message of the Exchanges queue. Times are aware datetimes in UTC."""
+    """A message of the Exchanges queue. Times are aware datetimes in UTC.
+
+    `connection` names the connection that the grant is for; empty where the account behind the grant decides it.
+    `code_verifier` is PKCE's, where the consent page was asked for one.
+    """
 
     id: str
     platform: str
@@ -47,6 +53,8 @@ class Install:
     account_host: str
     source: str
     received_at: datetime
+    connection: str = ""
+    code_verifier: Secret | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ def read_message(body: str) -> Install:
         account_host=fields["account_host"],
         source=fields["source"],
         received_at=clock.from_iso(fields["received_at"]),
+        connection=fields.get("connection", ""),
+        code_verifier=Secret(fields["code_verifier"]) if "code_verifier" in fields else None,
     )
 
 
@@ -118,6 +128,8 @@ class _Exchange:
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
         self.secret_id = self.vault.grant_id(install.id)
+        # Which generation it will be is known only once the account is.
+        self.version_id = vault.version_id(self.secret_id, 0)
         self.item: Item = {}
 
     @property
@@ -161,16 +173,20 @@ class _Exchange:
             raise Rejected(self.item["reason"], self.item["detail"])
         client = oauth_clients.get(self.table, self.install.platform, self.install.client)
         if not self.item.get("connection"):
+            if self.install.connection:
+                self._check_named(connections.find(self.table, self.install.connection))
             credentials = self._stored_grant() or self._exchange(client)
-            account = self._read_account(credentials)
+            account = None if self.install.connection else self._read_account(credentials)
             self._commit(account, credentials, client)
         connection = connections.get(self.table, self.item["connection"])
         if self.item["superseded"]:
             self.vault.remove(self.secret_id)
         else:
-            self._subscribe(connection, client)
+            if not self.install.connection:
+                self._subscribe(connection, client)
             if previous := self.item.get("previous_secret_id"):
-                self._unsubscribe(previous, connection, client)
+                if not self.install.connection:
+                    self._unsubscribe(previous, connection, client)
                 self.vault.remove(previous)
             events.put(
                 self.settings.bus_name,
@@ -232,34 +248,41 @@ class _Exchange:
         if self.attempt == 1:
             return None
         if sealed := self.item.get("sealed_grant"):
-            credentials = vault.unseal(self.settings.sealing_key_id, self.install.id, sealed)
-            self.vault.create(self.secret_id, credentials)
+            credentials = vault.unseal(self.settings.sealing_key_id, {"install": self.install.id}, sealed)
+            self.version_id = self.vault.create(self.secret_id, credentials, self.version_id)
             self._update("REMOVE sealed_grant", {})
             return credentials
-        return self.vault.read(self.secret_id)
+        found = self.vault.find(self.secret_id)
+        if not found:
+            return None
+        credentials, self.version_id = found
+        return credentials
 
     def _exchange(self, client: OAuthClient) -> Credentials:
         platform = part(self.install.platform, "tokens")
         if clock.now() >= self._code_ends_at():
             raise Rejected("code_expired", "the code reached the end of its life before the platform took it")
         client_secret = self.vault.client_secret(self.install.platform, self.install.client)
-        seal = vault.prepare_seal(self.settings.sealing_key_id, self.install.id)
+        seal = vault.prepare_seal(self.settings.sealing_key_id, {"install": self.install.id})
         if self.time_left_s() < TIME_TO_EXCHANGE_S:
             raise Retryable("short_of_time", "too little time is left to wait for the platform's answer", after_s=1)
         host = self.item["account_host"]
+        proof = [self.install.code_verifier] if self.install.code_verifier else []
         response = egress.send(
-            platform.exchange_request(client, client_secret, host, self.install.code), allowed_domain=host
+            platform.exchange_request(client, client_secret, host, self.install.code, *proof), allowed_domain=host
         )
         try:
             grant: Grant = platform.read_grant(response, clock.now())
         except Rejected as rejected:
-            if rejected.reason == "code_used" and self.attempt > 1:
+            if rejected.reason in CODE_OVER and self.attempt > 1:
                 raise Rejected(
                     "answer_lost",
                     "the platform took the code but its answer never arrived: the customer must connect again",
                 ) from None
             raise
-        credentials = {**tokens.to_stored(grant), "webhook_key": Secret(secrets.token_urlsafe(24))}
+        credentials = tokens.to_stored(grant)
+        if not self.install.connection:
+            credentials["webhook_key"] = Secret(secrets.token_urlsafe(24))
         self._store(credentials, seal)
         return credentials
 
@@ -267,7 +290,8 @@ class _Exchange:
         """Put the grant where it survives, before anything else is done with it: the vault, else sealed in the table."""
         while True:
             try:
-                return self.vault.create(self.secret_id, credentials)
+                self.version_id = self.vault.create(self.secret_id, credentials, self.version_id)
+                return
             except Retryable as refused:
                 try:
                     self._update("SET sealed_grant = :sealed", {":sealed": seal.seal(credentials)})
@@ -277,7 +301,7 @@ class _Exchange:
                     # Neither took it, and it exists nowhere else: try until the function is ended.
                     if self.time_left_s() < 5:
                         raise
-                    sleep(0.2)
+                    clock.sleep(0.2)
                     continue
                 raise refused
 
@@ -288,13 +312,32 @@ class _Exchange:
         account: Account = platform.read_account(response, host)
         return account
 
-    def _commit(self, account: Account, credentials: Credentials, client: OAuthClient) -> None:
-        """Point the account's connection to this grant, and write that down in the install, in one transaction.
+    def _check_named(self, connection: Connection | None) -> Connection:
+        """The connection that the grant is for, if it is still one that the grant can be for. Raises `Rejected`."""
+        install = self.install
+        kind = part(install.platform, "tokens").KIND
+        if (
+            connection is None
+            or connection.state == "removed"
+            or (connection.platform, connection.client, connection.kind) != (install.platform, install.client, kind)
+        ):
+            raise Rejected(
+                "connection_gone",
+                f"the connection {install.connection} was removed or replaced after its link was made",
+            )
+        return connection
 
-        Of two grants for one account the one that arrived later stands, whichever is exchanged first.
+    def _commit(self, account: Account | None, credentials: Credentials, client: OAuthClient) -> None:
+        """Point the account's connection to this grant, or the named one where there is no `account`, and write that down
+        in the install, in one transaction.
+
+        Of two grants for one connection the one that arrived later stands, whichever is exchanged first.
         """
-        name = f"{client.platform}-{client.name}-{account.id}"
+        name = self.install.connection
+        if account:
+            name = connections.installed_name(client.platform, client.name, account.id)
         old = connections.find(self.table, name)
+        connection = self._of_account(account, client, name, old) if account else self._check_named(old)
         received_at = clock.to_iso(self.install.received_at)
         superseded = bool(old and old.granted_at > received_at and old.secret_id != self.secret_id)
         writes: list[dict[str, Any]] = []
@@ -302,7 +345,7 @@ class _Exchange:
             generation = old.generation
         else:
             generation = old.generation + 1 if old else 1
-            writes.append(self._connection_write(name, generation, account, credentials, client, old))
+            writes.append(self._connection_write(connection, generation, credentials, client, old))
         outcome: Item = {"connection": name, "generation": generation, "superseded": superseded}
         if old and not superseded and old.secret_id != self.secret_id:
             outcome["previous_secret_id"] = old.secret_id
@@ -321,44 +364,61 @@ class _Exchange:
             raise Retryable("connection_changed", "the connection changed meanwhile", after_s=1) from None
         self.item |= outcome
 
-    def _connection_write(
-        self,
-        name: str,
-        generation: int,
-        account: Account,
-        credentials: Credentials,
-        client: OAuthClient,
-        old: Connection | None,
-    ) -> dict[str, Any]:
-        now = clock.to_iso(clock.now())
-        connection = Connection(
+    def _of_account(self, account: Account, client: OAuthClient, name: str, old: Connection | None) -> Connection:
+        """An account's connection, without what this grant brings."""
+        return Connection(
             name=name,
             platform=client.platform,
             kind=part(client.platform, "tokens").KIND,
             allowed_domain=account.host,
-            state="connected",
-            generation=generation,
-            secret_id=self.secret_id,
+            state="pending",
+            generation=0,
+            secret_id="",
             label=account.name,
             client=client.name,
             account_id=account.id,
-            scopes=credentials["scopes"].reveal(),
-            created_at=old.created_at if old else now,
-            updated_at=now,
+            created_at=old.created_at if old else clock.to_iso(clock.now()),
+        )
+
+    def _connection_write(
+        self,
+        connection: Connection,
+        generation: int,
+        credentials: Credentials,
+        client: OAuthClient,
+        old: Connection | None,
+    ) -> dict[str, Any]:
+        scopes = credentials["scopes"].reveal()
+        if not scopes and self.install.connection:
+            # A provider that names none has granted those that it was asked for.
+            scopes = part(client.platform, "tokens").granted_as_requested(connection, client)
+        connection = with_changes(
+            connection,
+            state="connected",
+            generation=generation,
+            secret_id=self.secret_id,
+            version_id=self.version_id,
+            scopes=scopes,
+            reason="",
+            updated_at=clock.to_iso(clock.now()),
             granted_at=clock.to_iso(self.install.received_at),
+            token_ends_at=credentials["expires_at"].reveal(),
         )
         if not old:
             return put_of(connections.to_item(connection), "attribute_not_exists(pk)")
+        announce = events.RECOVERED if old.state == "needs_reconnect" else ""
         return put_of(
-            connections.to_item(connection),
-            "generation = :generation AND secret_id = :secret_id",
-            {":generation": old.generation, ":secret_id": old.secret_id},
+            connections.to_item(connection, announce=announce),
+            # The state too, so that one that is removed meanwhile stays removed.
+            "generation = :generation AND secret_id = :secret_id AND #state = :state",
+            {":generation": old.generation, ":secret_id": old.secret_id, ":state": old.state},
+            {"#state": "state"},
         )
 
     def _subscribe(self, connection: Connection, client: OAuthClient) -> None:
         """Ask for the account's event webhooks. An account that may not have them is connected all the same, with a note."""
         credentials = self.vault.read(connection.secret_id)
-        destination = _events_url(connection, client, credentials)
+        destination = events_url(connection, client, credentials)
         if not credentials or not destination:
             return
         webhooks = part(self.install.platform, "webhooks")
@@ -376,7 +436,7 @@ class _Exchange:
     def _unsubscribe(self, previous_secret_id: str, connection: Connection, client: OAuthClient) -> None:
         """Take back the webhooks of the grant that this one replaces: their address carries a key that ends with it."""
         credentials = self.vault.read(connection.secret_id)
-        destination = _events_url(connection, client, self.vault.read(previous_secret_id))
+        destination = events_url(connection, client, self.vault.read(previous_secret_id))
         if not credentials or not destination:
             return
         webhooks = part(self.install.platform, "webhooks")
@@ -403,10 +463,10 @@ class _Exchange:
             client = oauth_clients.get(self.table, self.install.platform, self.install.client)
         except Rejected:
             return ""
-        return f"{client.redirect_uri.rstrip('/')}/start"
+        return oauth_clients.reconnect_url(client, self.install.connection)
 
 
-def _events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
+def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
     """Where a platform sends a connection's events, or nothing where the redirect URI is not this API's own."""
     redirect_uri = client.redirect_uri.rstrip("/")
     base_url = redirect_uri.removesuffix(f"/install/{client.platform}/{client.name}")

@@ -69,8 +69,8 @@ class Arrival(NamedTuple):
     """An authorization code that has just come in, as a platform's `install.parse_arrival` reads it.
 
     `account_host` is the bare host of the account that installs (`acme.kommo.com`): the client secret will be posted to
-    it, so a platform returns only hosts of its own. `source` is `widget` (the marketplace's hook, no `state`) or
-    `browser` (the customer's return from the consent page, always with `state`).
+    it, so a platform returns only hosts of its own; empty where the OAuth client names the host. `source` is `widget` (the
+    marketplace's hook, no `state`) or `browser` (the customer's return from the consent page, always with `state`).
     """
 
     code: Secret
@@ -87,10 +87,19 @@ class Refusal(NamedTuple):
 
 
 class OAuthClient(NamedTuple):
-    """The application registered with a platform. `name` is fixed; `redirect_uri` must equal the registered one exactly."""
+    """The application registered with a platform. `name` is fixed; `redirect_uri` must equal the registered one exactly.
+
+    The rest is for providers that the platform does not know by itself: `authorize_url` and `token_url`, `grant`
+    (`authorization_code` or `client_credentials`) and `token_auth`, how the client proves itself to the token endpoint:
+    `basic` or `post` (RFC 6749, 2.3.1). `scopes` are separated by spaces.
+    """
 
     platform: str
     name: str
     client_id: str
     redirect_uri: str
     scopes: str = ""
+    authorize_url: str = ""
+    token_url: str = ""
+    grant: str = "authorization_code"
+    token_auth: str = "basic"  # noqa: S105 - a way to prove itself, not a token

@@ -7,7 +7,7 @@ from portaria.contract import OAuthClient, Rejected
 from portaria.table import Item, Table
 
 LIST = "CLIENTS"
-FIELDS = ("platform", "name", "client_id", "redirect_uri", "scopes")
+FIELDS = OAuthClient._fields
 
 
 def key(platform: str, name: str) -> tuple[str, str]:
@@ -23,7 +23,7 @@ def get(table: Table, platform: str, name: str) -> OAuthClient:
 
 
 def read(item: Item) -> OAuthClient:
-    return OAuthClient(**{field: item.get(field, "") for field in FIELDS})
+    return OAuthClient(**{field: item[field] for field in FIELDS if field in item})
 
 
 def put(table: Table, client: OAuthClient, *, new: bool) -> None:
@@ -35,6 +35,16 @@ def put(table: Table, client: OAuthClient, *, new: bool) -> None:
         {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": f"{client.platform}#{client.name}", "updated_at": now, **item},
         condition="attribute_not_exists(pk)" if new else "attribute_exists(pk)",
     )
+
+
+def reconnect_url(client: OAuthClient, connection: str) -> str:
+    """Where a connection is authorised again: the client's install page. Where a client names its own endpoints there is no
+    page for everybody, and this is where an administrator gets the link; empty where that is not known."""
+    redirect_uri = client.redirect_uri.rstrip("/")
+    if not client.token_url:
+        return f"{redirect_uri}/start"
+    base_url = redirect_uri.removesuffix(f"/install/{client.platform}/{client.name}")
+    return f"{base_url}/admin/v1/connections/{connection}/authorize" if connection and base_url != redirect_uri else ""
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[OAuthClient], str | None]:

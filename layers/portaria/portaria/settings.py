@@ -50,6 +50,7 @@ class BackfillRecordsSettings(Environment):
     backfills_queue_url: str
     records_queue_url: str
     secrets_prefix: str
+    sealing_key_id: str
 
 
 class IngestRecordsSettings(Environment):
@@ -59,6 +60,35 @@ class IngestRecordsSettings(Environment):
     secrets_prefix: str
 
 
+class RenewTokensSettings(Environment):
+    table_name: str
+    renewals_queue_url: str
+    bus_name: str
+    secrets_prefix: str
+    sealing_key_id: str
+
+
+class AcceptUninstallSettings(Environment):
+    table_name: str
+    uninstalls_queue_url: str
+    secrets_prefix: str
+
+
+class RemoveConnectionsSettings(Environment):
+    table_name: str
+    uninstalls_queue_url: str
+    bus_name: str
+    secrets_prefix: str
+    sealing_key_id: str
+
+
 class ManageSettings(Environment):
     table_name: str
     secrets_prefix: str
+    uninstalls_queue_url: str
+
+
+class CallConnectionSettings(Environment):
+    table_name: str
+    secrets_prefix: str
+    sealing_key_id: str

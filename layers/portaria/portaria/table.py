@@ -19,6 +19,14 @@ from portaria.contract import Rejected
 
 Item = dict[str, Any]
 
+# The keys of the table and of its indexes.
+INDEXES = {
+    "": ("pk", "sk"),
+    "listing": ("list_pk", "list_sk"),
+    "by_source": ("source", "pk"),
+    "by_due": ("due_pk", "due_at"),
+}
+
 _serialize = TypeSerializer().serialize
 _deserialize = TypeDeserializer().deserialize
 
@@ -86,20 +94,23 @@ class Table:
         *,
         index: str = "",
         sk_prefix: str = "",
+        sk_until: str = "",
         newest_first: bool = False,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> tuple[list[Item], str | None]:
         """One page of the items under a partition key, and the cursor of the next page or None.
 
-        `index` is empty for the table itself, `listing` (by list_pk) or `by_source`. Indexes are eventually consistent.
+        `index` is empty for the table itself, `listing` (by list_pk), `by_source` or `by_due`. Indexes are eventually
+        consistent. `sk_prefix` or `sk_until` (this one included) narrows the sort key.
         """
-        pk_name, sk_name = {"": ("pk", "sk"), "listing": ("list_pk", "list_sk"), "by_source": ("source", "pk")}[index]
+        pk_name, sk_name = INDEXES[index]
+        narrow = " AND begins_with(#sk, :sk)" if sk_prefix else " AND #sk <= :sk" if sk_until else ""
         call: dict[str, Any] = {
             "TableName": self.name,
-            "KeyConditionExpression": "#pk = :pk" + (" AND begins_with(#sk, :sk)" if sk_prefix else ""),
-            "ExpressionAttributeNames": {"#pk": pk_name} | ({"#sk": sk_name} if sk_prefix else {}),
-            "ExpressionAttributeValues": _typed({":pk": pk} | ({":sk": sk_prefix} if sk_prefix else {})),
+            "KeyConditionExpression": "#pk = :pk" + narrow,
+            "ExpressionAttributeNames": {"#pk": pk_name} | ({"#sk": sk_name} if narrow else {}),
+            "ExpressionAttributeValues": _typed({":pk": pk} | ({":sk": sk_prefix or sk_until} if narrow else {})),
             "ScanIndexForward": not newest_first,
         }
         if index:

@@ -1,70 +1,752 @@
-"""The one supply of access tokens: callers ask for a connection's token and never see where it comes from.
+"""The one supply of credentials in use: callers ask for a connection's token and never see where it comes from.
 
-What a platform's grant needs is in its `tokens` part. Tokens are kept in memory until shortly before they end.
+A token is kept in memory until shortly before it ends. Where it has to be renewed with a refresh token that works once,
+exactly one worker does it, whatever the crowd: it holds a lease in the connection's item with a fence, sends once, stores
+the new pair before anyone uses it, and commits only while nothing newer stands there. Everyone else waits and reads again;
+nobody ever renews without the lease.
+
+    claim (lease, fence, tries) → look for what a predecessor may have stored → send → store → commit
+
+What a death leaves behind is found by looking: the new pair's version id is decided by the generation, so the next holder
+reads it there. `tries` counts the times that the refresh token may have left: a refusal of the first means that the grant
+was revoked, of a later one that an answer was lost. The platform's part `tokens` says what its grants need.
+
+https://www.rfc-editor.org/rfc/rfc9700#section-4.14
 """
 
 from __future__ import annotations
 
+import logging
+import secrets
+import threading
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
 from datetime import datetime, timedelta
+from types import ModuleType
 
-from portaria import clock, egress
-from portaria.contract import Connection, Grant, Rejected, Retryable, Secret
+from portaria import clock, connections, egress, events, oauth_clients, vault
+from portaria.contract import Connection, Grant, OAuthClient, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms import part
-from portaria.vault import Credentials, Vault
+from portaria.table import Conflict, Item, Table
+from portaria.vault import Credentials, Seal, Vault
+
+logger = logging.getLogger(__name__)
 
 # A token that ends sooner than this is not handed out: a request that takes its full time-out would outlive it.
 MARGIN = timedelta(seconds=60)
+# A caller whose token ends within this (less by a fifth for some, so that not all come at once) has it renewed, if nobody
+# else is at it, and goes on with the old one if it cannot be.
+EARLY = timedelta(minutes=5)
 
-_kept: dict[tuple[str, int], Grant] = {}
+# The platform's time-outs (18 s) < what a turn may take from sending to the commit < the lease < the time left to the
+# function: a holder whose lease has ended is dead, or has been stopped for longer than any of its calls may take.
+LEASE_S = 45.0
+TIME_TO_RENEW_S = 40.0
+# How long a caller waits for another one's renewal: until that one's lease must have ended, and a little longer.
+PATIENCE_S = 60.0
+POLL_S = 0.15
+# A 401 with a token this young is not the token's fault: renewing it again would not help.
+YOUNG = timedelta(minutes=5)
+# Between failed tries: doubling from 2 s to five minutes.
+FIRST_WAIT_S = 2.0
+LONGEST_WAIT_S = 300.0
+# The reason of a connection that ended because the platform's answer to a renewal never arrived.
+ANSWER_LOST = "answer_lost"
+# What `egress` says where nothing was sent.
+UNREACHABLE = "unreachable"
+# Where the OAuth client itself is wrong, until somebody corrects it: from five minutes to an hour.
+CLIENT_WRONG_WAIT_S = 300.0
+CLIENT_WRONG_LONGEST_WAIT_S = 3_600.0
+MAX_KEPT = 2_000
+
+LOG_IN_KINDS = ("client_credentials", "password")
 
 
-def access_token(vault: Vault, connection: Connection) -> Secret:
-    """A token that holds for another minute at least; of a shared one, which is not renewed early, what is left of it.
+@dataclass(frozen=True)
+class Token:
+    """What a caller may use of a connection now: its credentials by name, `access_token` among them for OAuth's kinds.
 
-    Raises `Rejected` where the connection cannot give one until somebody acts (`needs_reconnect`, `no_credentials`,
-    `token_expired`) and `Retryable` where the vault or the platform does not answer.
+    `ends_at` is None for what does not end.
     """
-    if connection.state != "connected":
-        raise Rejected("needs_reconnect", f"the connection {connection.name} is {connection.state}", status=409)
-    grant = _kept.get(_kept_as(connection))
-    if not grant or grant.expires_at - MARGIN <= clock.now():
-        grant = _fetch(vault, connection)
-        _kept[_kept_as(connection)] = grant
-    return grant.access_token
+
+    credentials: Credentials
+    generation: int
+    version_id: str
+    ends_at: datetime | None = None
+
+    def ends_within(self, time: timedelta) -> bool:
+        return self.ends_at is not None and self.ends_at - time <= clock.now()
 
 
-def forget(connection: Connection) -> None:
-    """Drop a token that the platform refused, so that the next call fetches another."""
-    _kept.pop(_kept_as(connection), None)
+class Memory:
+    """What one process keeps: a token for each secret, and a lock, so that one thread asks for all."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, Token] = {}
+        self._refused: dict[tuple[str, int], tuple[datetime, Rejected]] = {}
+        self._not_early: dict[str, datetime] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def get(self, connection: Connection) -> Token | None:
+        """A token of this generation or a newer one, unless it is one that a rotation left in reserve and that was dropped."""
+        token = self._tokens.get(_kept_as(connection))
+        if not token or token.generation < connection.generation:
+            return None
+        in_use = (connection.version_id, connection.previous_version_id)
+        dropped = connection.kind in connections.STATIC_KINDS and token.version_id not in in_use
+        return None if dropped and token.generation == connection.generation else token
+
+    def keep(self, connection: Connection, token: Token) -> Token:
+        with self._guard:
+            if len(self._tokens) >= MAX_KEPT:
+                self._tokens.clear()
+            self._tokens[_kept_as(connection)] = token
+        return token
+
+    def forget(self, connection: Connection) -> None:
+        self._tokens.pop(_kept_as(connection), None)
+
+    def refuse(self, connection: Connection, rejected: Rejected) -> None:
+        """Answer the same for a minute: a platform locks out whoever keeps coming with a wrong password."""
+        until = clock.now() + timedelta(minutes=1)
+        self._refused[_kept_as(connection), connection.generation] = (until, rejected)
+
+    def refusal(self, connection: Connection) -> Rejected | None:
+        until, rejected = self._refused.get((_kept_as(connection), connection.generation), (clock.now(), None))
+        return rejected if until > clock.now() else None
+
+    def may_renew_early(self, connection: Connection) -> bool:
+        """Once in half a minute: while the platform is down, its callers need not all find out."""
+        now = clock.now()
+        if self._not_early.get(_kept_as(connection), now) > now:
+            return False
+        if len(self._not_early) >= MAX_KEPT:
+            self._not_early.clear()
+        self._not_early[_kept_as(connection)] = now + timedelta(seconds=30)
+        return True
+
+    def lock(self, connection: Connection) -> threading.Lock:
+        with self._guard:
+            if len(self._locks) >= MAX_KEPT:
+                self._locks = {name: lock for name, lock in self._locks.items() if lock.locked()}
+            return self._locks.setdefault(_kept_as(connection), threading.Lock())
+
+    def clear(self) -> None:
+        for kept in (self._tokens, self._refused, self._not_early, self._locks):
+            kept.clear()
 
 
-def _kept_as(connection: Connection) -> tuple[str, int]:
+PROCESS = Memory()
+
+
+class Supply:
+    """`time_left_s` is what is left to the function; `patience_s` bounds the wait for another worker's renewal.
+
+    Without `sealing_key_id` tokens are handed out and not renewed: that is left to the scheduled renewal.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        vault: Vault,
+        sealing_key_id: str,
+        time_left_s: Callable[[], float],
+        *,
+        memory: Memory = PROCESS,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.table = table
+        self.vault = vault
+        self.sealing_key_id = sealing_key_id
+        self.time_left_s = time_left_s
+        self.memory = memory
+        self.patience_s = patience_s
+
+    def token(self, connection: Connection) -> Token:
+        """A token that holds for another minute at least; of a shared one, which is not renewed early, what is left of it.
+
+        Raises `Rejected` where the connection cannot give one until somebody acts (`needs_reconnect`, `not_authorised`,
+        `no_credentials`, `token_expired`) and `Retryable` where the vault or the platform does not answer.
+        """
+        check_usable(connection)
+        kept = self.memory.get(connection)
+        if kept and not kept.ends_within(MARGIN):
+            early = EARLY * (0.8 + 0.2 * connections.spread(f"{id(self.memory)}#{connection.name}"))
+            if connection.kind == "oauth2" and kept.ends_within(early):
+                return self._renew_early(connection, kept)
+            return kept
+        with self.memory.lock(connection):
+            kept = self.memory.get(connection)
+            if kept and not kept.ends_within(MARGIN):
+                return kept
+            return self._obtain(connection.name)
+
+    def newer(self, connection: Connection, refused: Token) -> Token | None:
+        """What to try after the platform refused a token (401): a newer one, or None where there is none to be had.
+
+        Raises as `token` does.
+        """
+        with self.memory.lock(connection):
+            self.memory.forget(connection)
+            now = connections.get(self.table, connection.name)
+            check_usable(now)
+            if now.generation > refused.generation:
+                return self._obtain(now.name)
+            if now.kind in connections.STATIC_KINDS:
+                # One from the reserve that is refused leads back to the one in use.
+                return self._previous(now) if refused.version_id == now.version_id else self._obtain(now.name)
+            renewable = bool(self.sealing_key_id) and "refresh_token" in refused.credentials
+            if now.kind == "oauth2" and (not renewable or _is_young(now)):
+                self.memory.keep(now, refused)
+                return None
+            return self._obtain(now.name, refused=now.generation)
+
+    def send(self, connection: Connection, build: Callable[[Token], Request], *, follow_redirects: int = 0) -> Response:
+        """Carry a request that is built with a token; after a 401 once more with a newer one, if there is one.
+
+        A credential that the platform calls dead, with none to take its place, ends the connection until somebody
+        reconnects it. Raises as `token` and `egress.send` do.
+        """
+        token = self.token(connection)
+        response = self._send(connection, build(token), follow_redirects)
+        if not token_refused(connection, response):
+            return response
+        newer = self.newer(connection, token)
+        if newer is not None:
+            response = self._send(connection, build(newer), follow_redirects)
+        if connection.kind in connections.STATIC_KINDS and token_is_dead(connection, response):
+            with suppress(Conflict):
+                end(self.table, connection, "token_refused")
+        return response
+
+    def renew(self, connection: Connection) -> Token:
+        """Have the token of exactly this generation renewed, unless that has been done. Raises as `token` does."""
+        check_usable(connection)
+        with self.memory.lock(connection):
+            return self._obtain(connection.name, refused=connection.generation)
+
+    def unseal(self, connection: Connection) -> bool:
+        """Have credentials that the vault had refused moved there. False: it does not take them yet."""
+        item = connections.get_item(self.table, connection.name)
+        if item.get("sealed"):
+            self._stored(connections.read(item), item)
+            item = connections.get_item(self.table, connection.name)
+        return "sealed" not in item
+
+    def recover(self, connection: Connection) -> bool:
+        """Bring back a connection that was given up for a lost answer, if that answer's pair was stored after all.
+
+        A holder that was stopped for longer than its lease may have stored it, and died before it could point to it.
+        """
+        turn = _Renewal(self, connection, Token({}, connection.generation, connection.version_id))
+        return turn.recover()
+
+    def _send(self, connection: Connection, request: Request, follow_redirects: int) -> Response:
+        if follow_redirects:
+            return egress.send(request, allowed_domain=connection.allowed_domain, follow_redirects=follow_redirects)
+        return egress.send(request, allowed_domain=connection.allowed_domain)
+
+    def _renew_early(self, connection: Connection, kept: Token) -> Token:
+        """Renew a token that is good for some more minutes, in this caller's time, if nothing stands in the way."""
+        lock = self.memory.lock(connection)
+        if not self.sealing_key_id or not self.memory.may_renew_early(connection) or not lock.acquire(blocking=False):
+            return kept
+        try:
+            return self._obtain(connection.name, refused=connection.generation, wait=False)
+        except (Retryable, Rejected) as error:
+            logger.info("a token was not renewed early", extra={"connection": connection.name, "reason": error.reason})
+            return kept
+        finally:
+            lock.release()
+
+    def _previous(self, connection: Connection) -> Token | None:
+        """The credentials that a rotation replaced, while their overlap lasts."""
+        previous = connection.previous_version_id
+        if not previous or clock.from_iso(connection.previous_until) <= clock.now():
+            return None
+        credentials = self.vault.read(connection.secret_id, previous)
+        if not credentials:
+            return None
+        logger.warning("the credentials before the rotation are used", extra={"connection": connection.name})
+        return self.memory.keep(connection, Token(credentials, connection.generation, previous))
+
+    def _obtain(self, name: str, *, refused: int = 0, wait: bool = True) -> Token:
+        """A token of a newer generation than `refused`, from the vault or the platform."""
+        ends = clock.now() + timedelta(seconds=min(self.patience_s, max(0.0, self.time_left_s() - 5)))
+        margin = MARGIN
+        while True:
+            item = connections.get_item(self.table, name)
+            connection = connections.read(item)
+            check_usable(connection)
+            if connection.kind in LOG_IN_KINDS:
+                return self.memory.keep(connection, self._log_in(connection))
+            token = self._stored(connection, item)
+            if token is None:
+                continue
+            if connection.kind != "oauth2":
+                return self.memory.keep(connection, token)
+            if connection.generation > refused and not token.ends_within(margin):
+                return self.memory.keep(connection, token)
+            leased_until = _Renewal(self, connection, token).run()
+            if leased_until is None:
+                # A platform that gives tokens of less than a minute would be asked for ever.
+                margin = timedelta(0)
+                continue
+            if not wait or clock.now() >= ends:
+                raise Retryable(
+                    "renewal_in_progress",
+                    f"another worker renews the token of {name}",
+                    after_s=max(1.0, leased_until - clock.now().timestamp()),
+                )
+            clock.sleep(POLL_S * (1 + secrets.randbelow(100) / 100))
+
+    def _stored(self, connection: Connection, item: Item) -> Token | None:
+        """What the connection's item points to, or None where it points elsewhere by now.
+
+        Credentials that had to be sealed are moved into the vault on the way.
+        """
+        if sealed := item.get("sealed"):
+            credentials: Credentials | None = vault.unseal(self.sealing_key_id, {"connection": connection.name}, sealed)
+            self._move(connection, credentials or {})
+        else:
+            credentials = self.vault.read(connection.secret_id, connection.version_id)
+        if not credentials:
+            if connections.get(self.table, connection.name) != connection:
+                return None
+            if _is_young(connection):
+                raise Retryable(
+                    "vault_lags", f"the vault does not show the credentials of {connection.name} yet", after_s=2
+                )
+            raise Rejected(
+                "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
+            )
+        ends_at = credentials.get("expires_at")
+        return Token(
+            credentials,
+            connection.generation,
+            connection.version_id,
+            clock.from_iso(ends_at.reveal()) if ends_at else None,
+        )
+
+    def _move(self, connection: Connection, credentials: Credentials) -> None:
+        """Put sealed credentials where they belong; while that fails they stay sealed, and are used all the same."""
+        try:
+            version = add_version(self.vault, connection.secret_id, connection.generation, credentials)
+        except Retryable:
+            return
+        try:
+            self.table.update(
+                *connections.key(connection.name),
+                "SET version_id = :version REMOVE sealed",
+                condition="generation = :generation AND attribute_exists(sealed)",
+                values={":version": version, ":generation": connection.generation},
+            )
+        except Conflict:
+            return
+
+    def _log_in(self, connection: Connection) -> Token:
+        """Client credentials and passwords: any number of tokens may be asked for, so nothing has to be stored."""
+        if refusal := self.memory.refusal(connection):
+            raise refusal
+        credentials = self.vault.read(connection.secret_id, connection.version_id) if connection.secret_id else {}
+        if credentials is None:
+            raise Rejected(
+                "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
+            )
+        client = client_of(self.table, connection)
+        if client:
+            credentials = {**credentials, "client_secret": self.vault.client_secret(client.platform, client.name)}
+        try:
+            grant = log_in(connection, credentials, client)
+        except Rejected as rejected:
+            self.memory.refuse(connection, rejected)
+            raise
+        return Token(
+            {"access_token": grant.access_token}, connection.generation, connection.version_id, grant.expires_at
+        )
+
+
+class _Renewal:
+    """One worker's turn at renewing a connection's tokens. `fence` tells it from every other turn."""
+
+    def __init__(self, supply: Supply, connection: Connection, old: Token) -> None:
+        self.supply = supply
+        self.table = supply.table
+        self.vault = supply.vault
+        self.connection = connection
+        self.old = old
+        self.item: Item = {}
+        self.tried = 0
+        self.sent = False
+        self.lease_ends = 0.0
+
+    @property
+    def fence(self) -> int:
+        return int(self.item["fence"])
+
+    def run(self) -> float | None:
+        """None where the item has moved on, by this turn or another's; else until when (epoch seconds) another holds it.
+
+        Raises `Rejected` where the grant is dead or cannot be renewed, and `Retryable` where it should be tried later.
+        """
+        if not self.supply.sealing_key_id or "refresh_token" not in self.old.credentials:
+            raise Rejected(
+                "token_expired",
+                f"the access token of {self.connection.name} has ended and cannot be renewed here; connect again",
+                status=409,
+            )
+        try:
+            self._claim()
+        except Conflict as conflict:
+            return self._not_mine(conflict.item or connections.get_item(self.table, self.connection.name))
+        try:
+            self._take_turn()
+        except Conflict:
+            return None
+        except Exception as error:
+            self._give_up(error)
+            raise
+        return None
+
+    def recover(self) -> bool:
+        """Without a lease: whoever comes first points to the pair, and there is only the one."""
+        self.item = connections.get_item(self.table, self.connection.name)
+        return self._adopt()
+
+    def _claim(self) -> None:
+        now = clock.now().timestamp()
+        if self.supply.time_left_s() < LEASE_S:
+            raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
+        self.lease_ends = now + LEASE_S
+        self.item = self.table.update(
+            *connections.key(self.connection.name),
+            "SET lease_until = :until, fence = if_not_exists(fence, :zero) + :one, tries = if_not_exists(tries, :zero) + :one",
+            condition="generation = :generation AND #state = :connected AND "
+            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "
+            "(attribute_not_exists(retry_at) OR retry_at <= :now)",
+            names={"#state": "state"},
+            values={
+                ":until": int(self.lease_ends),
+                ":now": int(now),
+                ":zero": 0,
+                ":one": 1,
+                ":generation": self.connection.generation,
+                ":connected": "connected",
+            },
+        )
+        self.tried = int(self.item["tries"])
+
+    def _not_mine(self, item: Item) -> float | None:
+        """Why there was nothing to claim. The item is what stands there now."""
+        if item.get("generation") != self.connection.generation or item.get("state") != "connected":
+            return None
+        wait_s = item.get("retry_at", 0) - clock.now().timestamp()
+        if wait_s > 0:
+            detail = f"the token of {self.connection.name} could not be renewed a moment ago; it is tried again later"
+            raise Retryable("renewal_waits", detail, after_s=max(1.0, wait_s))
+        # A lease that ended since the claim has nothing left to wait for: the next claim succeeds.
+        return float(item.get("lease_until", 0))
+
+    def _take_turn(self) -> None:
+        if self.tried > 1 and self._adopt():
+            return
+        platform = part(self.connection.platform, "tokens")
+        client = oauth_clients.get(self.table, self.connection.platform, self.connection.client)
+        client_secret = self.vault.client_secret(client.platform, client.name)
+        old = self.old.credentials["refresh_token"]
+        request = platform.refresh_request(self.connection, client, client_secret, old)
+        seal = vault.prepare_seal(self.supply.sealing_key_id, {"connection": self.connection.name})
+        try:
+            grant = self._ask(platform, client, request)
+        except Rejected as rejected:
+            if rejected.reason == "grant_refused":
+                self._refused(rejected)
+            elif rejected.reason != "account_moved" or not self._follow_move():
+                raise
+        else:
+            self._store({**self.old.credentials, **to_stored(grant)}, seal)
+
+    def _adopt(self) -> bool:
+        """Commit the pair of a predecessor that stored it and died, or was stopped until its lease had ended. False: none."""
+        next_version = vault.version_id(self.connection.secret_id, self.connection.generation + 1)
+        found = self.vault.read(self.connection.secret_id, next_version)
+        if found:
+            self._commit(found, version=next_version)
+            return True
+        sealed = connections.get_item(self.table, self.connection.name).get("sealed_next")
+        if sealed:
+            context = {"connection": self.connection.name}
+            self._commit(vault.unseal(self.supply.sealing_key_id, context, sealed), sealed=sealed)
+        return bool(sealed)
+
+    def _ask(self, platform: ModuleType, client: OAuthClient, request: Request) -> Grant:
+        """Send the refresh token; once more at once where the answer was lost, since nobody will ever have that answer."""
+        domain = platform.token_domain(self.connection, client)
+        needed_s = TIME_TO_RENEW_S
+        while True:
+            left_s = min(self.lease_ends - clock.now().timestamp(), self.supply.time_left_s())
+            if left_s < needed_s:
+                raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
+            try:
+                self.sent = True
+                response = egress.send(request, allowed_domain=domain)
+                grant: Grant = platform.read_refreshed(response, clock.now(), self.old.credentials["refresh_token"])
+            except Retryable as retryable:
+                # Once it has been sent in an earlier turn, it has been.
+                self.sent = retryable.reason != UNREACHABLE
+                if not retryable.answer_lost or self.tried > 1:
+                    raise
+                self._count_try()
+                needed_s = request.connect_timeout_s + request.read_timeout_s + 10
+                continue
+            return grant
+
+    def _count_try(self) -> None:
+        """Write down that the old token leaves once more. Raises `Conflict` where the lease has been lost meanwhile."""
+        self.tried = int(self._update("SET tries = :tries", {":tries": self.tried + 1})["tries"])
+        self.sent = False
+
+    def _follow_move(self) -> bool:
+        """Where the account has moved to another host of its platform, go on there in another turn. False: it has not."""
+        account = part(self.connection.platform, "account")
+        request = account.locate_request(self.old.credentials)
+        response = egress.send(request, allowed_domain=account.LOCATION_DOMAIN)
+        host = account.read_location(response)
+        if host == self.connection.allowed_domain:
+            return False
+        logger.info("an account has moved", extra={"connection": self.connection.name, "to": host})
+        values = {":host": host, ":tries": self.tried - 1}
+        self._update("SET allowed_domain = :host, tries = :tries REMOVE lease_until", values)
+        return True
+
+    def _refused(self, rejected: Rejected) -> None:
+        """The platform calls the refresh token used or revoked: it is dead only if nothing newer stands anywhere."""
+        if self._adopt():
+            return
+        reason, detail = "grant_revoked", rejected.detail
+        if self.tried > 1:
+            reason = ANSWER_LOST
+            detail = "the platform renewed the tokens but its answer never arrived"
+        try:
+            end(self.table, self.connection, reason, fence=self.fence)
+        except Conflict:
+            return
+        raise Rejected(
+            "needs_reconnect", f"the customer must connect {self.connection.name} again: {detail}", status=409
+        )
+
+    def _store(self, credentials: Credentials, seal: Seal) -> None:
+        """Put the new pair where it survives, before anyone uses it: the vault, else sealed in the table."""
+        connection = self.connection
+        while True:
+            try:
+                version = add_version(self.vault, connection.secret_id, connection.generation + 1, credentials)
+                return self._commit(credentials, version=version)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the pair may exist nowhere else yet
+                self._log_unstored("the vault or its pointer", error)
+            try:
+                return self._commit(credentials, sealed=seal.seal(credentials))
+            except Exception as error:
+                self._log_unstored("the table", error)
+                if self.supply.time_left_s() < 5:
+                    raise
+            clock.sleep(0.2)
+
+    def _commit(self, credentials: Credentials, *, version: str = "", sealed: str = "") -> None:
+        """Let the item point to the new pair, if it is still this turn's to change.
+
+        Where a later turn holds the lease it finds our pair; where one has given the grant up because it found the refresh
+        token used, by us, our pair is the only one that lives, and brings the connection back.
+        """
+        now = clock.now()
+        ends_at = read_stored(credentials).expires_at
+        fresh = with_changes(
+            self.connection,
+            generation=self.connection.generation + 1,
+            version_id=version or self.connection.version_id,
+            token_ends_at=clock.to_iso(ends_at),
+            scopes=read_stored(credentials).scopes or self.connection.scopes,
+            state="connected",
+            reason="",
+            updated_at=clock.to_iso(now),
+        )
+        try:
+            mine = {":connected": "connected", ":fence": self.fence}
+            self._point_to(fresh, sealed, "#state = :connected AND fence = :fence", mine)
+        except Conflict as conflict:
+            item = conflict.item or {}
+            if item.get("generation") != self.connection.generation:
+                return
+            if item.get("reason") == ANSWER_LOST:
+                with suppress(Conflict):
+                    self._point_to(
+                        fresh,
+                        sealed,
+                        "#state = :needs_reconnect AND #reason = :lost",
+                        {":needs_reconnect": "needs_reconnect", ":lost": ANSWER_LOST},
+                        announce=events.RECOVERED,
+                    )
+            elif sealed:
+                with suppress(Conflict):
+                    self.table.update(
+                        *connections.key(self.connection.name),
+                        "SET sealed_next = :sealed",
+                        condition="generation = :generation",
+                        values={":sealed": sealed, ":generation": self.connection.generation},
+                    )
+
+    def _point_to(self, fresh: Connection, sealed: str, condition: str, values: Item, announce: str = "") -> None:
+        announce = announce or self.item.get("announce", "")
+        item = connections.to_item(fresh, announce=announce) | ({"sealed": sealed} if sealed else {})
+        if sealed:
+            # The next sweep has it moved into the vault.
+            item |= {"due_pk": connections.DUE, "due_at": clock.to_iso(clock.now())}
+        changed = ("generation", "version_id", "token_ends_at", "scopes", "state", "reason", "updated_at", "due_pk",
+                   "due_at", "announce", "sealed")  # fmt: skip
+        found = [name for name in changed if name in item]
+        gone = ["lease_until", "retry_at", "tries", "sealed_next", *([] if sealed else ["sealed"])]
+        self.table.update(
+            *connections.key(fresh.name),
+            f"SET {', '.join(f'#{name} = :{name}' for name in found)} REMOVE {', '.join(gone)}",
+            condition=f"generation = :old AND {condition}",
+            names={f"#{name}": name for name in found},
+            values={f":{name}": item[name] for name in found} | values | {":old": self.connection.generation},
+        )
+
+    def _give_up(self, error: Exception) -> None:
+        """Give the lease back with a pause before the next turn; where that fails, the lease ends by itself."""
+        if isinstance(error, Rejected) and error.reason == "needs_reconnect":
+            return
+        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self.tried - 1, 10))
+        if isinstance(error, Rejected):
+            wait_s = min(CLIENT_WRONG_LONGEST_WAIT_S, CLIENT_WRONG_WAIT_S * 2.0 ** min(self.tried - 1, 10))
+        elif isinstance(error, Retryable) and error.after_s is not None:
+            wait_s = min(LONGEST_WAIT_S, error.after_s)
+        expression = "SET retry_at = :retry_at REMOVE lease_until"
+        values: Item = {":retry_at": int(clock.now().timestamp() + wait_s)}
+        if not self.sent:
+            # Not relative: boto3 sends it again where the answer got lost, and it may have been done by then.
+            expression = "SET retry_at = :retry_at, tries = :tries REMOVE lease_until"
+            values[":tries"] = self.tried - 1
+        try:
+            self._update(expression, values)
+        except Exception as failed:  # noqa: BLE001 - the first error is the one to tell; the lease ends by itself
+            logger.warning(
+                "a lease was not given back",
+                extra={"connection": self.connection.name, "error": type(failed).__name__},
+            )
+
+    def _update(self, expression: str, values: Item) -> Item:
+        """Write to the item as the lease's holder; a later turn makes this a `Conflict`."""
+        return self.table.update(
+            *connections.key(self.connection.name),
+            expression,
+            condition="generation = :generation AND fence = :fence",
+            values={**values, ":generation": self.connection.generation, ":fence": self.fence},
+        )
+
+    def _log_unstored(self, where: str, error: Exception) -> None:
+        # Its text may quote what was sent.
+        facts = {"connection": self.connection.name, "where": where, "error": type(error).__name__}
+        logger.error("a renewed token could not be stored yet", extra=facts)
+
+
+def add_version(vault_: Vault, secret_id: str, generation: int, credentials: Credentials) -> str:
+    """Store a generation's credentials and return the id of their version.
+
+    Usually the one that the generation decides, where a successor looks; where a predecessor that was stopped for long has
+    stored another pair there meanwhile, one of its own, since the later pair is the one to keep. It takes no label from the
+    version in use, which may have got its own the same way: Secrets Manager may delete versions without one.
+    """
+    version = vault.version_id(secret_id, generation)
+    if vault_.add(secret_id, version, credentials):
+        return version
+    version = str(uuid.uuid4())
+    vault_.add_aside(secret_id, version, credentials)
+    return version
+
+
+def _kept_as(connection: Connection) -> str:
     """By the secret, not the name: a connection that was removed and made again by its old name has another account's."""
-    return connection.secret_id, connection.generation
+    return connection.secret_id or f"{connection.name}#{connection.created_at}"
 
 
-def _fetch(vault: Vault, connection: Connection) -> Grant:
-    credentials = vault.read(connection.secret_id)
-    if not credentials:
-        raise Rejected("no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409)
-    if connection.kind == "client_credentials":
-        return _log_in(connection, credentials)
-    grant = read_stored(credentials)
-    if grant.expires_at - MARGIN <= clock.now():
-        raise Rejected("token_expired", f"the access token of {connection.name} has ended; install again", status=409)
-    return grant
+def _is_young(connection: Connection) -> bool:
+    return bool(connection.updated_at) and clock.from_iso(connection.updated_at) + YOUNG > clock.now()
 
 
-def _log_in(connection: Connection, credentials: Credentials) -> Grant:
-    """Client credentials: any number of tokens may be asked for, so nothing has to be stored."""
+def check_usable(connection: Connection) -> None:
+    """Raises `Rejected` unless the connection is connected; `detail` says what to do."""
+    match connection.state:
+        case "connected":
+            return
+        case "pending":
+            raise Rejected("not_authorised", f"nobody has authorised the connection {connection.name} yet", status=409)
+        case "removed":
+            raise Rejected("connection_removed", f"the connection {connection.name} has been removed", status=409)
+    why = f" ({connection.reason})" if connection.reason else ""
+    raise Rejected("needs_reconnect", f"the connection {connection.name} must be connected again{why}", status=409)
+
+
+def end(table: Table, connection: Connection, reason: str, *, fence: int | None = None) -> None:
+    """Mark a connection as one that somebody must connect again, and have the bus told.
+
+    Raises `Conflict` where its credentials have changed since, or, with a `fence`, where that lease has been lost.
+    """
+    told = connections.due_now(events.NEEDS_RECONNECT)
+    now = clock.to_iso(clock.now())
+    values = {f":{name}": value for name, value in told.items()}
+    table.update(
+        *connections.key(connection.name),
+        "SET #state = :needs_reconnect, #reason = :reason, updated_at = :now, "
+        + ", ".join(f"{name} = :{name}" for name in told)
+        + " REMOVE lease_until, retry_at",
+        condition="generation = :generation AND #state = :connected" + (" AND fence = :fence" if fence else ""),
+        names={"#state": "state", "#reason": "reason"},
+        values={
+            **values,
+            ":needs_reconnect": "needs_reconnect",
+            ":connected": "connected",
+            ":reason": reason,
+            ":now": now,
+            ":generation": connection.generation,
+        }
+        | ({":fence": fence} if fence else {}),
+    )
+    logger.error("a connection must be connected again", extra={"connection": connection.name, "reason": reason})
+
+
+def log_in(connection: Connection, credentials: Credentials, client: OAuthClient | None) -> Grant:
+    """Ask for a token with credentials that can be used any number of times. Raises `Rejected` and `Retryable`."""
     platform = part(connection.platform, "tokens")
     response = egress.send(
-        platform.token_request(connection, credentials), allowed_domain=platform.token_domain(connection)
+        platform.token_request(connection, credentials, client),
+        allowed_domain=platform.token_domain(connection, client),
     )
     grant: Grant = platform.read_grant(response, clock.now())
     if grant.expires_at <= clock.now():
         raise Retryable("token_ends_now", f"{connection.platform} gave a token without life left", after_s=2)
     return grant
+
+
+def client_of(table: Table, connection: Connection) -> OAuthClient | None:
+    return oauth_clients.get(table, connection.platform, connection.client) if connection.client else None
+
+
+def token_refused(connection: Connection, response: Response) -> bool:
+    """Whether an answer says that the token is no good. Some platforms answer 401 for a scope that is missing, too."""
+    refused = getattr(part(connection.platform, "tokens"), "token_refused", None)
+    return bool(refused(response)) if refused else response.status == 401
+
+
+def token_is_dead(connection: Connection, response: Response) -> bool:
+    """Whether a platform that can tell says that a typed-in credential will never work again."""
+    tells = hasattr(part(connection.platform, "tokens"), "token_refused")
+    return tells and token_refused(connection, response)
 
 
 def to_stored(grant: Grant) -> Credentials:
@@ -82,7 +764,7 @@ def read_stored(credentials: Credentials) -> Grant:
     return Grant(
         access_token=credentials["access_token"],
         refresh_token=credentials.get("refresh_token"),
-        expires_at=datetime.fromisoformat(credentials["expires_at"].reveal()),
+        expires_at=clock.from_iso(credentials["expires_at"].reveal()),
         token_type=credentials["token_type"].reveal(),
         scopes=credentials["scopes"].reveal(),
     )

@@ -1,31 +1,50 @@
 """The vault: every credential lives in Secrets Manager, and only this module reads or writes there.
 
-A grant's secret is written once, under a name that its install decides, before anything else is done with the tokens;
-a connection then points to it. Where Secrets Manager will not take a grant, it is sealed (KMS data key, AES-256-GCM, bound
-to its install) so that the table can keep it until Secrets Manager does.
+Each change of a connection's credentials is a new *version* of its secret, under an id that the generation decides: of two
+writers of one generation the first one's credentials stand, whoever was delayed for how long. A connection's item names
+the version that counts, so nothing depends on which version Secrets Manager calls the current one. Where Secrets Manager
+will not take a grant, it is sealed (KMS data key, AES-256-GCM, bound to what it is for), so that the table can keep it.
+
+https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html
 """
 
 from __future__ import annotations
 
 import json
 import os
+import uuid
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from portaria import aws
 from portaria.contract import Rejected, Retryable, Secret
+from portaria.table import Conflict
 
 Credentials = dict[str, Secret]
 
 # Days in which a removed secret can be brought back, the shortest that Secrets Manager allows.
 RECOVERY_DAYS = 7
+# A secret that waits for its removal answers InvalidRequestException: it is gone for every reader.
+GONE = ("ResourceNotFoundException", "InvalidRequestException")
+
+_VERSIONS = uuid.UUID("6f0f6f2e-6f4b-4f0e-9d37-5d1f3a9c7b52")
+
+
+def version_id(secret_id: str, generation: int) -> str:
+    """The id of the version that holds a generation's credentials: the same for whoever writes it."""
+    return str(uuid.uuid5(_VERSIONS, f"{secret_id}#{generation}"))
 
 
 class Vault:
-    """`prefix` begins the name of every secret: `{prefix}/grants/{id}`, `{prefix}/oauth-clients/{platform}/{client}`."""
+    """`prefix` begins the name of every secret: `{prefix}/grants/{id}`, `{prefix}/oauth-clients/{platform}/{client}`.
+
+    Every method raises `Retryable` where Secrets Manager does not answer or takes no more: it may have done the work.
+    """
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -37,7 +56,7 @@ class Vault:
         return f"{self.prefix}/oauth-clients/{platform}/{client}"
 
     def client_secret(self, platform: str, client: str) -> Secret:
-        """Raises `Rejected` (`no_client_secret`) where none is stored and `Retryable` where the vault does not answer."""
+        """Raises `Rejected` (`no_client_secret`) where none is stored."""
         credentials = self.read(self.client_secret_id(platform, client))
         if not credentials:
             raise Rejected(
@@ -45,99 +64,201 @@ class Vault:
             )
         return credentials["client_secret"]
 
-    def read(self, secret_id: str) -> Credentials | None:
-        """The credentials of a secret, or None where there is none. Raises `Retryable` where the vault does not answer."""
+    def read(self, secret_id: str, version: str = "") -> Credentials | None:
+        """The credentials of a secret's version, by default the current one, or None where there is none."""
+        found = self.find(secret_id, version)
+        return found[0] if found else None
+
+    def find(self, secret_id: str, version: str = "") -> tuple[Credentials, str] | None:
+        """As `read`, with the id of the version that it was."""
+        which = {"VersionId": version} if version else {}
         try:
-            answer = aws.client("secretsmanager").get_secret_value(SecretId=secret_id)
+            answer = _call("get_secret_value", SecretId=secret_id, **which)
         except ClientError as error:
-            # A secret that waits for its removal answers InvalidRequestException: it is gone for every reader.
-            if aws.error_code(error) in ("ResourceNotFoundException", "InvalidRequestException"):
+            if aws.error_code(error) in GONE:
                 return None
             raise _unavailable(error) from None
-        except BotoCoreError as error:
-            raise _unavailable(error) from None
-        return {name: Secret(value) for name, value in json.loads(answer["SecretString"]).items()}
+        return _decode(answer["SecretString"]), answer["VersionId"]
 
-    def create(self, secret_id: str, credentials: Credentials) -> None:
-        """Store credentials under a new name; where the name exists the first writer's credentials stand.
+    def create(self, secret_id: str, credentials: Credentials, version: str = "") -> str:
+        """Store credentials under a new name and return their version's id, by default one of Secrets Manager's own.
 
-        Raises `Retryable` where Secrets Manager does not take it (throttled, down): it may have been stored all the same.
+        Where the name exists the first writer's credentials stand.
         """
+        token = {"ClientRequestToken": version} if version else {}
         try:
-            aws.client("secretsmanager").create_secret(Name=secret_id, SecretString=_encode(credentials))
+            answer = _call("create_secret", Name=secret_id, SecretString=_encode(credentials), **token)
         except ClientError as error:
             if aws.error_code(error) != "ResourceExistsException":
                 raise _unavailable(error) from None
-        except BotoCoreError as error:
+            return version
+        return str(answer["VersionId"])
+
+    def add(self, secret_id: str, version: str, credentials: Credentials) -> bool:
+        """Store credentials as a version, which becomes the current one. False where others stand under its id already."""
+        return self._put(secret_id, version, credentials, "AWSCURRENT")
+
+    def add_aside(self, secret_id: str, version: str, credentials: Credentials) -> None:
+        """Store credentials as a version with a label of its own, which takes none from the version that is in use."""
+        self._put(secret_id, version, credentials, f"ASIDE-{version[:8]}")
+
+    def stage(self, secret_id: str, version: str, credentials: Credentials) -> None:
+        """Store credentials as a version that nothing uses yet; `promote` makes it the current one."""
+        self._put(secret_id, version, credentials, "AWSPENDING")
+
+    def promote(self, secret_id: str, *, old: str, new: str) -> None:
+        """Make a staged version the current one in the old one's place, which stays readable as the previous one.
+
+        Compare and swap: raises `Conflict` where the old one is not the current one any more.
+        """
+        try:
+            _call(
+                "update_secret_version_stage",
+                SecretId=secret_id,
+                VersionStage="AWSCURRENT",
+                MoveToVersionId=new,
+                RemoveFromVersionId=old,
+            )
+        except ClientError as error:
+            if aws.error_code(error) == "InvalidParameterException":
+                raise Conflict from None
             raise _unavailable(error) from None
+
+    def current_version(self, secret_id: str) -> str:
+        """The id of the version that is the current one; an empty text where there is none, or the secret is being removed."""
+        try:
+            answer = _call("describe_secret", SecretId=secret_id)
+        except ClientError as error:
+            if aws.error_code(error) in GONE:
+                return ""
+            raise _unavailable(error) from None
+        if "DeletedDate" in answer:
+            return ""
+        stages: dict[str, list[str]] = answer.get("VersionIdsToStages", {})
+        return next((version for version, labels in stages.items() if "AWSCURRENT" in labels), "")
+
+    def drop(self, secret_id: str, version: str, label: str = "AWSPREVIOUS") -> None:
+        """Take its last label from the previous version, or from a staged one (`AWSPENDING`): Secrets Manager then deletes it.
+
+        Gone already is no error.
+        """
+        try:
+            _call(
+                "update_secret_version_stage",
+                SecretId=secret_id,
+                VersionStage=label,
+                RemoveFromVersionId=version,
+            )
+        except ClientError as error:
+            if aws.error_code(error) not in (*GONE, "InvalidParameterException"):
+                raise _unavailable(error) from None
 
     def replace(self, secret_id: str, credentials: Credentials) -> None:
         """Store credentials under a name, new or not: the last writer's stand."""
-        manager = aws.client("secretsmanager")
         try:
             try:
-                manager.create_secret(Name=secret_id, SecretString=_encode(credentials))
+                _call("create_secret", Name=secret_id, SecretString=_encode(credentials))
             except ClientError as error:
                 if aws.error_code(error) != "ResourceExistsException":
                     raise
-                manager.put_secret_value(SecretId=secret_id, SecretString=_encode(credentials))
-        except (ClientError, BotoCoreError) as error:
+                _call("put_secret_value", SecretId=secret_id, SecretString=_encode(credentials))
+        except ClientError as error:
             raise _unavailable(error) from None
 
     def remove(self, secret_id: str, *, at_once: bool = False) -> None:
         """Delete a secret, by default with `RECOVERY_DAYS` to bring it back; one that is not there is no error."""
         how = {"ForceDeleteWithoutRecovery": True} if at_once else {"RecoveryWindowInDays": RECOVERY_DAYS}
         try:
-            aws.client("secretsmanager").delete_secret(SecretId=secret_id, **how)
+            _call("delete_secret", SecretId=secret_id, **how)
         except ClientError as error:
-            if aws.error_code(error) not in ("ResourceNotFoundException", "InvalidRequestException"):
+            if aws.error_code(error) not in GONE:
                 raise _unavailable(error) from None
-        except BotoCoreError as error:
+
+    def _put(self, secret_id: str, version: str, credentials: Credentials, label: str) -> bool:
+        try:
+            _call(
+                "put_secret_value",
+                SecretId=secret_id,
+                ClientRequestToken=version,
+                SecretString=_encode(credentials),
+                VersionStages=[label],
+            )
+        except ClientError as error:
+            if aws.error_code(error) == "ResourceExistsException":
+                return False
             raise _unavailable(error) from None
+        return True
 
 
 @dataclass(frozen=True)
 class Seal:
-    """A data key, fetched from KMS before it is needed, so that sealing itself can not fail for want of a service."""
+    """A data key, fetched from KMS before it is needed, so that sealing itself can not fail for want of a service.
 
-    install: str
+    `context` says what the sealed credentials are for (`{"connection": name}`): they open only with the same one.
+    """
+
+    context: dict[str, str]
     encrypted_key: bytes
     key: Secret
 
     def seal(self, credentials: Credentials) -> str:
         nonce = os.urandom(12)
         sealed = AESGCM(b64decode(self.key.reveal())).encrypt(
-            nonce, _encode(credentials).encode(), self.install.encode()
+            nonce, _encode(credentials).encode(), _bound(self.context)
         )
         return json.dumps({"key": b64encode(self.encrypted_key).decode(), "sealed": b64encode(nonce + sealed).decode()})
 
 
-def prepare_seal(key_id: str, install: str) -> Seal:
-    """Fetch a data key for the grant of one install. Raises `Retryable` where KMS does not answer."""
+def prepare_seal(key_id: str, context: dict[str, str]) -> Seal:
+    """Fetch a data key. Raises `Retryable` where KMS does not answer."""
     try:
-        answer = aws.client("kms").generate_data_key(
-            KeyId=key_id, KeySpec="AES_256", EncryptionContext={"install": install}
-        )
+        answer = aws.client("kms").generate_data_key(KeyId=key_id, KeySpec="AES_256", EncryptionContext=context)
     except (ClientError, BotoCoreError) as error:
         raise _unavailable(error) from None
-    return Seal(install, answer["CiphertextBlob"], Secret(b64encode(answer["Plaintext"]).decode()))
+    return Seal(context, answer["CiphertextBlob"], Secret(b64encode(answer["Plaintext"]).decode()))
 
 
-def unseal(key_id: str, install: str, sealed: str) -> Credentials:
-    """Open what `Seal.seal` made for the same install. Raises `Retryable` where KMS does not answer."""
-    parts = {name: b64decode(text) for name, text in json.loads(sealed).items()}
+def unseal(key_id: str, context: dict[str, str], sealed: str) -> Credentials:
+    """Open what `Seal.seal` made in the same context.
+
+    Raises `Retryable` where KMS does not answer and `Rejected` (`seal_broken`) where the seal is not of this context, or was
+    altered.
+    """
+    broken = Rejected("seal_broken", "the sealed credentials cannot be opened: connect again", status=409)
     try:
-        key = aws.client("kms").decrypt(
-            KeyId=key_id, CiphertextBlob=parts["key"], EncryptionContext={"install": install}
-        )["Plaintext"]
-    except (ClientError, BotoCoreError) as error:
+        parts = {name: b64decode(text) for name, text in json.loads(sealed).items()}
+        key = aws.client("kms").decrypt(KeyId=key_id, CiphertextBlob=parts["key"], EncryptionContext=context)
+        text = AESGCM(key["Plaintext"]).decrypt(parts["sealed"][:12], parts["sealed"][12:], _bound(context))
+    except ClientError as error:
+        if aws.error_code(error) in ("InvalidCiphertextException", "IncorrectKeyException"):
+            raise broken from None
         raise _unavailable(error) from None
-    text = AESGCM(key).decrypt(parts["sealed"][:12], parts["sealed"][12:], install.encode())
-    return {name: Secret(value) for name, value in json.loads(text).items()}
+    except BotoCoreError as error:
+        raise _unavailable(error) from None
+    except (InvalidTag, ValueError, KeyError):
+        raise broken from None
+    return _decode(text)
+
+
+def _call(operation: str, **parameters: Any) -> dict[str, Any]:
+    """Raises botocore's `ClientError` for a refusal to be looked at, and `Retryable` where no answer came."""
+    try:
+        answer: dict[str, Any] = getattr(aws.client("secretsmanager"), operation)(**parameters)
+    except BotoCoreError as error:
+        raise _unavailable(error) from None
+    return answer
+
+
+def _bound(context: dict[str, str]) -> bytes:
+    return json.dumps(context, sort_keys=True).encode()
 
 
 def _encode(credentials: Credentials) -> str:
     return json.dumps({name: secret.reveal() for name, secret in credentials.items()})
+
+
+def _decode(text: str | bytes) -> Credentials:
+    return {name: Secret(value) for name, value in json.loads(text).items()}
 
 
 def _unavailable(error: Exception) -> Retryable:

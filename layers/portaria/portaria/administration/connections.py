@@ -1,7 +1,8 @@
-"""Administering connections: making one from credentials, replacing these, and taking one away.
+"""Administering connections: making one, replacing or rotating its credentials, and taking it away.
 
-What credentials and fields a platform needs is in its `tokens` part (`KIND`, `FIELDS`, `CREDENTIALS`, `ALLOWED_DOMAIN`).
-Connections to a platform that has no such list are made by installing its application.
+What a connection of each kind is made of is in its platform's `tokens` part (`KINDS`). A kind without credentials of its own
+has those of an OAuth client; where it also needs a person's consent it begins as `pending`. Connections to a platform that
+has no kinds are made by installing its application.
 """
 
 from __future__ import annotations
@@ -9,27 +10,62 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace as with_changes
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from portaria import clock, connections, egress, routes
-from portaria.administration.inputs import Input, InvalidInput, PlatformName, ResourceName, SecretText, parse
-from portaria.administration.oauth_clients import HIDDEN
-from portaria.contract import Connection, Rejected, Retryable
+from portaria import clock, connections, domains, oauth_clients, rotations, routes, uninstalls
+from portaria.administration.inputs import (
+    Input,
+    InvalidInput,
+    PlatformName,
+    ResourceName,
+    hide,
+    matching,
+    parse,
+    read_credential,
+)
+from portaria.administration.oauth_clients import HIDDEN, Scopes
+from portaria.contract import Connection, Kind, OAuthClient, Rejected
 from portaria.platforms import part
 from portaria.table import Conflict, Table
-from portaria.vault import Credentials, Vault
+from portaria.tokens import LOG_IN_KINDS
+from portaria.vault import Credentials, Vault, version_id
+
+# Values stay as they came, wrapped where they are text, until the kind says what they must be.
+GivenCredentials = dict[str, Annotated[Any, BeforeValidator(hide)]]
+
+
+class Creation(Input):
+    """`kind` may be left out where the platform has one, `allowed_domain` where the platform makes it."""
+
+    platform: PlatformName
+    name: ResourceName
+    kind: str | None = None
+    allowed_domain: str | None = None
+    client: str | None = None
+    scopes: Scopes | None = None
+    fields: dict[str, Any] = Field(default_factory=dict)
+    credentials: GivenCredentials = Field(default_factory=dict)
 
 
 class Replacement(Input):
-    platform: PlatformName
-    credentials: dict[str, SecretText]
-    fields: dict[str, str] = Field(default_factory=dict)
+    """Only the credentials change; whatever else is sent must be as it is."""
+
+    credentials: GivenCredentials
+    platform: str | None = None
+    kind: str | None = None
+    allowed_domain: str | None = None
+    client: str | None = None
+    scopes: Scopes | None = None
+    fields: dict[str, Any] = Field(default_factory=dict)
 
 
-class Creation(Replacement):
-    name: ResourceName
+class Rotation(Input):
+    """With `expire_now` the old token is dropped at once, otherwise after the platform's overlap."""
+
+    credentials: GivenCredentials
+    expire_now: bool = False
 
 
 def create(table: Table, vault: Vault, body: dict[str, Any]) -> dict[str, Any]:
@@ -39,182 +75,296 @@ def create(table: Table, vault: Vault, body: dict[str, Any]) -> dict[str, Any]:
     back gets in its way. A death between secret and item leaves a secret that no connection points to.
     """
     sent = parse(Creation, body)
-    platform = _tokens_part(sent.platform)
-    _check_fields(platform, sent)
+    tokens = _tokens_part(sent.platform)
+    kind_name = _kind_name(tokens, sent)
+    kind: Kind = tokens.KINDS[kind_name]
+    fields = _fields(kind, kind_name, sent)
+    credentials = _credentials(kind, kind_name, sent.credentials)
+    allowed_domain = _allowed_domain(kind, sent.allowed_domain, fields)
+    client = _client(table, tokens, kind, kind_name, sent)
     _refuse_install_name(sent.name)
-    if connections.find(table, sent.name):
+    namesake = connections.find(table, sent.name)
+    if namesake and namesake.state != "removed":
         raise _exists(sent.name)
-    secret_id = vault.grant_id(f"{sent.name}-{secrets.token_hex(4)}")
+    now = clock.to_iso(clock.now())
+    pending = client is not None and kind_name not in LOG_IN_KINDS
+    secret_id = "" if pending else vault.grant_id(f"{sent.name}-{secrets.token_hex(4)}")
     connection = Connection(
         name=sent.name,
         platform=sent.platform,
-        kind=platform.KIND,
-        allowed_domain=platform.ALLOWED_DOMAIN,
-        state="connected",
-        generation=1,
+        kind=kind_name,
+        allowed_domain=allowed_domain,
+        state="pending" if pending else "connected",
+        generation=0 if pending else 1,
         secret_id=secret_id,
-        granted_at=clock.to_iso(clock.now()),
-        fields=dict(sent.fields),
+        version_id=version_id(secret_id, 1) if secret_id else "",
+        client=client.name if client else "",
+        granted_at="" if pending else now,
+        fields=fields,
     )
-    _try_credentials(platform, connection, sent.credentials)
-    vault.create(secret_id, sent.credentials)
-    try:
-        connections.create(table, connection)
-    except Conflict:
-        vault.remove(secret_id, at_once=True)
-        raise _exists(sent.name) from None
-    return show(connections.get(table, sent.name))
+    if pending:
+        return _store(table, vault, connection)
+    scopes = rotations.try_credentials(table, vault, connection, credentials)
+    # A provider that names no scopes has granted those that it was asked for (RFC 6749, 5.1).
+    scopes = scopes or fields.get("scopes", "") or (client.scopes if client else "")
+    # The client has the credentials; the secret makes this connection's tokens its own all the same.
+    version = vault.create(secret_id, credentials or {"client": hide(connection.client)}, connection.version_id)
+    connection = with_changes(connection, version_id=version, scopes=scopes[: rotations.MAX_SCOPES_LENGTH])
+    return _store(table, vault, connection)
 
 
 def replace(table: Table, vault: Vault, name: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Give a connection other credentials for the same account, under a new generation. Raises as `create` does."""
+    """Give a connection other credentials for the same account. Raises `Rejected` and `Retryable` as `rotations.replace`."""
     sent = parse(Replacement, body)
-    platform = _tokens_part(sent.platform)
-    _check_fields(platform, sent)
-    old = connections.get(table, name)
-    for field in ("platform", "fields"):
-        if getattr(sent, field) != getattr(old, field):
-            raise Rejected(
-                "connection_fixed",
-                f"{field} of a connection cannot change: make another connection and lead the routes to it",
-                field=field,
-                status=409,
-            )
-    _try_credentials(platform, old, sent.credentials)
-    # The new credentials are in place before the generation tells that they are; a death in between costs nothing, since
-    # a token fetched with the old ones is good until its end.
-    vault.replace(old.secret_id, sent.credentials)
-    now = clock.to_iso(clock.now())
-    fresh = with_changes(old, generation=old.generation + 1, state="connected", updated_at=now, granted_at=now)
-    try:
-        table.put(
-            connections.to_item(fresh),
-            condition="generation = :generation AND #state <> :removed",
-            values={":generation": old.generation, ":removed": "removed"},
-            names={"#state": "state"},
-        )
-    except Conflict:
-        raise _changed(name) from None
-    return show(fresh)
+    connection = connections.get(table, name)
+    kind = _own_kind(connection)
+    _refuse_changes(connection, kind, sent)
+    credentials = _credentials(kind, connection.kind, sent.credentials)
+    return show(rotations.replace(table, vault, connection, credentials))
+
+
+def rotate(table: Table, vault: Vault, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Hand in the platform's new token. Raises `Rejected` and `Retryable` as `rotations.rotate`."""
+    sent = parse(Rotation, body)
+    connection = connections.get(table, name)
+    credentials = _credentials(_own_kind(connection), connection.kind, sent.credentials)
+    return show(rotations.rotate(table, vault, name, credentials, expire_now=sent.expire_now))
+
+
+def expire(table: Table, vault: Vault, name: str) -> dict[str, Any]:
+    """Drop the old token of a rotation before its time. Without one nothing happens. Raises as `rotations.expire`."""
+    return show(rotations.expire(table, vault, name))
 
 
 def get(table: Table, name: str) -> dict[str, Any]:
-    return show(connections.get(table, name))
+    """Raises `Rejected` (404 `unknown_connection`)."""
+    connection = connections.get(table, name)
+    if _is_deleted(connection):
+        raise Rejected("unknown_connection", f"the connection {name} has been deleted", field="connection", status=404)
+    return show(connection)
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+    """One that a customer uninstalled is told as removed; those deleted here are left out, so a page may be short."""
     found, next_cursor = connections.list_page(table, cursor, limit)
-    return [show(connection) for connection in found], next_cursor
+    return [show(connection) for connection in found if not _is_deleted(connection)], next_cursor
 
 
-def delete(table: Table, vault: Vault, name: str) -> None:
+def delete(table: Table, queue_url: str, name: str) -> None:
     """Raises `Rejected`: 404 `unknown_connection`, 409 `connection_in_use` while a route leads to it or starts at it.
 
-    The connection is marked removed, then its secret goes (it can be brought back for seven days), then the item: after a
-    death anywhere, deleting again goes on from there.
+    From here on nobody uses the connection; its secret (which can be brought back for seven days) and its webhooks are removed
+    soon after. Its name can be used again at once.
     """
     connection = connections.get(table, name)
     for item in table.query_all(routes.LIST, index="listing"):
         if name in (item["destination"], item["source"].removeprefix("connection:")):
             raise Rejected("connection_in_use", f"the route {item['name']} needs it: delete that first", status=409)
-    fence = "generation = :generation"
-    values = {":generation": connection.generation}
     try:
-        table.update(
-            *connections.key(name),
-            "SET #state = :removed",
-            condition=fence,
-            values={**values, ":removed": "removed"},
-            names={"#state": "state"},
-        )
-        vault.remove(connection.secret_id)
-        table.delete(*connections.key(name), condition=fence, values=values)
+        uninstalls.delete(table, queue_url, connection)
     except Conflict:
-        raise _changed(name) from None
+        raise rotations.changed(name) from None
 
 
 def show(connection: Connection) -> dict[str, Any]:
+    """Everything but the secrets, of which only the names are told."""
     shown: dict[str, Any] = {
         field: getattr(connection, field)
         for field in (
-            "name", "platform", "kind", "state", "label", "client", "account_id", "allowed_domain", "scopes", "generation",
-            "created_at", "updated_at", "granted_at",
+            "name", "platform", "kind", "state", "reason", "label", "client", "account_id", "allowed_domain", "scopes",
+            "generation", "created_at", "updated_at", "granted_at", "token_ends_at", "previous_until",
         )
     }  # fmt: skip
-    names = getattr(part(connection.platform, "tokens"), "CREDENTIALS", ())
+    kind = _kinds(connection.platform).get(connection.kind)
     return shown | {
+        "age_days": (clock.now() - clock.from_iso(connection.granted_at)).days if connection.granted_at else None,
         "fields": connection.fields,
-        "credentials": {name: HIDDEN for name in names},
+        "credentials": {name: HIDDEN for name in (kind.credentials if kind else ())},
         "notes": list(connection.notes),
     }
+
+
+def _is_deleted(connection: Connection) -> bool:
+    """Whether it is gone for administrators, though its item stays for a while for what is still on its way."""
+    return connection.state == "removed" and connection.reason == uninstalls.DELETED
+
+
+def _kinds(platform: str) -> dict[str, Kind]:
+    return getattr(part(platform, "tokens"), "KINDS", {})
 
 
 def _tokens_part(platform: str) -> ModuleType:
     try:
         tokens = part(platform, "tokens")
     except Rejected:
-        raise Rejected("unknown_platform", f"there is no platform {platform!r} here", field="platform") from None
-    if not hasattr(tokens, "CREDENTIALS"):
+        # What stands there may be anything, even a secret that slipped out of its place: it is not repeated.
+        raise Rejected(
+            "unknown_platform", "platform is not the name of one that is known here", field="platform"
+        ) from None
+    if not getattr(tokens, "KINDS", {}):
         detail = f"connections to {platform} are made by installing its application, not from credentials"
         raise Rejected("made_by_install", detail, field="platform")
     return tokens
 
 
-def _check_fields(platform: ModuleType, sent: Replacement) -> None:
+def _own_kind(connection: Connection) -> Kind:
+    """Raises `Rejected` (`no_own_credentials`) for a connection whose credentials nobody typed in."""
+    kind = _kinds(connection.platform).get(connection.kind)
+    if not kind or not kind.credentials:
+        what = "an application's install" if not kind else "its OAuth client"
+        raise Rejected(
+            "no_own_credentials",
+            f"the credentials of {connection.name} come from {what}: there are none to be given here",
+            field="credentials",
+            status=409,
+        )
+    return kind
+
+
+def _kind_name(tokens: ModuleType, sent: Creation) -> str:
+    kinds = sorted(tokens.KINDS)
+    if sent.kind is None and len(kinds) == 1:
+        return str(kinds[0])
+    if sent.kind is None or sent.kind not in kinds:
+        how = "is missing: it must be" if sent.kind is None else "must be"
+        raise InvalidInput([("kind", f"kind {how} one of {', '.join(kinds)} for {sent.platform}")])
+    return sent.kind
+
+
+def _fields(kind: Kind, kind_name: str, sent: Creation) -> dict[str, str]:
+    """The kind's fields, checked, with its defaults. `scopes` stands in the body for itself, and is a field like others."""
+    given = dict(sent.fields)
     errors = []
-    for section, given, allowed in (
-        ("fields", set(sent.fields), set(platform.FIELDS)),
-        ("credentials", set(sent.credentials), set(platform.CREDENTIALS)),
-    ):
-        errors += [(f"{section}.{name}", f"{section}.{name} is missing") for name in sorted(allowed - given)]
-        # A key that is not known may be anything, even a secret that slipped out of its place: it is not repeated.
-        if given - allowed:
-            errors.append(
-                (section, f"{section} holds {len(given - allowed)} unknown: only {', '.join(sorted(allowed))}")
-            )
-    for name, pattern in platform.FIELDS.items():
-        if name in sent.fields and not pattern.fullmatch(sent.fields[name]):
+    if sent.scopes is not None:
+        if "scopes" not in kind.fields:
+            errors.append(("scopes", f"scopes are not asked for with the kind {kind_name}"))
+        elif given.setdefault("scopes", sent.scopes) != sent.scopes:
+            errors.append(("scopes", "scopes stand in the body twice, and differ"))
+    missing = set(kind.fields) - set(kind.optional) - set(given)
+    errors += [(f"fields.{name}", f"fields.{name} is missing") for name in sorted(missing)]
+    errors += _unknown("fields", set(given) - set(kind.fields), kind.fields)
+    for name, pattern in kind.fields.items():
+        value = given.get(name, kind.optional.get(name, ""))
+        if name in given and not isinstance(value, str):
+            errors.append((f"fields.{name}", f"fields.{name} must be text"))
+        elif name in given and not pattern.fullmatch(value):
             errors.append((f"fields.{name}", f"fields.{name} must match {pattern.pattern}"))
     if errors:
         raise InvalidInput(errors)
+    if kind_name == "api_key":
+        domains.check_header_name(given["header_name"])
+    return {**kind.optional, **given}
+
+
+def _credentials(kind: Kind, kind_name: str, given: dict[str, Any]) -> Credentials:
+    errors = []
+    for name in kind.credentials:
+        if name not in given:
+            errors.append((f"credentials.{name}", f"credentials.{name} is missing"))
+        else:
+            try:
+                given = {**given, name: read_credential(kind_name, name, given[name])}
+            except ValueError as wrong:
+                errors.append((f"credentials.{name}", f"credentials.{name} {wrong}"))
+    errors += _unknown("credentials", set(given) - set(kind.credentials), kind.credentials)
+    if errors:
+        raise InvalidInput(errors)
+    if kind_name == "basic" and not any(given.values()):
+        raise InvalidInput([("credentials", "credentials: username and password cannot both be empty")])
+    return given
+
+
+def _unknown(section: str, names: set[str], allowed: Any) -> list[tuple[str, str]]:
+    """A key that is not known may be anything, even a secret that slipped out of its place: it is not repeated."""
+    if not names:
+        return []
+    known = f"only {', '.join(sorted(allowed))}" if allowed else "there are none for this kind"
+    return [(section, f"{section} holds {len(names)} unknown: {known}")]
+
+
+def _allowed_domain(kind: Kind, given: str | None, fields: dict[str, str]) -> str:
+    """The domain that the platform makes of the fields, or the one that was given."""
+    if kind.allowed_domain is None:
+        if given is None:
+            raise InvalidInput([("allowed_domain", "allowed_domain is missing")])
+        return domains.check_allowed_domain(given)
+    made = kind.allowed_domain(fields)
+    if given is not None and given.lower() != made:
+        raise InvalidInput([("allowed_domain", f"allowed_domain is {made} for this platform: leave it out")])
+    return made
+
+
+def _client(table: Table, tokens: ModuleType, kind: Kind, kind_name: str, sent: Creation) -> OAuthClient | None:
+    """The OAuth client of a kind that has no credentials of its own."""
+    if kind.credentials:
+        if sent.client is not None:
+            raise InvalidInput([("client", f"client is not a field of the kind {kind_name}")])
+        return None
+    if sent.client is None:
+        raise InvalidInput([("client", f"client is missing: the kind {kind_name} needs an OAuth client")])
+    try:
+        matching(r"[a-z0-9][a-z0-9-]{1,31}", "")(sent.client)
+        client = oauth_clients.get(table, sent.platform, sent.client)
+    except ValueError:
+        raise InvalidInput([("client", "client is not the name of an OAuth client")]) from None
+    except Rejected:
+        detail = f"client names no OAuth client of {sent.platform}: register it first"
+        raise Rejected("unknown_client", detail, field="client") from None
+    if tokens.CLIENT_GRANTS.get(client.grant) != kind_name:
+        raise Rejected(
+            "wrong_grant",
+            f"the client has the grant {client.grant}, which makes no connection of the kind {kind_name}",
+            field="client",
+        )
+    return client
+
+
+def _refuse_changes(connection: Connection, kind: Kind, sent: Replacement) -> None:
+    """Raises `Rejected` (409 `connection_fixed`) for the first thing that would be another than when it was created."""
+    domain = sent.allowed_domain.lower() if sent.allowed_domain is not None else None
+    for field, given, fixed in (
+        ("platform", sent.platform, connection.platform),
+        ("kind", sent.kind, connection.kind),
+        ("allowed_domain", domain, connection.allowed_domain),
+        ("client", sent.client, connection.client),
+        ("scopes", sent.scopes, connection.fields.get("scopes", "")),
+        ("fields", {**kind.optional, **sent.fields} if sent.fields else None, connection.fields),
+    ):
+        if given is not None and given != fixed:
+            raise Rejected(
+                "connection_fixed",
+                f"{field} of a connection cannot change: make another connection and lead the routes to it",
+                field=field,
+                status=409,
+            )
 
 
 def _refuse_install_name(name: str) -> None:
     """`kommo-…` is how an install names its connection: taken by another kind, that account could not connect."""
+    platform = name.partition("-")[0]
     try:
-        part(name.partition("-")[0], "install")
+        part(platform, "install")
+        if _kinds(platform):
+            return
     except Rejected:
         return
     raise Rejected(
         "name_reserved",
-        f"names that begin with {name.partition('-')[0]}- are for connections made by installs",
+        f"names that begin with {platform}- are for connections made by installs",
         field="name",
     )
 
 
-def _try_credentials(platform: ModuleType, connection: Connection, credentials: Credentials) -> None:
-    """Ask for a token. Raises `Rejected` where the platform says no and `Retryable` where it says nothing."""
+def _store(table: Table, vault: Vault, connection: Connection) -> dict[str, Any]:
     try:
-        response = egress.send(
-            platform.token_request(connection, credentials), allowed_domain=platform.token_domain(connection)
-        )
-        platform.read_grant(response, clock.now())
-    except Rejected as refused:
-        raise Rejected("credentials_refused", f"{refused.detail}; nothing was stored", field="credentials") from None
-    except Retryable as silent:
-        raise Retryable(
-            "platform_unreachable",
-            f"the credentials could not be tried, so nothing was stored: {silent.detail}",
-            after_s=silent.after_s,
-        ) from None
+        connections.create(table, connection)
+    except Conflict:
+        if connection.secret_id:
+            vault.remove(connection.secret_id, at_once=True)
+        raise _exists(connection.name) from None
+    return show(connections.get(table, connection.name))
 
 
 def _exists(name: str) -> Rejected:
     detail = f"there is a connection {name} already: replace its credentials with PUT"
     return Rejected("connection_exists", detail, field="name", status=409)
-
-
-def _changed(name: str) -> Rejected:
-    return Rejected(
-        "connection_changed", f"the connection {name} has just changed: look at it and try again", status=409
-    )

@@ -69,17 +69,51 @@ ResourceName = Annotated[str, AfterValidator(matching(r"[A-Za-z0-9_-]{3,64}", "3
 PlatformName = Annotated[str, AfterValidator(matching(r"[a-z][a-z0-9]{0,31}", "the name of a platform in lower case"))]
 
 
-def read_body(body: str | None, is_base64: bool) -> dict[str, Any]:
+# What a credential may be, by its name; one that is not here is as `SecretText` says. Basic authentication takes any text in
+# UTF-8 but control characters (RFC 7617), and APIs that take a key as one half leave the other empty. A header's value is
+# printable ASCII with spaces inside (RFC 9110, 5.5).
+_TEXT = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+_NO_COLON = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff:]"
+_CREDENTIAL_RULES = {
+    ("basic", "username"): (rf"{_NO_COLON}{{0,1000}}", "at most 1,000 characters, none a control or a colon"),
+    ("basic", "password"): (rf"{_TEXT}{{0,1000}}", "at most 1,000 characters, none a control"),
+    ("password", "username"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters, none a control"),
+    ("password", "password"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters, none a control"),
+    ("api_key", "key"): (
+        r"[\x21-\x7e]([\x20-\x7e]{0,4094}[\x21-\x7e])?",
+        "1 to 4,096 printable ASCII characters, neither the first nor the last a space",
+    ),
+}
+
+
+def hide(value: Any) -> Any:
+    """Text as a `Secret`, anything else as it is."""
+    return Secret(value) if isinstance(value, str) else value
+
+
+def read_credential(kind: str, name: str, value: object) -> Secret:
+    """A credential that `hide` has wrapped. Raises `ValueError` with the rule in words, and no part of the value."""
+    if not isinstance(value, Secret):
+        raise ValueError("must be text")
+    text = value.reveal()
+    if (kind, name) not in _CREDENTIAL_RULES:
+        # White space around a token is none of it: it comes with copying it from a page.
+        return _read_secret(text.strip() if name == "token" else text)
+    pattern, rule = _CREDENTIAL_RULES[kind, name]
+    if not re.fullmatch(pattern, text):
+        raise ValueError(f"must be {rule}; this has {len(text)}")
+    return value
+
+
+def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
     """The JSON object of a request. Raises `Rejected`, 413 where it is too large."""
     try:
         raw = b64decode(body or "", validate=True) if is_base64 else (body or "").encode()
         text = raw.decode()
     except ValueError:
         raise Rejected("bad_json", "the body must be JSON in UTF-8") from None
-    if len(raw) > MAX_BODY_BYTES:
-        raise Rejected(
-            "body_too_large", f"the body may have {MAX_BODY_BYTES:,} bytes; this has {len(raw):,}", status=413
-        )
+    if len(raw) > max_bytes:
+        raise Rejected("body_too_large", f"the body may have {max_bytes:,} bytes; this has {len(raw):,}", status=413)
     if not text.strip():
         raise Rejected("bad_json", "the body is missing: a JSON object is expected")
     try:
@@ -101,7 +135,8 @@ def parse(model: type[_Model], body: dict[str, Any]) -> _Model:
         return model.model_validate(body)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)[:MAX_ERRORS]
-        raise InvalidInput([_explain(error, list(model.model_fields)) for error in errors]) from None
+        fields = [field.alias or name for name, field in model.model_fields.items()]
+        raise InvalidInput([_explain(error, fields) for error in errors]) from None
 
 
 def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, str | None, dict[str, str]]:
@@ -109,9 +144,8 @@ def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, st
     known = ("limit", "cursor", *allowed)
     for name, values in query.items():
         if name not in known:
-            raise Rejected(
-                "unknown_parameter", f"{_shown(name)} is not a parameter here: {', '.join(known)}", field=_shown(name)
-            )
+            shown = _stranger(name)
+            raise Rejected("unknown_parameter", f"{shown} is not a parameter here: {', '.join(known)}", field=shown)
         if len(values) > 1:
             raise Rejected("parameter_repeated", f"{name} came {len(values)} times; once is allowed", field=name)
     given = {name: values[0] for name, values in query.items() if values}
@@ -126,7 +160,9 @@ def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, st
 
 def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
     """A field's path and a sentence. Only pydantic's own words and numbers are used: no part of what was sent but names."""
-    path = ".".join(_shown(str(step)) for step in error["loc"] if step != "[key]")
+    steps = [str(step) for step in error["loc"] if step != "[key]"]
+    first = [step if step in fields else _stranger(step) for step in steps[:1]]
+    path = ".".join([*first, *map(_shown, steps[1:])])
     context = error.get("ctx", {})
     match error["type"]:
         case "missing":
@@ -160,7 +196,17 @@ def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
 
 def _shown(name: str) -> str:
     """A name that came from outside, fit to be quoted."""
-    return name if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) else f"(a name of {len(name)} characters)"
+    return name if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) else _length(name)
+
+
+def _stranger(name: str) -> str:
+    """The name of a field that is not known. It may be a secret that slipped out of its place, and few of these are letters
+    alone."""
+    return name if re.fullmatch(r"[A-Za-z_]{1,40}", name) else _length(name)
+
+
+def _length(name: str) -> str:
+    return f"(a name of {len(name)} characters)"
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -168,7 +214,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise Rejected("bad_json", f"the field {_shown(twice)} stands in the body twice", field=_shown(twice))
+        shown = _stranger(twice)
+        raise Rejected("bad_json", f"the field {shown} stands in the body twice", field=shown)
     return value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from portaria import installs, oauth_clients
-from portaria.administration.oauth_clients import install_page_url
 from portaria.contract import Rejected
 from portaria.table import Item, Table, cursor_after
 
@@ -60,7 +59,8 @@ def show(table: Table, item: Item) -> dict[str, Any]:
     reconnect_url = None
     if item.get("state") == "failed":
         try:
-            reconnect_url = install_page_url(oauth_clients.get(table, item["platform"], item["client"]))
+            client = oauth_clients.get(table, item["platform"], item["client"])
+            reconnect_url = oauth_clients.reconnect_url(client, item.get("connection", "")) or None
         except Rejected:
             reconnect_url = None
     return {"id": item["pk"].partition("#")[2], **shown, "reconnect_url": reconnect_url}

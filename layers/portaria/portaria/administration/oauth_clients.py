@@ -1,22 +1,27 @@
-"""Administering OAuth clients: the applications registered with platforms."""
+"""Administering OAuth clients: the applications registered with platforms.
+
+A platform that stands for any provider says so in its `tokens` part (`CLIENT_GRANTS`): its clients name the endpoints and the
+grant that are theirs. Clients of a platform that knows its own endpoints must not.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from portaria import connections, oauth_clients
-from portaria.administration.inputs import Input, PlatformName, SecretText, matching, parse
+from portaria import connections, domains, oauth_clients
+from portaria.administration.inputs import Input, InvalidInput, PlatformName, SecretText, matching, parse
 from portaria.contract import OAuthClient, Rejected, Secret
 from portaria.platforms import part
 from portaria.table import Conflict, Table
 from portaria.vault import Vault
 
 HIDDEN = "*****"
+ENDPOINT_FIELDS = ("grant", "authorize_url", "token_url", "token_auth")
 
 
 def _https_url(text: str) -> str:
@@ -32,21 +37,53 @@ def _https_url(text: str) -> str:
     return text
 
 
+def _endpoint_url(text: str) -> str:
+    """An endpoint as a provider's pages give it: its query belongs to it (RFC 6749, 3.1 and 3.2)."""
+    rule = "must be an https URL of at most 500 printable ASCII characters on port 443, without user or fragment"
+    usable = bool(re.fullmatch(r"https://[\x21-\x7e]{1,492}", text)) and not re.search(r"[@#\\]", text)
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname or ""
+        usable = usable and parts.port in (None, 443) and parts.netloc.lower().removesuffix(":443") == host
+        # An allowed domain may begin with a wildcard, a host may not.
+        usable = usable and "*" not in host
+    except ValueError:
+        usable = False
+    if not usable:
+        raise PydanticCustomError("rule", "{rule}", {"rule": rule})
+    try:
+        domains.check_allowed_domain(host)
+    except Rejected as refused:
+        problem = refused.detail.removeprefix("allowed_domain ")
+        raise PydanticCustomError(
+            "rule", "{rule}", {"rule": f"names a host that cannot be used: it {problem}"}
+        ) from None
+    return text
+
+
 ClientName = Annotated[
     str, AfterValidator(matching(r"[a-z0-9][a-z0-9-]{1,31}", "2 to 32 of a-z 0-9 -, for it stands in URLs, no - first"))
 ]
 ClientId = Annotated[str, AfterValidator(matching(r"[\x21-\x7e]{1,255}", "1 to 255 printable ASCII characters"))]
 Scopes = Annotated[str, AfterValidator(matching(r"[\x20-\x7e]{0,1000}", "at most 1,000 printable ASCII characters"))]
 RedirectUri = Annotated[str, AfterValidator(_https_url)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 
 
 class Replacement(Input):
-    """Without `client_secret` the stored one stays; without `redirect_uri` it is this API's own."""
+    """Without `client_secret` the stored one stays; without `redirect_uri` it is this API's own.
+
+    The last four are for a platform whose clients name their endpoints; `grant` is `authorization_code` by default and stays.
+    """
 
     client_id: ClientId
     client_secret: SecretText | None = None
     redirect_uri: RedirectUri | None = None
     scopes: Scopes = ""
+    grant: Literal["authorization_code", "client_credentials"] | None = None
+    authorize_url: EndpointUrl | None = None
+    token_url: EndpointUrl | None = None
+    token_auth: Literal["basic", "post"] | None = None
 
 
 class Creation(Replacement):
@@ -63,7 +100,7 @@ def create(table: Table, vault: Vault, body: dict[str, Any], api_url: str) -> di
     """
     sent = parse(Creation, body)
     _require_install_part(sent.platform)
-    client = _client(sent.platform, sent.name, sent, api_url)
+    client = _client(sent.platform, sent.name, sent, sent.grant or "authorization_code", api_url)
     if table.get(*oauth_clients.key(client.platform, client.name)):
         raise _exists(client)
     _store_secret(vault, client, sent.client_secret)
@@ -75,10 +112,29 @@ def create(table: Table, vault: Vault, body: dict[str, Any], api_url: str) -> di
 
 
 def replace(table: Table, vault: Vault, platform: str, name: str, body: dict[str, Any], api_url: str) -> dict[str, Any]:
-    """Raises `Rejected` (404 `unknown_client`) and `Retryable`. A death half-way is mended by sending the same again."""
+    """Raises `Rejected` (404 `unknown_client`, 409 `client_fixed`, `client_in_use`) and `Retryable`.
+
+    A death half-way is mended by sending the same again. Stored secrets never go to a host that they were not given for: with
+    another token host the client's secret must come again, and no connection may be left whose refresh token would follow.
+    """
     sent = parse(Replacement, body)
-    oauth_clients.get(table, platform, name)
-    client = _client(platform, name, sent, api_url)
+    old = oauth_clients.get(table, platform, name)
+    client = _client(platform, name, sent, sent.grant or old.grant, api_url)
+    if client.grant != old.grant:
+        raise Rejected(
+            "client_fixed",
+            f"the grant of an OAuth client cannot change from {old.grant}: register another client",
+            field="grant",
+            status=409,
+        )
+    if urlsplit(client.token_url).hostname != urlsplit(old.token_url).hostname:
+        if not sent.client_secret:
+            raise InvalidInput(
+                [("client_secret", "client_secret is missing: it is needed again for another token host")]
+            )
+        if user := _user(table, platform, name):
+            detail = f"the connection {user} has its tokens from the host of token_url: register another client"
+            raise Rejected("client_in_use", detail, field="token_url", status=409)
     if sent.client_secret:
         _store_secret(vault, client, sent.client_secret)
     try:
@@ -108,14 +164,10 @@ def delete(table: Table, vault: Vault, platform: str, name: str) -> None:
     source = f"client:{platform}/{name}"
     if route := next(table.query_all(source, index="by_source"), None):
         raise Rejected("client_in_use", f"the route {route['name']} starts at it: delete that first", status=409)
-    # A connection made by an install is called {platform}-{client}-{account}, and another client's name may begin alike.
-    for item in table.query_all(connections.LIST, index="listing", sk_prefix=f"{platform}-{name}-"):
-        if item.get("client") == name:
-            raise Rejected(
-                "client_in_use",
-                f"the connection {item['name']} renews its tokens with it: delete that first",
-                status=409,
-            )
+    if user := _user(table, platform, name):
+        raise Rejected(
+            "client_in_use", f"the connection {user} renews its tokens with it: delete that first", status=409
+        )
     found = table.get(*oauth_clients.key(platform, name))
     if found:
         oauth_clients.delete(table, platform, name)
@@ -124,16 +176,28 @@ def delete(table: Table, vault: Vault, platform: str, name: str) -> None:
         raise _unknown(platform, name)
 
 
+def _user(table: Table, platform: str, name: str) -> str:
+    """The name of a connection that needs a client, or an empty text."""
+    for item in table.query_all(connections.LIST, index="listing"):
+        if (item["platform"], item.get("client")) == (platform, name) and item["state"] != "removed":
+            return str(item["name"])
+    return ""
+
+
 def show(client: OAuthClient) -> dict[str, Any]:
-    return {
+    """A client as its administrator may see it. One that names its endpoints is authorised link by link: it has no page."""
+    shown = {
         "platform": client.platform,
         "name": client.name,
         "client_id": client.client_id,
         "client_secret": HIDDEN,
         "redirect_uri": client.redirect_uri,
         "scopes": client.scopes,
-        "install_page_url": install_page_url(client),
+        "install_page_url": "" if client.token_url else install_page_url(client),
     }
+    if not client.token_url:
+        return shown
+    return shown | {field: getattr(client, field) for field in ENDPOINT_FIELDS}
 
 
 def install_page_url(client: OAuthClient) -> str:
@@ -151,9 +215,33 @@ def _advice(client: OAuthClient, api_url: str) -> dict[str, Any]:
     return {"warnings": warnings}
 
 
-def _client(platform: str, name: str, sent: Replacement, api_url: str) -> OAuthClient:
+def _client(platform: str, name: str, sent: Replacement, grant: str, api_url: str) -> OAuthClient:
     redirect_uri = sent.redirect_uri or f"{api_url}/install/{platform}/{name}"
-    return OAuthClient(platform, name, sent.client_id, redirect_uri, sent.scopes)
+    client = OAuthClient(platform, name, sent.client_id, redirect_uri, sent.scopes)
+    errors = _endpoint_errors(platform, sent, grant)
+    if errors:
+        raise InvalidInput(errors)
+    given = {field: value for field in ENDPOINT_FIELDS if (value := getattr(sent, field)) is not None}
+    return client._replace(**given | {"grant": grant})
+
+
+def _endpoint_errors(platform: str, sent: Replacement, grant: str) -> list[tuple[str, str]]:
+    """What is missing or too much of the fields that say where a provider's endpoints are."""
+    grants = getattr(part(platform, "tokens"), "CLIENT_GRANTS", ())
+    if not grants:
+        given = [field for field in ENDPOINT_FIELDS if getattr(sent, field) is not None]
+        return [(field, f"{field} is not a field of a client of {platform}, which has its own") for field in given]
+    errors = []
+    if sent.token_url is None:
+        errors.append(("token_url", "token_url is missing"))
+    if grant == "authorization_code" and sent.authorize_url is None:
+        errors.append(("authorize_url", "authorize_url is missing: the grant authorization_code needs it"))
+    if grant == "client_credentials" and sent.authorize_url is not None:
+        errors.append(("authorize_url", "authorize_url is only for the grant authorization_code"))
+    own = getattr(part(platform, "install"), "OWN_PARAMETERS", ())
+    query = parse_qs(urlsplit(sent.authorize_url or "").query, keep_blank_values=True)
+    errors += [("authorize_url", f"authorize_url must not set {name}: it is set here") for name in own if name in query]
+    return errors
 
 
 def _store_secret(vault: Vault, client: OAuthClient, client_secret: Secret) -> None:

@@ -1,6 +1,8 @@
-"""The commands: `configure FILE`, and list, show and delete for OAuth clients, connections, routes and installs.
+"""The commands: `configure FILE`, list, show and delete for OAuth clients, connections, routes and installs, and what else
+connections can do (`rotate`, `expire`, `authorize`, `call`).
 
-Exit codes: 0 done · 1 the API refused · 2 wrong usage or configuration file · 3 the API or AWS was not reached.
+Exit codes: 0 done · 1 the API refused, or the one that was called did · 2 wrong usage or configuration file · 3 the API or
+AWS was not reached.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +23,8 @@ from portaria.cli import configuration, output
 from portaria.cli.api import Api, Document, NotDone, find_api
 
 # What changes each time something is written, without anything having changed.
-VOLATILE = ("generation", "updated_at", "granted_at", "warnings")
+VOLATILE = ("updated_at", "granted_at", "token_ends_at", "age_days", "warnings")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class _Commands(click.Group):
@@ -119,18 +123,35 @@ def _write(api: Api, kind: str, entry: Document, *identity: str) -> Document:
 
 
 def _write_connection(api: Api, entry: Document) -> Document:
+    """A connection's credentials are its only part that can be written again: without them it is created or compared."""
     if "credentials" in entry:
         return _write(api, "connections", entry, "name")
     path = ["connections", entry["name"]]
     try:
         found = api.find(*path)
+        if not found:
+            return _done("connections", "created", api.post("connections", body=entry))
     except NotDone as not_done:
         raise _placed(not_done, path) from None
-    if not found:
-        raise NotDone(f"connections {entry['name']}: does not exist yet: give its credentials", exit_code=1)
-    if any(found.get(field) != value for field, value in entry.items()):
-        raise NotDone(f"connections {entry['name']}: differs from the file: give its credentials too", exit_code=1)
+    for field, value in entry.items():
+        if not _is_as_wanted(found, field, value):
+            raise NotDone(
+                f"connections {entry['name']}: {field} differs from the file and cannot change: delete the connection first",
+                exit_code=1,
+            )
     return _done("connections", "unchanged", found)
+
+
+def _is_as_wanted(found: Document, field: str, value: Any) -> bool:
+    """Whether a connection has what the file says; of its fields, those that the file leaves out have their defaults."""
+    match field:
+        case "fields" if isinstance(value, dict):
+            return bool({**found["fields"], **value} == found["fields"])
+        case "scopes":
+            return bool(found["fields"].get("scopes", "") == value)
+        case "allowed_domain" if isinstance(value, str):
+            return bool(found[field] == value.lower())
+    return bool(found.get(field) == value)
 
 
 def _placed(not_done: NotDone, path: list[str]) -> NotDone:
@@ -157,6 +178,107 @@ def clients() -> None:
 @portaria.group()
 def connections() -> None:
     """Connections: stored credentials, one account each."""
+
+
+@connections.command("rotate")
+@click.argument("name")
+@click.option("--now", "expire_now", is_flag=True, help="Drop the old token at once, not after the overlap.")
+@click.pass_obj
+def rotate_connection(desk: Desk, name: str, expire_now: bool) -> None:
+    """Hand in a platform's new token, asked for or piped in.
+
+    It is tried first; the old one stays in reserve for the days in which the platform lets both work.
+    """
+    token = click.prompt("New token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read()
+    body = {"credentials": {"token": token.strip()}, "expire_now": expire_now}
+    found = desk.api.post("connections", name, "rotate", body=body)
+    desk.print(found, partial(output.shown, found))
+
+
+@connections.command("expire")
+@click.argument("name")
+@click.pass_obj
+def expire_rotation(desk: Desk, name: str) -> None:
+    """Drop the old token of a rotation before its time."""
+    found = desk.api.post("connections", name, "rotate", "expire", body={})
+    desk.print(found, partial(output.shown, found))
+
+
+@connections.command("authorize")
+@click.argument("name")
+@click.pass_obj
+def authorize_connection(desk: Desk, name: str) -> None:
+    """Print the link in which a person gives their consent: for a first time or again."""
+    found = desk.api.get("connections", name, "authorize")
+    # The link alone is what a program reads or a person pipes on.
+    desk.print(found, lambda console: console.print(found["authorize_url"], markup=False, soft_wrap=True))
+    if found["expires_at"] and not desk.as_json:
+        click.echo(f"It opens once, until {found['expires_at']}.", err=True)
+
+
+@connections.command("call")
+@click.argument("name")
+@click.argument("method", type=click.Choice(METHODS, case_sensitive=False), metavar="METHOD")
+@click.argument("target", metavar="PATH")
+@click.option("--data", metavar="TEXT", help="The body; @FILE reads it from a file, @- from standard input.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; can be repeated.")
+@click.pass_obj
+def call_connection(
+    desk: Desk, name: str, method: str, target: str, data: str | None, headers: tuple[str, ...]
+) -> None:
+    """Call the API behind a connection, with its credential applied.
+
+    PATH begins with /, or is a whole https URL within the allowed domain. The answer's body goes to standard output, its
+    status to standard error; with --json all of it is one document. Exit code 1 tells of a status from 400 on.
+    """
+    body: Document = {"method": method, "path" if target.startswith("/") else "url": target}
+    given = dict(_header(header) for header in headers)
+    if data is not None:
+        content = _data(data)
+        if _is_json(content) and "content-type" not in {header.lower() for header in given}:
+            given["Content-Type"] = "application/json"
+        body |= _as_text_or_base64(content)
+    answer = desk.api.post("connections", name, "call", body=body | ({"headers": given} if given else {}))
+    if desk.as_json:
+        desk.print(answer, lambda console: None)
+    else:
+        output.called(answer)
+    if answer["status"] >= 400:
+        click.get_current_context().exit(1)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        # It may be a secret that slipped out of its place: it is not repeated.
+        raise NotDone("a --header is not of the form 'NAME: VALUE'", exit_code=2)
+    return name.strip(), value.strip()
+
+
+def _data(text: str) -> bytes:
+    if not text.startswith("@"):
+        return text.encode()
+    if text == "@-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise NotDone(f"{text[1:]} cannot be read: {error.strerror}", exit_code=2) from None
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _as_text_or_base64(content: bytes) -> Document:
+    try:
+        return {"body": content.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": b64encode(content).decode()}
 
 
 @portaria.group()

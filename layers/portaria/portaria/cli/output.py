@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from base64 import b64decode
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 COLUMNS = {
     "oauth-clients": ("platform", "name", "client_id", "scopes"),
-    "connections": ("name", "platform", "state", "label", "fields", "updated_at"),
+    "connections": ("name", "platform", "kind", "state", "label", "fields", "age_days", "updated_at"),
     "routes": ("name", "source", "object", "destination", "mapping", "dedupe_fields", "priority"),
     "installs": ("id", "received_at", "state", "reason", "account_host", "connection"),
 }
@@ -23,6 +28,7 @@ TITLES = {
 STYLES = {
     "created": "green", "updated": "yellow", "unchanged": "dim",
     "connected": "green", "failed": "red", "needs_reconnect": "red", "received": "yellow", "exchanging": "yellow",
+    "pending": "yellow", "removed": "dim",
 }  # fmt: skip
 
 
@@ -61,18 +67,34 @@ def configured(done: list[dict[str, Any]], console: Console) -> None:
         table.add_row(TITLES[item["resource"]], Text(name), _styled(item["change"]))
     console.print(table)
     for item in done:
-        if item["resource"] == "oauth-clients":
+        # Where no person is asked, none comes back.
+        if item["resource"] == "oauth-clients" and item.get("grant") != "client_credentials":
             console.print(
                 f"\nRegister this redirect URI with {item['platform']}, exactly as it stands here:", style="bold"
             )
             console.print(Text(item["redirect_uri"]), soft_wrap=True)
-            console.print("Customers can start an install at:", style="bold")
-            console.print(Text(item["install_page_url"]), soft_wrap=True)
+            if item["install_page_url"]:
+                console.print("Customers can start an install at:", style="bold")
+                console.print(Text(item["install_page_url"]), soft_wrap=True)
     warnings = [(item["name"], warning) for item in done for warning in item.get("warnings", [])]
     if warnings:
         console.print()
     for name, warning in warnings:
         console.print(Text.assemble(("warning: ", "bold yellow"), f"{name}: {warning}"), soft_wrap=True)
+
+
+def called(answer: dict[str, Any]) -> None:
+    """The answer to a call: its status on standard error, its body as it is on standard output, JSON indented for eyes."""
+    click.echo(f"{answer['status']} {answer['headers'].get('content-type', '')}".rstrip(), err=True)
+    if "body_base64" in answer:
+        sys.stdout.buffer.write(b64decode(answer["body_base64"]))
+        return
+    body: str = answer["body"]
+    if sys.stdout.isatty():
+        with suppress(ValueError, RecursionError):
+            body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+        body += "" if not body or body.endswith("\n") else "\n"
+    click.echo(body, nl=False)
 
 
 def _table(*columns: str) -> Table:

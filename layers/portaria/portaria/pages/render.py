@@ -44,6 +44,10 @@ _REJECTIONS: dict[str, tuple[str, str | None]] = {
     "unknown_client": ("tell_operator", "unknown_address"),
     "unknown_install": ("start_again", None),
     "unavailable": ("reload", "unavailable"),
+    "missing_ticket": ("ask_for_link", "link"),
+    "unknown_ticket": ("ask_for_link", "link"),
+    "expired_ticket": ("ask_for_link", "link"),
+    "used_ticket": ("ask_for_link", "link"),
 }
 _FAILURES: dict[str, tuple[str, str | None]] = {
     "code_expired": ("promptly", "code_expired"),
@@ -55,6 +59,11 @@ _FAILURES: dict[str, tuple[str, str | None]] = {
     "account_mismatch": ("start_again", "account_mismatch"),
     "bad_code": ("start_again", None),
     "platform_refused": ("start_again", "platform_refused"),
+    "code_refused": ("check_first", None),
+    "bad_scopes": ("tell_operator", "bad_scopes"),
+    "wrong_token_url": ("tell_operator", "wrong_token_url"),
+    "client_changed": ("start_again", None),
+    "connection_gone": ("ask_for_link", "connection_gone"),
 }
 _OTHER: tuple[str, str | None] = ("start_again", None)
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode
 
 from portaria.contract import Account, Rejected, Request, Response, Secret
+from portaria.platforms.kommo.install import check_account_host
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
+
+# Where the hosts are that tell an account's current subdomain.
+LOCATION_DOMAIN = "*.kommo.com"
+DEFAULT_API_DOMAIN = "api-c.kommo.com"
 
 
 def account_request(account_host: str, access_token: Secret) -> Request:
@@ -31,3 +37,38 @@ def read_account(response: Response, account_host: str) -> Account:
     if subdomain.lower() != account_host.partition(".")[0]:
         raise Rejected("account_mismatch", f"the code was for another account than {account_host}")
     return account
+
+
+def locate_request(credentials: dict[str, Secret]) -> Request:
+    """Ask where the account of a refresh token lives now; this does not use the token up.
+
+    Which host to ask stands in the access token, which is read and not trusted: it must be one of Kommo's.
+    https://developers.kommo.com/docs/oauth-20
+    """
+    host = _api_domain(credentials["access_token"])
+    headers = {"X-Refresh-Token": credentials["refresh_token"].reveal(), "Accept": "application/json"}
+    return Request("GET", f"https://{host}/oauth2/account/current/subdomain", headers, read_timeout_s=8)
+
+
+def read_location(response: Response) -> str:
+    """The account's host. Raises `Rejected` (`account_gone`) where there is no such account, and `Retryable`."""
+    if response.status in (400, 401, 404):
+        raise Rejected("account_gone", "Kommo knows no account for this refresh token")
+    if response.status != 200:
+        raise not_now(response)
+    try:
+        body = json.loads(response.body)
+        host = str(body.get("domain") or f"{body['subdomain']}.{body['top_level_domain']}").lower()
+        check_account_host(host)
+    except (*UNREADABLE, Rejected):
+        raise not_now(response) from None
+    return host
+
+
+def _api_domain(access_token: Secret) -> str:
+    try:
+        payload = access_token.reveal().split(".")[1]
+        host = str(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["api_domain"])
+    except (IndexError, *UNREADABLE):
+        return DEFAULT_API_DOMAIN
+    return host if host.endswith(".kommo.com") and host.count(".") == 2 else DEFAULT_API_DOMAIN

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
-from portaria.contract import Grant, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms.kommo.install import check_account_host
 
 KIND = "oauth2"
+# Connections are made by installing the application, never from credentials.
+KINDS: dict[str, Kind] = {}
 # Long, since the answer to an exchange comes once: giving up on it loses the grant.
 EXCHANGE_TIMEOUT_S = 15.0
-# How long the platform keeps a code.
+# How long the platform keeps a code, and a refresh token that nobody uses.
 CODE_LIFE = timedelta(minutes=20)
+REFRESH_LIFE = timedelta(days=90)
 # What reading an answer that is not as documented can raise: also numbers without end, and nesting without end.
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 # How long to wait after a rate block: repeat offenders are refused on everything.
@@ -35,15 +38,55 @@ _FINAL_HINTS = {
     "token has been revoked": ("code_used", "the code had been used or revoked before"),
 }
 
+# What Kommo says of a refresh token that has been used, revoked or kept for too long.
+_DEAD_GRANT_HINTS = ("token has been revoked", "token has expired", "cannot decrypt the refresh token")
+
 
 def exchange_request(client: OAuthClient, client_secret: Secret, account_host: str, code: Secret) -> Request:
     """The client secret leaves in this: the host is checked again, wherever it came from. Raises `Rejected`."""
+    return _token_request(account_host, client, client_secret, "authorization_code", "code", code)
+
+
+def refresh_request(
+    connection: Connection, client: OAuthClient, client_secret: Secret, refresh_token: Secret
+) -> Request:
+    """The refresh token works once: the answer to this has to be stored before anything else."""
+    return _token_request(
+        connection.allowed_domain, client, client_secret, "refresh_token", "refresh_token", refresh_token
+    )
+
+
+def token_domain(connection: Connection, client: OAuthClient | None) -> str:
+    """Each account answers for its own tokens."""
+    return connection.allowed_domain
+
+
+def read_refreshed(response: Response, now: datetime, refresh_token: Secret) -> Grant:
+    """Raises `Rejected` (`grant_refused`) where the refresh token is dead, and otherwise as `read_grant` does.
+
+    Kommo answers 401 or 404 where the account has moved to another subdomain: `account_moved`.
+    """
+    if response.status in (400, 401):
+        hint = str(_problem(response).get("hint", "")).strip().lower()
+        if hint.startswith(_DEAD_GRANT_HINTS):
+            raise Rejected("grant_refused", "Kommo calls the refresh token used, revoked or expired")
+    try:
+        return read_grant(response, now)
+    except Rejected as rejected:
+        if rejected.reason == "invalid_account" or (response.status == 401 and rejected.reason == "wrong_client"):
+            raise Rejected("account_moved", f"{rejected.detail}, or the account has moved") from None
+        raise
+
+
+def _token_request(
+    account_host: str, client: OAuthClient, client_secret: Secret, grant_type: str, field: str, secret: Secret
+) -> Request:
     check_account_host(account_host)
     body = {
         "client_id": client.client_id,
         "client_secret": client_secret.reveal(),
-        "grant_type": "authorization_code",
-        "code": code.reveal(),
+        "grant_type": grant_type,
+        field: secret.reveal(),
         "redirect_uri": client.redirect_uri,
     }
     return Request(
@@ -105,12 +148,13 @@ def _problem(response: Response) -> dict[str, object]:
 
 
 def _retry_after(response: Response) -> float:
-    for value in (response.headers.get("retry-after"), _problem(response).get("retry_after")):
+    asked_s = response.retry_after_s()
+    if asked_s is None:
         try:
-            return min(300.0, max(1.0, float(str(value))))
+            asked_s = float(str(_problem(response).get("retry_after")))
         except ValueError:
-            continue
-    return 2.0
+            return 2.0
+    return min(300.0, max(1.0, asked_s))
 
 
 def _text(body: dict[str, object], name: str) -> str:

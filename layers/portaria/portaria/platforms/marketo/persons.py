@@ -6,7 +6,6 @@ https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-i
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 
 from portaria.contract import Answer, Connection, Meaning, Request, Response, Secret
@@ -96,9 +95,5 @@ def _error_code(body: bytes) -> str:
 
 
 def _retry_after_s(response: Response) -> float | None:
-    """The seconds of Retry-After; its other form, a date, is left to the queue's own back-off."""
-    try:
-        seconds = float(response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return min(MAX_WAIT_S, max(1.0, seconds)) if math.isfinite(seconds) else None
+    asked_s = response.retry_after_s()
+    return None if asked_s is None else min(MAX_WAIT_S, max(1.0, asked_s))

@@ -10,22 +10,25 @@ import re
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from portaria.contract import Connection, Grant, Rejected, Request, Response, Retryable, Secret
+from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
 
-# What a connection to Marketo is made of, for whoever creates one: the fields that are stored with it, in the clear, the
-# credentials that go to the vault, and the domain that its tokens may be used on.
-KIND = "client_credentials"
-FIELDS = {"munchkin_id": re.compile(r"[0-9]{3}-[A-Z]{3}-[0-9]{3}")}
-CREDENTIALS = ("client_id", "client_secret")
-ALLOWED_DOMAIN = "mkto-ingestion-api.adobe.io"
+KINDS = {
+    "client_credentials": Kind(
+        credentials=("client_id", "client_secret"),
+        fields={"munchkin_id": re.compile(r"[0-9]{3}-[A-Z]{3}-[0-9]{3}")},
+        allowed_domain=lambda fields: "mkto-ingestion-api.adobe.io",
+    )
+}
+# The Data Ingestion API takes the bare token in a header of its own.
+TOKEN_HEADER = "X-Mkto-User-Token"  # noqa: S105 - a header's name
 
 
-def token_domain(connection: Connection) -> str:
+def token_domain(connection: Connection, client: OAuthClient | None) -> str:
     """The one host that the client secret is sent to."""
     return f"{connection.fields['munchkin_id'].lower()}.mktorest.com"
 
 
-def token_request(connection: Connection, credentials: dict[str, Secret]) -> Request:
+def token_request(connection: Connection, credentials: dict[str, Secret], client: OAuthClient | None) -> Request:
     """The secret travels in a form body: a URL would end in logs."""
     form = {
         "grant_type": "client_credentials",
@@ -34,7 +37,7 @@ def token_request(connection: Connection, credentials: dict[str, Secret]) -> Req
     }
     return Request(
         "POST",
-        f"https://{token_domain(connection)}/identity/oauth/token",
+        f"https://{token_domain(connection, client)}/identity/oauth/token",
         {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
         urlencode(form).encode(),
     )
@@ -56,4 +59,4 @@ def read_grant(response: Response, now: datetime) -> Grant:
             raise ValueError("access_token")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise Retryable("token_not_given", "Marketo's identity service did not answer with a token") from None
-    return Grant(Secret(token), ends, scopes=str(body.get("scope", "")))
+    return Grant(Secret(token), ends, scopes=str(body.get("scope", ""))[:255])

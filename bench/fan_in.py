@@ -1,0 +1,145 @@
+"""1,000 callers in four processes ask for one expired single-use token at the same moment: how often the provider is asked.
+
+Then the same again while a fifth process holds the lease and is killed with its request under way. The provider gives the
+same answer once more to a refresh token whose answer was lost (`replay`), so that it can be seen that nobody is left without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from bench.grants import Grants, as_a_worker, environment, running_stack
+from bench.report import ROOT, conclude, console, row, table
+from local.__main__ import step
+from local.stack import Stack
+from portaria import connections
+from portaria.contract import Connection
+
+LAYER = ROOT / "layers" / "portaria"
+PROCESSES = 4
+CALLERS = 1_000
+LIMITS = {
+    "not_served": 0.0,
+    "provider_calls": 1.0,
+    "provider_calls_holder_killed": 2.0,
+    "not_served_holder_killed": 0.0,
+}
+
+
+def measure() -> bool:
+    with running_stack() as stack, as_a_worker(stack) as key:
+        figures, waits = run(stack, key)
+    shown = table("Fan-in", "ms")
+    for name, values in waits.items():
+        row(shown, name, values)
+    console.print(shown)
+    return conclude("fan_in", figures, LIMITS)
+
+
+def run(stack: Stack, key: str, callers: int = CALLERS) -> tuple[dict[str, float], dict[str, list[float]]]:
+    grants = Grants(stack)
+    with step(f"{callers} callers in {PROCESSES} processes"):
+        served, failed, waits = crowd(stack, key, grants.expired_connection(), callers)
+    calls = grants.renewals()
+    killed = Grants(stack, "replay")
+    with step("The same, with the holder killed"):
+        served_2, failed_2, waits_2 = holder_killed(stack, key, killed, callers)
+    if failed or failed_2:
+        console.print(f"[red]Not served: {dict(failed)} and {dict(failed_2)}[/]")
+    figures: dict[str, float] = {
+        "callers": callers,
+        "served": served,
+        "not_served": callers - served,
+        "provider_calls": calls,
+        "served_holder_killed": served_2,
+        "not_served_holder_killed": callers - served_2,
+        "provider_calls_holder_killed": killed.renewals(),
+        "wait_p50_ms": statistics.median(waits),
+        "wait_p99_ms": percentile_99(waits),
+        "wait_p99_ms_holder_killed": percentile_99(waits_2),
+    }
+    return figures, {"nobody dies": waits, "the holder is killed": waits_2}
+
+
+def crowd(stack: Stack, key: str, connection: Connection, callers: int) -> tuple[int, Counter[str], list[float]]:
+    """Let all ask at once: how many were served with one and the same token, why others failed, and each one's wait."""
+    processes = [start(stack, key, connection, callers // PROCESSES) for _ in range(PROCESSES)]
+    return collect(processes)
+
+
+def holder_killed(stack: Stack, key: str, grants: Grants, callers: int) -> tuple[int, Counter[str], list[float]]:
+    connection = grants.expired_connection()
+    # The holder's request reaches the provider, whose answer takes longer than the holder lives.
+    grants.control.set_fault("oauth2", "slow", account=grants.name, path="/token", seconds=3, count=1)
+    holder = start(stack, key, connection, 1)
+    crowd_processes = [start(stack, key, connection, callers // PROCESSES) for _ in range(PROCESSES)]
+    go(holder)
+    item = wait_for_lease(grants, connection)
+    result = collect(crowd_processes, kill=holder)
+    assert connections.get_item(grants.table, connection.name)["fence"] == item["fence"] + 1
+    grants.control.clear_faults()
+    return result
+
+
+def wait_for_lease(grants: Grants, connection: Connection) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        item = connections.get_item(grants.table, connection.name)
+        if "lease_until" in item:
+            return item
+        time.sleep(0.02)
+    raise TimeoutError("the holder took no lease")
+
+
+def start(stack: Stack, key: str, connection: Connection, callers: int) -> subprocess.Popen[str]:
+    """A process that is ready to ask."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.callers", stack.table, stack.stack_name, key, connection.name, str(callers)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment(stack), "PYTHONPATH": str(LAYER)},
+    )
+    assert process.stdout
+    ready = process.stdout.readline().strip()
+    assert ready == "ready", ready
+    return process
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def collect(
+    processes: list[subprocess.Popen[str]], kill: subprocess.Popen[str] | None = None
+) -> tuple[int, Counter[str], list[float]]:
+    for process in processes:
+        go(process)
+    if kill:
+        # While its request waits for the provider, with everyone else waiting for it.
+        time.sleep(0.5)
+        kill.kill()
+        kill.communicate()
+    failed: Counter[str] = Counter()
+    waits: list[float] = []
+    tokens: set[str] = set()
+    for process in processes:
+        answer = json.loads(process.communicate(timeout=300)[0])
+        failed.update(answer["failed"])
+        waits += answer["waits_ms"]
+        tokens.update(answer["tokens"])
+    assert len(tokens) <= 1, "callers got different tokens"
+    return len(waits), failed, waits
+
+
+def percentile_99(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[98]

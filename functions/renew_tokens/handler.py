@@ -1,0 +1,37 @@
+"""Find the connections that are due and renew their tokens, one visit a message."""
+
+from collections.abc import Callable
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from portaria import deliveries, renewals
+from portaria.pace import Pace
+from portaria.settings import RenewTokensSettings
+
+logger = Logger()
+metrics = Metrics()
+settings = RenewTokensSettings.from_env()
+pace = Pace(renewals.RENEWALS_PER_SECOND)
+
+
+@logger.inject_lambda_context(clear_state=True)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    return deliveries.handle(event, context, take, queue_url=settings.renewals_queue_url, logger=logger)
+
+
+def take(body: str, time_left_s: Callable[[], float]) -> None:
+    metrics.add_metric("RenewalMessages", MetricUnit.Count, 1)
+    outcome = renewals.take(body, settings, time_left_s, pace)
+    logger.info("a renewal message is done", state=outcome.state, queued=outcome.queued)
+    if outcome.state == "swept":
+        metrics.add_metric("ConnectionsDue", MetricUnit.Count, outcome.queued)
+    elif outcome.state == "renewed":
+        metrics.add_metric("TokensRenewed", MetricUnit.Count, 1)
+    elif outcome.state == "ended":
+        metrics.add_metric("ConnectionsEnded", MetricUnit.Count, 1)
+    if outcome.days_to_death is not None:
+        metrics.add_metric("DaysToDeath", MetricUnit.Count, outcome.days_to_death)

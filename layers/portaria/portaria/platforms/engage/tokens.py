@@ -1,0 +1,88 @@
+"""Engage's log-in: a user's name and password become a token of 25 minutes, without one to renew it.
+
+https://meajuda.engage.bz (API: autenticação e single sign-on). There are two environments; homologation is the one that
+Engage wants integrations to be developed against.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from urllib.parse import urlencode
+
+from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+
+ENVIRONMENTS = {"homologation": "sandbox.engage.bz", "production": "my.engage.bz"}
+KINDS = {
+    "password": Kind(
+        credentials=("username", "password", "client_id", "client_secret"),
+        # The customer's id also stands in paths and begins a host name.
+        fields={
+            "customer_id": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"),
+            "environment": re.compile("|".join(ENVIRONMENTS)),
+        },
+        optional={"environment": "homologation"},
+        allowed_domain=lambda fields: ENVIRONMENTS[fields["environment"]],
+    )
+}
+
+# Engage documents the shape of a failure and no codes: these are RFC 6749's, and what ASP.NET's servers make of them.
+_REFUSALS = {
+    "invalid_grant": ("bad_credentials", "Engage refused the user name or the password"),
+    "invalid_client": ("bad_credentials", "Engage refused the client id or the client secret"),
+    "invalid_clientid": ("bad_credentials", "Engage does not know the client id"),
+    "unauthorized_client": ("bad_credentials", "Engage does not let this client log users in"),
+}
+
+
+def token_domain(connection: Connection, client: OAuthClient | None) -> str:
+    """The one host that the password is sent to."""
+    return ENVIRONMENTS[connection.fields["environment"]]
+
+
+def token_request(connection: Connection, credentials: dict[str, Secret], client: OAuthClient | None) -> Request:
+    form = {
+        "grant_type": "password",
+        "username": credentials["username"].reveal(),
+        "password": credentials["password"].reveal(),
+        "client_id": credentials["client_id"].reveal(),
+        "client_secret": credentials["client_secret"].reveal(),
+        "customer_id": connection.fields["customer_id"],
+    }
+    return Request(
+        "POST",
+        f"https://{token_domain(connection, client)}/api/v1/auth",
+        {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
+        urlencode(form).encode(),
+        max_response_bytes=100_000,
+    )
+
+
+def read_grant(response: Response, now: datetime) -> Grant:
+    """Raises `Rejected` (`bad_credentials`, `log_in_refused`) where Engage says no, and `Retryable` on anything else.
+
+    What it says in `error_description` is not told on: it may quote what was sent.
+    """
+    body = _object(response.body)
+    if response.status in (400, 401, 403) and isinstance(body.get("error"), str):
+        unknown = ("log_in_refused", f"Engage refused the log-in with {response.status} and a code not known here")
+        reason, detail = _REFUSALS.get(str(body["error"]).lower(), unknown)
+        raise Rejected(reason, detail, status=409)
+    if response.status != 200:
+        raise Retryable("token_not_given", f"Engage's log-in answered {response.status}")
+    try:
+        token, ends = body["access_token"], now + timedelta(seconds=int(str(body["expires_in"])))
+        if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise ValueError("access_token")
+    except (ValueError, KeyError, OverflowError):
+        raise Retryable("token_not_given", "Engage's log-in did not answer with a token") from None
+    return Grant(Secret(token), ends)
+
+
+def _object(body: bytes) -> dict[str, object]:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,37 @@
+"""Kommo's disconnect hook. https://developers.kommo.com/docs/disconnect-integration"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+
+from portaria.contract import Departure, OAuthClient, Rejected, Secret
+
+
+def parse_departure(query: dict[str, list[str]]) -> Departure:
+    """Read the hook's query. Raises `Rejected` that names the parameter."""
+    return Departure(
+        account_id=_one(query, "account_id", r"[0-9]{1,20}"),
+        client_id=_one(query, "client_uuid", r"[\x21-\x7e]{1,255}"),
+        signature=_one(query, "signature", r"[0-9a-fA-F]{64}").lower(),
+    )
+
+
+def verify(departure: Departure, client: OAuthClient, client_secret: Secret) -> None:
+    """Raises `Rejected` (`bad_signature`) unless the hook is for this client and signed with its secret.
+
+    The signature has no date: it says that the account left once, not that it has left now.
+    """
+    signed = f"{client.client_id}|{departure.account_id}".encode()
+    expected = hmac.new(client_secret.reveal().encode(), signed, hashlib.sha256).hexdigest()
+    of_this_client = hmac.compare_digest(departure.client_id.encode(), client.client_id.encode())
+    if not hmac.compare_digest(departure.signature, expected) or not of_this_client:
+        raise Rejected("bad_signature", "the signature is not one of this integration's", status=403)
+
+
+def _one(query: dict[str, list[str]], name: str, pattern: str) -> str:
+    values = query.get(name, [])
+    if len(values) != 1 or not re.fullmatch(pattern, values[0], re.ASCII):
+        raise Rejected("bad_hook", f"the parameter {name} is missing, repeated or not as it should be", field=name)
+    return values[0]

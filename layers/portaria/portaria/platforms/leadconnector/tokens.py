@@ -1,0 +1,125 @@
+"""LeadConnector's private integration tokens: made in its own pages, good until they are rotated or deleted there.
+
+https://marketplace.gohighlevel.com/docs/Authorization/PrivateIntegrationsToken and
+https://marketplace.gohighlevel.com/docs/ghl/locations/get-location. A 401 has several meanings there, which only its
+message tells apart: taking them all for a dead token would end connections for want of a scope.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from enum import Enum
+
+from portaria.contract import Connection, Kind, Rejected, Request, Response, Retryable, Secret
+
+HOST = "services.leadconnectorhq.com"
+API_VERSION = "2021-07-28"
+KINDS = {
+    "bearer": Kind(
+        credentials=("token",),
+        fields={"location_id": re.compile(r"[A-Za-z0-9]{1,64}")},
+        allowed_domain=lambda fields: HOST,
+    )
+}
+MAX_WAIT_S = 300.0
+
+
+class Trouble(Enum):
+    """What an answer that is no success says about the token."""
+
+    DEAD = "dead"
+    NO_SCOPE = "no_scope"
+    NOT_THIS_LOCATION = "not_this_location"
+    UNKNOWN = "unknown"
+
+
+# By status and the begin of the message, in lower case.
+_TROUBLES = {
+    (401, "invalid private integration token"): Trouble.DEAD,
+    (401, "invalid jwt"): Trouble.DEAD,
+    (401, "the token is not authorized for this scope"): Trouble.NO_SCOPE,
+    (403, "the token does not have access to this location"): Trouble.NOT_THIS_LOCATION,
+    # What says nothing about the token; listed so that nobody takes it for one of the others.
+    (401, "command timed out"): Trouble.UNKNOWN,
+    (401, "version header was not found"): Trouble.UNKNOWN,
+}
+
+
+def trouble(response: Response) -> Trouble:
+    said = _message(response)
+    for (status, start), meaning in _TROUBLES.items():
+        if response.status == status and said.startswith(start):
+            return meaning
+    return Trouble.UNKNOWN
+
+
+def token_refused(response: Response) -> bool:
+    """Whether the token is dead; a scope that it lacks, or a 401 for any other cause, says nothing against it."""
+    return trouble(response) is Trouble.DEAD
+
+
+def call_headers(connection: Connection) -> dict[str, str]:
+    """Without a version every call is answered with 401."""
+    return {"Version": API_VERSION}
+
+
+def probe_request(connection: Connection, credentials: dict[str, Secret]) -> Request:
+    """Read the location itself: no contact is touched, and its answer tells the tokens of other locations apart."""
+    return Request(
+        "GET",
+        f"https://{HOST}/locations/{connection.fields['location_id']}",
+        {
+            **call_headers(connection),
+            "Authorization": f"Bearer {credentials['token'].reveal()}",
+            "Accept": "application/json",
+        },
+        max_response_bytes=1_000_000,
+    )
+
+
+def read_probe(response: Response) -> None:
+    """Whether a token works for the location; one that may not read the location itself works all the same.
+
+    Raises `Rejected` (`token_refused` where it is dead, `wrong_location`) and `Retryable` where that cannot be told.
+    """
+    if response.status == 200 and _content(response.body):
+        return
+    match trouble(response):
+        case Trouble.NO_SCOPE:
+            return
+        case Trouble.DEAD:
+            raise Rejected("token_refused", "LeadConnector refused the token", status=409)
+        case Trouble.NOT_THIS_LOCATION:
+            raise Rejected("wrong_location", "the token does not have access to this location", status=409)
+    if response.status in (400, 404, 422):
+        raise Rejected("wrong_location", "LeadConnector knows no location of this location_id", status=409)
+    if response.status == 429:
+        raise Retryable("rate_limited", "LeadConnector asked for a pause (429)", after_s=_retry_after_s(response))
+    raise Retryable("no_verdict", f"LeadConnector answered {response.status} and did not say whether the token works")
+
+
+def _message(response: Response) -> str:
+    """The answer's `message` in lower case; a list of them is read as its first."""
+    said = _content(response.body).get("message")
+    if isinstance(said, list):
+        said = said[0] if said else ""
+    return said.strip().lower() if isinstance(said, str) else ""
+
+
+def _content(body: bytes) -> dict[str, object]:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _retry_after_s(response: Response) -> float:
+    """Ten seconds is the length of LeadConnector's own window."""
+    try:
+        seconds = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        return 10.0
+    return min(MAX_WAIT_S, max(1.0, seconds)) if math.isfinite(seconds) else 10.0

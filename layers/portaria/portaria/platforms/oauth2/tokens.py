@@ -1,0 +1,262 @@
+"""Any OAuth 2.0 provider's token endpoint: codes, refresh tokens and client credentials become access tokens.
+
+https://www.rfc-editor.org/rfc/rfc6749#section-5 (answers), section 4.1.3, 4.4 and 6 (requests), 2.3.1 (the client's proof);
+https://www.rfc-editor.org/rfc/rfc7636 (PKCE). Where providers are known to differ from them, they are followed:
+https://docs.github.com/en/apps/oauth-apps/maintaining-oauth-apps/troubleshooting-oauth-app-access-token-request-errors (form
+encoding, errors with 200) and https://docs.slack.dev/reference/methods/oauth.v2.access (errors with 200).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
+
+from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+
+KIND = "oauth2"
+# An OAuth connection has no credentials of its own to be created with: its client has them, and a person's consent.
+# `scopes` asks for others than the client's.
+_SCOPES = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,998}[\x21-\x7e])?|")
+KINDS = {
+    "oauth2": Kind(credentials=(), fields={"scopes": _SCOPES}, optional={"scopes": ""}),
+    "client_credentials": Kind(credentials=(), fields={"scopes": _SCOPES}, optional={"scopes": ""}),
+}
+# The grants that a client may use, and the kind of connection that each makes.
+CLIENT_GRANTS = {"authorization_code": "oauth2", "client_credentials": "client_credentials"}
+# Long, since the answer to an exchange or a refresh comes once: giving up on it loses the grant.
+TOKEN_TIMEOUT_S = 15.0
+# RFC 6749, 4.1.2: ten minutes at most are recommended.
+CODE_LIFE = timedelta(minutes=10)
+# How long an unused refresh token lives is each provider's own affair.
+REFRESH_LIFE: timedelta | None = None
+# The end of an access token about which nothing was said: it is used until the provider refuses it.
+NO_KNOWN_END = datetime(9999, 1, 1, tzinfo=UTC)
+MAX_SCOPES_LENGTH = 255
+MAX_TOKEN_LENGTH = 16_000
+MAX_ANSWER_BYTES = 1_000_000
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+_TOKEN = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN_LENGTH}}}")
+# What to wait for, and what is over. The first line of each is RFC 6749's.
+_NOT_NOW = frozenset(
+    {"temporarily_unavailable", "server_error", "slow_down", "ratelimited", "rate_limited", "internal_error",
+     "fatal_error", "service_unavailable", "request_timeout"}
+)  # fmt: skip
+_GRANT_OVER = frozenset(
+    {"invalid_grant", "bad_verification_code", "bad_refresh_token", "invalid_code", "code_already_used",
+     "code_expired", "invalid_refresh_token", "token_revoked", "token_expired"}
+)  # fmt: skip
+_REFUSALS = {
+    "invalid_client": ("wrong_client", "the provider refused the client id or the client secret: check the OAuth client"),
+    "unauthorized_client": ("wrong_client", "the provider does not let this client use this grant: check the OAuth client"),
+    "incorrect_client_credentials": ("wrong_client", "the provider refused the client secret: check the OAuth client"),
+    "invalid_client_id": ("wrong_client", "the provider does not know this client_id: check the OAuth client"),
+    "bad_client_secret": ("wrong_client", "the provider refused the client secret: check the OAuth client"),
+    "redirect_uri_mismatch": ("wrong_redirect_uri", "the redirect URI differs from the one registered with the provider"),
+    "bad_redirect_uri": ("wrong_redirect_uri", "the redirect URI differs from the one registered with the provider"),
+    "invalid_scope": ("bad_scopes", "the provider does not give these scopes: check the client's and the connection's"),
+    "unsupported_grant_type": ("platform_refused", "the provider does not offer this grant at its token URL"),
+    "invalid_request": ("platform_refused", "the provider found the request malformed: check token_url and token_auth"),
+}  # fmt: skip
+
+
+def requested_scopes(connection: Connection, client: OAuthClient) -> str:
+    """What to ask for: the connection's own, else the client's."""
+    return connection.fields.get("scopes", "") or client.scopes
+
+
+def granted_as_requested(connection: Connection, client: OAuthClient) -> str:
+    """What has been granted where an answer says nothing of scopes: all that was asked for (RFC 6749, 5.1)."""
+    return _granted(requested_scopes(connection, client))
+
+
+def token_domain(connection: Connection, client: OAuthClient) -> str:
+    """The host that the client's secret goes to."""
+    return token_host(client)
+
+
+def token_host(client: OAuthClient) -> str:
+    return urlsplit(client.token_url).hostname or ""
+
+
+def exchange_request(
+    client: OAuthClient, client_secret: Secret, account_host: str, code: Secret, code_verifier: Secret
+) -> Request:
+    """The client's secret leaves in this. `account_host` is where the code is from: raises `Rejected` for a client that
+    has been given another token endpoint since."""
+    if account_host != token_host(client):
+        raise Rejected("client_changed", "the OAuth client has another token URL than when this was begun: begin again")
+    return _request(
+        client,
+        client_secret,
+        {
+            "grant_type": "authorization_code",
+            "code": code.reveal(),
+            "redirect_uri": client.redirect_uri,
+            "code_verifier": code_verifier.reveal(),
+        },
+    )
+
+
+def refresh_request(
+    connection: Connection, client: OAuthClient, client_secret: Secret, refresh_token: Secret
+) -> Request:
+    """Without `scope`, so that the new token has the scopes of the old one (RFC 6749, 6)."""
+    return _request(client, client_secret, {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()})
+
+
+def token_request(connection: Connection, credentials: dict[str, Secret], client: OAuthClient | None) -> Request:
+    """Client credentials (RFC 6749, 4.4). `credentials` hold the client's `client_secret`. Raises `Rejected` without them."""
+    if client is None or "client_secret" not in credentials:
+        raise Rejected("no_credentials", "this connection needs an OAuth client and its secret", status=409)
+    scopes = requested_scopes(connection, client)
+    values = {"grant_type": "client_credentials"} | ({"scope": scopes} if scopes else {})
+    return _request(client, credentials["client_secret"], values)
+
+
+def read_grant(response: Response, now: datetime) -> Grant:
+    """The answer to a code or to client credentials. `scopes` is empty where those that were requested are granted.
+
+    Raises `Rejected` with a reason for each final refusal, and `Retryable` where the same may still work.
+    """
+    return _read(response, now, over=("code_refused", "the provider does not take the code: used before, or too old"))
+
+
+def read_refreshed(response: Response, now: datetime, old_refresh_token: Secret) -> Grant:
+    """The answer to a refresh token, which stays where no other came with it. `scopes` is empty where they are the same.
+
+    Raises `Rejected` (`grant_refused` where the refresh token is over, another reason where the grant has no part in it) and
+    `Retryable`.
+    """
+    grant = _read(response, now, over=("grant_refused", "the provider does not take the refresh token any more"))
+    if grant.refresh_token:
+        return grant
+    return Grant(grant.access_token, grant.expires_at, old_refresh_token, grant.token_type, grant.scopes)
+
+
+def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str]) -> Request:
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    if client.token_auth == "post":  # noqa: S105
+        values |= {"client_id": client.client_id, "client_secret": client_secret.reveal()}
+    else:
+        # Both are form-encoded before they are joined (RFC 6749, 2.3.1).
+        pair = f"{quote_plus(client.client_id)}:{quote_plus(client_secret.reveal())}"
+        headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    return Request(
+        "POST",
+        client.token_url,
+        headers,
+        urlencode(values).encode(),
+        read_timeout_s=TOKEN_TIMEOUT_S,
+        max_response_bytes=MAX_ANSWER_BYTES,
+    )
+
+
+def _read(response: Response, now: datetime, *, over: tuple[str, str]) -> Grant:
+    if response.status == 429:
+        raise Retryable("rate_limited", "the provider asked for a pause (429)", after_s=_retry_after(response))
+    if response.status >= 500:
+        # Whatever its body says: a provider in trouble has not judged the grant.
+        raise Retryable("platform_error", f"the provider answered {response.status}", after_s=_retry_after(response))
+    body = _body(response)
+    if error := _error(body):
+        if error in _NOT_NOW:
+            raise Retryable(
+                "platform_error", "the provider says that it cannot answer now", after_s=_retry_after(response)
+            )
+        if error in _GRANT_OVER:
+            raise Rejected(*over)
+        refusal = (
+            "platform_refused",
+            f"the provider refused with {response.status} and an error that is not known here",
+        )
+        raise Rejected(*_REFUSALS.get(error, refusal))
+    if response.status in (200, 201):
+        return _grant(body, now)
+    if response.status in (404, 405, 410):
+        raise Rejected(
+            "wrong_token_url", f"the token URL answered {response.status}: check the OAuth client's token_url"
+        )
+    # Not the provider's own words: a gateway's, or a page for people.
+    raise Retryable("platform_error", f"the provider answered {response.status}", after_s=_retry_after(response))
+
+
+def _grant(body: dict[str, object], now: datetime) -> Grant:
+    try:
+        access_token = body["access_token"]
+        if not isinstance(access_token, str) or not _TOKEN.fullmatch(access_token):
+            raise ValueError
+        refresh_token = body.get("refresh_token") or ""
+        if not isinstance(refresh_token, str) or not (_TOKEN.fullmatch(refresh_token) or not refresh_token):
+            raise ValueError
+    except UNREADABLE:
+        raise Retryable(
+            "answer_unreadable", "the provider answered 200 without a token that can be used", answer_lost=True
+        ) from None
+    token_type = body.get("token_type")
+    return Grant(
+        access_token=Secret(access_token),
+        expires_at=_ends_at(body.get("expires_in"), now),
+        refresh_token=Secret(refresh_token) if refresh_token else None,
+        token_type=token_type.lower()[:32] if isinstance(token_type, str) and token_type.isascii() else "bearer",
+        scopes=_granted(body.get("scope")),
+    )
+
+
+def _ends_at(expires_in: object, now: datetime) -> datetime:
+    """Seconds, as a number or as text. Missing, empty and zero mean no known end, and nothing here costs a grant."""
+    try:
+        seconds = float(expires_in) if isinstance(expires_in, int | float | str) else 0.0
+    except UNREADABLE:
+        return NO_KNOWN_END
+    if isinstance(expires_in, bool) or not isfinite(seconds) or seconds <= 0:
+        return NO_KNOWN_END
+    return now + timedelta(seconds=seconds) if seconds < (NO_KNOWN_END - now).total_seconds() else NO_KNOWN_END
+
+
+def _granted(scope: object) -> str:
+    """Scopes as the answer has them, at most 255 characters, cut where one ends. Some providers send a list, or commas."""
+    text = " ".join(str(each) for each in scope) if isinstance(scope, list) else scope
+    if not isinstance(text, str):
+        return ""
+    text = " ".join(re.findall(r"[\x21-\x7e]+", text))
+    if len(text) <= MAX_SCOPES_LENGTH:
+        return text
+    cut = max(text.rfind(" ", 0, MAX_SCOPES_LENGTH + 1), text.rfind(",", 0, MAX_SCOPES_LENGTH + 1))
+    return text[: max(cut, 0)]
+
+
+def _body(response: Response) -> dict[str, object]:
+    """The answer's members: JSON, or a form as some providers still send; none where it is neither."""
+    try:
+        body = json.loads(response.body)
+    except UNREADABLE:
+        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type not in ("application/x-www-form-urlencoded", "text/plain", ""):
+            return {}
+        try:
+            return dict(parse_qsl(response.body.decode(), strict_parsing=True, max_num_fields=50))
+        except UNREADABLE:
+            return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _error(body: dict[str, object]) -> str:
+    """The answer's error code. It is compared, never shown: what stands there may be anything."""
+    error = body.get("error")
+    if isinstance(error, dict):
+        error = error.get("code") or error.get("type") or "unknown"
+    if error in (None, "", False) and body.get("ok") is False:
+        error = "unknown"
+    return "" if error in (None, "", False) else str(error).strip().lower()
+
+
+def _retry_after(response: Response) -> float | None:
+    wait_s = response.retry_after_s()
+    if wait_s is None:
+        return 2.0 if response.status == 429 else None
+    return min(300.0, max(1.0, wait_s))

@@ -1,0 +1,217 @@
+"""LeadConnector, as HighLevel describes it: private integration tokens, a location, contacts by id and by upsert, limits.
+
+Followed pages: private integrations, contacts (get-contact, upsert-contact), get-location, rate limits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from local.simulators.world import BadInstruction, Route, World
+
+HOST = "services.leadconnectorhq.com"
+API_VERSION = "2021-07-28"
+# "Rotate and expire later": how long the old token goes on working.
+OVERLAP_S = 7 * 24 * 3600.0
+WINDOW_S = 10.0
+SCOPES = ("contacts.readonly", "contacts.write", "locations.readonly")
+
+
+@dataclass
+class Location:
+    id: str
+    name: str = "Padaria Exemplo"
+    requests_per_window: int = 100
+    requests_per_day: int = 200_000
+    contacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recent: deque[float] = field(default_factory=deque)
+    day: int = 0
+    used_today: int = 0
+
+
+@dataclass
+class Token:
+    """A private integration's token. It is dead from `ends_at` (the simulators' clock, epoch seconds) on."""
+
+    location: str
+    scopes: tuple[str, ...] = SCOPES
+    ends_at: float | None = None
+    calls: int = 0
+
+
+class LeadConnector:
+    platform = "leadconnector"
+    hosts: tuple[str, ...] = (HOST,)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.locations: dict[str, Location] = {}
+        self.tokens: dict[str, Token] = {}
+
+    # ------------------------------------------------------------------------------------------------ what control sets
+
+    def add_location(self, given: Mapping[str, Any]) -> Location:
+        location = Location(**given)
+        self.locations[location.id] = location
+        return location
+
+    def add_token(self, token: str, location: str, scopes: list[str] | None = None) -> None:
+        if location not in self.locations:
+            raise BadInstruction(f"no such location {location!r}: POST /leadconnector/locations first")
+        if unknown := set(scopes or ()) - set(SCOPES):
+            raise BadInstruction(f"unknown scopes: {', '.join(sorted(unknown))}; known: {', '.join(SCOPES)}")
+        self.tokens[token] = Token(location, SCOPES if scopes is None else tuple(scopes))
+
+    def revoke_token(self, token: str, after_s: float = 0.0) -> None:
+        """Let a token die: at once, as deleting it or *rotate and expire now* does, or later."""
+        if token not in self.tokens:
+            raise BadInstruction("no such token")
+        self.tokens[token].ends_at = self.world.clock.now() + after_s
+
+    def rotate_token(self, token: str, new: str, expire_now: bool = False) -> None:
+        """What an administrator does in the product's own pages."""
+        if token not in self.tokens:
+            raise BadInstruction("no such token")
+        old = self.tokens[token]
+        self.tokens[new] = Token(old.location, old.scopes)
+        self.revoke_token(token, 0.0 if expire_now else OVERLAP_S)
+
+    def dump(self) -> dict[str, Any]:
+        now = self.world.clock.now()
+        return {
+            "locations": [
+                {"id": each.id, "contacts": list(each.contacts.values()), "used_today": each.used_today}
+                for each in self.locations.values()
+            ],
+            "tokens": {
+                hashlib.sha256(token.encode()).hexdigest(): {
+                    "location": each.location,
+                    "calls": each.calls,
+                    "works": each.ends_at is None or now < each.ends_at,
+                }
+                for token, each in self.tokens.items()
+            },
+        }
+
+    # ---------------------------------------------------------------------------------------------------------- serving
+
+    def routes(self, host: str) -> list[Route]:
+        return [
+            Route("GET", "/locations/{location}", self.show_location),
+            Route("POST", "/contacts/upsert", self.upsert),
+            Route("GET", "/contacts/{contact}", self.show_contact),
+        ]
+
+    def account(self, request: web.BaseRequest) -> str:
+        token = self.tokens.get(bearer(request))
+        return token.location if token else ""
+
+    def refuse(self, request: web.BaseRequest) -> web.Response | None:
+        if request.headers.get("User-Agent", "").startswith(("python-requests", "Python-urllib")):
+            return web.Response(status=403, text="error code: 1010", content_type="text/html")
+        if request.headers.get("Version") != API_VERSION:
+            return error(401, "version header was not found.")
+        token = self.tokens.get(bearer(request))
+        if token is None or (token.ends_at is not None and self.world.clock.now() >= token.ends_at):
+            return error(
+                401, "Invalid Private Integration token" if bearer(request).startswith("pit-") else "Invalid JWT"
+            )
+        token.calls += 1
+        return self.limit(self.locations[token.location])
+
+    def limit(self, location: Location) -> web.Response | None:
+        now = time.monotonic()
+        while location.recent and location.recent[0] < now - WINDOW_S:
+            location.recent.popleft()
+        today = int(self.world.clock.now() // 86_400)
+        if today != location.day:
+            location.day, location.used_today = today, 0
+        if len(location.recent) >= location.requests_per_window or location.used_today >= location.requests_per_day:
+            return self.with_limits(location, error(429, "Too Many Requests"))
+        location.recent.append(now)
+        location.used_today += 1
+        return None
+
+    def with_limits(self, location: Location, response: web.Response) -> web.Response:
+        limits = {
+            "X-RateLimit-Limit-Daily": str(location.requests_per_day),
+            "X-RateLimit-Daily-Remaining": str(location.requests_per_day - location.used_today),
+            "X-RateLimit-Interval-Milliseconds": str(int(WINDOW_S * 1000)),
+            "X-RateLimit-Max": str(location.requests_per_window),
+            "X-RateLimit-Remaining": str(max(0, location.requests_per_window - len(location.recent))),
+        }
+        response.headers.update(limits)
+        return response
+
+    def failure(self, status: int) -> web.Response:
+        messages = {401: "Command timed out", 429: "Too Many Requests", 404: "Cannot find this path"}
+        return error(status, messages.get(status, "Internal server error"))
+
+    async def show_location(self, request: web.BaseRequest, parts: dict[str, str]) -> web.Response:
+        location, refusal = self.entered(request, "locations.readonly", parts["location"])
+        if refusal:
+            return refusal
+        return self.with_limits(location, web.json_response({"location": {"id": location.id, "name": location.name}}))
+
+    async def show_contact(self, request: web.BaseRequest, parts: dict[str, str]) -> web.Response:
+        location, refusal = self.entered(request, "contacts.readonly")
+        if refusal:
+            return refusal
+        contact = location.contacts.get(parts["contact"])
+        answer = web.json_response({"contact": contact}) if contact else error(400, "Contact not found")
+        return self.with_limits(location, answer)
+
+    async def upsert(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
+        """By e-mail, else by phone. Tags are overwritten, as everything else that is given."""
+        try:
+            given = json.loads(await request.read())
+        except ValueError:
+            return error(400, "Unexpected token in JSON")
+        if not isinstance(given, dict) or not isinstance(given.get("locationId"), str):
+            return error(422, ["locationId should not be empty", "locationId must be a string"])
+        location, refusal = self.entered(request, "contacts.write", given["locationId"])
+        if refusal:
+            return refusal
+        found = next(
+            (
+                each
+                for name in ("email", "phone")
+                for each in location.contacts.values()
+                if given.get(name) and each.get(name) == given[name]
+            ),
+            None,
+        )
+        contact = found if found is not None else {"id": uuid.uuid4().hex[:20], "locationId": location.id}
+        contact |= {name: value for name, value in given.items() if name != "locationId"}
+        location.contacts[contact["id"]] = contact
+        answer = {"new": found is None, "contact": contact, "traceId": str(uuid.uuid4())}
+        return self.with_limits(location, web.json_response(answer, status=201 if found is None else 200))
+
+    def entered(
+        self, request: web.BaseRequest, scope: str, location: str | None = None
+    ) -> tuple[Location, web.Response | None]:
+        """The location that the call's token is for, and the refusal of a token that may not do this there."""
+        token = self.tokens[bearer(request)]
+        own = self.locations[token.location]
+        if scope not in token.scopes:
+            return own, error(401, "The token is not authorized for this scope.")
+        if location not in (None, own.id):
+            return own, error(403, "The token does not have access to this location.")
+        return own, None
+
+
+def bearer(request: web.BaseRequest) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
+
+
+def error(status: int, message: str | list[str]) -> web.Response:
+    return web.json_response({"statusCode": status, "message": message, "traceId": str(uuid.uuid4())}, status=status)

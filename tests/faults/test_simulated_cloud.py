@@ -1,0 +1,181 @@
+"""What the simulation stands on: its AWS must refuse what AWS refuses, or its verdicts mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import ClientError
+
+from portaria import aws
+from portaria.table import Conflict, Table, put_of, update_of
+from portaria.vault import Vault
+from tests.simulation import expressions
+from tests.simulation.cloud import KEY_ID, PREFIX, TABLE, Cloud, installed, plain, wire
+from tests.simulation.expressions import UnknownSyntax
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    made = Cloud()
+    with installed(lambda: made):
+        yield made
+
+
+def code(call: Any, **parameters: Any) -> str:
+    with pytest.raises(ClientError) as refused:
+        call(**parameters)
+    return aws.error_code(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a IN (:one, :other)",
+        "a BETWEEN :one AND :other",
+        "size(a) > :one",
+        "contains(a, :one)",
+        "a.b = :one",
+        "a = :one AND",
+        "(a = :one",
+        "a == :one",
+        "attribute_type(a, :one)",
+        "a = :one; b = :other",
+    ],
+)
+def test_a_condition_that_is_not_understood_is_never_taken_for_true(text: str) -> None:
+    with pytest.raises(UnknownSyntax):
+        expressions.condition(text, ())
+
+
+@pytest.mark.parametrize(
+    "text", ["SET a = list_append(a, :one)", "SET a", "DELETE a :one", "SET a = :one SET b = :one"]
+)
+def test_an_update_that_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises(UnknownSyntax):
+        expressions.update(text, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("a = :one", True),
+        ("a < :one OR n > :n", False),
+        ("a = :one AND (n = :n OR b = :one)", True),
+        ("NOT a = :one", False),
+        ("missing = :one", False),
+        ("missing <> :one", True),
+        ("missing < :n", False),
+        ("n <= :n", True),
+        ("a < :n", False),
+        ("attribute_exists(a) AND attribute_not_exists(missing)", True),
+        ("begins_with(a, :one)", True),
+        ("begins_with(missing, :one)", False),
+        ("#s = :one", True),
+    ],
+)
+def test_conditions_mean_what_dynamodb_says(text: str, holds: bool) -> None:
+    test, _, _ = expressions.condition(text, (("#s", "a"),))
+    item = {"a": {"S": "x"}, "n": {"N": "9"}}
+    assert test(item, {":one": {"S": "x"}, ":n": {"N": "9"}}) is holds
+
+
+def test_numbers_are_compared_as_numbers() -> None:
+    test, _, _ = expressions.condition("n < :n", ())
+    assert test({"n": {"N": "9"}}, {":n": {"N": "10"}})
+
+
+def test_the_quick_codec_writes_what_boto3_writes() -> None:
+    item = {
+        "text": "é", "number": 12, "negative": -3, "flag": True, "bytes": b"x", "list": ["a", 1], "map": {"a": {"b": "c"}},
+        "empty": "",
+    }  # fmt: skip
+    assert {name: wire(value) for name, value in item.items()} == {
+        name: TypeSerializer().serialize(value) for name, value in item.items()
+    }
+    typed = {name: wire(value) for name, value in item.items()}
+    assert plain(typed) == item
+    del typed["bytes"], item["bytes"]
+    assert {name: TypeDeserializer().deserialize(value) for name, value in typed.items()} == item
+
+
+def test_a_transaction_writes_all_or_nothing(cloud: Cloud) -> None:
+    table = Table(TABLE)
+    table.put({"pk": "a", "sk": "a", "n": 1})
+    with pytest.raises(Conflict):
+        table.write_all([put_of({"pk": "b", "sk": "b"}), update_of("a", "a", "SET n = :two", "n = :two", {":two": 2})])
+    assert table.get("b", "b") is None
+    assert table.get("a", "a") == {"pk": "a", "sk": "a", "n": 1}
+    table.write_all([put_of({"pk": "b", "sk": "b"}), update_of("a", "a", "SET n = n + :two", "n < :two", {":two": 2})])
+    assert table.get("a", "a") == {"pk": "a", "sk": "a", "n": 3}
+    assert table.get("b", "b")
+
+
+@pytest.mark.parametrize(
+    "values", [{":one": 1, ":unused": 2}, {}], ids=["a value that nothing uses", "a value that is missing"]
+)
+def test_values_must_be_those_that_the_expressions_use(cloud: Cloud, values: dict[str, int]) -> None:
+    with pytest.raises(ClientError) as refused:
+        Table(TABLE).update("a", "a", "SET n = :one", values=values)
+    assert aws.error_code(refused.value) == "ValidationException"
+
+
+def test_an_index_gives_items_in_order_by_page(cloud: Cloud) -> None:
+    table = Table(TABLE)
+    for number in (3, 1, 2, 9):
+        table.put({"pk": f"p{number}", "sk": "x", "due_pk": "DUE", "due_at": f"2026-0{number}"})
+    table.update("p2", "x", "SET due_at = :later", values={":later": "2026-08"})
+    first, cursor = table.query("DUE", index="by_due", sk_until="2026-08", limit=2)
+    rest, end = table.query("DUE", index="by_due", sk_until="2026-08", limit=2, cursor=cursor)
+    assert [item["pk"] for item in (*first, *rest)] == ["p1", "p3", "p2"]
+    assert end is None
+    assert (
+        code(
+            aws.client("dynamodb").put_item,
+            TableName=TABLE,
+            Item={name: wire(value) for name, value in {"pk": "a", "sk": "a", "due_at": ""}.items()},
+        )
+        == "ValidationException"
+    )
+
+
+def test_a_secrets_versions_are_written_once_and_labels_move_by_compare_and_swap(cloud: Cloud) -> None:
+    manager = aws.client("secretsmanager")
+    manager.create_secret(Name="s", SecretString="1", ClientRequestToken="v1")
+    assert code(manager.create_secret, Name="s", SecretString="2") == "ResourceExistsException"
+    manager.put_secret_value(SecretId="s", SecretString="2", ClientRequestToken="v2", VersionStages=["AWSPENDING"])
+    manager.put_secret_value(SecretId="s", SecretString="2", ClientRequestToken="v2")
+    assert code(manager.put_secret_value, SecretId="s", SecretString="3", ClientRequestToken="v2") == (
+        "ResourceExistsException"
+    )
+    assert manager.get_secret_value(SecretId="s")["SecretString"] == "1"
+    move = {"SecretId": "s", "VersionStage": "AWSCURRENT", "MoveToVersionId": "v2"}
+    assert code(manager.update_secret_version_stage, **move) == "InvalidParameterException"
+    manager.update_secret_version_stage(**move, RemoveFromVersionId="v1")
+    assert code(manager.update_secret_version_stage, **move, RemoveFromVersionId="v1") == "InvalidParameterException"
+    assert manager.describe_secret(SecretId="s")["VersionIdsToStages"] == {
+        "v1": ["AWSPREVIOUS"],
+        "v2": ["AWSCURRENT", "AWSPENDING"],
+    }
+    manager.delete_secret(SecretId="s", RecoveryWindowInDays=7)
+    for call in (manager.get_secret_value, manager.delete_secret):
+        assert code(call, SecretId="s") == "InvalidRequestException"
+    assert code(manager.create_secret, Name="s", SecretString="1") == "InvalidRequestException"
+    assert Vault(PREFIX).read("s") is None
+
+
+def test_a_data_key_opens_only_in_its_context(cloud: Cloud) -> None:
+    kms = aws.client("kms")
+    made = kms.generate_data_key(KeyId=KEY_ID, KeySpec="AES_256", EncryptionContext={"connection": "a"})
+    opened = kms.decrypt(CiphertextBlob=made["CiphertextBlob"], EncryptionContext={"connection": "a"}, KeyId=KEY_ID)
+    assert opened["Plaintext"] == made["Plaintext"]
+    assert code(kms.decrypt, CiphertextBlob=made["CiphertextBlob"], EncryptionContext={"connection": "b"}) == (
+        "InvalidCiphertextException"
+    )
+
+
+def test_an_operation_that_is_not_there_is_an_error(cloud: Cloud) -> None:
+    with pytest.raises(UnknownSyntax):
+        aws.client("dynamodb").scan(TableName=TABLE)

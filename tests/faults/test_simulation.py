@@ -1,0 +1,104 @@
+"""The deterministic simulation: no connection is lost, whatever fails and in whatever order things happen."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from tests.simulation import faults
+from tests.simulation.platform import MODES
+from tests.simulation.runner import Case, Chunk, Tally, attempt, random_chunks, run_all
+from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.schedule import simulating
+
+RESULT = Path("build/faults/simulation.json")
+SCHEDULES, LONG_SCHEDULES = 2_000, 100_000
+PROCESSES = 2
+# Where every pair of faults is tried, with the modes that make a difference there.
+PAIRS = {
+    "one_renewal": MODES, "install": ("strict",), "fresh_rotation": ("strict",),
+}  # fmt: skip
+# A pair's first fault decides the process that tries it: enough parts for the processes to end together.
+PARTS = 8
+# What the short run tries every single fault in; the long one tries all scenarios, in all modes.
+SHORT_SINGLES = {
+    "one_renewal": MODES, "install": ("strict",), "departure": ("strict",),
+    "fresh_rotation": ("strict",),
+}  # fmt: skip
+
+
+def write_result(**figures: int) -> None:
+    """Add figures to the result, which the planted bugs share."""
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    old = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    RESULT.write_text(json.dumps({**old, **figures}, indent=2) + "\n")
+
+
+def conclude(parts: dict[str, Tally], took_s: float) -> None:
+    total = sum(parts.values(), Tally())
+    write_result(
+        schedules=total.schedules,
+        lost=total.lost,
+        flagged=total.flagged,
+        calls=total.calls,
+        **{name: tally.schedules for name, tally in parts.items()},
+    )
+    shown = ", ".join(f"{name} {tally.schedules:,}" for name, tally in parts.items())
+    print(
+        f"\nsimulation: {total.schedules:,} schedules ({shown}) with {total.calls:,} calls in {took_s:.0f} s: "
+        f"{total.lost} lost, {total.flagged} flagged"
+    )
+    assert not total.failures, "\n".join(["a schedule broke a rule:", *map(str, total.failures)])
+
+
+def test_no_schedule_loses_a_connection(long: bool) -> None:
+    started = time.monotonic()
+    if not long:
+        chunks = [Chunk("singles", mode, name) for name, modes in SHORT_SINGLES.items() for mode in modes]
+        singles, drawn = run_all(chunks, PROCESSES), run_all(random_chunks(SCHEDULES, size=250), PROCESSES)
+        return conclude({"singles": singles, "random": drawn}, time.monotonic() - started)
+    singles = run_all([Chunk("singles", mode, name) for name in SCENARIOS for mode in MODES], PROCESSES)
+    pairs = run_all(
+        [
+            Chunk("pairs", mode, name, first=part, count=PARTS)
+            for name, modes in PAIRS.items()
+            for mode in modes
+            for part in range(PARTS)
+        ],
+        PROCESSES,
+    )
+    drawn = run_all(random_chunks(LONG_SCHEDULES), PROCESSES)
+    conclude({"singles": singles, "pairs": pairs, "random": drawn}, time.monotonic() - started)
+
+
+def test_a_schedule_is_the_same_each_time() -> None:
+    """Given a seed, when its schedule is played twice, then both make the same calls at the same moments."""
+    for mode in MODES:
+        for seed in range(20):
+            traces: list[list[str]] = [[], []]
+            with simulating():
+                for trace in traces:
+                    attempt(Case(mode, seed), trace)
+            assert traces[0]
+            assert traces[0] == traces[1]
+
+
+def test_only_a_lost_answer_ends_a_grant() -> None:
+    """Given one fault at the refresh, then only an answer that never came costs a grant, and only where it works once."""
+    with simulating():
+        ends = {
+            (mode, fault): attempt(Case(mode, 0, "one_renewal", ((number, fault),)))
+            for mode in MODES
+            for number, fault in refresh_faults(mode)
+        }
+    flagged = {key for key, end in ends.items() if getattr(end, "flagged", -1)}
+    assert flagged == {("strict", fault) for fault in ("crash_after", "timeout_after", "error_after")}
+
+
+def refresh_faults(mode: str) -> list[tuple[int, str]]:
+    """Every fault that the refresh itself can have, with the number of that call."""
+    end = attempt(Case(mode, 0, "one_renewal", ()))
+    seen: tuple[str, ...] = getattr(end, "seen", ())
+    number = next(at for at, name in enumerate(seen, start=1) if name.startswith("refresh "))
+    return [(number, fault) for fault in faults.OF_HTTP]

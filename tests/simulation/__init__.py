@@ -1,0 +1,1 @@
+"""Deterministic simulation: the real code on AWS and a platform in memory, in virtual time, interleaved by a seed."""

@@ -1,0 +1,371 @@
+"""Bugs to plant in the code, one at a time, to see that the simulation would have found each.
+
+A bug is a piece of a module's source and what stands there instead. The piece must occur exactly once, so that the list
+cannot go stale unnoticed. Planting swaps the code of functions in place: whoever has imported one has the bug.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from tests.simulation.platform import MODES
+from tests.simulation.runner import Case, Failure, attempt
+from tests.simulation.schedule import simulating
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`scenarios` are those in which it shows; `modes` likewise."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    scenarios: tuple[str, ...]
+    modes: tuple[str, ...] = MODES
+
+
+RENEWALS = ("one_renewal", "renewal")
+STRICT = ("strict",)
+
+BUGS = (
+    # Of the lease.
+    Bug(
+        "a lease that nobody respects",
+        "tokens",
+        '            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "\n',
+        "",
+        RENEWALS,
+    ),
+    Bug(
+        "a lease that never ends",
+        "tokens",
+        '            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "\n',
+        '            "attribute_not_exists(lease_until) AND "\n',
+        RENEWALS,
+    ),
+    Bug(
+        "a lease that ends before the answer",
+        "tokens",
+        "        self.lease_ends = now + LEASE_S\n",
+        "        self.lease_ends = now + 2\n        globals().update(TIME_TO_RENEW_S=0.0)\n",
+        RENEWALS,
+    ),
+    Bug(
+        "released by whoever does not hold it",
+        "tokens",
+        '            condition="generation = :generation AND fence = :fence",\n'
+        '            values={**values, ":generation": self.connection.generation, ":fence": self.fence},\n',
+        '            condition="generation = :generation",\n'
+        '            values={**values, ":generation": self.connection.generation},\n',
+        RENEWALS,
+    ),
+    Bug(
+        "refreshed without the lease, rather than waiting",
+        "tokens",
+        "            return self._not_mine(conflict.item or connections.get_item(self.table, self.connection.name))\n",
+        "            self.item = conflict.item or {}\n",
+        RENEWALS,
+    ),
+    Bug(
+        "refreshed without the lease after waiting",
+        "tokens",
+        "            if leased_until is None:\n",
+        "            if leased_until and clock.now() >= ends - timedelta(seconds=50):\n"
+        "                turn = _Renewal(self, connection, token)\n"
+        "                turn.item, turn.tried = item, 2\n"
+        "                turn.lease_ends = clock.now().timestamp() + LEASE_S\n"
+        "                turn._take_turn()\n"
+        "            if leased_until is None:\n",
+        RENEWALS,
+    ),
+    # Of what a predecessor has left behind.
+    Bug(
+        "no look for what a dead predecessor has stored",
+        "tokens",
+        "        if self.tried > 1 and self._adopt():\n",
+        "        if self.tried > 99 and self._adopt():\n",
+        RENEWALS,
+    ),
+    Bug(
+        "an invalid_grant that is believed without looking again",
+        "tokens",
+        "        if self._adopt():\n            return\n        reason, detail",
+        "        reason, detail",
+        RENEWALS,
+    ),
+    Bug(
+        "tries that are not counted",
+        "tokens",
+        "tries = if_not_exists(tries, :zero) + :one",
+        "tries = :one",
+        RENEWALS,
+        STRICT,
+    ),
+    Bug(
+        "a lost answer that is called a revocation",
+        "tokens",
+        "        if self.tried > 1:\n            reason = ANSWER_LOST\n",
+        "        if self.tried > 99:\n            reason = ANSWER_LOST\n",
+        RENEWALS,
+        STRICT,
+    ),
+    Bug(
+        "no way back for the holder of the only pair",
+        "tokens",
+        '            if item.get("reason") == ANSWER_LOST:\n',
+        '            if item.get("reason") == "never":\n',
+        RENEWALS,
+        STRICT,
+    ),
+    Bug(
+        "a version whose id nobody else can know",
+        "tokens",
+        "    version = vault.version_id(secret_id, generation)\n    if vault_.add",
+        "    version = str(uuid.uuid4())\n    if vault_.add",
+        RENEWALS,
+        STRICT,
+    ),
+    # Of the order of storing and using.
+    Bug(
+        "committed before it is stored",
+        "tokens",
+        "                version = add_version(self.vault, connection.secret_id, connection.generation + 1, credentials)\n"
+        "                return self._commit(credentials, version=version)\n",
+        "                version = vault.version_id(connection.secret_id, connection.generation + 1)\n"
+        "                self._commit(credentials, version=version)\n"
+        "                add_version(self.vault, connection.secret_id, connection.generation + 1, credentials)\n"
+        "                return None\n",
+        RENEWALS,
+    ),
+    Bug(
+        "used before it is stored",
+        "tokens",
+        "            self._store({**self.old.credentials, **to_stored(grant)}, seal)\n",
+        "            headers = {'Authorization': f'Bearer {grant.access_token.reveal()}'}\n"
+        "            url = f'https://{self.connection.allowed_domain}/api/v4/account'\n"
+        "            egress.send(Request('GET', url, headers), allowed_domain=self.connection.allowed_domain)\n"
+        "            self._store({**self.old.credentials, **to_stored(grant)}, seal)\n",
+        ("renewal", "two_days"),
+    ),
+    Bug(
+        "a vault that refuses is the end of it",
+        "tokens",
+        "                return self._commit(credentials, sealed=seal.seal(credentials))\n",
+        '                raise Retryable("vault_unavailable", "")\n',
+        RENEWALS,
+        STRICT,
+    ),
+    Bug(
+        "a sealed pair that is not written",
+        "tokens",
+        ' | ({"sealed": sealed} if sealed else {})\n',
+        "\n",
+        RENEWALS,
+    ),
+    Bug(
+        "committed over whatever stands there",
+        "tokens",
+        '            condition=f"generation = :old AND {condition}",\n',
+        '            condition="generation > :zero OR generation = :old OR fence = :fence OR #state = :connected",\n',
+        ("reinstall", "two_installs"),
+    ),
+    # Of what an answer means.
+    Bug(
+        "a 5xx that kills the grant",
+        "platforms.kommo.tokens",
+        "    if response.status in (400, 401):\n",
+        '    if response.status >= 500:\n        raise Rejected("grant_refused", "")\n    if response.status in (400, 401):\n',
+        RENEWALS,
+    ),
+    Bug(
+        "a time-out that kills the grant",
+        "tokens",
+        "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
+        '                if retryable.answer_lost:\n                    raise Rejected("grant_refused", "") from None\n'
+        "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
+        RENEWALS,
+    ),
+    Bug(
+        "tokens that are handed out in their last minute",
+        "tokens",
+        "MARGIN = timedelta(seconds=60)",
+        "MARGIN = timedelta(seconds=1)",
+        RENEWALS,
+    ),
+    # Of rotations.
+    Bug(
+        "a new token that is not tried",
+        "rotations",
+        "        scopes = try_credentials(table, vault, connection, credentials)\n    except Rejected:\n        _drop",
+        '        scopes = ""\n    except Rejected:\n        _drop',
+        ("bad_rotation",),
+    ),
+    Bug(
+        "the old token dropped before the commit",
+        "rotations",
+        "    fresh = _commit(table, item, fresh)\n    if not until:\n        _drop(vault, connection, in_use)\n",
+        "    _drop(vault, connection, in_use)\n    fresh = _commit(table, item, fresh)\n",
+        ("fresh_rotation",),
+    ),
+    Bug(
+        "a label that a dead rotation has left, and nobody moves back",
+        "rotations",
+        "    if in_use != current:\n",
+        '    if in_use == current + "?":\n',
+        ("rotation", "bad_rotation"),
+    ),
+    # Of installs.
+    Bug(
+        "an install that two workers do at once",
+        "installs",
+        '            condition="attribute_not_exists(pk) OR #state = :received OR (#state = :exchanging AND "\n'
+        '            "(attribute_not_exists(lease_until) OR lease_until < :now))",\n',
+        '            condition="attribute_not_exists(pk) OR #state IN_ANY",\n'.replace(
+            "#state IN_ANY", "#state = :received OR #state = :exchanging OR lease_until < :now"
+        ),
+        ("install", "reinstall"),
+    ),
+    Bug(
+        "an install that does not look for the stored grant",
+        "installs",
+        "        found = self.vault.find(self.secret_id)\n",
+        "        found = None\n",
+        ("install", "reinstall"),
+    ),
+    Bug(
+        "a sealed grant that is dropped",
+        "installs",
+        '        if sealed := self.item.get("sealed_grant"):\n',
+        '        if sealed := self.item.get("sealed_grunt"):\n',
+        ("install", "reinstall"),
+    ),
+    Bug(
+        "the old secret removed before the commit",
+        "installs",
+        "        try:\n            self.table.write_all(writes)\n",
+        "        if old and old.secret_id and not superseded:\n            self.vault.remove(old.secret_id)\n"
+        "        try:\n            self.table.write_all(writes)\n",
+        ("reinstall", "two_installs"),
+    ),
+    Bug(
+        "the old secret that is never removed",
+        "installs",
+        "                self.vault.remove(previous)\n",
+        "                pass\n",
+        ("reinstall",),
+    ),
+    Bug(
+        "the install that came first wins",
+        "installs",
+        "        superseded = bool(old and old.granted_at > received_at and old.secret_id != self.secret_id)\n",
+        "        superseded = False\n",
+        ("two_installs",),
+    ),
+    # Of departures.
+    Bug(
+        "a disconnect hook that is believed",
+        "uninstalls",
+        "            if self._still_connected(connection):\n",
+        '            if connection.state == "never":\n',
+        ("replayed_hook", "departure_and_return"),
+    ),
+    Bug(
+        "a departure that takes the return with it",
+        "uninstalls",
+        '        condition="generation = :generation",\n',
+        '        condition="generation > :generation OR generation <= :generation",\n',
+        ("return_at_once",),
+    ),
+    Bug(
+        "a removed connection whose secret stays",
+        "uninstalls",
+        "        if connection.secret_id:\n            self.vault.remove(connection.secret_id)\n",
+        "",
+        ("departure",),
+    ),
+    # Of renewals.
+    Bug(
+        "nobody told of what has ended",
+        "renewals",
+        "            self._tell(connection, announce)\n",
+        "            pass\n",
+        ("revocation",),
+    ),
+    Bug(
+        "an event that is struck off before the bus has it",
+        "renewals",
+        "        if announce := item.get(connections.ANNOUNCE):\n            self._tell(connection, announce)\n",
+        "        announce = item.get(connections.ANNOUNCE)\n"
+        "        if announce:\n"
+        "            self._settle(item, connection, announced=announce)\n"
+        "            self._tell(connection, announce)\n",
+        ("revocation",),
+    ),
+)
+# Quick to be found, and one of each sort.
+QUICK = (
+    "a lease that nobody respects",
+    "committed before it is stored",
+    "a 5xx that kills the grant",
+    "a new token that is not tried",
+)
+
+
+class Stale(Exception):
+    """A bug's piece of source does not occur exactly once any more."""
+
+
+@contextmanager
+def planted(bug: Bug) -> Iterator[None]:
+    """Raises `Stale`."""
+    module = importlib.import_module(f"portaria.{bug.module}")
+    path = Path(str(module.__file__))
+    source = path.read_text()
+    if source.count(bug.old) != 1:
+        raise Stale(f"{bug.name}: its piece of {bug.module} occurs {source.count(bug.old)} times, not once")
+    _swap(module, path, source.replace(bug.old, bug.new))
+    try:
+        yield
+    finally:
+        _swap(module, path, source)
+
+
+def _swap(module: ModuleType, path: Path, source: str) -> None:
+    """Give the module's functions, methods and numbers what a source has for them, in place."""
+    fresh: dict[str, Any] = {"__name__": module.__name__, "__file__": str(path), "__package__": module.__package__}
+    exec(compile(source, str(path), "exec"), fresh)
+    for name, new in fresh.items():
+        old = module.__dict__.get(name)
+        if isinstance(new, type) and isinstance(old, type) and new.__module__ == module.__name__:
+            for attribute, function in vars(new).items():
+                _swap_code(vars(old).get(attribute), function, path)
+        elif isinstance(new, FunctionType):
+            _swap_code(old, new, path)
+        elif name.isupper() and type(new) in (int, float, str, type(old)) and new != old:
+            setattr(module, name, new)
+
+
+def _swap_code(old: Any, new: Any, path: Path) -> None:
+    if isinstance(new, property) and isinstance(old, property):
+        old, new = old.fget, new.fget
+    if isinstance(new, FunctionType) and isinstance(old, FunctionType) and old.__code__.co_filename == str(path):
+        old.__code__ = new.__code__
+
+
+def seek(bug: Bug, limit: int) -> Failure | None:
+    """Look for the planted bug in at most so many schedules, by their seeds."""
+    with planted(bug), simulating():
+        for number in range(limit):
+            scenario = bug.scenarios[number % len(bug.scenarios)]
+            mode = bug.modes[number // len(bug.scenarios) % len(bug.modes)]
+            end = attempt(Case(mode, number, scenario))
+            if isinstance(end, Failure):
+                return end
+    return None

@@ -1,0 +1,53 @@
+"""What can go wrong at an outgoing call, and what it looks like to the code that made the call."""
+
+from __future__ import annotations
+
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from portaria.contract import Response, Retryable
+from tests.simulation.cloud import error
+
+# Of every call: the process dies; the worker stands still for longer than its lease; its message is delivered twice.
+EVERYWHERE = ("crash_before", "crash_after", "pause_before", "pause_after", "duplicate")
+# Of AWS: no answer, with and without the effect; refused, once or for minutes; done, unanswered and so done again by boto3.
+OF_AWS = (*EVERYWHERE, "timeout_before", "timeout_after", "throttle", "outage", "retried")
+# Of a platform: no answer, not reached, refused for its rate, an error before and after the effect.
+OF_HTTP = (*EVERYWHERE, "timeout_before", "timeout_after", "unreachable", "rate_limited", "error_before", "error_after")
+
+OUTAGE_S = 120.0
+AWS_TIMEOUT_S = 9.0
+HTTP_TIMEOUT_S = 18.0
+CONNECT_TIMEOUT_S = 3.0
+
+
+class Died(BaseException):
+    """The process is gone: no `except Exception` may live on after it."""
+
+
+def is_http(name: str) -> bool:
+    return "." not in name.partition(" ")[0]
+
+
+def kinds(name: str) -> tuple[str, ...]:
+    return OF_HTTP if is_http(name) else OF_AWS
+
+
+def throttled(name: str) -> ClientError:
+    service = name.partition(".")[0]
+    return error("ProvisionedThroughputExceededException" if service == "dynamodb" else "ThrottlingException", name)
+
+
+def no_answer(name: str) -> Exception:
+    if is_http(name):
+        return Retryable("no_answer", "the platform gave no answer", answer_lost=True)
+    timeout: Exception = ReadTimeoutError(endpoint_url=name)
+    return timeout
+
+
+def unreachable() -> Exception:
+    return Retryable("unreachable", "the platform was not reached")
+
+
+def refused(status: int) -> Response:
+    headers = {"retry-after": "3"} if status == 429 else {}
+    return Response(status, {"content-type": "text/html", **headers}, b"<html></html>")

@@ -1,0 +1,227 @@
+"""How a schedule ended: no connection lost, none given up without cause, nothing left lying about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from portaria import clock, connections, events, tokens
+from portaria.contract import Rejected, Retryable, Secret
+from portaria.table import Table
+from portaria.vault import Vault
+from tests import leaks
+from tests.simulation import scenarios
+from tests.simulation.cloud import KEY_ID, PREFIX, TABLE
+from tests.simulation.schedule import Schedule, Violation
+
+HOUR_S = 3_600.0
+
+
+@dataclass(frozen=True)
+class End:
+    """`flagged` are the connections that must be connected again, and installs that must be made again."""
+
+    calls: int
+    faults: int
+    flagged: int
+    seen: tuple[str, ...]
+    seen_by: tuple[int, ...]
+
+
+def judge(schedule: Schedule) -> End:
+    """Let the schedule come to rest and look at everything. Raises `Violation`."""
+    schedule.run()
+    calls, faults = schedule.calls, schedule.excuses
+    seen, seen_by = tuple(schedule.seen), tuple(schedule.seen_by)
+    schedule.faulty = False
+    for _ in range(2):
+        # The sweeps of an hour: what was sealed is moved, what is owed to the bus is put there.
+        rest(schedule, HOUR_S / 2)
+    flagged = check_installs(schedule) + check_connections(schedule)
+    check_secrets(schedule)
+    check_leaks(schedule)
+    # Every token has ended by then, and a version without a label may be gone.
+    rest(schedule, 26 * HOUR_S)
+    if schedule.platform.static:
+        # And the overlap of a rotation.
+        rest(schedule, 8 * 24 * HOUR_S)
+    rest(schedule, HOUR_S / 2)
+    check_connections(schedule)
+    return End(calls, faults, flagged, seen, seen_by)
+
+
+def rest(schedule: Schedule, seconds: float) -> None:
+    """Let time pass, and then a sweep."""
+    schedule.time += seconds
+    scenarios.sweep(schedule)
+    schedule.run()
+
+
+def check_installs(schedule: Schedule) -> int:
+    flagged = 0
+    told = schedule.cloud.heard()
+    for code, key in schedule.installed.items():
+        item = schedule.cloud.item(*key)
+        state, reason = item.get("state", "missing"), item.get("reason", "")
+        if state == "connected":
+            if not any(kind == events.CONNECTION_READY for kind, _ in told):
+                raise Violation(f"nobody was told that {code} is connected")
+            continue
+        if state != "failed":
+            raise Violation(f"the install of {code} ended as {state}")
+        if not any(kind == events.INSTALL_FAILED and detail["reason"] == reason for kind, detail in told):
+            raise Violation(f"nobody was told that {code} failed with {reason}")
+        pairs = [pair for pair in schedule.platform.given if pair.parent == code]
+        lost = bool(pairs) and all(schedule.lost(pair) for pair in pairs)
+        revoked = any(pair.grant in schedule.platform.revoked_grants for pair in pairs)
+        late = not pairs and reason == "code_expired" and schedule.excuses > 3
+        if not (reason == "answer_lost" and lost) and not revoked and not late:
+            raise Violation(f"the install of {code} failed with {reason}, though its grant was not lost")
+        flagged += 1
+    return flagged
+
+
+def check_connections(schedule: Schedule) -> int:
+    flagged = 0
+    for pk, sk in list(schedule.cloud.items):
+        if not pk.startswith("CONNECTION#"):
+            continue
+        item = schedule.cloud.item(pk, sk)
+        match item["state"]:
+            case "connected":
+                check_connected(schedule, item)
+            case "needs_reconnect":
+                check_flagged(schedule, item)
+                flagged += 1
+            case "removed":
+                check_removed(schedule, item)
+            case state:
+                raise Violation(f"{item['name']} ended as {state}")
+    return flagged
+
+
+def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
+    """Its token works, as a process sees it that has just begun."""
+    name = item["name"]
+    for attribute in ("sealed", "sealed_next", "announce"):
+        if attribute in item:
+            raise Violation(f"{name} still has {attribute}")
+    if item.get("lease_until", 0) > schedule.time:
+        raise Violation(f"{name} is still leased")
+    if not item.get("due_at"):
+        raise Violation(f"no sweep will ever look at {name} again")
+    token = ask(schedule, name)
+    if item["kind"] == "bearer":
+        text = token.credentials["token"].reveal()
+        if not schedule.platform.static_alive(text):
+            raise Violation(f"{name} gives a token that is dead: {text}")
+        if text != schedule.rotated.get(name, text):
+            raise Violation(f"{name} gives {text}, though it was rotated to {schedule.rotated[name]}")
+        held = schedule.cloud.secrets[item["secret_id"]].versions.get(item["version_id"])
+        if not held or not held.labels:
+            raise Violation(f"the version in use of {name} may be deleted at any time")
+        if item["previous_until"] and clock.from_iso(item["previous_until"]) > clock.now():
+            held = schedule.cloud.secrets[item["secret_id"]].versions.get(item["previous_version_id"])
+            if not held or not held.labels:
+                raise Violation(f"the token that {name} has in reserve may be deleted at any time")
+    else:
+        access = token.credentials["access_token"].reveal()
+        if not schedule.platform.access_alive(access) and not revoked(schedule, item):
+            raise Violation(f"{name} gives a token that is dead: {access}")
+        newest_install(schedule, item)
+    flags = [
+        kind
+        for kind, detail in schedule.cloud.heard()
+        if kind in (events.NEEDS_RECONNECT, events.RECOVERED) and detail["connection"] == name
+    ]
+    if flags and flags[-1] == events.NEEDS_RECONNECT:
+        raise Violation(f"nobody was told that {name} has recovered")
+
+
+def ask(schedule: Schedule, name: str) -> tokens.Token:
+    table = Table(TABLE)
+    supply = tokens.Supply(table, Vault(PREFIX), KEY_ID, lambda: 60.0, memory=tokens.Memory())
+    for _ in range(20):
+        try:
+            return supply.token(connections.get(table, name))
+        except Retryable as later:
+            schedule.time += later.after_s or 5.0
+        except Rejected as rejected:
+            item = schedule.cloud.item(*connections.key(name))
+            if rejected.reason == "needs_reconnect" and revoked(schedule, item):
+                return tokens.Token({"access_token": Secret("revoked")}, 0, "")
+            raise Violation(f"{name} is connected and gives no token: {rejected.reason}") from None
+    raise Violation(f"{name} is connected and never gives a token")
+
+
+def revoked(schedule: Schedule, item: dict[str, Any]) -> bool:
+    return schedule.grants_of.get(item["secret_id"]) in schedule.platform.revoked_grants
+
+
+def living(schedule: Schedule, item: dict[str, Any]) -> list[str]:
+    """The refresh tokens of a connection's grant that were stored anywhere, at any time, and still work."""
+    grant, platform = schedule.grants_of.get(item["secret_id"]), schedule.platform
+    return [
+        pair.refresh
+        for pair in platform.given
+        if pair.grant == grant and pair.refresh in schedule.stored and platform.refresh_alive(pair.refresh)
+    ]
+
+
+def newest_install(schedule: Schedule, item: dict[str, Any]) -> None:
+    """Of several installs of an account the one that came last stands."""
+    connected = [schedule.cloud.item(*key) for key in schedule.installed.values()]
+    received = [each["received_at"] for each in connected if each.get("state") == "connected"]
+    if received and item["granted_at"] != max(received):
+        raise Violation(f"{item['name']} has the grant of {item['granted_at']}, not the newest one of {max(received)}")
+
+
+def check_flagged(schedule: Schedule, item: dict[str, Any]) -> None:
+    """Only where nothing that was ever stored could have kept it, and everybody was told."""
+    name = item["name"]
+    if alive := living(schedule, item):
+        raise Violation(f"{name} was given up ({item['reason']}), though {alive[-1]} is stored and alive")
+    if not revoked(schedule, item):
+        if schedule.excuses == 0:
+            raise Violation(f"{name} was given up ({item['reason']}) without any fault")
+        if schedule.excuses == 1 and schedule.platform.mode != "strict":
+            raise Violation(f"{name} was given up ({item['reason']}) for one fault, which this platform forgives")
+        grant = schedule.grants_of.get(item["secret_id"])
+        for pair in schedule.platform.given:
+            if pair.grant == grant and pair.refresh not in schedule.stored and not schedule.lost(pair):
+                raise Violation(f"{name} was given up, since {pair.refresh} came and was not stored")
+        if item["reason"] != tokens.ANSWER_LOST:
+            raise Violation(f"{name} lost an answer, but says {item['reason']}")
+    told = [detail for kind, detail in schedule.cloud.heard() if kind == events.NEEDS_RECONNECT]
+    if not any(detail["connection"] == name and detail["reason"] == item["reason"] for detail in told):
+        raise Violation(f"nobody was told that {name} must be connected again")
+
+
+def check_removed(schedule: Schedule, item: dict[str, Any]) -> None:
+    removed_at = clock.from_iso(item["updated_at"]).timestamp()
+    if alive := [token for token in living(schedule, item) if schedule.stored[token] < removed_at]:
+        raise Violation(f"{item['name']} was removed, though nobody has left: {alive[-1]} is alive")
+    if not any(kind == events.REMOVED for kind, _ in schedule.cloud.heard()):
+        raise Violation(f"nobody was told that {item['name']} is removed")
+
+
+def check_secrets(schedule: Schedule) -> None:
+    """Every secret that is not waiting for its deletion is one that a connection uses."""
+    used = {
+        item["secret_id"]["S"]
+        for (pk, _), item in schedule.cloud.items.items()
+        if pk.startswith("CONNECTION#") and item["state"]["S"] != "removed"
+    }
+    for secret_id, secret in schedule.cloud.secrets.items():
+        if secret_id.startswith(f"{PREFIX}/grants/") and secret.deleted_at is None and secret_id not in used:
+            raise Violation(f"nothing uses {secret_id}, which is still there")
+
+
+def check_leaks(schedule: Schedule) -> None:
+    """Nothing that lies in the table or in a queue, and no event, holds a secret (see `tests.leaks`)."""
+    cloud = schedule.cloud
+    items = [leaks.text_of_item(item) for item in cloud.items.values()]
+    messages = [leaks.text_of_message(message.body, name) for name, queue in cloud.queues.items() for message in queue]
+    for text in (*items, *messages, *map(repr, cloud.events)):
+        if leaks.holds_secret(text):
+            raise Violation(f"a secret came out where it may not: …{leaks.masked(text)}…")

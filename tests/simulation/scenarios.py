@@ -1,0 +1,301 @@
+"""What happens in a schedule: an account that installs, callers that need its token, renewals, a customer who leaves."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from portaria import clock, connections, installs, oauth_clients, vault
+from portaria.arrivals import install_id
+from portaria.contract import Connection, OAuthClient, Secret
+from portaria.table import Table
+from portaria.vault import Vault
+from tests.simulation.cloud import PREFIX, TABLE, Cloud
+from tests.simulation.platform import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    LIFE_S,
+    REDIRECT_URI,
+    STATIC_HOST,
+    Platform,
+    account_id,
+)  # fmt: skip
+from tests.simulation.schedule import BEGIN, HERE, Schedule
+
+HOST = "acme.kommo.com"
+NAME = f"kommo-acme-{account_id(HOST)}"
+STATIC = "leadconnector-main"
+FOREVER = BEGIN * 2
+DAY_S = 86_400.0
+OVERLAP_S = 7 * DAY_S
+
+
+def prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
+    """A cloud with an OAuth client and one connection, `oauth2` (installed) or `bearer` (typed in), or with none."""
+    cloud, platform = _prepared(mode, kind)
+    return cloud.copy(), platform.copy()
+
+
+@cache
+def _prepared(mode: str, kind: str) -> tuple[Cloud, Platform]:
+    cloud, platform = Cloud(), Platform(mode)
+    schedule = Schedule(cloud, platform, random.Random(0), workers=1)
+    before, HERE.schedule = HERE.schedule, schedule
+    try:
+        store = Vault(PREFIX)
+        oauth_clients.put(Table(TABLE), OAuthClient("kommo", "acme", CLIENT_ID, REDIRECT_URI), new=True)
+        store.create(store.client_secret_id("kommo", "acme"), {"client_secret": Secret(CLIENT_SECRET)})
+        if kind == "bearer":
+            _type_in(platform)
+        elif kind == "oauth2":
+            schedule.faulty = False
+            install(schedule, "canary-code-0")
+            schedule.run()
+        cloud.events.clear()
+    finally:
+        HERE.schedule = before
+    return cloud, platform
+
+
+def _type_in(platform: Platform) -> None:
+    store = Vault(PREFIX)
+    secret_id = store.grant_id(STATIC)
+    version = vault.version_id(secret_id, 1)
+    store.create(secret_id, {"token": Secret("canary-static-1")}, version)
+    platform.static["canary-static-1"] = FOREVER
+    static = Connection(
+        STATIC, "leadconnector", "bearer", STATIC_HOST, "connected", 1, secret_id, version,
+        granted_at=clock.to_iso(clock.now()), fields={"location_id": "1"},
+    )  # fmt: skip
+    connections.create(Table(TABLE), static)
+
+
+def install(schedule: Schedule, code: str, after_s: float = 0.0) -> None:
+    """The customer installs: the platform makes a code, and its hook has put it into the queue."""
+
+    def happen() -> None:
+        schedule.platform.issue_code(code, HOST)
+        message = {
+            "version": 1,
+            "install_id": install_id("kommo", "acme", Secret(code)),
+            "platform": "kommo",
+            "client": "acme",
+            "code": code,
+            "account_host": HOST,
+            "source": "widget",
+            "received_at": clock.to_iso(clock.now()),
+        }
+        schedule.installed[code] = installs.key(message["install_id"])  # type: ignore[arg-type]
+        schedule.post("exchanges", json.dumps(message))
+
+    schedule.at(after_s, happen)
+
+
+def call(schedule: Schedule, name: str, after_s: float, how: str = "send") -> None:
+    schedule.post("callers", f"{how} {name}", after_s)
+
+
+def sweep(schedule: Schedule, after_s: float = 0.0) -> None:
+    schedule.post("renewals", json.dumps({"sweep": ""}), after_s)
+
+
+def visit(schedule: Schedule, name: str, after_s: float = 0.0) -> None:
+    schedule.post("renewals", json.dumps({"connection": name}), after_s)
+
+
+def leave(schedule: Schedule, after_s: float, *, hook: bool) -> None:
+    """The customer takes the integration away; the platform's hook comes at once, or never."""
+
+    def happen() -> None:
+        schedule.note("the customer leaves")
+        schedule.platform.uninstall(HOST)
+        if hook:
+            say_goodbye(schedule)
+
+    schedule.at(after_s, happen)
+
+
+def say_goodbye(schedule: Schedule, after_s: float = 0.0) -> None:
+    """The disconnect hook, as its verifier queues it; it can come again at any time."""
+    schedule.post("uninstalls", json.dumps({"connection": NAME, "why": "uninstalled", "checks": 0}), after_s)
+
+
+def rotate(schedule: Schedule, token: str, after_s: float, *, good: bool = True, expire_now: bool = False) -> None:
+    """Somebody makes a new token at the platform, which ends the old one after the overlap, and hands it in."""
+
+    def happen() -> None:
+        now = clock.now().timestamp()
+        if good:
+            for old, ends_at in schedule.platform.static.items():
+                schedule.platform.static[old] = min(ends_at, now + OVERLAP_S)
+        schedule.platform.static[token] = FOREVER if good else 0.0
+        wanted = {"name": STATIC, "token": token, "expire_now": expire_now}
+        schedule.post("rotations", json.dumps(wanted))
+
+    schedule.at(after_s, happen)
+
+
+# Each scenario sets up what happens. `soon` draws a moment in seconds.
+
+Soon = Callable[[float], float]
+
+
+def renewal(schedule: Schedule, soon: Soon) -> None:
+    """A token has ended, and everybody wants it."""
+    call(schedule, NAME, 0)
+    call(schedule, NAME, soon(0.5))
+    call(schedule, NAME, soon(2), "token")
+    visit(schedule, NAME, soon(2))
+
+
+def one_renewal(schedule: Schedule, soon: Soon) -> None:
+    """The smallest that can go wrong: two who want it."""
+    call(schedule, NAME, 0)
+    visit(schedule, NAME, soon(1))
+
+
+def install_once(schedule: Schedule, soon: Soon) -> None:
+    install(schedule, "canary-code-1")
+
+
+def reinstall(schedule: Schedule, soon: Soon) -> None:
+    """Somebody installs again while the old grant is in use."""
+    install(schedule, "canary-code-1", soon(4))
+    call(schedule, NAME, soon(2))
+    call(schedule, NAME, soon(6))
+    visit(schedule, NAME, soon(4))
+
+
+def two_installs(schedule: Schedule, soon: Soon) -> None:
+    """Two people of one account install at the same moment."""
+    install(schedule, "canary-code-1", soon(1))
+    install(schedule, "canary-code-2", soon(2))
+    call(schedule, NAME, soon(6))
+
+
+def departure(schedule: Schedule, soon: Soon) -> None:
+    call(schedule, NAME, soon(2))
+    leave(schedule, soon(3), hook=True)
+    visit(schedule, NAME, soon(4))
+
+
+def departure_and_return(schedule: Schedule, soon: Soon) -> None:
+    """The customer leaves and installs again, and the hook of the departure comes once more."""
+    call(schedule, NAME, soon(2))
+    leave(schedule, soon(2), hook=True)
+    install(schedule, "canary-code-1", 3 + soon(900))
+    say_goodbye(schedule, soon(1_500))
+
+
+def return_at_once(schedule: Schedule, soon: Soon) -> None:
+    """The customer leaves and installs again within seconds."""
+    leave(schedule, soon(1), hook=True)
+    install(schedule, "canary-code-1", 1 + soon(2))
+    call(schedule, NAME, soon(4))
+
+
+def replayed_hook(schedule: Schedule, soon: Soon) -> None:
+    """A disconnect hook comes, but nobody has left."""
+    call(schedule, NAME, soon(1))
+    say_goodbye(schedule, soon(2))
+
+
+def revocation(schedule: Schedule, soon: Soon) -> None:
+    """The customer leaves without a word, and connects again later."""
+    leave(schedule, soon(3), hook=False)
+    call(schedule, NAME, soon(4))
+    visit(schedule, NAME, soon(5))
+    call(schedule, NAME, 10 + soon(60))
+    sweep(schedule, 400)
+    install(schedule, "canary-code-1", 900 + soon(60))
+    sweep(schedule, 2_000)
+
+
+def two_days(schedule: Schedule, soon: Soon) -> None:
+    """A token is renewed, and a day later that one too."""
+    call(schedule, NAME, soon(1))
+    sweep(schedule, soon(2))
+    call(schedule, NAME, LIFE_S + 60)
+    sweep(schedule, LIFE_S + 60 + soon(2))
+
+
+def rotation(schedule: Schedule, soon: Soon) -> None:
+    rotate(schedule, "canary-static-2", soon(1))
+    call(schedule, STATIC, soon(3))
+    call(schedule, STATIC, OVERLAP_S + 120)
+    sweep(schedule, OVERLAP_S + 60)
+
+
+def fresh_rotation(schedule: Schedule, soon: Soon) -> None:
+    """What there is while both tokens work."""
+    rotate(schedule, "canary-static-2", soon(1))
+    call(schedule, STATIC, soon(3))
+
+
+def rotation_at_once(schedule: Schedule, soon: Soon) -> None:
+    rotate(schedule, "canary-static-2", soon(1), expire_now=True)
+    call(schedule, STATIC, soon(3))
+
+
+def bad_rotation(schedule: Schedule, soon: Soon) -> None:
+    """Two tokens are handed in that do not work, then one that does; a day later another."""
+    rotate(schedule, "canary-static-bad-1", soon(1), good=False)
+    rotate(schedule, "canary-static-bad-2", 100 + soon(1), good=False)
+    call(schedule, STATIC, 2.5 * DAY_S)
+    rotate(schedule, "canary-static-3", 3 * DAY_S + soon(1))
+    call(schedule, STATIC, 3 * DAY_S + soon(5))
+
+
+def expired_rotation(schedule: Schedule, soon: Soon) -> None:
+    """Right after a rotation the old token is dropped by hand."""
+    rotate(schedule, "canary-static-2", 0)
+    schedule.post("rotations", json.dumps({"name": STATIC}), soon(6))
+    call(schedule, STATIC, soon(8))
+
+
+Scenario = Callable[[Schedule, Soon], None]
+# With how often each is drawn.
+SCENARIOS: dict[str, tuple[Scenario, int]] = {
+    "renewal": (renewal, 28),
+    "one_renewal": (one_renewal, 14),
+    "two_days": (two_days, 8),
+    "install": (install_once, 6),
+    "reinstall": (reinstall, 12),
+    "two_installs": (two_installs, 5),
+    "departure": (departure, 5),
+    "departure_and_return": (departure_and_return, 4),
+    "return_at_once": (return_at_once, 4),
+    "replayed_hook": (replayed_hook, 3),
+    "revocation": (revocation, 4),
+    "rotation": (rotation, 4),
+    "fresh_rotation": (fresh_rotation, 3),
+    "rotation_at_once": (rotation_at_once, 2),
+    "bad_rotation": (bad_rotation, 2),
+    "expired_rotation": (expired_rotation, 2),
+}
+# With which connection each begins.
+BEGINS_WITH = {
+    "install": "",
+    "rotation": "bearer",
+    "fresh_rotation": "bearer",
+    "rotation_at_once": "bearer",
+    "bad_rotation": "bearer",
+    "expired_rotation": "bearer",
+}
+
+
+def begin(name: str, mode: str, rng: random.Random, **how: Any) -> Schedule:
+    """A schedule with everything of a scenario in it. `HERE` leads to it from now on."""
+    cloud, platform = prepared(mode, BEGINS_WITH.get(name, "oauth2"))
+    # By now the first token has half a minute left, which is too little to be handed out.
+    start = BEGIN + LIFE_S - 30
+    schedule = Schedule(cloud, platform, rng, start=start, **how)
+    HERE.schedule = schedule
+    for secret_id, secret in cloud.secrets.items():
+        for version, held in secret.versions.items():
+            schedule.secret_stored(secret_id, version, held.text)
+    SCENARIOS[name][0](schedule, lambda limit: rng.random() * limit)
+    return schedule

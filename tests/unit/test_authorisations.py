@@ -1,0 +1,456 @@
+"""From a link to a connected connection of any OAuth 2.0 provider: the link, then the worker's side of the return."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import boto3
+import pytest
+import requests
+import responses
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+
+from portaria import clock, connections, installs, oauth_clients
+from portaria.administration import authorizations
+from portaria.arrivals import install_id
+from portaria.contract import Connection, OAuthClient, Rejected, Retryable, Secret
+from portaria.table import Table
+from portaria.vault import Vault
+from tests.fakes import functions
+from tests.fakes import installs as fakes
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.manage import Manage, empty
+
+TOKEN_URL = "https://login.example.com/token"
+CLIENT = OAuthClient(
+    "oauth2",
+    "erp",
+    "client-1",
+    "https://api.example.com/live/install/oauth2/erp",
+    "read write",
+    authorize_url="https://login.example.com/authorize",
+    token_url=TOKEN_URL,
+)
+CONNECTION = Connection("main", "oauth2", "oauth2", "api.erp.example.com", "pending", 0, "", client="erp")
+ANSWER = {"access_token": "canary-access-1", "refresh_token": "canary-refresh-1", "expires_in": 3600, "scope": "read"}
+
+
+class Provider:
+    """A token endpoint. `answers` are given in turn, then `ANSWER`; a code works once."""
+
+    def __init__(self, mock: responses.RequestsMock) -> None:
+        self.calls: list[dict[str, str]] = []
+        self.headers: list[dict[str, str]] = []
+        self.answers: list[tuple[int, dict[str, str], str] | Exception] = []
+        self.codes: set[str] = set()
+        mock.add_callback("POST", TOKEN_URL, self.answer)
+
+    def answer(self, request: requests.PreparedRequest) -> tuple[int, dict[str, str], str] | Exception:
+        sent = dict(parse_qsl(str(request.body.decode() if isinstance(request.body, bytes) else request.body)))
+        self.calls.append(sent)
+        self.headers.append(dict(request.headers))
+        if self.answers:
+            return self.answers.pop(0)
+        if sent["code"] in self.codes:
+            return 400, {}, '{"error": "invalid_grant"}'
+        self.codes.add(sent["code"])
+        return 200, {}, json.dumps(ANSWER)
+
+
+class Desk:
+    def __init__(self, stack: Cloud, provider: Provider, time: fakes.Clock) -> None:
+        self.stack, self.provider, self.time = stack, provider, time
+
+    def message(self, code: str = "canary-code", **changes: Any) -> str:
+        fields = {
+            "version": 1,
+            "install_id": install_id("oauth2", "erp", Secret(code)),
+            "platform": "oauth2",
+            "client": "erp",
+            "account_host": "login.example.com",
+            "source": "browser",
+            "connection": "main",
+            "code_verifier": "canary-verifier",
+            "code": code,
+            "received_at": clock.to_iso(clock.now()),
+        }
+        return json.dumps(fields | changes)
+
+    def turn(self, body: str, time_left_s: float = 40.0) -> installs.Outcome:
+        return installs.exchange(installs.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
+
+    def connection(self, name: str = "main") -> Connection:
+        return connections.get(self.stack.table, name)
+
+    def change(self, **changes: Any) -> None:
+        self.stack.table.put(connections.to_item(replace(self.connection(), **changes)))
+
+    def events(self) -> list[tuple[str, dict[str, Any]]]:
+        return fakes.events(self.stack)
+
+    def grants(self) -> list[str]:
+        listed = boto3.client("secretsmanager").list_secrets(IncludePlannedDeletion=False)["SecretList"]
+        return [entry["Name"] for entry in listed if "/grants/" in entry["Name"]]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def desk(shared: Cloud) -> Iterator[Desk]:
+    time = fakes.Clock()
+    with (
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(clock, "now", time.now),
+    ):
+        oauth_clients.put(shared.table, CLIENT, new=True)
+        vault = Vault(PREFIX)
+        vault.create(
+            vault.client_secret_id("oauth2", "erp"), {"client_secret": Secret("canary-client-secret")}, "1" * 32
+        )
+        connections.create(shared.table, CONNECTION)
+        yield Desk(shared, Provider(mock), time)
+    shared.receive("heard")
+    empty()
+
+
+def refusing(*operations: str) -> Any:
+    """AWS calls of these operations fail as when a service throttles."""
+    call = BaseClient._make_api_call
+
+    def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation in operations:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
+        return call(client, operation, parameters)
+
+    return patch.object(BaseClient, "_make_api_call", make_api_call)
+
+
+class TestTheReturn:
+    def test_a_code_connects_the_connection_that_its_link_was_made_for(self, desk: Desk) -> None:
+        assert desk.turn(desk.message()).state == "connected"
+
+        assert desk.provider.calls == [
+            {
+                "grant_type": "authorization_code",
+                "code": "canary-code",
+                "redirect_uri": CLIENT.redirect_uri,
+                "code_verifier": "canary-verifier",
+            }
+        ]
+        proof = base64.b64decode(desk.provider.headers[0]["Authorization"].removeprefix("Basic ")).decode()
+        assert proof == "client-1:canary-client-secret"
+        connection = desk.connection()
+        assert (connection.state, connection.generation, connection.kind) == ("connected", 1, "oauth2")
+        assert (connection.allowed_domain, connection.client) == ("api.erp.example.com", "erp")
+        assert connection.scopes == "read"
+        assert 3_500 < (clock.from_iso(connection.token_ends_at) - clock.now()).total_seconds() <= 3_600
+        credentials = Vault(PREFIX).read(connection.secret_id, connection.version_id)
+        assert credentials is not None
+        assert {name: secret.reveal() for name, secret in credentials.items() if name != "expires_at"} == {
+            "access_token": "canary-access-1",
+            "refresh_token": "canary-refresh-1",
+            "token_type": "bearer",
+            "scopes": "read",
+        }
+        assert desk.events() == [
+            (
+                "connection.ready",
+                {"connection": "main", "platform": "oauth2", "client": "erp", "generation": 1},
+            )
+        ]
+
+    def test_nothing_but_the_token_endpoint_is_called(self, desk: Desk) -> None:
+        """No account and no webhooks: nothing is known of this provider's API."""
+        desk.turn(desk.message())
+        assert len(desk.provider.calls) == 1
+
+    def test_no_item_and_no_repr_holds_a_secret(self, desk: Desk) -> None:
+        desk.turn(desk.message())
+        items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
+        assert "login.example.com" in items
+        assert "canary" not in items
+        assert "canary" not in repr(installs.read_message(desk.message()))
+
+    @pytest.mark.parametrize(
+        ("own", "clients", "scopes"),
+        [
+            ("", "read write", "read write"),
+            ("own", "read write", "own"),
+            ("", "", ""),
+            ("a" * 250 + " bcdef", "", "a" * 250),
+        ],
+    )
+    def test_where_the_answer_names_no_scopes_those_that_were_asked_for_are_granted(
+        self, desk: Desk, own: str, clients: str, scopes: str
+    ) -> None:
+        desk.change(fields={"scopes": own})
+        oauth_clients.put(desk.stack.table, CLIENT._replace(scopes=clients), new=False)
+        desk.provider.answers = [(200, {}, json.dumps({"access_token": "canary-access", "expires_in": 60}))]
+        desk.turn(desk.message())
+        assert desk.connection().scopes == scopes
+
+    def test_a_token_without_an_end_is_not_due_for_renewal(self, desk: Desk) -> None:
+        desk.provider.answers = [(200, {}, json.dumps({"access_token": "canary-access"}))]
+        desk.turn(desk.message())
+        item = connections.get_item(desk.stack.table, "main")
+        assert item["token_ends_at"].startswith("9999-")
+        assert item.get("due_at", "9999") > "3000"
+
+    def test_three_deliveries_are_one_exchange(self, desk: Desk) -> None:
+        body = desk.message()
+        assert [desk.turn(body).state for _ in range(3)] == ["connected"] * 3
+        assert len(desk.provider.calls) == 1
+        assert len(desk.events()) == 1
+
+    def test_authorising_again_replaces_the_grant_and_removes_the_old_one(self, desk: Desk) -> None:
+        desk.turn(desk.message())
+        first = desk.connection()
+        desk.time.advance(5)
+        assert desk.turn(desk.message("canary-other")).state == "connected"
+
+        second = desk.connection()
+        assert (second.generation, second.created_at) == (2, first.created_at)
+        assert second.secret_id != first.secret_id
+        assert Vault(PREFIX).read(first.secret_id) is None
+        assert [kind for kind, _ in desk.events()] == ["connection.ready"] * 2
+
+    def test_what_must_be_reconnected_recovers(self, desk: Desk) -> None:
+        desk.turn(desk.message())
+        desk.change(state="needs_reconnect", reason="grant_revoked")
+        desk.time.advance(5)
+        desk.turn(desk.message("canary-other"))
+
+        connection = desk.connection()
+        assert (connection.state, connection.reason, connection.generation) == ("connected", "", 2)
+        assert connections.get_item(desk.stack.table, "main")["announce"] == "connection.recovered"
+
+    def test_of_two_consents_the_later_one_stands_whichever_is_exchanged_first(self, desk: Desk) -> None:
+        early = desk.message("canary-early")
+        desk.time.advance(10)
+        desk.turn(desk.message("canary-late"))
+        standing = desk.connection()
+
+        assert desk.turn(early).state == "connected"
+        assert desk.connection() == standing
+        assert desk.grants() == [standing.secret_id]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"state": "removed"}, {"client": "other"}, {"kind": "client_credentials"}, {"platform": "http"}],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_a_connection_that_is_another_one_now_takes_no_grant(self, desk: Desk, changes: dict[str, str]) -> None:
+        desk.change(**changes)
+        before = desk.connection()
+
+        outcome = desk.turn(desk.message())
+
+        assert (outcome.state, outcome.reason) == ("failed", "connection_gone")
+        assert desk.connection() == before
+        assert desk.provider.calls == []
+        [(kind, detail)] = desk.events()
+        assert (kind, detail["reason"]) == ("install.failed", "connection_gone")
+        assert detail["reconnect_url"] == "https://api.example.com/live/admin/v1/connections/main/authorize"
+
+    def test_a_connection_that_does_not_exist_any_more_takes_no_grant(self, desk: Desk) -> None:
+        desk.stack.table.delete(*connections.key("main"))
+        assert desk.turn(desk.message()).reason == "connection_gone"
+        assert connections.find(desk.stack.table, "main") is None
+
+    def test_a_connection_that_is_removed_during_the_exchange_stays_removed(self, desk: Desk) -> None:
+        """Given a removal between the worker's look and its write, then the grant is dropped and nothing comes back."""
+        write = Table.write_all
+
+        def late(table: Any, writes: Any) -> None:
+            desk.change(state="removed")
+            write(table, writes)
+
+        body = desk.message()
+        with patch.object(Table, "write_all", late), pytest.raises(Retryable, match="connection_changed"):
+            desk.turn(body)
+        assert desk.turn(body).reason == "connection_gone"
+        assert desk.connection().state == "removed"
+        assert desk.grants() == []
+        assert len(desk.provider.calls) == 1
+
+    def test_a_client_with_another_token_url_gets_no_code_of_the_old_one(self, desk: Desk) -> None:
+        oauth_clients.put(desk.stack.table, CLIENT._replace(token_url="https://evil.example.com/token"), new=False)
+        outcome = desk.turn(desk.message())
+        assert (outcome.state, outcome.reason) == ("failed", "client_changed")
+        assert desk.provider.calls == []
+
+    @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "", "login.example.com.evil.example"])
+    def test_a_message_with_a_foreign_host_sends_nothing(self, desk: Desk, host: str) -> None:
+        assert desk.turn(desk.message(account_host=host)).state == "failed"
+        assert desk.provider.calls == []
+
+    @pytest.mark.parametrize(
+        ("status", "error", "reason"),
+        [
+            (400, "invalid_grant", "code_refused"),
+            (401, "invalid_client", "wrong_client"),
+            (400, "invalid_scope", "bad_scopes"),
+            (200, "bad_verification_code", "code_refused"),
+            (404, "", "wrong_token_url"),
+        ],
+    )
+    def test_a_refusal_fails_with_its_reason_and_leaves_the_connection(
+        self, desk: Desk, status: int, error: str, reason: str
+    ) -> None:
+        desk.provider.answers = [(status, {}, json.dumps({"error": error, "error_description": "canary-code"}))]
+        outcome = desk.turn(desk.message())
+        assert (outcome.state, outcome.reason) == ("failed", reason)
+        assert "canary" not in outcome.detail
+        assert desk.connection().state == "pending"
+
+    def test_an_answer_lost_on_the_wire_is_told_as_such(self, desk: Desk) -> None:
+        desk.provider.answers = [requests.exceptions.ReadTimeout("canary")]
+        body = desk.message()
+        with pytest.raises(Retryable):
+            desk.turn(body)
+        desk.provider.codes.add("canary-code")
+        outcome = desk.turn(body)
+        assert (outcome.state, outcome.reason) == ("failed", "answer_lost")
+
+    def test_a_provider_in_trouble_is_tried_again_inside_ten_minutes(self, desk: Desk) -> None:
+        desk.provider.answers = [(503, {}, "")] * 2
+        body = desk.message()
+        for _ in range(2):
+            with pytest.raises(Retryable):
+                desk.turn(body)
+        assert desk.turn(body).state == "connected"
+        assert desk.turn(desk.message("canary-old", received_at=clock.to_iso(clock.now()))).state == "connected"
+        late = desk.message("canary-late")
+        desk.time.advance(601)
+        assert desk.turn(late).reason == "code_expired"
+
+    def test_a_grant_that_the_vault_refuses_is_sealed_and_moved_later(self, desk: Desk) -> None:
+        body = desk.message()
+        with refusing("CreateSecret"), pytest.raises(Retryable):
+            desk.turn(body)
+        assert desk.connection().state == "pending"
+        desk.time.advance(5)
+        assert desk.turn(body).state == "connected"
+        assert len(desk.provider.calls) == 1
+        credentials = Vault(PREFIX).read(desk.connection().secret_id)
+        assert credentials is not None
+        assert credentials["refresh_token"].reveal() == "canary-refresh-1"
+
+
+class TestTheLink:
+    @pytest.fixture
+    def manage(self, desk: Desk) -> Manage:
+        return Manage(desk.stack)
+
+    def begin(self, desk: Desk) -> tuple[str, dict[str, Any]]:
+        """The ticket of a new link, and its item."""
+        url = authorizations.begin(desk.stack.table, "main")["authorize_url"]
+        ticket = parse_qs(urlsplit(url).query)["ticket"][0]
+        item = desk.stack.table.get(f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}", "TICKET")
+        assert item is not None
+        return ticket, item
+
+    def test_it_is_on_the_redirect_uris_host_and_ends_in_15_minutes(self, desk: Desk, manage: Manage) -> None:
+        answer = manage.call("GET", "/connections/main/authorize")
+        assert answer.status == 200
+        url, _, ticket = answer.content["authorize_url"].partition("?ticket=")
+        assert url == "https://api.example.com/live/install/oauth2/erp/start"
+        assert len(ticket) == 43
+        left_s = (clock.from_iso(answer.content["expires_at"]) - clock.now()).total_seconds()
+        assert 895 < left_s <= 900
+        assert ticket not in manage.log.getvalue()
+
+    def test_only_its_hash_is_stored_with_what_the_door_needs(self, desk: Desk) -> None:
+        ticket, item = self.begin(desk)
+        items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"])
+        assert ticket not in items
+        assert 890 < int(item.pop("expires_at")) - time.time() <= 900
+        assert item.pop("pk")
+        assert item == {
+            "sk": "TICKET",
+            "platform": "oauth2",
+            "client": "erp",
+            "connection": "main",
+            "account_host": "login.example.com",
+            "scopes": "read write",
+        }
+
+    def test_the_connections_own_scopes_are_asked_for(self, desk: Desk) -> None:
+        desk.change(fields={"scopes": "only this"})
+        assert self.begin(desk)[1]["scopes"] == "only this"
+
+    def test_each_link_is_another(self, desk: Desk) -> None:
+        assert len({self.begin(desk)[0] for _ in range(5)}) == 5
+
+    @pytest.mark.parametrize("state", ["pending", "connected", "needs_reconnect"])
+    def test_whatever_is_not_removed_can_be_authorised(self, desk: Desk, state: str) -> None:
+        desk.change(state=state)
+        assert self.begin(desk)
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"state": "removed"}, "connection_removed"),
+            ({"kind": "bearer"}, "not_authorisable"),
+            ({"kind": "client_credentials"}, "not_authorisable"),
+            ({"client": "nobody"}, "unknown_client"),
+        ],
+    )
+    def test_what_cannot_be_authorised_is_told_why(
+        self, desk: Desk, manage: Manage, changes: dict[str, str], reason: str
+    ) -> None:
+        desk.change(**changes)
+        answer = manage.call("GET", "/connections/main/authorize")
+        assert (answer.status, answer.content["type"].rpartition(":")[2]) == (409, reason)
+        assert not [key for key in self.tickets(desk)]
+
+    def test_a_connection_that_is_not_there(self, manage: Manage) -> None:
+        assert manage.call("GET", "/connections/nobody/authorize").status == 404
+
+    def test_a_client_that_has_become_one_without_consent(self, desk: Desk) -> None:
+        oauth_clients.put(desk.stack.table, CLIENT._replace(authorize_url="", grant="client_credentials"), new=False)
+        with pytest.raises(Rejected, match="not_authorisable"):
+            authorizations.begin(desk.stack.table, "main")
+
+    def test_an_installed_platforms_link_is_its_install_page(self, desk: Desk, manage: Manage) -> None:
+        fakes.register(desk.stack)
+        connections.create(
+            desk.stack.table,
+            Connection("kommo-acme-1", "kommo", "oauth2", "a.kommo.com", "needs_reconnect", 1, "secret", client="acme"),
+        )
+        answer = manage.call("GET", "/connections/kommo-acme-1/authorize")
+        assert answer.content == {
+            "authorize_url": "https://api.example.com/live/install/kommo/acme/start",
+            "expires_at": None,
+        }
+        assert not self.tickets(desk)
+
+    def tickets(self, desk: Desk) -> list[str]:
+        items = boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"]
+        return [item["pk"]["S"] for item in items if item["pk"]["S"].startswith("TICKET#")]
+
+
+def test_the_worker_logs_no_verifier(desk: Desk) -> None:
+    """Given a return that fails, when its function has run, then its log has the host and no secret."""
+    handler = functions.load("exchange_code", desk.stack.environment)
+    log = io.StringIO()
+    functions.log_to(log)
+    desk.provider.answers = [(400, {}, '{"error": "invalid_grant", "error_description": "canary-code"}')]
+    handler.handler(functions.sqs_event({"one": desk.message()}, "exchanges"), functions.Context())
+    assert "login.example.com" in log.getvalue()
+    assert "code_refused" in log.getvalue()
+    assert "canary" not in log.getvalue()

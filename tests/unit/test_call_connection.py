@@ -1,0 +1,570 @@
+"""The authenticated call: what leaves, what comes back, and what is refused before anything leaves."""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import requests
+import responses
+import trustme
+
+from portaria import calls, clock, egress
+from portaria.administration import calls as shown
+from portaria.contract import Request, Response, Retryable
+from portaria.tokens import Supply
+from tests.fakes import functions
+from tests.fakes.aws import cloud
+from tests.fakes.calling import CREDENTIALS, HOST, KEY, Calling
+from tests.fakes.internet import ADDRESS, OK, Server, answering, internet, redirect
+
+URL = f"https://{HOST}/v1/things"
+
+
+@pytest.fixture(scope="module")
+def calling() -> Iterator[Calling]:
+    with cloud() as stack:
+        calling = Calling(stack)
+        calling.connect("keyed")
+        calling.connect("everywhere", allowed_domain="*.example.com")
+        for kind in ("basic", "bearer", "oauth2"):
+            calling.connect(kind, kind)
+        calling.connect("hosted", "bearer", allowed_domain="*.example.com", fields={"host": "eu.example.com"})
+        calling.connect("astray", "bearer", allowed_domain="*.example.com", fields={"host": "evil.example"})
+        yield calling
+
+
+@pytest.fixture
+def api() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield mock
+
+
+def sent(api: responses.RequestsMock, number: int = -1) -> requests.PreparedRequest:
+    request = api.calls[number].request
+    assert isinstance(request, requests.PreparedRequest)
+    return request
+
+
+# -------------------------------------------------------------------------------------------------------------- what leaves
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "value"),
+    [
+        ("keyed", "X-Api-Key", KEY),
+        ("basic", "Authorization", f"Basic {b64encode(b'someone:canary-password').decode()}"),
+        ("bearer", "Authorization", "Bearer canary-token"),
+        ("oauth2", "Authorization", "Bearer canary-access"),
+    ],
+)
+def test_the_credential_is_applied_as_its_kind_says(
+    calling: Calling, api: responses.RequestsMock, name: str, header: str, value: str
+) -> None:
+    api.get(URL, body="fine")
+    answer = calling.call({"method": "GET", "path": "/v1/things"}, name)
+    assert (answer.status, answer.content["body"]) == (200, "fine")
+    assert sent(api).headers[header] == value
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_every_method_is_carried(calling: Calling, api: responses.RequestsMock, method: str) -> None:
+    api.add(method, URL, status=202)
+    assert calling.call({"method": method, "path": "/v1/things"}).content["status"] == 202
+    assert sent(api).method == method
+
+
+def test_a_url_and_a_query_are_put_together(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get(URL)
+    calling.call({"method": "GET", "url": f"{URL}?a=1", "query": {"b": "x y&z", "ü": ["1", "2"]}})
+    assert sent(api).url == f"{URL}?a=1&b=x+y%26z&%C3%BC=1&%C3%BC=2"
+    calling.call({"method": "GET", "path": "/v1/things", "query": {"limit": "5"}})
+    assert sent(api).url == f"{URL}?limit=5"
+
+
+@pytest.mark.parametrize(
+    ("body", "bytes_sent", "content_type"),
+    [
+        ({"json": {"a": ["ü", None, 1.5]}}, '{"a": ["ü", null, 1.5]}'.encode(), "application/json"),
+        ({"json": None}, b"null", "application/json"),
+        ({"json": [], "headers": {"content-type": "application/vnd.api+json"}}, b"[]", "application/vnd.api+json"),
+        ({"body": "text ü"}, "text ü".encode(), None),
+        ({"body": ""}, b"", None),
+        ({"body_base64": "AP/+"}, b"\x00\xff\xfe", None),
+        ({}, None, None),
+    ],
+)
+def test_a_body_goes_out_as_it_was_given(
+    calling: Calling, api: responses.RequestsMock, body: dict[str, Any], bytes_sent: bytes | None, content_type: str | None
+) -> None:  # fmt: skip
+    api.post(URL)
+    assert calling.call({"method": "POST", "path": "/v1/things", **body}).status == 200
+    assert (sent(api).body or None) == (bytes_sent or None)
+    assert sent(api).headers.get("Content-Type") == content_type
+
+
+def test_headers_of_the_caller_are_sent(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get(URL)
+    headers = {"Accept": "text/csv", "If-Match": '"7"', "Idempotency-Key": "a b", "Prefer": ""}
+    assert calling.call({"method": "GET", "path": "/v1/things", "headers": headers}).status == 200
+    assert headers.items() <= dict(sent(api).headers).items()
+    assert sent(api).headers["User-Agent"] == egress.USER_AGENT
+
+
+def test_a_wildcard_needs_to_know_the_host(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get("https://files.example.com/x")
+    api.get("https://eu.example.com/x")
+    refused = calling.call({"method": "GET", "path": "/x"}, "everywhere")
+    assert (refused.status, refused.content["field"]) == (400, "path")
+    assert "give the whole url" in refused.content["detail"]
+    assert len(api.calls) == 0
+    assert calling.call({"method": "GET", "url": "https://files.example.com/x"}, "everywhere").status == 200
+    assert calling.call({"method": "GET", "path": "/x"}, "hosted").status == 200
+    assert sent(api).url == "https://eu.example.com/x"
+    assert calling.call({"method": "GET", "path": "/x"}, "astray").content["type"].endswith(":host_not_allowed")
+
+
+def test_the_whole_call_fits_into_twenty_seconds(calling: Calling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a token that took its time, then the exchange has what is left."""
+    requested: list[Request] = []
+    supply_token, now = Supply.token, clock.now
+    waited = timedelta(0)
+
+    def late_token(self: Supply, connection: Any) -> Any:
+        nonlocal waited
+        token = supply_token(self, connection)
+        waited += timedelta(seconds=8)
+        return token
+
+    def send(request: Request, **_: Any) -> Response:
+        requested.append(request)
+        return Response(200, {}, b"")
+
+    monkeypatch.setattr(Supply, "token", late_token)
+    monkeypatch.setattr(clock, "now", lambda: now() + waited)
+    monkeypatch.setattr(egress, "send", send)
+    assert calling.call({"method": "GET", "path": "/v1/things"}).status == 200
+    (request,) = requested
+    assert request.total_timeout_s is not None
+    assert 11 < request.total_timeout_s <= 12
+    assert request.max_response_bytes == calls.MAX_ANSWER_BYTES
+    assert request.credential_headers == ("X-Api-Key",)
+
+
+# -------------------------------------------------------------------------------------------------------- what comes back
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 404, 429, 500, 503])
+def test_an_answer_is_passed_on_whatever_its_status(calling: Calling, api: responses.RequestsMock, status: int) -> None:
+    said = "" if status == 204 else "said"
+    api.get(URL, status=status, body=said, headers={"X-Request-Id": "7"})
+    answer = calling.call({"method": "GET", "path": "/v1/things"})
+    assert answer.status == 200
+    assert (answer.content["status"], answer.content["body"]) == (status, said)
+    assert answer.content["headers"]["x-request-id"] == "7"
+
+
+def test_an_answer_that_is_no_text_comes_in_base64(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get(URL, body=b"\x89PNG\xff", content_type="image/png")
+    content = calling.call({"method": "GET", "path": "/v1/things"}).content
+    assert b64decode(content["body_base64"]) == b"\x89PNG\xff"
+    assert "body" not in content
+
+
+def test_sessions_and_hop_by_hop_headers_are_not_passed_on(calling: Calling, api: responses.RequestsMock) -> None:
+    kept_back = {name: "canary" for name in sorted(calls._KEPT_BACK - {"content-encoding", "content-length"})}
+    api.get(URL, headers={**kept_back, "Connection": "close, X-Hop", "X-Hop": "canary", "ETag": '"7"'})
+    headers = calling.call({"method": "GET", "path": "/v1/things"}).content["headers"]
+    assert set(headers) == {"content-type", "etag", "date"}
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        KEY,
+        f'{{"sent": {{"X-Api-Key": "{KEY}"}}}}',
+        KEY.replace("/", "\\/"),
+        "canary-key%2Fwith%2Bsigns",
+        "canary-key%2fwith%2bsigns",
+        "canary-key/with%2Bsigns",
+        f"{KEY}{KEY} and {KEY}",
+    ],
+)
+def test_an_echo_of_the_key_is_masked(calling: Calling, api: responses.RequestsMock, echo: str) -> None:
+    """Given an API that tells what it was sent, then the caller does not learn the credential."""
+    api.get(URL, body=f"you sent {echo}.", headers={"X-Echo": echo})
+    content = calling.call({"method": "GET", "path": "/v1/things"}).content
+    assert "canary" not in json.dumps(content)
+    assert content["body"].startswith("you sent ")
+    assert "***" in content["body"]
+    assert "***" in content["headers"]["x-echo"]
+
+
+@pytest.mark.parametrize("name", ["basic", "bearer", "oauth2"])
+def test_an_echo_of_any_credential_is_masked(calling: Calling, api: responses.RequestsMock, name: str) -> None:
+    secrets = [text for text in CREDENTIALS[name].values() if "canary" in text]
+    pair = b64encode(b"someone:canary-password").decode()
+    api.get(URL, body=" ".join([*secrets, f"Basic {pair}", "someone", "bearer", "2099-01-01"]))
+    body = calling.call({"method": "GET", "path": "/v1/things"}, name).content["body"]
+    assert "canary" not in body
+    assert body.endswith("someone bearer 2099-01-01")
+    assert name != "basic" or pair not in body
+
+
+@pytest.mark.parametrize("body", [b"\xffcanary-key/with+signs\xff", b"\xff" + KEY.encode() * 3])
+def test_an_echo_within_bytes_is_masked(calling: Calling, api: responses.RequestsMock, body: bytes) -> None:
+    api.get(URL, body=body)
+    content = calling.call({"method": "GET", "path": "/v1/things"}).content
+    assert b"canary" not in b64decode(content["body_base64"])
+
+
+@pytest.mark.parametrize(("size", "status"), [(4_000_000, 200), (4_000_001, 502)])
+def test_an_answer_may_have_so_many_bytes(
+    calling: Calling, api: responses.RequestsMock, size: int, status: int
+) -> None:
+    api.get(URL, body=b"\xff" * size)
+    answer = calling.call({"method": "GET", "path": "/v1/things"})
+    assert answer.status == status
+    if status == 200:
+        assert b64decode(answer.content["body_base64"]) == b"\xff" * size
+    else:
+        assert answer.content["type"] == "urn:portaria:problem:answer_too_large"
+
+
+@pytest.mark.parametrize("text", ['"' * 3_900_000, "\x01" * 3_900_000, "ü" * 1_950_000])
+def test_an_answer_that_would_grow_on_its_way_goes_in_base64(text: str) -> None:
+    """Given text that is escaped twice, as JSON within JSON, then it fits into Lambda's 6 MB all the same."""
+    content = shown.show(Response(200, {}, text.encode()))
+    assert b64decode(content["body_base64"]) == text.encode()
+    assert len(json.dumps({"body": json.dumps(content)})) < 6_291_556
+
+
+def test_an_answer_whose_head_is_too_large_is_refused() -> None:
+    with pytest.raises(Exception, match="answer_too_large"):
+        shown.show(Response(200, {"x": '"' * 4_000_000}, b""))
+
+
+# ---------------------------------------------------------------------------------------------------------- what is refused
+
+
+def refused(calling: Calling, body: Any, name: str = "keyed") -> dict[str, Any]:
+    """A call that is refused without a name looked up or an address dialled."""
+    with internet() as outside:
+        answer = calling.call(body, name)
+    assert (outside.looked_up, outside.dialled) == ([], [])
+    assert 400 <= answer.status < 500
+    return answer.content
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(calls.FORBIDDEN_HEADERS), "Authorization", "AUTHORIZATION", "HOST", "Cookie", "X-Amz-Security-Token",
+        "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Zis-Anything", "Proxy-Anything", "Transfer-Encoding",
+        "X-Api-Key", "x-api-key", "X-API-KEY",
+    ],
+)  # fmt: skip
+def test_a_forbidden_header_is_refused_by_name(calling: Calling, name: str) -> None:
+    content = refused(calling, {"method": "GET", "path": "/", "headers": {name: "canary"}})
+    assert content["type"] == "urn:portaria:problem:forbidden_header"
+    assert name.lower() in content["detail"]
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a:", "canary\r\nHost", "a\n", "ä", "(a)", "a\x00", "canary, b", "\u212aey"]
+)
+def test_a_header_name_that_http_does_not_know_is_refused(calling: Calling, name: str) -> None:
+    assert refused(calling, {"method": "GET", "path": "/", "headers": {name: "x"}})["field"] == "headers"
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    "value",
+    [
+        "canary\r\nHost: evil.example", "a\n", "\r", "a\x00b", "\x7f", "ä", "\u2028", "\x1b[0m", "a\r\n\r\nGET / HTTP/1.1",
+        " a", "a ", "\ta", "\u560a\u560d", "a\x85b",
+    ],
+)  # fmt: skip
+def test_a_header_value_that_could_begin_another_is_refused(calling: Calling, value: str) -> None:
+    content = refused(calling, {"method": "GET", "path": "/", "headers": {"X-Good": value}})
+    assert (content["type"], content["field"]) == ("urn:portaria:problem:bad_header", "headers")
+    assert "X-Good" in content["detail"]
+
+
+@pytest.mark.parametrize(("count", "status"), [(50, 200), (51, 400)])
+def test_a_call_may_have_so_many_headers(
+    calling: Calling, api: responses.RequestsMock, count: int, status: int
+) -> None:
+    api.get(URL)
+    headers = {f"x-{number}": "y" for number in range(count)}
+    assert calling.call({"method": "GET", "path": "/v1/things", "headers": headers}).status == status
+
+
+@pytest.mark.parametrize(("size", "status"), [(8_192, 200), (8_193, 400)])
+def test_a_header_may_have_so_many_bytes(calling: Calling, api: responses.RequestsMock, size: int, status: int) -> None:
+    api.get(URL)
+    answer = calling.call({"method": "GET", "path": "/v1/things", "headers": {"x": "y" * (size - 1)}})
+    assert answer.status == status
+
+
+@pytest.mark.parametrize(("size", "status"), [(1_000_000, 200), (1_000_001, 413)])
+@pytest.mark.parametrize("how", ["body", "body_base64", "json"])
+def test_a_body_may_have_so_many_bytes(
+    calling: Calling, api: responses.RequestsMock, how: str, size: int, status: int
+) -> None:
+    api.post(URL)
+    body = {"body": "\n" * size, "body_base64": b64encode(bytes(size)).decode(), "json": "y" * (size - 2)}[how]
+    answer = calling.call({"method": "POST", "path": "/v1/things", how: body})
+    assert answer.status == status
+    assert len(api.calls) == (status == 200)
+
+
+@pytest.mark.enable_socket
+def test_a_request_beyond_all_bounds_is_refused_unread(calling: Calling) -> None:
+    assert refused(calling, {"method": "POST", "path": "/", "body": "x" * 2_100_001})["status"] == 413
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(("length", "good"), [(8_000, True), (8_001, False)])
+def test_a_url_may_have_so_many_characters(calling: Calling, length: int, good: bool) -> None:
+    path = "/" + "x" * (length - len(f"https://{HOST}/"))
+    if good:
+        with responses.RequestsMock() as mock:
+            mock.get(f"https://{HOST}{path}")
+            assert calling.call({"method": "GET", "path": path}).status == 200
+    else:
+        assert refused(calling, {"method": "GET", "path": path})["field"] == "url"
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "method"),
+        ({"method": "GET"}, "path"),
+        ({"method": "GET", "path": "/", "url": URL}, "path"),
+        ({"method": "get", "path": "/"}, "method"),
+        ({"method": "CONNECT", "path": "/"}, "method"),
+        ({"method": "TRACE", "path": "/"}, "method"),
+        ({"method": "GET /\r\nHost: evil.example\r\n", "path": "/"}, "method"),
+        ({"method": 1, "path": "/"}, "method"),
+        ({"method": "GET", "path": 1}, "path"),
+        ({"method": "GET", "path": ""}, "path"),
+        ({"method": "GET", "path": "v1/things"}, "path"),
+        ({"method": "GET", "path": URL}, "path"),
+        ({"method": "GET", "url": "/v1/things"}, "url"),
+        ({"method": "GET", "url": "//api.example.com/"}, "url"),
+        ({"method": "GET", "path": "/#part"}, "url"),
+        ({"method": "GET", "path": "/", "body": "x"}, "body"),
+        ({"method": "HEAD", "path": "/", "json": {}}, "body"),
+        ({"method": "POST", "path": "/", "body": "x", "json": {}}, "body"),
+        ({"method": "POST", "path": "/", "body": "x", "body_base64": "eA=="}, "body"),
+        ({"method": "POST", "path": "/", "body_base64": "canary!"}, "body_base64"),
+        ({"method": "POST", "path": "/", "body_base64": "ä"}, "body_base64"),
+        ({"method": "POST", "path": "/", "body": {"a": 1}}, "body"),
+        ({"method": "POST", "path": "/", "json": "\ud800"}, "json"),
+        ({"method": "POST", "path": "/", "query": {"a": 1}}, "query.a"),
+        ({"method": "POST", "path": "/", "query": {"a": [1]}}, "query.a.0"),
+        ({"method": "POST", "path": "/", "headers": {"a": 1}}, "headers.a"),
+        ({"method": "POST", "path": "/", "headers": []}, "headers"),
+        ({"method": "GET", "path": "/", "headers": {"X-A": "1", "x-a": "2"}}, "headers"),
+        ({"method": "GET", "path": "/", "follow": True}, "follow"),
+        ({"method": "GET", "path": "/", "content": {}}, "content"),
+    ],
+)
+def test_what_is_no_call_is_refused_by_field(calling: Calling, body: dict[str, Any], field: str) -> None:
+    assert refused(calling, body)["field"] == field
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    "body", ["", "null", "[]", "{", '{"method": "GET", "method": "POST"}', '{"json": NaN}', '{"a":' * 100_000]
+)
+def test_what_is_no_json_object_is_refused(calling: Calling, body: str) -> None:
+    assert refused(calling, body)["type"] == "urn:portaria:problem:bad_json"
+
+
+@pytest.mark.enable_socket
+def test_a_number_that_json_cannot_carry_is_refused(calling: Calling) -> None:
+    assert refused(calling, '{"method": "POST", "path": "/", "json": 1e999}')["field"] == "json"
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("state", "kind", "reason", "advice"),
+    [
+        ("pending", "oauth2", "not_authorised", "/connections/{name}/authorize"),
+        ("removed", "bearer", "connection_removed", "make another connection"),
+        ("needs_reconnect", "oauth2", "needs_reconnect", "/connections/{name}/authorize"),
+        ("needs_reconnect", "bearer", "needs_reconnect", "PUT /connections/{name}"),
+    ],
+)
+def test_a_connection_that_cannot_be_used_says_what_to_do(
+    calling: Calling, state: str, kind: str, reason: str, advice: str
+) -> None:
+    name = f"{kind}-{state}"
+    calling.connect(name, kind, state=state)
+    content = refused(calling, {"method": "GET", "path": "/"}, name)
+    assert (content["status"], content["type"]) == (409, f"urn:portaria:problem:{reason}")
+    assert advice.format(name=name) in content["detail"]
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    "url", ["https://evil.example/", "http://api.example.com/", "https://api.example.com@evil.example/"]
+)
+def test_a_call_that_may_not_leave_asks_for_no_token(calling: Calling, url: str) -> None:
+    """Given a token that would have to be renewed for it, then a hostile call does not set that off."""
+    with patch.object(Supply, "token", side_effect=AssertionError("a token was asked for")):
+        assert refused(calling, {"method": "GET", "url": url})["field"] == "url"
+
+
+@pytest.mark.enable_socket
+def test_a_connection_that_is_not_there(calling: Calling) -> None:
+    assert refused(calling, {"method": "GET", "path": "/"}, "nobody")["status"] == 404
+    assert refused(calling, {"method": "GET", "path": "/"}, "x" * 400)["status"] == 404
+
+
+# -------------------------------------------------------------------------------------------------- what becomes of a call
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (requests.exceptions.ReadTimeout("canary"), 504, "may have been carried out"),
+        (requests.exceptions.ConnectionError("canary"), 504, "may have been carried out"),
+        (requests.exceptions.ChunkedEncodingError("canary"), 504, "may have been carried out"),
+        (requests.exceptions.ConnectTimeout("canary"), 502, "nothing was sent"),
+        (requests.exceptions.ProxyError("canary"), 502, "nothing was sent"),
+    ],
+)
+def test_without_an_answer_the_caller_learns_what_may_have_happened(
+    calling: Calling, api: responses.RequestsMock, error: Exception, status: int, says: str
+) -> None:
+    api.post(URL, body=error)
+    answer = calling.call({"method": "POST", "path": "/v1/things"})
+    assert answer.status == status
+    assert says in answer.content["detail"]
+    # Whoever repeats a call that may have been carried out does so on their own account.
+    assert "Retry-After" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Retryable("renewal_in_progress", "another worker renews the token", after_s=7),
+        Retryable("vault_unavailable", "the vault did not answer", after_s=7),
+        Retryable("no_answer", "the answer to a renewal was lost", after_s=7, answer_lost=True),
+    ],
+)
+def test_a_call_that_gets_no_token_was_not_sent(calling: Calling, error: Retryable) -> None:
+    """Given a token that cannot be had now, an answer lost on the way to it included, then the call itself never left."""
+    with patch.object(Supply, "token", side_effect=error):
+        answer = calling.call({"method": "POST", "path": "/v1/things"})
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
+    assert "the call was not sent" in answer.content["detail"]
+
+
+def test_a_token_that_comes_too_late_is_not_used(
+    calling: Calling, api: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, supply_token = clock.now, Supply.token
+    waited = timedelta(0)
+
+    def late_token(self: Supply, connection: Any) -> Any:
+        nonlocal waited
+        waited = timedelta(seconds=19.5)
+        return supply_token(self, connection)
+
+    monkeypatch.setattr(Supply, "token", late_token)
+    monkeypatch.setattr(clock, "now", lambda: now() + waited)
+    assert calling.call({"method": "POST", "path": "/v1/things"}).status == 503
+    assert len(api.calls) == 0
+
+
+def test_an_error_that_nobody_foresaw_tells_nothing(calling: Calling) -> None:
+    with patch.object(egress, "send", side_effect=RuntimeError(KEY)):
+        answer = calling.call({"method": "POST", "path": "/v1/things"})
+    assert answer.status == 500
+    assert functions.Context().aws_request_id in answer.content["detail"]
+
+
+# --------------------------------------------------------------------------------------------------------- over real TLS
+
+
+@pytest.mark.enable_socket
+def test_a_redirect_to_another_host_of_the_wildcard_does_not_get_the_key(
+    calling: Calling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    first, second = Server(authority, HOST), Server(authority, "files.example.com")
+    first.scripts = [answering(redirect(302, "https://files.example.com/there"))]
+    second.scripts = [answering(OK)]
+    egress._session.cache_clear()
+    with internet() as outside:
+        outside.names = {HOST: [ADDRESS], "files.example.com": ["1.1.1.1"]}
+        outside.routes = {ADDRESS: first.port, "1.1.1.1": second.port}
+        call = {"method": "GET", "url": f"https://{HOST}/v1/things", "headers": {"Accept": "text/csv"}}
+        answer = calling.call(call, "everywhere")
+        egress._session().close()
+    egress._session.cache_clear()
+    first.close()
+    second.close()
+    assert (answer.content["status"], answer.content["body"]) == (200, "ok")
+    assert f"X-Api-Key: {KEY}".encode() in first.requests[0]
+    assert b"canary" not in second.requests[0]
+    assert b"Accept: text/csv" in second.requests[0]
+
+
+@pytest.mark.enable_socket
+def test_an_answer_that_drips_does_not_hold_the_caller(
+    calling: Calling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(calls, "TIME", timedelta(seconds=1.5))
+
+    def drip(tls: Any) -> bool:
+        for _ in range(250):
+            tls.sendall(b"H")
+            time.sleep(0.02)
+        return False
+
+    server = Server(authority, HOST)
+    server.scripts = [drip]
+    egress._session.cache_clear()
+    began = time.monotonic()
+    with internet() as outside:
+        outside.names, outside.routes = {HOST: [ADDRESS]}, {ADDRESS: server.port}
+        answer = calling.call({"method": "POST", "path": "/v1/things"})
+        egress._session().close()
+    egress._session.cache_clear()
+    server.close()
+    assert answer.status == 504
+    assert time.monotonic() - began < 4
+
+
+# -------------------------------------------------------------------------------------------------------- the sample events
+
+
+@pytest.mark.parametrize("sample", ["get_a_path", "post_json"])
+def test_a_sample_event_is_a_call(calling: Calling, api: responses.RequestsMock, sample: str) -> None:
+    api.get(f"https://{HOST}/api/v4/account", body="{}")
+    api.post(f"https://{HOST}/v1/contacts", status=201)
+    event = functions.sample("call_connection", sample)
+    event["path"] = event["path"].replace("/crm/", "/keyed/")
+    answer = calling.module.handler(event, functions.Context())
+    assert answer["statusCode"] == 200
+    assert len(api.calls) == 1

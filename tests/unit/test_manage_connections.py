@@ -1,0 +1,540 @@
+"""Connections of every kind through the administrators' API, and every rule on what one is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+import requests
+import responses
+
+from portaria import clock, connections, tokens
+from portaria.contract import OAuthClient, Secret
+from portaria.oauth_clients import put
+from portaria.vault import Vault
+from tests.fakes import leadconnector
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.engage import CUSTOMER, LOG_IN, Engage
+from tests.fakes.leadconnector import LOCATION, LeadConnector
+from tests.fakes.manage import Manage, empty, secrets_stored
+
+CANARY = "canary/+=secret.5f2c"
+OLD, NEW = "pit-canary-old", "pit-canary-new"
+PROVIDER = "login.example.com"
+Sent = dict[str, Any]
+
+API_KEY: Sent = {
+    "name": "erp", "platform": "http", "kind": "api_key", "allowed_domain": "api.example.com",
+    "fields": {"header_name": "X-Api-Key"}, "credentials": {"key": CANARY},
+}  # fmt: skip
+BASIC: Sent = {
+    "name": "erp-basic", "platform": "http", "kind": "basic", "allowed_domain": "*.example.com",
+    "credentials": {"username": "maria", "password": CANARY},
+}  # fmt: skip
+BEARER: Sent = {
+    "name": "erp-bearer", "platform": "http", "kind": "bearer", "allowed_domain": "api.example.com",
+    "credentials": {"token": CANARY},
+}  # fmt: skip
+ENGAGE: Sent = {"name": "engage-one", "platform": "engage", "fields": {"customer_id": CUSTOMER}, "credentials": LOG_IN}
+LEADCONNECTOR: Sent = {
+    "name": "marketek", "platform": "leadconnector", "fields": {"location_id": LOCATION}, "credentials": {"token": OLD},
+}  # fmt: skip
+AUTHORIZED: Sent = {
+    "name": "shop", "platform": "oauth2", "kind": "oauth2", "client": "shop-app", "allowed_domain": "*.example.com",
+}  # fmt: skip
+MACHINE: Sent = {
+    "name": "shop-machine", "platform": "oauth2", "kind": "client_credentials", "client": "shop-machine",
+    "allowed_domain": "api.example.com",
+}  # fmt: skip
+ALL: dict[str, Sent] = {"api_key": API_KEY, "basic": BASIC, "bearer": BEARER, "engage": ENGAGE, "leadconnector": LEADCONNECTOR,
+       "oauth2": AUTHORIZED, "client_credentials": MACHINE}  # fmt: skip
+STATIC = {name: ALL[name] for name in ("api_key", "basic", "bearer", "engage", "leadconnector")}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    yield shared
+    empty()
+
+
+@pytest.fixture
+def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]:
+    """Whatever a test does, no answer and no line of the log holds a secret, nor does any item."""
+    manage = Manage(stack)
+    answers: list[str] = []
+    answer_of = manage.answer
+
+    def kept(event: dict[str, Any]) -> Any:
+        answer = answer_of(event)
+        answers.append(answer.text + json.dumps(answer.headers))
+        return answer
+
+    manage.answer = kept  # type: ignore[method-assign]
+    yield manage
+    printed = capsys.readouterr()
+    assert "canary" not in manage.log.getvalue() + printed.out + printed.err
+    assert not [answer for answer in answers if "canary" in answer]
+    items = stack.table.query_all(connections.LIST, index="listing")
+    assert "canary" not in repr(list(items))
+
+
+class World:
+    """The platforms, each with what it takes, and an OAuth provider with one client of each grant."""
+
+    def __init__(self, mock: responses.RequestsMock, stack: Cloud) -> None:
+        self.mock = mock
+        self.engage = Engage(mock)
+        self.leadconnector = LeadConnector(mock, OLD, NEW)
+        self.granted = "read"
+        self.asked: list[dict[str, str]] = []
+        mock.add_callback("POST", f"https://{PROVIDER}/token", self._token)
+        for name, grant in (("shop-app", "authorization_code"), ("shop-machine", "client_credentials")):
+            client = OAuthClient(
+                "oauth2", name, "client-1", f"https://api.example.com/install/oauth2/{name}", "read write",
+                f"https://{PROVIDER}/authorize", f"https://{PROVIDER}/token", grant, "post",
+            )  # fmt: skip
+            put(stack.table, client, new=True)
+            vault = Vault(PREFIX)
+            vault.replace(vault.client_secret_id("oauth2", name), {"client_secret": Secret("canary-client")})
+
+    def _token(self, request: requests.PreparedRequest) -> Any:
+        body = request.body.decode() if isinstance(request.body, bytes) else str(request.body)
+        self.asked.append({name: values[0] for name, values in parse_qs(body).items()})
+        answer = {"access_token": "canary-token", "token_type": "bearer", "expires_in": 3600}
+        answer |= {"scope": self.granted} if self.granted else {}
+        return 200, {"Content-Type": "application/json"}, json.dumps(answer)
+
+
+@pytest.fixture
+def world(stack: Cloud) -> Iterator[World]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield World(mock, stack)
+
+
+def credentials_of(stack: Cloud, name: str) -> dict[str, str]:
+    connection = connections.get(stack.table, name)
+    stored = Vault(PREFIX).read(connection.secret_id, connection.version_id)
+    assert stored
+    return {name: value.reveal() for name, value in stored.items()}
+
+
+class TestEveryKind:
+    @pytest.mark.parametrize("kind", ALL)
+    def test_created_shown_and_listed_without_a_secret(
+        self, manage: Manage, stack: Cloud, world: World, kind: str
+    ) -> None:
+        sent = ALL[kind]
+        created = manage.call("POST", "/connections", sent)
+        assert created.status == 201, created.text
+        shown = created.content
+        assert (shown["name"], shown["platform"]) == (sent["name"], sent["platform"])
+        assert shown["kind"] == sent.get("kind", shown["kind"])
+        assert shown["state"] == ("pending" if kind == "oauth2" else "connected")
+        assert shown["credentials"] == {name: "*****" for name in sent.get("credentials", {})}
+        assert shown["age_days"] == (None if kind == "oauth2" else 0)
+        assert manage.call("GET", f"/connections/{sent['name']}").content == shown
+        assert manage.call("GET", "/connections").content["items"] == [shown]
+        if "credentials" in sent:
+            assert credentials_of(stack, sent["name"]) == sent["credentials"]
+
+    @pytest.mark.parametrize("kind", ALL)
+    def test_a_name_is_unique_across_kinds(self, manage: Manage, world: World, kind: str) -> None:
+        taken = {**BASIC, "name": "taken"} if kind != "basic" else {**API_KEY, "name": "taken"}
+        assert manage.call("POST", "/connections", taken).status == 201
+        before = secrets_stored()
+        answer = manage.call("POST", "/connections", {**ALL[kind], "name": "taken"})
+        assert (answer.status, answer.content["field"]) == (409, "name")
+        assert secrets_stored() == before
+
+    @pytest.mark.parametrize("kind", ALL)
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("platform", "marketo"),
+            ("kind", "other"),
+            ("allowed_domain", "other.example.com"),
+            ("client", "other"),
+            ("scopes", "other"),
+            ("fields", {"header_name": "X-Other"}),
+        ],
+    )
+    def test_what_it_is_made_of_never_changes(
+        self, manage: Manage, stack: Cloud, world: World, kind: str, field: str, value: Any
+    ) -> None:
+        manage.call("POST", "/connections", ALL[kind])
+        before = connections.get(stack.table, ALL[kind]["name"])
+        body = {"credentials": ALL[kind].get("credentials", {}), field: value}
+        answer = manage.call("PUT", f"/connections/{ALL[kind]['name']}", body)
+        assert answer.status == 409
+        assert answer.content["field"] == ("credentials" if kind in ("oauth2", "client_credentials") else field)
+        assert connections.get(stack.table, before.name) == before
+
+    def test_its_age_is_told_in_days(self, manage: Manage, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        manage.call("POST", "/connections", BEARER)
+        now = clock.now()
+        for ahead, days in ((timedelta(hours=23), 0), (timedelta(hours=25), 1), (timedelta(days=80, hours=1), 80)):
+            monkeypatch.setattr(clock, "now", lambda ahead=ahead: now + ahead)
+            assert manage.call("GET", "/connections/erp-bearer").content["age_days"] == days
+
+    @pytest.mark.parametrize("kind", STATIC)
+    def test_its_credentials_can_be_replaced(self, manage: Manage, stack: Cloud, world: World, kind: str) -> None:
+        sent = STATIC[kind]
+        manage.call("POST", "/connections", sent)
+        fresh = {name: f"{value}" for name, value in sent["credentials"].items()}
+        fresh |= {"leadconnector": {"token": NEW}, "engage": LOG_IN}.get(kind, {name: "canary-new" for name in fresh})
+        answer = manage.call("PUT", f"/connections/{sent['name']}", {**sent, "credentials": fresh} | {"name": "x"})
+        assert (answer.status, answer.content["field"]) == (400, "name")
+        answer = manage.call("PUT", f"/connections/{sent['name']}", {"credentials": fresh})
+        assert answer.status == 200
+        assert answer.content["generation"] == (1 if kind == "engage" else 2)
+        assert credentials_of(stack, sent["name"]) == fresh
+
+    def test_one_that_was_given_up_comes_back_with_new_credentials(
+        self, manage: Manage, stack: Cloud, world: World
+    ) -> None:
+        manage.call("POST", "/connections", LEADCONNECTOR)
+        tokens.end(stack.table, connections.get(stack.table, "marketek"), "token_refused")
+        shown = manage.call("GET", "/connections/marketek").content
+        assert (shown["state"], shown["reason"]) == ("needs_reconnect", "token_refused")
+        answer = manage.call("PUT", "/connections/marketek", {"credentials": {"token": NEW}})
+        assert (answer.status, answer.content["state"], answer.content["reason"]) == (200, "connected", "")
+        item = connections.get_item(stack.table, "marketek")
+        assert item["announce"] == "connection.recovered"
+        assert item["due_at"] <= clock.to_iso(clock.now())
+
+    @pytest.mark.parametrize("kind", ALL)
+    def test_a_canary_in_any_place_is_in_no_answer_and_no_log(self, manage: Manage, world: World, kind: str) -> None:
+        """The fixture looks at every answer, the log and the items."""
+        secret = f"{CANARY}"
+        sent = ALL[kind]
+        wrong: list[dict[str, Any]] = [
+            {field: secret} for field in (*sent, "kind", "client", "scopes", "allowed_domain")
+        ]
+        wrong += [{field: secret.upper()} for field in ("platform", "kind", "allowed_domain")]
+        wrong += [{field: "canary5f2c0123456789"} for field in ("platform", "kind", "client", "allowed_domain")]
+        wrong += [{field: {secret: secret}} for field in sent]
+        wrong += [{field: [secret]} for field in sent]
+        wrong += [{field: {"canarytoken5f2c": 5}} for field in ("fields", "credentials")]
+        wrong += [{secret: "x"}, {"canary-token-5f2c": "x"}, {"canary5f2c": {"x": 1}}]
+        wrong += [
+            {"fields": {**sent.get("fields", {}), name: value}} for name, value in _misplaced(sent, "fields", secret)
+        ]
+        wrong += [
+            {"credentials": {**sent.get("credentials", {}), name: value}}
+            for name, value in _misplaced(sent, "credentials", f"{secret}\x00")
+        ]
+        for change in wrong:
+            body = {**sent, **change}
+            if change.keys() & {"scopes"} and "scopes" in change and kind in ("oauth2", "client_credentials"):
+                # Printable text is what scopes are: nothing tells it from a secret.
+                continue
+            answer = manage.call("POST", "/connections", body)
+            assert 400 <= answer.status < 500, (change, answer.status)
+        assert manage.call("GET", "/connections").content["items"] == []
+        assert manage.call("POST", "/connections", sent).status == 201
+        path = f"/connections/{sent['name']}"
+        for change in wrong:
+            for method, to in (("PUT", path), ("POST", f"{path}/rotate")):
+                assert 400 <= manage.call(method, to, change).status < 500
+
+
+def _misplaced(sent: dict[str, Any], section: str, secret: str) -> list[tuple[str, Any]]:
+    names = [*sent.get(section, {}), "other", "canary5f2c"]
+    return [(name, value) for name in names for value in (secret, {secret: 1}, [secret], 5, None, True)]
+
+
+class TestHttp:
+    @pytest.mark.parametrize(
+        ("change", "field", "words"),
+        [
+            ({"kind": None}, "kind", "api_key, basic, bearer"),
+            ({"kind": "oauth2"}, "kind", "api_key, basic, bearer"),
+            ({"kind": 1}, "kind", "text"),
+            ({"allowed_domain": None}, "allowed_domain", "is missing"),
+            ({"allowed_domain": "*.com"}, "allowed_domain", "public suffix"),
+            ({"allowed_domain": "10.0.0.1"}, "allowed_domain", "IP address"),
+            ({"allowed_domain": 5}, "allowed_domain", "text"),
+            ({"fields": {}}, "fields.header_name", "is missing"),
+            ({"fields": {"header_name": "cookie"}}, "fields.header_name", "cookie"),
+            ({"fields": {"header_name": "X-Amz-Date"}}, "fields.header_name", "x-amz-"),
+            ({"fields": {"header_name": "X Key"}}, "fields.header_name", "must match"),
+            ({"fields": {"header_name": "a" * 129}}, "fields.header_name", "must match"),
+            ({"fields": {"header_name": None}}, "fields.header_name", "text"),
+            ({"fields": {"header_name": "X-Key", "other": "x"}}, "fields", "1 unknown: only header_name"),
+            ({"credentials": {}}, "credentials.key", "is missing"),
+            ({"credentials": {"key": ""}}, "credentials.key", "1 to 4,096"),
+            ({"credentials": {"key": " a"}}, "credentials.key", "a space"),
+            ({"credentials": {"key": "a "}}, "credentials.key", "a space"),
+            ({"credentials": {"key": "a\tb"}}, "credentials.key", "printable"),
+            ({"credentials": {"key": "á"}}, "credentials.key", "printable"),
+            ({"credentials": {"key": "a\r\nX-Evil: 1"}}, "credentials.key", "printable"),
+            ({"credentials": {"key": "a" * 4097}}, "credentials.key", "this has 4097"),
+            ({"credentials": {"key": "a", "token": "b"}}, "credentials", "1 unknown: only key"),
+            ({"client": "shop-app"}, "client", "not a field of the kind api_key"),
+            ({"scopes": "read"}, "scopes", "not asked for"),
+            ({"secret": "x"}, "secret", "is not a field here"),
+            ({"name": "ab"}, "name", "3 to 64"),
+            ({"name": "a" * 65}, "name", "3 to 64"),
+            ({"name": "kommo-acme-7"}, "name", "made by installs"),
+        ],
+        ids=repr,
+    )
+    def test_wrong_input_is_named_and_nothing_is_stored(
+        self, manage: Manage, world: World, change: dict[str, Any], field: str, words: str
+    ) -> None:
+        before = secrets_stored()
+        answer = manage.call("POST", "/connections", {**API_KEY, **change})
+        assert (answer.status, answer.content["field"]) == (400, field)
+        assert words in answer.content["detail"]
+        assert manage.call("GET", "/connections").content["items"] == []
+        assert secrets_stored() == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"credentials": {"key": "a" * 4096}},
+            {"credentials": {"key": "Token token=canary, x"}},
+            {"fields": {"header_name": "a" * 128}},
+            {"fields": {"header_name": "Authorization"}},
+            {"allowed_domain": "*.Example.COM"},
+            {"name": "a_B-3"},
+            {"name": "a" * 64},
+            {"name": "oauth2-erp"},
+        ],
+        ids=repr,
+    )
+    def test_what_is_within_the_rules_is_taken(self, manage: Manage, world: World, change: dict[str, Any]) -> None:
+        answer = manage.call("POST", "/connections", {**API_KEY, **change})
+        assert answer.status == 201
+        assert answer.content["allowed_domain"] == answer.content["allowed_domain"].lower()
+
+    @pytest.mark.parametrize(
+        ("username", "password", "field"),
+        [
+            ("maria", "senhã com espaço", None),
+            ("usuário@exemplo.com", ":::", None),
+            ("key-alone", "", None),
+            ("", "token-alone", None),
+            ("", "", "credentials"),
+            ("a:b", "x", "credentials.username"),
+            ("a\n", "x", "credentials.username"),
+            ("a", "x\x00", "credentials.password"),
+            ("a", "x\x85", "credentials.password"),
+            ("a", "x" * 1000, None),
+            ("a", "x" * 1001, "credentials.password"),
+            ("a" * 1001, "x", "credentials.username"),
+            ("a", "\ud800", "credentials.password"),
+        ],
+    )
+    def test_basic_credentials_are_text_as_rfc_7617_has_it(
+        self, manage: Manage, world: World, username: str, password: str, field: str | None
+    ) -> None:
+        body = {**BASIC, "credentials": {"username": username, "password": password}}
+        answer = manage.call("POST", "/connections", body)
+        assert (answer.status, answer.content.get("field")) == ((400, field) if field else (201, None))
+
+    @pytest.mark.parametrize("token", ["a b", "a\nb", "á", "", "   ", "a" * 4097])
+    def test_a_bearer_token_is_one_word(self, manage: Manage, world: World, token: str) -> None:
+        answer = manage.call("POST", "/connections", {**BEARER, "credentials": {"token": token}})
+        assert (answer.status, answer.content["field"]) == (400, "credentials.token")
+
+    def test_nothing_is_sent_to_an_api_that_nobody_knows(self, manage: Manage, world: World) -> None:
+        for sent in (API_KEY, BASIC, BEARER):
+            assert manage.call("POST", "/connections", sent).status == 201
+        assert len(world.mock.calls) == 0
+
+    def test_it_cannot_rotate_and_says_what_to_do_instead(self, manage: Manage, world: World) -> None:
+        manage.call("POST", "/connections", BEARER)
+        answer = manage.call("POST", "/connections/erp-bearer/rotate", {"credentials": {"token": "canary-new"}})
+        assert (answer.status, "PUT" in answer.content["detail"]) == (409, True)
+
+
+class TestLeadConnector:
+    def test_a_token_is_tried_and_stripped_before_it_is_stored(
+        self, manage: Manage, stack: Cloud, world: World
+    ) -> None:
+        answer = manage.call("POST", "/connections", {**LEADCONNECTOR, "credentials": {"token": f"  {OLD}\n"}})
+        assert answer.status == 201
+        assert answer.content["allowed_domain"] == leadconnector.HOST
+        assert credentials_of(stack, "marketek") == {"token": OLD}
+        assert len(world.leadconnector.calls) == 1
+
+    def test_a_token_that_does_not_work_is_not_stored(self, manage: Manage, world: World) -> None:
+        before = secrets_stored()
+        answer = manage.call("POST", "/connections", {**LEADCONNECTOR, "credentials": {"token": "pit-canary-dead"}})
+        assert (answer.status, answer.content["field"]) == (400, "credentials")
+        assert secrets_stored() == before
+
+    @pytest.mark.parametrize("location", ["", "a/b", "a b", "é", "a" * 65, "../x", 5])
+    def test_a_location_id_is_one(self, manage: Manage, world: World, location: Any) -> None:
+        answer = manage.call("POST", "/connections", {**LEADCONNECTOR, "fields": {"location_id": location}})
+        assert (answer.status, answer.content["field"]) == (400, "fields.location_id")
+
+    def test_rotated_with_an_overlap_that_can_be_ended(self, manage: Manage, stack: Cloud, world: World) -> None:
+        manage.call("POST", "/connections", LEADCONNECTOR)
+        rotated = manage.call("POST", "/connections/marketek/rotate", {"credentials": {"token": f" {NEW} "}})
+        assert (rotated.status, rotated.content["generation"]) == (200, 2)
+        left = clock.from_iso(rotated.content["previous_until"]) - clock.now()
+        assert timedelta(days=6, hours=23) < left <= timedelta(days=7)
+        assert credentials_of(stack, "marketek") == {"token": NEW}
+        ended = manage.call("POST", "/connections/marketek/rotate/expire")
+        assert (ended.status, ended.content["previous_until"]) == (200, "")
+
+    def test_rotated_at_once(self, manage: Manage, world: World) -> None:
+        manage.call("POST", "/connections", LEADCONNECTOR)
+        body = {"credentials": {"token": NEW}, "expire_now": True}
+        rotated = manage.call("POST", "/connections/marketek/rotate", body)
+        assert (rotated.status, rotated.content["previous_until"]) == (200, "")
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({}, "credentials"),
+            ({"credentials": {}}, "credentials.token"),
+            ({"credentials": {"token": "a b"}}, "credentials.token"),
+            ({"credentials": {"token": NEW}, "expire_now": "yes"}, "expire_now"),
+            ({"credentials": {"token": NEW}, "now": True}, "now"),
+            ({"credentials": {"token": NEW, "key": "x"}}, "credentials"),
+        ],
+        ids=repr,
+    )
+    def test_a_wrong_rotation_is_named(self, manage: Manage, world: World, body: dict[str, Any], field: str) -> None:
+        manage.call("POST", "/connections", LEADCONNECTOR)
+        answer = manage.call("POST", "/connections/marketek/rotate", body)
+        assert (answer.status, answer.content["field"]) == (400, field)
+
+    def test_one_that_is_not_there(self, manage: Manage) -> None:
+        for path in ("rotate", "rotate/expire"):
+            answer = manage.call("POST", f"/connections/none/{path}", {"credentials": {"token": NEW}})
+            assert answer.status == 404
+
+
+class TestEngage:
+    def test_it_is_logged_in_to_in_homologation_unless_told_otherwise(self, manage: Manage, world: World) -> None:
+        shown = manage.call("POST", "/connections", ENGAGE).content
+        assert (shown["kind"], shown["allowed_domain"]) == ("password", "sandbox.engage.bz")
+        assert shown["fields"] == {"customer_id": CUSTOMER, "environment": "homologation"}
+        body = {**ENGAGE, "name": "engage-two", "fields": {"customer_id": CUSTOMER, "environment": "production"}}
+        assert manage.call("POST", "/connections", body).content["allowed_domain"] == "my.engage.bz"
+        assert world.engage.hosts == ["sandbox.engage.bz", "my.engage.bz"]
+
+    def test_the_same_fields_without_the_default_are_the_same(self, manage: Manage, world: World) -> None:
+        manage.call("POST", "/connections", ENGAGE)
+        body = {"credentials": LOG_IN, "fields": {"customer_id": CUSTOMER}}
+        assert manage.call("PUT", "/connections/engage-one", body).status == 200
+
+    def test_a_wrong_password_is_told_without_engages_own_words(self, manage: Manage, world: World) -> None:
+        wrong = {**LOG_IN, "password": "canary-wrong"}
+        answer = manage.call("POST", "/connections", {**ENGAGE, "credentials": wrong})
+        assert (answer.status, answer.content["field"]) == (400, "credentials")
+        assert "the user name or the password" in answer.content["detail"]
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"fields": {}}, "fields.customer_id"),
+            ({"fields": {"customer_id": "a.b"}}, "fields.customer_id"),
+            ({"fields": {"customer_id": "-a"}}, "fields.customer_id"),
+            ({"fields": {"customer_id": "a" * 64}}, "fields.customer_id"),
+            ({"fields": {"customer_id": CUSTOMER, "environment": "staging"}}, "fields.environment"),
+            ({"credentials": {**LOG_IN, "username": ""}}, "credentials.username"),
+            ({"credentials": {**LOG_IN, "password": ""}}, "credentials.password"),
+            ({"credentials": {**LOG_IN, "client_secret": "a b"}}, "credentials.client_secret"),
+            ({"kind": "bearer"}, "kind"),
+            ({"allowed_domain": "api.example.com"}, "allowed_domain"),
+        ],
+        ids=repr,
+    )
+    def test_wrong_input_is_named(self, manage: Manage, world: World, change: dict[str, Any], field: str) -> None:
+        answer = manage.call("POST", "/connections", {**ENGAGE, **change})
+        assert (answer.status, answer.content["field"]) == (400, field)
+        assert world.engage.hosts == []
+
+    def test_the_domain_that_the_platform_makes_may_be_written_down(self, manage: Manage, world: World) -> None:
+        assert manage.call("POST", "/connections", {**ENGAGE, "allowed_domain": "Sandbox.Engage.bz"}).status == 201
+
+
+class TestOAuth:
+    def test_a_connection_that_waits_for_consent_has_no_secret(
+        self, manage: Manage, stack: Cloud, world: World
+    ) -> None:
+        before = secrets_stored()
+        shown = manage.call("POST", "/connections", AUTHORIZED).content
+        assert (shown["state"], shown["generation"], shown["scopes"], shown["client"]) == ("pending", 0, "", "shop-app")
+        assert secrets_stored() == before
+        assert world.asked == []
+        assert manage.call("DELETE", "/connections/shop").status == 204
+
+    def test_scopes_may_be_others_than_the_clients(self, manage: Manage, world: World) -> None:
+        shown = manage.call("POST", "/connections", {**AUTHORIZED, "scopes": "write"}).content
+        assert shown["fields"] == {"scopes": "write"}
+
+    def test_client_credentials_are_tried_and_what_was_granted_is_kept(
+        self, manage: Manage, stack: Cloud, world: World
+    ) -> None:
+        shown = manage.call("POST", "/connections", {**MACHINE, "scopes": "read delete"}).content
+        assert world.asked[0]["scope"] == "read delete"
+        assert (shown["state"], shown["scopes"]) == ("connected", "read")
+        world.granted = ""
+        shown = manage.call("POST", "/connections", {**MACHINE, "name": "second"}).content
+        assert (shown["scopes"], world.asked[1]["scope"]) == ("read write", "read write")
+
+    def test_granted_scopes_have_at_most_255_characters(self, manage: Manage, world: World) -> None:
+        world.granted = " ".join(f"scope{number:03d}" for number in range(100))
+        shown = manage.call("POST", "/connections", MACHINE).content
+        assert 240 < len(shown["scopes"]) <= 255
+
+    def test_two_connections_of_one_client_do_not_share_a_token(
+        self, manage: Manage, stack: Cloud, world: World
+    ) -> None:
+        """Tokens are remembered by secret."""
+        for name in ("first", "second"):
+            manage.call("POST", "/connections", {**MACHINE, "name": name})
+        first, second = (connections.get(stack.table, name).secret_id for name in ("first", "second"))
+        assert first
+        assert first != second
+
+    @pytest.mark.parametrize(
+        ("sent", "change", "field", "words"),
+        [
+            (AUTHORIZED, {"client": None}, "client", "is missing"),
+            (AUTHORIZED, {"client": "none"}, "client", "register it first"),
+            (AUTHORIZED, {"client": "../x"}, "client", "not the name"),
+            (AUTHORIZED, {"client": "shop-machine"}, "client", "client_credentials"),
+            (MACHINE, {"client": "shop-app"}, "client", "authorization_code"),
+            (AUTHORIZED, {"credentials": {"token": "canary"}}, "credentials", "none for this kind"),
+            (MACHINE, {"credentials": {"client_secret": "canary"}}, "credentials", "none for this kind"),
+            (AUTHORIZED, {"allowed_domain": None}, "allowed_domain", "is missing"),
+            (AUTHORIZED, {"allowed_domain": "*.myshopify.com"}, "allowed_domain", "public suffix"),
+            (AUTHORIZED, {"scopes": "a" * 1001}, "scopes", "1,000"),
+            (AUTHORIZED, {"scopes": "a\nb"}, "scopes", "printable"),
+            (AUTHORIZED, {"scopes": "a", "fields": {"scopes": "b"}}, "scopes", "twice"),
+            (AUTHORIZED, {"kind": None}, "kind", "client_credentials, oauth2"),
+            (AUTHORIZED, {"kind": "bearer"}, "kind", "client_credentials, oauth2"),
+            (AUTHORIZED, {"platform": "kommo"}, "platform", "installing its application"),
+        ],
+        ids=repr,
+    )
+    def test_wrong_input_is_named(
+        self, manage: Manage, world: World, sent: dict[str, Any], change: dict[str, Any], field: str, words: str
+    ) -> None:
+        answer = manage.call("POST", "/connections", {**sent, **change})
+        assert (answer.status, answer.content["field"]) == (400, field)
+        assert words in answer.content["detail"]
+        assert world.asked == []
+
+    def test_a_client_whose_secret_is_wrong_is_told(self, manage: Manage, world: World) -> None:
+        world.mock.replace("POST", f"https://{PROVIDER}/token", status=401, json={"error": "invalid_client"})
+        answer = manage.call("POST", "/connections", MACHINE)
+        assert (answer.status, answer.content["field"]) == (400, "client")
+        assert manage.call("GET", "/connections").content["items"] == []

@@ -1,0 +1,337 @@
+"""OAuth clients of any provider: the endpoints and the grant that they name, and what no client of Kommo may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from portaria import connections, oauth_clients
+from portaria.contract import Connection, OAuthClient
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.manage import API_HOST, Manage, empty, secrets_stored
+
+CLIENT: dict[str, Any] = {
+    "platform": "oauth2",
+    "name": "erp",
+    "client_id": "client-1",
+    "client_secret": "canary-client-secret",
+    "scopes": "read write",
+    "authorize_url": "https://login.example.com/authorize?prompt=consent",
+    "token_url": "https://login.example.com/token?tenant=one",
+}
+KOMMO = {"platform": "kommo", "name": "acme", "client_id": "client-1", "client_secret": "canary-client-secret"}
+WITHOUT_CONSENT = {
+    **{name: value for name, value in CLIENT.items() if name != "authorize_url"},
+    "grant": "client_credentials",
+}
+ENDPOINTS = ("authorize_url", "token_url")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def manage(shared: Cloud) -> Iterator[Manage]:
+    """Whatever a test does, no answer and no line of the log holds a secret."""
+    manage = Manage(shared)
+    answers: list[str] = []
+    answer_of = manage.answer
+
+    def kept(event: dict[str, Any]) -> Any:
+        answer = answer_of(event)
+        answers.append(answer.text + json.dumps(answer.headers))
+        return answer
+
+    manage.answer = kept  # type: ignore[method-assign]
+    yield manage
+    assert "canary" not in manage.log.getvalue()
+    assert not [answer for answer in answers if "canary" in answer]
+    empty()
+
+
+def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in names}
+
+
+class TestAClientOfAnyProvider:
+    def test_it_is_created_shown_and_listed_with_its_endpoints(self, manage: Manage) -> None:
+        created = manage.call("POST", "/oauth-clients", CLIENT)
+        assert created.status == 201
+        assert created.content == {
+            "platform": "oauth2",
+            "name": "erp",
+            "client_id": "client-1",
+            "client_secret": "*****",
+            "redirect_uri": f"https://{API_HOST}/live/install/oauth2/erp",
+            "scopes": "read write",
+            # There is no page for everybody: each connection has links of its own.
+            "install_page_url": "",
+            "grant": "authorization_code",
+            "authorize_url": CLIENT["authorize_url"],
+            "token_url": CLIENT["token_url"],
+            "token_auth": "basic",
+            "warnings": [],
+        }
+        assert manage.call("GET", "/oauth-clients/oauth2/erp").content == created.content
+        [listed] = manage.call("GET", "/oauth-clients").content["items"]
+        assert listed == without(created.content, "warnings")
+
+    def test_it_is_stored_as_it_is_used(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", {**CLIENT, "token_auth": "post"})
+        assert oauth_clients.get(manage.cloud.table, "oauth2", "erp") == OAuthClient(
+            "oauth2",
+            "erp",
+            "client-1",
+            f"https://{API_HOST}/live/install/oauth2/erp",
+            "read write",
+            CLIENT["authorize_url"],
+            CLIENT["token_url"],
+            "authorization_code",
+            "post",
+        )
+
+    def test_client_credentials_need_no_authorize_url(self, manage: Manage) -> None:
+        created = manage.call("POST", "/oauth-clients", WITHOUT_CONSENT)
+        assert (created.status, created.content["grant"], created.content["authorize_url"]) == (
+            201,
+            "client_credentials",
+            "",
+        )
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            (without(CLIENT, "authorize_url"), "authorize_url"),
+            (without(CLIENT, "token_url"), "token_url"),
+            (without(WITHOUT_CONSENT, "token_url"), "token_url"),
+            ({**CLIENT, "grant": "client_credentials"}, "authorize_url"),
+            ({**CLIENT, "grant": "password"}, "grant"),
+            ({**CLIENT, "grant": "implicit"}, "grant"),
+            ({**CLIENT, "grant": 1}, "grant"),
+            ({**CLIENT, "token_auth": "none"}, "token_auth"),
+            ({**CLIENT, "token_auth": "client_secret_jwt"}, "token_auth"),
+            ({**CLIENT, "token_url": "canary-token"}, "token_url"),
+            ({**CLIENT, "tokenUrl": "https://login.example.com/token"}, "tokenUrl"),
+        ],
+        ids=repr,
+    )
+    def test_wrong_fields_are_named_and_nothing_is_stored(
+        self, manage: Manage, body: dict[str, Any], field: str
+    ) -> None:
+        answer = manage.call("POST", "/oauth-clients", body)
+        assert (answer.status, answer.content["field"]) == (400, field)
+        assert secrets_stored() == []
+        assert manage.call("GET", "/oauth-clients").content["items"] == []
+
+    @pytest.mark.parametrize("field", ENDPOINTS)
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://login.example.com/token",
+            "https://login.example.com",
+            "https://login.example.com:443/token",
+            "https://LOGIN.example.com/token",
+            "https://login.example.com/o/token?realm=a%20b&x=*",
+            "https://xn--bcher-kva.example.com/token",
+            "https://tenant.eu.auth0.com/token",
+            "https://login.example.com/" + "a" * 474,
+        ],
+    )
+    def test_an_endpoint_may_be_any_https_url_on_a_public_host(self, manage: Manage, field: str, url: str) -> None:
+        answer = manage.call("POST", "/oauth-clients", {**CLIENT, field: url})
+        assert (answer.status, answer.content.get(field)) == (201, url)
+
+    @pytest.mark.parametrize("field", ENDPOINTS)
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "login.example.com/token",
+            "http://login.example.com/token",
+            "HTTPS://login.example.com/token",
+            "ftps://login.example.com/token",
+            "https://",
+            "https:///token",
+            "https://login.example.com/token#fragment",
+            "https://login.example.com/token#",
+            "https://user@login.example.com/token",
+            "https://user:canary@login.example.com/token",
+            "https://login.example.com\\@evil.example/token",
+            "https://login.example.com\\token",
+            "https://login.example.com:8443/token",
+            "https://login.example.com:/token",
+            "https://login.example.com:443443/token",
+            "https://login.example.com/a token",
+            "https://login.example.com/token\n",
+            "https://login.example.com/\r\nx: y",
+            "https://login.example.com/tok\u00e9n",
+            "https://lög\u00efn.example.com/token",
+            "https://login.example.com/" + "a" * 475,
+            "https://127.0.0.1/token",
+            "https://2130706433/token",
+            "https://0x7f.1/token",
+            "https://[::1]/token",
+            "https://169.254.169.254/latest/meta-data",
+            "https://localhost/token",
+            "https://metadata.google.internal/token",
+            "https://login.local/token",
+            "https://login.test/token",
+            "https://com/token",
+            "https://com.au/token",
+            "https://myshopify.com/token",
+            "https://*.example.com/token",
+            "https://login.*.com/token",
+            "https://login.example.com./token",
+            "https://.example.com/token",
+            "https://login..example.com/token",
+            "https://-login.example.com/token",
+            "https://log_in.example.com/token",
+            "https://%6cogin.example.com/token",
+            "https://" + "a" * 64 + ".example.com/token",
+            "https://[bad/token",
+            1,
+            ["https://login.example.com/token"],
+        ],
+        ids=repr,
+    )
+    def test_an_endpoint_that_is_no_public_https_url_is_refused_and_not_repeated(
+        self, manage: Manage, field: str, url: Any
+    ) -> None:
+        answer = manage.call("POST", "/oauth-clients", {**CLIENT, field: url})
+        assert (answer.status, answer.content["field"]) == (400, field)
+        assert answer.content["detail"].startswith(f"{field} ")
+        assert secrets_stored() == []
+
+    @pytest.mark.parametrize(
+        "name",
+        ["response_type", "client_id", "redirect_uri", "scope", "state", "code_challenge", "code_challenge_method"],
+    )
+    def test_an_authorize_url_does_not_set_what_is_set_here(self, manage: Manage, name: str) -> None:
+        url = f"https://login.example.com/authorize?prompt=consent&{name}="
+        answer = manage.call("POST", "/oauth-clients", {**CLIENT, "authorize_url": url})
+        assert (answer.status, answer.content["field"]) == (400, "authorize_url")
+        assert name in answer.content["detail"]
+
+    def test_all_of_it_can_be_replaced_but_the_name_and_the_grant(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        body = {
+            "client_id": "client-2",
+            "authorize_url": "https://other.example.com/authorize",
+            "token_url": "https://login.example.com/other",
+            "token_auth": "post",
+        }
+        answer = manage.call("PUT", "/oauth-clients/oauth2/erp", body)
+        assert answer.status == 200
+        assert {name: answer.content[name] for name in body} == body
+
+        fixed = manage.call(
+            "PUT", "/oauth-clients/oauth2/erp", {**without(body, "authorize_url"), "grant": "client_credentials"}
+        )
+        assert (fixed.status, fixed.content["field"]) == (409, "grant")
+        assert manage.call("GET", "/oauth-clients/oauth2/erp").content == answer.content
+
+    def test_stored_secrets_do_not_follow_to_another_token_host(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        moved = {**without(CLIENT, "platform", "name", "client_secret"), "token_url": "https://other.example.com/token"}
+        silent = manage.call("PUT", "/oauth-clients/oauth2/erp", moved)
+        assert (silent.status, silent.content["field"]) == (400, "client_secret")
+
+        connection = Connection("any-name", "oauth2", "oauth2", "api.example.com", "connected", 1, "", client="erp")
+        connections.create(manage.cloud.table, connection)
+        used = manage.call("PUT", "/oauth-clients/oauth2/erp", {**moved, "client_secret": "canary-new-secret"})
+        assert (used.status, used.content["field"]) == (409, "token_url")
+        assert manage.call("GET", "/oauth-clients/oauth2/erp").content["token_url"] == CLIENT["token_url"]
+
+        manage.cloud.table.delete(*connections.key("any-name"))
+        free = manage.call("PUT", "/oauth-clients/oauth2/erp", {**moved, "client_secret": "canary-new-secret"})
+        assert (free.status, free.content["token_url"]) == (200, "https://other.example.com/token")
+
+    def test_replacing_need_not_say_the_grant_again(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", WITHOUT_CONSENT)
+        for body in (
+            without(WITHOUT_CONSENT, "platform", "name"),
+            {"client_id": "x", "token_url": CLIENT["token_url"]},
+        ):
+            answer = manage.call("PUT", "/oauth-clients/oauth2/erp", body)
+            assert (answer.status, answer.content["grant"]) == (200, "client_credentials")
+        answer = manage.call("PUT", "/oauth-clients/oauth2/erp", without(CLIENT, "platform", "name"))
+        assert answer.status == 400
+
+    def test_it_is_not_deleted_while_a_connection_of_any_name_needs_it(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        manage.call("POST", "/oauth-clients", {**CLIENT, "name": "erp-two"})
+        connection = Connection("any-name", "oauth2", "oauth2", "api.example.com", "pending", 0, "", client="erp")
+        connections.create(manage.cloud.table, connection)
+
+        answer = manage.call("DELETE", "/oauth-clients/oauth2/erp")
+        assert answer.status == 409
+        assert "any-name" in answer.content["detail"]
+        assert manage.call("DELETE", "/oauth-clients/oauth2/erp-two").status == 204
+
+    def test_a_removed_connection_needs_it_no_more(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        connection = Connection("any-name", "oauth2", "oauth2", "api.example.com", "removed", 1, "", client="erp")
+        connections.create(manage.cloud.table, connection)
+        assert manage.call("DELETE", "/oauth-clients/oauth2/erp").status == 204
+
+
+class TestAClientOfAPlatformThatKnowsItsEndpoints:
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("authorize_url", "https://login.example.com/authorize"),
+            ("token_url", "https://login.example.com/token"),
+            ("grant", "authorization_code"),
+            ("grant", "client_credentials"),
+            ("token_auth", "basic"),
+        ],
+    )
+    def test_it_must_not_name_any(self, manage: Manage, field: str, value: str) -> None:
+        created = manage.call("POST", "/oauth-clients", {**KOMMO, field: value})
+        assert (created.status, created.content["field"]) == (400, field)
+        assert secrets_stored() == []
+        assert manage.call("POST", "/oauth-clients", KOMMO).status == 201
+        replaced = manage.call("PUT", "/oauth-clients/kommo/acme", {"client_id": "client-2", field: value})
+        assert (replaced.status, replaced.content["field"]) == (400, field)
+
+    def test_it_is_shown_as_before(self, manage: Manage) -> None:
+        shown = manage.call("POST", "/oauth-clients", KOMMO).content
+        assert shown["install_page_url"] == f"https://{API_HOST}/live/install/kommo/acme/start"
+        assert not {"grant", "authorize_url", "token_url", "token_auth"} & set(shown)
+
+    def test_one_that_was_stored_before_there_were_others_is_read(self, manage: Manage) -> None:
+        pk, sk = oauth_clients.key("kommo", "old")
+        old = {"platform": "kommo", "name": "old", "client_id": "client-1", "redirect_uri": "https://a.example.com/x"}
+        manage.cloud.table.put({"pk": pk, "sk": sk, **old, "scopes": ""})
+        client = oauth_clients.get(manage.cloud.table, "kommo", "old")
+        assert (client.authorize_url, client.token_url, client.grant) == ("", "", "authorization_code")
+
+
+@pytest.mark.parametrize(
+    ("redirect_uri", "token_url", "connection", "url"),
+    [
+        (
+            "https://api.example.com/live/install/kommo/acme/",
+            "",
+            "x",
+            "https://api.example.com/live/install/kommo/acme/start",
+        ),
+        (
+            "https://api.example.com/live/install/kommo/acme",
+            "https://login.example.com/token",
+            "main",
+            "https://api.example.com/live/admin/v1/connections/main/authorize",
+        ),
+        ("https://hooks.example.com/elsewhere", "https://login.example.com/token", "main", ""),
+        ("https://api.example.com/live/install/kommo/acme", "https://login.example.com/token", "", ""),
+    ],
+)
+def test_where_a_connection_is_authorised_again(redirect_uri: str, token_url: str, connection: str, url: str) -> None:
+    client = OAuthClient("kommo", "acme", "client-1", redirect_uri, token_url=token_url)
+    assert oauth_clients.reconnect_url(client, connection) == url

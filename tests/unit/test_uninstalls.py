@@ -1,0 +1,208 @@
+"""Uninstalls at the edges: the platform's hook and messages in; the platform, the vault and the bus out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import responses
+
+from portaria import clock, connections, queues, uninstalls
+from portaria.contract import Connection
+from tests.fakes import functions
+from tests.fakes import installs as fakes
+from tests.fakes import kommo as kommo_fake
+from tests.fakes.aws import Cloud, cloud
+from tests.unit.test_installs import refusing
+from tests.unit.test_tokens import NAME, Desk, Time
+
+WEBHOOK = f"https://api.example.com/live/events/kommo/{NAME}/canary-webhook-key"
+
+
+class Office(Desk):
+    def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: Time) -> None:
+        super().__init__(stack, mock, time)
+        self.door = functions.load("accept_uninstall", stack.environment)
+        self.worker = functions.load("remove_connections", stack.environment)
+        self.kommo.webhooks.add(WEBHOOK)
+
+    def hook(self, client: str = "acme", **query: Any) -> dict[str, Any]:
+        account_id = query.pop("account_id", "1")
+        given = {"client_uuid": kommo_fake.CLIENT_ID, "account_id": account_id, "signature": sign(account_id), **query}
+        event = functions.sample("accept_uninstall", "disconnect_hook")
+        event["pathParameters"] = {"platform": "kommo", "client": client}
+        event["multiValueQueryStringParameters"] = {
+            name: value if isinstance(value, list) else [value] for name, value in given.items() if value is not None
+        }
+        answer: dict[str, Any] = self.door.handler(event, functions.Context(20))
+        return answer
+
+    def work(self) -> set[str]:
+        """Give the worker all that waits; the bodies that go back."""
+        fakes.forget_tokens()
+        bodies = {str(number): body for number, body in enumerate(self.stack.receive("uninstalls"))}
+        with patch("portaria.queues.give_back"):
+            answer = self.worker.handler(functions.sqs_event(bodies, "uninstalls"), functions.Context(600))
+        return {bodies[message_id] for message_id in functions.reported(answer)}
+
+    def work_on(self) -> list[float]:
+        """Work, with what is sent for later there at once; how long it should have stayed away."""
+        delays, send = [], queues.send
+
+        def at_once(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
+            delays.append(delay_s)
+            send(queue_url, bodies)
+
+        with patch.object(queues, "send", at_once):
+            assert self.work() == set()
+        return delays
+
+    @property
+    def connection_now(self) -> Connection:
+        return connections.get(self.table, NAME)
+
+
+def sign(account_id: str, secret: str = kommo_fake.CLIENT_SECRET) -> str:
+    message = f"{kommo_fake.CLIENT_ID}|{account_id}".encode()
+    return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    time = Time()
+    with (
+        cloud() as stack,
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(clock, "now", time.now),
+        patch.object(clock, "sleep", time.sleep),
+    ):
+        yield Office(stack, mock, time)
+
+
+def test_an_account_that_left_loses_its_connection(office: Office) -> None:
+    office.time.passed_s += 3600
+    office.kommo.revoked.add("acme")
+    assert office.hook()["statusCode"] == 200
+    assert office.work() == set()
+    assert (office.connection_now.state, office.connection_now.reason) == ("removed", "uninstalled")
+    assert office.vault.read(office.connection.secret_id) is None
+    assert [(kind, detail["connection"], detail["why"]) for kind, detail in fakes.events(office.stack)] == [
+        ("connection.removed", NAME, "uninstalled")
+    ]
+    assert not {"due_at", "due_pk", "announce"} & office.item.keys()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"signature": "0" * 64}, 403),
+        ({"signature": sign("1", "canary-other-secret")}, 403),
+        ({"signature": sign("2")}, 403),
+        ({"client_uuid": "another-client"}, 403),
+        ({"signature": "0" * 63}, 400),
+        ({"signature": ["0" * 64, "0" * 64]}, 400),
+        ({"signature": None}, 400),
+        ({"account_id": "1|2"}, 400),
+        ({"account_id": None}, 400),
+        ({"account_id": "١"}, 400),
+        ({"client": "unknown"}, 404),
+    ],
+)
+def test_a_hook_that_is_not_signed_for_this_client_changes_nothing(
+    office: Office, wrong: dict[str, Any], status: int
+) -> None:
+    answer = office.hook(**wrong)
+    assert answer["statusCode"] == status
+    assert "canary" not in json.dumps(answer)
+    assert office.stack.receive("uninstalls") == []
+
+
+def test_a_hook_sent_again_after_a_reinstall_removes_nothing(office: Office) -> None:
+    office.hook()
+    delays = [delay for _ in range(3) for delay in office.work_on()]
+    assert delays == [60, 600], "the platform is asked three times"
+    assert office.stack.receive("uninstalls") == []
+    assert office.connection_now.state == "connected"
+    assert office.vault.read(office.connection.secret_id) is not None
+    assert fakes.events(office.stack) == []
+
+
+def test_an_account_that_leaves_between_two_questions_is_removed(office: Office) -> None:
+    office.hook()
+    office.work_on()
+    office.time.passed_s += 3600
+    office.kommo.revoked.add("acme")
+    office.work_on()
+    assert office.connection_now.state == "removed"
+
+
+@pytest.mark.parametrize("status", [500, 429, 403])
+def test_a_platform_that_does_not_answer_is_no_confirmation(office: Office, status: int) -> None:
+    office.kommo.before["/api/v4/account"] = [(status, {"Content-Type": "text/html"}, "<html>")]
+    office.hook()
+    assert len(office.work()) == 1
+    assert office.connection_now.state == "connected"
+
+
+def test_a_reinstall_while_the_platform_is_asked_stays(office: Office) -> None:
+    office.time.passed_s += 3600
+    office.kommo.revoked.add("acme")
+    office.hook()
+    with patch.object(uninstalls._Removal, "_still_connected", reinstalling(office)):
+        assert len(office.work()) == 1
+    assert office.connection_now.state == "connected"
+    assert office.connection_now.generation == 2
+
+
+def reinstalling(office: Office) -> Any:
+    def still_connected(removal: Any, connection: Connection) -> bool:
+        office.table.update(*connections.key(NAME), "SET generation = :two", values={":two": 2})
+        return False
+
+    return still_connected
+
+
+def test_a_hook_for_an_account_that_is_not_known_is_done_with(office: Office) -> None:
+    office.hook(account_id="99")
+    assert office.work() == set()
+
+
+def test_a_removal_that_dies_halfway_is_finished_by_the_next_delivery(office: Office) -> None:
+    office.time.passed_s += 3600
+    office.kommo.revoked.add("acme")
+    office.hook()
+    (body,) = office.stack.receive("uninstalls")
+    queues.send(office.stack.environment["UNINSTALLS_QUEUE_URL"], [body])
+    with refusing("DeleteSecret"):
+        assert office.work() == {body}
+    assert office.connection_now.state == "removed"
+    queues.send(office.stack.environment["UNINSTALLS_QUEUE_URL"], [body])
+    assert office.work() == set()
+    assert office.vault.read(office.connection.secret_id) is None
+    assert len(fakes.events(office.stack)) == 1
+
+
+def test_a_deleted_connection_takes_its_webhooks_back(office: Office) -> None:
+    uninstalls.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
+    assert office.connection_now.state == "removed"
+    assert office.work() == set()
+    assert office.kommo.webhooks == set()
+    assert office.vault.read(office.connection.secret_id) is None
+    assert [detail["why"] for _, detail in fakes.events(office.stack)] == ["deleted"]
+
+
+def test_a_name_that_is_taken_again_before_the_removal_keeps_its_new_credentials(office: Office) -> None:
+    uninstalls.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
+    again = office.add(
+        Connection(NAME, "kommo", "oauth2", "acme.kommo.com", "connected", 1, "portaria/grants/again", client="acme"),
+        office.stored(),
+    )
+    office.work()
+    assert office.connection_now.state == "connected"
+    assert office.vault.read(again.secret_id) is not None
+    assert office.vault.read(office.connection.secret_id) is None
