@@ -6,7 +6,11 @@ It stands apart, and its values are named tuples, since the hook has three secon
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, NoReturn
+
+MAX_STATE_LENGTH = 200
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 class Rejected(Exception):
@@ -103,3 +107,45 @@ class OAuthClient(NamedTuple):
     token_url: str = ""
     grant: str = "authorization_code"
     token_auth: str = "basic"  # noqa: S105 - a way to prove itself, not a token
+
+
+class Return(NamedTuple):
+    """What every consent page sends a browser back with; the install hook's call has no `state`."""
+
+    code: Secret
+    state: Secret | None
+
+
+def read_return(query: dict[str, list[str]], *, max_code_length: int) -> Return | Refusal:
+    """Read `code`, `state` and `error` of a call to a redirect URI (RFC 6749, 4.1.2).
+
+    Raises `Rejected` that names the parameter and its rule.
+    """
+    state_text = read_one(query, "state")
+    if len(state_text) > MAX_STATE_LENGTH:
+        raise Rejected(
+            "bad_state", f"state may have {MAX_STATE_LENGTH} characters; this has {len(state_text)}", field="state"
+        )
+    state = Secret(state_text) if state_text else None
+    if error := read_one(query, "error"):
+        return Refusal(error if re.fullmatch(r"[a-z_]{1,64}", error) else "other", state)
+    code = read_one(query, "code")
+    if not code:
+        raise Rejected("missing_code", "the parameter code is missing or empty", field="code")
+    if len(code) > max_code_length:
+        raise Rejected(
+            "code_too_long", f"code may have {max_code_length} characters; this has {len(code)}", field="code"
+        )
+    if not _PRINTABLE.fullmatch(code):
+        raise Rejected("bad_code", "code may hold only printable ASCII characters without spaces", field="code")
+    return Return(Secret(code), state)
+
+
+def read_one(query: dict[str, list[str]], name: str) -> str:
+    """A parameter that may come once, empty where it did not. Raises `Rejected` (`…_repeated`)."""
+    values = query.get(name, [])
+    if len(values) > 1:
+        raise Rejected(
+            f"{name}_repeated", f"the parameter {name} came {len(values)} times; once is allowed", field=name
+        )
+    return values[0] if values else ""

@@ -47,15 +47,8 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
     platform = part(connection.platform, "tokens")
     try:
         if connection.kind in tokens.LOG_IN_KINDS:
-            client = tokens.client_of(table, connection)
-            if client:
-                credentials = {**credentials, "client_secret": vault.client_secret(client.platform, client.name)}
-            response = egress.send(
-                platform.token_request(connection, credentials, client),
-                allowed_domain=platform.token_domain(connection, client),
-            )
-            granted: str = platform.read_grant(response, clock.now()).scopes
-            return granted[:MAX_SCOPES_LENGTH]
+            credentials, client = tokens.with_client(table, vault, connection, credentials)
+            return tokens.log_in(connection, credentials, client).scopes[:MAX_SCOPES_LENGTH]
         if hasattr(platform, "probe_request"):
             response = egress.send(
                 platform.probe_request(connection, credentials), allowed_domain=connection.allowed_domain

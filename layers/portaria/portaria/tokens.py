@@ -246,9 +246,7 @@ class Supply:
         return turn.recover()
 
     def _send(self, connection: Connection, request: Request, follow_redirects: int) -> Response:
-        if follow_redirects:
-            return egress.send(request, allowed_domain=connection.allowed_domain, follow_redirects=follow_redirects)
-        return egress.send(request, allowed_domain=connection.allowed_domain)
+        return egress.send(request, allowed_domain=connection.allowed_domain, follow_redirects=follow_redirects)
 
     def _renew_early(self, connection: Connection, kept: Token) -> Token:
         """Renew a token that is good for some more minutes, in this caller's time, if nothing stands in the way."""
@@ -357,14 +355,14 @@ class Supply:
             raise Rejected(
                 "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
             )
-        client = client_of(self.table, connection)
-        if client:
-            credentials = {**credentials, "client_secret": self.vault.client_secret(client.platform, client.name)}
+        credentials, client = with_client(self.table, self.vault, connection, credentials)
         try:
             grant = log_in(connection, credentials, client)
         except Rejected as rejected:
             self.memory.refuse(connection, rejected)
             raise
+        if grant.expires_at <= clock.now():
+            raise Retryable("token_ends_now", f"{connection.platform} gave a token without life left", after_s=2)
         return Token(
             {"access_token": grant.access_token}, connection.generation, connection.version_id, grant.expires_at
         )
@@ -721,20 +719,30 @@ def end(table: Table, connection: Connection, reason: str, *, fence: int | None 
 
 
 def log_in(connection: Connection, credentials: Credentials, client: OAuthClient | None) -> Grant:
-    """Ask for a token with credentials that can be used any number of times. Raises `Rejected` and `Retryable`."""
+    """Ask for a token with credentials that can be used any number of times. Raises `Rejected` and `Retryable`.
+
+    A shared token comes with what is left of its life, which may be nothing.
+    """
     platform = part(connection.platform, "tokens")
     response = egress.send(
         platform.token_request(connection, credentials, client),
         allowed_domain=platform.token_domain(connection, client),
     )
     grant: Grant = platform.read_grant(response, clock.now())
-    if grant.expires_at <= clock.now():
-        raise Retryable("token_ends_now", f"{connection.platform} gave a token without life left", after_s=2)
     return grant
 
 
-def client_of(table: Table, connection: Connection) -> OAuthClient | None:
-    return oauth_clients.get(table, connection.platform, connection.client) if connection.client else None
+def with_client(
+    table: Table, vault_: Vault, connection: Connection, credentials: Credentials
+) -> tuple[Credentials, OAuthClient | None]:
+    """What a log-in needs: the credentials, and the connection's OAuth client with its secret, if it has one.
+
+    Raises `Rejected` and `Retryable`.
+    """
+    if not connection.client:
+        return credentials, None
+    client = oauth_clients.get(table, connection.platform, connection.client)
+    return {**credentials, "client_secret": vault_.client_secret(client.platform, client.name)}, client
 
 
 def token_refused(connection: Connection, response: Response) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from portaria.intake import Arrival, Refusal, Rejected, Secret
+from portaria.intake import Arrival, Refusal, Rejected, Secret, read_one, read_return
 
 # The client secret is posted to the host that `referer` names, and the hook is unauthenticated: exactly one label under
 # one of Kommo's own domains, nothing else.
@@ -18,38 +18,23 @@ _ACCOUNT_HOST = re.compile(
 # Kommo's own names, where no account lives.
 _RESERVED = frozenset({"www", "api", "auth", "oauth", "developers", "support", "help", "mail", "static", "cdn"})
 MAX_CODE_LENGTH = 2_000
-MAX_STATE_LENGTH = 200
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
     """Read the query of a call to the redirect URI. Raises `Rejected` that names the parameter and its rule."""
-    state_text = _one(query, "state")
-    if len(state_text) > MAX_STATE_LENGTH:
-        raise Rejected(
-            "bad_state", f"state may have {MAX_STATE_LENGTH} characters; this has {len(state_text)}", field="state"
-        )
-    state = Secret(state_text) if state_text else None
-    if error := _one(query, "error"):
-        return Refusal(error if re.fullmatch(r"[a-z_]{1,64}", error) else "other", state)
-    code = _one(query, "code")
-    if not code:
-        raise Rejected("missing_code", "the parameter code is missing or empty", field="code")
-    if len(code) > MAX_CODE_LENGTH:
-        raise Rejected(
-            "code_too_long", f"code may have {MAX_CODE_LENGTH} characters; this has {len(code)}", field="code"
-        )
-    if not _PRINTABLE.fullmatch(code):
-        raise Rejected("bad_code", "code may hold only printable ASCII characters without spaces", field="code")
+    returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
+    if isinstance(returned, Refusal):
+        return returned
+    code, state = returned
     # One page of Kommo's spells it `referrer`.
-    host = _one(query, "referer") or _one(query, "referrer")
+    host = read_one(query, "referer") or read_one(query, "referrer")
     check_account_host(host)
-    from_widget = _one(query, "from_widget") not in ("", "0")
+    from_widget = read_one(query, "from_widget") not in ("", "0")
     if not state and not from_widget:
         raise Rejected(
             "missing_state", "a return from the consent page must carry the state it was given", field="state"
         )
-    return Arrival(Secret(code), host.lower(), "browser" if state else "widget", state)
+    return Arrival(code, host.lower(), "browser" if state else "widget", state)
 
 
 def check_account_host(host: str) -> None:
@@ -85,12 +70,3 @@ def button(client_id: str, state: Secret, language: str) -> dict[str, str]:
         "data-mode": "popup",
         "src": "https://www.kommo.com/auth/button.js",
     }
-
-
-def _one(query: dict[str, list[str]], name: str) -> str:
-    values = query.get(name, [])
-    if len(values) > 1:
-        raise Rejected(
-            f"{name}_repeated", f"the parameter {name} came {len(values)} times; once is allowed", field=name
-        )
-    return values[0] if values else ""

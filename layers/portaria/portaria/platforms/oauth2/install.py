@@ -9,12 +9,9 @@ This part is on accept_install's path: it imports as little as it can.
 
 from __future__ import annotations
 
-import re
-
-from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Secret
+from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Secret, read_return
 
 MAX_CODE_LENGTH = 4_000
-MAX_STATE_LENGTH = 200
 # RFC 6749, 4.1.1 and RFC 7636, 4.3: these are set here, so an authorize_url may not bring its own.
 OWN_PARAMETERS = (
     "response_type",
@@ -25,33 +22,19 @@ OWN_PARAMETERS = (
     "code_challenge",
     "code_challenge_method",
 )
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
     """Read the query of a browser's return. Raises `Rejected` that names the parameter and its rule."""
-    state_text = _one(query, "state")
-    if len(state_text) > MAX_STATE_LENGTH:
-        raise Rejected(
-            "bad_state", f"state may have {MAX_STATE_LENGTH} characters; this has {len(state_text)}", field="state"
-        )
-    state = Secret(state_text) if state_text else None
-    if error := _one(query, "error"):
-        return Refusal(error if re.fullmatch(r"[a-z_]{1,64}", error) else "other", state)
-    code = _one(query, "code")
-    if not code:
-        raise Rejected("missing_code", "the parameter code is missing or empty", field="code")
-    if len(code) > MAX_CODE_LENGTH:
-        raise Rejected(
-            "code_too_long", f"code may have {MAX_CODE_LENGTH} characters; this has {len(code)}", field="code"
-        )
-    if not _PRINTABLE.fullmatch(code):
-        raise Rejected("bad_code", "code may hold only printable ASCII characters without spaces", field="code")
+    returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
+    if isinstance(returned, Refusal):
+        return returned
+    code, state = returned
     if not state:
         raise Rejected(
             "missing_state", "a return from the consent page must carry the state it was given", field="state"
         )
-    return Arrival(Secret(code), "", "browser", state)
+    return Arrival(code, "", "browser", state)
 
 
 def authorization_url(client: OAuthClient, state: Secret, code_challenge: str, scopes: str) -> str:
@@ -69,12 +52,3 @@ def authorization_url(client: OAuthClient, state: Secret, code_challenge: str, s
     }
     joint = "&" if "?" in client.authorize_url else "?"
     return f"{client.authorize_url}{joint}{urlencode(values, quote_via=quote)}"
-
-
-def _one(query: dict[str, list[str]], name: str) -> str:
-    values = query.get(name, [])
-    if len(values) > 1:
-        raise Rejected(
-            f"{name}_repeated", f"the parameter {name} came {len(values)} times; once is allowed", field=name
-        )
-    return values[0] if values else ""
