@@ -9,25 +9,34 @@ export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
-ON_THEIR_OWN := tests/browser/test_pages_in_chromium.py tests/unit tests/platforms \
+ON_THEIR_OWN := tests/unit tests/platforms \
 	$(addprefix tests/faults/,test_simulation.py test_planted_bugs.py test_grant_crashes.py test_install_crashes.py test_simulated_cloud.py)
+# Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, and pages.
+BESIDE := tests/stack/test_local_cloud.py tests/browser/test_pages_in_chromium.py
 CODE := layers functions local bench tests
 
-.PHONY: help setup up down status logs demo test check bench faults configure portaria build deploy lock clean
+.PHONY: help setup up down status logs demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/.ready .venv-sam/.ready .venv-ministack/.ready ## Install what development needs, into .venv*
+setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready ## Install what development needs, into .venv*
 
 .venv/.ready: requirements/dev.txt
 .venv-sam/.ready: requirements/sam.txt
 .venv-ministack/.ready: requirements/ministack.txt
+# A lock names everything, so pip resolves nothing: the pip of Python 3.11 would look for others where a name has extras.
 .venv/.ready .venv-sam/.ready .venv-ministack/.ready:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.13")'
 	@echo "Installing $< into $(@D) (once)"
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
+	@$(@D)/bin/python -m pip check --quiet --disable-pip-version-check
+	@touch $@
+
+# The command line, from this folder. What it needs is in requirements/dev.txt.
+.venv/bin/portaria: .venv/.ready pyproject.toml
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
 up: setup ## Start the local cloud and deploy the template to it
@@ -48,35 +57,66 @@ demo: setup ## Let 24 accounts install and compare what arrives in Marketo, fiel
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
 
-check: setup ## Style, types and the template
+check: setup ## Style, types, the template, and no secret in any file
+	@$(MAKE) --no-print-directory --jobs 2 style secrets template types
+
+style:
 	@.venv/bin/ruff format --check $(CODE)
 	@.venv/bin/ruff check $(CODE)
+
+types:
 	@.venv/bin/mypy
-	@.venv-sam/bin/sam validate --lint
+
+# `sam validate --lint` is this without .cfnlintrc, and with a second more to start.
+template:
+	@.venv-sam/bin/cfn-lint
+
+# What tests/secret_scan.py explains is none. Nothing is looked up on the network.
+secrets:
+	@git ls-files -z --cached --others --exclude-standard -- ':!.secrets.baseline' \
+		| xargs -0 -n 150 -P 2 .venv/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline
 
 test: check ## Everything: checks, unit, platforms, template, the local cloud, browser, short faults
 	@$(RUN) -m pytest --numprocesses 2 --dist loadfile $(ON_THEIR_OWN)
-	@$(RUN) -m pytest tests/stack tests/browser tests/faults $(ON_THEIR_OWN:%=--ignore %)
+	@$(MAKE) --no-print-directory --jobs 2 test-cloud test-beside
+
+test-cloud:
+	@$(RUN) -m pytest tests/stack tests/browser tests/faults $(patsubst %,--ignore %,$(ON_THEIR_OWN) $(BESIDE))
+
+test-beside:
+	@$(RUN) -m pytest $(BESIDE)
+
+openapi: setup ## Write docs/openapi.yaml anew, from the operations
+	@$(RUN) -m portaria.api.openapi > docs/openapi.yaml
+
+audit: setup ## Ask whether a flaw is known in what is pinned; fails where nobody could be asked
+	@$(RUN) -m tests.dependency_audit
 
 bench: setup ## Measure the published figures (NAME=cold_answer for one)
 	@$(RUN) -m bench $(NAME)
 
-faults: setup ## The long fault suites
-	@$(RUN) -m pytest tests/faults --long
+faults: setup ## The long fault suites and the long fuzz of the API
+	@$(RUN) -m pytest tests/faults tests/stack/test_api_fuzz.py --long
 
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) $(ARGS)
 
+# SAM fetches a wheel for Lambda's older Linux by its name alone, a second time, without the lock: hence the constraints,
+# whose hashes count with the pip of .venv (an older one refuses).
 build: setup ## Build the template for the Python that make runs with, and compile what will be deployed
-	@.venv-sam/bin/sam build --cached --parameter-overrides PythonRuntime=python$(VERSION)
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" PIP_REQUIRE_HASHES=1 PIP_CONSTRAINT="$$(echo layers/*/requirements.txt)" \
+		.venv-sam/bin/sam build --cached --parameter-overrides PythonRuntime=python$(VERSION)
 	@$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
 
 deploy: build ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
 	@.venv-sam/bin/sam deploy --config-env $(ENV) --parameter-overrides $(OVERRIDES) PythonRuntime=python$(VERSION)
 
-lock: .venv/.ready ## Pin anew what requirements/*.in ask for
-	@for layer in portaria libraries; do (cd layers/$$layer && ../../.venv/bin/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-header --no-annotate requirements.in); done
-	@cd requirements && for name in dev sam ministack; do ../.venv/bin/pip-compile --quiet --upgrade --allow-unsafe --strip-extras --no-emit-index-url --no-header --no-annotate $$name.in; done
+# Hashes of every file of a release, for any platform and Python. They are PyPI's: an index that pip's configuration adds is left out.
+PIN := pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+lock: .venv/.ready ## Pin anew what requirements/*.in ask for, with hashes (some ten minutes)
+	@for layer in portaria libraries; do (cd layers/$$layer && PIP_CONFIG_FILE=/dev/null ../../.venv/bin/$(PIN) requirements.in) || exit; done
+	@cd requirements && for name in dev sam ministack; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
 
 clean: ## Remove what was built and installed here
 	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack

@@ -7,7 +7,9 @@ import sys
 
 from bench.report import console
 
-FIGURES = ("cold_answer", "warm_answer", "install_load", "fan_in", "shared_token", "renewal_sweep")
+FIGURES = (
+    "cold_answer", "warm_answer", "install_load", "fan_in", "shared_token", "renewal_sweep", "authorise", "revocation",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> int:

@@ -12,12 +12,16 @@ import socket
 import ssl
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import botocore
 import trustme
 
 from portaria import signing
+
+# What an operation (`X-Amz-Target`) with a body is answered with.
+Answers = Callable[[str, bytes], bytes]
 
 CLIENT = {"platform": "kommo", "name": "crm", "client_id": "client-id", "redirect_uri": "https://api.example.com/x"}
 
@@ -32,7 +36,7 @@ def answer(target: str, body: bytes) -> bytes:
     raise ValueError(target)
 
 
-def serve(connection: socket.socket, tls: ssl.SSLContext) -> None:
+def serve(connection: socket.socket, tls: ssl.SSLContext, answers: Answers = answer) -> None:
     with tls.wrap_socket(connection, server_side=True) as line:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream = line.makefile("rb")
@@ -41,12 +45,16 @@ def serve(connection: socket.socket, tls: ssl.SSLContext) -> None:
             while (header := stream.readline().decode().strip()) != "":
                 name, _, value = header.partition(":")
                 headers[name.lower()] = value.strip()
-            body = answer(headers["x-amz-target"], stream.read(int(headers["content-length"])))
+            body = answers(headers["x-amz-target"], stream.read(int(headers["content-length"])))
             head = f"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {len(body)}\r\n\r\n"
             line.sendall(head.encode() + body)
 
 
-def main(directory: Path) -> None:
+def tell(port: int) -> None:
+    print(port, flush=True)
+
+
+def main(directory: Path, answers: Answers = answer, listening: Callable[[int], None] = tell) -> None:
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)
@@ -54,10 +62,10 @@ def main(directory: Path) -> None:
     for name, bundle in bundles.items():
         (directory / name).write_bytes(bundle.read_bytes() + b"\n" + authority.cert_pem.bytes())
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-        print(server.getsockname()[1], flush=True)
+        listening(server.getsockname()[1])
         while True:
             connection, _ = server.accept()
-            threading.Thread(target=serve, args=(connection, tls), daemon=True).start()
+            threading.Thread(target=serve, args=(connection, tls, answers), daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -177,14 +177,34 @@ class Control:
 
     # ----------------------------------------------------------------------------------------------------------- Engage
 
-    def add_engage_user(self, customer_id: str, username: str, password: str, **details: str) -> None:
-        """Give `client_id` and `client_secret`, and `environment="production"` where it is not homologation."""
+    def add_engage_user(self, customer_id: str, username: str, password: str, **details: Any) -> None:
+        """Give `client_id`, `client_secret` and `customer_token`, `environment="production"` where it is not homologation, and
+        `manages_users=False` for somebody without the permission UserManagement."""
         given = {"customer_id": customer_id, "username": username, "password": password, **details}
         self._call("POST", "/engage/users", given)
 
     def remove_engage_user(self, environment: str, customer_id: str, username: str) -> None:
         given = {"environment": environment, "customer_id": customer_id, "username": username}
         self._call("POST", "/engage/remove", given)
+
+    def add_engage_people(self, customer_id: str, *logins: str, environment: str = "homologation") -> None:
+        """Logins that identifiers can be registered for."""
+        given = {"customer_id": customer_id, "logins": logins, "environment": environment}
+        self._call("POST", "/engage/people", given)
+
+    def end_engage_tokens(self, customer_id: str, environment: str = "homologation") -> None:
+        self._call("POST", "/engage/end", {"customer_id": customer_id, "environment": environment})
+
+    def enter_engage(self, customer_id: str, key: str, environment: str = "homologation") -> str:
+        """Arrive at the front end with a sign-on's key: the login that is in now. `ValueError` for a key that was used."""
+        given = {"customer_id": customer_id, "key": key, "environment": environment}
+        return str(self._call("POST", "/engage/enter", given)["user_login"])
+
+    def engage_customer(self, customer_id: str, environment: str = "homologation") -> dict[str, Any]:
+        """`people`, `identifiers` (a login each), `keys_given` and `keys_used`."""
+        customers = self._call("GET", "/engage/state")["customers"]
+        wanted = (customer_id, environment)
+        return dict(next(each for each in customers if (each["customer_id"], each["environment"]) == wanted))
 
     def engage(self) -> list[dict[str, Any]]:
         """Users with their number of `log_ins`."""

@@ -1,5 +1,7 @@
 """`make demo`: 24 accounts install, their contacts travel to Marketo, and every field is compared at the end.
 
+Then a program calls with a private integration's token, and signs a person on at Engage: see `programs`.
+
 The product runs as deployed: its own functions, queues, table and roles. Only the platforms are simulated, and what goes
 wrong on the way (a queue that refuses, a platform that answers 500, a forged hook) goes wrong outside the product.
 """
@@ -27,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from local import programs
 from local import stack as local_cloud
 from local.__main__ import step
 from local.configure import configure
@@ -383,7 +386,7 @@ def verdict(run: Run, result: dict[str, Any], aside: int, without_email: int, fo
     return wrong
 
 
-def show(run: Run, result: dict[str, Any], aside: int) -> None:
+def show(run: Run, result: dict[str, Any], aside: int, program: programs.Outcome) -> None:
     table = Table(title="What became of them", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(justify="left")
     table.add_column(justify="right")
@@ -401,6 +404,7 @@ def show(run: Run, result: dict[str, Any], aside: int) -> None:
         ("requests to Marketo", result["marketo_requests"], "each at most 1,000 contacts, 1 MB"),
         ("answer to an arrival, median", f"{result['ack_p50_ms']} ms", "Kommo waits 3,000"),
         ("answer to an arrival, p99", f"{result['ack_p99_ms']} ms", "cold starts included"),
+        *program.rows(),
         ("duration", f"{result['seconds']} s", ""),
     ]
     for name, value, remark in rows:
@@ -424,11 +428,14 @@ def play(stack: Stack) -> bool:
     watch(run, accounts, len(expected))
     result = figures(run, accounts, expected, started)
     aside = set_aside(run)
+    with step("A program with a token, and a person signed on at Engage"):
+        program = programs.play(stack, control, run.session, run.mark)
+    result |= program.figures()
     foreign = sorted(set(control.hosts()["refused"]) - refused_before)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    show(run, result, aside)
-    wrong = verdict(run, result, aside, without_email, foreign)
+    show(run, result, aside, program)
+    wrong = verdict(run, result, aside, without_email, foreign) + program.wrong()
     console.print()
     for sentence in wrong:
         console.print(f"[red]✗ {sentence}[/]")

@@ -372,6 +372,11 @@ def build() -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
     environment["PATH"] = f"{MINISTACK_PYTHON.parent}{os.pathsep}{environment['PATH']}"
     environment["SAM_CLI_TELEMETRY"] = "0"
+    # SAM fetches some wheels a second time without the lock: see `build` in the Makefile.
+    environment["PIP_REQUIRE_HASHES"] = "1"
+    environment["PIP_CONSTRAINT"] = " ".join(
+        str(lock.relative_to(ROOT)) for lock in ROOT.glob("layers/*/requirements.txt")
+    )
     _run(
         [
             SAM_CLI,

@@ -30,14 +30,17 @@ what hid it (`200 lost`, `200 garbled`).
 | `POST /oauth2/grants` | `{name, scope?}` → tokens as if somebody had consented |
 | `POST /oauth2/end` | `{name, revoke?}`: its access tokens end now; with `revoke` its grants too |
 | `GET /oauth2/state` | → a line a provider: `calls` by grant type and outcome (`refresh_token rotated`), `grants` |
-| `POST /leadconnector/locations` | `{id, name?, requests_per_window?, requests_per_day?}` |
+| `POST /leadconnector/locations` | `{id, name?, requests_per_window?, requests_per_day?, refuses_duplicates?}` |
 | `POST /leadconnector/tokens` | `{token, location, scopes?}` makes a private integration token |
 | `POST /leadconnector/rotate` | `{token, new, expire_now?}`: the old one works for 7 more days of the clock, or no more |
 | `POST /leadconnector/revoke` | `{token, after_s?}` lets it die |
 | `GET /leadconnector/state` | → locations with contacts, tokens by SHA-256 with `calls` and whether each `works` |
-| `POST /engage/users` | `{customer_id, username, password, client_id, client_secret, environment?}` (homologation) |
+| `POST /engage/users` | see `engage.User` for what can be said; `environment` is `homologation` if left out, here and below |
 | `POST /engage/remove` | `{environment, customer_id, username}` |
-| `GET /engage/state` | → users with their `log_ins` |
+| `POST /engage/people` | `{customer_id, logins, environment?}`: logins that identifiers can be registered for |
+| `POST /engage/end` | `{customer_id, environment?}`: the tokens of the customer's users end now |
+| `POST /engage/enter` | `{customer_id, key, environment?}`: a browser brings a sign-on's key, good for once → `{user_login}` |
+| `GET /engage/state` | → users with their `log_ins`; customers with `identifiers`, `keys_given` and `keys_used` |
 | `GET /proxy` | → `{"allowed": {host: {connections, bytes_sent, bytes_received}}, "refused": {host: attempts}}` |
 """
 
@@ -50,7 +53,7 @@ from typing import Any
 
 from aiohttp import ClientSession, web
 
-from local.simulators.engage import Engage
+from local.simulators.engage import Engage, User
 from local.simulators.kommo import Client, Kommo, Limits
 from local.simulators.leadconnector import LeadConnector
 from local.simulators.marketo import Marketo
@@ -120,6 +123,9 @@ class Control:
                 web.get("/leadconnector/state", self.show_leadconnector),
                 web.post("/engage/users", self.add_user),
                 web.post("/engage/remove", self.remove_user),
+                web.post("/engage/people", self.add_people),
+                web.post("/engage/end", self.end_engage_tokens),
+                web.post("/engage/enter", self.enter),
                 web.get("/engage/state", self.show_engage),
                 web.get("/proxy", self.show_proxy),
             ]
@@ -257,7 +263,9 @@ class Control:
         return web.json_response({"providers": self.oauth2.dump()})
 
     async def add_location(self, request: web.Request) -> web.Response:
-        given = await instruction(request, {"id", "name", "requests_per_window", "requests_per_day"})
+        given = await instruction(
+            request, {"id", "name", "requests_per_window", "requests_per_day", "refuses_duplicates"}
+        )
         return web.json_response({"id": self.leadconnector.add_location(given).id})
 
     async def add_token(self, request: web.Request) -> web.Response:
@@ -276,18 +284,28 @@ class Control:
         return web.json_response(self.leadconnector.dump())
 
     async def add_user(self, request: web.Request) -> web.Response:
-        given = await instruction(
-            request, {"customer_id", "username", "password", "client_id", "client_secret", "environment"}
-        )
-        self.engage.add_user(given)
+        hidden = {"log_ins", "tokens"}
+        self.engage.add_user(await instruction(request, {each.name for each in fields(User)} - hidden))
         return web.json_response({})
 
     async def remove_user(self, request: web.Request) -> web.Response:
         self.engage.remove_user(**await instruction(request, {"environment", "customer_id", "username"}))
         return web.json_response({})
 
+    async def add_people(self, request: web.Request) -> web.Response:
+        self.engage.add_people(**await instruction(request, {"customer_id", "logins", "environment"}))
+        return web.json_response({})
+
+    async def end_engage_tokens(self, request: web.Request) -> web.Response:
+        self.engage.end_tokens(**await instruction(request, {"customer_id", "environment"}))
+        return web.json_response({})
+
+    async def enter(self, request: web.Request) -> web.Response:
+        login = self.engage.enter(**await instruction(request, {"customer_id", "key", "environment"}))
+        return web.json_response({"user_login": login})
+
     async def show_engage(self, request: web.Request) -> web.Response:
-        return web.json_response({"users": self.engage.dump()})
+        return web.json_response({"users": self.engage.dump(), "customers": self.engage.dump_customers()})
 
     async def show_proxy(self, request: web.Request) -> web.Response:
         async with ClientSession(trust_env=False) as session, session.get(f"{self.proxy_url}/hosts") as answer:

@@ -32,6 +32,7 @@ class Location:
     name: str = "Padaria Exemplo"
     requests_per_window: int = 100
     requests_per_day: int = 200_000
+    refuses_duplicates: bool = False
     contacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     recent: deque[float] = field(default_factory=deque)
     day: int = 0
@@ -171,7 +172,10 @@ class LeadConnector:
         return self.with_limits(location, answer)
 
     async def upsert(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
-        """By e-mail, else by phone. Tags are overwritten, as everything else that is given."""
+        """By e-mail, else by phone. Tags are overwritten, as everything else that is given.
+
+        Where the two lead to two contacts a location may refuse that.
+        """
         try:
             given = json.loads(await request.read())
         except ValueError:
@@ -181,15 +185,19 @@ class LeadConnector:
         location, refusal = self.entered(request, "contacts.write", given["locationId"])
         if refusal:
             return refusal
-        found = next(
-            (
-                each
-                for name in ("email", "phone")
-                for each in location.contacts.values()
-                if given.get(name) and each.get(name) == given[name]
-            ),
-            None,
-        )
+        if "@" not in str(given.get("email") or "@"):
+            return self.with_limits(location, error(422, ["email must be an email"]))
+        matching = [
+            each
+            for name in ("email", "phone")
+            for each in location.contacts.values()
+            if given.get(name) and each.get(name) == given[name]
+        ]
+        found = matching[0] if matching else None
+        if location.refuses_duplicates and any(each is not found for each in matching):
+            meta = {"contactId": matching[-1]["id"], "matchingField": "phone"}
+            refusal = error(400, "This location does not allow duplicated contacts.", meta=meta)
+            return self.with_limits(location, refusal)
         contact = found if found is not None else {"id": uuid.uuid4().hex[:20], "locationId": location.id}
         contact |= {name: value for name, value in given.items() if name != "locationId"}
         location.contacts[contact["id"]] = contact
@@ -213,5 +221,6 @@ def bearer(request: web.BaseRequest) -> str:
     return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
-def error(status: int, message: str | list[str]) -> web.Response:
-    return web.json_response({"statusCode": status, "message": message, "traceId": str(uuid.uuid4())}, status=status)
+def error(status: int, message: str | list[str], **more: Any) -> web.Response:
+    told = {"statusCode": status, "message": message, "traceId": str(uuid.uuid4()), **more}
+    return web.json_response(told, status=status)

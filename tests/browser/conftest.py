@@ -105,6 +105,8 @@ def make_page(path: str, language: str, install: Install) -> render.Page | None:
     if name == "rejected":
         detail = "referer must be the account's host, one name under kommo.com or amocrm.com (got 21 characters)"
         return render.rejected(language, reason=rest, detail=detail, start_url="../start")
+    if name == "sign_on":
+        return render.sign_on_failed(language, reason=rest, status=503 if rest == "unavailable" else 410)
     return None
 
 
@@ -193,7 +195,8 @@ def open_context(browser: Browser, site: Site, watch: Watch) -> Iterator[Callabl
 
     def hear(message: ConsoleMessage) -> None:
         # A page that is itself an error's page is logged like a missing one.
-        own = message.text.startswith("Failed to load resource") and "/rejected/" in message.location["url"]
+        url = message.location["url"]
+        own = message.text.startswith("Failed to load resource") and ("/rejected/" in url or "/sign_on/" in url)
         if message.type in ("error", "warning") and not own:
             watch.complaints.append(message.text)
 

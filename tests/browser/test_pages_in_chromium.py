@@ -20,6 +20,8 @@ NAMES = [
     "rejected/bad_referer",
     "rejected/unavailable",
     "rejected/unknown_client",
+    "sign_on/used_link",
+    "sign_on/unavailable",
 ]
 LOCALES = {"pt": "pt-BR", "es": "es-MX", "en": "en-GB"}
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 from moto import mock_aws
+from moto.kms.utils import generate_private_key
 
 from portaria import aws
 from portaria.table import Table
@@ -18,6 +20,8 @@ from portaria.table import Table
 TABLE = "portaria"
 PREFIX = "portaria"
 TEMPLATE = Path(__file__).resolve().parent.parent.parent / "template.yaml"
+# moto makes RSA keys for every KMS key, also for one that only encrypts: a tenth of a second each, so one is made for all.
+_private_key = cache(generate_private_key)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def _table_properties() -> dict[str, Any]:
 @contextmanager
 def cloud() -> Iterator[Cloud]:
     """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
-    with mock_aws():
+    with mock_aws(), patch("moto.kms.models.generate_private_key", _private_key):
         aws.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
         sqs = aws.client("sqs")
         urls = {}
@@ -83,5 +87,6 @@ def cloud() -> Iterator[Cloud]:
                 "RECORDS_SET_ASIDE_URL": urls["records_set_aside"],
                 "RENEWALS_QUEUE_URL": urls["renewals"],
                 "UNINSTALLS_QUEUE_URL": urls["uninstalls"],
+                "PRIVATE_INTEGRATION_MANAGERS": "administrators",
             }
         )

@@ -11,7 +11,7 @@ from portaria.tokens import PROCESS
 from portaria.vault import Vault
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.manage import Answer, proxy_event
+from tests.fakes.manage import Answer, proxy_event, read
 
 HOST = "api.example.com"
 KEY = "canary-key/with+signs"
@@ -56,13 +56,8 @@ class Calling:
 
     def call(self, body: Any, name: str = "keyed") -> Answer:
         """A `body` that is text is sent as it is. No answer and no line of the log ever holds a credential."""
-        result = self.module.handler(proxy_event("POST", f"/connections/{name}/call", body), functions.Context())
-        headers = {name: ", ".join(values) for name, values in result["multiValueHeaders"].items()}
-        assert headers["Cache-Control"] == "no-store"
-        answer = Answer(result["statusCode"], headers, result["body"])
-        for text in (answer.text, str(headers), self.log.getvalue()):
+        event = proxy_event("POST", f"/connections/{name}/call", body)
+        answer = read(event, self.module.handler(event, functions.Context()))
+        for text in (answer.text, str(answer.headers), self.log.getvalue()):
             assert "canary" not in text
-        if answer.status != 200:
-            assert headers["Content-Type"] == "application/problem+json"
-            assert answer.content["status"] == answer.status
         return answer

@@ -9,11 +9,15 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from portaria import aws
+from portaria.api import openapi
+from portaria.api.operations import OPERATIONS
 from tests.fakes import functions
 from tests.fakes.aws import TABLE, Cloud
 
 API_HOST = "abc123.execute-api.us-east-1.amazonaws.com"
 API_URL = f"https://{API_HOST}/live"
+BY_RESOURCE = {(each.method, prefix + each.path): each for each in OPERATIONS for prefix in ("/v1", "/admin/v1")}
+REQUEST_ID = "00000000-0000-4000-8000-000000000001"
 
 
 @dataclass(frozen=True)
@@ -39,31 +43,56 @@ class Manage:
         """`path` is below /admin/v1, with its query; a `body` that is text is sent as it is."""
         return self.answer(proxy_event(method, path, body) | changes)
 
+    def program(self, token: str, method: str, path: str, body: Any = None, **more: Any) -> Answer:
+        """The same below /v1, by a program with a token. `more`: `headers`, `source`."""
+        return self.answer(with_token(proxy_event(method, path, body, prefix="/v1"), token, **more))
+
+    def create_integration(self, *scopes: str, **more: Any) -> tuple[str, str]:
+        """A private integration's id and token."""
+        made = self.call("POST", "/private-integrations", {"name": "BI", "scopes": list(scopes), **more})
+        assert made.status == 201, made.text
+        return made.content["id"], made.content["token"]
+
     def answer(self, event: dict[str, Any]) -> Answer:
-        result = self.module.handler(event, functions.Context())
-        headers = {name: ", ".join(values) for name, values in result["multiValueHeaders"].items()}
-        assert headers["Cache-Control"] == "no-store"
-        answer = Answer(result["statusCode"], headers, result["body"] or "")
-        if answer.status >= 400:
-            assert headers["Content-Type"] == "application/problem+json"
-            assert {"type", "title", "status", "detail"} <= set(answer.content)
-            assert answer.content["status"] == answer.status
-        return answer
+        return read(event, self.module.handler(event, functions.Context()))
 
 
-def proxy_event(method: str, path: str, body: Any = None) -> dict[str, Any]:
+def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
+    """A function's answer, which must be as the API's document says."""
+    headers = {name: ", ".join(values) for name, values in result["multiValueHeaders"].items()}
+    answer = Answer(result["statusCode"], headers, result["body"] or "")
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Request-Id"]
+    operation = BY_RESOURCE.get((event["httpMethod"], event["resource"]))
+    if answer.status >= 400:
+        assert headers["Content-Type"] == "application/problem+json"
+        assert {"type", "title", "status", "detail", "request_id"} <= set(answer.content)
+        assert answer.content["status"] == answer.status
+    elif operation and operation.output:
+        shown = answer.content["items"] if operation.listing else [answer.content]
+        for each in shown:
+            operation.output.model_validate(each, strict=True)
+    elif operation:
+        assert answer.text == ""
+    if operation:
+        assert answer.status in openapi.statuses(operation), f"{operation.id} may not answer {answer.status}"
+    return answer
+
+
+def proxy_event(method: str, path: str, body: Any = None, prefix: str = "/admin/v1") -> dict[str, Any]:
     parts = urlsplit(path)
     query = parse_qs(parts.query, keep_blank_values=True)
-    full_path = f"/admin/v1{unquote(parts.path)}"
+    full_path = f"{prefix}{unquote(parts.path)}"
+    resource, parameters = _resource(parts.path)
     return {
-        "resource": "/admin/v1/{proxy+}",
+        "resource": prefix + resource,
         "path": full_path,
         "httpMethod": method,
         "headers": {"Host": API_HOST, "Content-Type": "application/json"},
         "multiValueHeaders": {"Host": [API_HOST], "Content-Type": ["application/json"]},
         "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
         "multiValueQueryStringParameters": query or None,
-        "pathParameters": None,
+        "pathParameters": parameters or None,
         "stageVariables": None,
         "requestContext": {
             "path": f"/live{full_path}",
@@ -71,12 +100,46 @@ def proxy_event(method: str, path: str, body: Any = None) -> dict[str, Any]:
             "domainName": API_HOST,
             "apiId": "abc123",
             "httpMethod": method,
-            "requestId": "00000000-0000-4000-8000-000000000001",
+            "requestId": REQUEST_ID,
             "identity": {"userArn": "arn:aws:iam::123456789012:user/administrator", "sourceIp": "192.0.2.1"},
         },
         "body": body if body is None or isinstance(body, str) else json.dumps(body),
         "isBase64Encoded": False,
     }
+
+
+def with_headers(event: dict[str, Any], **headers: str) -> dict[str, Any]:
+    """An event with more headers; `if_match` stands for If-Match."""
+    for name, value in headers.items():
+        event["headers"][name.replace("_", "-")] = value
+        event["multiValueHeaders"][name.replace("_", "-")] = [value]
+    return event
+
+
+def with_token(
+    event: dict[str, Any], token: str, *, headers: dict[str, str] | None = None, source: str = "198.51.100.7"
+) -> dict[str, Any]:
+    """An event as a program sends it that has a token, or an empty text for none."""
+    del event["requestContext"]["identity"]["userArn"]
+    event["requestContext"]["identity"]["sourceIp"] = source
+    return with_headers(event, **({"authorization": f"Bearer {token}"} if token else {}) | (headers or {}))
+
+
+def _resource(path: str) -> tuple[str, dict[str, str]]:
+    """Which of the API's resources API Gateway finds for a path: literal steps before parameters."""
+    steps = path.split("/")
+    best: tuple[list[bool], str, dict[str, str]] | None = None
+    for each in {operation.path for operation in OPERATIONS}:
+        wanted = each.split("/")
+        literal = [not step.startswith("{") for step in wanted]
+        if len(wanted) == len(steps) and all(
+            step == want or (not fixed and step) for step, want, fixed in zip(steps, wanted, literal, strict=True)
+        ):
+            given = {
+                want[1:-1]: unquote(step) for step, want, fixed in zip(steps, wanted, literal, strict=True) if not fixed
+            }
+            best = max(best, (literal, each, given), key=lambda found: found[0]) if best else (literal, each, given)
+    return (best[1], best[2]) if best else (unquote(path), {})
 
 
 def secrets_stored() -> list[str]:

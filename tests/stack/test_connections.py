@@ -158,7 +158,8 @@ def test_marketo_is_logged_in_to(administrator: Administrator) -> None:
 
 def test_engage_is_logged_in_to_with_a_password(administrator: Administrator) -> None:
     name = administrator.name
-    log_in = {"username": name, "password": secret(), "client_id": name, "client_secret": secret()}
+    log_in = {"username": name, "client_id": name}
+    log_in |= {key: secret() for key in ("password", "client_secret", "customer_token")}
     administrator.cloud.control.add_engage_user(customer_id=name, **log_in)
     wrong = {"name": name, "platform": "engage", "fields": {"customer_id": name}}
     refused = administrator.ask(
@@ -167,7 +168,7 @@ def test_engage_is_logged_in_to_with_a_password(administrator: Administrator) ->
     assert refused["type"] == "urn:portaria:problem:credentials_refused"
     made = administrator.connect("engage", fields={"customer_id": name}, credentials=log_in)
     assert (made["kind"], made["fields"]["environment"]) == ("password", "homologation")
-    # Of Engage only the log-in is simulated: the call arrives, with a token of its own.
+    # Nothing is at this path: the call arrives, with a token of its own.
     administrator.call("GET", "/api/v1/nothing", status=404)
     (user,) = [user for user in administrator.cloud.control.engage() if user["customer_id"] == name]
     assert user["log_ins"] == 2

@@ -27,7 +27,7 @@ from local.proxy import Proxy
 from local.simulators.people import make_contacts
 from local.stack import ROOT, Stack
 
-from .conftest import LocalCloud, Web
+from .conftest import Web
 
 T = TypeVar("T")
 
@@ -815,19 +815,3 @@ def test_a_person_without_its_dedupe_field_fails_after_acceptance(web: Web, mark
     assert ingest(web, {"persons": [{"firstName": "Ana"}]}).status_code == 202
     assert marketo.marketo_persons(MUNCHKIN) == []
     assert len(marketo.marketo_failed(MUNCHKIN)) == 1
-
-
-# ------------------------------------------------------------------------------------------------- the product's own stack
-
-
-def test_both_checkouts_run_side_by_side(stack: LocalCloud, neighbour: Stack) -> None:
-    assert not stack.stack.dead_parts()
-    assert stack.stack.aws_endpoint_url != neighbour.aws_endpoint_url
-    assert stack.web.get(f"{neighbour.api_url}/tell").status_code == 200
-
-
-@pytest.mark.parametrize("address", ["api_url", "public_url"])
-def test_administration_needs_a_signature(stack: LocalCloud, address: str) -> None:
-    url = f"{getattr(stack, address)}/admin/v1/routes"
-    assert stack.web.get(url).status_code == 403
-    assert stack.admin.get(url).status_code == 200

@@ -26,6 +26,7 @@ from portaria.contract import OAuthClient, Secret
 from portaria.oauth_clients import put
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
+from tests.unit.locks import pins
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HANDLER = ROOT / "functions" / "accept_install" / "handler.py"
@@ -885,7 +886,7 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
 
 def test_the_pages_import_only_what_the_functions_layer_has() -> None:
     """accept_install has the package's own layer, not the one with the other functions' libraries."""
-    requirements = (ROOT / "layers" / "portaria" / "requirements.txt").read_text().split()
+    locked = pins(ROOT / "layers" / "portaria" / "requirements.txt")
     script = """
 import json, sys
 import handler
@@ -903,7 +904,7 @@ print(json.dumps(sorted(found - sys.stdlib_module_names - {"__main__", "handler"
     }
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     imported = [name for name in json.loads(done.stdout) if not name.startswith("_")]
-    assert imported == sorted(line.partition("==")[0] for line in requirements)
+    assert imported == sorted(name for name, _ in locked)
 
 
 def refused_with(reason: str, answer: dict[str, Any]) -> bool:

@@ -162,8 +162,8 @@ def test_imports_point_one_way(module: Module) -> None:
             assert not platform_of(name), f"{module.name} knows the platform {platform_of(name)}"
         if not is_in(module.name, "portaria.cli"):
             assert not is_in(name, "portaria.cli") or module.name == "portaria.__main__"
-        if not is_in(module.name, "portaria.administration") and not module.name.startswith("functions."):
-            assert not is_in(name, "portaria.administration")
+        if not is_in(module.name, "portaria.api") and not module.name.startswith("functions."):
+            assert not is_in(name, "portaria.api")
 
 
 @each_module
@@ -360,6 +360,6 @@ def test_the_rules_see_what_they_look_for() -> None:
     assert Import("portaria.pages.render.Page", False, 0).name in {
         one.name for one in imports(by_name["functions.accept_install.handler"]) if not one.at_once
     }
-    assert raised(next(f for f in public_functions(by_name["portaria.oauth_clients"].tree) if f.name == "get")) == {
+    assert raised(next(f for f in public_functions(by_name["portaria.oauth_clients"].tree) if f.name == "find")) == {
         "Rejected"
     }

@@ -21,9 +21,8 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from portaria import clock, connections, installs, oauth_clients
-from portaria.administration import authorizations
 from portaria.arrivals import install_id
-from portaria.contract import Connection, OAuthClient, Rejected, Retryable, Secret
+from portaria.contract import Connection, OAuthClient, Retryable, Secret
 from portaria.table import Table
 from portaria.vault import Vault
 from tests.fakes import functions
@@ -358,7 +357,7 @@ class TestTheLink:
 
     def begin(self, desk: Desk) -> tuple[str, dict[str, Any]]:
         """The ticket of a new link, and its item."""
-        url = authorizations.begin(desk.stack.table, "main")["authorize_url"]
+        url = Manage(desk.stack).call("GET", "/connections/main/authorize").content["authorize_url"]
         ticket = parse_qs(urlsplit(url).query)["ticket"][0]
         item = desk.stack.table.get(f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}", "TICKET")
         assert item is not None
@@ -421,10 +420,10 @@ class TestTheLink:
     def test_a_connection_that_is_not_there(self, manage: Manage) -> None:
         assert manage.call("GET", "/connections/nobody/authorize").status == 404
 
-    def test_a_client_that_has_become_one_without_consent(self, desk: Desk) -> None:
+    def test_a_client_that_has_become_one_without_consent(self, desk: Desk, manage: Manage) -> None:
         oauth_clients.put(desk.stack.table, CLIENT._replace(authorize_url="", grant="client_credentials"), new=False)
-        with pytest.raises(Rejected, match="not_authorisable"):
-            authorizations.begin(desk.stack.table, "main")
+        answer = manage.call("GET", "/connections/main/authorize")
+        assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_authorisable")
 
     def test_an_installed_platforms_link_is_its_install_page(self, desk: Desk, manage: Manage) -> None:
         fakes.register(desk.stack)

@@ -17,13 +17,14 @@ import responses
 import trustme
 
 from portaria import calls, clock, egress
-from portaria.administration import calls as shown
+from portaria.api import calls as shown
 from portaria.contract import Request, Response, Retryable
 from portaria.tokens import Supply
 from tests.fakes import functions
 from tests.fakes.aws import cloud
 from tests.fakes.calling import CREDENTIALS, HOST, KEY, Calling
 from tests.fakes.internet import ADDRESS, OK, Server, answering, internet, redirect
+from tests.fakes.manage import REQUEST_ID
 
 URL = f"https://{HOST}/v1/things"
 
@@ -495,7 +496,7 @@ def test_an_error_that_nobody_foresaw_tells_nothing(calling: Calling) -> None:
     with patch.object(egress, "send", side_effect=RuntimeError(KEY)):
         answer = calling.call({"method": "POST", "path": "/v1/things"})
     assert answer.status == 500
-    assert functions.Context().aws_request_id in answer.content["detail"]
+    assert REQUEST_ID in answer.content["detail"]
 
 
 # --------------------------------------------------------------------------------------------------------- over real TLS
@@ -564,7 +565,7 @@ def test_a_sample_event_is_a_call(calling: Calling, api: responses.RequestsMock,
     api.get(f"https://{HOST}/api/v4/account", body="{}")
     api.post(f"https://{HOST}/v1/contacts", status=201)
     event = functions.sample("call_connection", sample)
-    event["path"] = event["path"].replace("/crm/", "/keyed/")
+    event["pathParameters"] = {"name": "keyed"}
     answer = calling.module.handler(event, functions.Context())
     assert answer["statusCode"] == 200
     assert len(api.calls) == 1

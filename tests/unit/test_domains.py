@@ -212,7 +212,7 @@ class TestAllowedDomains:
 
     def test_the_list_is_loaded_with_the_first_domain_and_no_sooner(self) -> None:
         code = (
-            "import sys, portaria.administration.connections\n"
+            "import sys, portaria.api.connections\n"
             "from portaria import domains\n"
             "assert 'publicsuffixlist' not in sys.modules\n"
             "domains.check_allowed_domain('example.com')\n"

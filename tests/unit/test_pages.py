@@ -55,6 +55,7 @@ FAILURES = [
     "client_changed",
     "connection_gone",
 ]
+SIGN_ON = ["unknown_link", "expired_link", "used_link", "altered_link", "unavailable"]
 
 
 def start_page(language: str = "en", label: str = "Aurora Sync", client_id: str = "c-1", state: str = "s-1") -> Page:
@@ -75,6 +76,10 @@ def rejected_page(reason: str, language: str = "en", detail: str = "field x", st
     return render.rejected(language, reason=reason, detail=detail, start_url=start_url)
 
 
+def sign_on_page(reason: str, language: str = "en") -> Page:
+    return render.sign_on_failed(language, reason=reason, status=503 if reason == "unavailable" else 404)
+
+
 PAGES: dict[str, Callable[[str], Page]] = {
     "start": start_page,
     "start without a button": lambda language: render.start(
@@ -86,6 +91,8 @@ PAGES: dict[str, Callable[[str], Page]] = {
     **{f"failed {reason}": partial(result_page, "failed", reason=reason) for reason in FAILURES},
     **{f"rejected {reason}": partial(rejected_page, reason) for reason in REJECTIONS},
     "rejected for something else": lambda language: rejected_page("from_widget_repeated", language),
+    **{f"sign-on {reason}": partial(sign_on_page, reason) for reason in SIGN_ON},
+    "sign-on for something else": partial(sign_on_page, "comet"),
 }
 every_page = pytest.mark.parametrize("make", PAGES.values(), ids=PAGES.keys())
 every_language = pytest.mark.parametrize("language", ["pt", "es", "en"])
@@ -246,6 +253,7 @@ def test_text_from_outside_never_becomes_markup(text: str, language: str) -> Non
         lambda value: result_page("connected", language, account=value),
         lambda value: result_page("failed", language, install=value, reason=value, account=value),
         lambda value: rejected_page(value, language, detail=value),
+        lambda value: sign_on_page(value, language),
     ]
     for make in cases:
         hostile, harmless = make(text), make(plain)
@@ -343,6 +351,17 @@ def test_each_rejection_says_what_is_wrong(reason: str, language: str) -> None:
     assert render._texts()[f"reason.{reason}"][language] in text
     assert "code may have 2000 characters" in text
     assert "start" in Outline(page).all("href", "a")
+
+
+@pytest.mark.parametrize("reason", SIGN_ON)
+@every_language
+def test_each_sign_on_link_that_fails_says_why_and_where_another_is(reason: str, language: str) -> None:
+    page = sign_on_page(reason, language)
+    text = Outline(page).text
+    assert render._texts()[f"sign_on.{reason}"][language] in text
+    assert reason in text
+    # Nothing here can make another link; only what went wrong with us can be tried again as it is.
+    assert Outline(page).all("href", "a") == ([""] if reason == "unavailable" else [])
 
 
 @pytest.mark.parametrize("reason", ["wrong_redirect_uri", "wrong_client"])

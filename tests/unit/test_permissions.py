@@ -36,10 +36,12 @@ from tests.fakes import functions as fakes
 from tests.fakes import installs as fake_installs
 from tests.fakes import kommo, leadconnector, marketo
 from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.connected import to_engage
+from tests.fakes.engage import Engage
 from tests.fakes.installs import forget_tokens
 from tests.fakes.kommo import Kommo
 from tests.fakes.leadconnector import LeadConnector
-from tests.fakes.manage import Manage, proxy_event
+from tests.fakes.manage import Manage, proxy_event, with_headers, with_token
 from tests.fakes.marketo import Marketo, refuse_persons
 from tests.fakes.people import Listing, contact
 from tests.unit.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
@@ -94,6 +96,7 @@ class Teller:
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
         self.stack = stack
         self.kommo, self.marketo, self.listing = Kommo(mock), Marketo(mock), Listing(mock, [])
+        Engage(mock)
         LeadConnector(mock, "canary-one", "canary-two", "canary-three")
         mock.post("https://login.example.com/token", json={"access_token": "canary", "expires_in": 3600})
         self.manage = Manage(stack)
@@ -101,7 +104,7 @@ class Teller:
             name: fakes.load(name, stack.environment)
             for name in (
                 "accept_install", "sweep_arrivals", "exchange_code", "backfill_records", "ingest_records",
-                "renew_tokens", "accept_uninstall", "remove_connections", "call_connection",
+                "renew_tokens", "accept_uninstall", "remove_connections", "call_connection", "redeem_ticket",
             )
         }  # fmt: skip
 
@@ -137,6 +140,7 @@ class Teller:
         self._move_people()
         self._renew()
         self._call()
+        self._sign_on()
         self._tidy_up()
         self._leave()
 
@@ -171,7 +175,7 @@ class Teller:
         self.administer("POST", "/oauth-clients", client)
         connection = {"platform": "oauth2", "kind": "client_credentials", "client": "machine", "name": "billing"}
         self.administer("POST", "/connections", {**connection, "allowed_domain": "api.example.com"})
-        with patch.object(self.manage.module.connections.connections, "find", return_value=None):
+        with patch.object(connections, "find", return_value=None):
             again = self.manage.call("POST", "/connections", {**connection, "allowed_domain": "api.example.com"})
         assert again.status == 409
 
@@ -318,6 +322,22 @@ class Teller:
         with refusing("PutSecretValue"):
             assert call() == 200
         assert call() == 200
+
+    def _sign_on(self) -> None:
+        """A program signs a user on with its token, a browser opens the link, and somebody guesses tokens."""
+        to_engage(self.stack)
+        _, token = self.manage.create_integration("sso:create@engage-one")
+        event = with_token(
+            proxy_event("POST", "/connections/engage-one/sso", {"user_identifier": "u-1"}, prefix="/v1"), token
+        )
+        answer = self.handlers["call_connection"].handler(event, fakes.Context())
+        assert answer["statusCode"] == 201, answer
+        ticket = json.loads(answer["body"])["link"].rpartition("/")[2]
+        event = fakes.sample("redeem_ticket", "open_link") | {"pathParameters": {"ticket": ticket}}
+        assert self.handlers["redeem_ticket"].handler(event, fakes.Context())["statusCode"] == 303
+        assert self.manage.program("portaria_guess", "GET", "/routes").status == 401
+        made = with_headers(proxy_event("POST", "/private-integrations", {"name": "x", "scopes": ["routes:list"]}))
+        assert self.manage.answer(with_headers(made, idempotency_key="once")).status == 201
 
     def _leave(self) -> None:
         """An account disconnects and is asked about with a token that must be renewed; a connection is deleted."""

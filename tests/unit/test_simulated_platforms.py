@@ -15,14 +15,19 @@ from aiohttp.test_utils import make_mocked_request
 
 from local.simulators import engage, leadconnector
 from local.simulators.serving import Front
-from local.simulators.world import World
+from local.simulators.world import BadInstruction, World
 from portaria import clock, egress
 from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.platforms.engage import identifiers, sso
 from portaria.platforms.engage import tokens as engage_tokens
+from portaria.platforms.leadconnector import contacts
 from portaria.platforms.leadconnector import tokens as leadconnector_tokens
 
 OLD, NEW, LOCATION = "pit-canary-old", "pit-canary-new", "ve9EPM428h8vShlRW1KT"
-LOG_IN = {"username": "maria", "password": "senhã & co", "client_id": "app", "client_secret": "canary-secret"}
+LOG_IN = {
+    "username": "maria", "password": "senhã & co", "client_id": "app", "client_secret": "canary-secret",
+    "customer_token": "canary-customer",
+}  # fmt: skip
 MARKETEK = Connection(
     "one", "leadconnector", "bearer", leadconnector.HOST, "connected", 1, "s", fields={"location_id": LOCATION}
 )
@@ -48,7 +53,8 @@ class Scene:
         payload.feed_data(request.body or b"")
         payload.feed_eof()
         headers = {"User-Agent": egress.USER_AGENT, **request.headers, "Host": url.netloc}
-        served = make_mocked_request(request.method, url.path, headers, payload=payload)
+        target = f"{url.path}?{url.query}" if url.query else url.path
+        served = make_mocked_request(request.method, target, headers, payload=payload)
         answer = await self.front.serve(served)
         assert isinstance(answer, web.Response)
         body = answer.body if isinstance(answer.body, bytes) else b""
@@ -59,8 +65,25 @@ class Scene:
         return self.send(Request(built.method, built.url, {**built.headers, **headers}))
 
     def log_in(self, **changes: str) -> Response:
-        credentials = {name: Secret(value) for name, value in {**LOG_IN, **changes}.items()}
-        return self.send(engage_tokens.token_request(ENGAGE, credentials, None))
+        return self.send(engage_tokens.token_request(ENGAGE, credentials(**changes), None))
+
+    def register(self, *users: tuple[str, str], token: str = "", **changes: str) -> identifiers.Refused | None:
+        """Users (login, identifier), with a fresh token unless one is given."""
+        given = [{"user_login": login, "identifier": identifier} for login, identifier in users]
+        access_token = Secret(token) if token else engage_tokens.read_grant(self.log_in(), clock.now()).access_token
+        request = identifiers.register_request(ENGAGE, credentials(**changes), access_token, given)
+        return identifiers.read_answer(self.send(request))
+
+    def key(self, user: str, **changes: str) -> Secret:
+        return sso.read_key(self.send(sso.sign_on_request(ENGAGE, credentials(**changes), user)))
+
+    def upsert(self, **contact: Any) -> contacts.Upserted:
+        token = {"token": Secret(OLD)}
+        return contacts.read_upserted(self.send(contacts.upsert_request(MARKETEK, token, contact)))
+
+
+def credentials(**changes: str) -> dict[str, Secret]:
+    return {name: Secret(value) for name, value in {**LOG_IN, **changes}.items()}
 
 
 @pytest.fixture
@@ -136,6 +159,29 @@ class TestLeadConnector:
         refused = scene.send(Request("POST", f"https://{leadconnector.HOST}/contacts/upsert", headers, body))
         assert (refused.status, isinstance(json.loads(refused.body)["message"], list)) == (422, True)
 
+    def test_what_the_product_makes_of_its_answers(self, scene: Scene) -> None:
+        made = scene.upsert(email="a@example.com")
+        assert (made.outcome, scene.upsert(email="a@example.com", city="Recife").outcome) == ("created", "updated")
+        assert "email must be an email" in scene.upsert(email="nothing").detail
+        read = scene.send(contacts.contact_request(MARKETEK, {"token": Secret(OLD)}, made.id))
+        assert contacts.read_contact(read)["city"] == "Recife"
+        nobody = scene.send(contacts.contact_request(MARKETEK, {"token": Secret(OLD)}, "nobody"))
+        with pytest.raises(Rejected, match="unknown_contact"):
+            contacts.read_contact(nobody)
+        scene.leadconnector.locations[LOCATION].refuses_duplicates = True
+        other = scene.upsert(phone="+5581999990000")
+        refused = scene.upsert(email="a@example.com", phone="+5581999990000")
+        assert (refused.reason, refused.id) == ("duplicate_contact", other.id)
+
+    def test_the_scope_that_is_missing_is_named(self, scene: Scene) -> None:
+        scene.leadconnector.tokens[OLD].scopes = ("locations.readonly",)
+        with pytest.raises(Rejected, match=r"contacts\.write"):
+            scene.upsert(email="a@example.com")
+
+    def test_the_last_request_of_a_window_says_so(self, scene: Scene) -> None:
+        scene.leadconnector.locations[LOCATION].requests_per_window = 2
+        assert [contacts.pause_s(scene.probe(OLD)) for _ in range(2)] == [None, 10.0]
+
 
 class TestEngage:
     def test_a_log_in_gives_25_minutes_and_nothing_to_renew_it_with(self, scene: Scene) -> None:
@@ -156,5 +202,49 @@ class TestEngage:
         with pytest.raises(Rejected, match="bad_credentials"):
             engage_tokens.read_grant(scene.log_in(), clock.now())
 
-    def test_the_rest_is_not_there_yet(self, scene: Scene) -> None:
+    def test_what_is_not_simulated_is_not_there(self, scene: Scene) -> None:
         assert scene.send(Request("GET", "https://my.engage.bz/api/v1/users")).status == 404
+
+    def test_a_user_is_registered_and_signs_on_once(self, scene: Scene) -> None:
+        scene.engage.add_people("acme", ["maria@example.com"], "production")
+        assert scene.register(("maria@example.com", "u-1")) is None
+        assert scene.register(("maria@example.com", "u-1")) is None
+        key = scene.key("u-1").reveal()
+        assert scene.engage.enter("acme", key, "production") == "maria@example.com"
+        with pytest.raises(BadInstruction):
+            scene.engage.enter("acme", key, "production")
+        (customer,) = scene.engage.dump_customers()
+        assert (customer["keys_given"], customer["keys_used"]) == (1, 1)
+        assert customer["identifiers"] == {"u-1": "maria@example.com"}
+
+    def test_an_identifier_is_one_users(self, scene: Scene) -> None:
+        scene.engage.add_people("acme", ["maria", "joão"], "production")
+        assert scene.register(("maria", "u-1")) is None
+        refused = scene.register(("joão", "u-2"), ("joão", "u-1"))
+        assert refused is not None
+        assert refused.reason == "identifier_taken"
+        with pytest.raises(Rejected, match="user_refused"):
+            scene.key("u-2")
+
+    def test_a_login_that_there_is_not(self, scene: Scene) -> None:
+        refused = scene.register(("nobody", "u-1"))
+        assert refused is not None
+        assert refused.reason == "user_refused"
+
+    def test_who_may_not_register(self, scene: Scene) -> None:
+        scene.engage.add_people("acme", ["maria"], "production")
+        for change in ({"customer_token": "canary-x"}, {"token": "canary-ended"}):
+            with pytest.raises(Rejected, match="not_permitted"):
+                scene.register(("maria", "u-1"), **change)
+        token = engage_tokens.read_grant(scene.log_in(), clock.now()).access_token.reveal()
+        scene.engage.end_tokens("acme", "production")
+        with pytest.raises(Rejected, match="not_permitted"):
+            scene.register(("maria", "u-1"), token=token)
+        scene.engage.add_user({**LOG_IN, "customer_id": "acme", "environment": "production", "manages_users": False})
+        with pytest.raises(Rejected, match="not_permitted"):
+            scene.register(("maria", "u-1"))
+
+    @pytest.mark.parametrize("name", ["customer_token", "client_id", "client_secret"])
+    def test_a_sign_on_by_somebody_else(self, scene: Scene, name: str) -> None:
+        with pytest.raises(Rejected, match="sign_on_refused"):
+            scene.key("u-1", **{name: "x"})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from typing import Any
 
 import pytest
 
 from portaria import events, settings
+from portaria.api.operations import OPERATIONS
 from portaria.table import INDEXES
 from tests.unit.template import ROOT, Function, as_list, functions, resources, target, template, walk
 
@@ -20,8 +22,8 @@ DEAD_LETTERS = {
     if "RedrivePolicy" in queue["Properties"]
 }
 KEPT_FOR_PEOPLE = {"RecordsSetAside"}
-# Administrators see manage and call_connection fail; a failing sweep matters only while arrivals are kept, which has an alarm.
-WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "SweepArrivalsFunction"}
+# What the API answers with 5XX has an alarm for all; a failing sweep matters only while arrivals are kept, which has one too.
+WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "RedeemTicketFunction", "SweepArrivalsFunction"}
 # What waits there for hours ends in the dead letters, which are watched, and hurts nobody until then: callers renew tokens
 # themselves, and a connection to be removed is marked first.
 IN_NO_HURRY = {"RenewalsQueue", "UninstallsQueue"}
@@ -34,31 +36,13 @@ PUBLIC = {
     ("get", "/install/{platform}/{client}/start"),
     ("get", "/install/{platform}/{client}/result/{install}"),
     ("get", "/uninstall/{platform}/{client}"),
+    ("get", "/sso/{ticket}"),
 }
-ADMIN = {
-    ("get", "/admin/v1/oauth-clients"),
-    ("post", "/admin/v1/oauth-clients"),
-    ("get", "/admin/v1/oauth-clients/{platform}/{client}"),
-    ("put", "/admin/v1/oauth-clients/{platform}/{client}"),
-    ("delete", "/admin/v1/oauth-clients/{platform}/{client}"),
-    ("get", "/admin/v1/connections"),
-    ("post", "/admin/v1/connections"),
-    ("get", "/admin/v1/connections/{name}"),
-    ("put", "/admin/v1/connections/{name}"),
-    ("delete", "/admin/v1/connections/{name}"),
-    ("get", "/admin/v1/connections/{name}/authorize"),
-    ("post", "/admin/v1/connections/{name}/rotate"),
-    ("post", "/admin/v1/connections/{name}/rotate/expire"),
-    ("get", "/admin/v1/routes"),
-    ("post", "/admin/v1/routes"),
-    ("get", "/admin/v1/routes/{name}"),
-    ("put", "/admin/v1/routes/{name}"),
-    ("delete", "/admin/v1/routes/{name}"),
-    ("get", "/admin/v1/installs"),
-    ("get", "/admin/v1/installs/{install}"),
-}
-
-CALLS = {("post", "/admin/v1/connections/{name}/call")}
+# Where the API describes itself.
+DESCRIPTIONS = {("get", "/v1/openapi.json"), ("get", "/v1/reference")}
+# Each operation twice: for private integrations, whose token the function checks, and for AWS principals.
+PROGRAMS = {(each.method.lower(), f"/v1{each.path}"): each.function for each in OPERATIONS}
+ADMIN = {(each.method.lower(), f"/admin/v1{each.path}"): each.function for each in OPERATIONS}
 
 each_function = pytest.mark.parametrize("function", functions(), ids=lambda function: function.name)
 each_source_queue = pytest.mark.parametrize("name", sorted(set(QUEUES) - DEAD_LETTERS - KEPT_FOR_PEOPLE))
@@ -222,42 +206,38 @@ def methods() -> dict[tuple[str, str], tuple[Function, dict[str, Any]]]:
 
 
 def test_each_path_and_method_is_named_and_expected() -> None:
-    assert set(methods()) == PUBLIC | ADMIN | CALLS
+    assert set(methods()) == PUBLIC | DESCRIPTIONS | set(PROGRAMS) | set(ADMIN)
     for method, path in methods():
-        assert method in ("get", "post", "put", "delete")
+        assert method in ("get", "post", "put", "patch", "delete")
         assert "+}" not in path
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(ADMIN | CALLS))
-def test_an_administrators_path_asks_for_aws_iam(method: str, path: str) -> None:
-    function, event = methods()[method, path]
+def test_whatever_does_not_say_otherwise_asks_for_aws_iam() -> None:
     # InvokeRole NONE: API Gateway calls the function by its resource policy, not with the caller's credentials.
-    assert event["Auth"] == {"Authorizer": "AWS_IAM", "InvokeRole": "NONE"}
-    assert function.name == ("call_connection" if (method, path) in CALLS else "manage")
+    assert api()["Auth"] == {"DefaultAuthorizer": "AWS_IAM", "InvokeRole": "NONE"}
+    open_to_all = {key for key, (_, event) in methods().items() if "Auth" in event}
+    assert open_to_all == PUBLIC | DESCRIPTIONS | set(PROGRAMS)
+    for key in open_to_all:
+        assert methods()[key][1]["Auth"] == {"Authorizer": "NONE"}
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(PUBLIC))
-def test_a_public_path_asks_for_nothing(method: str, path: str) -> None:
-    function, event = methods()[method, path]
-    assert "Auth" not in event
-    assert function.name == ("accept_uninstall" if path.startswith("/uninstall/") else "accept_install")
+def test_each_path_leads_to_its_function() -> None:
+    served = {key: function.name for key, (function, _) in methods().items()}
+    for method, path in PUBLIC:
+        name = {"install": "accept_install", "uninstall": "accept_uninstall", "sso": "redeem_ticket"}[
+            path.split("/")[1]
+        ]
+        assert served[method, path] == name
+    for key, name in {**PROGRAMS, **ADMIN, **dict.fromkeys(DESCRIPTIONS, "manage")}.items():
+        assert served[key] == name, key
 
 
-def test_the_paths_of_manage_are_those_that_its_handler_routes() -> None:
-    (manage,) = [function for function in functions() if function.name == "manage"]
-    routed = {
-        (decorator.func.attr, f"/admin/v1{decorator.args[0].value!s}")
-        for node in ast.walk(manage.source)
-        if isinstance(node, ast.FunctionDef)
-        for decorator in node.decorator_list
-        if isinstance(decorator, ast.Call)
-        and isinstance(decorator.func, ast.Attribute)
-        and decorator.func.attr in ("get", "post", "put", "patch", "delete")
-        and isinstance(decorator.args[0], ast.Constant)
-    }
-    assert {(method, re.sub(r"<\w+>", "{}", path)) for method, path in routed} == {
-        (method, re.sub(r"\{\w+}", "{}", path)) for method, path in ADMIN
-    }
+def test_api_gateways_own_refusals_are_problem_documents() -> None:
+    for name, response in api()["GatewayResponses"].items():
+        document = json.loads(response["ResponseTemplates"]["application/json"])
+        assert set(document) == {"type", "title", "status", "detail", "request_id"}, name
+        assert document["type"].startswith("urn:portaria:problem:")
+        assert response["ResponseParameters"]["Headers"]["X-Request-Id"] == "context.requestId"
 
 
 def test_no_log_of_the_api_holds_a_query_string() -> None:
@@ -367,13 +347,15 @@ def test_an_alarm_of_aws_watches_a_metric_that_exists(name: str) -> None:
     properties = ALARMS[name]["Properties"]
     known = {
         "AWS/SQS": ({"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"}, "QueueName"),
+        "AWS/ApiGateway": ({"4XXError", "5XXError", "Latency"}, "ApiName"),
         "AWS/Lambda": ({"Errors", "Throttles", "Duration", "ConcurrentExecutions"}, "FunctionName"),
         "Portaria": ({properties["MetricName"]}, "service"),
     }
     metrics, dimension = known[properties["Namespace"]]
     assert properties["MetricName"] in metrics
-    (given,) = properties["Dimensions"]
+    given, *more = properties["Dimensions"]
     assert given["Name"] == dimension
+    assert [each["Name"] for each in more] == (["Stage"] if dimension == "ApiName" else [])
     if properties["Namespace"] == "AWS/SQS":
         assert given["Value"]["Fn::GetAtt"][1] == "QueueName"
         assert target(given["Value"]) in QUEUES

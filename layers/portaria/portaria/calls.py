@@ -96,7 +96,7 @@ def send(supply: tokens.Supply, connection: Connection, call: Call) -> Response:
         tokens.check_usable(connection)
         response = supply.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
     except Rejected as rejected:
-        raise _with_advice(rejected, connection) from None
+        raise with_advice(rejected, connection) from None
     except Retryable as later:
         if later.answer_lost and not left:
             # The answer to a renewal of the token was lost, and the call waits for another.
@@ -176,7 +176,7 @@ def _refuse_headers(call: Call, applied: set[str]) -> None:
             raise Rejected("forbidden_header", detail, field="headers")
 
 
-def _with_advice(rejected: Rejected, connection: Connection) -> Rejected:
+def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
     """A connection that cannot be used says what to do about it."""
     at = f"/connections/{connection.name}"
     advice = {

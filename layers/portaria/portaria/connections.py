@@ -19,7 +19,9 @@ from portaria import clock
 from portaria.contract import Connection, Rejected
 from portaria.table import Item, Table
 
+SK = "CONNECTION"
 LIST = "CONNECTIONS"
+# Also private integrations that people must be told of.
 DUE = "CONNECTIONS"
 FIELDS = tuple(field.name for field in dataclass_fields(Connection))
 
@@ -32,7 +34,7 @@ ANNOUNCE = "announce"
 
 
 def key(name: str) -> tuple[str, str]:
-    return f"CONNECTION#{name}", "CONNECTION"
+    return f"CONNECTION#{name}", SK
 
 
 def installed_name(platform: str, client: str, account_id: str) -> str:

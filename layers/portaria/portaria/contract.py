@@ -153,7 +153,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Request:
-    """An outgoing call that a platform built. Headers and body may hold credentials, so neither is ever printed.
+    """An outgoing call that a platform built. URL, headers and body may hold credentials, so none of them is ever printed.
 
     `connect_timeout_s` and `read_timeout_s` are seconds, the latter between two bytes of the answer; `total_timeout_s`
     bounds the whole exchange, redirects included (None: the two others together). `max_response_bytes` bounds what is
@@ -161,7 +161,7 @@ class Request:
     """
 
     method: str
-    url: str
+    url: str = field(repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
     connect_timeout_s: float = 3.0

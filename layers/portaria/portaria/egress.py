@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import logging
 import re
 import socket
 import ssl
@@ -34,6 +35,9 @@ from portaria.contract import Rejected, Request, Response, Retryable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+# At DEBUG it writes down every URL, and there are platforms that want a credential in it.
+logging.getLogger("urllib3").setLevel(logging.INFO)
 
 USER_AGENT = "portaria/1 (+integration backend)"
 FORBIDDEN_HEADERS = frozenset(

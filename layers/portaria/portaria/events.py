@@ -17,6 +17,7 @@ NEEDS_RECONNECT = "connection.needs_reconnect"
 RECOVERED = "connection.recovered"
 ROTATION_DUE = "connection.rotation_due"
 REMOVED = "connection.removed"
+PRIVATE_INTEGRATION_ROTATION_DUE = "private_integration.rotation_due"
 
 
 def put(bus_name: str, detail_type: str, detail: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from portaria import clock
 from portaria.contract import OAuthClient, Rejected
 from portaria.table import Item, Table
@@ -16,25 +18,31 @@ def key(platform: str, name: str) -> tuple[str, str]:
 
 def get(table: Table, platform: str, name: str) -> OAuthClient:
     """Raises `Rejected` (`unknown_client`) where there is none."""
+    return find(table, platform, name)[0]
+
+
+def find(table: Table, platform: str, name: str) -> tuple[OAuthClient, str]:
+    """A client and its revision, another one after each change. Raises `Rejected` (`unknown_client`)."""
     item = table.get(*key(platform, name))
     if not item:
         raise Rejected("unknown_client", f"no OAuth client {platform}/{name} is registered", field="client", status=404)
-    return read(item)
+    return read(item), item.get("revision", "")
 
 
 def read(item: Item) -> OAuthClient:
     return OAuthClient(**{field: item[field] for field in FIELDS if field in item})
 
 
-def put(table: Table, client: OAuthClient, *, new: bool) -> None:
-    """Raises `Conflict` where a new one exists already or an old one does not."""
+def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> str:
+    """Its new revision. Raises `Conflict` where a new one exists already, or an old one does not or has another revision."""
     pk, sk = key(client.platform, client.name)
-    now = clock.to_iso(clock.now())
+    fresh = uuid.uuid4().hex
     item = {field: getattr(client, field) for field in FIELDS}
-    table.put(
-        {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": f"{client.platform}#{client.name}", "updated_at": now, **item},
-        condition="attribute_not_exists(pk)" if new else "attribute_exists(pk)",
-    )
+    item |= {"list_pk": LIST, "list_sk": f"{client.platform}#{client.name}", "updated_at": clock.to_iso(clock.now())}
+    condition = "attribute_not_exists(pk)" if new else "revision = :revision" if revision else "attribute_exists(pk)"
+    values = {":revision": revision} if revision and not new else None
+    table.put({"pk": pk, "sk": sk, "revision": fresh, **item}, condition=condition, values=values)
+    return fresh
 
 
 def reconnect_url(client: OAuthClient, connection: str) -> str:

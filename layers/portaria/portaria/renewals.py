@@ -18,7 +18,7 @@ from dataclasses import replace as with_changes
 from datetime import timedelta
 from typing import Any
 
-from portaria import clock, connections, events, oauth_clients, queues, tokens
+from portaria import clock, connections, events, oauth_clients, private_integrations, queues, tokens
 from portaria.contract import Connection, Rejected
 from portaria.pace import Pace
 from portaria.platforms import part
@@ -58,10 +58,14 @@ def take(body: str, settings: RenewTokensSettings, time_left_s: Callable[[], flo
         message = json.loads(body)
         if "sweep" in message:
             return _sweep(message["sweep"], settings)
-        name = str(message["connection"])
-    except (ValueError, KeyError, TypeError):
-        logger.error("a message of the Renewals queue is neither of the two that it may be")
+        integration = message.get("private_integration")
+        name = "" if integration else str(message["connection"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        logger.error("a message of the Renewals queue is none of those that it may be")
         return Outcome("ignored")
+    if integration:
+        private_integrations.warn_of_age(Table(settings.table_name), settings.bus_name, str(integration))
+        return Outcome("visited")
     return _Visit(name, settings, time_left_s, pace).run()
 
 
@@ -89,11 +93,15 @@ def _sweep(cursor: str | None, settings: RenewTokensSettings) -> Outcome:
             )
         except Conflict:
             continue
-        bodies.append(queues.encode({"connection": item["name"]}))
+        is_connection = item["sk"] == connections.SK
+        bodies.append(
+            queues.encode({"connection": item["name"]} if is_connection else {"private_integration": item["id"]})
+        )
     if next_cursor:
         bodies.append(queues.encode({"sweep": next_cursor}))
     queues.send(settings.renewals_queue_url, bodies)
-    lives = [days for item in due if (days := days_to_death(connections.read(item))) is not None]
+    found = [connections.read(item) for item in due if item["sk"] == connections.SK]
+    lives = [days for connection in found if (days := days_to_death(connection)) is not None]
     return Outcome("swept", queued=len(bodies) - bool(next_cursor), days_to_death=min(lives, default=None))
 
 

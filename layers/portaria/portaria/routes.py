@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from portaria.contract import Connection, Rejected, Route
@@ -16,10 +17,15 @@ def key(name: str) -> tuple[str, str]:
 
 def get(table: Table, name: str) -> Route:
     """Raises `Rejected` (`unknown_route`) where there is none."""
+    return find(table, name)[0]
+
+
+def find(table: Table, name: str) -> tuple[Route, str]:
+    """A route and its revision, another one after each change. Raises `Rejected` (`unknown_route`)."""
     item = table.get(*key(name))
     if not item:
         raise Rejected("unknown_route", f"there is no route {name!r}", field="route", status=404)
-    return read(item)
+    return read(item), item.get("revision", "")
 
 
 def for_connection(table: Table, connection: Connection) -> list[Route]:
@@ -61,9 +67,13 @@ def to_item(route: Route) -> dict[str, Any]:
     }
 
 
-def put(table: Table, route: Route, *, new: bool) -> None:
-    """Raises `Conflict` where a new one exists already or an old one does not."""
-    table.put(to_item(route), condition="attribute_not_exists(pk)" if new else "attribute_exists(pk)")
+def put(table: Table, route: Route, *, new: bool, revision: str = "") -> str:
+    """Its new revision. Raises `Conflict` where a new one exists already, or an old one does not or has another revision."""
+    fresh = uuid.uuid4().hex
+    condition = "attribute_not_exists(pk)" if new else "revision = :revision" if revision else "attribute_exists(pk)"
+    values = {":revision": revision} if revision and not new else None
+    table.put(to_item(route) | {"revision": fresh}, condition=condition, values=values)
+    return fresh
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Route], str | None]:

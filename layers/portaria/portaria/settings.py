@@ -86,9 +86,15 @@ class ManageSettings(Environment):
     table_name: str
     secrets_prefix: str
     uninstalls_queue_url: str
+    private_integration_managers: str
 
 
 class CallConnectionSettings(Environment):
     table_name: str
     secrets_prefix: str
+    sealing_key_id: str
+
+
+class RedeemTicketSettings(Environment):
+    table_name: str
     sealing_key_id: str

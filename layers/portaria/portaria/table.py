@@ -45,9 +45,14 @@ class Table:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    @property
+    def client(self) -> Any:
+        """boto3's, for a library that keeps items of its own here."""
+        return aws.client("dynamodb")
+
     def get(self, pk: str, sk: str) -> Item | None:
         """A strongly consistent read."""
-        answer = aws.client("dynamodb").get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
+        answer = self.client.get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
         return _plain(answer["Item"]) if "Item" in answer else None
 
     def put(
@@ -77,7 +82,7 @@ class Table:
         """All of these, each made by `put_of` or `update_of`, or none. Raises `Conflict`."""
         items = [{kind: {"TableName": self.name, **call}} for write in writes for kind, call in write.items()]
         try:
-            aws.client("dynamodb").transact_write_items(TransactItems=items)
+            self.client.transact_write_items(TransactItems=items)
         except ClientError as error:
             reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
             if aws.error_code(error) == "TransactionCanceledException" and reasons <= {
@@ -122,7 +127,7 @@ class Table:
         if cursor:
             call["ExclusiveStartKey"] = _typed(_read_cursor(cursor))
         try:
-            answer = aws.client("dynamodb").query(**call)
+            answer = self.client.query(**call)
         except ClientError as error:
             # A cursor that was made up, or belongs to another listing, names no place in this one.
             if cursor and aws.error_code(error) == "ValidationException":
@@ -143,7 +148,7 @@ class Table:
         self, operation: str, call: dict[str, Any], condition: str, values: Item | None, names: dict[str, str] | None
     ) -> dict[str, Any]:
         try:
-            answer: dict[str, Any] = getattr(aws.client("dynamodb"), operation)(
+            answer: dict[str, Any] = getattr(self.client, operation)(
                 TableName=self.name, **call, **_conditional(condition, values, names)
             )
             return answer

@@ -732,6 +732,26 @@ def log_in(connection: Connection, credentials: Credentials, client: OAuthClient
     return grant
 
 
+def typed_in(table: Table, vault_: Vault, connection: Connection) -> tuple[Connection, Credentials]:
+    """The credentials that somebody typed in, for what asks for more than a token, and the connection that they are of now.
+
+    Raises `Rejected` (409 as `check_usable`, or `no_credentials`) and `Retryable`.
+    """
+    while True:
+        check_usable(connection)
+        credentials = vault_.read(connection.secret_id, connection.version_id) if connection.secret_id else None
+        if credentials:
+            return connection, credentials
+        before, connection = connection, connections.get(table, connection.name)
+        if connection != before:
+            continue
+        if _is_young(connection):
+            raise Retryable(
+                "vault_lags", f"the vault does not show the credentials of {connection.name} yet", after_s=2
+            )
+        raise Rejected("no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409)
+
+
 def with_client(
     table: Table, vault_: Vault, connection: Connection, credentials: Credentials
 ) -> tuple[Credentials, OAuthClient | None]:

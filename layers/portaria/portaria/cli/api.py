@@ -1,65 +1,126 @@
-"""Calling the administrators' API: where it is, who calls (AWS Signature Version 4), and its refusals as one sentence."""
+"""Calling the API: one request each, its refusals as one sentence for the person who reads it."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
+from uuid import uuid4
 
-import botocore.session
-from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest, AWSResponse
-from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ConnectionClosedError,
+    HTTPClientError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
 # The function behind has 20 s; API Gateway gives up after 29.
-TIMEOUT_S = (5, 35)
+TIMEOUT_S = (5.0, 35.0)
+# How long a creation that is sent again waits for the first one, which may still be worked on.
+PATIENCE_S = 40.0
+PROBLEM = "urn:portaria:problem:"
+GATEWAY_TIMED_OUT = 504
 
 Document = dict[str, Any]
 
 
 class NotDone(Exception):
-    """It cannot be done, in a sentence for the person. `exit_code` is 1 where the API refused, 3 where it was not reached."""
+    """It cannot be done, in a sentence for the person. `exit_code` is 1 where the API refused, 3 where it was not reached.
 
-    def __init__(self, sentence: str, *, exit_code: int = 1, status: int = 0, problem: Document | None = None) -> None:
+    With `answer_lost` it may have been done all the same. `retry_after_s` is the wait that the API asked for, if it did.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        exit_code: int = 1,
+        status: int = 0,
+        problem: Document | None = None,
+        answer_lost: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code
         self.status = status
         self.problem = problem or {}
+        self.answer_lost = answer_lost
+        self.retry_after_s = retry_after_s
+
+    @property
+    def reason(self) -> str:
+        return reason_of(self.problem)
+
+
+class Caller(Protocol):
+    """Who calls: an AWS principal, or a private integration."""
+
+    @property
+    def prefix(self) -> str: ...
+
+    def sign(self, request: AWSRequest) -> None: ...
+
+    def advice(self, status: int, reason: str, said: str) -> str:
+        """What to do about a refusal of 401 or 403 with what the API said of it, or an empty text."""
 
 
 @dataclass(frozen=True)
 class Api:
-    """The API at `url` (with its stage), called with `credentials`."""
+    """The API at `url` (with its stage), as `caller`. `timeout_s` is for connecting and for an answer."""
 
     url: str
-    region: str
-    credentials: Credentials
+    caller: Caller
+    timeout_s: tuple[float, float] = TIMEOUT_S
 
     def get(self, *path: str) -> Document:
-        return self._call("GET", path)
+        return self._call("GET", path)[0]
+
+    def get_with_etag(self, *path: str) -> tuple[Document, str]:
+        found, headers = self._call("GET", path)
+        return found, headers.get("ETag", "")
 
     def find(self, *path: str) -> Document | None:
         """What stands at a path, or None."""
         try:
             return self.get(*path)
         except NotDone as refused:
-            if refused.status == 404 and refused.problem.get("type", "").rpartition(":")[2].startswith("unknown_"):
+            if refused.status == 404 and refused.reason.startswith("unknown_"):
                 return None
             raise
 
+    def create(self, *path: str, body: Document) -> Document:
+        """Post with an Idempotency-Key. Where the answer is lost it is sent once more, with the same key."""
+        headers = {"Idempotency-Key": uuid4().hex}
+        try:
+            return self._call("POST", path, body=body, headers=headers)[0]
+        except NotDone as lost:
+            if not lost.answer_lost:
+                raise
+        waits_until = monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._call("POST", path, body=body, headers=headers)[0]
+            except NotDone as refused:
+                if refused.reason != "creation_in_progress" or monotonic() > waits_until:
+                    raise _after_a_lost_answer(refused) from None
+                sleep(refused.retry_after_s or 1)
+
     def post(self, *path: str, body: Document) -> Document:
-        return self._call("POST", path, body=body)
+        return self._call("POST", path, body=body)[0]
 
     def put(self, *path: str, body: Document) -> Document:
-        return self._call("PUT", path, body=body)
+        return self._call("PUT", path, body=body)[0]
+
+    def patch(self, *path: str, body: Document, etag: str) -> Document:
+        """Edit what has not changed since its `etag` was given."""
+        return self._call("PATCH", path, body=body, headers={"If-Match": etag} if etag else {})[0]
 
     def delete(self, *path: str) -> None:
         self._call("DELETE", path)
@@ -71,7 +132,7 @@ class Api:
         while True:
             size = 100 if most is None else min(100, most - told)
             query = {**filters, "limit": str(size)} | ({"cursor": cursor} if cursor else {})
-            page = self._call("GET", path, query=query)
+            page, _ = self._call("GET", path, query=query)
             yield from page["items"]
             told += len(page["items"])
             cursor = page["next_cursor"]
@@ -79,93 +140,82 @@ class Api:
                 return
 
     def _call(
-        self, method: str, path: tuple[str, ...], *, query: dict[str, str] | None = None, body: Document | None = None
-    ) -> Document:
-        url = "/".join((f"{self.url}/admin/v1", *(quote(step, safe="") for step in path)))
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: dict[str, str] | None = None,
+        body: Document | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[Document, Mapping[str, str]]:
+        url = "/".join((f"{self.url}{self.caller.prefix}", *(quote(step, safe="") for step in path)))
         request = AWSRequest(
             method=method,
             url=url + (f"?{urlencode(query, quote_via=quote)}" if query else ""),
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Accept": "application/json", "Content-Type": "application/json"},
+            headers={"Accept": "application/json", "Content-Type": "application/json", **(headers or {})},
         )
-        SigV4Auth(self.credentials, "execute-api", self.region).add_auth(request)
-        session = URLLib3Session(timeout=TIMEOUT_S, proxies=get_environ_proxies(url))
+        self.caller.sign(request)
+        session = URLLib3Session(timeout=self.timeout_s, proxies=get_environ_proxies(url))
+        host = urlsplit(url).netloc
         try:
             answer = session.send(request.prepare())
+        except (ReadTimeoutError, ConnectionClosedError, ResponseStreamingError) as error:
+            raise NotDone(_lost(host, type(error).__name__, method), exit_code=3, answer_lost=True) from None
         except (HTTPClientError, BotoCoreError) as error:
-            raise NotDone(f"{urlsplit(url).netloc} was not reached ({type(error).__name__})", exit_code=3) from None
-        return _read(answer)
+            raise NotDone(f"{host} was not reached ({type(error).__name__})", exit_code=3) from None
+        return self._read(answer, method), answer.headers
+
+    def _read(self, answer: AWSResponse, method: str) -> Document:
+        try:
+            content = json.loads(answer.text) if answer.text else {}
+        except ValueError:
+            content = {}
+        if not isinstance(content, dict):
+            content = {}
+        status = answer.status_code
+        if status < 300:
+            return content
+        reason, wait_s = reason_of(content), _wait_s(answer.headers)
+        # API Gateway writes the word in both ways.
+        said = str(content.get("message") or content.get("Message") or "")
+        answer_lost = status == GATEWAY_TIMED_OUT and not reason
+        if answer_lost:
+            sentence = _lost(urlsplit(self.url).netloc, "it timed out", method)
+        elif "detail" in content:
+            sentence = "; ".join(str(error.get("detail")) for error in content.get("errors", [])) or str(
+                content["detail"]
+            )
+            if status in (401, 403) and (advice := self.caller.advice(status, reason, sentence)):
+                sentence += f"; {advice}"
+            if wait_s:
+                sentence += f"; try again in {wait_s:.0f} s"
+        elif status in (401, 403):
+            sentence = self.caller.advice(status, "", said)
+        else:
+            sentence = f"the API answered {status}" + (f": {said}" if said else "")
+        raise NotDone(sentence, status=status, problem=content, answer_lost=answer_lost, retry_after_s=wait_s)
 
 
-def _read(answer: AWSResponse) -> Document:
-    try:
-        content = json.loads(answer.text) if answer.text else {}
-    except ValueError:
-        content = {}
-    if not isinstance(content, dict):
-        content = {}
-    if answer.status_code < 300:
-        return content
-    if "detail" in content:
-        errors = [str(error.get("detail")) for error in content.get("errors", [])] or [str(content["detail"])]
-        sentence = "; ".join(errors)
-    elif answer.status_code == 403:
-        sentence = (
-            "the API did not let this AWS principal in (403): it needs execute-api:Invoke on this API's /admin/v1"
-            + (f"; it said: {content['message']}" if isinstance(content.get("message"), str) else "")
-        )
-    else:
-        sentence = f"the API answered {answer.status_code}" + (
-            f": {content['message']}" if "message" in content else ""
-        )
-    raise NotDone(sentence, status=answer.status_code, problem=content)
+def reason_of(problem: Document) -> str:
+    """The API's word for a refusal, or an empty text where something before it answered."""
+    found = str(problem.get("type", ""))
+    return found.removeprefix(PROBLEM) if found.startswith(PROBLEM) else ""
 
 
-def find_api(api_url: str | None, stack_name: str, stack_file: Path | None) -> Api:
-    """The API as it was asked for: by its URL, by a local cloud's file, else by a stack's output `ApiUrl`.
-
-    Credentials and region are the person's usual ones (environment, profile, SSO), or the local cloud's own.
-    """
-    if stack_file:
-        return _local(stack_file, api_url)
-    session = botocore.session.Session()
-    credentials = session.get_credentials()
-    if not credentials:
-        raise NotDone("no AWS credentials were found: log in, or set AWS_PROFILE", exit_code=3)
-    if not api_url:
-        api_url = _stack_output(session, stack_name)
-    return Api(
-        api_url.rstrip("/"), _region_of(api_url) or session.get_config_variable("region") or "us-east-1", credentials
-    )
+def _wait_s(headers: Mapping[str, str]) -> float | None:
+    text = str(headers.get("Retry-After", ""))
+    return float(text) if text.isascii() and text.isdigit() else None
 
 
-def _local(stack_file: Path, api_url: str | None) -> Api:
-    try:
-        stack = json.loads(stack_file.read_text())
-        credentials = Credentials(stack["access_key_id"], stack["secret_access_key"])
-        return Api((api_url or stack["api_url"]).rstrip("/"), stack["region"], credentials)
-    except OSError:
-        raise NotDone(f"{stack_file} cannot be read: start the local cloud with `make up`", exit_code=3) from None
-    except (ValueError, KeyError, TypeError):
-        raise NotDone(f"{stack_file} is not what `make up` writes", exit_code=3) from None
+def _lost(host: str, error: str, method: str) -> str:
+    unknown = "" if method == "GET" else ": whether it was done is not known, so look before you repeat it"
+    return f"no answer came from {host} ({error}){unknown}"
 
 
-def _stack_output(session: botocore.session.Session, stack_name: str) -> str:
-    if not session.get_config_variable("region"):
-        raise NotDone("no AWS region is set: set AWS_REGION, or give --api-url", exit_code=3)
-    try:
-        stacks = session.create_client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
-    except (ClientError, BotoCoreError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-        raise NotDone(
-            f"the stack {stack_name} could not be looked up ({code}): give --stack-name or --api-url", exit_code=3
-        ) from None
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}
-    if "ApiUrl" not in outputs:
-        raise NotDone(f"the stack {stack_name} has no output ApiUrl: is it Portaria's?", exit_code=3)
-    return str(outputs["ApiUrl"])
-
-
-def _region_of(api_url: str) -> str:
-    found = re.search(r"\.execute-api\.([a-z0-9-]+)\.", urlsplit(api_url).netloc)
-    return found[1] if found else os.environ.get("AWS_REGION", "")
+def _after_a_lost_answer(refused: NotDone) -> NotDone:
+    """A refusal of what was sent a second time."""
+    if refused.status != 409:
+        return refused
+    sentence = f"{refused} (the first answer was lost: it may be this very creation)"
+    return NotDone(sentence, status=refused.status, problem=refused.problem)

@@ -5,50 +5,101 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64decode
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-COLUMNS = {
-    "oauth-clients": ("platform", "name", "client_id", "scopes"),
-    "connections": ("name", "platform", "kind", "state", "label", "fields", "age_days", "updated_at"),
-    "routes": ("name", "source", "object", "destination", "mapping", "dedupe_fields", "priority"),
-    "installs": ("id", "received_at", "state", "reason", "account_host", "connection"),
-}
+# A token that is older than so many days should be rotated, and must be.
+ROTATE_SOON, ROTATE_NOW = 80, 90
+# Beyond it, and half of the terminal, a cell is broken into lines.
+LONGEST_CELL = 48
+MOST_IN_A_CELL = 2
+MOST_ON_A_TERMINAL = 50
+
 TITLES = {
     "oauth-clients": "OAuth client",
     "connections": "connection",
     "routes": "route",
+    "installs": "install",
+    "private-integrations": "private integration",
+    "audit": "audit entry",
 }
 STYLES = {
     "created": "green", "updated": "yellow", "unchanged": "dim",
     "connected": "green", "failed": "red", "needs_reconnect": "red", "received": "yellow", "exchanging": "yellow",
     "pending": "yellow", "removed": "dim",
+    "done": "green", "refused": "red", "begun": "yellow",
+    "registered": "green", "unknown": "yellow", "not_sent": "yellow",
 }  # fmt: skip
+
+
+class Column(NamedTuple):
+    """A column is `extra` where it may be left out of a narrow table: the higher, the sooner; 0 for never."""
+
+    title: str
+    cell: Callable[[dict[str, Any]], Text]
+    extra: int = 0
+    is_whole: bool = False
 
 
 def error_line(sentence: str) -> Text:
     return Text.assemble(("error: ", "bold red"), sentence)
 
 
+def plain(text: str) -> Text:
+    """Text in which nothing is markup."""
+    return Text(text)
+
+
+def plural_of(kind: str) -> str:
+    title = TITLES[kind]
+    return f"{title.removesuffix('y')}ies" if title.endswith("y") else f"{title}s"
+
+
 def listed(kind: str, items: list[dict[str, Any]], console: Console) -> None:
     if not items:
-        console.print(f"There are no {kind.replace('oauth-', 'OAuth ')}.", style="dim")
+        console.print(f"There are no {plural_of(kind)}.", style="dim")
         return
-    table = _table(*(column.removesuffix("_at").replace("_", " ") for column in COLUMNS[kind]))
+    print_table(COLUMNS[kind], items, console)
+
+
+def print_table(columns: Sequence[Column], items: Sequence[dict[str, Any]], console: Console) -> None:
+    """The columns that must be, and of the others those that fit, the ones that would be missed most first."""
+    longest = max(LONGEST_CELL, console.width // 2)
+    chosen = [column for column in columns if not column.extra]
+    for more in sorted((column for column in columns if column.extra), key=lambda column: column.extra):
+        wider = [column for column in columns if column in chosen or column is more]
+        if _width(_table(wider, items, longest), console) <= console.width:
+            chosen = wider
+    console.print(_table(chosen, items, longest))
+
+
+def _width(table: Table, console: Console) -> int:
+    return Measurement.get(console, console.options.update(width=1_000), table).maximum
+
+
+def _table(columns: Sequence[Column], items: Sequence[dict[str, Any]], longest: int) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    for column in columns:
+        # A name is there to be copied into the next command.
+        table.add_column(
+            column.title, overflow="fold", no_wrap=column.is_whole, max_width=None if column.is_whole else longest
+        )
     for item in items:
-        table.add_row(*(_brief(column, item.get(column)) for column in COLUMNS[kind]))
-    console.print(table)
+        table.add_row(*(column.cell(item) for column in columns))
+    return table
 
 
 def shown(item: dict[str, Any], console: Console) -> None:
-    told = {field: _whole(field, value) for field, value in item.items() if value not in (None, "", {}, [])}
-    width = max(len(field) for field in told)
+    told = {field: _whole(field, value, item) for field, value in item.items() if value not in (None, "", {}, [])}
+    width = max((len(field) for field in told), default=0)
     for field, value in told.items():
         for number, line in enumerate(value.split("\n")):
             label = (field if number == 0 else "").ljust(width)
@@ -61,11 +112,7 @@ def configured(done: list[dict[str, Any]], console: Console) -> None:
     if not done:
         console.print("The file names nothing.", style="dim")
         return
-    table = _table("", "name", "change")
-    for item in done:
-        name = f"{item['platform']}/{item['name']}" if item["resource"] == "oauth-clients" else item["name"]
-        table.add_row(TITLES[item["resource"]], Text(name), _styled(item["change"]))
-    console.print(table)
+    print_table(CONFIGURED, done, console)
     for item in done:
         # Where no person is asked, none comes back.
         if item["resource"] == "oauth-clients" and item.get("grant") != "client_credentials":
@@ -97,45 +144,189 @@ def called(answer: dict[str, Any]) -> None:
     click.echo(body, nl=False)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        # A name is there to be copied into the next command.
-        table.add_column(column, overflow="fold", no_wrap=column in ("id", "name"))
-    return table
+def scopes(items: list[dict[str, Any]], console: Console) -> None:
+    print_table(SCOPES, items, console)
+    console.print(
+        "\nA scope that narrows can be given for one connection alone: connections:call@crm",
+        style="dim",
+        soft_wrap=True,
+    )
 
 
-def _brief(column: str, value: Any) -> Text:
+def outcomes(entries: list[dict[str, Any]], counts: dict[str, int], console: Console) -> None:
+    """Those that did not come through, each with why, and how many came to what."""
+    if entries:
+        most = MOST_ON_A_TERMINAL if console.is_terminal else len(entries)
+        print_table(OUTCOMES, entries[:most], console)
+        if len(entries) > most:
+            console.print(f"and {len(entries) - most:,} more, which --json tells", style="dim")
+        console.print()
+    words = [Text.assemble(f"{count:,} ", styled(outcome)) for outcome, count in counts.items()]
+    console.print(Text(" · ").join(words) if words else Text("The file names nobody.", style="dim"))
+
+
+# --------------------------------------------------------------------------------------------------------------- columns
+
+
+def _of(field: str, extra: int = 0, title: str = "", *, is_whole: bool = False) -> Column:
+    """A column with one field, in short."""
+    return Column(title or field.replace("_", " "), lambda item: _brief(item.get(field)), extra, is_whole)
+
+
+def _time(field: str, extra: int = 0) -> Column:
+    return Column(field.removesuffix("_at"), lambda item: _or_none(item.get(field), since), extra, is_whole=True)
+
+
+def _age(item: dict[str, Any]) -> Text:
+    days = item.get("age_days")
+    return _none() if days is None else age(days, rotates=item.get("kind") not in ("oauth2", "client_credentials"))
+
+
+def _used(item: dict[str, Any]) -> Text:
+    """When either token was."""
+    used = max(item["last_used_at"] or "", item["previous_last_used_at"] or "")
+    return Text(_to_the_hour(used)) if used else Text("never", style="dim")
+
+
+def _overlap(item: dict[str, Any]) -> Text:
+    until = item["previous_until"]
+    return Text(f"ends in {until_in(until)}", style="yellow") if until else _none()
+
+
+def _mapping(item: dict[str, Any]) -> Text:
+    count = len(item.get("mapping") or {})
+    return Text(f"{count} attribute{'s' if count > 1 else ''}") if count else Text("default", style="dim")
+
+
+def _by(item: dict[str, Any]) -> Text:
+    """An integration's name; of an AWS principal what comes last in its ARN, a user's or a session's name."""
+    is_principal = item["by"].startswith("arn:")
+    return Text(item["by_name"].rpartition("/")[2] if is_principal else item["by_name"] or item["by"])
+
+
+def _configured_name(item: dict[str, Any]) -> Text:
+    return Text(f"{item['platform']}/{item['name']}" if item["resource"] == "oauth-clients" else item["name"])
+
+
+def _why(item: dict[str, Any]) -> Text:
+    return Text(item["detail"] or item["reason"])
+
+
+COLUMNS = {
+    "oauth-clients": (_of("platform"), _of("name", is_whole=True), _of("client_id", 1), _of("scopes", 2)),
+    "connections": (
+        _of("name", is_whole=True), _of("platform"), _of("kind", 2), _of("state", is_whole=True), _of("label", 4),
+        _of("fields", 3), Column("age", _age, is_whole=True), _time("updated_at", 5),
+    ),
+    "routes": (
+        _of("name", is_whole=True), _of("source", 1), _of("object", 4), _of("destination"),
+        Column("mapping", _mapping, 3), _of("dedupe_fields", 2), _of("priority", 5),
+    ),
+    "installs": (
+        _of("id", is_whole=True), _time("received_at"), _of("state", is_whole=True), _of("reason", 2),
+        _of("account_host", 1), _of("connection", 3, is_whole=True),
+    ),
+    "private-integrations": (
+        _of("id", is_whole=True), _of("name"), _of("scopes", 1), Column("token's age", _age, is_whole=True),
+        Column("last used", _used, is_whole=True), Column("old token", _overlap, is_whole=True),
+    ),
+    "audit": (
+        Column("at (UTC)", lambda item: Text(item["at"][:16].replace("T", " ")), is_whole=True),
+        Column("by", _by), Column("operation", lambda item: Text(item["operation"].replace("_", " "))),
+        _of("target"), _of("outcome", is_whole=True), _of("reason", 1),
+    ),
+}  # fmt: skip
+CONFIGURED = (
+    Column("", lambda item: Text(TITLES[item["resource"]]), is_whole=True),
+    Column("name", _configured_name, is_whole=True),
+    _of("change"),
+)
+SCOPES = (
+    _of("scope", is_whole=True),
+    Column("narrows", lambda item: Text("yes" if item["narrows"] else "–"), is_whole=True),
+    Column("what it allows", lambda item: Text(item["allows"])),
+)
+OUTCOMES = (
+    _of("place", is_whole=True),
+    _of("name"),
+    _of("outcome", is_whole=True),
+    Column("why", _why),
+)
+
+
+def _brief(value: Any) -> Text:
     if value in (None, "", {}, []):
-        return Text("default" if column == "mapping" else "–", style="dim")
-    if column.endswith("_at"):
-        return Text(_ago(value))
-    if column == "mapping":
-        return Text(f"{len(value)} attributes")
+        return _none()
     if isinstance(value, dict):
         return Text(" ".join(str(inner) for inner in value.values()))
     if isinstance(value, list):
-        return Text(", ".join(map(str, value)))
-    return _styled(str(value))
+        more = f" and {len(value) - MOST_IN_A_CELL} more" if len(value) > MOST_IN_A_CELL else ""
+        return Text(", ".join(map(str, value[:MOST_IN_A_CELL])) + more)
+    return styled(str(value))
 
 
-def _whole(field: str, value: Any) -> Text:
+def _or_none(value: Any, told: Callable[[Any], str]) -> Text:
+    return Text(told(value)) if value else _none()
+
+
+def _none() -> Text:
+    return Text("–", style="dim")
+
+
+def _whole(field: str, value: Any, item: dict[str, Any]) -> Text:
     if isinstance(value, dict):
-        return Text("\n".join(f"{name}: {inner}" for name, inner in value.items()))
+        return Text("\n".join(f"{name}: {_as_text(inner)}" for name, inner in value.items()))
     if isinstance(value, list):
-        return Text("\n".join(map(str, value)))
-    if field.endswith("_at"):
-        return Text(f"{value} ({_ago(value)})")
-    return _styled(str(value))
+        return Text("\n".join(map(_as_text, value)))
+    if field == "age_days":
+        return _age(item)
+    if field.endswith("last_used_at"):
+        return Text(f"{value} ({_to_the_hour(value)})")
+    with suppress(ValueError, TypeError):
+        if field.endswith("_at"):
+            return Text(f"{value} ({since(value)})")
+        if field.endswith("_until"):
+            return Text(f"{value} ({until_in(value)} left)")
+    return styled(_as_text(value))
 
 
-def _styled(word: str) -> Text:
-    return Text(word, style=STYLES.get(word, ""))
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _ago(iso: str) -> str:
-    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds()))
+def styled(word: str) -> Text:
+    return Text(word.replace("_", " ") if word == "not_sent" else word, style=STYLES.get(word, ""))
+
+
+def age(days: int, *, rotates: bool = True) -> Text:
+    """A token's age, which stands out, also without colours, when it is to be rotated."""
+    told = f"{days} d"
+    if rotates and days >= ROTATE_NOW:
+        return Text(f"{told}: rotate", style="bold red")
+    if rotates and days >= ROTATE_SOON:
+        return Text(f"{told}: rotate soon", style="yellow")
+    return Text(told)
+
+
+def since(iso: str) -> str:
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds())
+    return f"{_span(seconds)} ago" if seconds >= 0 else f"in {_span(-seconds)}"
+
+
+def until_in(iso: str) -> str:
+    """To the nearest unit: what has just begun to last seven days lasts seven."""
+    return _span(round((datetime.fromisoformat(iso) - datetime.now(UTC)).total_seconds()), round)
+
+
+def _to_the_hour(iso: str) -> str:
+    hours = int((datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds()) // 3_600
+    if hours < 1:
+        return "this hour"
+    return f"{hours // 24} d ago" if hours >= 24 else f"{hours} h ago"
+
+
+def _span(seconds: int, whole: Callable[[float], int] = int) -> str:
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
+            return f"{whole(seconds / size)} {unit}"
+    return f"{max(0, seconds)} s"

@@ -1,7 +1,8 @@
-"""The pages that a customer sees while installing: start, result, refused and rejected, in three languages.
+"""The pages that people see: while installing start, result, refused and rejected, and where a sign-on link does not work.
 
-Each function returns a whole answer: status, headers and HTML. The pages load nothing from elsewhere, except the
-platform's own button script on the start page, and all links of ours are relative, so they work under any stage or path.
+Each function returns a whole answer in one of three languages: status, headers and HTML. The pages load nothing from
+elsewhere, except the platform's own button script on the start page, and all links of ours are relative, so they work under
+any stage or path.
 
 Cross-Origin-Opener-Policy is `same-origin-allow-popups` on every page. In its popup mode the platform's button opens the
 consent page in a second window, and that window tells the start page where to go by `window.opener.postMessage`: with
@@ -19,6 +20,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -66,6 +68,14 @@ _FAILURES: dict[str, tuple[str, str | None]] = {
     "connection_gone": ("ask_for_link", "connection_gone"),
 }
 _OTHER: tuple[str, str | None] = ("start_again", None)
+# The same for a sign-on link; the reason has the text `sign_on.…`.
+_SIGN_ON = {
+    "unknown_link": ("sign_on_again", "sign_on"),
+    "expired_link": ("sign_on_again", "sign_on"),
+    "used_link": ("sign_on_again", "sign_on"),
+    "altered_link": ("sign_on_again", "sign_on"),
+    "unavailable": ("sign_on_reload", "sign_on_unavailable"),
+}
 
 _LONGEST_ACCEPT_LANGUAGE = 1_000
 _LANGUAGE_RANGE = re.compile(r"([a-z]{1,8}|\*)(?:-[a-z0-9]{1,8})*\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?))?", re.ASCII)
@@ -173,6 +183,23 @@ def rejected(language: str, *, reason: str, detail: str, start_url: str | None, 
         start_url=_relative(start_url),
         advice=_REJECTIONS.get(reason) or _FAILURES.get(reason, _OTHER),
         known=reason in _REJECTIONS or reason in _FAILURES,
+    )
+
+
+def reference(*, groups: list[dict[str, Any]], scopes: list[tuple[str, str, bool]]) -> Page:
+    """The API's reference, in English: `groups` of operations, and what each scope lets a program do."""
+    return _page("reference.html", "en", groups=groups, scopes=scopes)
+
+
+def sign_on_failed(language: str, *, reason: str, status: int) -> Page:
+    """A sign-on link that leads nowhere: why, and that another is one click away."""
+    return _page(
+        "sign_on.html",
+        language,
+        status=status,
+        reason=reason,
+        advice=_SIGN_ON.get(reason, _SIGN_ON["altered_link"]),
+        known=reason in _SIGN_ON,
     )
 
 

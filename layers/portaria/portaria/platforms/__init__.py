@@ -29,3 +29,14 @@ def part(platform: str, name: str) -> ModuleType:
                 status=404,
             ) from None
         raise
+
+
+def offered(platform: str, name: str, function: str) -> ModuleType:
+    """A part that only some platforms have, or have with this function. Raises `Rejected` (409 `not_offered`)."""
+    try:
+        found = part(platform, name)
+        if hasattr(found, function):
+            return found
+    except Rejected:
+        pass
+    raise Rejected("not_offered", f"this is not offered for connections to {platform}", status=409)

@@ -16,7 +16,8 @@ from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Re
 ENVIRONMENTS = {"homologation": "sandbox.engage.bz", "production": "my.engage.bz"}
 KINDS = {
     "password": Kind(
-        credentials=("username", "password", "client_id", "client_secret"),
+        # Logging in needs all but the last, which proves the customer in single sign-on and to whoever registers identifiers.
+        credentials=("username", "password", "client_id", "client_secret", "customer_token"),
         # The customer's id also stands in paths and begins a host name.
         fields={
             "customer_id": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"),
@@ -26,6 +27,9 @@ KINDS = {
         allowed_domain=lambda fields: ENVIRONMENTS[fields["environment"]],
     )
 }
+
+DEFAULT_WAIT_S = 10.0
+MAX_WAIT_S = 300.0
 
 # Engage documents the shape of a failure and no codes: these are RFC 6749's, and what ASP.NET's servers make of them.
 _REFUSALS = {
@@ -64,7 +68,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
 
     What it says in `error_description` is not told on: it may quote what was sent.
     """
-    body = _object(response.body)
+    body = object_of(response.body)
     if response.status in (400, 401, 403) and isinstance(body.get("error"), str):
         unknown = ("log_in_refused", f"Engage refused the log-in with {response.status} and a code not known here")
         reason, detail = _REFUSALS.get(str(body["error"]).lower(), unknown)
@@ -80,9 +84,26 @@ def read_grant(response: Response, now: datetime) -> Grant:
     return Grant(Secret(token), ends)
 
 
-def _object(body: bytes) -> dict[str, object]:
+def customer_token(connection: Connection, credentials: dict[str, Secret]) -> str:
+    """Raises `Rejected` (`no_credentials`) for a connection that was made when this credential was not asked for yet."""
+    if "customer_token" not in credentials:
+        raise Rejected(
+            "no_credentials",
+            f"the connection {connection.name} has no customer_token: hand in all of its credentials again, with it",
+            status=409,
+        )
+    return credentials["customer_token"].reveal()
+
+
+def object_of(body: bytes) -> dict[str, object]:
+    """An answer's JSON object; anything else is read as an empty one."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def retry_after_s(response: Response) -> float:
+    """From a second to five minutes; nothing about limits is documented."""
+    return min(MAX_WAIT_S, max(1.0, response.retry_after_s() or DEFAULT_WAIT_S))

@@ -84,7 +84,7 @@ def read_probe(response: Response) -> None:
 
     Raises `Rejected` (`token_refused` where it is dead, `wrong_location`) and `Retryable` where that cannot be told.
     """
-    if response.status == 200 and _content(response.body):
+    if response.status == 200 and object_of(response.body):
         return
     match trouble(response):
         case Trouble.NO_SCOPE:
@@ -96,19 +96,20 @@ def read_probe(response: Response) -> None:
     if response.status in (400, 404, 422):
         raise Rejected("wrong_location", "LeadConnector knows no location of this location_id", status=409)
     if response.status == 429:
-        raise Retryable("rate_limited", "LeadConnector asked for a pause (429)", after_s=_retry_after_s(response))
+        raise Retryable("rate_limited", "LeadConnector asked for a pause (429)", after_s=retry_after_s(response))
     raise Retryable("no_verdict", f"LeadConnector answered {response.status} and did not say whether the token works")
 
 
 def _message(response: Response) -> str:
     """The answer's `message` in lower case; a list of them is read as its first."""
-    said = _content(response.body).get("message")
+    said = object_of(response.body).get("message")
     if isinstance(said, list):
         said = said[0] if said else ""
     return said.strip().lower() if isinstance(said, str) else ""
 
 
-def _content(body: bytes) -> dict[str, object]:
+def object_of(body: bytes) -> dict[str, object]:
+    """An answer's JSON object; anything else is read as an empty one."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -116,7 +117,7 @@ def _content(body: bytes) -> dict[str, object]:
     return content if isinstance(content, dict) else {}
 
 
-def _retry_after_s(response: Response) -> float:
+def retry_after_s(response: Response) -> float:
     """Ten seconds is the length of LeadConnector's own window."""
     try:
         seconds = float(response.headers.get("retry-after", ""))

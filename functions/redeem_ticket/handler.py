@@ -1,0 +1,63 @@
+"""Open a sign-on link, once: send the browser on to the platform, or show why the link does not work."""
+
+import traceback
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from portaria import sign_on
+from portaria.contract import Rejected, Retryable, Secret
+from portaria.pages import render
+from portaria.settings import RedeemTicketSettings
+from portaria.table import Table
+
+RETRY_AFTER_S = 5
+
+Event = dict[str, Any]
+Answer = dict[str, Any]
+
+logger = Logger()
+settings = RedeemTicketSettings.from_env()
+table = Table(settings.table_name)
+
+
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: Event, context: LambdaContext) -> Answer:
+    ticket = Secret(str((event.get("pathParameters") or {}).get("ticket", "")))
+    try:
+        address = sign_on.redeem(table, settings.sealing_key_id, ticket)
+    except Rejected as rejected:
+        logger.warning("a sign-on link was refused", reason=rejected.reason)
+        return page(event, rejected.reason, rejected.status)
+    except Retryable as later:
+        logger.error("a sign-on link was not opened", reason=later.reason, detail=later.detail)
+        return unavailable(event)
+    except Exception as error:  # noqa: BLE001 - whatever it was, a person is waiting
+        # Its text may quote what was sent, so only its kind and place are told.
+        logger.error("opening a link failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+        return unavailable(event)
+    headers = {
+        "Location": address.reveal(),
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Robots-Tag": "noindex",
+        "Strict-Transport-Security": "max-age=63072000",
+    }
+    return {"statusCode": int(HTTPStatus.SEE_OTHER), "headers": headers, "body": ""}
+
+
+def unavailable(event: Event) -> Answer:
+    answer = page(event, "unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+    return {**answer, "headers": {**answer["headers"], "Retry-After": str(RETRY_AFTER_S)}}
+
+
+def page(event: Event, reason: str, status: int) -> Answer:
+    several = event.get("multiValueHeaders") or {}
+    wanted = ", ".join(
+        value for name, values in several.items() if name.lower() == "accept-language" for value in values or []
+    )
+    made = render.sign_on_failed(render.language_of(wanted), reason=reason, status=int(status))
+    return {"statusCode": made.status, "headers": made.headers, "body": made.body}

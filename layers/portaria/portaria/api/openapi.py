@@ -1,0 +1,321 @@
+"""The API's document, docs/openapi.yaml, made of `operations`; `python -m portaria.api.openapi` prints it.
+
+OpenAPI 3.1. Its servers are relative to where it is served (`/v1/openapi.json`), so the same document holds for every stack.
+https://spec.openapis.org/oas/v3.1.1.html
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+
+from portaria.api import idempotency, inputs, problems
+from portaria.api.operations import OPERATIONS
+from portaria.api.service import Operation
+from portaria.scopes import NARROWABLE, SCOPES
+
+Document = dict[str, Any]
+
+REF = "#/components/schemas/"
+RESPONSES = "#/components/responses/"
+REQUEST_ID = {"description": "Names the request.", "schema": {"type": "string"}}
+TAGS = {
+    "oauth-clients": ("OAuth clients", "Applications registered with platforms."),
+    "connections": ("Connections", "Stored credentials, one account each, and what can be done with them."),
+    "routes": ("Routes", "Which records go where."),
+    "installs": ("Installs", "What arrived, and what became of it."),
+    "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
+    "audit": ("Audit", "Who asked for which change."),
+    "sso": ("Single sign-on links", "What a browser opens."),
+}
+PARAMETERS: dict[str, tuple[str, str, str]] = {
+    # name: (pattern, description, example)
+    "name": (inputs.NAME, "The name that it was created with.", "crm"),
+    "platform": (inputs.PLATFORM_NAME, "A platform.", ""),
+    "client": (inputs.CLIENT_NAME, "The client's name.", "acme"),
+    "install": (r"[A-Za-z0-9_-]{1,64}", "An install's id.", "4f1c2a9b"),
+    "integration": (
+        r"[0-9A-Za-z]{10}",
+        "A private integration's id, the ten characters after `portaria_`.",
+        "4fZ0aQ9xTb",
+    ),
+    "contact": (r"[A-Za-z0-9]{1,64}", "The platform's id of a contact.", "ocQHyuzHvysMo5N5VsXc"),
+}
+DESCRIPTION = """\
+Programs call with a private integration's token, `Authorization: Bearer portaria_…`. Administrators call the same operations
+below `/admin/v1` with AWS Signature Version 4.
+
+- **Errors** are problem documents (RFC 9457) with `type`, `title`, `status`, `detail`, mostly `field`, and `request_id`.
+- **Paging**: a listing answers with `items` and `next_cursor`; send that as `cursor` until it is null.
+- **Creations** take an `Idempotency-Key`: sent again with the same key within a day, a creation gets its first answer.
+- **Edits** take an `If-Match` with the `ETag` that was read, and are refused (412) where it has changed since.
+- Every answer names its request in `X-Request-Id`.
+"""
+# What each status means, wherever it stands.
+MEANINGS = {
+    HTTPStatus.BAD_REQUEST: "What was sent cannot be used; `field` and `detail` say why.",
+    HTTPStatus.UNAUTHORIZED: "No token came, or one that does not work.",
+    HTTPStatus.FORBIDDEN: "The caller may not do this; for a token, `detail` names the scope that is missing.",
+    HTTPStatus.NOT_FOUND: "There is no such thing.",
+    HTTPStatus.CONFLICT: "It does not fit what is there.",
+    HTTPStatus.PRECONDITION_FAILED: "It has changed since the ETag was read.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "The Idempotency-Key came with another body before.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many calls, or attempts with tokens that do not work: wait `Retry-After` seconds.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "Something failed here; the log knows the request.",
+    HTTPStatus.BAD_GATEWAY: "The platform was not reached, and nothing was sent; or its answer cannot be passed on.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "It cannot be done now: try again after `Retry-After` seconds.",
+    HTTPStatus.GATEWAY_TIMEOUT: "The platform's answer was lost: what was asked may have been done.",
+}
+# What several modules call a model: there the thing's name comes first.
+COMMON_NAMES = ("Advised", "Asked", "Called", "Creation", "Edit", "Replacement", "Rotation", "WithToken", "Written")
+ALWAYS = (
+    HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE,
+)  # fmt: skip
+
+
+@cache
+def document() -> Document:
+    """The whole document, as plain data."""
+    schemas: Document = {"Problem": _problem_schema()}
+    paths: Document = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas)
+    paths["/sso/{ticket}"] = _sign_on_link()
+    scopes = "\n".join(
+        f"| `{name}` | {text} |{' yes |' if name in NARROWABLE else ' |'}" for name, text in SCOPES.items()
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Portaria",
+            "version": "1",
+            "summary": "Connections, routes, installs and private integrations of one stack.",
+            "description": DESCRIPTION
+            + "\n| scope | lets a program | narrowable to a connection (`scope@name`) |\n|---|---|---|\n"
+            + scopes
+            + "\n",
+        },
+        "servers": [
+            {"url": ".", "description": "For programs, with a private integration's token"},
+            {"url": "../admin/v1", "description": "For administrators, with AWS Signature Version 4"},
+        ],
+        "security": [{"token": []}, {"aws": []}],
+        "tags": [{"name": title, "description": text} for title, text in TAGS.values()],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "responses": {status.name: _problem(status) for status in MEANINGS},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "A private integration's token."},
+                "aws": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Authorization",
+                    "description": "AWS Signature Version 4 for the service `execute-api`, below `/admin/v1`.",
+                },
+            },
+        },
+    }
+
+
+def statuses(operation: Operation) -> list[HTTPStatus]:
+    """Every status that an operation answers with."""
+    found = {operation.status, *ALWAYS, *operation.statuses}
+    if operation.parameters:
+        found.add(HTTPStatus.NOT_FOUND)
+    if operation.input:
+        found.add(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    if operation.creates:
+        found |= {HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY}
+    if operation.edits:
+        found |= {HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED}
+    return sorted(found)
+
+
+def schema_name(model: type[BaseModel]) -> str:
+    """`portaria.api.oauth_clients.Shown` → `OauthClient`, its `Creation` → `OauthClientCreation`."""
+    words = model.__module__.rpartition(".")[2].removesuffix("s").split("_")
+    thing = "".join(word.capitalize() for word in words)
+    if model.__name__ == "Shown":
+        return thing
+    return f"{thing}{model.__name__}" if model.__name__ in COMMON_NAMES else model.__name__
+
+
+def _operation(operation: Operation, schemas: Document) -> Document:
+    narrowing = " It can be narrowed to the connection." if operation.narrowable else ""
+    whose = " Tokens may only where the stack's setting lets them." if operation.managers_only else ""
+    made: Document = {
+        "operationId": operation.id,
+        "tags": [TAGS[operation.path.split("/")[1]][0]],
+        "summary": operation.summary,
+        "description": f"{operation.description} Scope: `{operation.scope}`.{narrowing}{whose}".strip(),
+        "security": [{"token": [operation.scope]}, {"aws": []}],
+        "parameters": _parameters(operation),
+        "responses": {str(int(status)): _response(operation, status, schemas) for status in statuses(operation)},
+    }
+    if operation.input:
+        made["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _reference(operation.input, schemas)}},
+        }
+    if not made["parameters"]:
+        del made["parameters"]
+    return made
+
+
+def _parameters(operation: Operation) -> list[Document]:
+    made: list[Document] = []
+    for name in operation.parameters:
+        pattern, description, example = PARAMETERS[name]
+        schema: Document = {"type": "string", "pattern": f"^(?:{pattern})$"}
+        made.append(
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "description": description,
+                "schema": schema,
+                "example": example,
+            }
+        )
+    if operation.listing:
+        limit = {"type": "integer", "minimum": 1, "maximum": inputs.MAX_LIMIT, "default": inputs.DEFAULT_LIMIT}
+        made.append({"name": "limit", "in": "query", "description": "Items a page.", "schema": limit})
+        cursor = {"type": "string", "minLength": 1, "maxLength": inputs.MAX_CURSOR_LENGTH}
+        made.append(
+            {"name": "cursor", "in": "query", "description": "The last page's `next_cursor`.", "schema": cursor}
+        )
+        for name, values in operation.filters.items():
+            schema = {"type": "string", "enum": list(values)}
+            made.append({"name": name, "in": "query", "description": f"Only those of this {name}.", "schema": schema})
+    if operation.creates:
+        schema = {"type": "string", "pattern": rf"^[\x21-\x7e]{{1,{idempotency.MAX_LENGTH}}}$"}
+        made.append(
+            {
+                "name": idempotency.HEADER,
+                "in": "header",
+                "description": "Any text of your own, a UUID for instance: repeat the call with it if no answer came.",
+                "schema": schema,
+            }
+        )
+    if operation.edits:
+        made.append(
+            {
+                "name": "If-Match",
+                "in": "header",
+                "description": "The ETag that was read, in its quotes.",
+                "schema": {"type": "string", "pattern": r'^("[\x21\x23-\x7e]+"|\*)$'},
+            }
+        )
+    return made
+
+
+def _response(operation: Operation, status: HTTPStatus, schemas: Document) -> Document:
+    if status >= HTTPStatus.BAD_REQUEST:
+        return {"$ref": f"{RESPONSES}{status.name}"}
+    headers: Document = {"X-Request-Id": REQUEST_ID}
+    if operation.output is None:
+        return {"description": "Done.", "headers": headers}
+    if operation.edits or operation.creates:
+        headers["ETag"] = {"description": "For a later edit's If-Match.", "schema": {"type": "string"}}
+    schema = _reference(operation.output, schemas)
+    if operation.listing:
+        properties = {"items": {"type": "array", "items": schema}, "next_cursor": {"type": ["string", "null"]}}
+        schema = {
+            "type": "object",
+            "properties": properties,
+            "required": ["items", "next_cursor"],
+            "additionalProperties": False,
+        }
+    return {"description": status.phrase, "headers": headers, "content": {"application/json": {"schema": schema}}}
+
+
+def _reference(model: type[BaseModel], schemas: Document) -> Document:
+    """Put a model's schema, and those in it, among `schemas`."""
+    name = schema_name(model)
+    if name not in schemas:
+        made = model.model_json_schema(ref_template=f"{REF}{name}{{model}}")
+        for inner, schema in made.pop("$defs", {}).items():
+            schemas[f"{name}{inner}"] = schema
+        schemas[name] = made | {"title": name}
+    return {"$ref": f"{REF}{name}"}
+
+
+def _problem(status: HTTPStatus) -> Document:
+    headers: Document = {"X-Request-Id": REQUEST_ID}
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+    content = {problems.CONTENT_TYPE: {"schema": {"$ref": f"{REF}Problem"}}}
+    return {"description": MEANINGS[status], "headers": headers, "content": content}
+
+
+def _problem_schema() -> Document:
+    text: Document = {"type": "string"}
+    error = {"type": "object", "properties": {"field": text, "detail": text}, "required": ["field", "detail"]}
+    return {
+        "title": "Problem",
+        "type": "object",
+        "description": "RFC 9457. `type` is for programs (`urn:portaria:problem:unknown_route`), `detail` for people.",
+        "properties": {
+            "type": text,
+            "title": text,
+            "status": {"type": "integer"},
+            "detail": text,
+            "field": text | {"description": "The field, parameter or header that it is about."},
+            "errors": {"type": "array", "items": error, "description": "Where several fields are wrong: each of them."},
+            "request_id": text,
+        },
+        # API Gateway's own refusals (no such path, throttled) have no request_id.
+        "required": ["type", "title", "status", "detail"],
+    }
+
+
+def _sign_on_link() -> Document:
+    page = {"content": {"text/html": {"schema": {"type": "string"}}}}
+    return {
+        "servers": [{"url": ".."}],
+        "get": {
+            "operationId": "redeem_ticket",
+            "tags": [TAGS["sso"][0]],
+            "summary": "Open a single sign-on link",
+            "description": "What a browser opens, once, within two minutes. Refusals are pages in three languages.",
+            "security": [],
+            "parameters": [
+                {
+                    "name": "ticket",
+                    "in": "path",
+                    "required": True,
+                    "description": "The end of a link that `create_sso` gave.",
+                    "schema": {"type": "string", "maxLength": 200},
+                }
+            ],
+            "responses": {
+                "303": {
+                    "description": "On to the platform.",
+                    "headers": {"Location": {"description": "The platform's address.", "schema": {"type": "string"}}},
+                },
+                "400": {"description": "This is no ticket.", **page},
+                "404": {"description": "There is no such ticket, or it was altered.", **page},
+                "410": {"description": "The link has been used, or has expired.", **page},
+                "503": {"description": "It cannot be opened now; the link is still good.", **page},
+            },
+        },
+    }
+
+
+if __name__ == "__main__":
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Without anchors: whatever stands twice is written twice."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    yaml.dump(document(), sys.stdout, Dumper, sort_keys=False, allow_unicode=True, width=120)

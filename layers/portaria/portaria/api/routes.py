@@ -1,0 +1,237 @@
+"""Administering routes: which records go where, and how each attribute is made."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import jmespath
+from jmespath.exceptions import LexerError, ParseError
+from jmespath.functions import Functions
+from pydantic import Field
+
+from portaria import connections, oauth_clients, routes
+from portaria.api.inputs import Input, InvalidInput, Matching, ResourceName
+from portaria.api.outputs import Output
+from portaria.api.service import Asked, Reply, changed_meanwhile, page, require_match
+from portaria.contract import Rejected, Route
+from portaria.platforms import part
+from portaria.table import Conflict, Table
+
+MAX_ATTRIBUTES = 200
+MAX_EXPRESSION_LENGTH = 1_000
+
+Attribute = Annotated[str, Matching(r"[A-Za-z][A-Za-z0-9_]{0,99}", "an attribute's API name")]
+Source = Annotated[
+    str,
+    Matching(
+        r"connection:[A-Za-z0-9_-]{3,64}|client:[a-z][a-z0-9]{0,31}/[a-z0-9][a-z0-9-]{1,31}",
+        "connection:NAME or client:PLATFORM/CLIENT",
+    ),
+]
+Object = Annotated[str, Matching(r"[a-z][a-z0-9_]{0,63}", "an object's name in lower case")]
+Partition = Annotated[str, Matching(r"[^\x00-\x1f\x7f]{0,255}", "at most 255 characters, none a control")]
+
+
+class Replacement(Input):
+    """An empty `mapping` is the source platform's default one."""
+
+    source: Source
+    object: Object
+    destination: ResourceName
+    mapping: dict[Attribute, str] = Field(default_factory=dict, max_length=MAX_ATTRIBUTES)
+    dedupe_fields: list[Attribute] = Field(default_factory=lambda: ["email"], min_length=1, max_length=2)
+    priority: Literal["normal", "high"] = "normal"
+    partition: Partition = ""
+
+
+class Creation(Replacement):
+    name: ResourceName
+
+
+class Shown(Output):
+    name: str
+    source: str
+    object: str
+    destination: str
+    mapping: dict[str, str]
+    dedupe_fields: list[str]
+    priority: Literal["normal", "high"]
+    partition: str
+
+
+class Written(Shown):
+    """`warnings` are sentences for the person who wrote it."""
+
+    warnings: list[str]
+
+
+def create(asked: Asked) -> Reply:
+    """Raises `Rejected` (409 `route_exists`)."""
+    table, sent = asked.desk.table, asked.sent
+    route, warnings = _checked(table, sent.name, sent)
+    try:
+        revision = routes.put(table, route, new=True)
+    except Conflict:
+        detail = f"there is a route {route.name} already: replace it with PUT"
+        raise Rejected("route_exists", detail, field="name", status=409) from None
+    return Reply(show(route) | {"warnings": warnings}, etag=revision)
+
+
+def replace(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_route`, 409 or 412 `changed_meanwhile`)."""
+    table, name = asked.desk.table, asked.path["name"]
+    _, revision = routes.find(table, name)
+    require_match(asked, revision)
+    route, warnings = _checked(table, name, asked.sent)
+    try:
+        revision = routes.put(table, route, new=False, revision=revision)
+    except Conflict:
+        raise changed_meanwhile(asked) from None
+    return Reply(show(route) | {"warnings": warnings}, etag=revision)
+
+
+def get(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_route`)."""
+    route, revision = routes.find(asked.desk.table, asked.path["name"])
+    return Reply(show(route), etag=revision)
+
+
+def list_page(asked: Asked) -> Reply:
+    found, next_cursor = routes.list_page(asked.desk.table, asked.cursor, asked.limit)
+    return page([show(route) for route in found], next_cursor)
+
+
+def delete(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_route`)."""
+    routes.get(asked.desk.table, asked.path["name"])
+    routes.delete(asked.desk.table, asked.path["name"])
+    return Reply(None)
+
+
+def show(route: Route) -> dict[str, Any]:
+    return {
+        "name": route.name,
+        "source": route.source,
+        "object": route.object,
+        "destination": route.destination,
+        "mapping": route.mapping,
+        "dedupe_fields": list(route.dedupe_fields),
+        "priority": route.priority,
+        "partition": route.partition,
+    }
+
+
+def _checked(table: Table, name: str, sent: Replacement) -> tuple[Route, list[str]]:
+    """The route, known to be usable as far as that can be known now, and what is doubtful about it."""
+    listed = _listed_for_deduplication(table, sent)
+    source = _source_part(table, sent)
+    _check_expressions(sent.mapping)
+    mapped = sent.mapping or source.DEFAULT_MAPPING
+    dedupe_fields = tuple(sent.dedupe_fields)
+    if len(set(dedupe_fields)) < len(dedupe_fields):
+        raise Rejected("invalid_input", "dedupe_fields names one attribute twice", field="dedupe_fields")
+    for field in dedupe_fields:
+        if field not in mapped:
+            raise Rejected(
+                "invalid_input",
+                f"dedupe_fields: {field} is not mapped, so no record would have it",
+                field="dedupe_fields",
+            )
+    warnings = [
+        f"dedupe_fields: {field} is not among the attributes that are documented for deduplication ({', '.join(listed)}); "
+        "a custom attribute may work, others may not"
+        for field in dedupe_fields
+        if field not in listed
+    ]
+    route = Route(
+        name,
+        sent.source,
+        sent.object,
+        sent.destination,
+        dict(sent.mapping),
+        dedupe_fields,
+        sent.priority,
+        sent.partition,
+    )
+    return route, warnings
+
+
+def _source_part(table: Table, sent: Replacement) -> ModuleType:
+    """The source platform's part that reads the object."""
+    kind, _, name = sent.source.partition(":")
+    try:
+        if kind == "connection":
+            platform = connections.get(table, name).platform
+        else:
+            platform = oauth_clients.get(table, *name.split("/", 1)).platform
+    except Rejected as unknown:
+        raise Rejected(unknown.reason, unknown.detail, field="source") from None
+    try:
+        source = part(platform, sent.object)
+        if hasattr(source, "read_page"):
+            return source
+    except Rejected:
+        pass
+    raise Rejected("object_not_offered", f"{platform} has no {sent.object} that can be read", field="object")
+
+
+def _listed_for_deduplication(table: Table, sent: Replacement) -> tuple[str, ...]:
+    """Check that the destination takes the object; the attributes that its platform documents for deduplication."""
+    try:
+        platform = connections.get(table, sent.destination).platform
+    except Rejected as unknown:
+        raise Rejected(unknown.reason, unknown.detail, field="destination") from None
+    try:
+        destination = part(platform, "destination")
+    except Rejected:
+        raise Rejected("not_a_destination", f"records cannot be sent to {platform}", field="destination") from None
+    if sent.object not in destination.ACCEPTED:
+        raise Rejected(
+            "object_not_accepted",
+            f"{platform} takes {', '.join(sorted(destination.ACCEPTED))}, not {sent.object}",
+            field="object",
+        )
+    return tuple(destination.DEDUPE_ATTRIBUTES[sent.object])
+
+
+def _check_expressions(mapping: dict[str, str]) -> None:
+    errors = []
+    for attribute, expression in mapping.items():
+        if complaint := _complaint(expression):
+            errors.append((f"mapping.{attribute}", f"mapping.{attribute} {complaint}"))
+    if errors:
+        raise InvalidInput(errors)
+
+
+def _complaint(expression: str) -> str:
+    """What is wrong with a JMESPath expression, with the position counted from 1, or nothing."""
+    if len(expression) > MAX_EXPRESSION_LENGTH:
+        return f"may have {MAX_EXPRESSION_LENGTH:,} characters; this has {len(expression):,}"
+    if not expression.strip():
+        return "is empty: leave the attribute out instead"
+    try:
+        compiled = jmespath.compile(expression)
+    except LexerError as error:
+        return f"is not JMESPath: {error.token_value!r} at position {error.lex_position + 1} cannot be read"
+    except ParseError as error:
+        if not error.token_value:
+            return f"is not JMESPath: it ends too early, at position {len(expression)}"
+        return f"is not JMESPath: {error.token_value!r} at position {error.lex_position + 1} is not expected there"
+    except (RecursionError, ValueError):
+        return "is not JMESPath that can be read here"
+    for function in _functions(compiled.parsed):
+        if function not in Functions.FUNCTION_TABLE:
+            return f"calls {function}(), which JMESPath does not have"
+    return ""
+
+
+def _functions(node: Any) -> set[str]:
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node.get("type") == "function_expression":
+            found.add(str(node["value"]))
+        waiting += [child for child in node.get("children", []) if isinstance(child, dict)]
+    return found

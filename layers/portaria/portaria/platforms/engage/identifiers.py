@@ -1,0 +1,104 @@
+"""Engage's identifiers of users: how another system calls somebody who has a login at Engage, so that they can sign on.
+
+https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers). What the call answers is not documented, nor
+how many users it takes at once: a 2xx is taken for all of them, a refusal for none that can be told.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.platforms.engage import tokens
+
+MAX_USERS = 100
+
+# What may be the fault of a user that was sent, by status. Whether an unknown login is a 404 or a 400 is not documented.
+_REFUSALS = {
+    400: ("user_refused", "Engage refused this user (400): there may be no such login"),
+    404: ("user_refused", "Engage refused this user (404): there may be no such login"),
+    409: ("identifier_taken", "Engage has this identifier already (409), for this user or for another one"),
+    422: ("user_refused", "Engage refused this user (422): there may be no such login"),
+}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Engage took none of a request's users, for something about one of them."""
+
+    reason: str
+    detail: str
+
+
+def register_request(
+    connection: Connection, credentials: dict[str, Secret], access_token: Secret, users: list[dict[str, str]]
+) -> Request:
+    """`users` have a `user_login` and an `identifier` each. Raises `Rejected` where the connection has no customer_token.
+
+    The token stands in the URL by Engage's own design: nothing may print that.
+    """
+    query = urlencode({"customerToken": tokens.customer_token(connection, credentials)})
+    customer_id = quote(connection.fields["customer_id"], safe="")
+    client_id = credentials["client_id"].reveal()
+    body = [
+        {
+            "user_login": user["user_login"],
+            "client_application_id": client_id,
+            "identifier": user["identifier"],
+        }
+        for user in users
+    ]
+    return Request(
+        "POST",
+        f"https://{tokens.token_domain(connection, None)}/api/v1/{customer_id}/users/identifiers?{query}",
+        {
+            "Authorization": f"Bearer {access_token.reveal()}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        },
+        json.dumps(body).encode(),
+        max_response_bytes=1_000_000,
+    )
+
+
+def read_answer(response: Response) -> Refused | None:
+    """None where all users of the request are registered.
+
+    Raises `Rejected` (`not_permitted`, `unknown_customer`) where no user could be, and `Retryable` where it was not done, or,
+    with `answer_lost`, where it may have been.
+    """
+    body = tokens.object_of(response.body)
+    if 200 <= response.status < 300:
+        # Nothing is documented: an empty answer and any JSON mean yes, unless it has the documented shape of a failure.
+        if isinstance(body.get("error"), str) and body["error"]:
+            return Refused("user_refused", "Engage answered with an error: there may be no such login")
+        if not _is_json(response.body):
+            raise Retryable("no_verdict", f"Engage answered {response.status}, but not with JSON", answer_lost=True)
+        return None
+    if response.status in (401, 403):
+        # A token that has ended was renewed before this is read. Which of the two it is that Engage refuses, it does not say.
+        raise Rejected(
+            "not_permitted",
+            f"Engage answered {response.status}: the connection's user needs the permission UserManagement, and customer_token "
+            "must be the customer's",
+            status=409,
+        )
+    if response.status == 429:
+        raise Retryable("rate_limited", "Engage asked for a pause (429)", after_s=tokens.retry_after_s(response))
+    if response.status in _REFUSALS and (response.status != 404 or body):
+        return Refused(*_REFUSALS[response.status])
+    if response.status == 404:
+        raise Rejected(
+            "unknown_customer", "Engage knows nothing at the address of this customer: look at customer_id", status=409
+        )
+    raise Retryable("no_verdict", f"Engage answered {response.status}", answer_lost=response.status >= 500)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body or b"null")
+    except (ValueError, RecursionError):
+        return False
+    return True

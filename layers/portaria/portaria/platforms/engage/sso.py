@@ -1,0 +1,78 @@
+"""Engage's single sign-on: a user's identifier in another system becomes a key that logs a browser in, once.
+
+https://meajuda.engage.bz (API: autenticação e single sign-on, grant_type=custom_sso). The key is a credential: it leaves here
+as a `Secret`, inside the addresses that use it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urlencode
+
+from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.platforms.engage import tokens
+
+# Engage documents the shape of a failure and no codes: these are RFC 6749's, and what ASP.NET's servers make of them. With
+# this grant type the user is what is granted.
+_REFUSALS = {
+    "invalid_grant": ("user_refused", "Engage knows no user under this identifier, or lets them not in"),
+    "invalid_client": ("sign_on_refused", "Engage refused the client id or the client secret"),
+    "invalid_clientid": ("sign_on_refused", "Engage does not know the client id"),
+    "unauthorized_client": ("sign_on_refused", "Engage does not let this client sign users on"),
+    "unsupported_grant_type": ("sign_on_refused", "Engage does not offer single sign-on to this client"),
+}
+_REFUSING = (200, 400, 401, 403, 404, 409, 422)
+MAX_KEY_LENGTH = 1_000
+
+
+def sign_on_request(connection: Connection, credentials: dict[str, Secret], user_identifier: str) -> Request:
+    """Raises `Rejected` (`no_credentials`) where the connection has no customer_token."""
+    form = {
+        "grant_type": "custom_sso",
+        "customer_id": connection.fields["customer_id"],
+        "customer_token": tokens.customer_token(connection, credentials),
+        "client_id": credentials["client_id"].reveal(),
+        "client_secret": credentials["client_secret"].reveal(),
+        "user_identifier": user_identifier,
+    }
+    return Request(
+        "POST",
+        f"https://{tokens.token_domain(connection, None)}/api/v1/auth",
+        {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
+        urlencode(form).encode(),
+        max_response_bytes=100_000,
+    )
+
+
+def read_key(response: Response) -> Secret:
+    """Raises `Rejected` (`user_refused`, `sign_on_refused`) where Engage says no, and `Retryable` on anything else.
+
+    What it says in `error_description` is not told on: it may quote what was sent. That the answer also holds a token of the
+    user's own is passed over.
+    """
+    body = tokens.object_of(response.body)
+    if response.status in _REFUSING and isinstance(body.get("error"), str):
+        unknown = ("sign_on_refused", f"Engage refused the sign-on with {response.status} and a code not known here")
+        reason, detail = _REFUSALS.get(str(body["error"]).lower(), unknown)
+        raise Rejected(reason, detail, field="user_identifier" if reason == "user_refused" else None, status=409)
+    if response.status == 429:
+        raise Retryable("rate_limited", "Engage asked for a pause (429)", after_s=tokens.retry_after_s(response))
+    key = body.get("key")
+    if response.status != 200 or not isinstance(key, str):
+        raise Retryable("key_not_given", f"Engage's sign-on answered {response.status} without a key")
+    if not re.fullmatch(rf"[\x21-\x7e]{{1,{MAX_KEY_LENGTH}}}", key):
+        raise Retryable("key_not_given", "Engage's sign-on answered with a key that cannot be used")
+    return Secret(key)
+
+
+def addresses(connection: Connection, key: Secret) -> dict[str, Secret]:
+    """Where to send the browser: `default` is the platform's front end, `customer` the customer's own.
+
+    For homologation no other front end is documented than for production.
+    """
+    # Behind the hash: a browser sends that part to no server, and a Referer never has it.
+    path = f"/#/login?key={quote(key.reveal(), safe='')}"
+    return {
+        "default": Secret(f"https://one.engage.bz{path}"),
+        "customer": Secret(f"https://{connection.fields['customer_id']}.engage.bz{path}"),
+    }

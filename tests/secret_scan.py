@@ -1,0 +1,93 @@
+"""What the secret scan of `make check` knows of this project: two kinds of token, and what only looks like a secret.
+
+`.secrets.baseline` names this file, and lists no finding: one that is none is explained here, in a line of its own, or it
+stays a finding. Nothing is looked up on the network (`--no-verify`).
+
+After a change of detect-secrets or of the list of its plugins, read the baseline's differences before committing them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from detect_secrets.plugins.base import BasePlugin, RegexBasedDetector
+
+
+class PortariaTokenDetector(RegexBasedDetector):
+    """A token of the project's own API: the prefix, and 48 characters that end in a checksum."""
+
+    secret_type = "Portaria token"
+    denylist = (re.compile(r"portaria_[0-9A-Za-z]{48}(?![0-9A-Za-z])"),)
+
+
+class LeadConnectorTokenDetector(RegexBasedDetector):
+    """A private integration's token: https://marketplace.gohighlevel.com/docs/Authorization/PrivateIntegrationsToken/
+
+    What is reported is the beginning, since detect-secrets takes anything that holds a whole UUID for an identifier.
+    """
+
+    secret_type = "LeadConnector private integration token"
+    denylist = (re.compile(r"(pit-[0-9a-fA-F]{8})-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"),)
+
+
+class Known(NamedTuple):
+    """`kind`, `value`, `line` and `path` must all match; an empty one matches anything."""
+
+    why: str
+    path: str = ""
+    kind: str = ""
+    value: str = ""
+    line: str = ""
+
+    def fits(self, path: str, kind: str, value: str, line: str) -> bool:
+        pairs = ((self.path, path), (self.kind, kind), (self.value, value), (self.line, line))
+        return all(re.search(pattern, text) for pattern, text in pairs)
+
+
+MADE_UP = "^(tests|events|bench|local)/"
+KNOWN = [
+    Known("secrets of tests say what they are; the leak check follows them by that word", value="canary"),
+    Known("AWS's own examples, from its documentation and its signing test suite", value="EXAMPLE", path=MADE_UP),
+    Known("signatures of AWS's signing test suite", path=r"^tests/unit/test_signing\.py$", kind="^Hex"),
+    Known(
+        "AWS's example session token, of its signing test suite", path=r"^tests/unit/test_signing\.py$", kind="^Base64"
+    ),
+    Known(
+        "a short word as somebody's password; what really opens something is found by its look",
+        path=MADE_UP,
+        kind="^(Secret Keyword|Basic Auth)",
+        value="^.{1,24}$",
+    ),
+    Known("actions of IAM, by name", kind="^Secret Keyword", line=r"\bsecretsmanager:[A-Z\[]"),
+    Known("a token of zeros", kind="^LeadConnector", value="^pit-00000000$"),
+    Known("a digest of a made-up message", path="^events/", line=r'"md5OfBody": "[0-9a-f]{32}"'),
+    Known("the name of an API that does not exist", value="^a1b2c3d4e5$"),
+    Known("a made-up browser's cookie and state", path="^events/accept_install/", value="Hq8vT2nZcR|3Zf0o1K8v9"),
+    Known("signed with the tests' client secret", path="^events/accept_uninstall/", value="^32e14f3767056e4d"),
+    Known("a request's number, as Marketo's documentation has it", line='"X-Request-ID": "'),
+    Known("an alphabet that names are drawn from", value="ABCDEFGHJKLMNPQRSTUVWXYZ|abcdefghijklmnopqrstuvwxyz"),
+    Known("a field's name", kind="^Secret Keyword", value="^(access_token|portaria)$"),
+    Known(
+        "a row of a document's table, whose words are neighbours", path=r"\.md$", kind="^Secret Keyword", line=r"^\|"
+    ),
+    Known("the name that a secret has in AWS", kind="^Secret Keyword", value=r"^arn:\$\{AWS::Partition}:"),
+    Known(
+        "a private key's first line, and no key",
+        path=MADE_UP,
+        kind="^Private Key",
+        line="KEY-----.ncanary-x",
+    ),
+    Known("the name of a kind of secret", path=r"^tests/secret_scan\.py$", kind="^Secret Keyword", line="secret_type"),
+    Known("a sentence of a page", path=r"^layers/portaria/portaria/pages/texts\.toml$", kind="^Secret Keyword"),
+]
+
+
+def is_known(filename: str, secret: str, line: str, plugin: BasePlugin) -> bool:
+    """A filter of detect-secrets: whether a finding is in the table above."""
+    return any(known.fits(filename, plugin.secret_type, secret, line.strip()) for known in KNOWN)
+
+
+def is_short(line: str) -> bool:
+    """A filter of detect-secrets: two lines in five, which hold no secret worth the name and would take as much of the time."""
+    return len(line.strip()) < 16

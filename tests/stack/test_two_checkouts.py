@@ -1,0 +1,24 @@
+"""The product's own stack beside a neighbouring checkout's."""
+
+from __future__ import annotations
+
+import pytest
+
+from local.stack import Stack
+from tests.stack.conftest import LocalCloud
+from tests.stack.test_local_cloud import checkout, neighbour
+
+__all__ = ["checkout", "neighbour"]
+
+
+def test_both_checkouts_run_side_by_side(stack: LocalCloud, neighbour: Stack) -> None:
+    assert not stack.stack.dead_parts()
+    assert stack.stack.aws_endpoint_url != neighbour.aws_endpoint_url
+    assert stack.web.get(f"{neighbour.api_url}/tell").status_code == 200
+
+
+@pytest.mark.parametrize("address", ["api_url", "public_url"])
+def test_administration_needs_a_signature(stack: LocalCloud, address: str) -> None:
+    url = f"{getattr(stack, address)}/admin/v1/routes"
+    assert stack.web.get(url).status_code == 403
+    assert stack.admin.get(url).status_code == 200

@@ -1,0 +1,162 @@
+"""Creations that are repeated with their Idempotency-Key, and edits that insist on the state that was read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from portaria import aws, connections, rotations, routes
+from portaria.contract import Connection
+from tests.fakes.aws import TABLE, Cloud, cloud
+from tests.fakes.manage import Answer, Manage, empty, proxy_event, with_headers
+
+CLIENT = {"platform": "kommo", "name": "acme", "client_id": "id-1", "client_secret": "canary-secret"}
+ROUTE = {"name": "people", "source": "client:kommo/acme", "object": "contacts", "destination": "marketo-one"}
+HTTP = {
+    "platform": "http", "name": "erp", "kind": "bearer", "allowed_domain": "api.example.com",
+    "credentials": {"token": "canary-token"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def manage(shared: Cloud) -> Iterator[Manage]:
+    made = Manage(shared)
+    connections.create(
+        shared.table, Connection("marketo-one", "marketo", "client_credentials", "mktorest.com", "connected", 1, "s")
+    )
+    yield made
+    empty()
+
+
+def send(manage: Manage, method: str, path: str, body: Any, **headers: str) -> Answer:
+    return manage.answer(with_headers(proxy_event(method, path, body), **headers))
+
+
+def reason(answer: Answer) -> tuple[int, str]:
+    return answer.status, answer.content["type"].rpartition(":")[2]
+
+
+class TestIdempotencyKeys:
+    @pytest.mark.parametrize(("path", "body"), [("/oauth-clients", CLIENT), ("/connections", HTTP)])
+    def test_the_same_key_gets_the_same_answer(self, manage: Manage, path: str, body: dict[str, Any]) -> None:
+        first, again = (send(manage, "POST", path, body, idempotency_key="one") for _ in range(2))
+        assert first.status == 201
+        assert (again.status, again.content, again.headers["ETag"]) == (201, first.content, first.headers["ETag"])
+        assert send(manage, "POST", path, body, idempotency_key="two").status == 409
+        assert send(manage, "POST", path, body).status == 409
+
+    def test_of_a_route(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        first, again = (send(manage, "POST", "/routes", ROUTE, idempotency_key="one") for _ in range(2))
+        assert (first.status, again.status, again.content) == (201, 201, first.content)
+
+    def test_another_body_is_refused(self, manage: Manage) -> None:
+        send(manage, "POST", "/connections", HTTP, idempotency_key="one")
+        other = {**HTTP, "credentials": {"token": "canary-other"}}
+        assert reason(send(manage, "POST", "/connections", other, idempotency_key="one")) == (
+            422,
+            "idempotency_key_reused",
+        )
+
+    def test_another_operation_has_keys_of_its_own(self, manage: Manage) -> None:
+        assert send(manage, "POST", "/oauth-clients", CLIENT, idempotency_key="one").status == 201
+        assert send(manage, "POST", "/connections", HTTP, idempotency_key="one").status == 201
+
+    def test_a_refusal_is_forgotten(self, manage: Manage) -> None:
+        assert reason(send(manage, "POST", "/routes", ROUTE, idempotency_key="one")) == (400, "unknown_client")
+        manage.call("POST", "/oauth-clients", CLIENT)
+        assert send(manage, "POST", "/routes", ROUTE, idempotency_key="one").status == 201
+
+    def test_one_that_is_still_worked_on_waits(self, manage: Manage) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+        put = connections.create
+
+        def slow(*arguments: Any) -> None:
+            begun.set()
+            assert go_on.wait(10)
+            put(*arguments)
+
+        answers: list[Answer] = []
+        with patch.object(connections, "create", slow):
+            first = threading.Thread(
+                target=lambda: answers.append(send(manage, "POST", "/connections", HTTP, idempotency_key="one"))
+            )
+            first.start()
+            assert begun.wait(10)
+            second = send(manage, "POST", "/connections", HTTP, idempotency_key="one")
+            go_on.set()
+            first.join(10)
+        assert reason(second) == (503, "creation_in_progress")
+        assert second.headers["Retry-After"] == "2"
+        assert answers[0].status == 201
+
+    def test_nothing_of_a_credential_is_kept(self, manage: Manage) -> None:
+        send(manage, "POST", "/connections", HTTP, idempotency_key="one")
+        assert "canary" not in str(aws.client("dynamodb").scan(TableName=TABLE)["Items"])
+
+
+class TestEtags:
+    def test_of_a_route(self, manage: Manage) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        created = manage.call("POST", "/routes", ROUTE).headers["ETag"]
+        assert manage.call("GET", "/routes/people").headers["ETag"] == created
+        body = {name: value for name, value in ROUTE.items() if name != "name"} | {"priority": "high"}
+        changed = send(manage, "PUT", "/routes/people", body, if_match=created)
+        assert changed.status == 200
+        assert changed.headers["ETag"] != created
+        assert reason(send(manage, "PUT", "/routes/people", body, if_match=created)) == (412, "changed_meanwhile")
+        assert send(manage, "PUT", "/routes/people", body).status == 200
+
+    def test_of_a_client(self, manage: Manage) -> None:
+        created = manage.call("POST", "/oauth-clients", CLIENT).headers["ETag"]
+        body = {"client_id": "id-2"}
+        assert send(manage, "PUT", "/oauth-clients/kommo/acme", body, if_match=created).status == 200
+        assert reason(send(manage, "PUT", "/oauth-clients/kommo/acme", body, if_match=created)) == (
+            412,
+            "changed_meanwhile",
+        )
+
+    def test_of_a_connection(self, manage: Manage) -> None:
+        created = manage.call("POST", "/connections", HTTP).headers["ETag"]
+        body = {"credentials": {"token": "canary-next"}}
+        changed = send(manage, "PUT", "/connections/erp", body, if_match=created)
+        assert changed.status == 200
+        assert manage.call("GET", "/connections/erp").headers["ETag"] == changed.headers["ETag"] != created
+        assert reason(send(manage, "PUT", "/connections/erp", body, if_match=created)) == (412, "changed_meanwhile")
+
+    @pytest.mark.parametrize(("headers", "status"), [({}, 409), ({"if_match": "*"}, 412)])
+    def test_two_edits_at_once_do_not_both_win(self, manage: Manage, headers: dict[str, str], status: int) -> None:
+        manage.call("POST", "/oauth-clients", CLIENT)
+        manage.call("POST", "/routes", ROUTE)
+        body = {name: value for name, value in ROUTE.items() if name != "name"}
+        put = routes.put
+
+        def other_first(table: Any, route: Any, **more: Any) -> str:
+            put(table, route, new=False)
+            return put(table, route, **more)
+
+        with patch.object(routes, "put", other_first):
+            answer = send(manage, "PUT", "/routes/people", body, **headers)
+        assert reason(answer) == (status, "changed_meanwhile")
+
+    def test_a_connection_that_changes_between_reading_and_writing(self, manage: Manage) -> None:
+        manage.call("POST", "/connections", HTTP)
+        replace = rotations.replace
+
+        def other_first(table: Any, vault: Any, connection: Connection, credentials: Any) -> Connection:
+            replace(table, vault, connection, {"token": type(credentials["token"])("canary-sooner")})
+            return replace(table, vault, connection, credentials)
+
+        with patch.object(rotations, "replace", other_first):
+            answer = send(manage, "PUT", "/connections/erp", {"credentials": {"token": "canary-later"}}, if_match="*")
+        assert reason(answer) == (409, "connection_changed")

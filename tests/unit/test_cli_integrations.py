@@ -1,0 +1,690 @@
+"""The command line as a private integration and over private integrations, the audit trail, and what a shell completes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import (
+    BotoCoreError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ReadTimeoutError,
+)
+from click.testing import CliRunner
+
+from portaria import api_tokens, clock, private_integrations, scopes
+from portaria.api import idempotency
+from portaria.cli import access, completion, output
+from portaria.cli import api as cli_api
+from portaria.cli.commands import portaria
+from portaria.table import Table
+from tests.fakes.aws import TABLE, Cloud, cloud
+from tests.fakes.command_line import Answered, Wire, empty_listing, headers_of, run, told, wired
+from tests.fakes.manage import API_URL, empty
+from tests.unit.test_manage import add_install
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TOKEN = re.compile(r"portaria_[0-9A-Za-z]{48}\n")
+SHOWN_ONCE = "This token is not shown again"
+CONFIGURED = "clients: [{platform: kommo, name: acme, client_id: a, client_secret: canary-secret}]"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def wire(shared: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    monkeypatch.setattr(cli_api, "sleep", lambda seconds: None)
+    yield wired(shared, monkeypatch)
+    empty()
+
+
+def create(*given: str, name: str = "crm") -> str:
+    """A new private integration's token."""
+    _, token = private_integrations.create(
+        Table(TABLE), api_tokens.new_id(), name, "", given or ("routes:list",), "arn:aws:iam::123456789012:user/maria"
+    )
+    return token.reveal()
+
+
+def id_of(token: str) -> str:
+    return api_tokens.integration_id(token)
+
+
+def keys(wire: Wire) -> list[str]:
+    """The Idempotency-Keys that were sent, in order."""
+    sent = [headers_of(request).get("Idempotency-Key", "") for request in wire.requests]
+    return [key for key in sent if key]
+
+
+def problem(status: int, reason: str, **headers: str) -> Answered:
+    document = {"type": f"urn:portaria:problem:{reason}", "title": "no", "status": status, "detail": "not now"}
+    return Answered(status, json.dumps(document), headers)
+
+
+# ------------------------------------------------------------ with a token
+
+
+class TestCallingWithAToken:
+    @pytest.fixture
+    def token(self, wire: Wire) -> str:
+        token = create("routes:list", "connections:show@crm")
+        wire.requests.clear()
+        return token
+
+    @pytest.fixture
+    def file(self, token: str, tmp_path: Path) -> Path:
+        file = tmp_path / "token"
+        file.write_text(f"{token}\n")
+        return file
+
+    @pytest.fixture(autouse=True)
+    def no_aws(self, wire: Wire, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(access, "SigV4Auth", lambda *_: pytest.fail("AWS credentials were used"))
+
+    def test_from_a_file(self, wire: Wire, file: Path, token: str) -> None:
+        assert told("--token-file", file, "routes", "list") == []
+        assert wire.requests[0].url.startswith(f"{API_URL}/v1/routes?")
+        assert headers_of(wire.requests[0])["Authorization"] == f"Bearer {token}"
+
+    def test_from_the_environment(self, wire: Wire, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PORTARIA_TOKEN", f"{token}\n")
+        assert told("routes", "list") == []
+        assert wire.requests[0].url.startswith(f"{API_URL}/v1/")
+
+    def test_a_file_counts_before_the_environment(
+        self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PORTARIA_TOKEN", api_tokens.make("0123456789").reveal())
+        assert told("--token-file", file, "routes", "list") == []
+
+    def test_at_a_local_cloud(self, wire: Wire, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PORTARIA_API_URL")
+        stack = {
+            "api_url": "http://127.0.0.1:1/live",
+            "region": "us-east-1",
+            "access_key_id": "a",
+            "secret_access_key": "b",
+        }
+        (tmp_path / "stack.json").write_text(json.dumps(stack))
+        run("--token-file", file, "--stack-file", tmp_path / "stack.json", "routes", "list")
+        assert wire.requests[0].url.startswith("http://127.0.0.1:1/live/v1/routes")
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "\n", "canary-secret", "portaria_" + "a" * 48, "-----BEGIN PRIVATE KEY-----\ncanary-x", "ü", "\xff"],
+    )
+    def test_what_is_no_token_goes_nowhere(
+        self, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    ) -> None:
+        file = tmp_path / "other"
+        file.write_bytes(text.encode("latin-1"))
+        assert "other holds no token" in run("--token-file", file, "routes", "list", exit_code=2).stderr
+        if text.strip():
+            monkeypatch.setenv("PORTARIA_TOKEN", text)
+            assert "PORTARIA_TOKEN holds no token" in run("routes", "list", exit_code=2).stderr
+        assert wire.requests == []
+
+    def test_a_file_that_is_none(self, wire: Wire, tmp_path: Path) -> None:
+        error = run("--token-file", tmp_path / "none", "routes", "list", exit_code=2).stderr
+        assert "none cannot be read: No such file" in error
+
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [
+            ("", "give --api-url or PORTARIA_API_URL"),
+            ("http://abc123.execute-api.us-east-1.amazonaws.com/live", "over https only"),
+            ("abc123.example.com", "over https only"),
+            ("http://localhost.example.com/live", "over https only"),
+        ],
+    )
+    def test_it_is_sent_to_a_safe_place_only(
+        self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch, url: str, words: str
+    ) -> None:
+        monkeypatch.setenv("PORTARIA_API_URL", url)
+        assert words in run("--token-file", file, "routes", "list", exit_code=2).stderr
+        assert wire.requests == []
+
+    def test_a_missing_scope_is_told_with_what_adds_it(self, wire: Wire, file: Path, token: str) -> None:
+        error = run("--token-file", file, "installs", "list", exit_code=1).stderr
+        assert "lacks the scope installs:list" in error
+        assert f"`portaria integrations edit {id_of(token)} --add-scope installs:list`" in error
+        error = run("--token-file", file, "connections", "show", "other", exit_code=1).stderr
+        assert "lacks the scope connections:show, or connections:show@other" in error
+        assert (
+            "unknown_connection"
+            in run("--json", "--token-file", file, "connections", "show", "crm", exit_code=1).stderr
+        )
+
+    def test_private_integrations_are_the_administrators(self, wire: Wire, file: Path) -> None:
+        error = run("--token-file", file, "integrations", "list", exit_code=1).stderr
+        assert "sign with AWS credentials, without --token-file and PORTARIA_TOKEN" in error
+
+    def test_what_the_api_gateway_says_is_told_as_what_it_means(self, wire: Wire, file: Path) -> None:
+        wire.instead = lambda request: Answered(403, '{"message": "Missing Authentication Token"}')
+        assert "is the URL whole, with its stage?" in run("--token-file", file, "routes", "list", exit_code=1).stderr
+        wire.instead = lambda request: Answered(403, '{"message": "Forbidden"}')
+        assert "did not let this token in (403)" in run("--token-file", file, "routes", "list", exit_code=1).stderr
+
+    def test_a_wait_is_told(self, wire: Wire, file: Path) -> None:
+        wire.instead = lambda request: problem(429, "too_many_attempts", **{"Retry-After": "17"})
+        assert "not now; try again in 17 s" in run("--token-file", file, "routes", "list", exit_code=1).stderr
+
+
+def test_a_token_that_ended_is_told(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = create()
+    run("integrations", "rotate", id_of(old), "--now")
+    monkeypatch.setenv("PORTARIA_TOKEN", old)
+    error = run("routes", "list", exit_code=1).stderr
+    assert f"an administrator can make a new one: `portaria integrations rotate {id_of(old)}`" in error
+    assert old not in error
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("The security token included in the request is expired", "log in again"),
+        ("The security token included in the request is invalid.", "log in again"),
+        ("The request signature we calculated does not match the signature you provided", "log in again"),
+        ("Missing Authentication Token", "is the URL whole, with its stage?"),
+    ],
+)
+def test_aws_credentials_that_are_not_taken_are_told(wire: Wire, said: str, words: str) -> None:
+    wire.instead = lambda request: Answered(403, json.dumps({"message": said}))
+    assert words in run("routes", "list", exit_code=1).stderr
+
+
+def test_which_credentials_are_used_is_in_the_help() -> None:
+    shown = " ".join(run("--help").stdout.split())
+    assert "With your AWS credentials you are an administrator" in shown
+    assert "from --token-file or the environment variable PORTARIA_TOKEN" in shown
+
+
+# ------------------------------------------------------------ private integrations
+
+
+class TestPrivateIntegrations:
+    def test_standard_output_gets_the_token_alone(self, wire: Wire) -> None:
+        done = run("integrations", "create", "Relatórios", "--scope", "routes:list", "--description", "BI")
+        assert TOKEN.fullmatch(done.stdout)
+        assert SHOWN_ONCE in done.stderr
+        found = told("integrations", "list")[0]
+        assert f"Relatórios ({found['id']}) is created, with 1 scope." in done.stderr
+        assert (found["name"], found["description"], found["scopes"]) == ("Relatórios", "BI", ["routes:list"])
+        assert id_of(done.stdout.strip()) == found["id"]
+
+    def test_a_program_gets_one_document(self, wire: Wire) -> None:
+        done = run("--json", "integrations", "create", "crm", "--scope", "routes:list")
+        assert TOKEN.fullmatch(json.loads(done.stdout)["token"] + "\n")
+        assert done.stderr == ""
+        assert "token" not in told("integrations", "show", json.loads(done.stdout)["id"])
+
+    def test_into_a_file_for_nobody_else(self, wire: Wire, tmp_path: Path) -> None:
+        file = tmp_path / "token"
+        before = os.umask(0)
+        try:
+            done = run("integrations", "create", "crm", "--scope", "routes:list", "--save-token", file)
+        finally:
+            os.umask(before)
+        assert TOKEN.fullmatch(file.read_text())
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert file.read_text().strip() not in done.output
+        assert told("--token-file", file, "routes", "list") == []
+        again = told("integrations", "rotate", id_of(file.read_text().strip()), "--save-token", tmp_path / "new")
+        assert "token" not in again
+        assert (tmp_path / "new").read_text() != file.read_text()
+
+    def test_no_file_is_overwritten(self, wire: Wire, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("kept")
+        (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+        for name in ("token", "link"):
+            arguments = ("integrations", "create", "crm", "--scope", "routes:list", "--save-token", tmp_path / name)
+            assert "is not overwritten" in run(*arguments, exit_code=2).stderr
+        missing = ("--save-token", tmp_path / "none" / "token")
+        error = run("integrations", "create", "crm", "--scope", "routes:list", *missing, exit_code=2).stderr
+        assert "cannot be written: No such file" in error
+        assert wire.requests == []
+        assert (tmp_path / "token").read_text() == "kept"
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_a_refusal_leaves_no_file(self, wire: Wire, tmp_path: Path) -> None:
+        file = tmp_path / "token"
+        run("integrations", "create", "x" * 101, "--scope", "routes:list", "--save-token", file, exit_code=1)
+        assert not file.exists()
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            (("connections:cal",), "'connections:cal' is not a scope that there is: `portaria integrations scopes`"),
+            (("routes:list@crm",), "routes:list cannot be narrowed to a connection"),
+            (("connections:call@a",), "cannot be a connection's name"),
+            ((), "at least one --scope"),
+        ],
+    )
+    def test_wrong_scopes_are_told_before_anything_is_sent(
+        self, wire: Wire, given: tuple[str, ...], words: str
+    ) -> None:
+        arguments = [argument for scope in given for argument in ("--scope", scope)]
+        assert words in run("integrations", "create", "crm", *arguments, exit_code=2).stderr
+        assert wire.requests == []
+
+    def test_one_can_be_made_like_another(self, wire: Wire, tmp_path: Path) -> None:
+        first = id_of(create("routes:list", "connections:call@crm"))
+        run("integrations", "edit", first, "--description", "línea\nuno")
+        (tmp_path / "crm.json").write_text(run("--json", "integrations", "show", first).stdout)
+        arguments = ("--from", tmp_path / "crm.json", "--scope", "audit:list")
+        made = told("integrations", "create", "other", *arguments)
+        assert (made["name"], made["description"]) == ("other", "línea\nuno")
+        assert made["scopes"] == ["audit:list", "connections:call@crm", "routes:list"]
+        (tmp_path / "crm.yaml").write_text("scopes: [routes:list]\n")
+        assert told("integrations", "create", "third", "--from", tmp_path / "crm.yaml")["scopes"] == ["routes:list"]
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("[", "neither YAML nor JSON"),
+            ("[]", "must hold"),
+            ("scopes: routes:list", "must hold"),
+            ("name: x", "must hold"),
+        ],
+    )
+    def test_a_file_to_make_one_like_that_is_wrong(self, wire: Wire, tmp_path: Path, text: str, words: str) -> None:
+        (tmp_path / "file").write_text(text)
+        assert words in run("integrations", "create", "crm", "--from", tmp_path / "file", exit_code=2).stderr
+        assert "cannot be read" in run("integrations", "create", "crm", "--from", tmp_path, exit_code=2).stderr
+        assert wire.requests == []
+
+    def test_edits_keep_the_token(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        token = create("routes:list", "installs:list")
+        edit = ("integrations", "edit", id_of(token))
+        shown = told(*edit, "--add-scope", "audit:list", "--remove-scope", "installs:list", "--name", "new")
+        assert (shown["name"], shown["scopes"]) == ("new", ["audit:list", "routes:list"])
+        assert told(*edit, "--scope", "routes:list", "--description", "d")["scopes"] == ["routes:list"]
+        assert told(*edit, "--description", "")["description"] == ""
+        assert all("If-Match" in headers_of(each) for each in wire.requests if each.method == "PATCH")
+        monkeypatch.setenv("PORTARIA_TOKEN", token)
+        assert told("routes", "list") == []
+        run("audit", "list", exit_code=1)
+
+    def test_an_edit_beside_another_changes_nothing_and_is_not_repeated(self, wire: Wire, shared: Cloud) -> None:
+        integration = id_of(create())
+
+        def somebody_else(request: AWSPreparedRequest) -> Answered:
+            if request.method == "PATCH":
+                found = private_integrations.get(shared.table, integration)
+                private_integrations.edit(shared.table, found, description="theirs")
+            return wire.deliver(request)
+
+        wire.instead = somebody_else
+        wire.requests.clear()
+        error = run("integrations", "edit", integration, "--add-scope", "audit:list", exit_code=1).stderr
+        assert "it has changed since" in error
+        assert [request.method for request in wire.requests] == ["GET", "PATCH"]
+        assert private_integrations.get(shared.table, integration).scopes == ("routes:list",)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words", "code"),
+        [
+            ((), "there is nothing to change", 2),
+            (("--scope", "routes:list", "--add-scope", "audit:list"), "does not go with", 2),
+            (("--remove-scope", "audit:list"), "does not have the scope audit:list", 1),
+            (("--remove-scope", "routes:list"), "scopes must have at least 1 entries", 1),
+        ],
+    )
+    def test_edits_that_cannot_be(self, wire: Wire, arguments: tuple[str, ...], words: str, code: int) -> None:
+        integration = id_of(create())
+        assert words in run("integrations", "edit", integration, *arguments, exit_code=code).stderr
+        assert told("integrations", "show", integration)["scopes"] == ["routes:list"]
+
+    def test_a_rotation_is_made_cancelled_and_ended(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = create()
+        integration = id_of(first)
+        done = run("integrations", "rotate", integration)
+        assert TOKEN.fullmatch(done.stdout)
+        assert "The old token works until" in done.stderr
+        assert SHOWN_ONCE in done.stderr
+        assert "rotation_under_way" in run("--json", "integrations", "rotate", integration, exit_code=1).stderr
+        assert told("integrations", "cancel", integration)["previous_until"] is None
+        for token, code in ((first, 0), (done.stdout.strip(), 1)):
+            monkeypatch.setenv("PORTARIA_TOKEN", token)
+            run("routes", "list", exit_code=code)
+        monkeypatch.delenv("PORTARIA_TOKEN")
+        run("integrations", "rotate", integration)
+        run("integrations", "expire", integration)
+        assert "there is no rotation to end" in run("integrations", "expire", integration, exit_code=1).stderr
+        assert "The old token has ended." in run("integrations", "rotate", integration, "--now").stderr
+
+    @pytest.mark.parametrize(
+        ("now", "words"), [((), "`cancel` it and rotate again"), (("--now",), "--now` makes another")]
+    )
+    def test_a_rotation_whose_answer_is_lost_is_told_and_not_repeated(
+        self, wire: Wire, tmp_path: Path, now: tuple[str, ...], words: str
+    ) -> None:
+        integration = id_of(create())
+        wire.lose(ReadTimeoutError)
+        wire.requests.clear()
+        file = tmp_path / "token"
+        error = run("integrations", "rotate", integration, *now, "--save-token", file, exit_code=3).stderr
+        assert "whether it was done is not known" in error
+        assert words in error
+        assert len(wire.requests) == 1
+        assert not file.exists()
+
+    def test_deleting_asks_by_name(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        token = create(name="[red]crm")
+        declined = run("integrations", "delete", id_of(token), input="n\n", exit_code=1)
+        assert f"Delete [red]crm ({id_of(token)})? Its tokens stop working at once." in declined.stderr
+        assert run("integrations", "delete", id_of(token), "--yes").stdout == f"{id_of(token)} is deleted.\n"
+        assert "There are no private integrations." in run("integrations", "list").stdout
+        monkeypatch.setenv("PORTARIA_TOKEN", token)
+        assert "does not work" in run("routes", "list", exit_code=1).stderr
+
+    def test_an_old_token_stands_out(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, days in (("young", 79), ("older", 80), ("oldest", 90)):
+            monkeypatch.setattr(clock, "now", lambda days=days: clock_now() - timedelta(days=days))
+            create(name=name)
+        monkeypatch.setattr(clock, "now", clock_now)
+        listed = run("integrations", "list").stdout
+        assert "79 d  " in listed
+        assert "80 d: rotate soon" in listed
+        assert "90 d: rotate  " in listed
+        assert [output.age(days).style for days in (79, 80, 90)] == ["", "yellow", "bold red"]
+
+    def test_last_use_and_the_old_tokens_end_are_listed(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        token = create()
+        assert "never" in run("integrations", "list").stdout
+        monkeypatch.setenv("PORTARIA_TOKEN", token)
+        run("routes", "list")
+        monkeypatch.delenv("PORTARIA_TOKEN")
+        run("integrations", "rotate", id_of(token))
+        listed = run("integrations", "list").stdout
+        assert "this hour" in listed
+        assert "ends in 7 d" in listed
+        assert "7 d left)" in run("integrations", "show", id_of(token)).stdout
+
+    @pytest.mark.parametrize("width", ["80", "120"])
+    def test_a_listing_fits_its_terminal(self, wire: Wire, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+        create(*(scope for scope in scopes.SCOPES if scope.startswith("connections:")), name="n" * 20)
+        monkeypatch.setenv("COLUMNS", width)
+        lines = run("integrations", "list").stdout.splitlines()
+        assert max(map(len, lines)) <= int(width)
+        assert ("scopes" in lines[0]) == (width == "120")
+
+    def test_all_scopes_are_listed_without_asking_anybody(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = {each["scope"]: each["narrows"] for each in told("integrations", "scopes")}
+        assert found == {scope: scope in scopes.NARROWABLE for scope in scopes.SCOPES}
+        monkeypatch.setenv("COLUMNS", "80")
+        assert all(scope in run("integrations", "scopes").stdout for scope in scopes.SCOPES)
+        assert wire.requests == []
+
+
+clock_now = clock.now
+
+
+# ------------------------------------------------------------ creations, and answers that are lost
+
+
+class TestCreations:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        file = tmp_path / "portaria.yaml"
+        file.write_text(CONFIGURED)
+        return file
+
+    def test_each_has_a_key_of_its_own(self, wire: Wire, file: Path) -> None:
+        run("configure", file)
+        run("integrations", "create", "crm", "--scope", "routes:list")
+        run("integrations", "create", "crm", "--scope", "routes:list")
+        assert len(set(keys(wire))) == 3
+        posts = [request for request in wire.requests if request.method == "POST"]
+        assert [bool(headers_of(post).get("Idempotency-Key")) for post in posts] == [True] * 3
+
+    @pytest.mark.parametrize("error", [ReadTimeoutError, ConnectionClosedError])
+    def test_one_whose_answer_is_lost_is_sent_once_more_with_its_key(
+        self, wire: Wire, file: Path, error: type[HTTPClientError]
+    ) -> None:
+        wire.lose(error)
+        assert [entry["change"] for entry in told("configure", file)] == ["created"]
+        assert len(keys(wire)) == 2
+        assert len(set(keys(wire))) == 1
+
+    def test_the_gateway_may_have_given_up_on_it(self, wire: Wire, file: Path) -> None:
+        given_up: list[AWSPreparedRequest] = []
+
+        def give_up_once(request: AWSPreparedRequest) -> Answered:
+            answer = wire.deliver(request)
+            if request.method == "GET" or given_up:
+                return answer
+            given_up.append(request)
+            return Answered(504, '{"message": "Endpoint request timed out"}')
+
+        wire.instead = give_up_once
+        assert [entry["change"] for entry in told("configure", file)] == ["created"]
+
+    def test_a_token_that_is_lost_with_an_answer_is_told(self, wire: Wire, tmp_path: Path) -> None:
+        wire.lose()
+        done = run("integrations", "create", "crm", "--scope", "routes:list", exit_code=1)
+        assert done.stdout == ""
+        found = told("integrations", "list")
+        assert len(found) == 1
+        assert "its token was lost with the first answer" in done.stderr
+        assert f"`portaria integrations rotate {found[0]['id']} --now`" in done.stderr
+        wire.lose()
+        arguments = ("integrations", "create", "crm", "--scope", "routes:list", "--save-token", tmp_path / "token")
+        document = json.loads(run("--json", *arguments, exit_code=1).stdout)
+        assert document["token"] is None
+        assert not (tmp_path / "token").exists()
+
+    def test_a_second_loss_is_told(self, wire: Wire, file: Path) -> None:
+        wire.lose(times=2)
+        error = run("configure", file, exit_code=3).stderr
+        assert "no answer came from abc123.execute-api.us-east-1.amazonaws.com" in error
+        assert len(keys(wire)) == 2
+
+    @pytest.mark.parametrize("error", [EndpointConnectionError, ConnectTimeoutError])
+    def test_what_never_left_is_not_repeated(self, wire: Wire, error: type[BotoCoreError]) -> None:
+        def refuse(request: AWSPreparedRequest) -> Answered:
+            raise error(endpoint_url=request.url)
+
+        wire.instead = refuse
+        assert "was not reached" in run("integrations", "create", "a", "--scope", "routes:list", exit_code=3).stderr
+        assert len(wire.requests) == 1
+
+    def test_the_second_waits_for_the_first(self, wire: Wire, file: Path) -> None:
+        answers: list[Any] = [ConnectionClosedError, "creation_in_progress", "creation_in_progress", None]
+
+        def still_at_it(request: AWSPreparedRequest) -> Answered:
+            answer = answers.pop(0) if request.method == "POST" else None
+            if answer == "creation_in_progress":
+                return problem(503, answer, **{"Retry-After": "2"})
+            if answer:
+                raise answer(endpoint_url=request.url, request=request, error="lost")
+            return wire.deliver(request)
+
+        wire.instead = still_at_it
+        run("configure", file)
+        assert answers == []
+        assert len(set(keys(wire))) == 1
+
+    def test_one_that_took_place_and_is_not_remembered_is_told(
+        self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(idempotency.Memory, "once", lambda self, *given: given[4]())
+        wire.lose()
+        assert "the first answer was lost: it may be this very creation" in run("configure", file, exit_code=1).stderr
+
+    def test_nothing_else_is_repeated(self, wire: Wire) -> None:
+        integration = id_of(create())
+        for arguments in (
+            ("integrations", "edit", integration, "--name", "x"),
+            ("integrations", "cancel", integration),
+            ("integrations", "delete", integration, "--yes"),
+            ("connections", "sso", "engage", "u-1"),
+        ):
+            wire.lose()
+            wire.requests.clear()
+            run(*arguments, exit_code=3)
+            assert [request.method for request in wire.requests if request.method != "GET"] in (
+                ["PATCH"],
+                ["POST"],
+                ["DELETE"],
+            )
+
+
+# ------------------------------------------------------------ the audit trail
+
+
+def test_the_audit_trail_tells_who_did_what(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = told("integrations", "create", "Robô", "--scope", "routes:delete")
+    monkeypatch.setenv("PORTARIA_TOKEN", made["token"])
+    run("routes", "delete", "none", "--yes", exit_code=1)
+    monkeypatch.delenv("PORTARIA_TOKEN")
+    listed = [re.split(r" {2,}", line.strip()) for line in run("audit", "list").stdout.splitlines()]
+    assert [row[1:] for row in listed] == [
+        ["by", "operation", "target", "outcome", "reason"],
+        ["Robô", "delete route", "none", "refused", "unknown_route"],
+        ["administrator", "create private integration", made["id"], "done", "–"],
+    ]
+    entries = told("audit", "list", "--limit", "1")
+    assert [(entry["operation"], entry["source"]) for entry in entries] == [("delete_route", "198.51.100.7")]
+
+
+# ------------------------------------------------------------ completion
+
+
+class TestCompletion:
+    @pytest.mark.parametrize("shell", completion.SHELLS)
+    def test_a_shell_gets_its_script(self, wire: Wire, shell: str) -> None:
+        script = run("completion", shell).stdout
+        assert f"_PORTARIA_COMPLETE={shell}_complete" in script
+        assert "portaria" in script
+        assert wire.requests == []
+
+    def test_no_other_shell(self, wire: Wire) -> None:
+        assert "bash" in run("completion", "tcsh", exit_code=2).stderr
+
+    def complete(self, words: str, shell: str = "bash") -> list[str]:
+        """What completes the last word; as a shell splits them."""
+        split = re.findall(r"[:@]|[^\s:@]+", words) + ([""] if words.endswith(" ") else [])
+        environment = {
+            "_PORTARIA_COMPLETE": f"{shell}_complete",
+            "COMP_WORDS": "\n".join(split),
+            "COMP_CWORD": str(len(split) - 1),
+        }
+        done = CliRunner().invoke(
+            portaria, [], prog_name="portaria", env=environment, complete_var="_PORTARIA_COMPLETE"
+        )
+        assert done.stderr == ""
+        return [line.partition(",")[2] for line in done.stdout.split()]
+
+    def test_commands_and_options(self, wire: Wire) -> None:
+        assert self.complete("portaria integr") == ["integrations"]
+        assert self.complete("portaria integrations can") == ["cancel"]
+        assert self.complete("portaria integrations create --desc") == ["--description"]
+
+    def test_names(self, wire: Wire, shared: Cloud, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text(CONFIGURED)
+        run("configure", tmp_path / "file")
+        install = add_install(shared, 1)
+        integration = id_of(create())
+        assert self.complete("portaria integrations edit ") == [integration]
+        assert self.complete(f"portaria integrations rotate {integration[:4]}") == [integration]
+        assert self.complete("portaria clients show kommo/a") == ["kommo/acme"]
+        assert self.complete("portaria installs show ") == [install]
+        assert self.complete("portaria connections call x") == []
+
+    def test_scopes_though_a_shell_breaks_words_at_a_colon(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(completion, "_ask", lambda ctx, kind: [{"name": "crm"}, {"name": "erp"}])
+        begun = "portaria integrations create --scope "
+        assert self.complete(f"{begun}connections:ca") == ["call"]
+        assert self.complete(f"{begun}sso") == ["sso:create"]
+        assert self.complete(f"{begun}connections:call@") == ["crm", "erp"]
+        assert self.complete(f"{begun}connections:call@c") == ["crm"]
+        assert self.complete(f"{begun}routes:list@") == []
+        assert self.complete("portaria integrations edit x --remove-scope audit") == ["audit:list"]
+
+    def test_the_api_is_found_as_the_line_says(
+        self, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        token = create("connections:list")
+        (tmp_path / "token").write_text(token)
+        monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
+        wire.requests.clear()
+        wire.instead = empty_listing
+        self.complete(f"portaria --token-file {tmp_path / 'token'} connections show ")
+        assert [request.url.partition("?")[0] for request in wire.requests] == [f"{API_URL}/v1/connections"]
+
+    def test_nothing_and_in_silence_where_the_api_is_not_reached(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(request: AWSPreparedRequest) -> Answered:
+            raise EndpointConnectionError(endpoint_url=request.url)
+
+        wire.instead = refuse
+        assert self.complete("portaria connections show ") == []
+        monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
+        assert self.complete("portaria connections show ") == []
+
+    def test_nobody_waits_for_long(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(completion, "PATIENCE_S", 0.1)
+        over = Event()
+
+        def slow(request: AWSPreparedRequest) -> Answered:
+            over.wait(5)
+            return Answered(200, '{"items": [{"name": "crm"}], "next_cursor": null}')
+
+        wire.instead = slow
+        assert self.complete("portaria routes show ") == []
+        over.set()
+
+
+# ------------------------------------------------------------ the installed command
+
+
+def test_the_command_is_installed_with_what_it_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["portaria"].partition(":")
+    assert callable(getattr(import_module(module), function))
+    listed = (ROOT / "requirements" / "cli.in").read_text().splitlines()
+    assert set(project["optional-dependencies"]["cli"]) == {line for line in listed if not line.startswith("#")} | {
+        "botocore"
+    }
+
+
+def test_the_command_line_needs_nothing_else() -> None:
+    """None of what only functions have: an operator's machine has the extra `cli` alone."""
+    layer = {
+        "aws_lambda_powertools",
+        "boto3",
+        "cryptography",
+        "idna",
+        "jinja2",
+        "orjson",
+        "publicsuffixlist",
+        "pydantic",
+        "requests",
+    }
+    code = f"import sys, portaria.cli.commands; print(sorted({layer!r} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

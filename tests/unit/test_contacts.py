@@ -1,0 +1,398 @@
+"""Contacts at LeadConnector: read, made and changed, and what each of its refusals means for the connection and the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from portaria import clock, connections, egress, rotations
+from portaria.api import contacts as api
+from portaria.api.inputs import parse
+from portaria.contract import Rejected, Request, Response, Retryable, Secret
+from portaria.platforms.leadconnector import contacts as leadconnector_contacts
+from portaria.tokens import Supply
+from portaria.vault import Vault
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.connected import TOKEN, connect, supply, to_engage, to_leadconnector
+from tests.fakes.leadconnector import JSON, LOCATION, LeadConnector, error
+from tests.fakes.manage import empty
+
+NAME = "marketek"
+NEW = "canary-pit-two"
+NO_SCOPE = error(401, "The token is not authorized for this scope.")
+OTHER_LOCATION = error(403, "The token does not have access to this location.")
+DEAD = error(401, "Invalid Private Integration token")
+LOST = requests.ReadTimeout("canary")
+UNREACHABLE = requests.ConnectTimeout("canary")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    to_leadconnector(shared)
+    yield shared
+    empty()
+
+
+@pytest.fixture
+def leadconnector(stack: Cloud) -> Iterator[LeadConnector]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield LeadConnector(mock, TOKEN)
+
+
+def people(count: int) -> list[dict[str, Any]]:
+    return [{"email": f"person{number}@example.com", "firstName": f"Person {number}"} for number in range(count)]
+
+
+def upsert(stack: Cloud, given: list[dict[str, Any]], name: str = NAME, **more: Any) -> dict[str, Any]:
+    sent = parse(api.Upsert, {"contacts": given, **more})
+    answer = api.upsert(stack.table, supply(stack), name, sent)
+    assert api.Upserted.model_validate(answer).model_dump() == answer
+    assert len(answer["contacts"]) == len(given)
+    assert "canary" not in repr(answer)
+    return answer
+
+
+def outcomes(answer: dict[str, Any]) -> list[str]:
+    return [each["outcome"] for each in answer["contacts"]]
+
+
+def show(stack: Cloud, contact_id: str, name: str = NAME, supply_: Supply | None = None) -> dict[str, Any]:
+    answer = api.show(stack.table, supply_ or supply(stack), name, contact_id)
+    assert api.Contact.model_validate(answer).model_dump() == answer
+    return answer
+
+
+def trouble(stack: Cloud, *, reading: bool = False, **more: Any) -> Rejected | Retryable:
+    with pytest.raises((Rejected, Retryable)) as raised:
+        show(stack, "contact1", **more) if reading else upsert(stack, people(3), **more)
+    assert "canary" not in str(raised.value)
+    value = raised.value
+    assert isinstance(value, Rejected | Retryable)
+    return value
+
+
+reading_and_writing = pytest.mark.parametrize("reading", [True, False], ids=["reading", "writing"])
+
+
+# ------------------------------------------------------------------------------------------------------------ everyday use
+
+
+def test_contacts_are_made_changed_and_read(stack: Cloud, leadconnector: LeadConnector) -> None:
+    made = upsert(stack, people(2))
+    assert outcomes(made) == ["created", "created"]
+    assert (made["contacts"][0]["reason"], made["retry_after_s"]) == ("", None)
+    again = upsert(stack, [{"email": "person1@example.com", "city": "Olinda"}, {"phone": "+5581999990000"}])
+    assert outcomes(again) == ["updated", "created"]
+    assert again["contacts"][0]["id"] == made["contacts"][1]["id"]
+    contact = show(stack, again["contacts"][0]["id"])["contact"]
+    assert (contact["firstName"], contact["city"]) == ("Person 1", "Olinda")
+
+
+def test_every_field_goes_out_as_it_is(stack: Cloud, leadconnector: LeadConnector) -> None:
+    whole: dict[str, Any] = {name: f"é {name}" for name in leadconnector_contacts.TEXTS}
+    whole |= {
+        "email": "maria@example.com",
+        "dnd": True,
+        "tags": ["vip", "é"],
+        "customFields": [
+            {"id": "a1", "field_value": "x"},
+            {"key": "birthday", "field_value": None},
+            {"id": "b", "key": "c", "field_value": [1, 2.5, True, "x"]},
+            {"id": "d", "field_value": {"url": "https://example.com/"}},
+        ],
+    }
+    assert set(whole) == set(leadconnector_contacts.FIELDS)
+    assert outcomes(upsert(stack, [whole], overwrite_tags=True)) == ["created"]
+    assert json.loads(leadconnector.calls[-1].body or b"") == {**whole, "locationId": LOCATION}
+
+
+def test_tags_are_taken_only_with_overwrite_tags(stack: Cloud, leadconnector: LeadConnector) -> None:
+    """An upsert takes the tags away that are not in it: nobody who wants to add one expects that."""
+    given = [*people(1), {"email": "maria@example.com", "tags": ["vip"]}]
+    with pytest.raises(Rejected) as refused:
+        upsert(stack, given)
+    assert (refused.value.reason, refused.value.field) == ("invalid_input", "contacts.1.tags")
+    assert "overwrite_tags" in refused.value.detail
+    assert leadconnector.calls == []
+    with pytest.raises(Rejected):
+        upsert(stack, [{"email": "maria@example.com", "tags": []}])
+    assert outcomes(upsert(stack, given, overwrite_tags=True)) == ["created", "created"]
+
+
+def test_a_contact_that_there_is_not(stack: Cloud, leadconnector: LeadConnector) -> None:
+    with pytest.raises(Rejected) as refused:
+        show(stack, "nobody")
+    assert (refused.value.reason, refused.value.status) == ("unknown_contact", 404)
+
+
+@pytest.mark.parametrize("contact_id", ["", "a/b", "..", "a" * 65, "a?b", "a b", "é", "upsert\n"])
+def test_what_can_be_no_id_is_not_sent(stack: Cloud, leadconnector: LeadConnector, contact_id: str) -> None:
+    with pytest.raises(Rejected, match="unknown_contact"):
+        show(stack, contact_id)
+    assert leadconnector.calls == []
+
+
+# ------------------------------------------------------------------------------------- dead token, scope, wrong location
+
+
+@reading_and_writing
+def test_a_dead_token_ends_the_connection(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
+    leadconnector.good.clear()
+    error_ = trouble(stack, reading=reading)
+    assert (error_.reason, getattr(error_, "status", 0)) == ("needs_reconnect", 409)
+    assert f"PUT /connections/{NAME}" in error_.detail
+    ended = connections.get(stack.table, NAME)
+    assert (ended.state, ended.reason) == ("needs_reconnect", "token_refused")
+    # The next call is not sent at all.
+    before = len(leadconnector.calls)
+    assert trouble(stack, reading=reading).reason == "needs_reconnect"
+    assert len(leadconnector.calls) == before
+
+
+@pytest.mark.parametrize(("reading", "scope"), [(True, "contacts.readonly"), (False, "contacts.write")])
+def test_a_missing_scope_is_named_and_ends_nothing(
+    stack: Cloud, leadconnector: LeadConnector, reading: bool, scope: str
+) -> None:
+    leadconnector.before = [NO_SCOPE]
+    error_ = trouble(stack, reading=reading)
+    assert (error_.reason, getattr(error_, "status", 0)) == ("missing_scope", 409)
+    assert scope in error_.detail
+    assert connections.get(stack.table, NAME).state == "connected"
+    assert len(leadconnector.calls) == 1
+
+
+@reading_and_writing
+def test_a_token_of_another_location_ends_nothing(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
+    leadconnector.before = [OTHER_LOCATION]
+    error_ = trouble(stack, reading=reading)
+    assert (error_.reason, getattr(error_, "status", 0)) == ("wrong_location", 409)
+    assert connections.get(stack.table, NAME).state == "connected"
+
+
+def test_the_old_token_of_a_rotation_stands_in(stack: Cloud, leadconnector: LeadConnector) -> None:
+    """Given a new one that LeadConnector calls dead while the overlap lasts."""
+    leadconnector.good = {TOKEN, NEW}
+    rotations.rotate(stack.table, Vault(PREFIX), NAME, {"token": Secret(NEW)}, expire_now=False)
+    leadconnector.good = {TOKEN}
+    assert outcomes(upsert(stack, people(2))) == ["created", "created"]
+    assert connections.get(stack.table, NAME).state == "connected"
+
+
+def test_a_token_that_dies_in_the_middle(stack: Cloud, leadconnector: LeadConnector) -> None:
+    leadconnector.before = [None, DEAD]
+    answer = upsert(stack, people(3))
+    assert outcomes(answer) == ["created", "not_sent", "not_sent"]
+    assert answer["contacts"][2]["reason"] == "needs_reconnect"
+    assert connections.get(stack.table, NAME).state == "needs_reconnect"
+
+
+def test_a_scope_that_is_taken_away_in_the_middle(stack: Cloud, leadconnector: LeadConnector) -> None:
+    leadconnector.before = [None, NO_SCOPE]
+    answer = upsert(stack, people(3))
+    assert outcomes(answer) == ["created", "not_sent", "not_sent"]
+    assert answer["contacts"][1]["reason"] == "missing_scope"
+    assert connections.get(stack.table, NAME).state == "connected"
+
+
+# -------------------------------------------------------------------------------------------------- one bad contact of many
+
+
+def test_messages_about_a_contact_are_passed_on(stack: Cloud, leadconnector: LeadConnector) -> None:
+    leadconnector.before = [None, error(422, ["email must be an email", "property x should not exist"]), None]
+    answer = upsert(stack, people(3))
+    assert outcomes(answer) == ["created", "refused", "created"]
+    refused = answer["contacts"][1]
+    assert (refused["id"], refused["reason"]) == (None, "contact_refused")
+    assert "email must be an email; property x should not exist" in refused["detail"]
+
+
+def test_a_duplicate_names_the_other_contact(stack: Cloud, leadconnector: LeadConnector) -> None:
+    said = "This location does not allow duplicated contacts."
+    leadconnector.before = [error(400, said, meta={"contactId": "other1", "matchingField": "phone"})]
+    answer = upsert(stack, people(2))
+    assert outcomes(answer) == ["refused", "created"]
+    assert (answer["contacts"][0]["reason"], answer["contacts"][0]["id"]) == ("duplicate_contact", "other1")
+
+
+# ----------------------------------------------------------------------------------------------------------------- trouble
+
+
+def test_a_429_in_the_middle_leaves_the_rest(stack: Cloud, leadconnector: LeadConnector) -> None:
+    leadconnector.before = [None, (429, {**JSON, "Retry-After": "7"}, "{}")]
+    answer = upsert(stack, people(4))
+    assert outcomes(answer) == ["created", "not_sent", "not_sent", "not_sent"]
+    assert (answer["contacts"][3]["reason"], answer["retry_after_s"]) == ("rate_limited", 7.0)
+    assert len(leadconnector.calls) == 2
+
+
+@reading_and_writing
+def test_a_429_at_once_is_the_answer(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
+    limits = {"X-RateLimit-Remaining": "0", "X-RateLimit-Interval-Milliseconds": "10000"}
+    leadconnector.before = [(429, limits, "")]
+    later = trouble(stack, reading=reading)
+    assert isinstance(later, Retryable)
+    assert (later.reason, later.after_s, later.answer_lost) == ("rate_limited", 10.0, False)
+
+
+def test_a_limit_is_kept_before_it_is_enforced(stack: Cloud, leadconnector: LeadConnector) -> None:
+    leadconnector.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Interval-Milliseconds": "10000"}
+    answer = upsert(stack, people(2))
+    assert outcomes(answer) == ["created", "not_sent"]
+    assert answer["retry_after_s"] == 10.0
+    assert len(leadconnector.calls) == 1
+    # The last one of a call has nothing to wait for.
+    assert upsert(stack, people(1))["retry_after_s"] is None
+
+
+@pytest.mark.parametrize("lost", [LOST, error(500, "canary"), error(401, "Command timed out"), (200, JSON, "<html>")])
+def test_a_lost_answer_is_unknown_and_the_others_go_on(stack: Cloud, leadconnector: LeadConnector, lost: Any) -> None:
+    leadconnector.before = [None, lost]
+    answer = upsert(stack, people(3))
+    assert outcomes(answer) == ["created", "unknown", "created"]
+    assert "send it again" in answer["contacts"][1]["detail"]
+    assert connections.get(stack.table, NAME).state == "connected"
+
+
+def test_an_answer_that_is_too_large_has_been_lost(
+    stack: Cloud, leadconnector: LeadConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = egress.send
+
+    def send_and_drop(request: Request, **named: Any) -> Response:
+        send(request, **named)
+        raise Rejected("answer_too_large", "it answered more than can be read here", status=502)
+
+    monkeypatch.setattr(egress, "send", send_and_drop)
+    answer = upsert(stack, people(2))
+    assert outcomes(answer) == ["unknown", "unknown"]
+    assert len(leadconnector.contacts) == 2
+
+
+def test_leadconnector_that_cannot_be_reached_any_more(stack: Cloud, leadconnector: LeadConnector) -> None:
+    leadconnector.before = [None, UNREACHABLE]
+    answer = upsert(stack, people(3))
+    assert outcomes(answer) == ["created", "not_sent", "not_sent"]
+    assert answer["contacts"][1]["reason"] == "unreachable"
+
+
+@reading_and_writing
+def test_nor_at_all(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
+    leadconnector.before = [UNREACHABLE]
+    later = trouble(stack, reading=reading)
+    assert isinstance(later, Retryable)
+    assert (later.reason, later.answer_lost) == ("unreachable", False)
+
+
+@pytest.mark.parametrize("lost", [LOST, error(500, "canary")])
+def test_reading_loses_nothing(stack: Cloud, leadconnector: LeadConnector, lost: Any) -> None:
+    leadconnector.before = [lost]
+    later = trouble(stack, reading=True)
+    assert isinstance(later, Retryable)
+    assert not later.answer_lost
+
+
+def test_all_of_it_fits_into_twenty_seconds(
+    stack: Cloud, leadconnector: LeadConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given requests that take seven seconds each."""
+    now, waited = clock.now, timedelta(0)
+    send = egress.send
+
+    def slow(request: Request, **named: Any) -> Response:
+        nonlocal waited
+        waited += timedelta(seconds=7)
+        return send(request, **named)
+
+    monkeypatch.setattr(egress, "send", slow)
+    monkeypatch.setattr(clock, "now", lambda: now() + waited)
+    answer = upsert(stack, people(4))
+    assert outcomes(answer) == ["created", "created", "created", "not_sent"]
+    assert answer["contacts"][3]["reason"] == "out_of_time"
+
+
+# -------------------------------------------------------------------------------------------------------- input and platforms
+
+
+def test_only_some_platforms_offer_it(stack: Cloud, leadconnector: LeadConnector) -> None:
+    """Kommo's contacts are read page by page, as a source of records: that is something else."""
+    to_engage(stack)
+    connect(stack, "kommo-one", "kommo", "oauth2", "acme.kommo.com", {}, {"access_token": "canary-kommo"})
+    for name in ("engage-one", "kommo-one"):
+        for reading in (True, False):
+            error_ = trouble(stack, reading=reading, name=name)
+            assert (error_.reason, getattr(error_, "status", 0)) == ("not_offered", 409)
+    assert trouble(stack, name="nobody").reason == "unknown_connection"
+    assert trouble(stack, reading=True, name="nobody").reason == "unknown_connection"
+
+
+@pytest.mark.parametrize(
+    ("contact", "field"),
+    [
+        ({}, "contacts.0"),
+        ({"firstName": "Maria"}, "contacts.0"),
+        ({"email": "", "phone": ""}, "contacts.0"),
+        ({"email": "a@example.com", "canary-secret": "x"}, "contacts.0"),
+        ({"email": "a@example.com", "locationId": "x"}, "contacts.0"),
+        ({"email": 1}, "contacts.0.email"),
+        ({"email": None}, "contacts.0.email"),
+        ({"email": "a@example.com", "city": "x" * 1_001}, "contacts.0.city"),
+        ({"email": "a@example.com", "city": json.loads('"\\ud800"')}, "contacts.0.city"),
+        ({"email": "a@example.com", "dnd": "yes"}, "contacts.0.dnd"),
+        ({"email": "a@example.com", "tags": "vip"}, "contacts.0.tags"),
+        ({"email": "a@example.com", "tags": [1]}, "contacts.0.tags"),
+        ({"email": "a@example.com", "tags": [""]}, "contacts.0.tags"),
+        ({"email": "a@example.com", "tags": ["x"] * 101}, "contacts.0.tags"),
+        ({"email": "a@example.com", "customFields": {}}, "contacts.0.customFields"),
+        ({"email": "a@example.com", "customFields": ["x"]}, "contacts.0.customFields"),
+        ({"email": "a@example.com", "customFields": [{"id": "x"}]}, "contacts.0.customFields"),
+        ({"email": "a@example.com", "customFields": [{"field_value": "x"}]}, "contacts.0.customFields"),
+        ({"email": "a@example.com", "customFields": [{"id": 1, "field_value": "x"}]}, "contacts.0.customFields"),
+        ({"email": "a@example.com", "customFields": [{"id": "x", "field_value": [[]]}]}, "contacts.0.customFields"),
+        ({"email": "a@example.com", "customFields": [{"id": "x", "field_value": 1e999}]}, "contacts.0.customFields"),
+        ({"email": "a@example.com", "customFields": [{"id": "x", "value": "x"}]}, "contacts.0.customFields"),
+    ],
+    ids=repr,
+)
+def test_bad_input_is_named_before_anything_is_sent(
+    stack: Cloud, leadconnector: LeadConnector, contact: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(Rejected) as refused:
+        upsert(stack, [contact], overwrite_tags=True)
+    assert (refused.value.reason, refused.value.field) == ("invalid_input", field)
+    assert "canary" not in refused.value.detail
+    assert leadconnector.calls == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({}, "contacts"),
+        ({"contacts": []}, "contacts"),
+        ({"contacts": people(51)}, "contacts"),
+        ({"contacts": ["x"]}, "contacts.0"),
+        ({"contacts": people(1), "overwrite_tags": "yes"}, "overwrite_tags"),
+    ],
+    ids=["missing", "empty", "too many", "no object", "no flag"],
+)
+def test_a_bad_call_is_named(sent: dict[str, Any], field: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse(api.Upsert, sent)
+    assert refused.value.field == field
+
+
+def test_at_most_twenty_mistakes_are_named(stack: Cloud, leadconnector: LeadConnector) -> None:
+    with pytest.raises(Rejected) as refused:
+        upsert(stack, [{"city": 1, "email": 1}] * 50)
+    assert len(refused.value.errors) == 20  # type: ignore[attr-defined]

@@ -1,0 +1,398 @@
+"""Registering identifiers at Engage: each user's outcome, whatever the others are and whatever Engage does."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import responses
+import trustme
+
+from portaria import clock, connections, egress, identifiers
+from portaria.api import identifiers as api
+from portaria.api.inputs import parse
+from portaria.contract import Rejected, Request, Response, Retryable
+from portaria.tokens import Supply
+from portaria.vault import Vault
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.connected import supply, to_engage, to_leadconnector
+from tests.fakes.engage import LOG_IN, Engage, refusal
+from tests.fakes.internet import ADDRESS, Server, answering, internet, redirect
+from tests.fakes.manage import empty
+
+NAME = "engage-one"
+LOST = requests.ReadTimeout("canary")
+UNREACHABLE = requests.ConnectTimeout("canary")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    to_engage(shared)
+    yield shared
+    empty()
+
+
+@pytest.fixture
+def engage(stack: Cloud) -> Iterator[Engage]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        engage = Engage(mock)
+        engage.registered.clear()
+        yield engage
+
+
+def users(count: int, *, bad: tuple[int, ...] = ()) -> list[dict[str, str]]:
+    return [
+        {"user_login": "nobody" if number in bad else "maria", "identifier": f"u-{number}"} for number in range(count)
+    ]
+
+
+def register(
+    stack: Cloud, given: list[dict[str, str]], name: str = NAME, supply_: Supply | None = None
+) -> dict[str, Any]:
+    sent = parse(api.Registration, {"users": given})
+    answer = api.register(stack.table, supply_ or supply(stack), Vault(PREFIX), name, sent)
+    assert api.Registered.model_validate(answer).model_dump() == answer
+    assert "canary" not in repr(answer)
+    assert [(each["user_login"], each["identifier"]) for each in answer["users"]] == [
+        (each["user_login"], each["identifier"]) for each in given
+    ]
+    return answer
+
+
+def outcomes(answer: dict[str, Any]) -> list[str]:
+    return [each["outcome"] for each in answer["users"]]
+
+
+def sizes(engage: Engage) -> list[int]:
+    return [len(json.loads(request.body or b"")) for request in engage.requests]
+
+
+def refused_whole(stack: Cloud, given: list[dict[str, str]], **more: Any) -> Rejected | Retryable:
+    with pytest.raises((Rejected, Retryable)) as error:
+        register(stack, given, **more)
+    assert "canary" not in str(error.value)
+    assert "https" not in str(error.value)
+    value = error.value
+    assert isinstance(value, Rejected | Retryable)
+    return value
+
+
+# ------------------------------------------------------------------------------------------------------------- everyday use
+
+
+def test_all_are_registered_in_as_few_requests_as_can_be(stack: Cloud, engage: Engage) -> None:
+    answer = register(stack, users(250))
+    assert set(outcomes(answer)) == {"registered"}
+    assert answer["retry_after_s"] is None
+    assert sizes(engage) == [100, 100, 50]
+    assert len(engage.hosts) == 1
+    assert len(engage.registered) == 250
+
+
+def test_the_same_again_is_registered_again(stack: Cloud, engage: Engage) -> None:
+    assert outcomes(register(stack, users(2))) == outcomes(register(stack, users(2))) == ["registered"] * 2
+
+
+@pytest.mark.parametrize("bad", [0, 1, 49, 50, 98, 99])
+def test_one_bad_user_stands_alone(stack: Cloud, engage: Engage, bad: int) -> None:
+    answer = register(stack, users(100, bad=(bad,)))
+    assert [number for number, outcome in enumerate(outcomes(answer)) if outcome != "registered"] == [bad]
+    assert (answer["users"][bad]["outcome"], answer["users"][bad]["reason"]) == ("refused", "user_refused")
+    assert "no such login" in answer["users"][bad]["detail"]
+    # Two requests for each halving of a hundred, and the first.
+    assert len(engage.requests) <= 15
+
+
+def test_bad_ones_in_every_request(stack: Cloud, engage: Engage) -> None:
+    bad = (3, 250, 499)
+    answer = register(stack, users(500, bad=bad))
+    assert [number for number, outcome in enumerate(outcomes(answer)) if outcome == "refused"] == list(bad)
+    assert outcomes(answer).count("registered") == 497
+    assert len(engage.requests) <= identifiers.MAX_REQUESTS
+
+
+def test_an_identifier_of_somebody_elses(stack: Cloud, engage: Engage) -> None:
+    engage.registered["u-1"] = "joão"
+    answer = register(stack, users(3))
+    assert outcomes(answer) == ["registered", "refused", "registered"]
+    assert answer["users"][1]["reason"] == "identifier_taken"
+
+
+def test_when_nobody_is_accepted_it_ends(stack: Cloud, engage: Engage) -> None:
+    """And of whom nothing can be said, nothing is said."""
+    answer = register(stack, users(500, bad=tuple(range(500))))
+    assert len(engage.requests) == identifiers.MAX_REQUESTS
+    assert set(outcomes(answer)) == {"unknown"}
+    assert {each["reason"] for each in answer["users"]} == {"not_isolated"}
+    one = register(stack, users(1, bad=(0,)))
+    assert outcomes(one) == ["refused"]
+
+
+# ------------------------------------------------------------------------------------------------------------------ tokens
+
+
+def test_a_token_that_ended_early_is_renewed_and_the_work_goes_on(stack: Cloud, engage: Engage) -> None:
+    """Given a kept token that Engage answers with 401, though its 25 minutes are not over."""
+    kept = supply(stack)
+    register(stack, users(1), supply_=kept)
+    engage.hosts.append("the token in use is no longer the last one")
+    answer = register(stack, users(150), supply_=kept)
+    assert set(outcomes(answer)) == {"registered"}
+    assert sizes(engage) == [1, 100, 100, 50]
+    assert engage.hosts.count("sandbox.engage.bz") == 2
+
+
+def test_a_token_is_renewed_before_its_25_minutes_are_over(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = supply(stack)
+    register(stack, users(1), supply_=kept)
+    now = clock.now()
+    for minutes, log_ins in ((23, 1), (24.5, 2)):
+        monkeypatch.setattr(clock, "now", lambda minutes=minutes: now + timedelta(minutes=minutes))
+        register(stack, users(1), supply_=kept)
+        assert len(engage.hosts) == log_ins
+    # No request was ever answered with 401.
+    assert len(engage.requests) == 3
+
+
+def test_a_401_that_no_log_in_mends(stack: Cloud, engage: Engage) -> None:
+    engage.before = [refusal(401, "access_denied", "canary")] * 2
+    error = refused_whole(stack, users(150))
+    assert (error.reason, len(engage.requests)) == ("not_permitted", 2)
+    assert "UserManagement" in error.detail
+    # Its own log-in works: the connection stays.
+    assert connections.get(stack.table, NAME).state == "connected"
+
+
+def test_a_wrong_customer_token(stack: Cloud, engage: Engage) -> None:
+    to_engage(stack, "engage-wrong", customer_token="canary-another")
+    error = refused_whole(stack, users(2), name="engage-wrong")
+    assert (error.reason, len(engage.requests)) == ("not_permitted", 1)
+
+
+def test_a_log_in_that_is_refused(stack: Cloud, engage: Engage) -> None:
+    to_engage(stack, "engage-wrong", password="canary-another")
+    assert refused_whole(stack, users(2), name="engage-wrong").reason == "bad_credentials"
+    assert engage.requests == []
+
+
+# ----------------------------------------------------------------------------------------------------------------- trouble
+
+
+def test_a_lost_answer_is_unknown_and_the_others_go_on(stack: Cloud, engage: Engage) -> None:
+    engage.before = [None, LOST, None]
+    answer = register(stack, users(250))
+    assert outcomes(answer) == ["registered"] * 100 + ["unknown"] * 100 + ["registered"] * 50
+    lost = answer["users"][150]
+    assert lost["reason"] == "no_answer"
+    assert "send it again" in lost["detail"]
+
+
+def test_so_is_a_5xx(stack: Cloud, engage: Engage) -> None:
+    engage.before = [refusal(500, "server_error", "canary")]
+    assert outcomes(register(stack, users(101))) == ["unknown"] * 100 + ["registered"]
+
+
+def test_also_for_all(stack: Cloud, engage: Engage) -> None:
+    engage.before = [LOST]
+    assert outcomes(register(stack, users(2))) == ["unknown", "unknown"]
+
+
+def test_a_pause_that_is_asked_for_in_the_middle(stack: Cloud, engage: Engage) -> None:
+    engage.before = [None, (429, {"Retry-After": "33"}, "")]
+    answer = register(stack, users(250))
+    assert outcomes(answer) == ["registered"] * 100 + ["not_sent"] * 150
+    assert (answer["users"][249]["reason"], answer["retry_after_s"]) == ("rate_limited", 33.0)
+    assert len(engage.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [((429, {"Retry-After": "33"}, ""), "rate_limited"), (UNREACHABLE, "unreachable"), ((302, {}, ""), "no_verdict")],
+)
+def test_where_nothing_was_done_the_trouble_is_the_answer(
+    stack: Cloud, engage: Engage, answer: Any, reason: str
+) -> None:
+    engage.before = [answer]
+    error = refused_whole(stack, users(150))
+    assert isinstance(error, Retryable)
+    assert (error.reason, error.answer_lost) == (reason, False)
+    assert error.after_s == (33.0 if reason == "rate_limited" else None)
+
+
+def test_engage_that_cannot_be_reached_any_more(stack: Cloud, engage: Engage) -> None:
+    engage.before = [None, UNREACHABLE]
+    answer = register(stack, users(150))
+    assert outcomes(answer) == ["registered"] * 100 + ["not_sent"] * 50
+    assert "nothing was done" in answer["users"][149]["detail"]
+
+
+def test_a_permission_that_is_taken_away_meanwhile(stack: Cloud, engage: Engage) -> None:
+    engage.before = [None, refusal(403, "access_denied")]
+    answer = register(stack, users(150))
+    assert outcomes(answer) == ["registered"] * 100 + ["not_sent"] * 50
+    assert answer["users"][149]["reason"] == "not_permitted"
+
+
+def test_trouble_while_the_bad_one_is_looked_for(stack: Cloud, engage: Engage) -> None:
+    """Whether a refused request registered some of its users is not documented: of those nothing is known."""
+    engage.before = [None, None, None, (429, {}, "")]
+    answer = register(stack, users(150, bad=(0,)))
+    assert outcomes(answer) == ["unknown"] * 50 + ["unknown"] * 50 + ["registered"] * 50
+    assert {each["reason"] for each in answer["users"][:100]} == {"not_isolated"}
+
+
+def test_a_lost_log_in_is_no_lost_registration(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engage, "_authenticate", raising(LOST))
+    with responses.RequestsMock() as mock:
+        mock.add_callback("POST", "https://sandbox.engage.bz/api/v1/auth", raising(LOST))
+        error = refused_whole(stack, users(2))
+    assert isinstance(error, Retryable)
+    assert (error.reason, error.answer_lost) == ("no_answer", False)
+
+
+def raising(error: Exception) -> Callable[[Any], Any]:
+    def fail(_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_all_of_it_fits_into_twenty_seconds(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given requests that take eight seconds each."""
+    now, waited = clock.now, timedelta(0)
+    allowed: list[float] = []
+    send = egress.send
+
+    def slow(request: Request, **named: Any) -> Response:
+        nonlocal waited
+        if "identifiers" in request.url:
+            allowed.append(request.total_timeout_s or 0)
+            waited += timedelta(seconds=8)
+        return send(request, **named)
+
+    monkeypatch.setattr(egress, "send", slow)
+    monkeypatch.setattr(clock, "now", lambda: now() + waited)
+    answer = register(stack, users(450))
+    assert outcomes(answer) == ["registered"] * 300 + ["not_sent"] * 150
+    assert answer["users"][449]["reason"] == "out_of_time"
+    first, second, third = allowed
+    assert first == 13
+    assert 11 < second <= 12
+    assert 3 < third <= 4
+
+
+# ----------------------------------------------------------------------------------------------------------- where the URL is
+
+
+def test_a_request_does_not_print_its_url() -> None:
+    assert "canary" not in repr(Request("POST", "https://my.engage.bz/api/v1/x?customerToken=canary"))
+
+
+@pytest.mark.enable_socket
+def test_no_log_and_no_error_holds_the_url(
+    stack: Cloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Given real connections, everything logged that can be, and answers that break off or lead elsewhere."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    token = json.dumps({"access_token": "canary-token", "expires_in": 1499})
+    server = Server(authority, "sandbox.engage.bz")
+    server.scripts = [
+        answering(f"HTTP/1.1 200 OK\r\nContent-Length: {len(token)}\r\n\r\n{token}".encode()),
+        answering(b"HTTP/1.1 204 No Content\r\n\r\n"),
+        answering(b"HTTP/1.1 200 O"),
+        answering(b"nonsense\r\n\r\n"),
+        answering(redirect(302, "https://evil.example/")),
+    ]
+    # At DEBUG it tells all of AWS's answers, secrets included; the other one is of the fake cloud.
+    caplog.set_level(logging.INFO, logger="botocore")
+    caplog.set_level(logging.WARNING, logger="responses")
+    egress._session.cache_clear()
+    with internet() as outside, caplog.at_level(logging.DEBUG):
+        outside.names, outside.routes = {"sandbox.engage.bz": [ADDRESS]}, {ADDRESS: server.port}
+        answer = register(stack, users(400))
+        logging.getLogger("urllib3.connectionpool").debug("customerToken=canary")
+        egress._session().close()
+    egress._session.cache_clear()
+    server.close()
+    assert outcomes(answer) == ["registered"] * 100 + ["unknown"] * 200 + ["not_sent"] * 100
+    assert all(b"customerToken=canary" in request for request in server.requests[1:])
+    told = caplog.text + repr([vars(record) for record in caplog.records])
+    assert "customerToken" not in told
+    assert "canary" not in told
+
+
+# -------------------------------------------------------------------------------------------------------- input and platforms
+
+
+def test_only_some_platforms_offer_it(stack: Cloud, engage: Engage) -> None:
+    to_leadconnector(stack)
+    error = refused_whole(stack, users(1), name="marketek")
+    assert (error.reason, getattr(error, "status", 0)) == ("not_offered", 409)
+    assert refused_whole(stack, users(1), name="nobody").reason == "unknown_connection"
+
+
+def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engage) -> None:
+    to_engage(stack, "engage-old", customer_token="")
+    error = refused_whole(stack, users(1), name="engage-old")
+    assert error.reason == "no_credentials"
+    assert "customer_token" in error.detail
+
+
+def test_an_identifier_that_comes_twice_is_named_and_nothing_is_sent(stack: Cloud, engage: Engage) -> None:
+    given = [*users(3), {"user_login": "joão", "identifier": "u-1"}]
+    with pytest.raises(Rejected) as error:
+        register(stack, given)
+    assert (error.value.field, error.value.status) == ("users.3.identifier", 400)
+    assert "users.1.identifier" in error.value.detail
+    assert engage.requests == []
+
+
+def test_at_most_twenty_of_them_are_named(stack: Cloud, engage: Engage) -> None:
+    with pytest.raises(Rejected) as error:
+        register(stack, users(1) * 100)
+    assert len(error.value.errors) == 20  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({}, "users"),
+        ({"users": []}, "users"),
+        ({"users": users(501)}, "users"),
+        ({"users": ["maria"]}, "users.0"),
+        ({"users": [{"user_login": "maria"}]}, "users.0.identifier"),
+        ({"users": [{"user_login": "", "identifier": "u"}]}, "users.0.user_login"),
+        ({"users": [{"user_login": "maria", "identifier": "u" * 256}]}, "users.0.identifier"),
+        ({"users": [{"user_login": "maria", "identifier": "a\x00"}]}, "users.0.identifier"),
+        ({"users": [{"user_login": "maria", "identifier": "u", "client_id": "x"}]}, "users.0.client_id"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_bad_input_is_named(sent: dict[str, Any], field: str) -> None:
+    with pytest.raises(Rejected) as error:
+        parse(api.Registration, sent)
+    assert error.value.field == field
+
+
+def test_names_in_any_script_go_out_as_they_are(stack: Cloud, engage: Engage) -> None:
+    engage.people.add('josé "o" + 東京')
+    given = [{"user_login": 'josé "o" + 東京', "identifier": "é/&=東"}]
+    assert outcomes(register(stack, given)) == ["registered"]
+    assert engage.registered == {"é/&=東": 'josé "o" + 東京'}
+    assert LOG_IN["customer_token"] not in str(engage.requests[0].body)

@@ -1,0 +1,208 @@
+"""What template.yaml lets whom do: IAM roles, resource policies and key policies. Whatever is not explained here is refused.
+
+Whether a function uses what its role grants is in test_permissions, seen at botocore; this file reads the template alone, and
+holds for every function, role and policy that is added to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from portaria.table import INDEXES
+from tests.unit.template import as_list, functions, resources, target, template, walk
+
+SECRET = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${AWS::StackName}"
+# The resources of a role that end in a wildcard, for whom, and why no name can stand there.
+WILDCARDS = {
+    f"{SECRET}/grants/*": "a connection's secret is named when the connection is made, and AWS adds six characters to the name",
+    f"{SECRET}/oauth-clients/*": "the same, for an OAuth client's",
+}
+# Managed policies and SAM's policy templates are lists of actions that change without a change here. No role has any.
+POLICY_RESOURCES = {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::UserPolicy", "AWS::IAM::RolePolicy"}
+IDENTITIES = {"AWS::IAM::User", "AWS::IAM::Group", "AWS::IAM::AccessKey", "AWS::Lambda::Permission", "AWS::Lambda::Url"}
+# Who puts things on whose behalf: without a condition on the source it would do so for any AWS account.
+SOURCES = {"aws:SourceArn", "aws:SourceAccount"}
+ACCOUNT_ITSELF = {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}
+
+
+class Statement(NamedTuple):
+    """One statement, with where it stands: `ManageFunction`, `SealingKey`."""
+
+    owner: str
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.owner}.{self.content.get('Sid', '?')}"
+
+    @property
+    def actions(self) -> list[str]:
+        return as_list(self.content["Action"])
+
+    @property
+    def resources(self) -> list[Any]:
+        return as_list(self.content["Resource"])
+
+
+def of_roles() -> Iterator[Statement]:
+    """What the template's roles may do: functions' own policies, and those of AWS::IAM::Role."""
+    for function in functions():
+        for statement in function.statements:
+            yield Statement(function.logical_id, statement)
+    for name, role in resources("AWS::IAM::Role").items():
+        for policy in role["Properties"]["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield Statement(name, statement)
+
+
+def of_resources() -> Iterator[Statement]:
+    """Who may do something with a resource: every statement anywhere in the template that names a principal."""
+    for name, resource in template()["Resources"].items():
+        for value in walk(resource):
+            if isinstance(value, dict) and "Effect" in value and ("Principal" in value or "NotPrincipal" in value):
+                yield Statement(name, value)
+
+
+def by_name(statements: Iterator[Statement]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("statement", list(statements), ids=lambda statement: statement.name)
+
+
+each_grant = by_name(of_roles())
+each_trust = by_name(of_resources())
+
+
+def text(resource: Any) -> str:
+    """A resource as it stands in the template: `Table.Arn`, or the text of a `!Sub`."""
+    if isinstance(resource, str):
+        return resource
+    if "Fn::Sub" in resource:
+        return str(resource["Fn::Sub"])
+    return ".".join(resource["Fn::GetAtt"])
+
+
+@each_grant
+def test_a_grant_names_its_actions(statement: Statement) -> None:
+    assert statement.content["Effect"] == "Allow"
+    assert not {"NotAction", "NotResource"} & set(statement.content)
+    assert [action for action in statement.actions if not re.fullmatch(r"[a-z]+:[A-Z][A-Za-z]+", action)] == []
+
+
+@each_grant
+def test_a_grant_names_its_resources(statement: Statement) -> None:
+    """By a reference to a resource of this template; a wildcard is in the table above, or is refused."""
+    for resource in statement.resources:
+        said = text(resource)
+        if "*" in said or "?" in said:
+            assert said in WILDCARDS, f"{statement.name}: explain {said}, or name what it is for"
+            continue
+        logical_ids = re.findall(r"^\$\{([^.}]+)\.Arn}", said) or re.findall(r"^([A-Za-z]+)\.Arn$", said)
+        assert len(logical_ids) == 1, f"{statement.name}: {said}"
+        assert logical_ids[0] in template()["Resources"]
+
+
+@each_grant
+def test_a_grant_is_of_one_service(statement: Statement) -> None:
+    """Or an action could meet a resource that it was not meant for, once someone adds one."""
+    assert len({action.partition(":")[0] for action in statement.actions}) == 1
+
+
+def test_no_wildcard_is_explained_that_nobody_has() -> None:
+    granted = {text(resource) for statement in of_roles() for resource in statement.resources}
+    assert set(WILDCARDS) <= granted
+
+
+@each_grant
+def test_an_index_is_granted_by_its_name_and_to_be_queried_only(statement: Statement) -> None:
+    """Reading a table by its indexes is reading all of it; so each function has those that it asks, and no `Scan` of any."""
+    indexes = [
+        text(resource).partition("/index/")[2] for resource in statement.resources if "/index/" in text(resource)
+    ]
+    assert [name for name in indexes if name not in INDEXES] == []
+    if indexes:
+        assert len(indexes) == len(statement.resources), f"{statement.name}: give the table a statement of its own"
+        assert statement.actions == ["dynamodb:Query"]
+    assert "dynamodb:Scan" not in statement.actions
+
+
+def test_no_role_gets_more_than_its_own_statements() -> None:
+    kinds = {resource["Type"] for resource in template()["Resources"].values()}
+    assert kinds & (POLICY_RESOURCES | IDENTITIES) == set()
+    for function in functions():
+        assert "Role" not in function.properties
+        assert "FunctionUrlConfig" not in function.properties
+        assert all(
+            isinstance(policy, dict) and set(policy) <= {"Version", "Statement"}
+            for policy in function.properties["Policies"]
+        )
+    for name, role in resources("AWS::IAM::Role").items():
+        assert set(role["Properties"]) <= {
+            "AssumeRolePolicyDocument",
+            "Policies",
+            "Description",
+            "PermissionsBoundary",
+        }, name
+
+
+@each_trust
+def test_nobody_is_let_in_by_a_wildcard(statement: Statement) -> None:
+    assert "NotPrincipal" not in statement.content
+    assert "*" not in json.dumps(statement.content["Principal"])
+    assert statement.content["Effect"] == "Allow"
+
+
+@each_trust
+def test_a_service_is_let_in_for_this_stack_only(statement: Statement) -> None:
+    """The confused deputy: https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html"""
+    principal = statement.content["Principal"]
+    assert set(principal) in ({"Service"}, {"AWS"})
+    if "AWS" in principal:
+        assert principal == ACCOUNT_ITSELF
+        return
+    asked = {key for test in statement.content["Condition"].values() for key in test}
+    assert asked
+    assert asked <= SOURCES
+    for kind, test in statement.content["Condition"].items():
+        assert kind in ("ArnEquals", "StringEquals")  # with "Like", a wildcard in the value would count
+        assert "*" not in json.dumps(test)
+    assert "*" not in json.dumps(statement.content.get("Resource", ""))
+    assert all("*" not in action for action in statement.actions)
+
+
+@pytest.mark.parametrize("name", sorted(resources("AWS::KMS::Key")))
+def test_a_key_leaves_the_decision_to_iam_and_lets_nobody_else_in(name: str) -> None:
+    """`kms:*` on `*` in a key's policy is this key, for this account's administrators: without it nobody could change it.
+
+    https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
+    """
+    (statement,) = resources("AWS::KMS::Key")[name]["Properties"]["KeyPolicy"]["Statement"]
+    assert statement["Principal"] == ACCOUNT_ITSELF
+    assert (statement["Action"], statement["Resource"]) == ("kms:*", "*")
+
+
+def test_who_may_use_the_key_seals_and_nothing_more() -> None:
+    keys = set(resources("AWS::KMS::Key"))
+    used = {
+        action
+        for statement in of_roles()
+        if any(
+            isinstance(resource, dict) and "Fn::GetAtt" in resource and target(resource) in keys
+            for resource in statement.resources
+        )
+        for action in statement.actions
+    }
+    assert used
+    assert used <= {"kms:GenerateDataKey", "kms:Decrypt"}
+
+
+@pytest.mark.parametrize("kind", ["AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::Events::EventBus"])
+def test_a_policy_on_a_resource_is_of_a_known_kind(kind: str) -> None:
+    """Who may send to a queue is in test_template. The bus and the topic have none: only this account's roles reach them."""
+    assert resources(kind)
+    assert not resources("AWS::Events::EventBusPolicy")
+    assert not resources("AWS::SNS::TopicPolicy")
+    assert not any("Policy" in resource.get("Properties", {}) for resource in resources(kind).values())

@@ -1,0 +1,611 @@
+"""Private integrations through the function `manage`: made, used, edited, rotated, revoked, and what must not work."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+
+from portaria import api_tokens, attempts, aws, clock, connections, private_integrations, renewals, scopes
+from portaria.contract import Connection
+from portaria.pace import Pace
+from portaria.settings import RenewTokensSettings
+from portaria.table import Table
+from tests.fakes import functions
+from tests.fakes.aws import TABLE, Cloud, cloud
+from tests.fakes.installs import Clock
+from tests.fakes.manage import Answer, Manage, empty, proxy_event, with_headers, with_token
+
+ALL = ("connections:list", "connections:show", "routes:list")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def manage(shared: Cloud) -> Iterator[Manage]:
+    yield Manage(shared)
+    empty()
+
+
+@pytest.fixture
+def managed_by_tokens(shared: Cloud) -> Iterator[Manage]:
+    yield Manage(Cloud(shared.environment | {"PRIVATE_INTEGRATION_MANAGERS": "tokens"}))
+    empty()
+
+
+@contextmanager
+def refusing(*operations: str) -> Iterator[None]:
+    """AWS throttles these operations."""
+    call = BaseClient._make_api_call
+
+    def make_api_call(client: Any, name: str, parameters: dict[str, Any]) -> Any:
+        if name in operations:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, name)
+        return call(client, name, parameters)
+
+    with patch.object(BaseClient, "_make_api_call", make_api_call):
+        yield
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    virtual = Clock()
+    monkeypatch.setattr(clock, "now", virtual.now)
+    return virtual
+
+
+def connection(name: str) -> Connection:
+    return Connection(name, "http", "bearer", "api.example.com", "connected", 1, f"portaria/grants/{name}")
+
+
+def heard(shared: Cloud) -> list[dict[str, Any]]:
+    return [json.loads(body) for body in shared.receive("heard")]
+
+
+def reason(answer: Answer) -> tuple[int, str]:
+    return answer.status, answer.content["type"].rpartition(":")[2]
+
+
+def edit(manage: Manage, integration: str, body: dict[str, Any], **headers: str) -> Answer:
+    return manage.answer(with_headers(proxy_event("PATCH", f"/private-integrations/{integration}", body), **headers))
+
+
+def stored() -> str:
+    return json.dumps(aws.client("dynamodb").scan(TableName=TABLE)["Items"])
+
+
+class TestTokens:
+    def test_one_is_recognised_and_a_changed_character_is_noticed(self) -> None:
+        token = api_tokens.make("0123456789").reveal()
+        assert re.fullmatch(r"portaria_[0-9A-Za-z]{48}", token)
+        assert api_tokens.integration_id(token) == "0123456789"
+        for place in range(len(token)):
+            other = token[:place] + ("x" if token[place] != "x" else "y") + token[place + 1 :]
+            assert api_tokens.integration_id(other) == ""
+        for length in range(len(token)):
+            assert api_tokens.integration_id(token[:length]) == ""
+        assert api_tokens.integration_id(f"{token}0") == api_tokens.integration_id(f" {token}") == ""
+
+    def test_no_two_are_alike(self) -> None:
+        assert len({api_tokens.make("0123456789").reveal() for _ in range(1000)}) == 1000
+
+
+class TestCreating:
+    def test_its_token_is_told_once_and_only_its_hash_is_stored(self, manage: Manage) -> None:
+        made = manage.call("POST", "/private-integrations", {"name": "Conexão com BI", "scopes": ["routes:list"]})
+        token = made.content["token"]
+        shown = manage.call("GET", f"/private-integrations/{made.content['id']}")
+        assert made.content == shown.content | {"token": token}
+        assert (shown.content["name"], shown.content["scopes"]) == ("Conexão com BI", ["routes:list"])
+        assert shown.content["created_by"] == "arn:aws:iam::123456789012:user/administrator"
+        assert (shown.content["age_days"], shown.content["last_used_at"]) == (0, None)
+        listed = manage.call("GET", "/private-integrations").content["items"]
+        assert listed == [shown.content]
+        assert token not in stored()
+        assert token[len("portaria_") + 10 :] not in stored()
+        assert api_tokens.digest(token) in stored()
+        assert token not in manage.log.getvalue()
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({"scopes": ["routes:list"]}, "name"),
+            ({"name": " ", "scopes": ["routes:list"]}, "name"),
+            ({"name": "a\x07b", "scopes": ["routes:list"]}, "name"),
+            ({"name": "a" * 101, "scopes": ["routes:list"]}, "name"),
+            ({"name": "a", "description": "b" * 1001, "scopes": ["routes:list"]}, "description"),
+            ({"name": "a"}, "scopes"),
+            ({"name": "a", "scopes": []}, "scopes"),
+            ({"name": "a", "scopes": "routes:list"}, "scopes"),
+            ({"name": "a", "scopes": ["routes:fly"]}, "scopes.0"),
+            ({"name": "a", "scopes": ["*"]}, "scopes.0"),
+            ({"name": "a", "scopes": ["routes:list@crm"]}, "scopes.0"),
+            ({"name": "a", "scopes": ["routes:list", "connections:call@a b"]}, "scopes.1"),
+            ({"name": "a", "scopes": ["routes:list"], "token": "mine"}, "token"),
+        ],
+    )
+    def test_what_is_wrong_is_named_and_nothing_is_stored(
+        self, manage: Manage, body: dict[str, Any], field: str
+    ) -> None:
+        answer = manage.call("POST", "/private-integrations", body)
+        assert (answer.status, answer.content["field"]) == (400, field)
+        assert stored() == "[]"
+
+    def test_a_key_makes_it_once_and_the_token_is_not_told_again(self, manage: Manage) -> None:
+        def create(key: str, name: str = "BI") -> Answer:
+            body = {"name": name, "scopes": ["routes:list"]}
+            return manage.answer(with_headers(proxy_event("POST", "/private-integrations", body), idempotency_key=key))
+
+        first, again, other = create("one"), create("one"), create("two")
+        assert (first.status, again.status, other.status) == (201, 201, 201)
+        assert again.content == first.content | {"token": None}
+        assert again.headers["ETag"] == first.headers["ETag"]
+        assert other.content["id"] != first.content["id"]
+        assert reason(create("one", name="other")) == (422, "idempotency_key_reused")
+        assert len(manage.call("GET", "/private-integrations").content["items"]) == 2
+        assert first.content["token"] not in stored()
+        assert manage.program(first.content["token"], "GET", "/routes").status == 200
+
+    def test_a_creation_that_a_death_cut_off_is_found_by_its_key(self, manage: Manage) -> None:
+        event = with_headers(
+            proxy_event("POST", "/private-integrations", {"name": "BI", "scopes": ["routes:list"]}), idempotency_key="k"
+        )
+        with patch("portaria.api.service.audit.end", side_effect=SystemExit), pytest.raises(SystemExit):
+            manage.answer(event)
+        items = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
+        record = next(item for item in items if item["pk"] == {"S": "IDEMPOTENCY"})
+        aws.client("dynamodb").delete_item(TableName=TABLE, Key={"pk": record["pk"], "sk": record["sk"]})
+        answer = manage.answer(event)
+        assert (answer.status, answer.content["token"]) == (201, None)
+        assert len(manage.call("GET", "/private-integrations").content["items"]) == 1
+
+    @pytest.mark.parametrize("key", ["with space", "é", "x" * 256])
+    def test_a_key_that_is_none(self, manage: Manage, key: str) -> None:
+        event = with_headers(proxy_event("POST", "/routes", {}), idempotency_key=key)
+        assert manage.answer(event).content["field"] in ("Idempotency-Key", "source")
+        event = with_headers(
+            proxy_event("POST", "/private-integrations", {"name": "BI", "scopes": ["routes:list"]}), idempotency_key=key
+        )
+        assert reason(manage.answer(event)) == (400, "bad_idempotency_key")
+        assert stored() == "[]"
+
+
+class TestUsing:
+    def test_each_scope_opens_its_operation_and_no_other(self, manage: Manage, shared: Cloud) -> None:
+        connections.create(shared.table, connection("crm"))
+        _, token = manage.create_integration("connections:list", "connections:show")
+        assert manage.program(token, "GET", "/connections").status == 200
+        assert manage.program(token, "GET", "/connections/crm").content["name"] == "crm"
+        refused = manage.program(token, "DELETE", "/connections/crm")
+        assert reason(refused) == (403, "missing_scope")
+        assert "connections:delete" in refused.content["detail"]
+        assert refused.headers["WWW-Authenticate"] == 'Bearer realm="portaria", error="insufficient_scope"'
+        assert connections.find(shared.table, "crm")
+
+    def test_a_narrowed_scope_is_for_that_connection_alone(self, manage: Manage, shared: Cloud) -> None:
+        for name in ("crm", "crm2"):
+            connections.create(shared.table, connection(name))
+        _, token = manage.create_integration("connections:show@crm")
+        assert manage.program(token, "GET", "/connections/crm").status == 200
+        refused = manage.program(token, "GET", "/connections/crm2")
+        assert reason(refused) == (403, "missing_scope")
+        assert "connections:show@crm2" in refused.content["detail"]
+        assert reason(manage.program(token, "GET", "/connections")) == (403, "missing_scope")
+        assert reason(manage.program(token, "GET", "/connections/nobody")) == (403, "missing_scope")
+
+    def test_every_scope_is_somebodys_and_every_operation_has_one(self) -> None:
+        from portaria.api.operations import OPERATIONS
+
+        assert {operation.scope for operation in OPERATIONS} == set(scopes.SCOPES)
+        assert {operation.scope for operation in OPERATIONS if operation.narrowable} == scopes.NARROWABLE
+        assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)
+
+    def test_a_changed_scope_counts_from_the_next_call_and_the_token_stays(self, manage: Manage) -> None:
+        integration, token = manage.create_integration("routes:list")
+        assert manage.program(token, "GET", "/connections").status == 403
+        changed = edit(manage, integration, {"scopes": ["connections:list"], "description": "for BI"})
+        assert (changed.status, changed.content["scopes"]) == (200, ["connections:list"])
+        assert "token" not in changed.content
+        assert manage.program(token, "GET", "/connections").status == 200
+        assert manage.program(token, "GET", "/routes").status == 403
+
+    def test_a_call_costs_one_strongly_consistent_read(self, manage: Manage) -> None:
+        _, token = manage.create_integration("routes:list")
+        manage.program(token, "GET", "/routes")
+        asked: list[tuple[str, Any]] = []
+        call = BaseClient._make_api_call
+
+        def note(client: Any, operation: str, parameters: Any) -> Any:
+            asked.append((operation, parameters.get("ConsistentRead")))
+            return call(client, operation, parameters)
+
+        with patch.object(BaseClient, "_make_api_call", note):
+            assert manage.program(token, "GET", "/routes").status == 200
+        assert asked == [("GetItem", True), ("Query", None)]
+
+    def test_last_use_is_told_to_the_hour_and_written_once_in_it(self, manage: Manage, time: Clock) -> None:
+        integration, token = manage.create_integration("routes:list")
+
+        def last_used() -> str:
+            return str(manage.call("GET", f"/private-integrations/{integration}").content["last_used_at"])
+
+        manage.program(token, "GET", "/routes")
+        first = last_used()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:00:00\.000Z", first)
+        with patch.object(Table, "update") as update:
+            manage.program(token, "GET", "/routes")
+        assert not update.called
+        time.advance(3700)
+        manage.program(token, "GET", "/routes")
+        assert last_used() > first
+
+    def test_a_failed_note_of_its_use_is_no_refusal_after_a_revocation(self, manage: Manage) -> None:
+        """The note is conditional on the token: it never brings back an integration that was deleted meanwhile."""
+        integration, token = manage.create_integration("routes:list")
+        find = private_integrations.find
+
+        def find_then_delete(table: Any, integration_id: str) -> Any:
+            found = find(table, integration_id)
+            private_integrations.delete(table, integration_id)
+            return found
+
+        with patch.object(private_integrations, "find", find_then_delete):
+            assert manage.program(token, "GET", "/routes").status == 200
+        assert manage.call("GET", f"/private-integrations/{integration}").status == 404
+        assert manage.program(token, "GET", "/routes").status == 401
+
+    @pytest.mark.parametrize("failing", ["UpdateItem", "GetItem"])
+    def test_while_the_table_is_throttled(self, manage: Manage, failing: str) -> None:
+        """The note of its use may fail; the read that authorises may not, and is put off."""
+        _, token = manage.create_integration("routes:list")
+        with refusing(failing):
+            assert manage.program(token, "GET", "/routes").status == (503 if failing == "GetItem" else 200)
+            assert manage.program("portaria_wrong", "GET", "/routes").status == 401
+
+
+class TestRotating:
+    def test_both_tokens_work_for_seven_days(self, manage: Manage, time: Clock) -> None:
+        integration, old = manage.create_integration("routes:list")
+        rotated = manage.call("POST", f"/private-integrations/{integration}/rotate", {})
+        new = rotated.content["token"]
+        assert rotated.status == 200
+        assert new != old
+        assert (clock.from_iso(rotated.content["previous_until"]) - clock.now()) > timedelta(days=6, hours=23)
+        assert [manage.program(token, "GET", "/routes").status for token in (old, new)] == [200, 200]
+        shown = manage.call("GET", f"/private-integrations/{integration}").content
+        assert shown["previous_last_used_at"]
+        time.advance(7 * 24 * 3600 + 1)
+        assert manage.program(new, "GET", "/routes").status == 200
+        late = manage.program(old, "GET", "/routes")
+        assert reason(late) == (401, "token_rotated")
+        assert late.headers["WWW-Authenticate"] == 'Bearer realm="portaria", error="invalid_token"'
+        assert manage.call("GET", f"/private-integrations/{integration}").content["previous_until"] is None
+        assert manage.call("POST", f"/private-integrations/{integration}/rotate", {}).status == 200
+
+    def test_expire_now(self, manage: Manage) -> None:
+        integration, old = manage.create_integration("routes:list")
+        new = manage.call("POST", f"/private-integrations/{integration}/rotate", {"expire_now": True}).content["token"]
+        assert manage.program(old, "GET", "/routes").status == 401
+        assert manage.program(new, "GET", "/routes").status == 200
+
+    def test_a_compromised_token_ends_now_also_in_the_middle_of_a_rotation(self, manage: Manage) -> None:
+        integration, first = manage.create_integration("routes:list")
+        second = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
+        third = manage.call("POST", f"/private-integrations/{integration}/rotate", {"expire_now": True}).content[
+            "token"
+        ]
+        assert [manage.program(token, "GET", "/routes").status for token in (first, second, third)] == [401, 401, 200]
+
+    def test_a_second_rotation_cannot_end_the_token_in_use(self, manage: Manage) -> None:
+        integration, old = manage.create_integration("routes:list")
+        manage.call("POST", f"/private-integrations/{integration}/rotate", {})
+        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotate", {})) == (
+            409,
+            "rotation_under_way",
+        )
+        assert manage.program(old, "GET", "/routes").status == 200
+
+    def test_cancelled(self, manage: Manage, time: Clock) -> None:
+        integration, old = manage.create_integration("routes:list")
+        made_at = manage.call("GET", f"/private-integrations/{integration}").content["token_made_at"]
+        new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
+        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")
+        assert (cancelled.status, cancelled.content["previous_until"]) == (200, None)
+        assert cancelled.content["token_made_at"] == made_at
+        time.advance(8 * 24 * 3600)
+        assert manage.program(old, "GET", "/routes").status == 200
+        assert manage.program(new, "GET", "/routes").status == 401
+        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")) == (409, "no_rotation")
+
+    def test_the_old_one_expired_early(self, manage: Manage) -> None:
+        integration, old = manage.create_integration("routes:list")
+        new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
+        assert manage.call("POST", f"/private-integrations/{integration}/rotate/expire").status == 200
+        assert manage.program(old, "GET", "/routes").status == 401
+        assert manage.program(new, "GET", "/routes").status == 200
+        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotate/expire")) == (409, "no_rotation")
+
+    def test_a_token_cancelled_when_it_is_old_is_not_due_any_more(self, manage: Manage, time: Clock) -> None:
+        integration, _ = manage.create_integration("routes:list")
+        time.advance(91 * 24 * 3600)
+        manage.call("POST", f"/private-integrations/{integration}/rotate", {})
+        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")
+        assert (cancelled.status, cancelled.content["age_days"]) == (200, 91)
+
+    @pytest.mark.parametrize("path", ["rotate", "rotate/cancel", "rotate/expire", ""])
+    def test_one_that_is_not_there(self, manage: Manage, path: str) -> None:
+        address = f"/private-integrations/0123456789/{path}".rstrip("/")
+        for method in ("POST",) if path else ("GET", "DELETE"):
+            assert reason(manage.call(method, address, {})) == (404, "unknown_private_integration")
+        assert edit(manage, "0123456789", {"name": "x"}).status == 404
+
+
+class TestRevoking:
+    def test_a_deleted_ones_tokens_end_at_once(self, manage: Manage) -> None:
+        integration, old = manage.create_integration("routes:list")
+        new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
+        deleted = manage.call("DELETE", f"/private-integrations/{integration}")
+        assert (deleted.status, deleted.text) == (204, "")
+        for token in (old, new):
+            assert reason(manage.program(token, "GET", "/routes")) == (401, "token_refused")
+        assert manage.call("DELETE", f"/private-integrations/{integration}").status == 404
+
+    def test_what_is_no_token_of_this_stack(self, manage: Manage) -> None:
+        integration, token = manage.create_integration("routes:list")
+        others = {
+            "of another stack": api_tokens.make("zzzzzzzzzz").reveal(),
+            "of this integration, guessed": api_tokens.make(integration).reveal(),
+            "cut": token[:-1],
+            "with a wrong checksum": token[:-1] + ("0" if token[-1] != "0" else "1"),
+            "with the prefix in capitals": token.replace("portaria_", "PORTARIA_"),
+            "long": token * 100,
+            "no text of ours": "pit-00000000-0000-4000-8000-000000000000",
+        }
+        for what, other in others.items():
+            answer = manage.program(other, "GET", "/routes")
+            assert reason(answer) == (401, "token_refused"), what
+            assert other not in answer.text
+        assert other not in manage.log.getvalue()
+        assert reason(manage.program("", "GET", "/routes")) == (401, "token_missing")
+
+    @pytest.mark.parametrize(
+        "given", ["{token}", "Basic {token}", "Bearer", "Bearer {token} {token}", "bearer  {token}"]
+    )
+    def test_how_the_header_may_be_written(self, manage: Manage, given: str) -> None:
+        _, token = manage.create_integration("routes:list")
+        event = with_token(
+            proxy_event("GET", "/routes", prefix="/v1"), "", headers={"Authorization": given.format(token=token)}
+        )
+        assert manage.answer(event).status == (200 if given.startswith("bearer") else 401)
+
+    def test_a_header_that_comes_twice(self, manage: Manage) -> None:
+        _, token = manage.create_integration("routes:list")
+        event = with_token(proxy_event("GET", "/routes", prefix="/v1"), token)
+        event["multiValueHeaders"]["authorization"] *= 2
+        assert reason(manage.answer(event)) == (400, "header_repeated")
+
+    def test_a_path_that_looks_like_the_administrators_is_still_a_programs(self, manage: Manage) -> None:
+        """What counts is the resource that API Gateway matched, not the text of the path."""
+        event = with_token(proxy_event("GET", "/connections/x", prefix="/v1"), "")
+        event["path"] = event["requestContext"]["path"] = "/v1/connections/admin/v1/connections"
+        assert reason(manage.answer(event)) == (401, "token_missing")
+
+
+class TestEditing:
+    def test_only_the_state_that_was_read(self, manage: Manage) -> None:
+        integration, _ = manage.create_integration("routes:list")
+        etag = manage.call("GET", f"/private-integrations/{integration}").headers["ETag"]
+        first = edit(manage, integration, {"name": "one"}, if_match=etag)
+        assert first.status == 200
+        assert first.headers["ETag"] != etag
+        assert reason(edit(manage, integration, {"name": "two"}, if_match=etag)) == (412, "changed_meanwhile")
+        assert edit(manage, integration, {"name": "three"}, if_match="*").status == 200
+        assert edit(manage, integration, {"name": "four"}).content["name"] == "four"
+
+    @pytest.mark.parametrize("etag", ['W/"1"', "1", '"1", "2"x', '"'])
+    def test_an_etag_that_is_none_of_ours(self, manage: Manage, etag: str) -> None:
+        integration, _ = manage.create_integration("routes:list")
+        assert edit(manage, integration, {"name": "one"}, if_match=etag).status in (400, 412)
+
+    def test_use_does_not_change_the_etag(self, manage: Manage) -> None:
+        integration, token = manage.create_integration("routes:list")
+        etag = manage.call("GET", f"/private-integrations/{integration}").headers["ETag"]
+        manage.program(token, "GET", "/routes")
+        assert manage.call("GET", f"/private-integrations/{integration}").headers["ETag"] == etag
+
+    def test_nothing_to_change(self, manage: Manage) -> None:
+        integration, _ = manage.create_integration("routes:list")
+        assert edit(manage, integration, {}).status == 400
+
+
+class TestWhoManages:
+    def test_tokens_do_not_unless_the_stack_lets_them(self, manage: Manage) -> None:
+        _, token = manage.create_integration(*(scope for scope in scopes.SCOPES if scope.startswith("private-")))
+        answer = manage.program(token, "GET", "/private-integrations")
+        assert reason(answer) == (403, "administrators_only")
+
+    def test_a_token_gives_on_no_more_than_it_has(self, managed_by_tokens: Manage) -> None:
+        manage = managed_by_tokens
+        own = [scope for scope in scopes.SCOPES if scope.startswith("private-")]
+        manager, token = manage.create_integration(*own, "routes:list", "connections:show@crm")
+        body = {"name": "small", "scopes": ["routes:list", "connections:show@crm"]}
+        made = manage.program(token, "POST", "/private-integrations", body)
+        assert made.status == 201
+        assert made.content["created_by"] == f"private-integration:{manager}"
+        for wanted in (["routes:delete"], ["connections:show"], ["connections:show@other"]):
+            more = manage.program(token, "POST", "/private-integrations", body | {"scopes": wanted})
+            assert reason(more) == (403, "beyond_own_scopes")
+        small = made.content["id"]
+        assert (
+            manage.program(token, "PATCH", f"/private-integrations/{small}", {"scopes": ["audit:list"]}).status == 403
+        )
+        assert manage.program(token, "POST", f"/private-integrations/{small}/rotate", {}).status == 200
+        assert manage.program(token, "DELETE", f"/private-integrations/{small}").status == 204
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body"),
+        [
+            ("POST", "/rotate", {}), ("POST", "/rotate/cancel", None), ("POST", "/rotate/expire", None), ("DELETE", "", None),
+            ("PATCH", "", {"name": "mine"}), ("PATCH", "", {"scopes": ["routes:list"]}),
+        ],
+    )  # fmt: skip
+    def test_a_token_does_not_touch_one_that_may_more(
+        self, managed_by_tokens: Manage, method: str, path: str, body: Any
+    ) -> None:
+        manage = managed_by_tokens
+        own = [scope for scope in scopes.SCOPES if scope.startswith("private-")]
+        _, token = manage.create_integration(*own, "routes:list")
+        bigger, _ = manage.create_integration("routes:list", "routes:delete")
+        answer = manage.program(token, method, f"/private-integrations/{bigger}{path}", body)
+        assert reason(answer) == (403, "beyond_own_scopes")
+
+
+class TestGuessing:
+    def test_ten_thousand_guesses_slow_down_and_raise_the_alarm(
+        self, manage: Manage, capsys: pytest.CaptureFixture[str], time: Clock
+    ) -> None:
+        integration, known = manage.create_integration("routes:list")
+        _, unknown = manage.create_integration("routes:list")
+        manage.program(known, "GET", "/routes", source="203.0.113.9")
+        asked = 0
+        call = BaseClient._make_api_call
+
+        def note(client: Any, operation: str, parameters: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return call(client, operation, parameters)
+
+        guess = with_token(proxy_event("GET", "/routes", prefix="/v1"), "", source="203.0.113.9")
+        answers: list[int] = []
+        with patch.object(BaseClient, "_make_api_call", note):
+            for _ in range(10_000):
+                token = f"Bearer {api_tokens.make(integration).reveal()}"
+                guess["multiValueHeaders"]["authorization"] = [token]
+                answer = manage.module.handler(dict(guess), functions.Context())
+                answers.append(answer["statusCode"])
+        assert answers[: attempts.MOST] == [401] * attempts.MOST
+        assert set(answers[attempts.MOST :]) == {429}
+        assert int(answer["multiValueHeaders"]["Retry-After"][0]) <= 60
+        # Only those that were looked at cost anything: a read and a write each.
+        assert asked == 2 * (attempts.MOST + 1)
+        # The right token of the same address waits too, unless it is known to work; other addresses do not.
+        assert manage.program(unknown, "GET", "/routes", source="203.0.113.9").status == 429
+        assert manage.program(known, "GET", "/routes", source="203.0.113.9").status == 200
+        assert manage.program(unknown, "GET", "/routes", source="203.0.113.10").status == 200
+        told = [line for line in capsys.readouterr().out.splitlines() if "ApiAttemptsFailed" in line]
+        assert sum(json.loads(line)["ApiAttemptsFailed"][0] for line in told) == 10_001
+        time.advance(61)
+        assert manage.program(unknown, "GET", "/routes", source="203.0.113.9").status == 200
+
+    def test_all_instances_count_together(self, manage: Manage, shared: Cloud) -> None:
+        other = Manage(shared)
+        bad = api_tokens.make("zzzzzzzzzz").reveal()
+        for number in range(attempts.MOST):
+            assert (manage, other)[number % 2].program(bad, "GET", "/routes").status == 401
+        assert [each.program(bad, "GET", "/routes").status for each in (manage, other)] == [429, 429]
+
+    def test_the_address_itself_is_not_stored(self, manage: Manage) -> None:
+        manage.program("portaria_x", "GET", "/routes", source="203.0.113.77")
+        assert "203.0.113.77" not in stored()
+
+
+class TestAudit:
+    def test_every_change_has_an_entry_that_says_who_and_what(self, manage: Manage) -> None:
+        integration, token = manage.create_integration("routes:list", "audit:list")
+        edit(manage, integration, {"scopes": ["audit:list"]})
+        manage.call("POST", f"/private-integrations/{integration}/rotate", {"expire_now": False})
+        manage.call("POST", f"/private-integrations/{integration}/rotate", {})
+        manage.call("DELETE", f"/private-integrations/{integration}")
+        entries = manage.call("GET", "/audit").content["items"]
+        assert [(entry["operation"], entry["outcome"], entry["reason"]) for entry in entries] == [
+            ("delete_private_integration", "done", ""),
+            ("rotate_private_integration", "refused", "rotation_under_way"),
+            ("rotate_private_integration", "done", ""),
+            ("edit_private_integration", "done", ""),
+            ("create_private_integration", "done", ""),
+        ]
+        assert {entry["target"] for entry in entries} == {integration}
+        assert {entry["by"] for entry in entries} == {"arn:aws:iam::123456789012:user/administrator"}
+        assert entries[3]["asked"] == {"scopes": ["audit:list"]}
+        assert entries[4]["asked"] == {"name": "BI", "description": "", "scopes": ["routes:list", "audit:list"]}
+        assert token not in json.dumps(entries)
+
+    def test_a_program_is_named_too(self, manage: Manage, shared: Cloud) -> None:
+        connections.create(shared.table, connection("crm"))
+        integration, token = manage.create_integration("connections:delete@crm", "audit:list")
+        assert manage.program(token, "DELETE", "/connections/crm").status == 204
+        entry = manage.program(token, "GET", "/audit?limit=1").content["items"][0]
+        assert (entry["by"], entry["by_name"]) == (f"private-integration:{integration}", "BI")
+        assert (entry["operation"], entry["target"], entry["source"]) == ("delete_connection", "crm", "198.51.100.7")
+
+    def test_a_death_in_the_middle_leaves_an_entry_that_says_so(self, manage: Manage) -> None:
+        with patch.object(private_integrations, "create", side_effect=SystemExit), pytest.raises(SystemExit):
+            manage.create_integration("routes:list")
+        assert [entry["outcome"] for entry in manage.call("GET", "/audit").content["items"]] == ["begun"]
+
+    def test_without_an_entry_nothing_is_changed(self, manage: Manage) -> None:
+        integration, token = manage.create_integration("routes:list")
+        put = BaseClient._make_api_call
+
+        def refuse(client: Any, operation: str, parameters: Any) -> Any:
+            if operation == "PutItem" and parameters["Item"]["pk"]["S"].startswith("AUDIT#"):
+                raise ClientError(
+                    {"Error": {"Code": "ProvisionedThroughputExceededException", "Message": ""}}, operation
+                )
+            return put(client, operation, parameters)
+
+        with patch.object(BaseClient, "_make_api_call", refuse):
+            assert reason(manage.call("DELETE", f"/private-integrations/{integration}")) == (503, "audit_unavailable")
+        assert manage.program(token, "GET", "/routes").status == 200
+
+    def test_bad_input_is_no_change(self, manage: Manage) -> None:
+        manage.call("POST", "/private-integrations", {"name": 7})
+        assert manage.call("GET", "/audit").content["items"] == []
+
+
+class TestAge:
+    def visit(self, shared: Cloud) -> None:
+        settings = RenewTokensSettings(
+            **{name: shared.environment[name.upper()] for name in RenewTokensSettings.__annotations__}
+        )
+        renewals.take('{"sweep": ""}', settings, lambda: 60.0, Pace(100))
+        for body in shared.receive("renewals"):
+            renewals.take(body, settings, lambda: 60.0, Pace(100))
+
+    def test_people_are_told_at_80_and_at_90_days_once_each(self, manage: Manage, shared: Cloud, time: Clock) -> None:
+        integration, _ = manage.create_integration("routes:list")
+        self.visit(shared)
+        assert heard(shared) == []
+        ages = []
+        for days in (80, 0, 5, 6, 30):
+            time.advance(days * 24 * 3600 + 1)
+            self.visit(shared)
+            told = heard(shared)
+            assert {event["detail-type"] for event in told} <= {"private_integration.rotation_due"}
+            ages.append([event["detail"]["age_days"] for event in told])
+        assert ages == [[80], [], [], [91], []]
+        assert manage.call("GET", f"/private-integrations/{integration}").content["age_days"] == 121
+
+    def test_a_rotation_begins_anew(self, manage: Manage, shared: Cloud, time: Clock) -> None:
+        integration, _ = manage.create_integration("routes:list")
+        time.advance(81 * 24 * 3600)
+        self.visit(shared)
+        heard(shared)
+        manage.call("POST", f"/private-integrations/{integration}/rotate", {})
+        self.visit(shared)
+        assert heard(shared) == []
+        time.advance(81 * 24 * 3600)
+        self.visit(shared)
+        assert [event["detail"]["private_integration"] for event in heard(shared)] == [integration]

@@ -1,0 +1,454 @@
+"""Single sign-on: whom a link lets in, what is kept of it, and what the caller is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from portaria import aws, clock, connections, sign_on, tokens, vault
+from portaria.api import sign_on as api
+from portaria.api.inputs import parse
+from portaria.contract import Rejected, Retryable, Secret
+from portaria.vault import Vault
+from tests.fakes.aws import PREFIX, TABLE, Cloud, cloud
+from tests.fakes.connected import connect, to_engage, to_leadconnector
+from tests.fakes.engage import LOG_IN, Engage, refusal
+from tests.fakes.manage import API_URL, empty
+
+NAME = "engage-one"
+KEY_1 = "canary-key-1%2F%2B%26"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    to_engage(shared)
+    yield shared
+    empty()
+
+
+@pytest.fixture
+def engage(stack: Cloud) -> Iterator[Engage]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield Engage(mock)
+
+
+def key_id(stack: Cloud) -> str:
+    return stack.environment["SEALING_KEY_ID"]
+
+
+def ask(stack: Cloud, name: str = NAME, **sent: Any) -> dict[str, Any]:
+    asked = parse(api.Asked, {"user_identifier": "u-1", **sent})
+    answer = api.begin(stack.table, Vault(PREFIX), key_id(stack), name, asked, API_URL)
+    assert api.SignOn.model_validate(answer).model_dump() == answer
+    return answer
+
+
+def ticket_of(answer: dict[str, Any]) -> Secret:
+    url, _, ticket = answer["link"].rpartition("/")
+    assert url == f"{API_URL}/sso"
+    return Secret(ticket)
+
+
+def redeem(stack: Cloud, ticket: Secret) -> str:
+    return sign_on.redeem(stack.table, key_id(stack), ticket).reveal()
+
+
+def refused(stack: Cloud, ticket: Secret | str) -> str:
+    with pytest.raises(Rejected) as error:
+        redeem(stack, ticket if isinstance(ticket, Secret) else Secret(ticket))
+    return error.value.reason
+
+
+def item_of(stack: Cloud, ticket: Secret) -> dict[str, Any]:
+    item = stack.table.get(f"SSO#{ticket.reveal().partition('.')[0]}", "SSO")
+    assert item
+    return item
+
+
+# ------------------------------------------------------------------------------------------------------- what a caller gets
+
+
+def test_a_link_leads_to_the_front_end_once(stack: Cloud, engage: Engage) -> None:
+    answer = ask(stack)
+    assert answer["addresses"] is None
+    ticket = ticket_of(answer)
+    assert redeem(stack, ticket) == f"https://one.engage.bz/#/login?key={KEY_1}"
+    assert refused(stack, ticket) == "used_link"
+    assert len(engage.keys) == 1
+
+
+def test_it_may_lead_to_the_customers_own_front_end(stack: Cloud, engage: Engage) -> None:
+    assert redeem(stack, ticket_of(ask(stack, front_end="customer"))) == f"https://acme.engage.bz/#/login?key={KEY_1}"
+
+
+def test_the_addresses_themselves_may_be_asked_for(stack: Cloud, engage: Engage) -> None:
+    answer = ask(stack, deliver="addresses")
+    assert (answer["link"], answer["expires_at"]) == (None, None)
+    assert answer["addresses"] == {
+        "default": f"https://one.engage.bz/#/login?key={KEY_1}",
+        "customer": f"https://acme.engage.bz/#/login?key={KEY_1}",
+    }
+    scan = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
+    assert not [item for item in scan if item["pk"]["S"].startswith("SSO#")]
+
+
+def test_each_link_has_a_key_of_its_own(stack: Cloud, engage: Engage) -> None:
+    first, second = (ticket_of(ask(stack)) for _ in range(2))
+    assert redeem(stack, second).endswith("key-2%2F%2B%26")
+    assert redeem(stack, first).endswith("key-1%2F%2B%26")
+
+
+def test_the_answer_says_when_the_link_ends(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = ask(stack)
+    left = clock.from_iso(answer["expires_at"]) - clock.now()
+    assert timedelta(seconds=110) < left <= timedelta(minutes=2)
+
+
+def test_what_is_kept_tells_nobody_the_way(stack: Cloud, engage: Engage) -> None:
+    ticket = ticket_of(ask(stack))
+    item = item_of(stack, ticket)
+    assert set(item) == {"pk", "sk", "connection", "sealed", "ends_at", "expires_at"}
+    # Nor the MAC: whoever reads the table can open no link.
+    assert ticket.reveal().partition(".")[2] not in repr(item)
+    assert "canary" not in repr(item)
+    redeem(stack, ticket)
+    assert "sealed" not in item_of(stack, ticket)
+
+
+def test_neither_key_nor_token_is_told_to_anyone_else(
+    stack: Cloud, engage: Engage, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO):
+        ticket = ticket_of(ask(stack))
+        redeem(stack, ticket)
+        refused(stack, ticket)
+    printed = capsys.readouterr()
+    told = caplog.text + repr([vars(record) for record in caplog.records]) + printed.out + printed.err
+    for secret in ("canary", ticket.reveal(), ticket.reveal().partition(".")[2]):
+        assert secret not in told
+
+
+# ----------------------------------------------------------------------------------------------------------- bad tickets
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "x", "a" * 22, "a" * 22 + ".", "a" * 22 + "." + "b" * 42, "a" * 22 + "." + "b" * 44, "a" * 9_999,
+     "../" + "a" * 19 + "." + "b" * 43,
+     "a" * 22 + "." + "b" * 42 + "\n", "ä" * 22 + "." + "b" * 43, "a" * 22 + "." + "b" * 43 + ".c"],
+)  # fmt: skip
+def test_what_is_no_ticket_is_not_even_looked_for(text: str) -> None:
+    with pytest.raises(Rejected, match="altered_link"):
+        sign_on.redeem(Unreadable(), "no key", Secret(text))  # type: ignore[arg-type]
+
+
+class Unreadable:
+    def get(self, pk: str, sk: str) -> None:
+        raise AssertionError("the table was asked")
+
+
+def test_one_that_was_never_given_out(stack: Cloud) -> None:
+    assert refused(stack, "a" * 22 + "." + "b" * 43) == "unknown_link"
+
+
+def test_every_letter_counts(stack: Cloud, engage: Engage) -> None:
+    """Also the last, of which base64 leaves some bits without a meaning; and an altered link uses nothing up."""
+    ticket = ticket_of(ask(stack))
+    text = ticket.reveal()
+    for place in (0, 10, 21, 22, 23, 40, 64, 65):
+        for letter in ("A", "B", "C", "D", "-", "."):
+            if text[place] != letter:
+                altered = text[:place] + letter + text[place + 1 :]
+                assert refused(stack, altered) == ("unknown_link" if place < 22 and letter != "." else "altered_link")
+    assert redeem(stack, ticket)
+
+
+def test_the_parts_of_two_links_are_none(stack: Cloud, engage: Engage) -> None:
+    first, second = (ticket_of(ask(stack)) for _ in range(2))
+    mixed = first.reveal().partition(".")[0] + "." + second.reveal().partition(".")[2]
+    assert refused(stack, mixed) == "altered_link"
+    assert redeem(stack, first)
+    assert redeem(stack, second)
+
+
+def test_its_two_minutes_are_counted_by_the_clock(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DynamoDB's own expiry may take days; until then the link is told from one that never was."""
+    before, after = ticket_of(ask(stack)), ticket_of(ask(stack))
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(seconds=118))
+    assert redeem(stack, before)
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(seconds=120))
+    assert refused(stack, after) == "expired_link"
+    assert refused(stack, before) == "used_link"
+    item = item_of(stack, after)
+    assert item["expires_at"] - item["ends_at"] == 3600
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"connection": "engage-two"}, {"ends_at": 4_102_444_800}, {"sealed": "{}"}, {"sealed": "x"}],
+    ids=repr,
+)
+def test_an_item_that_was_edited_leads_nowhere(stack: Cloud, engage: Engage, change: dict[str, Any]) -> None:
+    to_engage(stack, "engage-two")
+    ticket = ticket_of(ask(stack))
+    stack.table.put(item_of(stack, ticket) | change)
+    assert refused(stack, ticket) == "altered_link"
+    assert "used_at" not in item_of(stack, ticket)
+
+
+def test_a_seal_opens_for_its_own_link_and_connection_only(stack: Cloud, engage: Engage) -> None:
+    """Given the sealed address of one link, put into the item of another."""
+    to_engage(stack, "engage-two")
+    mine, other, theirs = ticket_of(ask(stack)), ticket_of(ask(stack)), ticket_of(ask(stack, "engage-two"))
+    for stranger in (other, theirs):
+        stack.table.put(item_of(stack, mine) | {"sealed": item_of(stack, stranger)["sealed"]})
+        assert refused(stack, mine) == "altered_link"
+
+
+# ----------------------------------------------------------------------------------------------------- races and deaths
+
+
+def test_of_two_at_a_time_one_goes_through(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given that both have read the item before either has marked it."""
+    ticket = ticket_of(ask(stack))
+    unseal, others = vault.unseal, []
+
+    def while_another_is_faster(*arguments: Any) -> Any:
+        monkeypatch.setattr(vault, "unseal", unseal)
+        others.append(redeem(stack, ticket))
+        return unseal(*arguments)
+
+    monkeypatch.setattr(vault, "unseal", while_another_is_faster)
+    assert refused(stack, ticket) == "used_link"
+    assert others == [f"https://one.engage.bz/#/login?key={KEY_1}"]
+
+
+def test_a_mark_that_was_sent_twice_is_ones_own(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a first answer of DynamoDB's that got lost: boto3 sends the write again, and its condition fails."""
+    ticket = ticket_of(ask(stack))
+    table = stack.table
+    update = table.update
+
+    def twice(*arguments: Any, **named: Any) -> Any:
+        update(*arguments, **named)
+        return update(*arguments, **named)
+
+    monkeypatch.setattr(table, "update", twice)
+    assert sign_on.redeem(table, key_id(stack), ticket)
+
+
+def test_kms_that_does_not_answer_costs_no_link(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticket = ticket_of(ask(stack))
+    unavailable = Retryable("vault_unavailable", "the vault did not answer: ThrottlingException")
+    with monkeypatch.context() as patched:
+        patched.setattr(vault, "unseal", failing(unavailable))
+        with pytest.raises(Retryable, match="vault_unavailable"):
+            redeem(stack, ticket)
+    assert redeem(stack, ticket)
+
+
+def test_without_a_data_key_no_key_is_fetched(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault, "prepare_seal", failing(Retryable("vault_unavailable", "the vault did not answer")))
+    with pytest.raises(Retryable, match="vault_unavailable"):
+        ask(stack)
+    assert engage.keys == []
+
+
+def test_a_death_before_the_link_is_stored_leaves_nothing(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Death(BaseException):
+        pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(stack.table), "put", failing(Death()))
+        with pytest.raises(Death):
+            ask(stack)
+    scan = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
+    assert not [item for item in scan if item["pk"]["S"].startswith("SSO#")]
+    assert redeem(stack, ticket_of(ask(stack))).endswith("key-2%2F%2B%26")
+
+
+def test_a_death_before_the_mark_costs_no_link_and_one_after_it_does(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Death(BaseException):
+        pass
+
+    ticket = ticket_of(ask(stack))
+    update = type(stack.table).update
+
+    def then_die(*arguments: Any, **named: Any) -> Any:
+        update(*arguments, **named)
+        raise Death
+
+    for dying, afterwards in ((failing(Death()), ""), (then_die, "used_link")):
+        with monkeypatch.context() as patched:
+            patched.setattr(type(stack.table), "update", dying)
+            with pytest.raises(Death):
+                redeem(stack, ticket)
+        assert ("used_at" in item_of(stack, ticket)) == bool(afterwards)
+    assert refused(stack, ticket) == "used_link"
+
+
+def failing(error: BaseException) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+# --------------------------------------------------------------------------------------------------- what Engage says to it
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "status"),
+    [
+        (refusal(400, "invalid_grant", "canary"), "user_refused", 409),
+        (refusal(401, "invalid_client", "canary"), "sign_on_refused", 409),
+        (refusal(403, "error_code", "canary"), "sign_on_refused", 409),
+    ],
+)
+def test_a_refusal(stack: Cloud, engage: Engage, answer: Any, reason: str, status: int) -> None:
+    engage.sso = [answer]
+    with pytest.raises(Rejected) as error:
+        ask(stack)
+    assert (error.value.reason, error.value.status) == (reason, status)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (refusal(500, "server_error"), "key_not_given"),
+        (refusal(429, "slow"), "rate_limited"),
+        ((200, {}, "<html>"), "key_not_given"),
+        (requests.ReadTimeout("canary https://sandbox.engage.bz/?customerToken=canary"), "no_answer"),
+        (requests.ConnectTimeout("canary"), "unreachable"),
+    ],
+    ids=["500", "429", "html", "lost", "unreachable"],
+)
+def test_trouble(stack: Cloud, engage: Engage, answer: Any, reason: str) -> None:
+    """A lost answer has changed nothing that matters: it is no call that may have been carried out."""
+    engage.sso = [answer]
+    with pytest.raises(Retryable) as error:
+        ask(stack)
+    assert (error.value.reason, error.value.answer_lost) == (reason, False)
+    assert "https" not in str(error.value)
+
+
+def test_a_user_who_is_not_registered(stack: Cloud, engage: Engage) -> None:
+    with pytest.raises(Rejected) as error:
+        ask(stack, user_identifier="stranger")
+    assert error.value.field == "user_identifier"
+    assert "stranger" not in str(error.value)
+
+
+def test_an_identifier_goes_out_as_it_is(stack: Cloud, engage: Engage) -> None:
+    engage.registered["é &=+#/1"] = "maria"
+    assert ask(stack, user_identifier="é &=+#/1")["link"]
+
+
+# ------------------------------------------------------------------------------------------------------ which connections
+
+
+def test_only_some_platforms_offer_it(stack: Cloud, engage: Engage) -> None:
+    to_leadconnector(stack)
+    connect(stack, "plain", "http", "bearer", "api.example.com", {}, {"token": "canary-plain"})
+    for name in ("marketek", "plain"):
+        with pytest.raises(Rejected) as error:
+            ask(stack, name)
+        assert (error.value.reason, error.value.status) == ("not_offered", 409)
+    with pytest.raises(Rejected, match="unknown_connection"):
+        ask(stack, "nobody")
+
+
+def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engage) -> None:
+    """Given one that was made when no customer_token was asked for."""
+    to_engage(stack, "engage-old", customer_token="")
+    with pytest.raises(Rejected) as error:
+        ask(stack, "engage-old")
+    assert (error.value.reason, error.value.status) == ("no_credentials", 409)
+    assert "customer_token" in error.value.detail
+
+
+def test_one_that_must_be_connected_again(stack: Cloud, engage: Engage) -> None:
+    tokens.end(stack.table, connections.get(stack.table, NAME), "token_refused")
+    with pytest.raises(Rejected) as error:
+        ask(stack)
+    assert error.value.reason == "needs_reconnect"
+    assert f"PUT /connections/{NAME}" in error.value.detail
+
+
+def test_credentials_that_were_replaced_a_moment_ago(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a version that is dropped between the reading of the item and that of the vault."""
+    store, connection = Vault(PREFIX), connections.get(stack.table, NAME)
+    read = Vault.read
+
+    def drop_first(self: Vault, secret_id: str, version: str = "") -> Any:
+        monkeypatch.setattr(Vault, "read", read)
+        newer = vault.version_id(secret_id, 2)
+        store.add(secret_id, newer, {name: Secret(text) for name, text in LOG_IN.items()})
+        stack.table.update(
+            *connections.key(NAME), "SET generation = :two, version_id = :newer", values={":two": 2, ":newer": newer}
+        )
+
+    monkeypatch.setattr(Vault, "read", drop_first)
+    found, credentials = tokens.typed_in(stack.table, store, connection)
+    assert (found.generation, set(credentials)) == (2, set(LOG_IN))
+
+
+def test_credentials_that_are_gone(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+    Vault(PREFIX).remove(connections.get(stack.table, NAME).secret_id, at_once=True)
+    with pytest.raises(Retryable, match="vault_lags"):
+        ask(stack)
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=1))
+    with pytest.raises(Rejected, match="no_credentials"):
+        ask(stack)
+
+
+# -------------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({}, "user_identifier"),
+        ({"user_identifier": ""}, "user_identifier"),
+        ({"user_identifier": "a" * 256}, "user_identifier"),
+        ({"user_identifier": "a\nb"}, "user_identifier"),
+        ({"user_identifier": "a\u0085"}, "user_identifier"),
+        ({"user_identifier": json.loads('"\\ud800"')}, "user_identifier"),
+        ({"user_identifier": 1}, "user_identifier"),
+        ({"user_identifier": "u-1", "deliver": "key"}, "deliver"),
+        ({"user_identifier": "u-1", "front_end": "https://evil.example"}, "front_end"),
+        ({"user_identifier": "u-1", "customer_token": "x"}, "customer_token"),
+    ],
+    ids=repr,
+)
+def test_bad_input_is_named(sent: dict[str, Any], field: str) -> None:
+    with pytest.raises(Rejected) as error:
+        parse(api.Asked, sent)
+    assert error.value.field == field
+
+
+def test_the_front_ends_of_the_api_are_those_that_there_are() -> None:
+    assert set(api.Addresses.model_fields) == set(sign_on.FRONT_ENDS)

@@ -1,0 +1,196 @@
+"""What is installed is what was looked at: pins with hashes, the audit of the pins, and the scan for secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import string
+import subprocess
+import sys
+import uuid
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name as canonical
+
+from tests.dependency_audit import LOCKS, Audit
+from tests.unit.locks import pins
+from tests.unit.template import ROOT
+
+DEV = ROOT / "requirements" / "dev.txt"
+LAYERS = sorted(ROOT.glob("layers/*/requirements.txt"))
+ENVIRONMENTS = {"dev": ".venv", "sam": ".venv-sam", "ministack": ".venv-ministack"}
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# What pip-audit 2.10.1 wrote.
+VULNERABLE = """{"dependencies": [
+ {"name": "jinja2", "version": "3.1.5", "vulns": [{"id": "CVE-2025-27516", "fix_versions": ["3.1.6"],
+  "aliases": ["GHSA-cpwx-vrp4-4pq7"], "description": "Jinja2 vulnerable to sandbox breakout through attr filter"}]},
+ {"name": "markupsafe", "version": "3.0.2", "vulns": []}], "fixes": []}"""
+CLEAN = """{"dependencies": [{"name": "markupsafe", "version": "3.0.2", "vulns": []}], "fixes": []}"""
+UNKNOWN = """{"dependencies": [
+ {"name": "jinja2", "skip_reason": "Dependency not found on PyPI and could not be audited: jinja2 (3.1.6)"},
+ {"name": "markupsafe", "skip_reason": "Dependency not found on PyPI and could not be audited: markupsafe (3.0.3)"}],
+ "fixes": []}"""
+NO_CONNECTION = "requests.exceptions.ConnectionError: HTTPSConnectionPool(…): Failed to establish a new connection"
+NO_LOCK = "ERROR:pip_audit._cli:package boto3 has duplicate requirements: boto3==1.43.106"
+
+each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
+
+
+# ---------------------------------------------------------------------------------------------------------------- pins
+
+
+@each_lock
+def test_a_lock_holds_pins_with_hashes_and_nothing_else(lock: Path) -> None:
+    """No index, no path, no option: where packages come from is the machine's business, what they are is ours."""
+    found = pins(lock)
+    assert found
+    assert len({name for name, _ in found}) == len(found)
+    assert [name for name, hashes in found.items() if not hashes] == []
+
+
+def test_each_list_of_wishes_has_its_lock() -> None:
+    wishes = {path for path in ROOT.glob("requirements/*.in") if path.name != "cli.in"}  # a part of dev.in
+    wishes |= set(ROOT.glob("layers/*/requirements.in"))
+    assert {path.with_suffix(".txt") for path in wishes} == set(LOCKS)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.parent.name)
+def test_tests_run_with_the_very_files_that_the_layers_have(layer: Path) -> None:
+    developed_with = pins(DEV)
+    for pin, hashes in pins(layer).items():
+        assert developed_with[pin] == hashes
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_lock_names_what_any_supported_python_needs(name: str) -> None:
+    """Locks are made with one Python; with hashes, another's pip refuses whatever it needs besides."""
+    folder = ROOT / ENVIRONMENTS[name]
+    if not folder.exists():
+        pytest.skip("not installed")
+    locked = {package for package, _ in pins(ROOT / "requirements" / f"{name}.txt")}
+    paths = [str(path) for path in folder.glob("lib/python*/site-packages")]
+    installed: dict[str, Distribution] = {canonical(one.name): one for one in distributions(path=paths)}
+    assert locked - {"setuptools", "wheel", "pip"} <= set(installed)
+    missing = {
+        f"{package} needs {need} with Python {version} on {system}"
+        for package in locked & set(installed)
+        for version in PYTHONS
+        for system in ("linux", "darwin")
+        for need in needs(installed[package], version, system) - locked
+    }
+    assert missing == set()
+
+
+def needs(package: Distribution, version: str, system: str) -> set[str]:
+    """What a package asks for unconditionally, or for this Python and system. Extras are asked for by the wishes."""
+    environment = {
+        "python_version": version,
+        "python_full_version": f"{version}.0",
+        "sys_platform": system,
+        "platform_system": system.capitalize(),
+        "extra": "",
+    }
+    asked = (Requirement(text) for text in package.requires or ())
+    return {canonical(one.name) for one in asked if one.marker is None or one.marker.evaluate(environment)}
+
+
+def test_every_installation_asks_for_hashes() -> None:
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    installations = [line for line in makefile.splitlines() if "pip install" in line]
+    fetching = [line for line in installations if "--no-index" not in line]
+    assert fetching
+    assert all("--require-hashes" in line and "--only-binary :all:" in line for line in fetching)
+    builds = [line for line in makefile.splitlines() if "bin/sam build" in line]
+    assert builds
+    assert all("PIP_REQUIRE_HASHES=1" in line and "PIP_CONSTRAINT=" in line for line in builds)
+    assert "--generate-hashes" in makefile
+
+
+# --------------------------------------------------------------------------------------------------------------- audit
+
+
+def audit(*reports: tuple[str, str]) -> Audit:
+    audited = Audit()
+    for report, errors in reports:
+        audited.read("dev.txt", report, errors)
+    return audited
+
+
+def test_a_known_flaw_fails_and_is_named() -> None:
+    for found in (audit((VULNERABLE, "")), audit((UNKNOWN, ""), (VULNERABLE, ""))):
+        assert not found.passes(if_reachable=False)
+        assert not found.passes(if_reachable=True)
+        assert found.lines()[0] == "Vulnerable: jinja2 3.1.5 of dev.txt: CVE-2025-27516, fixed in 3.1.6"
+
+
+def test_what_was_audited_and_has_no_known_flaw_passes() -> None:
+    found = audit((CLEAN, ""))
+    assert found.passes(if_reachable=False)
+    assert found.lines() == ["No known flaw in what 5 locks pin."]
+
+
+@pytest.mark.parametrize("report", [(UNKNOWN, ""), ("", NO_CONNECTION)], ids=["not found", "no connection"])
+def test_a_service_that_was_not_there_passes_only_where_that_is_allowed(report: tuple[str, str]) -> None:
+    found = audit(report)
+    assert not found.passes(if_reachable=False)
+    assert found.passes(if_reachable=True)
+    (line,) = found.lines()
+    assert line.startswith("NOT AUDITED, since the advisory service could not be reached: ")
+
+
+def test_one_package_that_the_service_does_not_know_among_others_fails() -> None:
+    found = audit((CLEAN, ""), (UNKNOWN, ""))
+    assert not found.passes(if_reachable=True)
+    assert found.lines() == ["NOT AUDITED, since the advisory service does not know them: jinja2, markupsafe"]
+
+
+def test_an_audit_that_could_not_begin_is_no_missing_network() -> None:
+    with pytest.raises(ValueError, match="duplicate requirements"):
+        audit(("", NO_LOCK))
+
+
+# --------------------------------------------------------------------------------------------------------- secret scan
+
+
+def scan(*files: Path) -> set[str]:
+    """The kinds of secret that the scan of `make check` finds in files."""
+    hook = [str(Path(sys.executable).parent / "detect-secrets-hook"), "--no-verify", "--baseline", ".secrets.baseline"]
+    done = subprocess.run([*hook, *map(str, files)], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = set(re.findall(r"^Secret Type: (.+)$", done.stdout, re.MULTILINE))
+    assert done.returncode == bool(found), done.stdout + done.stderr
+    return found
+
+
+def test_planted_tokens_are_found(tmp_path: Path) -> None:
+    """Made here and now, or the scan would find them in this file."""
+    token = "portaria_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(48))
+    key = "AKIA" + "".join(secrets.choice(string.ascii_uppercase) for _ in range(16))
+    planted = {
+        "Portaria token": f"# curl -H 'Authorization: Bearer {token}' …\n",
+        "LeadConnector private integration token": f"    send(request, token=pit-{uuid.uuid4()})\n",
+        "AWS Access Key": f"export AWS_ACCESS_KEY_ID={key}\n",
+    }
+    for number, (kind, text) in enumerate(planted.items()):
+        file = tmp_path / f"notes-{number}.py"
+        file.write_text(text)
+        assert kind in scan(file)
+
+
+def test_words_that_only_look_like_a_token_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "notes.py"
+    text = "def portaria_connections_are_listed_by_name_and_never_by_anything_else(): ...\nstop = 'pit-stop'\n"
+    file.write_text(text)
+    assert scan(file) == set()
+
+
+def test_nothing_is_excused_without_its_reason() -> None:
+    """The baseline lists no finding, and no line excuses itself: tests/secret_scan.py is where they are explained."""
+    baseline = json.loads((ROOT / ".secrets.baseline").read_text())
+    assert baseline["results"] == {}
+    filters = {one["path"].rpartition(".")[2] for one in baseline["filters_used"]}
+    assert "is_line_allowlisted" not in filters
+    assert {one["path"] for one in baseline["plugins_used"] if "path" in one} == {"file://tests/secret_scan.py"}

@@ -1,0 +1,34 @@
+"""docs/threat-model.md names tests: each of them must be there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.fakes.functions import ROOT
+
+MODEL = (ROOT / "docs" / "threat-model.md").read_text()
+NAMED = sorted(set(re.findall(r"`((?:tests/|test_|bench/)[a-z_/]*(?:\.py)?(?:::\w+)?)`", MODEL)))
+
+
+def test_it_names_tests() -> None:
+    assert len(NAMED) > 25
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_it_names_is_there(name: str) -> None:
+    path, _, what = name.partition("::")
+    file = ROOT / (path if "/" in path else f"tests/unit/{path}")
+    assert file.exists()
+    if what:
+        assert re.search(rf"^\s*(class|def) {what}\b", file.read_text(), re.MULTILINE)
+
+
+def test_every_row_says_who_what_how_and_which_test() -> None:
+    section = MODEL.partition("## How, and what stands in the way")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 25
+    for row in rows:
+        assert len(row) == 4
+        assert all(cell.strip() for cell in row)
