@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 from portaria import clock
 from portaria.contract import OAuthClient, Rejected
 from portaria.table import Item, Table
@@ -36,13 +34,9 @@ def read(item: Item) -> OAuthClient:
 def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> str:
     """Its new revision. Raises `Conflict` where a new one exists already, or an old one does not or has another revision."""
     pk, sk = key(client.platform, client.name)
-    fresh = uuid.uuid4().hex
     item = {field: getattr(client, field) for field in FIELDS}
     item |= {"list_pk": LIST, "list_sk": f"{client.platform}#{client.name}", "updated_at": clock.to_iso(clock.now())}
-    condition = "attribute_not_exists(pk)" if new else "revision = :revision" if revision else "attribute_exists(pk)"
-    values = {":revision": revision} if revision and not new else None
-    table.put({"pk": pk, "sk": sk, "revision": fresh, **item}, condition=condition, values=values)
-    return fresh
+    return table.put_revision({"pk": pk, "sk": sk, **item}, new=new, revision=revision)
 
 
 def reconnect_url(client: OAuthClient, connection: str) -> str:

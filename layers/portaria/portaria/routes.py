@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from portaria.contract import Connection, Rejected, Route
@@ -69,11 +68,7 @@ def to_item(route: Route) -> dict[str, Any]:
 
 def put(table: Table, route: Route, *, new: bool, revision: str = "") -> str:
     """Its new revision. Raises `Conflict` where a new one exists already, or an old one does not or has another revision."""
-    fresh = uuid.uuid4().hex
-    condition = "attribute_not_exists(pk)" if new else "revision = :revision" if revision else "attribute_exists(pk)"
-    values = {":revision": revision} if revision and not new else None
-    table.put(to_item(route) | {"revision": fresh}, condition=condition, values=values)
-    return fresh
+    return table.put_revision(to_item(route), new=new, revision=revision)
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Route], str | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -60,6 +61,19 @@ class Table:
     ) -> None:
         """Raises `Conflict` where the condition does not hold."""
         self._write("put_item", {"Item": _typed(item)}, condition, values, names)
+
+    def put_revision(self, item: Item, *, new: bool, revision: str = "") -> str:
+        """Put an item that has another `revision` after each change, and return it.
+
+        Raises `Conflict` where a new one exists already, or an old one does not or has another revision than the one given.
+        """
+        fresh = uuid.uuid4().hex
+        condition = (
+            "attribute_not_exists(pk)" if new else "revision = :revision" if revision else "attribute_exists(pk)"
+        )
+        values = {":revision": revision} if revision and not new else None
+        self.put(item | {"revision": fresh}, condition=condition, values=values)
+        return fresh
 
     def update(
         self,
