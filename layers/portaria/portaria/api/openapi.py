@@ -174,16 +174,8 @@ def _parameters(operation: Operation) -> list[Document]:
     for name in operation.parameters:
         pattern, description, example = PARAMETERS[name]
         schema: Document = {"type": "string", "pattern": f"^(?:{pattern})$"}
-        made.append(
-            {
-                "name": name,
-                "in": "path",
-                "required": True,
-                "description": description,
-                "schema": schema,
-                "example": example,
-            }
-        )
+        each = {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+        made.append(each | ({"example": example} if example else {}))
     if operation.listing:
         limit = {"type": "integer", "minimum": 1, "maximum": inputs.MAX_LIMIT, "default": inputs.DEFAULT_LIMIT}
         made.append({"name": "limit", "in": "query", "description": "Items a page.", "schema": limit})
