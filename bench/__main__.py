@@ -8,7 +8,8 @@ import sys
 from bench.report import console
 
 FIGURES = (
-    "cold_answer", "warm_answer", "install_load", "fan_in", "shared_token", "renewal_sweep", "authorise", "revocation",
+    "cold_answer", "cold_events", "warm_answer", "install_load", "fan_in", "shared_token", "renewal_sweep", "authorise",
+    "revocation", "throughput", "record_load", "day", "cost",
 )  # fmt: skip
 
 

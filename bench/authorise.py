@@ -209,6 +209,8 @@ def stub(stored: dict[str, Any]) -> Iterator[tuple[dict[str, str], Any]]:
                 "TABLE_NAME": "portaria",
                 "SECRETS_PREFIX": "portaria",
                 "UNINSTALLS_QUEUE_URL": f"https://localhost:{port}/123456789012/uninstalls",
+                "BACKFILLS_QUEUE_URL": f"https://localhost:{port}/123456789012/backfills",
+                "RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/records",
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",
             },
             asked,

@@ -82,10 +82,7 @@ def prepare() -> Sides:
     _copy(ROOT / "bench" / "plain_sample", trees / "plain" / "function")
     for name in BOTO3:
         _copy_package(name, trees / "plain" / "layer")
-    for name in ("compiled", "plain"):
-        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        if not compileall.compile_dir(trees / name, quiet=1, invalidation_mode=unchecked):
-            raise RuntimeError(f"{trees / name} does not compile")
+    _compile(trees / "compiled", trees / "plain")
     compiled, uncompiled, plain = (
         f"{trees / name}/function:{trees / name}/layer" for name in ("compiled", "uncompiled", "plain")
     )
@@ -95,6 +92,27 @@ def prepare() -> Sides:
         same_bundle=Side(compiled, "boto3.pem"),
         plain_sample=Side(plain, "boto3.pem"),
     )
+
+
+def prepare_events() -> tuple[Side, Side]:
+    """receive_events and the plain sample, each compiled with its imports."""
+    trees = BUILD / "event_trees"
+    shutil.rmtree(trees, ignore_errors=True)
+    _copy(ROOT / "functions" / "receive_events", trees / "ours" / "function")
+    _copy(ROOT / "layers" / "portaria" / "portaria", trees / "ours" / "layer" / "portaria")
+    _copy(ROOT / "bench" / "plain_sample", trees / "plain" / "function")
+    for name in BOTO3:
+        _copy_package(name, trees / "plain" / "layer")
+    _compile(trees / "ours", trees / "plain")
+    ours, plain = (f"{trees / name}/function:{trees / name}/layer" for name in ("ours", "plain"))
+    return Side(ours, "signing.pem"), Side(plain, "boto3.pem")
+
+
+def _compile(*trees: Path) -> None:
+    for tree in trees:
+        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        if not compileall.compile_dir(tree, quiet=1, invalidation_mode=unchecked):
+            raise RuntimeError(f"{tree} does not compile")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -110,10 +128,10 @@ def _copy_package(name: str, layer: Path) -> None:
 
 
 @contextmanager
-def aws() -> Iterator[dict[str, str]]:
-    """Start the stub and yield the environment of a function that uses it."""
+def aws(stub_module: str = "bench.aws_stub") -> Iterator[dict[str, str]]:
+    """Start a stub and yield the environment of a function that uses it."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "bench.aws_stub", str(BUILD)]
+    command = [sys.executable, "-m", stub_module, str(BUILD)]
     path = os.pathsep.join([str(ROOT / "layers" / "portaria"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as stub:
@@ -131,17 +149,18 @@ def aws() -> Iterator[dict[str, str]]:
                 "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
                 "TABLE_NAME": "portaria",
                 "EXCHANGES_QUEUE_URL": f"https://localhost:{port}/123456789012/exchanges",
+                "RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/records",
             }
         finally:
             stub.terminate()
 
 
-def run(side: Side, environment: dict[str, str], calls: int = 0) -> Run:
+def run(side: Side, environment: dict[str, str], calls: int = 0, *, event: Path = EVENT) -> Run:
     """Answer one event in a fresh interpreter, then `calls` more of them."""
     environment = {**environment, "AWS_CA_BUNDLE": str(BUILD / side.bundle)}
     reading, writing = os.pipe()
     # -I and -S: nothing of this machine's site-packages; -B: nothing is compiled on the side.
-    command = [sys.executable, "-I", "-S", "-B", "-c", DRIVER, str(EVENT), str(writing), side.path, str(calls)]
+    command = [sys.executable, "-I", "-S", "-B", "-c", DRIVER, str(event), str(writing), side.path, str(calls)]
     with os.fdopen(reading) as told:
         started = time.perf_counter()
         with subprocess.Popen(

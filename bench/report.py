@@ -29,13 +29,19 @@ def row(into: Table, name: str, values: list[float], digits: int = 0) -> None:
     into.add_row(name, *shown, f"{min(values):.{digits}f}", f"{max(values):.{digits}f}", str(len(values)))
 
 
-def conclude(name: str, figures: dict[str, float], limits: dict[str, float]) -> bool:
-    """Write build/bench/{name}.json, say how each figure stands to its limit, and return whether all keep theirs."""
+def conclude(
+    name: str, figures: dict[str, float], limits: dict[str, float], least: dict[str, float] | None = None
+) -> bool:
+    """Write build/bench/{name}.json, say how each figure stands to its limit, and return whether all keep theirs.
+
+    `limits` are the most that figures may be, `least` the least.
+    """
     BUILD.mkdir(parents=True, exist_ok=True)
     rounded = {key: round(value, 3) for key, value in figures.items()}
     (BUILD / f"{name}.json").write_text(json.dumps(rounded, indent=2) + "\n")
-    for key, limit in limits.items():
-        kept = rounded[key] <= limit
-        console.print(f"{'[green]✓' if kept else '[red]✗'}[/] {key} {rounded[key]:g}, at most {limit:g}")
+    held = [(key, rounded[key] <= limit, f"at most {limit:g}") for key, limit in limits.items()]
+    held += [(key, rounded[key] >= limit, f"at least {limit:g}") for key, limit in (least or {}).items()]
+    for key, kept, rule in held:
+        console.print(f"{'[green]✓' if kept else '[red]✗'}[/] {key} {rounded[key]:g}, {rule}")
     console.print(f"[dim]build/bench/{name}.json[/]\n")
-    return all(rounded[key] <= limit for key, limit in limits.items())
+    return all(kept for _, kept, _ in held)

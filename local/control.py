@@ -8,6 +8,8 @@ from typing import Any
 
 import requests
 
+Query = dict[str, str] | list[tuple[str, str]] | None
+
 
 @dataclass(frozen=True)
 class IssuedCode:
@@ -94,6 +96,15 @@ class Control:
     def set_kommo_limits(self, **limits: Any) -> dict[str, Any]:
         return dict(self._call("POST", "/kommo/limits", limits))
 
+    def change_kommo(self, host: str, **change: Any) -> dict[str, Any]:
+        """Somebody changes a contact, or makes one where no `id` is given, and Kommo sends the event: the entity's `id` and
+        `updated_at`, and the `answers` to the event.
+
+        `fields={"email": …}` (also `name`, `first_name`, `last_name`, `phone`, `position`, `company`, `website`),
+        `kind="company"`, `delete=True`, `times=2` for an event that comes twice, `lost=True` for one that never comes.
+        """
+        return dict(self._call("POST", "/kommo/changes", {"account": host, **change}))
+
     def kommo(self) -> dict[str, Any]:
         return dict(self._call("GET", "/kommo/state"))
 
@@ -107,19 +118,23 @@ class Control:
 
     # ---------------------------------------------------------------------------------------------------------- Marketo
 
-    def add_marketo_instance(self, munchkin: str, client_id: str, client_secret: str, **details: int) -> None:
+    def add_marketo_instance(self, munchkin: str, client_id: str, client_secret: str, **details: Any) -> None:
+        """`details`: `token_life_s`, `daily_quota`, `requests_per_s`, and `custom_objects`, see `change_marketo`."""
         given = {"munchkin": munchkin, "client_id": client_id, "client_secret": client_secret, **details}
         self._call("POST", "/marketo/instances", given)
 
     def change_marketo(self, munchkin: str, **changes: Any) -> None:
-        """`poison={attribute: value}`, `zero_lives`, `daily_quota`, `requests_per_s`, `expire_token=True`."""
+        """`poison={attribute: value}`, `zero_lives`, `daily_quota`, `requests_per_s`, `expire_token=True`, and
+        `custom_objects={"visit_c": {"dedupe_fields": ["visitId"], "link": "email"}}` to define some."""
         self._call("POST", "/marketo/change", {"munchkin": munchkin, **changes})
 
     def marketo(self) -> list[dict[str, Any]]:
         return list(self._call("GET", "/marketo/state")["instances"])
 
-    def marketo_persons(self, munchkin: str) -> list[dict[str, Any]]:
-        return list(self._call("GET", "/marketo/persons", query={"munchkin": munchkin})["persons"])
+    def marketo_persons(self, munchkin: str, *emails: str) -> list[dict[str, Any]]:
+        """All persons, or those of some addresses."""
+        query = [("munchkin", munchkin), *(("email", email) for email in emails)]
+        return list(self._call("GET", "/marketo/persons", query=query)["persons"])
 
     def marketo_failed(self, munchkin: str) -> list[dict[str, Any]]:
         """Persons of accepted requests that lacked a field to look them up by."""
@@ -127,6 +142,25 @@ class Control:
 
     def marketo_requests(self, munchkin: str) -> list[dict[str, Any]]:
         return list(self._call("GET", "/marketo/requests", query={"munchkin": munchkin})["requests"])
+
+    def marketo_objects(self, munchkin: str) -> dict[str, Any]:
+        """`custom_objects` by name (`records`, how many are `waiting` for their person, and `waited`), `companies`, `members`
+        by program, `lists`."""
+        return dict(self._call("GET", "/marketo/objects", query={"munchkin": munchkin}))
+
+    # -------------------------------------------------------------------------------------------------- Adobe I/O Events
+
+    def register_adobe_webhook(self, url: str, client_id: str) -> bool:
+        """Have the Observability Data Stream delivered to a URL: whether that answered the challenge."""
+        return bool(self._call("POST", "/adobe/registrations", {"url": url, "client_id": client_id})["active"])
+
+    def deliver_adobe_events(self, url: str, munchkin: str, *, shape: str = "flat", times: int = 1) -> int:
+        """Tell the URL what became of an instance's requests since the last time; how many events were taken.
+
+        `shape` is `flat` or `wrapped`. Events that met 429, 5xx or no answer come again the next time.
+        """
+        given = {"url": url, "munchkin": munchkin, "shape": shape, "times": times}
+        return int(self._call("POST", "/adobe/deliveries", given)["done"])
 
     # ----------------------------------------------------------------------------------------------- OAuth 2.0 providers
 
@@ -210,7 +244,7 @@ class Control:
         """Users with their number of `log_ins`."""
         return list(self._call("GET", "/engage/state")["users"])
 
-    def _call(self, method: str, path: str, body: Any = None, query: dict[str, str] | None = None) -> Any:
+    def _call(self, method: str, path: str, body: Any = None, query: Query = None) -> Any:
         answer = self._session.request(method, f"{self._url}{path}", json=body, params=query, timeout=30)
         if answer.status_code == 400:
             raise ValueError(answer.json()["error"])

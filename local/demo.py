@@ -1,6 +1,7 @@
 """`make demo`: 24 accounts install, their contacts travel to Marketo, and every field is compared at the end.
 
-Then a program calls with a private integration's token, and signs a person on at Engage: see `programs`.
+Then a program calls with a private integration's token, and signs a person on at Engage: see `programs`. And then records
+come by every other way there is, and the doctor looks at the stack: see `records`.
 
 The product runs as deployed: its own functions, queues, table and roles. Only the platforms are simulated, and what goes
 wrong on the way (a queue that refuses, a platform that answers 500, a forged hook) goes wrong outside the product.
@@ -29,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from local import programs
+from local import programs, records
 from local import stack as local_cloud
 from local.__main__ import step
 from local.configure import configure
@@ -278,29 +279,28 @@ def compare(run: Run, expected: dict[str, dict[str, str]]) -> tuple[int, int]:
 
 
 def set_aside(run: Run) -> int:
-    """How many of this run's records lie in the queue of what was set aside, each with its reason."""
-    sqs, url, count = run.stack.client("sqs"), run.stack.queues["records_set_aside"], 0
-    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=60).get("Messages"):
-        for message in messages:
-            body = json.loads(message["Body"])
-            if body["connection"].startswith(f"kommo-{run.client}-"):
-                count += sum(bool(record.get("reason") or body.get("reason")) for record in body["records"])
-    return count
+    """How many of this run's records are among the dead letters, each with its reason."""
+    own = [each for each in listed(run, "DEAD_LETTERS") if each["connection"].startswith(f"kommo-{run.client}-")]
+    return sum(int(letter["count"]) for letter in own if letter["reason"])
 
 
 def installs(run: Run) -> list[dict[str, Any]]:
-    """This run's installs, as the table lists them."""
+    """This run's installs."""
+    return [item for item in listed(run, "INSTALLS") if item["client"] == run.client]
+
+
+def listed(run: Run, name: str) -> list[dict[str, Any]]:
+    """What the table lists, also of earlier runs on the same stack."""
     table = run.stack.client("dynamodb")
     pages = table.get_paginator("query").paginate(
         TableName=run.stack.table,
         IndexName="listing",
-        KeyConditionExpression="list_pk = :installs",
-        ExpressionAttributeValues={":installs": {"S": "INSTALLS"}},
+        KeyConditionExpression="list_pk = :name",
+        ExpressionAttributeValues={":name": {"S": name}},
     )
-    items = [
+    return [
         {name: next(iter(value.values())) for name, value in item.items()} for page in pages for item in page["Items"]
     ]
-    return [item for item in items if item["client"] == run.client]
 
 
 # ----------------------------------------------------------------------------------------------------------- the run
@@ -342,7 +342,7 @@ def watch(run: Run, accounts: list[Account], expected: int) -> None:
             raise failures[0]
 
 
-def figures(run: Run, accounts: list[Account], expected: dict[str, dict[str, str]], started: float) -> dict[str, Any]:
+def figures(run: Run, expected: dict[str, dict[str, str]]) -> dict[str, Any]:
     states = Counter(item["state"] for item in installs(run))
     applied, wrong = compare(run, expected)
     marketo = run.control.marketo_requests(run.munchkin)
@@ -358,7 +358,6 @@ def figures(run: Run, accounts: list[Account], expected: dict[str, dict[str, str
         "forged_refused": run.forged_refused,
         "ack_p50_ms": round(statistics.median(answers)),
         "ack_p99_ms": round(answers[min(len(answers) - 1, int(len(answers) * 0.99))]),
-        "seconds": round(time.monotonic() - started),
     }
 
 
@@ -386,7 +385,7 @@ def verdict(run: Run, result: dict[str, Any], aside: int, without_email: int, fo
     return wrong
 
 
-def show(run: Run, result: dict[str, Any], aside: int, program: programs.Outcome) -> None:
+def show(run: Run, result: dict[str, Any], aside: int, program: programs.Outcome, of_records: records.Outcome) -> None:
     table = Table(title="What became of them", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(justify="left")
     table.add_column(justify="right")
@@ -398,13 +397,14 @@ def show(run: Run, result: dict[str, Any], aside: int, program: programs.Outcome
         ("customers who said no", run.refusals_told, "told so; nothing was stored"),
         ("forged hooks refused", result["forged_refused"], "no byte left for their hosts"),
         ("contacts expected", result["contacts_expected"], "those with an e-mail address"),
-        ("contacts applied", result["contacts_applied"], "compared with Kommo's, field by field"),
+        ("contacts applied", result["contacts_applied"], "each field compared with Kommo's"),
         ("contacts wrong", result["contacts_wrong"], ""),
         ("contacts set aside", aside, "no e-mail address; kept aside"),
         ("requests to Marketo", result["marketo_requests"], "each at most 1,000 contacts, 1 MB"),
         ("answer to an arrival, median", f"{result['ack_p50_ms']} ms", "Kommo waits 3,000"),
         ("answer to an arrival, p99", f"{result['ack_p99_ms']} ms", "cold starts included"),
         *program.rows(),
+        *of_records.rows(),
         ("duration", f"{result['seconds']} s", ""),
     ]
     for name, value, remark in rows:
@@ -426,16 +426,32 @@ def play(stack: Stack) -> bool:
     expected, without_email = expected_persons(run, accounts)
     started = time.monotonic()
     watch(run, accounts, len(expected))
-    result = figures(run, accounts, expected, started)
+    result = figures(run, expected)
     aside = set_aside(run)
     with step("A program with a token, and a person signed on at Engage"):
         program = programs.play(stack, control, run.session, run.mark)
     result |= program.figures()
+    connections = {item["account_host"]: item["connection"] for item in installs(run) if item["state"] == "connected"}
+    scene = records.Records(
+        stack,
+        control,
+        run.session,
+        mark=run.mark,
+        munchkin=run.munchkin,
+        client=run.client,
+        connections=connections,
+    )
+    of_records = scene.play(step, lambda report: console.print(report, markup=False, soft_wrap=True))
+    result |= of_records.figures()
+    expected, _ = expected_persons(run, accounts)
+    of_program = {person["email"]: person for person in of_records.persons}
+    result["contacts_wrong"] += compare(run, expected | of_program)[1]
+    result["seconds"] = round(time.monotonic() - started)
     foreign = sorted(set(control.hosts()["refused"]) - refused_before)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    show(run, result, aside, program)
-    wrong = verdict(run, result, aside, without_email, foreign) + program.wrong()
+    show(run, result, aside, program, of_records)
+    wrong = verdict(run, result, aside, without_email, foreign) + program.wrong() + of_records.wrong()
     console.print()
     for sentence in wrong:
         console.print(f"[red]✗ {sentence}[/]")

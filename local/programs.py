@@ -139,11 +139,11 @@ def let_in(control: Control, customer: str, location: str) -> bool:
         return False
 
 
-def portaria(*arguments: str) -> dict[str, Any]:
+def portaria(*arguments: str) -> Any:
     """Run the command line as an administrator; what it tells a program. Raises `NotStarted` with its words where it fails."""
     command = [sys.executable, "-m", "portaria", "--stack-file", str(STACK_FILE), "--json", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
     done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
     if done.returncode:
         raise NotStarted(f"portaria {' '.join(arguments)} failed: {done.stderr}".strip())
-    return dict(json.loads(done.stdout))
+    return json.loads(done.stdout)

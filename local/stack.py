@@ -47,6 +47,10 @@ REGION = "us-east-1"
 ACCESS_KEY_ID = "PORTARIALOCALROOT"
 SECRET_ACCESS_KEY = "portaria-local-root"
 
+# The Adobe I/O project whose events the API takes, and waits that a person at a terminal has the patience for.
+ADOBE_CLIENT_ID = "portaria-local-adobe"
+RETRY_AFTER_MINUTES = "0,0,1,1"
+
 START_TIMEOUT_S = 60.0
 DEPLOY_TIMEOUT_S = 300.0
 
@@ -429,6 +433,8 @@ def deploy(stack: Stack) -> Stack:
             "--no-fail-on-empty-changeset",
             "--parameter-overrides",
             f"PythonRuntime={_runtime()}",
+            f"AdobeClientId={ADOBE_CLIENT_ID}",
+            f"RetryAfterMinutes={RETRY_AFTER_MINUTES}",
         ],
         "deploy",
         {

@@ -65,7 +65,22 @@ KNOWN = [
     Known("the name of an API that does not exist", value="^a1b2c3d4e5$"),
     Known("a made-up browser's cookie and state", path="^events/accept_install/", value="Hq8vT2nZcR|3Zf0o1K8v9"),
     Known("signed with the tests' client secret", path="^events/accept_uninstall/", value="^32e14f3767056e4d"),
-    Known("a request's number, as Marketo's documentation has it", line='"X-Request-ID": "'),
+    Known("a request's number, as Marketo's documentation has it", line='(?i)"x-request-id": "'),
+    Known("a public key, LeadConnector's own", value="^MCowBQYDK2VwAyEAi2HR1srL4o18"),
+    Known(
+        "a header's name, and the reasons of a refusal",
+        path=r"leadconnector/events\.py$",
+        kind="^Secret Keyword",
+        value="^X-Portaria-Secret$|bad_time",
+    ),
+    Known(
+        "the digest of a made-up delivery", path=r"^tests/platforms/.*/deliveries/", line='"delivery": "[0-9a-f]{64}"'
+    ),
+    Known(
+        "a token that says what it is, for masking",
+        path=r"^tests/unit/test_dead_letters\.py$",
+        value="^eyJhbGciOiJSUzI1NiJ9",
+    ),
     Known("an alphabet that names are drawn from", value="ABCDEFGHJKLMNPQRSTUVWXYZ|abcdefghijklmnopqrstuvwxyz"),
     Known("a field's name", kind="^Secret Keyword", value="^(access_token|portaria)$"),
     Known(

@@ -1,4 +1,4 @@
-"""Read an account's records page by page into the Records queue."""
+"""Read an account's records page by page into the BulkRecords queue: all of them once, and what changed again and again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +14,14 @@ logger = Logger()
 metrics = Metrics()
 settings = BackfillRecordsSettings.from_env()
 
+# What is counted of outcomes that end something.
+ENDS = {
+    "done": "BackfillsDone",
+    "failed": "BackfillsFailed",
+    "reconciled": "ReconciliationsDone",
+    "put_off": "ReconciliationsPutOff",
+}
+
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
@@ -24,8 +32,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("BackfillMessages", MetricUnit.Count, 1)
     outcome = backfills.take(body, settings, time_left_s)
-    metrics.add_metric("BackfillsStarted", MetricUnit.Count, outcome.started)
+    started = "ReconciliationsStarted" if outcome.state == "queued" else "BackfillsStarted"
+    metrics.add_metric(started, MetricUnit.Count, outcome.started)
     metrics.add_metric("PagesRead", MetricUnit.Count, outcome.pages)
     metrics.add_metric("RecordsQueued", MetricUnit.Count, outcome.records)
-    if outcome.state in ("done", "failed"):
-        metrics.add_metric(f"Backfills{outcome.state.capitalize()}", MetricUnit.Count, 1)
+    if outcome.state in ENDS:
+        metrics.add_metric(ENDS[outcome.state], MetricUnit.Count, 1)

@@ -29,6 +29,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         )
         # The queue hides a message for 6 x the time-out; a code cannot wait that long for the next worker if this one dies.
         queues.give_back(settings.exchanges_queue_url, record.receipt_handle, installs.LEASE_S + 1)
+        # Each time that it is taken: of one whose answer is long in coming, the last counts.
+        metrics.add_metric("CodeAgeSeconds", MetricUnit.Seconds, (clock.now() - install.received_at).total_seconds())
         try:
             outcome = installs.exchange(install, settings, lambda: context.get_remaining_time_in_millis() / 1000)
         except Retryable as later:

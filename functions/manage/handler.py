@@ -17,6 +17,8 @@ desk = Desk(
     Table(settings.table_name),
     Vault(settings.secrets_prefix),
     uninstalls_queue_url=settings.uninstalls_queue_url,
+    records_queue_url=settings.records_queue_url,
+    backfills_queue_url=settings.backfills_queue_url,
     managers=settings.private_integration_managers,
 )
 service = Service(operations.of("manage"), desk, logger)

@@ -17,14 +17,18 @@ what hid it (`200 lost`, `200 garbled`).
 | `POST /kommo/codes` | `{client_id, account}` (a host) → `{code, referer, client_id, redirect_uri}` |
 | `POST /kommo/departures` | `{client_id, account}`: the account disconnects → the query of Kommo's signed hook |
 | `POST /kommo/moves` | `{account, subdomain}`: the account takes another subdomain → `{host}` |
-| `POST /kommo/limits` | any of `{requests_per_s, block_after, block_s, codes_single_use, access_life_s}` → all of them |
+| `POST /kommo/limits` | any of `kommo.Limits` (`requests_per_s`, `access_life_s`, `event_minute_s`, …) → all of them |
+| `POST /kommo/changes` | `{account, kind?, id?, fields?, delete?, lost?, times?}`, see `Kommo.change` → `{id, updated_at, …}` |
 | `GET /kommo/state` | → clients, accounts with webhooks, codes by SHA-256 with calls and issues, grants, `issued_twice` |
 | `GET /kommo/contacts` | `?account=` (a host) → `{"contacts", "companies"}` as the API would list them |
-| `POST /marketo/instances` | `{munchkin, client_id, client_secret, token_life_s?, daily_quota?, requests_per_s?}` |
-| `POST /marketo/change` | `{munchkin, poison?, zero_lives?, daily_quota?, requests_per_s?, expire_token?}` |
+| `POST /marketo/instances` | `{munchkin, client_id, client_secret, token_life_s?}` and, as below, quota, rate, custom objects |
+| `POST /marketo/change` | `{munchkin, poison?, zero_lives?, daily_quota?, requests_per_s?, expire_token?, custom_objects?}` |
 | `GET /marketo/state` | → one line of counts an instance |
-| `GET /marketo/persons` | `?munchkin=` → `{"persons": [{attributes, writes, partition, request_id}], "failed"}` |
+| `GET /marketo/persons` | `?munchkin=&email=` (none or many) → `{"persons": [{attributes, writes, id, …}], "failed"}` |
+| `GET /marketo/objects` | `?munchkin=` → `{custom_objects: {name: {records, waiting, waited}}, companies, members, lists}` |
 | `GET /marketo/requests` | `?munchkin=` → `{"requests": [{request_id, status, error_code, objects, bytes, …}]}` |
+| `POST /adobe/registrations` | `{url, client_id}` registers a webhook → `{active}`, whether it answered the challenge |
+| `POST /adobe/deliveries` | `{url, munchkin, shape?, times?}` tells it what became of requests → `{events, done}` |
 | `POST /oauth2/providers` | see `oauth2.Provider` for what can be said → `{host, authorize_url, token_url}` |
 | `POST /oauth2/change` | `{name, …}`: other settings of a provider, such as `refresh_mode`, `grace_s`, `expires_in` |
 | `POST /oauth2/grants` | `{name, scope?}` → tokens as if somebody had consented |
@@ -53,12 +57,13 @@ from typing import Any
 
 from aiohttp import ClientSession, web
 
+from local.simulators.adobe_io import AdobeIO
 from local.simulators.engage import Engage, User
 from local.simulators.kommo import Client, Kommo, Limits
 from local.simulators.leadconnector import LeadConnector
 from local.simulators.marketo import Marketo
 from local.simulators.oauth2 import OAuth2, Provider
-from local.simulators.serving import Front, NotSimulated
+from local.simulators.serving import Front
 from local.simulators.world import BadInstruction, World
 
 
@@ -70,21 +75,14 @@ class Control:
     def begin(self) -> None:
         """A new world in which nothing has happened."""
         self.world = World()
-        self.kommo = Kommo(self.world)
+        self.kommo = Kommo(self.world, self.proxy_url)
         self.marketo = Marketo(self.world)
         self.leadconnector = LeadConnector(self.world)
         self.engage = Engage(self.world)
         self.oauth2 = OAuth2(self.world)
+        self.adobe = AdobeIO(self.world, self.proxy_url)
         self.front = Front(
-            self.world,
-            [
-                self.kommo,
-                self.marketo,
-                self.oauth2,
-                self.leadconnector,
-                self.engage,
-                NotSimulated("adobe", "static.adobeioevents.com", "csm.adobe.io"),
-            ],
+            self.world, [self.kommo, self.marketo, self.oauth2, self.leadconnector, self.engage, self.adobe]
         )
 
     def application(self) -> web.Application:
@@ -104,13 +102,17 @@ class Control:
                 web.post("/kommo/departures", self.disconnect),
                 web.post("/kommo/moves", self.move),
                 web.post("/kommo/limits", self.set_limits),
+                web.post("/kommo/changes", self.change_entity),
                 web.get("/kommo/state", self.show_kommo),
                 web.get("/kommo/contacts", self.show_contacts),
                 web.post("/marketo/instances", self.add_instance),
                 web.post("/marketo/change", self.change_instance),
                 web.get("/marketo/state", self.show_marketo),
                 web.get("/marketo/persons", self.show_persons),
+                web.get("/marketo/objects", self.show_objects),
                 web.get("/marketo/requests", self.show_requests),
+                web.post("/adobe/registrations", self.register),
+                web.post("/adobe/deliveries", self.deliver),
                 web.post("/oauth2/providers", self.add_provider),
                 web.post("/oauth2/change", self.change_provider),
                 web.post("/oauth2/grants", self.give_grant),
@@ -193,6 +195,10 @@ class Control:
         self.kommo.limits = Limits(**{**asdict(self.kommo.limits), **given})
         return web.json_response(asdict(self.kommo.limits))
 
+    async def change_entity(self, request: web.Request) -> web.Response:
+        given = await instruction(request, {"account", "kind", "id", "fields", "delete", "lost", "times"})
+        return web.json_response(await self.kommo.change(given.pop("account"), **given))
+
     async def disconnect(self, request: web.Request) -> web.Response:
         given = await instruction(request, {"client_id", "account"})
         return web.json_response(self.kommo.leave(given["client_id"], given["account"]))
@@ -211,16 +217,15 @@ class Control:
         return web.json_response(asdict(account.contacts))
 
     async def add_instance(self, request: web.Request) -> web.Response:
-        given = await instruction(
-            request, {"munchkin", "client_id", "client_secret", "token_life_s", "daily_quota", "requests_per_s"}
-        )
+        settings = {"token_life_s", "daily_quota", "requests_per_s", "custom_objects"}
+        given = await instruction(request, {"munchkin", "client_id", "client_secret", *settings})
         return web.json_response({"munchkin": self.marketo.add_instance(given).munchkin})
 
     async def change_instance(self, request: web.Request) -> web.Response:
-        given = await instruction(
-            request, {"munchkin", "poison", "zero_lives", "daily_quota", "requests_per_s", "expire_token"}
-        )
+        settings = {"poison", "zero_lives", "daily_quota", "requests_per_s", "expire_token", "custom_objects"}
+        given = await instruction(request, {"munchkin", *settings})
         instance = self.marketo.instance(given.pop("munchkin"))
+        instance.define(given.pop("custom_objects", {}))
         if given.pop("expire_token", False):
             instance.token_expires_at = 0.0
         for name, value in given.items():
@@ -231,13 +236,27 @@ class Control:
         return web.json_response({"instances": self.marketo.dump()})
 
     async def show_persons(self, request: web.Request) -> web.Response:
-        instance = self.marketo.instance(request.query.get("munchkin", ""))
-        return web.json_response(
-            {"persons": [asdict(person) for person in instance.persons.values()], "failed": instance.failed}
-        )
+        munchkin = request.query.get("munchkin", "")
+        persons = self.marketo.persons(munchkin, request.query.getall("email", []))
+        failed = self.marketo.instance(munchkin).failed
+        return web.json_response({"persons": [asdict(person) for person in persons], "failed": failed})
+
+    async def show_objects(self, request: web.Request) -> web.Response:
+        return web.json_response(self.marketo.dump_objects(request.query.get("munchkin", "")))
 
     async def show_requests(self, request: web.Request) -> web.Response:
         return web.json_response({"requests": self.marketo.instance(request.query.get("munchkin", "")).requests})
+
+    async def register(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"active": await self.adobe.register(**await instruction(request, {"url", "client_id"}))}
+        )
+
+    async def deliver(self, request: web.Request) -> web.Response:
+        given = await instruction(request, {"url", "munchkin", "shape", "times"})
+        events = self.marketo.take_news(given["munchkin"])
+        done = await self.adobe.deliver(given["url"], events, given.get("shape", "flat"), given.get("times", 1))
+        return web.json_response({"events": len(events), "done": done})
 
     async def add_provider(self, request: web.Request) -> web.Response:
         provider = self.oauth2.add_provider(await instruction(request, {each.name for each in fields(Provider)}))

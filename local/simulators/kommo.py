@@ -5,6 +5,7 @@ Followed pages: oauth-20, get-token, button-on-site, contacts-list, companies-li
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -14,15 +15,15 @@ import secrets
 import time
 import uuid
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from aiohttp import web
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
-from local.simulators.people import Contacts, make_contacts
+from local.simulators.people import Contacts, change, make_contacts, new_company, new_contact
 from local.simulators.world import BadInstruction, Route, World, nginx_forbidden
 
 CODE_LIFE_S = 20 * 60
@@ -30,6 +31,10 @@ ACCESS_LIFE_S = 24 * 3600
 REFRESH_LIFE_S = 90 * 24 * 3600
 MAX_PAGE = 250
 MAX_WEBHOOKS = 100
+# How long Kommo waits for an answer to an event, when it comes again, in minutes, and when it gives a destination up.
+EVENT_TIMEOUT_S = 2.0
+EVENTS_AGAIN_MIN = (5, 15, 15, 60)
+MAX_BAD_ANSWERS = 100
 API_HOST = "api-c.kommo.com"
 CONSENT_HOSTS = ("www.kommo.com", "www.amocrm.com", "www.amocrm.ru")
 
@@ -56,6 +61,7 @@ class Account:
     seed: int
     without_email: float
     webhooks: list[dict[str, Any]] = field(default_factory=list)
+    delivered: Counter[str] = field(default_factory=Counter)
     recent: deque[float] = field(default_factory=deque)
     over_limit: deque[float] = field(default_factory=deque)
     blocked_until: float = 0.0
@@ -109,7 +115,8 @@ class Limits:
 
     `block_after` answers of 429 within 10 s block the account for `block_s` seconds. `codes_single_use` is how Kommo
     is; a test that wants to see what would be exchanged twice if the platform let it turns it off. `access_life_s` is for how
-    long the access tokens given from now on are good.
+    long the access tokens given from now on are good. A minute of the waits between the deliveries of one event lasts
+    `event_minute_s` seconds.
     """
 
     requests_per_s: int = 7
@@ -117,15 +124,18 @@ class Limits:
     block_s: float = 30.0
     codes_single_use: bool = True
     access_life_s: int = ACCESS_LIFE_S
+    event_minute_s: float = 0.5
 
 
 class Kommo:
     platform = "kommo"
     hosts: tuple[str, ...] = ("*.kommo.com", "*.amocrm.com", "*.amocrm.ru")
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, proxy_url: str = "") -> None:
         self.world = world
+        self.proxy_url = proxy_url
         self.limits = Limits()
+        self.deliveries: set[asyncio.Task[None]] = set()
         self.clients: dict[str, Client] = {}
         self.accounts: dict[str, Account] = {}
         self.codes: dict[str, Code] = {}
@@ -212,6 +222,7 @@ class Kommo:
                     "name": each.name,
                     "contacts": each.contact_count,
                     "webhooks": each.webhooks,
+                    "delivered": dict(each.delivered),
                     "blocked": each.blocked_until > self.world.clock.now(),
                 }
                 for each in self.accounts.values()
@@ -234,6 +245,90 @@ class Kommo:
             "issued_twice": sum(code.issued > 1 for code in self.codes.values()),
             "called_after_issue": sum(code.calls_after_issue > 0 for code in self.codes.values()),
         }
+
+    async def change(
+        self,
+        host: str,
+        *,
+        kind: str = "contact",
+        id: int | None = None,
+        fields: Mapping[str, str] | None = None,
+        delete: bool = False,
+        lost: bool = False,
+        times: int = 1,
+    ) -> dict[str, Any]:
+        """Somebody makes, changes or deletes a contact or a company, and the account's webhooks hear of it.
+
+        Without an `id` a new one is made. `fields` are those that `people.change` knows. `lost` events are never sent, the
+        others `times` times. Returns the entity's `id` and `updated_at`, and the `answers` to the first deliveries.
+        """
+        account = self.accounts.get(host)
+        if account is None or kind not in KINDS:
+            raise BadInstruction(f"no such account, or a kind other than {', '.join(KINDS)}")
+        entities = account.contacts.contacts if kind == "contact" else account.contacts.companies
+        entity = next((each for each in entities if each["id"] == id), None)
+        if id is not None and entity is None:
+            raise BadInstruction(f"the account has no {kind} {id}")
+        action = "delete" if delete else "update" if entity else "add"
+        if entity is None:
+            make = new_contact if kind == "contact" else new_company
+            entity = make(account.id, account.host, entities, account.contacts.companies)
+        if delete:
+            entities.remove(entity)
+        else:
+            change(entity, fields or {}, account.contacts.companies)
+            entity["updated_at"] = int(self.world.clock.now())
+        if action == "add":
+            entities.append(entity)
+        answers = []
+        if not lost:
+            form = event_form(account, action, kind, entity)
+            answers = [answer for _ in range(times) for answer in await self.tell(account, f"{action}_{kind}", form)]
+        account.contact_count = len(account.contacts.contacts)
+        return {"id": entity["id"], "updated_at": entity["updated_at"], "answers": answers}
+
+    async def tell(self, account: Account, event: str, form: list[tuple[str, str]]) -> list[str]:
+        """Deliver an event to each webhook that wants it; those that fail are delivered again later."""
+        hooks = [hook for hook in account.webhooks if event in hook["settings"] and not hook["disabled"]]
+        answers = [await self.deliver(account, hook, form) for hook in hooks]
+        for hook, answer in zip(hooks, answers, strict=True):
+            if not good(answer):
+                task = asyncio.create_task(self.deliver_again(account, hook, form))
+                self.deliveries.add(task)
+                task.add_done_callback(self.deliveries.discard)
+        return answers
+
+    async def deliver_again(self, account: Account, hook: dict[str, Any], form: list[tuple[str, str]]) -> None:
+        """After 5 and 15 minutes, and after bad answers of 5XX or none after 15 and 60 more."""
+        for number, minutes in enumerate(EVENTS_AGAIN_MIN):
+            await asyncio.sleep(minutes * self.limits.event_minute_s)
+            answer = await self.deliver(account, hook, form)
+            if good(answer) or (number and not answer.startswith("5") and answer != "no answer"):
+                return
+
+    async def deliver(self, account: Account, hook: dict[str, Any], form: list[tuple[str, str]]) -> str:
+        """One delivery: the status of the answer, or `no answer`. It is counted, and a hook that fails too often disabled.
+
+        The proxy's certificates are of an authority of its own, which is not looked up here.
+        """
+        url = hook["destination"]
+        proxy = self.proxy_url if url.startswith("https://") else None
+        try:
+            async with (
+                ClientSession(trust_env=False, timeout=ClientTimeout(total=EVENT_TIMEOUT_S)) as session,
+                session.post(url, data=form, proxy=proxy or None, ssl=False, allow_redirects=False) as response,
+            ):
+                answer = str(response.status)
+        except (ClientError, TimeoutError):
+            answer = "no answer"
+        self.count_answer(account, hook, answer)
+        return answer
+
+    def count_answer(self, account: Account, hook: dict[str, Any], answer: str) -> None:
+        """Kommo counts those of two hours; here it is those in a row."""
+        account.delivered[answer] += 1
+        hook["bad_answers"] = 0 if good(answer) else hook.get("bad_answers", 0) + 1
+        hook["disabled"] = hook["bad_answers"] > MAX_BAD_ANSWERS
 
     # ---------------------------------------------------------------------------------------------------------- serving
 
@@ -483,7 +578,7 @@ button,select{{font:inherit;padding:.5rem}}</style>
             return problem(400, "Bad Request", detail="destination and settings are required")
         for hook in account.webhooks:
             if hook["destination"] == destination:
-                hook["settings"] = settings
+                hook |= {"settings": settings, "disabled": False, "bad_answers": 0}
                 return hal(hook)
         if len(account.webhooks) >= MAX_WEBHOOKS:
             return problem(400, "Bad Request", detail="the account has 100 webhooks")
@@ -507,6 +602,48 @@ button,select{{font:inherit;padding:.5rem}}</style>
             return problem(404, "Not Found")
         account.webhooks = [hook for hook in account.webhooks if hook["destination"] != destination]
         return web.Response(status=204)
+
+
+# --------------------------------------------------------------------------------------------------------------- events
+
+KINDS = ("contact", "company")
+
+
+def good(answer: str) -> bool:
+    return answer.isdecimal() and 100 <= int(answer) <= 299
+
+
+def event_form(account: Account, action: str, kind: str, entity: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """An event as Kommo writes it: companies among the contacts, every value a text, deletions with id and type only."""
+    form = [
+        ("account[id]", str(account.id)),
+        ("account[subdomain]", account.subdomain),
+        ("account[_links][self]", f"https://{account.host}"),
+    ]
+    start = f"contacts[{action}][0]"
+    form += [(f"{start}[id]", str(entity["id"])), (f"{start}[type]", kind)]
+    if action == "delete":
+        return form
+    form += [
+        (f"{start}[{name}]", str(entity[name]))
+        for name in ("name", "first_name", "last_name", "created_at", "updated_at", "responsible_user_id", "account_id")
+        if name in entity
+    ]
+    for company in entity["_embedded"].get("companies", []):
+        form += [(f"{start}[linked_company_id]", str(company["id"]))]
+    for number, custom_field in enumerate(entity["custom_fields_values"] or []):
+        place = f"{start}[custom_fields][{number}]"
+        form += [(f"{place}[id]", str(custom_field["field_id"])), (f"{place}[name]", custom_field["field_name"])]
+        form += [(f"{place}[code]", custom_field["field_code"])] if custom_field["field_code"] else []
+        for index, value in enumerate(custom_field["values"]):
+            if custom_field["field_type"] == "birthday":
+                form.append((f"{place}[values][{index}]", str(value["value"])))
+                continue
+            text = str(int(value["value"])) if isinstance(value["value"], bool) else str(value["value"])
+            form.append((f"{place}[values][{index}][value]", text))
+            if "enum_id" in value:
+                form.append((f"{place}[values][{index}][enum]", str(value["enum_id"])))
+    return form
 
 
 # -------------------------------------------------------------------------------------------------------------- wording

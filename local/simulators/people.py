@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from local.simulators.world import BadInstruction
 
 FIRST_NAMES = (
     "Ana", "João", "Íris", "Conceição", "Zoë", "Łukasz", "Ñandú", "Søren", "Дарья", "美咲", "أمل", "Renée", "O'Neil",
@@ -25,7 +28,17 @@ EMAIL_FIELD = 1_698_054
 POSITION_FIELD = 1_698_050
 BIRTHDAY_FIELD = 1_700_001
 NEWSLETTER_FIELD = 1_700_002
+WEBSITE_FIELD = 1_698_056
+ADDRESS_FIELD = 1_698_058
 ENUMS = {"WORK": 1_037_743, "MOB": 1_037_745, "PRIV": 1_037_755, "OTHER": 1_037_757}
+# What can be changed beside names and the company: the field's id, code and type.
+CUSTOM_FIELDS = {
+    "email": (EMAIL_FIELD, "EMAIL", "multitext"),
+    "phone": (PHONE_FIELD, "PHONE", "multitext"),
+    "position": (POSITION_FIELD, "POSITION", "text"),
+    "website": (WEBSITE_FIELD, "WEB", "url"),
+}
+CHANGEABLE = ("name", "first_name", "last_name", "company", *CUSTOM_FIELDS)
 
 OLDEST = 1_672_531_200  # 2023-01-01
 NEWEST = 1_735_603_200  # 2024-12-31
@@ -45,23 +58,80 @@ def make_contacts(account_id: int, host: str, count: int, *, seed: int, without_
     E-mail addresses are unique across accounts. Some contacts share the second in which they were last updated.
     """
     chance = random.Random(f"{seed}/{host}")
-    companies: list[dict[str, Any]] = [
-        {
-            "id": account_id * 100 + number,
-            "name": name,
-            "created_at": OLDEST,
-            "updated_at": OLDEST + number,
-            "custom_fields_values": None,
-            "account_id": account_id,
-            "_links": {"self": {"href": f"https://{host}/api/v4/companies/{account_id * 100 + number}"}},
-            "_embedded": {"tags": []},
-        }
+    companies = [
+        _company(account_id, host, account_id * 100 + number, name, _company_fields(number))
+        | {"updated_at": OLDEST + number}
         for number, name in enumerate(COMPANIES, start=1)
     ]
     return Contacts(
         [_contact(chance, account_id, host, number, companies, without_email) for number in range(1, count + 1)],
         companies,
     )
+
+
+def new_contact(
+    account_id: int, host: str, contacts: list[dict[str, Any]], companies: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """One that somebody has just made: it has nothing yet but the next number."""
+    first = zlib.crc32(host.encode()) % 40_000 * 50_000
+    number = max((contact["id"] for contact in contacts), default=first) - first + 1
+    contact = _contact(random.Random(number), account_id, host, number, companies, 1.0)
+    return contact | {"name": "", "first_name": "", "last_name": "", "custom_fields_values": None} | _of_no_company()
+
+
+def new_company(account_id: int, host: str, companies: list[dict[str, Any]], _: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same for a company."""
+    return _company(account_id, host, max((each["id"] for each in companies), default=account_id * 100) + 1, "", None)
+
+
+def change(entity: dict[str, Any], fields: Mapping[str, str], companies: list[dict[str, Any]]) -> None:
+    """Set some of a contact's or company's `name`, `first_name`, `last_name`, `email`, `phone`, `position`, `website`, and
+    `company`, the name of one that there is. An empty text takes a value away."""
+    for name, value in fields.items():
+        if name in CUSTOM_FIELDS:
+            field_id, code, kind = CUSTOM_FIELDS[name]
+            kept = [each for each in entity["custom_fields_values"] or [] if each["field_id"] != field_id]
+            marked = {"enum_id": ENUMS["WORK"], "enum_code": "WORK"} if kind == "multitext" else {}
+            made = [_field(field_id, code.title(), code, kind, [{"value": value, **marked}])] if value else []
+            entity["custom_fields_values"] = [*kept, *made] or None
+        elif name == "company":
+            named = [{"id": each["id"], "_links": each["_links"]} for each in companies if each["name"] == value]
+            entity["_embedded"]["companies"] = named[:1]
+        elif name in ("name", "first_name", "last_name"):
+            entity[name] = value
+        else:
+            raise BadInstruction(f"{name} cannot be set; only {', '.join(CHANGEABLE)}")
+    if "name" not in fields and {"first_name", "last_name"} & set(fields):
+        entity["name"] = f"{entity['first_name']} {entity['last_name']}".strip()
+
+
+def _of_no_company() -> dict[str, Any]:
+    return {"_embedded": {"tags": [], "companies": []}}
+
+
+def _company(
+    account_id: int, host: str, identifier: int, name: str, custom_fields: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    return {
+        "id": identifier,
+        "name": name,
+        "created_at": OLDEST,
+        "updated_at": OLDEST,
+        "custom_fields_values": custom_fields,
+        "account_id": account_id,
+        "_links": {"self": {"href": f"https://{host}/api/v4/companies/{identifier}"}},
+        "_embedded": {"tags": []},
+    }
+
+
+def _company_fields(number: int) -> list[dict[str, Any]] | None:
+    """Every other company has a website, every third an address."""
+    fields = []
+    if number % 2:
+        fields.append(_field(WEBSITE_FIELD, "Web", "WEB", "url", [{"value": f"https://company{number}.example"}]))
+    if number % 3 == 0:
+        fields.append(_field(ADDRESS_FIELD, "Address", "ADDRESS", "textarea", [{"value": f"Rua Exemplo, {number}"}]))
+    return fields or None
 
 
 def _contact(

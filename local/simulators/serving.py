@@ -28,26 +28,6 @@ class Simulator(Protocol):
         """How this platform words an answer of this status that a fault asks for."""
 
 
-class NotSimulated:
-    """The hosts of platforms that have no simulator yet: 501 for everything."""
-
-    def __init__(self, platform: str, *hosts: str) -> None:
-        self.platform = platform
-        self.hosts = hosts
-
-    def routes(self, host: str) -> list[Route]:
-        return []
-
-    def account(self, request: web.BaseRequest) -> str:
-        return ""
-
-    def refuse(self, request: web.BaseRequest) -> web.Response | None:
-        return self.failure(501)
-
-    def failure(self, status: int) -> web.Response:
-        return web.json_response({"message": f"{self.platform} has no simulator yet"}, status=status)
-
-
 class Front:
     """Takes every call that the proxy lets through."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
 import time
 from collections import Counter
@@ -39,7 +40,8 @@ class Fault:
 
     It strikes calls that fit all that is given: `platform`, `account` (the host's first label, or the Munchkin id),
     `path` (a regular expression that the whole path must match), `method`, `page` (the query's). It leaves the first
-    `skip` of them alone, strikes at most `count` times, and ends `duration_s` seconds after it was set.
+    `skip` of them alone, strikes a `share` of the others by chance and at most `count` times, and ends `duration_s` seconds
+    after it was set.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Fault:
     status: int = 500
     seconds: float = 5.0
     skip: int = 0
+    share: float = 1.0
     count: int | None = None
     duration_s: float | None = None
     id: int = 0
@@ -90,7 +93,7 @@ class Faults:
         for fault in self.active:
             if fault.fits(platform, account, request):
                 fault.seen += 1
-                if fault.seen > fault.skip:
+                if fault.seen > fault.skip and random.random() < fault.share:
                     fault.used += 1
                     return fault
         return None

@@ -35,7 +35,7 @@ class Cloud:
         return Table(TABLE)
 
     def receive(self, queue: str) -> list[str]:
-        """Take all messages off a queue (`exchanges`, `backfills`, `records`, `records_set_aside`, `heard`)."""
+        """Take all messages off a queue (`exchanges`, `backfills`, `records`, `bulk_records`, `heard`)."""
         sqs, url, bodies = aws.client("sqs"), self.url(queue), []
         while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
@@ -60,6 +60,11 @@ def _table_properties() -> dict[str, Any]:
     }
 
 
+QUEUES = (
+    "exchanges", "backfills", "records", "bulk_records", "records_dead_letters", "renewals", "uninstalls", "heard",
+)  # fmt: skip
+
+
 @contextmanager
 def cloud() -> Iterator[Cloud]:
     """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
@@ -67,7 +72,7 @@ def cloud() -> Iterator[Cloud]:
         aws.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
         sqs = aws.client("sqs")
         urls = {}
-        for queue in ("exchanges", "backfills", "records", "records_set_aside", "renewals", "uninstalls", "heard"):
+        for queue in QUEUES:
             urls[queue] = sqs.create_queue(QueueName=queue, Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
         events = aws.client("events")
         events.create_event_bus(Name="portaria")
@@ -84,7 +89,12 @@ def cloud() -> Iterator[Cloud]:
                 "EXCHANGES_QUEUE_URL": urls["exchanges"],
                 "BACKFILLS_QUEUE_URL": urls["backfills"],
                 "RECORDS_QUEUE_URL": urls["records"],
-                "RECORDS_SET_ASIDE_URL": urls["records_set_aside"],
+                "BULK_RECORDS_QUEUE_URL": urls["bulk_records"],
+                "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
+                "RECONCILE_EVERY_MINUTES": "30",
+                "RETRY_AFTER_MINUTES": "5,30,30",
+                "QUOTA_TIME_ZONE": "America/Chicago",
+                "ADOBE_CLIENT_ID": "4f1c2a9b8e7d4c3b",
                 "RENEWALS_QUEUE_URL": urls["renewals"],
                 "UNINSTALLS_QUEUE_URL": urls["uninstalls"],
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",

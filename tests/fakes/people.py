@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -84,41 +85,69 @@ def connect_kommo(cloud: Cloud, generation: int) -> None:
 
 
 class Listing:
-    """Kommo's contacts, `page_size` a page. `before` holds answers to give to the next requests, each once, None for
-    the true one; `tokens` are the access tokens that are good."""
+    """Kommo's contacts and companies, at most `page_size` a page, and its webhooks.
+
+    `before` holds answers to give to the next requests for contacts, each once, None for the true one; `meanwhile` is called
+    before each of them. `tokens` are the access tokens that are good, `pages` those of contacts that were asked for.
+    """
 
     def __init__(self, mock: responses.RequestsMock, contacts: list[dict[str, Any]], page_size: int = 250) -> None:
         self.contacts, self.page_size = contacts, page_size
         self.companies = {7: "Padaria Exemplo"}
+        self.company_list: list[dict[str, Any]] = []
         self.before: list[Answer | Exception | None] = []
+        self.meanwhile: Callable[[], object] = lambda: None
         self.tokens = {"canary-access-1"}
         self.pages: list[int] = []
-        mock.add_callback("GET", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/contacts"), self._list)
+        self.webhooks: list[dict[str, Any]] = []
+        mock.add_callback("GET", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/contacts"), self._list_contacts)
         mock.add_callback("GET", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/companies"), self._list_companies)
 
-    def _list(self, request: requests.PreparedRequest) -> Answer | Exception:
-        page = int(self._query(request)["page"][0])
-        self.pages.append(page)
+    def take_webhooks(self, mock: responses.RequestsMock) -> None:
+        mock.add_callback("POST", re.compile(r"https://[a-z-]+\.kommo\.com/api/v4/webhooks"), self._subscribe)
+
+    def _list_contacts(self, request: requests.PreparedRequest) -> Answer | Exception:
+        self.pages.append(int(self._query(request)["page"][0]))
+        self.meanwhile()
         if self.before and (answer := self.before.pop(0)):
             return answer
+        return self._list(request, "contacts", self.contacts)
+
+    def _list(self, request: requests.PreparedRequest, name: str, entities: list[dict[str, Any]]) -> Answer:
         if request.headers["Authorization"].removeprefix("Bearer ") not in self.tokens:
             return (
                 401,
                 {"Content-Type": "application/problem+json"},
                 json.dumps({"title": "Unauthorized", "status": 401}),
             )
-        shown = self.contacts[(page - 1) * self.page_size : page * self.page_size]
-        links = {"next": {"href": "…"}} if len(self.contacts) > page * self.page_size else {}
+        query = {key: values[0] for key, values in self._query(request).items()}
+        page, size = int(query["page"]), min(int(query["limit"]), self.page_size)
+        since, until = (int(query.get(f"filter[updated_at][{end}]", default)) for end, default in EVER)
+        order = "updated_at" if "order[updated_at]" in query else "id"
+        found = [entity for entity in entities if since <= entity["updated_at"] <= until]
+        found.sort(key=lambda entity: (entity[order], entity["id"]))
+        shown = found[(page - 1) * size : page * size]
+        links = {"next": {"href": "…"}} if len(found) > page * size else {}
         if not shown:
             return 204, {}, ""
-        body = {"_page": page, "_links": links, "_embedded": {"contacts": shown}}
+        body = {"_page": page, "_links": links, "_embedded": {name: shown}}
         return 200, {"Content-Type": "application/hal+json"}, json.dumps(body)
 
     def _list_companies(self, request: requests.PreparedRequest) -> Answer:
-        ids = [int(identifier) for identifier in self._query(request)["filter[id][]"]]
+        query = self._query(request)
+        if "filter[id][]" not in query:
+            return self._list(request, "companies", self.company_list)
+        ids = [int(identifier) for identifier in query["filter[id][]"]]
         found = [{"id": one, "name": self.companies[one]} for one in ids if one in self.companies]
         return 200, {"Content-Type": "application/hal+json"}, json.dumps({"_embedded": {"companies": found}})
+
+    def _subscribe(self, request: requests.PreparedRequest) -> Answer:
+        self.webhooks.append(json.loads(request.body or "{}"))
+        return 201, {}, "{}"
 
     @staticmethod
     def _query(request: requests.PreparedRequest) -> dict[str, list[str]]:
         return parse_qs(urlsplit(str(request.url)).query)
+
+
+EVER = (("from", "0"), ("to", "99999999999"))

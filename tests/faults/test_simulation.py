@@ -13,7 +13,7 @@ from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.schedule import simulating
 
 RESULT = Path("build/faults/simulation.json")
-SCHEDULES, LONG_SCHEDULES = 1_000, 100_000
+SCHEDULES, LONG_SCHEDULES = 500, 100_000
 PROCESSES = 2
 # Where every pair of faults is tried, with the modes that make a difference there.
 PAIRS = {

@@ -1,7 +1,9 @@
 """What every platform must bear, whatever it is called: found by its folder, fed with the answers recorded beside its tests.
 
-    tests/platforms/{name}/facts.json            an account's host, a connection's fields, honest arrivals
+    tests/platforms/{name}/facts.json            an account's host, a connection's fields, honest arrivals, a destination's
+                                                 objects (see `destinations`)
     tests/platforms/{name}/fixtures/{part}.{reader}/{case}.json   one answer each, and what is to be made of it
+    tests/platforms/{name}/deliveries/{case}.json   events as they come in, and what is to be made of them
 
 A fixture's `expect` is `gives` (some of the fields of what the reader returns) or `raises` with the error's fields.
 """
@@ -17,19 +19,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import jmespath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import domains, egress, platforms
+from portaria import domains, egress, messages, platforms
 from portaria.contract import (
     Arrival,
+    Changes,
     Connection,
     OAuthClient,
     Page,
@@ -39,7 +43,9 @@ from portaria.contract import (
     Response,
     Retryable,
     Secret,
+    Target,
 )
+from portaria.intake import Delivery, EventAddress
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(platforms.__file__).resolve().parent
@@ -52,13 +58,29 @@ PARTS = {
     "account": ("account_request", "read_account"),
     "uninstall": ("parse_departure", "verify"),
     "webhooks": ("subscribe_request", "unsubscribe_request", "read_answer"),
-    "destination": ("ACCEPTED", "DEDUPE_ATTRIBUTES"),
+    "destination": (
+        "ACCEPTED", "TARGETS", "TARGETS_RULE", "OPTIONS", "DEDUPE_ATTRIBUTES", "DEFAULT_DEDUPE", "default_mapping",
+    ),
+    # What a destination's objects share.
+    "ingestion": ("MEANINGS", "request", "read_answer"),
     "sso": ("sign_on_request", "read_key", "addresses"),
+    "events": ("read", "account_of", "RETRY_STATUS"),
+    # What objects that are read page by page share.
+    "listing": ("REQUESTS_PER_SECOND",),
+    "observability": (
+        "VALIDATION_DOMAIN", "KEYS_DOMAIN", "read_challenge", "read_content", "validation_request", "check_recipient",
+        "read_signatures", "read_events",
+    ),
     "identifiers": ("MAX_USERS", "register_request", "read_answer"),
-}
+    "front_door": ("ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal"),
+}  # fmt: skip
 # What an object's part must offer where it is read and written one at a time.
 ONE_BY_ONE = (
     "contact_request", "read_contact", "upsert_request", "read_upserted", "check", "pause_s", "FIELDS", "OVERWRITTEN",
+)  # fmt: skip
+# What a destination's object must offer; `destinations` tries it.
+DESTINATION_OBJECT = (
+    "RANK", "MAX_OBJECTS", "MAX_BODY_BYTES", "check", "identity", "frame", "request", "read_answer",
 )  # fmt: skip
 # What `tokens` must offer for kinds of connections, and where an application is installed.
 KINDS = {
@@ -94,6 +116,17 @@ class Platform:
         domain = self.facts["allowed_domains"][0]
         return Connection("one", self.name, "any", domain, "connected", 1, "secret", fields=self.facts["fields"])
 
+    @property
+    def credentials(self) -> dict[str, Secret]:
+        """What was typed in and what a log-in gives, each with a canary."""
+        kinds = self.parts["tokens"].KINDS.values()
+        names = {name for kind in kinds for name in kind.credentials} | {"access_token"}
+        return {name: Secret(f"canary-{name}") for name in self.facts.get("credentials", names)}
+
+    @property
+    def deliveries(self) -> list[Path]:
+        return sorted((HERE / self.name / "deliveries").glob("*.json"))
+
     def functions(self, part: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         for name, value in vars(self.parts[part]).items():
             if inspect.isfunction(value) and value.__module__ == self.parts[part].__name__ and not name.startswith("_"):
@@ -123,14 +156,16 @@ class Platform:
             self.check(request)
             return next(waiting)
 
-        kinds = self.parts["tokens"].KINDS.values()
-        names = self.facts.get("credentials") or {name for kind in kinds for name in kind.credentials}
-        credentials = {name: Secret(f"canary-{name}") for name in names}
+        part = function.__module__.rsplit(".", 1)[-1]
+        told = self.facts.get("objects", {})
+        of_part = destination_targets(told.get(part) or [each for some in told.values() for each in some])
         known: dict[str, Any] = {
             "response": answers[0] if answers else None,
             "send": send,
             "now": NOW,
             "page": 1,
+            "since": 1_600_000_000,
+            "cursor": "",
             "account_host": self.facts["account_host"],
             "access_token": Secret("canary-access"),
             "client": OAuthClient(
@@ -146,9 +181,10 @@ class Platform:
             "refresh_token": Secret("canary-refresh"),
             "old_refresh_token": Secret("canary-refresh"),
             "connection": self.connection,
-            "credentials": credentials,
+            "credentials": self.credentials,
             "destination": "https://api.example.com/events/one/key",
-            "body": b'{"persons":[]}',
+            "target": of_part[0] if of_part else None,
+            "body": json.dumps(self.facts.get("body", {})).encode(),
             "user_identifier": "u&=#1",
             "users": [{"user_login": "maria", "identifier": "u-1"}],
             "contact_id": "x/../y?z#",
@@ -195,6 +231,19 @@ def each(values: Callable[[Platform], Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("platform", "case"), cases)
 
 
+def destination_targets(told: list[dict[str, Any]]) -> list[Target]:
+    """The targets of facts.json."""
+    return [
+        Target(
+            "one",
+            each["target"]["object"],
+            each["target"].get("priority", "normal"),
+            tuple(sorted(each["target"].get("options", {}).items())),
+        )
+        for each in told
+    ]
+
+
 def response_of(recorded: dict[str, Any]) -> Response:
     body = recorded.get("text", "").encode()
     if "json" in recorded:
@@ -221,6 +270,12 @@ def fields_of(given: Any) -> dict[str, Any]:
             "keys": [record.key for record in given.records],
             "updated_at": [record.updated_at for record in given.records],
             "companies": [[company["name"] for company in companies] for companies in embedded],
+        }
+    if isinstance(given, Changes):
+        return {
+            "cursor": given.cursor,
+            "keys": [record.key for record in given.records],
+            "updated_at": [record.updated_at for record in given.records],
         }
     if isinstance(given, str | Secret):
         return {"text": shown(given)}
@@ -254,6 +309,17 @@ def garbage() -> st.SearchStrategy[bytes]:
     return values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40) | strange
 
 
+def strange_names() -> st.SearchStrategy[str]:
+    """A form's names, PHP's way, with parts in the wrong places."""
+    parts = st.sampled_from(
+        ["contacts", "account", "id", "update", "delete", "0", "1", "7", "custom_fields", "values", "value", "type", "tags",
+         "updated_at", "", "é", "9" * 30, "linked_company_id", "company_name"]
+    )  # fmt: skip
+    return st.lists(parts, min_size=1, max_size=8).map(
+        lambda steps: steps[0] + "".join(f"[{one}]" for one in steps[1:])
+    )
+
+
 class Conformance:
     """The suite itself. A platform's own tests stand beside it, in test_{platform}_*.py."""
 
@@ -281,11 +347,11 @@ class Conformance:
             # Its consent page is the platform's own, or whichever the OAuth client names.
             wanted += ("authorization_url",) if hasattr(part, "authorization_url") else ("consent_url", "button")
         if hasattr(part, "read_page"):
-            wanted += ("DESTINATION_OBJECT", "DEFAULT_MAPPING", "REQUESTS_PER_SECOND")
+            wanted += ("DEFAULT_MAPPING", "REQUESTS_PER_SECOND")
         elif {"contact_request", "upsert_request"} & set(vars(part)):
             wanted += ONE_BY_ONE
         elif case not in PARTS:
-            wanted += ("frame", "request", "read_answer", "MAX_OBJECTS", "MAX_BODY_BYTES")
+            wanted += DESTINATION_OBJECT
         assert [name for name in wanted if not hasattr(part, name)] == []
 
     @pytest.mark.parametrize("name", NAMES)
@@ -296,10 +362,7 @@ class Conformance:
             assert ({"tokens"} if named else {"tokens", "account", "webhooks"}) <= set(parts)
             assert parts["tokens"].KIND == "oauth2"
         if "destination" in parts:
-            destination = parts["destination"]
-            assert set(destination.ACCEPTED.values()) <= set(parts)
-            assert set(destination.DEDUPE_ATTRIBUTES) == set(destination.ACCEPTED)
-            assert all(destination.DEDUPE_ATTRIBUTES.values())
+            assert set(parts["destination"].ACCEPTED.values()) <= set(parts)
 
     @pytest.mark.parametrize("name", NAMES)
     def test_an_object_that_can_be_read_says_how(self, name: str) -> None:
@@ -384,6 +447,50 @@ class Conformance:
             assert "canary" not in str(error)  # noqa: PT017 - whether it is raised is the example's affair
             if isinstance(error, Retryable) and error.after_s is not None:
                 assert 0 < error.after_s <= 3_600  # noqa: PT017
+
+    @each(lambda platform: [path.stem for path in platform.deliveries])
+    def test_a_recorded_delivery_is_read(self, platform: Platform, case: str) -> None:
+        """`signed` stands for what a signature's check says."""
+        recorded = json.loads((HERE / platform.name / "deliveries" / f"{case}.json").read_text())
+        text = urlencode(recorded["form"]) if "form" in recorded else json.dumps(recorded["json"])
+        signed = bool(recorded.get("signed"))
+        delivery = Delivery(recorded["headers"], text.encode(), recorded["received_at"], lambda *given: signed)
+        address = EventAddress(recorded["account_id"], sha256(b"canary-secret").hexdigest())
+        read, expected = platform.parts["events"].read, recorded["expect"]
+        if "raises" in expected:
+            with pytest.raises(Rejected) as refused:
+                read(delivery, address)
+            assert (refused.value.reason, refused.value.status) == (expected["raises"], expected["status"])
+            assert "canary" not in str(refused.value)
+            return
+        events = read(delivery, address)
+        left = {name: number for name, number in events.left.items() if number}
+        records = {name: [list(record) for record in records] for name, records in events.records.items()}
+        assert {"records": records, "left": left, "delivery": events.delivery} == expected
+
+    @pytest.mark.parametrize("name", [name for name in NAMES if "events" in platform_of(name).parts])
+    @given(
+        body=garbage()
+        | st.lists(st.tuples(strange_names(), st.text(max_size=8))).map(lambda form: urlencode(form).encode()),
+        content_type=st.sampled_from(["application/json", "application/x-www-form-urlencoded", "text/plain", ""]),
+        header=st.sampled_from(["x-ghl-signature", "x-wh-signature", "x-portaria-secret", "x"]),
+        value=st.sampled_from(["", "canary-secret", "A" * 86 + "==", "é", "=" * 99]),
+        signed=st.booleans(),
+    )
+    def test_no_delivery_breaks_it(
+        self, name: str, body: bytes, content_type: str, header: str, value: str, signed: bool
+    ) -> None:
+        events = platform_of(name).parts["events"]
+        delivery = Delivery({"content-type": content_type, header: value}, body, 1_700_000_000, lambda *given: signed)
+        try:
+            found = events.read(delivery, EventAddress("1", sha256(b"canary-secret").hexdigest()))
+        except Rejected as refused:
+            assert 400 <= refused.status < 500  # noqa: PT017
+            assert "canary" not in str(refused)  # noqa: PT017
+            return
+        for object_name, records in found.records.items():
+            messages.pack(records, connection="one", object=object_name, origin=messages.EVENT, read_at=1)
+            assert all(isinstance(record.updated_at, int) and record.key for record in records)
 
     @each(lambda platform: platform.facts.get("arrivals", {}))
     def test_an_arrival_is_read(self, platform: Platform, case: str) -> None:

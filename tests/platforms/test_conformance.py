@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from tests.platforms.conformance import HERE, NAMES, Conformance, platform_of
+from tests.platforms.destinations import DestinationConformance
 
 
 class TestEveryPlatform(Conformance):
     """A new platform is in it as soon as its folder is there."""
+
+
+class TestEveryDestination(DestinationConformance):
+    """A platform that takes records is in it as soon as it has a part `destination`."""
 
 
 def test_each_folder_here_is_a_platforms() -> None:

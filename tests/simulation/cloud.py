@@ -136,6 +136,7 @@ class Cloud:
     def settings(self, kind: type[Environment]) -> Any:
         """The settings of a function: queues are named by their variable (`EXCHANGES_QUEUE_URL` → `exchanges`)."""
         known = {"table_name": TABLE, "secrets_prefix": PREFIX, "bus_name": BUS, "sealing_key_id": KEY_ID}
+        known |= {"retry_after_minutes": "5,30,30", "quota_time_zone": "America/Chicago"}
         values = {
             name: known[name] if name in known else self.url(name.removesuffix("_queue_url"))
             for name in kind.__annotations__
@@ -203,6 +204,21 @@ class DynamoDB:
     def get_item(self, TableName: str, Key: Item, ConsistentRead: bool = False) -> dict[str, Any]:  # noqa: N803
         item = self.cloud.items.get(_key(Key))
         return {"Item": item} if item is not None else {}
+
+    def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+        ((table_name, asked),) = RequestItems.items()
+        if not 1 <= len(asked["Keys"]) <= 100:
+            raise error("ValidationException", "BatchGetItem")
+        found = [self.cloud.items[_key(key)] for key in asked["Keys"] if _key(key) in self.cloud.items]
+        return {"Responses": {table_name: found}, "UnprocessedKeys": {}}
+
+    def batch_write_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
+        ((table_name, writes),) = RequestItems.items()
+        if not 1 <= len(writes) <= 25:
+            raise error("ValidationException", "BatchWriteItem")
+        for write in writes:
+            self.put_item(table_name, write["PutRequest"]["Item"])
+        return {"UnprocessedItems": {}}
 
     def put_item(self, TableName: str, Item: Item, **how: Any) -> dict[str, Any]:  # noqa: N803
         key = _key(Item)
@@ -528,7 +544,13 @@ class Sqs:
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
 
-    def send_message(self, QueueUrl: str, MessageBody: str, DelaySeconds: int = 0) -> dict[str, Any]:  # noqa: N803
+    def send_message(
+        self,
+        QueueUrl: str,  # noqa: N803
+        MessageBody: str,  # noqa: N803
+        DelaySeconds: int = 0,  # noqa: N803
+        MessageGroupId: str = "",  # noqa: N803
+    ) -> dict[str, Any]:
         queue = QueueUrl.rpartition("/")[2]
         message = Message(MessageBody, clock.now().timestamp() + DelaySeconds, f"message-{self.cloud.number()}")
         self.cloud.queues.setdefault(queue, []).append(message)

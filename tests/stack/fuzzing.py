@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 from urllib.parse import unquote
@@ -34,7 +35,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.leaks import without_secrets
 from tests.stack.conftest import LocalCloud
-from tests.stack.scenes import Scene
+from tests.stack.scenes import Scene, wait_for
 
 Json = Any
 Body = dict[str, Json]
@@ -45,6 +46,8 @@ Path = dict[str, str]
 CHECKS = [content_type_conformance, response_headers_conformance, response_schema_conformance, negative_data_rejection]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 EXCERPT = 300
+# Dead letters to look at and to delete.
+LETTERS = 8
 SCOPES = ["routes:list", "connections:show", "connections:call@crm"]
 
 
@@ -63,6 +66,7 @@ class Scenery:
     anchors: dict[tuple[str, ...], list[Path]] = field(default_factory=lambda: defaultdict(list))
     spares: dict[tuple[str, ...], list[Path]] = field(default_factory=lambda: defaultdict(list))
     programs: list[Path] = field(default_factory=list)
+    source: str = ""
     kinds: dict[str, Body] = field(default_factory=dict)
     _made: int = 0
 
@@ -75,6 +79,8 @@ class Scenery:
         made.anchors["private-integrations", "integration"].append({"integration": integration["id"]})
         ended = made.scene.wait_for_end()
         made.anchors["installs", "install"].append({"install": ended[0]["id"]})
+        made.source = ended[0]["connection"]
+        made._wait_for_records()
         return made
 
     @property
@@ -84,7 +90,7 @@ class Scenery:
     def _install(self) -> None:
         """A Kommo account on its way to Marketo, by a client and a route."""
         self.scene.send_to_marketo()
-        host = self.scene.account()
+        host = self.scene.account(contacts=10, without_email=0.0)
         assert self.scene.hook(self.scene.code(host), host).status_code == 200
         self.anchors["oauth-clients", "platform", "client"].append({"platform": "kommo", "client": self.name})
         self.anchors["routes", "name"].append({"name": f"route-{self.name}"})
@@ -95,6 +101,24 @@ class Scenery:
             "destination": f"marketo-{self.name}",
             "mapping": {"email": "custom_fields_values[0].values[0].value", "firstName": "first_name"},
         }
+
+    def _wait_for_records(self) -> None:
+        """A receipt of what the install brought to Marketo, and dead letters of messages that nobody can read."""
+        began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        entries = [{"Id": str(number), "MessageBody": f"{self.name} {number}"} for number in range(LETTERS)]
+        self.cloud.sqs.send_message_batch(QueueUrl=self.cloud.stack.queues["records"], Entries=entries)
+        receipts = wait_for(lambda: self.ask("GET", f"receipts?connection=marketo-{self.name}")["items"], bool)
+        self.anchors["receipts", "receipt"].append({"receipt": receipts[0]["receipt"]})
+        letters = wait_for(
+            lambda: [
+                {"letter": letter["id"]}
+                for letter in self.ask("GET", "dead-letters?reason=message_unreadable&limit=100")["items"]
+                if letter["set_aside_at"] >= began
+            ],
+            lambda found: len(found) >= LETTERS,
+        )
+        self.anchors["dead-letters", "letter"].append(letters[0])
+        self.spares["dead-letters", "letter"] += letters[1:]
 
     def _make_connections(self) -> None:
         control, name = self.cloud.control, self.name
@@ -195,9 +219,15 @@ class Scenery:
         key = _key(operation)
         if operation.method.upper() == "DELETE" or key[0] == "sso":
             return self.spares[key][-1:] if best else self.spares[key]
+        if best and operation_id(operation) in ("start_backfill", "list_backfills"):
+            return [{"name": self.source}]
         if best and (kind := BEST.get(operation_id(operation))):
             return [{"name": f"{self.name}-{kind}"}]
         return self.anchors[key][:1] if best else self.anchors[key] + self.spares[key]
+
+    def query(self, operation: Operation) -> dict[str, str]:
+        """The query of a good call, where there must be one."""
+        return {"connection": f"marketo-{self.name}"} if operation_id(operation) == "list_receipts" else {}
 
     def bodies(self, operation: Operation, path: Path) -> list[Body]:
         """Good bodies, the best first; those of the connection that a path names where they differ."""
@@ -233,6 +263,12 @@ class Scenery:
                 return [{**self.route, "name": fresh}]
             case "replace_route":
                 return [self.route, {**self.route, "mapping": {}}]
+            case "start_backfill":
+                return [{}, {"route": f"route-{self.name}"}]
+            case "redrive_dead_letters":
+                letter = self.anchors["dead-letters", "letter"][0]["letter"]
+                filters = {"connection": self.name, "reason": "message_unreadable", "dry_run": False}
+                return [{"ids": [letter], "dry_run": True}, filters, {**filters, "before": "2026-01-01T00:00:00Z"}]
             case "create_private_integration":
                 return [{"name": fresh, "scopes": SCOPES}]
             case "edit_private_integration":
@@ -251,6 +287,8 @@ class Scenery:
 
     def _note_made(self, resource: str, made: Body) -> None:
         match resource:
+            case "events":
+                return
             case "oauth-clients":
                 spare = {"platform": made["platform"], "client": made["name"]}
             case "private-integrations":
@@ -292,6 +330,7 @@ class Scenery:
 
 # Which of the connections an operation succeeds with.
 BEST = {
+    "create_events_address": "lead",
     "call_connection": "key",
     "rotate_connection": "lead",
     "expire_rotation": "lead",
@@ -540,7 +579,8 @@ class Fuzz:
 
     def _best(self, group: Group, operation: Operation) -> None:
         """The call that should succeed."""
-        case = operation.Case(media_type="application/json" if operation.body else None)
+        media_type = "application/json" if operation.body else None
+        case = operation.Case(media_type=media_type, query=self.scenery.query(operation))
         self._send(group, operation, Draw(How.BEST, case, (0, 0, 0, 0)))
 
     def _send(self, group: Group, operation: Operation, draw: Draw) -> None:

@@ -19,7 +19,7 @@ def test_what_is_left_is_found(stack: LocalCloud) -> None:
     """Given secrets in a log, a metric, the table, a queue, on the bus and in a process's log, then each is found, once."""
     name, watch = f"planted-{time.time_ns()}", Watch(needles=(PLANTED,))
     key = {"pk": {"S": name}, "sk": {"S": "PLANTED"}}
-    queue, group = stack.stack.queues["records_set_aside"], stack.stack.log_groups["manage"]
+    queue, group = stack.stack.queues["renewals_dead_letters"], stack.stack.log_groups["manage"]
     file = LOCAL / f"{name}.log"
     lines = [f"token {PLANTED}", json.dumps({"_aws": {"CloudWatchMetrics": []}, "connection": PLANTED})]
     try:

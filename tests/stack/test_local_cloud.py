@@ -373,10 +373,6 @@ def test_platforms_are_led_to_their_simulators(host: str) -> None:
     assert Proxy(None, simulators_port=1, gateway_port=2).port_for(host, "443") == 1  # type: ignore[arg-type]
 
 
-def test_platforms_without_a_simulator_say_so(web: Web, control: Control) -> None:
-    assert web.get("https://csm.adobe.io/").status_code == 501
-
-
 # ------------------------------------------------------------------------------------------------------------------ Kommo
 
 CLIENT = {
@@ -815,3 +811,51 @@ def test_a_person_without_its_dedupe_field_fails_after_acceptance(web: Web, mark
     assert ingest(web, {"persons": [{"firstName": "Ana"}]}).status_code == 202
     assert marketo.marketo_persons(MUNCHKIN) == []
     assert len(marketo.marketo_failed(MUNCHKIN)) == 1
+
+
+def send(web: Web, path: str, body: dict[str, Any]) -> requests.Response:
+    return web.post(
+        f"https://mkto-ingestion-api.adobe.io/subscriptions/{MUNCHKIN}/{path}",
+        json=body,
+        headers={"X-Mkto-User-Token": identity(web).json()["access_token"]},
+    )
+
+
+def test_custom_objects_wait_for_their_person(web: Web, marketo: Control) -> None:
+    marketo.change_marketo(MUNCHKIN, custom_objects={"visit_c": {"dedupe_fields": ["visitId"], "link": "email"}})
+    visits = {"customObjects": [{"visitId": 1, "email": "0@acme.example"}]}
+    assert send(web, "customobjects/visit_c", visits).status_code == 202
+    assert error_code(send(web, "customobjects/unknown_c", visits)) == "404040"
+    kept = marketo.marketo_objects(MUNCHKIN)["custom_objects"]["visit_c"]
+    assert (kept["records"], kept["waiting"]) == ([], 1)
+    ingest(web, people(1))
+    kept = marketo.marketo_objects(MUNCHKIN)["custom_objects"]["visit_c"]
+    assert ([each["attributes"]["visitId"] for each in kept["records"]], kept["waiting"], kept["waited"]) == ([1], 0, 1)
+
+
+def test_companies_members_and_lists_are_kept(web: Web, marketo: Control) -> None:
+    ingest(web, people(2))
+    leads = [{"leadId": person["id"]} for person in marketo.marketo_persons(MUNCHKIN)]
+    program = {"programId": 7, "members": leads}
+    bodies: dict[str, dict[str, Any]] = {
+        "companies": {"action": "createOrUpdate", "input": [{"externalCompanyId": "a", "company": "Acme"}]},
+        "programmembers": {"programs": [program | {"status": "Registered"}]},
+        "programmembers/delete": {"programs": [program | {"members": leads[:1]}]},
+        "lists": {"listId": 3, "input": leads},
+        "lists/remove": {"listId": 3, "input": leads[1:]},
+    }
+    for path, body in bodies.items():
+        assert send(web, path, body).status_code == 202
+        assert error_code(send(web, path, {**body, "more": 1})) == "4000801"
+    kept = marketo.marketo_objects(MUNCHKIN)
+    assert [each["attributes"]["company"] for each in kept["companies"]] == ["Acme"]
+    assert kept["members"] == {"7": {str(leads[1]["leadId"]): "Registered"}}
+    assert kept["lists"] == {"3": [leads[0]["leadId"]]}
+    assert marketo.marketo()[0]["quota_used"] == 2 + 1 + 2 + 1 + 2 + 1
+
+
+def test_adobes_keys_lie_where_they_are_said_to(web: Web, marketo: Control) -> None:
+    assert web.get("https://static.adobeioevents.com/prod/keys/pub-key-other.pem").status_code == 404
+    assert web.get("https://csm.adobe.io/csm/registrations/validate?challenge=unknown").status_code == 404
+    with pytest.raises(ValueError, match="no active registration"):
+        marketo.deliver_adobe_events("https://example.com/", MUNCHKIN)

@@ -109,6 +109,8 @@ def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
             for item in parameters["TransactItems"]
             for kind, call in item.items()
         ]
+    if service == "dynamodb" and operation in ("BatchGetItem", "BatchWriteItem"):
+        return [Use(f"dynamodb:{operation}", _table({"TableName": name})) for name in parameters["RequestItems"]]
     if service == "dynamodb":
         return [Use(f"dynamodb:{operation}", _table(parameters))]
     if service == "sqs":

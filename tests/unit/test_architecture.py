@@ -53,6 +53,7 @@ SERVICES = {
     "portaria.queues": {"sqs"},
     "portaria.events": {"events"},
     "portaria.arrivals": {"sqs", "dynamodb"},
+    "portaria.arrived_events": {"sqs", "dynamodb"},
 }
 NO_NAMES = {
     "utils",
@@ -264,16 +265,17 @@ def imported_at_once(start: str) -> set[str]:
     return seen
 
 
-def test_the_install_hook_pays_for_nothing_that_it_does_not_use() -> None:
-    hook = imported_at_once("functions.accept_install.handler")
+@pytest.mark.parametrize(("function", "part"), [("accept_install", "install"), ("receive_events", "events")])
+def test_a_hook_pays_for_nothing_that_it_does_not_use(function: str, part: str) -> None:
+    hook = imported_at_once(f"functions.{function}.handler")
     for name in NAMES:
-        if platform_of(name) and name.endswith(".install"):
+        if platform_of(name) and name.endswith(f".{part}"):
             hook |= imported_at_once(name)
     heavy = {"boto3", "botocore", "requests", "urllib3", "aws_lambda_powertools", "cryptography", "jinja2", "markupsafe",
              "pydantic", "jmespath", "orjson", "dataclasses", "logging", "asyncio", "email", "http"}  # fmt: skip
     assert not hook & heavy
     assert "portaria.contract" not in hook
-    assert {"portaria.intake", "portaria.signing", "portaria.platforms.kommo.install"} <= hook
+    assert {"portaria.intake", "portaria.signing", f"portaria.platforms.kommo.{part}"} <= hook
 
 
 def test_the_package_is_empty() -> None:

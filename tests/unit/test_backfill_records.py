@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -10,7 +11,7 @@ from unittest.mock import patch
 import pytest
 import responses
 
-from portaria import backfills, queues, routes, tokens
+from portaria import backfills, queues, reconciliations, routes, tokens
 from portaria.pace import Pace
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
@@ -60,6 +61,25 @@ def test_the_sample_events_start_a_backfill_and_read_it(desk: Desk, capsys: pyte
     assert '"BackfillsStarted":[1.0]' in metrics
     assert '"RecordsQueued":[5.0]' in metrics
     assert '"BackfillsDone":[1.0]' in metrics
+
+
+def test_the_sample_events_reconcile(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.handle(functions.sample("backfill_records", "connection_ready"))
+    for contact_of in desk.listing.contacts[:2]:
+        contact_of["updated_at"] = int(time.time())
+    desk.stack.table.update(
+        *reconciliations.key(SOURCE, "contacts"),
+        "SET due_at = :long_ago",
+        values={":long_ago": "2020-01-01T00:00:00.000Z"},
+    )
+    desk.stack.receive("backfills")
+    assert desk.handle(functions.sample("backfill_records", "reconcile_due")) == set()
+    assert len(desk.stack.receive("backfills")) == 1
+    assert desk.handle(functions.sample("backfill_records", "reconcile_contacts")) == set()
+    metrics = capsys.readouterr().out
+    assert '"ReconciliationsStarted":[1.0]' in metrics
+    assert '"ReconciliationsDone":[1.0]' in metrics
+    assert '"RecordsQueued":[2.0]' in metrics
 
 
 def test_a_backfill_that_must_wait_is_reported_and_sent_away(desk: Desk) -> None:

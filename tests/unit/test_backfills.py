@@ -16,8 +16,8 @@ import requests
 import responses
 from botocore.client import BaseClient
 
-from portaria import backfills, connections, deliveries, egress, queues, records, routes, tokens
-from portaria.contract import Retryable, Route
+from portaria import backfills, connections, deliveries, egress, listings, queues, reconciliations, routes, tokens
+from portaria.contract import Rejected, Retryable, Route
 from portaria.pace import Pace
 from portaria.settings import BackfillRecordsSettings
 from tests.fakes.aws import Cloud, cloud
@@ -52,7 +52,7 @@ class Desk:
             }
         )
 
-    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> backfills.Outcome:
+    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> listings.Outcome:
         left = time_left_s if callable(time_left_s) else lambda: time_left_s
         return backfills.take(body, self.settings, left)
 
@@ -67,8 +67,8 @@ class Desk:
 
     def queued(self) -> list[str]:
         """The keys of the records in the queue, which it empties."""
-        bodies = self.stack.receive("records")
-        return [records.read_record(one).key for body in bodies for one in records.read_message("m", body).records]
+        bodies = self.stack.receive("bulk_records")
+        return [record["key"] for body in bodies for record in json.loads(body)["records"]]
 
 
 @pytest.fixture
@@ -87,18 +87,20 @@ ALL = [str(number) for number in range(1, 11)]
 
 def test_a_connection_that_is_ready_has_all_its_contacts_read(desk: Desk) -> None:
     desk.listing.contacts[4] = contact(5, company=7)
+    started_ms = int(time.time() * 1000)
     outcome = desk.take(desk.start())
     assert (outcome.state, outcome.pages, outcome.records) == ("done", 4, 10)
     item = desk.item()
     assert (item["state"], item["pages"], item["records"]) == ("done", 4, 10)
     assert item["finished_at"] >= item["started_at"]
     assert "next_page" not in item
-    bodies = desk.stack.receive("records")
+    bodies = desk.stack.receive("bulk_records")
     messages = [json.loads(body) for body in bodies]
     assert {message["route"] for message in messages} == {ROUTE}
     assert {message["connection"] for message in messages} == {SOURCE}
     assert {message["object"] for message in messages} == {"contacts"}
     assert {message["origin"] for message in messages} == {"backfill"}
+    assert {started_ms <= message["read_at"] <= time.time() * 1000 for message in messages} == {True}
     found = {one["key"]: one["data"] for message in messages for one in message["records"]}
     assert list(found) == ALL
     assert found["5"]["_embedded"]["companies"] == [{"id": 7, "name": "Padaria Exemplo"}]
@@ -199,11 +201,11 @@ def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk:
     seen: list[float] = []
     send = queues.send
 
-    def watching(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
+    def watching(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str = "") -> None:
         if queue_url == desk.settings.backfills_queue_url:
             seen.append(delay_s)
             delay_s = 0
-        send(queue_url, bodies, delay_s=delay_s)
+        send(queue_url, bodies, delay_s=delay_s, tenant=tenant)
 
     desk.listing.before = [None, (429, {"Retry-After": "9"}, ""), None, (500, {}, "")]
     with patch.object(queues, "send", watching):
@@ -211,7 +213,7 @@ def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk:
             assert desk.take(body).state == "running"
             (body,) = desk.stack.receive("backfills")
         assert desk.take(body).state == "done"
-    assert seen == [9, backfills.PAUSE_S]
+    assert seen == [9, listings.PAUSE_S]
     assert desk.queued() == ALL
 
 
@@ -278,11 +280,11 @@ def test_two_workers_on_one_backfill_count_each_page_once(desk: Desk) -> None:
     body = desk.start()
     read = desk.listing.pages
 
-    def overtake(self: Any, number: int, page: Any, check_off: Any = backfills._Reading._check_off) -> Any:
+    def overtake(self: Any, item: Any, page: Any, check_off: Any = backfills._Reading._check_off) -> Any:
         if len(read) == 1:
             with patch.object(backfills._Reading, "_check_off", check_off):
                 assert desk.take(body, _seconds(1)).state == "running"
-        return check_off(self, number, page)
+        return check_off(self, item, page)
 
     # When it checks the page off, then it leaves the backfill alone for a while
     with (
@@ -371,7 +373,7 @@ def test_a_backfill_that_cannot_go_on_says_why(desk: Desk, break_it: Callable[[D
 def test_a_contact_of_over_a_megabyte_blocks_no_other(desk: Desk) -> None:
     desk.listing.contacts[1]["name"] = "é" * 600_000
     assert desk.take(desk.start()).records == 10
-    found = [one for body in desk.stack.receive("records") for one in json.loads(body)["records"]]
+    found = [one for body in desk.stack.receive("bulk_records") for one in json.loads(body)["records"]]
     assert [one["key"] for one in found] == ALL
     assert [one["key"] for one in found if "refused" in one] == ["2"]
 
@@ -400,3 +402,107 @@ def test_the_token_goes_to_the_accounts_host_only(desk: Desk) -> None:
     with patch.object(egress, "send", wraps=egress.send) as send:
         desk.take(desk.start())
     assert {call.kwargs["allowed_domain"] for call in send.call_args_list} == {HOST}
+
+
+def test_the_records_of_a_connection_are_one_tenants(desk: Desk) -> None:
+    with patch.object(queues, "send", wraps=queues.send) as send:
+        desk.take(desk.start())
+    tenants = {call.args[0]: call.kwargs.get("tenant", "") for call in send.call_args_list}
+    assert tenants[desk.settings.bulk_records_queue_url] == SOURCE
+    assert desk.stack.receive("records") == []
+
+
+def test_what_changes_from_a_backfills_start_is_for_reconciliations(desk: Desk) -> None:
+    before = int(time.time())
+    desk.start()
+    (item,) = reconciliations.of_connection(desk.stack.table, SOURCE)
+    assert (item["object"], item["cursor"]) == ("contacts", "")
+    assert before <= item["since"] <= time.time()
+
+
+class TestStartedByHand:
+    def start(self, desk: Desk, route: str | None = None) -> dict[str, str]:
+        connection = connections.get(desk.stack.table, SOURCE)
+        return backfills.start(desk.stack.table, desk.settings.backfills_queue_url, connection, route)
+
+    def test_one_that_is_done_begins_anew(self, desk: Desk) -> None:
+        desk.take(desk.start())
+        desk.queued()
+        assert self.start(desk) == {ROUTE: "running"}
+        item = desk.item()
+        assert (item["state"], item["next_page"], item["pages"], item["records"]) == ("running", 1, 0, 0)
+        assert "finished_at" not in item
+        (body,) = desk.stack.receive("backfills")
+        assert desk.take(body).state == "done"
+        assert desk.queued() == ALL
+
+    def test_one_that_failed_loses_its_reason(self, desk: Desk) -> None:
+        body = desk.start()
+        desk.listing.tokens = set()
+        assert desk.take(body).state == "failed"
+        desk.listing.tokens = {"canary-access-1"}
+        self.start(desk)
+        assert {"reason", "detail", "finished_at"} & set(desk.item()) == set()
+        (body,) = desk.stack.receive("backfills")
+        assert desk.take(body).state == "done"
+
+    def test_one_that_runs_goes_on_by_a_second_message(self, desk: Desk) -> None:
+        body = desk.start()
+        desk.take(body, _seconds(2))
+        desk.stack.receive("backfills")
+        assert self.start(desk) == {ROUTE: "running"}
+        assert desk.item()["next_page"] == 2
+        assert desk.stack.receive("backfills") == [body]
+
+    def test_one_of_an_earlier_install_that_runs_goes_on(self, desk: Desk) -> None:
+        body = desk.start()
+        connect_kommo(desk.stack, 4)
+        self.start(desk)
+        assert desk.stack.receive("backfills") == [body]
+        assert desk.item(4) == {}
+
+    def test_a_route_made_after_the_install_is_read_by_itself(self, desk: Desk) -> None:
+        desk.take(desk.start())
+        routes.put(desk.stack.table, Route("late", f"connection:{SOURCE}", "contacts", DESTINATION), new=True)
+        assert self.start(desk, "late") == {"late": "running"}
+        (body,) = desk.stack.receive("backfills")
+        assert json.loads(body)["route"] == "late"
+        assert desk.item()["state"] == "done"
+
+    def test_a_worker_of_the_run_before_does_not_move_the_new_one_on(self, desk: Desk) -> None:
+        """Both are at page 1; the older one has read what was there before it was begun anew."""
+        body = desk.start()
+
+        def begin_anew(self: Any, item: Any, page: Any, check_off: Any = backfills._Reading._check_off) -> Any:
+            desk.stack.table.update(
+                *backfills.key(SOURCE, ROUTE, 1), "SET started_at = :later", values={":later": "2999-01-01"}
+            )
+            return check_off(self, item, page)
+
+        with patch.object(backfills._Reading, "_check_off", begin_anew), pytest.raises(Retryable, match="in_progress"):
+            desk.take(body)
+        assert desk.item()["next_page"] == 1
+
+    @pytest.mark.parametrize(
+        ("break_it", "route", "reason", "status"),
+        [
+            (lambda desk: None, "other", "unknown_route", 404),
+            (lambda desk: routes.delete(desk.stack.table, ROUTE), None, "nothing_to_read", 409),
+            (
+                lambda desk: desk.stack.table.put(
+                    connections.to_item(replace(connections.get(desk.stack.table, SOURCE), state="needs_reconnect"))
+                ),
+                None,
+                "not_connected",
+                409,
+            ),
+        ],
+    )
+    def test_what_cannot_be_read_is_said_so(
+        self, desk: Desk, break_it: Callable[[Desk], None], route: str | None, reason: str, status: int
+    ) -> None:
+        break_it(desk)
+        with pytest.raises(Rejected) as refused:
+            self.start(desk, route)
+        assert (refused.value.reason, refused.value.status) == (reason, status)
+        assert desk.stack.receive("backfills") == []

@@ -276,6 +276,16 @@ class TestConnections:
         assert "LeadConnector refused the token" in error
         assert "canary" not in error
 
+    def test_the_address_for_events_is_told_with_the_secret_of_its_header(
+        self, wire: Wire, world: World, tmp_path: Path
+    ) -> None:
+        changes(only(tmp_path, "marketek-main"))
+        done = run("connections", "events", "marketek-main")
+        assert re.fullmatch(rf"{API_URL}/events/leadconnector/marketek-main/\S{{43}}\n", done.stdout)
+        assert re.search(r"Header X-Portaria-Secret: \S{43} ", done.stderr)
+        document = told("connections", "events", "marketek-main")
+        assert set(document) == {"url", "header_name", "header_value", "previous_until"}
+
 
 class TestCalls:
     """`connections call` and `connections authorize`."""
@@ -507,6 +517,8 @@ def test_functions_never_import_the_command_line() -> None:
         "TABLE_NAME": "portaria",
         "SECRETS_PREFIX": "portaria",
         "UNINSTALLS_QUEUE_URL": "https://sqs.example.com/uninstalls",
+        "BACKFILLS_QUEUE_URL": "https://sqs.example.com/backfills",
+        "RECORDS_QUEUE_URL": "https://sqs.example.com/records",
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import clock, installs, oauth_clients
+from portaria import arrived_events, clock, event_addresses, installs, oauth_clients
 from portaria.contract import Retryable, Secret
 from portaria.table import Conflict
 from portaria.vault import Vault
@@ -288,6 +288,12 @@ def test_a_reinstall_replaces_the_grant_under_a_new_generation(desk: Desk) -> No
     assert credentials["access_token"].reveal() == "canary-access-code-2"
     assert [url.rsplit("/", 1)[1] for url in desk.kommo.webhooks] == [credentials["webhook_key"].reveal()]
     assert [detail["generation"] for _, detail in fakes.events(desk.stack)] == [1, 2]
+    # Its address is open, and the one before stays open for what is on its way.
+    address = desk.stack.table.get(arrived_events.partition(second["name"]), arrived_events.SK) or {}
+    keys = [arrived_events.read_key(text) for text in address["keys"]]
+    assert keys[0] == arrived_events.Key(arrived_events.digest(credentials["webhook_key"].reveal()))
+    assert [key.until for key in keys[1:]] == [int(desk.time.now().timestamp()) + 3600]
+    assert len(credentials["webhook_key"].reveal()) == 43
 
 
 def test_of_two_installs_the_later_arrival_stands_whichever_is_exchanged_first(desk: Desk) -> None:
@@ -303,6 +309,16 @@ def test_of_two_installs_the_later_arrival_stands_whichever_is_exchanged_first(d
     assert credentials is not None
     assert credentials["access_token"].reveal() == "canary-access-code-2"
     assert Vault(PREFIX).read(f"{PREFIX}/grants/{installs.read_message(early).id}") is None
+
+
+def test_the_address_is_open_before_the_platform_hears_of_it(desk: Desk) -> None:
+    """Given that the table takes no address, then nothing is subscribed, and the next turn does both."""
+    body = desk.code("code-1")
+    with patch.object(event_addresses, "open_address", side_effect=Retryable("x", "y")):
+        assert desk.wait(body) > 0
+    assert desk.kommo.webhooks == set()
+    assert desk.turn(body).state == "connected"
+    assert len(desk.kommo.webhooks) == 1
 
 
 def test_an_account_without_webhooks_is_connected_with_a_note(desk: Desk) -> None:

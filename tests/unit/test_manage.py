@@ -512,13 +512,18 @@ class TestRoutes:
         mapping = {"email": "custom_fields_values[?field_code=='EMAIL'].values[].value | [0]", "firstName": "name"}
         created = furnished.call("POST", "/routes", {**ROUTE, "mapping": mapping, "priority": "high"})
         assert created.status == 201
-        expected = {**ROUTE, "mapping": mapping, "priority": "high", "dedupe_fields": ["email"], "partition": ""}
+        expected: dict[str, Any] = {**ROUTE, "mapping": mapping, "priority": "high", "dedupe_fields": ["email"]}
+        expected |= {"target": "", "options": {}, "keep_newest": "events", "weight": 1}
         assert created.content == {**expected, "warnings": []}
         assert furnished.call("GET", "/routes/people").content == expected
         assert furnished.call("POST", "/routes", ROUTE).status == 409
         change = {name: value for name, value in ROUTE.items() if name != "name"}
-        replaced = furnished.call("PUT", "/routes/people", {**change, "partition": "EMEA"})
-        assert (replaced.status, replaced.content["mapping"], replaced.content["partition"]) == (200, {}, "EMEA")
+        replaced = furnished.call("PUT", "/routes/people", {**change, "options": {"partition": "EMEA"}})
+        assert (replaced.status, replaced.content["mapping"], replaced.content["options"]) == (
+            200,
+            {},
+            {"partition": "EMEA"},
+        )
         assert furnished.call("DELETE", "/routes/people").status == 204
         for method, body in (("GET", None), ("PUT", change), ("DELETE", None)):
             assert furnished.call(method, "/routes/people", body).status == 404
@@ -545,8 +550,8 @@ class TestRoutes:
             ({"source": "client:kommo/acme/x"}, "source", "connection:NAME"),
             ({"source": "connection:marketo-main"}, "object", "marketo has no contacts"),
             ({"destination": "none"}, "destination", "none"),
-            ({"object": "leads"}, "object", "marketo takes contacts"),
-            ({"object": "tokens"}, "object", "marketo takes contacts"),
+            ({"object": "leads"}, "object", "takes companies, contacts"),
+            ({"object": "tokens"}, "object", "takes companies, contacts"),
             ({"object": "../x"}, "object", "object's name"),
             ({"mapping": {"email": "a b"}}, "mapping.email", "'b' at position 3"),
             ({"mapping": {"email": "a["}}, "mapping.email", "ends too early"),
@@ -565,14 +570,25 @@ class TestRoutes:
             ({"mapping": ["email"]}, "mapping", "object"),
             ({"mapping": {"firstName": "name"}}, "dedupe_fields", "email is not mapped"),
             ({"dedupe_fields": ["mobile"]}, "dedupe_fields", "mobile is not mapped"),
-            ({"dedupe_fields": []}, "dedupe_fields", "at least 1"),
             ({"dedupe_fields": ["email", "phone", "company"]}, "dedupe_fields", "2 entries"),
             ({"dedupe_fields": ["email", "email"]}, "dedupe_fields", "twice"),
             ({"dedupe_fields": "email"}, "dedupe_fields", "list"),
             ({"dedupe_fields": [1]}, "dedupe_fields.0", "text"),
             ({"priority": "urgent"}, "priority", "'normal' or 'high'"),
-            ({"partition": "a" * 256}, "partition", "255"),
-            ({"partition": "a\x00"}, "partition", "255"),
+            ({"options": {"partition": "a" * 256}}, "options.partition", "255"),
+            ({"options": {"partition": "a\x00"}}, "options.partition", "255"),
+            (
+                {"options": {"colour": "red"}},
+                "options",
+                "the destination knows action, dedupe_by, partition, not colour",
+            ),
+            ({"options": {"dedupe_by": "name"}}, "options.dedupe_by", "dedupeFields, marketoGUID or idField"),
+            ({"target": "opportunities"}, "target", "persons, companies or customobjects/"),
+            ({"target": "customobjects/car_c"}, "mapping", "there is no default one to customobjects/car_c"),
+            ({"keep_newest": "sometimes"}, "keep_newest", "'events', 'all' or 'none'"),
+            ({"weight": 0}, "weight", "must be 1 or more"),
+            ({"weight": 101}, "weight", "may be 100 at most"),
+            ({"weight": "much"}, "weight", "must be a whole number"),
             ({"enabled": True}, "enabled", "is not a field here"),
         ],
         ids=lambda value: repr(value)[:60],

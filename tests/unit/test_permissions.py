@@ -17,7 +17,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -28,13 +28,13 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import clock, connections, signing
-from portaria.contract import Retryable, Secret
+from portaria import arrived_events, clock, connections, messages, parking, receipts, reconciliations, signing
+from portaria.contract import Record, Retryable, Secret
 from portaria.pace import Pace
 from portaria.vault import Vault
+from tests.fakes import adobe, kommo, leadconnector, marketo
 from tests.fakes import functions as fakes
 from tests.fakes import installs as fake_installs
-from tests.fakes import kommo, leadconnector, marketo
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.connected import to_engage
 from tests.fakes.engage import Engage
@@ -69,7 +69,7 @@ _seen_elsewhere: list[Recorder] = []
 
 
 def call_with_boto3(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """accept_install signs its own calls: they reach moto, and the recorder, through boto3."""
+    """accept_install and receive_events sign their own calls: they reach moto, and the recorder, through boto3."""
     service = {"AmazonSQS": "sqs", "DynamoDB_20120810": "dynamodb"}[client._target_prefix]
     try:
         answer: dict[str, Any] = boto3.client(service)._make_api_call(operation, payload)
@@ -94,7 +94,7 @@ class Teller:
     """Tells the story; its methods are what happens, each through a function's own handler."""
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
-        self.stack = stack
+        self.stack, self.mock = stack, mock
         self.kommo, self.marketo, self.listing = Kommo(mock), Marketo(mock), Listing(mock, [])
         Engage(mock)
         LeadConnector(mock, "canary-one", "canary-two", "canary-three")
@@ -105,6 +105,7 @@ class Teller:
             for name in (
                 "accept_install", "sweep_arrivals", "exchange_code", "backfill_records", "ingest_records",
                 "renew_tokens", "accept_uninstall", "remove_connections", "call_connection", "redeem_ticket",
+                "accept_records", "receive_events", "track_receipts", "keep_dead_letters",
             )
         }  # fmt: skip
 
@@ -138,9 +139,13 @@ class Teller:
         self._accept()
         self._exchange()
         self._move_people()
+        self._reconcile()
         self._renew()
         self._call()
         self._sign_on()
+        self._take_in()
+        self._receive()
+        self._hear_what_became()
         self._tidy_up()
         self._leave()
 
@@ -221,9 +226,10 @@ class Teller:
         assert self.work("backfill_records", "backfills") == set()
         assert self.work("backfill_records", "backfills") == set()
         self.marketo.rule = refuse_persons({"person2@example.com"})
-        assert self.work("ingest_records", "records") == set()
+        assert self.work("ingest_records", "bulk_records") == set()
         assert set(self.marketo.emails) == {"person1@example.com", "person3@example.com"}
-        assert len(self.stack.receive("records_set_aside")) == 1
+        self._stop_and_go_on()
+        self._split()
         self.listing.before = [(500, {}, "")]
         ready_again = json.loads(ready[-1])
         ready_again["detail"]["generation"] += 1
@@ -231,7 +237,64 @@ class Teller:
         assert self.work("backfill_records", "backfills") == set()
         assert len(self.work("backfill_records", "backfills")) == 1
         self.put("records", "not a message")
-        assert len(self.work("ingest_records", "records")) == 1
+        assert self.work("ingest_records", "records") == set()
+        kept = self.administer("GET", "/dead-letters")["items"]
+        assert sorted(letter["reason"] for letter in kept) == ["message_unreadable", "refused_by_destination"]
+        for letter in kept:
+            self.administer("DELETE", f"/dead-letters/{letter['id']}")
+
+    def _stop_and_go_on(self) -> None:
+        """An event that Marketo takes only after somebody has given a permission there."""
+        (name,) = [
+            each["name"] for each in self.administer("GET", "/connections")["items"] if each["platform"] == "kommo"
+        ]
+        (event,) = messages.pack(
+            [Record("4", 1_700_000_000, contact(4))],
+            connection=name, object="contacts", origin=messages.EVENT, read_at=1,
+        )  # fmt: skip
+        self.marketo.rule = lambda document: marketo.error("4030801")
+        self.put("records", event)
+        assert self.work("ingest_records", "records") == {event}
+        parked = parking.key("marketo-one", "persons")
+        self.stack.table.update(*parked, "SET #until = :now", names={"#until": "until"}, values={":now": 0})
+        self.marketo.rule = lambda document: None
+        self.put("records", event)
+        assert self.work("ingest_records", "records") == set()
+        assert "person4@example.com" in self.marketo.emails
+
+    def _split(self) -> None:
+        """More contacts in one message, from either queue, than LeadConnector takes one by one in its time."""
+        target = {"destination": "marketek", "object": "persons", "priority": "normal", "options": {}}
+        (many,) = messages.pack(
+            [Record(str(number), 1_700_000_000, {"phone": f"+1555{number}"}) for number in range(9)],
+            connection="pi-7", object="persons", origin=messages.FRONT_DOOR, read_at=1, target=target,
+        )  # fmt: skip
+        for queue in ("records", "bulk_records"):
+            self.put(queue, many)
+            assert self.work("ingest_records", queue) == set()
+            parts = [json.loads(body)["records"] for body in self.stack.receive(queue)]
+            assert sorted(map(len, parts)) == [1, 4, 4]
+
+    def _reconcile(self) -> None:
+        """A backfill by hand, and what changed: of an account from before events had an address, and of one that is gone."""
+        self.stack.receive("backfills")
+        (name,) = [
+            each["name"] for each in self.administer("GET", "/connections")["items"] if each["platform"] == "kommo"
+        ]
+        self.administer("POST", f"/connections/{name}/backfills", {})
+        assert self.work("backfill_records", "backfills") == set()
+        assert self.administer("GET", f"/connections/{name}/backfills")["reconciliations"]
+        self.stack.table.delete(arrived_events.partition(name), arrived_events.SK)
+        gone = replace(connections.get(self.stack.table, name), name="kommo-acme-gone")
+        reconciliations.begin(self.stack.table, gone, "contacts")
+        for each in (name, gone.name):
+            key = reconciliations.key(each, "contacts")
+            self.stack.table.update(*key, "SET due_at = :long_ago", values={":long_ago": "2020-01-01T00:00:00.000Z"})
+        self.put("backfills", '{"reconcile": "due"}')
+        assert self.work("backfill_records", "backfills") == set()
+        assert self.work("backfill_records", "backfills") == set()
+        assert self.stack.table.get(arrived_events.partition(name), arrived_events.SK)
+        assert self.stack.table.get(*reconciliations.key(gone.name, "contacts")) is None
 
     def end_token(self, name: str) -> None:
         """The access token of a connection has ended."""
@@ -339,6 +402,32 @@ class Teller:
         made = with_headers(proxy_event("POST", "/private-integrations", {"name": "x", "scopes": ["routes:list"]}))
         assert self.manage.answer(with_headers(made, idempotency_key="once")).status == 201
 
+    def _take_in(self) -> None:
+        """A program sends persons through the front door."""
+        _, token = self.manage.create_integration("records:send@marketo-one")
+        event = with_headers(fakes.sample("accept_records", "persons"), x_mkto_user_token=token)
+        del event["multiValueHeaders"]["X-Mkto-User-Token"]
+        event["pathParameters"]["subscription"] = marketo.MUNCHKIN
+        answer = self.handlers["accept_records"].handler(event, fakes.Context())
+        assert answer["statusCode"] == 202, answer
+        assert len(self.stack.receive("records")) == 1
+
+    def _receive(self) -> None:
+        """A workflow tells of a contact at its address, then an app does, whose delivery is remembered."""
+        made = self.administer("POST", "/connections/marketek/events")
+        event = fakes.sample("receive_events", "leadconnector_workflow")
+        event["pathParameters"]["key"] = made["url"].rpartition("/")[2]
+        event["multiValueHeaders"]["X-Portaria-Secret"] = [made["header_value"]]
+        event["requestContext"]["requestTimeEpoch"] = int(time.time() * 1000)
+        assert self.handlers["receive_events"].handler(event, None)["statusCode"] == 200
+        sent = json.loads(fakes.sample("receive_events", "leadconnector_app")["body"])
+        event["body"] = json.dumps(sent | {"timestamp": int(time.time() * 1000)})
+        event["multiValueHeaders"]["X-GHL-Signature"] = ["A" * 86 + "=="]
+        assert self.handlers["receive_events"].handler(event, None)["statusCode"] == 401
+        with patch.object(arrived_events, "_ed25519", return_value=True):
+            assert self.handlers["receive_events"].handler(event, None)["statusCode"] == 200
+        assert len(self.stack.receive("records")) == 2
+
     def _leave(self) -> None:
         """An account disconnects and is asked about with a token that must be renewed; a connection is deleted."""
         for subdomain, refused in (("leaving", False), ("leaving-too", True)):
@@ -367,6 +456,32 @@ class Teller:
         query = {"client_uuid": kommo.CLIENT_ID, "account_id": account_id, "signature": signature}
         event["multiValueQueryStringParameters"] = {key: [value] for key, value in query.items()}
         assert self.handlers["accept_uninstall"].handler(event, fakes.Context())["statusCode"] == 200
+
+    def _hear_what_became(self) -> None:
+        """A destination tells of a request, a message is given up, and an operator looks and sends it again."""
+        receipts.open_receipt(
+            self.stack.table, "0" * 40, destination="marketo-one", object="persons", routes=["people"], count=1, size=9,
+            keys=["kommo-acme-1/1"], requests=["q-1"],
+        )  # fmt: skip
+        receipts.accept(self.stack.table, "0" * 40, "r-1")
+        adobe.keep_keys(self.mock)
+        told = adobe.delivery(adobe.results("e-1", adobe.request("r-1", created=1), munchkin=marketo.MUNCHKIN))
+        assert self.handlers["track_receipts"].handler(told, fakes.Context())["statusCode"] == 200
+        (shown,) = self.administer("GET", "/receipts?request=r-1")["items"]
+        assert shown["state"] == "applied"
+        assert self.administer("GET", "/receipts?connection=marketo-one&record=kommo-acme-1/1")["items"] == [shown]
+        assert self.administer("GET", f"/receipts/{shown['receipt']}")["requests"] == []
+        self.put("records_dead_letters", "no message")
+        with refusing("PutItem"):
+            (kept,) = self.work("keep_dead_letters", "records_dead_letters")
+        self.put("records_dead_letters", kept)
+        assert self.work("keep_dead_letters", "records_dead_letters") == set()
+        (letter,) = self.administer("GET", "/dead-letters?reason=message_unreadable")["items"]
+        assert self.administer("GET", f"/dead-letters/{letter['id']}")["content"]
+        redriven = self.administer("POST", "/dead-letters/redrive", {"ids": [letter["id"]]})["letters"]
+        assert [one["outcome"] for one in redriven] == ["redriven"]
+        assert self.stack.receive("records") == ["no message"]
+        self.administer("DELETE", f"/dead-letters/{letter['id']}")
 
     def _tidy_up(self) -> None:
         for kind in ("oauth-clients", "connections", "routes", "installs"):
@@ -485,8 +600,9 @@ def test_statements_of_a_role_have_names_of_their_own(function: Function) -> Non
     assert len(set(sids)) == len(sids)
 
 
-def test_only_accept_install_is_reached_by_anyone_and_it_may_read_no_secret() -> None:
-    services = {action.partition(":")[0] for grant in grants("accept_install") for action in grant.actions}
+@pytest.mark.parametrize("name", ["accept_install", "receive_events"])
+def test_what_strangers_reach_on_its_lean_path_may_read_no_secret(name: str) -> None:
+    services = {action.partition(":")[0] for grant in grants(name) for action in grant.actions}
     assert services == {"sqs", "dynamodb"}
 
 
@@ -494,7 +610,7 @@ def test_each_alarm_on_the_projects_own_metrics_watches_one_that_is_emitted(stor
     own = {
         name: alarm["Properties"]
         for name, alarm in resources("AWS::CloudWatch::Alarm").items()
-        if not alarm["Properties"]["Namespace"].startswith("AWS/")
+        if not alarm["Properties"].get("Namespace", "AWS/").startswith("AWS/")
     }
     assert own
     for name, alarm in own.items():

@@ -24,6 +24,8 @@ WILDCARDS = {
 }
 # Managed policies and SAM's policy templates are lists of actions that change without a change here. No role has any.
 POLICY_RESOURCES = {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::UserPolicy", "AWS::IAM::RolePolicy"}
+# What a role may do is what its policies and this allow: it gives nobody anything by itself.
+BOUNDARY = "FunctionsBoundary"
 IDENTITIES = {"AWS::IAM::User", "AWS::IAM::Group", "AWS::IAM::AccessKey", "AWS::Lambda::Permission", "AWS::Lambda::Url"}
 # Who puts things on whose behalf: without a condition on the source it would do so for any AWS account.
 SOURCES = {"aws:SourceArn", "aws:SourceAccount"}
@@ -130,7 +132,7 @@ def test_an_index_is_granted_by_its_name_and_to_be_queried_only(statement: State
 
 
 def test_no_role_gets_more_than_its_own_statements() -> None:
-    kinds = {resource["Type"] for resource in template()["Resources"].values()}
+    kinds = {resource["Type"] for name, resource in template()["Resources"].items() if name != BOUNDARY}
     assert kinds & (POLICY_RESOURCES | IDENTITIES) == set()
     for function in functions():
         assert "Role" not in function.properties
@@ -206,3 +208,15 @@ def test_a_policy_on_a_resource_is_of_a_known_kind(kind: str) -> None:
     assert not resources("AWS::Events::EventBusPolicy")
     assert not resources("AWS::SNS::TopicPolicy")
     assert not any("Policy" in resource.get("Properties", {}) for resource in resources(kind).values())
+
+
+def test_the_boundary_bounds_every_function_and_gives_nothing() -> None:
+    """SAM lets each function that may be in a VPC make network interfaces, which is for Lambda itself and not for the code."""
+    assert template()["Globals"]["Function"]["PermissionsBoundary"] == {"Ref": BOUNDARY}
+    attached = [value for value in walk(template()["Resources"]) if value == {"Ref": BOUNDARY}]
+    assert attached == [], "attached to a role it would be a policy that allows everything"
+    (allow, deny) = template()["Resources"][BOUNDARY]["Properties"]["PolicyDocument"]["Statement"]
+    assert (allow["Effect"], deny["Effect"]) == ("Allow", "Deny")
+    assert deny["Action"] == "ec2:*"
+    assert deny["Condition"] == {"Null": {"lambda:SourceFunctionArn": "false"}}
+    assert "PermissionsBoundary" not in {name for function in functions() for name in function.properties}

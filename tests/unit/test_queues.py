@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import aws, queues, records
+from portaria import aws, messages, queues
 from portaria.contract import Retryable
 from tests.fakes.aws import cloud
 
@@ -44,7 +44,7 @@ def test_a_delay_is_one_that_sqs_takes(delay_s: float, sent: int | None) -> None
 
 def test_the_largest_message_is_one_that_sqs_takes() -> None:
     """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
-    assert queues.MAX_BODY_BYTES < records.MAX_RECORD_MESSAGE_BYTES <= 1_048_576
+    assert messages.MAX_BODY_BYTES < messages.MAX_MESSAGE_BYTES <= 1_048_576
 
 
 @pytest.mark.parametrize("failure", [THROTTLED, TIMED_OUT])

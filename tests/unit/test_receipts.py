@@ -1,34 +1,108 @@
-"""What became of a request, through repetition, races and time."""
+"""What became of a request, through repetition, races and time, and how it is found again."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from portaria import clock, receipts
+from portaria import clock, connections, fingerprints, receipts
+from portaria.contract import Connection
 from portaria.table import Conflict, Table
-from tests.fakes.aws import cloud
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.manage import Manage, empty
 
 BODY = b'{"persons":[{"email":"person1@example.com"}]}'
 ID = receipts.correlation_id("marketo-one", ["m1"], BODY)
+NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
+MUNCHKIN = "123-ABC-456"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
 
 
 @pytest.fixture
-def table() -> Iterator[Table]:
-    with cloud() as stack:
-        yield stack.table
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    yield shared
+    empty()
 
 
-def open_receipt(table: Table) -> None:
-    receipts.open_receipt(table, ID, "marketo-one", ["people", "people", "leads"], 1, len(BODY))
+@pytest.fixture
+def table(stack: Cloud) -> Table:
+    return stack.table
+
+
+@pytest.fixture
+def manage(stack: Cloud) -> Manage:
+    return Manage(stack)
+
+
+class Time:
+    """The clock, which stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def passes(self, **span: float) -> None:
+        self.now += timedelta(**span)
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr(clock, "now", lambda: time.now)
+    return time
+
+
+def open_receipt(
+    table: Table,
+    correlation_id: str = ID,
+    *,
+    destination: str = "marketo-one",
+    count: int = 1,
+    keys: tuple[str, ...] = ("kommo-acme/1",),
+    requests: tuple[str, ...] = (),
+) -> None:
+    receipts.open_receipt(
+        table,
+        correlation_id,
+        destination=destination,
+        object="persons",
+        routes=["people", "people", "leads"],
+        count=count,
+        size=len(BODY),
+        keys=list(keys),
+        requests=list(requests),
+    )
 
 
 def state(table: Table, after: timedelta = timedelta()) -> str:
     receipt = receipts.find(table, ID, clock.now() + after)
     assert receipt
     return receipt.state
+
+
+def connect(table: Table, name: str = "marketo-one") -> None:
+    """A destination whose account is known, so that what is reported of it is found."""
+    connections.create(
+        table,
+        Connection(
+            name,
+            "marketo",
+            "client_credentials",
+            "mkto-ingestion-api.adobe.io",
+            "connected",
+            1,
+            "secret",
+            account_id=MUNCHKIN,
+        ),
+    )
 
 
 def test_the_id_is_decided_by_what_is_sent_where_and_for_which_messages() -> None:
@@ -99,13 +173,247 @@ def test_a_refusal_stays_known(table: Table) -> None:
     assert state(table, timedelta(days=2)) == "failed"
 
 
-def test_receipts_are_listed_by_destination_and_time(table: Table) -> None:
-    open_receipt(table)
-    (item,) = table.query_all("RECEIPTS#marketo-one", index="listing")
-    assert item["correlation_id"] == ID
-    assert item["list_sk"] == item["sent_at"]
-    assert item["expires_at"] > item["deadline"]
-
-
 def test_there_is_no_receipt_for_what_was_never_sent(table: Table) -> None:
     assert receipts.find(table, "none", clock.now()) is None
+
+
+def test_what_is_applied_at_once_is_not_sent_again_nor_unknown(table: Table) -> None:
+    open_receipt(table)
+    receipts.accept(table, ID, "", applied=True)
+    with pytest.raises(Conflict):
+        open_receipt(table)
+    receipts.fail(table, ID, "500", "")
+    assert state(table, timedelta(days=2)) == "applied"
+
+
+class TestReports:
+    """Accepted is not success: what a destination tells later decides."""
+
+    def accepted(self, table: Table, count: int = 10) -> None:
+        connect(table)
+        open_receipt(table, count=count)
+        receipts.accept(table, ID, "r-1")
+
+    def told(self, table: Table) -> tuple[str, int, dict[str, int]]:
+        receipt = receipts.find(table, ID, clock.now())
+        assert receipt
+        return receipt.state, receipt.report.applied, receipt.report.failed
+
+    def test_all_applied(self, table: Table) -> None:
+        self.accepted(table)
+        receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=10, failed={}, at="2026-03-10T12:00:00.000Z")
+        assert self.told(table) == ("applied", 10, {})
+
+    def test_some_failed(self, table: Table) -> None:
+        self.accepted(table)
+        receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=7, failed={"503": 2, "404": 1}, at="")
+        assert self.told(table) == ("failed", 7, {"404": 1, "503": 2})
+
+    def test_several_events_in_any_order_with_duplicates(self, table: Table) -> None:
+        events: list[tuple[str, int, dict[str, int]]] = [("e-1", 4, {"503": 1}), ("e-2", 3, {}), ("e-3", 0, {"503": 2})]
+        self.accepted(table)
+        for number, order in enumerate(itertools.permutations(events)):
+            receipts.accept(table, ID, f"r-{number}")
+            for name, applied, failed in (*order, order[0], order[1]):
+                at = f"2026-03-10T12:00:0{name[-1]}.000Z"
+                receipts.report(table, MUNCHKIN, f"r-{number}", name, applied=applied, failed=failed, at=at)
+            assert self.told(table) == ("failed", 7, {"503": 3})
+            receipt = receipts.find(table, ID, clock.now())
+            assert receipt
+            assert receipt.report.reported_at == "2026-03-10T12:00:03.000Z"
+
+    def test_what_is_reported_before_the_acceptance_is_written_counts(self, table: Table) -> None:
+        connect(table)
+        open_receipt(table, count=1)
+        receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=1, failed={}, at="")
+        assert self.told(table)[0] == "sent"
+        receipts.accept(table, ID, "r-1")
+        assert self.told(table)[0] == "applied"
+
+    def test_counts_that_do_not_add_up_leave_it_open_until_the_deadline(self, table: Table, time: Time) -> None:
+        """As in Adobe's own example: 100 received, 10 created, 10 updated, 20 failed."""
+        self.accepted(table, count=100)
+        receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=20, failed={"503": 10, "404": 10}, at="")
+        assert self.told(table) == ("accepted", 20, {"404": 10, "503": 10})
+        time.passes(hours=25)
+        assert self.told(table) == ("unknown", 20, {"404": 10, "503": 10})
+
+    def test_another_accounts_report_with_the_same_request_id_is_not_ours(self, table: Table) -> None:
+        self.accepted(table)
+        receipts.report(table, "999-XYZ-999", "r-1", "e-1", applied=10, failed={}, at="")
+        assert self.told(table)[0] == "accepted"
+
+    def test_a_late_report_ends_the_unknown(self, table: Table, time: Time) -> None:
+        self.accepted(table)
+        time.passes(hours=30)
+        assert self.told(table)[0] == "unknown"
+        receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=10, failed={}, at="")
+        assert self.told(table)[0] == "applied"
+
+
+class TestCrashes:
+    def test_whoever_dies_between_the_writes_of_an_opening_opens_it_again(
+        self, table: Table, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die(table: Table, items: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Table, "put_all", die)
+        with pytest.raises(KeyboardInterrupt):
+            open_receipt(table, requests=("q-1",))
+        monkeypatch.undo()
+        open_receipt(table, requests=("q-1",))
+        found, _ = receipts.by_request(table, "q-1", clock.now())
+        assert [receipt.correlation_id for receipt in found] == [ID]
+
+
+class TestFinding:
+    def ids(self, manage: Manage, query: str) -> list[str]:
+        """Every item's id of a listing, page by page."""
+        found: list[str] = []
+        cursor = ""
+        while True:
+            answer = manage.call("GET", f"/receipts?{query}" + (f"&cursor={cursor}" if cursor else ""))
+            assert answer.status == 200, answer.text
+            found += [item["receipt"] for item in answer.content["items"]]
+            cursor = answer.content["next_cursor"]
+            if not cursor:
+                return found
+
+    def test_by_destination_the_newest_first_and_by_state(self, table: Table, manage: Manage, time: Time) -> None:
+        ids = [f"{number:040d}" for number in range(7)]
+        for number, each in enumerate(ids):
+            open_receipt(table, each)
+            if number % 2:
+                receipts.accept(table, each, f"r-{number}")
+            time.passes(seconds=1)
+        open_receipt(table, "f" * 40, destination="another")
+        assert self.ids(manage, "connection=marketo-one&limit=3") == ids[::-1]
+        assert self.ids(manage, "connection=marketo-one&state=accepted&limit=2") == [ids[5], ids[3], ids[1]]
+
+    def test_by_record_over_days_and_pages(self, table: Table, manage: Manage, time: Time) -> None:
+        ids = [f"{number:040d}" for number in range(6)]
+        for number, each in enumerate(ids):
+            open_receipt(table, each, keys=("kommo-acme/7", "kommo-acme/8") if number % 2 else ("kommo-acme/8",))
+            time.passes(hours=30)
+        assert self.ids(manage, "connection=marketo-one&record=kommo-acme/7") == [ids[5], ids[3], ids[1]]
+        assert self.ids(manage, "connection=marketo-one&record=kommo-acme/8&limit=1") == ids[::-1]
+        assert self.ids(manage, "connection=marketo-one&record=kommo-acme/9") == []
+        assert self.ids(manage, "connection=another&record=kommo-acme/7") == []
+
+    def test_a_request_that_was_begun_twice_is_found_once(self, table: Table, manage: Manage, time: Time) -> None:
+        open_receipt(table)
+        receipts.fail(table, ID, "500", "")
+        time.passes(minutes=5)
+        open_receipt(table)
+        assert self.ids(manage, "connection=marketo-one&record=kommo-acme/1") == [ID]
+
+    def test_many_records_share_one_item(self, table: Table) -> None:
+        keys = tuple(f"kommo-acme/{number}" for number in range(1_000))
+        open_receipt(table, keys=keys)
+        (item,) = table.query_all(f"SENT#marketo-one#{clock.now().date().isoformat()}")
+        assert len(item["keys"]) == 8_000
+        found, _ = receipts.by_record(table, "marketo-one", "kommo-acme/999", clock.now())
+        assert [receipt.correlation_id for receipt in found] == [ID]
+
+    def test_a_fingerprint_across_two_others_is_none(self) -> None:
+        first, second = b"abcdefgh", b"ijklmnop"
+        assert fingerprints.holds(first + second, second)
+        assert not fingerprints.holds(first + second, b"efghijkl")
+        assert fingerprints.holds(b"efghefgh" + first, first)
+
+    def test_by_front_door_request(self, table: Table, manage: Manage, time: Time) -> None:
+        note(table, "q-1")
+        answer = manage.call("GET", "/receipts?request=q-1").content["items"]
+        assert [(item["receipt"], item["state"], item["count"]) for item in answer] == [(None, "queued", 3)]
+        assert self.ids(manage, "request=q-1&state=sent") == []
+        ids = [f"{number:040d}" for number in range(3)]
+        for each in ids:
+            open_receipt(table, each, requests=("q-1", "q-2", ""))
+            time.passes(seconds=1)
+        assert self.ids(manage, "request=q-1&limit=2") == ids
+        note(table, "q-2")
+        shown = manage.call("GET", f"/receipts/{ids[0]}").content
+        assert [request["id"] for request in shown["requests"]] == ["q-1", "q-2"]
+        assert {request["correlation_id"] for request in shown["requests"]} == {"theirs"}
+        assert self.ids(manage, "request=never-heard-of") == []
+
+    def test_sixty_requests_of_one(self, table: Table) -> None:
+        """More than one batch write holds."""
+        names = tuple(f"q-{number}" for number in range(60))
+        open_receipt(table, requests=names)
+        for name in names:
+            assert receipts.by_request(table, name, clock.now())[0]
+
+    def test_by_the_destinations_own_id(self, table: Table, manage: Manage) -> None:
+        open_receipt(table)
+        receipts.accept(table, ID, "67b28858#1")
+        assert self.ids(manage, "request=67b28858%231") == [ID]
+
+    def test_what_a_receipt_shows(self, table: Table, manage: Manage, time: Time) -> None:
+        connect(table)
+        open_receipt(table, count=2)
+        receipts.accept(table, ID, "r-1")
+        receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=1, failed={"1004": 1}, at="2026-03-10T12:01:00.000Z")
+        assert manage.call("GET", f"/receipts/{ID}").content == {
+            "receipt": ID,
+            "state": "failed",
+            "destination": "marketo-one",
+            "object": "persons",
+            "routes": ["leads", "people"],
+            "count": 2,
+            "bytes": len(BODY),
+            "sent_at": "2026-03-10T12:00:00.000Z",
+            "accepted_at": "2026-03-10T12:00:00.000Z",
+            "deadline": "2026-03-11T12:00:00.000Z",
+            "request_id": "r-1",
+            "code": None,
+            "applied": 1,
+            "failed": {"1004": 1},
+            "reported_at": "2026-03-10T12:01:00.000Z",
+            "requests": [],
+        }
+
+    def test_a_receipt_that_is_not_there(self, manage: Manage) -> None:
+        answer = manage.call("GET", f"/receipts/{'0' * 40}")
+        assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_receipt")
+
+    @pytest.mark.parametrize(
+        ("query", "reason"),
+        [
+            ("", "unclear_filters"),
+            ("connection=marketo-one&request=q-1", "unclear_filters"),
+            ("record=kommo-acme/1", "unclear_filters"),
+            ("request=q-1&record=kommo-acme/1", "unclear_filters"),
+            ("connection=x", "bad_connection"),
+            ("connection=marketo-one&record=kommo-acme", "bad_record"),
+            ("connection=marketo-one&state=lost", "bad_state"),
+            ("request=", "bad_request"),
+            ("request=a%20b", "bad_request"),
+            (f"request={'x' * 256}", "bad_request"),
+            ("connection=marketo-one&cursor=nonsense", "bad_cursor"),
+            ("connection=marketo-one&record=kommo-acme/1&cursor=nonsense", "bad_cursor"),
+            ("connection=marketo-one&record=kommo-acme/1&cursor=WyIyMDI2LTAzLTA5IiwgInhcdTAwMDAiXQ", "bad_cursor"),
+            ("munchkin=1", "unknown_parameter"),
+        ],
+    )
+    def test_what_cannot_be_asked_for(self, manage: Manage, query: str, reason: str) -> None:
+        answer = manage.call("GET", f"/receipts?{query}")
+        assert (answer.status, answer.content["type"]) == (400, f"urn:portaria:problem:{reason}")
+
+    def test_a_token_needs_the_scope(self, manage: Manage) -> None:
+        _, token = manage.create_integration("receipts:list")
+        assert manage.program(token, "GET", "/receipts?request=q-1").status == 200
+        assert manage.program(token, "GET", f"/receipts/{ID}").status == 403
+
+
+def note(table: Table, request_id: str) -> None:
+    receipts.note_request(
+        table,
+        request_id,
+        caller="0123456789",
+        destination="marketo-one",
+        object="persons",
+        count=3,
+        correlation_id="theirs",
+    )

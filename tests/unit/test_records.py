@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import queues, records
-from portaria.contract import Record, Rejected, Route
+from portaria import messages, records
+from portaria.contract import Record, Rejected, Target
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
-from portaria.records import Message, Outgoing
+from portaria.records import Message, Outgoing, Source
 from tests.fakes.people import contact, person
 
-ROUTE = Route("people", "client:kommo/acme", "contacts", "marketo-one")
-MESSAGE = Message("m1", "kommo-acme-1001", "people", "contacts", "backfill", [])
+MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", [], route="people")
+BY_EMAIL = Target("marketo-one", "persons", options=(("field1", "email"),))
 
 json_values = st.recursive(
     st.none()
@@ -38,16 +38,23 @@ some_records = st.lists(
 
 
 def pack(*some: Record) -> list[str]:
-    return records.pack("kommo-acme-1001", ROUTE, "backfill", some)
+    return messages.pack(
+        some, connection="kommo-acme-1001", object="contacts", origin="backfill", read_at=5, route="people"
+    )
 
 
 def unpack(bodies: list[str]) -> list[Any]:
     return [one for body in bodies for one in records.read_message("m", body).records]
 
 
-def outgoing(encoded: bytes, key: str = "1", updated_at: int = 0, route: str = "people") -> Outgoing:
-    message = Message("m1", "kommo-acme-1001", route, "contacts", "backfill", [])
-    return Outgoing(message, {"key": key}, key, updated_at, encoded)
+def read(record: Any) -> Record:
+    """A record as it stands in a message, read."""
+    source = records.read_record(MESSAGE, record)
+    return Record(source.key, source.version[0], source.record["data"])
+
+
+def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> Outgoing:
+    return Outgoing(key, attributes, (Source(MESSAGE, {"key": key}, key, (version, 0)),), "people")
 
 
 # --- packing
@@ -55,22 +62,22 @@ def outgoing(encoded: bytes, key: str = "1", updated_at: int = 0, route: str = "
 
 @given(some_records)
 def test_packed_records_come_out_as_they_went_in(some: list[Record]) -> None:
-    assert [records.read_record(one) for one in unpack(pack(*some))] == some
+    assert [read(one) for one in unpack(pack(*some))] == some
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "美", "🌻", "\n"])
 def test_messages_are_filled_to_the_byte(letter: str) -> None:
     # Given two records that together make exactly the limit
     frame_bytes = len(pack(Record("1", 0, {}))[0].encode()) - len(
-        queues.encode({"key": "1", "updated_at": 0, "data": {}})
+        messages.encode({"key": "1", "updated_at": 0, "data": {}})
     )
     half = Record("1", 0, {"v": letter * 10_000})
-    left_over = queues.MAX_BODY_BYTES - len(pack(half)[0].encode()) - 1
-    empty = len(queues.encode({"key": "2", "updated_at": 0, "data": {"v": ""}}))
+    left_over = messages.MAX_BODY_BYTES - len(pack(half)[0].encode()) - 1
+    empty = len(messages.encode({"key": "2", "updated_at": 0, "data": {"v": ""}}))
     fitting = Record("2", 0, {"v": "y" * (left_over - empty)})
     # Then they are one message of that size, and one byte more makes two
     (body,) = pack(half, fitting)
-    assert len(body.encode()) == queues.MAX_BODY_BYTES
+    assert len(body.encode()) == messages.MAX_BODY_BYTES
     assert frame_bytes > 0
     one_more = pack(half, Record("2", 0, {"v": "y" * (left_over - empty + 1)}))
     assert [len(json.loads(body)["records"]) for body in one_more] == [1, 1]
@@ -80,26 +87,26 @@ def test_a_record_over_the_message_size_travels_alone_and_blocks_no_other() -> N
     large = Record("2", 0, {"v": "é" * 200_000})
     bodies = pack(Record("1", 0, {}), large, Record("3", 0, {}))
     assert [[one["key"] for one in json.loads(body)["records"]] for body in bodies] == [["1"], ["2"], ["3"]]
-    assert records.read_record(unpack(bodies)[1]) == large
+    assert read(unpack(bodies)[1]) == large
 
 
 def test_a_record_that_no_message_can_carry_is_named_in_its_place() -> None:
-    bodies = pack(Record("1", 0, {}), Record("2", 5, {"v": "é" * 500_000}), Record("3", 0, {}))
-    assert all(len(body.encode()) <= records.MAX_RECORD_MESSAGE_BYTES for body in bodies)
+    bodies = pack(Record("1", 0, {}), Record("2", 5, {"v": "é" * 520_000}), Record("3", 0, {}))
+    assert all(len(body.encode()) <= messages.MAX_MESSAGE_BYTES for body in bodies)
     one, two, three = unpack(bodies)
     assert (one["key"], three["key"]) == ("1", "3")
     with pytest.raises(
-        Rejected, match=r"record_too_large: the record has 10000\d\d bytes; a message can carry 999\d\d\d"
+        Rejected, match=r"record_too_large: the record has 10400\d\d bytes; a message can carry 1039\d\d\d"
     ):
-        records.read_record(two)
+        read(two)
 
 
 @pytest.mark.parametrize("data", [{"v": float("nan")}, {"v": float("inf")}])
 def test_a_record_that_is_no_json_is_named_in_its_place(data: dict[str, Any]) -> None:
     one, two = unpack(pack(Record("1", 0, data), Record("2", 0, {})))
     with pytest.raises(Rejected, match="record_unreadable"):
-        records.read_record(one)
-    assert records.read_record(two).key == "2"
+        read(one)
+    assert read(two).key == "2"
 
 
 def test_characters_that_sqs_refuses_arrive_and_half_a_pair_is_replaced() -> None:
@@ -145,18 +152,19 @@ def test_what_is_no_records_message_is_refused(body: str) -> None:
 )
 def test_what_is_no_record_is_refused_by_itself(record: Any) -> None:
     with pytest.raises(Rejected, match="record_unreadable"):
-        records.read_record(record)
+        read(record)
 
 
 # --- mapping
 
 
-def map_one(
-    data: dict[str, Any], mapping: dict[str, str], dedupe_fields: tuple[str, ...] = ("email",)
-) -> dict[str, Any]:
-    source = {"key": "1", "updated_at": 1, "data": data}
-    encoded = records.map_record(MESSAGE, source, records.mapping_of(mapping), dedupe_fields).encoded
-    result: dict[str, Any] = orjson.loads(encoded)
+def map_one(data: dict[str, Any], mapping: dict[str, str], target: Target = BY_EMAIL) -> dict[str, Any]:
+    """What stands in the request's body."""
+    attributes = persons.check(records.mapping_of(mapping).apply(data), target)
+    cut = records.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
+    for refused in cut.refused:
+        raise Rejected(refused.reason, refused.detail)
+    result: dict[str, Any] = orjson.loads(cut.chunks[0][0].text)
     return result
 
 
@@ -203,7 +211,8 @@ def test_a_record_that_cannot_be_mapped_says_why_without_its_values(
 
 
 def test_one_of_two_dedupe_fields_is_enough() -> None:
-    assert map_one({"p": "1"}, {"email": "e", "phone": "p"}, ("email", "phone")) == {"phone": "1"}
+    either = Target("marketo-one", "persons", options=(("field1", "email"), ("field2", "phone")))
+    assert map_one({"p": "1"}, {"email": "e", "phone": "p"}, either) == {"phone": "1"}
 
 
 def test_an_expression_that_cannot_be_read_names_its_attribute() -> None:
@@ -218,97 +227,123 @@ def test_a_mapping_is_compiled_once() -> None:
 # --- coalescing
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.sampled_from(["r1", "r2"])), max_size=30))
-def test_of_each_record_the_newest_goes_and_the_newest_goes_last(some: list[tuple[str, int, str]]) -> None:
-    versions = [outgoing(str(index).encode(), key, at, route) for index, (key, at, route) in enumerate(some)]
-    left = records.coalesce(versions)
-    assert Counter((one.message.route, one.key) for one in left) == Counter({(route, key) for key, _, route in some})
+def sources(some: list[tuple[str, int]]) -> list[Source]:
+    return [Source(MESSAGE, {"number": number}, key, (at, 0)) for number, (key, at) in enumerate(some)]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=30))
+def test_of_each_record_the_newest_is_left(some: list[tuple[str, int]]) -> None:
+    versions = sources(some)
+    left, older = records.newest(versions)
+    assert Counter(one.key for one in left) == Counter({key for key, _ in some})
+    assert older == len(versions) - len(left)
     for one in left:
-        rivals = [other for other in versions if (other.message.route, other.key) == (one.message.route, one.key)]
-        assert one.updated_at == max(rival.updated_at for rival in rivals)
-        assert one is [rival for rival in rivals if rival.updated_at == one.updated_at][-1]
-    assert [one.updated_at for one in left] == sorted(one.updated_at for one in left)
+        rivals = [other for other in versions if other.key == one.key]
+        assert one.version == max(rival.version for rival in rivals)
+        assert one is [rival for rival in rivals if rival.version == one.version][-1]
+
+
+def test_of_one_second_the_one_that_was_read_later_is_the_newest() -> None:
+    early, late = (Source(MESSAGE, {}, "1", (100, read_at)) for read_at in (7, 9))
+    assert records.newest([late, early]) == ([late], 1)
 
 
 @given(st.permutations([(key, at) for key in "ab" for at in range(3)]))
 def test_order_and_repetition_change_nothing(order: list[tuple[str, int]]) -> None:
-    versions = [outgoing(f"{key}{at}".encode(), key, at) for key, at in order]
-    assert {one.encoded for one in records.coalesce(versions * 2)} == {b"a2", b"b2"}
+    left, _ = records.newest(sources(order) + sources(order))
+    assert {(one.key, one.version[0]) for one in left} == {("a", 2), ("b", 2)}
+
+
+upserts = st.tuples(st.sampled_from("ab"), st.dictionaries(st.sampled_from("xyz"), st.integers(0, 9), max_size=3))
+
+
+@given(st.lists(upserts, max_size=12), st.randoms())
+def test_merged_is_what_upserts_one_after_the_other_would_leave(some: list[tuple[str, Any]], random: Any) -> None:
+    # Given objects that arrive in any order
+    expected: dict[str, dict[str, int]] = {}
+    for key, attributes in some:
+        expected.setdefault(key, {}).update(attributes)
+    arriving = [outgoing(attributes, key, version) for version, (key, attributes) in enumerate(some)]
+    random.shuffle(arriving)
+    # When they are merged
+    merged = records.merged(arriving)
+    # Then each identity stands once, with the newest of each attribute and all that it was made of
+    assert {one.identity: one.attributes for one in merged} == expected
+    assert sum(len(one.sources) for one in merged) == len(some)
+    for one in merged:
+        assert [source.version for source in one.sources] == sorted(source.version for source in one.sources)
 
 
 # --- filling
 
 
-@given(
-    st.lists(st.text(max_size=12).map(lambda text: orjson.dumps({"v": text})), max_size=60),
-    st.integers(1, 9),
-    st.integers(10, 120),
-    st.integers(0, 20),
-)
+@given(st.lists(st.text(max_size=12), max_size=60), st.integers(1, 9), st.integers(10, 120), st.integers(0, 20))
 def test_requests_are_full_whole_and_within_their_limits(
-    encoded: list[bytes], max_objects: int, max_bytes: int, frame_bytes: int
+    texts: list[str], max_objects: int, max_bytes: int, frame_bytes: int
 ) -> None:
-    some = [outgoing(one, str(index)) for index, one in enumerate(encoded)]
-    chunks, too_large = records.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
+    some = [outgoing({"v": text}, str(index)) for index, text in enumerate(texts)]
+    length = {one.identity: len(orjson.dumps(one.attributes)) for one in some}
+    cut = records.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
     # Nothing lost, nothing twice, order kept
-    aside = {one.records[0]["key"] for one in too_large}
-    assert [one for chunk in chunks for one in chunk] == [one for one in some if one.key not in aside]
-    assert len(too_large) == len(aside)
-    assert aside == {one.key for one in some if frame_bytes + len(one.encoded) > max_bytes}
+    aside = {one.sources[0].key for one in cut.refused}
+    assert [one.outgoing for chunk in cut.chunks for one in chunk] == [one for one in some if one.identity not in aside]
+    assert len(cut.refused) == len(aside)
+    assert aside == {key for key, size in length.items() if frame_bytes + size > max_bytes}
 
-    def size(chunk: list[Outgoing]) -> int:
-        return frame_bytes + len(b",".join(one.encoded for one in chunk))
+    def size(chunk: list[records.Encoded]) -> int:
+        return frame_bytes + len(b",".join(one.text for one in chunk))
 
-    for chunk in chunks:
+    for chunk in cut.chunks:
         assert 1 <= len(chunk) <= max_objects
         assert size(chunk) <= max_bytes
     # And no request ends before it is full
-    for chunk, following in itertools.pairwise(chunks):
+    for chunk, following in itertools.pairwise(cut.chunks):
         assert len(chunk) == max_objects or size([*chunk, following[0]]) > max_bytes
 
 
 @pytest.mark.parametrize(("count", "requests"), [(999, [999]), (1_000, [1_000]), (1_001, [1_000, 1])])
 def test_a_thousand_objects_are_one_request(count: int, requests: list[int]) -> None:
-    some = [outgoing(b"{}", str(number)) for number in range(count)]
-    chunks, _ = records.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
-    assert [len(chunk) for chunk in chunks] == requests
+    some = [outgoing({}, str(number)) for number in range(count)]
+    cut = records.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
+    assert [len(chunk) for chunk in cut.chunks] == requests
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "美", "🌻"])
 @pytest.mark.parametrize(("extra", "requests"), [(-1, 1), (0, 1), (1, 2)])
 def test_the_real_body_is_cut_at_a_million_bytes(letter: str, extra: int, requests: int) -> None:
     # Given persons whose body has the limit, one byte less or one more
-    before, after = persons.frame(("email",), "", "normal")
+    before, after = persons.frame(BY_EMAIL)
     width = len(letter.encode())
-    first = orjson.dumps({"email": letter * (300_000 // width)})
-    padding = persons.MAX_BODY_BYTES + extra - len(before) - len(first) - 1 - len(after) - len(b'{"v":""}')
-    second = orjson.dumps({"v": letter * (padding // width) + "y" * (padding % width)})
+    first = {"email": letter * (300_000 // width)}
+    taken = len(before) + len(orjson.dumps(first)) + 1 + len(after) + len(b'{"v":""}')
+    padding = persons.MAX_BODY_BYTES + extra - taken
+    second = {"v": letter * (padding // width) + "y" * (padding % width)}
     # When they are put together
-    chunks, too_large = records.fill(
+    cut = records.fill(
         [outgoing(first, "1"), outgoing(second, "2")],
         frame_bytes=len(before) + len(after),
         max_objects=persons.MAX_OBJECTS,
         max_bytes=persons.MAX_BODY_BYTES,
     )
     # Then they are one request only while they fit
-    assert len(chunks) == requests
-    assert too_large == []
+    assert len(cut.chunks) == requests
+    assert cut.refused == []
     if requests == 1:
-        body = before + b",".join(one.encoded for one in chunks[0]) + after
+        body = before + b",".join(one.text for one in cut.chunks[0]) + after
         assert len(body) == persons.MAX_BODY_BYTES + extra
         assert len(json.loads(body)["persons"]) == 2
 
 
 @pytest.mark.parametrize(("extra", "aside"), [(0, 0), (1, 1)])
 def test_one_object_over_the_limit_is_named_with_size_and_limit(extra: int, aside: int) -> None:
-    encoded = orjson.dumps({"v": "é" * 100 + "y" * extra})
-    limit = len(encoded) - extra
-    chunks, too_large = records.fill(
-        [outgoing(b"{}", "1"), outgoing(encoded, "2"), outgoing(b"{}", "3")],
+    attributes = {"v": "é" * 100 + "y" * extra}
+    limit = len(orjson.dumps(attributes)) - extra
+    cut = records.fill(
+        [outgoing({}, "1"), outgoing(attributes, "2"), outgoing({}, "3")],
         frame_bytes=10, max_objects=1, max_bytes=limit + 10,
     )  # fmt: skip
-    assert len(too_large) == aside
-    assert len(chunks) == 3 - aside
-    for one in too_large:
+    assert len(cut.refused) == aside
+    assert len(cut.chunks) == 3 - aside
+    for one in cut.refused:
         assert one.reason == "record_too_large"
         assert one.detail == f"the record has {limit + 1} bytes in a request; {limit} are allowed"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from portaria import events, settings
+from portaria import events, ingestion, settings
 from portaria.api.operations import OPERATIONS
 from portaria.table import INDEXES
 from tests.unit.template import ROOT, Function, as_list, functions, resources, target, template, walk
@@ -21,12 +21,10 @@ DEAD_LETTERS = {
     for queue in QUEUES.values()
     if "RedrivePolicy" in queue["Properties"]
 }
-KEPT_FOR_PEOPLE = {"RecordsSetAside"}
+# Two queues of one kind of message, whose dead letters a function keeps where the API lists them.
+SHARED_DEAD_LETTERS = {"BulkRecordsQueue": "RecordsDeadLetters"}
 # What the API answers with 5XX has an alarm for all; a failing sweep matters only while arrivals are kept, which has one too.
 WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "RedeemTicketFunction", "SweepArrivalsFunction"}
-# What waits there for hours ends in the dead letters, which are watched, and hurts nobody until then: callers renew tokens
-# themselves, and a connection to be removed is marked first.
-IN_NO_HURRY = {"RenewalsQueue", "UninstallsQueue"}
 # Goes on behind the caller's back: a renewal that has been begun must be brought to its end.
 OUTLASTS_ITS_CALLER = {"call_connection"}
 # API Gateway answers the caller itself after this many seconds.
@@ -37,6 +35,21 @@ PUBLIC = {
     ("get", "/install/{platform}/{client}/result/{install}"),
     ("get", "/uninstall/{platform}/{client}"),
     ("get", "/sso/{ticket}"),
+    ("post", "/events/{platform}/{connection}/{key}"),
+    ("get", "/receipts/{platform}"),
+    ("post", "/receipts/{platform}"),
+    *(
+        ("post", f"/subscriptions/{{subscription}}/{path}")
+        for path in (
+            "persons",
+            "customobjects/{name}",
+            "companies",
+            "programmembers",
+            "programmembers/delete",
+            "lists",
+            "lists/remove",
+        )
+    ),
 }
 # Where the API describes itself.
 DESCRIPTIONS = {("get", "/v1/openapi.json"), ("get", "/v1/reference")}
@@ -45,7 +58,7 @@ PROGRAMS = {(each.method.lower(), f"/v1{each.path}"): each.function for each in 
 ADMIN = {(each.method.lower(), f"/admin/v1{each.path}"): each.function for each in OPERATIONS}
 
 each_function = pytest.mark.parametrize("function", functions(), ids=lambda function: function.name)
-each_source_queue = pytest.mark.parametrize("name", sorted(set(QUEUES) - DEAD_LETTERS - KEPT_FOR_PEOPLE))
+each_source_queue = pytest.mark.parametrize("name", sorted(set(QUEUES) - DEAD_LETTERS))
 each_alarm = pytest.mark.parametrize("name", sorted(ALARMS))
 
 
@@ -142,8 +155,10 @@ def every_value(value: Any) -> list[int]:
 
 def test_something_keeps_every_function_from_running_without_limit() -> None:
     """A queue's maximum, a reservation, a schedule, or the API's throttling."""
-    (stage,) = api()["MethodSettings"]
-    assert 0 < stage["ThrottlingRateLimit"] <= 1000
+    for setting in api()["MethodSettings"]:
+        throttle = setting["ThrottlingRateLimit"]["Fn::Select"][1]["Ref"]
+        rate, burst = map(int, template()["Parameters"][throttle]["Default"].split(","))
+        assert 0 < rate <= burst <= 1000
     for function in functions():
         kinds = {event["Type"] for event in function.events.values()}
         assert kinds in ({"SQS"}, {"Api"}, {"ScheduleV2"}), function.name
@@ -164,21 +179,25 @@ def test_a_queue_that_feeds_a_function_hides_messages_long_enough(name: str) -> 
 
 
 @each_source_queue
-def test_a_queue_that_feeds_a_function_redrives_to_dead_letters_of_its_own(name: str) -> None:
+def test_a_queue_that_feeds_a_function_redrives_to_its_dead_letters(name: str) -> None:
     redrive = QUEUES[name]["Properties"]["RedrivePolicy"]
     assert 5 <= redrive["maxReceiveCount"] <= 1000
     dead_letters = target(redrive["deadLetterTargetArn"])
-    assert dead_letters == name.removesuffix("Queue") + "DeadLetters"
+    assert dead_letters == SHARED_DEAD_LETTERS.get(name, name.removesuffix("Queue") + "DeadLetters")
     kept_s = QUEUES[dead_letters]["Properties"]["MessageRetentionPeriod"]
     assert kept_s == 1_209_600
     assert QUEUES[name]["Properties"]["MessageRetentionPeriod"] <= kept_s / 2
 
 
-def test_each_queue_is_a_source_or_the_dead_letters_of_one_or_kept_for_people() -> None:
+def test_the_last_receive_of_a_record_is_the_one_that_ingestion_takes_for_it() -> None:
+    for name in ("RecordsQueue", "BulkRecordsQueue"):
+        assert QUEUES[name]["Properties"]["RedrivePolicy"]["maxReceiveCount"] == ingestion.MAX_RECEIVES
+
+
+def test_each_queue_is_a_source_or_the_dead_letters_of_one() -> None:
     sources = {target(event["Queue"]) for function in functions() for event in function.events_of("SQS")}
-    assert sources | DEAD_LETTERS | KEPT_FOR_PEOPLE == set(QUEUES)
-    assert {QUEUES[name]["Properties"]["MessageRetentionPeriod"] for name in KEPT_FOR_PEOPLE} == {1_209_600}
-    assert len(DEAD_LETTERS) == len(sources)
+    assert sources | DEAD_LETTERS == set(QUEUES)
+    assert len(DEAD_LETTERS) + len(SHARED_DEAD_LETTERS) == len(sources - DEAD_LETTERS)
 
 
 @pytest.mark.parametrize("name", sorted(QUEUES))
@@ -224,9 +243,14 @@ def test_whatever_does_not_say_otherwise_asks_for_aws_iam() -> None:
 def test_each_path_leads_to_its_function() -> None:
     served = {key: function.name for key, (function, _) in methods().items()}
     for method, path in PUBLIC:
-        name = {"install": "accept_install", "uninstall": "accept_uninstall", "sso": "redeem_ticket"}[
-            path.split("/")[1]
-        ]
+        name = {
+            "install": "accept_install",
+            "uninstall": "accept_uninstall",
+            "sso": "redeem_ticket",
+            "events": "receive_events",
+            "receipts": "track_receipts",
+            "subscriptions": "accept_records",
+        }[path.split("/")[1]]
         assert served[method, path] == name
     for key, name in {**PROGRAMS, **ADMIN, **dict.fromkeys(DESCRIPTIONS, "manage")}.items():
         assert served[key] == name, key
@@ -242,10 +266,11 @@ def test_api_gateways_own_refusals_are_problem_documents() -> None:
 
 def test_no_log_of_the_api_holds_a_query_string() -> None:
     """The authorization code travels in it."""
-    (stage,) = api()["MethodSettings"]
+    stage, *_ = api()["MethodSettings"]
     assert (stage["ResourcePath"], stage["HttpMethod"]) == ("/*", "*")
-    assert stage["LoggingLevel"] == "OFF"
-    assert stage["DataTraceEnabled"] is False
+    for setting in api()["MethodSettings"]:
+        assert setting["LoggingLevel"] == "OFF"
+        assert setting["DataTraceEnabled"] is False
     assert "AccessLogSetting" not in api()
     assert "Cors" not in api()
     assert api()["EndpointConfiguration"] == {"Type": "REGIONAL"}
@@ -344,7 +369,16 @@ def test_cloudwatch_may_publish_to_the_alarms_topic() -> None:
 @each_alarm
 def test_an_alarm_of_aws_watches_a_metric_that_exists(name: str) -> None:
     """The project's own metrics are compared with what the functions really emit, in test_permissions."""
-    properties = ALARMS[name]["Properties"]
+    if "Metrics" in ALARMS[name]["Properties"]:
+        of_functions = [each for each in ALARMS[name]["Properties"]["Metrics"] if "MetricStat" in each]
+        assert len(of_functions) >= 2
+        for each in of_functions:
+            watched_metric(each["MetricStat"]["Metric"])
+        return
+    watched_metric(ALARMS[name]["Properties"])
+
+
+def watched_metric(properties: dict[str, Any]) -> None:
     known = {
         "AWS/SQS": ({"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"}, "QueueName"),
         "AWS/ApiGateway": ({"4XXError", "5XXError", "Latency"}, "ApiName"),
@@ -368,11 +402,11 @@ def test_whatever_can_fail_unseen_is_watched() -> None:
     watched = {
         target(dimension["Value"])
         for alarm in ALARMS.values()
-        for dimension in alarm["Properties"]["Dimensions"]
+        for dimension in alarm["Properties"].get("Dimensions", [])
         if isinstance(dimension["Value"], dict)
     }
     fed_by_no_queue = {function.logical_id for function in functions() if not function.events_of("SQS")}
-    assert watched >= set(QUEUES) - KEPT_FOR_PEOPLE - IN_NO_HURRY | fed_by_no_queue - WATCHED_OTHERWISE
+    assert watched >= set(QUEUES) | fed_by_no_queue - WATCHED_OTHERWISE
 
 
 def test_a_schedule_that_failed_is_not_repeated_beside_the_next() -> None:

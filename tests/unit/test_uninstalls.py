@@ -6,14 +6,15 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
+from dataclasses import replace as with_changes
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import responses
 
-from portaria import clock, connections, queues, uninstalls
-from portaria.contract import Connection
+from portaria import arrived_events, clock, connections, event_addresses, queues, uninstalls
+from portaria.contract import Connection, Secret
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
@@ -185,6 +186,25 @@ def test_a_removal_that_dies_halfway_is_finished_by_the_next_delivery(office: Of
     assert office.work() == set()
     assert office.vault.read(office.connection.secret_id) is None
     assert len(fakes.events(office.stack)) == 1
+
+
+@pytest.mark.parametrize("why", ["uninstalled", "deleted"])
+def test_its_address_takes_no_more_events_and_a_later_grants_does(office: Office, why: str) -> None:
+    pk, sk = arrived_events.partition(NAME), arrived_events.SK
+    event_addresses.open_address(office.table, office.connection_now, Secret("canary-webhook-key"))
+    if why == "deleted":
+        uninstalls.delete(office.table, office.stack.url("uninstalls"), office.connection_now)
+    else:
+        office.kommo.revoked.add("acme")
+        office.hook()
+    # A reinstall opens its own just before the removal gets to it.
+    removed = office.connection_now
+    later = with_changes(removed, granted_at="2999-01-01T00:00:00.000Z")
+    assert office.work() == set()
+    assert (office.table.get(pk, sk) or {})["keys"] == []
+    event_addresses.open_address(office.table, later, Secret("canary-later-key"))
+    event_addresses.close_address(office.table, removed)
+    assert len((office.table.get(pk, sk) or {})["keys"]) == 1
 
 
 def test_a_deleted_connection_takes_its_webhooks_back(office: Office) -> None:

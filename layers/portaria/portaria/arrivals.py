@@ -61,14 +61,14 @@ Item = dict[str, dict[str, str]]
 
 
 class Budget:
-    """What is left of the hook's three seconds, `spent_s` of which were gone when the handler started.
+    """What is left of a hook's seconds, `spent_s` of which were gone when the handler started; the install hook's by default.
 
     At least a second is planned with, so that one late start does not make the queue's time-out too short to be met.
     """
 
-    def __init__(self, spent_s: float = 0.0) -> None:
-        available_s = min(WORK_S, max(1.0, HOOK_S - spent_s))
-        self._scale = available_s / WORK_S
+    def __init__(self, spent_s: float = 0.0, *, hook_s: float = HOOK_S, work_s: float = WORK_S) -> None:
+        available_s = min(work_s, max(1.0, hook_s - spent_s))
+        self._scale = available_s / work_s
         self._ends = time.monotonic() + available_s
 
     def part(self, most_s: float) -> float:
@@ -412,7 +412,7 @@ class FrontDesk:
         self._dynamodb.call("PutItem", request, timeout_s=timeout_s)
 
 
-def log(level: str, message: str, **fields: str) -> None:
+def log(level: str, message: str, **fields: str | int) -> None:
     """One JSON line, in the form of Lambda's own JSON logs, so that its log levels apply.
 
     Never give it a code, a state or a query string. The texts of `Retryable` and `AwsError` hold no secret.
@@ -421,14 +421,14 @@ def log(level: str, message: str, **fields: str) -> None:
     _write({"timestamp": moment, "level": level, "message": message, "service": "portaria", **fields})
 
 
-def count(metric: str) -> None:
-    """Add one to a metric, in CloudWatch's embedded metric format.
+def count(metric: str, number: int = 1) -> None:
+    """Add to a metric, in CloudWatch's embedded metric format.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
     directive = {"Namespace": "Portaria", "Dimensions": [["service"]], "Metrics": [{"Name": metric, "Unit": "Count"}]}
     metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-    _write({"_aws": metadata, "service": "portaria", metric: 1})
+    _write({"_aws": metadata, "service": "portaria", metric: number})
 
 
 def _write(line: dict[str, Any]) -> None:

@@ -11,40 +11,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from portaria import clock, connections, egress, events, queues, records, routes, tokens
-from portaria.contract import Connection, Page, Rejected, Request, Response, Retryable, Route
-from portaria.pace import Pace
+from portaria import clock, connections, events, listings, messages, queues, reconciliations, routes
+from portaria.contract import Connection, Page, Rejected, Retryable, Route, Secret
+from portaria.listings import Outcome, Reader
 from portaria.platforms import part
 from portaria.settings import BackfillRecordsSettings
 from portaria.table import Conflict, Item, Table
-from portaria.tokens import Token
-from portaria.vault import Vault
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-ORIGIN = "backfill"
-# After a request's own time-outs there must be time to queue its records and to move the item on.
-TIME_TO_STORE_S = 5.0
-# Between two turns of one backfill, where the platform asks for no pause of its own.
-PAUSE_S = 5.0
 # Another worker has just moved this backfill on: it is left alone for a while.
 LEAVE_TO_OTHER_S = 120.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one message came to: `state` is started, running, done, failed or ignored."""
-
-    state: str
-    pages: int = 0
-    records: int = 0
-    started: int = 0
 
 
 def key(connection: str, route: str, generation: int) -> tuple[str, str]:
@@ -52,23 +32,86 @@ def key(connection: str, route: str, generation: int) -> tuple[str, str]:
 
 
 def take(body: str, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> Outcome:
-    """Deal with one message of the Backfills queue: `connection.ready` from the bus, or a backfill's own.
+    """Deal with one message of the Backfills queue: `connection.ready` from the bus, a backfill's or a reconciliation's own.
 
     Raises `Retryable` where the message should come back; a backfill that has failed for good says so in its item.
     """
     try:
-        message = json.loads(body)
-        if message.get("detail-type") == events.CONNECTION_READY:
-            name, generation = str(message["detail"]["connection"]), int(message["detail"]["generation"])
-            return _start(name, generation, settings)
-        backfill = (str(message["connection"]), str(message["route"]), int(message["generation"]))
+        work = _read(body)
     except (ValueError, KeyError, TypeError, AttributeError):
-        logger.error("a message of the Backfills queue is neither of the two that it may be")
+        logger.error("a message of the Backfills queue is none of those that it may be")
         return Outcome("ignored")
-    return _Reading(*backfill, settings, time_left_s).run()
+    if isinstance(work, reconciliations.Wanted):
+        return reconciliations.take(work, settings, time_left_s)
+    if isinstance(work, _Ready):
+        return _begin(*work, settings)
+    return _Reading(work, settings, time_left_s).run()
 
 
-def _start(name: str, generation: int, settings: BackfillRecordsSettings) -> Outcome:
+class _Ready(NamedTuple):
+    connection: str
+    generation: int
+
+
+class _Wanted(NamedTuple):
+    connection: str
+    route: str
+    generation: int
+
+
+def _read(body: str) -> _Ready | _Wanted | reconciliations.Wanted:
+    message = json.loads(body)
+    if message.get("detail-type") == events.CONNECTION_READY:
+        return _Ready(str(message["detail"]["connection"]), int(message["detail"]["generation"]))
+    if "reconcile" in message:
+        return reconciliations.read(message)
+    return _Wanted(str(message["connection"]), str(message["route"]), int(message["generation"]))
+
+
+def start(table: Table, queue_url: str, connection: Connection, route_name: str | None = None) -> dict[str, str]:
+    """Have every route that begins at a connection, or one of them, read it from its first page; the routes and their states.
+
+    One that runs already goes on, and its message is queued once more, in case that was lost. Raises `Rejected` (404
+    `unknown_route`, 409 `not_connected`, `nothing_to_read`) and `Retryable`, after which it can be asked for again.
+    """
+    if connection.state != "connected":
+        raise Rejected("not_connected", f"the connection {connection.name} is {connection.state}", status=409)
+    found = routes.for_connection(table, connection)
+    if route_name is not None:
+        found = [route for route in found if route.name == route_name]
+        if not found:
+            detail = f"no route {route_name} begins at the connection {connection.name}"
+            raise Rejected("unknown_route", detail, field="route", status=404)
+    found = [route for route in found if listings.source(connection.platform, route.object)]
+    if not found:
+        detail = f"no route begins at {connection.name} with an object that {connection.platform} can list"
+        raise Rejected("nothing_to_read", detail, status=409)
+    newest = latest(table, connection.name)
+    bodies = []
+    for route in found:
+        item = newest.get(route.name)
+        generation = connection.generation
+        if item and item["state"] == "running":
+            generation = item["generation"]
+        else:
+            reconciliations.begin(table, connection, route.object)
+            _create(table, connection, route, generation, again=True)
+        bodies.append(_message(connection.name, route.name, generation))
+    queues.send(queue_url, bodies)
+    return dict.fromkeys(sorted(route.name for route in found), "running")
+
+
+def latest(table: Table, connection: str) -> dict[str, Item]:
+    """The backfill of each route that was started last, whether the route is still there or not."""
+    found: dict[str, Item] = {}
+    for item in table.query_all(key(connection, "", 0)[0]):
+        known = found.get(item["route"])
+        if not known or known["started_at"] < item["started_at"]:
+            found[item["route"]] = item
+    return found
+
+
+def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Outcome:
     """Start a backfill for each route that begins at the connection. Started twice is started once."""
     table = Table(settings.table_name)
     connection = connections.find(table, name)
@@ -77,8 +120,10 @@ def _start(name: str, generation: int, settings: BackfillRecordsSettings) -> Out
         return Outcome("ignored")
     bodies: list[str] = []
     for route in routes.for_connection(table, connection):
-        if _listing(connection.platform, route.object) and _create(table, connection, route, generation):
-            bodies.append(_message(name, route.name, generation))
+        if listings.source(connection.platform, route.object):
+            reconciliations.begin(table, connection, route.object)
+            if _create(table, connection, route, generation):
+                bodies.append(_message(name, route.name, generation))
     queues.send(settings.backfills_queue_url, bodies)
     logger.info(
         "backfills were started", extra={"connection": name, "generation": generation, "backfills": len(bodies)}
@@ -86,14 +131,18 @@ def _start(name: str, generation: int, settings: BackfillRecordsSettings) -> Out
     return Outcome("started", started=len(bodies))
 
 
-def _create(table: Table, connection: Connection, route: Route, generation: int) -> bool:
-    """Whether the backfill is to be queued. One that runs already is queued again: its first message may have been lost."""
+def _create(table: Table, connection: Connection, route: Route, generation: int, *, again: bool = False) -> bool:
+    """Whether the backfill is to be queued. One that runs already is queued again: its first message may have been lost.
+
+    One that has ended begins anew only where it is wanted `again`.
+    """
     try:
         table.update(
             *key(connection.name, route.name, generation),
             "SET #connection = :connection, #route = :route, #generation = :generation, #object = :object, "
-            "#state = :running, next_page = :first, pages = :none, #records = :none, started_at = :now",
-            condition="attribute_not_exists(pk)",
+            "#state = :running, next_page = :first, pages = :none, #records = :none, started_at = :now "
+            "REMOVE finished_at, reason, detail",
+            condition="attribute_not_exists(pk) OR (:again = :yes AND #state <> :running)",
             names={
                 name: name[1:] for name in ("#connection", "#route", "#generation", "#object", "#state", "#records")
             },
@@ -106,6 +155,8 @@ def _create(table: Table, connection: Connection, route: Route, generation: int)
                 ":first": 1,
                 ":none": 0,
                 ":now": clock.to_iso(clock.now()),
+                ":again": again,
+                ":yes": True,
             },
         )
     except Conflict as conflict:
@@ -113,43 +164,18 @@ def _create(table: Table, connection: Connection, route: Route, generation: int)
     return True
 
 
-def _listing(platform: str, object_name: str) -> ModuleType | None:
-    """The platform's part for an object, where it can list it."""
-    try:
-        module = part(platform, object_name)
-    except Rejected:
-        return None
-    return module if hasattr(module, "read_page") else None
-
-
 def _message(connection: str, route: str, generation: int) -> str:
     return queues.encode({"version": VERSION, "connection": connection, "route": route, "generation": generation})
-
-
-@cache
-def _pace(platform: str, per_second: float) -> Pace:
-    """One a process, so that the next invocation of a warm worker keeps the distance too."""
-    return Pace(per_second)
 
 
 class _Reading:
     """One worker's turn at a backfill."""
 
-    def __init__(
-        self,
-        name: str,
-        route: str,
-        generation: int,
-        settings: BackfillRecordsSettings,
-        time_left_s: Callable[[], float],
-    ) -> None:
-        self.name = name
-        self.route_name = route
-        self.generation = generation
+    def __init__(self, wanted: _Wanted, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> None:
+        self.name, self.route_name, self.generation = wanted
         self.settings = settings
         self.time_left_s = time_left_s
         self.table = Table(settings.table_name)
-        self.supply = tokens.Supply(self.table, Vault(settings.secrets_prefix), settings.sealing_key_id, time_left_s)
         self.pages = 0
         self.records = 0
 
@@ -165,13 +191,13 @@ class _Reading:
         try:
             self._read(item)
         except Rejected as rejected:
-            self._fail(rejected)
+            self._fail(item, rejected)
             return self._outcome("failed")
         except Retryable as later:
             if not self.pages:
                 raise
             # A new message, since this one's receives count how often it came in vain.
-            delay_s = PAUSE_S if later.after_s is None else later.after_s
+            delay_s = listings.PAUSE_S if later.after_s is None else later.after_s
             logger.info("a backfill goes on later", extra={**self.facts, "reason": later.reason, "after_s": delay_s})
             body = _message(self.name, self.route_name, self.generation)
             queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
@@ -185,50 +211,37 @@ class _Reading:
     def _read(self, item: Item) -> None:
         route = routes.get(self.table, self.route_name)
         connection = connections.get(self.table, self.name)
-        listing = part(connection.platform, route.object)
+        source = part(connection.platform, route.object)
+        reader = Reader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
         while item["state"] == "running":
-            try:
-                page = self._read_page(listing, connection, item["next_page"])
-            except Rejected:
-                newer = connections.get(self.table, self.name)
-                if newer.generation <= connection.generation:
-                    raise
-                connection = newer
-                continue
-            queues.send(self.settings.records_queue_url, records.pack(self.name, route, ORIGIN, page.records))
-            item = self._check_off(item["next_page"], page)
+            number, read_at = item["next_page"], int(clock.now().timestamp() * 1000)
+
+            def ask(send: listings.Send, account_host: str, access_token: Secret, number: int = number) -> Page:
+                page: Page = source.read_page(send, account_host, access_token, number)
+                return page
+
+            page = reader.read(ask)
+            bodies = messages.pack(
+                page.records,
+                connection=self.name,
+                object=route.object,
+                origin=messages.BACKFILL,
+                read_at=read_at,
+                route=route.name,
+            )
+            queues.send(self.settings.bulk_records_queue_url, bodies, tenant=self.name)
+            item = self._check_off(item, page)
             self.pages += 1
             self.records += len(page.records)
 
-    def _read_page(self, listing: ModuleType, connection: Connection, number: int) -> Page:
-        pace = _pace(connection.platform, listing.REQUESTS_PER_SECOND)
-
-        def send(request: Request) -> Response:
-            if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
-                raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
-            pace.wait()
-            return egress.send(request, allowed_domain=connection.allowed_domain)
-
-        def read(token: Token) -> Page:
-            page: Page = listing.read_page(send, connection.allowed_domain, token.credentials["access_token"], number)
-            return page
-
-        token = self.supply.token(connection)
-        try:
-            return read(token)
-        except Rejected as rejected:
-            newer = self.supply.newer(connection, token) if rejected.reason == "token_refused" else None
-            if newer is None:
-                raise
-            return read(newer)
-
-    def _check_off(self, number: int, page: Page) -> Item:
+    def _check_off(self, item: Item, page: Page) -> Item:
         """Move the item past a page whose records are queued: once, however many workers have queued them.
 
-        Raises `Retryable` where another worker has done so.
+        Raises `Retryable` where another worker has done so, or has begun anew.
         """
         common = "pages = pages + :one, #records = #records + :records"
-        values: Item = {":one": 1, ":records": len(page.records), ":number": number, ":running": "running"}
+        values: Item = {":one": 1, ":records": len(page.records), ":running": "running"}
+        values |= {":number": item["next_page"], ":started_at": item["started_at"]}
         if page.next_page is None:
             expression = f"SET {common}, #state = :done, finished_at = :now REMOVE next_page"
             values |= {":done": "done", ":now": clock.to_iso(clock.now())}
@@ -239,23 +252,24 @@ class _Reading:
             return self.table.update(
                 *key(self.name, self.route_name, self.generation),
                 expression,
-                condition="next_page = :number AND #state = :running",
+                condition="next_page = :number AND started_at = :started_at AND #state = :running",
                 names={"#state": "state", "#records": "records"},
                 values=values,
             )
         except Conflict:
             raise Retryable("in_progress", "another worker reads this backfill", after_s=LEAVE_TO_OTHER_S) from None
 
-    def _fail(self, rejected: Rejected) -> None:
+    def _fail(self, item: Item, rejected: Rejected) -> None:
         facts = {**self.facts, "reason": rejected.reason, "detail": rejected.detail}
         logger.error("a backfill has failed", extra=facts)
         try:
             self.table.update(
                 *key(self.name, self.route_name, self.generation),
                 "SET #state = :failed, reason = :reason, detail = :detail, finished_at = :now",
-                condition="#state = :running",
+                condition="started_at = :started_at AND #state = :running",
                 names={"#state": "state"},
                 values={
+                    ":started_at": item["started_at"],
                     ":running": "running",
                     ":failed": "failed",
                     ":reason": rejected.reason,

@@ -72,6 +72,8 @@ def to_item(connection: Connection, *, announce: str = "") -> Item:
     item: Item = {field: getattr(connection, field) for field in FIELDS}
     item["notes"] = list(connection.notes)
     item |= {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": connection.name}
+    if connection.account_id:
+        item["source"] = _account(connection.platform, connection.account_id)
     now = clock.now()
     due = clock.to_iso(now) if announce else due_at(connection, now)
     if due:
@@ -125,6 +127,16 @@ def create(table: Table, connection: Connection) -> None:
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Connection], str | None]:
     items, cursor = table.query(LIST, index="listing", cursor=cursor, limit=limit)
     return [read(item) for item in items], cursor
+
+
+def of_account(table: Table, platform: str, account_id: str) -> list[Connection]:
+    """Every connection to one account, by name, the removed ones too. A new one is among them soon, not at once."""
+    return [read(item) for item in table.query_all(_account(platform, account_id), index="by_source")]
+
+
+def _account(platform: str, account_id: str) -> str:
+    """What stands in `source`, the key of the index `by_source`, next to what routes have there."""
+    return f"account:{platform}/{account_id}"
 
 
 def due_now(announce: str) -> Item:

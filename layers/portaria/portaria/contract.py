@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any
+from functools import cached_property
 
-from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Retryable, Secret
+from portaria.intake import Arrival, OAuthClient, Record, Refusal, Rejected, Retryable, Secret
 
 __all__ = [
     "Account",
     "Answer",
     "Arrival",
+    "Changes",
     "Connection",
     "Departure",
     "Grant",
@@ -29,11 +30,15 @@ __all__ = [
     "Record",
     "Refusal",
     "Rejected",
+    "Reported",
     "Request",
     "Response",
     "Retryable",
     "Route",
     "Secret",
+    "SignedBy",
+    "Statement",
+    "Target",
 ]
 
 
@@ -120,8 +125,14 @@ class Route:
     """source + object → destination + mapping. `source` is `connection:{name}` or `client:{platform}/{client}`.
 
     A client as source stands for every account that installs it, also the ones still to come. `mapping` gives each
-    destination attribute a JMESPath expression over the source's record; empty means the platform's default.
-    `dedupe_fields` are one or two destination attributes; `priority` is `normal` or `high`.
+    destination attribute a JMESPath expression over the source's record; empty means the default of the two platforms.
+    `target` is the destination's object (`persons`, `customobjects/car_c`); empty means what the destination makes of the
+    source's object. `dedupe_fields` are one or two destination attributes; `priority` is `normal` or `high`; `options` are what
+    only the destination's platform knows (`partition`, `overwrite_tags`).
+
+    `keep_newest` says whose versions are remembered per record, so that an older one never overwrites a newer one: those of
+    `events` (and reconciliations; backfills only heed them), of `all`, or of `none`. `weight` is the source's share, next
+    to others', of what a destination takes in a day.
     """
 
     name: str
@@ -131,16 +142,41 @@ class Route:
     mapping: dict[str, str] = field(default_factory=dict)
     dedupe_fields: tuple[str, ...] = ("email",)
     priority: str = "normal"
-    partition: str = ""
+    target: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+    keep_newest: str = "events"
+    weight: int = 1
 
 
 @dataclass(frozen=True)
-class Record:
-    """One source object on its way: `key` identifies it within its source, `updated_at` (epoch seconds) orders versions."""
+class Target:
+    """What records must share to travel in one request.
 
-    key: str
-    updated_at: int
-    data: dict[str, Any]
+    `object` is the destination's, with its name where it has several of a kind (`customobjects/car_c`). `options` are pairs
+    that the destination's part understands, in order: `field1` and `field2` (dedupe attributes), `partition`, and so on.
+    """
+
+    destination: str
+    object: str
+    priority: str = "normal"
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def part(self) -> str:
+        """The platform's part that sends it."""
+        return self.object.partition("/")[0]
+
+    @property
+    def object_name(self) -> str:
+        return self.object.partition("/")[2]
+
+    @cached_property
+    def dedupe_fields(self) -> tuple[str, ...]:
+        return tuple(value for name, value in self.options if name in ("field1", "field2"))
+
+    def option(self, name: str) -> str:
+        """Its value, or an empty text."""
+        return dict(self.options).get(name, "")
 
 
 @dataclass(frozen=True)
@@ -149,6 +185,17 @@ class Page:
 
     records: list[Record]
     next_page: int | None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changed in a platform's account, a page of it, by ascending `updated_at`.
+
+    `cursor` is where the next page begins, in the words of the part that read this one; None on the last.
+    """
+
+    records: list[Record]
+    cursor: str | None
 
 
 @dataclass(frozen=True)
@@ -198,9 +245,15 @@ class Response:
 
 
 class Meaning(Enum):
-    """What a destination's answer to a batch of records asks for."""
+    """What a destination's answer to a batch of records asks for; `ingestion` does it.
+
+    `ACCEPTED`: taken, and what becomes of it is told later, if at all. `APPLIED`: done. `TOKEN_AGAIN`: with a new token.
+    `BACK_OFF`: the rate; after a pause. `QUOTA`: the day's is used up; after its reset. `BAD_DATA`: a record is to blame.
+    `STOP`: nothing of this kind is taken until somebody acts. `RETRY`: later, for a bounded number of times.
+    """
 
     ACCEPTED = "accepted"
+    APPLIED = "applied"
     TOKEN_AGAIN = "token_again"  # noqa: S105
     BACK_OFF = "back_off"
     QUOTA = "quota"
@@ -211,9 +264,48 @@ class Meaning(Enum):
 
 @dataclass(frozen=True)
 class Answer:
-    """A destination's answer, read. `code` is the destination's own, `after_s` the wait in seconds that it asked for."""
+    """A destination's answer, read. `code` is the destination's own, `detail` a sentence that quotes no record.
+
+    `after_s` is the wait in seconds that it asked for, `pause_s` the one that its limits ask for before the next request,
+    also after a success; None where there is none.
+    """
 
     meaning: Meaning
     code: str = ""
     request_id: str = ""
     after_s: float | None = None
+    pause_s: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a destination says of one request: how many records it has applied, and how many failed with each code."""
+
+    applied: int
+    failed: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one event of a destination says. `kind` is `results` where it tells what became of `requests`, by their ids there.
+
+    `account_id` is the account that it is about and `at` the event's time (ISO 8601, UTC), both empty where not told;
+    `unreadable` counts requests that could not be read, `quota_left` is in records.
+    """
+
+    kind: str
+    event_id: str = ""
+    account_id: str = ""
+    at: str = ""
+    requests: dict[str, Reported] = field(default_factory=dict)
+    unreadable: int = 0
+    quota_left: int | None = None
+
+
+@dataclass(frozen=True)
+class SignedBy:
+    """A signature, and the request that fetches the key which it was made with."""
+
+    signature: bytes = field(repr=False)
+    key: Request

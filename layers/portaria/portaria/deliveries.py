@@ -33,10 +33,26 @@ def handle(
     What raises `Rejected` is logged and done with, since doing it again cannot help.
     """
 
+    def take_body(record: SQSRecord) -> None:
+        take(record.body, lambda: context.get_remaining_time_in_millis() / 1000)
+
+    return handle_records(event, context, take_body, queue_url=queue_url, logger=logger)
+
+
+def handle_records(
+    event: dict[str, Any],
+    context: LambdaContext,
+    take: Callable[[SQSRecord], None],
+    *,
+    queue_url: str,
+    logger: Logger,
+) -> dict[str, Any]:
+    """The same for who must know more of a message than its body."""
+
     def deliver(record: SQSRecord) -> None:
         receives = int(record.attributes.approximate_receive_count)
         try:
-            take(record.body, lambda: context.get_remaining_time_in_millis() / 1000)
+            take(record)
         except Rejected as rejected:
             logger.error("a message was refused", reason=rejected.reason, detail=rejected.detail)
         except Retryable as later:

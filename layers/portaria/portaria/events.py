@@ -17,6 +17,7 @@ NEEDS_RECONNECT = "connection.needs_reconnect"
 RECOVERED = "connection.recovered"
 ROTATION_DUE = "connection.rotation_due"
 REMOVED = "connection.removed"
+DESTINATION_STOPPED = "destination.stopped"
 PRIVATE_INTEGRATION_ROTATION_DUE = "private_integration.rotation_due"
 
 

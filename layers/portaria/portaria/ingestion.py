@@ -1,24 +1,49 @@
 """One batch of Records messages on its way to their destinations.
 
-Every record ends in one of three ways: the destination has accepted it (or a newer version of it), it has been set aside
-set aside with its reason, or its message goes back to the queue. So a message goes back exactly when at least
-one of its records has not been dealt with.
+Every record ends in one of four ways: the destination has taken it (or a newer version of it), a newer version is on its way,
+it is among the dead letters with its reason, or its message goes back to the queue (one that is too much for a slow
+destination as several). So a message goes back exactly when at least one of its records has not been dealt with.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
+import sys
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
-from portaria import clock, connections, egress, queues, receipts, records, routes, tokens
-from portaria.contract import Answer, Connection, Meaning, Rejected, Retryable, Route
+import orjson
+
+from portaria import (
+    clock,
+    connections,
+    dead_letters,
+    egress,
+    events,
+    marks,
+    messages,
+    parking,
+    queues,
+    quotas,
+    receipts,
+    records,
+    retries,
+    routes,
+    tokens,
+)
+from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Route, Target
+from portaria.marks import Keeping
+from portaria.pace import Pace
 from portaria.platforms import part
-from portaria.records import Mapping, Message, Outgoing, SetAside, Target
+from portaria.records import Encoded, Mapping, Message, Outgoing, SetAside, Source
 from portaria.settings import IngestRecordsSettings
 from portaria.table import Conflict, Table
 from portaria.vault import Vault
@@ -30,32 +55,64 @@ TIME_TO_FINISH_S = 10.0
 # How many requests looking for bad records in one full request may take: about twenty scattered ones are found with
 # these. Where more are bad it is the route that is wrong, and what is left is set aside together.
 MAX_BISECT_REQUESTS = 250
-# Between a failure and the next try, where the destination asks for no longer pause: 5, 15, 45 s … to half an hour, so the
-# ten receives of a message span about two and a half hours.
+# The receives after which SQS moves a message to the dead letters (template.yaml). On the last one it is done here, where the
+# reason is known.
+MAX_RECEIVES = 60
+# Where a destination does not say how long: between a pause that it asks for and the next try, doubled each time.
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 1_800.0
-# What one request met, the next one to the same destination would meet as well.
-STOPS_LANE = (Meaning.STOP, Meaning.QUOTA, Meaning.BACK_OFF, Meaning.TOKEN_AGAIN)
+# How often what is stopped until somebody acts is tried, and what is over its quota where nobody knows the reset.
+STOPPED_WAIT_S = 1_800.0
+
+# How long the records of one message may take at a destination's pace, so that a batch of forty such messages is done in the
+# time of one invocation. What has more is sent again as several: all of it would come back for each part that was done.
+SECONDS_A_MESSAGE = 2.0
+
+REFUSED_BY_DESTINATION, GAVE_UP = "refused_by_destination", "gave_up"
+
+
+class Delivery(NamedTuple):
+    """A message as SQS hands it over. `receives` counts this one too."""
+
+    id: str
+    body: str
+    receives: int = 1
 
 
 class Way(NamedTuple):
-    """Where the records of one message go, and how they are mapped."""
+    """Where records go, and how. Those that are in the destination's own shape already have no mapping.
 
-    route: Route
+    A way that leads nowhere, since its destination is gone or its mapping is wrong, says why in `refused`.
+    """
+
+    route: str
     target: Target
-    mapping: Mapping
+    mapping: Mapping | None = None
+    keeping: Keeping = Keeping.NONE
+    refused: Rejected | None = None
+
+
+class Read(NamedTuple):
+    """A message that could be read, the ways that its records go, and those that are records."""
+
+    message: Message
+    ways: list[Way]
+    sources: list[Source]
 
 
 @dataclass
 class Lane:
-    """A destination during one batch. Once it is stopped, what is left for it waits for `after_s` or the queue's back-off."""
+    """One object of one destination during a batch. Once it is stopped, what is left for it waits for `after_s`."""
 
     connection: Connection
+    platform: ModuleType
+    parked: parking.Parking | None = None
     stopped: bool = False
     after_s: float | None = None
+    reason: str = ""
 
-    def stop(self, after_s: float | None) -> None:
-        self.stopped, self.after_s = True, after_s
+    def stop(self, reason: str, after_s: float | None) -> None:
+        self.stopped, self.after_s, self.reason = True, after_s, reason
 
 
 @dataclass
@@ -64,283 +121,609 @@ class Outcome:
 
     waiting: dict[str, float | None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    quota_left: dict[str, int] = field(default_factory=dict)
 
-    def hold(self, message_ids: Iterable[str], after_s: float | None = None) -> None:
-        for message_id in message_ids:
-            known = self.waiting.get(message_id, 0)
-            default = None if known is None or after_s is None else 0
-            self.waiting[message_id] = max(known or 0, after_s or 0) or default
+    def hold(self, message_id: str, after_s: float | None = None) -> None:
+        known = self.waiting.get(message_id, 0)
+        default = None if known is None or after_s is None else 0
+        self.waiting[message_id] = max(known or 0, after_s or 0) or default
 
 
 def ingest(
-    bodies: Iterable[tuple[str, str]], settings: IngestRecordsSettings, time_left_s: Callable[[], float]
+    deliveries: Iterable[Delivery],
+    settings: IngestRecordsSettings,
+    time_left_s: Callable[[], float],
+    *,
+    bulk: bool = False,
 ) -> Outcome:
-    """Deal with messages, given as (message id, body). Raises nothing: what fails is in the outcome."""
-    return _Batch(settings, time_left_s).run(bodies)
+    """Deal with messages of one queue; `bulk` says that it is the one of backfills. Raises nothing: what fails is told."""
+    # A batch's objects live until its end: looking for cycles among them again and again finds none.
+    gc.disable()
+    try:
+        return _Batch(settings, time_left_s, bulk).run(deliveries)
+    finally:
+        gc.enable()
 
 
 def wait_s(asked_s: float | None, receives: int) -> float:
     """How long a message stays away: at once for 0, else as long as asked and at least by the number of its receives."""
     if asked_s == 0:
         return 0
-    return max(asked_s or 0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 3.0 ** min(receives - 1, 10)))
+    return max(asked_s or 0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(receives - 1, 20)))
+
+
+@cache
+def _pace(destination: str, per_second: float) -> Pace:
+    """One a process, so that the next invocation of a warm worker keeps the distance too."""
+    return Pace(per_second)
+
+
+@cache
+def _ledger(table_name: str, time_zone: str) -> quotas.Ledger:
+    """One a process: it remembers for half a minute what the others have used."""
+    return quotas.Ledger(Table(table_name), time_zone)
 
 
 class _Batch:
-    def __init__(self, settings: IngestRecordsSettings, time_left_s: Callable[[], float]) -> None:
+    def __init__(self, settings: IngestRecordsSettings, time_left_s: Callable[[], float], bulk: bool) -> None:
         self.settings = settings
         self.time_left_s = time_left_s
+        self.bulk = bulk
         self.table = Table(settings.table_name)
+        self.vault = Vault(settings.secrets_prefix)
         # Without a sealing key: a destination's token is logged in for, never renewed here.
-        self.supply = tokens.Supply(self.table, Vault(settings.secrets_prefix), "", time_left_s)
+        self.supply = tokens.Supply(self.table, self.vault, "", time_left_s)
+        self.ledger = _ledger(settings.table_name, settings.quota_time_zone)
+        self.retries = retries.Schedule(self.table, settings.retry_after_minutes)
         self.outcome = Outcome()
-        self.set_aside: dict[tuple[str, str, str], SetAside] = {}
-        self.ways: dict[tuple[str, str], Way] = {}
-        self.lanes: dict[str, Lane] = {}
+        self.receives: dict[str, int] = {}
+        self.failed: dict[str, float | None] = {}
+        self.set_aside: dict[tuple[str, str, str, str], SetAside] = {}
+        self.ways: dict[tuple[str, str, str], list[Way] | Rejected] = {}
+        self.weights: dict[str, int] = {}
+        self.destinations: dict[str, str] = {}
+        self.lanes: dict[tuple[str, str], Lane] = {}
 
-    def run(self, bodies: Iterable[tuple[str, str]]) -> Outcome:
+    def run(self, deliveries: Iterable[Delivery]) -> Outcome:
         by_target: dict[Target, list[Outgoing]] = defaultdict(list)
-        for message_id, body in bodies:
+        for parts in self._newest(self._read(deliveries)):
+            for way, sources in parts:
+                self._map(by_target, way, sources)
+        for target in sorted(by_target, key=self._turn):
             try:
-                for target, one in self._read(message_id, body):
-                    by_target[target].append(one)
-            except Exception as error:  # noqa: BLE001 - whatever it was, this message goes back and the others go on
-                _log_unexpected("a message could not be read", error, message_id=message_id)
-                self.outcome.hold([message_id])
-        for target in sorted(by_target, key=lambda target: target.priority != "high"):
-            outgoing = records.coalesce(by_target[target])
-            self.outcome.counts["RecordsCoalesced"] += len(by_target[target]) - len(outgoing)
-            try:
-                self._deliver(target, outgoing)
+                self._deliver(target, by_target[target])
             except Exception as error:  # noqa: BLE001 - whatever it was, these go back and the other targets go on
                 _log_unexpected("records could not be sent", error, connection=target.destination)
-                self._hold(outgoing, None)
+                self._hold(by_target[target], None)
         self._write_set_aside()
         return self.outcome
 
-    def _read(self, message_id: str, body: str) -> list[tuple[Target, Outgoing]]:
-        try:
-            message = records.read_message(message_id, body)
-        except Rejected as unreadable:
-            # It comes back at once, so that the queue itself moves it to the dead letters after its receives.
-            logger.error(unreadable.detail, extra={"message_id": message_id, "reason": unreadable.reason})
-            self.outcome.hold([message_id], 0)
-            return []
-        try:
-            way = self._way(message)
-        except Rejected as rejected:
-            self._set_aside(message, message.records, rejected.reason, rejected.detail)
-            return []
-        mapped: list[tuple[Target, Outgoing]] = []
-        for source in message.records:
-            try:
-                outgoing = records.map_record(message, source, way.mapping, way.route.dedupe_fields)
-            except Rejected as rejected:
-                self._set_aside(message, [source], rejected.reason, rejected.detail)
-            else:
-                mapped.append((way.target, outgoing))
-        return mapped
+    # ------------------------------------------------------------------------------------------------ what there is to do
 
-    def _way(self, message: Message) -> Way:
-        """Raises `Rejected` where the message's route leads nowhere: it or its source is gone, or its mapping is wrong."""
-        name = (message.connection, message.route)
+    def _read(self, deliveries: Iterable[Delivery]) -> list[Read]:
+        found: list[Read] = []
+        for delivery in deliveries:
+            self.receives[delivery.id] = delivery.receives
+            try:
+                if read := self._read_one(delivery):
+                    found.append(read)
+            except Exception as error:  # noqa: BLE001 - whatever it was, this message goes back and the others go on
+                _log_unexpected("a message could not be read", error, message_id=delivery.id)
+                self.outcome.hold(delivery.id)
+        return found
+
+    def _read_one(self, delivery: Delivery) -> Read | None:
+        try:
+            message = records.read_message(delivery.id, delivery.body)
+        except Rejected as unreadable:
+            logger.error(unreadable.detail, extra={"message_id": delivery.id, "reason": unreadable.reason})
+            dead_letters.put(self.table, _unreadable(delivery, unreadable))
+            self.outcome.counts["DeadLetters"] += 1
+            return None
+        ways = self._ways(message)
+        if isinstance(ways, Rejected):
+            sources = tuple(Source(message, record, _key_of(record), (0, 0)) for record in message.records)
+            self._refuse(SetAside(sources, message.route, ways.reason, ways.detail))
+            return None
+        if not ways:
+            self.outcome.counts["RecordsWithoutRoute"] += len(message.records)
+            return None
+        if len(message.records) > (most := self._most_records(ways)):
+            self._split(delivery, message, most)
+            return None
+        found: list[Source] = []
+        for record in message.records:
+            try:
+                found.append(records.read_record(message, record))
+            except Rejected as rejected:
+                source = Source(message, record, _key_of(record), (0, 0))
+                self._refuse(SetAside((source,), message.route, rejected.reason, rejected.detail))
+        return Read(message, ways, found)
+
+    def _ways(self, message: Message) -> list[Way] | Rejected:
+        """Every way that a message's records go, or why they lead nowhere: the route or the source is gone, or wrong."""
+        if message.target:
+            return [Way("", message.target)]
+        name = (message.connection, message.object, message.route)
         if name not in self.ways:
-            route = routes.get(self.table, message.route)
-            source = part(connections.get(self.table, message.connection).platform, message.object)
-            target = Target(
-                route.destination, source.DESTINATION_OBJECT, route.dedupe_fields, route.partition, route.priority
-            )
-            self.ways[name] = Way(route, target, records.mapping_of(route.mapping or source.DEFAULT_MAPPING))
+            try:
+                self.ways[name] = self._find_ways(message)
+            except Rejected as rejected:
+                self.ways[name] = rejected
         return self.ways[name]
 
-    def _deliver(self, target: Target, outgoing: list[Outgoing]) -> None:
+    def _find_ways(self, message: Message) -> list[Way]:
+        source = connections.get(self.table, message.connection)
+        if message.route:
+            found = [routes.get(self.table, message.route)]
+        else:
+            found = [route for route in routes.for_connection(self.table, source) if route.object == message.object]
+        self.weights[message.connection] = max((route.weight for route in found), default=1)
+        return [self._way(source, route) for route in found]
+
+    def _way(self, source: Connection, route: Route) -> Way:
+        self.destinations[route.name] = route.destination
         try:
-            lane = self._lane(target.destination)
-            platform = part(lane.connection.platform, target.object)
+            destination = connections.get(self.table, route.destination)
+            return Way(
+                route.name,
+                routes.target(route, destination),
+                records.mapping_of(routes.mapping(route, source, destination)),
+                Keeping(route.keep_newest),
+            )
         except Rejected as rejected:
-            logger.error(rejected.detail, extra={"connection": target.destination, "reason": rejected.reason})
-            self.outcome.counts["DestinationsStopped"] += 1
-            self._hold(outgoing, None)
+            return Way(route.name, Target(route.destination, route.target), refused=rejected)
+
+    def _most_records(self, ways: list[Way]) -> int:
+        """How many records of one message the slowest of its ways takes in its share of a batch's time."""
+        most = sys.maxsize
+        for way in ways:
+            if not way.refused:
+                with suppress(Rejected):
+                    platform = self._lane(way.target).platform
+                    if per_second := getattr(platform, "REQUESTS_PER_SECOND", None):
+                        most = min(most, max(1, int(platform.MAX_OBJECTS * per_second * SECONDS_A_MESSAGE)))
+        return most
+
+    def _split(self, delivery: Delivery, message: Message, most: int) -> None:
+        """Whoever dies before the whole is taken off its queue leaves both, and the records go twice."""
+        fields = orjson.loads(delivery.body)
+        parts = [message.records[start : start + most] for start in range(0, len(message.records), most)]
+        url = self.settings.bulk_records_queue_url if self.bulk else self.settings.records_queue_url
+        bodies = [messages.encode({**fields, "records": part}) for part in parts]
+        queues.send(url, bodies, tenant=message.connection)
+        logger.info("a message was split", extra={"message_id": message.id, "messages": len(bodies)})
+
+    def _newest(self, reads: list[Read]) -> Iterator[list[tuple[Way, list[Source]]]]:
+        """What goes each way, without what is older than what has been on its way, here or in any batch before."""
+        together: dict[tuple[str, str], list[Read]] = defaultdict(list)
+        for read in reads:
+            if read.message.target:
+                yield [(read.ways[0], read.sources)]
+            else:
+                together[read.message.object, read.message.route].append(read)
+        for group in together.values():
+            newest, older = records.newest(source for read in group for source in read.sources)
+            self.outcome.counts["RecordsCoalesced"] += older
+            keeping = {read.message.id: _strictest(read.ways) for read in group}
+            try:
+                superseded = marks.superseded(self.table, newest, keeping)
+                ways = {way for read in group for way in read.ways if not read.message.route}
+                alone = {
+                    way.route: marks.superseded_on(self.table, newest, way.route)
+                    for way in ways
+                    if way.keeping is Keeping.ALL
+                }
+            except Exception as error:  # noqa: BLE001 - whatever it was, these go back and the others go on
+                _log_unexpected("marks could not be kept", error)
+                for read in group:
+                    self.outcome.hold(read.message.id)
+                continue
+            self.outcome.counts["RecordsSuperseded"] += len(superseded)
+            by_message: dict[str, list[int]] = defaultdict(list)
+            for number, source in enumerate(newest):
+                by_message[source.message.id].append(number)
+            none: set[int] = set()
+            older_on = {route: superseded | numbers for route, numbers in alone.items()}
+            for read in group:
+                numbers = by_message[read.message.id]
+                for way in read.ways:
+                    left_out = none if way.keeping is Keeping.NONE else older_on.get(way.route, superseded)
+                    yield [(way, [newest[number] for number in numbers if number not in left_out])]
+
+    def _map(self, by_target: dict[Target, list[Outgoing]], way: Way, sources: list[Source]) -> None:
+        refused = way.refused
+        if not refused:
+            try:
+                platform = self._lane(way.target).platform
+            except Rejected as rejected:
+                refused = rejected
+            except Exception as error:  # noqa: BLE001 - whatever it was, these go back and the other ways go on
+                _log_unexpected("a destination could not be read", error, connection=way.target.destination)
+                for source in sources:
+                    self.outcome.hold(source.message.id)
+                return
+        if refused:
+            for source in sources:
+                self._refuse(SetAside((source,), way.route, refused.reason, refused.detail))
             return
-        before, after = platform.frame(target.dedupe_fields, target.partition, target.priority)
-        chunks, too_large = records.fill(
-            outgoing,
-            frame_bytes=len(before) + len(after),
-            max_objects=platform.MAX_OBJECTS,
-            max_bytes=platform.MAX_BODY_BYTES,
+        target, route, check, identity = way.target, way.route, platform.check, platform.identity
+        apply = way.mapping.apply if way.mapping else _unmapped
+        add = by_target[target].append
+        for source in sources:
+            try:
+                attributes = check(apply(source.record["data"]), target)
+                add(Outgoing(identity(attributes, target), attributes, (source,), route))
+            except Rejected as rejected:
+                self._refuse(SetAside((source,), route, rejected.reason, rejected.detail))
+            except Exception as error:  # noqa: BLE001 - whatever it was, this message goes back and the others go on
+                _log_unexpected("a record could not be mapped", error, route=route)
+                self.outcome.hold(source.message.id)
+
+    def _turn(self, target: Target) -> tuple[bool, int]:
+        """High priority first, and what others link to before what links to it."""
+        return target.priority != "high", self._lane(target).platform.RANK
+
+    def _lane(self, target: Target) -> Lane:
+        """Raises `Rejected` where there is no such destination, or it does not take such an object."""
+        name = (target.destination, target.object)
+        if name not in self.lanes:
+            connection = connections.get(self.table, target.destination)
+            self.lanes[name] = Lane(connection, part(connection.platform, target.part))
+        return self.lanes[name]
+
+    # ------------------------------------------------------------------------------------------------------------ sending
+
+    def _deliver(self, target: Target, outgoing: list[Outgoing]) -> None:
+        lane = self._lane(target)
+        lane.parked = parking.find(self.table, target.destination, target.object)
+        if lane.parked and (left_s := lane.parked.until - clock.now().timestamp()) > 0:
+            lane.stop(lane.parked.reason, left_s)
+            self.outcome.counts["RecordsParked"] += len(outgoing)
+            self._hold(outgoing, left_s, lane.parked.reason)
+            return
+        merged = records.merged(outgoing)
+        self.outcome.counts["RecordsCoalesced"] += len(outgoing) - len(merged)
+        frame = lane.platform.frame(target)
+        cut = records.fill(
+            merged,
+            frame_bytes=len(frame[0]) + len(frame[1]),
+            max_objects=lane.platform.MAX_OBJECTS,
+            max_bytes=lane.platform.MAX_BODY_BYTES,
         )
-        for one in too_large:
-            self._set_aside(*one)
-        for chunk in chunks:
-            self._deliver_chunk(lane, platform, (before, after), chunk)
+        for refused in cut.refused:
+            self._refuse(refused)
+        for chunk in cut.chunks:
+            self._deliver_chunk(lane, target, frame, chunk)
 
-    def _lane(self, destination: str) -> Lane:
-        if destination not in self.lanes:
-            self.lanes[destination] = Lane(connections.get(self.table, destination))
-        return self.lanes[destination]
-
-    def _deliver_chunk(self, lane: Lane, platform: Any, frame: tuple[bytes, bytes], chunk: list[Outgoing]) -> None:
+    def _deliver_chunk(self, lane: Lane, target: Target, frame: tuple[bytes, bytes], chunk: list[Encoded]) -> None:
         """Send a request; where the destination finds bad data in it, halve it until the bad records stand alone."""
         pieces = [chunk]
         requests_left = MAX_BISECT_REQUESTS
         while pieces:
             piece = pieces.pop()
+            if not lane.stopped:
+                piece = self._reserve(lane, piece)
             if lane.stopped:
-                self._hold(piece, lane.after_s)
+                self._hold([one.outgoing for one in piece], lane.after_s, lane.reason)
                 continue
-            answer = self._send(lane, platform, frame, piece)
+            if not piece:
+                continue
+            answer = self._send(lane, target, frame, piece)
             requests_left -= 1
-            if answer.meaning is Meaning.ACCEPTED:
+            if answer.meaning in (Meaning.ACCEPTED, Meaning.APPLIED):
                 continue
-            if answer.meaning is not Meaning.BAD_DATA:
-                self._hold(piece, answer.after_s)
+            if answer.meaning is Meaning.RETRY:
+                self._try_later(piece, answer)
+            elif answer.meaning is not Meaning.BAD_DATA:
+                self._hold([one.outgoing for one in piece], lane.after_s, lane.reason)
             elif len(piece) == 1:
-                detail = f"the destination refused this record with {answer.code}"
-                self._set_aside(piece[0].message, [piece[0].source], "refused_by_destination", detail)
+                detail = answer.detail or f"the destination refused this record with {answer.code}"
+                self._refuse(_set_aside(piece[0], REFUSED_BY_DESTINATION, detail))
             elif requests_left <= 0:
                 detail = f"the destination refused a request with this record with {answer.code}; too many were refused"
                 for one in piece:
-                    self._set_aside(one.message, [one.source], "refused_by_destination", detail)
+                    self._refuse(_set_aside(one, REFUSED_BY_DESTINATION, detail))
             else:
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
 
-    def _send(self, lane: Lane, platform: Any, frame: tuple[bytes, bytes], piece: list[Outgoing]) -> Answer:
+    def _reserve(self, lane: Lane, piece: list[Encoded]) -> list[Encoded]:
+        """What of a request the destination's day has room for; the rest waits. Nothing is reserved where there is no quota."""
+        quota = getattr(lane.platform, "DAILY_QUOTA", None)
+        if quota is None:
+            return piece
+        by_tenant: dict[str, list[Encoded]] = defaultdict(list)
+        for one in piece:
+            by_tenant[one.outgoing.sources[-1].message.connection].append(one)
+        subscription = lane.platform.subscription(lane.connection)
+        try:
+            reservation = self.ledger.reserve(
+                subscription,
+                quota,
+                {tenant: len(ones) for tenant, ones in by_tenant.items()},
+                bulk=self.bulk,
+                weights={tenant: self.weights.get(tenant, 1) for tenant in by_tenant},
+            )
+        except Exception as error:  # noqa: BLE001 - what cannot be counted is not sent
+            _log_unexpected("no quota could be reserved", error, connection=lane.connection.name)
+            lane.stop("quota_unknown", None)
+            return piece
+        self.outcome.quota_left[subscription] = reservation.left * 100 // quota
+        granted: list[Encoded] = []
+        for tenant, ones in by_tenant.items():
+            count = reservation.granted.get(tenant, 0)
+            granted += ones[:count]
+            if ones[count:]:
+                self.outcome.counts["RecordsOverShare"] += len(ones) - count
+                self._hold([one.outgoing for one in ones[count:]], reservation.after_s, "quota")
+        return granted
+
+    def _send(self, lane: Lane, target: Target, frame: tuple[bytes, bytes], piece: list[Encoded]) -> Answer:
         """Send one request and keep its receipt. Stops the lane where sending more to it now cannot help."""
-        body = frame[0] + b",".join(one.encoded for one in piece) + frame[1]
+        body = frame[0] + b",".join([one.text for one in piece]) + frame[1]
         name = lane.connection.name
-        correlation_id = receipts.correlation_id(name, (one.message.id for one in piece), body)
-        of_routes = sorted({one.message.route for one in piece})
-        facts = {
+        sources = [source for one in piece for source in one.outgoing.sources]
+        correlation_id = receipts.correlation_id(name, {source.message.id for source in sources}, body)
+        of_routes = sorted({one.outgoing.route for one in piece})
+        facts: dict[str, Any] = {
             "connection": name,
+            "object": target.object,
             "route": of_routes,
             "correlation_id": correlation_id,
             "records": len(piece),
             "bytes": len(body),
         }
+        if request_ids := sorted({source.message.request for source in sources if source.message.request}):
+            facts["requests"] = request_ids
         try:
-            answer = self._post(lane.connection, platform, body, correlation_id, of_routes, len(piece))
+            answer = self._post(lane, target, body, correlation_id, of_routes, sources, len(piece))
         except Conflict:
             # A worker that died, or one with the same delivery, has sent just this and it was accepted.
             logger.info("a request had been accepted before", extra=facts)
             return Answer(Meaning.ACCEPTED, "accepted_before")
         except Rejected as rejected:
-            answer = Answer(Meaning.STOP, rejected.reason)
+            answer = Answer(Meaning.STOP, rejected.reason, detail=rejected.detail)
             self._close_receipt(correlation_id, answer)
         except Retryable as later:
-            answer = Answer(Meaning.RETRY, later.reason, after_s=later.after_s)
-            lane.stop(later.after_s)
-            # Whoever gave no answer may have taken the records: that receipt stays open, for the redelivery or as unknown.
-            if not later.answer_lost:
-                self._close_receipt(correlation_id, answer)
+            answer = self._put_off(correlation_id, later)
+            # Waiting for no answer takes long, and the next request would most likely wait as well.
+            lane.stop("destination_busy", later.after_s)
         except Exception as error:  # noqa: BLE001 - whatever it was, these go back and other destinations go on
             _log_unexpected("a request could not be sent", error, connection=name, correlation_id=correlation_id)
-            answer = Answer(Meaning.RETRY, "unexpected")
-            lane.stop(None)
+            answer = Answer(Meaning.BACK_OFF, "unexpected")
         facts |= {"request_id": answer.request_id, "code": answer.code, "meaning": answer.meaning.value}
-        if answer.meaning is Meaning.ACCEPTED:
+        if answer.meaning in (Meaning.ACCEPTED, Meaning.APPLIED):
             logger.info("a request was accepted", extra=facts)
             self.outcome.counts["RequestsAccepted"] += 1
             self.outcome.counts["RecordsSent"] += len(piece)
+            if lane.parked:
+                parking.end(self.table, lane.parked)
+                lane.parked = None
+            if answer.pause_s is not None:
+                lane.stop("rate_limited", answer.pause_s)
             return answer
         self.outcome.counts["RequestsRefused"] += 1
-        if answer.meaning in STOPS_LANE:
-            lane.stop(answer.after_s)
-        if answer.meaning in (Meaning.STOP, Meaning.TOKEN_AGAIN):
-            self.outcome.counts["DestinationsStopped"] += 1
-            logger.error("a destination refuses everything until somebody acts", extra=facts)
-        else:
-            logger.warning("a request was refused", extra=facts)
+        self._stop(lane, target, answer, facts)
+        return answer
+
+    def _stop(self, lane: Lane, target: Target, answer: Answer, facts: dict[str, Any]) -> None:
+        """What an answer that is no success means for whatever else goes the same way. The table of meanings, in code."""
+        match answer.meaning:
+            case Meaning.BAD_DATA | Meaning.RETRY:
+                logger.warning("a request was refused", extra=facts)
+            case Meaning.BACK_OFF:
+                # What one request met, the next one would meet as well.
+                lane.stop("destination_busy", answer.after_s)
+                logger.warning("a request was put off", extra=facts)
+            case Meaning.QUOTA:
+                after_s = answer.after_s or self.ledger.until_reset_s()
+                self._park(lane, target, "", "quota", answer, after_s)
+                logger.warning("the destination's day is over", extra=facts)
+            case Meaning.STOP | Meaning.TOKEN_AGAIN:
+                whole = answer.meaning is Meaning.TOKEN_AGAIN
+                self._park(lane, target, "" if whole else target.object, "stopped", answer, STOPPED_WAIT_S)
+                self.outcome.counts["DestinationsStopped"] += 1
+                logger.error("a destination refuses everything until somebody acts", extra=facts)
+
+    def _park(self, lane: Lane, target: Target, object_name: str, reason: str, answer: Answer, for_s: float) -> None:
+        lane.stop(reason, for_s)
+        destination = lane.connection.name
+        try:
+            is_new = parking.park(self.table, destination, object_name, reason=reason, code=answer.code, for_s=for_s)
+            if is_new and reason == "stopped":
+                detail = {
+                    "connection": destination,
+                    "object": object_name,
+                    "code": answer.code,
+                    "detail": answer.detail,
+                }
+                events.put(self.settings.bus_name, events.DESTINATION_STOPPED, detail)
+        except Exception as error:  # noqa: BLE001 - the next batch meets the same answer and parks it
+            _log_unexpected("a destination could not be parked", error, connection=destination)
+
+    def _put_off(self, correlation_id: str, later: Retryable) -> Answer:
+        """Whoever gave no answer may have taken the records: that receipt stays open, for the redelivery or as unknown."""
+        failed = later.answer_lost or later.reason == egress.UNREACHABLE
+        answer = Answer(Meaning.RETRY if failed else Meaning.BACK_OFF, later.reason, after_s=later.after_s)
+        if not later.answer_lost:
+            self._close_receipt(correlation_id, answer)
         return answer
 
     def _post(
         self,
-        connection: Connection,
-        platform: Any,
+        lane: Lane,
+        target: Target,
         body: bytes,
         correlation_id: str,
         of_routes: list[str],
+        sources: list[Source],
         count: int,
     ) -> Answer:
         """Raises `Conflict` where this very request has been accepted before, and `Rejected` and `Retryable`."""
+        connection = lane.connection
         token = self.supply.token(connection)
-        request = platform.request(connection, token.credentials["access_token"], body, correlation_id)
+        typed_in = self._typed_in(lane)
+        build = lane.platform.request
+        request: Request = build(connection, {**typed_in, **token.credentials}, target, body, correlation_id)
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
-            raise Retryable("short_of_time", "too little time is left to wait for the answer")
-        receipts.open_receipt(self.table, correlation_id, connection.name, of_routes, count, len(body))
-        answer = self._read_answer(connection, platform, request)
+            raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
+        receipts.open_receipt(
+            self.table,
+            correlation_id,
+            destination=connection.name,
+            object=target.object,
+            routes=of_routes,
+            count=count,
+            size=len(body),
+            keys=[f"{source.message.connection}/{source.key}" for source in sources],
+            requests=sorted({source.message.request for source in sources if source.message.request}),
+        )
+        response, answer = self._exchange(lane, request)
         if answer.meaning is Meaning.TOKEN_AGAIN and (newer := self.supply.newer(connection, token)):
-            request = platform.request(connection, newer.credentials["access_token"], body, correlation_id)
-            answer = self._read_answer(connection, platform, request)
+            request = build(connection, {**typed_in, **newer.credentials}, target, body, correlation_id)
+            response, answer = self._exchange(lane, request)
+        if answer.meaning is Meaning.TOKEN_AGAIN:
+            self._end_if_dead(connection, response)
         self._close_receipt(correlation_id, answer)
         return answer
 
-    def _read_answer(self, connection: Connection, platform: Any, request: Any) -> Answer:
-        answer: Answer = platform.read_answer(egress.send(request, allowed_domain=connection.allowed_domain))
-        return answer
+    def _end_if_dead(self, connection: Connection, response: Response) -> None:
+        """A typed-in credential that the platform calls dead, with none in its place, ends the connection."""
+        if connection.kind in connections.STATIC_KINDS and tokens.token_is_dead(connection, response):
+            with suppress(Conflict):
+                tokens.end(self.table, connection, "token_refused")
+
+    def _typed_in(self, lane: Lane) -> dict[str, Any]:
+        """What was typed in, where a request needs more than a token."""
+        if not getattr(lane.platform, "NEEDS_TYPED_IN", False):
+            return {}
+        lane.connection, credentials = tokens.typed_in(self.table, self.vault, lane.connection)
+        return dict(credentials)
+
+    def _exchange(self, lane: Lane, request: Request) -> tuple[Response, Answer]:
+        if per_second := getattr(lane.platform, "REQUESTS_PER_SECOND", None):
+            _pace(lane.connection.name, per_second).wait()
+        response = egress.send(request, allowed_domain=lane.connection.allowed_domain)
+        answer: Answer = lane.platform.read_answer(response)
+        return response, answer
 
     def _close_receipt(self, correlation_id: str, answer: Answer) -> None:
         """The destination has answered, so a receipt that cannot be written changes nothing for the records."""
         try:
-            if answer.meaning is Meaning.ACCEPTED:
-                receipts.accept(self.table, correlation_id, answer.request_id)
+            if answer.meaning in (Meaning.ACCEPTED, Meaning.APPLIED):
+                applied = answer.meaning is Meaning.APPLIED
+                receipts.accept(self.table, correlation_id, answer.request_id, applied=applied)
             else:
                 receipts.fail(self.table, correlation_id, answer.code, answer.request_id)
         except Exception as error:  # noqa: BLE001 - sending accepted records again would be worse than an open receipt
             _log_unexpected("a receipt stays open", error, correlation_id=correlation_id, request_id=answer.request_id)
 
-    def _hold(self, piece: Iterable[Outgoing], after_s: float | None) -> None:
-        self.outcome.hold({one.message.id for one in piece}, after_s)
+    # ------------------------------------------------------------------------------------------- what has not arrived
 
-    def _set_aside(self, message: Message, sources: list[Any], reason: str, detail: str) -> None:
-        """What one message has of one reason becomes one dead letter."""
-        known = self.set_aside.setdefault((message.id, reason, detail), SetAside(message, [], reason, detail))
-        known.records.extend(sources)
+    def _try_later(self, piece: list[Encoded], answer: Answer) -> None:
+        """After the waits of the schedule; what has been through them all is a dead letter.
+
+        A message whose records go in several requests has failed once, however many of those have.
+        """
+        by_message = self._by_message(one.outgoing for one in piece)
+        self.failed |= self.retries.next(by_message.keys() - self.failed.keys())
+        detail = f"the destination did not take it in {self.retries.tries} tries; the last one ended with {answer.code}"
+        for message_id in by_message:
+            waits_s = self.failed[message_id]
+            if waits_s is None:
+                for one in by_message[message_id]:
+                    self._refuse(SetAside(one.sources, one.route, GAVE_UP, detail), message_id)
+            else:
+                self._hold_message(message_id, by_message[message_id], max(waits_s, answer.after_s or 0), answer.code)
+
+    def _hold(self, outgoing: Iterable[Outgoing], after_s: float | None, reason: str = "") -> None:
+        for message_id, ones in self._by_message(outgoing).items():
+            self._hold_message(message_id, ones, after_s, reason)
+
+    def _hold_message(self, message_id: str, ones: list[Outgoing], after_s: float | None, reason: str) -> None:
+        if self.receives[message_id] < MAX_RECEIVES or not reason:
+            self.outcome.hold(message_id, after_s)
+            return
+        detail = f"it came back {MAX_RECEIVES} times; the last time the destination was not to be had: {reason}"
+        for one in ones:
+            self._refuse(SetAside(one.sources, one.route, GAVE_UP, detail), message_id)
+
+    def _by_message(self, outgoing: Iterable[Outgoing]) -> dict[str, list[Outgoing]]:
+        by_message: dict[str, list[Outgoing]] = defaultdict(list)
+        for one in outgoing:
+            for message_id in {source.message.id for source in one.sources}:
+                by_message[message_id].append(one)
+        return by_message
+
+    def _refuse(self, refused: SetAside, message_id: str = "") -> None:
+        """What one message has of one reason becomes one dead letter; with an id, only that message's part of it."""
+        for source in refused.sources:
+            if message_id and source.message.id != message_id:
+                continue
+            name = (source.message.id, refused.route, refused.reason, refused.detail)
+            known = self.set_aside.get(name)
+            sources = (*known.sources, source) if known else (source,)
+            self.set_aside[name] = SetAside(sources, refused.route, refused.reason, refused.detail)
 
     def _write_set_aside(self) -> None:
-        bodies: list[str] = []
-        written: list[SetAside] = []
-        for one in self.set_aside.values():
-            try:
-                bodies.append(_dead_letter(one))
-                written.append(one)
-            except (ValueError, RecursionError) as error:
-                _log_unexpected("a dead letter could not be written", error, route=one.message.route)
-                self.outcome.hold([one.message.id])
-        try:
-            queues.send(self.settings.records_set_aside_url, bodies)
-        except Exception as error:  # noqa: BLE001 - whatever it was, these records have not been dealt with
-            _log_unexpected("records could not be set aside", error)
-            self.outcome.hold({one.message.id for one in written})
-            return
         counts: Counter[tuple[str, str]] = Counter()
-        for one in written:
-            counts[one.message.route, one.reason] += len(one.records)
+        for one in self.set_aside.values():
+            message = one.sources[0].message
+            try:
+                dead_letters.put(self.table, _letter(one, self.destinations.get(one.route, "")))
+            except Exception as error:  # noqa: BLE001 - whatever it was, these records have not been dealt with
+                _log_unexpected("records could not be set aside", error, route=one.route)
+                self.outcome.hold(message.id)
+                continue
+            counts[one.route, one.reason] += len(one.sources)
         for (route, reason), count in counts.items():
             logger.warning("records were set aside", extra={"route": route, "reason": reason, "records": count})
-        self.outcome.counts["RecordsSetAside"] += counts.total()
+        self.outcome.counts["DeadLetters"] += counts.total()
 
 
-def _dead_letter(one: SetAside) -> str:
-    """A Records message again, so that moving it back to the queue sends it anew, with its reason beside the record.
+def _unmapped(data: dict[str, Any]) -> dict[str, Any]:
+    return data
 
-    `id` is the same where a redelivery sets the same records aside twice.
-    """
-    message = one.message
-    keys = [str(source.get("key", "")) if isinstance(source, dict) else "" for source in one.records]
-    return queues.encode(
-        {
-            "version": records.VERSION,
-            "id": hashlib.sha256("\n".join([message.id, one.reason, *keys]).encode()).hexdigest()[:32],
-            "reason": one.reason,
-            "detail": one.detail,
-            "set_aside_at": clock.to_iso(clock.now()),
-            "connection": message.connection,
-            "route": message.route,
-            "object": message.object,
-            "origin": message.origin,
-            "records": one.records,
-        }
+
+def _strictest(ways: list[Way]) -> Keeping:
+    """How a message's records are marked where its ways differ."""
+    kept = {way.keeping for way in ways}
+    return next(keeping for keeping in (Keeping.ALL, Keeping.EVENTS, Keeping.NONE) if keeping in kept)
+
+
+def _set_aside(one: Encoded, reason: str, detail: str) -> SetAside:
+    return SetAside(one.outgoing.sources, one.outgoing.route, reason, detail)
+
+
+def _key_of(record: Any) -> str:
+    return str(record.get("key", "")) if isinstance(record, dict) else ""
+
+
+def _letter(one: SetAside, destination: str) -> dead_letters.Letter:
+    """Its id is the same where a redelivery sets the same records aside again. `destination` is the route's."""
+    message = one.sources[0].message
+    keys = sorted(source.key for source in one.sources)
+    return dead_letters.Letter(
+        id=hashlib.sha256("\n".join([message.id, one.route, one.reason, *keys]).encode()).hexdigest()[:32],
+        connection=message.connection,
+        route=one.route,
+        object=message.object,
+        origin=message.origin,
+        reason=one.reason,
+        detail=one.detail,
+        records=[source.record for source in one.sources],
+        destination=message.target.destination if message.target else destination,
+        target=records.target_fields(message.target) if message.target else None,
+        read_at=message.read_at,
+        request=message.request,
+    )
+
+
+def _unreadable(delivery: Delivery, rejected: Rejected) -> dead_letters.Letter:
+    letter_id = hashlib.sha256(delivery.id.encode()).hexdigest()[:32]
+    return dead_letters.Letter(
+        letter_id, "", "", "", "", rejected.reason, rejected.detail, records=[], raw=delivery.body
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from portaria import clock, connections, egress, events, oauth_clients, queues, tokens, vault
+from portaria import clock, connections, egress, event_addresses, events, oauth_clients, queues, tokens, vault
 from portaria.contract import Account, Connection, Grant, OAuthClient, Rejected, Retryable, Secret
 from portaria.platforms import part
 from portaria.settings import ExchangeCodeSettings, SweepArrivalsSettings
@@ -282,7 +282,7 @@ class _Exchange:
             raise
         credentials = tokens.to_stored(grant)
         if not self.install.connection:
-            credentials["webhook_key"] = Secret(secrets.token_urlsafe(24))
+            credentials["webhook_key"] = Secret(secrets.token_urlsafe(event_addresses.KEY_BYTES))
         self._store(credentials, seal)
         return credentials
 
@@ -416,10 +416,15 @@ class _Exchange:
         )
 
     def _subscribe(self, connection: Connection, client: OAuthClient) -> None:
-        """Ask for the account's event webhooks. An account that may not have them is connected all the same, with a note."""
+        """Ask for the account's event webhooks. An account that may not have them is connected all the same, with a note.
+
+        Their address is open before the platform hears of it, so that no event is turned away.
+        """
         credentials = self.vault.read(connection.secret_id)
         destination = events_url(connection, client, credentials)
         if not credentials or not destination:
+            return
+        if not event_addresses.open_address(self.table, connection, credentials["webhook_key"]):
             return
         webhooks = part(self.install.platform, "webhooks")
         request = webhooks.subscribe_request(connection.allowed_domain, credentials["access_token"], destination)

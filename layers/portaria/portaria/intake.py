@@ -7,7 +7,10 @@ It stands apart, and its values are named tuples, since the hook has three secon
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_STATE_LENGTH = 200
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -107,6 +110,47 @@ class OAuthClient(NamedTuple):
     token_url: str = ""
     grant: str = "authorization_code"
     token_auth: str = "basic"  # noqa: S105 - a way to prove itself, not a token
+
+
+class Record(NamedTuple):
+    """One source object on its way: `key` identifies it within its source, `updated_at` (epoch seconds) orders versions."""
+
+    key: str
+    updated_at: int
+    data: dict[str, Any]
+
+
+class Delivery(NamedTuple):
+    """One call with events, as it came: header names in lower case, the raw body, the time of arrival (epoch seconds).
+
+    `ed25519(public_key, signature, message)` says whether a signature is good; a platform has nothing but the standard library.
+    """
+
+    headers: dict[str, str]
+    body: bytes
+    received_at: int
+    ed25519: Callable[[bytes, bytes, bytes], bool]
+
+
+class EventAddress(NamedTuple):
+    """The address that events come to: the account they must name, and the SHA-256 of the secret that a header must carry,
+    where the platform's events come with one."""
+
+    account_id: str
+    header_hash: str = ""
+
+
+class Events(NamedTuple):
+    """A delivery, read: records by source object, and how many events were left out for which reason.
+
+    `delivery` is the platform's id for it, by which a second one of the same is known; empty where it has none. `mended` says
+    that its text was not UTF-8 everywhere: what could not be read became U+FFFD.
+    """
+
+    records: dict[str, list[Record]]
+    left: dict[str, int]
+    delivery: str = ""
+    mended: bool = False
 
 
 class Return(NamedTuple):

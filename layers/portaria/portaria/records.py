@@ -1,139 +1,119 @@
-"""Records on their way: packed into messages, mapped, coalesced, and put together into requests that are full.
+"""Records on their way: read from messages, mapped, coalesced, and put together into requests that are full.
 
-Nothing here talks to anyone. A record that cannot go on is isolated as `SetAside`, with its reason; the others go on.
+Nothing here talks to anyone. A record that cannot go on is told with its reason; the others go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jmespath
 import orjson
 from jmespath.exceptions import JMESPathError
 
-from portaria import queues
-from portaria.contract import Record, Rejected, Route
+from portaria import expressions, messages
+from portaria.contract import Rejected, Target
 
-VERSION = 1
-# What a record that is alone in its message may bring it to: SQS takes 1 MiB, and dead letters add their reason.
-MAX_RECORD_MESSAGE_BYTES = queues.MAX_MESSAGE_BYTES
+# What a mapping may give: what JSON has without going deeper.
+_SIMPLE = (str, int, float)
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message of the Records queue. `records` are as they came; `read_record` checks each by itself."""
+    """A message of the Records queues (see `messages`). `records` are as they came; `read_record` checks each by itself."""
 
     id: str
     connection: str
-    route: str
     object: str
     origin: str
     records: list[Any]
+    route: str = ""
+    read_at: int = 0
+    request: str = ""
+    target: Target | None = None
 
 
-@dataclass(frozen=True)
-class Target:
-    """What records must share to travel in one request."""
+class Source(NamedTuple):
+    """One record as it came, for whoever has to give it back or set it aside. `version` orders those of one key."""
 
-    destination: str
-    object: str
-    dedupe_fields: tuple[str, ...]
-    partition: str
-    priority: str
+    message: Message
+    record: Any
+    key: str
+    version: tuple[int, int]
 
 
 class Outgoing(NamedTuple):
-    """One mapped record, encoded as it will stand in a request's body, and where it came from."""
+    """What will stand in a request: the attributes, and every record that they were made of, the newest last."""
 
-    message: Message
-    source: dict[str, Any]
-    key: str
-    updated_at: int
-    encoded: bytes
+    identity: str
+    attributes: dict[str, Any]
+    sources: tuple[Source, ...]
+    route: str
+
+
+class Encoded(NamedTuple):
+    """One object of a request's body."""
+
+    outgoing: Outgoing
+    text: bytes
 
 
 class SetAside(NamedTuple):
-    """Records of one message that cannot go on. `detail` names the field, limit and size, never a value."""
+    """A record that cannot go on. `detail` names the field, limit and size, never a value."""
 
-    message: Message
-    records: list[Any]
+    sources: tuple[Source, ...]
+    route: str
     reason: str
     detail: str
-
-
-def pack(connection: str, route: Route, origin: str, records: Iterable[Record]) -> list[str]:
-    """Bodies of Records messages, each of `queues.MAX_BODY_BYTES` at most.
-
-    A record larger than that travels alone. One that no message can carry is named in its place, without its data, so
-    that the next worker sets it aside where people look.
-    """
-    head = queues.encode(
-        {"version": VERSION, "connection": connection, "route": route.name, "object": route.object, "origin": origin}
-    )
-    head = f'{head[:-1]},"records":['
-    tail = "]}"
-    frame_bytes = len(head.encode()) + len(tail)
-    bodies: list[str] = []
-    texts: list[str] = []
-    size = frame_bytes
-    for record in records:
-        text = _record_text(record, MAX_RECORD_MESSAGE_BYTES - frame_bytes)
-        length = len(text.encode())
-        if texts and size + 1 + length > queues.MAX_BODY_BYTES:
-            bodies.append(f"{head}{','.join(texts)}{tail}")
-            texts, size = [], frame_bytes
-        size += length + (1 if texts else 0)
-        texts.append(text)
-    if texts:
-        bodies.append(f"{head}{','.join(texts)}{tail}")
-    return bodies
-
-
-def _record_text(record: Record, max_bytes: int) -> str:
-    identity = {"key": record.key, "updated_at": record.updated_at}
-    try:
-        text = queues.encode({**identity, "data": record.data})
-    except (ValueError, RecursionError):
-        refused = {"reason": "record_unreadable", "detail": "the record cannot be written as JSON"}
-        return queues.encode({**identity, "refused": refused})
-    length = len(text.encode())
-    if length <= max_bytes:
-        return text
-    refused = {
-        "reason": "record_too_large",
-        "detail": f"the record has {length} bytes; a message can carry {max_bytes}",
-    }
-    return queues.encode({**identity, "refused": refused})
 
 
 def read_message(message_id: str, body: str) -> Message:
     """Raises `Rejected` (`message_unreadable`) for anything that is not a Records message."""
     try:
         fields = orjson.loads(body)
-        if fields["version"] != VERSION or not isinstance(fields["records"], list):
+        if fields["version"] != messages.VERSION or not isinstance(fields["records"], list):
             raise ValueError
-        names = {name: fields[name] for name in ("connection", "route", "object", "origin")}
+        names = {name: fields[name] for name in ("connection", "object", "origin")}
+        names |= {name: fields.get(name, "") for name in ("route", "request")}
         if not all(isinstance(name, str) for name in names.values()):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise Rejected("message_unreadable", f"this is no Records message of version {VERSION}") from None
-    return Message(id=message_id, records=fields["records"], **names)
+        target = _read_target(fields["target"]) if fields.get("target") else None
+        read_at = int(fields.get("read_at", 0))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise Rejected("message_unreadable", f"this is no Records message of version {messages.VERSION}") from None
+    return Message(id=message_id, records=fields["records"], read_at=read_at, target=target, **names)
 
 
-def read_record(record: Any) -> Record:
+def _read_target(fields: dict[str, Any]) -> Target:
+    options = tuple(sorted((str(name), str(value)) for name, value in fields["options"].items()))
+    return Target(str(fields["destination"]), str(fields["object"]), str(fields["priority"]), options)
+
+
+def target_fields(target: Target) -> dict[str, Any]:
+    """A target as it stands in a message."""
+    options = dict(target.options)
+    return {
+        "destination": target.destination,
+        "object": target.object,
+        "priority": target.priority,
+        "options": options,
+    }
+
+
+def read_record(message: Message, record: Any) -> Source:
     """Raises `Rejected`: with the reason of whoever could not pack it, or `record_unreadable`."""
     try:
-        if refused := record.get("refused"):
-            raise Rejected(str(refused["reason"]), str(refused["detail"]))
-        key, updated_at, data = record["key"], record["updated_at"], record["data"]
+        key, updated_at = record["key"], record["updated_at"]
+        if "refused" in record:
+            raise Rejected(str(record["refused"]["reason"]), str(record["refused"]["detail"]))
+        data = record["data"]
     except (AttributeError, KeyError, TypeError):
         raise Rejected("record_unreadable", "a record needs a key, updated_at and data") from None
-    if not isinstance(key, str) or type(updated_at) is not int or not isinstance(data, dict):
+    if type(key) is not str or type(updated_at) is not int or type(data) is not dict:
         raise Rejected("record_unreadable", "a record's key is text, updated_at a whole number and data an object")
-    return Record(key, updated_at, data)
+    return Source(message, record, key, (updated_at, message.read_at))
 
 
 class Mapping:
@@ -142,11 +122,11 @@ class Mapping:
     Raises `Rejected` (`bad_mapping`) that names the attribute whose expression cannot be read.
     """
 
-    def __init__(self, expressions: Iterable[tuple[str, str]]) -> None:
-        self._expressions: list[tuple[str, Any]] = []
-        for attribute, expression in expressions:
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._expressions: list[tuple[str, Callable[[Any], Any]]] = []
+        for attribute, expression in pairs:
             try:
-                self._expressions.append((attribute, jmespath.compile(expression)))
+                self._expressions.append((attribute, expressions.compiled(expression)))
             except JMESPathError as error:
                 raise Rejected(
                     "bad_mapping",
@@ -160,16 +140,20 @@ class Mapping:
         Raises `Rejected` (`mapping_failed`, `bad_value`) that names the attribute.
         """
         attributes: dict[str, Any] = {}
-        for attribute, expression in self._expressions:
+        for attribute, search in self._expressions:
             try:
-                value = expression.search(data)
-            except JMESPathError as error:
+                value = search(data)
+            except (JMESPathError, TypeError) as error:
                 raise Rejected(
                     "mapping_failed", f"the mapping of {attribute} failed: {type(error).__name__}", field=attribute
                 ) from None
-            if value is None or value == "":
+            if type(value) is str:
+                if value:
+                    attributes[attribute] = value
                 continue
-            if not isinstance(value, str | int | float):
+            if value is None:
+                continue
+            if not isinstance(value, _SIMPLE):
                 raise Rejected(
                     "bad_value",
                     f"{attribute} must be text, a number or a boolean; the mapping gives a {type(value).__name__}",
@@ -180,61 +164,74 @@ class Mapping:
 
 
 @lru_cache(maxsize=512)
-def _kept_mapping(expressions: tuple[tuple[str, str], ...]) -> Mapping:
-    return Mapping(expressions)
+def _kept_mapping(pairs: tuple[tuple[str, str], ...]) -> Mapping:
+    return Mapping(pairs)
 
 
-def mapping_of(expressions: dict[str, str]) -> Mapping:
+def mapping_of(pairs: dict[str, str]) -> Mapping:
     """Compiled once a process for each different set of expressions."""
-    return _kept_mapping(tuple(expressions.items()))
+    return _kept_mapping(tuple(pairs.items()))
 
 
-def map_record(message: Message, source: Any, mapping: Mapping, dedupe_fields: Sequence[str]) -> Outgoing:
-    """Raises `Rejected` where the record cannot go on."""
-    record = read_record(source)
-    attributes = mapping.apply(record.data)
-    if not any(field in attributes for field in dedupe_fields):
-        raise Rejected("no_dedupe_value", f"the record has no value for {' or '.join(dedupe_fields)}")
-    try:
-        encoded = orjson.dumps(attributes)
-    except orjson.JSONEncodeError:
-        raise Rejected("bad_value", "an attribute cannot be written as JSON") from None
-    return Outgoing(message, source, record.key, record.updated_at, encoded)
+def newest(sources: Iterable[Source]) -> tuple[list[Source], int]:
+    """The newest version of each record, the later one of equals, and how many older ones that leaves out."""
+    kept: dict[tuple[str, str], Source] = {}
+    count = 0
+    for source in sources:
+        count += 1
+        identity = (source.message.connection, source.key)
+        known = kept.get(identity)
+        if known is None or known.version <= source.version:
+            kept[identity] = source
+    return list(kept.values()), count - len(kept)
 
 
-def coalesce(outgoing: Iterable[Outgoing]) -> list[Outgoing]:
-    """The newest version of each record of a route, the later one of equals; oldest first, so that the newest wins."""
-    newest: dict[tuple[str, str, str], Outgoing] = {}
-    for one in outgoing:
-        identity = (one.message.connection, one.message.route, one.key)
-        known = newest.get(identity)
-        if known is None or known.updated_at <= one.updated_at:
-            newest[identity] = one
-    return sorted(newest.values(), key=lambda one: one.updated_at)
+def merged(outgoing: Iterable[Outgoing]) -> list[Outgoing]:
+    """One object for each identity at the destination, as upserts one after the other would leave it: the newest
+    attribute wins. In one request, or in two at the same time, nobody promises an order."""
+    known: dict[str, Outgoing] = {}
+    for one in sorted(outgoing, key=lambda one: one.sources[-1].version):
+        # Taken out, so that what goes one by one goes in the order of the newest, too.
+        older = known.pop(one.identity, None)
+        if older is not None:
+            attributes = older.attributes | one.attributes
+            one = Outgoing(one.identity, attributes, older.sources + one.sources, one.route)  # noqa: PLW2901
+        known[one.identity] = one
+    return list(known.values())
 
 
-def fill(
-    outgoing: Iterable[Outgoing], *, frame_bytes: int, max_objects: int, max_bytes: int
-) -> tuple[list[list[Outgoing]], list[SetAside]]:
-    """Cut records into requests as full as the limits allow; `frame_bytes` is what stands around them in the body.
+@dataclass
+class Fill:
+    """Records cut into requests. `chunks` are as full as the limits allow; `refused` fits into none."""
 
-    What alone would pass the limit is set aside.
+    chunks: list[list[Encoded]] = field(default_factory=list)
+    refused: list[SetAside] = field(default_factory=list)
+
+
+def fill(outgoing: Iterable[Outgoing], *, frame_bytes: int, max_objects: int, max_bytes: int) -> Fill:
+    """Cut records into requests; `frame_bytes` is what stands around them in the body.
+
+    What alone would pass the limit, or cannot be written as JSON, is refused by itself.
     """
-    chunks: list[list[Outgoing]] = []
-    too_large: list[SetAside] = []
-    chunk: list[Outgoing] = []
+    cut = Fill()
+    chunk: list[Encoded] = []
     size = frame_bytes
     for one in outgoing:
-        length = len(one.encoded)
+        try:
+            text = orjson.dumps(one.attributes)
+        except orjson.JSONEncodeError:
+            cut.refused.append(SetAside(one.sources, one.route, "bad_value", "an attribute cannot be written as JSON"))
+            continue
+        length = len(text)
         if frame_bytes + length > max_bytes:
             detail = f"the record has {length} bytes in a request; {max_bytes - frame_bytes} are allowed"
-            too_large.append(SetAside(one.message, [one.source], "record_too_large", detail))
+            cut.refused.append(SetAside(one.sources, one.route, "record_too_large", detail))
             continue
         if chunk and (len(chunk) == max_objects or size + 1 + length > max_bytes):
-            chunks.append(chunk)
+            cut.chunks.append(chunk)
             chunk, size = [], frame_bytes
         size += length + (1 if chunk else 0)
-        chunk.append(one)
+        chunk.append(Encoded(one, text))
     if chunk:
-        chunks.append(chunk)
-    return chunks, too_large
+        cut.chunks.append(chunk)
+    return cut

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from portaria.contract import Connection, Rejected, Route
+from portaria.contract import Connection, Rejected, Route, Target
+from portaria.platforms import part
 from portaria.table import Item, Table
 
 LIST = "ROUTES"
@@ -35,6 +37,29 @@ def for_connection(table: Table, connection: Connection) -> list[Route]:
     return [read(item) for source in sources for item in table.query_all(source, index="by_source")]
 
 
+def target(route: Route, destination: Connection) -> Target:
+    """What the route's records must share to travel in one request. Raises `Rejected` where the destination takes no such."""
+    object_name = route.target or part(destination.platform, "destination").ACCEPTED.get(route.object, "")
+    if not object_name:
+        raise Rejected("object_not_accepted", f"{destination.platform} takes no {route.object}", field="object")
+    fields = [(f"field{number}", name) for number, name in enumerate(route.dedupe_fields, 1)]
+    return Target(route.destination, object_name, route.priority, tuple(sorted([*fields, *route.options.items()])))
+
+
+def mapping(route: Route, source: Connection, destination: Connection) -> dict[str, str]:
+    """The route's own mapping, or the default of the two platforms. Raises `Rejected` (`no_mapping`) where there is none."""
+    if route.mapping:
+        return route.mapping
+    accepts = part(destination.platform, "destination")
+    object_name = route.target or accepts.ACCEPTED.get(route.object, "")
+    default: dict[str, str] = accepts.default_mapping(part(source.platform, route.object).DEFAULT_MAPPING, object_name)
+    if not default:
+        raise Rejected(
+            "no_mapping", f"there is no default mapping to {object_name}: give the route one", field="mapping"
+        )
+    return default
+
+
 def read(item: Item) -> Route:
     return Route(
         name=item["name"],
@@ -44,25 +69,22 @@ def read(item: Item) -> Route:
         mapping=dict(item.get("mapping", {})),
         dedupe_fields=tuple(item.get("dedupe_fields", ("email",))),
         priority=item.get("priority", "normal"),
-        partition=item.get("partition", ""),
+        target=item.get("target", ""),
+        options=dict(item.get("options", {})),
+        keep_newest=item.get("keep_newest", "events"),
+        weight=item.get("weight", 1),
     )
 
 
 def to_item(route: Route) -> dict[str, Any]:
     pk, sk = key(route.name)
-    return {
-        "pk": pk,
-        "sk": sk,
-        "list_pk": LIST,
-        "list_sk": route.name,
-        "name": route.name,
-        "source": route.source,
-        "object": route.object,
-        "destination": route.destination,
-        "mapping": route.mapping,
-        "dedupe_fields": list(route.dedupe_fields),
-        "priority": route.priority,
-        "partition": route.partition,
+    return {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": route.name, **show(route)}
+
+
+def show(route: Route) -> dict[str, Any]:
+    """Its fields as JSON has them."""
+    return {field.name: getattr(route, field.name) for field in fields(route)} | {
+        "dedupe_fields": list(route.dedupe_fields)
     }
 
 

@@ -1,4 +1,4 @@
-"""Scopes: what a private integration may be allowed to do, one scope an operation.
+"""Scopes: what a private integration may be allowed to do, one scope an operation, and one for the front door.
 
 A scope of an operation on one connection may be narrowed to a connection by its name: `connections:call@crm`.
 """
@@ -23,10 +23,14 @@ SCOPES = {
     "connections:expire": "End the old token of a rotation",
     "connections:authorize": "Make the link in which a person gives their consent",
     "connections:call": "Call the API behind a connection",
+    "connections:backfill": "Have all of a connection's records read",
+    "connections:backfills": "See how far a connection's backfills and reconciliations are",
+    "connections:events": "Make the address that a connection's events come to",
     "contacts:show": "Read a contact through a connection",
     "contacts:upsert": "Create or update contacts through a connection",
     "identifiers:register": "Register users' identifiers through a connection",
     "sso:create": "Sign a user on through a connection",
+    "records:send": "Send records to a connection by its platform's own API, as this project offers it",
     "routes:list": "List routes",
     "routes:show": "Show a route",
     "routes:create": "Create a route",
@@ -34,6 +38,12 @@ SCOPES = {
     "routes:delete": "Delete a route",
     "installs:list": "List installs",
     "installs:show": "Show an install",
+    "receipts:list": "List receipts by connection, request or record",
+    "receipts:show": "Show a receipt",
+    "dead-letters:list": "List dead letters with their reasons",
+    "dead-letters:show": "Show a dead letter with its records",
+    "dead-letters:redrive": "Send dead letters again",
+    "dead-letters:delete": "Delete a dead letter and its records",
     "private-integrations:list": "List private integrations",
     "private-integrations:show": "Show a private integration",
     "private-integrations:create": "Create a private integration with no more than its own scopes",
@@ -46,10 +56,15 @@ SCOPES = {
 }
 NARROWABLE = frozenset(
     {
-        *(f"connections:{what}" for what in ("show", "replace", "delete", "rotate", "expire", "authorize", "call")),
-        *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create"),
+        *(
+            f"connections:{what}"
+            for what in (
+                "show", "replace", "delete", "rotate", "expire", "authorize", "call", "events", "backfill", "backfills",
+            )
+        ),
+        *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create", "records:send"),
     }
-)
+)  # fmt: skip
 _CONNECTION = re.compile(r"[A-Za-z0-9_-]{3,64}")
 
 

@@ -46,18 +46,46 @@ class ExchangeCodeSettings(Environment):
 
 
 class BackfillRecordsSettings(Environment):
+    """`reconcile_every_minutes` is a whole number."""
+
     table_name: str
     backfills_queue_url: str
-    records_queue_url: str
+    bulk_records_queue_url: str
     secrets_prefix: str
     sealing_key_id: str
+    reconcile_every_minutes: str
 
 
 class IngestRecordsSettings(Environment):
+    """`retry_after_minutes` are whole numbers with commas between them; `quota_time_zone` is a name of the IANA's."""
+
     table_name: str
     records_queue_url: str
-    records_set_aside_url: str
+    bulk_records_queue_url: str
     secrets_prefix: str
+    bus_name: str
+    retry_after_minutes: str
+    quota_time_zone: str
+
+
+class ReceiveEventsSettings(Environment):
+    table_name: str
+    records_queue_url: str
+
+
+class AcceptRecordsSettings(Environment):
+    table_name: str
+    records_queue_url: str
+
+
+class TrackReceiptsSettings(Environment):
+    table_name: str
+    adobe_client_id: str
+
+
+class KeepDeadLettersSettings(Environment):
+    table_name: str
+    records_dead_letters_url: str
 
 
 class RenewTokensSettings(Environment):
@@ -86,6 +114,8 @@ class ManageSettings(Environment):
     table_name: str
     secrets_prefix: str
     uninstalls_queue_url: str
+    records_queue_url: str
+    backfills_queue_url: str
     private_integration_managers: str
 
 

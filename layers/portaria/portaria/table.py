@@ -8,15 +8,15 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
 from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from portaria import aws
-from portaria.contract import Rejected
+from portaria import aws, clock
+from portaria.contract import Rejected, Retryable
 
 Item = dict[str, Any]
 
@@ -27,6 +27,9 @@ INDEXES = {
     "by_source": ("source", "pk"),
     "by_due": ("due_pk", "due_at"),
 }
+
+# What one batch call may write, and how often in a row one may come back with nothing done.
+MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
 
 _serialize = TypeSerializer().serialize
 _deserialize = TypeDeserializer().deserialize
@@ -55,6 +58,18 @@ class Table:
         """A strongly consistent read."""
         answer = self.client.get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
         return _plain(answer["Item"]) if "Item" in answer else None
+
+    def get_many(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
+        """The items that exist among these, by their keys; strongly consistent reads, a hundred at once."""
+        found: dict[tuple[str, str], Item] = {}
+        waiting = [_key(pk, sk) for pk, sk in keys]
+        while waiting:
+            asked, waiting = waiting[:100], waiting[100:]
+            answer = self.client.batch_get_item(RequestItems={self.name: {"Keys": asked, "ConsistentRead": True}})
+            for item in map(_plain, answer["Responses"].get(self.name, [])):
+                found[item["pk"], item["sk"]] = item
+            waiting += answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
+        return found
 
     def put(
         self, item: Item, *, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
@@ -89,8 +104,17 @@ class Table:
         call = {"Key": _key(pk, sk), "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
         return _plain(self._write("update_item", call, condition, values, names).get("Attributes", {}))
 
-    def delete(self, pk: str, sk: str, *, condition: str = "", values: Item | None = None) -> None:
-        self._write("delete_item", {"Key": _key(pk, sk)}, condition, values, None)
+    def delete(
+        self,
+        pk: str,
+        sk: str,
+        *,
+        condition: str = "",
+        values: Item | None = None,
+        names: dict[str, str] | None = None,
+    ) -> None:
+        """Raises `Conflict` where the condition does not hold."""
+        self._write("delete_item", {"Key": _key(pk, sk)}, condition, values, names)
 
     def write_all(self, writes: list[dict[str, Any]]) -> None:
         """All of these, each made by `put_of` or `update_of`, or none. Raises `Conflict`."""
@@ -150,6 +174,16 @@ class Table:
         last = answer.get("LastEvaluatedKey")
         return [_plain(item) for item in answer["Items"]], _cursor(_plain(last)) if last else None
 
+    def put_all(self, items: Iterable[Item]) -> None:
+        """Put many items, whatever stands there: in no order, and not as one. Raises `Retryable` where some were not taken."""
+        waiting = [{"PutRequest": {"Item": _typed(item)}} for item in items]
+        tries = 0
+        while waiting:
+            answer = self.client.batch_write_item(RequestItems={self.name: waiting[:MAX_WRITES]})
+            left = answer.get("UnprocessedItems", {}).get(self.name, [])
+            tries = _again(tries) if len(left) == len(waiting[:MAX_WRITES]) else 0
+            waiting = left + waiting[MAX_WRITES:]
+
     def query_all(self, pk: str, *, index: str = "", sk_prefix: str = "") -> Iterator[Item]:
         cursor: str | None = None
         while True:
@@ -171,6 +205,14 @@ class Table:
                 found = error.response.get("Item")
                 raise Conflict(_plain(found) if found else None) from None
             raise
+
+
+def _again(tries: int) -> int:
+    """Pause after a batch of which nothing was taken. Raises `Retryable` where that goes on."""
+    if tries >= MAX_VAIN_BATCHES:
+        raise Retryable("storage_busy", "the table takes nothing now")
+    clock.sleep(0.05 * 2**tries)
+    return tries + 1
 
 
 def put_of(

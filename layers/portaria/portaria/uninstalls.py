@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from portaria import clock, connections, egress, events, installs, oauth_clients, queues, tokens
+from portaria import clock, connections, egress, event_addresses, events, installs, oauth_clients, queues, tokens
 from portaria.contract import Connection, Rejected, Retryable
 from portaria.platforms import part
 from portaria.settings import AcceptUninstallSettings, RemoveConnectionsSettings
@@ -103,6 +103,7 @@ class _Removal:
                 _mark(self.table, connection, why)
             except Conflict:
                 raise Retryable("connection_changed", "the connection changed meanwhile", after_s=5) from None
+        event_addresses.close_address(self.table, connection)
         if why == DELETED:
             self._unsubscribe(connection)
         if connection.secret_id:

@@ -69,7 +69,11 @@ def bearer(event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
     if not given:
         raise Rejected("token_missing", "send Authorization: Bearer and a private integration's token", status=401)
     found = _BEARER.fullmatch(given) if len(given) <= MAX_HEADER_LENGTH else None
-    token = found[1] if found else ""
+    return holder(found[1] if found else "", event, table, attempts)
+
+
+def holder(token: str, event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
+    """The private integration that a token is of, however it came. Raises as `bearer`, but never `token_missing`."""
     token_hash, where = api_tokens.digest(token), source(event)
     attempts.check(where, token_hash)
     integration_id = api_tokens.integration_id(token)

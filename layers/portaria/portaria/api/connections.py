@@ -129,6 +129,7 @@ def create(asked: Asked) -> Reply:
         secret_id=secret_id,
         version_id=version_id(secret_id, 1) if secret_id else "",
         client=client.name if client else "",
+        account_id=tokens.account_id(fields) if hasattr(tokens, "account_id") else "",
         granted_at="" if pending else now,
         fields=fields,
     )

@@ -188,6 +188,18 @@ def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, st
     return int(limit_text), cursor, given
 
 
+def check_filters(given: Mapping[str, str], allowed: Mapping[str, tuple[str, ...] | Matching]) -> None:
+    """Raises `Rejected` (`bad_state` for the filter `state`) where a filter holds what it cannot."""
+    for name, value in given.items():
+        rule = allowed[name]
+        if isinstance(rule, tuple):
+            if value not in rule:
+                raise Rejected(f"bad_{name}", f"{name} must be one of {', '.join(rule)}", field=name)
+        elif not re.fullmatch(rule.pattern, value):
+            detail = f"{name} must be {rule.rule}; this has {len(value)} characters"
+            raise Rejected(f"bad_{name}", detail, field=name)
+
+
 def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
     """A field's path and a sentence. Only pydantic's own words and numbers are used: no part of what was sent but names."""
     steps = [str(step) for step in error["loc"] if step != "[key]"]
@@ -215,6 +227,14 @@ def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
             rule = f"may have {context['max_length']:,} entries; this has {context['actual_length'] or 'more'}"
         case "too_short":
             rule = f"must have at least {context['min_length']} entries"
+        case "greater_than_equal":
+            rule = f"must be {context['ge']} or more"
+        case "less_than_equal":
+            rule = f"may be {context['le']} at most"
+        case "int_type" | "int_from_float" | "int_parsing":
+            rule = "must be a whole number"
+        case "bool_type" | "bool_parsing":
+            rule = "must be true or false"
         case "literal_error":
             rule = f"must be {context['expected']}"
         case "rule":

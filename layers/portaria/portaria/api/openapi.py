@@ -28,6 +28,8 @@ TAGS = {
     "connections": ("Connections", "Stored credentials, one account each, and what can be done with them."),
     "routes": ("Routes", "Which records go where."),
     "installs": ("Installs", "What arrived, and what became of it."),
+    "receipts": ("Receipts", "What became of each request to a destination."),
+    "dead-letters": ("Dead letters", "Records that could not go on, each with its reason."),
     "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
     "audit": ("Audit", "Who asked for which change."),
     "sso": ("Single sign-on links", "What a browser opens."),
@@ -38,6 +40,8 @@ PARAMETERS: dict[str, tuple[str, str, str]] = {
     "platform": (inputs.PLATFORM_NAME, "A platform.", ""),
     "client": (inputs.CLIENT_NAME, "The client's name.", "acme"),
     "install": (r"[A-Za-z0-9_-]{1,64}", "An install's id.", "4f1c2a9b"),
+    "receipt": (r"[0-9a-f]{40}", "A receipt's id, which went out as X-Correlation-Id.", ""),
+    "letter": (r"[A-Za-z0-9_-]{1,64}", "A dead letter's id.", ""),
     "integration": (
         r"[0-9A-Za-z]{10}",
         "A private integration's id, the ten characters after `portaria_`.",
@@ -183,9 +187,15 @@ def _parameters(operation: Operation) -> list[Document]:
         made.append(
             {"name": "cursor", "in": "query", "description": "The last page's `next_cursor`.", "schema": cursor}
         )
-        for name, values in operation.filters.items():
-            schema = {"type": "string", "enum": list(values)}
-            made.append({"name": name, "in": "query", "description": f"Only those of this {name}.", "schema": schema})
+        for name, rule in operation.filters.items():
+            schema = {"type": "string"}
+            told = f"Only those of this {name}"
+            if isinstance(rule, tuple):
+                schema |= {"enum": list(rule)}
+            else:
+                schema |= {"pattern": f"^(?:{rule.pattern})$"}
+                told += f": {rule.rule}"
+            made.append({"name": name, "in": "query", "description": f"{told}.", "schema": schema})
     if operation.creates:
         schema = {"type": "string", "pattern": rf"^[\x21-\x7e]{{1,{idempotency.MAX_LENGTH}}}$"}
         made.append(

@@ -10,13 +10,17 @@ from http import HTTPStatus
 from portaria.api import (
     audit,
     authorizations,
+    backfills,
     calls,
     connections,
     contacts,
+    dead_letters,
+    event_addresses,
     identifiers,
     installs,
     oauth_clients,
     private_integrations,
+    receipts,
     routes,
     sign_on,
 )
@@ -116,6 +120,24 @@ OPERATIONS = [
         description="The connection's credential is put on just before the request leaves; an echo of it is masked.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
+    Operation(
+        "create_events_address", "POST", "/connections/{name}/events", "connections:events",
+        "Make the address that a connection's events come to", event_addresses.create, event_addresses.Shown,
+        status=CREATED, changes=True, statuses=(CONFLICT,),
+        description="The address, and the secret of its header, are told this once; those before work for another hour.",
+    ),
+    Operation(
+        "start_backfill", "POST", "/connections/{name}/backfills", "connections:backfill",
+        "Have all of a connection's records read", backfills.start, backfills.BackfillsStarted,
+        input=backfills.BackfillWanted,
+        status=HTTPStatus.ACCEPTED, changes=True, statuses=(CONFLICT,),
+        description="For every route that begins at the connection, or for one. One that runs goes on, one that has ended "
+        "begins anew.",
+    ),
+    Operation(
+        "list_backfills", "GET", "/connections/{name}/backfills", "connections:backfills",
+        "Show a connection's backfills and reconciliations", backfills.show, backfills.Backfills,
+    ),
     # What platforms offer
     Operation(
         "show_contact", "GET", "/connections/{name}/contacts/{contact}", "contacts:show", "Read a contact",
@@ -162,6 +184,36 @@ OPERATIONS = [
     ),
     Operation(
         "show_install", "GET", "/installs/{install}", "installs:show", "Show an install", installs.get, installs.Shown,
+    ),
+    # Receipts
+    Operation(
+        "list_receipts", "GET", "/receipts", "receipts:list", "List receipts by connection, request or record",
+        receipts.list_page, receipts.Shown, listing=True, filters=receipts.FILTERS,
+        description="Give a destination as `connection`, with a `record` of it or a `state`, or a `request`.",
+    ),
+    Operation(
+        "show_receipt", "GET", "/receipts/{receipt}", "receipts:show", "Show a receipt",
+        receipts.get, receipts.ReceiptWithRequests,
+    ),
+    # Dead letters
+    Operation(
+        "list_dead_letters", "GET", "/dead-letters", "dead-letters:list", "List dead letters, the newest first",
+        dead_letters.list_page, dead_letters.Shown, listing=True, filters=dead_letters.FILTERS,
+    ),
+    Operation(
+        "show_dead_letter", "GET", "/dead-letters/{letter}", "dead-letters:show", "Show a dead letter with its records",
+        dead_letters.get, dead_letters.DeadLetterWithRecords,
+        description="What looks like a credential reads `***`.",
+    ),
+    Operation(
+        "redrive_dead_letters", "POST", "/dead-letters/redrive", "dead-letters:redrive", "Send dead letters again",
+        dead_letters.redrive, dead_letters.RedriveOutcome, input=dead_letters.Redrive, changes=True,
+        description="At most twenty a second. Each letter has an outcome of its own; `dry_run` tells it and sends nothing.",
+    ),
+    Operation(
+        "delete_dead_letter", "DELETE", "/dead-letters/{letter}", "dead-letters:delete",
+        "Delete a dead letter and its records", dead_letters.delete, None, status=NO_CONTENT, changes=True,
+        statuses=(CONFLICT,),
     ),
     # Private integrations
     Operation(

@@ -30,19 +30,35 @@ Source = Annotated[
     ),
 ]
 Object = Annotated[str, Matching(r"[a-z][a-z0-9_]{0,63}", "an object's name in lower case")]
-Partition = Annotated[str, Matching(r"[^\x00-\x1f\x7f]{0,255}", "at most 255 characters, none a control")]
+Option = Annotated[str, Matching(r"[a-z][a-z0-9_]{0,31}", "an option's name")]
+OptionValue = Annotated[str, Matching(r"[^\x00-\x1f\x7f]{1,255}", "1 to 255 characters, none a control")]
+DestinationObject = Annotated[
+    str,
+    Matching(
+        r"(?:[a-z][a-z0-9_]{0,31}(?:/[A-Za-z][A-Za-z0-9_]{0,99})?)?", "an object of the destination's, or nothing"
+    ),
+]
+Keeping = Literal["events", "all", "none"]
 
 
 class Replacement(Input):
-    """An empty `mapping` is the source platform's default one."""
+    """An empty `mapping` is the default of the two platforms, an empty `target` what the destination makes of `object`; empty
+    `dedupe_fields` are what the destination finds such objects by.
+
+    `keep_newest`: an older version never overwrites a newer one that came by events (default), by whatever way (`all`), or
+    may do so (`none`). `weight`: the source's share of what the destination takes in a day, next to others'.
+    """
 
     source: Source
     object: Object
     destination: ResourceName
     mapping: dict[Attribute, str] = Field(default_factory=dict, max_length=MAX_ATTRIBUTES)
-    dedupe_fields: list[Attribute] = Field(default_factory=lambda: ["email"], min_length=1, max_length=2)
+    target: DestinationObject = ""
+    dedupe_fields: list[Attribute] = Field(default_factory=list, max_length=2)
     priority: Literal["normal", "high"] = "normal"
-    partition: Partition = ""
+    options: dict[Option, OptionValue] = Field(default_factory=dict, max_length=10)
+    keep_newest: Keeping = "events"
+    weight: int = Field(default=1, ge=1, le=100)
 
 
 class Creation(Replacement):
@@ -55,9 +71,12 @@ class Shown(Output):
     object: str
     destination: str
     mapping: dict[str, str]
+    target: str
     dedupe_fields: list[str]
     priority: Literal["normal", "high"]
-    partition: str
+    options: dict[str, str]
+    keep_newest: Keeping
+    weight: int
 
 
 class Written(Shown):
@@ -75,7 +94,7 @@ def create(asked: Asked) -> Reply:
     except Conflict:
         detail = f"there is a route {route.name} already: replace it with PUT"
         raise Rejected("route_exists", detail, field="name", status=409) from None
-    return Reply(show(route) | {"warnings": warnings}, etag=revision)
+    return Reply(routes.show(route) | {"warnings": warnings}, etag=revision)
 
 
 def replace(asked: Asked) -> Reply:
@@ -88,18 +107,18 @@ def replace(asked: Asked) -> Reply:
         revision = routes.put(table, route, new=False, revision=revision)
     except Conflict:
         raise changed_meanwhile(asked) from None
-    return Reply(show(route) | {"warnings": warnings}, etag=revision)
+    return Reply(routes.show(route) | {"warnings": warnings}, etag=revision)
 
 
 def get(asked: Asked) -> Reply:
     """Raises `Rejected` (404 `unknown_route`)."""
     route, revision = routes.find(asked.desk.table, asked.path["name"])
-    return Reply(show(route), etag=revision)
+    return Reply(routes.show(route), etag=revision)
 
 
 def list_page(asked: Asked) -> Reply:
     found, next_cursor = routes.list_page(asked.desk.table, asked.cursor, asked.limit)
-    return page([show(route) for route in found], next_cursor)
+    return page([routes.show(route) for route in found], next_cursor)
 
 
 def delete(asked: Asked) -> Reply:
@@ -109,40 +128,25 @@ def delete(asked: Asked) -> Reply:
     return Reply(None)
 
 
-def show(route: Route) -> dict[str, Any]:
-    return {
-        "name": route.name,
-        "source": route.source,
-        "object": route.object,
-        "destination": route.destination,
-        "mapping": route.mapping,
-        "dedupe_fields": list(route.dedupe_fields),
-        "priority": route.priority,
-        "partition": route.partition,
-    }
-
-
 def _checked(table: Table, name: str, sent: Replacement) -> tuple[Route, list[str]]:
     """The route, known to be usable as far as that can be known now, and what is doubtful about it."""
-    listed = _listed_for_deduplication(table, sent)
+    destination = _destination_part(table, sent)
+    target = _target(destination, sent)
+    _check_options(destination, sent)
     source = _source_part(table, sent)
     _check_expressions(sent.mapping)
-    mapped = sent.mapping or source.DEFAULT_MAPPING
-    dedupe_fields = tuple(sent.dedupe_fields)
-    if len(set(dedupe_fields)) < len(dedupe_fields):
-        raise Rejected("invalid_input", "dedupe_fields names one attribute twice", field="dedupe_fields")
-    for field in dedupe_fields:
-        if field not in mapped:
-            raise Rejected(
-                "invalid_input",
-                f"dedupe_fields: {field} is not mapped, so no record would have it",
-                field="dedupe_fields",
-            )
+    mapped = sent.mapping or destination.default_mapping(source.DEFAULT_MAPPING, target)
+    if not mapped:
+        detail = f"mapping: there is no default one to {target}; give each attribute its expression"
+        raise Rejected("invalid_input", detail, field="mapping")
+    listed = tuple(destination.DEDUPE_ATTRIBUTES.get(target, ()))
+    dedupe_fields = tuple(sent.dedupe_fields or destination.DEFAULT_DEDUPE.get(target, ()))
+    _check_dedupe_fields(dedupe_fields, mapped)
     warnings = [
         f"dedupe_fields: {field} is not among the attributes that are documented for deduplication ({', '.join(listed)}); "
         "a custom attribute may work, others may not"
         for field in dedupe_fields
-        if field not in listed
+        if listed and field not in listed
     ]
     route = Route(
         name,
@@ -152,13 +156,30 @@ def _checked(table: Table, name: str, sent: Replacement) -> tuple[Route, list[st
         dict(sent.mapping),
         dedupe_fields,
         sent.priority,
-        sent.partition,
+        sent.target,
+        dict(sent.options),
+        sent.keep_newest,
+        sent.weight,
     )
+    if hasattr(destination, "check_route"):
+        destination.check_route(route, set(mapped))
     return route, warnings
 
 
+def _check_dedupe_fields(dedupe_fields: tuple[str, ...], mapped: dict[str, str]) -> None:
+    if len(set(dedupe_fields)) < len(dedupe_fields):
+        raise Rejected("invalid_input", "dedupe_fields names one attribute twice", field="dedupe_fields")
+    for field in dedupe_fields:
+        if field not in mapped:
+            raise Rejected(
+                "invalid_input",
+                f"dedupe_fields: {field} is not mapped, so no record would have it",
+                field="dedupe_fields",
+            )
+
+
 def _source_part(table: Table, sent: Replacement) -> ModuleType:
-    """The source platform's part that reads the object."""
+    """The source platform's part that reads the object, or takes its events."""
     kind, _, name = sent.source.partition(":")
     try:
         if kind == "connection":
@@ -169,30 +190,47 @@ def _source_part(table: Table, sent: Replacement) -> ModuleType:
         raise Rejected(unknown.reason, unknown.detail, field="source") from None
     try:
         source = part(platform, sent.object)
-        if hasattr(source, "read_page"):
+        if hasattr(source, "DEFAULT_MAPPING"):
             return source
     except Rejected:
         pass
     raise Rejected("object_not_offered", f"{platform} has no {sent.object} that can be read", field="object")
 
 
-def _listed_for_deduplication(table: Table, sent: Replacement) -> tuple[str, ...]:
-    """Check that the destination takes the object; the attributes that its platform documents for deduplication."""
+def _destination_part(table: Table, sent: Replacement) -> ModuleType:
     try:
         platform = connections.get(table, sent.destination).platform
     except Rejected as unknown:
         raise Rejected(unknown.reason, unknown.detail, field="destination") from None
     try:
-        destination = part(platform, "destination")
+        return part(platform, "destination")
     except Rejected:
         raise Rejected("not_a_destination", f"records cannot be sent to {platform}", field="destination") from None
+
+
+def _target(destination: ModuleType, sent: Replacement) -> str:
+    """What the records become at the destination."""
+    if sent.target:
+        if not destination.TARGETS.fullmatch(sent.target):
+            raise Rejected(
+                "object_not_accepted", f"target: the destination takes {destination.TARGETS_RULE}", field="target"
+            )
+        return sent.target
     if sent.object not in destination.ACCEPTED:
-        raise Rejected(
-            "object_not_accepted",
-            f"{platform} takes {', '.join(sorted(destination.ACCEPTED))}, not {sent.object}",
-            field="object",
-        )
-    return tuple(destination.DEDUPE_ATTRIBUTES[sent.object])
+        accepted = ", ".join(sorted(destination.ACCEPTED))
+        detail = f"the destination takes {accepted} as they are, not {sent.object}: give the route a target"
+        raise Rejected("object_not_accepted", detail, field="object")
+    return str(destination.ACCEPTED[sent.object])
+
+
+def _check_options(destination: ModuleType, sent: Replacement) -> None:
+    for name, value in sent.options.items():
+        if name not in destination.OPTIONS:
+            known = ", ".join(sorted(destination.OPTIONS)) or "none"
+            raise Rejected("invalid_input", f"options: the destination knows {known}, not {name}", field="options")
+        pattern, rule = destination.OPTIONS[name]
+        if not pattern.fullmatch(value):
+            raise Rejected("invalid_input", f"options.{name} must be {rule}", field=f"options.{name}")
 
 
 def _check_expressions(mapping: dict[str, str]) -> None:

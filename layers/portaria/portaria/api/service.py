@@ -31,6 +31,8 @@ from portaria.vault import Vault
 Event = dict[str, Any]
 Answer = dict[str, Any]
 Content = dict[str, Any]
+# What a listing may be narrowed by: the words that a filter may be, or what it must look like.
+Filters = Mapping[str, tuple[str, ...] | inputs.Matching]
 
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. What else a path may hold, not every service takes for a part of a key or of a secret's name.
@@ -50,6 +52,8 @@ class Desk:
     supply: Supply | None = None
     sealing_key_id: str = ""
     uninstalls_queue_url: str = ""
+    backfills_queue_url: str = ""
+    records_queue_url: str = ""
     managers: str = ADMINISTRATORS
 
     @property
@@ -110,7 +114,7 @@ class Operation:
     edits: bool = False
     changes: bool = False
     listing: bool = False
-    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    filters: Filters = field(default_factory=dict)
     managers_only: bool = False
     max_bytes: int = inputs.MAX_BODY_BYTES
     statuses: tuple[HTTPStatus, ...] = ()
@@ -243,6 +247,7 @@ class Service:
         if operation.listing:
             query = event.get("multiValueQueryStringParameters") or {}
             limit, cursor, filters = inputs.read_listing(query, *operation.filters)
+            inputs.check_filters(filters, operation.filters)
         sent, body = None, str(event.get("body") or "")
         if operation.input:
             content = inputs.read_body(event.get("body"), bool(event.get("isBase64Encoded")), operation.max_bytes)

@@ -90,7 +90,7 @@ def find_api(
     (environment, profile, SSO), or the local cloud's own.
     """
     token = read_token(token_file)
-    stack = _read_stack(stack_file) if stack_file else {}
+    stack = read_stack(stack_file) if stack_file else {}
     url = (api_url or str(stack.get("api_url", ""))).rstrip("/")
     if token:
         return Api(_fit_for_a_token(url), Integration(token), timeout_s)
@@ -136,7 +136,8 @@ def _fit_for_a_token(url: str) -> str:
     return url
 
 
-def _read_stack(stack_file: Path) -> Document:
+def read_stack(stack_file: Path) -> Document:
+    """A local cloud's file. Raises `NotDone` where it cannot be read."""
     try:
         stack: Document = json.loads(stack_file.read_text())
         if not all(

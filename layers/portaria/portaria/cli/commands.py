@@ -16,8 +16,11 @@ from portaria.cli import completion, resources
 from portaria.cli.access import find_api
 from portaria.cli.configure import configure
 from portaria.cli.connections import connections
+from portaria.cli.dead_letters import dead_letters
 from portaria.cli.desk import Commands, Desk
+from portaria.cli.doctor.command import doctor
 from portaria.cli.integrations import integrations
+from portaria.cli.receipts import receipts
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -68,7 +71,10 @@ def print_completion(shell: str) -> None:
 
 portaria.add_command(configure)
 portaria.add_command(connections)
+portaria.add_command(doctor)
 portaria.add_command(integrations)
+portaria.add_command(receipts)
+portaria.add_command(dead_letters)
 for group in (resources.clients, resources.routes, resources.installs, resources.audit):
     portaria.add_command(group)
 

@@ -67,6 +67,20 @@ def authorize_connection(desk: Desk, name: str) -> None:
     desk.print_alone(found, found["authorize_url"], said=ends)
 
 
+@connections.command("events")
+@Name
+@click.pass_obj
+def create_events_address(desk: Desk, name: str) -> None:
+    """Make the address that a platform's events come to.
+
+    It is printed this once, with the secret that its header must carry. Those made before work for another hour.
+    """
+    found = desk.api.post("connections", name, "events", body={})
+    header = found["header_name"]
+    said = f"Header {header}: {found['header_value']} " if header else ""
+    desk.print_alone(found, found["url"], said=f"{said}(Keep it secret: it is told this once.)")
+
+
 @connections.command("call")
 @Name
 @click.argument("method", type=click.Choice(METHODS, case_sensitive=False), metavar="METHOD")
@@ -97,6 +111,31 @@ def call_connection(
         output.called(answer)
     if answer["status"] >= 400:
         click.get_current_context().exit(1)
+
+
+@connections.command("backfill")
+@Name
+@click.option("--route", metavar="ROUTE", help="Only for this route.")
+@click.pass_obj
+def start_backfill(desk: Desk, name: str, route: str | None) -> None:
+    """Have all of a connection's records read.
+
+    For every route that begins there. A backfill that runs goes on; one that has ended begins anew, from the first page.
+    """
+    found = desk.api.post("connections", name, "backfills", body={"route": route} if route else {})
+    desk.print(found, partial(output.started, found["backfills"]))
+
+
+@connections.command("backfills")
+@Name
+@click.pass_obj
+def list_backfills(desk: Desk, name: str) -> None:
+    """Show how far a connection's backfills and reconciliations are.
+
+    A reconciliation reads again and again what changed in the account, so that events its platform lost still arrive.
+    """
+    found = desk.api.get("connections", name, "backfills")
+    desk.print(found, partial(output.backfills, found))
 
 
 @connections.command("sso")

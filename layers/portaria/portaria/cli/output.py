@@ -30,13 +30,17 @@ TITLES = {
     "installs": "install",
     "private-integrations": "private integration",
     "audit": "audit entry",
+    "receipts": "receipt",
+    "dead-letters": "dead letter",
 }
 STYLES = {
     "created": "green", "updated": "yellow", "unchanged": "dim",
     "connected": "green", "failed": "red", "needs_reconnect": "red", "received": "yellow", "exchanging": "yellow",
-    "pending": "yellow", "removed": "dim",
+    "pending": "yellow", "removed": "dim", "running": "yellow",
     "done": "green", "refused": "red", "begun": "yellow",
     "registered": "green", "unknown": "yellow", "not_sent": "yellow",
+    "applied": "green", "redriven": "green", "would_redrive": "green", "gone": "yellow", "in_progress": "yellow",
+    "open": "yellow",
 }  # fmt: skip
 
 
@@ -165,6 +169,36 @@ def outcomes(entries: list[dict[str, Any]], counts: dict[str, int], console: Con
     console.print(Text(" · ").join(words) if words else Text("The file names nobody.", style="dim"))
 
 
+def redriven(
+    letters: list[dict[str, Any]], all_letters: list[dict[str, Any]], counts: dict[str, int], console: Console
+) -> None:
+    """Those that people should look at, and how many letters came to what, with how many records."""
+    if letters:
+        most = MOST_ON_A_TERMINAL if console.is_terminal else len(letters)
+        print_table(REDRIVEN, letters[:most], console)
+        if len(letters) > most:
+            console.print(f"and {len(letters) - most:,} more, which --json tells", style="dim")
+        console.print()
+    words = [Text.assemble(f"{count:,} ", styled(outcome)) for outcome, count in counts.items()]
+    records = sum(letter["records"] for letter in all_letters)
+    console.print(
+        Text(" · ").join([*words, Text(f"{records:,} records")]) if words else Text("There are none.", style="dim")
+    )
+
+
+def started(items: list[dict[str, Any]], console: Console) -> None:
+    """Backfills that have been asked for."""
+    print_table(STARTED, items, console)
+
+
+def backfills(found: dict[str, Any], console: Console) -> None:
+    for title, columns in (("backfills", BACKFILLS), ("reconciliations", RECONCILIATIONS)):
+        if found[title]:
+            print_table(columns, found[title], console)
+        else:
+            console.print(f"There are no {title}.", style="dim")
+
+
 # --------------------------------------------------------------------------------------------------------------- columns
 
 
@@ -235,6 +269,14 @@ COLUMNS = {
         Column("by", _by), Column("operation", lambda item: Text(item["operation"].replace("_", " "))),
         _of("target"), _of("outcome", is_whole=True), _of("reason", 1),
     ),
+    "receipts": (
+        _of("receipt", is_whole=True), _time("sent_at"), _of("state", is_whole=True), _of("count"), _of("object", 4),
+        _of("destination", 3), _of("applied", 2), _of("failed", 1), _of("code", 5),
+    ),
+    "dead-letters": (
+        _of("id", is_whole=True), _time("set_aside_at"), _of("state", is_whole=True), _of("records"), _of("reason"),
+        _of("connection", 2), _of("route", 3), _of("detail", 1),
+    ),
 }  # fmt: skip
 CONFIGURED = (
     Column("", lambda item: Text(TITLES[item["resource"]]), is_whole=True),
@@ -246,6 +288,15 @@ SCOPES = (
     Column("narrows", lambda item: Text("yes" if item["narrows"] else "–"), is_whole=True),
     Column("what it allows", lambda item: Text(item["allows"])),
 )
+REDRIVEN = (
+    _of("id", title="letter", is_whole=True), _of("records"), _of("outcome", is_whole=True), _of("reason", title="why"),
+)  # fmt: skip
+STARTED = (_of("route", title="backfill of", is_whole=True), _of("state", is_whole=True))
+BACKFILLS = (
+    _of("route", title="backfill of", is_whole=True), _of("object", 3), _of("state", is_whole=True), _of("records"),
+    _time("started_at", 1), _time("finished_at", 4), _of("detail", 2, "why"),
+)  # fmt: skip
+RECONCILIATIONS = (_of("object", title="changes of", is_whole=True), _time("since"), _time("due_at", 1))
 OUTCOMES = (
     _of("place", is_whole=True),
     _of("name"),

@@ -40,3 +40,16 @@ def offered(platform: str, name: str, function: str) -> ModuleType:
     except Rejected:
         pass
     raise Rejected("not_offered", f"this is not offered for connections to {platform}", status=409)
+
+
+def having(name: str) -> dict[str, ModuleType]:
+    """This part of every platform that has it, by the platform's name."""
+    import pkgutil  # noqa: PLC0415 - the install hook, which asks for one part by its name, does not wait for it
+
+    found = {}
+    for platform in sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg):
+        try:
+            found[platform] = part(platform, name)
+        except Rejected:
+            continue
+    return found

@@ -7,7 +7,7 @@ import json
 from portaria.contract import Rejected, Request, Response, Secret
 from portaria.platforms.kommo.tokens import not_now
 
-EVENTS = ("add_contact", "update_contact", "delete_contact", "restore_contact")
+EVENTS = tuple(f"{what}_{of}" for of in ("contact", "company") for what in ("add", "update", "delete", "restore"))
 
 
 def subscribe_request(account_host: str, access_token: Secret, destination: str) -> Request:

@@ -22,6 +22,14 @@ TEXTS = (
     "timezone", "source", "companyName", "assignedTo",
 )  # fmt: skip
 FIELDS = (*TEXTS, "dnd", "tags", "customFields")
+# JMESPath over a contact as its events bring it: Marketo's attribute ← LeadConnector's field.
+DEFAULT_MAPPING = {
+    "firstName": "firstName || name",
+    "lastName": "lastName",
+    "email": "email",
+    "phone": "phone",
+    "company": "companyName",
+}
 # What is no addition: the contact has these afterwards, and no others.
 OVERWRITTEN = ("tags",)
 CUSTOM_FIELD = ("id", "key", "field_value")
@@ -127,12 +135,17 @@ def read_upserted(response: Response) -> Upserted:
 
 def pause_s(response: Response) -> float | None:
     """Seconds after which another request is welcome, where this one was the last that the limits allow; else None."""
-    if response.headers.get("x-ratelimit-daily-remaining", "").strip() == "0":
+    if day_is_over(response):
         return DAY_OVER_WAIT_S
     if response.headers.get("x-ratelimit-remaining", "").strip() != "0":
         return None
     interval = response.headers.get("x-ratelimit-interval-milliseconds", "").strip()
     return min(tokens.MAX_WAIT_S, max(1.0, int(interval) / 1000)) if re.fullmatch("[0-9]{1,9}", interval) else WINDOW_S
+
+
+def day_is_over(response: Response) -> bool:
+    """Whether the location's day is used up."""
+    return response.headers.get("x-ratelimit-daily-remaining", "").strip() == "0"
 
 
 def _request(

@@ -23,6 +23,11 @@ KINDS = {
 TOKEN_HEADER = "X-Mkto-User-Token"  # noqa: S105 - a header's name
 
 
+def account_id(fields: dict[str, str]) -> str:
+    """The subscription that a connection with these fields belongs to."""
+    return fields["munchkin_id"].upper()
+
+
 def token_domain(connection: Connection, client: OAuthClient | None) -> str:
     """The one host that the client secret is sent to."""
     return f"{connection.fields['munchkin_id'].lower()}.mktorest.com"

@@ -1,0 +1,19 @@
+"""Take records at a destination's own API, as its programs send them, and queue them for ingest_records."""
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from portaria.api.front_door import FrontDoor
+from portaria.settings import AcceptRecordsSettings
+from portaria.table import Table
+
+logger = Logger()
+settings = AcceptRecordsSettings.from_env()
+door = FrontDoor(Table(settings.table_name), settings.records_queue_url, logger)
+
+
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    return door.answer(event)

@@ -1,0 +1,38 @@
+"""Keep messages that no worker could handle where the API lists dead letters."""
+
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from portaria import dead_letters, deliveries
+from portaria.settings import KeepDeadLettersSettings
+from portaria.table import Table
+
+logger = Logger()
+metrics = Metrics()
+settings = KeepDeadLettersSettings.from_env()
+table = Table(settings.table_name)
+
+
+@logger.inject_lambda_context(clear_state=True)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    queue_url = settings.records_dead_letters_url
+    return deliveries.handle_records(event, context, keep, queue_url=queue_url, logger=logger)
+
+
+def keep(record: SQSRecord) -> None:
+    letter = dead_letters.of_message(record.message_id, record.body)
+    dead_letters.put(table, letter)
+    metrics.add_metric("DeadLettersKept", MetricUnit.Count, 1)
+    logger.error(
+        "a message became a dead letter",
+        letter=letter.id,
+        reason=letter.reason,
+        connection=letter.connection,
+        route=letter.route,
+        records=len(letter.records),
+    )

@@ -1,0 +1,155 @@
+"""Checks of what the stack keeps: secrets, OAuth clients, connections, what is parked and what is dead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from urllib.parse import urlsplit
+
+from portaria import clock, connections, dead_letters, oauth_clients, parking
+from portaria.cli.doctor.deployment import Deployment
+from portaria.cli.doctor.findings import FAIL, OK, WARN, Finding, NotThere, named, runbook
+from portaria.contract import Connection, OAuthClient
+from portaria.table import Item
+from portaria.vault import Vault
+
+# What a listing is read to, and how many secrets are looked at: a stack may have many thousands of either.
+MOST_LISTED = 2_000
+MOST_SECRETS = 50
+# A connection is due for its whole next five minutes, and its renewal may have to be tried again.
+LATE = timedelta(hours=1)
+CLIENT_CREDENTIALS = "client_credentials"
+STOPPED = "stopped"
+
+
+def listed(deployment: Deployment, list_pk: str) -> list[Item]:
+    with deployment.reading():
+        return list(islice(deployment.table.query_all(list_pk, index="listing"), MOST_LISTED))
+
+
+def all_clients(deployment: Deployment) -> list[OAuthClient]:
+    return [oauth_clients.read(item) for item in listed(deployment, oauth_clients.LIST)]
+
+
+def all_connections(deployment: Deployment) -> list[Connection]:
+    return [connections.read(item) for item in listed(deployment, connections.LIST)]
+
+
+def clients(deployment: Deployment) -> Iterator[Finding]:
+    """Redirect URIs lead to this stack."""
+    name, api_url = "OAuth clients", deployment.outputs.get("ApiUrl", "").rstrip("/")
+    fine, found = 0, all_clients(deployment)
+    for client in found:
+        if client.grant == CLIENT_CREDENTIALS:
+            fine += 1
+            continue
+        title = f"{client.platform}/{client.name}"
+        wanted = f"/install/{client.platform}/{client.name}"
+        uri = client.redirect_uri
+        if urlsplit(uri).scheme != "https":
+            advice = f"set it to {api_url}{wanted} here and with the platform"
+            yield Finding(name, FAIL, f"the redirect URI of {title} is not https", advice)
+        elif uri == f"{api_url}{wanted}":
+            fine += 1
+        elif uri.endswith(wanted):
+            advice = f"that is right if it is your own domain and leads here; otherwise set it to {api_url}{wanted}"
+            yield Finding(name, WARN, f"the redirect URI of {title} is at {urlsplit(uri).netloc}", advice)
+        else:
+            advice = f"set it to {api_url}{wanted} here and with the platform, or pass those calls on to there"
+            yield Finding(name, FAIL, f"the redirect URI of {title} does not end in {wanted}", advice)
+    if fine or not found:
+        told = f"{fine} have redirect URIs that lead here" if found else "none is registered"
+        yield Finding(name, OK, told, "" if found else "`portaria configure FILE` registers one")
+
+
+def secrets(deployment: Deployment) -> Iterator[Finding]:
+    """Whatever is written in the table to be in the vault is there. Nothing is read."""
+    vault = Vault(deployment.stack_name)
+    wanted = {
+        vault.client_secret_id(client.platform, client.name): f"the OAuth client {client.platform}/{client.name}"
+        for client in all_clients(deployment)
+    }
+    held = [
+        each
+        for each in all_connections(deployment)
+        if each.state in ("connected", "needs_reconnect") and each.secret_id
+    ]
+    # The same ones each time would leave the others unseen for ever: those that changed last.
+    held.sort(key=lambda connection: connection.updated_at, reverse=True)
+    wanted |= {connection.secret_id: f"the connection {connection.name}" for connection in held}
+    fine = 0
+    for secret_id, whose in islice(wanted.items(), MOST_SECRETS):
+        try:
+            is_there = "DeletedDate" not in deployment.call("secretsmanager", "describe_secret", SecretId=secret_id)
+        except NotThere:
+            is_there = False
+        fine += is_there
+        if not is_there:
+            advice = f"`aws secretsmanager restore-secret --secret-id {secret_id}` within 7 days; else connect again"
+            yield Finding("secrets", FAIL, f"the secret of {whose} is not there, or about to go", advice)
+    if fine or not wanted:
+        more = f" of {len(wanted):,}, those changed last" if len(wanted) > MOST_SECRETS else ""
+        yield Finding("secrets", OK, f"{fine} are there{more}" if wanted else "none is needed yet")
+
+
+def states(deployment: Deployment) -> Iterator[Finding]:
+    """No connection waits for a person, and none for its renewal."""
+    name, found = "connections", all_connections(deployment)
+    counts = Counter(connection.state for connection in found)
+    ended = [connection for connection in found if connection.state == "needs_reconnect"]
+    if ended:
+        told = f"{len(ended)} must be connected again: {named(connection.name for connection in ended)}"
+        advice = "send the customer the link: `portaria connections show NAME`; " + runbook("days-to-death")
+        yield Finding(name, WARN, told, advice)
+    else:
+        told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items())) or "there are none"
+        yield Finding(name, OK, told)
+    late = clock.to_iso(clock.now() - LATE)
+    with deployment.reading():
+        due, _ = deployment.table.query(connections.DUE, index="by_due", sk_until=late, limit=100)
+    if due:
+        told = f"{len(due)} have been due for more than an hour: {named(str(item.get('name', '?')) for item in due)}"
+        yield Finding("renewals", FAIL, told, "look at the log of renew_tokens; " + runbook("renewals-waiting"))
+    else:
+        yield Finding("renewals", OK, "nothing is late")
+
+
+def parked(deployment: Deployment) -> Iterator[Finding]:
+    """No destination is stopped, or has used up its day."""
+    name, now = "destinations", clock.now().timestamp()
+    on = [item for item in listed(deployment, parking.LIST) if int(item.get("until") or 0) > now]
+    for item in on:
+        what = f"{item['destination']}{' for ' + item['object'] if item.get('object') else ''}"
+        code = f" ({item['code']})" if item.get("code") else ""
+        if item.get("reason") == STOPPED:
+            yield Finding(name, FAIL, f"{what} takes nothing{code}", runbook("destinations-stopped"))
+        else:
+            until = clock.to_iso(datetime.fromtimestamp(item["until"], UTC))
+            yield Finding(
+                name, WARN, f"{what} takes nothing until {until}: {item.get('reason')}{code}", runbook("quota-left")
+            )
+    if not on:
+        yield Finding(name, OK, "none is stopped or parked")
+
+
+def letters(deployment: Deployment) -> Iterator[Finding]:
+    """How many records could not go on."""
+    waiting = [item for item in listed(deployment, dead_letters.LIST) if item.get("state") == dead_letters.OPEN]
+    if not waiting:
+        yield Finding("dead letters", OK, "none is open")
+        return
+    reasons = Counter(str(item.get("reason")) for item in waiting)
+    told = named(f"{reason} ({count})" for reason, count in reasons.most_common())
+    at_least = "at least " if len(waiting) >= MOST_LISTED else ""
+    yield Finding("dead letters", WARN, f"{at_least}{len(waiting):,} are open: {told}", runbook("dead-letters"))
+
+
+def receipts(deployment: Deployment) -> Iterator[Finding]:
+    """Whether anybody tells what became of what Adobe accepted."""
+    if deployment.parameters.get("AdobeClientId"):
+        yield Finding("Adobe's events", OK, "AdobeClientId is set")
+    else:
+        advice = "make an Adobe I/O project with the Observability events and deploy with AdobeClientId"
+        yield Finding("Adobe's events", WARN, "AdobeClientId is not set: accepted requests end as unknown", advice)

@@ -1,0 +1,116 @@
+"""Marks: which version of a record has been on its way last, so that an older one never overwrites it.
+
+Events come out of order, a backfill's page may be older than an event that overtook it, and queues promise no order. A mark is
+written before its record is sent: if the process dies between the two, the message comes again, finds its own mark, and goes
+on, since a version passes its own mark. The version that set the mark is on its way or among the dead letters, so whatever is
+left out as older is not lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from enum import Enum
+
+from portaria import clock, messages
+from portaria.records import Source
+from portaria.table import Conflict, Table
+
+SK = "MARK"
+# No message lives longer than the 14 days that SQS can keep one.
+KEPT_FOR = timedelta(days=15)
+# boto3's own pool has ten connections.
+AT_ONCE = 10
+
+
+class Keeping(Enum):
+    """Whose versions a route asks to be remembered: see `Route.keep_newest`."""
+
+    EVENTS = "events"
+    ALL = "all"
+    NONE = "none"
+
+
+def key(source: Source, route: str = "") -> tuple[str, str]:
+    """Of what goes every way, or of what goes only one: a backfill of one route says nothing of the others."""
+    message = source.message
+    return f"MARK#{message.connection}#{message.object}#{source.key}", f"{SK}#{route}" if route else SK
+
+
+def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, Keeping]) -> set[int]:
+    """Which of these (by position) are older than what has been on its way, and mark the others.
+
+    `keeping` says for each message's id how its records are kept. A record that was read again since it may have been missed
+    (reconciliation) is left out too where an event has brought the same version. Raises what AWS raises.
+    """
+    by_message = {source.message.id: source for source in sources}.values()
+    marked = {source.message.id for source in by_message if _marks(source, keeping)}
+    # What goes one way has a mark of its own, and must not be older than what goes every way either.
+    heeded = {source.message.id for source in by_message if _heeds(source, keeping)}
+    heeded |= {source.message.id for source in by_message if source.message.route and source.message.id in marked}
+    marking = [number for number, source in enumerate(sources) if source.message.id in marked]
+    heeding = [number for number, source in enumerate(sources) if source.message.id in heeded]
+    older: set[int] = set()
+    if marking:
+        with ThreadPoolExecutor(min(AT_ONCE, len(marking))) as pool:
+            passed = list(pool.map(lambda number: _mark(table, sources[number]), marking))
+        older |= {number for number, passes in zip(marking, passed, strict=True) if not passes}
+    if heeding:
+        newest = _read(table, {key(sources[number]) for number in heeding})
+        older |= {number for number in heeding if newest.get(key(sources[number]), "") > _version(sources[number])}
+    return older
+
+
+def superseded_on(table: Table, sources: Sequence[Source], route: str) -> set[int]:
+    """Which of these (by position), which go every way, are older than what went this one way alone. Raises what AWS raises."""
+    newest = _read(table, {key(source, route) for source in sources})
+    return {number for number, source in enumerate(sources) if newest.get(key(source, route), "") > _version(source)}
+
+
+def _marks(source: Source, keeping: dict[str, Keeping]) -> bool:
+    kept = keeping[source.message.id]
+    is_live = source.message.origin in (messages.EVENT, messages.RECONCILIATION)
+    return kept is Keeping.ALL or (kept is Keeping.EVENTS and is_live)
+
+
+def _heeds(source: Source, keeping: dict[str, Keeping]) -> bool:
+    return keeping[source.message.id] is Keeping.EVENTS and not _marks(source, keeping)
+
+
+def _mark(table: Table, source: Source) -> bool:
+    """Whether the record may go on: nothing newer has been on its way."""
+    version = _version(source)
+    # Two changes of one second cannot be told apart by what is read later, and nearly always it is the same one. Its own
+    # mark it passes, or a redelivery would leave it out. What goes one way was dropped nowhere else: it is sent again.
+    again = source.message.origin == messages.RECONCILIATION and not source.message.route
+    passing, bound = (
+        ("newest < :bound OR newest = :newest", version[:SECONDS]) if again else ("newest <= :bound", version)
+    )
+    try:
+        table.update(
+            *key(source, source.message.route),
+            "SET newest = :newest, expires_at = :expires_at",
+            condition=f"attribute_not_exists(newest) OR {passing}",
+            values={
+                ":newest": version,
+                ":bound": bound,
+                ":expires_at": int((clock.now() + KEPT_FOR).timestamp()),
+            },
+        )
+    except Conflict:
+        return False
+    return True
+
+
+SECONDS = 11
+
+
+def _version(source: Source) -> str:
+    """Sorts as text: seconds of the change, then milliseconds of the reading."""
+    updated_at, read_at = source.version
+    return f"{max(0, updated_at):0{SECONDS}d}.{max(0, read_at):015d}"
+
+
+def _read(table: Table, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    return {place: item["newest"] for place, item in table.get_many(keys).items() if "newest" in item}

@@ -1,0 +1,85 @@
+"""Registering identifiers of Engage's users from records, many a request.
+
+https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers). `identifiers` builds the request and reads
+the answer; here it becomes what `ingestion` asks of a destination.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target
+from portaria.platforms.engage import identifiers
+from portaria.platforms.engage.destination import ATTRIBUTES
+
+RANK = 0
+MAX_OBJECTS = identifiers.MAX_USERS
+# Not documented; as many users as a request may have, at their longest and all in characters of four bytes, have less.
+MAX_BODY_BYTES = 250_000
+VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+# The client id and the customer's token go with each request, beside the token of the log-in.
+NEEDS_TYPED_IN = True
+
+# What each outcome asks for; `ingestion` does it. After `no_verdict` users may have been registered, and registering them again
+# does no harm.
+MEANINGS = {
+    "registered": Meaning.APPLIED,
+    "user_refused": Meaning.BAD_DATA,
+    "identifier_taken": Meaning.BAD_DATA,
+    "token_refused": Meaning.TOKEN_AGAIN,
+    "not_permitted": Meaning.STOP,
+    "unknown_customer": Meaning.STOP,
+    "rate_limited": Meaning.BACK_OFF,
+    "no_verdict": Meaning.RETRY,
+}
+
+
+def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
+    """A user's login and identifier; a whole number becomes text, since many systems' ids are numbers.
+
+    Raises `Rejected` (`bad_value`) that names the attribute.
+    """
+    if unknown := len(attributes.keys() - set(ATTRIBUTES)):
+        raise Rejected("bad_value", f"the user has {unknown} attributes too many: only {' and '.join(ATTRIBUTES)}")
+    user = {}
+    for name in ATTRIBUTES:
+        value = attributes.get(name)
+        value = str(value) if type(value) is int else value
+        if not isinstance(value, str) or not VALUE.fullmatch(value):
+            raise Rejected("bad_value", f"{name} must be text of 1 to 255 characters, none a control", field=name)
+        user[name] = value
+    return user
+
+
+def identity(attributes: dict[str, Any], target: Target) -> str:
+    """An identifier is one user's, the newest one's; a user may have several."""
+    return str(attributes["identifier"])
+
+
+def frame(target: Target) -> tuple[bytes, bytes]:
+    return b"[", b"]"
+
+
+def request(
+    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, correlation_id: str
+) -> Request:
+    """Raises `Rejected` (`no_credentials`) where the connection has no customer_token. Engage takes no id of a caller's."""
+    return identifiers.register_request(connection, credentials, credentials["access_token"], json.loads(body))
+
+
+def read_answer(response: Response) -> Answer:
+    """By the table of meanings; what Engage itself says is not told on, since it may quote what was sent."""
+    detail = ""
+    after_s = None
+    try:
+        refused = identifiers.read_answer(response)
+        code, detail = (refused.reason, refused.detail) if refused else ("registered", "")
+    except Rejected as rejected:
+        # A token of 25 minutes ends, and is the likelier cause of a 401; a new one tells.
+        code, detail = "token_refused" if response.status == 401 else rejected.reason, rejected.detail
+    except Retryable as later:
+        code, detail, after_s = later.reason, later.detail, later.after_s
+    meaning = MEANINGS.get(code, Meaning.RETRY)
+    return Answer(meaning, "" if meaning is Meaning.APPLIED else code, "", after_s, None, detail)

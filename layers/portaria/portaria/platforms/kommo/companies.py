@@ -1,0 +1,30 @@
+"""Reading an account's companies. https://developers.kommo.com/reference/companies-list"""
+
+from __future__ import annotations
+
+from portaria.contract import Changes, Page, Secret
+from portaria.platforms.kommo.listing import REQUESTS_PER_SECOND, Account, Send
+
+__all__ = ["DEFAULT_MAPPING", "REQUESTS_PER_SECOND", "read_changes", "read_page"]
+
+# JMESPath over one company: Marketo's attribute ← Kommo's field. Names are not unique in Kommo, so the id tells them apart.
+DEFAULT_MAPPING = {
+    "externalCompanyId": "to_string(id)",
+    "company": "name",
+    "website": "custom_fields_values[?field_code=='WEB'].values[].value | [0]",
+    "mainPhone": "custom_fields_values[?field_code=='PHONE'].values[].value | [0]",
+    "billingStreet": "custom_fields_values[?field_code=='ADDRESS'].values[].value | [0]",
+}
+
+
+def read_page(send: Send, account_host: str, access_token: Secret, page: int) -> Page:
+    """One page, counted from 1. Raises as `listing` says."""
+    return Account(send, account_host, access_token).page("companies", page)
+
+
+def read_changes(send: Send, account_host: str, access_token: Secret, since: int, cursor: str) -> Changes:
+    """A page of what changed since a time (epoch seconds), by ascending `updated_at`. Raises as `listing` says.
+
+    `cursor` is empty for the first page.
+    """
+    return Account(send, account_host, access_token).changes("companies", since, cursor)

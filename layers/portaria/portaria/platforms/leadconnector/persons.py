@@ -1,0 +1,106 @@
+"""Making or changing LeadConnector's contacts from records, one a request: there is no call for several.
+
+https://marketplace.gohighlevel.com/docs/ghl/contacts/upsert-contact. `contacts` builds the request and reads the answer; here
+it becomes what `ingestion` asks of a destination.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target
+from portaria.platforms.leadconnector import contacts, tokens
+from portaria.platforms.leadconnector.destination import overwrites_tags
+
+# Each record takes its time, so whatever goes elsewhere in many a request goes first.
+RANK = 2
+MAX_OBJECTS = 1
+# Not documented; a contact whose texts and tags are at their longest has less.
+MAX_BODY_BYTES = 300_000
+# A location takes 100 in ten seconds, whoever sends them: five workers, as many as a small stack has for live records, may
+# all be at one location. Where there are more, its own headers say when to pause.
+REQUESTS_PER_SECOND = 2.0
+# When the day begins is not documented, so this is how often it is looked at.
+DAY_OVER_WAIT_S = 7_200.0
+
+# What each outcome of an upsert asks for; `ingestion` does it. After `no_verdict` the contact may have been written, and
+# writing it again does no harm.
+MEANINGS = {
+    "created": Meaning.APPLIED,
+    "updated": Meaning.APPLIED,
+    "contact_refused": Meaning.BAD_DATA,
+    "duplicate_contact": Meaning.BAD_DATA,
+    "token_refused": Meaning.TOKEN_AGAIN,
+    "missing_scope": Meaning.STOP,
+    "wrong_location": Meaning.STOP,
+    "rate_limited": Meaning.BACK_OFF,
+    "day_is_over": Meaning.QUOTA,
+    "no_verdict": Meaning.RETRY,
+}
+
+
+def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
+    """A contact as LeadConnector takes it; a whole number becomes text where a text belongs.
+
+    A mapping gives `tags` as one text with commas between them; they take the place of all that the contact has, so without
+    the route's `overwrite_tags` they are left out. Raises `Rejected` (`bad_value`) that names the field.
+    """
+    contact = {name: _text(name, value) for name, value in attributes.items()}
+    if isinstance(tags := contact.get("tags"), str):
+        contact["tags"] = [tag.strip() for tag in tags.split(",") if tag.strip()]
+    if not overwrites_tags(target.option("overwrite_tags")):
+        contact.pop("tags", None)
+    if wrong := contacts.check(contact):
+        field, rule = wrong[0]
+        raise Rejected("bad_value", f"{field or 'the contact'} {rule}", field=field or None)
+    return contact
+
+
+def identity(attributes: dict[str, Any], target: Target) -> str:
+    """By both: whether the address or the number is looked at first is the location's own setting."""
+    return f"{attributes.get('email', '').lower()}\x1f{attributes.get('phone', '')}"
+
+
+def frame(target: Target) -> tuple[bytes, bytes]:
+    """Nothing stands around the one contact."""
+    return b"", b""
+
+
+def request(
+    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, correlation_id: str
+) -> Request:
+    """LeadConnector takes no id of a caller's."""
+    return contacts.upsert_request(connection, credentials, json.loads(body))
+
+
+def read_answer(response: Response) -> Answer:
+    """By the table of meanings. What LeadConnector says of a contact may quote it, so only the fields it names are told."""
+    detail = ""
+    after_s = None
+    try:
+        told = contacts.read_upserted(response)
+        code, detail = told.reason or told.outcome, told.detail
+    except Rejected as rejected:
+        code, detail = rejected.reason, rejected.detail
+    except Retryable as later:
+        code, detail, after_s = later.reason, later.detail, later.after_s
+    if code == "rate_limited" and contacts.day_is_over(response):
+        code, after_s = "day_is_over", DAY_OVER_WAIT_S
+    if code == "contact_refused":
+        named = [name for name in contacts.FIELDS if re.search(rf"\b{name}\b", detail)]
+        about = f": what it says names {', '.join(named)}" if named else ""
+        detail = f"LeadConnector refused the contact ({response.status}){about}"
+    meaning = MEANINGS.get(code, Meaning.RETRY)
+    pause_s = contacts.pause_s(response) if meaning is Meaning.APPLIED else None
+    return Answer(meaning, "" if meaning is Meaning.APPLIED else code, _trace_id(response), after_s, pause_s, detail)
+
+
+def _text(name: str, value: Any) -> Any:
+    return str(value) if name in contacts.TEXTS and type(value) is int else value
+
+
+def _trace_id(response: Response) -> str:
+    trace_id = tokens.object_of(response.body).get("traceId")
+    return trace_id if isinstance(trace_id, str) and re.fullmatch(r"[A-Za-z0-9_.:-]{1,255}", trace_id) else ""

@@ -1,0 +1,46 @@
+"""Creating and updating companies through the Data Ingestion API.
+
+https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from portaria.contract import Target
+from portaria.platforms.marketo import ingestion
+from portaria.platforms.marketo.ingestion import (
+    DAILY_QUOTA,
+    MAX_BODY_BYTES,
+    MAX_OBJECTS,
+    read_answer,
+    request,
+    subscription,
+)
+
+__all__ = [
+    "DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "RANK", "check", "frame", "identity", "read_answer", "request",
+    "subscription",
+]  # fmt: skip
+
+RANK = 0
+FOUND_BY = ("externalCompanyId", "id")
+
+
+def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Raises `Rejected` (`no_dedupe_value`)."""
+    ingestion.require_any(attributes, FOUND_BY)
+    return attributes
+
+
+def identity(attributes: dict[str, Any], target: Target) -> str:
+    """Of two that may only be created the second changes nothing, so such ones are not made one."""
+    if target.option("action") == "createOnly":
+        return json.dumps(attributes, sort_keys=True, default=str)
+    return ingestion.identity(attributes, FOUND_BY)
+
+
+def frame(target: Target) -> tuple[bytes, bytes]:
+    head = {"action": target.option("action") or "createOrUpdate", "dedupeBy": target.option("dedupe_by")}
+    return ingestion.frame(head, "input")

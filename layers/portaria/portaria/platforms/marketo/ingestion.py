@@ -1,0 +1,117 @@
+"""What all objects of the Data Ingestion API share: where requests go, their limits, and what its answers mean.
+
+https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Secret, Target
+
+HOST = "mkto-ingestion-api.adobe.io"
+MAX_OBJECTS = 1_000
+# "1 MB": whether 10^6 or 2^20 is not said, so the smaller one.
+MAX_BODY_BYTES = 1_000_000
+# Over all objects; `quotas` keeps it.
+DAILY_QUOTA = 10_000_000
+REQUEST_SOURCE = "Portaria"
+MAX_WAIT_S = 3_600.0
+
+# What each error code asks for; `ingestion` does it.
+MEANINGS = {
+    "401013": Meaning.TOKEN_AGAIN,
+    "403010": Meaning.STOP,
+    "404040": Meaning.STOP,
+    "429001": Meaning.BACK_OFF,
+    "4000801": Meaning.BAD_DATA,
+    "4000802": Meaning.BAD_DATA,
+    "4030801": Meaning.STOP,
+    "4290801": Meaning.QUOTA,
+    "5000801": Meaning.RETRY,
+}
+# For an answer without a code that is known, such as a proxy's HTML.
+STATUS_MEANINGS = {
+    400: Meaning.BAD_DATA,
+    401: Meaning.TOKEN_AGAIN,
+    408: Meaning.RETRY,
+    413: Meaning.BAD_DATA,
+    429: Meaning.BACK_OFF,
+}
+
+
+def subscription(connection: Connection) -> str:
+    """Whose quota a connection spends: several may belong to one subscription."""
+    return connection.fields["munchkin_id"].upper()
+
+
+def frame(fields: dict[str, Any], name: str) -> tuple[bytes, bytes]:
+    """What stands before and after a request's objects, which are separated by commas in the list `name`."""
+    given = {key: value for key, value in fields.items() if value}
+    text = json.dumps({**given, name: []}, ensure_ascii=False, separators=(",", ":"))
+    return text[:-2].encode(), text[-2:].encode()
+
+
+def request(
+    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, correlation_id: str
+) -> Request:
+    """The target's object is the path below the subscription. `credentials` hold the `access_token`."""
+    headers = {
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "X-Mkto-User-Token": credentials["access_token"].reveal(),
+        "X-Correlation-Id": correlation_id,
+        "X-Request-Source": REQUEST_SOURCE,
+    }
+    return Request(
+        "POST",
+        f"https://{HOST}/subscriptions/{connection.fields['munchkin_id']}/{target.object}",
+        headers,
+        body,
+        read_timeout_s=20,
+        max_response_bytes=100_000,
+    )
+
+
+def read_answer(response: Response) -> Answer:
+    """202 is the one success: the request has been taken, and what becomes of its objects is told later, if at all."""
+    request_id = response.headers.get("x-request-id", "")[:255]
+    if response.status == 202:
+        return Answer(Meaning.ACCEPTED, "", request_id)
+    code = _error_code(response.body)
+    meaning = MEANINGS.get(code) or STATUS_MEANINGS.get(response.status) or _by_class(response.status)
+    return Answer(meaning, code or str(response.status), request_id, _retry_after_s(response))
+
+
+def require_any(attributes: dict[str, Any], fields: Sequence[str]) -> None:
+    """Raises `Rejected` (`no_dedupe_value`) where an object has none of the attributes that it is found by."""
+    for field in fields:
+        if attributes.get(field) not in (None, ""):
+            return
+    raise Rejected("no_dedupe_value", f"the record has no value for {' or '.join(fields)}")
+
+
+def identity(attributes: dict[str, Any], fields: Sequence[str]) -> str:
+    """What tells objects of one target apart. Marketo compares text without regard to case."""
+    return "\x1f".join([str(attributes.get(field, "")).lower() for field in fields])
+
+
+def _by_class(status: int) -> Meaning:
+    """A 2xx other than 202 or a redirect is no answer of this API: something stands between, perhaps not for long."""
+    return Meaning.STOP if 400 <= status < 500 else Meaning.RETRY
+
+
+def _error_code(body: bytes) -> str:
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    code = fields.get("error_code") if isinstance(fields, dict) else None
+    return str(code)[:32] if isinstance(code, str | int) else ""
+
+
+def _retry_after_s(response: Response) -> float | None:
+    asked_s = response.retry_after_s()
+    return None if asked_s is None else min(MAX_WAIT_S, max(1.0, asked_s))

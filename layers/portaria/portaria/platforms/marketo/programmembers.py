@@ -1,0 +1,48 @@
+"""Adding persons to a program, or taking them out (`programmembers/delete`), through the Data Ingestion API.
+
+A request may hold several programs; here it holds the members of one with one status.
+https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from portaria.contract import Target
+from portaria.platforms.marketo import ingestion
+from portaria.platforms.marketo.ingestion import (
+    DAILY_QUOTA,
+    MAX_BODY_BYTES,
+    MAX_OBJECTS,
+    read_answer,
+    request,
+    subscription,
+)
+
+__all__ = [
+    "DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "RANK", "check", "frame", "identity", "read_answer", "request",
+    "subscription",
+]  # fmt: skip
+
+RANK = 1
+
+
+def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Raises `Rejected` (`no_dedupe_value`)."""
+    ingestion.require_any(attributes, ("leadId",))
+    return attributes
+
+
+def identity(attributes: dict[str, Any], target: Target) -> str:
+    return ingestion.identity(attributes, ("leadId",))
+
+
+def frame(target: Target) -> tuple[bytes, bytes]:
+    program_id = target.option("program_id")
+    program = {
+        "programId": int(program_id) if program_id.isdecimal() else program_id,
+        "status": target.option("status"),
+    }
+    text = json.dumps({name: value for name, value in program.items() if value}, ensure_ascii=False)
+    return f'{{"programs":[{text[:-1]},"members":['.encode(), b"]}]}"

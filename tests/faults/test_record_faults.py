@@ -1,0 +1,76 @@
+"""Records on their way to a destination that fails four times of five, while the processes that carry them die."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from portaria import messages
+from portaria.ingestion import Delivery
+from tests.fakes import ingesting
+from tests.fakes.ingesting import body, refusal
+from tests.fakes.people import contact
+from tests.simulation.record_runs import Ended, attempt_all
+from tests.unit import test_partial_batches as partial_batches
+
+RESULT = Path("build/faults/record_faults.json")
+RUNS, LONG_RUNS = 60, 10_000
+PROCESSES, SEEDS_AT_ONCE = 2, 20
+CASES = 10_000
+
+
+def test_every_record_is_applied_or_a_dead_letter_and_after_the_redrive_all_are_applied(long: bool) -> None:
+    started = time.monotonic()
+    runs = LONG_RUNS if long else RUNS
+    total, broken = Ended(), []
+    seeds = [range(first, min(first + SEEDS_AT_ONCE, runs)) for first in range(0, runs, SEEDS_AT_ONCE)]
+    # The order of sets is part of what a seed decides.
+    with (
+        patch.dict(os.environ, PYTHONHASHSEED="0"),
+        ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool,
+    ):
+        for ended, what in pool.map(attempt_all, seeds):
+            total += ended
+            broken += what
+    figures = {"runs": runs, "broken": len(broken), **vars(total)}
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"\nrecord faults in {time.monotonic() - started:.0f} s: {figures}")
+    command = "PYTHONHASHSEED=0 PYTHONPATH=layers/portaria .venv/bin/python -m tests.simulation.record_runs SEED"
+    assert not broken, "\n".join(["a run broke a rule:", *broken[:20], command])
+    assert total.applied + total.dead_with_reason == total.sent
+    assert total.applied_after_redrive == total.sent
+    # It is no proof where nothing went wrong.
+    assert total.dead_with_reason > total.sent * 0.05
+    assert total.deaths > runs
+
+
+@pytest.mark.parametrize("origin", [messages.EVENT, messages.RECONCILIATION, messages.BACKFILL])
+@pytest.mark.parametrize("keep_newest", ["events", "all", "none"])
+def test_what_the_destination_did_not_take_is_sent_again(origin: str, keep_newest: str) -> None:
+    """Given a record that was marked and not taken, when its message comes back, then its own mark does not stop it."""
+    with ingesting.desk() as desk:
+        desk.route("people", keep_newest=keep_newest)
+        message = Delivery("m1", body([contact(1)], origin=origin))
+        desk.rule = lambda document: refusal("5000801")
+        assert desk.ingest(message).waiting == {"m1": 300}
+        desk.rule = lambda document: None
+        assert desk.ingest(message).waiting == {}
+        assert set(desk.state()) == {"person1@example.com"}
+
+
+def test_shuffled_and_repeated_events_leave_the_newest_in_10_000_cases(long: bool) -> None:
+    if not long:
+        pytest.skip("takes some minutes: make faults")
+    inner = partial_batches.test_shuffled_and_repeated_events_leave_the_newest.hypothesis.inner_test  # type: ignore[attr-defined]
+    origins = st.sampled_from([messages.EVENT, messages.RECONCILIATION])
+    settings(max_examples=CASES)(given(partial_batches.deliveries(), origins)(inner))()

@@ -1,0 +1,105 @@
+"""What the front door makes of a body: keys that tell records apart, and nothing that it cannot carry on."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portaria import messages, records
+from portaria.contract import Record, Rejected
+from portaria.platforms.marketo import front_door
+
+PERSONS = "/subscriptions/{subscription}/persons"
+
+
+def keys(*persons: dict[str, Any], fields: dict[str, str] | None = None) -> list[str]:
+    body: dict[str, Any] = {"persons": list(persons)} | ({"dedupeFields": fields} if fields else {})
+    ((_, made),) = front_door.parse(PERSONS, {}, json.dumps(body).encode(), "one", 1).groups
+    return [record.key for record in made]
+
+
+def test_an_address_is_one_however_it_is_written() -> None:
+    assert set(keys({"email": "A@Example.com"}, {"email": "a@example.COM", "x": 1})) == {"a@example.com"}
+
+
+def test_a_number_is_found_by_however_it_is_written() -> None:
+    assert set(keys({"id": 5}, {"id": "5"}, fields={"field1": "id"})) == {"5"}
+
+
+def test_two_values_make_one_key_and_no_other_two_the_same() -> None:
+    texts = ["".join(letters) for length in (1, 2) for letters in product("a|\\", repeat=length)]
+    pairs = list(product(texts, repeat=2))
+    made = keys(*({"one": one, "two": two} for one, two in pairs), fields={"field1": "one", "field2": "two"})
+    assert len(set(made)) == len(pairs)
+
+
+@pytest.mark.parametrize("person", [{}, {"email": ""}, {"email": None}, {"name": "Maria"}])
+def test_one_without_a_value_has_a_key_of_its_own(person: dict[str, Any]) -> None:
+    first, same, other = keys(person, dict(reversed(person.items())), person | {"x": 1})
+    assert first == same != other
+    assert len(first) == 32
+
+
+def test_a_key_is_short_whatever_it_is_made_of() -> None:
+    long, other = keys({"email": "x" * 300}, {"email": "x" * 301})
+    assert len(long) == len(other) == 32
+    assert long != other
+    assert keys({"email": "x" * 255}) == ["x" * 255]
+
+
+numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+values = st.none() | st.booleans() | numbers | st.text(max_size=20)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=10), values, max_size=6), min_size=1, max_size=5))
+def test_whatever_is_taken_is_read_from_the_queue_as_it_was_sent(persons: list[dict[str, Any]]) -> None:
+    sent = front_door.parse(PERSONS, {}, json.dumps({"persons": persons}).encode(), "one", 1)
+    ((target, made),) = sent.groups
+    bodies = messages.pack(
+        made,
+        connection="c",
+        object="persons",
+        origin=messages.FRONT_DOOR,
+        read_at=1,
+        target=records.target_fields(target),
+    )
+    message = records.read_message("id", bodies[0])
+    assert message.target == target
+    assert [records.read_record(message, record).record["data"] for record in message.records] == persons
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "code"),
+    [
+        ("token_missing", 401, "403010"),
+        ("missing_scope", 403, "4030801"),
+        ("anything", 400, "4000801"),
+        ("anything", 413, "4000801"),
+        ("anything", 404, "404040"),
+        ("anything", 503, "5000801"),
+    ],
+)
+def test_each_refusal_has_a_code_of_adobes(reason: str, status: int, code: str) -> None:
+    refusal = front_door.refusal(reason, status, "what to do")
+    assert (refusal.code, refusal.status) == (code, int(code[:3]))
+    assert refusal.body == {"error_code": code, "message": f"{front_door.MESSAGES[code]}: what to do"}
+
+
+def test_each_code_has_its_words_and_is_one_that_answers_are_read_by() -> None:
+    from portaria.platforms.marketo import ingestion
+
+    codes = {*front_door.CODES.values(), *front_door.CODES_BY_STATUS.values()}
+    assert codes == set(front_door.MESSAGES)
+    assert codes <= set(ingestion.MEANINGS)
+
+
+def test_a_record_says_nothing_but_what_was_sent() -> None:
+    sent = front_door.parse(PERSONS, {}, b'{"persons":[{"email":"a"}]}', "one", 7)
+    assert sent.groups[0][1] == [Record("a", 7, {"email": "a"})]
+    with pytest.raises(Rejected):
+        front_door.parse("/subscriptions/{subscription}/leads", {}, b"{}", "one", 7)

@@ -1,0 +1,78 @@
+"""Records on the deployed template: from an event, and from a program written for Adobe's endpoint, to a known end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from local.stack import ADOBE_CLIENT_ID
+from tests.stack.conftest import LocalCloud
+from tests.stack.scenes import Scene, wait_for
+
+
+@pytest.fixture
+def scene(stack: LocalCloud) -> Scene:
+    return Scene(stack)
+
+
+def listed(scene: Scene, resource: str, **filters: str) -> list[dict[str, Any]]:
+    answer = scene.cloud.admin.get(f"{scene.cloud.public_url}/admin/v1/{resource}", params=filters)
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["items"])
+
+
+def test_an_events_record_is_applied_once_adobe_says_so(scene: Scene) -> None:
+    munchkin, control = scene.send_to_marketo(), scene.cloud.control
+    host = scene.account(contacts=3, without_email=0.0)
+    scene.hook(scene.code(host), host)
+    (install,) = scene.wait_for_end()
+    wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 3)
+
+    contact = control.kommo_contacts(host)["contacts"][0]["id"]
+    control.change_kommo(host, id=contact, fields={"email": "ana@example.com", "last_name": "Souza"})
+
+    (person,) = wait_for(lambda: control.marketo_persons(munchkin, "ana@example.com"), bool)
+    assert person["attributes"]["lastName"] == "Souza"
+    destination = f"marketo-{scene.name}"
+    of_contact = {"connection": destination, "record": f"{install['connection']}/{contact}"}
+    receipts = wait_for(
+        lambda: listed(scene, "receipts", **of_contact), lambda found: {each["state"] for each in found} == {"accepted"}
+    )
+    assert receipts[0]["request_id"] == person["request_id"]
+
+    webhook = f"{scene.cloud.public_url}/receipts/marketo"
+    assert control.register_adobe_webhook(webhook, ADOBE_CLIENT_ID)
+    # One event for each of two requests at least, and one with the quota; each twice, in both shapes.
+    assert control.deliver_adobe_events(webhook, munchkin, shape="wrapped", times=2) >= 3
+    assert control.deliver_adobe_events(webhook, munchkin) == 1
+    receipts = listed(scene, "receipts", **of_contact)
+    assert [(each["state"], each["applied"]) for each in receipts] == [("applied", each["count"]) for each in receipts]
+
+
+def test_of_a_programs_records_the_refused_one_is_set_aside_and_redriven(scene: Scene) -> None:
+    munchkin, control = scene.send_to_marketo(), scene.cloud.control
+    destination = f"marketo-{scene.name}"
+    program = scene.create("private-integrations", name="BI", scopes=[f"records:send@{destination}"])
+    control.change_marketo(munchkin, poison={"lastName": "Veneno"})
+    names = [*(f"Souza {number}" for number in range(8)), "Veneno"]
+    persons = [{"email": f"{number}@acme.example", "lastName": name} for number, name in enumerate(names)]
+
+    answer = scene.cloud.web.post(
+        f"{scene.cloud.public_url}/subscriptions/{munchkin}/persons",
+        json={"priority": "high", "persons": persons},
+        headers={"X-Mkto-User-Token": program["token"]},
+    )
+    assert (answer.status_code, answer.content) == (202, b"")
+    wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 8)
+
+    (letter,) = wait_for(lambda: listed(scene, "dead-letters", connection=destination), bool)
+    assert (letter["reason"], letter["records"], letter["request"]) == (
+        "refused_by_destination", 1, answer.headers["X-Request-Id"],
+    )  # fmt: skip
+    control.change_marketo(munchkin, poison={})
+    url = f"{scene.cloud.public_url}/admin/v1/dead-letters/redrive"
+    for dry_run, outcome in ((True, "would_redrive"), (False, "redriven")):
+        done = scene.cloud.admin.post(url, json={"connection": destination, "dry_run": dry_run}).json()
+        assert [each["outcome"] for each in done["letters"]] == [outcome]
+    wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 9)

@@ -1,0 +1,161 @@
+"""`portaria dead-letters` and `portaria receipts`, against the real function in process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.awsrequest import AWSPreparedRequest
+
+from portaria import clock, dead_letters, receipts
+from portaria.cli import dead_letters as cli_dead_letters
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.command_line import Answered, Wire, run, told, wired
+from tests.fakes.manage import empty
+from tests.unit.test_dead_letters import letter, put, record, sent, state
+from tests.unit.test_receipts import ID, note, open_receipt
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    yield shared
+    shared.receive("records")
+    empty()
+
+
+@pytest.fixture
+def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    monkeypatch.setattr(clock, "sleep", lambda seconds: None)
+    monkeypatch.setattr(cli_dead_letters, "sleep", lambda seconds: None)
+    dead_letters._pace.cache_clear()
+    return wired(stack, monkeypatch)
+
+
+def posts(wire: Wire) -> list[dict[str, Any]]:
+    return [json.loads(request.body) for request in wire.requests if request.method == "POST" and request.body]
+
+
+class TestLooking:
+    def test_a_table_and_one_letter(self, wire: Wire, stack: Cloud) -> None:
+        put(stack, letter("a", records=[record(), record("2")]), letter("b", reason="bad_value"))
+        listed = run("dead-letters", "list", "--reason", "no_dedupe_value").stdout
+        assert "no_dedupe_value" in listed
+        assert "bad_value" not in listed
+        assert [item["id"] for item in told("dead-letters", "list", "--record", "kommo-acme-1/2")] == ["a"]
+        assert "37054081" in run("dead-letters", "show", "a").stdout
+        assert "Ana Souza" in run("dead-letters", "show", "b").stdout
+        assert "There are no dead letters" in run("dead-letters", "list", "--state", "redriven").stdout
+        assert "no such dead letter" in run("dead-letters", "show", "c", exit_code=1).stderr
+
+    def test_deleting_asks(self, wire: Wire, stack: Cloud) -> None:
+        put(stack, letter())
+        run("dead-letters", "delete", "letter-1", exit_code=1, input="n\n")
+        assert state(stack) == "open"
+        assert run("dead-letters", "delete", "letter-1", "--yes").stdout == "letter-1 is deleted.\n"
+        assert dead_letters.find(stack.table, "letter-1") is None
+
+
+class TestRedrive:
+    def test_a_dry_run_shows_which_and_sends_nothing(self, wire: Wire, stack: Cloud) -> None:
+        put(stack, letter("a"), letter("b"))
+        shown = run("dead-letters", "redrive", "--all", "--dry-run").stdout
+        assert "would_redrive" in shown
+        assert "2 records" in shown
+        assert sent(stack) == []
+
+    def test_all_page_by_page(self, wire: Wire, stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dead_letters, "MAX_READ", 2)
+        monkeypatch.setattr(dead_letters, "PAGE_SIZE", 2)
+        for number in range(7):
+            put(stack, letter(f"l{number}"))
+        assert "7 redriven · 7 records" in run("dead-letters", "redrive", "--all").stdout
+        assert len(sent(stack)) == 7
+        bodies = posts(wire)
+        assert len(bodies) >= 3
+        assert len({body["before"] for body in bodies}) == 1
+
+    def test_letters_by_name_a_second_time_too(self, wire: Wire, stack: Cloud) -> None:
+        put(stack, letter())
+        for _ in range(2):
+            answer = told("dead-letters", "redrive", "letter-1")
+            assert answer["counts"] == {"redriven": 1}
+        assert len(sent(stack)) == 2
+        answer = told("dead-letters", "redrive", "letter-1", "never", exit_code=1)
+        assert answer["counts"] == {"redriven": 1, "gone": 1}
+
+    def test_what_did_not_come_through_is_told(self, wire: Wire, stack: Cloud) -> None:
+        put(stack, letter("a", records=[7]), letter("b"))
+        shown = run("dead-letters", "redrive", "--route", "people", exit_code=1).stdout
+        assert "nothing in it that could be sent" in shown
+        assert "1 failed" in shown
+
+    @pytest.mark.parametrize(
+        "arguments", [[], ["letter-1", "--all"], ["--reason", "x", "--all"], ["letter-1", "--route", "x"]]
+    )
+    def test_one_way_to_say_which(self, wire: Wire, arguments: list[str]) -> None:
+        run("dead-letters", "redrive", *arguments, exit_code=2)
+        assert wire.requests == []
+
+    def test_a_lost_answer_sends_no_open_letter_twice(self, wire: Wire, stack: Cloud) -> None:
+        put(stack, letter())
+        wire.lose()
+        run("dead-letters", "redrive", "--all")
+        assert len(sent(stack)) == 1
+
+    def test_a_lost_answer_about_named_letters_is_told(self, wire: Wire, stack: Cloud) -> None:
+        put(stack, letter())
+        wire.lose()
+        assert "whether it was done is not known" in run("dead-letters", "redrive", "letter-1", exit_code=3).stderr
+        assert len(sent(stack)) == 1
+
+    def test_a_busy_api_is_waited_for_and_not_for_ever(self, wire: Wire, stack: Cloud) -> None:
+        put(stack, letter())
+        busy = [Answered(503, "{}", {"Retry-After": "1"})] * 2
+        wire.instead = lambda request: busy.pop() if busy else wire.deliver(request)
+        run("dead-letters", "redrive", "--all")
+        wire.instead = lambda request: Answered(503, "{}", {"Retry-After": "1"})
+        run("dead-letters", "redrive", "--all", exit_code=1)
+
+    def test_interrupted_it_tells_how_far_it_was(
+        self, wire: Wire, stack: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli_dead_letters, "MAX_LETTERS", 1)
+        put(stack, letter("a"), letter("b"))
+        seen: list[int] = []
+
+        def interrupted(request: AWSPreparedRequest) -> Answered:
+            seen.append(1)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+            return wire.deliver(request)
+
+        wire.instead = interrupted
+        result = run("dead-letters", "redrive", "a", "b", exit_code=130)
+        assert "1 redriven" in result.stdout
+        assert "interrupted" in result.stderr
+
+
+class TestReceipts:
+    def test_by_destination_record_and_request(self, wire: Wire, stack: Cloud) -> None:
+        note(stack.table, "q-1")
+        open_receipt(stack.table, requests=("q-2",))
+        receipts.accept(stack.table, ID, "r-1")
+        assert ID in run("receipts", "list", "--connection", "marketo-one").stdout
+        assert ID in run("receipts", "list", "--connection", "marketo-one", "--record", "kommo-acme/1").stdout
+        assert [item["receipt"] for item in told("receipts", "list", "--request", "q-2")] == [ID]
+        assert "queued" in run("receipts", "list", "--request", "q-1").stdout
+        assert "accepted" in run("receipts", "show", ID).stdout
+        assert "There are no receipts" in run("receipts", "list", "--request", "none").stdout
+
+    @pytest.mark.parametrize("arguments", [[], ["--connection", "x", "--request", "y"], ["--record", "x/y"]])
+    def test_one_way_to_say_which(self, wire: Wire, arguments: list[str]) -> None:
+        run("receipts", "list", *arguments, exit_code=2)
+        assert wire.requests == []

@@ -1,0 +1,518 @@
+"""Batches of records to LeadConnector and Engage, at the edges: SQS envelopes in, HTTP, table and dead letters out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import requests
+import responses
+
+from portaria import (
+    clock,
+    connections,
+    dead_letters,
+    ingestion,
+    messages,
+    pace,
+    parking,
+    queues,
+    rotations,
+    routes,
+    tokens,
+)
+from portaria.contract import Answer, Connection, Meaning, Retryable, Route, Secret
+from portaria.ingestion import Delivery
+from portaria.platforms.marketo import persons
+from portaria.vault import Vault
+from tests.fakes import engage, functions, ingesting, leadconnector, people
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
+from tests.fakes.engage import Engage
+from tests.fakes.ingesting import body
+from tests.fakes.leadconnector import LeadConnector
+from tests.fakes.manage import Manage, empty
+from tests.fakes.people import SOURCE, contact
+
+NEWER_TOKEN = "canary-pit-two"
+TIMEOUT = requests.exceptions.ReadTimeout("read timed out")
+ROUTE = {"name": "people", "source": f"connection:{SOURCE}", "object": "contacts"}
+USER = {"user_login": "first_name", "identifier": "id"}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def mock() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield mock
+
+
+class Desk:
+    """The ingestion of one stack. `slept` are the pauses between requests, which take no time here."""
+
+    def __init__(self, stack: Cloud, slept: list[float]) -> None:
+        self.stack, self.slept = stack, slept
+        self.function = functions.load("ingest_records", stack.environment)
+        self.waits: dict[str, float] = {}
+        self.log = io.StringIO()
+        functions.log_to(self.log)
+        people.connect_kommo(stack, 1)
+
+    def route(self, destination: Connection, **changes: Any) -> Route:
+        """As the API makes one where nothing is said of its dedupe fields."""
+        given = {"dedupe_fields": (), **changes}
+        route = Route("people", f"connection:{SOURCE}", "contacts", destination.name, **given)
+        routes.put(self.stack.table, route, new=True)
+        return route
+
+    def ingest(self, bodies: dict[str, str], receives: int = 1) -> set[str]:
+        """The ids of the messages that are reported as failed; `waits` is how long each was sent away for."""
+        self.waits = {}
+
+        def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:
+            self.waits[receipt_handle.removeprefix("handle-")] = after_s
+
+        with patch.object(queues, "give_back", give_back):
+            answer = self.function.handler(functions.sqs_event(bodies, "records", receives), functions.Context(120.0))
+        return functions.reported(answer)
+
+    def letters(self) -> list[dict[str, Any]]:
+        table = self.stack.table
+        return [
+            head | dead_letters.joined([part["data"] for part in table.query_all(head["pk"], sk_prefix="PART#")])
+            for head in table.query_all(dead_letters.LIST, index="listing")
+        ]
+
+    def receipts(self, destination: str) -> list[dict[str, Any]]:
+        return list(self.stack.table.query_all(f"RECEIPTS#{destination}", index="listing"))
+
+
+@pytest.fixture
+def desk(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+    tokens.PROCESS.clear()
+    ingestion._pace.cache_clear()
+    slept: list[float] = []
+    monkeypatch.setattr(clock, "sleep", slept.append)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    desk = Desk(shared, slept)
+    yield desk
+    empty()
+    printed = capsys.readouterr()
+    text = desk.log.getvalue() + printed.out + printed.err
+    assert "canary" not in text
+    assert "@example.com" not in text
+
+
+def each(*numbers: int) -> dict[str, str]:
+    """A message for each contact."""
+    return {f"m{number}": body([contact(number)]) for number in numbers}
+
+
+def shown(number: int) -> dict[str, Any]:
+    """What a made-up contact is to be in LeadConnector."""
+    return {
+        "firstName": "Test",
+        "lastName": f"Person{number}",
+        "email": f"person{number}@example.com",
+        "phone": f"+1555{number:07d}",
+        "locationId": leadconnector.LOCATION,
+    }
+
+
+class TestLeadConnector:
+    @pytest.fixture
+    def marketek(self, desk: Desk) -> Connection:
+        return to_leadconnector(desk.stack)
+
+    @pytest.fixture
+    def platform(self, mock: responses.RequestsMock) -> LeadConnector:
+        return LeadConnector(mock, TOKEN)
+
+    def sent(self, platform: LeadConnector) -> list[dict[str, Any]]:
+        return [json.loads(call.body or b"") for call in platform.calls if call.method == "POST"]
+
+    def test_each_contact_is_a_request_and_a_receipt(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        company = contact(2) | {"_embedded": {"companies": [{"id": 7, "name": "Padaria"}]}}
+        assert desk.ingest({"m1": body([contact(1), company])}) == set()
+        assert self.sent(platform) == [shown(1), shown(2) | {"companyName": "Padaria"}]
+        receipts = desk.receipts(marketek.name)
+        assert [(one["state"], one["count"], one["request_id"]) for one in receipts] == [("applied", 1, "t")] * 2
+        # The location's hundred in ten seconds are shared with other workers
+        assert desk.slept == [0.5]
+
+    @pytest.mark.parametrize("option", [{}, {"overwrite_tags": "no"}])
+    def test_tags_are_left_out_unless_the_route_says_so(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector, option: dict[str, str]
+    ) -> None:
+        desk.route(marketek, mapping={"email": "name", "tags": "'vip'"}, options=option)
+        desk.ingest({"m1": body([contact(1) | {"name": "a@b.example"}])})
+        assert self.sent(platform) == [{"email": "a@b.example", "locationId": leadconnector.LOCATION}]
+
+    def test_tags_take_the_place_of_others_where_the_route_says_so(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        mapping = {"email": "name", "tags": "join(', ', _embedded.tags[].name)"}
+        desk.route(marketek, mapping=mapping, options={"overwrite_tags": "yes"})
+        tagged = contact(1) | {"name": "a@b.example", "_embedded": {"tags": [{"name": "vip"}, {"name": "São Paulo"}]}}
+        desk.ingest({"m1": body([tagged])})
+        assert self.sent(platform)[0]["tags"] == ["vip", "São Paulo"]
+
+    def test_a_contact_that_is_refused_is_set_aside_and_the_others_go(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        bad = contact(2, email="canary-no-address")
+        assert desk.ingest({"m1": body([contact(1), bad, contact(3)]), "m4": body([contact(4, email=None)])}) == set()
+        assert {one["email"] for one in platform.contacts.values() if "email" in one} == {
+            "person1@example.com", "person3@example.com",
+        }  # fmt: skip
+        (letter,) = desk.letters()
+        assert (letter["reason"], letter["records"][0]["key"]) == ("refused_by_destination", "2")
+        assert letter["detail"] == "LeadConnector refused the contact (422): what it says names email"
+
+    def test_what_can_be_found_by_nothing_is_set_aside_unsent(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek, mapping={"email": "nothing", "firstName": "first_name"})
+        assert desk.ingest(each(1)) == set()
+        assert platform.calls == []
+        assert [letter["reason"] for letter in desk.letters()] == ["bad_value"]
+
+    def test_while_a_rotated_token_is_refused_the_one_in_reserve_is_used(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        platform.good = {TOKEN, NEWER_TOKEN}
+        fresh = {"token": Secret(NEWER_TOKEN)}
+        rotations.rotate(desk.stack.table, Vault(PREFIX), marketek.name, fresh, expire_now=False)
+        platform.good = {TOKEN}
+        platform.calls.clear()
+        assert desk.ingest({"m1": body([contact(1), contact(2)])}) == set()
+        assert [call.headers["Authorization"] for call in platform.calls] == [
+            f"Bearer {NEWER_TOKEN}", f"Bearer {TOKEN}", f"Bearer {TOKEN}",
+        ]  # fmt: skip
+        assert len(platform.contacts) == 2
+        assert connections.get(desk.stack.table, marketek.name).state == "connected"
+
+    def test_a_dead_token_ends_the_connection_and_nothing_is_lost(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        platform.good = set()
+        assert desk.ingest(each(1, 2, 3)) == {"m1", "m2", "m3"}
+        assert len(platform.calls) == 1
+        now = connections.get(desk.stack.table, marketek.name)
+        assert (now.state, now.reason) == ("needs_reconnect", "token_refused")
+        assert [one["code"] for one in desk.receipts(marketek.name)] == ["token_refused"]
+        # Nothing more is sent until it is connected again and the parking is over
+        assert desk.ingest(each(1, 2, 3), 2) == {"m1", "m2", "m3"}
+        assert len(platform.calls) == 1
+        assert desk.letters() == []
+
+    def test_after_reconnecting_the_records_go(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        desk.route(marketek)
+        platform.good = {NEWER_TOKEN}
+        desk.ingest(each(1))
+        ended = connections.get(desk.stack.table, marketek.name)
+        rotations.replace(desk.stack.table, Vault(PREFIX), ended, {"token": Secret(NEWER_TOKEN)})
+        now = clock.now
+        monkeypatch.setattr(clock, "now", lambda: now() + timedelta(minutes=31))
+        assert desk.ingest(each(1), 2) == set()
+        assert len(platform.contacts) == 1
+        assert parking.find(desk.stack.table, marketek.name, "persons") is None
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            leadconnector.error(401, "The token is not authorized for this scope."),
+            leadconnector.error(403, "The token does not have access to this location."),
+        ],
+        ids=["no scope", "another location"],
+    )
+    def test_what_somebody_must_set_right_stops_the_route_and_not_the_connection(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector, answer: Any
+    ) -> None:
+        desk.route(marketek)
+        platform.before = [answer]
+        assert desk.ingest(each(1, 2)) == {"m1", "m2"}
+        assert len(platform.calls) == 1
+        assert desk.waits == {"m1": 1_800, "m2": 1_800}
+        assert connections.get(desk.stack.table, marketek.name).state == "connected"
+
+    def test_after_the_last_request_of_a_window_the_rest_waits_for_the_next(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        platform.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Interval-Milliseconds": "10000"}
+        first = {"m1": body([contact(1), contact(2)])} | each(3)
+        assert desk.ingest(first) == {"m1", "m3"}
+        assert desk.waits == {"m1": 10, "m3": 10}
+        platform.headers = {}
+        assert desk.ingest(first, 2) == set()
+        # What was written before the pause is not sent again
+        assert [one["email"] for one in self.sent(platform)] == [f"person{number}@example.com" for number in (1, 2, 3)]
+
+    @pytest.mark.parametrize(
+        ("headers", "wait_s", "parked"),
+        [({"Retry-After": "7"}, 7, False), ({"X-RateLimit-Daily-Remaining": "0"}, 7_200, True)],
+        ids=["window", "day"],
+    )
+    def test_a_limit_that_was_passed_holds_everything(
+        self,
+        desk: Desk,
+        marketek: Connection,
+        platform: LeadConnector,
+        headers: dict[str, str],
+        wait_s: int,
+        parked: bool,
+    ) -> None:
+        desk.route(marketek)
+        platform.before = [(429, {"Content-Type": "application/json", **headers}, '{"message": "Too Many Requests"}')]
+        assert desk.ingest(each(1, 2)) == {"m1", "m2"}
+        assert desk.waits == {"m1": wait_s, "m2": wait_s}
+        assert len(platform.calls) == 1
+        assert (parking.find(desk.stack.table, marketek.name, "persons") is not None) == parked
+
+    def test_a_message_whose_requests_all_fail_has_failed_once(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        many = {"m1": body([contact(number) for number in range(1, 5)])}
+        platform.before = [leadconnector.error(500, "Internal server error")] * 4
+        assert desk.ingest(many) == {"m1"}
+        assert desk.waits == {"m1": 300}
+        assert desk.letters() == []
+        assert desk.ingest(many, 2) == set()
+        assert len(platform.contacts) == 4
+
+    def test_an_answer_that_was_lost_leads_to_another_try(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        platform.before = [TIMEOUT]
+        assert desk.ingest(each(1)) == {"m1"}
+        assert desk.waits == {"m1": 300}
+        assert desk.ingest(each(1), 2) == set()
+        assert [one["state"] for one in desk.receipts(marketek.name)] == ["applied"]
+
+    def test_what_shares_only_the_address_or_only_the_number_goes_by_itself_in_order(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        older = contact(1, updated_at=100)
+        newer = contact(2, updated_at=200, email="PERSON1@example.com")
+        same = contact(1, updated_at=300) | {"id": 3, "first_name": "Newest"}
+        desk.ingest({"m1": body([newer]), "m2": body([older]), "m3": body([same])})
+        assert [(one["email"], one["phone"][-1], one["firstName"]) for one in self.sent(platform)] == [
+            ("PERSON1@example.com", "2", "Test"), ("person1@example.com", "1", "Newest"),
+        ]  # fmt: skip
+
+    def test_a_message_of_many_contacts_is_split_before_any_is_sent(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        """Else all of it would come back again and again for what one batch can do, until it is given up."""
+        desk.route(marketek)
+        many = {"m1": body([contact(number) for number in range(10)], origin=messages.BACKFILL)} | each(99)
+        assert desk.ingest(many) == set()
+        assert [one["email"] for one in self.sent(platform)] == ["person99@example.com"]
+        parts = desk.stack.receive("records")
+        assert sorted(len(json.loads(part)["records"]) for part in parts) == [2, 4, 4]
+        whole = json.loads(many["m1"])
+        assert {**json.loads(parts[0]), "records": whole["records"]} == whole
+        assert desk.ingest({f"part-{number}": part for number, part in enumerate(parts)}) == set()
+        assert len(platform.contacts) == 11
+
+    def test_a_message_that_could_not_be_split_comes_back(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        desk.route(marketek)
+        with patch.object(queues, "send", side_effect=Retryable("queue_unavailable", "throttled")):
+            assert desk.ingest({"m1": body([contact(number) for number in range(10)])}) == {"m1"}
+        assert platform.calls == []
+
+
+class TestEngage:
+    @pytest.fixture
+    def platform(self, mock: responses.RequestsMock) -> Engage:
+        platform = Engage(mock)
+        platform.people = {f"login-{number}" for number in range(300)}
+        platform.registered = {}
+        return platform
+
+    def users(self, *numbers: int, message: str = "m1") -> dict[str, str]:
+        return {message: body([contact(number) | {"first_name": f"login-{number}"} for number in numbers])}
+
+    def test_users_are_registered_a_hundred_a_request(self, desk: Desk, platform: Engage) -> None:
+        main = to_engage(desk.stack)
+        desk.route(main, mapping=USER)
+        assert desk.ingest(self.users(*range(150))) == set()
+        assert platform.registered == {str(number): f"login-{number}" for number in range(150)}
+        assert [len(json.loads(request.body or b"")) for request in platform.requests] == [100, 50]
+        assert [(one["state"], one["count"]) for one in desk.receipts(main.name)] == [("applied", 100), ("applied", 50)]
+        assert len(platform.hosts) == 1
+
+    def test_an_unknown_login_is_found_among_many_and_set_aside(self, desk: Desk, platform: Engage) -> None:
+        desk.route(to_engage(desk.stack), mapping=USER)
+        assert desk.ingest(self.users(1, 2, 3, 999, 4, 5)) == set()
+        assert set(platform.registered) == {"1", "2", "3", "4", "5"}
+        (letter,) = desk.letters()
+        assert (letter["reason"], letter["records"][0]["key"]) == ("refused_by_destination", "999")
+        assert letter["detail"] == "Engage refused this user (400): there may be no such login"
+
+    def test_a_token_that_has_ended_is_followed_by_another_log_in(self, desk: Desk, platform: Engage) -> None:
+        desk.route(to_engage(desk.stack), mapping=USER)
+        desk.ingest(self.users(1))
+        platform.hosts.append("somebody else's log-in, whose token alone is good now")
+        assert desk.ingest(self.users(2, message="m2")) == set()
+        assert set(platform.registered) == {"1", "2"}
+        assert len(platform.hosts) == 3
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_who_may_not_register_anybody_is_stopped_and_nothing_is_lost(
+        self, desk: Desk, platform: Engage, status: int
+    ) -> None:
+        main = to_engage(desk.stack)
+        desk.route(main, mapping=USER)
+        platform.before = [engage.refusal(status, "denied")] * 2
+        assert desk.ingest(self.users(1)) == {"m1"}
+        assert desk.waits == {"m1": 1_800}
+        assert len(platform.requests) == (2 if status == 401 else 1)
+        assert connections.get(desk.stack.table, main.name).state == "connected"
+        parked = parking.find(desk.stack.table, main.name, "users")
+        assert parked is not None
+        assert parked.reason == "stopped"
+
+    def test_a_connection_without_its_customers_token_waits_for_it(self, desk: Desk, platform: Engage) -> None:
+        desk.route(to_engage(desk.stack, customer_token=""), mapping=USER)
+        assert desk.ingest(self.users(1)) == {"m1"}
+        assert platform.requests == []
+        assert '"code":"no_credentials"' in desk.log.getvalue()
+
+    def test_a_wrong_password_is_tried_once_for_all(self, desk: Desk, platform: Engage) -> None:
+        desk.route(to_engage(desk.stack, password="canary-wrong"), mapping=USER)
+        assert desk.ingest(self.users(1) | self.users(2, message="m2")) == {"m1", "m2"}
+        assert desk.letters() == []
+        assert len(platform.hosts) == 1
+
+    def test_one_identifier_is_the_newest_users(self, desk: Desk, platform: Engage) -> None:
+        desk.route(to_engage(desk.stack), mapping={"user_login": "first_name", "identifier": "'u-7'"})
+        newer, older = contact(1, updated_at=200), contact(2, updated_at=100)
+        desk.ingest({"m1": body([newer | {"first_name": "login-1"}]), "m2": body([older | {"first_name": "login-2"}])})
+        assert platform.registered == {"u-7": "login-1"}
+
+
+class TestRoutes:
+    """Made over the API."""
+
+    @pytest.fixture
+    def manage(self, shared: Cloud, mock: responses.RequestsMock) -> Iterator[Manage]:
+        people.connect_kommo(shared, 1)
+        to_leadconnector(shared)
+        to_engage(shared)
+        yield Manage(shared)
+        empty()
+
+    def test_to_leadconnector_with_nothing_said(self, manage: Manage) -> None:
+        made = manage.call("POST", "/routes", {**ROUTE, "destination": "marketek"})
+        assert made.status == 201, made.text
+        assert (made.content["dedupe_fields"], made.content["warnings"]) == ([], [])
+
+    def test_to_leadconnector_with_tags(self, manage: Manage) -> None:
+        mapping = {"email": "name", "tags": "join(',', _embedded.tags[].name)"}
+        given = {**ROUTE, "destination": "marketek", "mapping": mapping, "options": {"overwrite_tags": "yes"}}
+        assert manage.call("POST", "/routes", given).status == 201
+
+    def test_to_engage(self, manage: Manage) -> None:
+        given = {**ROUTE, "destination": "engage-one", "mapping": USER, "target": "users"}
+        assert manage.call("POST", "/routes", given).status == 201
+
+    @pytest.mark.parametrize(
+        ("change", "field", "words"),
+        [
+            ({"mapping": {"email": "name", "tags": "'vip'"}}, "mapping.tags", "set overwrite_tags to yes"),
+            ({"mapping": {"email": "name", "tags": "'vip'"}, "options": {"overwrite_tags": "no"}}, "mapping.tags", "tags"),
+            ({"mapping": {"email": "name", "company": "name"}}, "mapping.company", "no company that can be mapped"),
+            ({"mapping": {"email": "name", "customFields": "name"}}, "mapping.customFields", "no customFields"),
+            ({"mapping": {"email": "name", "locationId": "id"}}, "mapping.locationId", "no locationId"),
+            ({"mapping": {"firstName": "name"}}, "mapping", "needs email or phone"),
+            ({"dedupe_fields": ["email"]}, "dedupe_fields", "leave them out"),
+            ({"options": {"overwrite_tags": "true"}}, "options.overwrite_tags", "yes or no"),
+            ({"options": {"partition": "EMEA"}}, "options", "the destination knows overwrite_tags, not partition"),
+            ({"target": "companies"}, "target", "the destination takes persons"),
+            ({"object": "companies"}, "object", "takes contacts as they are"),
+            ({"object": "companies", "target": "persons"}, "mapping", "there is no default one to persons"),
+            ({"destination": "engage-one"}, "mapping", "there is no default one to users"),
+            ({"destination": "engage-one", "mapping": {"identifier": "id"}}, "mapping", "user_login and identifier, both"),
+            ({"destination": "engage-one", "mapping": {**USER, "client_application_id": "id"}}, "mapping", "nothing else"),
+            ({"destination": "engage-one", "mapping": USER, "dedupe_fields": ["identifier"]}, "dedupe_fields", "leave"),
+            ({"destination": "engage-one", "mapping": USER, "options": {"a": "b"}}, "options", "knows none, not a"),
+            ({"destination": "engage-one", "mapping": USER, "target": "persons"}, "target", "takes users"),
+            ({"destination": SOURCE}, "destination", "records cannot be sent to kommo"),
+        ],
+        ids=lambda value: repr(value)[:60],
+    )  # fmt: skip
+    def test_what_could_never_work_is_refused(
+        self, manage: Manage, change: dict[str, Any], field: str, words: str
+    ) -> None:
+        answer = manage.call("POST", "/routes", {**ROUTE, "destination": "marketek", **change})
+        assert answer.status == 400, answer.text
+        assert answer.content["field"] == field
+        assert words in answer.content["detail"]
+        assert manage.call("GET", "/routes").content["items"] == []
+
+
+# What each meaning does with two records in one request: how long their message waits (`None`: by the back-off), what is set
+# aside, the requests that were made, and for how long the destination is parked.
+EFFECTS: dict[Meaning, tuple[dict[str, float | None], list[str], int, bool]] = {
+    Meaning.ACCEPTED: ({}, [], 1, False),
+    Meaning.APPLIED: ({}, [], 1, False),
+    Meaning.TOKEN_AGAIN: ({"m": 1_800}, [], 2, True),
+    Meaning.BACK_OFF: ({"m": None}, [], 1, False),
+    Meaning.QUOTA: ({"m": 77}, [], 1, True),
+    Meaning.BAD_DATA: ({}, ["refused_by_destination"], 3, False),
+    Meaning.STOP: ({"m": 1_800}, [], 1, True),
+    Meaning.RETRY: ({"m": 300}, [], 1, False),
+}
+
+
+@pytest.mark.parametrize("meaning", Meaning)
+def test_every_meaning_has_its_effect(meaning: Meaning) -> None:
+    waiting, reasons, count, parked = EFFECTS[meaning]
+    after_s = 77 if meaning is Meaning.QUOTA else None
+    with ingesting.desk() as desk:
+        desk.route("people")
+        with patch.object(persons, "read_answer", lambda response: Answer(meaning, "code", after_s=after_s)):
+            outcome = desk.ingest(Delivery("m", body([contact(1), contact(2)])))
+        assert outcome.waiting == waiting
+        assert [letter["reason"] for letter in desk.letters()] == reasons
+        assert len(desk.requests) == count
+        assert (parking.find(desk.table, people.DESTINATION, "persons") is not None) == parked
+
+
+@pytest.mark.parametrize("meaning", [Meaning.ACCEPTED, Meaning.APPLIED])
+def test_after_a_success_that_asks_for_a_pause_the_rest_waits(meaning: Meaning) -> None:
+    with ingesting.desk() as desk:
+        desk.route("people")
+        with (
+            patch.object(persons, "MAX_OBJECTS", 1),
+            patch.object(persons, "read_answer", lambda response: Answer(meaning, pause_s=12)),
+        ):
+            outcome = desk.ingest(Delivery("m1", body([contact(1)])), Delivery("m2", body([contact(2)])))
+        assert outcome.waiting == {"m2": 12}
+        assert len(desk.requests) == 1

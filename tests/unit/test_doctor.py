@@ -1,0 +1,664 @@
+"""`portaria doctor` against AWS as the template would leave it, and with one thing wrong at a time.
+
+CloudFormation, Lambda and the like are canned answers made of template.yaml; the table and the vault are moto's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import cache
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore import xform_name
+from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+
+from portaria import aws, clock, egress
+from portaria.cli.commands import portaria as command_line
+from portaria.cli.doctor import contents
+from portaria.cli.doctor.checks import CHECKS
+from portaria.cli.doctor.findings import STATES
+from portaria.contract import Request, Response, Retryable
+from tests.fakes.aws import TABLE, Cloud, cloud
+from tests.fakes.command_line import run
+from tests.fakes.manage import empty
+from tests.unit.template import ROOT, functions, resources, target
+
+API_URL = "https://abc123.execute-api.us-east-1.amazonaws.com/live"
+STACK = "portaria"
+ROLE = "arn:aws:iam::123456789012:role/"
+NOW = datetime.now(UTC).replace(microsecond=0)
+Json = dict[str, Any]
+
+
+class World:
+    """AWS's answers by service and operation. A test changes `answers`, or has an operation refused."""
+
+    def __init__(self, stack: Cloud) -> None:
+        self.stack = stack
+        self.refused: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.date = format_datetime(NOW, usegmt=True)
+        self.unreachable: set[str] = set()
+        self.sent: list[Request] = []
+        self.status = 200
+        names = [function.logical_id for function in functions()]
+        kinds = {
+            "AWS::Lambda::Function": names,
+            "AWS::IAM::Role": [f"{name}Role" for name in names],
+            "AWS::Lambda::EventSourceMapping": [
+                f"{function.logical_id}{event}"
+                for function in functions()
+                for event, value in function.events.items()
+                if value["Type"] == "SQS"
+            ],
+            "AWS::Scheduler::Schedule": ["RenewalsSchedule", "SweepArrivalsFunctionEveryMinute"],
+            "AWS::Events::Rule": list(resources("AWS::Events::Rule")),
+            **{
+                kind: list(resources(kind))
+                for kind in ("AWS::SQS::Queue", "AWS::CloudWatch::Alarm", "AWS::SNS::Topic", "AWS::DynamoDB::Table")
+            },
+        }
+        self.resources = [
+            {"LogicalResourceId": name, "PhysicalResourceId": f"{STACK}-{name}", "ResourceType": kind}
+            for kind, logical_ids in kinds.items()
+            for name in logical_ids
+        ]
+        self.stacks: Json = {
+            "StackStatus": "UPDATE_COMPLETE",
+            "Outputs": [
+                {"OutputKey": key, "OutputValue": value}
+                for key, value in {"ApiUrl": API_URL, "TableName": TABLE, "BusName": STACK}.items()
+            ],
+            "Parameters": [{"ParameterKey": "AdobeClientId", "ParameterValue": "adobe-client"}],
+        }
+        self.functions: Json = {
+            f"{STACK}-{name}": {
+                "State": "Active", "LastUpdateStatus": "Successful", "Runtime": "python3.13", "CodeSha256": "abc",
+                "Role": f"{ROLE}{STACK}-{name}Role", "Environment": {"Variables": {"TABLE_NAME": TABLE}},
+            }
+            for name in names
+        }  # fmt: skip
+        self.live: Json = deepcopy(self.functions)
+        self.queues: Json = {}
+        for name, queue in resources("AWS::SQS::Queue").items():
+            redrive = queue["Properties"].get("RedrivePolicy")
+            arn = f"arn:aws:sqs:us-east-1:123456789012:{STACK}-{name}"
+            self.queues[f"{STACK}-{name}"] = {"QueueArn": arn, "ApproximateNumberOfMessages": "0"}
+            if redrive:
+                dead = f"arn:aws:sqs:us-east-1:123456789012:{STACK}-{target(redrive['deadLetterTargetArn'])}"
+                self.queues[f"{STACK}-{name}"]["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": dead})
+        self.answers: Json = {
+            "lambda:GetFunctionConcurrency": {},
+            "lambda:GetAccountSettings": {"AccountLimit": {"ConcurrentExecutions": 1_000}},
+            "lambda:GetEventSourceMapping": {"State": "Enabled", "LastProcessingResult": "OK"},
+            "iam:ListRolePolicies": {"PolicyNames": ["Policy0"]},
+            "iam:ListAttachedRolePolicies": {"AttachedPolicies": [{"PolicyName": "AWSLambdaBasicExecutionRole"}]},
+            "dynamodb:DescribeTable": {
+                "Table": {"TableStatus": "ACTIVE", "GlobalSecondaryIndexes": [{"IndexStatus": "ACTIVE"}]}
+            },
+            "dynamodb:DescribeTimeToLive": {
+                "TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
+            },
+            "dynamodb:DescribeContinuousBackups": {
+                "ContinuousBackupsDescription": {
+                    "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": "ENABLED"}
+                }
+            },
+            "scheduler:GetSchedule": {"State": "ENABLED"},
+            "events:DescribeRule": {"State": "ENABLED"},
+            "cloudwatch:DescribeAlarms": {"MetricAlarms": []},
+            "cloudwatch:GetMetricStatistics": {"Datapoints": []},
+            "sns:ListSubscriptionsByTopic": {"Subscriptions": [{"SubscriptionArn": "arn:aws:sns:us-east-1:1:topic:one"}]},
+        }  # fmt: skip
+
+    def answer(self, action: str, parameters: Json) -> Json:
+        self.asked.append(action)
+        if code := self.refused.get(action):
+            if code == "down":
+                raise EndpointConnectionError(endpoint_url="https://aws")
+            headers = {"HTTPHeaders": {"date": self.date}}
+            raise ClientError({"Error": {"Code": code}, "ResponseMetadata": headers}, action.partition(":")[2])
+        found = self._found(action, parameters)
+        return {**found, "ResponseMetadata": {"HTTPHeaders": {"date": self.date}}}
+
+    def _found(self, action: str, parameters: Json) -> Json:
+        match action:
+            case "cloudformation:DescribeStacks":
+                return {"Stacks": [self.stacks]}
+            case "cloudformation:ListStackResources":
+                # In pages, as CloudFormation gives them.
+                start = int(parameters.get("NextToken", 0))
+                more = {"NextToken": str(start + 40)} if start + 40 < len(self.resources) else {}
+                return {"StackResourceSummaries": self.resources[start : start + 40], **more}
+            case "lambda:GetFunctionConfiguration":
+                kept = self.live if parameters.get("Qualifier") == "live" else self.functions
+                return dict(self._present(kept, parameters["FunctionName"]))
+            case "sqs:GetQueueAttributes":
+                return {"Attributes": self._present(self.queues, parameters["QueueUrl"])}
+        answers = self.answers[action]
+        return dict(answers(parameters) if callable(answers) else answers)
+
+    def _present(self, kept: Json, name: str) -> Json:
+        if name not in kept:
+            raise ClientError({"Error": {"Code": "ResourceNotFoundException"}}, "Get")
+        found: Json = kept[name]
+        return found
+
+    def send(self, request: Request, *, allowed_domain: str) -> Response:
+        self.sent.append(request)
+        assert allowed_domain != "gone.example.com"
+        if allowed_domain in self.unreachable:
+            raise Retryable("unreachable", f"{allowed_domain} was not reached: gaierror")
+        return Response(self.status if request.method == "GET" else 403)
+
+
+@cache
+def operations(service: str) -> dict[str, str]:
+    """A client's methods, and what AWS calls each."""
+    model = ServiceModel(Loader().load_service_model(service, "service-2"), service)
+    return {xform_name(name): name for name in model.operation_names}
+
+
+class Client:
+    """One service's client: canned, but for the table's items and the vault, which are moto's."""
+
+    def __init__(self, service: str, world: World) -> None:
+        self.meta = type("Meta", (), {"method_to_api_mapping": operations(service)})()
+        self.service, self.world = service, world
+        self.real = aws.client(service) if service in ("dynamodb", "secretsmanager") else None
+
+    def __getattr__(self, name: str) -> Callable[..., Json]:
+        action = f"{self.service}:{self.meta.method_to_api_mapping[name]}"
+
+        def call(**parameters: Any) -> Json:
+            if self.real and action not in self.world.refused and action not in self.world.answers:
+                self.world.asked.append(action)
+                answer: Json = getattr(self.real, name)(**parameters)
+                return answer
+            return self.world.answer(action, parameters)
+
+        return call
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as stack:
+        for service in ("dynamodb", "secretsmanager"):
+            aws.client(service)
+        yield stack
+
+
+@pytest.fixture
+def world(shared: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    world = World(shared)
+    with monkeypatch.context() as patched:
+        patched.setattr(botocore.session.Session, "create_client", lambda self, service, **_: Client(service, world))
+        patched.setattr(egress, "send", world.send)
+        patched.setattr(clock, "now", lambda: NOW)
+        yield world
+    empty()
+
+
+def examine(exit_code: int = 0) -> list[Json]:
+    result = run("--json", "doctor", exit_code=exit_code)
+    checks: list[Json] = json.loads(result.stdout)["checks"]
+    return checks
+
+
+def only(state: str, exit_code: int | None = None) -> Json:
+    """The one finding that is not ok; the command ends with 1 for a fail alone."""
+    found = examine((state == "fail") if exit_code is None else exit_code)
+    (one,) = [finding for finding in found if finding["state"] != "ok"]
+    assert one["state"] == state, one
+    return one
+
+
+def keep_connection(world: World, name: str, **fields: Any) -> None:
+    secret_id = f"{STACK}/grants/{name}"
+    aws.client("secretsmanager").create_secret(Name=secret_id, SecretString="{}")
+    item = {
+        "platform": "http", "kind": "bearer", "allowed_domain": "api.example.com", "state": "connected", "generation": 1,
+        "updated_at": "2026-11-01T00:00:00.000Z", "secret_id": secret_id, **fields,
+    }  # fmt: skip
+    keys = {"pk": f"CONNECTION#{name}", "sk": "CONNECTION", "list_pk": "CONNECTIONS", "list_sk": name}
+    world.stack.table.put({**keys, "name": name, **item})
+
+
+def keep_client(world: World, redirect_uri: str) -> None:
+    aws.client("secretsmanager").create_secret(Name=f"{STACK}/oauth-clients/kommo/acme", SecretString="canary")
+    world.stack.table.put(
+        {
+            "pk": "CLIENT#kommo#acme", "sk": "CLIENT", "list_pk": "CLIENTS", "list_sk": "kommo#acme", "platform": "kommo",
+            "name": "acme", "client_id": "id", "redirect_uri": redirect_uri, "scopes": "", "updated_at": "2026",
+        }
+    )  # fmt: skip
+
+
+def keep_parked(world: World, reason: str, *, hours: int = 1) -> None:
+    until = int((NOW + timedelta(hours=hours)).timestamp())
+    world.stack.table.put(
+        {
+            "pk": "PARKED#crm", "sk": "*", "list_pk": "PARKED", "list_sk": "crm/", "destination": "crm", "object": "persons",
+            "reason": reason, "code": "4030801", "until": until, "since": "2026",
+        }
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- all is well
+
+
+def test_a_healthy_stack(world: World) -> None:
+    keep_client(world, f"{API_URL}/install/kommo/acme")
+    keep_connection(world, "crm")
+    found = examine()
+    assert {finding["state"] for finding in found} == {"ok"}, [each for each in found if each["state"] != "ok"]
+    told = {finding["check"] for finding in found}
+    assert told >= set(CHECKS), "each check says something"
+    assert any(f"{len(functions())} are active, on python3.13" in finding["found"] for finding in found)
+    assert [request.url for request in world.sent] == [f"{API_URL}/v1/openapi.json", "https://api.example.com/"]
+
+
+def test_people_get_one_line_each_and_what_to_do_below_it(world: World) -> None:
+    world.stacks["Parameters"] = []
+    lines = run("doctor").stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("warn"))
+    assert re.match(r"warn    Adobe's events +AdobeClientId is not set", lines[at])
+    assert re.match(r" +→ make an Adobe I/O project", lines[at + 1])
+    assert re.fullmatch(r"\d+ ok · 1 warn", lines[-1])
+
+
+def test_nothing_is_changed_and_no_secret_is_read(world: World) -> None:
+    keep_client(world, f"{API_URL}/install/kommo/acme")
+    keep_connection(world, "crm")
+    examine()
+    assert "secretsmanager:DescribeSecret" in world.asked
+    operations = {action.partition(":")[2] for action in world.asked}
+    assert all(re.match("Get|Describe|List|Query", operation) for operation in operations)
+    assert "GetSecretValue" not in operations
+
+
+def test_the_counts_name_every_state(world: World) -> None:
+    counts = json.loads(run("--json", "doctor").stdout)["counts"]
+    assert list(counts) == list(STATES)
+
+
+# --------------------------------------------------------------------------------------------------- one thing is wrong
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("CREATE_COMPLETE", "ok"), ("UPDATE_IN_PROGRESS", "warn"), ("UPDATE_ROLLBACK_COMPLETE", "warn"),
+        ("ROLLBACK_COMPLETE", "fail"), ("UPDATE_ROLLBACK_FAILED", "fail"),
+    ],
+)  # fmt: skip
+def test_the_stacks_state(world: World, status: str, state: str) -> None:
+    world.stacks["StackStatus"] = status
+    found = examine(1 if state == "fail" else 0)
+    assert next(finding["state"] for finding in found if finding["check"] == "stack") == state
+
+
+def test_a_stack_of_somebody_elses(world: World) -> None:
+    world.stacks["Outputs"] = world.stacks["Outputs"][:2]
+    assert "BusName" in only("fail")["found"]
+
+
+def test_a_stack_that_is_not_there(world: World) -> None:
+    world.refused["cloudformation:DescribeStacks"] = "ValidationError"
+    assert "give --stack-name" in run("doctor", exit_code=3).stderr
+
+
+def test_a_function_that_failed_to_update(world: World) -> None:
+    world.functions[f"{STACK}-ManageFunction"] |= {
+        "LastUpdateStatus": "Failed",
+        "LastUpdateStatusReason": "no such key",
+    }
+    found = only("fail")
+    assert found["found"] == "ManageFunction's last update: Failed"
+    assert found["advice"].startswith("no such key; deploy again")
+
+
+def test_a_function_that_cannot_run(world: World) -> None:
+    world.live[f"{STACK}-ManageFunction"] |= {"State": "Failed", "StateReason": "the image is gone"}
+    assert only("fail")["found"] == "ManageFunction is Failed"
+
+
+def test_a_function_that_is_gone(world: World) -> None:
+    del world.functions[f"{STACK}-ManageFunction"]
+    found = [finding for finding in examine(1) if finding["state"] == "fail"]
+    assert [finding["found"] for finding in found] == ["ManageFunction is not there, or has no alias live"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"CodeSha256": "old"}, {"Environment": {"Variables": {}}}, {"Layers": [{"Arn": "old"}]}]
+)
+def test_callers_get_an_older_version(world: World, change: Json) -> None:
+    world.live[f"{STACK}-ManageFunction"] |= change
+    assert "callers get other code or settings" in only("fail")["found"]
+
+
+def test_functions_on_two_runtimes(world: World) -> None:
+    for kept in (world.functions, world.live):
+        kept[f"{STACK}-ManageFunction"]["Runtime"] = "python3.11"
+    assert "python3.11, python3.13" in only("warn")["found"]
+
+
+def test_a_function_with_anothers_role(world: World) -> None:
+    for kept in (world.functions, world.live):
+        kept[f"{STACK}-ManageFunction"]["Role"] = f"{ROLE}administrator"
+    assert only("fail")["found"] == "ManageFunction runs with administrator, which is not its own role"
+
+
+def test_a_role_without_its_policies(world: World) -> None:
+    name = f"{STACK}-ManageFunctionRole"
+    world.answers["iam:ListRolePolicies"] = lambda asked: {"PolicyNames": [] if asked["RoleName"] == name else ["one"]}
+    assert only("fail")["found"] == "policies are missing from the role of ManageFunction"
+
+
+def test_a_function_that_somebody_switched_off(world: World) -> None:
+    world.answers["lambda:GetFunctionConcurrency"] = lambda asked: (
+        {"ReservedConcurrentExecutions": 0} if "IngestRecords" in asked["FunctionName"] else {}
+    )
+    found = only("fail")
+    assert found["found"] == "IngestRecordsFunction may not run at all: 0 are reserved"
+    assert f"delete-function-concurrency --function-name {STACK}-IngestRecordsFunction" in found["advice"]
+
+
+def test_a_new_account(world: World) -> None:
+    world.answers["lambda:GetAccountSettings"] = {"AccountLimit": {"ConcurrentExecutions": 10}}
+    assert "Service Quotas" in only("warn")["advice"]
+
+
+def test_what_is_kept_free_is_told(world: World) -> None:
+    world.answers["lambda:GetFunctionConcurrency"] = lambda asked: (
+        {"ReservedConcurrentExecutions": 20} if "AcceptInstall" in asked["FunctionName"] else {}
+    )
+    assert any("kept free: 20 for AcceptInstallFunction" in finding["found"] for finding in examine())
+
+
+def test_a_queue_that_nobody_reads(world: World) -> None:
+    world.answers["lambda:GetEventSourceMapping"] = lambda asked: {
+        "State": "Disabled" if asked["UUID"].endswith("BulkRecords") else "Enabled"
+    }
+    found = only("fail")
+    assert "IngestRecordsFunctionBulkRecords is disabled" in found["found"]
+    assert "--enabled" in found["advice"]
+
+
+def test_a_queue_that_lambda_may_not_read(world: World) -> None:
+    world.answers["lambda:GetEventSourceMapping"] = lambda asked: {
+        "State": "Enabled",
+        "LastProcessingResult": "PROBLEM: access denied" if asked["UUID"].endswith("BulkRecords") else "OK",
+    }
+    assert "PROBLEM: access denied" in only("fail")["found"]
+
+
+@pytest.mark.parametrize(("status", "state"), [("UPDATING", "warn"), ("INACCESSIBLE_ENCRYPTION_CREDENTIALS", "fail")])
+def test_the_tables_state(world: World, status: str, state: str) -> None:
+    world.answers["dynamodb:DescribeTable"]["Table"]["TableStatus"] = status
+    assert status in only(state)["found"]
+
+
+def test_items_that_stay_for_ever(world: World) -> None:
+    world.answers["dynamodb:DescribeTimeToLive"]["TimeToLiveDescription"]["TimeToLiveStatus"] = "DISABLED"
+    found = only("fail")
+    assert (found["check"], "update-time-to-live" in found["advice"]) == ("expiry of items", True)
+
+
+def test_a_table_without_backups(world: World) -> None:
+    description = world.answers["dynamodb:DescribeContinuousBackups"]["ContinuousBackupsDescription"]
+    description["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] = "DISABLED"
+    found = only("fail")
+    assert (found["check"], "update-continuous-backups" in found["advice"]) == ("backups", True)
+
+
+def test_messages_in_a_dead_letter_queue(world: World) -> None:
+    world.queues[f"{STACK}-BackfillsDeadLetters"]["ApproximateNumberOfMessages"] = "3"
+    found = only("warn")
+    assert found["found"] == "3 messages are in BackfillsDeadLetters"
+    assert found["advice"].endswith("#backfills-dead-letters")
+
+
+def test_a_queue_without_dead_letters(world: World) -> None:
+    del world.queues[f"{STACK}-RecordsQueue"]["RedrivePolicy"]
+    assert "RecordsQueue has no dead letters" in only("fail")["found"]
+
+
+@pytest.mark.parametrize(
+    ("queue", "age_s", "section"),
+    [
+        ("ExchangesQueue", 301, "codes-waiting"),
+        ("RecordsQueue", 7_260, "records-waiting"),
+        ("BulkRecordsQueue", 90_000, "bulk-records-waiting"),
+    ],
+)
+def test_a_message_that_waits_too_long(world: World, queue: str, age_s: int, section: str) -> None:
+    world.queues[f"{STACK}-{queue}"]["ApproximateNumberOfMessages"] = "1"
+    points = [{"Timestamp": NOW - timedelta(minutes=5), "Maximum": 1.0}, {"Timestamp": NOW, "Maximum": float(age_s)}]
+    world.answers["cloudwatch:GetMetricStatistics"] = {"Datapoints": points}
+    found = only("fail")
+    assert queue in found["found"]
+    assert found["advice"].endswith(f"#{section}")
+
+
+def test_a_message_that_has_just_come_is_none_that_waits(world: World) -> None:
+    world.queues[f"{STACK}-ExchangesQueue"]["ApproximateNumberOfMessages"] = "1"
+    world.answers["cloudwatch:GetMetricStatistics"] = {"Datapoints": [{"Timestamp": NOW, "Maximum": 299.0}]}
+    assert {finding["state"] for finding in examine()} == {"ok"}
+
+
+def test_a_schedule_that_is_off(world: World) -> None:
+    world.answers["scheduler:GetSchedule"] = lambda asked: {
+        "State": "DISABLED" if "Renewals" in asked["Name"] else "ENABLED"
+    }
+    assert only("fail")["found"] == "RenewalsSchedule is disabled"
+
+
+def test_a_rule_that_is_off(world: World) -> None:
+    world.answers["events:DescribeRule"] = {"State": "DISABLED"}
+    found = only("fail")
+    assert "new connections are not read" in found["found"]
+    assert f"--event-bus-name {STACK}" in found["advice"]
+
+
+def test_an_alarm_that_is_on(world: World) -> None:
+    alarm = {"AlarmName": f"{STACK}-CodesWaitingAlarm", "StateValue": "ALARM"}
+    world.answers["cloudwatch:DescribeAlarms"] = {"MetricAlarms": [alarm]}
+    found = only("warn")
+    assert (found["found"], found["advice"]) == ("CodesWaitingAlarm is on", "see docs/operations.md#codes-waiting")
+
+
+@pytest.mark.parametrize(
+    ("subscriptions", "told"),
+    [([], "nobody is told of alarms"), ([{"SubscriptionArn": "PendingConfirmation"}], "nobody has confirmed yet")],
+)
+def test_alarms_that_nobody_hears(world: World, subscriptions: list[Json], told: str) -> None:
+    world.answers["sns:ListSubscriptionsByTopic"] = {"Subscriptions": subscriptions}
+    assert only("warn")["found"] == told
+
+
+@pytest.mark.parametrize(
+    ("redirect_uri", "state", "told"),
+    [
+        ("https://elsewhere.example/hook", "fail", "does not end in /install/kommo/acme"),
+        ("https://desk.example.com/install/kommo/acme", "warn", "is at desk.example.com"),
+        ("http://desk.example.com/install/kommo/acme", "fail", "is not https"),
+    ],
+)
+def test_a_redirect_uri_that_leads_elsewhere(world: World, redirect_uri: str, state: str, told: str) -> None:
+    keep_client(world, redirect_uri)
+    found = only(state)
+    assert told in found["found"]
+    assert f"{API_URL}/install/kommo/acme" in found["advice"]
+
+
+def test_a_secret_that_is_gone(world: World) -> None:
+    keep_connection(world, "crm", secret_id="portaria/grants/gone")
+    found = only("fail")
+    assert found["found"] == "the secret of the connection crm is not there, or about to go"
+    assert "restore-secret --secret-id portaria/grants/gone" in found["advice"]
+
+
+def test_a_secret_that_is_about_to_go(world: World) -> None:
+    keep_connection(world, "crm")
+    aws.client("secretsmanager").delete_secret(SecretId=f"{STACK}/grants/crm")
+    assert "the secret of the connection crm" in only("fail")["found"]
+
+
+def test_no_more_secrets_are_looked_at_than_a_person_waits_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "MOST_SECRETS", 3)
+    for number in range(5):
+        keep_connection(world, f"crm-{number}", updated_at=f"2026-11-01T00:00:{number:02d}.000Z")
+    found = next(finding for finding in examine() if finding["check"] == "secrets")
+    assert found["found"] == "3 are there of 5, those changed last"
+    assert world.asked.count("secretsmanager:DescribeSecret") == 3
+
+
+def test_a_connection_that_must_be_connected_again(world: World) -> None:
+    keep_connection(world, "crm", state="needs_reconnect")
+    assert only("warn")["found"] == "1 must be connected again: crm"
+
+
+def test_a_renewal_that_is_late(world: World) -> None:
+    late = clock.to_iso(NOW - timedelta(hours=2))
+    keep_connection(world, "crm", due_pk="CONNECTIONS", due_at=late)
+    found = only("fail")
+    assert (found["check"], found["found"]) == ("renewals", "1 have been due for more than an hour: crm")
+
+
+def test_a_renewal_that_is_due_now_is_not_late(world: World) -> None:
+    keep_connection(world, "crm", due_pk="CONNECTIONS", due_at=clock.to_iso(NOW - timedelta(minutes=10)))
+    assert {finding["state"] for finding in examine()} == {"ok"}
+
+
+def test_a_destination_that_is_stopped(world: World) -> None:
+    keep_parked(world, "stopped")
+    found = only("fail")
+    assert found["found"] == "crm for persons takes nothing (4030801)"
+    assert found["advice"].endswith("#destinations-stopped")
+
+
+def test_a_destination_whose_day_is_used_up(world: World) -> None:
+    keep_parked(world, "quota")
+    assert "takes nothing until" in only("warn")["found"]
+
+
+def test_a_parking_that_is_over_is_none(world: World) -> None:
+    keep_parked(world, "stopped", hours=-1)
+    assert {finding["state"] for finding in examine()} == {"ok"}
+
+
+def test_open_dead_letters(world: World) -> None:
+    for number, (state, reason) in enumerate(
+        [("open", "bad_record"), ("open", "bad_record"), ("redriven", "unmapped")]
+    ):
+        keys = {"pk": f"DEAD_LETTER#{number}", "sk": "LETTER", "list_pk": "DEAD_LETTERS", "list_sk": str(number)}
+        world.stack.table.put({**keys, "state": state, "reason": reason})
+    assert only("warn")["found"] == "2 are open: bad_record (2)"
+
+
+def test_a_clock_that_is_off(world: World) -> None:
+    world.date = format_datetime(NOW - timedelta(minutes=4), usegmt=True)
+    found = only("fail")
+    assert (found["check"], found["found"]) == ("clock", "this machine's clock is 240 s off AWS's")
+
+
+def test_a_clock_that_is_so_far_off_that_nothing_works(world: World) -> None:
+    world.date = format_datetime(NOW - timedelta(minutes=9), usegmt=True)
+    world.refused["cloudformation:DescribeStacks"] = "SignatureDoesNotMatch"
+    assert "clock is 540 s off" in run("doctor", exit_code=3).stderr
+
+
+def test_credentials_that_have_expired(world: World) -> None:
+    world.refused["cloudformation:DescribeStacks"] = "ExpiredToken"
+    assert "log in again" in run("doctor", exit_code=3).stderr
+
+
+def test_an_api_that_does_not_answer(world: World) -> None:
+    world.unreachable.add("abc123.execute-api.us-east-1.amazonaws.com")
+    assert "was not reached" in only("fail")["found"]
+
+
+def test_an_api_that_fails(world: World) -> None:
+    world.status = 502
+    assert only("fail")["advice"] == "look at the log of manage"
+
+
+def test_a_platform_that_is_not_reached(world: World) -> None:
+    keep_connection(world, "crm")
+    keep_connection(world, "wild", allowed_domain="*.example.net")
+    keep_connection(world, "gone", allowed_domain="gone.example.com", state="removed")
+    world.unreachable.add("api.example.com")
+    found = only("warn")
+    assert (found["check"], found["found"]) == ("platforms", "api.example.com was not reached: gaierror")
+    assert "not from the functions" in found["advice"]
+
+
+# ------------------------------------------------------------------------------------- what the caller may not look at
+
+
+ACTIONS = [
+    "lambda:GetFunctionConfiguration", "lambda:GetFunctionConcurrency", "lambda:GetEventSourceMapping",
+    "iam:ListRolePolicies", "dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive", "dynamodb:DescribeContinuousBackups",
+    "dynamodb:Query", "sqs:GetQueueAttributes", "scheduler:GetSchedule", "events:DescribeRule",
+    "cloudwatch:DescribeAlarms", "sns:ListSubscriptionsByTopic", "secretsmanager:DescribeSecret",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_what_may_not_be_looked_at_is_skipped_with_its_permission(world: World, action: str) -> None:
+    keep_connection(world, "crm")
+    # Services have two words for it.
+    world.refused[action] = "AccessDenied" if ACTIONS.index(action) % 2 else "AccessDeniedException"
+    found = [finding for finding in examine() if finding["state"] != "ok"]
+    assert found
+    assert {finding["state"] for finding in found} == {"skipped"}
+    assert {finding["found"] for finding in found} == {f"needs the permission {action}"}
+
+
+@pytest.mark.parametrize("action", ["scheduler:GetSchedule", "dynamodb:DescribeTimeToLive", "iam:ListRolePolicies"])
+def test_what_an_emulator_does_not_offer_is_skipped(world: World, action: str) -> None:
+    keep_connection(world, "crm")
+    world.refused[action] = "InvalidAction"
+    found = [finding for finding in examine() if finding["state"] != "ok"]
+    assert {finding["state"] for finding in found} == {"skipped"}
+
+
+def test_a_service_that_does_not_answer_hides_no_other_check(world: World) -> None:
+    world.refused["sqs:GetQueueAttributes"] = "down"
+    assert "EndpointConnectionError" in only("skipped")["found"]
+
+
+def test_a_check_that_breaks_off_hides_no_other(world: World) -> None:
+    world.answers["scheduler:GetSchedule"] = {}
+    found = only("warn")
+    assert (found["check"], found["found"]) == ("schedules", "this check broke off (KeyError)")
+
+
+def test_each_runbook_that_is_named_is_there() -> None:
+    """Also those that only a stack in trouble would name."""
+    folder = ROOT / "layers" / "portaria" / "portaria" / "cli" / "doctor"
+    named = {
+        anchor for file in folder.glob("*.py") for anchor in re.findall(r'runbook\("([a-z-]+)"\)', file.read_text())
+    }
+    alarms = {
+        re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name.removesuffix("Alarm")).lower()
+        for name in resources("AWS::CloudWatch::Alarm")
+    }
+    headings = re.findall(r"^#+ (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert len(named) >= 5
+    assert named | alarms <= anchors
+
+
+def test_the_command_says_what_it_does() -> None:
+    assert "changes nothing and reads no secret" in " ".join((command_line.commands["doctor"].help or "").split())

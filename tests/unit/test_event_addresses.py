@@ -1,0 +1,87 @@
+"""Making the address of a connection's events, through the API."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from portaria import arrived_events, connections
+from portaria.contract import Connection
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.connected import to_engage, to_leadconnector
+from tests.fakes.manage import API_URL, Manage, empty
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    yield shared
+    empty()
+
+
+@pytest.fixture
+def manage(stack: Cloud) -> Manage:
+    return Manage(stack)
+
+
+def test_the_address_and_its_secret_are_told_once_and_kept_as_hashes(manage: Manage, stack: Cloud) -> None:
+    to_leadconnector(stack)
+
+    made = manage.call("POST", "/connections/marketek/events")
+
+    assert made.status == 201
+    key = made.content["url"].removeprefix(f"{API_URL}/events/leadconnector/marketek/")
+    secret = made.content["header_value"]
+    assert made.content["header_name"] == "X-Portaria-Secret"
+    for text in (key, secret):
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", text)
+    item = stack.table.get(arrived_events.partition("marketek"), arrived_events.SK) or {}
+    assert (item["platform"], item["account_id"]) == ("leadconnector", "ve9EPM428h8vShlRW1KT")
+    assert item["keys"] == [arrived_events.Key(arrived_events.digest(key), arrived_events.digest(secret)).text()]
+    for place in (manage.log.getvalue(), json.dumps(manage.call("GET", "/audit").content)):
+        assert key not in place
+        assert secret not in place
+
+
+def test_each_is_another_and_those_before_are_kept_for_an_hour(manage: Manage, stack: Cloud) -> None:
+    to_leadconnector(stack)
+    urls = [manage.call("POST", "/connections/marketek/events").content["url"] for _ in range(9)]
+    assert len(set(urls)) == 9
+    item = stack.table.get(arrived_events.partition("marketek"), arrived_events.SK) or {}
+    keys = [arrived_events.read_key(text) for text in item["keys"]]
+    assert [key.until == 0 for key in keys] == [True, *[False] * 5]
+
+
+def test_a_program_needs_the_scope_for_this_connection(manage: Manage, stack: Cloud) -> None:
+    to_leadconnector(stack)
+    _, other = manage.create_integration("connections:events@another", "connections:show")
+    _, own = manage.create_integration("connections:events@marketek")
+    assert manage.program(other, "POST", "/connections/marketek/events").status == 403
+    assert manage.program(own, "POST", "/connections/marketek/events").status == 201
+
+
+def test_a_platform_without_events_and_one_that_subscribes_by_itself(manage: Manage, stack: Cloud) -> None:
+    to_engage(stack)
+    installed = Connection("kommo-acme-1", "kommo", "oauth2", "acme.kommo.com", "connected", 1, "s", client="acme",
+                           account_id="1", granted_at="2026-01-01T00:00:00.000Z")  # fmt: skip
+    connections.create(stack.table, installed)
+    answer = manage.call("POST", "/connections/engage-one/events")
+    assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_offered")
+    answer = manage.call("POST", "/connections/kommo-acme-1/events")
+    assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:subscribes_itself")
+    assert "install again" in answer.content["detail"]
+
+
+def test_a_connection_that_is_not_there_or_was_removed(manage: Manage, stack: Cloud) -> None:
+    assert manage.call("POST", "/connections/nobody/events").status == 404
+    to_leadconnector(stack)
+    assert manage.call("DELETE", "/connections/marketek").status == 204
+    assert manage.call("POST", "/connections/marketek/events").status == 404

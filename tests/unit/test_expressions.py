@@ -1,0 +1,68 @@
+"""Compiled expressions find what the library's own interpreter finds, whatever the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jmespath
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jmespath.exceptions import JMESPathError
+
+from portaria import expressions
+from portaria.platforms.kommo import contacts
+from tests.fakes.people import contact
+
+# Every kind of node, alone and inside others.
+EXPRESSIONS = [
+    "a", "a.b", "a.b.c", "@", "a[0]", "a[-1]", "a[9]", "a[1:]", "a[::-1]", "a[*]", "a[*].b", "a[].b", "a[][]", "*", "*.b",
+    "a.*",
+    "a[?b]", "a[?b=='x']", "a[?b=='x'].c", "a[?b=='x'].a[].c | [0]", "a[?b!='x']", "a[?b==`1`]", "a[?b==c]", "a[?b>`1`]",
+    "a[?b<=`1`].c", "a[?b=='x' && c]", "a[?b || c].b", "a[?!b]", "a || b", "a && b", "!a", "a == b", "a != b", "a > b",
+    "`[1, 2]`", "'x'",
+    "[a, b]", "{x: a, y: b.c}", "a[].[b, c]", "a[*].{x: b}", "a | b", "a.b | [0]", "length(a)", "to_string(a)", "to_number(b)",
+    "abs(a)", "join(',', a)", "sort_by(a, &b)", "map(&b, a)", "max_by(a, &b).c", "contains(a, 'x')", "not_null(a, b, c)",
+    "keys(@)", "type(a)", "a[?contains(b, 'x')].c | [0]", "(a || b).c", "a[?b=='x'] | [0].c",
+]  # fmt: skip
+
+leaves = st.none() | st.booleans() | st.integers(-2, 2) | st.just(0.5) | st.sampled_from(["", "x", "y"])
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def outcome(search: Any, data: Any) -> Any:
+    """What is found, or how the search fails. True is not taken for 1."""
+    try:
+        return repr(search(data))
+    except (JMESPathError, TypeError) as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+@settings(max_examples=15)
+@given(st.dictionaries(st.sampled_from("abc"), values, max_size=3) | values)
+def test_compiled_and_interpreted_find_the_same(expression: str, data: Any) -> None:
+    assert outcome(expressions.compiled(expression), data) == outcome(jmespath.compile(expression).search, data)
+
+
+def test_every_node_of_the_library_is_known() -> None:
+    visited = {name.removeprefix("visit_") for name in dir(jmespath.visitor.TreeInterpreter) if "visit_" in name}
+    # These two stand only inside others, which ask for them there.
+    assert visited - {"expref", "key_val_pair"} == expressions._COMPILERS.keys()
+
+
+def test_what_mappings_do_by_default_is_found_without_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expressions, "_interpreter", None)
+    found = {name: expressions.compiled(each)(contact(1)) for name, each in contacts.DEFAULT_MAPPING.items()}
+    assert found["email"] == "person1@example.com"
+    assert found["phone"] == "+15550000001"
+
+
+@pytest.mark.parametrize("expression", ["][", "a.", "foo bar", ""])
+def test_what_is_no_expression_is_refused(expression: str) -> None:
+    with pytest.raises(JMESPathError):
+        expressions.compiled(expression)

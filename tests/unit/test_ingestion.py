@@ -1,0 +1,283 @@
+"""What becomes of records on their way: order, fan-out, what destinations' answers lead to. On AWS in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from portaria import clock, ingestion, messages, parking, quotas, receipts
+from portaria.contract import Record, Retryable
+from portaria.ingestion import Delivery
+from portaria.platforms.marketo import persons
+from tests.fakes import ingesting
+from tests.fakes.ingesting import MUNCHKIN, Desk, body, refusal
+from tests.fakes.people import DESTINATION, SOURCE, contact, person
+
+NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with ingesting.desk() as opened:
+        yield opened
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A clock that stands still; `time["now"]` moves it."""
+    standing = {"now": NOON}
+    monkeypatch.setattr(clock, "now", lambda: standing["now"])
+    return standing
+
+
+def front_door(objects: list[dict[str, Any]], target: dict[str, Any], *, request: str = "r-1", key: str = "") -> str:
+    records = [
+        Record(key or str(each.get("email", number)), 1_700_000_000, each) for number, each in enumerate(objects)
+    ]
+    (packed,) = messages.pack(
+        records, connection="pi-7", object="persons", origin=messages.FRONT_DOOR, read_at=5, request=request, target=target
+    )  # fmt: skip
+    return packed
+
+
+def to(object_name: str, priority: str = "normal", **options: str) -> dict[str, Any]:
+    return {"destination": DESTINATION, "object": object_name, "priority": priority, "options": options}
+
+
+# --- where records go
+
+
+def test_an_event_goes_every_way_that_begins_at_its_connection(desk: Desk) -> None:
+    desk.route("people")
+    desk.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
+    desk.route("of-companies", object="companies", mapping={"externalCompanyId": "to_string(id)"}, dedupe_fields=())
+    outcome = desk.ingest(Delivery("m1", body([contact(1)])))
+    assert outcome.waiting == {}
+    assert desk.accepted == [
+        ("persons", {"priority": "normal", "dedupeFields": {"field1": "email"}, "persons": [person(1)]}),
+        ("customobjects/car_c", {"priority": "normal", "customObjects": [{"vin": "1"}]}),
+    ]
+
+
+def test_an_event_without_a_route_is_counted_and_done_with(desk: Desk) -> None:
+    outcome = desk.ingest(Delivery("m1", body([contact(1), contact(2)])))
+    assert (outcome.waiting, outcome.counts["RecordsWithoutRoute"]) == ({}, 2)
+    assert desk.letters() == []
+
+
+def test_one_way_that_leads_nowhere_keeps_no_record_from_the_others(desk: Desk) -> None:
+    desk.route("people")
+    desk.route("gone", destination="nowhere")
+    assert desk.ingest(Delivery("m1", body([contact(1)]))).waiting == {}
+    assert desk.persons == [person(1)]
+    assert [(letter["route"], letter["reason"]) for letter in desk.letters()] == [("gone", "unknown_connection")]
+
+
+def test_persons_go_before_what_links_to_them_and_high_priority_before_both(desk: Desk) -> None:
+    bodies = [
+        front_door([{"leadId": 7}], to("lists", list_id="3")),
+        front_door([{"vin": "1"}], to("customobjects/car_c")),
+        front_door([{"email": "a@example.com"}], to("persons")),
+        front_door([{"vin": "2"}], to("customobjects/car_c", "high")),
+        front_door([{"email": "b@example.com"}], to("persons", "high")),
+    ]
+    desk.ingest(*[Delivery(str(number), each) for number, each in enumerate(bodies)])
+    order = [path for path, _ in desk.accepted]
+    assert order[:3] == ["persons", "customobjects/car_c", "persons"]
+    assert set(order[3:]) == {"lists", "customobjects/car_c"}
+
+
+@pytest.mark.parametrize(
+    ("target", "sent", "document"),
+    [
+        (to("persons", field1="email", field2="firstName", partition="EMEA"), {"email": "a@example.com"},
+         {"priority": "normal", "partitionName": "EMEA", "dedupeFields": {"field1": "email", "field2": "firstName"},
+          "persons": [{"email": "a@example.com"}]}),
+        (to("persons"), {"email": "a@example.com"}, {"priority": "normal", "persons": [{"email": "a@example.com"}]}),
+        (to("customobjects/car_c", "high", dedupe_by="marketoGUID"), {"marketoGUID": "g", "n": 1},
+         {"priority": "high", "dedupeBy": "marketoGUID", "customObjects": [{"marketoGUID": "g", "n": 1}]}),
+        (to("companies", action="updateOnly", dedupe_by="idField"), {"id": 5},
+         {"action": "updateOnly", "dedupeBy": "idField", "input": [{"id": 5}]}),
+        (to("programmembers", program_id="12", status="Registered"), {"leadId": 7},
+         {"programs": [{"programId": 12, "status": "Registered", "members": [{"leadId": 7}]}]}),
+        (to("programmembers/delete", program_id="12"), {"leadId": 7},
+         {"programs": [{"programId": 12, "members": [{"leadId": 7}]}]}),
+        (to("lists/remove", list_id="3"), {"leadId": 7}, {"listId": 3, "input": [{"leadId": 7}]}),
+    ],
+)  # fmt: skip
+def test_what_the_front_door_took_leaves_in_adobes_own_shape(
+    desk: Desk, target: dict[str, Any], sent: dict[str, Any], document: dict[str, Any]
+) -> None:
+    desk.ingest(Delivery("m1", front_door([sent], target)))
+    assert desk.accepted == [(target["object"], document)]
+
+
+def test_partial_upserts_of_one_person_become_one_with_the_newest_of_each_attribute(desk: Desk) -> None:
+    first = front_door([{"email": "a@example.com", "firstName": "Ana", "city": "Recife"}], to("persons"))
+    second = front_door([{"email": "A@example.com", "firstName": "Anna"}], to("persons")).replace(
+        '"read_at":5', '"read_at":6'
+    )
+    outcome = desk.ingest(Delivery("2", second), Delivery("1", first))
+    assert desk.persons == [{"email": "A@example.com", "firstName": "Anna", "city": "Recife"}]
+    assert outcome.counts["RecordsCoalesced"] == 1
+
+
+def test_of_two_companies_that_may_only_be_created_both_go(desk: Desk) -> None:
+    both = [{"externalCompanyId": "1", "company": "A"}, {"externalCompanyId": "1", "company": "B"}]
+    desk.ingest(Delivery("m1", front_door(both, to("companies", action="createOnly"))))
+    assert desk.accepted[0][1]["input"] == both
+
+
+# --- order over time
+
+
+def test_an_older_event_never_overwrites_a_newer_one_that_came_before(desk: Desk) -> None:
+    desk.route("people")
+    new, old = {**contact(1, updated_at=200), "first_name": "New"}, contact(1, updated_at=100)
+    desk.ingest(Delivery("1", body([new])))
+    outcome = desk.ingest(Delivery("2", body([old])))
+    assert (outcome.waiting, outcome.counts["RecordsSuperseded"]) == ({}, 1)
+    assert [one["firstName"] for one in desk.persons] == ["New"]
+
+
+def test_a_backfill_heeds_what_events_have_brought_and_leaves_no_mark(desk: Desk) -> None:
+    desk.route("people")
+    desk.ingest(Delivery("1", body([contact(1, updated_at=200)])))
+    page = [{**contact(1, updated_at=100), "first_name": "Old"}, contact(2, updated_at=300)]
+    desk.ingest(Delivery("2", body(page, "people", origin=messages.BACKFILL)), bulk=True)
+    desk.ingest(Delivery("3", body([{**contact(2, updated_at=250), "first_name": "Late"}])))
+    assert [(one["email"], one["firstName"]) for one in desk.persons] == [
+        ("person1@example.com", "Test"), ("person2@example.com", "Test"), ("person2@example.com", "Late"),
+    ]  # fmt: skip
+
+
+def test_where_a_route_asks_for_it_backfills_leave_marks_too(desk: Desk) -> None:
+    desk.route("people", keep_newest="all")
+    desk.ingest(Delivery("1", body([contact(2, updated_at=300)], "people", origin=messages.BACKFILL)), bulk=True)
+    desk.ingest(Delivery("2", body([contact(2, updated_at=250)])))
+    assert len(desk.persons) == 1
+
+
+def test_where_a_route_asks_for_none_everything_goes(desk: Desk) -> None:
+    desk.route("people", keep_newest="none")
+    for number, updated_at in enumerate((300, 250)):
+        desk.ingest(Delivery(str(number), body([contact(2, updated_at=updated_at)])))
+    assert len(desk.persons) == 2
+
+
+def test_what_an_event_has_brought_is_not_reconciled_again_and_what_was_lost_is(desk: Desk) -> None:
+    desk.route("people")
+    desk.ingest(Delivery("1", body([contact(1, updated_at=100)], read_at=100_500)))
+    missed = [contact(1, updated_at=100), contact(2, updated_at=100)]
+    desk.ingest(Delivery("2", body(missed, origin=messages.RECONCILIATION, read_at=999_000)), bulk=True)
+    assert [one["email"] for one in desk.persons] == ["person1@example.com", "person2@example.com"]
+
+
+def test_of_two_changes_in_one_second_the_one_that_arrived_later_stays(desk: Desk) -> None:
+    desk.route("people")
+    late, early = {**contact(1), "first_name": "Late"}, contact(1)
+    desk.ingest(Delivery("1", body([late], read_at=9)))
+    desk.ingest(Delivery("2", body([early], read_at=7)))
+    assert [one["firstName"] for one in desk.persons] == ["Late"]
+
+
+@pytest.mark.parametrize("origin", [messages.EVENT, messages.RECONCILIATION])
+def test_a_worker_that_died_after_marking_is_followed_by_one_that_sends(desk: Desk, origin: str) -> None:
+    desk.route("people")
+    message = body([contact(1)], origin=origin)
+    desk.rule = lambda document: Retryable("no_answer", "…", answer_lost=True)
+    assert desk.ingest(Delivery("1", message)).waiting == {"1": 300}
+    desk.rule = lambda document: None
+    assert desk.ingest(Delivery("1", message, 2)).waiting == {}
+    assert desk.persons == [person(1)]
+
+
+# --- what answers lead to
+
+
+def test_a_day_that_is_over_parks_the_subscription_until_its_reset(desk: Desk, time: Any) -> None:
+    desk.route("people")
+    desk.rule = lambda document: refusal("4290801")
+    outcome = desk.ingest(Delivery("1", body([contact(1)])))
+    # Midnight in Chicago is twelve hours away
+    assert 43_200 <= (outcome.waiting["1"] or 0) <= 43_260
+    # Nothing more is asked until then, of any object
+    desk.ingest(Delivery("2", front_door([{"vin": "1"}], to("customobjects/car_c"))))
+    assert len(desk.requests) == 1
+    # And afterwards the next batch ends the parking
+    desk.rule = lambda document: None
+    time["now"] = NOON + timedelta(hours=12, minutes=2)
+    assert desk.ingest(Delivery("1", body([contact(1)]), 2)).waiting == {}
+    assert parking.find(desk.table, DESTINATION, "persons") is None
+    assert desk.persons == [person(1)]
+
+
+@pytest.mark.parametrize("code", ["4030801", "404040"])
+def test_what_somebody_must_act_on_stops_its_object_and_tells_the_operator_once(
+    desk: Desk, time: Any, code: str
+) -> None:
+    desk.rule = lambda document: refusal(code) if "customObjects" in document else None
+    car, someone = (
+        front_door([{"vin": "1"}], to("customobjects/car_c")),
+        front_door([{"email": "a@example.com"}], to("persons")),
+    )
+    first = desk.ingest(Delivery("1", car), Delivery("2", someone))
+    assert first.waiting == {"1": 1_800}
+    assert first.counts["DestinationsStopped"] == 1
+    desk.ingest(Delivery("1", car, 2))
+    assert len([path for path, _ in desk.requests if path == "customobjects/car_c"]) == 1
+    # Half an hour later it is tried again, and the operator is not told again
+    time["now"] = NOON + timedelta(minutes=31)
+    desk.ingest(Delivery("1", car, 3))
+    assert [detail for kind, detail in desk.cloud.heard() if kind == "destination.stopped"] == [
+        {"connection": DESTINATION, "object": "customobjects/car_c", "code": code, "detail": ""}
+    ]
+    time["now"] = NOON + timedelta(minutes=62)
+    desk.rule = lambda document: None
+    assert desk.ingest(Delivery("1", car, 4)).waiting == {}
+
+
+def test_on_its_last_receive_a_message_becomes_dead_letters_with_the_reason(desk: Desk) -> None:
+    desk.route("people")
+    desk.rule = lambda document: refusal("4030801")
+    desk.ingest(Delivery("1", body([contact(1)]), ingestion.MAX_RECEIVES - 1))
+    outcome = desk.ingest(Delivery("1", body([contact(1)]), ingestion.MAX_RECEIVES))
+    assert outcome.waiting == {}
+    (letter,) = desk.letters()
+    assert letter["reason"] == "gave_up"
+    assert "stopped" in letter["detail"]
+
+
+def test_the_quota_is_kept_before_the_destination_has_to(desk: Desk, time: Any) -> None:
+    desk.route("people")
+    with patch.object(persons, "DAILY_QUOTA", 100):
+        bodies = [body([contact(number) for number in range(start, start + 30)]) for start in range(1, 151, 30)]
+        outcomes = [desk.ingest(Delivery(str(number), each)) for number, each in enumerate(bodies)]
+    assert len(desk.persons) <= 100
+    held = [outcome.waiting for outcome in outcomes if outcome.waiting]
+    assert held
+    assert quotas.used(desk.table, MUNCHKIN, "2026-03-04").objects == len(desk.persons)
+
+
+def test_a_quota_that_cannot_be_counted_holds_the_records(desk: Desk) -> None:
+    desk.route("people")
+    with patch.object(quotas.Ledger, "reserve", side_effect=OSError):
+        assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {"1": None}
+    assert desk.requests == []
+
+
+# --- receipts
+
+
+def test_a_record_is_found_by_its_key_and_a_front_door_request_by_its_id(desk: Desk) -> None:
+    desk.route("people")
+    desk.ingest(Delivery("1", body([contact(41)])))
+    desk.ingest(Delivery("2", front_door([{"email": "a@example.com"}], to("persons"), request="their-request")))
+    found, _ = receipts.by_record(desk.table, DESTINATION, f"{SOURCE}/41", clock.now())
+    assert [one.request_id for one in found] == ["request-1"]
+    found, _ = receipts.by_request(desk.table, "their-request", clock.now())
+    assert [one.request_id for one in found] == ["request-2"]

@@ -1,0 +1,144 @@
+"""Backfills through the API and the command line: asked for by hand, and looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import responses
+
+from portaria import backfills, connections, routes
+from portaria.contract import Route
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.command_line import Wire, run, wired
+from tests.fakes.manage import Manage, empty
+from tests.fakes.people import DESTINATION, ROUTE, SOURCE, set_up
+
+PATH = f"/connections/{SOURCE}/backfills"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    set_up(shared)
+    yield shared
+    empty()
+    shared.receive("backfills")
+
+
+@pytest.fixture
+def manage(stack: Cloud) -> Manage:
+    return Manage(stack)
+
+
+def end(stack: Cloud, state: str, **more: Any) -> None:
+    """The backfill has ended."""
+    item = stack.table.get(*backfills.key(SOURCE, ROUTE, 1)) or {}
+    stack.table.put(item | {"state": state, "finished_at": "2026-03-01T12:00:00.000Z", "records": 7, **more})
+
+
+def test_every_route_of_the_connection_is_read(manage: Manage, stack: Cloud) -> None:
+    routes.put(stack.table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
+    routes.put(stack.table, Route("others", "connection:kommo-acme-9", "contacts", DESTINATION), new=True)
+    answer = manage.call("POST", PATH, {})
+    assert answer.status == 202
+    assert answer.content == {
+        "backfills": [{"route": "firms", "state": "running"}, {"route": ROUTE, "state": "running"}]
+    }
+    assert {json.loads(body)["route"] for body in stack.receive("backfills")} == {"firms", ROUTE}
+    shown = manage.call("GET", PATH).content
+    assert [(one["route"], one["object"], one["state"], one["records"]) for one in shown["backfills"]] == [
+        ("firms", "companies", "running", 0),
+        (ROUTE, "contacts", "running", 0),
+    ]
+    # What changes from now on is looked after, of both.
+    assert {one["object"] for one in shown["reconciliations"]} == {"companies", "contacts"}
+    assert all(one["since"] < one["due_at"] for one in shown["reconciliations"])
+
+
+def test_one_route_alone(manage: Manage, stack: Cloud) -> None:
+    routes.put(stack.table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
+    assert manage.call("POST", PATH, {"route": "firms"}).content["backfills"] == [
+        {"route": "firms", "state": "running"}
+    ]
+    assert len(stack.receive("backfills")) == 1
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_one_that_has_ended_begins_anew_and_the_list_shows_the_newest(manage: Manage, stack: Cloud, state: str) -> None:
+    manage.call("POST", PATH, {})
+    end(stack, state, reason="token_refused" if state == "failed" else "", detail="")
+    (ended,) = manage.call("GET", PATH).content["backfills"]
+    assert (ended["state"], ended["records"]) == (state, 7)
+    manage.call("POST", PATH, {})
+    (begun,) = manage.call("GET", PATH).content["backfills"]
+    assert (begun["state"], begun["records"], begun["reason"], begun["finished_at"]) == ("running", 0, "", "")
+    assert len(stack.receive("backfills")) == 2
+
+
+def test_nothing_was_asked_for_yet(manage: Manage) -> None:
+    assert manage.call("GET", PATH).content == {"backfills": [], "reconciliations": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status", "reason"),
+    [
+        ("kommo-acme-9", {}, 404, "unknown_connection"),
+        (SOURCE, {"route": "other"}, 404, "unknown_route"),
+        (SOURCE, {"route": 7}, 400, "invalid_input"),
+        (SOURCE, {"routes": []}, 400, "invalid_input"),
+        (DESTINATION, {}, 409, "nothing_to_read"),
+    ],
+)
+def test_what_cannot_be_started(
+    manage: Manage, stack: Cloud, name: str, body: dict[str, Any], status: int, reason: str
+) -> None:
+    answer = manage.call("POST", f"/connections/{name}/backfills", body)
+    assert (answer.status, answer.content["type"].rpartition(":")[2]) == (status, reason)
+    assert stack.receive("backfills") == []
+
+
+def test_a_connection_that_is_not_connected(manage: Manage, stack: Cloud) -> None:
+    connection = connections.get(stack.table, SOURCE)
+    stack.table.put(connections.to_item(replace(connection, state="needs_reconnect")))
+    assert manage.call("POST", PATH, {}).status == 409
+
+
+def test_a_scope_can_be_for_this_connection_alone(manage: Manage) -> None:
+    _, token = manage.create_integration(f"connections:backfill@{SOURCE}")
+    assert manage.program(token, "POST", PATH, {}).status == 202
+    assert manage.program(token, "POST", f"/connections/{DESTINATION}/backfills", {}).status == 403
+    assert manage.program(token, "GET", PATH).status == 403
+    _, reader = manage.create_integration(f"connections:backfills@{SOURCE}")
+    assert manage.program(reader, "GET", PATH).status == 200
+    assert manage.program(reader, "POST", PATH, {}).status == 403
+
+
+class TestCommandLine:
+    @pytest.fixture
+    def wire(self, stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+        with responses.RequestsMock(assert_all_requests_are_fired=False):
+            yield wired(stack, monkeypatch)
+
+    def test_a_backfill_is_started_and_looked_at(self, wire: Wire) -> None:
+        started = run("connections", "backfill", SOURCE, "--route", ROUTE)
+        assert started.output.split() == ["backfill", "of", "state", ROUTE, "running"]
+        shown = run("connections", "backfills", SOURCE)
+        assert "changes of" in shown.output
+        as_json = json.loads(run("--json", "connections", "backfills", SOURCE).output)
+        assert as_json["backfills"][0]["route"] == ROUTE
+
+    def test_none_is_said_so(self, wire: Wire) -> None:
+        assert "There are no backfills." in run("connections", "backfills", SOURCE).output
+
+    def test_a_refusal_is_told(self, wire: Wire) -> None:
+        refused = run("connections", "backfill", DESTINATION, exit_code=1)
+        assert "can list" in refused.output

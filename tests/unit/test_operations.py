@@ -1,0 +1,436 @@
+"""What operating the stack rests on: alarms with runbooks, the dashboard, throttles, the firewall, gradual deployment."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from portaria.cli.commands import portaria
+from portaria.cli.doctor.resources import TOO_OLD_S
+from tests.unit.template import ROOT, Function, functions, resources, target, template, walk
+
+RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
+ALARMS = resources("AWS::CloudWatch::Alarm")
+PARTS = ("**Means.**", "**Look here.**", "**Do this.**", "**Over when.**")
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html and the like.
+METRICS_OF_AWS = {
+    "AWS/SQS": {"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"},
+    "AWS/Lambda": {"Duration", "Errors", "Throttles"},
+    "AWS/ApiGateway": {"Count", "4XXError", "5XXError", "Latency"},
+}
+# A dashboard with more is not one of the free ones.
+MOST_METRICS = 50
+# Settings of a function that take effect without a new version, or are no setting of a version.
+NOT_OF_A_VERSION = {
+    "AutoPublishAlias", "AutoPublishAliasAllProperties", "VersionDescription", "DeploymentPreference", "Events", "Policies",
+    "ReservedConcurrentExecutions", "LoggingConfig", "PermissionsBoundary", "RecursiveLoop",
+}  # fmt: skip
+
+each_alarm = pytest.mark.parametrize("name", sorted(ALARMS))
+each_function = pytest.mark.parametrize("function", functions(), ids=lambda function: function.name)
+
+
+def anchor(title: str) -> str:
+    """Of a heading, as GitHub makes it."""
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+
+
+def sections(level: int) -> dict[str, str]:
+    """The text below each heading of a level, by its anchor."""
+    parts = re.split(rf"^{'#' * level} (.+)$", RUNBOOK, flags=re.MULTILINE)
+    return {
+        anchor(title): re.split(r"^##? ", text, flags=re.MULTILINE)[0]
+        for title, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def of_alarms() -> dict[str, str]:
+    whole = re.split(r"^## ", RUNBOOK.partition("\n## Alarms\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    titles = re.findall(r"^### (.+)$", whole, re.MULTILINE)
+    return {anchor(title): sections(3)[anchor(title)] for title in titles}
+
+
+def of_alarm(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name.removesuffix("Alarm")).lower()
+
+
+# ---------------------------------------------------------------------------------------------------------------- runbook
+
+
+def test_each_alarm_has_its_section_and_each_section_its_alarm() -> None:
+    assert sorted(of_alarms()) == sorted(of_alarm(name) for name in ALARMS)
+
+
+@each_alarm
+def test_an_alarms_description_ends_with_its_section(name: str) -> None:
+    description = ALARMS[name]["Properties"]["AlarmDescription"]
+    assert description.endswith(f" docs/operations.md#{of_alarm(name)}")
+
+
+@each_alarm
+def test_a_section_says_what_it_means_where_to_look_what_to_do_and_when_it_is_over(name: str) -> None:
+    text = of_alarms()[of_alarm(name)]
+    assert [text.count(part) for part in PARTS] == [1] * len(PARTS)
+    assert [text.index(part) for part in PARTS] == sorted(text.index(part) for part in PARTS)
+    look = text.partition(PARTS[1])[2].partition(PARTS[2])[0]
+    assert "`" in look or "](#" in look, "where to look is a command"
+
+
+def test_each_command_of_the_command_line_that_is_named_exists() -> None:
+    named = re.findall(
+        r"`?(portaria (?!doctor)[a-z][^`\n|]*)",
+        "\n".join(re.findall(r"```\n.*?```|`portaria [^`]+`", RUNBOOK, re.DOTALL)),
+    )
+    checked = 0
+    for text in named:
+        words = text.split("#")[0].split()[1:]
+        command: click.Command = portaria
+        options: list[str] = []
+        for word in words:
+            if isinstance(command, click.Group):
+                assert word in command.commands, text
+                command = command.commands[word]
+            elif word.startswith("--"):
+                options.append(word)
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert set(options) <= known, text
+        checked += 1
+    assert checked > 30
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    anchors = {anchor(title) for title in re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([a-z-]+)\)", RUNBOOK)) <= anchors
+
+
+def test_each_output_and_each_log_group_that_commands_ask_for_is_there() -> None:
+    document = template()
+    assert set(re.findall(r"\$\((?:out|arn) (\w+)\)", RUNBOOK)) <= set(document["Outputs"])
+    asked = set(re.findall(r"\$\(group (\w+)\)", RUNBOOK))
+    assert len(asked) > 5
+    assert {f"{name}Logs" for name in asked} <= set(resources("AWS::Logs::LogGroup"))
+
+
+@cache
+def sources() -> list[Path]:
+    """What runs in functions: the command line does not."""
+    folders = (ROOT / "functions", ROOT / "layers" / "portaria" / "portaria")
+    return [file for folder in folders for file in sorted(folder.rglob("*.py")) if "cli" not in file.parts]
+
+
+@cache
+def source() -> str:
+    return "\n".join(file.read_text() for file in sources())
+
+
+def test_each_log_field_that_queries_name_is_written() -> None:
+    table = RUNBOOK.partition("These fields lead")[2].partition("\n\nOne install")[0]
+    fields = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert len(fields) > 5
+    queries = re.findall(r"ask '([^']+)'", RUNBOOK)
+    assert len(queries) > 15
+    for query in queries:
+        fields |= set(re.findall(r"(?:\b(?:filter|and|or|by)\s|sum\()(?:ispresent\()?([a-z_]\w*)\b(?!\()", query))
+        for listed in re.findall(r"fields ([^|]+)", query):
+            fields |= {name for name in listed.replace(" ", "").split(",") if not name.startswith("@")}
+    own_to_lambda = {"message", "level", "errorType", "count"}
+    unknown = {field for field in fields - own_to_lambda if not re.search(rf'["\']{field}["\']|\b{field}=', source())}
+    assert unknown == set()
+
+
+def test_each_message_that_queries_look_for_is_logged() -> None:
+    messages = set(re.findall(r'message = "([^"]+)"', RUNBOOK))
+    assert len(messages) > 8
+    assert {message for message in messages if f'"{message}"' not in source()} == set()
+
+
+def test_each_parameter_that_is_named_is_there() -> None:
+    known = set(template()["Parameters"])
+    named = set(re.findall(r"`([A-Z][A-Za-z]+)(?:=[^`]*)?`", RUNBOOK)) & {
+        name
+        for name in re.findall(r"`([A-Z][a-z]+[A-Z][A-Za-z]+)", RUNBOOK)
+        if not name.startswith(("AWS", "AccessDenied"))
+    }
+    own = {name for name in named if not re.search(rf'"{name}"', source())}
+    assert len(own) > 10
+    assert own - {"CodeAgeSeconds"} <= known
+
+
+# ----------------------------------------------------------------------------------------------------------------- alarms
+
+
+def test_the_page_counts_what_alarms_cost() -> None:
+    """AWS charges by the metric, and those with a condition only where it holds."""
+    counted: Counter[str] = Counter()
+    for alarm in ALARMS.values():
+        metrics = [each for each in alarm["Properties"].get("Metrics", []) if "MetricStat" in each]
+        counted[alarm.get("Condition", "")] += len(metrics) or 1
+    assert counted == {"": 26, "TracksReceipts": 1, "DeploysGradually": 7}
+    text = " ".join(sections(2)["what-it-costs"].split())
+    beyond = f"{(counted[''] - 10) / 10:.2f} USD a month"
+    assert f"26 alarms, of which ten are free ({beyond}; one more with `AdobeClientId`, seven" in text
+
+
+def test_the_oldest_message_of_each_queue_is_watched_and_the_doctor_has_the_same_limits() -> None:
+    limits = {
+        target(alarm["Properties"]["Dimensions"][0]["Value"]): alarm["Properties"]["Threshold"]
+        for alarm in ALARMS.values()
+        if alarm["Properties"].get("MetricName") == "ApproximateAgeOfOldestMessage"
+    }
+    assert limits == TOO_OLD_S
+    assert {name for name in resources("AWS::SQS::Queue") if name.endswith("Queue")} <= set(limits)
+
+
+@cache
+def emitted() -> set[str]:
+    """The names of metrics in the code, added or counted for whoever adds them. `Installs*` is made of states."""
+    found = set()
+    for file in sources():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and re.fullmatch(r"[A-Z][A-Za-z]{5,40}", node.value)
+            ):
+                found.add(node.value)
+            if (
+                isinstance(node, ast.JoinedStr)
+                and isinstance(node.values[0], ast.Constant)
+                and node.values[0].value == "Installs"
+            ):
+                found |= {"InstallsConnected", "InstallsFailed"}
+    return found
+
+
+def test_each_metric_of_ours_that_an_alarm_watches_is_emitted() -> None:
+    """Those that the story of test_permissions tells are also compared with what comes out."""
+    own = {
+        alarm["Properties"]["MetricName"]
+        for alarm in ALARMS.values()
+        if alarm["Properties"].get("Namespace") == "Portaria"
+    }
+    assert len(own) > 8
+    assert own <= emitted()
+
+
+# -------------------------------------------------------------------------------------------------------------- dashboard
+
+
+def dashboard() -> dict[str, Any]:
+    ((_, resource),) = resources("AWS::CloudWatch::Dashboard").items()
+    assert resource["Condition"] == "HasDashboard"
+    text = resource["Properties"]["DashboardBody"]["Fn::Sub"]
+    references = set(re.findall(r"\$\{([^}]+)}", text))
+    known = {*template()["Resources"], "AWS::Region", "AWS::StackName"}
+    assert {reference.partition(".")[0] for reference in references} <= known
+    body: dict[str, Any] = json.loads(re.sub(r"\$\{([^}]+)}", "x", text))
+    return body
+
+
+def test_the_dashboard_names_metrics_that_exist() -> None:
+    watched = [metric for widget in dashboard()["widgets"] for metric in widget["properties"]["metrics"]]
+    assert 30 < len(watched) <= MOST_METRICS
+    for namespace, name, *rest in watched:
+        dimensions = [each for each in rest if isinstance(each, str)]
+        assert len(dimensions) % 2 == 0
+        if namespace == "Portaria":
+            assert name in emitted(), name
+            assert dimensions == ["service", "portaria"]
+        else:
+            assert name in METRICS_OF_AWS[namespace], name
+
+
+def test_the_dashboard_shows_what_operators_ask_for() -> None:
+    text = json.dumps(dashboard())
+    asked_for = (
+        "InstallsConnected CodeAgeSeconds RecordsSent DeadLetters QuotaLeftPercent TokensRenewed DaysToDeath 5XXError"
+    )
+    for name in (*asked_for.split(), "Duration", "ApproximateAgeOfOldestMessage"):
+        assert f'"{name}"' in text
+    assert template()["Parameters"]["Dashboard"]["Default"] == "yes"
+
+
+def test_the_dashboards_widgets_do_not_lie_upon_one_another() -> None:
+    taken: set[tuple[int, int]] = set()
+    for widget in dashboard()["widgets"]:
+        cells = {
+            (x, y)
+            for x in range(widget["x"], widget["x"] + widget["width"])
+            for y in range(widget["y"], widget["y"] + widget["height"])
+        }
+        assert not taken & cells
+        assert widget["x"] + widget["width"] <= 24
+        taken |= cells
+
+
+# --------------------------------------------------------------------------------------------------- throttles, firewall
+
+
+def test_hooks_and_the_front_door_have_throttles_of_their_own() -> None:
+    """A path as API Gateway wants it here: its slashes but the first as ~1.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-apigateway-stage-methodsetting.html
+    """
+    (stage,) = resources("AWS::Serverless::Api").values()
+    _, *own = stage["Properties"]["MethodSettings"]
+    settings = {}
+    for setting in own:
+        assert setting["ResourcePath"].startswith("/~1")
+        assert "/" not in setting["ResourcePath"][1:]
+        path = setting["ResourcePath"][1:].replace("~1", "/")
+        settings[setting["HttpMethod"], path] = setting["ThrottlingRateLimit"]["Fn::Select"][1]["Ref"]
+        assert setting["ThrottlingBurstLimit"]["Fn::Select"][1]["Ref"] == settings[setting["HttpMethod"], path]
+    methods = {
+        (event["Method"].upper(), event["Path"]): function.name
+        for function in functions()
+        for event in function.events_of("Api")
+    }
+    assert set(settings) <= set(methods)
+    assert settings["GET", "/install/{platform}/{client}"] == "InstallThrottle"
+    assert {throttle for key, throttle in settings.items() if methods[key] == "receive_events"} == {"EventsThrottle"}
+    front_door = {key for key, function in methods.items() if function == "accept_records"}
+    assert {key for key, throttle in settings.items() if throttle == "FrontDoorThrottle"} == front_door
+
+
+def common_rules() -> dict[str, Any]:
+    (acl,) = resources("AWS::WAFv2::WebACL").values()
+    (found,) = [
+        rule["Statement"]["ManagedRuleGroupStatement"]
+        for rule in acl["Properties"]["Rules"]
+        if rule["Name"] == "CommonRules"
+    ]
+    statement: dict[str, Any] = found
+    return statement
+
+
+@pytest.mark.parametrize(
+    ("path", "is_looked_at"),
+    [
+        ("/live/install/kommo/acme", False), ("/install/kommo/acme", False), ("/live/events/kommo/crm/KEY", False),
+        ("/live/subscriptions/123-ABC-456/persons", False), ("/live/receipts/marketo", False),
+        ("/live/uninstall/kommo/acme", False),
+        ("/live/v1/connections", True), ("/live/admin/v1/installs", True), ("/v1/connections/x/events/", True),
+        ("/live/sso/TICKET", True),
+    ],
+)  # fmt: skip
+def test_the_firewall_does_not_read_what_platforms_send(path: str, is_looked_at: bool) -> None:
+    regex = common_rules()["ScopeDownStatement"]["NotStatement"]["Statement"]["RegexMatchStatement"]["RegexString"]
+    assert (re.search(regex, path) is None) == is_looked_at
+
+
+def test_the_firewall_lets_large_bodies_through() -> None:
+    counted = {rule["Name"] for rule in common_rules()["RuleActionOverrides"] if rule["ActionToUse"] == {"Count": {}}}
+    assert {"SizeRestrictions_BODY", "NoUserAgent_HEADER"} <= counted
+
+
+def test_a_marketplaces_address_may_send_as_much_as_the_throttles_let_in() -> None:
+    parameters = template()["Parameters"]
+    rate = int(parameters["EventsThrottle"]["Default"].split(",")[0])
+    assert parameters["WebAclCallsPerAddress"]["Default"] >= rate * 300
+
+
+@pytest.mark.parametrize("value", ["none", "managed", "arn:aws:wafv2:us-east-1:123456789012:regional/webacl/mine/1f2e"])
+def test_a_web_acl_is_none_ours_or_yours(value: str) -> None:
+    pattern = template()["Parameters"]["WebAcl"]["AllowedPattern"]
+    assert re.fullmatch(pattern, value)
+    assert not re.fullmatch(pattern, f"{value} ")
+    assert template()["Parameters"]["WebAcl"]["Default"] == "none"
+
+
+# ------------------------------------------------------------------------------------------- versions, deployments, VPC
+
+
+def test_callers_go_to_the_alias_of_a_version() -> None:
+    settings = template()["Globals"]["Function"]
+    assert settings["AutoPublishAlias"] == "live"
+    for layer in resources("AWS::Serverless::LayerVersion").values():
+        assert layer["Properties"]["PublishLambdaVersion"] is True, "new code in a layer would stay unused"
+
+
+@each_function
+def test_a_parameter_that_changes_a_functions_settings_publishes_a_version(function: Function) -> None:
+    """SAM looks at the template's text, in which a parameter's value does not stand; a version's description does that."""
+    assert function.properties["AutoPublishAliasAllProperties"] is True
+    conditions = template()["Conditions"]
+    own = {name: value for name, value in function.properties.items() if name not in NOT_OF_A_VERSION}
+    everyones = {
+        name: value for name, value in template()["Globals"]["Function"].items() if name not in NOT_OF_A_VERSION
+    }
+    needed = set()
+    for value in walk([own, everyones]):
+        if isinstance(value, dict) and isinstance(value.get("Ref"), str):
+            needed.add(value["Ref"])
+        if isinstance(value, dict) and "Fn::If" in value:
+            needed |= {
+                inner["Ref"]
+                for inner in walk(conditions[value["Fn::If"][0]])
+                if isinstance(inner, dict) and "Ref" in inner
+            }
+    needed &= set(template()["Parameters"])
+    described = set(re.findall(r"\$\{(\w+)}", function.properties["VersionDescription"]["Fn::Sub"]))
+    assert described == needed
+
+
+def test_a_versions_description_is_no_longer_than_it_may_be() -> None:
+    longest = {
+        "PythonRuntime": 10, "Architecture": 6, "LogLevel": 7, "VpcSubnetIds": 4 * 24 + 3, "VpcSecurityGroupIds": 2 * 20 + 1,
+        "RetryAfterMinutes": 10 * 4, "QuotaTimeZone": 32, "AdobeClientId": 32, "PrivateIntegrationManagers": 14,
+        "ReconcileEvery": 12,
+    }  # fmt: skip
+    for function in functions():
+        text = function.properties["VersionDescription"]["Fn::Sub"]
+        names = re.findall(r"\$\{(\w+)}", text)
+        assert sum(longest[name] + 1 for name in names) <= 256, function.name
+
+
+def test_a_gradual_deployment_goes_back_on_alarms() -> None:
+    preference = template()["Globals"]["Function"]["DeploymentPreference"]
+    alarms = [each["Fn::If"][1] if "Fn::If" in each else each for each in preference["Alarms"]]
+    assert 5 <= len(alarms) <= 10  # CodeDeploy's limit
+    names = {target(alarm) for alarm in alarms}
+    assert names <= set(ALARMS)
+    assert {name for name in ALARMS if name.endswith("ErrorsAlarm")} - names == {"TrackReceiptsErrorsAlarm"}
+    told = sections(2)["upgrading-without-downtime"]
+    assert all(name.removesuffix("Alarm") in told for name in names)
+    deployments = template()["Mappings"]["Deployments"]
+    parameter = template()["Parameters"]["Deployment"]
+    assert set(deployments) == set(parameter["AllowedValues"])
+    assert {name for name, each in deployments.items() if each["IsGradual"] == "false"} == {parameter["Default"]}
+
+
+def test_every_worker_is_watched_while_a_deployment_goes_on() -> None:
+    watched = {
+        target(each["MetricStat"]["Metric"]["Dimensions"][0]["Value"])
+        for each in ALARMS["WorkerErrorsAlarm"]["Properties"]["Metrics"]
+        if "MetricStat" in each
+    }
+    assert watched == {function.logical_id for function in functions() if not function.events_of("Api")}
+
+
+def test_no_function_is_in_a_vpc_unless_it_is_asked_for() -> None:
+    condition, inside, outside = template()["Globals"]["Function"]["VpcConfig"]["Fn::If"]
+    assert (condition, outside) == ("IsInVpc", {"Ref": "AWS::NoValue"})
+    assert set(inside) == {"SubnetIds", "SecurityGroupIds"}
+    parameters = template()["Parameters"]
+    assert (parameters["VpcSubnetIds"]["Default"], parameters["VpcSecurityGroupIds"]["Default"]) == ("", "")
+    assert re.fullmatch(
+        parameters["VpcSubnetIds"]["AllowedPattern"], "subnet-0a1b2c3d4e5f60718,subnet-1a1b2c3d4e5f60718"
+    )
+    assert not re.fullmatch(parameters["VpcSubnetIds"]["AllowedPattern"], "subnet-0a1b, subnet-1a1b")
+
+
+def test_hooks_can_have_executions_of_their_own() -> None:
+    reserved = {
+        function.name: function.properties["ReservedConcurrentExecutions"]["Fn::If"][1]["Ref"]
+        for function in functions()
+        if "ReservedConcurrentExecutions" in function.properties
+    }
+    assert reserved == {"accept_install": "AcceptReservedConcurrency", "receive_events": "WebhookReservedConcurrency"}

@@ -1,0 +1,132 @@
+"""Whatever part of a batch fails, exactly that part comes back or is set aside, on AWS in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portaria import messages
+from portaria.contract import Retryable
+from portaria.ingestion import Delivery
+from tests.fakes import ingesting
+from tests.fakes.ingesting import Desk, body, refusal
+from tests.fakes.people import contact
+
+TEN = range(10)
+WAYS = [set(way) for size in range(11) for way in itertools.combinations(TEN, size)]
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with ingesting.desk() as opened:
+        yield opened
+
+
+def test_there_are_1024_ways() -> None:
+    assert len(WAYS) == 1_024
+
+
+def test_the_reported_set_is_the_failed_set_in_all_1024_ways(desk: Desk) -> None:
+    # Given ten messages, each in a request of its own, of which some are answered with 500
+    numbers = {f"part{number}": number for number in TEN}
+    for part, number in numbers.items():
+        desk.route(f"route{number}", options={"partition": part}, keep_newest="none")
+    for way, failing in enumerate(WAYS):
+        desk.accepted.clear()
+        desk.rule = lambda document, failing=failing: (  # type: ignore[misc]
+            refusal("5000801") if numbers[document["partitionName"]] in failing else None
+        )
+        batch = [Delivery(f"{way}-{n}", body([contact(n)], f"route{n}")) for n in TEN]
+        # When they are ingested
+        outcome = desk.ingest(*batch)
+        # Then exactly those come back, after the first wait of the schedule, and the others have arrived
+        assert outcome.waiting == {f"{way}-{number}": 300 for number in failing}
+        assert set(desk.state()) == {f"person{number}@example.com" for number in TEN if number not in failing}
+    assert desk.letters() == []
+
+
+def test_bad_records_are_set_aside_one_by_one_in_an_eighth_of_all_ways(desk: Desk) -> None:
+    desk.route("people", keep_newest="none")
+    for way, failing in enumerate(WAYS[::8]):
+        desk.accepted.clear()
+        bad = {f"person{number}@example.com" for number in failing}
+        desk.rule = lambda document, bad=bad: (  # type: ignore[misc]
+            refusal("4000802") if any(person["email"] in bad for person in document["persons"]) else None
+        )
+        outcome = desk.ingest(*[Delivery(f"{way}-{n}", body([contact(n)], "people")) for n in TEN])
+        assert outcome.waiting == {}
+        assert outcome.counts["DeadLetters"] == len(failing)
+        assert set(desk.state()) == {f"person{n}@example.com" for n in TEN if n not in failing}
+
+
+def test_a_dead_letter_holds_the_record_its_reason_and_where_it_was_going(desk: Desk) -> None:
+    desk.route("people")
+    desk.rule = lambda document: refusal("4000802")
+    desk.ingest(Delivery("m1", body([contact(1)], "people", read_at=77)))
+    (letter,) = desk.letters()
+    assert letter["reason"] == "refused_by_destination"
+    assert letter["detail"] == "the destination refused this record with 4000802"
+    assert (letter["route"], letter["origin"], letter["read_at"]) == ("people", messages.EVENT, 77)
+    assert (letter["connection"], letter["destination"]) == ("kommo-acme-1001", "marketo-one")
+    assert letter["records"][0]["data"] == contact(1)
+
+
+versions = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from(["Ana", "Bia", "Caio"])), min_size=1, max_size=12
+)
+
+
+@st.composite
+def deliveries(draw: Any) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+    """Changes of contacts, and the same ones shuffled, some twice, cut into batches."""
+    changes = []
+    for number, at, name in draw(versions):
+        changes.append({**contact(number, updated_at=at), "first_name": f"{name}{at}"})
+    arriving = draw(st.permutations(changes + draw(st.lists(st.sampled_from(changes), max_size=6))))
+    cuts = sorted(draw(st.lists(st.integers(0, len(arriving)), max_size=4)))
+    batches = [arriving[start:end] for start, end in itertools.pairwise([0, *cuts, len(arriving)])]
+    return changes, [batch for batch in batches if batch]
+
+
+@given(deliveries(), st.sampled_from([messages.EVENT, messages.RECONCILIATION]))
+def test_shuffled_and_repeated_events_leave_the_newest(
+    given_: tuple[list[dict[str, Any]], list[list[dict[str, Any]]]], origin: str
+) -> None:
+    changes, batches = given_
+    newest = {one["id"]: one["updated_at"] for one in sorted(changes, key=lambda one: one["updated_at"])}
+    with ingesting.desk() as desk:
+        desk.route("people")
+        for number, batch in enumerate(batches):
+            outcome = desk.ingest(
+                *[Delivery(f"{number}-{n}", body([one], origin=origin)) for n, one in enumerate(batch)]
+            )
+            assert outcome.waiting == {}
+        left = {int(person["email"][6:-12]): int(person["firstName"][-1]) for person in desk.state().values()}
+    assert left == newest
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_whoever_gives_no_answer_is_asked_again_after_5_30_and_30_minutes_and_then_no_more(
+    desk: Desk, lost: bool
+) -> None:
+    desk.route("people")
+    desk.rule = lambda document: Retryable("no_answer" if lost else "unreachable", "…", answer_lost=lost)
+    waits = [desk.ingest(Delivery("m1", body([contact(1)], "people"))).waiting.get("m1") for _ in range(4)]
+    assert waits == [300, 1_800, 1_800, None]
+    (letter,) = desk.letters()
+    assert letter["reason"] == "gave_up"
+    assert letter["detail"].startswith("the destination did not take it in 4 tries; the last one ended with")
+
+
+def test_waiting_for_a_quota_uses_none_of_the_tries(desk: Desk) -> None:
+    desk.route("people")
+    desk.rule = lambda document: refusal("429001")
+    for receives in range(1, 8):
+        assert desk.ingest(Delivery("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
+    desk.rule = lambda document: refusal("5000801")
+    assert desk.ingest(Delivery("m1", body([contact(1)], "people"), 8)).waiting == {"m1": 300}

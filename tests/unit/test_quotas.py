@@ -1,0 +1,403 @@
+"""The ledger of daily quotas, on a table in memory whose conditional writes hold; once on moto, for the expressions."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import patch
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from portaria import clock, quotas
+from portaria.quotas import Ledger, Reservation
+from portaria.table import Table
+from tests.fakes import aws as fakes
+from tests.simulation import cloud as clouds
+from tests.simulation.cloud import TABLE, Cloud
+
+SUBSCRIPTION = "123-ABC-456"
+ZONE = "America/Chicago"
+CHICAGO = ZoneInfo(ZONE)
+TODAY = "2026-11-23"
+MIDNIGHT = datetime(2026, 11, 23, 6, tzinfo=UTC)
+NOON = MIDNIGHT + timedelta(hours=12)
+
+
+class World:
+    """`calls` counts what went to DynamoDB, by operation; `before_call` runs before each of them."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+        self.cloud = Cloud()
+        self.cloud.carry = self._carry
+        self.calls: Counter[str] = Counter()
+        self.before_call: Callable[[str], None] = lambda operation: None
+
+    def _carry(self, name: str, call: Callable[[], Any]) -> Any:
+        operation = name.removeprefix("dynamodb.")
+        self.calls[operation] += 1
+        self.before_call(operation)
+        return call()
+
+    def ledger(self, seed: int = 1) -> Ledger:
+        return Ledger(Table(TABLE), ZONE, random.Random(seed))
+
+    def used(self, day: str = TODAY) -> quotas.Used:
+        return quotas.used(Table(TABLE), SUBSCRIPTION, day)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    with clouds.installed(lambda: made.cloud), patch.object(clock, "now", lambda: made.now):
+        yield made
+
+
+def live(ledger: Ledger, quota: int, **shares: int) -> Reservation:
+    return ledger.reserve(SUBSCRIPTION, quota, shares, bulk=False, weights={})
+
+
+def bulk(ledger: Ledger, quota: int, **shares: int) -> Reservation:
+    return ledger.reserve(SUBSCRIPTION, quota, shares, bulk=True, weights={})
+
+
+def test_counts_what_each_tenant_was_granted(world: World) -> None:
+    ledger = world.ledger()
+    first = live(ledger, 1_000, acme=30, other=5)
+    live(ledger, 1_000, acme=10)
+    assert first == Reservation({"acme": 30, "other": 5}, None, 965)
+    assert world.used() == quotas.Used(45, {"acme": 40, "other": 5})
+
+
+def test_works_with_the_expressions_of_dynamodb() -> None:
+    with fakes.cloud() as cloud, patch.object(clock, "now", lambda: NOON):
+        ledger = Ledger(cloud.table, ZONE, random.Random(1))
+        answers = [ledger.reserve(SUBSCRIPTION, 25, {"a-b": 4}, bulk=False, weights={"a-b": 3}) for _ in range(8)]
+        assert [sum(answer.granted.values()) for answer in answers] == [4, 4, 4, 4, 4, 4, 1, 0]
+        assert quotas.used(cloud.table, SUBSCRIPTION, TODAY) == quotas.Used(25, {"a-b": 25})
+        item = next(
+            item for shard in range(quotas.SHARDS)
+            if (item := cloud.table.get(*quotas.key(SUBSCRIPTION, TODAY, shard)))
+        )  # fmt: skip
+        assert item["expires_at"] == int((MIDNIGHT + timedelta(days=8)).timestamp())
+
+
+@pytest.mark.parametrize("quota", [1, 7, 10, 1_003])
+def test_gives_out_exactly_the_quota_whatever_is_left_in_which_shard(world: World, quota: int) -> None:
+    ledgers = [world.ledger(seed) for seed in range(3)]
+    granted = sum(sum(live(ledgers[turn % 3], quota, acme=9).granted.values()) for turn in range(quota // 9 + 12))
+    assert granted == world.used().objects == quota
+    answer = live(world.ledger(), quota, acme=1)
+    assert not answer.granted
+    assert answer.left == 0
+    assert answer.after_s is not None
+    assert 12 * 3600 < answer.after_s <= 12 * 3600 + 60
+
+
+def test_of_the_last_objects_small_shares_get_all_of_theirs(world: World) -> None:
+    one, two = world.ledger(1), world.ledger(2)
+    live(two, 100, acme=1)
+    live(one, 100, acme=89)
+    answer = live(two, 100, acme=30, b=2, c=3)
+    assert answer.granted == {"b": 2, "c": 3, "acme": 5}
+    assert answer.after_s is not None
+
+
+REQUESTS = st.tuples(
+    st.integers(0, 2), st.sampled_from(["a", "b", "c"]), st.integers(1, 60), st.booleans(), st.integers(0, 3)
+)
+
+
+@settings(max_examples=150)
+@given(
+    quota=st.integers(1, 400), requests=st.lists(REQUESTS, max_size=40), hours=st.floats(0, 23.9), seed=st.integers()
+)  # fmt: skip
+def test_never_passes_the_quota_whoever_comes_between(
+    quota: int, requests: list[tuple[int, str, int, bool, int]], hours: float, seed: int
+) -> None:
+    """Three workers, each of whose calls another worker's whole reservation may come before."""
+    world = World()
+    world.now = MIDNIGHT + timedelta(hours=hours)
+    granted: Counter[str] = Counter()
+    depth = 0
+    with clouds.installed(lambda: world.cloud), patch.object(clock, "now", lambda: world.now):
+        ledgers = [world.ledger(seed + number) for number in range(3)]
+
+        def reserve() -> None:
+            nonlocal depth
+            worker, tenant, count, is_bulk, later_s = requests.pop()
+            depth += 1
+            # A worker makes one reservation at a time: who comes between is another one.
+            answer = ledgers[(worker + depth) % 3].reserve(
+                SUBSCRIPTION, quota, {tenant: count}, bulk=is_bulk, weights={"a": 2}
+            )
+            depth -= 1
+            world.now += timedelta(seconds=later_s * 15)
+            assert sum(answer.granted.values()) <= count
+            granted.update(answer.granted)
+
+        def between(operation: str) -> None:
+            if requests and depth < 3 and operation == "update_item":
+                reserve()
+
+        world.before_call = between
+        while requests:
+            reserve()
+        days = [quotas.day_of(CHICAGO, moment).name for moment in (MIDNIGHT, MIDNIGHT + timedelta(days=1))]
+        counts = [world.used(day) for day in days]
+    assert all(count.objects <= quota for count in counts)
+    assert Counter(counts[0].tenants) + Counter(counts[1].tenants) == granted
+
+
+def test_one_write_a_request_and_one_snapshot_in_thirty_seconds(world: World) -> None:
+    ledger = world.ledger()
+    live(ledger, 10_000_000, acme=1_000)
+    world.calls.clear()
+    for _ in range(20):
+        live(ledger, 10_000_000, acme=500, other=500)
+        world.now += timedelta(seconds=1)
+    assert world.calls == {"update_item": 20}
+    world.now += timedelta(seconds=quotas.STALE_S)
+    live(ledger, 10_000_000, acme=1_000)
+    assert world.calls == {"update_item": 21, "batch_get_item": 1}
+
+
+def test_writes_are_spread_over_the_shards(world: World) -> None:
+    ledger = world.ledger()
+    for _ in range(400):
+        live(ledger, 10_000_000, acme=10)
+    counts = [
+        (Table(TABLE).get(*quotas.key(SUBSCRIPTION, TODAY, shard)) or {})["used"] for shard in range(quotas.SHARDS)
+    ]
+    assert max(counts) < 2.5 * 400
+
+
+def test_a_worker_knows_after_thirty_seconds_what_the_others_granted(world: World) -> None:
+    """At noon of a first day backfills leave a quarter of the quota, so that one is refused by whoever knows what is used."""
+    one, two = world.ledger(1), world.ledger(2)
+    bulk(two, 10_000, b=1)
+    for _ in range(12):
+        live(one, 10_000, acme=500)
+    world.now += timedelta(seconds=quotas.STALE_S - 1)
+    assert bulk(two, 10_000, b=1_000).granted == {"b": 1_000}
+    world.now += timedelta(seconds=2)
+    assert not bulk(two, 10_000, b=1_000).granted
+
+
+def test_a_request_of_many_tenants_is_counted_in_several_writes(world: World) -> None:
+    shares = {f"kommo-account-{number}": 1 for number in range(1_000)}
+    sizes = []
+    update_item = world.cloud.clients["dynamodb"]._operations.update_item
+
+    def measured(**call: Any) -> Any:
+        sizes.append(max(len(call["UpdateExpression"]), len(call["ConditionExpression"])))
+        return update_item(**call)
+
+    with patch.object(world.cloud.clients["dynamodb"]._operations, "update_item", measured):
+        answer = live(world.ledger(), 10_000_000, **shares)
+    assert answer.granted == shares
+    assert len(sizes) == 4
+    # What DynamoDB takes: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+    assert max(sizes) < 4_096
+
+
+def test_where_dynamodb_fails_nothing_is_granted(world: World) -> None:
+    ledger = world.ledger()
+
+    def fail(operation: str) -> None:
+        if operation == "update_item":
+            raise ClientError({"Error": {"Code": "InternalServerError", "Message": ""}}, operation)
+
+    world.before_call = fail
+    with pytest.raises(ClientError):
+        live(ledger, 1_000, acme=1)
+    world.before_call = lambda operation: None
+    assert live(ledger, 1_000, acme=1_000).granted == {"acme": 1_000}
+
+
+def yesterday(world: World, quota: int, **shares: int) -> None:
+    world.now = MIDNIGHT - timedelta(minutes=5)
+    for tenant, count in shares.items():
+        assert live(world.ledger(), quota, **{tenant: count}).granted == {tenant: count}
+    world.now = MIDNIGHT
+
+
+def test_a_backfill_at_midnight_leaves_others_what_they_used_yesterday(world: World) -> None:
+    yesterday(world, 10_000, a=3_000, b=3_000)
+    ledger = world.ledger()
+    taken = 0
+    while bulk(ledger, 10_000, hog=100).granted:
+        taken += 100
+    assert 3_000 <= taken <= 4_000
+    for hour in range(24):
+        world.now = MIDNIGHT + timedelta(hours=hour, minutes=30)
+        bulk(world.ledger(hour), 10_000, hog=100)
+        assert live(ledger, 10_000, a=125, b=125).granted == {"a": 125, "b": 125}, f"hour {hour}"
+
+
+def test_on_a_first_day_a_backfill_leaves_half_for_those_nobody_knows(world: World) -> None:
+    world.now = MIDNIGHT
+    ledger = world.ledger()
+    taken = 0
+    while bulk(ledger, 10_000, hog=100).granted:
+        taken += 100
+    assert taken == 5_000
+    assert live(ledger, 10_000, late=2_500).granted == {"late": 2_500}
+    world.now = MIDNIGHT + timedelta(hours=23, minutes=50)
+    while bulk(ledger, 10_000, hog=100).granted:
+        taken += 100
+    assert taken >= 7_400, "at the end of the day nothing is kept back for nobody"
+
+
+def test_live_events_go_before_backfills(world: World) -> None:
+    yesterday(world, 10_000, a=100, b=100)
+    ledger = world.ledger()
+    while bulk(ledger, 10_000, a=100).granted:
+        pass
+    assert not bulk(ledger, 10_000, a=100).granted
+    assert live(ledger, 10_000, a=100).granted
+
+
+def test_a_tenant_that_floods_with_live_events_leaves_the_others_their_part(world: World) -> None:
+    yesterday(world, 10_000, a=100, b=2_000)
+    ledger = world.ledger()
+    while live(ledger, 10_000, flood=100).granted:
+        pass
+    assert live(ledger, 10_000, b=2_000).granted == {"b": 2_000}
+    assert live(ledger, 10_000, a=100).granted == {"a": 100}
+
+
+def test_a_request_of_several_tenants_is_granted_in_part(world: World) -> None:
+    yesterday(world, 10_000, a=4_000, b=4_000)
+    ledger = world.ledger()
+    while live(ledger, 10_000, flood=100).granted:
+        pass
+    answer = live(ledger, 10_000, flood=100, a=50)
+    assert answer.granted == {"a": 50}
+    assert answer.after_s is not None
+    assert answer.left > 0
+
+
+def test_backfills_share_by_weight(world: World) -> None:
+    world.now = MIDNIGHT
+    ledgers = [world.ledger(seed) for seed in range(3)]
+    taken: Counter[str] = Counter()
+    for minute in range(0, 24 * 60, 10):
+        world.now = MIDNIGHT + timedelta(minutes=minute)
+        for turn in range(60):
+            tenant = ("heavy", "light")[turn % 2]
+            answer = ledgers[turn % 3].reserve(
+                SUBSCRIPTION, 10_000, {tenant: 25}, bulk=True, weights={"heavy": 3, "light": 1}
+            )
+            taken.update(answer.granted)
+    assert 2.5 < taken["heavy"] / taken["light"] < 3.5
+    assert taken.total() >= 9_800
+
+
+def test_beyond_the_own_parts_tenants_share_by_weight_what_nobody_is_expected_to_need(world: World) -> None:
+    world.now = MIDNIGHT - timedelta(minutes=5)
+    weights = {"heavy": 3, "light": 1, "idle": 4}
+    for tenant, count in (("heavy", 7_500), ("light", 2_000), ("idle", 1)):
+        world.ledger().reserve(SUBSCRIPTION, 10_000, {tenant: count}, bulk=False, weights=weights)
+    world.now = MIDNIGHT
+    ledger = world.ledger()
+    for tenant in ("light", "heavy"):
+        # Only its own weight comes with a request: the ledger knows the others' from the day before.
+        while ledger.reserve(SUBSCRIPTION, 10_000, {tenant: 25}, bulk=False, weights={tenant: weights[tenant]}).granted:
+            pass
+    # A quarter and three quarters of the 9,500 that live events may take at once; a part by weight would be 1,250 for light.
+    assert world.used().tenants == {"light": 2_350, "heavy": 7_100}
+
+
+def test_who_was_refused_comes_before_those_who_have_had_more(world: World) -> None:
+    yesterday(world, 10_000, a=1)
+    ledger = world.ledger()
+    while bulk(ledger, 10_000, first=100).granted:
+        pass
+    world.now = NOON
+    assert not bulk(ledger, 10_000, second=4_000).granted
+    assert not bulk(ledger, 10_000, first=100).granted
+    assert bulk(ledger, 10_000, second=2_000).granted
+
+
+def test_who_waits_comes_back_within_the_receives_that_a_queue_allows(world: World) -> None:
+    world.now = MIDNIGHT
+    ledger = world.ledger()
+    while bulk(ledger, 10_000, hog=100).granted:
+        pass
+    asked = 0
+    ends = MIDNIGHT + timedelta(days=1)
+    while world.now < ends:
+        answer = ledger.reserve(SUBSCRIPTION, 10_000, {"hog": 9_000}, bulk=True, weights={})
+        assert not answer.granted
+        assert answer.after_s is not None
+        world.now += timedelta(seconds=answer.after_s)
+        asked += 1
+    assert 8 <= asked < 30
+    assert world.now < ends + timedelta(minutes=2)
+
+
+def test_begins_anew_at_midnight_of_the_time_zone(world: World) -> None:
+    ledger = world.ledger()
+    world.now = MIDNIGHT - timedelta(minutes=1)
+    assert live(ledger, 100, acme=100).granted == {"acme": 100}
+    assert not live(ledger, 100, acme=1).granted
+    world.now = MIDNIGHT + timedelta(seconds=1)
+    assert live(ledger, 100, acme=100).granted == {"acme": 100}
+    assert world.used("2026-11-22").objects == world.used("2026-11-23").objects == 100
+
+
+def test_no_request_begins_that_could_arrive_after_the_reset(world: World) -> None:
+    ledger = world.ledger()
+    world.now = MIDNIGHT - timedelta(seconds=quotas.CLOSING_S)
+    answer = live(ledger, 100, acme=1)
+    assert not answer.granted
+    assert answer.after_s is not None
+    assert quotas.CLOSING_S < answer.after_s <= quotas.CLOSING_S + 60
+    world.now -= timedelta(seconds=1)
+    assert live(ledger, 100, acme=1).granted
+
+
+@pytest.mark.parametrize(
+    ("zone", "date", "hours"),
+    [
+        ("America/Chicago", "2026-03-08", 23),
+        ("America/Chicago", "2026-11-01", 25),
+        ("America/Chicago", "2026-11-02", 24),
+        # Clocks are put forward at midnight, so that the day begins at one o'clock.
+        ("Asia/Beirut", "2026-03-29", 23),
+        # And back at midnight, so that the day before has its last hour twice.
+        ("Asia/Beirut", "2026-10-24", 25),
+        ("UTC", "2026-03-08", 24),
+    ],
+)
+def test_a_day_has_the_hours_that_its_clocks_say(zone: str, date: str, hours: int) -> None:
+    noon = datetime.fromisoformat(f"{date}T12:00").replace(tzinfo=ZoneInfo(zone))
+    day = quotas.day_of(ZoneInfo(zone), noon)
+    assert day.name == date
+    assert day.ends - day.begins == hours * 3600
+
+
+@given(
+    moment=st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001
+    zone=st.sampled_from(["America/Chicago", "Asia/Beirut", "America/Havana", "Australia/Lord_Howe", "UTC"]),
+)
+def test_every_moment_has_one_day(moment: datetime, zone: str) -> None:
+    place = ZoneInfo(zone)
+    day = quotas.day_of(place, moment)
+    assert day.begins <= moment.timestamp() < day.ends
+    following = quotas.day_of(place, datetime.fromtimestamp(day.ends, UTC))
+    assert following.begins == day.ends
+    assert following.name > day.name
+
+
+def test_a_time_zone_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ZoneInfoNotFoundError):
+        Ledger(Table(TABLE), "America/Chicogo")

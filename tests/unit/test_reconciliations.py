@@ -1,0 +1,535 @@
+"""Reconciliations at the edges: messages in; changes over HTTP, progress in the table, records in the queue."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import responses
+from botocore.client import BaseClient
+
+from portaria import (
+    arrived_events,
+    backfills,
+    clock,
+    connections,
+    egress,
+    listings,
+    oauth_clients,
+    queues,
+    reconciliations,
+    routes,
+    tokens,
+)
+from portaria.contract import OAuthClient, Retryable, Route, Secret
+from portaria.pace import Pace
+from portaria.platforms.kommo import listing
+from portaria.settings import BackfillRecordsSettings
+from portaria.table import Item
+from portaria.vault import Vault
+from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.manage import empty
+from tests.fakes.people import DESTINATION, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
+
+DUE = json.dumps({"reconcile": "due"})
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PLENTY_S = 60.0
+
+
+class Died(BaseException):
+    """The process ends here, whatever catches exceptions."""
+
+
+class Desk:
+    """The reconciliations of one stack, whose backfill was started at `START`, at four contacts a page.
+
+    `now` is the time, the platform's too.
+    """
+
+    def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
+        self.stack = stack
+        self.now = START
+        self.listing = Listing(mock, [contact(number) for number in range(1, 6)])
+        self.listing.take_webhooks(mock)
+        set_up(stack)
+        with patch.dict(os.environ, stack.environment):
+            self.settings = BackfillRecordsSettings.from_env()
+
+    def begin(self) -> None:
+        """As a backfill does that starts."""
+        reconciliations.begin(self.stack.table, connections.get(self.stack.table, SOURCE), "contacts")
+
+    def change(self, number: int, seconds: float = 0) -> None:
+        """A contact is made or changed, so many seconds ago, and its event is lost."""
+        self.listing.contacts = [each for each in self.listing.contacts if each["id"] != number]
+        updated_at = int(self.now.timestamp() - seconds)
+        self.listing.contacts.append(contact(number, updated_at=updated_at))
+
+    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> listings.Outcome:
+        left = time_left_s if callable(time_left_s) else lambda: time_left_s
+        return backfills.take(body, self.settings, left)
+
+    def due(self, after: timedelta = timedelta(hours=1)) -> list[str]:
+        """The messages that a sweep queues, some time later."""
+        self.now += after
+        self.take(DUE)
+        return self.stack.receive("backfills")
+
+    def reconcile(self, after: timedelta = timedelta(hours=1)) -> set[str]:
+        """The keys of the records that are queued by the next reconciliation, however many turns it takes."""
+        waiting = self.due(after)
+        assert waiting
+        while waiting:
+            self.take(waiting.pop(0))
+            waiting += self.stack.receive("backfills")
+        return set(self.queued())
+
+    @property
+    def item(self) -> Item:
+        return self.stack.table.get(*reconciliations.key(SOURCE, "contacts")) or {}
+
+    def queued(self) -> list[str]:
+        """The keys of the records in the queue, which it empties."""
+        bodies = self.stack.receive("bulk_records")
+        return [record["key"] for body in bodies for record in json.loads(body)["records"]]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Cloud]:
+    with cloud() as stack:
+        yield stack
+
+
+@pytest.fixture
+def desk(stack: Cloud) -> Iterator[Desk]:
+    tokens.PROCESS.clear()
+    with (
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        patch.object(Pace, "wait"),
+        patch.object(listing, "PAGE_SIZE", 4),
+    ):
+        desk = Desk(stack, mock)
+        with patch.object(clock, "now", lambda: desk.now):
+            desk.begin()
+            yield desk
+    empty()
+    for queue in ("backfills", "bulk_records"):
+        stack.receive(queue)
+
+
+def test_a_contact_whose_event_was_lost_arrives(desk: Desk) -> None:
+    desk.now += timedelta(minutes=10)
+    desk.change(3)
+    desk.change(77)
+    (body,) = desk.due()
+    outcome = desk.take(body)
+    assert (outcome.state, outcome.pages, outcome.records) == ("reconciled", 1, 2)
+    (queued,) = desk.stack.receive("bulk_records")
+    message = json.loads(queued)
+    assert (message["connection"], message["object"], message["origin"]) == (SOURCE, "contacts", "reconciliation")
+    # It goes every way that begins there, whatever route the backfill was for.
+    assert message["route"] == ""
+    assert message["read_at"] == int(desk.now.timestamp() * 1000)
+    assert {record["key"] for record in message["records"]} == {"3", "77"}
+    assert desk.stack.receive("records") == []
+
+
+def test_each_goes_on_where_the_one_before_began_less_the_overlap(desk: Desk) -> None:
+    desk.now += timedelta(minutes=10)
+    desk.change(3)
+    assert desk.reconcile() == {"3"}
+    assert desk.item["since"] == int(desk.now.timestamp())
+    # What is dated before that, and only now to be seen in the list
+    desk.change(4, seconds=reconciliations.OVERLAP_S - 1)
+    desk.change(5, seconds=reconciliations.OVERLAP_S + 1)
+    assert desk.reconcile() == {"4"}
+    assert desk.reconcile() == set()
+
+
+def test_what_changed_while_the_backfill_was_read_is_read_too(desk: Desk) -> None:
+    desk.change(1)
+    assert desk.reconcile() == {"1"}
+
+
+def test_all_pages_are_read_and_records_that_end_one_begin_the_next(desk: Desk) -> None:
+    desk.now += timedelta(minutes=10)
+    for number in range(10, 21):
+        desk.change(number, seconds=100 - number // 2)
+    assert desk.reconcile() == {str(number) for number in range(10, 21)}
+    assert (desk.item["cursor"], "asked_at" in desk.item) == ("", False)
+
+
+@pytest.mark.parametrize("count", [4, 9])
+def test_a_second_that_fills_pages_is_read_whole(desk: Desk, count: int) -> None:
+    """An import: all of one second. Before and after it there are others."""
+    desk.now += timedelta(minutes=10)
+    desk.change(50, seconds=60)
+    for number in range(100, 100 + count):
+        desk.change(number, seconds=40)
+    desk.change(60, seconds=20)
+    assert desk.reconcile() == {"50", "60", *(str(number) for number in range(100, 100 + count))}
+
+
+@pytest.mark.parametrize(("same_second", "moment"), [(False, 1), (True, 3)])
+def test_a_record_that_changes_while_this_is_read_pushes_none_past_it(
+    desk: Desk, moment: int, same_second: bool
+) -> None:
+    """It leaves its place for one at the end, and all behind it move up. More of it is in test_kommo_changes."""
+    desk.now += timedelta(minutes=10)
+    for number in range(10, 24):
+        desk.change(number, seconds=100 if same_second else 100 - number)
+    requests = 0
+
+    def meanwhile() -> None:
+        nonlocal requests
+        requests += 1
+        if requests == moment + 1:
+            desk.now += timedelta(seconds=1)
+            desk.change(10)
+            desk.change(12)
+
+    desk.listing.meanwhile = meanwhile
+    found = desk.reconcile()
+    desk.listing.meanwhile = lambda: None
+    assert found | desk.reconcile() >= {str(number) for number in range(10, 24)}
+    assert found >= {str(number) for number in range(10, 24)} - {"10", "12"}
+
+
+def test_an_account_that_never_rests_does_not_keep_one_from_ending(desk: Desk) -> None:
+    numbers = iter(range(1_000, 9_000))
+
+    def meanwhile() -> None:
+        desk.now += timedelta(seconds=1)
+        for _ in range(6):
+            desk.change(next(numbers))
+
+    desk.now += timedelta(minutes=10)
+    asked_at = desk.now + timedelta(hours=1)
+    desk.listing.meanwhile = meanwhile
+    assert "1000" in desk.reconcile()
+    assert len(desk.listing.pages) < 10
+    # What changed meanwhile is the next one's.
+    assert desk.item["since"] == int(asked_at.timestamp())
+
+
+def test_a_worker_that_dies_anywhere_leaves_one_that_ends_whole(desk: Desk) -> None:
+    """Before and after each of its calls, found by counting: its message comes again."""
+    cases = 0
+    while _dies_at_call(desk, cases):
+        cases += 1
+    assert cases >= 2 * (3 * 3 + 3)
+
+
+def _dies_at_call(desk: Desk, case: int) -> bool:
+    tokens.PROCESS.clear()
+    desk.now += timedelta(hours=1)
+    wanted = range(100, 110)
+    for number in wanted:
+        desk.change(number, seconds=number)
+    (body,) = desk.due(timedelta(minutes=5))
+    calls = 0
+    fatal, after = divmod(case, 2)
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **named: Any) -> Any:
+            nonlocal calls
+            number, calls = calls, calls + 1
+            if number == fatal and not after:
+                raise Died
+            result = call(*args, **named)
+            if number == fatal:
+                raise Died
+            return result
+
+        return counted
+
+    with (
+        patch.object(BaseClient, "_make_api_call", dying(BaseClient._make_api_call)),
+        patch.object(egress, "send", dying(egress.send)),
+    ):
+        died = True
+        with suppress(Died):
+            desk.take(body)
+            died = False
+    assert desk.take(body).state in ("reconciled", "ignored")
+    keys = desk.queued()
+    assert {str(number) for number in wanted} == set(keys)
+    # At most one page twice, beside those records that end a page and begin the next.
+    assert len(keys) <= len(wanted) + 3 + 4
+    assert desk.item["cursor"] == ""
+    return died
+
+
+def test_records_are_queued_before_since_moves_on(desk: Desk) -> None:
+    since = desk.item["since"]
+    desk.change(3)
+    (body,) = desk.due()
+    with patch.object(queues, "send", side_effect=Retryable("queue_unavailable", "no")):
+        with pytest.raises(Retryable):
+            desk.take(body)
+        assert desk.item["since"] == since
+    assert desk.take(body).records == 1
+
+
+def test_when_time_runs_out_a_new_message_goes_on_at_the_same_place(desk: Desk) -> None:
+    desk.now += timedelta(minutes=10)
+    for number in range(10, 20):
+        desk.change(number, seconds=100 - number)
+    (body,) = desk.due()
+    asked_at = int(desk.now.timestamp())
+    assert desk.take(body, lambda: 60.0 if len(desk.listing.pages) < 2 else 14.0).state == "reconciling"
+    assert desk.item["cursor"]
+    (following,) = desk.stack.receive("backfills")
+    assert following == body
+    desk.now += timedelta(minutes=1)
+    assert desk.take(following).state == "reconciled"
+    assert set(desk.queued()) == {str(number) for number in range(10, 20)}
+    # All turns are one: what changed after the first of them began is the next one's.
+    assert desk.item["since"] == asked_at
+
+
+def test_a_turn_that_gets_nowhere_goes_back_and_counts(desk: Desk) -> None:
+    (body,) = desk.due()
+    desk.listing.before = [(429, {"Retry-After": "30"}, "")]
+    with pytest.raises(Retryable, match="rate_limited") as later:
+        desk.take(body)
+    assert later.value.after_s == 30
+    with pytest.raises(Retryable, match="short_of_time"):
+        desk.take(body, 14.0)
+    assert desk.take(body).state == "reconciled"
+
+
+def test_of_two_workers_one_leaves_it_to_the_other(desk: Desk) -> None:
+    desk.change(3)
+    (body,) = desk.due()
+    move_on = reconciliations._Reconciling._move_on
+
+    def overtake(self: Any, *given: Any) -> None:
+        with patch.object(reconciliations._Reconciling, "_move_on", move_on):
+            assert desk.take(body).state == "reconciled"
+        move_on(self, *given)
+
+    with patch.object(reconciliations._Reconciling, "_move_on", overtake):
+        assert desk.take(body).state == "ignored"
+    assert desk.queued() == ["3", "3"]
+    assert desk.item["since"] == int(desk.now.timestamp())
+
+
+def test_messages_that_pile_up_are_worked_once(desk: Desk) -> None:
+    """A queue that is full for hours: sweeps queue what is still due again."""
+    (first,) = desk.due()
+    (second,) = desk.due()
+    assert first != second
+    assert desk.take(first).state == "reconciled"
+    assert desk.due(timedelta(minutes=10)) == []
+    # One that was queued while the other waited asks for nothing new.
+    requests = len(desk.listing.pages)
+    assert desk.take(first).state == "ignored"
+    assert desk.take(second).state in ("reconciled", "ignored")
+    assert len(desk.listing.pages) <= requests + 1
+
+
+def test_due_ones_are_queued_by_the_page_and_once(desk: Desk) -> None:
+    for number in range(2, 7):
+        connection = replace(connections.get(desk.stack.table, SOURCE), name=f"kommo-acme-{number}")
+        reconciliations.begin(desk.stack.table, connection, "contacts")
+    assert desk.due(timedelta(minutes=1)) == []
+    with patch.object(reconciliations, "PAGE_SIZE", 4):
+        first = desk.due()
+        assert len(first) == 5
+        (rest,) = [body for body in first if json.loads(body)["reconcile"] == "due"]
+        assert desk.take(rest).started == 2
+        second = desk.stack.receive("backfills")
+        assert desk.due(timedelta(0)) == []
+    wanted = [json.loads(body)["reconcile"] for body in [*first, *second] if body != rest]
+    assert len({one["connection"] for one in wanted}) == 6
+
+
+def test_a_death_between_moving_on_and_queueing_delays_and_loses_nothing(desk: Desk) -> None:
+    desk.now += timedelta(hours=1)
+    with patch.object(queues, "send", side_effect=Died), pytest.raises(Died):
+        desk.take(DUE)
+    assert desk.due(timedelta(minutes=5)) == []
+    assert len(desk.due(reconciliations.QUEUE_AGAIN)) == 1
+
+
+def test_the_interval_is_the_parameters(desk: Desk) -> None:
+    desk.reconcile()
+    waits = datetime.fromisoformat(desk.item["due_at"]) - desk.now
+    assert timedelta(minutes=28) < waits < timedelta(minutes=32)
+
+
+def test_a_token_that_is_refused_puts_it_off_and_moves_nothing(desk: Desk) -> None:
+    since = desk.item["since"]
+    desk.change(3)
+    desk.listing.tokens = set()
+    (body,) = desk.due()
+    assert desk.take(body).state == "put_off"
+    assert desk.item["since"] == since
+    assert desk.due(timedelta(minutes=5)) == []
+    desk.listing.tokens = {"canary-access-1"}
+    assert desk.reconcile() == {"3"}
+
+
+def test_a_place_that_cannot_be_read_any_more_is_given_up_for_the_beginning(desk: Desk) -> None:
+    desk.change(3)
+    desk.stack.table.update(
+        *reconciliations.key(SOURCE, "contacts"),
+        "SET #cursor = :other",
+        names={"#cursor": "cursor"},
+        values={":other": "an older version's"},
+    )
+    assert desk.reconcile() == set()
+    assert desk.reconcile() == {"3"}
+
+
+def test_a_reinstall_in_the_midst_goes_on_with_the_newer_token(desk: Desk) -> None:
+    (body,) = desk.due()
+    connect_kommo(desk.stack, 2)
+    desk.listing.tokens = {"canary-access-2"}
+    assert desk.take(body).state == "reconciled"
+
+
+def test_a_connection_that_must_be_connected_again_is_put_off_until_it_is(desk: Desk) -> None:
+    desk.change(3)
+    healthy = connections.get(desk.stack.table, SOURCE)
+    desk.stack.table.put(connections.to_item(replace(healthy, state="needs_reconnect")))
+    (body,) = desk.due()
+    assert desk.take(body).state == "put_off"
+    assert desk.listing.pages == []
+    assert desk.due(timedelta(hours=3)) == []
+    # Connected again: its backfill begins, and with it what was put off, from where it was.
+    since = desk.item["since"]
+    desk.stack.table.put(connections.to_item(healthy))
+    desk.begin()
+    assert desk.item["since"] == since
+    assert desk.reconcile() == {"3"}
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda desk: desk.stack.table.delete(*connections.key(SOURCE)),
+        lambda desk: desk.stack.table.put(
+            connections.to_item(replace(connections.get(desk.stack.table, SOURCE), state="removed"))
+        ),
+        lambda desk: routes.delete(desk.stack.table, ROUTE),
+    ],
+)
+def test_it_ends_where_there_is_no_account_or_nowhere_to_go(desk: Desk, end: Callable[[Desk], None]) -> None:
+    (body,) = desk.due()
+    end(desk)
+    assert desk.take(body).state == "ended"
+    assert desk.item == {}
+    assert desk.take(body).state == "ignored"
+
+
+def test_one_that_is_begun_again_at_that_moment_stays(desk: Desk) -> None:
+    (body,) = desk.due()
+    routes.delete(desk.stack.table, ROUTE)
+    find = routes.for_connection
+
+    def begun_meanwhile(*given: Any) -> Any:
+        found = find(*given)
+        desk.now += timedelta(seconds=1)
+        desk.begin()
+        return found
+
+    with patch.object(routes, "for_connection", begun_meanwhile):
+        desk.take(body)
+    assert desk.item
+
+
+def test_beginning_twice_moves_nothing_back_or_ahead(desk: Desk) -> None:
+    item = desk.item
+    desk.now += timedelta(minutes=4)
+    desk.begin()
+    assert desk.item | {"begun_at": ""} == item | {"begun_at": ""}
+
+
+def test_an_object_without_changes_is_not_reconciled(desk: Desk) -> None:
+    reconciliations.begin(desk.stack.table, connections.get(desk.stack.table, SOURCE), "leads")
+    reconciliations.begin(desk.stack.table, connections.get(desk.stack.table, DESTINATION), "contacts")
+    assert len(reconciliations.of_connection(desk.stack.table, SOURCE)) == 1
+    assert reconciliations.of_connection(desk.stack.table, DESTINATION) == []
+
+
+def test_companies_are_reconciled_by_themselves(desk: Desk) -> None:
+    table = desk.stack.table
+    routes.put(table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
+    reconciliations.begin(table, connections.get(table, SOURCE), "companies")
+    company = {"id": 9, "name": "Padaria", "updated_at": int(desk.now.timestamp()), "custom_fields_values": None}
+    desk.listing.company_list = [company]
+    bodies = desk.due()
+    assert len(bodies) == 2
+    for body in bodies:
+        assert desk.take(body).state == "reconciled"
+    (queued,) = desk.stack.receive("bulk_records")
+    assert json.loads(queued)["object"] == "companies"
+    assert json.loads(queued)["records"] == [{"key": "9", "updated_at": company["updated_at"], "data": company}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"reconcile": {}}, {"reconcile": 7}, {"reconcile": {"connection": "c", "object": "o"}}, {"reconcile": None}],
+)
+def test_a_message_about_nothing_is_consumed(desk: Desk, body: dict[str, Any]) -> None:
+    assert desk.take(json.dumps(body)).state == "ignored"
+
+
+def test_requests_are_paced_with_those_of_backfills(desk: Desk) -> None:
+    waits: list[Pace] = []
+    with patch.object(Pace, "wait", lambda self: waits.append(self)):  # noqa: PLW0108 - a method
+        (body,) = desk.due()
+        desk.take(body)
+        desk.take(json.dumps({"detail-type": "connection.ready", "detail": {"connection": SOURCE, "generation": 1}}))
+        (body,) = [each for each in desk.stack.receive("backfills") if "route" in each]
+        desk.take(body)
+    assert len(waits) == len(desk.listing.pages) >= 2
+    assert len(set(waits)) == 1
+
+
+class TestSubscribingAgain:
+    """Kommo ends a subscription after too many bad answers."""
+
+    @pytest.fixture(autouse=True)
+    def client(self, desk: Desk) -> None:
+        oauth_clients.put(
+            desk.stack.table,
+            OAuthClient("kommo", "acme", "client-1", "https://api.example.com/live/install/kommo/acme"),
+            new=True,
+        )
+        vault = Vault(PREFIX)
+        credentials = vault.read(vault.grant_id("install-1")) or {}
+        vault.add(vault.grant_id("install-1"), "0" * 32, {**credentials, "webhook_key": Secret("canary" + "k" * 37)})
+
+    def test_the_accounts_events_are_subscribed_to_the_address_that_is_open(self, desk: Desk) -> None:
+        desk.reconcile()
+        (subscribed,) = desk.listing.webhooks
+        base, _, key = subscribed["destination"].rpartition("/")
+        assert base == f"https://api.example.com/live/events/kommo/{SOURCE}"
+        assert {"update_contact", "update_company"} <= set(subscribed["settings"])
+        address = desk.stack.table.get(arrived_events.partition(SOURCE), arrived_events.SK) or {}
+        assert address["keys"][0].split(":")[0] == arrived_events.digest(key)
+
+    def test_once_an_hour_at_most(self, desk: Desk) -> None:
+        for _ in range(4):
+            desk.reconcile(timedelta(minutes=35))
+        assert len(desk.listing.webhooks) == 2
+
+    def test_an_account_that_may_not_have_them_is_reconciled_all_the_same(self, desk: Desk) -> None:
+        desk.change(3)
+        with patch.object(Listing, "_subscribe", lambda *_: (402, {}, "")):
+            assert desk.reconcile() == {"3"}
+
+
+def test_a_connection_without_a_key_is_not_subscribed(desk: Desk) -> None:
+    desk.reconcile()
+    assert desk.listing.webhooks == []

@@ -1,0 +1,141 @@
+"""The simulated Kommo: changes that somebody makes in an account, and the events that tell of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from local.simulators import kommo as simulated
+from local.simulators.kommo import Account, Kommo, event_form
+from local.simulators.world import BadInstruction, World
+from portaria.intake import Delivery, EventAddress, Events
+from portaria.platforms.kommo import events
+
+HOST = "acme.kommo.com"
+
+
+class Scene:
+    """An account with one webhook, which answers `answers` one after the other, then 200."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = World()
+        self.kommo = Kommo(self.world)
+        self.kommo.limits.event_minute_s = 0.0
+        self.account = self.kommo.add_account("acme", contacts=3)
+        hook = {"destination": "https://api.example.com/events", "disabled": False}
+        self.account.webhooks.append(hook | {"settings": ["add_contact", "update_contact", "delete_contact"]})
+        self.answers: list[str] = []
+        self.forms: list[list[tuple[str, str]]] = []
+
+        async def deliver(account: Account, hook: dict[str, Any], form: list[tuple[str, str]]) -> str:
+            self.forms.append(form)
+            return self.answers.pop(0) if self.answers else "200"
+
+        monkeypatch.setattr(self.kommo, "deliver", deliver)
+
+    def change(self, **change: Any) -> dict[str, Any]:
+        async def all_of_it() -> dict[str, Any]:
+            changed = await self.kommo.change(HOST, **change)
+            while self.kommo.deliveries:
+                await asyncio.gather(*self.kommo.deliveries)
+            return changed
+
+        return asyncio.run(all_of_it())
+
+    def read(self) -> Events:
+        """The last event, as the product reads it."""
+        body = urlencode(self.forms[-1]).encode()
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        delivery = Delivery(headers, body, 0, lambda *_: False)
+        return events.read(delivery, EventAddress(str(self.account.id)))
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(monkeypatch)
+
+
+def test_a_new_contact_is_listed_and_told_of(scene: Scene) -> None:
+    made = scene.change(fields={"first_name": "Ana", "last_name": "Souza", "email": "ana@example.com"})
+    assert made["answers"] == ["200"]
+    listed = scene.account.contacts.contacts[-1]
+    assert (listed["id"], listed["name"]) == (made["id"], "Ana Souza")
+    assert made["id"] not in [each["id"] for each in scene.account.contacts.contacts[:-1]]
+    assert abs(made["updated_at"] - scene.world.clock.now()) < 5
+    (record,) = scene.read().records["contacts"]
+    assert (record.key, record.updated_at) == (str(made["id"]), made["updated_at"])
+    assert record.data["first_name"] == "Ana"
+    (email,) = record.data["custom_fields_values"]
+    assert (email["field_code"], email["values"][0]["value"]) == ("EMAIL", "ana@example.com")
+
+
+def test_every_made_up_contact_can_be_told_of(scene: Scene) -> None:
+    many = scene.kommo.add_account("many", contacts=200)
+    for contact in many.contacts.contacts:
+        assert len(event_form(many, "update", "contact", contact)) >= 8
+
+
+def test_a_lost_event_is_never_sent(scene: Scene) -> None:
+    contact = scene.account.contacts.contacts[0]
+    changed = scene.change(id=contact["id"], fields={"phone": "+15550001"}, lost=True)
+    assert (changed["answers"], scene.forms) == ([], [])
+    assert scene.account.contacts.contacts[0]["updated_at"] == changed["updated_at"]
+
+
+def test_an_event_that_fails_comes_again(scene: Scene) -> None:
+    scene.answers = ["503", "no answer", "503", "503"]
+    assert scene.change(fields={"name": "Ana"})["answers"] == ["503"]
+    assert len(scene.forms) == 5
+
+
+@pytest.mark.parametrize(("answers", "times"), [(["404"] * 9, 3), (["503"] * 9, 5), (["302", "200"], 2)])
+def test_how_often_it_comes(scene: Scene, answers: list[str], times: int) -> None:
+    scene.answers = answers
+    scene.change(fields={"name": "Ana"})
+    assert len(scene.forms) == times
+
+
+def test_a_deletion_and_an_event_that_comes_twice(scene: Scene) -> None:
+    contact = scene.account.contacts.contacts[0]["id"]
+    assert scene.change(id=contact, fields={"name": "Ana"}, times=2)["answers"] == ["200", "200"]
+    scene.change(id=contact, delete=True)
+    assert scene.read().left["deleted"] == 1
+    assert contact not in [each["id"] for each in scene.account.contacts.contacts]
+
+
+def test_companies_are_among_the_contacts_of_a_hook_that_wants_them(scene: Scene) -> None:
+    assert scene.change(kind="company", fields={"name": "Padaria"})["answers"] == []
+    scene.account.webhooks[0]["settings"].append("update_company")
+    company = scene.account.contacts.companies[-1]["id"]
+    scene.change(kind="company", id=company, fields={"website": "https://padaria.example"})
+    (record,) = scene.read().records["companies"]
+    assert record.key == str(company)
+    assert record.data["custom_fields_values"][0]["field_code"] == "WEB"
+
+
+def test_a_hook_that_is_disabled_hears_nothing_until_it_is_subscribed_again(scene: Scene) -> None:
+    scene.account.webhooks[0]["disabled"] = True
+    assert scene.change(fields={"name": "Ana"})["answers"] == []
+
+
+@pytest.mark.parametrize("change", [{"id": 7}, {"kind": "lead"}, {"fields": {"shoe_size": "43"}}])
+def test_what_cannot_be_changed(scene: Scene, change: dict[str, Any]) -> None:
+    with pytest.raises(BadInstruction):
+        scene.change(**change)
+
+
+def test_a_destination_that_fails_too_often_is_given_up() -> None:
+    kommo = Kommo(World())
+    account = kommo.add_account("acme")
+    # Nothing listens there.
+    hook: dict[str, Any] = {"destination": "http://127.0.0.1:9/events", "disabled": False}
+    hook["bad_answers"] = simulated.MAX_BAD_ANSWERS
+    account.webhooks.append(hook)
+    assert not simulated.good("302")
+    assert simulated.good("299")
+    kommo.count_answer(account, hook, "503")
+    assert hook["disabled"]
+    assert account.delivered == {"503": 1}

@@ -1,0 +1,414 @@
+"""What Adobe tells of requests, delivered as it delivers: over HTTP in, what receipts say out."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import requests
+import responses
+from botocore.exceptions import EndpointConnectionError
+
+from portaria import clock, connections, receipts, tracking
+from portaria.contract import Connection
+from portaria.platforms import part
+from portaria.table import Table
+from tests.fakes import adobe as adobe_events
+from tests.fakes import functions
+from tests.fakes.adobe import (
+    CLIENT_ID,
+    KEY_PATH,
+    KEYS,
+    MUNCHKIN,
+    TYPE,
+    pem,
+    private_key,
+    request,
+    results,
+    signed,
+    wrapped,
+)
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.manage import empty
+
+VALIDATE = "https://csm.adobe.io/csm/registrations/validate?id=1&challenge=2"
+RECEIPT = "0" * 40
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    with cloud() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    tracking._keys.clear()
+    tracking._fetches.clear()
+    connections.create(
+        shared.table,
+        Connection(
+            "marketo-main", "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", "connected", 1, "secret",
+            account_id=MUNCHKIN,
+        ),
+    )  # fmt: skip
+    yield shared
+    empty()
+
+
+@pytest.fixture
+def adobe() -> Iterator[responses.RequestsMock]:
+    """The two hosts that may be called, and nothing else."""
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        adobe_events.keep_keys(mock)
+        yield mock
+
+
+class Door:
+    """The open endpoint."""
+
+    def __init__(self, cloud: Cloud, client_id: str = CLIENT_ID) -> None:
+        self.table = cloud.table
+        self.module = functions.load("track_receipts", cloud.environment | {"ADOBE_CLIENT_ID": client_id})
+
+    def deliver(self, content: Any, headers: dict[str, str] | None = None, **changes: Any) -> tuple[int, str]:
+        """A POST, signed as Adobe signs unless `headers` say otherwise."""
+        body = content if isinstance(content, str) else json.dumps(content)
+        return self.call("POST", body, signed(body) if headers is None else headers, **changes)
+
+    def call(self, method: str, body: str | None, headers: dict[str, str], **changes: Any) -> tuple[int, str]:
+        event = adobe_events.call(method, body, headers) | changes
+        answer = self.module.handler(event, functions.Context())
+        assert answer["headers"]["X-Content-Type-Options"] == "nosniff"
+        assert answer["headers"]["Content-Type"].startswith("text/plain")
+        return answer["statusCode"], answer["body"]
+
+    def state(self) -> tuple[str, int, dict[str, int]]:
+        receipt = receipts.find(self.table, RECEIPT, clock.now())
+        assert receipt
+        return receipt.state, receipt.report.applied, receipt.report.failed
+
+
+@pytest.fixture
+def door(stack: Cloud) -> Door:
+    receipts.open_receipt(
+        stack.table, RECEIPT, destination="marketo-main", object="persons", routes=["people"], count=10, size=100,
+        keys=["kommo-acme/1"], requests=[],
+    )  # fmt: skip
+    receipts.accept(stack.table, RECEIPT, "r-1")
+    return Door(stack)
+
+
+class TestRegistration:
+    def challenge(self, door: Door, **query: list[str]) -> tuple[int, str]:
+        return door.call("GET", None, {}, multiValueQueryStringParameters=query or None)
+
+    def test_a_challenge_is_answered_with_itself(self, door: Door) -> None:
+        assert self.challenge(door, challenge=["8ec8d794-e0ab-42df-9017-e3dada8e84f7"]) == (
+            200,
+            "8ec8d794-e0ab-42df-9017-e3dada8e84f7",
+        )
+
+    @pytest.mark.parametrize("challenge", [[], [""], ["a", "b"], ["<script>"], ["a b"], ["x" * 201], ["a\nb"]])
+    def test_anything_else_is_not_echoed(self, door: Door, challenge: list[str]) -> None:
+        status, text = self.challenge(door, challenge=challenge)
+        assert status == 400
+        assert "<" not in text
+
+    def test_the_validation_url_is_called_without_a_signature(self, door: Door, adobe: responses.RequestsMock) -> None:
+        adobe.get(VALIDATE, json={"ok": True})
+        assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 200
+        assert [call.request.url for call in adobe.calls] == [VALIDATE]
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://csm.adobe.io.evil.example/csm/registrations/validate?x",
+            "https://evil.example/csm/registrations/validate",
+            "https://csm.adobe.io@evil.example/csm/registrations/validate",
+            "https://csm.adobe.io:8443/csm/registrations/validate",
+            "http://csm.adobe.io/csm/registrations/validate",
+            "https://csm.adobe.io/csm/registrations/validate/../delete",
+            "https://csm.adobe.io/csm/registrations",
+            "https://csm.adobe.io\\@evil.example/csm/registrations/validate",
+            "https://csm.adobe.io/csm/registrations/validate?" + "x" * 2_000,
+            "https://[csm.adobe.io/csm/registrations/validate",
+            17,
+        ],
+    )
+    def test_it_leads_nowhere_else(self, door: Door, adobe: responses.RequestsMock, url: Any) -> None:
+        assert door.deliver({"validationUrl": url}, {})[0] == 400
+        assert len(adobe.calls) == 0
+
+    def test_a_validation_that_fails_is_told(self, door: Door, adobe: responses.RequestsMock) -> None:
+        adobe.get(VALIDATE, status=500)
+        assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 503
+
+    def test_anybody_can_make_a_few_calls_a_minute_at_most(self, door: Door, adobe: responses.RequestsMock) -> None:
+        adobe.get(VALIDATE)
+        statuses = [door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(tracking.MAX_FETCHES + 5)]
+        assert statuses.count(200) == len(adobe.calls) == tracking.MAX_FETCHES
+        assert statuses[-5:] == [503] * 5
+
+
+class TestWithoutAClient:
+    def test_nothing_is_taken_where_none_is_set(self, stack: Cloud, adobe: responses.RequestsMock) -> None:
+        door = Door(stack, tracking.NONE_SET)
+        assert door.deliver(results())[0] == 404
+        assert door.deliver(results(recipientclientid=tracking.NONE_SET))[0] == 404
+        assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 404
+        query = {"multiValueQueryStringParameters": {"challenge": ["x"]}}
+        assert door.call("GET", None, {}, **query)[0] == 404
+        assert len(adobe.calls) == 0
+
+    @pytest.mark.parametrize("platform", ["kommo", "nobody", "../marketo", ""])
+    def test_other_platforms_tell_nothing_here(self, door: Door, platform: str) -> None:
+        assert door.deliver(results(), pathParameters={"platform": platform})[0] == 404
+
+
+class TestSignatures:
+    def test_either_suffices(self, door: Door, adobe: responses.RequestsMock) -> None:
+        body = json.dumps(results())
+        forged = signed(body, 1, by=private_key(2))
+        assert door.deliver(body, {**forged, **signed(body, 2)})[0] == 200
+        assert door.deliver(body, signed(body, 2))[0] == 200
+        assert door.deliver(body, {**signed(body, 1), **signed(body, 2, by=private_key(2))})[0] == 200
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            ".evil.example/x",
+            "/prod/keys/../x",
+            "/prod/keys/@evil.example/pub-key-1.pem",
+            "@evil.example/prod/keys/pub-key-1.pem",
+            "//evil.example/prod/keys/pub-key-1.pem",
+            "/prod/keys/pub-key-1.pem\n.evil.example",
+            "/prod/keys/pub-key-1.pem?x=.pem",
+            "/prod/keys/pub-key-a/../../../b.pem",
+            "/prod/keys/pub-key-%2e%2e.pem",
+            "/prod/keys/pub-key-.pem.evil.example",
+            "https://evil.example/prod/keys/pub-key-1.pem",
+            "",
+        ],
+    )
+    def test_a_forged_key_path_is_never_fetched(self, door: Door, adobe: responses.RequestsMock, path: str) -> None:
+        adobe.get("https://static.adobeioevents.com.evil.example/x", body=pem(private_key(2)))
+        body = json.dumps(results())
+        assert door.deliver(body, signed(body, path=path, by=private_key(2)))[0] == 401
+        assert len(adobe.calls) == 0
+        assert door.state()[0] == "accepted"
+
+    def test_a_changed_body_is_refused(self, door: Door, adobe: responses.RequestsMock) -> None:
+        body = json.dumps(results())
+        assert door.deliver(body + " ", signed(body))[0] == 401
+        assert door.deliver(body, {})[0] == 401
+        assert door.deliver(body, {**signed(body), "x-adobe-digital-signature-1": "no base64!"})[0] == 401
+        assert door.state()[0] == "accepted"
+
+    def test_a_signature_that_came_twice_is_none(self, door: Door, adobe: responses.RequestsMock) -> None:
+        body = json.dumps(results())
+        headers = {name: [value, value] for name, value in signed(body).items()}
+        assert door.deliver(body, {}, multiValueHeaders=headers)[0] == 401
+
+    def test_the_bytes_count_not_what_they_mean(self, door: Door, adobe: responses.RequestsMock) -> None:
+        body = json.dumps(results("e-ção"), ensure_ascii=False, indent=1)
+        encoded = base64.b64encode(body.encode()).decode()
+        assert door.deliver(encoded, signed(body), isBase64Encoded=True)[0] == 200
+
+    @pytest.mark.parametrize(
+        ("answer", "status"),
+        [
+            ({"status": 404}, 401),
+            ({"status": 403}, 401),
+            ({"status": 500}, 503),
+            ({"status": 429}, 503),
+            ({"body": requests.exceptions.ConnectionError("canary")}, 503),
+            ({"body": b"no key"}, 401),
+            ({"body": b"-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n"}, 401),
+            ({"status": 302, "headers": {"Location": "https://evil.example/key.pem"}}, 401),
+        ],
+    )
+    def test_a_key_that_is_not_to_be_had(self, door: Door, answer: dict[str, Any], status: int) -> None:
+        """What may work later is asked for again: every other answer would lose the event."""
+        with responses.RequestsMock() as mock:
+            mock.get(KEYS + KEY_PATH, **answer)
+            assert door.deliver(results())[0] == status
+        assert door.state()[0] == "accepted"
+
+    def test_a_short_key_is_none(self, door: Door) -> None:
+        short = private_key(3, 1024)
+        body = json.dumps(results())
+        with responses.RequestsMock() as mock:
+            mock.get(KEYS + KEY_PATH, body=pem(short))
+            assert door.deliver(body, signed(body, by=short))[0] == 401
+
+    def test_a_key_is_fetched_once_a_day(
+        self, door: Door, adobe: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(3):
+            assert door.deliver(results(f"e-{number}"))[0] == 200
+        assert len(adobe.calls) == 1
+        later = clock.now() + timedelta(hours=24, seconds=1)
+        monkeypatch.setattr(clock, "now", lambda: later)
+        assert door.deliver(results("e-9"))[0] == 200
+        assert len(adobe.calls) == 2
+
+    def test_a_key_that_was_withdrawn_works_no_longer_than_a_day(
+        self, door: Door, adobe: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert door.deliver(results())[0] == 200
+        adobe.replace(responses.GET, KEYS + KEY_PATH, status=404)
+        assert door.deliver(results("e-2"))[0] == 200
+        later = clock.now() + timedelta(hours=24, seconds=1)
+        monkeypatch.setattr(clock, "now", lambda: later)
+        assert door.deliver(results("e-3"))[0] == 401
+
+    def test_the_cache_is_bounded(self, door: Door, adobe: responses.RequestsMock) -> None:
+        for number in range(tracking.MAX_KEYS + 3):
+            path = f"/prod/keys/pub-key-{number}.pem"
+            adobe.get(KEYS + path, body=pem(private_key()))
+            body = json.dumps(results(f"e-{number}"))
+            assert door.deliver(body, signed(body, path=path))[0] == 200
+        assert len(tracking._keys) == tracking.MAX_KEYS
+
+
+class TestRecipient:
+    @pytest.mark.parametrize("shape", [lambda event: event, wrapped])
+    def test_another_clients_events_are_refused_before_any_key_is_fetched(
+        self, door: Door, adobe: responses.RequestsMock, shape: Any
+    ) -> None:
+        assert door.deliver([shape(results()), shape(results("e-2", recipientclientid="another"))])[0] == 403
+        assert len(adobe.calls) == 0
+        assert door.state()[0] == "accepted"
+
+    def test_an_event_that_names_nobody_is_refused_whatever_the_header_says(
+        self, door: Door, adobe: responses.RequestsMock
+    ) -> None:
+        """The header is not signed: with it, what was signed for somebody else would pass for ours."""
+        event = results()
+        del event["recipientclientid"]
+        body = json.dumps(event)
+        assert door.deliver(body, {**signed(body), "recipientclientid": CLIENT_ID})[0] == 403
+
+    def test_a_header_that_says_otherwise_refuses(self, door: Door, adobe: responses.RequestsMock) -> None:
+        body = json.dumps(results())
+        assert door.deliver(body, {**signed(body), "RecipientClientId": "another"})[0] == 403
+        assert door.deliver(body, {**signed(body), "RecipientClientId": CLIENT_ID})[0] == 200
+
+
+@pytest.mark.usefixtures("adobe")
+class TestResults:
+    @pytest.mark.parametrize(
+        "shape", [lambda event: event, lambda event: [event], wrapped, lambda event: [wrapped(event)]]
+    )
+    def test_both_shapes_alone_and_in_a_batch(self, door: Door, shape: Any) -> None:
+        assert door.deliver(shape(results())) == (200, "stored\n")
+        assert door.state() == ("applied", 10, {})
+
+    def test_duplicates_in_one_delivery_and_over_several(self, door: Door) -> None:
+        event = results("e-1", request(created=5))
+        assert door.deliver([event, wrapped(event), event])[0] == 200
+        assert door.deliver(event)[0] == 200
+        assert door.state() == ("accepted", 5, {})
+
+    def test_several_events_of_one_request_unordered(self, door: Door) -> None:
+        assert door.deliver([results("e-2", request(created=4, failed={"503": 1}))])[0] == 200
+        assert (
+            door.deliver([results("e-1", request(created=3)), results("e-3", request(created=1, failed={"404": 1}))])[0]
+            == 200
+        )
+        assert door.state() == ("failed", 8, {"404": 1, "503": 1})
+
+    def test_a_request_that_one_event_names_twice(self, door: Door) -> None:
+        parts = [request(created=4, failed={"503": 1}), request(created=3, failed={"503": 1, "7": 1})]
+        assert door.deliver(results("e-1", *parts))[0] == 200
+        assert door.state() == ("failed", 7, {"503": 2, "7": 1})
+
+    def test_updates_count_as_applied(self, door: Door) -> None:
+        records = {"received": 10, "created": 4, "updated": 6}
+        assert door.deliver(results("e-1", request(records=records)))[0] == 200
+        assert door.state() == ("applied", 10, {})
+
+    def test_other_subscriptions_of_the_organisation_are_only_counted(
+        self, door: Door, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert door.deliver([results(munchkin="999-XYZ-999"), results("e-2", munchkin="123-abc-456")])[0] == 200
+        assert door.state() == ("applied", 10, {})
+        printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert {line["RequestsReported"][0] for line in printed if "RequestsReported" in line} == {1.0}
+        assert not list(door.table.query_all("REPORT#999-XYZ-999#r-1"))
+
+    def test_metrics_and_status_are_told_but_not_kept(self, door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+        status = results("e-1", type=f"{TYPE}status", data={"munchkinId": MUNCHKIN, "quota": 9_000_000})
+        lower = results("e-2", type=f"{TYPE}status", data={"munchkinId": MUNCHKIN, "quota": 8_000_000})
+        foreign = results("e-3", type=f"{TYPE}status", data={"munchkinId": "999-XYZ-999", "quota": 1})
+        metrics = results("e-4", type=f"{TYPE}metrics", data={"munchkinId": MUNCHKIN, "requests": {"received": 1}})
+        assert door.deliver([status, lower, foreign, metrics])[0] == 200
+        assert door.state()[0] == "accepted"
+        printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["QuotaRemaining"] for line in printed if "QuotaRemaining" in line] == [[8_000_000.0]]
+
+    def test_what_cannot_be_read_does_not_stop_the_rest(self, door: Door) -> None:
+        odd: list[Any] = [
+            None, 7, {"requestId": 7}, {"requestId": "x y", "records": {}}, {"requestId": "r-2"},
+            request("r-3", created=-5, failed=[1]), request("r-4", created="many", failed={"a b": 1, "c" * 99: 2}),
+        ]  # fmt: skip
+        strange = [
+            results("e-2", type="com.adobe.other"), results("e-3", data=None), results("e-4", data={"munchkinId": 7}),
+            results("e-5", id=None), results("e-6", event={"body": "text"}),
+            results("e-7", data={"munchkinId": MUNCHKIN, "requests": 9}),
+            results("e-8", time=17),
+        ]  # fmt: skip
+        assert door.deliver([*strange, results("e-1", *odd, request())])[0] == 200
+        assert door.state()[0] in ("applied", "failed")
+        (other,) = door.table.query_all(f"REPORT#{MUNCHKIN}#r-4")
+        assert other["failed#other"] == 3
+
+    def test_a_large_delivery_is_stored_whole(self, door: Door) -> None:
+        assert door.deliver(results("e-1", *(request(f"r-{number}") for number in range(60))))[0] == 200
+        for number in range(60):
+            assert list(door.table.query_all(f"REPORT#{MUNCHKIN}#r-{number}"))
+
+    @pytest.mark.parametrize("content", ["", "{", "7", "[]", "[7]", "null", "[" * 100_000, [results()] * 101])
+    def test_what_is_no_delivery(self, door: Door, content: Any) -> None:
+        assert door.deliver(content)[0] == 400
+
+    def test_two_megabytes_are_the_limit(self, door: Door) -> None:
+        event = json.dumps(results())
+        assert door.deliver(event + " " * (2_000_000 - len(event)))[0] == 200
+        assert door.deliver(event + " " * (2_000_001 - len(event)))[0] == 413
+
+    def test_what_was_not_stored_is_delivered_again(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Half of a delivery is stored, then storage fails: the next delivery completes it, and nothing counts twice."""
+        update, left = Table.update, [1]
+
+        def failing(table: Table, *arguments: Any, **options: Any) -> Any:
+            if not left[0]:
+                raise EndpointConnectionError(endpoint_url="https://dynamodb.us-east-1.amazonaws.com")
+            left[0] -= 1
+            return update(table, *arguments, **options)
+
+        events = [results("e-1", request(created=4)), results("e-2", request(created=6))]
+        monkeypatch.setattr(Table, "update", failing)
+        assert door.deliver(events)[0] == 503
+        monkeypatch.undo()
+        assert door.state()[:2] == ("accepted", 4)
+        assert door.deliver(events)[0] == 200
+        assert door.state()[:2] == ("applied", 10)
+
+
+@pytest.mark.parametrize("name", ["challenge", "validation", "batch"])
+def test_the_samples_are_what_adobe_sends(stack: Cloud, adobe: responses.RequestsMock, name: str) -> None:
+    adobe.get("https://csm.adobe.io/csm/registrations/validate")
+    event = functions.sample("track_receipts", name)
+    expected = {"challenge": 200, "validation": 200, "batch": 401}[name]
+    module = Door(stack).module
+    assert module.handler(event, functions.Context())["statusCode"] == expected
+
+
+def test_the_part_is_marketos() -> None:
+    assert part("marketo", tracking.PART).KEYS_DOMAIN == "static.adobeioevents.com"
