@@ -28,12 +28,11 @@ from portaria import (
     dead_letters,
     egress,
     ingestion,
-    marks,
     messages,
     queues,
     quotas,
-    retries,
     routes,
+    table,
     tokens,
 )
 from portaria.contract import Connection, Record, Request, Response, Retryable, Route, Secret
@@ -524,8 +523,7 @@ def running() -> Iterator[None]:
             patch.object(clock, "sleep", _sleep),
             patch.object(egress, "send", _send),
             patch.object(ingestion, "_ledger", _ledger),
-            patch.object(marks, "ThreadPoolExecutor", _InTurn),
-            patch.object(retries, "ThreadPoolExecutor", _InTurn),
+            patch.object(table, "ThreadPoolExecutor", _InTurn),
             patch.object(quotas, "SHARDS", SHARDS),
             patch.object(tokens.Supply.__init__, "__kwdefaults__", memory),
         ):

@@ -68,7 +68,7 @@ STOPPED_WAIT_S = 1_800.0
 # time of one invocation. What has more is sent again as several: all of it would come back for each part that was done.
 SECONDS_A_MESSAGE = 2.0
 
-REFUSED_BY_DESTINATION, GAVE_UP = "refused_by_destination", "gave_up"
+REFUSED_BY_DESTINATION = "refused_by_destination"
 
 
 class Delivery(NamedTuple):
@@ -633,7 +633,7 @@ class _Batch:
             waits_s = self.failed[message_id]
             if waits_s is None:
                 for one in by_message[message_id]:
-                    self._refuse(SetAside(one.sources, one.route, GAVE_UP, detail), message_id)
+                    self._refuse(SetAside(one.sources, one.route, dead_letters.GAVE_UP, detail), message_id)
             else:
                 self._hold_message(message_id, by_message[message_id], max(waits_s, answer.after_s or 0), answer.code)
 
@@ -647,7 +647,7 @@ class _Batch:
             return
         detail = f"it came back {MAX_RECEIVES} times; the last time the destination was not to be had: {reason}"
         for one in ones:
-            self._refuse(SetAside(one.sources, one.route, GAVE_UP, detail), message_id)
+            self._refuse(SetAside(one.sources, one.route, dead_letters.GAVE_UP, detail), message_id)
 
     def _by_message(self, outgoing: Iterable[Outgoing]) -> dict[str, list[Outgoing]]:
         by_message: dict[str, list[Outgoing]] = defaultdict(list)

@@ -9,19 +9,16 @@ left out as older is not lost.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from enum import Enum
 
 from portaria import clock, messages
 from portaria.records import Source
-from portaria.table import Conflict, Table
+from portaria.table import Conflict, Table, at_once
 
 SK = "MARK"
 # No message lives longer than the 14 days that SQS can keep one.
 KEPT_FOR = timedelta(days=15)
-# boto3's own pool has ten connections.
-AT_ONCE = 10
 
 
 class Keeping(Enum):
@@ -53,8 +50,7 @@ def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, Keepi
     heeding = [number for number, source in enumerate(sources) if source.message.id in heeded]
     older: set[int] = set()
     if marking:
-        with ThreadPoolExecutor(min(AT_ONCE, len(marking))) as pool:
-            passed = list(pool.map(lambda number: _mark(table, sources[number]), marking))
+        passed = at_once(lambda number: _mark(table, sources[number]), marking)
         older |= {number for number, passes in zip(marking, passed, strict=True) if not passes}
     if heeding:
         newest = _read(table, {key(sources[number]) for number in heeding})

@@ -7,17 +7,14 @@ that exists only for messages that have met one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from portaria import clock
-from portaria.table import Table
+from portaria.table import Table, at_once
 
 SK = "FAILURES"
 # No message lives longer than the 14 days that SQS can keep one.
 KEPT_FOR = timedelta(days=15)
-# boto3's own pool has ten connections.
-AT_ONCE = 10
 
 
 class Schedule:
@@ -37,8 +34,7 @@ class Schedule:
         Raises what AWS raises; a failure that was counted twice for a process that died costs one of the tries.
         """
         ids = list(message_ids)
-        with ThreadPoolExecutor(min(AT_ONCE, len(ids)) or 1) as pool:
-            counts = list(pool.map(self._count, ids))
+        counts = at_once(self._count, ids)
         return {
             message_id: self.waits_s[count - 1] if count <= len(self.waits_s) else None
             for message_id, count in zip(ids, counts, strict=True)

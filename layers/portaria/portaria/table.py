@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
@@ -19,6 +20,8 @@ from portaria import aws, clock
 from portaria.contract import Rejected, Retryable
 
 Item = dict[str, Any]
+One = TypeVar("One")
+Found = TypeVar("Found")
 
 # The keys of the table and of its indexes.
 INDEXES = {
@@ -30,6 +33,9 @@ INDEXES = {
 
 # What one batch call may write, and how often in a row one may come back with nothing done.
 MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
+
+# boto3's own pool has ten connections.
+AT_ONCE = 10
 
 _serialize = TypeSerializer().serialize
 _deserialize = TypeDeserializer().deserialize
@@ -213,6 +219,12 @@ def _again(tries: int) -> int:
         raise Retryable("storage_busy", "the table takes nothing now")
     clock.sleep(0.05 * 2**tries)
     return tries + 1
+
+
+def at_once(work: Callable[[One], Found], items: Sequence[One]) -> list[Found]:
+    """What `work` makes of each, in their order, many calls at the same time. Raises what `work` raises."""
+    with ThreadPoolExecutor(min(AT_ONCE, len(items)) or 1) as pool:
+        return list(pool.map(work, items))
 
 
 def put_of(

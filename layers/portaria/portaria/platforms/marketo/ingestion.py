@@ -18,6 +18,8 @@ MAX_BODY_BYTES = 1_000_000
 # Over all objects; `quotas` keeps it.
 DAILY_QUOTA = 10_000_000
 REQUEST_SOURCE = "Portaria"
+# What a person in a list or a program is known by.
+MEMBER = ("leadId",)
 MAX_WAIT_S = 3_600.0
 
 # What each error code asks for; `ingestion` does it.
@@ -96,6 +98,16 @@ def require_any(attributes: dict[str, Any], fields: Sequence[str]) -> None:
 def identity(attributes: dict[str, Any], fields: Sequence[str]) -> str:
     """What tells objects of one target apart. Marketo compares text without regard to case."""
     return "\x1f".join([str(attributes.get(field, "")).lower() for field in fields])
+
+
+def check_member(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
+    """A person in a list or a program. Raises `Rejected` (`no_dedupe_value`)."""
+    require_any(attributes, MEMBER)
+    return attributes
+
+
+def member_identity(attributes: dict[str, Any], target: Target) -> str:
+    return identity(attributes, MEMBER)
 
 
 def _by_class(status: int) -> Meaning:

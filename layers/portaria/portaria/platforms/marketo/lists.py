@@ -5,8 +5,6 @@ https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-i
 
 from __future__ import annotations
 
-from typing import Any
-
 from portaria.contract import Target
 from portaria.platforms.marketo import ingestion
 from portaria.platforms.marketo.ingestion import (
@@ -17,6 +15,8 @@ from portaria.platforms.marketo.ingestion import (
     request,
     subscription,
 )
+from portaria.platforms.marketo.ingestion import check_member as check
+from portaria.platforms.marketo.ingestion import member_identity as identity
 
 __all__ = [
     "DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "RANK", "check", "frame", "identity", "read_answer", "request",
@@ -24,16 +24,6 @@ __all__ = [
 ]  # fmt: skip
 
 RANK = 1
-
-
-def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
-    """Raises `Rejected` (`no_dedupe_value`)."""
-    ingestion.require_any(attributes, ("leadId",))
-    return attributes
-
-
-def identity(attributes: dict[str, Any], target: Target) -> str:
-    return ingestion.identity(attributes, ("leadId",))
 
 
 def frame(target: Target) -> tuple[bytes, bytes]:

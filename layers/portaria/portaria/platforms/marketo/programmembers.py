@@ -7,10 +7,8 @@ https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-i
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from portaria.contract import Target
-from portaria.platforms.marketo import ingestion
 from portaria.platforms.marketo.ingestion import (
     DAILY_QUOTA,
     MAX_BODY_BYTES,
@@ -19,6 +17,8 @@ from portaria.platforms.marketo.ingestion import (
     request,
     subscription,
 )
+from portaria.platforms.marketo.ingestion import check_member as check
+from portaria.platforms.marketo.ingestion import member_identity as identity
 
 __all__ = [
     "DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "RANK", "check", "frame", "identity", "read_answer", "request",
@@ -26,16 +26,6 @@ __all__ = [
 ]  # fmt: skip
 
 RANK = 1
-
-
-def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
-    """Raises `Rejected` (`no_dedupe_value`)."""
-    ingestion.require_any(attributes, ("leadId",))
-    return attributes
-
-
-def identity(attributes: dict[str, Any], target: Target) -> str:
-    return ingestion.identity(attributes, ("leadId",))
 
 
 def frame(target: Target) -> tuple[bytes, bytes]:
