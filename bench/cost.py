@@ -148,8 +148,9 @@ def backfill(shape: Shape, assumed: Assumed) -> Bill:
         lambda_gb_s=pages * assumed.backfill_page_s * shape.memory_gb["BackfillRecordsFunction"],
         lambda_request=pages / 50,
     )
-    # Each page is checked off; each record's mark is looked at, so that none overwrites a newer one.
-    bill.add(dynamodb_write=2 * pages, dynamodb_read=MILLION)
+    # Each page is checked off; each record's mark is looked at, so that none overwrites a newer one, and once more where its
+    # request is not among the first of a batch.
+    bill.add(dynamodb_write=2 * pages, dynamodb_read=2 * MILLION)
     bill.add(**_messages(assumed, pages, assumed.record_bytes * assumed.contacts_a_page))
     return bill.add(**_batches(shape, assumed, MILLION / 1_000, assumed.ingest_of_1000_records_s, 1_000))
 

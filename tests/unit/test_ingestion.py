@@ -196,6 +196,46 @@ def test_a_worker_that_died_after_marking_is_followed_by_one_that_sends(desk: De
     assert desk.persons == [person(1)]
 
 
+@pytest.mark.parametrize(("keep_newest", "names"), [("events", ["New"]), ("all", ["New"]), ("none", ["New", "Test"])])
+def test_what_is_overtaken_while_a_slow_batch_sends_is_not_sent_after_it(
+    desk: Desk, time: Any, keep_newest: str, names: list[str]
+) -> None:
+    """Given a batch of two requests, when a newer version of what is in the second goes during the first, it stays."""
+    desk.route("people", keep_newest=keep_newest)
+    last = persons.MAX_OBJECTS + 1
+    old = [contact(number, updated_at=100) for number in range(1, last + 1)]
+    newer = {**contact(last, updated_at=200), "first_name": "New"}
+
+    def overtake(document: Any) -> None:
+        desk.rule = lambda document: None
+        time["now"] += timedelta(seconds=ingestion.MARKS_HOLD_S)
+        assert desk.ingest(Delivery("new", body([newer]))).waiting == {}
+
+    desk.rule = overtake
+    halves = [body(old[: last // 2], read_at=1), body(old[last // 2 :], read_at=2)]
+    outcome = desk.ingest(*(Delivery(str(number), half) for number, half in enumerate(halves)))
+    assert outcome.waiting == {}
+    assert outcome.counts["RecordsSuperseded"] == 2 - len(names)
+    assert [one["firstName"] for one in desk.persons if one["email"] == f"person{last}@example.com"] == names
+
+
+def test_what_cannot_be_looked_at_again_is_not_sent(desk: Desk, time: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.route("people")
+    read = persons.frame
+
+    def slow(target: Any) -> tuple[bytes, bytes]:
+        time["now"] += timedelta(seconds=ingestion.MARKS_HOLD_S)
+        return read(target)
+
+    def unreachable(*_: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(persons, "frame", slow)
+    monkeypatch.setattr(ingestion.marks, "overtaken", unreachable)
+    assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {"1": None}
+    assert desk.requests == []
+
+
 # --- what answers lead to
 
 

@@ -23,8 +23,8 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from portaria import aws, clock, fingerprints, messages, queues
-from portaria.contract import Record, Retryable
+from portaria import aws, clock, fingerprints, messages, queues, records
+from portaria.contract import Record, Rejected, Retryable
 from portaria.pace import Pace
 from portaria.table import Conflict, Item, Table, cursor_after
 
@@ -111,26 +111,29 @@ def put(table: Table, letter: Letter) -> None:
 
 def of_message(message_id: str, body: str) -> Letter:
     """The letter of a Records message that no worker could handle; one that cannot be read keeps its text."""
-    letter_id = hashlib.sha256(f"{message_id}\n{GAVE_UP}".encode()).hexdigest()
+    letter_id = hashlib.sha256(f"{message_id}\n{GAVE_UP}".encode()).hexdigest()[:32]
     try:
-        message = json.loads(body)
-        names = {name: message.get(name, "") for name in ("connection", "route", "object", "origin", "request")}
-        if message["version"] != messages.VERSION or not all(isinstance(name, str) for name in names.values()):
-            raise ValueError
-        records, target, read_at = message["records"], message.get("target"), message.get("read_at", 0)
-        if not isinstance(records, list) or not isinstance(target, dict | None) or type(read_at) is not int:
-            raise ValueError
+        message = records.read_message(message_id, body)
         # What cannot be written again, such as what is nested too deeply, is kept as it came.
-        messages.encode(message)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        messages.encode({"records": message.records})
+    except (Rejected, ValueError, RecursionError):
         detail = f"this is no Records message of version {messages.VERSION}"
         return Letter(letter_id, "", "", "", "", UNREADABLE, detail, [], raw=body)
     detail = "no worker could handle its message, however often it came back; ingest_records' log tells why"
-    destination = str((target or {}).get("destination", ""))
     return Letter(
-        letter_id, **names, reason=GAVE_UP, detail=detail, records=records, destination=destination, target=target,
-        read_at=read_at,
-    )  # fmt: skip
+        letter_id,
+        message.connection,
+        message.route,
+        message.object,
+        message.origin,
+        GAVE_UP,
+        detail,
+        message.records,
+        destination=message.target.destination if message.target else "",
+        target=records.target_fields(message.target) if message.target else None,
+        read_at=message.read_at,
+        request=message.request,
+    )
 
 
 def cut(data: bytes) -> list[bytes]:

@@ -17,6 +17,9 @@ from jmespath.visitor import TreeInterpreter
 Search = Callable[[Any], Any]
 Node = dict[str, Any]
 
+# Nodes that give back what they are given.
+_ITSELF = ("current", "identity")
+
 _functions = Functions()
 _interpreter = TreeInterpreter()
 _equals = TreeInterpreter.COMPARATOR_FUNC["eq"]
@@ -57,7 +60,10 @@ def _field(node: Node) -> Search:
 
 def _chain(node: Node) -> Search:
     """Each child searches in what the one before it found."""
-    first, *rest = (_compile(child) for child in node["children"])
+    steps = [_compile(child) for child in node["children"] if child["type"] not in _ITSELF] or [_itself(node)]
+    if len(steps) == 1:
+        return steps[0]
+    first, *rest = steps
     if len(rest) == 1:
         (second,) = rest
         return lambda value: second(first(value))
@@ -91,24 +97,34 @@ def _slice(node: Node) -> Search:
 
 
 def _projection(node: Node) -> Search:
-    base, each = (_compile(child) for child in node["children"])
-    if node["children"][1]["type"] == "field":
-        # As below, for what nearly every mapping does.
-        name = node["children"][1]["value"]
-
-        def search_field(value: Any) -> Any:
-            elements = base(value)
-            if type(elements) is not list:
-                return None
-            return [found for element in elements if type(element) is dict and (found := element.get(name)) is not None]
-
-        return search_field
+    of_base, of_each = node["children"]
+    if of_base["type"] == "flatten" and of_each["type"] == "field":
+        return _field_of_flat(of_base["children"][0], of_each["value"])
+    base, each = _compile(of_base), _compile(of_each)
 
     def search(value: Any) -> Any:
         elements = base(value)
         if not isinstance(elements, list):
             return None
         return [found for element in elements if (found := each(element)) is not None]
+
+    return search
+
+
+def _field_of_flat(of_base: Node, name: str) -> Search:
+    """`base[].name` in one step, since nearly every mapping has it."""
+    base = _compile(of_base)
+
+    def search(value: Any) -> Any:
+        elements = base(value)
+        if type(elements) is not list:
+            return None
+        return [
+            found
+            for element in elements
+            for each in (element if type(element) is list else (element,))
+            if type(each) is dict and (found := each.get(name)) is not None
+        ]
 
     return search
 
@@ -127,23 +143,10 @@ def _value_projection(node: Node) -> Search:
 
 def _filter_projection(node: Node) -> Search:
     of_base, of_each, of_condition = node["children"]
-    base, each, condition = _compile(of_base), _compile(of_each), _compile(of_condition)
     wanted = _field_and_text(of_condition)
-    if wanted and of_each["type"] == "field":
-        # As below, for what nearly every mapping does.
-        (tested, text), name = wanted, of_each["value"]
-
-        def search_field(value: Any) -> Any:
-            elements = base(value)
-            if type(elements) is not list:
-                return None
-            return [
-                found
-                for element in elements
-                if type(element) is dict and element.get(tested) == text and (found := element.get(name)) is not None
-            ]
-
-        return search_field
+    if wanted and of_base["type"] == of_each["type"] == "field":
+        return _field_where(of_base["value"], *wanted, of_each["value"])
+    base, each, condition = _compile(of_base), _compile(of_each), _compile(of_condition)
 
     def search(value: Any) -> Any:
         elements = base(value)
@@ -151,6 +154,22 @@ def _filter_projection(node: Node) -> Search:
             return None
         return [
             found for element in elements if not _is_false(condition(element)) and (found := each(element)) is not None
+        ]
+
+    return search
+
+
+def _field_where(base: str, tested: str, text: str, name: str) -> Search:
+    """`base[?tested=='text'].name` in one step, since nearly every mapping has it."""
+
+    def search(value: Any) -> Any:
+        elements = value.get(base) if type(value) is dict else None
+        if type(elements) is not list:
+            return None
+        return [
+            found
+            for element in elements
+            if type(element) is dict and element.get(tested) == text and (found := element.get(name)) is not None
         ]
 
     return search

@@ -68,6 +68,9 @@ STOPPED_WAIT_S = 1_800.0
 # time of one invocation. What has more is sent again as several: all of it would come back for each part that was done.
 SECONDS_A_MESSAGE = 2.0
 
+# How long marks are taken to hold. Whoever sends later looks again, or it might undo what has overtaken it.
+MARKS_HOLD_S = 2.0
+
 REFUSED_BY_DESTINATION = "refused_by_destination"
 
 
@@ -110,6 +113,7 @@ class Lane:
     stopped: bool = False
     after_s: float | None = None
     reason: str = ""
+    typed_in: dict[str, Any] | None = None
 
     def stop(self, reason: str, after_s: float | None) -> None:
         self.stopped, self.after_s, self.reason = True, after_s, reason
@@ -182,6 +186,9 @@ class _Batch:
         self.ways: dict[tuple[str, str, str], list[Way] | Rejected] = {}
         self.weights: dict[str, int] = {}
         self.destinations: dict[str, str] = {}
+        # Of each route; what goes by none is in the destination's own shape and has no mark.
+        self.keeping: dict[str, Keeping] = {"": Keeping.NONE}
+        self.marked_at = clock.now()
         self.lanes: dict[tuple[str, str], Lane] = {}
 
     def run(self, deliveries: Iterable[Delivery]) -> Outcome:
@@ -217,7 +224,7 @@ class _Batch:
             message = records.read_message(delivery.id, delivery.body)
         except Rejected as unreadable:
             logger.error(unreadable.detail, extra={"message_id": delivery.id, "reason": unreadable.reason})
-            dead_letters.put(self.table, _unreadable(delivery, unreadable))
+            dead_letters.put(self.table, dead_letters.of_message(delivery.id, delivery.body))
             self.outcome.counts["DeadLetters"] += 1
             return None
         ways = self._ways(message)
@@ -263,13 +270,14 @@ class _Batch:
 
     def _way(self, source: Connection, route: Route) -> Way:
         self.destinations[route.name] = route.destination
+        self.keeping[route.name] = Keeping(route.keep_newest)
         try:
             destination = connections.get(self.table, route.destination)
             return Way(
                 route.name,
                 routes.target(route, destination),
                 records.mapping_of(routes.mapping(route, source, destination)),
-                Keeping(route.keep_newest),
+                self.keeping[route.name],
             )
         except Rejected as rejected:
             return Way(route.name, Target(route.destination, route.target), refused=rejected)
@@ -302,6 +310,7 @@ class _Batch:
                 yield [(read.ways[0], read.sources)]
             else:
                 together[read.message.object, read.message.route].append(read)
+        self.marked_at = clock.now()
         for group in together.values():
             newest, older = records.newest(source for read in group for source in read.sources)
             self.outcome.counts["RecordsCoalesced"] += older
@@ -403,6 +412,8 @@ class _Batch:
         while pieces:
             piece = pieces.pop()
             if not lane.stopped:
+                piece = self._not_overtaken(lane, piece)
+            if piece and not lane.stopped:
                 piece = self._reserve(lane, piece)
             if lane.stopped:
                 self._hold([one.outgoing for one in piece], lane.after_s, lane.reason)
@@ -427,6 +438,21 @@ class _Batch:
             else:
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
+
+    def _not_overtaken(self, lane: Lane, piece: list[Encoded]) -> list[Encoded]:
+        """What of a request no newer version has overtaken since the marks were kept. What is left out is dealt with."""
+        if (clock.now() - self.marked_at).total_seconds() < MARKS_HOLD_S:
+            return piece
+        sources = [(source, one.outgoing.route) for one in piece for source in one.outgoing.sources]
+        try:
+            older = {id(sources[number][0]) for number in marks.overtaken(self.table, sources, self.keeping)}
+        except Exception as error:  # noqa: BLE001 - what may be too old is not sent
+            _log_unexpected("marks could not be looked at again", error, connection=lane.connection.name)
+            lane.stop("marks_unknown", None)
+            return piece
+        left = [one for one in piece if not all(id(source) in older for source in one.outgoing.sources)]
+        self.outcome.counts["RecordsSuperseded"] += len(piece) - len(left)
+        return left
 
     def _reserve(self, lane: Lane, piece: list[Encoded]) -> list[Encoded]:
         """What of a request the destination's day has room for; the rest waits. Nothing is reserved where there is no quota."""
@@ -563,9 +589,9 @@ class _Batch:
         """Raises `Conflict` where this very request has been accepted before, and `Rejected` and `Retryable`."""
         connection = lane.connection
         token = self.supply.token(connection)
-        typed_in = self._typed_in(lane)
         build = lane.platform.request
-        request: Request = build(connection, {**typed_in, **token.credentials}, target, body, correlation_id)
+        credentials = {**self._typed_in(lane), **token.credentials}
+        request: Request = build(connection, credentials, target, body, correlation_id)
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
             raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
         receipts.open_receipt(
@@ -581,7 +607,9 @@ class _Batch:
         )
         response, answer = self._exchange(lane, request)
         if answer.meaning is Meaning.TOKEN_AGAIN and (newer := self.supply.newer(connection, token)):
-            request = build(connection, {**typed_in, **newer.credentials}, target, body, correlation_id)
+            lane.typed_in = None
+            credentials = {**self._typed_in(lane), **newer.credentials}
+            request = build(connection, credentials, target, body, correlation_id)
             response, answer = self._exchange(lane, request)
         if answer.meaning is Meaning.TOKEN_AGAIN:
             self._end_if_dead(connection, response)
@@ -595,11 +623,13 @@ class _Batch:
                 tokens.end(self.table, connection, "token_refused")
 
     def _typed_in(self, lane: Lane) -> dict[str, Any]:
-        """What was typed in, where a request needs more than a token."""
+        """What was typed in, where a request needs more than a token. Read once a batch."""
         if not getattr(lane.platform, "NEEDS_TYPED_IN", False):
             return {}
-        lane.connection, credentials = tokens.typed_in(self.table, self.vault, lane.connection)
-        return dict(credentials)
+        if lane.typed_in is None:
+            lane.connection, credentials = tokens.typed_in(self.table, self.vault, lane.connection)
+            lane.typed_in = dict(credentials)
+        return lane.typed_in
 
     def _exchange(self, lane: Lane, request: Request) -> tuple[Response, Answer]:
         if per_second := getattr(lane.platform, "REQUESTS_PER_SECOND", None):
@@ -717,13 +747,6 @@ def _letter(one: SetAside, destination: str) -> dead_letters.Letter:
         target=records.target_fields(message.target) if message.target else None,
         read_at=message.read_at,
         request=message.request,
-    )
-
-
-def _unreadable(delivery: Delivery, rejected: Rejected) -> dead_letters.Letter:
-    letter_id = hashlib.sha256(delivery.id.encode()).hexdigest()[:32]
-    return dead_letters.Letter(
-        letter_id, "", "", "", "", rejected.reason, rejected.detail, records=[], raw=delivery.body
     )
 
 

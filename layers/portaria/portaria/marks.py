@@ -3,7 +3,8 @@
 Events come out of order, a backfill's page may be older than an event that overtook it, and queues promise no order. A mark is
 written before its record is sent: if the process dies between the two, the message comes again, finds its own mark, and goes
 on, since a version passes its own mark. The version that set the mark is on its way or among the dead letters, so whatever is
-left out as older is not lost.
+left out as older is not lost. Between mark and request time may pass (a destination that is slow or paced, a request that is
+halved); so whoever sends late looks again, and only what happens while a request is under way stays unseen.
 """
 
 from __future__ import annotations
@@ -46,22 +47,33 @@ def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, Keepi
     # What goes one way has a mark of its own, and must not be older than what goes every way either.
     heeded = {source.message.id for source in by_message if _heeds(source, keeping)}
     heeded |= {source.message.id for source in by_message if source.message.route and source.message.id in marked}
-    marking = [number for number, source in enumerate(sources) if source.message.id in marked]
-    heeding = [number for number, source in enumerate(sources) if source.message.id in heeded]
     older: set[int] = set()
-    if marking:
+    if marking := [number for number, source in enumerate(sources) if source.message.id in marked]:
         passed = at_once(lambda number: _mark(table, sources[number]), marking)
         older |= {number for number, passes in zip(marking, passed, strict=True) if not passes}
-    if heeding:
-        newest = _read(table, {key(sources[number]) for number in heeding})
-        older |= {number for number in heeding if newest.get(key(sources[number]), "") > _version(sources[number])}
+    if heeded:
+        older |= _older(
+            table, ((key(source), source, n) for n, source in enumerate(sources) if source.message.id in heeded)
+        )
     return older
 
 
 def superseded_on(table: Table, sources: Sequence[Source], route: str) -> set[int]:
     """Which of these (by position), which go every way, are older than what went this one way alone. Raises what AWS raises."""
-    newest = _read(table, {key(source, route) for source in sources})
-    return {number for number, source in enumerate(sources) if newest.get(key(source, route), "") > _version(source)}
+    return _older(table, ((key(source, route), source, number) for number, source in enumerate(sources)))
+
+
+def overtaken(table: Table, sources: Sequence[tuple[Source, str]], keeping: dict[str, Keeping]) -> set[int]:
+    """Which of these (by position), each with the route that it goes, are older than what has been on its way since.
+
+    `keeping` says for each route how its records are kept. Looks only. Raises what AWS raises.
+    """
+    numbered = [(source, route, number) for number, (source, route) in enumerate(sources)]
+    places = [(key(source), source, number) for source, route, number in numbered if keeping[route] is not Keeping.NONE]
+    places += [
+        (key(source, route), source, number) for source, route, number in numbered if keeping[route] is Keeping.ALL
+    ]
+    return _older(table, places)
 
 
 def _marks(source: Source, keeping: dict[str, Keeping]) -> bool:
@@ -108,5 +120,11 @@ def _version(source: Source) -> str:
     return f"{max(0, updated_at):0{SECONDS}d}.{max(0, read_at):015d}"
 
 
-def _read(table: Table, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    return {place: item["newest"] for place, item in table.get_many(keys).items() if "newest" in item}
+def _older(table: Table, places: Iterable[tuple[tuple[str, str], Source, int]]) -> set[int]:
+    """The numbers of those whose place has the mark of a newer version."""
+    looked_at = list(places)
+    known = table.get_many({place for place, _, _ in looked_at})
+    if not known:
+        return set()
+    newest = {place: item["newest"] for place, item in known.items() if "newest" in item}
+    return {number for place, source, number in looked_at if newest.get(place, "") > _version(source)}

@@ -31,7 +31,9 @@ INDEXES = {
     "by_due": ("due_pk", "due_at"),
 }
 
-# What one batch call may write, and how often in a row one may come back with nothing done.
+# What one batch call may read.
+MAX_READS = 100
+# What one may write, and how often in a row one may come back with nothing done.
 MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
 
 # boto3's own pool has ten connections.
@@ -66,16 +68,23 @@ class Table:
         return _plain(answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
-        """The items that exist among these, by their keys; strongly consistent reads, a hundred at once."""
+        """The items that exist among these, by their keys; strongly consistent reads."""
         found: dict[tuple[str, str], Item] = {}
-        waiting = [_key(pk, sk) for pk, sk in keys]
+        waiting = list(keys)
         while waiting:
-            asked, waiting = waiting[:100], waiting[100:]
-            answer = self.client.batch_get_item(RequestItems={self.name: {"Keys": asked, "ConsistentRead": True}})
-            for item in map(_plain, answer["Responses"].get(self.name, [])):
-                found[item["pk"], item["sk"]] = item
-            waiting += answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
+            calls = [waiting[start : start + MAX_READS] for start in range(0, len(waiting), MAX_READS)]
+            waiting = []
+            for answer in at_once(self._get_batch, calls):
+                for item in map(_plain, answer["Responses"].get(self.name, [])):
+                    found[item["pk"], item["sk"]] = item
+                left = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
+                waiting += [(key["pk"]["S"], key["sk"]["S"]) for key in left]
         return found
+
+    def _get_batch(self, keys: list[tuple[str, str]]) -> dict[str, Any]:
+        asked = {"Keys": [_key(pk, sk) for pk, sk in keys], "ConsistentRead": True}
+        answer: dict[str, Any] = self.client.batch_get_item(RequestItems={self.name: asked})
+        return answer
 
     def put(
         self, item: Item, *, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
@@ -223,6 +232,8 @@ def _again(tries: int) -> int:
 
 def at_once(work: Callable[[One], Found], items: Sequence[One]) -> list[Found]:
     """What `work` makes of each, in their order, many calls at the same time. Raises what `work` raises."""
+    if len(items) == 1:
+        return [work(items[0])]
     with ThreadPoolExecutor(min(AT_ONCE, len(items)) or 1) as pool:
         return list(pool.map(work, items))
 

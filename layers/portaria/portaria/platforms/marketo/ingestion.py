@@ -97,6 +97,8 @@ def require_any(attributes: dict[str, Any], fields: Sequence[str]) -> None:
 
 def identity(attributes: dict[str, Any], fields: Sequence[str]) -> str:
     """What tells objects of one target apart. Marketo compares text without regard to case."""
+    if len(fields) == 1:
+        return str(attributes.get(fields[0], "")).lower()
     return "\x1f".join([str(attributes.get(field, "")).lower() for field in fields])
 
 
