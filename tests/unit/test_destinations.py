@@ -367,6 +367,12 @@ class TestEngage:
         assert [(one["state"], one["count"]) for one in desk.receipts(main.name)] == [("applied", 100), ("applied", 50)]
         assert len(platform.hosts) == 1
 
+    def test_what_was_typed_in_is_read_once_a_batch(self, desk: Desk, platform: Engage) -> None:
+        desk.route(to_engage(desk.stack), mapping=USER)
+        with patch.object(tokens, "typed_in", wraps=tokens.typed_in) as read:
+            desk.ingest(self.users(*range(150)))
+        assert (len(platform.requests), read.call_count) == (2, 1)
+
     def test_an_unknown_login_is_found_among_many_and_set_aside(self, desk: Desk, platform: Engage) -> None:
         desk.route(to_engage(desk.stack), mapping=USER)
         assert desk.ingest(self.users(1, 2, 3, 999, 4, 5)) == set()

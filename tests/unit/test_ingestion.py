@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import clock, ingestion, messages, parking, quotas, receipts
+from portaria import clock, ingestion, marks, messages, parking, quotas, receipts
 from portaria.contract import Record, Retryable
 from portaria.ingestion import Delivery
 from portaria.platforms.marketo import persons
@@ -231,7 +231,7 @@ def test_what_cannot_be_looked_at_again_is_not_sent(desk: Desk, time: Any, monke
         raise ConnectionError
 
     monkeypatch.setattr(persons, "frame", slow)
-    monkeypatch.setattr(ingestion.marks, "overtaken", unreachable)
+    monkeypatch.setattr(marks, "overtaken", unreachable)
     assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {"1": None}
     assert desk.requests == []
 
