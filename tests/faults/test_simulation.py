@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.simulation import faults
 from tests.simulation.platform import MODES
-from tests.simulation.runner import Case, Chunk, Tally, attempt, random_chunks, run_all
+from tests.simulation.runner import Case, Chunk, Failure, Tally, attempt, random_chunks, run_all
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.schedule import simulating
 
@@ -26,6 +26,13 @@ SHORT_SINGLES = {
     "one_renewal": MODES, "install": ("strict",), "departure": ("strict",),
     "fresh_rotation": ("strict",),
 }  # fmt: skip
+
+
+# Schedules that broke a rule once.
+ONCE_BROKEN = (
+    # A refusal behind a lost answer was taken for the customer's departure.
+    Case("strict", 0, "replayed_hook", ((13, "pause_before"),)),
+)
 
 
 def write_result(**figures: int) -> None:
@@ -70,6 +77,11 @@ def test_no_schedule_loses_a_connection(long: bool) -> None:
     )
     drawn = run_all(random_chunks(LONG_SCHEDULES), PROCESSES)
     conclude({"singles": singles, "pairs": pairs, "random": drawn}, time.monotonic() - started)
+
+
+def test_what_broke_a_rule_once_does_not_again() -> None:
+    with simulating():
+        assert [end for case in ONCE_BROKEN if isinstance(end := attempt(case), Failure)] == []
 
 
 def test_a_schedule_is_the_same_each_time() -> None:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 import responses
 
-from portaria import arrived_events, clock, connections, event_addresses, queues, uninstalls
+from portaria import arrived_events, clock, connections, event_addresses, queues, tokens, uninstalls
 from portaria.contract import Connection, Secret
 from tests.fakes import functions
 from tests.fakes import installs as fakes
@@ -62,6 +62,9 @@ class Office(Desk):
         with patch.object(queues, "send", at_once):
             assert self.work() == set()
         return delays
+
+    def flag_answer_lost(self) -> None:
+        tokens.end(self.table, self.connection_now, tokens.ANSWER_LOST)
 
     @property
     def connection_now(self) -> Connection:
@@ -140,6 +143,30 @@ def test_an_account_that_leaves_between_two_questions_is_removed(office: Office)
     office.kommo.revoked.add("acme")
     office.work_on()
     assert office.connection_now.state == "removed"
+
+
+def test_a_connection_whose_answer_was_lost_has_time_to_come_back(office: Office) -> None:
+    """Given a used token that is refused, when a hook asks, then it is removed only if nobody brings the new one."""
+    office.flag_answer_lost()
+    office.hook()
+    delays = [delay for _ in range(3) for delay in office.work_on()]
+    assert delays == [60, 600]
+    assert office.connection_now.state == "removed"
+
+
+def test_a_connection_that_came_back_between_two_questions_stays(office: Office) -> None:
+    office.flag_answer_lost()
+    office.hook()
+    office.work_on()
+    office.table.update(
+        *connections.key(NAME),
+        "SET #state = :connected, #reason = :none",
+        names={"#state": "state", "#reason": "reason"},
+        values={":connected": "connected", ":none": ""},
+    )
+    for _ in range(2):
+        office.work_on()
+    assert office.connection_now.state == "connected"
 
 
 @pytest.mark.parametrize("status", [500, 429, 403])

@@ -96,7 +96,7 @@ class _Removal:
         if connection.state != "removed":
             if why == DELETED:
                 return Outcome("ignored")
-            if self._still_connected(connection):
+            if self._still_connected(connection) or self._may_come_back(checks):
                 return self._check_again(checks)
             try:
                 # By the generation from before the question: whoever installs again meanwhile stays.
@@ -136,6 +136,16 @@ class _Removal:
                 return False
             raise
         return True
+
+    def _may_come_back(self, checks: int) -> bool:
+        """That a platform refuses a token which somebody has used says nothing of the customer.
+
+        Whoever used it may have stored the new one without pointing to it, or be slow and bring it yet.
+        """
+        connection = connections.get(self.table, self.name)
+        if connection.reason != tokens.ANSWER_LOST:
+            return False
+        return checks < len(CHECK_AGAIN_S) or self.supply.recover(connection)
 
     def _check_again(self, checks: int) -> Outcome:
         if checks >= len(CHECK_AGAIN_S):
