@@ -10,19 +10,7 @@ from typing import Any
 
 from portaria.contract import Target
 from portaria.platforms.marketo import ingestion
-from portaria.platforms.marketo.ingestion import (
-    DAILY_QUOTA,
-    MAX_BODY_BYTES,
-    MAX_OBJECTS,
-    read_answer,
-    request,
-    subscription,
-)
-
-__all__ = [
-    "DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "RANK", "check", "frame", "identity", "read_answer", "request",
-    "subscription",
-]  # fmt: skip
+from portaria.platforms.marketo.ingestion import *  # noqa: F403 - what all of its objects share
 
 RANK = 0
 FOUND_BY = ("externalCompanyId", "id")

@@ -11,6 +11,9 @@ from typing import Any
 
 from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Secret, Target
 
+# What every object's part offers as its own.
+__all__ = ["DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "read_answer", "request", "subscription"]
+
 HOST = "mkto-ingestion-api.adobe.io"
 MAX_OBJECTS = 1_000
 # "1 MB": whether 10^6 or 2^20 is not said, so the smaller one.
