@@ -95,8 +95,8 @@ audit: setup ## Ask whether a flaw is known in what is pinned; fails where nobod
 bench: setup ## Measure the published figures (NAME=cold_answer for one)
 	@$(RUN) -m bench $(NAME)
 
-faults: setup ## The long fault suites and the long fuzz of the API
-	@$(RUN) -m pytest tests/faults tests/stack/test_api_fuzz.py --long
+faults: setup ## The long fault suites and the long fuzz of the API: about two hours
+	@$(RUN) -m pytest tests/faults tests/stack/test_api_fuzz.py --long --verbose --capture=no
 
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) $(ARGS)
