@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.manage import empty
 from tests.unit.roles import recording
 
 
@@ -14,3 +16,16 @@ def _granted() -> Iterator[None]:
     with recording() as recorder:
         yield
     assert recorder.refused == [], "template.yaml does not grant what a handler used"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cloud]:
+    """One AWS for a whole module; each test leaves it empty."""
+    with cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def stack(shared: Cloud) -> Iterator[Cloud]:
+    yield shared
+    empty()

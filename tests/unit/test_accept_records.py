@@ -27,7 +27,7 @@ from portaria.api import front_door
 from portaria.contract import Connection, Secret, Target
 from portaria.platforms import part
 from tests.fakes import functions, marketo
-from tests.fakes.aws import TABLE, Cloud, cloud
+from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.functions import sample
 from tests.fakes.installs import Clock
 from tests.fakes.manage import Manage, empty
@@ -145,12 +145,6 @@ def event_of(
     else:
         event["body"] = body if isinstance(body, str) or body is None else json.dumps(body)
     return event
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 @pytest.fixture

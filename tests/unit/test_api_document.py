@@ -7,23 +7,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import yaml
 
 from portaria.api import openapi
 from portaria.api.operations import OPERATIONS
 from portaria.scopes import SCOPES
 from tests.fakes import functions
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage, proxy_event
 
 DOCUMENT = functions.ROOT / "docs" / "openapi.yaml"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 def served(shared: Cloud, resource: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from portaria import aws, connections, rotations, routes
 from portaria.contract import Connection
-from tests.fakes.aws import TABLE, Cloud, cloud
+from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.manage import Answer, Manage, empty, proxy_event, with_headers
 
 CLIENT = {"platform": "kommo", "name": "acme", "client_id": "id-1", "client_secret": "canary-secret"}
@@ -20,12 +20,6 @@ HTTP = {
     "platform": "http", "name": "erp", "kind": "bearer", "allowed_domain": "api.example.com",
     "credentials": {"token": "canary-token"},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 @pytest.fixture

@@ -8,16 +8,10 @@ from unittest.mock import patch
 import pytest
 from botocore.client import BaseClient
 
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage, empty, proxy_event, with_headers
 
 INTEGRATION = {"name": "BI", "scopes": ["routes:list"]}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from portaria.table import Table
 from portaria.vault import Vault
 from tests.fakes import functions
 from tests.fakes import installs as fakes
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import Manage, empty
 
 TOKEN_URL = "https://login.example.com/token"
@@ -100,12 +100,6 @@ class Desk:
     def grants(self) -> list[str]:
         listed = boto3.client("secretsmanager").list_secrets(IncludePlannedDeletion=False)["SecretList"]
         return [entry["Name"] for entry in listed if "/grants/" in entry["Name"]]
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
 
 
 @pytest.fixture

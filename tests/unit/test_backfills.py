@@ -14,7 +14,6 @@ from unittest.mock import patch
 import pytest
 import requests
 import responses
-from botocore.client import BaseClient
 
 from portaria import backfills, connections, deliveries, egress, listings, queues, reconciliations, routes, tokens
 from portaria.contract import Rejected, Retryable, Route
@@ -22,14 +21,11 @@ from portaria.pace import Pace
 from portaria.settings import BackfillRecordsSettings
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
+from tests.faults.crashes import Calls, Died, outgoing
 
 PLENTY_S = 60.0
 PROBLEM = {"Content-Type": "application/problem+json"}
 NGINX = (403, {"Content-Type": "text/html"}, "<html>403 Forbidden</html>")
-
-
-class Died(BaseException):
-    """The process ends here, whatever catches exceptions."""
 
 
 class Desk:
@@ -239,27 +235,8 @@ def _dies_at_call(desk: Desk, generation: int) -> bool:
     desk.listing.tokens.add(f"canary-access-{generation}")
     connect_kommo(desk.stack, generation)
     body = desk.start(generation)
-    calls = 0
-    fatal, after = divmod(generation - 1, 2)
-    make_api_call, send = BaseClient._make_api_call, egress.send
-
-    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **named: Any) -> Any:
-            nonlocal calls
-            number, calls = calls, calls + 1
-            if number == fatal and not after:
-                raise Died
-            result = call(*args, **named)
-            if number == fatal:
-                raise Died
-            return result
-
-        return counted
-
-    with (
-        patch.object(BaseClient, "_make_api_call", dying(make_api_call)),
-        patch.object(egress, "send", dying(send)),
-    ):
+    number, after = divmod(generation - 1, 2)
+    with outgoing(Calls(number + 1, "after" if after else "before")):
         died = True
         with suppress(Died):
             desk.take(body)

@@ -19,11 +19,11 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from portaria import aws, clock, oauth_clients
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.command_line import Answered, Wire, empty_listing, run, told, wired
 from tests.fakes.engage import CUSTOMER, LOG_IN
 from tests.fakes.leadconnector import LOCATION
-from tests.fakes.manage import API_URL, empty
+from tests.fakes.manage import API_URL
 from tests.unit.test_manage import CANARY, TOKEN_URL, add_install
 from tests.unit.test_manage_connections import OLD, World
 
@@ -50,18 +50,6 @@ CONNECTIONS_ENVIRONMENT = {
     "LEADCONNECTOR_LOCATION_ID": LOCATION,
     "LEADCONNECTOR_TOKEN": OLD,
 }
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
-@pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    yield shared
-    empty()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from portaria.cli import batches, desk, entries, output
 from portaria.cli.api import NotDone
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
 from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
 from tests.fakes.engage import Engage
@@ -24,12 +24,6 @@ from tests.fakes.leadconnector import LeadConnector, error
 from tests.fakes.manage import empty
 
 HEADER = "user_login,identifier\n"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
 
 
 @pytest.fixture

@@ -11,24 +11,16 @@ from botocore.awsrequest import AWSPreparedRequest
 
 from portaria import clock, dead_letters, receipts
 from portaria.cli import dead_letters as cli_dead_letters
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
-from tests.fakes.manage import empty
 from tests.unit.test_dead_letters import letter, put, record, sent, state
 from tests.unit.test_receipts import ID, note, open_receipt
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
 @pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    yield shared
-    shared.receive("records")
-    empty()
+def stack(stack: Cloud) -> Iterator[Cloud]:
+    yield stack
+    stack.receive("records")
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from portaria.cli import access, completion, output
 from portaria.cli import api as cli_api
 from portaria.cli.commands import portaria
 from portaria.table import Table
-from tests.fakes.aws import TABLE, Cloud, cloud
+from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.command_line import Answered, Wire, empty_listing, headers_of, run, told, wired
 from tests.fakes.manage import API_URL, empty
 from tests.unit.test_manage import add_install
@@ -44,12 +44,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TOKEN = re.compile(r"portaria_[0-9A-Za-z]{48}\n")
 SHOWN_ONCE = "This token is not shown again"
 CONFIGURED = "clients: [{platform: kommo, name: acme, client_id: a, client_secret: canary-secret}]"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
 
 
 @pytest.fixture

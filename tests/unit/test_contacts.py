@@ -18,10 +18,9 @@ from portaria.contract import Rejected, Request, Response, Retryable, Secret
 from portaria.platforms.leadconnector import contacts as leadconnector_contacts
 from portaria.tokens import Supply
 from portaria.vault import Vault
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import TOKEN, connect, supply, to_engage, to_leadconnector
 from tests.fakes.leadconnector import JSON, LOCATION, LeadConnector, error
-from tests.fakes.manage import empty
 
 NAME = "marketek"
 NEW = "canary-pit-two"
@@ -32,17 +31,10 @@ LOST = requests.ReadTimeout("canary")
 UNREACHABLE = requests.ConnectTimeout("canary")
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
 @pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    to_leadconnector(shared)
-    yield shared
-    empty()
+def stack(stack: Cloud) -> Cloud:
+    to_leadconnector(stack)
+    return stack
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from portaria.contract import Retryable
 from portaria.dead_letters import Letter
 from portaria.table import Conflict, Table
 from tests.fakes import functions
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.manage import Manage, empty
+from tests.fakes.aws import Cloud
+from tests.fakes.manage import Manage
 
 LEADCONNECTOR_TOKEN = "pit-" + "0a1b2c3d-0000-4000-8000-0123456789ab"
 OUR_TOKEN = "portaria_" + "x" * 48
@@ -30,17 +30,10 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbmEifQ.c2lnbmF0dXJl"
 MARKETO_TOKEN = "cdf01657-110d-4155-99a7-f986b2ff13a0:int"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
 @pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    yield shared
-    shared.receive("records")
-    empty()
+def stack(stack: Cloud) -> Iterator[Cloud]:
+    yield stack
+    stack.receive("records")
 
 
 @pytest.fixture

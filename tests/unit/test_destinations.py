@@ -32,7 +32,7 @@ from portaria.ingestion import Delivery
 from portaria.platforms.marketo import persons
 from portaria.vault import Vault
 from tests.fakes import engage, functions, ingesting, leadconnector, people
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
 from tests.fakes.engage import Engage
 from tests.fakes.ingesting import body
@@ -44,12 +44,6 @@ NEWER_TOKEN = "canary-pit-two"
 TIMEOUT = requests.exceptions.ReadTimeout("read timed out")
 ROUTE = {"name": "people", "source": f"connection:{SOURCE}", "object": "contacts"}
 USER = {"user_login": "first_name", "identifier": "id"}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
 
 
 @pytest.fixture

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from portaria import arrived_events, connections
 from portaria.contract import Connection
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws import Cloud
 from tests.fakes.connected import to_engage, to_leadconnector
-from tests.fakes.manage import API_URL, Manage, empty
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
-
-
-@pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    yield shared
-    empty()
+from tests.fakes.manage import API_URL, Manage
 
 
 @pytest.fixture

@@ -20,28 +20,20 @@ from portaria.api.inputs import parse
 from portaria.contract import Rejected, Request, Response, Retryable
 from portaria.tokens import Supply
 from portaria.vault import Vault
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import supply, to_engage, to_leadconnector
 from tests.fakes.engage import LOG_IN, Engage, refusal
 from tests.fakes.internet import ADDRESS, Server, answering, internet, redirect
-from tests.fakes.manage import empty
 
 NAME = "engage-one"
 LOST = requests.ReadTimeout("canary")
 UNREACHABLE = requests.ConnectTimeout("canary")
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
 @pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    to_engage(shared)
-    yield shared
-    empty()
+def stack(stack: Cloud) -> Cloud:
+    to_engage(stack)
+    return stack
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from portaria.contract import Connection
 from portaria.table import Conflict
 from portaria.vault import Vault
 from tests.fakes import functions
-from tests.fakes.aws import PREFIX, Cloud, cloud
-from tests.fakes.manage import API_HOST, API_URL, REQUEST_ID, Manage, empty, proxy_event, secrets_stored
+from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.manage import API_HOST, API_URL, REQUEST_ID, Manage, proxy_event, secrets_stored, watched
 
 TEMPLATE = Path(__file__).resolve().parent.parent.parent / "template.yaml"
 EVENTS = Path(__file__).resolve().parent.parent.parent / "events" / "manage"
@@ -39,35 +39,13 @@ CONNECTION = {
 ROUTE = {"name": "people", "source": "client:kommo/acme", "object": "contacts", "destination": "marketo-main"}
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
-@pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    yield shared
-    empty()
-
-
 @pytest.fixture
 def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]:
     """Whatever a test does, no answer and no line of the log holds a secret."""
-    manage = Manage(stack)
-    answers: list[str] = []
-    answer_of = manage.answer
-
-    def kept(event: dict[str, Any]) -> Any:
-        answer = answer_of(event)
-        answers.append(answer.text + json.dumps(answer.headers))
-        return answer
-
-    manage.answer = kept  # type: ignore[method-assign]
-    yield manage
+    with watched(stack, CANARY) as manage:
+        yield manage
     printed = capsys.readouterr()
-    assert CANARY not in manage.log.getvalue() + printed.out + printed.err
-    assert not [answer for answer in answers if CANARY in answer]
+    assert CANARY not in printed.out + printed.err
 
 
 @pytest.fixture

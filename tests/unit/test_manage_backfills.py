@@ -12,18 +12,12 @@ import responses
 
 from portaria import backfills, connections, routes
 from portaria.contract import Route
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Wire, run, wired
 from tests.fakes.manage import Manage, empty
 from tests.fakes.people import DESTINATION, ROUTE, SOURCE, set_up
 
 PATH = f"/connections/{SOURCE}/backfills"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
 
 
 @pytest.fixture

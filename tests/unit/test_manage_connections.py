@@ -17,10 +17,10 @@ from portaria.contract import OAuthClient, Secret
 from portaria.oauth_clients import put
 from portaria.vault import Vault
 from tests.fakes import leadconnector
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.engage import CUSTOMER, LOG_IN, Engage
 from tests.fakes.leadconnector import LOCATION, LeadConnector
-from tests.fakes.manage import Manage, empty, secrets_stored
+from tests.fakes.manage import Manage, secrets_stored, watched
 
 CANARY = "canary/+=secret.5f2c"
 OLD, NEW = "pit-canary-old", "pit-canary-new"
@@ -55,35 +55,13 @@ ALL: dict[str, Sent] = {"api_key": API_KEY, "basic": BASIC, "bearer": BEARER, "e
 STATIC = {name: ALL[name] for name in ("api_key", "basic", "bearer", "engage", "leadconnector")}
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
-@pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    yield shared
-    empty()
-
-
 @pytest.fixture
 def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]:
     """Whatever a test does, no answer and no line of the log holds a secret, nor does any item."""
-    manage = Manage(stack)
-    answers: list[str] = []
-    answer_of = manage.answer
-
-    def kept(event: dict[str, Any]) -> Any:
-        answer = answer_of(event)
-        answers.append(answer.text + json.dumps(answer.headers))
-        return answer
-
-    manage.answer = kept  # type: ignore[method-assign]
-    yield manage
+    with watched(stack) as manage:
+        yield manage
     printed = capsys.readouterr()
-    assert "canary" not in manage.log.getvalue() + printed.out + printed.err
-    assert not [answer for answer in answers if "canary" in answer]
+    assert "canary" not in printed.out + printed.err
     items = stack.table.query_all(connections.LIST, index="listing")
     assert "canary" not in repr(list(items))
 

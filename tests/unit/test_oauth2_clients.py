@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 
 from portaria import connections, oauth_clients
 from portaria.contract import Connection, OAuthClient
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.manage import API_HOST, Manage, empty, secrets_stored
+from tests.fakes.aws import Cloud
+from tests.fakes.manage import API_HOST, Manage, secrets_stored, watched
 
 CLIENT: dict[str, Any] = {
     "platform": "oauth2",
@@ -30,29 +29,10 @@ WITHOUT_CONSENT = {
 ENDPOINTS = ("authorize_url", "token_url")
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
 @pytest.fixture
-def manage(shared: Cloud) -> Iterator[Manage]:
-    """Whatever a test does, no answer and no line of the log holds a secret."""
-    manage = Manage(shared)
-    answers: list[str] = []
-    answer_of = manage.answer
-
-    def kept(event: dict[str, Any]) -> Any:
-        answer = answer_of(event)
-        answers.append(answer.text + json.dumps(answer.headers))
-        return answer
-
-    manage.answer = kept  # type: ignore[method-assign]
-    yield manage
-    assert "canary" not in manage.log.getvalue()
-    assert not [answer for answer in answers if "canary" in answer]
-    empty()
+def manage(stack: Cloud) -> Iterator[Manage]:
+    with watched(stack) as manage:
+        yield manage
 
 
 def without(body: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -20,17 +20,11 @@ from portaria.pace import Pace
 from portaria.settings import RenewTokensSettings
 from portaria.table import Table
 from tests.fakes import functions
-from tests.fakes.aws import TABLE, Cloud, cloud
+from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.installs import Clock
 from tests.fakes.manage import Answer, Manage, empty, proxy_event, with_headers, with_token
 
 ALL = ("connections:list", "connections:show", "routes:list")
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 @pytest.fixture

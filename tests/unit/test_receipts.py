@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,25 +11,13 @@ import pytest
 from portaria import clock, connections, fingerprints, receipts
 from portaria.contract import Connection
 from portaria.table import Conflict, Table
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.manage import Manage, empty
+from tests.fakes.aws import Cloud
+from tests.fakes.manage import Manage
 
 BODY = b'{"persons":[{"email":"person1@example.com"}]}'
 ID = receipts.correlation_id("marketo-one", ["m1"], BODY)
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
 MUNCHKIN = "123-ABC-456"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
-@pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    yield shared
-    empty()
 
 
 @pytest.fixture

@@ -13,14 +13,12 @@ from unittest.mock import patch
 
 import pytest
 import responses
-from botocore.client import BaseClient
 
 from portaria import (
     arrived_events,
     backfills,
     clock,
     connections,
-    egress,
     listings,
     oauth_clients,
     queues,
@@ -37,14 +35,11 @@ from portaria.vault import Vault
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.manage import empty
 from tests.fakes.people import DESTINATION, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
+from tests.faults.crashes import Calls, Died, outgoing
 
 DUE = json.dumps({"reconcile": "due"})
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLENTY_S = 60.0
-
-
-class Died(BaseException):
-    """The process ends here, whatever catches exceptions."""
 
 
 class Desk:
@@ -234,26 +229,8 @@ def _dies_at_call(desk: Desk, case: int) -> bool:
     for number in wanted:
         desk.change(number, seconds=number)
     (body,) = desk.due(timedelta(minutes=5))
-    calls = 0
-    fatal, after = divmod(case, 2)
-
-    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **named: Any) -> Any:
-            nonlocal calls
-            number, calls = calls, calls + 1
-            if number == fatal and not after:
-                raise Died
-            result = call(*args, **named)
-            if number == fatal:
-                raise Died
-            return result
-
-        return counted
-
-    with (
-        patch.object(BaseClient, "_make_api_call", dying(BaseClient._make_api_call)),
-        patch.object(egress, "send", dying(egress.send)),
-    ):
+    number, after = divmod(case, 2)
+    with outgoing(Calls(number + 1, "after" if after else "before")):
         died = True
         with suppress(Died):
             desk.take(body)

@@ -16,18 +16,11 @@ from portaria import aws, clock, sign_on
 from portaria.pages import render
 from portaria.vault import Vault
 from tests.fakes import functions
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import to_engage
 from tests.fakes.engage import Engage
-from tests.fakes.manage import empty
 
 EVENTS = ("open_link", "link_cut_short")
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +36,9 @@ def log(module: ModuleType) -> io.StringIO:
 
 
 @pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    to_engage(shared)
-    yield shared
-    empty()
+def stack(stack: Cloud) -> Cloud:
+    to_engage(stack)
+    return stack
 
 
 @pytest.fixture

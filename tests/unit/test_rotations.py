@@ -15,7 +15,7 @@ from botocore.client import BaseClient
 from portaria import aws, clock, connections, rotations, tokens
 from portaria.contract import Connection, Rejected, Retryable, Secret
 from portaria.vault import Vault, version_id
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.leadconnector import HOST, LOCATION, LeadConnector, error
 from tests.fakes.manage import empty
 from tests.faults.crashes import Calls, Died, outgoing
@@ -24,12 +24,6 @@ from tests.unit.template import resources
 NAME = "marketek-main"
 OLD, NEW, NEWER = "pit-canary-old", "pit-canary-new", "pit-canary-newer"
 VAULT = Vault(PREFIX)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
 
 
 @pytest.fixture

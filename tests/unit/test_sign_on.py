@@ -17,26 +17,19 @@ from portaria.api import sign_on as api
 from portaria.api.inputs import parse
 from portaria.contract import Rejected, Retryable, Secret
 from portaria.vault import Vault
-from tests.fakes.aws import PREFIX, TABLE, Cloud, cloud
+from tests.fakes.aws import PREFIX, TABLE, Cloud
 from tests.fakes.connected import connect, to_engage, to_leadconnector
 from tests.fakes.engage import LOG_IN, Engage, refusal
-from tests.fakes.manage import API_URL, empty
+from tests.fakes.manage import API_URL
 
 NAME = "engage-one"
 KEY_1 = "canary-key-1%2F%2B%26"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
-
-
 @pytest.fixture
-def stack(shared: Cloud) -> Iterator[Cloud]:
-    to_engage(shared)
-    yield shared
-    empty()
+def stack(stack: Cloud) -> Cloud:
+    to_engage(stack)
+    return stack
 
 
 @pytest.fixture

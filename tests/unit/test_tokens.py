@@ -23,16 +23,13 @@ from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.kommo import Kommo
+from tests.faults.crashes import Died
 from tests.unit.test_installs import refusing
 
 NAME = "kommo-acme-1"
 TOKEN_PATH = "/oauth2/access_token"
 IDENTITY = "https://123-abc-456.mktorest.com/identity/oauth/token"
 DAY_S = 86_400
-
-
-class Died(BaseException):
-    """The process ends here, whatever catches exceptions."""
 
 
 class Time:

@@ -32,17 +32,11 @@ from tests.fakes.adobe import (
     signed,
     wrapped,
 )
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws import Cloud
 from tests.fakes.manage import empty
 
 VALIDATE = "https://csm.adobe.io/csm/registrations/validate?id=1&challenge=2"
 RECEIPT = "0" * 40
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Cloud]:
-    with cloud() as shared:
-        yield shared
 
 
 @pytest.fixture
