@@ -58,9 +58,10 @@ MAX_BISECT_REQUESTS = 250
 # The receives after which SQS moves a message to the dead letters (template.yaml). On the last one it is done here, where the
 # reason is known.
 MAX_RECEIVES = 60
-# Where a destination does not say how long: between a pause that it asks for and the next try, doubled each time.
+# Where a destination does not say how long: between a pause that it asks for and the next try, doubled each time. Who takes
+# records again is noticed within ten minutes; all receives together last for nine hours.
 FIRST_WAIT_S = 5.0
-LONGEST_WAIT_S = 1_800.0
+LONGEST_WAIT_S = 600.0
 # How often what is stopped until somebody acts is tried, and what is over its quota where nobody knows the reset.
 STOPPED_WAIT_S = 1_800.0
 
