@@ -23,7 +23,7 @@ from tests.simulation.record_runs import Ended, attempt_all
 from tests.unit import test_partial_batches as partial_batches
 
 RESULT = Path("build/faults/record_faults.json")
-RUNS, LONG_RUNS = 60, 10_000
+RUNS, LONG_RUNS = 60, 3_000
 PROCESSES, SEEDS_AT_ONCE = 2, 20
 CASES = 10_000
 
