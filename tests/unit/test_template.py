@@ -11,6 +11,7 @@ import pytest
 
 from portaria import events, ingestion, settings
 from portaria.api.operations import OPERATIONS
+from portaria.platforms.marketo import front_door
 from portaria.table import INDEXES
 from tests.unit.template import ROOT, Function, as_list, functions, resources, target, template, walk
 
@@ -259,7 +260,9 @@ def test_each_path_leads_to_its_function() -> None:
 def test_api_gateways_own_refusals_are_problem_documents() -> None:
     for name, response in api()["GatewayResponses"].items():
         document = json.loads(response["ResponseTemplates"]["application/json"])
-        assert set(document) == {"type", "title", "status", "detail", "request_id"}, name
+        assert set(document) == {"type", "title", "status", "detail", "request_id", "error_code", "message"}, name
+        # At the front door a program for Adobe's API reads these two.
+        assert front_door.MESSAGES[document["error_code"]] == document["message"], name
         assert document["type"].startswith("urn:portaria:problem:")
         assert response["ResponseParameters"]["Headers"]["X-Request-Id"] == "context.requestId"
 
