@@ -7,6 +7,7 @@ full request's time goes; `bench/throughput.py` has the figures.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,6 +17,11 @@ from jmespath.visitor import TreeInterpreter
 
 Search = Callable[[Any], Any]
 Node = dict[str, Any]
+
+# What nearly every mapping has: the first value of the custom field with a code.
+_FIRST_WHERE = re.compile(
+    r"([A-Za-z_]\w*)\[\?([A-Za-z_]\w*)=='([^'\\]*)'\]\.([A-Za-z_]\w*)\[\]\.([A-Za-z_]\w*) \| \[0\]", re.ASCII
+)
 
 # Nodes that give back what they are given.
 _ITSELF = ("current", "identity")
@@ -32,7 +38,28 @@ def compiled(expression: str) -> Search:
     Raises `jmespath.exceptions.JMESPathError` for what is no expression. The function raises it where a call in it fails, and
     `TypeError` where it compares a number with a text.
     """
-    return _compile(cast(Node, jmespath.compile(expression).parsed))
+    compiled_by_library = jmespath.compile(expression)
+    if usual := _FIRST_WHERE.fullmatch(expression):
+        return _first_where(*usual.groups())
+    return _compile(cast(Node, compiled_by_library.parsed))
+
+
+def _first_where(base: str, tested: str, text: str, name: str, field: str) -> Search:
+    """`base[?tested=='text'].name[].field | [0]` without the lists in between."""
+
+    def search(value: Any) -> Any:
+        elements = value.get(base) if type(value) is dict else None
+        if type(elements) is not list:
+            return None
+        for element in elements:
+            if type(element) is dict and element.get(tested) == text:
+                found = element.get(name)
+                for each in found if type(found) is list else (found,):
+                    if type(each) is dict and (first := each.get(field)) is not None:
+                        return first
+        return None
+
+    return search
 
 
 def _compile(node: Node) -> Search:
@@ -97,34 +124,13 @@ def _slice(node: Node) -> Search:
 
 
 def _projection(node: Node) -> Search:
-    of_base, of_each = node["children"]
-    if of_base["type"] == "flatten" and of_each["type"] == "field":
-        return _field_of_flat(of_base["children"][0], of_each["value"])
-    base, each = _compile(of_base), _compile(of_each)
+    base, each = (_compile(child) for child in node["children"])
 
     def search(value: Any) -> Any:
         elements = base(value)
         if not isinstance(elements, list):
             return None
         return [found for element in elements if (found := each(element)) is not None]
-
-    return search
-
-
-def _field_of_flat(of_base: Node, name: str) -> Search:
-    """`base[].name` in one step, since nearly every mapping has it."""
-    base = _compile(of_base)
-
-    def search(value: Any) -> Any:
-        elements = base(value)
-        if type(elements) is not list:
-            return None
-        return [
-            found
-            for element in elements
-            for each in (element if type(element) is list else (element,))
-            if type(each) is dict and (found := each.get(name)) is not None
-        ]
 
     return search
 
@@ -142,11 +148,7 @@ def _value_projection(node: Node) -> Search:
 
 
 def _filter_projection(node: Node) -> Search:
-    of_base, of_each, of_condition = node["children"]
-    wanted = _field_and_text(of_condition)
-    if wanted and of_base["type"] == of_each["type"] == "field":
-        return _field_where(of_base["value"], *wanted, of_each["value"])
-    base, each, condition = _compile(of_base), _compile(of_each), _compile(of_condition)
+    base, each, condition = (_compile(child) for child in node["children"])
 
     def search(value: Any) -> Any:
         elements = base(value)
@@ -157,32 +159,6 @@ def _filter_projection(node: Node) -> Search:
         ]
 
     return search
-
-
-def _field_where(base: str, tested: str, text: str, name: str) -> Search:
-    """`base[?tested=='text'].name` in one step, since nearly every mapping has it."""
-
-    def search(value: Any) -> Any:
-        elements = value.get(base) if type(value) is dict else None
-        if type(elements) is not list:
-            return None
-        return [
-            found
-            for element in elements
-            if type(element) is dict and element.get(tested) == text and (found := element.get(name)) is not None
-        ]
-
-    return search
-
-
-def _field_and_text(condition: Node) -> tuple[str, str] | None:
-    """The two sides of `field=='text'`, or None for any other condition."""
-    if condition["type"] != "comparator" or condition["value"] != "eq":
-        return None
-    left, right = condition["children"]
-    if left["type"] != "field" or right["type"] != "literal" or not isinstance(right["value"], str):
-        return None
-    return left["value"], right["value"]
 
 
 def _flatten(node: Node) -> Search:

@@ -492,19 +492,28 @@ class _Batch:
         name = lane.connection.name
         sources = [source for one in piece for source in one.outgoing.sources]
         correlation_id = receipts.correlation_id(name, {source.message.id for source in sources}, body)
-        of_routes = sorted({one.outgoing.route for one in piece})
+        request_ids = sorted({source.message.request for source in sources} - {""})
+        receipt: dict[str, Any] = {
+            "destination": name,
+            "object": target.object,
+            "routes": sorted({one.outgoing.route for one in piece}),
+            "count": len(piece),
+            "size": len(body),
+            "keys": [f"{source.message.connection}/{source.key}" for source in sources],
+            "requests": request_ids,
+        }
         facts: dict[str, Any] = {
             "connection": name,
             "object": target.object,
-            "route": of_routes,
+            "route": receipt["routes"],
             "correlation_id": correlation_id,
             "records": len(piece),
             "bytes": len(body),
         }
-        if request_ids := sorted({source.message.request for source in sources if source.message.request}):
+        if request_ids:
             facts["requests"] = request_ids
         try:
-            answer = self._post(lane, target, body, correlation_id, of_routes, sources, len(piece))
+            answer = self._post(lane, target, body, correlation_id, receipt)
         except Conflict:
             # A worker that died, or one with the same delivery, has sent just this and it was accepted.
             logger.info("a request had been accepted before", extra=facts)
@@ -577,16 +586,7 @@ class _Batch:
             self._close_receipt(correlation_id, answer)
         return answer
 
-    def _post(
-        self,
-        lane: Lane,
-        target: Target,
-        body: bytes,
-        correlation_id: str,
-        of_routes: list[str],
-        sources: list[Source],
-        count: int,
-    ) -> Answer:
+    def _post(self, lane: Lane, target: Target, body: bytes, correlation_id: str, receipt: dict[str, Any]) -> Answer:
         """Raises `Conflict` where this very request has been accepted before, and `Rejected` and `Retryable`."""
         connection = lane.connection
         token = self.supply.token(connection)
@@ -595,17 +595,7 @@ class _Batch:
         request: Request = build(connection, credentials, target, body, correlation_id)
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
             raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
-        receipts.open_receipt(
-            self.table,
-            correlation_id,
-            destination=connection.name,
-            object=target.object,
-            routes=of_routes,
-            count=count,
-            size=len(body),
-            keys=[f"{source.message.connection}/{source.key}" for source in sources],
-            requests=sorted({source.message.request for source in sources if source.message.request}),
-        )
+        receipts.open_receipt(self.table, correlation_id, **receipt)
         response, answer = self._exchange(lane, request)
         if answer.meaning is Meaning.TOKEN_AGAIN and (newer := self.supply.newer(connection, token)):
             lane.typed_in = None
