@@ -129,8 +129,11 @@ class Server:
 
 
 def answering(text: bytes, *, then_close: bool = True) -> Script:
+    """Says so where it closes, or the next request might go over a connection that is about to end."""
+    said = text.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) if then_close else text
+
     def script(tls: ssl.SSLSocket) -> bool:
-        tls.sendall(text)
+        tls.sendall(said)
         return not then_close
 
     return script

@@ -272,7 +272,7 @@ BUGS = (
     Bug(
         "a disconnect hook that is believed",
         "uninstalls",
-        "            if self._still_connected(connection):\n",
+        "            if self._still_connected(connection) or self._may_come_back(checks):\n",
         '            if connection.state == "never":\n',
         ("replayed_hook", "departure_and_return"),
     ),
