@@ -39,7 +39,7 @@ TENANTS = 20
 EVENTS = int(os.environ.get("EVENTS", "5000"))
 CONTACTS = int(os.environ.get("CONTACTS", "20000"))
 PAIRS = int(os.environ.get("PAIRS", "2"))
-# Two processors with MiniStack on them keep up with about ten.
+# At ten, two processors with MiniStack on them fall behind as soon as a backfill runs beside.
 PER_SECOND = float(os.environ.get("PER_SECOND", "6"))
 WARMING = 100
 # Every call in progress has a process of its own at MiniStack.

@@ -187,8 +187,6 @@ class _Batch:
         self.ways: dict[tuple[str, str, str], list[Way] | Rejected] = {}
         self.weights: dict[str, int] = {}
         self.destinations: dict[str, str] = {}
-        # Of each route; what goes by none is in the destination's own shape and has no mark.
-        self.keeping: dict[str, Keeping] = {"": Keeping.NONE}
         self.marked_at = clock.now()
         self.lanes: dict[tuple[str, str], Lane] = {}
 
@@ -271,14 +269,13 @@ class _Batch:
 
     def _way(self, source: Connection, route: Route) -> Way:
         self.destinations[route.name] = route.destination
-        self.keeping[route.name] = Keeping(route.keep_newest)
         try:
             destination = connections.get(self.table, route.destination)
             return Way(
                 route.name,
                 routes.target(route, destination),
                 records.mapping_of(routes.mapping(route, source, destination)),
-                self.keeping[route.name],
+                Keeping(route.keep_newest),
             )
         except Rejected as rejected:
             return Way(route.name, Target(route.destination, route.target), refused=rejected)
@@ -445,8 +442,11 @@ class _Batch:
         if (clock.now() - self.marked_at).total_seconds() < MARKS_HOLD_S:
             return piece
         sources = [(source, one.outgoing.route) for one in piece for source in one.outgoing.sources]
+        known = [way for ways in self.ways.values() if not isinstance(ways, Rejected) for way in ways]
+        # What goes by no route is in the destination's own shape and has no mark.
+        keeping = {"": Keeping.NONE} | {way.route: way.keeping for way in known}
         try:
-            older = {id(sources[number][0]) for number in marks.overtaken(self.table, sources, self.keeping)}
+            older = {id(sources[number][0]) for number in marks.overtaken(self.table, sources, keeping)}
         except Exception as error:  # noqa: BLE001 - what may be too old is not sent
             _log_unexpected("marks could not be looked at again", error, connection=lane.connection.name)
             lane.stop("marks_unknown", None)

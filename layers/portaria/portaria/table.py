@@ -229,10 +229,8 @@ def at_once(work: Callable[[One], Found], items: Sequence[One]) -> list[Found]:
     """What `work` makes of each, in their order, many calls at the same time. Raises what `work` raises."""
     if len(items) <= 1:
         return [work(item) for item in items]
-    size = -(-len(items) // AT_ONCE)
-    parts = [items[start : start + size] for start in range(0, len(items), size)]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return [found for part in pool.map(lambda part: [work(item) for item in part], parts) for found in part]
+    with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:
+        return list(pool.map(work, items))
 
 
 def put_of(
