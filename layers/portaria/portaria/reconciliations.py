@@ -144,15 +144,7 @@ def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> Outcome:
     )
     bodies = []
     for item in due:
-        try:
-            table.update(
-                item["pk"],
-                item["sk"],
-                "SET due_at = :again",
-                condition="due_at = :due_at",
-                values={":again": clock.to_iso(now + QUEUE_AGAIN), ":due_at": item["due_at"]},
-            )
-        except Conflict:
+        if not table.postpone(item, clock.to_iso(now + QUEUE_AGAIN)):
             continue
         bodies.append(_message(item["connection"], item["object"], clock.to_iso(now)))
     started = len(bodies)

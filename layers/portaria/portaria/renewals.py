@@ -83,15 +83,7 @@ def _sweep(cursor: str | None, settings: RenewTokensSettings) -> Outcome:
     again = clock.to_iso(now + VISIT_AGAIN)
     bodies = []
     for item in due:
-        try:
-            table.update(
-                item["pk"],
-                item["sk"],
-                "SET due_at = :again",
-                condition="due_at = :due_at",
-                values={":again": again, ":due_at": item["due_at"]},
-            )
-        except Conflict:
+        if not table.postpone(item, again):
             continue
         is_connection = item["sk"] == connections.SK
         bodies.append(

@@ -141,6 +141,15 @@ class Table:
                 raise Conflict from None
             raise
 
+    def postpone(self, item: Item, due_at: str) -> bool:
+        """Have an item of the index `by_due` be due later. False where somebody else has changed when it is."""
+        values = {":later": due_at, ":due_at": item["due_at"]}
+        try:
+            self.update(item["pk"], item["sk"], "SET due_at = :later", condition="due_at = :due_at", values=values)
+        except Conflict:
+            return False
+        return True
+
     def query(
         self,
         pk: str,
