@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
-from portaria.arrivals import Budget, FrontDesk, log
+from portaria.arrivals import Budget, FrontDesk, count, log
 from portaria.intake import Refusal, Rejected, Retryable, Secret
 from portaria.settings import AcceptInstallSettings
 from portaria.signing import AwsError
@@ -44,7 +44,10 @@ def handler(event: Event, context: object) -> Answer:
             return result(event)
         return arrive(event, budget)
     except Rejected as rejected:
-        log("WARNING", "refused", reason=rejected.reason, detail=rejected.detail, resource=resource)
+        log("WARNING", "install_call_refused", reason=rejected.reason, detail=rejected.detail, resource=resource)
+        if resource.endswith("/{client}"):
+            # API Gateway counts these among the method's 4XX; an alarm subtracts them to see the calls that it refused itself.
+            count("InstallCallsRefused")
         return turn_away(event, rejected.reason, rejected.detail, rejected.status)
     except (Retryable, AwsError) as error:
         log("ERROR", "not answered as it should be", error=str(error), resource=resource)

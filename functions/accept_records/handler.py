@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.api.front_door import FrontDoor
+from portaria.logs import application_logger
 from portaria.settings import AcceptRecordsSettings
 from portaria.table import Table
 
-logger = Logger()
+logger = application_logger()
 settings = AcceptRecordsSettings.from_env()
 door = FrontDoor(Table(settings.table_name), settings.records_queue_url, logger)
 

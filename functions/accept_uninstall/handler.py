@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import uninstalls
 from portaria.contract import Rejected, Retryable
+from portaria.logs import application_logger
 from portaria.settings import AcceptUninstallSettings
 
-logger = Logger()
+logger = application_logger()
 settings = AcceptUninstallSettings.from_env()
 
 PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

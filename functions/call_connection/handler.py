@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import tokens
 from portaria.api import operations
 from portaria.api.service import Desk, Service
+from portaria.logs import application_logger
 from portaria.settings import CallConnectionSettings
 from portaria.table import Table
 from portaria.vault import Vault
@@ -15,7 +15,7 @@ from portaria.vault import Vault
 # How long a call waits for a token that another worker renews: the rest of its 20 seconds is for the call itself.
 PATIENCE_S = 8.0
 
-logger = Logger()
+logger = application_logger()
 settings = CallConnectionSettings.from_env()
 table, vault = Table(settings.table_name), Vault(settings.secrets_prefix)
 running: dict[str, LambdaContext] = {}

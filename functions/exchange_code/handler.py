@@ -3,17 +3,18 @@
 import traceback
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import clock, installs, queues
+from portaria import clock, deliveries, installs, queues
 from portaria.contract import Retryable
+from portaria.logs import application_logger
 from portaria.settings import ExchangeCodeSettings
 
-logger = Logger()
+logger = application_logger()
 metrics = Metrics()
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 settings = ExchangeCodeSettings.from_env()
@@ -39,7 +40,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             raise
         except Exception as error:
             # Its text may quote what was sent, so only its kind and place are told.
-            logger.error("the install waits", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+            metrics.add_metric(deliveries.MESSAGES_FAILED, MetricUnit.Count, 1)
+            logger.error(
+                "install_failed_unexpectedly", error=type(error).__name__, at=traceback.format_tb(error.__traceback__)
+            )
             queues.give_back(settings.exchanges_queue_url, record.receipt_handle, 10)
             raise
         age_s = (clock.now() - install.received_at).total_seconds()

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import ingestion, queues
+from portaria import deliveries, ingestion, queues
+from portaria.logs import application_logger
 from portaria.settings import IngestRecordsSettings
 
-logger = Logger()
+logger = application_logger()
 metrics = Metrics()
 settings = IngestRecordsSettings.from_env()
 # By name, which is what an event source tells of its queue.
@@ -24,11 +25,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     receives = {
         message_id: int(record["attributes"]["ApproximateReceiveCount"]) for message_id, record in messages.items()
     }
+    bulk = queue_url == settings.bulk_records_queue_url
+    deliveries.report_age(event, metrics, "BulkRecords" if bulk else "Records")
     outcome = ingestion.ingest(
         [ingestion.Delivery(name, record["body"], receives[name]) for name, record in messages.items()],
         settings,
         lambda: context.get_remaining_time_in_millis() / 1000,
-        bulk=queue_url == settings.bulk_records_queue_url,
+        bulk=bulk,
     )
     for message_id, asked_s in outcome.waiting.items():
         wait_s = ingestion.wait_s(asked_s, receives[message_id])

@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import dead_letters, deliveries
+from portaria.logs import application_logger
 from portaria.settings import KeepDeadLettersSettings
 from portaria.table import Table
 
-logger = Logger()
+logger = application_logger()
 metrics = Metrics()
 settings = KeepDeadLettersSettings.from_env()
 table = Table(settings.table_name)
@@ -21,7 +22,9 @@ table = Table(settings.table_name)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     queue_url = settings.records_dead_letters_url
-    return deliveries.handle_records(event, context, keep, queue_url=queue_url, logger=logger)
+    return deliveries.handle_records(
+        event, context, keep, queue="RecordsDeadLetters", queue_url=queue_url, logger=logger, metrics=metrics
+    )
 
 
 def keep(record: SQSRecord) -> None:

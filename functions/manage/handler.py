@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.api import operations, reference
 from portaria.api.service import Desk, Service
+from portaria.logs import application_logger
 from portaria.settings import ManageSettings
 from portaria.table import Table
 from portaria.vault import Vault
 
-logger = Logger()
+logger = application_logger()
 settings = ManageSettings.from_env()
 desk = Desk(
     Table(settings.table_name),

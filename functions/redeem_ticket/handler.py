@@ -4,11 +4,11 @@ import traceback
 from http import HTTPStatus
 from typing import Any
 
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import sign_on
 from portaria.contract import Rejected, Retryable, Secret
+from portaria.logs import application_logger
 from portaria.pages import render
 from portaria.settings import RedeemTicketSettings
 from portaria.table import Table
@@ -18,7 +18,7 @@ RETRY_AFTER_S = 5
 Event = dict[str, Any]
 Answer = dict[str, Any]
 
-logger = Logger()
+logger = application_logger()
 settings = RedeemTicketSettings.from_env()
 table = Table(settings.table_name)
 

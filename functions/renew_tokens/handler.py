@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import deliveries, renewals
+from portaria.logs import application_logger
 from portaria.pace import Pace
 from portaria.settings import RenewTokensSettings
 
-logger = Logger()
+logger = application_logger()
 metrics = Metrics()
 settings = RenewTokensSettings.from_env()
 pace = Pace(renewals.RENEWALS_PER_SECOND)
@@ -20,7 +21,9 @@ pace = Pace(renewals.RENEWALS_PER_SECOND)
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return deliveries.handle(event, context, take, queue_url=settings.renewals_queue_url, logger=logger)
+    return deliveries.handle(
+        event, context, take, queue="Renewals", queue_url=settings.renewals_queue_url, logger=logger, metrics=metrics
+    )
 
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import installs
 from portaria.contract import Retryable
+from portaria.logs import application_logger
 from portaria.settings import SweepArrivalsSettings
 
-logger = Logger()
+logger = application_logger()
 settings = SweepArrivalsSettings.from_env()
 
 

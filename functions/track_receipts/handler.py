@@ -3,15 +3,16 @@
 from base64 import b64decode
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import tracking
 from portaria.contract import Rejected, Retryable
+from portaria.logs import application_logger
 from portaria.settings import TrackReceiptsSettings
 
-logger = Logger()
+logger = application_logger()
 metrics = Metrics()
 settings = TrackReceiptsSettings.from_env()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -68,6 +69,11 @@ class Function:
         return [event["Properties"] for event in self.events.values() if event["Type"] == kind]
 
     @property
+    def methods(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The API's operations that this function serves, by method and path."""
+        return {key: operation for key, operation in operations().items() if served_by(operation) == self.logical_id}
+
+    @property
     def statements(self) -> list[dict[str, Any]]:
         return [statement for policy in self.properties["Policies"] for statement in policy["Statement"]]
 
@@ -86,6 +92,23 @@ def functions() -> list[Function]:
         Function(logical_id, resource["Properties"]["CodeUri"].strip("/").rpartition("/")[2], resource["Properties"])
         for logical_id, resource in resources("AWS::Serverless::Function").items()
     ]
+
+
+@cache
+def operations() -> dict[tuple[str, str], dict[str, Any]]:
+    """Every operation of the API's definition, by method and path."""
+    (api,) = resources("AWS::Serverless::Api").values()
+    paths: dict[str, dict[str, Any]] = api["Properties"]["DefinitionBody"]["paths"]
+    return {(method, path): operation for path, methods in paths.items() for method, operation in methods.items()}
+
+
+def served_by(operation: dict[str, Any]) -> str:
+    """The logical id of the function whose alias the operation's integration invokes."""
+    found = re.search(
+        r"functions/\$\{(\w+)Aliaslive}/invocations$", operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
+    )
+    assert found, operation
+    return found[1]
 
 
 def target(value: Any) -> str:

@@ -63,7 +63,8 @@ def test_a_hostile_referer_is_refused_and_nothing_is_sent(
         answer = handler.handler(event, None)
 
         assert answer["statusCode"] == 400
-        assert json.loads(capsys.readouterr().out)["reason"] == "bad_referer"
+        line, _metric = capsys.readouterr().out.splitlines()
+        assert json.loads(line)["reason"] == "bad_referer"
         assert dialled == []
 
 

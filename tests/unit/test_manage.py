@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import requests
 import responses
-import yaml
 from botocore.exceptions import ClientError
 
 from portaria import aws, clock, connections, installs, oauth_clients, queues
@@ -23,8 +22,8 @@ from portaria.vault import Vault
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import API_HOST, API_URL, REQUEST_ID, Manage, proxy_event, secrets_stored, watched
+from tests.unit import template
 
-TEMPLATE = Path(__file__).resolve().parent.parent.parent / "template.yaml"
 EVENTS = Path(__file__).resolve().parent.parent.parent / "events" / "manage"
 TOKEN_URL = "https://123-abc-456.mktorest.com/identity/oauth/token"
 CANARY = "canary-secret-5f2c"
@@ -100,13 +99,8 @@ def add_install(stack: Cloud, number: int, state: str = "connected", **fields: A
 
 class TestPaths:
     def test_every_path_of_the_template_is_answered(self, manage: Manage) -> None:
-        class Loader(yaml.SafeLoader):
-            pass
-
-        Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-        template = yaml.load(TEMPLATE.read_text(), Loader)
-        events = template["Resources"]["ManageFunction"]["Properties"]["Events"].values()
-        told = {(event["Properties"]["Method"], event["Properties"]["Path"]) for event in events}
+        (function,) = [function for function in template.functions() if function.name == "manage"]
+        told = set(function.methods)
         assert told
         for method, path in told:
             event = proxy_event(method.upper(), "/routes", "{}") | {"resource": path, "path": path}

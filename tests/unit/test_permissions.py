@@ -614,12 +614,14 @@ def test_each_alarm_on_the_projects_own_metrics_watches_one_that_is_emitted(stor
     }
     assert own
     for name, alarm in own.items():
-        dimensions = tuple(sorted((dimension["Name"], dimension["Value"]) for dimension in alarm["Dimensions"]))
+        # The template's own stack is `portaria` in the tests.
+        assert alarm["Dimensions"] == [{"Name": "service", "Value": {"Ref": "AWS::StackName"}}], name
+        dimensions = (("service", os.environ["POWERTOOLS_SERVICE_NAME"]),)
         assert (alarm["Namespace"], alarm["MetricName"], dimensions) in story.metrics, name
 
 
 def test_the_story_is_told_with_the_templates_own_namespace() -> None:
     variables = template()["Globals"]["Function"]["Environment"]["Variables"]
-    for name in ("POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"):
-        assert os.environ[name] == variables[name]
+    assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
+    assert os.environ["POWERTOOLS_METRICS_NAMESPACE"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
     assert target(variables["POWERTOOLS_LOG_LEVEL"]) == "LogLevel"

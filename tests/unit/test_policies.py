@@ -26,7 +26,7 @@ WILDCARDS = {
 POLICY_RESOURCES = {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::UserPolicy", "AWS::IAM::RolePolicy"}
 # What a role may do is what its policies and this allow: it gives nobody anything by itself.
 BOUNDARY = "FunctionsBoundary"
-IDENTITIES = {"AWS::IAM::User", "AWS::IAM::Group", "AWS::IAM::AccessKey", "AWS::Lambda::Permission", "AWS::Lambda::Url"}
+IDENTITIES = {"AWS::IAM::User", "AWS::IAM::Group", "AWS::IAM::AccessKey", "AWS::Lambda::Url"}
 # Who puts things on whose behalf: without a condition on the source it would do so for any AWS account.
 SOURCES = {"aws:SourceArn", "aws:SourceAccount"}
 ACCOUNT_ITSELF = {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}
@@ -148,6 +148,20 @@ def test_no_role_gets_more_than_its_own_statements() -> None:
             "Description",
             "PermissionsBoundary",
         }, name
+
+
+def test_api_gateway_invokes_each_function_of_the_api_by_one_permission() -> None:
+    """SAM adds a statement for each event to a function's resource policy, which Lambda limits to 20 kB."""
+    permissions = resources("AWS::Lambda::Permission")
+    invoked = sorted(permission["Properties"]["FunctionName"]["Ref"] for permission in permissions.values())
+    assert invoked == sorted(f"{function.logical_id}.Alias" for function in functions() if function.methods)
+    own_api = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${Api}/live/*"
+    for permission in permissions.values():
+        properties = permission["Properties"]
+        assert properties["Action"] == "lambda:InvokeFunction"
+        assert properties["Principal"] == "apigateway.amazonaws.com"
+        assert properties["SourceArn"] == {"Fn::Sub": own_api}
+    assert not any(function.events_of("Api") for function in functions())
 
 
 @each_trust

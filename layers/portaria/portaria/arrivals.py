@@ -412,23 +412,28 @@ class FrontDesk:
         self._dynamodb.call("PutItem", request, timeout_s=timeout_s)
 
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
 def log(level: str, message: str, **fields: str | int) -> None:
-    """One JSON line, in the form of Lambda's own JSON logs, so that its log levels apply.
+    """Write one line in the form of Lambda's own JSON logs, unless the template's `LogLevel` is above `level`.
 
     Never give it a code, a state or a query string. The texts of `Retryable` and `AwsError` hold no secret.
     """
+    if LEVELS.index(level) < LEVELS.index(os.environ.get("POWERTOOLS_LOG_LEVEL") or "INFO"):
+        return
     moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     _write({"timestamp": moment, "level": level, "message": message, "service": "portaria", **fields})
 
 
 def count(metric: str, number: int = 1) -> None:
-    """Add to a metric, in CloudWatch's embedded metric format.
+    """Add to a metric of this stack, in CloudWatch's embedded metric format, whatever the log level.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
     directive = {"Namespace": "Portaria", "Dimensions": [["service"]], "Metrics": [{"Name": metric, "Unit": "Count"}]}
     metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-    _write({"_aws": metadata, "service": "portaria", metric: number})
+    _write({"_aws": metadata, "service": os.environ["POWERTOOLS_SERVICE_NAME"], metric: number})
 
 
 def _write(line: dict[str, Any]) -> None:

@@ -229,7 +229,7 @@ def _missing_scope() -> Rejected:
 
 def _count(name: str, value: int, **dimensions: str) -> None:
     with single_metric(name, MetricUnit.Count, value) as metric:
-        metric.add_dimension("service", os.environ.get("POWERTOOLS_SERVICE_NAME", "portaria"))
+        metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
         for dimension, text in dimensions.items():
             metric.add_dimension(dimension, text)
 

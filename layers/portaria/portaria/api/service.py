@@ -304,7 +304,7 @@ def _read_etag(text: str) -> str:
 def _count_failed_attempt() -> None:
     """For the alarm, when there are many."""
     with single_metric("ApiAttemptsFailed", MetricUnit.Count, 1) as metric:
-        metric.add_dimension("service", os.environ.get("POWERTOOLS_SERVICE_NAME", "portaria"))
+        metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
 
 
 def _without_secrets(sent: inputs.Input | None) -> dict[str, Any]:
