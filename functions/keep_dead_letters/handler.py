@@ -29,7 +29,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def keep(record: SQSRecord) -> None:
     letter = dead_letters.of_message(record.message_id, record.body)
-    dead_letters.put(table, letter)
+    try:
+        dead_letters.put(table, letter)
+    except Exception:
+        metrics.add_metric("DeadLettersNotStored", MetricUnit.Count, 1)
+        raise
     metrics.add_metric("DeadLettersKept", MetricUnit.Count, 1)
     logger.error(
         "a message became a dead letter",
