@@ -151,7 +151,7 @@ def call(token: str) -> dict[str, Any]:
 
 
 def item(token: str) -> dict[str, Any]:
-    """The private integration as the table holds it, used in this hour."""
+    """The private integration as the table holds it."""
     now = clock.to_iso(clock.now())
     integration = PrivateIntegration(
         id=INTEGRATION_ID,
@@ -163,7 +163,6 @@ def item(token: str) -> dict[str, Any]:
         created_at=now,
         created_by="arn:aws:iam::123456789012:user/bench",
         updated_at=now,
-        last_used_at=now,
     )
     typed: dict[str, Any] = {
         field.name: {"S": value}

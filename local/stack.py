@@ -287,7 +287,7 @@ def _start_ministack(demanded_port: int, proxy_url: str) -> tuple[int, int]:
     for attempt in range(3):
         port = processes.free_port(demanded_port)
         process = processes.start(
-            [MINISTACK],
+            [MINISTACK_PYTHON, "-P", ROOT / "local" / "start_ministack.py"],
             root=ROOT,
             log=LOCAL / "ministack.log",
             environment={
@@ -524,7 +524,7 @@ def _runtime() -> str:
 
 def local_sources() -> str:
     """The fingerprint of what the running processes were made of; commands and the demo are not part of it."""
-    return _fingerprint(ROOT / "local" / name for name in ("stack.py", "proxy.py", "simulators"))
+    return _fingerprint(ROOT / "local" / name for name in ("stack.py", "start_ministack.py", "proxy.py", "simulators"))
 
 
 def _fingerprint(sources: Iterable[Path], *more: str) -> str:

@@ -42,11 +42,21 @@ IN_TRANSACTION = {
 POLLING = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
 
 
+# The condition keys by which a role's grants are narrowed, by the service that they belong to.
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+# https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-encryption-context-keys
+CONDITION_KEYS = {"dynamodb:LeadingKeys", "kms:EncryptionContextKeys"}
+
+
 class Use(NamedTuple):
-    """One thing that IAM decides: `sqs:SendMessage` on a resource's ARN."""
+    """One thing that IAM decides: `sqs:SendMessage` on a resource's ARN.
+
+    `keys` are the partition keys of a call to DynamoDB, or the names in the encryption context of a call to KMS.
+    """
 
     action: str
     resource: str
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,9 +66,14 @@ class Grant:
     sid: str
     actions: tuple[str, ...]
     resources: tuple[str, ...]
+    keys: tuple[str, ...] = ()
 
     def allows(self, use: Use) -> bool:
-        return use.action in self.actions and any(fnmatchcase(use.resource, pattern) for pattern in self.resources)
+        return (
+            use.action in self.actions
+            and any(fnmatchcase(use.resource, pattern) for pattern in self.resources)
+            and (not self.keys or all(any(fnmatchcase(key, pattern) for pattern in self.keys) for key in use.keys))
+        )
 
 
 @cache
@@ -69,9 +84,21 @@ def grants(name: str) -> tuple[Grant, ...]:
             statement["Sid"],
             tuple(as_list(statement["Action"])),
             tuple(arn(value) for value in as_list(statement["Resource"])),
+            tuple(condition_keys(statement)),
         )
         for statement in function.statements
     )
+
+
+def condition_keys(statement: dict[str, Any]) -> list[str]:
+    """The patterns to which a statement narrows the keys of a call; none where it has no condition."""
+    narrowed: dict[str, dict[str, list[str]]] = statement.get("Condition", {})
+    assert set(narrowed) <= {"ForAllValues:StringLike"}
+    for condition in narrowed.values():
+        assert len(condition) == 1
+        assert set(condition) <= CONDITION_KEYS
+        return next(iter(condition.values()))
+    return []
 
 
 def arn(value: Any) -> str:
@@ -105,14 +132,17 @@ def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
     """What IAM decides about one call."""
     if service == "dynamodb" and operation == "TransactWriteItems":
         return [
-            Use(f"dynamodb:{IN_TRANSACTION[kind]}", _table(call))
+            Use(f"dynamodb:{IN_TRANSACTION[kind]}", _table(call), leading_keys(call))
             for item in parameters["TransactItems"]
             for kind, call in item.items()
         ]
     if service == "dynamodb" and operation in ("BatchGetItem", "BatchWriteItem"):
-        return [Use(f"dynamodb:{operation}", _table({"TableName": name})) for name in parameters["RequestItems"]]
+        return [
+            Use(f"dynamodb:{operation}", _table({"TableName": name}), batched_keys(requests))
+            for name, requests in parameters["RequestItems"].items()
+        ]
     if service == "dynamodb":
-        return [Use(f"dynamodb:{operation}", _table(parameters))]
+        return [Use(f"dynamodb:{operation}", _table(parameters), leading_keys(parameters))]
     if service == "sqs":
         action = ACTIONS.get((service, operation), operation)
         queue = parameters["QueueUrl"].rpartition("/")[2]
@@ -122,11 +152,31 @@ def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
         return [Use(f"secretsmanager:{operation}", f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf")]
     if service == "kms":
         # The fake cloud has one key.
-        return [Use(f"kms:{operation}", _arn_of("SealingKey.Arn"))]
+        return [Use(f"kms:{operation}", _arn_of("SealingKey.Arn"), tuple(sorted(parameters["EncryptionContext"])))]
     if service == "events" and operation == "PutEvents":
         buses = {entry.get("EventBusName", "default") for entry in parameters["Entries"]}
         return [Use("events:PutEvents", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/{bus}") for bus in sorted(buses)]
     return [Use(f"{service}:{operation}", "unknown to tests/unit/roles.py")]
+
+
+def leading_keys(call: dict[str, Any]) -> tuple[str, ...]:
+    """The partition key that a call to DynamoDB names, up to its first `#`: those of one kind of item are alike."""
+    if "KeyConditionExpression" in call:
+        key = call["ExpressionAttributeValues"][":pk"]
+    else:
+        key = (call.get("Key") or call["Item"])["pk"]
+    text = key["S"] if isinstance(key, dict) else key
+    kind, found, _ = text.partition("#")
+    return (kind + found,)
+
+
+def batched_keys(requests: Any) -> tuple[str, ...]:
+    """The same for BatchGetItem (`{"Keys": [...]}`) and BatchWriteItem (`[{"PutRequest": {"Item": ...}}, ...]`)."""
+    if isinstance(requests, dict):
+        calls = [{"Key": key} for key in requests["Keys"]]
+    else:
+        calls = [call for request in requests for call in request.values()]
+    return tuple(sorted({key for call in calls for key in leading_keys(call)}))
 
 
 def _table(call: dict[str, Any]) -> str:

@@ -411,6 +411,9 @@ class Teller:
         answer = self.handlers["accept_records"].handler(event, fakes.Context())
         assert answer["statusCode"] == 202, answer
         assert len(self.stack.receive("records")) == 1
+        guess = with_headers(fakes.sample("accept_records", "persons"), x_mkto_user_token="portaria_guess")
+        del guess["multiValueHeaders"]["X-Mkto-User-Token"]
+        assert self.handlers["accept_records"].handler(guess, fakes.Context())["statusCode"] == 401
 
     def _receive(self) -> None:
         """A workflow tells of a contact at its address, then an app does, whose delivery is remembered."""

@@ -63,11 +63,18 @@ def of_roles() -> Iterator[Statement]:
 
 
 def of_resources() -> Iterator[Statement]:
-    """Who may do something with a resource: every statement anywhere in the template that names a principal."""
+    """Who may do something with a resource: every statement anywhere in the template that names a principal.
+
+    But those that refuse requests without TLS, which allow nothing.
+    """
     for name, resource in template()["Resources"].items():
         for value in walk(resource):
             if isinstance(value, dict) and "Effect" in value and ("Principal" in value or "NotPrincipal" in value):
-                yield Statement(name, value)
+                if value.get("Sid") != "TlsOnly":
+                    yield Statement(name, value)
+                else:
+                    assert value["Effect"] == "Deny"
+                    assert value["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
 def by_name(statements: Iterator[Statement]) -> pytest.MarkDecorator:
@@ -82,6 +89,8 @@ def text(resource: Any) -> str:
     """A resource as it stands in the template: `Table.Arn`, or the text of a `!Sub`."""
     if isinstance(resource, str):
         return resource
+    if "Ref" in resource:  # of a function's alias or of a topic, which is its ARN
+        return f"{resource['Ref'].removesuffix('.Alias')}.Arn"
     if "Fn::Sub" in resource:
         return str(resource["Fn::Sub"])
     return ".".join(resource["Fn::GetAtt"])
@@ -217,10 +226,14 @@ def test_who_may_use_the_key_seals_and_nothing_more() -> None:
 
 @pytest.mark.parametrize("kind", ["AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::Events::EventBus"])
 def test_a_policy_on_a_resource_is_of_a_known_kind(kind: str) -> None:
-    """Who may send to a queue is in test_template. The bus and the topic have none: only this account's roles reach them."""
+    """Who may send to a queue is in test_template. The bus has none: only this account's roles reach it."""
     assert resources(kind)
     assert not resources("AWS::Events::EventBusPolicy")
-    assert not resources("AWS::SNS::TopicPolicy")
+    (policy,) = resources("AWS::SNS::TopicPolicy").values()
+    allowed = [one for one in policy["Properties"]["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
+    assert [(one["Principal"], one["Action"]) for one in allowed] == [
+        ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish")
+    ]
     assert not any("Policy" in resource.get("Properties", {}) for resource in resources(kind).values())
 
 

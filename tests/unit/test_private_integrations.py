@@ -242,15 +242,15 @@ class TestUsing:
         manage.program(token, "GET", "/routes")
         first = last_used()
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:00:00\.000Z", first)
-        with patch.object(Table, "update") as update:
+        with patch.object(Table, "put") as put:
             manage.program(token, "GET", "/routes")
-        assert not update.called
+        assert not put.called
         time.advance(3700)
         manage.program(token, "GET", "/routes")
         assert last_used() > first
 
     def test_a_failed_note_of_its_use_is_no_refusal_after_a_revocation(self, manage: Manage) -> None:
-        """The note is conditional on the token: it never brings back an integration that was deleted meanwhile."""
+        """The note is an item of its own: it never brings back an integration that was deleted meanwhile."""
         integration, token = manage.create_integration("routes:list")
         find = private_integrations.find
 
@@ -264,7 +264,7 @@ class TestUsing:
         assert manage.call("GET", f"/private-integrations/{integration}").status == 404
         assert manage.program(token, "GET", "/routes").status == 401
 
-    @pytest.mark.parametrize("failing", ["UpdateItem", "GetItem"])
+    @pytest.mark.parametrize("failing", ["PutItem", "GetItem"])
     def test_while_the_table_is_throttled(self, manage: Manage, failing: str) -> None:
         """The note of its use may fail; the read that authorises may not, and is put off."""
         _, token = manage.create_integration("routes:list")

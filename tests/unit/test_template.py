@@ -134,7 +134,7 @@ def test_a_function_is_bounded_traced_and_logged(function: Function) -> None:
 
 def test_no_two_functions_share_a_log_group() -> None:
     groups = [target(function.properties["LoggingConfig"]["LogGroup"]) for function in functions()]
-    assert sorted(groups) == sorted(resources("AWS::Logs::LogGroup"))
+    assert sorted([*groups, "ApiAccessLogs"]) == sorted(resources("AWS::Logs::LogGroup"))
 
 
 @each_function
@@ -278,7 +278,12 @@ def test_no_log_of_the_api_holds_a_query_string() -> None:
     for setting in api()["MethodSettings"]:
         assert setting["LoggingLevel"] == "OFF"
         assert setting["DataTraceEnabled"] is False
-    assert "AccessLogSetting" not in api()
+    condition, setting, otherwise = api()["AccessLogSetting"]["Fn::If"]
+    assert (condition, otherwise) == ("LogsAccess", {"Ref": "AWS::NoValue"})
+    assert template()["Parameters"]["AccessLogs"]["Default"] == "no"
+    for secret in ("path", "querystring", "authorizer", "header", "requestOverride"):
+        assert not re.search(rf"context\.{secret}\b", setting["Format"]), secret
+    assert json.loads(re.sub(r"\$context\.[\w.]+", "0", setting["Format"]))
     assert "Cors" not in api()
     assert api()["EndpointConfiguration"] == {"Type": "REGIONAL"}
     # The Globals of an API would apply as well.
@@ -317,6 +322,8 @@ def test_who_may_send_to_a_queue_is_narrow() -> None:
     """Only the bus's one rule, and only to what it feeds."""
     for name, policy in resources("AWS::SQS::QueuePolicy").items():
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
+            if statement["Effect"] == "Deny":
+                continue
             assert statement["Principal"] == {"Service": "events.amazonaws.com"}, name
             assert statement["Action"] == "sqs:SendMessage"
             assert [target(statement["Resource"])] == [target(queue) for queue in policy["Properties"]["Queues"]]
@@ -328,6 +335,7 @@ def test_each_rule_may_reach_its_targets_and_their_dead_letters() -> None:
         (target(statement["Condition"]["ArnEquals"]["aws:SourceArn"]), target(statement["Resource"]))
         for policy in resources("AWS::SQS::QueuePolicy").values()
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow"
     }
     needed = set()
     for name, rule in resources("AWS::Events::Rule").items():
@@ -442,7 +450,7 @@ def test_whatever_is_referred_to_is_there() -> None:
     document = template()
     # SAM makes an alias of each function, which `Function.Alias` refers to.
     aliases = {f"{function.logical_id}.Alias" for function in functions()}
-    known = {*document["Resources"], *document["Parameters"], *aliases}
+    known = {*document["Resources"], *document["Parameters"], *aliases, "Api.Stage"}
     referred = {
         target(value)
         for value in walk([document["Resources"], document["Outputs"]])

@@ -15,15 +15,13 @@ from dataclasses import fields as dataclass_fields
 from dataclasses import replace as with_changes
 from datetime import datetime, timedelta
 
-from portaria import api_tokens, aws, clock, connections, events
+from portaria import api_tokens, clock, connections, events
 from portaria.contract import Rejected, Secret
 from portaria.table import Conflict, Item, Table
 
 LIST = "PRIVATE_INTEGRATIONS"
 OVERLAP = timedelta(days=7)
 WARN_AT = connections.WARN_AT
-# Last use is told to the hour: finer would be a write for each call.
-USE_EVERY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,8 @@ class PrivateIntegration:
     """`scopes` are `{resource}:{operation}`, some narrowed: `connections:call@crm`. `version` grows with each change.
 
     `token_hash` is of the token in use, made at `token_made_at`; while a rotation's overlap lasts (`previous_until`) the
-    one before it works too. Times are ISO 8601; `last_used_at` and `previous_last_used_at` are to the hour. `made_by_key`
-    tells which creation it was that came with an Idempotency-Key.
+    one before it works too. Times are ISO 8601. `made_by_key` tells which creation it was that came with an Idempotency-Key.
+    When the tokens were last used is in `token_uses`.
     """
 
     id: str
@@ -48,8 +46,6 @@ class PrivateIntegration:
     previous_hash: str = ""
     previous_made_at: str = ""
     previous_until: str = ""
-    last_used_at: str = ""
-    previous_last_used_at: str = ""
     made_by_key: str = ""
 
     def overlaps(self, now: datetime) -> bool:
@@ -58,10 +54,7 @@ class PrivateIntegration:
 
 
 FIELDS = tuple(field.name for field in dataclass_fields(PrivateIntegration))
-_TOKENS = (
-    "token_hash", "token_made_at", "previous_hash", "previous_made_at", "previous_until", "last_used_at",
-    "previous_last_used_at",
-)  # fmt: skip
+_TOKENS = ("token_hash", "token_made_at", "previous_hash", "previous_made_at", "previous_until")
 
 
 def key(integration_id: str) -> tuple[str, str]:
@@ -148,11 +141,9 @@ def rotate(table: Table, old: PrivateIntegration, *, expire_now: bool) -> tuple[
         old,
         token_hash=api_tokens.digest(token.reveal()),
         token_made_at=clock.to_iso(now),
-        last_used_at="",
         previous_hash="" if expire_now else old.token_hash,
         previous_made_at="" if expire_now else old.token_made_at,
         previous_until="" if expire_now else clock.to_iso(now + OVERLAP),
-        previous_last_used_at="" if expire_now else old.last_used_at,
     )
     return _write(table, old, fresh, _TOKENS), token
 
@@ -164,11 +155,9 @@ def cancel_rotation(table: Table, old: PrivateIntegration) -> PrivateIntegration
         old,
         token_hash=old.previous_hash,
         token_made_at=old.previous_made_at,
-        last_used_at=old.previous_last_used_at,
         previous_hash="",
         previous_made_at="",
         previous_until="",
-        previous_last_used_at="",
     )
     return _write(table, old, fresh, _TOKENS)
 
@@ -176,7 +165,7 @@ def cancel_rotation(table: Table, old: PrivateIntegration) -> PrivateIntegration
 def expire_old_token(table: Table, old: PrivateIntegration) -> PrivateIntegration:
     """End the old token before its time. Raises `Rejected` (404, 409 `no_rotation`, `changed_meanwhile`)."""
     _require_overlap(old)
-    fresh = with_changes(old, previous_hash="", previous_made_at="", previous_until="", previous_last_used_at="")
+    fresh = with_changes(old, previous_hash="", previous_made_at="", previous_until="")
     return _write(table, old, fresh, _TOKENS)
 
 
@@ -186,24 +175,6 @@ def delete(table: Table, integration_id: str) -> None:
         table.delete(*key(integration_id), condition="attribute_exists(pk)")
     except Conflict:
         raise _unknown() from None
-
-
-def note_use(table: Table, used: PrivateIntegration, *, previous: bool) -> None:
-    """Write down to the hour that a token was used. Whoever writes at the same time writes the same; a failure hurts nobody."""
-    field = "previous_last_used_at" if previous else "last_used_at"
-    hash_field = "previous_hash" if previous else "token_hash"
-    now = clock.now()
-    hour = now.replace(minute=0, second=0, microsecond=0)
-    seen = getattr(used, field)
-    if seen and clock.from_iso(seen) + USE_EVERY > now:
-        return
-    with suppress(Conflict, *aws.FAILURES):
-        table.update(
-            *key(used.id),
-            f"SET {field} = :hour",
-            condition=f"{hash_field} = :hash",
-            values={":hour": clock.to_iso(hour), ":hash": getattr(used, hash_field)},
-        )
 
 
 def due_at(integration: PrivateIntegration, now: datetime) -> str:

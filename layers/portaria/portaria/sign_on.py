@@ -139,7 +139,8 @@ def _key(ticket_id: str) -> tuple[str, str]:
 
 
 def _context(ticket_id: str, name: str) -> dict[str, str]:
-    return {"ticket": ticket_id, "connection": name}
+    # One key, which no other sealed credential has: a role that opens links can open nothing else (template.yaml).
+    return {"ticket": f"{ticket_id}/{name}"}
 
 
 def _mac(mac_key: str, ticket_id: str, name: str, ends_at: int) -> str:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from portaria import api_tokens, clock, private_integrations
+from portaria import api_tokens, clock, private_integrations, token_uses
 from portaria.attempts import Attempts
 from portaria.contract import Rejected
 from portaria.private_integrations import PrivateIntegration
@@ -90,7 +90,7 @@ def holder(token: str, event: dict[str, Any], table: Table, attempts: Attempts) 
         attempts.failed(where, token_hash)
         raise _refused(integration, token_hash)
     attempts.succeeded(token_hash)
-    private_integrations.note_use(table, integration, previous=previous)
+    token_uses.note(table, integration.id, token_hash)
     return Caller(f"private-integration:{integration.id}", integration.name, where, integration.scopes)
 
 

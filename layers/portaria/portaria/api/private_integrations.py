@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from portaria import api_tokens, clock, private_integrations, scopes
+from portaria import api_tokens, clock, private_integrations, scopes, token_uses
 from portaria.api.inputs import Input, InvalidInput, Matching
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply, changed_meanwhile, page, require_match
@@ -107,18 +107,19 @@ def create(asked: Asked) -> Reply:
         found = private_integrations.get(table, integration_id)
         if not made_by_key or found.made_by_key != made_by_key:
             raise
-        return _reply(found, {"token": None})
-    return _reply(made, {"token": None}, token=token)
+        return _reply(asked, found, {"token": None})
+    return _reply(asked, made, {"token": None}, token=token)
 
 
 def get(asked: Asked) -> Reply:
     """Raises `Rejected` (404 `unknown_private_integration`)."""
-    return _reply(_find(asked))
+    return _reply(asked, _find(asked))
 
 
 def list_page(asked: Asked) -> Reply:
     found, next_cursor = private_integrations.list_page(asked.desk.table, asked.cursor, asked.limit)
-    return page([show(each) for each in found], next_cursor)
+    uses = token_uses.find(asked.desk.table, found)
+    return page([show(each, uses) for each in found], next_cursor)
 
 
 def edit(asked: Asked) -> Reply:
@@ -133,7 +134,7 @@ def edit(asked: Asked) -> Reply:
         _require_own(asked, changes["scopes"])
     _require_own(asked, old.scopes)
     try:
-        return _reply(private_integrations.edit(asked.desk.table, old, **changes))
+        return _reply(asked, private_integrations.edit(asked.desk.table, old, **changes))
     except Rejected as rejected:
         if rejected.reason == "changed_meanwhile":
             raise changed_meanwhile(asked) from None
@@ -152,25 +153,25 @@ def rotate(asked: Asked) -> Reply:
     old = _find(asked)
     _require_own(asked, old.scopes)
     fresh, token = private_integrations.rotate(asked.desk.table, old, expire_now=asked.sent.expire_now)
-    return _reply(fresh, {"token": None}, token=token)
+    return _reply(asked, fresh, {"token": None}, token=token)
 
 
 def cancel(asked: Asked) -> Reply:
     """Go back to the old token. Raises `Rejected` (403, 404, 409 `no_rotation`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
-    return _reply(private_integrations.cancel_rotation(asked.desk.table, old))
+    return _reply(asked, private_integrations.cancel_rotation(asked.desk.table, old))
 
 
 def expire(asked: Asked) -> Reply:
     """End the old token. Raises `Rejected` (403, 404, 409 `no_rotation`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
-    return _reply(private_integrations.expire_old_token(asked.desk.table, old))
+    return _reply(asked, private_integrations.expire_old_token(asked.desk.table, old))
 
 
-def show(integration: PrivateIntegration) -> dict[str, Any]:
-    """Everything but the tokens and their hashes."""
+def show(integration: PrivateIntegration, uses: dict[str, str]) -> dict[str, Any]:
+    """Everything but the tokens and their hashes. `uses` is what `token_uses.find` gives for it."""
     now = clock.now()
     overlaps = integration.overlaps(now)
     return {
@@ -183,14 +184,17 @@ def show(integration: PrivateIntegration) -> dict[str, Any]:
         "updated_at": integration.updated_at,
         "token_made_at": integration.token_made_at,
         "age_days": (now - clock.from_iso(integration.token_made_at)).days,
-        "last_used_at": integration.last_used_at or None,
+        "last_used_at": uses.get(integration.token_hash),
         "previous_until": integration.previous_until if overlaps else None,
-        "previous_last_used_at": integration.previous_last_used_at or None if overlaps else None,
+        "previous_last_used_at": uses.get(integration.previous_hash) if overlaps else None,
     }
 
 
-def _reply(integration: PrivateIntegration, more: dict[str, Any] | None = None, **once: Any) -> Reply:
-    return Reply(show(integration) | (more or {}), etag=str(integration.version), once=once, target=integration.id)
+def _reply(asked: Asked, integration: PrivateIntegration, more: dict[str, Any] | None = None, **once: Any) -> Reply:
+    uses = token_uses.find(asked.desk.table, [integration])
+    return Reply(
+        show(integration, uses) | (more or {}), etag=str(integration.version), once=once, target=integration.id
+    )
 
 
 def _find(asked: Asked) -> PrivateIntegration:
