@@ -1,0 +1,257 @@
+"""For each alarm a scenario in which it goes off, from the documented meaning of its metrics, and one in which it does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools import Metrics as Emitter
+
+from portaria import arrivals, clock, deliveries
+from tests.aws.cloudwatch import Metrics, Queue
+from tests.aws.translation import deploy
+
+STACK = deploy("portaria", Deployment="Canary10Percent5Minutes", AdobeClientId="adobe")
+ALARMS = STACK.of("AWS::CloudWatch::Alarm")
+START_S = 1_800_000_000.0
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0
+SERVICE = {"service": "portaria"}
+
+# Queues by the alarms that watch them: the queue, its visibility timeout and the age from which a message is too old.
+WATCHED = {
+    "Records": ("RecordsQueue", 725.0, HOUR_S),
+    "BulkRecords": ("BulkRecordsQueue", 725.0, DAY_S),
+    "Backfills": ("BackfillsQueue", 360.0, HOUR_S),
+    "Renewals": ("RenewalsQueue", 540.0, 2 * HOUR_S),
+    "Uninstalls": ("UninstallsQueue", 540.0, 6 * HOUR_S),
+}
+DEAD_LETTERS = ("Exchanges", "Backfills", "Renewals", "Uninstalls")
+# Metrics of functions: a value that must raise the alarm, and one that must not. Functions emit them: see test_permissions.
+OWN = {
+    "InstallsFailed": (1, 0), "ArrivalsLost": (1, 0), "ArrivalsKept": (1, 0), "DeadLetters": (1, 0), "DeadLettersKept": (1, 0),
+    "DeadLettersNotStored": (1, 0), "DestinationsStopped": (1, 0), "MessagesFailed": (1, 0), "ApiAttemptsFailed": (100, 99),
+    "CodesOld": (600, 599), "QuotaLeft": (9, 10), "DaysToDeath": (30, 31),
+}  # fmt: skip
+# Metrics of AWS's services that have a data point where something happens.
+COUNTED = ("InstallsThrottled", "EventsThrottled", "AcceptInstallErrors", "AcceptUninstallErrors", "ReceiveEventsErrors",
+           "AcceptRecordsErrors", "TrackReceiptsErrors", "WorkerErrors", "TableThrottled")  # fmt: skip
+SCENARIOS = (
+    {f"{name}{kind}" for name in WATCHED for kind in ("Waiting", "Old")} | {f"{name}DeadLetters" for name in DEAD_LETTERS}
+    | set(OWN) | set(COUNTED) | {"CodesWaiting", "RecordsDeadLetters", "SourcesStopped", "InstallsRefused", "ApiErrors"}
+)  # fmt: skip
+
+
+def test_each_alarm_has_a_scenario() -> None:
+    assert {name.removesuffix("Alarm") for name in ALARMS} == SCENARIOS
+
+
+def alarm(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = ALARMS[f"{name}Alarm"]
+    return found
+
+
+def queue_named(logical_id: str) -> Queue:
+    return Queue(f"portaria-{logical_id}-1ABCDEFGHIJKL")
+
+
+def run(queue: Queue, metrics: Metrics, until_s: float, each_minute: Callable[[float], None]) -> float:
+    now_s = START_S
+    while now_s < START_S + until_s:
+        each_minute(now_s)
+        queue.publish(metrics, now_s)
+        now_s += MINUTE_S
+    return now_s
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_waiting_alarm_consumer_receives_nothing_goes_off(name: str) -> None:
+    logical_id, _, limit_s = WATCHED[name]
+    queue, metrics = queue_named(logical_id), Metrics()
+    queue.send(START_S)
+    now_s = run(queue, metrics, limit_s - 10 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm(f"{name}Waiting"), now_s) == "OK"
+    now_s = run(queue, metrics, limit_s + 10 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm(f"{name}Waiting"), now_s) == "ALARM"
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_old_alarm_message_returns_again_and_again_goes_off(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS's own age leaves the message out from its third receive on, so only the consumer's metric tells."""
+    logical_id, hidden_s, limit_s = WATCHED[name]
+    queue, metrics = queue_named(logical_id), Metrics()
+    message = queue.send(START_S)
+
+    def receive(now_s: float) -> None:
+        for one in queue.receive(now_s, hidden_s):
+            monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(now_s, UTC))
+            emitter = Emitter()
+            event = {"Records": [{"attributes": {"SentTimestamp": str(int(one.sent_at_s * 1000))}}]}
+            deliveries.report_age(event, emitter, name)
+            print(json.dumps(emitter.serialize_metric_set()))
+            emitter.clear_metrics()
+            metrics.add_emitted(capsys.readouterr().out, now_s)
+
+    now_s = run(queue, metrics, limit_s + 2 * hidden_s + 10 * MINUTE_S, receive)
+    assert message.receives > 3
+    assert metrics.state(alarm(f"{name}Waiting"), now_s) == "OK"
+    assert any(
+        metrics.state(alarm(f"{name}Old"), now_s - minutes * MINUTE_S) == "ALARM"
+        for minutes in range(int(hidden_s / 60) + 6)
+    )
+    assert metrics.state(alarm(f"{name}Old"), START_S + limit_s - 10 * MINUTE_S) == "OK"
+
+
+def test_codes_waiting_alarm_consumer_receives_nothing_goes_off_within_six_minutes() -> None:
+    queue, metrics = queue_named("ExchangesQueue"), Metrics()
+    queue.send(START_S)
+    now_s = run(queue, metrics, 7 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm("CodesWaiting"), now_s) == "ALARM"
+    assert metrics.state(alarm("CodesWaiting"), START_S + 4 * MINUTE_S) == "OK"
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_sources_stopped_alarm_source_is_disabled_goes_off(name: str) -> None:
+    queue, metrics = queue_named(WATCHED[name][0]), Metrics()
+    for number in range(10):
+        queue.send(START_S + number)
+    now_s = run(queue, metrics, 21 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm("SourcesStopped"), now_s) == "ALARM"
+
+
+def test_sources_stopped_alarm_backlog_is_worked_off_stays_silent() -> None:
+    queue, metrics = queue_named("BulkRecordsQueue"), Metrics()
+    for number in range(1_000):
+        queue.send(START_S + number / 1000)
+
+    def work(now_s: float) -> None:
+        for one in [each for each in queue.messages if not each.deleted][:5]:
+            one.deleted = True
+            queue.received += 1
+
+    now_s = run(queue, metrics, HOUR_S, work)
+    assert any(not each.deleted for each in queue.messages)
+    assert metrics.state(alarm("SourcesStopped"), now_s) == "OK"
+
+
+@pytest.mark.parametrize("name", DEAD_LETTERS)
+def test_dead_letters_alarm_message_arrives_goes_off(name: str) -> None:
+    queue, metrics = queue_named(f"{name}DeadLetters"), Metrics()
+    now_s = run(queue, metrics, 10 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm(f"{name}DeadLetters"), now_s) == "OK"
+    queue.send(START_S)
+    now_s = run(queue, metrics, 10 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm(f"{name}DeadLetters"), now_s) == "ALARM"
+
+
+def test_records_dead_letters_alarm_function_does_not_run_goes_off() -> None:
+    queue, metrics = queue_named("RecordsDeadLetters"), Metrics()
+    queue.send(START_S)
+    now_s = run(queue, metrics, 25 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm("RecordsDeadLetters"), now_s) == "ALARM"
+
+
+def test_records_dead_letters_alarm_function_cannot_store_is_silent_and_the_other_goes_off() -> None:
+    """Received again and again, the message leaves the age metric; the function's own metric tells, for 14 days if need be."""
+    queue, metrics = queue_named("RecordsDeadLetters"), Metrics()
+    queue.send(START_S)
+
+    def fail(now_s: float) -> None:
+        for _ in queue.receive(now_s, deliveries.LONGEST_WAIT_S):
+            metrics.add("Portaria", "DeadLettersNotStored", SERVICE, now_s, 1)
+
+    now_s = run(queue, metrics, DAY_S, fail)
+    assert metrics.state(alarm("RecordsDeadLetters"), now_s) == "OK"
+    assert metrics.state(alarm("DeadLettersNotStored"), now_s) == "ALARM"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_alarm_on_own_metric_follows_its_value(name: str) -> None:
+    bad, good = OWN[name]
+    metric = alarm(name)
+    for value, state in ((bad, "ALARM"), (good, "OK")):
+        metrics = Metrics()
+        metrics.add("Portaria", metric["MetricName"], SERVICE, START_S, value)
+        metrics.add("Portaria", metric["MetricName"], {"service": "portaria-staging"}, START_S, bad)
+        assert metrics.state(metric, START_S + metric["Period"]) == state
+    assert Metrics().state(metric, START_S) == "OK"
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_alarm_on_counted_metric_goes_off_within_five_minutes(name: str) -> None:
+    found = alarm(name)
+    parts = [each["MetricStat"]["Metric"] for each in found.get("Metrics", []) if "MetricStat" in each] or [found]
+    for part in parts:
+        metrics = Metrics()
+        dimensions = {each["Name"]: str(each["Value"]) for each in part["Dimensions"]}
+        metrics.add(part["Namespace"], part["MetricName"], dimensions, START_S, 1)
+        minutes = [START_S + number * MINUTE_S for number in range(6)]
+        assert "ALARM" in [metrics.state(found, now_s) for now_s in minutes]
+
+
+def test_api_errors_alarm_five_in_five_minutes_goes_off() -> None:
+    dimensions = {each["Name"]: str(each["Value"]) for each in alarm("ApiErrors")["Dimensions"]}
+    for errors, state in ((5, "ALARM"), (4, "OK")):
+        metrics = Metrics()
+        metrics.add("AWS/ApiGateway", "5XXError", dimensions, START_S, errors)
+        assert metrics.state(alarm("ApiErrors"), START_S + 5 * MINUTE_S) == state
+
+
+@pytest.mark.parametrize(
+    ("refused", "answered", "state"), [(7, 7, "OK"), (7, 6, "ALARM"), (1, None, "ALARM"), (0, None, "OK")]
+)
+def test_installs_refused_alarm_hook_did_not_reach_the_function_goes_off(
+    refused: int, answered: int | None, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """4XX of the method counts API Gateway's own refusals and the function's; the function counts its own."""
+    metrics = Metrics()
+    dimensions = {"ApiName": "portaria", "Stage": "live", "Method": "GET", "Resource": "/install/{platform}/{client}"}
+    metrics.add("AWS/ApiGateway", "4XXError", dimensions, START_S, refused)
+    if answered is not None:
+        arrivals.count("InstallCallsRefused", answered)
+        metrics.add_emitted(capsys.readouterr().out, START_S)
+    assert metrics.state(alarm("InstallsRefused"), START_S + 5 * MINUTE_S) == state
+
+
+def test_deployment_is_rolled_back_by_messages_that_a_new_version_fails_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """Workers catch every exception, so that AWS's own metric `Errors` stays 0."""
+
+    def fail(body: str, time_left_s: Callable[[], float]) -> None:
+        raise KeyError("a bad version")
+
+    emitter = Emitter()
+    attributes = {"SentTimestamp": str(int(START_S * 1000)), "ApproximateReceiveCount": "1"}
+    record = {"messageId": "1", "receiptHandle": "handle", "body": "{}", "attributes": attributes, "messageAttributes": {},
+              "eventSource": "aws:sqs", "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:renewals",
+              "awsRegion": "us-east-1", "md5OfBody": ""}  # fmt: skip
+
+    class Context:
+        def get_remaining_time_in_millis(self) -> int:
+            return 30_000
+
+    given_back: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deliveries.queues, "give_back", lambda url, handle, after_s: given_back.append(after_s))
+        answer = deliveries.handle(
+            {"Records": [record]}, Context(), fail, queue="Renewals", queue_url="url", logger=Logger(), metrics=emitter  # type: ignore[arg-type]
+        )  # fmt: skip
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    print(json.dumps(emitter.serialize_metric_set()))
+    metrics = Metrics()
+    metrics.add_emitted(capsys.readouterr().out, START_S)
+    assert metrics.state(alarm("WorkerErrors"), START_S + MINUTE_S) == "ALARM"
+    group = STACK.of("AWS::CodeDeploy::DeploymentGroup")["RenewTokensFunctionDeploymentGroup"]
+    assert "portaria-WorkerErrorsAlarm-1ABCDEFGHIJKL" in {one["Name"] for one in group["AlarmConfiguration"]["Alarms"]}
+
+
+def test_lost_hook_raises_an_alarm_within_five_minutes() -> None:
+    names = ("InstallsRefused", "InstallsThrottled", "AcceptInstallErrors", "ArrivalsLost")
+    for name in names:
+        found = alarm(name)
+        parts = [each["MetricStat"]["Period"] for each in found.get("Metrics", []) if "MetricStat" in each]
+        assert max(parts or [found["Period"]]) * found["EvaluationPeriods"] <= 5 * MINUTE_S, name
