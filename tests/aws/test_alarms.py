@@ -11,7 +11,7 @@ import pytest
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools import Metrics as Emitter
 
-from portaria import arrivals, clock, deliveries
+from portaria import arrivals, clock, deliveries, queues
 from tests.aws.cloudwatch import Metrics, Queue
 from tests.aws.translation import deploy
 
@@ -236,7 +236,7 @@ def test_deployment_is_rolled_back_by_messages_that_a_new_version_fails_on(capsy
 
     given_back: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deliveries.queues, "give_back", lambda url, handle, after_s: given_back.append(after_s))
+        patch.setattr(queues, "give_back", lambda url, handle, after_s: given_back.append(after_s))
         answer = deliveries.handle(
             {"Records": [record]}, Context(), fail, queue="Renewals", queue_url="url", logger=Logger(), metrics=emitter  # type: ignore[arg-type]
         )  # fmt: skip
