@@ -42,7 +42,7 @@ from portaria.table import Table
 from portaria.vault import Vault
 from tests.fakes.people import DESTINATION, SOURCE, contact
 from tests.simulation.cloud import PREFIX, TABLE, Cloud, Message, installed
-from tests.simulation.faults import Died, throttled
+from tests.simulation.faults import LONGEST_INDEX_LAG_S, Died, index_lag_s, throttled
 
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 MUNCHKIN = "123-ABC-456"
@@ -114,6 +114,7 @@ class Ended:
 class Run:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(f"records {seed}")
+        self.lag_rng = random.Random(f"index lag {seed}")
         self.time = BEGIN
         self.cloud = Cloud()
         self.cloud.carry = self.carry
@@ -157,6 +158,8 @@ class Run:
                 priority=self.rng.choice(("normal", "high")),
             )
             routes.put(table, route, new=True)
+        # From here on, so that the routes are known before the first record comes.
+        self.cloud.lag = lambda: index_lag_s(self.lag_rng)
 
     def draw(self) -> None:
         """Records of each origin, and the messages that bring them, shuffled and some of them twice."""
@@ -387,6 +390,7 @@ class Run:
     def judge(self) -> Ended:
         """Raises `Broken`."""
         self.rest()
+        self.time += LONGEST_INDEX_LAG_S
         if left := {queue: len(held) for queue, held in self.cloud.queues.items() if held}:
             raise Broken(f"messages that nobody takes: {left}")
         self.look(after_redrive=False)

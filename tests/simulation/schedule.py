@@ -128,11 +128,14 @@ class Schedule:
         self.events: list[tuple[float, Callable[[], None]]] = []
         # Where the item of each code's install is.
         self.installed: dict[str, tuple[str, str]] = {}
+        # Of its own, so that the lag of the indexes does not change what else a seed decides.
+        self.lag_rng = random.Random(hash(rng.getstate()))
         self.over = False
         self.observe()
 
     def observe(self) -> None:
         self.cloud.carry = self.carry
+        self.cloud.lag = lambda: faults.index_lag_s(self.lag_rng)
         self.cloud.secret_stored = self.secret_stored
         self.cloud.item_written = self.item_written
         self.platform.carry = self.carry
