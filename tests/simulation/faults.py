@@ -46,7 +46,9 @@ def index_lag_s(rng: random.Random) -> float:
     DynamoDB names no bound: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/GSI.html
     """
     chance = rng.random()
-    return chance * 0.1 if chance < 0.7 else (chance - 0.7) * 10 if chance < 0.95 else LONGEST_INDEX_LAG_S * rng.random()
+    return (
+        chance * 0.1 if chance < 0.7 else (chance - 0.7) * 10 if chance < 0.95 else LONGEST_INDEX_LAG_S * rng.random()
+    )
 
 
 def no_answer(name: str) -> Exception:

@@ -48,9 +48,9 @@ def _value_size(value: dict[str, Any]) -> int:
     ((kind, held),) = value.items()
     match kind:
         case "S":
-            return len(held) if held.isascii() else len(held.encode())
+            return len(str(held).encode())
         case "B":
-            return len(held)
+            return len(bytes(held))
         case "N":
             digits = len(held.lstrip("-").replace(".", "").strip("0"))
             return min(21, (digits + 1) // 2 + 1 + held.startswith("-"))
