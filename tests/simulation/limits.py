@@ -52,8 +52,8 @@ def _value_size(value: dict[str, Any]) -> int:
         case "B":
             return len(bytes(held))
         case "N":
-            digits = len(held.lstrip("-").replace(".", "").strip("0"))
-            return min(21, (digits + 1) // 2 + 1 + held.startswith("-"))
+            digits = len(str(held).lstrip("-").replace(".", "").strip("0"))
+            return min(21, (digits + 1) // 2 + 1 + str(held).startswith("-"))
         case "L":
             return 3 + sum(1 + _value_size(each) for each in held)
         case "M":
