@@ -731,6 +731,19 @@ class EventBridge:
         return {"FailedEntryCount": 0, "Entries": [{"EventId": str(uuid.UUID(int=len(self.cloud.events)))}]}
 
 
+class InTurn:
+    """Stands for a pool of threads, since this cloud is not for several, and their order could not be repeated."""
+
+    def __init__(self, _: int) -> None:
+        self.map = map
+
+    def __enter__(self) -> InTurn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
 @contextmanager
 def installed(current: Callable[[], Cloud]) -> Iterator[None]:
     """Have the product's clients be those of the current cloud, and its table's codec a quick one that writes the same."""

@@ -41,7 +41,7 @@ from portaria.settings import IngestRecordsSettings
 from portaria.table import Table
 from portaria.vault import Vault
 from tests.fakes.people import DESTINATION, SOURCE, contact
-from tests.simulation.cloud import PREFIX, TABLE, Cloud, Message, installed
+from tests.simulation.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
 from tests.simulation.faults import LONGEST_INDEX_LAG_S, Died, index_lag_s, throttled
 
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
@@ -482,19 +482,6 @@ class _CurrentMemory:
         return getattr(_worker().memory, name)
 
 
-class _InTurn:
-    """Stands for a pool of threads: one after the other, since threads' order cannot be repeated."""
-
-    def __init__(self, _: int) -> None:
-        self.map = map
-
-    def __enter__(self) -> _InTurn:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
 def _ledger(table_name: str, time_zone: str) -> quotas.Ledger:
     worker = _worker()
     if worker.ledger is None:
@@ -527,7 +514,7 @@ def running() -> Iterator[None]:
             patch.object(clock, "sleep", _sleep),
             patch.object(egress, "send", _send),
             patch.object(ingestion, "_ledger", _ledger),
-            patch.object(table, "ThreadPoolExecutor", _InTurn),
+            patch.object(table, "ThreadPoolExecutor", InTurn),
             patch.object(quotas, "SHARDS", SHARDS),
             patch.object(tokens.Supply.__init__, "__kwdefaults__", memory),
         ):

@@ -82,6 +82,14 @@ class Reservation(NamedTuple):
     left: int
 
 
+class _Room(NamedTuple):
+    """What a shard must have room for: objects, up to its limit, and tenants that are new in its item."""
+
+    objects: int
+    limit: int
+    tenants: int
+
+
 class Used(NamedTuple):
     objects: int
     tenants: dict[str, int]
@@ -166,8 +174,8 @@ class _Book:
         return [place for place, seen in seen_at.items() if seen is None or at - seen > STALE_S]
 
     def room(self, place: tuple[str, str]) -> int:
-        """For how many more tenants a shard's item has room. A weight takes as much as a tenant."""
-        return TENANTS_A_SHARD - len(self._items.get(place, ()))
+        """For how many more tenants a shard's item has room."""
+        return TENANTS_A_SHARD - int(self._items.get(place, {}).get("tenants", 0))
 
     def holds(self, place: tuple[str, str], tenant: str) -> bool:
         return _USED + tenant in self._items.get(place, ())
@@ -292,9 +300,10 @@ class Ledger:
                 break
             piece = _first(missing, room[shard])
             place = key(subscription, book.day.name, shard)
-            within = self._within(book, place, piece)
+            within, new = self._within(book, place, piece)
+            room_for = _Room(sum(piece.values()), limits[shard], new)
             try:
-                item = self._count(place, book.day, within, weights, sum(piece.values()), limits[shard])
+                item = self._count(place, book.day, within, weights, room_for)
             except Conflict as conflict:
                 book.see_shard(place, shard, conflict.item or self.table.get(*place) or {}, at)
                 continue
@@ -311,16 +320,20 @@ class Ledger:
                 missing[tenant] -= taken
         return {tenant: count for tenant, count in granted.items() if count}
 
-    def _within(self, book: _Book, place: tuple[str, str], piece: dict[str, int]) -> dict[str, int]:
-        """Those tenants of a piece that are counted in the shard's item itself: that are there, or that it has room for."""
+    def _within(self, book: _Book, place: tuple[str, str], piece: dict[str, int]) -> tuple[dict[str, int], int]:
+        """Those tenants of a piece that are counted in the shard's item itself: that are there, or that it has room for.
+
+        With how many of them are new there.
+        """
         room = book.room(place)
         within: dict[str, int] = {}
+        new = 0
         for tenant, count in piece.items():
             is_new = not book.holds(place, tenant)
-            if not is_new or room > 0:
+            if not is_new or new < room:
                 within[tenant] = count
-                room -= is_new
-        return within
+                new += is_new
+        return within, new
 
     def _count(
         self,
@@ -328,20 +341,20 @@ class Ledger:
         day: Day,
         tenants: dict[str, int],
         weights: dict[str, int],
-        count: int = 0,
-        limit: int | None = None,
+        room_for: _Room | None = None,
     ) -> Item:
-        """Add to the tenants' counts and, in a shard, `count` to what is used.
-
-        Raises `Conflict` where the shard has no room for so much.
-        """
+        """Add to the tenants' counts and, in a shard, to what is used. Raises `Conflict` where the shard has no room."""
         adds, sets, names = [], ["expires_at = :expires_at"], {}
         values: Item = {":expires_at": int(day.ends + KEPT_FOR.total_seconds())}
         condition = ""
-        if limit is not None:
+        if room_for:
             adds.append("used :count")
-            values |= {":count": count, ":most": limit - count}
-            condition = "attribute_not_exists(used) OR used <= :most"
+            values |= {":count": room_for.objects, ":most": room_for.limit - room_for.objects}
+            condition = "(attribute_not_exists(used) OR used <= :most)"
+            if room_for.tenants:
+                adds.append("tenants :new")
+                values |= {":new": room_for.tenants, ":before": TENANTS_A_SHARD - room_for.tenants}
+                condition += " AND (attribute_not_exists(tenants) OR tenants <= :before)"
         for number, (tenant, taken) in enumerate(tenants.items()):
             names[f"#{number}"] = _USED + tenant
             values[f":{number}"] = taken
