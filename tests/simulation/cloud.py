@@ -813,7 +813,9 @@ def _place(item: Item | None, pk_name: str, sk_name: str) -> tuple[str, str] | N
 def _validate(item: Item, operation: str) -> None:
     """Keys of the table and of its indexes are texts of limited length and not empty ones; an item is of limited size."""
     for pk_name, sk_name in table.INDEXES.values():
-        for name, most in ((pk_name, limits.PARTITION_KEY_BYTES), (sk_name, limits.SORT_KEY_BYTES)):
+        # A text is a sort key of an index only in an item with that index's partition key.
+        most_sk = limits.SORT_KEY_BYTES if pk_name in item else limits.PARTITION_KEY_BYTES
+        for name, most in ((pk_name, limits.PARTITION_KEY_BYTES), (sk_name, most_sk)):
             if name in item and not 1 <= len(item[name].get("S", "").encode()) <= most:
                 raise error(
                     "ValidationException", operation, f"the key attribute {name} must be a text of 1 to {most} bytes"
