@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -133,7 +134,7 @@ class TestDynamoDB:
         for number in range(5):
             table.put(item_of(300 * KB, sk=f"s{number}"))
         page, cursor = table.query("p")
-        assert len(page) == 4
+        assert len(page) == 3
         assert cursor
         assert [item["sk"] for item in table.query_all("p")] == [f"s{number}" for number in range(5)]
 
@@ -164,10 +165,9 @@ class TestLag:
         assert table.query("DUE", index="by_due")[0] == []
 
     def test_writes_of_one_item_show_in_their_order(self, world: World) -> None:
-        table, lags = Table(TABLE), iter([9.0, 0.0, 0.0, 0.0] * 2)
-        for value in ("old", "new"):
-            lag = next(lags)
-            world.cloud.lag = lambda lag=lag: lag
+        table = Table(TABLE)
+        for value, lag in (("old", 9.0), ("new", 0.0)):
+            world.cloud.lag = partial(float, lag)
             table.put({"pk": "p", "sk": "s", "due_pk": "DUE", "due_at": "1", "value": value})
         assert table.query("DUE", index="by_due")[0] == []
         world.pass_s(9)

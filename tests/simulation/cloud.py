@@ -426,12 +426,16 @@ class DynamoDB:
         order = range(at, end) if ScanIndexForward else range(end - 1, at - 1, -1)
         for number in order:
             item = view.items[entries[number][1]]
-            found.append(item)
             size += item.size
-            if size > limits.PAGE_BYTES or len(found) == Limit:
-                last = {name: item[name] for name in {"pk", "sk", pk_name, sk_name}}
-                return {"Items": found, "LastEvaluatedKey": last}
-        return {"Items": found}
+            if found and size > limits.PAGE_BYTES:
+                break
+            found.append(item)
+            if len(found) == Limit:
+                break
+        else:
+            return {"Items": found}
+        last = {name: found[-1][name] for name in {"pk", "sk", pk_name, sk_name}}
+        return {"Items": found, "LastEvaluatedKey": last}
 
     def _updated(self, key: tuple[str, str], given: Item, expression: str, how: dict[str, Any]) -> Item:
         names = how.get("ExpressionAttributeNames") or {}
