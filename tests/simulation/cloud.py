@@ -541,7 +541,7 @@ class SecretsManager:
         VersionStages: list[str] | None = None,  # noqa: N803
     ) -> dict[str, Any]:
         token = ClientRequestToken or str(uuid.UUID(int=self.cloud.number()))
-        self._limit_rate(limits.SECRET_WRITES, "PutSecretValue")
+        self._limit_rate(limits.VAULT_WRITES, "PutSecretValue")
         self._validate(SecretString, token, "PutSecretValue")
         secret = self._secret(SecretId, "PutSecretValue")
         if held := secret.versions.get(token):
@@ -564,7 +564,7 @@ class SecretsManager:
         VersionId: str = "",  # noqa: N803
         VersionStage: str = "",  # noqa: N803
     ) -> dict[str, Any]:
-        self._limit_rate(limits.SECRET_READS, "GetSecretValue")
+        self._limit_rate(limits.VAULT_READS, "GetSecretValue")
         secret = self._secret(SecretId, "GetSecretValue")
         version = VersionId or secret.labelled(VersionStage or "AWSCURRENT")
         held = secret.versions.get(version)
@@ -579,7 +579,7 @@ class SecretsManager:
         MoveToVersionId: str = "",  # noqa: N803
         RemoveFromVersionId: str = "",  # noqa: N803
     ) -> dict[str, Any]:
-        self._limit_rate(limits.SECRET_WRITES, "UpdateSecretVersionStage")
+        self._limit_rate(limits.VAULT_WRITES, "UpdateSecretVersionStage")
         secret = self._secret(SecretId, "UpdateSecretVersionStage")
         holder = secret.labelled(VersionStage)
         for version in (MoveToVersionId, RemoveFromVersionId):
@@ -595,7 +595,7 @@ class SecretsManager:
         return {"Name": SecretId}
 
     def describe_secret(self, SecretId: str) -> dict[str, Any]:  # noqa: N803
-        self._limit_rate(limits.SECRET_READS, "DescribeSecret")
+        self._limit_rate(limits.VAULT_READS, "DescribeSecret")
         secret = self.cloud.secrets.get(SecretId)
         if secret is None:
             raise error("ResourceNotFoundException", "DescribeSecret")

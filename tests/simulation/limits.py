@@ -25,9 +25,9 @@ LABELS = 20
 VERSIONS = 100
 YOUNGEST_REMOVABLE_S = 86_400.0
 # Requests a second in a region. Several operations share a limit.
-SECRET_WRITES = "PutSecretValue, UpdateSecret, UpdateSecretVersionStage"
-SECRET_READS = "DescribeSecret, GetSecretValue"
-RATES = {SECRET_WRITES: 50, "CreateSecret": 50, "DeleteSecret": 50, "RestoreSecret": 50, SECRET_READS: 10_000}
+VAULT_WRITES = "PutSecretValue, UpdateSecret, UpdateSecretVersionStage"
+VAULT_READS = "DescribeSecret, GetSecretValue"
+RATES = {VAULT_WRITES: 50, "CreateSecret": 50, "DeleteSecret": 50, "RestoreSecret": 50, VAULT_READS: 10_000}
 # https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
 # AWS raised the size of an entry to 1 MB in 2026. The product keeps to the earlier limit for a whole request.
 EVENT_ENTRIES, EVENT_BYTES = 10, 256 * KIB
