@@ -9,7 +9,7 @@ from bench.report import console
 
 FIGURES = (
     "cold_answer", "cold_events", "warm_answer", "install_load", "fan_in", "shared_token", "renewal_sweep", "authorise",
-    "revocation", "throughput", "record_load", "day", "cost",
+    "revocation", "throughput", "record_load", "day", "reservations", "cost",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,21 +144,22 @@ def test_an_index_gives_items_in_order_by_page(cloud: Cloud) -> None:
 
 def test_a_secrets_versions_are_written_once_and_labels_move_by_compare_and_swap(cloud: Cloud) -> None:
     manager = aws.client("secretsmanager")
-    manager.create_secret(Name="s", SecretString="1", ClientRequestToken="v1")
+    v1, v2 = (str(uuid.UUID(int=number)) for number in (1, 2))
+    manager.create_secret(Name="s", SecretString="1", ClientRequestToken=v1)
     assert code(manager.create_secret, Name="s", SecretString="2") == "ResourceExistsException"
-    manager.put_secret_value(SecretId="s", SecretString="2", ClientRequestToken="v2", VersionStages=["AWSPENDING"])
-    manager.put_secret_value(SecretId="s", SecretString="2", ClientRequestToken="v2")
-    assert code(manager.put_secret_value, SecretId="s", SecretString="3", ClientRequestToken="v2") == (
+    manager.put_secret_value(SecretId="s", SecretString="2", ClientRequestToken=v2, VersionStages=["AWSPENDING"])
+    manager.put_secret_value(SecretId="s", SecretString="2", ClientRequestToken=v2)
+    assert code(manager.put_secret_value, SecretId="s", SecretString="3", ClientRequestToken=v2) == (
         "ResourceExistsException"
     )
     assert manager.get_secret_value(SecretId="s")["SecretString"] == "1"
-    move = {"SecretId": "s", "VersionStage": "AWSCURRENT", "MoveToVersionId": "v2"}
+    move = {"SecretId": "s", "VersionStage": "AWSCURRENT", "MoveToVersionId": v2}
     assert code(manager.update_secret_version_stage, **move) == "InvalidParameterException"
-    manager.update_secret_version_stage(**move, RemoveFromVersionId="v1")
-    assert code(manager.update_secret_version_stage, **move, RemoveFromVersionId="v1") == "InvalidParameterException"
+    manager.update_secret_version_stage(**move, RemoveFromVersionId=v1)
+    assert code(manager.update_secret_version_stage, **move, RemoveFromVersionId=v1) == "InvalidParameterException"
     assert manager.describe_secret(SecretId="s")["VersionIdsToStages"] == {
-        "v1": ["AWSPREVIOUS"],
-        "v2": ["AWSCURRENT", "AWSPENDING"],
+        v1: ["AWSPREVIOUS"],
+        v2: ["AWSCURRENT", "AWSPENDING"],
     }
     manager.delete_secret(SecretId="s", RecoveryWindowInDays=7)
     for call in (manager.get_secret_value, manager.delete_secret):

@@ -136,12 +136,10 @@ BUGS = (
     Bug(
         "committed before it is stored",
         "tokens",
-        "                version = add_version(self.vault, connection.secret_id, connection.generation + 1, credentials)\n"
-        "                return self._commit(credentials, version=version)\n",
-        "                version = vault.version_id(connection.secret_id, connection.generation + 1)\n"
-        "                self._commit(credentials, version=version)\n"
-        "                add_version(self.vault, connection.secret_id, connection.generation + 1, credentials)\n"
-        "                return None\n",
+        "            version = version or add_version(self.vault, secret_id, generation, credentials, self.fence)\n"
+        "            self._commit(credentials, version=version)\n",
+        "            self._commit(credentials, version=vault.version_id(secret_id, generation))\n"
+        "            add_version(self.vault, secret_id, generation, credentials, self.fence)\n",
         RENEWALS,
     ),
     Bug(
@@ -157,16 +155,16 @@ BUGS = (
     Bug(
         "a vault that refuses is the end of it",
         "tokens",
-        "                return self._commit(credentials, sealed=seal.seal(credentials))\n",
-        '                raise Retryable("vault_unavailable", "")\n',
+        "            self._commit(credentials, sealed=seal.seal(credentials))\n",
+        '            raise Retryable("vault_unavailable", "")\n',
         RENEWALS,
         STRICT,
     ),
     Bug(
         "a sealed pair that is not written",
         "tokens",
-        ' | ({"sealed": sealed} if sealed else {})\n',
-        "\n",
+        '            item |= {"sealed": sealed, "due_pk"',
+        '            item |= {"due_pk"',
         RENEWALS,
     ),
     Bug(
@@ -203,8 +201,8 @@ BUGS = (
     Bug(
         "a new token that is not tried",
         "rotations",
-        "        scopes = try_credentials(table, vault, connection, credentials)\n    except Rejected:\n        _drop",
-        '        scopes = ""\n    except Rejected:\n        _drop',
+        "    scopes = try_credentials(table, vault, connection, credentials)\n    version = ",
+        '    scopes = ""\n    version = ',
         ("bad_rotation",),
     ),
     Bug(

@@ -1,7 +1,8 @@
 """AWS in memory, behind the interface of boto3's clients: DynamoDB, Secrets Manager, KMS, SQS, EventBridge.
 
 `Cloud.carry` is around every call, so that a simulation can let other workers run, or have something fail. Errors are real
-botocore errors. Not thread-safe: it is for greenlets, which switch only where they are asked to.
+botocore errors. `limits` has the documented limits that are enforced here. Not thread-safe: it is for greenlets, which switch
+only where they are asked to.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import uuid
 from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,17 +22,16 @@ from botocore.exceptions import ClientError
 
 from portaria import aws, clock, table
 from portaria.settings import Environment
-from tests.simulation import expressions
+from tests.simulation import expressions, limits
 from tests.simulation.expressions import Invalid, Item, UnknownSyntax, Values
 
 TABLE = "portaria"
 PREFIX = "portaria"
 BUS = "portaria"
 KEY_ID = "sealing-key"
-PAGE_BYTES = 1_000_000
-# Secrets Manager keeps a version without a label for a day at least, and then no longer than it likes.
-UNLABELLED_S = 86_400
 DEFAULT_RECOVERY_DAYS = 30
+# The view of the table that eventually consistent reads have.
+REPLICA = "replica"
 
 Carry = Callable[[str, Callable[[], Any]], Any]
 
@@ -40,20 +41,56 @@ def error(code: str, operation: str, message: str = "", **more: Any) -> ClientEr
 
 
 class Stored(dict[str, expressions.Value]):
-    """An item as the table holds it. It is never changed, so that its plain form is worked out only once."""
+    """An item as the table holds it. It is never changed, so that its plain form and its size are worked out only once."""
 
-    __slots__ = ("plain",)
+    __slots__ = ("plain", "size")
 
     def __init__(self, item: Item) -> None:
         super().__init__(item)
         self.plain: dict[str, Any] | None = None
+        self.size = limits.item_size(item)
+
+
+class View:
+    """The table or one of its indexes, as a reader sees it: items by key, and the partitions of an index in order.
+
+    `table.INDEXES` names the indexes. The view `REPLICA` is what an eventually consistent read of the table sees.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.pk_name, self.sk_name = table.INDEXES[name]
+        self.items: dict[tuple[str, str], Stored] = {}
+        # (sort key, key of the item), sorted.
+        self.partitions: dict[str, list[tuple[str, tuple[str, str]]]] = {}
+
+    def copy(self, name: str) -> View:
+        other = View(name)
+        other.items = dict(self.items)
+        other.partitions = {pk: list(entries) for pk, entries in self.partitions.items()}
+        return other
+
+    def put(self, key: tuple[str, str], new: Stored | None) -> None:
+        before = _place(self.items.get(key), self.pk_name, self.sk_name)
+        after = _place(new, self.pk_name, self.sk_name)
+        if before != after:
+            if before:
+                entries = self.partitions[before[0]]
+                del entries[bisect_left(entries, (before[1], key))]
+            if after:
+                insort(self.partitions.setdefault(after[0], []), (after[1], key))
+        if after and new is not None:
+            self.items[key] = new
+        else:
+            self.items.pop(key, None)
 
 
 @dataclass
 class Version:
+    """`created_at` is in epoch seconds."""
+
     text: str
     labels: set[str]
-    unlabelled_since: float = 0.0
+    created_at: float = 0.0
 
 
 @dataclass
@@ -68,8 +105,7 @@ class StoredSecret:
 
     def copy(self) -> StoredSecret:
         copied = {
-            version: Version(held.text, set(held.labels), held.unlabelled_since)
-            for version, held in self.versions.items()
+            version: Version(held.text, set(held.labels), held.created_at) for version, held in self.versions.items()
         }
         return StoredSecret(copied, self.deleted_at)
 
@@ -83,12 +119,20 @@ class Message:
 
 
 class Cloud:
-    """`stored` is told of every text that Secrets Manager or the table has taken, as soon as it is there."""
+    """`secret_stored` and `item_written` are told of every text that Secrets Manager or the table has taken, at once.
+
+    `lag` gives the seconds after which a write shows in an index, or in an eventually consistent read of the table; 0 for at
+    once. Writes of one item become visible in their order.
+    """
 
     def __init__(self) -> None:
-        self.items: dict[tuple[str, str], Stored] = {}
-        # Of each index, its partitions: (sort key, key of the item), sorted.
-        self.indexes: dict[str, dict[str, list[tuple[str, tuple[str, str]]]]] = {name: {} for name in table.INDEXES}
+        self.views = {name: View(name) for name in table.INDEXES}
+        self.replica = View("")
+        self.items = self.views[""].items
+        self.lag: Callable[[], float] = lambda: 0.0
+        # Writes that a view does not show yet, in order: (from when on, item). A view is named as in `view`.
+        self.late: dict[str, dict[tuple[str, str], list[tuple[float, Stored | None]]]] = defaultdict(dict)
+        self.rates = limits.Rates()
         self.secrets: dict[str, StoredSecret] = {}
         self.queues: dict[str, list[Message]] = {}
         self.events: list[dict[str, Any]] = []
@@ -111,10 +155,11 @@ class Cloud:
     def copy(self) -> Cloud:
         """Another with the same contents: items are never changed in place, so that they are shared."""
         other = Cloud()
-        other.items = dict(self.items)
-        other.indexes = {
-            name: {pk: list(entries) for pk, entries in index.items()} for name, index in self.indexes.items()
-        }
+        other.views = {name: view.copy(name) for name, view in self.views.items()}
+        other.replica = self.replica.copy("")
+        other.items = other.views[""].items
+        for name, writes in self.late.items():
+            other.late[name] = {key: list(waiting) for key, waiting in writes.items()}
         other.secrets = {name: secret.copy() for name, secret in self.secrets.items()}
         other.queues = {
             url: [Message(each.body, each.visible_at, each.id, each.deliveries) for each in messages]
@@ -153,21 +198,34 @@ class Cloud:
 
     def write(self, key: tuple[str, str], new: Item | None) -> None:
         old = self.items.get(key)
-        for name, (pk_name, sk_name) in table.INDEXES.items():
-            before, after = _place(old, pk_name, sk_name), _place(new, pk_name, sk_name)
-            if before == after:
+        stored = Stored(new) if new is not None else None
+        self.views[""].put(key, stored)
+        for name in (*[index for index in self.views if index], REPLICA):
+            lag_s = self.lag()
+            waiting = self.late[name].get(key)
+            if lag_s <= 0 and not waiting:
+                self._view(name).put(key, stored)
                 continue
-            partitions = self.indexes[name]
-            if before:
-                entries = partitions[before[0]]
-                del entries[bisect_left(entries, (before[1], key))]
-            if after:
-                insort(partitions.setdefault(after[0], []), (after[1], key))
-        if new is None:
-            self.items.pop(key, None)
-        else:
-            self.items[key] = Stored(new)
+            shows_at = clock.now().timestamp() + lag_s
+            if waiting:
+                waiting.append((max(shows_at, waiting[-1][0]), stored))
+            else:
+                self.late[name][key] = [(shows_at, stored)]
         self.item_written(old or {}, new or {})
+
+    def view(self, name: str) -> View:
+        """An index, or `REPLICA`, as it shows now."""
+        if late := self.late[name]:
+            now = clock.now().timestamp()
+            for key, waiting in list(late.items()):
+                while waiting and waiting[0][0] <= now:
+                    self._view(name).put(key, waiting.pop(0)[1])
+                if not waiting:
+                    del late[key]
+        return self._view(name)
+
+    def _view(self, name: str) -> View:
+        return self.replica if name == REPLICA else self.views[name]
 
 
 class Client:
@@ -202,28 +260,49 @@ class DynamoDB:
         self.done: set[str] = set()
 
     def get_item(self, TableName: str, Key: Item, ConsistentRead: bool = False) -> dict[str, Any]:  # noqa: N803
-        item = self.cloud.items.get(_key(Key))
+        item = self._readable(ConsistentRead).items.get(_key(Key))
         return {"Item": item} if item is not None else {}
 
     def batch_get_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
         ((table_name, asked),) = RequestItems.items()
-        if not 1 <= len(asked["Keys"]) <= 100:
-            raise error("ValidationException", "BatchGetItem")
-        found = [self.cloud.items[_key(key)] for key in asked["Keys"] if _key(key) in self.cloud.items]
+        keys = [_key(key) for key in asked["Keys"]]
+        if not 1 <= len(keys) <= limits.BATCH_READS:
+            raise error("ValidationException", "BatchGetItem", "Too many items requested for the BatchGetItem call")
+        if len(set(keys)) < len(keys):
+            raise error("ValidationException", "BatchGetItem", "Provided list of item keys contains duplicates")
+        items = self._readable(asked.get("ConsistentRead", False)).items
+        found: list[Item] = []
+        size = 0
+        for number, key in enumerate(keys):
+            item = items.get(key)
+            if item is None:
+                continue
+            size += item.size
+            if size > limits.BATCH_BYTES:
+                left = {table_name: {**asked, "Keys": asked["Keys"][number:]}}
+                return {"Responses": {table_name: found}, "UnprocessedKeys": left}
+            found.append(item)
         return {"Responses": {table_name: found}, "UnprocessedKeys": {}}
 
     def batch_write_item(self, RequestItems: dict[str, Any]) -> dict[str, Any]:  # noqa: N803
-        ((table_name, writes),) = RequestItems.items()
-        if not 1 <= len(writes) <= 25:
-            raise error("ValidationException", "BatchWriteItem")
-        for write in writes:
-            self.put_item(table_name, write["PutRequest"]["Item"])
+        (writes,) = RequestItems.values()
+        items = [write["PutRequest"]["Item"] for write in writes]
+        if not 1 <= len(items) <= limits.BATCH_WRITES:
+            raise error("ValidationException", "BatchWriteItem", "Too many items requested for the BatchWriteItem call")
+        if len({_key(item) for item in items}) < len(items):
+            raise error("ValidationException", "BatchWriteItem", "Provided list of item keys contains duplicates")
+        if limits.items_size(items) > limits.BATCH_BYTES:
+            raise error("ValidationException", "BatchWriteItem", "the request is larger than 16 MB")
+        for item in items:
+            _validate(item, "BatchWriteItem")
+        for item in items:
+            self.cloud.write(_key(item), item)
         return {"UnprocessedItems": {}}
 
     def put_item(self, TableName: str, Item: Item, **how: Any) -> dict[str, Any]:  # noqa: N803
         key = _key(Item)
+        _validate(Item, "PutItem")
         self._check(key, how, "PutItem", None)
-        _validate_keys(Item)
         self.cloud.write(key, Item)
         return {}
 
@@ -253,6 +332,8 @@ class DynamoDB:
         TransactItems: list[dict[str, Any]],  # noqa: N803
         ClientRequestToken: str,  # noqa: N803
     ) -> dict[str, Any]:
+        if not 1 <= len(TransactItems) <= limits.TRANSACTION_ITEMS:
+            raise error("ValidationException", "TransactWriteItems", "a transaction has 1 to 100 items")
         if ClientRequestToken in self.done:
             return {}
         writes: list[tuple[tuple[str, str], Item | None]] = []
@@ -275,7 +356,7 @@ class DynamoDB:
                 continue
             reasons.append({"Code": "None"})
             if kind == "Put":
-                _validate_keys(wanted)
+                _validate(wanted, "TransactWriteItems")
                 writes.append((key, wanted))
             elif kind == "Update":
                 writes.append((key, self._updated(key, given, expression or "", call)))
@@ -285,6 +366,10 @@ class DynamoDB:
             {_key(next(iter(each.values())).get("Item") or next(iter(each.values()))["Key"]) for each in TransactItems}
         ) < len(TransactItems):
             raise error("ValidationException", "TransactWriteItems", "cannot include multiple operations on one item")
+        if limits.items_size(item for _, item in writes if item is not None) > limits.TRANSACTION_BYTES:
+            raise error(
+                "ValidationException", "TransactWriteItems", "the items of the transaction are larger than 4 MB"
+            )
         if any(reason["Code"] != "None" for reason in reasons):
             raise error("TransactionCanceledException", "TransactWriteItems", CancellationReasons=reasons)
         for key, item in writes:
@@ -314,7 +399,10 @@ class DynamoDB:
             raise error("ValidationException", "Query", "Query condition missed key schema element")
         if IndexName and ConsistentRead:
             raise error("ValidationException", "Query", "Consistent reads are not supported on global indexes")
-        entries = self.cloud.indexes[IndexName].get(ExpressionAttributeValues[key.pk[1]]["S"], [])
+        if Limit is not None and Limit < 1:
+            raise error("ValidationException", "Query", "Limit must be at least 1")
+        view = self.cloud.view(IndexName) if IndexName else self._readable(ConsistentRead)
+        entries = view.partitions.get(ExpressionAttributeValues[key.pk[1]]["S"], [])
         at, end = 0, len(entries)
         if key.sk:
             bound = ExpressionAttributeValues[key.sk[2]]["S"]
@@ -337,13 +425,17 @@ class DynamoDB:
         size = 0
         order = range(at, end) if ScanIndexForward else range(end - 1, at - 1, -1)
         for number in order:
-            item = self.cloud.items[entries[number][1]]
+            item = view.items[entries[number][1]]
+            size += item.size
+            if found and size > limits.PAGE_BYTES:
+                break
             found.append(item)
-            size += _size(item)
-            if size > PAGE_BYTES or len(found) == Limit:
-                last = {name: item[name] for name in {"pk", "sk", pk_name, sk_name}}
-                return {"Items": found, "LastEvaluatedKey": last}
-        return {"Items": found}
+            if len(found) == Limit:
+                break
+        else:
+            return {"Items": found}
+        last = {name: found[-1][name] for name in {"pk", "sk", pk_name, sk_name}}
+        return {"Items": found, "LastEvaluatedKey": last}
 
     def _updated(self, key: tuple[str, str], given: Item, expression: str, how: dict[str, Any]) -> Item:
         names = how.get("ExpressionAttributeNames") or {}
@@ -354,12 +446,19 @@ class DynamoDB:
             new = update.apply(self.cloud.items.get(key) or dict(given), how.get("ExpressionAttributeValues") or {})
         except Invalid as invalid:
             raise error("ValidationException", "UpdateItem", str(invalid)) from None
-        _validate_keys(new)
+        _validate(new, "UpdateItem")
         return new
+
+    def _readable(self, consistent: bool) -> View:
+        """What a read of the table sees."""
+        return self.cloud.views[""] if consistent else self.cloud.view(REPLICA)
 
     def _check(self, key: tuple[str, str], how: dict[str, Any], operation: str, update: str | None) -> None:
         """Raises what DynamoDB does where a condition does not hold, or where values and expressions do not fit."""
         names, values = how.get("ExpressionAttributeNames") or {}, how.get("ExpressionAttributeValues") or {}
+        for text in (update, how.get("ConditionExpression")):
+            if text and len(text.encode()) > limits.EXPRESSION_BYTES:
+                raise error("ValidationException", operation, "Expression size has exceeded the maximum allowed size")
         listed = tuple(names.items())
         used_values: frozenset[str] = frozenset()
         used_names: frozenset[str] = frozenset()
@@ -396,11 +495,23 @@ class SecretsManager:
             raise error("ResourceNotFoundException", operation)
         if secret.deleted_at is not None:
             raise error("InvalidRequestException", operation, "the secret is marked for deletion")
+        # AWS may remove a version without labels a day after its creation. This removes it at once.
         now = clock.now().timestamp()
         for version, held in list(secret.versions.items()):
-            if not held.labels and now - held.unlabelled_since > UNLABELLED_S:
+            if not held.labels and now - held.created_at > limits.YOUNGEST_REMOVABLE_S:
                 del secret.versions[version]
         return secret
+
+    def _limit_rate(self, group: str, operation: str) -> None:
+        if not self.cloud.rates.allows(group, clock.now().timestamp()):
+            raise error("ThrottlingException", operation, "Rate exceeded")
+
+    @staticmethod
+    def _validate(text: str, token: str, operation: str) -> None:
+        if not 1 <= len(text.encode()) <= limits.SECRET_BYTES:
+            raise error("ValidationException", operation, "secretString must have a length of 1 to 65536")
+        if not 32 <= len(token) <= 64:
+            raise error("ValidationException", operation, "clientRequestToken must have a length of 32 to 64")
 
     def create_secret(
         self,
@@ -409,14 +520,16 @@ class SecretsManager:
         ClientRequestToken: str = "",  # noqa: N803
         **ignored: Any,
     ) -> dict[str, Any]:
-        token = ClientRequestToken or f"created-{self.cloud.number()}"
+        token = ClientRequestToken or str(uuid.UUID(int=self.cloud.number()))
+        self._limit_rate("CreateSecret", "CreateSecret")
+        self._validate(SecretString, token, "CreateSecret")
         if Name in self.cloud.secrets:
             secret = self._secret(Name, "CreateSecret")
             held = secret.versions.get(token)
             if not held or held.text != SecretString:
                 raise error("ResourceExistsException", "CreateSecret")
             return {"Name": Name, "VersionId": token}
-        self.cloud.secrets[Name] = StoredSecret({token: Version(SecretString, {"AWSCURRENT"})})
+        self.cloud.secrets[Name] = StoredSecret({token: Version(SecretString, {"AWSCURRENT"}, clock.now().timestamp())})
         self.cloud.secret_stored(Name, token, SecretString)
         return {"Name": Name, "VersionId": token}
 
@@ -427,14 +540,20 @@ class SecretsManager:
         ClientRequestToken: str = "",  # noqa: N803
         VersionStages: list[str] | None = None,  # noqa: N803
     ) -> dict[str, Any]:
-        token = ClientRequestToken or f"put-{self.cloud.number()}"
+        token = ClientRequestToken or str(uuid.UUID(int=self.cloud.number()))
+        self._limit_rate(limits.VAULT_WRITES, "PutSecretValue")
+        self._validate(SecretString, token, "PutSecretValue")
         secret = self._secret(SecretId, "PutSecretValue")
         if held := secret.versions.get(token):
             if held.text != SecretString:
                 raise error("ResourceExistsException", "PutSecretValue")
             return {"VersionId": token}
+        labels = VersionStages or ["AWSCURRENT"]
+        if len(secret.versions) >= limits.VERSIONS:
+            raise error("LimitExceededException", "PutSecretValue", "the secret has too many versions")
+        self._limit_labels(secret, labels, "PutSecretValue")
         secret.versions[token] = Version(SecretString, set(), clock.now().timestamp())
-        for label in VersionStages or ["AWSCURRENT"]:
+        for label in labels:
             self._move(secret, label, token)
         self.cloud.secret_stored(SecretId, token, SecretString)
         return {"VersionId": token}
@@ -445,6 +564,7 @@ class SecretsManager:
         VersionId: str = "",  # noqa: N803
         VersionStage: str = "",  # noqa: N803
     ) -> dict[str, Any]:
+        self._limit_rate(limits.VAULT_READS, "GetSecretValue")
         secret = self._secret(SecretId, "GetSecretValue")
         version = VersionId or secret.labelled(VersionStage or "AWSCURRENT")
         held = secret.versions.get(version)
@@ -459,6 +579,7 @@ class SecretsManager:
         MoveToVersionId: str = "",  # noqa: N803
         RemoveFromVersionId: str = "",  # noqa: N803
     ) -> dict[str, Any]:
+        self._limit_rate(limits.VAULT_WRITES, "UpdateSecretVersionStage")
         secret = self._secret(SecretId, "UpdateSecretVersionStage")
         holder = secret.labelled(VersionStage)
         for version in (MoveToVersionId, RemoveFromVersionId):
@@ -467,12 +588,14 @@ class SecretsManager:
         if holder != RemoveFromVersionId or (VersionStage == "AWSCURRENT" and not MoveToVersionId):
             raise error("InvalidParameterException", "UpdateSecretVersionStage", "the label is not on that version")
         if MoveToVersionId:
+            self._limit_labels(secret, [VersionStage], "UpdateSecretVersionStage")
             self._move(secret, VersionStage, MoveToVersionId)
         elif holder:
             self._take(secret, VersionStage)
         return {"Name": SecretId}
 
     def describe_secret(self, SecretId: str) -> dict[str, Any]:  # noqa: N803
+        self._limit_rate(limits.VAULT_READS, "DescribeSecret")
         secret = self.cloud.secrets.get(SecretId)
         if secret is None:
             raise error("ResourceNotFoundException", "DescribeSecret")
@@ -486,6 +609,7 @@ class SecretsManager:
         RecoveryWindowInDays: int = DEFAULT_RECOVERY_DAYS,  # noqa: N803
         ForceDeleteWithoutRecovery: bool = False,  # noqa: N803
     ) -> dict[str, Any]:
+        self._limit_rate("DeleteSecret", "DeleteSecret")
         if ForceDeleteWithoutRecovery:
             self.cloud.secrets.pop(SecretId, None)
             return {"Name": SecretId}
@@ -493,11 +617,18 @@ class SecretsManager:
         return {"Name": SecretId}
 
     def restore_secret(self, SecretId: str) -> dict[str, Any]:  # noqa: N803
+        self._limit_rate("RestoreSecret", "RestoreSecret")
         secret = self.cloud.secrets.get(SecretId)
         if secret is None:
             raise error("ResourceNotFoundException", "RestoreSecret")
         secret.deleted_at = None
         return {"Name": SecretId}
+
+    @staticmethod
+    def _limit_labels(secret: StoredSecret, labels: list[str], operation: str) -> None:
+        attached = {label for held in secret.versions.values() for label in held.labels}
+        if len(attached | set(labels)) > limits.LABELS:
+            raise error("LimitExceededException", operation, "the secret has too many staging labels")
 
     def _move(self, secret: StoredSecret, label: str, version: str) -> None:
         before = secret.labelled(label)
@@ -513,9 +644,7 @@ class SecretsManager:
     @staticmethod
     def _take(secret: StoredSecret, label: str) -> None:
         for held in secret.versions.values():
-            if label in held.labels:
-                held.labels.discard(label)
-                held.unlabelled_since = clock.now().timestamp()
+            held.labels.discard(label)
 
 
 class Kms:
@@ -531,7 +660,18 @@ class Kms:
         self.cloud.keys[blob] = plaintext, json.dumps(EncryptionContext, sort_keys=True)
         return {"KeyId": KeyId, "Plaintext": plaintext, "CiphertextBlob": blob}
 
+    def encrypt(self, KeyId: str, Plaintext: bytes, EncryptionContext: dict[str, str]) -> dict[str, Any]:  # noqa: N803
+        if KeyId != KEY_ID:
+            raise error("NotFoundException", "Encrypt")
+        if not 1 <= len(Plaintext) <= limits.PLAINTEXT_BYTES:
+            raise error("ValidationException", "Encrypt", "plaintext must have a length of 1 to 4096")
+        blob = f"encrypted-{self.cloud.number()}".encode()
+        self.cloud.keys[blob] = Plaintext, json.dumps(EncryptionContext, sort_keys=True)
+        return {"KeyId": KeyId, "CiphertextBlob": blob}
+
     def decrypt(self, CiphertextBlob: bytes, EncryptionContext: dict[str, str], KeyId: str = "") -> dict[str, Any]:  # noqa: N803
+        if KeyId not in ("", KEY_ID):
+            raise error("IncorrectKeyException", "Decrypt")
         plaintext, context = self.cloud.keys.get(CiphertextBlob, (b"", ""))
         if not plaintext or context != json.dumps(EncryptionContext, sort_keys=True):
             raise error("InvalidCiphertextException", "Decrypt")
@@ -585,8 +725,27 @@ class EventBridge:
         self.cloud = cloud
 
     def put_events(self, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        if not 1 <= len(Entries) <= limits.EVENT_ENTRIES:
+            raise error("ValidationException", "PutEvents", "a request has 1 to 10 entries")
+        if sum(map(limits.event_size, Entries)) > limits.EVENT_BYTES:
+            raise error(
+                "ValidationException", "PutEvents", "Total size of the entries in the request is over the limit."
+            )
         self.cloud.events.extend(Entries)
         return {"FailedEntryCount": 0, "Entries": [{"EventId": str(uuid.UUID(int=len(self.cloud.events)))}]}
+
+
+class InTurn:
+    """Stands for a pool of threads, since this cloud is not for several, and their order could not be repeated."""
+
+    def __init__(self, _: int) -> None:
+        self.map = map
+
+    def __enter__(self) -> InTurn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
 
 @contextmanager
@@ -655,15 +814,15 @@ def _place(item: Item | None, pk_name: str, sk_name: str) -> tuple[str, str] | N
     return item[pk_name]["S"], item[sk_name]["S"]
 
 
-def _validate_keys(item: Item) -> None:
-    """Keys of the table and of its indexes are texts, and not empty ones."""
-    for pair in table.INDEXES.values():
-        for name in pair:
-            if name in item and not item[name].get("S"):
+def _validate(item: Item, operation: str) -> None:
+    """Keys of the table and of its indexes are texts of limited length and not empty ones; an item is of limited size."""
+    for pk_name, sk_name in table.INDEXES.values():
+        # A text is a sort key of an index only in an item with that index's partition key.
+        most_sk = limits.SORT_KEY_BYTES if pk_name in item else limits.PARTITION_KEY_BYTES
+        for name, most in ((pk_name, limits.PARTITION_KEY_BYTES), (sk_name, most_sk)):
+            if name in item and not 1 <= len(item[name].get("S", "").encode()) <= most:
                 raise error(
-                    "ValidationException", "PutItem", f"the key attribute {name} must be a text, not an empty one"
+                    "ValidationException", operation, f"the key attribute {name} must be a text of 1 to {most} bytes"
                 )
-
-
-def _size(item: Item) -> int:
-    return sum(len(name) + len(str(next(iter(value.values())))) for name, value in item.items())
+    if limits.item_size(item) > limits.ITEM_BYTES:
+        raise error("ValidationException", operation, "Item size has exceeded the maximum allowed size")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from portaria.contract import Response, Retryable
@@ -15,6 +17,7 @@ OF_AWS = (*EVERYWHERE, "timeout_before", "timeout_after", "throttle", "outage", 
 OF_HTTP = (*EVERYWHERE, "timeout_before", "timeout_after", "unreachable", "rate_limited", "error_before", "error_after")
 
 OUTAGE_S = 120.0
+LONGEST_INDEX_LAG_S = 60.0
 AWS_TIMEOUT_S = 9.0
 HTTP_TIMEOUT_S = 18.0
 CONNECT_TIMEOUT_S = 3.0
@@ -35,6 +38,17 @@ def kinds(name: str) -> tuple[str, ...]:
 def throttled(name: str) -> ClientError:
     service = name.partition(".")[0]
     return error("ProvisionedThroughputExceededException" if service == "dynamodb" else "ThrottlingException", name)
+
+
+def index_lag_s(rng: random.Random) -> float:
+    """How long a write takes to show in an index: mostly a fraction of a second, sometimes a minute.
+
+    DynamoDB names no bound: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/GSI.html
+    """
+    chance = rng.random()
+    return (
+        chance * 0.1 if chance < 0.7 else (chance - 0.7) * 10 if chance < 0.95 else LONGEST_INDEX_LAG_S * rng.random()
+    )
 
 
 def no_answer(name: str) -> Exception:

@@ -43,6 +43,7 @@ class Pair:
     grant: int
     parent: str
     given_at: float
+    ends_at: float
 
 
 @dataclass
@@ -55,13 +56,14 @@ class RefreshToken:
 
 
 class Platform:
-    """`given` notes every pair.
+    """`given` notes every pair. `life_s` is how long an access token lives.
 
     `leaving` is told of a refresh token that is being sent, `presenting` of one that arrives, `using` of an access token.
     """
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
+        self.life_s = LIFE_S
         self.codes: dict[str, tuple[str, float]] = {}
         self.used_codes: set[str] = set()
         self.refreshes: dict[str, RefreshToken] = {}
@@ -78,6 +80,7 @@ class Platform:
 
     def copy(self) -> Platform:
         other = Platform(self.mode)
+        other.life_s = self.life_s
         other.codes, other.used_codes = dict(self.codes), set(self.used_codes)
         other.refreshes = {token: replace(held) for token, held in self.refreshes.items()}
         other.access = dict(self.access)
@@ -107,7 +110,7 @@ class Platform:
     def access_alive(self, token: str) -> bool:
         pair = self.access.get(token)
         now = clock.now().timestamp()
-        return bool(pair and pair.grant not in self.revoked_grants and pair.given_at + LIFE_S > now)
+        return bool(pair and pair.grant not in self.revoked_grants and pair.ends_at > now)
 
     def refresh_alive(self, token: str) -> bool:
         held = self.refreshes.get(token)
@@ -168,7 +171,9 @@ class Platform:
 
     def _give(self, host: str, grant: int, parent: str) -> Pair:
         number = len(self.given) + 1
-        pair = Pair(f"canary-access-{number}", f"canary-refresh-{number}", host, grant, parent, clock.now().timestamp())
+        now = clock.now().timestamp()
+        access, refresh = f"canary-access-{number}", f"canary-refresh-{number}"
+        pair = Pair(access, refresh, host, grant, parent, now, now + self.life_s)
         self.given.append(pair)
         self.access[pair.access] = pair
         self.refreshes[pair.refresh] = RefreshToken(pair)
@@ -205,7 +210,7 @@ def account_id(host: str) -> int:
 
 
 def _pair_answer(pair: Pair) -> Response:
-    left_s = int(pair.given_at + LIFE_S - clock.now().timestamp())
+    left_s = int(pair.ends_at - clock.now().timestamp())
     return _json(
         200,
         {"access_token": pair.access, "refresh_token": pair.refresh, "expires_in": left_s, "token_type": "Bearer"},

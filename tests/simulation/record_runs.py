@@ -41,8 +41,8 @@ from portaria.settings import IngestRecordsSettings
 from portaria.table import Table
 from portaria.vault import Vault
 from tests.fakes.people import DESTINATION, SOURCE, contact
-from tests.simulation.cloud import PREFIX, TABLE, Cloud, Message, installed
-from tests.simulation.faults import Died, throttled
+from tests.simulation.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
+from tests.simulation.faults import LONGEST_INDEX_LAG_S, Died, index_lag_s, throttled
 
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 MUNCHKIN = "123-ABC-456"
@@ -114,6 +114,7 @@ class Ended:
 class Run:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(f"records {seed}")
+        self.lag_rng = random.Random(f"index lag {seed}")
         self.time = BEGIN
         self.cloud = Cloud()
         self.cloud.carry = self.carry
@@ -157,6 +158,8 @@ class Run:
                 priority=self.rng.choice(("normal", "high")),
             )
             routes.put(table, route, new=True)
+        # From here on, so that the routes are known before the first record comes.
+        self.cloud.lag = lambda: index_lag_s(self.lag_rng)
 
     def draw(self) -> None:
         """Records of each origin, and the messages that bring them, shuffled and some of them twice."""
@@ -387,6 +390,7 @@ class Run:
     def judge(self) -> Ended:
         """Raises `Broken`."""
         self.rest()
+        self.time += LONGEST_INDEX_LAG_S
         if left := {queue: len(held) for queue, held in self.cloud.queues.items() if held}:
             raise Broken(f"messages that nobody takes: {left}")
         self.look(after_redrive=False)
@@ -478,19 +482,6 @@ class _CurrentMemory:
         return getattr(_worker().memory, name)
 
 
-class _InTurn:
-    """Stands for a pool of threads: one after the other, since threads' order cannot be repeated."""
-
-    def __init__(self, _: int) -> None:
-        self.map = map
-
-    def __enter__(self) -> _InTurn:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
 def _ledger(table_name: str, time_zone: str) -> quotas.Ledger:
     worker = _worker()
     if worker.ledger is None:
@@ -523,7 +514,7 @@ def running() -> Iterator[None]:
             patch.object(clock, "sleep", _sleep),
             patch.object(egress, "send", _send),
             patch.object(ingestion, "_ledger", _ledger),
-            patch.object(table, "ThreadPoolExecutor", _InTurn),
+            patch.object(table, "ThreadPoolExecutor", InTurn),
             patch.object(quotas, "SHARDS", SHARDS),
             patch.object(tokens.Supply.__init__, "__kwdefaults__", memory),
         ):

@@ -28,7 +28,7 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import arrived_events, clock, connections, messages, parking, receipts, reconciliations, signing
+from portaria import arrived_events, clock, connections, messages, parking, receipts, reconciliations, signing, tokens
 from portaria.contract import Record, Retryable, Secret
 from portaria.pace import Pace
 from portaria.vault import Vault
@@ -297,15 +297,19 @@ class Teller:
         assert self.stack.table.get(*reconciliations.key(gone.name, "contacts")) is None
 
     def end_token(self, name: str) -> None:
-        """The access token of a connection has ended."""
-        connection = connections.get(self.stack.table, name)
+        """A day has passed: the access token of a connection has ended, and its secret takes another version."""
         store, ended = Vault(PREFIX), clock.to_iso(clock.now() - timedelta(hours=1))
+        connection = connections.get(self.stack.table, name)
+        supply = tokens.Supply(self.stack.table, store, self.stack.environment["SEALING_KEY_ID"], lambda: 60.0)
+        assert supply.unseal(connection)
+        connection = connections.get(self.stack.table, name)
         credentials = store.read(connection.secret_id, connection.version_id) or {}
         version = str(uuid.uuid4())
         store.add(connection.secret_id, version, {**credentials, "expires_at": Secret(ended)})
         self.stack.table.update(
             *connections.key(name),
-            "SET version_id = :version, token_ends_at = :ended, updated_at = :before, due_at = :ended",
+            "SET version_id = :version, token_ends_at = :ended, updated_at = :before, due_at = :ended "
+            "REMOVE version_added_at",
             values={
                 ":version": version,
                 ":ended": ended,

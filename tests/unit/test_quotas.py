@@ -15,12 +15,13 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria import clock, quotas
+from portaria import clock, quotas, table
 from portaria.quotas import Ledger, Reservation
 from portaria.table import Table
 from tests.fakes import aws as fakes
 from tests.simulation import cloud as clouds
-from tests.simulation.cloud import TABLE, Cloud
+from tests.simulation import limits
+from tests.simulation.cloud import TABLE, Cloud, InTurn
 
 SUBSCRIPTION = "123-ABC-456"
 ZONE = "America/Chicago"
@@ -54,10 +55,19 @@ class World:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = World()
-    with clouds.installed(lambda: made.cloud), patch.object(clock, "now", lambda: made.now):
+    with (
+        clouds.installed(lambda: made.cloud),
+        patch.object(clock, "now", lambda: made.now),
+        patch.object(table, "ThreadPoolExecutor", InTurn),
+        patch.object(quotas, "TENANTS_A_SHARD", getattr(request, "param", quotas.TENANTS_A_SHARD)),
+    ):
         yield made
+
+
+# Tenants are counted in the shards' items, or each in a bucket beside full ones.
+wherever_tenants_are_counted = pytest.mark.parametrize("world", [300, 0], indirect=True, ids=["within", "beside"])
 
 
 def live(ledger: Ledger, quota: int, **shares: int) -> Reservation:
@@ -68,6 +78,7 @@ def bulk(ledger: Ledger, quota: int, **shares: int) -> Reservation:
     return ledger.reserve(SUBSCRIPTION, quota, shares, bulk=True, weights={})
 
 
+@wherever_tenants_are_counted
 def test_counts_what_each_tenant_was_granted(world: World) -> None:
     ledger = world.ledger()
     first = live(ledger, 1_000, acme=30, other=5)
@@ -89,6 +100,7 @@ def test_works_with_the_expressions_of_dynamodb() -> None:
         assert item["expires_at"] == int((MIDNIGHT + timedelta(days=8)).timestamp())
 
 
+@wherever_tenants_are_counted
 @pytest.mark.parametrize("quota", [1, 7, 10, 1_003])
 def test_gives_out_exactly_the_quota_whatever_is_left_in_which_shard(world: World, quota: int) -> None:
     ledgers = [world.ledger(seed) for seed in range(3)]
@@ -101,6 +113,7 @@ def test_gives_out_exactly_the_quota_whatever_is_left_in_which_shard(world: Worl
     assert 12 * 3600 < answer.after_s <= 12 * 3600 + 60
 
 
+@wherever_tenants_are_counted
 def test_of_the_last_objects_small_shares_get_all_of_theirs(world: World) -> None:
     one, two = world.ledger(1), world.ledger(2)
     live(two, 100, acme=1)
@@ -117,17 +130,22 @@ REQUESTS = st.tuples(
 
 @settings(max_examples=150)
 @given(
-    quota=st.integers(1, 400), requests=st.lists(REQUESTS, max_size=40), hours=st.floats(0, 23.9), seed=st.integers()
+    quota=st.integers(1, 400), requests=st.lists(REQUESTS, max_size=40), hours=st.floats(0, 23.9), seed=st.integers(),
+    room=st.sampled_from([300, 6, 0]),
 )  # fmt: skip
 def test_never_passes_the_quota_whoever_comes_between(
-    quota: int, requests: list[tuple[int, str, int, bool, int]], hours: float, seed: int
+    quota: int, requests: list[tuple[int, str, int, bool, int]], hours: float, seed: int, room: int
 ) -> None:
     """Three workers, each of whose calls another worker's whole reservation may come before."""
     world = World()
     world.now = MIDNIGHT + timedelta(hours=hours)
     granted: Counter[str] = Counter()
     depth = 0
-    with clouds.installed(lambda: world.cloud), patch.object(clock, "now", lambda: world.now):
+    with (
+        clouds.installed(lambda: world.cloud),
+        patch.object(clock, "now", lambda: world.now),
+        patch.object(quotas, "TENANTS_A_SHARD", room),
+    ):
         ledgers = [world.ledger(seed + number) for number in range(3)]
 
         def reserve() -> None:
@@ -179,6 +197,7 @@ def test_writes_are_spread_over_the_shards(world: World) -> None:
     assert max(counts) < 2.5 * 400
 
 
+@wherever_tenants_are_counted
 def test_a_worker_knows_after_thirty_seconds_what_the_others_granted(world: World) -> None:
     """At noon of a first day backfills leave a quarter of the quota, so that one is refused by whoever knows what is used."""
     one, two = world.ledger(1), world.ledger(2)
@@ -191,23 +210,67 @@ def test_a_worker_knows_after_thirty_seconds_what_the_others_granted(world: Worl
     assert not bulk(two, 10_000, b=1_000).granted
 
 
-def test_a_request_of_many_tenants_is_counted_in_several_writes(world: World) -> None:
-    shares = {f"kommo-account-{number}": 1 for number in range(1_000)}
-    sizes = []
-    update_item = world.cloud.clients["dynamodb"]._operations.update_item
-
-    def measured(**call: Any) -> Any:
-        sizes.append(max(len(call["UpdateExpression"]), len(call["ConditionExpression"])))
-        return update_item(**call)
-
-    with patch.object(world.cloud.clients["dynamodb"]._operations, "update_item", measured):
-        answer = live(world.ledger(), 10_000_000, **shares)
+def test_reserve_request_of_many_tenants_is_counted_in_writes_of_the_allowed_size(world: World) -> None:
+    """Given 300 tenants whose names are long, then each expression is within the 4 kB that the table in memory allows."""
+    shares = {f"kommo-account-{number}-{'x' * 60}": 1 for number in range(300)}
+    answer = live(world.ledger(), 10_000_000, **shares)
     assert answer.granted == shares
-    assert len(sizes) == 4
-    # What DynamoDB takes: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
-    assert max(sizes) < 4_096
+    assert world.calls["update_item"] == 2
+    assert world.used() == quotas.Used(300, shares)
 
 
+def test_reserve_20000_tenants_are_counted_exactly_and_items_stay_small(world: World) -> None:
+    """Given 20,000 tenants, which once needed items of 500 kB, then none is near the 400 kB that DynamoDB allows."""
+    ledgers = [world.ledger(seed) for seed in range(4)]
+    granted: dict[str, int] = {}
+    for start in range(0, 20_000, 200):
+        shares = {f"kommo-acme-{30_000_000 + number}": 3 for number in range(start, start + 200)}
+        granted |= ledgers[start // 200 % 4].reserve(SUBSCRIPTION, 10_000_000, shares, bulk=False, weights={}).granted
+    assert world.used() == quotas.Used(60_000, granted)
+    assert len(granted) == 20_000
+    assert max(item.size for item in world.cloud.items.values()) < limits.ITEM_BYTES / 20
+
+
+def test_reserve_cost_with_full_shards_is_constant(world: World) -> None:
+    """Given shards with no room for tenants, then a request of one tenant is two writes, and its bucket is read each 30 s."""
+    ledger = world.ledger()
+    with patch.object(quotas, "TENANTS_A_SHARD", 0):
+        live(ledger, 10_000_000, acme=1_000)
+        world.calls.clear()
+        for _ in range(20):
+            live(ledger, 10_000_000, acme=500)
+            world.now += timedelta(seconds=1)
+        assert world.calls == {"update_item": 40}
+        live(ledger, 10_000_000, other=500)
+        assert world.calls == {"update_item": 42}
+        world.now += timedelta(seconds=quotas.STALE_S)
+        live(ledger, 10_000_000, other=500)
+    # The shards, and the one bucket: the other one's is read when its tenant asks.
+    assert world.calls["batch_get_item"] <= 2
+
+
+def test_reserve_process_that_dies_between_the_two_writes_only_forgets_whose_objects_they_were(world: World) -> None:
+    """Given a death after the shard's write, then the objects are counted in the quota, which is never passed."""
+    ledger = world.ledger()
+    seen = 0
+
+    def die(operation: str) -> None:
+        nonlocal seen
+        seen += operation == "update_item"
+        if seen == 2:
+            raise ClientError({"Error": {"Code": "InternalServerError", "Message": ""}}, operation)
+
+    with patch.object(quotas, "TENANTS_A_SHARD", 0):
+        world.before_call = die
+        with pytest.raises(ClientError):
+            live(ledger, 1_000, acme=100)
+        world.before_call = lambda operation: None
+        assert world.used() == quotas.Used(100, {})
+        assert sum(live(world.ledger(2), 1_000, acme=1_000).granted.values()) == 900
+    assert world.used().objects == 1_000
+
+
+@wherever_tenants_are_counted
 def test_where_dynamodb_fails_nothing_is_granted(world: World) -> None:
     ledger = world.ledger()
 
@@ -229,6 +292,7 @@ def yesterday(world: World, quota: int, **shares: int) -> None:
     world.now = MIDNIGHT
 
 
+@wherever_tenants_are_counted
 def test_a_backfill_at_midnight_leaves_others_what_they_used_yesterday(world: World) -> None:
     yesterday(world, 10_000, a=3_000, b=3_000)
     ledger = world.ledger()
@@ -242,6 +306,7 @@ def test_a_backfill_at_midnight_leaves_others_what_they_used_yesterday(world: Wo
         assert live(ledger, 10_000, a=125, b=125).granted == {"a": 125, "b": 125}, f"hour {hour}"
 
 
+@wherever_tenants_are_counted
 def test_on_a_first_day_a_backfill_leaves_half_for_those_nobody_knows(world: World) -> None:
     world.now = MIDNIGHT
     ledger = world.ledger()
@@ -256,6 +321,7 @@ def test_on_a_first_day_a_backfill_leaves_half_for_those_nobody_knows(world: Wor
     assert taken >= 7_400, "at the end of the day nothing is kept back for nobody"
 
 
+@wherever_tenants_are_counted
 def test_live_events_go_before_backfills(world: World) -> None:
     yesterday(world, 10_000, a=100, b=100)
     ledger = world.ledger()
@@ -265,6 +331,7 @@ def test_live_events_go_before_backfills(world: World) -> None:
     assert live(ledger, 10_000, a=100).granted
 
 
+@wherever_tenants_are_counted
 def test_a_tenant_that_floods_with_live_events_leaves_the_others_their_part(world: World) -> None:
     yesterday(world, 10_000, a=100, b=2_000)
     ledger = world.ledger()
@@ -274,6 +341,7 @@ def test_a_tenant_that_floods_with_live_events_leaves_the_others_their_part(worl
     assert live(ledger, 10_000, a=100).granted == {"a": 100}
 
 
+@wherever_tenants_are_counted
 def test_a_request_of_several_tenants_is_granted_in_part(world: World) -> None:
     yesterday(world, 10_000, a=4_000, b=4_000)
     ledger = world.ledger()
@@ -285,6 +353,7 @@ def test_a_request_of_several_tenants_is_granted_in_part(world: World) -> None:
     assert answer.left > 0
 
 
+@wherever_tenants_are_counted
 def test_backfills_share_by_weight(world: World) -> None:
     world.now = MIDNIGHT
     ledgers = [world.ledger(seed) for seed in range(3)]
@@ -301,6 +370,7 @@ def test_backfills_share_by_weight(world: World) -> None:
     assert taken.total() >= 9_800
 
 
+@wherever_tenants_are_counted
 def test_beyond_the_own_parts_tenants_share_by_weight_what_nobody_is_expected_to_need(world: World) -> None:
     world.now = MIDNIGHT - timedelta(minutes=5)
     weights = {"heavy": 3, "light": 1, "idle": 4}
@@ -316,6 +386,7 @@ def test_beyond_the_own_parts_tenants_share_by_weight_what_nobody_is_expected_to
     assert world.used().tenants == {"light": 2_350, "heavy": 7_100}
 
 
+@wherever_tenants_are_counted
 def test_who_was_refused_comes_before_those_who_have_had_more(world: World) -> None:
     yesterday(world, 10_000, a=1)
     ledger = world.ledger()
@@ -344,6 +415,7 @@ def test_who_waits_comes_back_within_the_receives_that_a_queue_allows(world: Wor
     assert world.now < ends + timedelta(minutes=2)
 
 
+@wherever_tenants_are_counted
 def test_begins_anew_at_midnight_of_the_time_zone(world: World) -> None:
     ledger = world.ledger()
     world.now = MIDNIGHT - timedelta(minutes=1)

@@ -183,6 +183,77 @@ def test_an_early_renewal_that_fails_disturbs_nobody(desk: Desk) -> None:
     assert len(desk.kommo.calls) == 1, "and is not tried by every call"
 
 
+def test_supply_token_of_five_minutes_is_not_renewed_by_each_process(desk: Desk) -> None:
+    """Given a token that lives for five minutes, when 20 processes ask in its first half, then nobody renews it."""
+    live_for(desk, timedelta(minutes=5))
+    for _ in range(20):
+        desk.time.passed_s += 7
+        assert desk.ask() == "canary-access-one"
+    supply = desk.process()
+    supply.token(desk.connection)
+    desk.time.passed_s += 102
+    assert supply.token(desk.connection).credentials["access_token"].reveal() == "canary-access-one+"
+
+
+def test_supply_token_of_one_minute_is_handed_out_for_most_of_it(desk: Desk) -> None:
+    live_for(desk, timedelta(minutes=1))
+    desk.time.passed_s += 40
+    assert desk.ask() == "canary-access-one"
+    desk.time.passed_s += 8
+    assert desk.ask() == "canary-access-one+"
+
+
+def test_newer_after_a_refused_token_that_has_ended_renews_it(desk: Desk) -> None:
+    """Given a token of a minute that ended on its way to the platform, then its age of a minute does not keep it in use."""
+    live_for(desk, timedelta(minutes=1))
+    supply = desk.process()
+    refused = supply.token(desk.connection)
+    desk.time.passed_s += 61
+    newer = supply.newer(desk.connection, refused)
+    assert newer
+    assert newer.credentials["access_token"].reveal() == "canary-access-one+"
+
+
+def test_renewal_soon_after_the_last_is_sealed_and_the_next_goes_to_the_vault(desk: Desk) -> None:
+    """Given a version of the secret that is younger than 20 minutes, then a renewal adds none; after that time one does."""
+    desk.expire()
+    desk.ask()
+    versions = [desk.item["version_id"]]
+    for minutes in (5, 5, 11):
+        desk.time.passed_s += 60 * minutes
+        desk.process().renew(connections.get(desk.table, NAME))
+        versions.append(desk.item["version_id"])
+    assert versions[0] == versions[1] == versions[2] != versions[3]
+    assert "sealed" not in desk.item
+    assert desk.ask() == "canary-access-one++++"
+    assert desk.stored()["access_token"].reveal() == "canary-access-one++++"
+    assert set(desk.kommo.refreshes.values()) == {1}
+
+
+def test_sealed_renewal_is_due_when_the_secret_takes_a_version_again(desk: Desk) -> None:
+    desk.expire()
+    desk.ask()
+    added_at = clock.from_iso(desk.item["version_added_at"])
+    desk.time.passed_s += 600
+    desk.process().renew(connections.get(desk.table, NAME))
+    assert "sealed" in desk.item
+    assert clock.from_iso(desk.item["due_at"]) == added_at + connections.VERSION_EVERY
+    assert desk.ask() == "canary-access-one++"
+
+
+def live_for(desk: Desk, life: timedelta) -> None:
+    """Have the connection's present token end so long after it was given."""
+    pair = desk.stored() | {"expires_at": Secret(clock.to_iso(clock.now() + life))}
+    desk.vault.add(desk.connection.secret_id, vault.version_id(desk.connection.secret_id, 7), pair)
+    changed = replace(
+        desk.connection,
+        version_id=vault.version_id(desk.connection.secret_id, 7),
+        token_ends_at=pair["expires_at"].reveal(),
+    )
+    desk.table.put(connections.to_item(changed))
+    desk.connection = changed
+
+
 # ------------------------------------------------------------------------------------------------ the platform says no
 
 
@@ -392,7 +463,9 @@ def test_a_pair_that_the_vault_refuses_is_kept_sealed_and_moved_later(desk: Desk
     assert "sealed" in desk.item
 
     assert desk.ask() == "canary-access-one+"
+    assert desk.process().unseal(connections.get(desk.table, NAME))
     assert "sealed" not in desk.item
+    assert desk.ask() == "canary-access-one+"
     assert desk.stored()["refresh_token"].reveal() == "canary-refresh-one+"
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 

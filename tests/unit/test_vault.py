@@ -210,3 +210,21 @@ def test_kms_is_told_whose_key_it_is() -> None:
         "CiphertextBlob": b"x",
         "EncryptionContext": {"install": "install-1"},
     }
+
+
+def test_create_credentials_larger_than_secrets_manager_takes_names_the_limit(kept: Vault) -> None:
+    large = {"access_token": Secret("x" * 65_600)}
+    with pytest.raises(Rejected, match=r"credentials_too_large: .*65,536") as refused:
+        kept.create("portaria/grants/large", large)
+    assert refused.value.field == "credentials"
+    assert kept.read("portaria/grants/large") is None
+
+
+def test_put_to_a_secret_with_too_many_versions_is_told_as_full() -> None:
+    """Secrets Manager refuses the 101st version; moto does not."""
+    error = ClientError({"Error": {"Code": "LimitExceededException", "Message": "canary"}}, "PutSecretValue")
+    client = MagicMock(**{"put_secret_value.side_effect": error})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="vault_full") as full:
+        Vault("p").stage("p/grants/full", "v", CREDENTIALS)
+    assert full.value.after_s == vault.FULL_WAIT_S
+    assert "canary" not in str(full.value)

@@ -4,8 +4,9 @@ A connection's item is the commit point of its credentials: whoever wants them f
 replacing them is one conditional write, and until it is made the old ones stand whole.
 
 Beside the connection's fields the item holds what its keepers need: the lease of whoever changes its credentials
-(`lease_until`, `fence`, `tries`, `retry_at`, see `tokens`), credentials that the vault would not take (`sealed`), an event that
-is still to be put on the bus (`announce`), and when `renew_tokens` must look at it (`due_at`, in the index `by_due`).
+(`lease_until`, `fence`, `tries`, `retry_at`, see `tokens`), credentials that the vault does not take now (`sealed`), when a
+renewal last added a version to the secret (`version_added_at`), an event that is still to be put on the bus (`announce`), and
+when `renew_tokens` must look at it (`due_at`, in the index `by_due`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace as with_changes
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from portaria import clock
 from portaria.contract import Connection, Rejected
@@ -31,6 +32,13 @@ WARN_AT = (timedelta(days=80), timedelta(days=90))
 
 # What the item says of its own accord is to be told to the bus.
 ANNOUNCE = "announce"
+VERSION_ADDED_AT = "version_added_at"
+# Renewals add at most one version to a secret in this time: 72 a day of the 100 that a secret takes. The rest is for workers
+# that store a pair twice. AWS advises against more than one each ten minutes.
+# https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
+VERSION_EVERY = timedelta(minutes=20)
+# Sorts behind every moment.
+NEVER = "9999"
 
 
 def key(name: str) -> tuple[str, str]:
@@ -106,6 +114,12 @@ def renewal_at(connection: Connection) -> datetime:
     given = clock.from_iso(connection.updated_at)
     life = clock.from_iso(connection.token_ends_at) - given
     return given + life * (0.8 + 0.1 * spread(f"{connection.name}#{connection.generation}"))
+
+
+def vault_rests_until(item: Item) -> datetime:
+    """Until when renewals of a connection add no version to its secret."""
+    added_at = item.get(VERSION_ADDED_AT)
+    return clock.from_iso(added_at) + VERSION_EVERY if added_at else datetime.min.replace(tzinfo=UTC)
 
 
 def spread(text: str) -> float:

@@ -5,11 +5,17 @@ together never pass it, however many workers write at once, and none is a hot ke
 takes 500 writes of the 1,000 that DynamoDB allows. The same write counts what each tenant was given, so fairness costs no
 further one; and every answer brings the item as it is now, so a worker knows what the others do without asking.
 
-Who gets how much is worked out on these counts, which may be `STALE_S` old, and is therefore nearly right; that the quota
-holds does not depend on it. A tenant can always have its own part, the quota divided by weight. Beyond that it shares, by
-weight and with whoever else asks for more, what the others are not expected to need: the larger of what they used yesterday
-and what they would use today at the pace so far, for the rest of the day. Some of the quota is kept for what nobody expected,
-less and less towards the reset: live events may use more of it than backfills.
+A shard's item has room for `TENANTS_A_SHARD` tenants. Beyond that a tenant is counted in one of `BUCKETS` further items, which
+its name decides, by a write of its own after the shard's. So no item grows with the number of tenants (at 20,000, a bucket has
+20), and neither does the cost of a reservation. A process that dies between the two writes leaves a tenant with less than it
+was given, which only fairness sees. A tenant's count is the sum over all items.
+
+Who gets how much is worked out on these counts, which may be `STALE_S` old, or `STALE_S_A_TENANT` for each tenant where there
+are many, and is therefore nearly right; that the quota holds does not depend on it. A tenant that asks is never that old. A
+tenant can always have its own part, the quota divided by weight. Beyond that it shares, by weight and with whoever else asks
+for more, what the others are not expected to need: the larger of what they used yesterday and what they would use today at
+the pace so far, for the rest of the day. Some of the quota is kept for what nobody expected, less and less towards the reset:
+live events may use more of it than backfills.
 
 A day lasts from midnight to midnight of a time zone, so 23 or 25 hours twice a year.
 """
@@ -17,27 +23,31 @@ A day lasts from midnight to midnight of a time zone, so 23 or 25 hours twice a 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
+from zlib import crc32
 from zoneinfo import ZoneInfo
 
 from portaria import clock
-from portaria.table import Conflict, Item, Table
+from portaria.fair_shares import Counts, Levels
+from portaria.table import Conflict, Item, Table, at_once
 
 SHARDS = 10
+# Of about 25 bytes each: 7.5 kB, of the 400 kB that an item may have.
+TENANTS_A_SHARD = 300
+# In `SHARDS` partitions.
+BUCKETS = 1_000
 STALE_S = 30.0
+# All buckets are read again after so long for each tenant: after ten minutes for 20,000, which are half a megabyte.
+STALE_S_A_TENANT = 0.03
 KEPT_FOR = timedelta(days=7)
 # What part of a whole day's quota a reservation leaves, times what is left of the day: for a tenant's own part and for what
 # goes beyond it. Half of it from backfills: what one takes in the morning can be given to nobody in the afternoon.
 # `python -m bench day` shows what these give.
 LIVE_LEAVES = (0.0, 0.05)
 BULK_LEAVES = (0.05, 0.5)
-# What is expected of everybody is worked out again after so long; until then only the asking tenant's own count is new.
-LEVELS_S = 5.0
-# A pace is not told from less of a day than this.
-LEAST_PACE = 1 / 24
 # A request that is on its way at the reset may be counted on either side: so shortly before it none begins.
 CLOSING_S = 30.0
 # Whoever waits for its share asks again after a quarter of what is left of the day: about twenty times from one reset to the
@@ -72,6 +82,14 @@ class Reservation(NamedTuple):
     left: int
 
 
+class _Room(NamedTuple):
+    """What a shard must have room for: objects, up to its limit, and tenants that are new in its item."""
+
+    objects: int
+    limit: int
+    tenants: int
+
+
 class Used(NamedTuple):
     objects: int
     tenants: dict[str, int]
@@ -89,10 +107,22 @@ def key(subscription: str, day: str, shard: int) -> tuple[str, str]:
     return f"QUOTA#{subscription}#{day}#{shard}", "QUOTA"
 
 
+def _bucket_of(tenant: str) -> int:
+    return crc32(tenant.encode()) % BUCKETS
+
+
+def _bucket_key(subscription: str, day: str, bucket: int) -> tuple[str, str]:
+    return _partition(subscription, day, bucket % SHARDS), f"{bucket:03}"
+
+
+def _partition(subscription: str, day: str, number: int) -> str:
+    return f"QUOTA#{subscription}#{day}#TENANTS#{number}"
+
+
 def used(table: Table, subscription: str, day: str) -> Used:
     """What was reserved on a day (its local date, `2026-11-22`). Kept for a week."""
     book = _Book(Day(day, 0.0, 0.0))
-    book.look(table, subscription, 0.0)
+    book.look(table, subscription, 0.0, ())
     return Used(sum(book.used), dict(book.tenants))
 
 
@@ -100,8 +130,7 @@ def used(table: Table, subscription: str, day: str) -> Used:
 class _Book:
     """What this process knows of a subscription's day. Counts only grow, so it can only know less than there is.
 
-    `hungry` are the tenants that were refused something here, each until it asks again: they would take more than their pace
-    so far says.
+    `hungry` are the tenants that were refused something here, each until it asks again.
     """
 
     day: Day
@@ -109,33 +138,61 @@ class _Book:
     used: list[int] = field(default_factory=lambda: [0] * SHARDS)
     tenants: dict[str, int] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
-    levels: _Levels | None = None
+    levels: Levels | None = None
     hungry: dict[str, float] = field(default_factory=dict)
-    seen_at: list[float] = field(default_factory=lambda: [-STALE_S - 1] * SHARDS)
-    _items: list[Item] = field(default_factory=lambda: [{} for _ in range(SHARDS)])
+    _seen_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    _all_seen_at: float | None = None
+    _items: dict[tuple[str, str], Item] = field(default_factory=dict)
 
-    def look(self, table: Table, subscription: str, at: float) -> None:
-        """Read the shards that were not seen for `STALE_S`."""
-        keys = {
-            key(subscription, self.day.name, shard): shard
-            for shard in range(SHARDS)
-            if at - self.seen_at[shard] > STALE_S
-        }
-        if keys:
-            items = table.get_many(keys)
-            for place, shard in keys.items():
-                self.see(shard, items.get(place, {}), at)
+    def look(self, table: Table, subscription: str, at: float, asking: Iterable[str]) -> None:
+        """Read the shards, and the buckets of the tenants that ask, that were not seen for `STALE_S`.
+
+        And at longer intervals all buckets.
+        """
+        shards = {key(subscription, self.day.name, shard): shard for shard in range(SHARDS)}
+        if stale := self._stale(shards, at):
+            items = table.get_many(stale)
+            for place in stale:
+                self.see_shard(place, shards[place], items.get(place, {}), at)
             self.levels = None
+        if not any(self.room(place) <= 0 for place in shards):
+            return
+        if self._all_seen_at is None or at - self._all_seen_at > max(STALE_S, len(self.tenants) * STALE_S_A_TENANT):
+            for number in range(SHARDS):
+                for item in table.query_all(_partition(subscription, self.day.name, number)):
+                    self.see((item["pk"], item["sk"]), item, at)
+            self._all_seen_at, self.levels = at, None
+        places = {_bucket_key(subscription, self.day.name, _bucket_of(tenant)) for tenant in asking}
+        if stale := self._stale(places, at, self._all_seen_at):
+            items = table.get_many(stale)
+            for place in stale:
+                self.see(place, items.get(place, {}), at)
 
-    def see(self, shard: int, item: Item, now: float) -> None:
-        before = self._items[shard]
+    def _stale(self, places: Iterable[tuple[str, str]], at: float, never: float | None = None) -> list[tuple[str, str]]:
+        """Those that were not seen for a while; `never` is when one was seen that was not there."""
+        seen_at = {place: self._seen_at.get(place, never) for place in places}
+        return [place for place, seen in seen_at.items() if seen is None or at - seen > STALE_S]
+
+    def room(self, place: tuple[str, str]) -> int:
+        """For how many more tenants a shard's item has room."""
+        return TENANTS_A_SHARD - int(self._items.get(place, {}).get("tenants", 0))
+
+    def holds(self, place: tuple[str, str], tenant: str) -> bool:
+        return _USED + tenant in self._items.get(place, ())
+
+    def see_shard(self, place: tuple[str, str], shard: int, item: Item, now: float) -> None:
+        self.see(place, item, now)
+        self.used[shard] = int(item.get("used", 0))
+
+    def see(self, place: tuple[str, str], item: Item, now: float) -> None:
+        before = self._items.get(place, {})
         for name, value in item.items() - before.items():
             if name.startswith(_USED):
                 tenant = name[len(_USED) :]
                 self.tenants[tenant] = self.tenants.get(tenant, 0) + int(value) - int(before.get(name, 0))
             elif name.startswith(_WEIGHT):
                 self.weights[name[len(_WEIGHT) :]] = int(value)
-        self._items[shard], self.used[shard], self.seen_at[shard] = item, int(item.get("used", 0)), now
+        self._items[place], self._seen_at[place] = item, now
 
 
 class Ledger:
@@ -159,7 +216,7 @@ class Ledger:
         now = clock.now()
         at = now.timestamp()
         day = day_of(self.zone, now)
-        book = self._book(subscription, day, at)
+        book = self._book(subscription, day, at, shares)
         if day.ends - at <= CLOSING_S:
             return Reservation({}, self._until_reset(day, at), quota - sum(book.used))
         shares = {tenant: count for tenant, count in shares.items() if count > 0}
@@ -190,13 +247,13 @@ class Ledger:
         """A little later for some than for others, who would all come at once."""
         return day.ends - at + self._random.uniform(1.0, 60.0)
 
-    def _book(self, subscription: str, day: Day, at: float) -> _Book:
+    def _book(self, subscription: str, day: Day, at: float, asking: Iterable[str]) -> _Book:
         book = self._books.get(subscription)
         if book is None or book.day != day:
             before = _Book(day_of(self.zone, datetime.fromtimestamp(day.begins - 1, UTC)))
-            before.look(self.table, subscription, at)
+            before.look(self.table, subscription, at, ())
             book = _Book(day, yesterday=before.tenants, weights=before.weights)
-        book.look(self.table, subscription, at)
+        book.look(self.table, subscription, at, asking)
         self._books[subscription] = book
         return book
 
@@ -207,7 +264,8 @@ class Ledger:
         gone = book.day.gone(at)
         levels = book.levels
         if levels is None or not levels.hold(wanted, weights, at):
-            levels = book.levels = _Levels(book, wanted, weights, at)
+            counts = Counts(book.tenants, book.yesterday, book.weights, book.hungry)
+            levels = book.levels = Levels(counts, wanted, weights, at, gone)
         part = quota / levels.total_weight
         left = quota - sum(book.used)
         of_own, beyond = BULK_LEAVES if bulk else LIVE_LEAVES
@@ -241,27 +299,63 @@ class Ledger:
             if room[shard] <= 0:
                 break
             piece = _first(missing, room[shard])
-            pk, sk = key(subscription, book.day.name, shard)
+            place = key(subscription, book.day.name, shard)
+            within, new = self._within(book, place, piece)
+            room_for = _Room(sum(piece.values()), limits[shard], new)
             try:
-                item = self._count(pk, sk, limits[shard], book.day, piece, weights)
+                item = self._count(place, book.day, within, weights, room_for)
             except Conflict as conflict:
-                book.see(shard, conflict.item or self.table.get(pk, sk) or {}, at)
+                book.see_shard(place, shard, conflict.item or self.table.get(*place) or {}, at)
                 continue
-            book.see(shard, item, at)
+            book.see_shard(place, shard, item, at)
+            beside: dict[tuple[str, str], dict[str, int]] = {}
+            for tenant in piece.keys() - within.keys():
+                bucket = _bucket_key(subscription, book.day.name, _bucket_of(tenant))
+                beside.setdefault(bucket, {})[tenant] = piece[tenant]
+            counted = at_once(lambda each: self._count(each[0], book.day, each[1], weights), list(beside.items()))
+            for bucket, item in zip(beside, counted, strict=True):
+                book.see(bucket, item, at)
             for tenant, taken in piece.items():
                 granted[tenant] += taken
                 missing[tenant] -= taken
         return {tenant: count for tenant, count in granted.items() if count}
 
-    def _count(self, pk: str, sk: str, limit: int, day: Day, piece: dict[str, int], weights: dict[str, int]) -> Item:
-        """Raises `Conflict` where the shard has no room for so much."""
-        count = sum(piece.values())
-        adds, sets = ["used :count"], ["expires_at = :expires_at"]
-        values: Item = {
-            ":count": count, ":most": limit - count, ":expires_at": int(day.ends + KEPT_FOR.total_seconds()),
-        }  # fmt: skip
-        names = {}
-        for number, (tenant, taken) in enumerate(piece.items()):
+    def _within(self, book: _Book, place: tuple[str, str], piece: dict[str, int]) -> tuple[dict[str, int], int]:
+        """Those tenants of a piece that are counted in the shard's item itself: that are there, or that it has room for.
+
+        With how many of them are new there.
+        """
+        room = book.room(place)
+        within: dict[str, int] = {}
+        new = 0
+        for tenant, count in piece.items():
+            is_new = not book.holds(place, tenant)
+            if not is_new or new < room:
+                within[tenant] = count
+                new += is_new
+        return within, new
+
+    def _count(
+        self,
+        place: tuple[str, str],
+        day: Day,
+        tenants: dict[str, int],
+        weights: dict[str, int],
+        room_for: _Room | None = None,
+    ) -> Item:
+        """Add to the tenants' counts and, in a shard, to what is used. Raises `Conflict` where the shard has no room."""
+        adds, sets, names = [], ["expires_at = :expires_at"], {}
+        values: Item = {":expires_at": int(day.ends + KEPT_FOR.total_seconds())}
+        condition = ""
+        if room_for:
+            adds.append("used :count")
+            values |= {":count": room_for.objects, ":most": room_for.limit - room_for.objects}
+            condition = "(attribute_not_exists(used) OR used <= :most)"
+            if room_for.tenants:
+                adds.append("tenants :new")
+                values |= {":new": room_for.tenants, ":before": TENANTS_A_SHARD - room_for.tenants}
+                condition += " AND (attribute_not_exists(tenants) OR tenants <= :before)"
+        for number, (tenant, taken) in enumerate(tenants.items()):
             names[f"#{number}"] = _USED + tenant
             values[f":{number}"] = taken
             adds.append(f"#{number} :{number}")
@@ -269,57 +363,8 @@ class Ledger:
                 names[f"#w{number}"] = _WEIGHT + tenant
                 values[f":w{number}"] = weights[tenant]
                 sets.append(f"#w{number} = :w{number}")
-        return self.table.update(
-            pk,
-            sk,
-            f"SET {', '.join(sets)} ADD {', '.join(adds)}",
-            condition="attribute_not_exists(used) OR used <= :most",
-            values=values,
-            names=names,
-        )
-
-
-class _Levels:
-    """Max-min fairness, with what is expected in place of what is known only in the evening.
-
-    https://en.wikipedia.org/wiki/Max-min_fairness
-    """
-
-    def __init__(self, book: _Book, asking: dict[str, int], weights: dict[str, int], at: float) -> None:
-        names = book.tenants.keys() | book.yesterday.keys() | book.hungry.keys() | asking.keys()
-        self.made_at = at
-        self.weights = {name: max(1, weights.get(name, book.weights.get(name, 1))) for name in names}
-        self.total_weight = max(1, sum(self.weights.values()))
-        self._total = sum(book.tenants.values())
-        gone = book.day.gone(at)
-        # As the level rises, a tenant's count begins to rise with it at what it has, and stops at what it is expected to need.
-        self._steps: list[tuple[float, int, str]] = []
-        for name, weight in self.weights.items():
-            has = book.tenants.get(name, 0)
-            pace = max(book.yesterday.get(name, 0), has / max(gone, LEAST_PACE))
-            self._steps.append((has / weight, weight, ""))
-            if book.hungry.get(name, 0.0) <= at:
-                self._steps.append(((has + pace * (1 - gone)) / weight, -weight, name))
-        self._steps.sort()
-
-    def hold(self, asking: dict[str, int], weights: dict[str, int], at: float) -> bool:
-        """Whether these are new enough, and know everyone who asks."""
-        known = self.weights
-        return at - self.made_at <= LEVELS_S and all(
-            known.get(name) == max(1, weights.get(name, known.get(name, 1))) for name in asking
-        )
-
-    def of(self, tenant: str, most: float) -> float:
-        """Up to what count, for each of its weight, a tenant comes that takes all it can get, if `most` is given out in all."""
-        total, slope, at = float(self._total), 0, 0.0
-        for point, change, stops in self._steps:
-            if stops == tenant:
-                continue
-            if total + slope * (point - at) >= most:
-                break
-            total += slope * (point - at)
-            slope, at = slope + change, point
-        return at + (most - total) / slope if slope else at
+        expression = f"SET {', '.join(sets)} ADD {', '.join(adds)}"
+        return self.table.update(*place, expression, condition=condition, values=values, names=names)
 
 
 def _parts(shares: dict[str, int]) -> Iterator[dict[str, int]]:

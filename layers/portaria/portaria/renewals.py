@@ -119,13 +119,15 @@ class _Visit:
         if connection.state != "connected":
             self._settle(item, connection, announced=announce)
             return Outcome("ended" if connection.state == "needs_reconnect" else "ignored")
-        if item.get("sealed") and not self.supply.unseal(connection):
-            # It stays due: a later sweep tries again.
-            return Outcome("visited")
-        connection = self._drop_previous(connection)
-        self._warn_of_age(connection, item)
         if connection.kind == "oauth2" and self._is_due(connection):
             return self._renew(connection)
+        if item.get("sealed") and connections.vault_rests_until(item) <= clock.now():
+            if not self.supply.unseal(connection):
+                # It stays due: a later sweep tries again.
+                return Outcome("visited")
+            del item["sealed"]
+        connection = self._drop_previous(connection)
+        self._warn_of_age(connection, item)
         self._settle(item, connection, announced=announce)
         return Outcome("visited")
 
@@ -147,6 +149,8 @@ class _Visit:
     def _settle(self, item: Item, connection: Connection, *, announced: str | None) -> None:
         """Write down that all that was due has been done, unless something else has become due meanwhile."""
         due_at = connections.due_at(connection, clock.now())
+        if item.get("sealed"):
+            due_at = min(due_at or connections.NEVER, clock.to_iso(connections.vault_rests_until(item)))
         gone = [*([connections.ANNOUNCE] if announced else []), *([] if due_at else ["due_pk", "due_at"])]
         sets = "SET due_at = :next" if due_at else ""
         removes = f"REMOVE {', '.join(gone)}" if gone else ""

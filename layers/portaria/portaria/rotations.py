@@ -1,12 +1,13 @@
 """Replacing credentials that somebody typed in: the new ones are tried before anything uses them, and one write puts them in.
 
-    claim (lease, fence) → stage → try → promote → commit
+    claim (lease, fence) → try → stage → promote → commit
 
-The new credentials are staged in the vault under an id of their own, tried with the platform, promoted to be the current
-version by compare and swap, and then the connection's item is made to point to them: that conditional write is the commit. A
-death before it leaves the old ones in use. It may leave the label of the current version on one that no item ever pointed
-to; whoever changes the credentials next moves that back first, so that what the item points to always has a label, since
-Secrets Manager may delete versions without one.
+The new credentials are tried with the platform, staged in the vault under an id of their own, promoted to be the current
+version by compare and swap, and then the connection's item is made to point to them: that conditional write is the commit.
+Refused credentials are not stored, because a secret takes 100 versions a day. A death before the commit leaves the old ones in
+use. It may leave the label of the current version on one that no item ever pointed to; whoever changes the credentials next
+moves that back first, so that what the item points to always has a label, since Secrets Manager may delete versions without
+one.
 
 After a rotation the old credentials stay beside the new for as long as the platform lets both work, and can be dropped at
 once. `tokens` falls back on them.
@@ -189,13 +190,9 @@ def _take_turn(
     in_use, stored = _labelled(vault, connection)
     if stored is not None and _same(stored, credentials):
         return _keep(table, vault, item, credentials, is_rotation=overlap is not None)
+    scopes = try_credentials(table, vault, connection, credentials)
     version = str(uuid.uuid4())
     vault.stage(connection.secret_id, version, credentials)
-    try:
-        scopes = try_credentials(table, vault, connection, credentials)
-    except Rejected:
-        _drop(vault, connection, version, "AWSPENDING")
-        raise
     try:
         vault.promote(connection.secret_id, old=in_use, new=version)
     except Conflict:
@@ -314,10 +311,10 @@ def _write(
     )
 
 
-def _drop(vault: Vault, connection: Connection, version: str, label: str = "AWSPREVIOUS") -> None:
-    """Let go of what was replaced, or refused. Nothing points to it, so that a failure here is not worth an error."""
+def _drop(vault: Vault, connection: Connection, version: str) -> None:
+    """Let go of what was replaced. Nothing points to it, so that a failure here is not worth an error."""
     try:
-        vault.drop(connection.secret_id, version, label)
+        vault.drop(connection.secret_id, version)
     except Retryable as retryable:
         facts = {"connection": connection.name, "reason": retryable.reason}
         logger.warning("replaced credentials are still in the vault, unused", extra=facts)

@@ -11,6 +11,10 @@ What a death leaves behind is found by looking: the new pair's version id is dec
 reads it there. `tries` counts the times that the refresh token may have left: a refusal of the first means that the grant
 was revoked, of a later one that an answer was lost. The platform's part `tokens` says what its grants need.
 
+A secret takes at most 100 versions a day. While the last version is younger than `connections.VERSION_EVERY`, a new pair is
+sealed in the connection's item instead (`sealed`), in the same write that commits it. The next renewal after that time, or a
+visit of `renew_tokens`, brings a pair into the vault again.
+
 https://www.rfc-editor.org/rfc/rfc9700#section-4.14
 """
 
@@ -37,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # A token that ends sooner than this is not handed out: a request that takes its full time-out would outlive it.
 MARGIN = timedelta(seconds=60)
+# Of a token that lives for minutes both margins are at most this part of its life.
+MARGIN_PART = 0.25
 # A caller whose token ends within this (less by a fifth for some, so that not all come at once) has it renewed, if nobody
 # else is at it, and goes on with the old one if it cannot be.
 EARLY = timedelta(minutes=5)
@@ -69,13 +75,20 @@ LOG_IN_KINDS = ("client_credentials", "password")
 class Token:
     """What a caller may use of a connection now: its credentials by name, `access_token` among them for OAuth's kinds.
 
-    `ends_at` is None for what does not end.
+    `ends_at` is None for what does not end. `given_at` is when a renewed token was committed.
     """
 
     credentials: Credentials
     generation: int
     version_id: str
     ends_at: datetime | None = None
+    given_at: datetime | None = None
+
+    def within_life(self, margin: timedelta) -> timedelta:
+        """A margin before the end, shortened for a token whose life is short."""
+        if not self.ends_at or not self.given_at:
+            return margin
+        return max(timedelta(0), min(margin, (self.ends_at - self.given_at) * MARGIN_PART))
 
     def ends_within(self, time: timedelta) -> bool:
         return self.ends_at is not None and self.ends_at - time <= clock.now()
@@ -174,14 +187,14 @@ class Supply:
         """
         check_usable(connection)
         kept = self.memory.get(connection)
-        if kept and not kept.ends_within(MARGIN):
-            early = EARLY * (0.8 + 0.2 * connections.spread(f"{id(self.memory)}#{connection.name}"))
+        if kept and not kept.ends_within(kept.within_life(MARGIN)):
+            early = kept.within_life(EARLY) * (0.8 + 0.2 * connections.spread(f"{id(self.memory)}#{connection.name}"))
             if connection.kind == "oauth2" and kept.ends_within(early):
                 return self._renew_early(connection, kept)
             return kept
         with self.memory.lock(connection):
             kept = self.memory.get(connection)
-            if kept and not kept.ends_within(MARGIN):
+            if kept and not kept.ends_within(kept.within_life(MARGIN)):
                 return kept
             return self._obtain(connection.name)
 
@@ -200,7 +213,8 @@ class Supply:
                 # One from the reserve that is refused leads back to the one in use.
                 return self._previous(now) if refused.version_id == now.version_id else self._obtain(now.name)
             renewable = bool(self.sealing_key_id) and "refresh_token" in refused.credentials
-            if now.kind == "oauth2" and (not renewable or _is_young(now)):
+            is_young = _is_young(now) and not refused.ends_within(timedelta(0))
+            if now.kind == "oauth2" and (not renewable or is_young):
                 self.memory.keep(now, refused)
                 return None
             return self._obtain(now.name, refused=now.generation)
@@ -230,12 +244,34 @@ class Supply:
             return self._obtain(connection.name, refused=connection.generation)
 
     def unseal(self, connection: Connection) -> bool:
-        """Have credentials that the vault had refused moved there. False: it does not take them yet."""
+        """Move sealed credentials into the vault. False: they stay sealed, and are used all the same."""
         item = connections.get_item(self.table, connection.name)
-        if item.get("sealed"):
-            self._stored(connections.read(item), item)
-            item = connections.get_item(self.table, connection.name)
-        return "sealed" not in item
+        sealed = item.get("sealed")
+        if not sealed:
+            return True
+        connection = connections.read(item)
+        credentials = vault.unseal(self.sealing_key_id, {"connection": connection.name}, sealed)
+        try:
+            version = add_version(self.vault, connection.secret_id, connection.generation, credentials, _fence(item))
+        except (Retryable, Rejected) as refused:
+            facts = {"connection": connection.name, "reason": refused.reason}
+            logger.warning("credentials_stay_sealed", extra=facts)
+            return False
+        try:
+            self.table.update(
+                *connections.key(connection.name),
+                f"SET version_id = :version, {connections.VERSION_ADDED_AT} = :now REMOVE sealed",
+                condition="generation = :generation AND attribute_exists(sealed)",
+                values={
+                    ":version": version,
+                    ":now": clock.to_iso(clock.now()),
+                    ":generation": connection.generation,
+                },
+            )
+        except Conflict:
+            # Renewed meanwhile.
+            return False
+        return True
 
     def recover(self, connection: Connection) -> bool:
         """Bring back a connection that was given up for a lost answer, if that answer's pair was stored after all.
@@ -256,6 +292,8 @@ class Supply:
         try:
             return self._obtain(connection.name, refused=connection.generation, wait=False)
         except (Retryable, Rejected) as error:
+            if kept.ends_within(timedelta(0)):
+                raise
             logger.info("a token was not renewed early", extra={"connection": connection.name, "reason": error.reason})
             return kept
         finally:
@@ -275,7 +313,7 @@ class Supply:
     def _obtain(self, name: str, *, refused: int = 0, wait: bool = True) -> Token:
         """A token of a newer generation than `refused`, from the vault or the platform."""
         ends = clock.now() + timedelta(seconds=min(self.patience_s, max(0.0, self.time_left_s() - 5)))
-        margin = MARGIN
+        renewed = False
         while True:
             item = connections.get_item(self.table, name)
             connection = connections.read(item)
@@ -287,12 +325,13 @@ class Supply:
                 continue
             if connection.kind != "oauth2":
                 return self.memory.keep(connection, token)
+            # A platform that gives tokens without a life of their own would be asked for ever.
+            margin = timedelta(0) if renewed else token.within_life(MARGIN)
             if connection.generation > refused and not token.ends_within(margin):
                 return self.memory.keep(connection, token)
             leased_until = _Renewal(self, connection, token).run()
             if leased_until is None:
-                # A platform that gives tokens of less than a minute would be asked for ever.
-                margin = timedelta(0)
+                renewed = True
                 continue
             if not wait or clock.now() >= ends:
                 raise Retryable(
@@ -303,13 +342,9 @@ class Supply:
             clock.sleep(POLL_S * (1 + secrets.randbelow(100) / 100))
 
     def _stored(self, connection: Connection, item: Item) -> Token | None:
-        """What the connection's item points to, or None where it points elsewhere by now.
-
-        Credentials that had to be sealed are moved into the vault on the way.
-        """
+        """What the connection's item points to, or None where it points elsewhere by now."""
         if sealed := item.get("sealed"):
             credentials: Credentials | None = vault.unseal(self.sealing_key_id, {"connection": connection.name}, sealed)
-            self._move(connection, credentials or {})
         else:
             credentials = self.vault.read(connection.secret_id, connection.version_id)
         if not credentials:
@@ -328,23 +363,8 @@ class Supply:
             connection.generation,
             connection.version_id,
             clock.from_iso(ends_at.reveal()) if ends_at else None,
+            clock.from_iso(connection.updated_at) if connection.kind == "oauth2" and connection.updated_at else None,
         )
-
-    def _move(self, connection: Connection, credentials: Credentials) -> None:
-        """Put sealed credentials where they belong; while that fails they stay sealed, and are used all the same."""
-        try:
-            version = add_version(self.vault, connection.secret_id, connection.generation, credentials)
-        except Retryable:
-            return
-        try:
-            self.table.update(
-                *connections.key(connection.name),
-                "SET version_id = :version REMOVE sealed",
-                condition="generation = :generation AND attribute_exists(sealed)",
-                values={":version": version, ":generation": connection.generation},
-            )
-        except Conflict:
-            return
 
     def _log_in(self, connection: Connection) -> Token:
         """Client credentials and passwords: any number of tokens may be asked for, so nothing has to be stored."""
@@ -384,7 +404,7 @@ class _Renewal:
 
     @property
     def fence(self) -> int:
-        return int(self.item["fence"])
+        return _fence(self.item)
 
     def run(self) -> float | None:
         """None where the item has moved on, by this turn or another's; else until when (epoch seconds) another holds it.
@@ -538,20 +558,33 @@ class _Renewal:
         )
 
     def _store(self, credentials: Credentials, seal: Seal) -> None:
-        """Put the new pair where it survives, before anyone uses it: the vault, else sealed in the table."""
-        connection = self.connection
+        """Put the new pair where it survives, before anyone uses it: the vault or, sealed, the table.
+
+        The vault comes first unless it has just got a version of this secret. Either stands in for the other.
+        """
+        version = ""
+
+        def in_vault() -> None:
+            nonlocal version
+            # Once: another attempt at the pointer must not add another version.
+            secret_id, generation = self.connection.secret_id, self.connection.generation + 1
+            version = version or add_version(self.vault, secret_id, generation, credentials, self.fence)
+            self._commit(credentials, version=version)
+
+        def in_table() -> None:
+            self._commit(credentials, sealed=seal.seal(credentials))
+
+        vault_rests = connections.vault_rests_until(self.item) > clock.now()
+        places = (in_table, in_vault) if vault_rests else (in_vault, in_table)
         while True:
-            try:
-                version = add_version(self.vault, connection.secret_id, connection.generation + 1, credentials)
-                return self._commit(credentials, version=version)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the pair may exist nowhere else yet
-                self._log_unstored("the vault or its pointer", error)
-            try:
-                return self._commit(credentials, sealed=seal.seal(credentials))
-            except Exception as error:
-                self._log_unstored("the table", error)
-                if self.supply.time_left_s() < 5:
-                    raise
+            for store in places:
+                try:
+                    return store()
+                except Exception as error:
+                    # Whatever it was, the pair may exist nowhere else yet.
+                    self._log_unstored(store.__name__, error)
+                    if store is places[-1] and self.supply.time_left_s() < 5:
+                        raise
             clock.sleep(0.2)
 
     def _commit(self, credentials: Credentials, *, version: str = "", sealed: str = "") -> None:
@@ -599,12 +632,16 @@ class _Renewal:
 
     def _point_to(self, fresh: Connection, sealed: str, condition: str, values: Item, announce: str = "") -> None:
         announce = announce or self.item.get("announce", "")
-        item = connections.to_item(fresh, announce=announce) | ({"sealed": sealed} if sealed else {})
+        item = connections.to_item(fresh, announce=announce)
         if sealed:
-            # The next sweep has it moved into the vault.
-            item |= {"due_pk": connections.DUE, "due_at": clock.to_iso(clock.now())}
+            # A sweep has it moved into the vault.
+            rests_until = connections.vault_rests_until(self.item)
+            due_at = min(item.get("due_at") or connections.NEVER, clock.to_iso(max(clock.now(), rests_until)))
+            item |= {"sealed": sealed, "due_pk": connections.DUE, "due_at": due_at}
+        else:
+            item[connections.VERSION_ADDED_AT] = clock.to_iso(clock.now())
         changed = ("generation", "version_id", "token_ends_at", "scopes", "state", "reason", "updated_at", "due_pk",
-                   "due_at", "announce", "sealed")  # fmt: skip
+                   "due_at", "announce", "sealed", connections.VERSION_ADDED_AT)  # fmt: skip
         found = [name for name in changed if name in item]
         gone = ["lease_until", "retry_at", "tries", "sealed_next", *([] if sealed else ["sealed"])]
         self.table.update(
@@ -653,7 +690,7 @@ class _Renewal:
         logger.error("a renewed token could not be stored yet", extra=facts)
 
 
-def add_version(vault_: Vault, secret_id: str, generation: int, credentials: Credentials) -> str:
+def add_version(vault_: Vault, secret_id: str, generation: int, credentials: Credentials, fence: int) -> str:
     """Store a generation's credentials and return the id of their version.
 
     Usually the one that the generation decides, where a successor looks; where a predecessor that was stopped for long has
@@ -664,8 +701,12 @@ def add_version(vault_: Vault, secret_id: str, generation: int, credentials: Cre
     if vault_.add(secret_id, version, credentials):
         return version
     version = str(uuid.uuid4())
-    vault_.add_aside(secret_id, version, credentials)
+    vault_.add_aside(secret_id, version, credentials, fence)
     return version
+
+
+def _fence(item: Item) -> int:
+    return int(item.get("fence", 0))
 
 
 def _kept_as(connection: Connection) -> str:

@@ -5,7 +5,12 @@ writers of one generation the first one's credentials stand, whoever was delayed
 the version that counts, so nothing depends on which version Secrets Manager calls the current one. Where Secrets Manager
 will not take a grant, it is sealed (KMS data key, AES-256-GCM, bound to what it is for), so that the table can keep it.
 
+A secret takes 20 staging labels and 100 versions, and Secrets Manager removes a version only when the version has no label, is
+a day old, and the secret has more than 100. So labels here come from a fixed set, and `connections.VERSION_EVERY` spaces the
+versions that renewals add.
+
 https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html
+https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
 """
 
 from __future__ import annotations
@@ -29,6 +34,12 @@ Credentials = dict[str, Secret]
 
 # Days in which a removed secret can be brought back, the shortest that Secrets Manager allows.
 RECOVERY_DAYS = 7
+MAX_SECRET_BYTES = 65_536
+# Labels for versions that must not take AWSCURRENT from another one. With AWSCURRENT, AWSPREVIOUS and AWSPENDING, a secret has
+# at most 11 labels.
+ASIDE_LABELS = 8
+# How long a caller waits when a secret has 100 versions: every one of them may be younger than a day.
+FULL_WAIT_S = 3_600.0
 # A secret that waits for its removal answers InvalidRequestException: it is gone for every reader.
 GONE = ("ResourceNotFoundException", "InvalidRequestException")
 
@@ -43,7 +54,8 @@ def version_id(secret_id: str, generation: int) -> str:
 class Vault:
     """`prefix` begins the name of every secret: `{prefix}/grants/{id}`, `{prefix}/oauth-clients/{platform}/{client}`.
 
-    Every method raises `Retryable` where Secrets Manager does not answer or takes no more: it may have done the work.
+    Every method raises `Retryable` where Secrets Manager does not answer or takes no more (`vault_full`): it may have done the
+    work. Methods that store credentials raise `Rejected` (`credentials_too_large`) above `MAX_SECRET_BYTES`.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -87,7 +99,7 @@ class Vault:
         """
         token = {"ClientRequestToken": version} if version else {}
         try:
-            answer = _call("create_secret", Name=secret_id, SecretString=_encode(credentials), **token)
+            answer = _call("create_secret", Name=secret_id, SecretString=_storable(credentials), **token)
         except ClientError as error:
             if aws.error_code(error) != "ResourceExistsException":
                 raise _unavailable(error) from None
@@ -98,12 +110,19 @@ class Vault:
         """Store credentials as a version, which becomes the current one. False where others stand under its id already."""
         return self._put(secret_id, version, credentials, "AWSCURRENT")
 
-    def add_aside(self, secret_id: str, version: str, credentials: Credentials) -> None:
-        """Store credentials as a version with a label of its own, which takes none from the version that is in use."""
-        self._put(secret_id, version, credentials, f"ASIDE-{version[:8]}")
+    def add_aside(self, secret_id: str, version: str, credentials: Credentials, turn: int) -> None:
+        """Store credentials as a version that takes no label from the version in use.
+
+        `turn` numbers the turns at a connection (its fence). Of `ASIDE_LABELS` labels each turn takes the next one, so that the
+        label is taken from a version that was stored eight turns earlier.
+        """
+        self._put(secret_id, version, credentials, f"ASIDE-{turn % ASIDE_LABELS}")
 
     def stage(self, secret_id: str, version: str, credentials: Credentials) -> None:
-        """Store credentials as a version that nothing uses yet; `promote` makes it the current one."""
+        """Store credentials as a version that nothing uses yet; `promote` makes it the current one.
+
+        The version staged before loses its label.
+        """
         self._put(secret_id, version, credentials, "AWSPENDING")
 
     def promote(self, secret_id: str, *, old: str, new: str) -> None:
@@ -137,16 +156,13 @@ class Vault:
         stages: dict[str, list[str]] = answer.get("VersionIdsToStages", {})
         return next((version for version, labels in stages.items() if "AWSCURRENT" in labels), "")
 
-    def drop(self, secret_id: str, version: str, label: str = "AWSPREVIOUS") -> None:
-        """Take its last label from the previous version, or from a staged one (`AWSPENDING`): Secrets Manager then deletes it.
-
-        Gone already is no error.
-        """
+    def drop(self, secret_id: str, version: str) -> None:
+        """Take the label from the previous version, so that Secrets Manager may remove it. Gone already is no error."""
         try:
             _call(
                 "update_secret_version_stage",
                 SecretId=secret_id,
-                VersionStage=label,
+                VersionStage="AWSPREVIOUS",
                 RemoveFromVersionId=version,
             )
         except ClientError as error:
@@ -157,11 +173,11 @@ class Vault:
         """Store credentials under a name, new or not: the last writer's stand."""
         try:
             try:
-                _call("create_secret", Name=secret_id, SecretString=_encode(credentials))
+                _call("create_secret", Name=secret_id, SecretString=_storable(credentials))
             except ClientError as error:
                 if aws.error_code(error) != "ResourceExistsException":
                     raise
-                _call("put_secret_value", SecretId=secret_id, SecretString=_encode(credentials))
+                _call("put_secret_value", SecretId=secret_id, SecretString=_storable(credentials))
         except ClientError as error:
             raise _unavailable(error) from None
 
@@ -180,7 +196,7 @@ class Vault:
                 "put_secret_value",
                 SecretId=secret_id,
                 ClientRequestToken=version,
-                SecretString=_encode(credentials),
+                SecretString=_storable(credentials),
                 VersionStages=[label],
             )
         except ClientError as error:
@@ -257,10 +273,27 @@ def _encode(credentials: Credentials) -> str:
     return json.dumps({name: secret.reveal() for name, secret in credentials.items()})
 
 
+def _storable(credentials: Credentials) -> str:
+    text = _encode(credentials)
+    if len(text) > MAX_SECRET_BYTES:
+        raise Rejected(
+            "credentials_too_large",
+            f"the credentials have {len(text):,} bytes as JSON: Secrets Manager takes {MAX_SECRET_BYTES:,}",
+            field="credentials",
+        )
+    return text
+
+
 def _decode(text: str | bytes) -> Credentials:
     return {name: Secret(value) for name, value in json.loads(text).items()}
 
 
 def _unavailable(error: Exception) -> Retryable:
+    if aws.error_code(error) == "LimitExceededException":
+        return Retryable(
+            "vault_full",
+            "the secret has as many versions as Secrets Manager allows, and each is kept for a day: try again later",
+            after_s=FULL_WAIT_S,
+        )
     # The error's own text may quote what was sent: only its kind is told.
     return Retryable("vault_unavailable", f"the vault did not answer: {aws.error_code(error) or type(error).__name__}")
