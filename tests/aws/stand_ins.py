@@ -29,12 +29,21 @@ _numbers = itertools.count(1)
 
 
 class Aws:
-    """`client` gives a service's client, as `boto3.client` does. `key_id` is a KMS key; the table `TABLE` exists."""
+    """`client` gives a service's client, as `boto3.client` does. `key_id` is a KMS key; the table `TABLE` exists.
 
-    def __init__(self, name: str, client: Callable[[str], Any], key_id: str) -> None:
+    Where functions run, `endpoint` is the stand-in's address and `folder` a place that it and the tests share.
+    """
+
+    def __init__(
+        self, name: str, client: Callable[[str], Any], key_id: str, *, endpoint: str = "", folder: Path | None = None
+    ) -> None:
         self.name = name
         self.client = client
         self.key_id = key_id
+        self.endpoint = endpoint
+        self.folder = folder or Path()
+        # What expectations share, because it takes long to make.
+        self.shared: dict[str, Any] = {}
         self.sqs = client("sqs")
         self.dynamodb = client("dynamodb")
         self.secrets = client("secretsmanager")
@@ -108,7 +117,7 @@ def ministack(folder: Path) -> Iterator[Aws]:
         }
         clients["dynamodb"].create_table(TableName=TABLE, **fake_aws._table_properties())
         key_id = clients["kms"].create_key()["KeyMetadata"]["KeyId"]
-        yield Aws("ministack", clients.__getitem__, key_id)
+        yield Aws("ministack", clients.__getitem__, key_id, endpoint=endpoint, folder=folder)
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.aws.expectations import MEMORY, MINISTACK, MOTO, Expectation
-from tests.aws.recorded import dynamodb, events, kms, secretsmanager, sqs
+from tests.aws.recorded import apigateway, dynamodb, events, kms, lambda_sqs, secretsmanager, sqs
+
+FIDELITY = Path(__file__).resolve().parent.parent.parent / "docs" / "fidelity.md"
 
 ALL: tuple[Expectation, ...] = (
     *sqs.EXPECTATIONS,
@@ -13,6 +17,8 @@ ALL: tuple[Expectation, ...] = (
     *dynamodb.EXPECTATIONS,
     *kms.EXPECTATIONS,
     *events.EXPECTATIONS,
+    *lambda_sqs.EXPECTATIONS,
+    *apigateway.EXPECTATIONS,
 )
 CASES = [(stand_in, each) for stand_in in (MOTO, MEMORY, MINISTACK) for each in ALL if stand_in not in each.lacks]
 
@@ -25,3 +31,18 @@ def test_recorded_answer_of_aws_is_the_stand_ins(
     stand_in: str, expectation: Expectation, request: pytest.FixtureRequest
 ) -> None:
     expectation.check(request.getfixturevalue(stand_in))
+
+
+def test_expectations_name_what_they_come_from() -> None:
+    assert len({each.name for each in ALL}) == len(ALL)
+    recorded = [each for each in ALL if each.source.startswith("test_") and "::" in each.source]
+    assert {each.name for each in ALL} == {
+        each.name for each in ALL if each in recorded or each.source.startswith("https://docs.aws.amazon.com/")
+    }
+    assert len(recorded) >= 60
+
+
+@pytest.mark.parametrize("each", [each for each in ALL if each.differs], ids=lambda each: each.name)
+def test_difference_of_a_stand_in_is_documented(each: Expectation) -> None:
+    text = FIDELITY.read_text()
+    assert f"`{each.name}`" in text, "add a row to docs/fidelity.md: what differs, and the test of the stricter reading"
