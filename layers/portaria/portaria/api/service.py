@@ -316,10 +316,14 @@ def _without_secrets(sent: inputs.Input | None) -> dict[str, Any]:
 
 
 def _api_url(event: Event) -> str:
-    """Where this call reached the API, without the part of the path that is its own: a custom domain's, if it has one."""
+    """The URL at which this call reached the API, without the resource's own path: a custom domain's, if it has one.
+
+    API Gateway also matches a path with a trailing slash or with repeated slashes, and hands it over as it was sent.
+    """
     request = event["requestContext"]
-    steps = str(request["path"]).split("/")
-    base_path = "/".join(steps[: len(steps) - str(event["resource"]).count("/")])
+    steps = [step for step in str(request["path"]).split("/") if step]
+    own = [step for step in str(event["resource"]).split("/") if step]
+    base_path = "".join(f"/{step}" for step in steps[: len(steps) - len(own)])
     host = request.get("domainName") or f"{request['apiId']}.execute-api.{os.environ['AWS_REGION']}.amazonaws.com"
     return f"https://{host}{base_path}"
 
