@@ -129,6 +129,17 @@ def malformations(answer: Any) -> list[str]:
     return found
 
 
+def unreliable_headers(answer: Answer) -> set[str]:
+    """Names of an answer's headers that do not arrive as they were sent, but for the one that the API's document explains."""
+    names = {name.lower() for name in {**(answer.get("headers") or {}), **(answer.get("multiValueHeaders") or {})}}
+    return (names & (REMAPPED | UNRELIABLE)) - {"www-authenticate"}
+
+
+def arrived(name: str) -> str:
+    """The name under which a header of an answer arrives at the caller."""
+    return f"x-amzn-Remapped-{name}" if name.lower() in REMAPPED else name
+
+
 def _members(answer: Answer, name: str, found: list[str]) -> dict[Any, Any]:
     members = answer.get(name)
     if members is None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from portaria import aws
 from portaria.api import openapi
 from portaria.api.operations import OPERATIONS
+from portaria.api.service import Operation
 from tests.fakes import functions, gateway
 from tests.fakes.aws import TABLE, Cloud
 
@@ -20,6 +21,9 @@ API_HOST = gateway.API_HOST
 API_URL = f"https://{API_HOST}/live"
 BY_RESOURCE = {(each.method, prefix + each.path): each for each in OPERATIONS for prefix in ("/v1", "/admin/v1")}
 REQUEST_ID = gateway.REQUEST_ID
+
+# Headers of every answer, which the document does not repeat for each.
+UNDOCUMENTED = {"Content-Type", "Cache-Control", "X-Content-Type-Options"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,9 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Request-Id"]
     operation = BY_RESOURCE.get((event["httpMethod"], event["resource"]))
+    if operation:
+        undocumented = {gateway.arrived(name) for name in headers} - UNDOCUMENTED - documented(operation, answer.status)
+        assert undocumented == set(), f"{operation.id} sends headers that the API's document does not name"
     if answer.status >= 400:
         assert headers["Content-Type"] == "application/problem+json"
         assert {"type", "title", "status", "detail", "request_id"} <= set(answer.content)
@@ -97,6 +104,15 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
     if operation:
         assert answer.status in openapi.statuses(operation), f"{operation.id} may not answer {answer.status}"
     return answer
+
+
+def documented(operation: Operation, status: int) -> set[str]:
+    """The headers that the API's document names for an answer."""
+    document = openapi.document()
+    response = document["paths"][operation.path][operation.method.lower()]["responses"].get(str(status), {})
+    if reference := response.get("$ref"):
+        response = document["components"]["responses"][reference.rpartition("/")[2]]
+    return set(response.get("headers", {}))
 
 
 def proxy_event(method: str, path: str, body: Any = None, prefix: str = "/admin/v1") -> dict[str, Any]:
@@ -129,6 +145,7 @@ def with_token(
     """An event as a program sends it that has a token, or an empty text for none."""
     signer = dict.fromkeys(("accessKey", "accountId", "caller", "user", "userArn"))
     event["requestContext"]["identity"] |= {**signer, "sourceIp": source}
+    with_headers(event, **{"X-Forwarded-For": source})
     return with_headers(event, **({"authorization": f"Bearer {token}"} if token else {}) | (headers or {}))
 
 
@@ -142,9 +159,7 @@ def _resource(path: str) -> tuple[str, dict[str, str]]:
         if len(wanted) == len(steps) and all(
             step == want or (not fixed and step) for step, want, fixed in zip(steps, wanted, literal, strict=True)
         ):
-            given = {
-                want[1:-1]: step for step, want, fixed in zip(steps, wanted, literal, strict=True) if not fixed
-            }
+            given = {want[1:-1]: step for step, want, fixed in zip(steps, wanted, literal, strict=True) if not fixed}
             best = max(best, (literal, each, given), key=lambda found: found[0]) if best else (literal, each, given)
     return (best[1], best[2]) if best else (path, {})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -150,8 +150,59 @@ def _expect(name: str, source: str, run: Any, answer: Any, **differs: Any) -> Ex
     return Expectation(f"apigateway_{name}", source, run, answer, differs=other, lacks=NO_GATEWAY)
 
 
-def _accepts(name: str, step: str, answer: Any, status: int, **differs: Any) -> Expectation:
-    return _expect(name, f"{ANSWERS}::{step}", lambda aws: _answered(aws, answer), status, **differs)
+class AnswerRule(NamedTuple):
+    """An answer of a function and the status that the caller gets; `ministack` is MiniStack's, where it differs."""
+
+    name: str
+    step: str
+    answer: Any
+    status: int
+    ministack: int | None = None
+
+
+ANSWER_RULES = (
+    AnswerRule("answer_without_a_body_is_accepted", "invoke-api-no-body", {"statusCode": 200}, 200),
+    AnswerRule(
+        "answer_with_null_headers_is_accepted",
+        "invoke-api-with-headers-null",
+        {"statusCode": 200, "headers": None},
+        200,
+    ),
+    AnswerRule(
+        "answer_with_headers_alone_is_a_200", "invoke-api-only-headers", {"headers": {"test-header": "value"}}, 200
+    ),
+    AnswerRule(
+        "answer_with_a_numeric_text_as_status_is_accepted", "invoke-api-status-code-str", {"statusCode": "201"}, 201
+    ),
+    AnswerRule(
+        "answer_with_a_word_as_status_is_malformed",
+        "invoke-api-invalid-status-code",
+        {"statusCode": "test"},
+        MALFORMED,
+        ministack=500,
+    ),
+    AnswerRule(
+        "answer_with_an_unknown_member_is_malformed",
+        "invoke-api-wrong-format",
+        {"statusCode": 200, "wrongValue": "value"},
+        MALFORMED,
+        ministack=200,
+    ),
+    AnswerRule("answer_that_is_a_text_is_malformed", "invoke-api-just-string", "justAString", MALFORMED, ministack=200),
+    AnswerRule(
+        "answer_with_a_text_for_multi_value_headers_is_malformed",
+        "invoke-api-multi-headers-invalid",
+        {"statusCode": 200, "multiValueHeaders": {"test-multi-invalid": "value1"}},
+        MALFORMED,
+        ministack=200,
+    ),
+)
+
+
+def _accepted(rule: AnswerRule) -> Expectation:
+    differs = {} if rule.ministack is None else {"ministack": rule.ministack}
+    source = f"{ANSWERS}::{rule.step}"
+    return _expect(rule.name, source, lambda aws: _answered(aws, rule.answer), rule.status, **differs)
 
 
 EXPECTATIONS = (
@@ -235,41 +286,7 @@ EXPECTATIONS = (
         _body,
         ('{"message": "hello world"}', False, "POST"),
     ),
-    _accepts("answer_without_a_body_is_accepted", "invoke-api-no-body", {"statusCode": 200}, 200),
-    _accepts(
-        "answer_with_null_headers_is_accepted",
-        "invoke-api-with-headers-null",
-        {"statusCode": 200, "headers": None},
-        200,
-    ),
-    _accepts(
-        "answer_with_headers_alone_is_a_200", "invoke-api-only-headers", {"headers": {"test-header": "value"}}, 200
-    ),
-    _accepts(
-        "answer_with_a_numeric_text_as_status_is_accepted", "invoke-api-status-code-str", {"statusCode": "201"}, 201
-    ),
-    _accepts(
-        "answer_with_a_word_as_status_is_malformed",
-        "invoke-api-invalid-status-code",
-        {"statusCode": "test"},
-        MALFORMED,
-        ministack=500,
-    ),
-    _accepts(
-        "answer_with_an_unknown_member_is_malformed",
-        "invoke-api-wrong-format",
-        {"statusCode": 200, "wrongValue": "value"},
-        MALFORMED,
-        ministack=200,
-    ),
-    _accepts("answer_that_is_a_text_is_malformed", "invoke-api-just-string", "justAString", MALFORMED, ministack=200),
-    _accepts(
-        "answer_with_a_text_for_multi_value_headers_is_malformed",
-        "invoke-api-multi-headers-invalid",
-        {"statusCode": 200, "multiValueHeaders": {"test-multi-invalid": "value1"}},
-        MALFORMED,
-        ministack=200,
-    ),
+    *(_accepted(rule) for rule in ANSWER_RULES),
     _expect(
         "malformed_answer_becomes_an_internal_server_error",
         f"{ANSWERS}::invoke-api-invalid-status-code",

@@ -356,7 +356,7 @@ def _refuse(rejected: Rejected, request_id: str) -> Answer:
         document["errors"] = [{"field": field, "detail": detail} for field, detail in rejected.errors]
     headers = {}
     if rejected.status == HTTPStatus.UNAUTHORIZED:
-        # RFC 6750, 3: without a token nothing is said about one.
+        # RFC 6750, 3: without a token nothing is said about one. API Gateway renames the header: see openapi.CHALLENGE_HEADER.
         error = "" if rejected.reason == "token_missing" else ', error="invalid_token"'
         headers["WWW-Authenticate"] = [f'Bearer realm="portaria"{error}']
     elif rejected.status == HTTPStatus.FORBIDDEN and rejected.reason == "missing_scope":
