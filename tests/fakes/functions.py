@@ -31,7 +31,7 @@ def load(name: str, environment: dict[str, str]) -> ModuleType:
     with patch.dict(os.environ, environment):
         spec.loader.exec_module(module)
     sys.modules[spec.name] = module
-    module.handler = checked(module.handler)
+    vars(module)["handler"] = checked(module.handler)
     return module
 
 
@@ -41,8 +41,9 @@ def checked(handler: Callable[[dict[str, Any], Any], Any]) -> Callable[[dict[str
     @functools.wraps(handler)
     def call(event: dict[str, Any], context: Any) -> Any:
         answer = handler(event, context)
-        json.dumps(answer)
+        size = len(json.dumps(answer, ensure_ascii=False).encode())
         if "requestContext" in event:
+            assert size <= gateway.MAX_ANSWER_BYTES
             assert gateway.malformations(answer) == []
             assert gateway.unreliable_headers(answer) == set()
         elif "Records" in event:

@@ -333,6 +333,13 @@ class TestTheBrowser:
         answer = function.come_back(cookie, state, context={"path": path})
         assert answer["headers"]["Location"] == location
 
+    @pytest.mark.parametrize(("slash", "start"), [("", "../start"), ("/", "../../start")])
+    def test_result_trailing_slash_links_to_the_start_page(self, function: Function, slash: str, start: str) -> None:
+        # API Gateway matches a path with a trailing slash: tests/aws/recorded/apigateway.py.
+        context = {"path": f"/live/install/kommo/crm/result/{INSTALL}{slash}"}
+        answer = function.get("result", path={"install": INSTALL}, headers=HTML, context=context)
+        assert f'href="{start}"' in answer["body"]
+
     def test_the_cookie_and_the_state_are_kept_only_as_hashes(self, function: Function) -> None:
         cookie, state = function.open_page()
         [call] = [call for call in function.endpoint.calls if call.operation == "PutItem"]

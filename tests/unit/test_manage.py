@@ -123,6 +123,12 @@ class TestPaths:
         answer = manage.answer(event)
         assert answer.content["redirect_uri"] == f"{API_URL}/install/kommo/acme"
 
+    @pytest.mark.parametrize("name", ["acme%2Fcrm", "acme%20crm", "acme%2Dcrm", "%2e%2e"])
+    def test_show_connection_percent_encoded_name_is_not_decoded(self, manage: Manage, name: str) -> None:
+        # A path parameter arrives as it was sent: tests/aws/recorded/apigateway.py, `apigateway_path_stays_percent_encoded`.
+        answer = manage.call("GET", f"/connections/{name}")
+        assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_path")
+
     def test_without_a_domain_name_the_apis_own_is_told(self, manage: Manage) -> None:
         event = proxy_event("POST", "/oauth-clients", CLIENT)
         del event["requestContext"]["domainName"]
