@@ -12,6 +12,7 @@ import pytest
 from tests.aws.recorded import apigateway, events, lambda_sqs
 from tests.fakes import functions
 from tests.fakes.manage import proxy_event, with_token
+from tests.unit.template import template
 
 Event = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -100,6 +101,16 @@ def test_event_file_has_every_recorded_member(file: Path) -> None:
     event = json.loads(file.read_text())
     if "requestContext" in event or "Records" in event:
         assert deviations(event) == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "file"),
+    [("RenewalsSchedule", "renew_tokens/sweep"), ("ReconciliationsSchedule", "backfill_records/reconcile_due")],
+)
+def test_event_file_of_a_schedule_has_the_input_of_the_template(schedule: str, file: str) -> None:
+    target = template()["Resources"][schedule]["Properties"]["Target"]
+    (record,) = json.loads((ROOT / "events" / f"{file}.json").read_text())["Records"]
+    assert record["body"] == target["Input"]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
+from tests.aws import functions
 from tests.aws.expectations import MEMORY, MINISTACK, MOTO, Expectation, refusal
 from tests.aws.stand_ins import Aws
 
+ROLE = "arn:aws:iam::000000000000:role/schedule"
 NO_BUS = {MEMORY: "the in-memory AWS keeps events where the simulation reads them; it delivers none"}
 SOURCE = "core.update-account-command"
 DETAIL = {"command": "update-account", "payload": {"acc_id": "0a787ecb-4015", "sf_id": "baz"}}
@@ -42,6 +45,21 @@ def _unmatched(aws: Aws) -> Any:
     return _delivered(aws, {"EventType": "2"}, pattern={"detail": {"EventType": ["0", "1"]}})
 
 
+def _scheduled(aws: Aws) -> Any:
+    """What a queue receives from a schedule whose target has an input."""
+    url, name = aws.queue(), aws.fresh("schedule")
+    aws.client("scheduler").create_schedule(
+        Name=name,
+        ScheduleExpression=f"at({datetime.now(UTC):%Y-%m-%dT%H:%M:%S})",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={"Arn": aws.arn(url), "RoleArn": ROLE, "Input": '{"sweep": ""}'},
+    )
+    received = functions.wait_for(
+        lambda: aws.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1, MessageAttributeNames=["All"]).get("Messages")
+    )
+    return received[0]["Body"], "MessageAttributes" in received[0]
+
+
 def _entries(aws: Aws, count: int, size: int = 2) -> str:
     entry = {"Source": SOURCE, "DetailType": SOURCE, "Detail": json.dumps({"a": "a" * size})}
     return refusal(aws.events.put_events, Entries=[entry] * count)
@@ -65,6 +83,13 @@ EXPECTATIONS = (
         _unmatched,
         [],
         lacks=NO_BUS,
+    ),
+    Expectation(
+        "events_queue_receives_the_input_of_a_schedule",
+        "https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-targets-templated.html",
+        _scheduled,
+        ('{"sweep": ""}', False),
+        lacks={MOTO: "it keeps schedules and runs none", MEMORY: "the simulation calls the workers itself"},
     ),
     Expectation(
         "events_put_of_more_than_ten_is_refused",
