@@ -18,9 +18,6 @@ NO_GATEWAY = {
     MEMORY: "the simulation calls the workers, not the API",
 }
 STAGE = "live"
-ROUTES_PAGE = (
-    "https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-method-settings-method-request.html"
-)
 
 
 def proxy(test: str) -> str:
