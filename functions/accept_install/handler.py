@@ -126,7 +126,7 @@ def result(event: Event) -> Answer:
             language,
             install=install,
             state=status.state,
-            start_url="../start",
+            start_url=start_of_result(event),
             reason=status.reason,
             account=status.account,
         ),
@@ -139,7 +139,7 @@ def turn_away(event: Event, reason: str, detail: str, status: int) -> Answer:
         return {"statusCode": status, "headers": PLAIN, "body": f"{reason}: {detail}\n"}
     known = status != 404
     resource = str(event.get("resource", ""))
-    start_url = "../start" if resource.endswith("/result/{install}") else beside(event, "start")
+    start_url = start_of_result(event) if resource.endswith("/result/{install}") else beside(event, "start")
     return page(
         event,
         lambda pages, language: pages.rejected(
@@ -175,10 +175,18 @@ def query(event: Event) -> dict[str, list[str]]:
 
 def beside(event: Event, rest: str) -> str:
     """A relative URL below `/install/{platform}/{client}`, whatever stage or base path stands before it."""
+    return rest if ends_with_slash(event) else f"{parameter(event, 'client')}/{rest}"
+
+
+def start_of_result(event: Event) -> str:
+    """The relative URL of the start page from `…/result/{install}`."""
+    return "../../start" if ends_with_slash(event) else "../start"
+
+
+def ends_with_slash(event: Event) -> bool:
+    """Whether the path was sent with a trailing slash, which API Gateway matches all the same."""
     context = event.get("requestContext") or {}
-    path = str(context.get("path") or event.get("path") or "")
-    slashes = path.endswith("/")
-    return rest if slashes else f"{parameter(event, 'client')}/{rest}"
+    return str(context.get("path") or event.get("path") or "").endswith("/")
 
 
 def set_cookie(browser: Secret) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.util
 import io
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
+
+from tests.fakes import gateway
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -26,7 +31,38 @@ def load(name: str, environment: dict[str, str]) -> ModuleType:
     with patch.dict(os.environ, environment):
         spec.loader.exec_module(module)
     sys.modules[spec.name] = module
+    vars(module)["handler"] = checked(module.handler)
     return module
+
+
+def checked(handler: Callable[[dict[str, Any], Any], Any]) -> Callable[[dict[str, Any], Any], Any]:
+    """The handler, each of whose answers must be one that AWS accepts: API Gateway's rules, or an event source mapping's."""
+
+    @functools.wraps(handler)
+    def call(event: dict[str, Any], context: Any) -> Any:
+        answer = handler(event, context)
+        size = len(json.dumps(answer, ensure_ascii=False).encode())
+        if "requestContext" in event:
+            assert size <= gateway.MAX_ANSWER_BYTES
+            assert gateway.malformations(answer) == []
+            assert gateway.unreliable_headers(answer) == set()
+        elif "Records" in event:
+            assert misreports(event, answer) == []
+        return answer
+
+    return call
+
+
+def misreports(event: dict[str, Any], answer: Any) -> list[str]:
+    """Why an event source mapping would take a batch's answer for a failure, or for another one than it is meant to be."""
+    if not isinstance(answer, dict) or set(answer) != {"batchItemFailures"}:
+        return ["the answer is no report of failures"]
+    sent = {record["messageId"] for record in event["Records"]}
+    return [
+        f"{failure} names no message of the batch"
+        for failure in answer["batchItemFailures"]
+        if set(failure) != {"itemIdentifier"} or failure["itemIdentifier"] not in sent
+    ]
 
 
 def log_to(stream: io.StringIO) -> None:
@@ -71,7 +107,7 @@ def sqs_event(bodies: dict[str, str], queue: str, receives: int = 1) -> dict[str
                     "ApproximateFirstReceiveTimestamp": "1735689600010",
                 },
                 "messageAttributes": {},
-                "md5OfBody": "",
+                "md5OfBody": hashlib.md5(body.encode(), usedforsecurity=False).hexdigest(),
                 "eventSource": "aws:sqs",
                 "eventSourceARN": f"arn:aws:sqs:us-east-1:123456789012:{queue}",
                 "awsRegion": "us-east-1",

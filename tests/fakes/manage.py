@@ -8,18 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from portaria import aws
 from portaria.api import openapi
 from portaria.api.operations import OPERATIONS
-from tests.fakes import functions
+from portaria.api.service import Operation
+from tests.fakes import functions, gateway
 from tests.fakes.aws import TABLE, Cloud
 
-API_HOST = "abc123.execute-api.us-east-1.amazonaws.com"
+API_HOST = gateway.API_HOST
 API_URL = f"https://{API_HOST}/live"
 BY_RESOURCE = {(each.method, prefix + each.path): each for each in OPERATIONS for prefix in ("/v1", "/admin/v1")}
-REQUEST_ID = "00000000-0000-4000-8000-000000000001"
+REQUEST_ID = gateway.REQUEST_ID
+
+# Headers of every answer, which the document does not repeat for each.
+UNDOCUMENTED = {"Content-Type", "Cache-Control", "X-Content-Type-Options"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,9 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Request-Id"]
     operation = BY_RESOURCE.get((event["httpMethod"], event["resource"]))
+    if operation:
+        undocumented = {gateway.arrived(name) for name in headers} - UNDOCUMENTED - documented(operation, answer.status)
+        assert undocumented == set(), f"{operation.id} sends headers that the API's document does not name"
     if answer.status >= 400:
         assert headers["Content-Type"] == "application/problem+json"
         assert {"type", "title", "status", "detail", "request_id"} <= set(answer.content)
@@ -99,33 +106,29 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
     return answer
 
 
+def documented(operation: Operation, status: int) -> set[str]:
+    """The headers that the API's document names for an answer."""
+    document = openapi.document()
+    response = document["paths"][operation.path][operation.method.lower()]["responses"].get(str(status), {})
+    if reference := response.get("$ref"):
+        response = document["components"]["responses"][reference.rpartition("/")[2]]
+    return set(response.get("headers", {}))
+
+
 def proxy_event(method: str, path: str, body: Any = None, prefix: str = "/admin/v1") -> dict[str, Any]:
+    """A call by an administrator. `path` is below the prefix, with its query, percent-encoded."""
     parts = urlsplit(path)
-    query = parse_qs(parts.query, keep_blank_values=True)
-    full_path = f"{prefix}{unquote(parts.path)}"
     resource, parameters = _resource(parts.path)
-    return {
-        "resource": prefix + resource,
-        "path": full_path,
-        "httpMethod": method,
-        "headers": {"Host": API_HOST, "Content-Type": "application/json"},
-        "multiValueHeaders": {"Host": [API_HOST], "Content-Type": ["application/json"]},
-        "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
-        "multiValueQueryStringParameters": query or None,
-        "pathParameters": parameters or None,
-        "stageVariables": None,
-        "requestContext": {
-            "path": f"/live{full_path}",
-            "stage": "live",
-            "domainName": API_HOST,
-            "apiId": "abc123",
-            "httpMethod": method,
-            "requestId": REQUEST_ID,
-            "identity": {"userArn": "arn:aws:iam::123456789012:user/administrator", "sourceIp": "192.0.2.1"},
-        },
-        "body": body if body is None or isinstance(body, str) else json.dumps(body),
-        "isBase64Encoded": False,
-    }
+    return gateway.proxy_event(
+        method,
+        prefix + resource,
+        prefix + parts.path,
+        path_parameters=parameters,
+        query=parse_qs(parts.query, keep_blank_values=True),
+        headers={"Content-Type": "application/json"},
+        body=body if body is None or isinstance(body, str) else json.dumps(body),
+        user_arn="arn:aws:iam::123456789012:user/administrator",
+    )
 
 
 def with_headers(event: dict[str, Any], **headers: str) -> dict[str, Any]:
@@ -140,8 +143,9 @@ def with_token(
     event: dict[str, Any], token: str, *, headers: dict[str, str] | None = None, source: str = "198.51.100.7"
 ) -> dict[str, Any]:
     """An event as a program sends it that has a token, or an empty text for none."""
-    del event["requestContext"]["identity"]["userArn"]
-    event["requestContext"]["identity"]["sourceIp"] = source
+    signer = dict.fromkeys(("accessKey", "accountId", "caller", "user", "userArn"))
+    event["requestContext"]["identity"] |= {**signer, "sourceIp": source}
+    with_headers(event, **{"X-Forwarded-For": source})
     return with_headers(event, **({"authorization": f"Bearer {token}"} if token else {}) | (headers or {}))
 
 
@@ -155,11 +159,9 @@ def _resource(path: str) -> tuple[str, dict[str, str]]:
         if len(wanted) == len(steps) and all(
             step == want or (not fixed and step) for step, want, fixed in zip(steps, wanted, literal, strict=True)
         ):
-            given = {
-                want[1:-1]: unquote(step) for step, want, fixed in zip(steps, wanted, literal, strict=True) if not fixed
-            }
+            given = {want[1:-1]: step for step, want, fixed in zip(steps, wanted, literal, strict=True) if not fixed}
             best = max(best, (literal, each, given), key=lambda found: found[0]) if best else (literal, each, given)
-    return (best[1], best[2]) if best else (unquote(path), {})
+    return (best[1], best[2]) if best else (path, {})
 
 
 def secrets_stored() -> list[str]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import md5
 from typing import Any
 from unittest.mock import patch
 
@@ -32,6 +34,10 @@ KEY_ID = "sealing-key"
 DEFAULT_RECOVERY_DAYS = 30
 # The view of the table that eventually consistent reads have.
 REPLICA = "replica"
+KEY_ARN = f"arn:aws:kms:us-east-1:000000000000:key/{KEY_ID}"
+_BATCH_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_GROUP_ID = re.compile(r"[\x21-\x7e]{1,128}")
+MAX_MESSAGE_BYTES = 1_048_576
 
 Carry = Callable[[str, Callable[[], Any]], Any]
 
@@ -289,6 +295,8 @@ class DynamoDB:
         items = [write["PutRequest"]["Item"] for write in writes]
         if not 1 <= len(items) <= limits.BATCH_WRITES:
             raise error("ValidationException", "BatchWriteItem", "Too many items requested for the BatchWriteItem call")
+        if not all({"pk", "sk"} <= set(item) for item in items):
+            raise error("ValidationException", "BatchWriteItem", "The provided key element does not match the schema")
         if len({_key(item) for item in items}) < len(items):
             raise error("ValidationException", "BatchWriteItem", "Provided list of item keys contains duplicates")
         if limits.items_size(items) > limits.BATCH_BYTES:
@@ -352,7 +360,8 @@ class DynamoDB:
             except ClientError as failed:
                 if failed.response["Error"]["Code"] != "ConditionalCheckFailedException":
                     raise
-                reasons.append({"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"})
+                shown = {"Item": failed.response["Item"]} if "Item" in failed.response else {}
+                reasons.append({"Code": "ConditionalCheckFailed", "Message": "The conditional request failed", **shown})
                 continue
             reasons.append({"Code": "None"})
             if kind == "Put":
@@ -547,16 +556,19 @@ class SecretsManager:
         if held := secret.versions.get(token):
             if held.text != SecretString:
                 raise error("ResourceExistsException", "PutSecretValue")
-            return {"VersionId": token}
+            return {"Name": SecretId, "VersionId": token, "VersionStages": sorted(held.labels)}
         labels = VersionStages or ["AWSCURRENT"]
         if len(secret.versions) >= limits.VERSIONS:
             raise error("LimitExceededException", "PutSecretValue", "the secret has too many versions")
         self._limit_labels(secret, labels, "PutSecretValue")
         secret.versions[token] = Version(SecretString, set(), clock.now().timestamp())
+        if "AWSCURRENT" in labels and "AWSPENDING" in secret.versions[secret.labelled("AWSCURRENT")].labels:
+            # Recorded in test_update_secret_version_stages_current_pending: the label of a rotation ends with its version.
+            self._take(secret, "AWSPENDING")
         for label in labels:
             self._move(secret, label, token)
         self.cloud.secret_stored(SecretId, token, SecretString)
-        return {"VersionId": token}
+        return {"Name": SecretId, "VersionId": token, "VersionStages": list(labels)}
 
     def get_secret_value(
         self,
@@ -568,8 +580,10 @@ class SecretsManager:
         secret = self._secret(SecretId, "GetSecretValue")
         version = VersionId or secret.labelled(VersionStage or "AWSCURRENT")
         held = secret.versions.get(version)
-        if not held or (VersionStage and VersionStage not in held.labels):
+        if not held:
             raise error("ResourceNotFoundException", "GetSecretValue")
+        if VersionStage and VersionStage not in held.labels:
+            raise error("InvalidRequestException", "GetSecretValue", "the version does not have the label")
         return {"VersionId": version, "SecretString": held.text, "VersionStages": sorted(held.labels)}
 
     def update_secret_version_stage(
@@ -658,7 +672,7 @@ class Kms:
             raise error("NotFoundException", "GenerateDataKey")
         plaintext, blob = os.urandom(32), f"data-key-{self.cloud.number()}".encode()
         self.cloud.keys[blob] = plaintext, json.dumps(EncryptionContext, sort_keys=True)
-        return {"KeyId": KeyId, "Plaintext": plaintext, "CiphertextBlob": blob}
+        return {"KeyId": KEY_ARN, "Plaintext": plaintext, "CiphertextBlob": blob}
 
     def encrypt(self, KeyId: str, Plaintext: bytes, EncryptionContext: dict[str, str]) -> dict[str, Any]:  # noqa: N803
         if KeyId != KEY_ID:
@@ -669,13 +683,18 @@ class Kms:
         self.cloud.keys[blob] = Plaintext, json.dumps(EncryptionContext, sort_keys=True)
         return {"KeyId": KeyId, "CiphertextBlob": blob}
 
-    def decrypt(self, CiphertextBlob: bytes, EncryptionContext: dict[str, str], KeyId: str = "") -> dict[str, Any]:  # noqa: N803
-        if KeyId not in ("", KEY_ID):
+    def decrypt(
+        self,
+        CiphertextBlob: bytes,  # noqa: N803
+        EncryptionContext: dict[str, str] | None = None,  # noqa: N803
+        KeyId: str = "",  # noqa: N803
+    ) -> dict[str, Any]:
+        if KeyId not in ("", KEY_ID, KEY_ARN):
             raise error("IncorrectKeyException", "Decrypt")
         plaintext, context = self.cloud.keys.get(CiphertextBlob, (b"", ""))
-        if not plaintext or context != json.dumps(EncryptionContext, sort_keys=True):
+        if not plaintext or context != json.dumps(EncryptionContext or {}, sort_keys=True):
             raise error("InvalidCiphertextException", "Decrypt")
-        return {"KeyId": KEY_ID, "Plaintext": plaintext}
+        return {"KeyId": KEY_ARN, "Plaintext": plaintext}
 
 
 class Sqs:
@@ -689,16 +708,21 @@ class Sqs:
         QueueUrl: str,  # noqa: N803
         MessageBody: str,  # noqa: N803
         DelaySeconds: int = 0,  # noqa: N803
-        MessageGroupId: str = "",  # noqa: N803
+        MessageGroupId: str | None = None,  # noqa: N803
     ) -> dict[str, Any]:
+        _validate_message(MessageBody, MessageGroupId)
         queue = QueueUrl.rpartition("/")[2]
         message = Message(MessageBody, clock.now().timestamp() + DelaySeconds, f"message-{self.cloud.number()}")
         self.cloud.queues.setdefault(queue, []).append(message)
-        return {"MessageId": message.id}
+        return {"MessageId": message.id, "MD5OfMessageBody": md5(MessageBody.encode()).hexdigest()}
 
     def send_message_batch(self, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         if not 1 <= len(Entries) <= 10:
             raise error("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", "SendMessageBatch")
+        if not all(_BATCH_ID.fullmatch(entry["Id"]) for entry in Entries):
+            raise error("AWS.SimpleQueueService.InvalidBatchEntryId", "SendMessageBatch")
+        if sum(len(entry["MessageBody"].encode()) for entry in Entries) > MAX_MESSAGE_BYTES:
+            raise error("AWS.SimpleQueueService.BatchRequestTooLong", "SendMessageBatch")
         sent = [
             {
                 "Id": entry["Id"],
@@ -806,6 +830,16 @@ def _plain(value: dict[str, Any]) -> Any:
 
 def _key(item: Item) -> tuple[str, str]:
     return item["pk"]["S"], item["sk"]["S"]
+
+
+def _validate_message(body: str, group: str | None) -> None:
+    """Raises what SQS does for a message that is empty or too large, or whose group id is malformed."""
+    if not body:
+        raise error("MissingParameter", "SendMessage", "The request must contain the parameter MessageBody.")
+    if len(body.encode()) > MAX_MESSAGE_BYTES:
+        raise error("InvalidParameterValue", "SendMessage", f"Message must be shorter than {MAX_MESSAGE_BYTES} bytes.")
+    if group is not None and not _GROUP_ID.fullmatch(group):
+        raise error("InvalidParameterValue", "SendMessage", "MessageGroupId has 1 to 128 letters, digits, punctuation")
 
 
 def _place(item: Item | None, pk_name: str, sk_name: str) -> tuple[str, str] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -15,7 +14,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -24,6 +22,7 @@ from portaria import arrivals, clock
 from portaria.aws import client
 from portaria.contract import OAuthClient, Secret
 from portaria.oauth_clients import put
+from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
 from tests.unit.locks import pins
@@ -45,13 +44,7 @@ def load_handler(endpoint_url: str, **environment: str) -> Any:
         "EXCHANGES_QUEUE_URL": f"{endpoint_url}/1/exchanges",
         "AWS_ENDPOINT_URL": endpoint_url,
     }
-    spec = importlib.util.spec_from_file_location("accept_install_handler", HANDLER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with patch.dict(os.environ, values | environment):
-        spec.loader.exec_module(module)
-    return module
+    return functions.load("accept_install", values | environment)
 
 
 class Function:
@@ -74,7 +67,8 @@ class Function:
         """Call with one of the events; a query parameter that is None is left out."""
         event = copy.deepcopy(EVENTS[event_name])
         values = (event["multiValueQueryStringParameters"] or {}) | (query or {})
-        event["multiValueQueryStringParameters"] = {name: value for name, value in values.items() if value is not None}
+        values = {name: value for name, value in values.items() if value is not None}
+        event["multiValueQueryStringParameters"] = values or None
         event["multiValueHeaders"] |= headers or {}
         event["pathParameters"] |= path or {}
         event["requestContext"] |= context or {}
@@ -338,6 +332,13 @@ class TestTheBrowser:
         cookie, state = function.open_page()
         answer = function.come_back(cookie, state, context={"path": path})
         assert answer["headers"]["Location"] == location
+
+    @pytest.mark.parametrize(("slash", "start"), [("", "../start"), ("/", "../../start")])
+    def test_result_trailing_slash_links_to_the_start_page(self, function: Function, slash: str, start: str) -> None:
+        # API Gateway matches a path with a trailing slash: tests/aws/recorded/apigateway.py.
+        context = {"path": f"/live/install/kommo/crm/result/{INSTALL}{slash}"}
+        answer = function.get("result", path={"install": INSTALL}, headers=HTML, context=context)
+        assert f'href="{start}"' in answer["body"]
 
     def test_the_cookie_and_the_state_are_kept_only_as_hashes(self, function: Function) -> None:
         cookie, state = function.open_page()

@@ -115,6 +115,20 @@ class TestPaths:
         assert answer.status == 201
         assert answer.content["redirect_uri"] == "https://api.example.com/portaria/install/kommo/acme"
 
+    @pytest.mark.parametrize("sent", ["/live/admin/v1/oauth-clients/", "/live//admin/v1/oauth-clients"])
+    def test_create_oauth_client_path_with_more_slashes_keeps_the_redirect_uri(self, manage: Manage, sent: str) -> None:
+        # As recorded: tests/aws/recorded/apigateway.py, `apigateway_trailing_slash_matches_the_same_resource`.
+        event = proxy_event("POST", "/oauth-clients", CLIENT)
+        event["requestContext"]["path"] = sent
+        answer = manage.answer(event)
+        assert answer.content["redirect_uri"] == f"{API_URL}/install/kommo/acme"
+
+    @pytest.mark.parametrize("name", ["acme%2Fcrm", "acme%20crm", "acme%2Dcrm", "%2e%2e"])
+    def test_show_connection_percent_encoded_name_is_not_decoded(self, manage: Manage, name: str) -> None:
+        # A path parameter arrives as it was sent: tests/aws/recorded/apigateway.py, `apigateway_path_stays_percent_encoded`.
+        answer = manage.call("GET", f"/connections/{name}")
+        assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_path")
+
     def test_without_a_domain_name_the_apis_own_is_told(self, manage: Manage) -> None:
         event = proxy_event("POST", "/oauth-clients", CLIENT)
         del event["requestContext"]["domainName"]

@@ -67,6 +67,16 @@ def test_numbers_inside_lists_and_maps_are_plain(table: Table) -> None:
     assert found["value"]["bytes"] == [b"x"]
 
 
+def test_put_all_many_items_writes_25_at_most_in_a_call(table: Table) -> None:
+    # moto takes more: tests/aws/recorded/dynamodb.py.
+    client = MagicMock()
+    client.batch_write_item.return_value = {"UnprocessedItems": {}}
+    with patch.object(aws, "client", return_value=client):
+        table.put_all(item(f"MANY#{number}") for number in range(60))
+    sizes = [len(call.kwargs["RequestItems"][table.name]) for call in client.batch_write_item.call_args_list]
+    assert sizes == [25, 25, 10]
+
+
 def test_reads_are_strongly_consistent(table: Table) -> None:
     client = MagicMock()
     client.get_item.return_value, client.query.return_value = {}, {"Items": []}

@@ -180,6 +180,14 @@ def test_a_queue_that_feeds_a_function_hides_messages_long_enough(name: str) -> 
     assert QUEUES[name]["Properties"]["VisibilityTimeout"] >= 6 * timeout_s + window_s
 
 
+def test_event_source_of_more_than_ten_messages_has_a_batching_window() -> None:
+    """AWS refuses another one: tests/aws/recorded/lambda_sqs.py."""
+    sources = [event for function in functions() for event in function.events_of("SQS")]
+    assert sources
+    for event in sources:
+        assert event.get("BatchSize", 10) <= 10 or event.get("MaximumBatchingWindowInSeconds", 0) > 0
+
+
 @each_source_queue
 def test_a_queue_that_feeds_a_function_redrives_to_its_dead_letters(name: str) -> None:
     redrive = QUEUES[name]["Properties"]["RedrivePolicy"]

@@ -171,6 +171,32 @@ def test_a_seal_opens_for_its_own_install_only(key_id: str) -> None:
         vault.unseal(key_id, {"install": "install-2"}, sealed)
 
 
+@pytest.mark.parametrize("code", ["InvalidCiphertextException", "IncorrectKeyException"])
+def test_unseal_key_of_another_stack_is_a_broken_seal(key_id: str, code: str) -> None:
+    # Neither stand-in refuses another key as KMS does: tests/aws/recorded/kms.py.
+    sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
+    client = MagicMock(**{"decrypt.side_effect": ClientError({"Error": {"Code": code, "Message": ""}}, "Decrypt")})
+    with patch.object(aws, "client", return_value=client), pytest.raises(Rejected, match="seal_broken"):
+        vault.unseal(key_id, {"install": "install-1"}, sealed)
+
+
+def test_drop_label_that_is_gone_is_no_error(kept: Vault) -> None:
+    # A put ends AWSPENDING of the version before it: tests/aws/recorded/secretsmanager.py.
+    error = ClientError({"Error": {"Code": "InvalidParameterException", "Message": ""}}, "UpdateSecretVersionStage")
+    client = MagicMock(**{"update_secret_version_stage.side_effect": error})
+    with patch.object(aws, "client", return_value=client):
+        kept.drop("portaria/grants/x", "version")
+    client.update_secret_version_stage.assert_called_once()
+
+
+def test_add_used_token_with_other_content_leaves_what_stands(kept: Vault) -> None:
+    # moto and MiniStack replace the content: tests/aws/recorded/secretsmanager.py.
+    error = ClientError({"Error": {"Code": "ResourceExistsException", "Message": ""}}, "PutSecretValue")
+    client = MagicMock(**{"put_secret_value.side_effect": error})
+    with patch.object(aws, "client", return_value=client):
+        assert not kept.add("portaria/grants/x", "version", CREDENTIALS)
+
+
 def test_a_seal_is_bound_to_its_install_by_itself_too(key_id: str) -> None:
     """Given a KMS that would give the key away, then what it opens still says whose it is."""
     seal = vault.prepare_seal(key_id, {"install": "install-1"})

@@ -59,6 +59,9 @@ below `/admin/v1` with AWS Signature Version 4.
 - **Edits** take an `If-Match` with the `ETag` that was read, and are refused (412) where it has changed since.
 - Every answer names its request in `X-Request-Id`.
 """
+# The name under which a function's `WWW-Authenticate` arrives:
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
+CHALLENGE_HEADER = "x-amzn-Remapped-WWW-Authenticate"
 # What each status means, wherever it stands.
 MEANINGS = {
     HTTPStatus.BAD_REQUEST: "What was sent cannot be used; `field` and `detail` say why.",
@@ -224,7 +227,10 @@ def _response(operation: Operation, status: HTTPStatus, schemas: Document) -> Do
     headers: Document = {"X-Request-Id": REQUEST_ID}
     if operation.output is None:
         return {"description": "Done.", "headers": headers}
-    if operation.edits or operation.creates:
+    # Whatever shows a thing that can be edited gives its ETag.
+    shown = any(operation.output is other.output for other in OPERATIONS if other.edits or other.creates)
+    edited = any(operation.path == other.path for other in OPERATIONS if other.edits)
+    if (shown or edited) and not operation.listing:
         headers["ETag"] = {"description": "For a later edit's If-Match.", "schema": {"type": "string"}}
     schema = _reference(operation.output, schemas)
     if operation.listing:
@@ -253,6 +259,11 @@ def _problem(status: HTTPStatus) -> Document:
     headers: Document = {"X-Request-Id": REQUEST_ID}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        headers[CHALLENGE_HEADER] = {
+            "description": "For a token: the challenge of RFC 6750, which API Gateway renames from `WWW-Authenticate`.",
+            "schema": {"type": "string"},
+        }
     content = {problems.CONTENT_TYPE: {"schema": {"$ref": f"{REF}Problem"}}}
     return {"description": MEANINGS[status], "headers": headers, "content": content}
 

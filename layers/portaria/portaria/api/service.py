@@ -316,10 +316,14 @@ def _without_secrets(sent: inputs.Input | None) -> dict[str, Any]:
 
 
 def _api_url(event: Event) -> str:
-    """Where this call reached the API, without the part of the path that is its own: a custom domain's, if it has one."""
+    """The URL at which this call reached the API, without the resource's own path: a custom domain's, if it has one.
+
+    API Gateway also matches a path with a trailing slash or with repeated slashes, and hands it over as it was sent.
+    """
     request = event["requestContext"]
-    steps = str(request["path"]).split("/")
-    base_path = "/".join(steps[: len(steps) - str(event["resource"]).count("/")])
+    steps = [step for step in str(request["path"]).split("/") if step]
+    own = [step for step in str(event["resource"]).split("/") if step]
+    base_path = "".join(f"/{step}" for step in steps[: len(steps) - len(own)])
     host = request.get("domainName") or f"{request['apiId']}.execute-api.{os.environ['AWS_REGION']}.amazonaws.com"
     return f"https://{host}{base_path}"
 
@@ -352,7 +356,7 @@ def _refuse(rejected: Rejected, request_id: str) -> Answer:
         document["errors"] = [{"field": field, "detail": detail} for field, detail in rejected.errors]
     headers = {}
     if rejected.status == HTTPStatus.UNAUTHORIZED:
-        # RFC 6750, 3: without a token nothing is said about one.
+        # RFC 6750, 3: without a token nothing is said about one. API Gateway renames the header: see openapi.CHALLENGE_HEADER.
         error = "" if rejected.reason == "token_missing" else ', error="invalid_token"'
         headers["WWW-Authenticate"] = [f'Bearer realm="portaria"{error}']
     elif rejected.status == HTTPStatus.FORBIDDEN and rejected.reason == "missing_scope":
