@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from portaria import connections, installs
+from portaria import clock, connections, installs
 from portaria.aws import error_code
 from portaria.cli.api import NotDone
 from portaria.cli.doctor.findings import NotLooked, NotThere
@@ -14,6 +14,8 @@ from portaria.cli.smoke.run import Failed, Names, Run
 from portaria.table import Conflict
 
 ENDED = ("connected", "failed")
+# How long the Exchanges queue keeps a message (template.yaml).
+CODE_WAITS_S = 345_600
 
 
 class StillNeeded(Exception):
@@ -29,11 +31,11 @@ def remove(run: Run, mark: str) -> list[str]:
     steps: dict[str, Callable[[Run, Names], None]] = {
         "private integrations": _integrations,
         "the connection": _connection,
+        "the install": _install,
         "the OAuth client": _client,
         "the front door's account": _subscription,
         "dead letters": _dead_letters,
         "secrets": _secrets,
-        "the install": _install,
     }
     left = []
     for what, step in steps.items():
@@ -89,18 +91,25 @@ def _secrets(run: Run, names: Names) -> None:
 
 
 def _install(run: Run, names: Names) -> None:
-    """A worker would write an install again that is under way; without its OAuth client it soon fails."""
+    """An install that has ended is deleted. One that is under way ends by itself, since its OAuth client goes.
+
+    Where exchange_code has not got the code yet, a note in the install's place makes it drop the code when it does.
+    """
+    table = run.deployment.table
     pk, sk = installs.key(names.install(names.name))
+    item = table.get(pk, sk)
+    if item and item["state"] not in ENDED:
+        raise StillNeeded("it is under way and ends by itself; the next run removes it")
+    if item and item.get("client"):
+        table.delete(pk, sk)
+    if item or not run.api.find("oauth-clients", "kommo", names.name):
+        return
+    expires_at = int(clock.now().timestamp()) + CODE_WAITS_S
+    note = {"pk": pk, "sk": sk, "state": "failed", "reason": "removed", "expires_at": expires_at}
     try:
-        run.deployment.table.delete(
-            pk,
-            sk,
-            condition="attribute_not_exists(pk) OR #state IN (:connected, :failed)",
-            names={"#state": "state"},
-            values={f":{state}": state for state in ENDED},
-        )
+        table.put(note, condition="attribute_not_exists(pk)")
     except Conflict:
-        raise StillNeeded("it is still under way and ends by itself; the next run removes it") from None
+        raise StillNeeded("it has just begun; the next run removes it") from None
 
 
 def _delete(run: Run, *path: str) -> None:

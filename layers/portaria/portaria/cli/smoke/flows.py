@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from portaria import clock, connections
+from portaria.cli.access import NOTHING_THERE
 from portaria.cli.api import Document, NotDone
 from portaria.cli.doctor.findings import OK, WARN, NotLooked, NotThere
 from portaria.cli.smoke.run import Failed, Run
@@ -192,8 +193,10 @@ def subscription(run: Run) -> Document:
 def _hook_failed(status: int, words: str) -> Failed:
     if status == 429:
         return Failed("the install hook is throttled (429)", "raise InstallThrottle or AcceptReservedConcurrency")
-    if status == 404:
-        return Failed(f"the API has no install hook: {words}", "deploy again: `make deploy`")
+    if words == NOTHING_THERE or status == 404:
+        return Failed(f"the API has no install hook ({status}: {words})", "deploy again: `make deploy`")
+    if status == 403:
+        return Failed(f"the install hook is refused (403: {words})", "a firewall (WebAcl) may keep this address out")
     return Failed(f"the install hook answered {status}: {words}", "look at the log of accept_install")
 
 
