@@ -1,0 +1,1 @@
+"""`portaria teardown`: what a deleted stack leaves behind, listed and removed."""
