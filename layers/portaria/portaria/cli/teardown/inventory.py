@@ -86,7 +86,7 @@ def take(deployment: Deployment, tell: Callable[[str], None]) -> Inventory:
             skipped[what] = str(reason)
             return nothing
 
-    in_stack = look("resources", _physical_ids, set()) if stack else set()
+    in_stack: set[str] = look("resources", _physical_ids, set()) if stack else set()
     bucket = look("artifacts", artifacts_bucket, "")
     return Inventory(
         stack_name=deployment.stack_name,
