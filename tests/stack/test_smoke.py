@@ -67,7 +67,7 @@ def test_smoke_whole_stack_passes_and_leaves_nothing(stack: LocalCloud) -> None:
     exit_code, report = smoke()
     assert {name: row["state"] for name, row in rows(report).items()} == dict.fromkeys([*CHECK_NAMES, "clean-up"], "ok")
     assert exit_code == 0
-    assert "Kommo refused the code" in rows(report)["forged-code"]["found"]
+    assert "kommo refused the code" in rows(report)["forged-code"]["found"]
     assert "unknown_connection" in rows(report)["front-door"]["found"]
     assert report["alarms"] == ["InstallsFailedAlarm", "DeadLettersAlarm"]
     assert left(stack) == []

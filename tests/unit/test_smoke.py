@@ -21,7 +21,7 @@ from portaria.cli.smoke import cleanup, flows, stack_parts
 from portaria.cli.smoke.checks import CHECKS
 from portaria.cli.smoke.command import CHECK_NAMES
 from portaria.cli.smoke.lease import KEY, LEASE_S, RENEW_AFTER_S, Held, Lease, Lost
-from portaria.cli.smoke.run import Answer, Failed, Names, Run
+from portaria.cli.smoke.run import Answer, Failed, Names, Run, the_part
 from portaria.cli.smoke.session import MARK_ALPHABET, MARK_LENGTH
 from portaria.platforms import part
 from tests.fakes.aws import Cloud, cloud
@@ -62,17 +62,22 @@ def test_names_of_every_mark_pass_the_rules_of_what_they_name(mark: str) -> None
     assert re.fullmatch(CLIENT_NAME, names.name)
     assert re.fullmatch(NAME, names.name)
     assert re.fullmatch(NAME, names.destination)
-    assert re.fullmatch(part("marketo", "tokens").KINDS["client_credentials"].fields["munchkin_id"], names.munchkin_id)
-    part("kommo", "install").check_account_host(names.account_host)
-    domains.check_allowed_domain(names.account_host)
-    query = {"code": [names.code.reveal()], "referer": [names.account_host], "from_widget": ["1"]}
-    assert part("kommo", "install").parse_arrival(query).source == "widget"
+    platform, smoke = the_part("smoke_record")
+    kind = part(platform, "tokens").KINDS[smoke.KIND]
+    for field, value in smoke.account_fields(mark).items():
+        assert kind.fields[field].fullmatch(value)
+    platform, smoke = the_part("smoke_install")
+    query = smoke.hook_query(names.name, names.code)
+    arrival = part(platform, "install").parse_arrival({name: [value] for name, value in query.items()})
+    assert arrival.source == "widget"
+    domains.check_allowed_domain(arrival.account_host)
 
 
 def test_names_of_two_marks_differ() -> None:
     one, other = Names(MARK), Names("0123456789")
     assert one.name != other.name
-    assert one.munchkin_id != other.munchkin_id
+    account_fields = the_part("smoke_record")[1].account_fields
+    assert account_fields(one.mark) != account_fields(other.mark)
     assert one.install(one.name) != other.install(other.name)
 
 

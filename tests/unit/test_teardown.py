@@ -129,19 +129,19 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     call = BaseClient._make_api_call
 
     def make_api_call(client: Any, name: str, parameters: Json) -> Any:
-        if name in account.denied:
+        if name in made.denied:
             raise ClientError({"Error": {"Code": "AccessDeniedException"}}, name)
         if client.meta.service_model.service_name == "cloudformation":
-            return account.cloudformation(name, parameters)
+            return made.cloudformation(name, parameters)
         return call(client, name, parameters)
 
     with mock_aws(), patch("moto.kms.models.generate_private_key", one_key):
-        account = Account()
+        made = Account()
         monkeypatch.setattr(BaseClient, "_make_api_call", make_api_call)
         monkeypatch.setattr(Deployment, "client", lambda _, service: client_of(service))
         for stack in (STACK, *OTHERS):
-            account.leave(stack)
-        yield account
+            made.leave(stack)
+        yield made
 
 
 def untouched(account: Account) -> None:

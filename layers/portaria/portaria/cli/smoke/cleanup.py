@@ -10,7 +10,7 @@ from portaria import clock, connections, installs
 from portaria.aws import error_code
 from portaria.cli.api import NotDone
 from portaria.cli.doctor.findings import NotLooked, NotThere
-from portaria.cli.smoke.run import Failed, Names, Run
+from portaria.cli.smoke.run import Failed, Names, Run, the_part
 from portaria.table import Conflict
 
 ENDED = ("connected", "failed")
@@ -62,7 +62,7 @@ def _connection(run: Run, names: Names) -> None:
 
 
 def _client(run: Run, names: Names) -> None:
-    _delete(run, "oauth-clients", "kommo", names.name)
+    _delete(run, "oauth-clients", the_part("smoke_install")[0], names.name)
 
 
 def _subscription(run: Run, names: Names) -> None:
@@ -78,7 +78,7 @@ def _secrets(run: Run, names: Names) -> None:
     """At once: the API removes a connection's secret with seven days to bring it back, and these hold nothing."""
     prefixes = (
         f"{run.deployment.stack_name}/grants/{names.name}-",
-        f"{run.deployment.stack_name}/oauth-clients/kommo/{names.name}",
+        f"{run.deployment.stack_name}/oauth-clients/{the_part('smoke_install')[0]}/{names.name}",
     )
     filters = [{"Key": "name", "Values": list(prefixes)}]
     page = run.call("secretsmanager", "list_secrets", Filters=filters, IncludePlannedDeletion=True, MaxResults=100)
@@ -102,7 +102,7 @@ def _install(run: Run, names: Names) -> None:
         raise StillNeeded("it is under way and ends by itself; the next run removes it")
     if item and item.get("client"):
         table.delete(pk, sk)
-    if item or not run.api.find("oauth-clients", "kommo", names.name):
+    if item or not run.api.find("oauth-clients", the_part("smoke_install")[0], names.name):
         return
     expires_at = int(clock.now().timestamp()) + CODE_WAITS_S
     note = {"pk": pk, "sk": sk, "state": "failed", "reason": "removed", "expires_at": expires_at}

@@ -10,14 +10,12 @@ from portaria import clock, connections
 from portaria.cli.access import NOTHING_THERE
 from portaria.cli.api import Document, NotDone
 from portaria.cli.doctor.findings import OK, WARN, NotLooked, NotThere
-from portaria.cli.smoke.run import Failed, Run
+from portaria.cli.smoke.run import Failed, Run, the_part
 from portaria.contract import Connection, Secret
 from portaria.platforms import part
 
 Result = tuple[str, str, str]
 
-# Why an install of a forged code ends, where it was the platform that said no (`platforms/kommo/tokens`).
-REFUSALS = ("wrong_client", "invalid_account", "bad_code", "code_used", "wrong_redirect_uri", "platform_refused")
 # What keeps the platform's answer from coming. The stack works as far as it can be told.
 SILENCE = (
     "unreachable", "no_answer", "platform_error", "rate_limited", "rate_blocked", "answer_unreadable", "answer_lost",
@@ -42,15 +40,12 @@ def unknown_client(run: Run) -> Result:
 
 
 def forged_code(run: Run) -> Result:
-    """A forged code travels hook, queue and exchange, and the platform refuses it.
-
-    Kommo is asked at an account that it does not have, for a client that it does not know: it answers 401 or 404.
-    """
-    names = run.names
+    """A forged code travels hook, queue and exchange, and the platform itself refuses it."""
+    names, (platform, smoke) = run.names, the_part("smoke_install")
     run.api.create(
         "oauth-clients",
         body={
-            "platform": "kommo",
+            "platform": platform,
             "name": names.name,
             "client_id": str(uuid4()),
             "client_secret": f"portaria-smoke-{uuid4().hex}",
@@ -67,17 +62,17 @@ def forged_code(run: Run) -> Result:
 
     install = run.until(ended)
     if not install:
-        return _still_under_way(run, install_id)
+        return _still_under_way(run, platform, install_id)
     reason, detail = str(install["reason"]), str(install["detail"])
     if install["state"] == "failed":
         run.alarms.append("InstallsFailedAlarm")
     if reason in SILENCE:
-        return WARN, f"Kommo's refusal did not arrive: {detail}", UNREACHABLE_ADVICE
-    if install["state"] != "failed" or reason not in REFUSALS:
+        return WARN, f"the refusal of {platform} did not arrive: {detail}", UNREACHABLE_ADVICE
+    if install["state"] != "failed" or reason not in smoke.REFUSALS:
         raise Failed(
             f"the install ended as {install['state']} ({reason}: {detail})", "look at the log of exchange_code"
         )
-    return OK, f"hook, queue and exchange work; Kommo refused the code: {reason}", ""
+    return OK, f"hook, queue and exchange work; {platform} refused the code: {reason}", ""
 
 
 def private_integration(run: Run) -> Result:
@@ -130,15 +125,16 @@ def front_door(run: Run) -> Result:
     """A record for a destination that does not exist becomes a dead letter with its reason, which is then deleted.
 
     The front door takes records for accounts that have a connection. An entry of the index by account, without the connection
-    itself, stands for a deleted destination: the record is accepted and cannot be delivered. Nothing is sent to Marketo.
+    itself, stands for a deleted destination: the record is accepted and cannot be delivered. Nothing leaves the stack.
     """
-    names = run.names
-    run.deployment.table.put(subscription(run))
-    path, headers = f"/subscriptions/{names.munchkin_id}/persons", {"X-Mkto-User-Token": run.token.reveal()}
-    record = {"email": f"{names.name}@example.com"}
+    names, (platform, smoke) = run.names, the_part("smoke_record")
+    fields = smoke.account_fields(names.mark)
+    call = smoke.call(fields, names.name)
+    run.deployment.table.put(subscription(run, platform, smoke.KIND, fields))
+    headers = {call.token_header: run.token.reveal()}
 
     def accepted() -> int | None:
-        answer = run.send("POST", path, headers=headers, body={"persons": [record]})
+        answer = run.send("POST", call.path, headers=headers, body=call.body)
         # An index follows its table after a moment.
         if answer.status == 404:
             return None
@@ -160,7 +156,7 @@ def front_door(run: Run) -> Result:
         raise Failed("the record was accepted and did not become a dead letter", advice)
     run.alarms.append("DeadLettersAlarm")
     content = run.api.get("dead-letters", letter["id"])["content"]
-    if letter["reason"] != NO_CONNECTION or record not in [each["data"] for each in content]:
+    if letter["reason"] != NO_CONNECTION or call.record not in [each["data"] for each in content]:
         raise Failed(f"the dead letter has the reason {letter['reason']}, or not the record", "please report it")
     run.api.delete("dead-letters", letter["id"])
     if run.api.find("dead-letters", letter["id"]):
@@ -168,19 +164,18 @@ def front_door(run: Run) -> Result:
     return OK, f"the record became a dead letter ({letter['reason']}: {letter['detail']}) and was deleted", ""
 
 
-def subscription(run: Run) -> Document:
+def subscription(run: Run, platform: str, kind: str, fields: dict[str, str]) -> Document:
     """An entry of the index by account for a connection that does not exist. No listing shows it."""
-    fields = {"munchkin_id": run.names.munchkin_id}
     connection = Connection(
         name=run.names.destination,
-        platform="marketo",
-        kind="client_credentials",
+        platform=platform,
+        kind=kind,
         allowed_domain="",
         state="connected",
         generation=1,
         secret_id="",
         version_id="",
-        account_id=part("marketo", "tokens").account_id(fields),
+        account_id=part(platform, "tokens").account_id(fields),
         fields=fields,
     )
     pk, sk = run.names.subscription_key
@@ -200,7 +195,7 @@ def _hook_failed(status: int, words: str) -> Failed:
     return Failed(f"the install hook answered {status}: {words}", "look at the log of accept_install")
 
 
-def _still_under_way(run: Run, install_id: str) -> Result:
+def _still_under_way(run: Run, platform: str, install_id: str) -> Result:
     """Why an install has not ended: whether the stack or the platform is to blame."""
     install = run.api.find("installs", install_id)
     if not install or install["state"] == "received":
@@ -211,7 +206,7 @@ def _still_under_way(run: Run, install_id: str) -> Result:
     except (NotLooked, NotThere) as unread:
         reason, detail = "", f"its log could not be read ({unread})"
     if reason in SILENCE:
-        return WARN, f"exchange_code works, but Kommo's refusal did not arrive: {detail}", UNREACHABLE_ADVICE
+        return WARN, f"exchange_code works, but the refusal of {platform} did not arrive: {detail}", UNREACHABLE_ADVICE
     told = ": ".join(text for text in (reason, detail) if text) or "its log does not say why"
     raise Failed(f"exchange_code took the code and cannot end the install: {told}", "look at the log of exchange_code")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -15,7 +16,7 @@ from botocore.exceptions import BotoCoreError, HTTPClientError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from portaria import arrivals
+from portaria import arrivals, platforms
 from portaria.cli.access import Integration
 from portaria.cli.api import TIMEOUT_S, Api, Document
 from portaria.cli.doctor.deployment import Deployment
@@ -29,6 +30,11 @@ PREFIX = "portaria-smoke-"
 POLL_S = 0.5
 # What the private integration of the outbound call and of the front door may do, and nothing else.
 SCOPES = ("connections:list", "records:send")
+
+
+def the_part(name: str) -> tuple[str, ModuleType]:
+    """The first platform that has this part, and the part."""
+    return next(iter(platforms.having(name).items()))
 
 
 class Failed(Exception):
@@ -61,24 +67,12 @@ class Names:
         return f"{PREFIX}none-{self.mark}"
 
     @property
-    def account_host(self) -> str:
-        """An account that Kommo does not have."""
-        return f"{self.name}.kommo.com"
-
-    @property
     def code(self) -> Secret:
         """A code that no platform gave out."""
         return Secret(f"forged-{self.mark}")
 
     def install(self, client: str) -> str:
-        return arrivals.install_id("kommo", client, self.code)
-
-    @property
-    def munchkin_id(self) -> str:
-        """A subscription of the front door that no Marketo customer has: digits and letters of the mark."""
-        number = int.from_bytes(self.mark.encode(), "big")
-        letters = "".join(chr(ord("A") + number // 26**place % 26) for place in range(3))
-        return f"{number % 1000:03d}-{letters}-{number // 1000 % 1000:03d}"
+        return arrivals.install_id(the_part("smoke_install")[0], client, self.code)
 
     @property
     def subscription_key(self) -> tuple[str, str]:
@@ -140,8 +134,9 @@ class Run:
 
     def hook(self, client: str) -> Answer:
         """The marketplace's install hook, with the forged code."""
-        query = {"code": self.names.code.reveal(), "referer": self.names.account_host, "from_widget": "1"}
-        return self.send("GET", f"/install/kommo/{client}?{urlencode(query)}")
+        platform, smoke = the_part("smoke_install")
+        query = smoke.hook_query(self.names.name, self.names.code)
+        return self.send("GET", f"/install/{platform}/{client}?{urlencode(query)}")
 
     def send(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Document | None = None

@@ -1,1 +1,0 @@
-"""`portaria teardown`: what a deleted stack leaves behind, listed and removed."""
