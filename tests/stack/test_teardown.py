@@ -41,6 +41,42 @@ class Small:
         for secret in ("grants/kommo-one", "oauth-clients/kommo/widget"):
             self.cloud.secrets.create_secret(Name=f"{self.name}/{secret}", SecretString="{}")
 
+    def resources(self) -> dict[str, str]:
+        """Physical ids by logical id."""
+        described = self.cloud.stack.client("cloudformation").describe_stack_resources(StackName=self.name)
+        return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in described["StackResources"]}
+
+    def delete(self) -> None:
+        cloudformation = self.cloud.stack.client("cloudformation")
+        cloudformation.delete_stack(StackName=self.name)
+        cloudformation.get_waiter("stack_delete_complete").wait(
+            StackName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+
+    def bring_back(self, kept: dict[str, str]) -> None:
+        """What docs/operations.md says of a stack that was deleted: import the table and the key into a new one."""
+        cloudformation = self.cloud.stack.client("cloudformation")
+        body = {"Resources": {logical_id: template()["Resources"][logical_id] for logical_id in KEPT}}
+        imported = [
+            {
+                "ResourceType": template()["Resources"][logical_id]["Type"],
+                "LogicalResourceId": logical_id,
+                "ResourceIdentifier": {identifier: kept[logical_id]},
+            }
+            for logical_id, identifier in (("Table", "TableName"), ("SealingKey", "KeyId"))
+        ]
+        change = {"StackName": self.name, "ChangeSetName": "bring-back"}
+        cloudformation.create_change_set(
+            **change, ChangeSetType="IMPORT", ResourcesToImport=imported, TemplateBody=json.dumps(body)
+        )
+        cloudformation.get_waiter("change_set_create_complete").wait(
+            **change, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+        cloudformation.execute_change_set(**change)
+        cloudformation.get_waiter("stack_import_complete").wait(
+            StackName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+
     def teardown(self, *arguments: str, exit_code: int = 0) -> Json:
         settings = json.loads(STACK_FILE.read_text()) | {"stack_name": self.name}
         self.file.write_text(json.dumps(settings))
@@ -78,11 +114,7 @@ def test_teardown_of_a_deleted_stack_spares_its_neighbour(pair: tuple[Small, Sma
     there = {"stack": "CREATE_COMPLETE", "secrets": 2, "tables": 1, "keys": 1}
     assert (one.left(), other.left()) == (there, there)
 
-    cloudformation = one.cloud.stack.client("cloudformation")
-    cloudformation.delete_stack(StackName=one.name)
-    cloudformation.get_waiter("stack_delete_complete").wait(
-        StackName=one.name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-    )
+    one.delete()
     assert one.left() == there | {"stack": ""}
 
     one.teardown("--yes", one.name)
@@ -100,3 +132,12 @@ def test_teardown_deletes_the_stack_and_what_it_leaves(pair: tuple[Small, Small]
     )
     assert one.left() == {"stack": "", "secrets": 0, "tables": 0, "keys": 0}
     assert other.left()["stack"] == "CREATE_COMPLETE"
+
+
+def test_deleted_stack_gets_its_table_and_its_key_back(pair: tuple[Small, Small]) -> None:
+    one, _ = pair
+    kept = one.resources()
+    one.delete()
+    one.bring_back(kept)
+    assert one.resources() == kept
+    assert one.left() == {"stack": "IMPORT_COMPLETE", "secrets": 2, "tables": 1, "keys": 1}

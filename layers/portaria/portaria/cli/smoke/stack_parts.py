@@ -27,7 +27,9 @@ def alarm_topic(run: Run) -> Result:
     physical = list(alarms.values())
     found = []
     for start in range(0, len(physical), 100):
-        found += run.call("cloudwatch", "describe_alarms", AlarmNames=physical[start : start + 100])["MetricAlarms"]
+        found += run.call("cloudwatch", "describe_alarms", AlarmNames=physical[start : start + 100], MaxRecords=100)[
+            "MetricAlarms"
+        ]
     missing = alarms.keys() - {logical_id for logical_id in alarms if alarms[logical_id] in _names(found)}
     if missing:
         raise Failed(f"{named(sorted(missing))} is not there", DEPLOY_AGAIN)
