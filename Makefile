@@ -111,10 +111,10 @@ build: setup ## Build the template for the Python that make runs with, and compi
 
 deploy: build ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
 	@.venv-sam/bin/sam deploy --config-env $(ENV) --parameter-overrides $(OVERRIDES) PythonRuntime=python$(VERSION)
-	@if [ -t 0 ] && [ -t 1 ]; then \
+	@answer=; if [ -t 0 ] && [ -t 1 ]; then \
 		printf 'Let $(STACK_NAME) prove that it works? One failed install and one dead letter may ring alarms. [y/N] '; read answer; \
 	fi; \
-	case "$$answer" in [yY]*) $(MAKE) --no-print-directory smoke ENV=$(ENV) ;; \
+	case "$$answer" in [yY]*) $(RUN) -m portaria --stack-name $(STACK_NAME) smoke ;; \
 	*) echo 'To let $(STACK_NAME) prove that it works: make smoke ENV=$(ENV)' ;; esac
 
 smoke: .venv/.ready ## Let a deployed stack prove that it works (ENV=production; STACK=build/stack.json for the local cloud)
