@@ -5,6 +5,7 @@ ENV ?= default
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # Parameters given to `sam deploy` replace those of samconfig.toml, so they are read from there and given too.
 OVERRIDES = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("samconfig.toml", "rb"))["$(ENV)"]["deploy"]["parameters"].get("parameter_overrides", []))')
+STACK_NAME = $(shell $(PYTHON) -c 'import tomllib; print(tomllib.load(open("samconfig.toml", "rb"))["$(ENV)"]["global"]["parameters"]["stack_name"])')
 export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
@@ -15,7 +16,7 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws \
 BESIDE := tests/stack/test_local_cloud.py tests/browser/test_pages_in_chromium.py
 CODE := layers functions local bench tests
 
-.PHONY: help setup up down status logs demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy lock clean
+.PHONY: help setup up down status logs demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -110,6 +111,14 @@ build: setup ## Build the template for the Python that make runs with, and compi
 
 deploy: build ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
 	@.venv-sam/bin/sam deploy --config-env $(ENV) --parameter-overrides $(OVERRIDES) PythonRuntime=python$(VERSION)
+	@answer=; if [ -t 0 ] && [ -t 1 ]; then \
+		printf 'Let $(STACK_NAME) prove that it works? One failed install and one dead letter may ring alarms. [y/N] '; read answer; \
+	fi; \
+	case "$$answer" in [yY]*) $(RUN) -m portaria --stack-name $(STACK_NAME) smoke ;; \
+	*) echo 'To let $(STACK_NAME) prove that it works: make smoke ENV=$(ENV)' ;; esac
+
+smoke: .venv/.ready ## Let a deployed stack prove that it works (ENV=production; STACK=build/stack.json for the local cloud)
+	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK),--stack-name $(STACK_NAME)) smoke $(ARGS)
 
 # Hashes of every file of a release, for any platform and Python. They are PyPI's: an index that pip's configuration adds is left out.
 PIN := pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \

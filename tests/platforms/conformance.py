@@ -73,6 +73,9 @@ PARTS = {
     ),
     "identifiers": ("MAX_USERS", "register_request", "read_answer"),
     "front_door": ("ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal"),
+    # What `portaria smoke` sends: an install that the platform refuses, a record for an account that nobody has.
+    "smoke_install": ("REFUSALS", "hook_query"),
+    "smoke_record": ("KIND", "account_fields", "call"),
 }  # fmt: skip
 # What an object's part must offer where it is read and written one at a time.
 ONE_BY_ONE = (

@@ -298,6 +298,12 @@ def test_no_log_of_the_api_holds_a_query_string() -> None:
     assert set(template()["Globals"]) == {"Function"}
 
 
+def test_sealing_key_stays_when_its_stack_is_deleted() -> None:
+    """The table stays too, and may hold grants that only this key opens."""
+    (key,) = resources("AWS::KMS::Key").values()
+    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
 def test_the_table_survives_its_stack_and_costs_nothing_while_idle() -> None:
     (table,) = resources("AWS::DynamoDB::Table").values()
     assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")

@@ -21,6 +21,8 @@ from portaria.cli.desk import Commands, Desk
 from portaria.cli.doctor.command import doctor
 from portaria.cli.integrations import integrations
 from portaria.cli.receipts import receipts
+from portaria.cli.smoke.command import smoke
+from portaria.cli.teardown.command import teardown
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -75,6 +77,8 @@ portaria.add_command(doctor)
 portaria.add_command(integrations)
 portaria.add_command(receipts)
 portaria.add_command(dead_letters)
+portaria.add_command(smoke)
+portaria.add_command(teardown)
 for group in (resources.clients, resources.routes, resources.installs, resources.audit):
     portaria.add_command(group)
 

@@ -132,6 +132,17 @@ class Deployment:
             return NotThere(code)
         return NotLooked(f"{service}:{action} did not succeed ({code or type(error).__name__})")
 
+    def find_stack(self, name: str = "") -> Document | None:
+        """A stack as it is now, this one by default, or None where there is none of this name. Raises `NotLooked`."""
+        client = self.client("cloudformation")
+        try:
+            found: Document = client.describe_stacks(StackName=name or self.stack_name)["Stacks"][0]
+        except (ClientError, BotoCoreError) as error:
+            if error_code(error) == "ValidationError" and "does not exist" in str(error):
+                return None
+            raise self._told(error, "cloudformation", "DescribeStacks") from None
+        return found
+
     @cached_property
     def stack(self) -> Document:
         """Raises `NotDone` where there is none, or it may not be looked at: nothing else can be found without it."""

@@ -341,7 +341,7 @@ def alarms(deployment: Deployment) -> Iterator[Finding]:
     names = list(deployment.kinds("AWS::CloudWatch::Alarm").values())
     on = []
     for start in range(0, len(names), 100):
-        answer = deployment.call("cloudwatch", "describe_alarms", AlarmNames=names[start : start + 100])
+        answer = deployment.call("cloudwatch", "describe_alarms", AlarmNames=names[start : start + 100], MaxRecords=100)
         on += [alarm for alarm in answer["MetricAlarms"] if alarm.get("StateValue") == "ALARM"]
     logical = {physical: logical_id for logical_id, physical in deployment.kinds("AWS::CloudWatch::Alarm").items()}
     for alarm in on:

@@ -1,0 +1,337 @@
+"""The parts of `portaria smoke` that the local cloud does not show: names, the lease, and whom a failure is blamed on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portaria import api_tokens, clock, domains, installs
+from portaria.api.inputs import CLIENT_NAME, NAME
+from portaria.cli.api import NotDone
+from portaria.cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked
+from portaria.cli.smoke import cleanup, flows, stack_parts
+from portaria.cli.smoke.checks import CHECKS
+from portaria.cli.smoke.command import CHECK_NAMES
+from portaria.cli.smoke.lease import KEY, LEASE_S, RENEW_AFTER_S, Held, Lease, Lost
+from portaria.cli.smoke.run import Answer, Failed, Names, Run, the_part
+from portaria.cli.smoke.session import MARK_ALPHABET, MARK_LENGTH
+from portaria.platforms import part
+from tests.fakes.aws import Cloud, cloud
+from tests.fakes.command_line import run as run_command
+
+Json = dict[str, Any]
+MARK = "abcdefghij"
+marks = st.text(MARK_ALPHABET, min_size=MARK_LENGTH, max_size=MARK_LENGTH)
+
+
+@pytest.fixture
+def stack() -> Iterator[Cloud]:
+    with cloud() as made:
+        yield made
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def pass_s(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr(clock, "now", lambda: time.now)
+    return time
+
+
+# ----------------------------------------------------------------------------------------------------------------- names
+
+
+@given(marks)
+def test_names_of_every_mark_pass_the_rules_of_what_they_name(mark: str) -> None:
+    names = Names(mark)
+    assert re.fullmatch(CLIENT_NAME, names.name)
+    assert re.fullmatch(NAME, names.name)
+    assert re.fullmatch(NAME, names.destination)
+    platform, smoke = the_part("smoke_record")
+    kind = part(platform, "tokens").KINDS[smoke.KIND]
+    for field, value in smoke.account_fields(mark).items():
+        assert kind.fields[field].fullmatch(value)
+    platform, smoke = the_part("smoke_install")
+    query = smoke.hook_query(names.name, names.code)
+    arrival = part(platform, "install").parse_arrival({name: [value] for name, value in query.items()})
+    assert arrival.source == "widget"
+    domains.check_allowed_domain(arrival.account_host)
+
+
+def test_names_of_two_marks_differ() -> None:
+    one, other = Names(MARK), Names("0123456789")
+    assert one.name != other.name
+    account_fields = the_part("smoke_record")[1].account_fields
+    assert account_fields(one.mark) != account_fields(other.mark)
+    assert one.install(one.name) != other.install(other.name)
+
+
+def test_checks_of_the_command_are_those_there_are() -> None:
+    assert tuple(CHECKS) == CHECK_NAMES
+
+
+# ----------------------------------------------------------------------------------------------------------------- lease
+
+
+def test_lease_taken_twice_holds_the_second_off_until_its_end(stack: Cloud, time: Time) -> None:
+    Lease(stack.table, "first").take()
+    second = Lease(stack.table, "second")
+    with pytest.raises(Held) as held:
+        second.take()
+    assert 0 < held.value.left_s <= LEASE_S + 1
+    time.pass_s(LEASE_S + 1)
+    second.take()
+    assert second.marks == ["first"]
+
+
+def test_lease_renewed_stays_held(stack: Cloud, time: Time) -> None:
+    lease = Lease(stack.table, "first")
+    lease.take()
+    for _ in range(10):
+        time.pass_s(RENEW_AFTER_S)
+        lease.renew()
+    with pytest.raises(Held):
+        Lease(stack.table, "second").take()
+
+
+def test_lease_taken_over_is_lost_and_keeps_its_mark(stack: Cloud, time: Time) -> None:
+    slow, quick = Lease(stack.table, "slow"), Lease(stack.table, "quick")
+    slow.take()
+    time.pass_s(LEASE_S + 1)
+    quick.take()
+    with pytest.raises(Lost):
+        slow.renew()
+    with pytest.raises(Lost):
+        slow.forget("slow")
+    slow.end()
+    assert (stack.table.get(*KEY) or {})["marks"] == ["slow", "quick"]
+
+
+def test_lease_ended_leaves_marks_that_were_not_forgotten(stack: Cloud, time: Time) -> None:
+    lease = Lease(stack.table, "first")
+    lease.take()
+    lease.end()
+    second = Lease(stack.table, "second")
+    second.take()
+    assert second.marks == ["first"]
+    second.forget("first")
+    second.forget("second")
+    second.end()
+    assert stack.table.get(*KEY) is None
+
+
+# -------------------------------------------------------------------------------------------------------------- clean-up
+
+
+class Api:
+    """An API in which only OAuth clients can be there."""
+
+    def __init__(self, *clients: str) -> None:
+        self.clients = list(clients)
+
+    def list(self, *path: str, **filters: str) -> list[Json]:
+        return []
+
+    def find(self, *path: str) -> Json | None:
+        return {"name": path[-1]} if path[-1] in self.clients else None
+
+    def delete(self, *path: str) -> None:
+        if path[0] != "oauth-clients" or path[-1] not in self.clients:
+            raise NotDone("there is none", status=404)
+        self.clients.remove(path[-1])
+
+
+class Deployment:
+    stack_name = "portaria"
+
+    def __init__(self, stack: Cloud, logged: list[Json] | None = None) -> None:
+        self.table = stack.table
+        self.logged = logged
+
+    def call(self, service: str, operation: str, **parameters: Any) -> Json:
+        if operation == "filter_log_events":
+            if self.logged is None:
+                raise NotLooked("needs the permission logs:FilterLogEvents")
+            return {"events": [{"message": "START"}, *({"message": json.dumps(line)} for line in self.logged)]}
+        assert operation == "list_secrets"
+        return {"SecretList": []}
+
+    def physical(self, logical_id: str) -> str:
+        return logical_id
+
+
+def run_of(stack: Cloud, api: Any, logged: list[Json] | None = None) -> Run:
+    lease = Lease(stack.table, MARK)
+    lease.take()
+    return Run(cast(Any, Deployment(stack, logged)), api, lease, 0)
+
+
+def install_of(stack: Cloud) -> Json | None:
+    return stack.table.get(*installs.key(Names(MARK).install(Names(MARK).name)))
+
+
+def put_install(stack: Cloud, **fields: Any) -> None:
+    pk, sk = installs.key(Names(MARK).install(Names(MARK).name))
+    stack.table.put({"pk": pk, "sk": sk, "client": Names(MARK).name, **fields})
+
+
+def test_cleanup_code_not_exchanged_yet_leaves_a_note_that_drops_it(stack: Cloud) -> None:
+    run = run_of(stack, Api(Names(MARK).name))
+    assert cleanup.remove(run, MARK) == []
+    note = install_of(stack)
+    assert note is not None
+    # What exchange_code does not take, and what no listing shows.
+    assert note["state"] == "failed"
+    assert "list_pk" not in note
+    assert note["expires_at"] > clock.now().timestamp() + 86_400
+
+
+def test_cleanup_again_keeps_the_note(stack: Cloud) -> None:
+    run = run_of(stack, Api(Names(MARK).name))
+    cleanup.remove(run, MARK)
+    note = install_of(stack)
+    assert cleanup.remove(run, MARK) == []
+    assert install_of(stack) == note
+
+
+def test_cleanup_ended_install_is_deleted(stack: Cloud) -> None:
+    put_install(stack, state="failed")
+    assert cleanup.remove(run_of(stack, Api(Names(MARK).name)), MARK) == []
+    assert install_of(stack) is None
+
+
+def test_cleanup_install_under_way_is_left_for_the_next_run(stack: Cloud) -> None:
+    put_install(stack, state="exchanging")
+    api = Api(Names(MARK).name)
+    run = run_of(stack, api)
+    [left] = cleanup.remove(run, MARK)
+    assert "under way" in left
+    assert api.clients == []
+    put_install(stack, state="failed")
+    assert cleanup.remove(run, MARK) == []
+    assert install_of(stack) is None
+
+
+def test_cleanup_without_an_oauth_client_writes_nothing(stack: Cloud) -> None:
+    assert cleanup.remove(run_of(stack, Api()), MARK) == []
+    assert install_of(stack) is None
+
+
+# ------------------------------------------------------------------------------------------------------- whom to blame
+
+
+class Hook(Api):
+    """An API whose install hook takes the code, and which then shows this install."""
+
+    def __init__(self, install: Json | None) -> None:
+        super().__init__()
+        self.install = install
+        self.url = "https://abc123.execute-api.us-east-1.amazonaws.com/live"
+
+    def create(self, *path: str, body: Json) -> Json:
+        return {}
+
+    def find(self, *path: str) -> Json | None:
+        return self.install if path[0] == "installs" else None
+
+
+def forged(
+    stack: Cloud, monkeypatch: pytest.MonkeyPatch, install: Json | None, logged: list[Json] | None = None
+) -> Any:
+    monkeypatch.setattr(Run, "hook", lambda self, client: Answer(200, "received"))
+    return flows.forged_code(run_of(stack, Hook(install), logged))
+
+
+def line(**fields: str) -> Json:
+    return {"install_id": Names(MARK).install(Names(MARK).name), "message": "the install waits", **fields}
+
+
+@pytest.mark.parametrize("reason", ["wrong_client", "invalid_account", "bad_code"])
+def test_forged_code_refused_by_the_platform_passes(stack: Cloud, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    state, found, _ = forged(stack, monkeypatch, {"state": "failed", "reason": reason, "detail": "no"})
+    assert state == OK
+    assert reason in found
+
+
+@pytest.mark.parametrize("reason", ["unknown_client", "no_client_secret", "code_expired", "seal_broken"])
+def test_forged_code_failed_for_another_reason_fails(
+    stack: Cloud, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    with pytest.raises(Failed, match=reason):
+        forged(stack, monkeypatch, {"state": "failed", "reason": reason, "detail": "no"})
+
+
+@pytest.mark.parametrize("reason", ["unreachable", "platform_error", "no_answer"])
+def test_forged_code_unanswered_by_the_platform_is_no_pass(
+    stack: Cloud, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    logged = [line(reason="vault_unavailable"), line(reason=reason, detail="Kommo answered 503")]
+    state, found, advice = forged(stack, monkeypatch, {"state": "exchanging"}, logged)
+    assert state == WARN
+    assert "Kommo answered 503" in found
+    assert advice
+
+
+@pytest.mark.parametrize(
+    ("logged", "said"),
+    [
+        ([line(reason="platform_error"), line(reason="vault_unavailable", detail="AccessDenied")], "vault_unavailable"),
+        ([line(error="ResourceNotFoundException")], "ResourceNotFoundException"),
+        ([line(reason="platform_error") | {"install_id": "another"}], "does not say why"),
+        ([], "does not say why"),
+        (None, "logs:FilterLogEvents"),
+    ],
+)
+def test_forged_code_stuck_in_the_stack_fails(
+    stack: Cloud, monkeypatch: pytest.MonkeyPatch, logged: list[Json] | None, said: str
+) -> None:
+    with pytest.raises(Failed, match=said):
+        forged(stack, monkeypatch, {"state": "exchanging"}, logged)
+
+
+def test_forged_code_never_taken_from_its_queue_fails(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Failed, match="did not get it"):
+        forged(stack, monkeypatch, None)
+
+
+# --------------------------------------------------------------------------------------------------------------- summary
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [([OK, OK], OK), ([OK, SKIPPED], SKIPPED), ([SKIPPED, WARN, OK], WARN), ([WARN, FAIL, OK, FAIL], FAIL)],
+)
+def test_summary_of_findings_tells_the_worst(stack: Cloud, states: list[str], expected: str) -> None:
+    found = [Finding("queues", state, f"{state} {number}", f"do {number}") for number, state in enumerate(states)]
+    state, told, advice = stack_parts._summary(cast(Any, None), lambda _: iter(found))
+    assert state == expected
+    assert told == "; ".join(finding.found for finding in found if finding.state == expected)
+    assert bool(advice) == (expected != OK)
+
+
+def test_summary_of_nothing_fails() -> None:
+    with pytest.raises(Failed):
+        stack_parts._summary(cast(Any, None), lambda _: iter(()))
+
+
+def test_smoke_with_a_token_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text(api_tokens.make(api_tokens.new_id()).reveal())
+    monkeypatch.setenv("PORTARIA_API_URL", "https://abc123.execute-api.us-east-1.amazonaws.com/live")
+    refused = run_command("--token-file", file, "smoke", exit_code=2)
+    assert "needs AWS credentials" in refused.stderr
