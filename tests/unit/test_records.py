@@ -33,7 +33,7 @@ json_values = st.recursive(
 )
 some_data = st.dictionaries(st.text(max_size=5), json_values)
 some_records = st.lists(
-    st.builds(Record, st.text(min_size=1, max_size=5), st.integers(0, 2**40), some_data), max_size=15
+    st.builds(Record, st.text(min_size=1, max_size=5), st.integers(0, 2**40), some_data, st.booleans()), max_size=15
 )
 
 
@@ -50,7 +50,7 @@ def unpack(bodies: list[str]) -> list[Any]:
 def read(record: Any) -> Record:
     """A record as it stands in a message, read."""
     source = records.read_record(MESSAGE, record)
-    return Record(source.key, source.version[0], source.record["data"])
+    return Record(source.key, source.version[0], source.record["data"], source.is_partial)
 
 
 def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> Outgoing:
