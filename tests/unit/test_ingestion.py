@@ -321,3 +321,12 @@ def test_a_record_is_found_by_its_key_and_a_front_door_request_by_its_id(desk: D
     assert [one.request_id for one in found] == ["request-1"]
     found, _ = receipts.by_request(desk.table, "their-request", clock.now())
     assert [one.request_id for one in found] == ["request-2"]
+
+
+def test_mapping_that_multiplies_its_input_makes_a_dead_letter_and_the_other_route_goes_on(desk: Desk) -> None:
+    desk.route("people")
+    desk.route("costly", mapping={"email": "[@,@][]" + " | [@,@][]" * 18 + " | [0].name"})
+    assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {}
+    assert desk.persons == [person(1)]
+    (letter,) = desk.letters()
+    assert (letter["route"], letter["reason"]) == ("costly", "mapping_too_costly")
