@@ -91,9 +91,10 @@ def test_hostile_expressions_end_within_their_budget(long: bool) -> None:
                 if long or number % EVERY == 0:
                     largest_mb = max(largest_mb, peak_mb(mapping, record))
     refused = sum(bool(routes._complaint(expression)) for expression in given)
+    max_ms = max(slowest_ms, slowest_compilation_ms)
     result = {
         "expressions": len(given),
-        "max_ms": round(max(slowest_ms, slowest_compilation_ms), 1),
+        "max_ms": round(max_ms, 1),
         "max_mb": round(largest_mb, 1),
         "refused_at_creation": refused,
         "outcomes": dict(sorted(outcomes.items())),
@@ -102,7 +103,7 @@ def test_hostile_expressions_end_within_their_budget(long: bool) -> None:
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     assert len(given) >= 200
-    assert result["max_ms"] <= MAX_MS, worst
+    assert max_ms <= MAX_MS, worst
     assert largest_mb <= MAX_MB
     assert outcomes["mapping_too_costly"] >= 200
     assert refused >= 100
