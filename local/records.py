@@ -30,6 +30,8 @@ CUSTOM_OBJECT = "crmContact_c"
 EMAIL = "custom_fields_values[?field_code=='EMAIL'].values[].value | [0]"
 REFUSED, BAD_DATA = "refused_by_destination", "4000802"
 PATIENCE_S, LOOK_EVERY_S = 60.0, 0.3
+# How often what is due is looked for here; on AWS it is every minute.
+SWEEP_EVERY_S = 5.0
 # What has been due since then is due now.
 LONG_AGO = "2000-01-01T00:00:00.000Z"
 
@@ -142,6 +144,7 @@ class Records:
         self.connections = connections
         self.outcome = Outcome()
         self.changed_at: dict[int, float] = {}
+        self.swept_at = 0.0
 
     @property
     def receipts_url(self) -> str:
@@ -240,6 +243,11 @@ class Records:
             ConditionExpression="attribute_exists(pk)",
             ExpressionAttributeValues={":long_ago": {"S": LONG_AGO}},
         )
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Have the accounts read that are due: those whose events lacked a name, too."""
+        self.swept_at = time.monotonic()
         body = json.dumps({"reconcile": "due"})
         self.stack.client("sqs").send_message(QueueUrl=self.stack.queues["backfills"], MessageBody=body)
 
@@ -248,6 +256,8 @@ class Records:
         arrived: dict[Contact, float] = {}
 
         def all_are_there() -> bool:
+            if time.monotonic() - self.swept_at > SWEEP_EVERY_S:
+                self.sweep()
             missing = [contact for contact in contacts if contact not in arrived]
             persons = self.control.marketo_persons(self.munchkin, *(contact.email for contact in missing))
             names = {each["attributes"]["email"].lower(): each["attributes"].get("lastName") for each in persons}

@@ -93,7 +93,6 @@ class AdobeIO:
             "Content-Type": "application/cloudevents-batch+json",
             "x-adobe-digital-signature-1": base64.b64encode(signature).decode(),
             "x-adobe-public-key1-path": self.key_path,
-            "x-adobe-provider": "marketo_observability",
             "recipientclientid": client_id,
         }
 

@@ -1,6 +1,7 @@
 """Kommo, as developers.kommo.com describes it: consent, tokens, the contacts API, webhooks, limits.
 
-Followed pages: oauth-20, get-token, button-on-site, contacts-list, companies-list, webhooks-general, limitations.
+Followed pages: oauth-20, get-token, button-on-site, contacts-list, companies-list, webhooks-general, limitations; and captured
+events. docs/fidelity.md has the source of each payload.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -35,6 +37,7 @@ MAX_WEBHOOKS = 100
 EVENT_TIMEOUT_S = 2.0
 EVENTS_AGAIN_MIN = (5, 15, 15, 60)
 MAX_BAD_ANSWERS = 100
+EVENT_HEADERS = {"User-Agent": "amoCRM-Webhooks/3.0"}
 API_HOST = "api-c.kommo.com"
 CONSENT_HOSTS = ("www.kommo.com", "www.amocrm.com", "www.amocrm.ru")
 
@@ -61,6 +64,7 @@ class Account:
     seed: int
     without_email: float
     webhooks: list[dict[str, Any]] = field(default_factory=list)
+    bad_answers: Counter[str] = field(default_factory=Counter)
     delivered: Counter[str] = field(default_factory=Counter)
     recent: deque[float] = field(default_factory=deque)
     over_limit: deque[float] = field(default_factory=deque)
@@ -316,7 +320,9 @@ class Kommo:
         try:
             async with (
                 ClientSession(trust_env=False, timeout=ClientTimeout(total=EVENT_TIMEOUT_S)) as session,
-                session.post(url, data=form, proxy=proxy or None, ssl=False, allow_redirects=False) as response,
+                session.post(
+                    url, data=form, headers=EVENT_HEADERS, proxy=proxy or None, ssl=False, allow_redirects=False
+                ) as response,
             ):
                 answer = str(response.status)
         except (ClientError, TimeoutError):
@@ -327,8 +333,9 @@ class Kommo:
     def count_answer(self, account: Account, hook: dict[str, Any], answer: str) -> None:
         """Kommo counts those of two hours; here it is those in a row."""
         account.delivered[answer] += 1
-        hook["bad_answers"] = 0 if good(answer) else hook.get("bad_answers", 0) + 1
-        hook["disabled"] = hook["bad_answers"] > MAX_BAD_ANSWERS
+        destination = hook["destination"]
+        account.bad_answers[destination] = 0 if good(answer) else account.bad_answers[destination] + 1
+        hook["disabled"] = account.bad_answers[destination] > MAX_BAD_ANSWERS
 
     # ---------------------------------------------------------------------------------------------------------- serving
 
@@ -578,7 +585,8 @@ button,select{{font:inherit;padding:.5rem}}</style>
             return problem(400, "Bad Request", detail="destination and settings are required")
         for hook in account.webhooks:
             if hook["destination"] == destination:
-                hook |= {"settings": settings, "disabled": False, "bad_answers": 0}
+                hook |= {"settings": settings, "disabled": False}
+                account.bad_answers[destination] = 0
                 return hal(hook)
         if len(account.webhooks) >= MAX_WEBHOOKS:
             return problem(400, "Bad Request", detail="the account has 100 webhooks")
@@ -614,36 +622,53 @@ def good(answer: str) -> bool:
 
 
 def event_form(account: Account, action: str, kind: str, entity: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """An event as Kommo writes it: companies among the contacts, every value a text, deletions with id and type only."""
+    """An event with what captured ones have (docs/fidelity.md): the format of API v2, companies among the contacts, every
+    value a text, deletions with id and type only.
+
+    The whole name stands for its parts, a field's id and name for its type, and an option's id for its code. An event of 2018
+    had a contact's company, the later ones have none, so it is left out here.
+    """
     form = [
-        ("account[id]", str(account.id)),
         ("account[subdomain]", account.subdomain),
+        ("account[id]", str(account.id)),
         ("account[_links][self]", f"https://{account.host}"),
     ]
     start = f"contacts[{action}][0]"
-    form += [(f"{start}[id]", str(entity["id"])), (f"{start}[type]", kind)]
+    form.append((f"{start}[id]", str(entity["id"])))
     if action == "delete":
-        return form
+        return [*form, (f"{start}[type]", kind)]
     form += [
-        (f"{start}[{name}]", str(entity[name]))
-        for name in ("name", "first_name", "last_name", "created_at", "updated_at", "responsible_user_id", "account_id")
-        if name in entity
+        (f"{start}[{event_name}]", str(entity[name])) for event_name, name in EVENT_FIELDS.items() if name in entity
     ]
-    for company in entity["_embedded"].get("companies", []):
-        form += [(f"{start}[linked_company_id]", str(company["id"]))]
     for number, custom_field in enumerate(entity["custom_fields_values"] or []):
         place = f"{start}[custom_fields][{number}]"
         form += [(f"{place}[id]", str(custom_field["field_id"])), (f"{place}[name]", custom_field["field_name"])]
-        form += [(f"{place}[code]", custom_field["field_code"])] if custom_field["field_code"] else []
         for index, value in enumerate(custom_field["values"]):
-            if custom_field["field_type"] == "birthday":
-                form.append((f"{place}[values][{index}]", str(value["value"])))
-                continue
-            text = str(int(value["value"])) if isinstance(value["value"], bool) else str(value["value"])
-            form.append((f"{place}[values][{index}][value]", text))
+            form.append((f"{place}[values][{index}][value]", event_value(custom_field["field_type"], value["value"])))
             if "enum_id" in value:
                 form.append((f"{place}[values][{index}][enum]", str(value["enum_id"])))
-    return form
+        form += [(f"{place}[code]", custom_field["field_code"])] if custom_field["field_code"] else []
+    form += [(f"{start}[{name}]", str(entity[name])) for name in ("created_at", "updated_at")]
+    return [*form, (f"{start}[type]", kind)]
+
+
+# An event's name for a field ← the API's.
+EVENT_FIELDS = {
+    "name": "name",
+    "responsible_user_id": "responsible_user_id",
+    "date_create": "created_at",
+    "last_modified": "updated_at",
+    "created_user_id": "created_by",
+    "modified_user_id": "updated_by",
+    "account_id": "account_id",
+}
+
+
+def event_value(field_type: str, value: Any) -> str:
+    """A checkbox is 1 or 0, a birthday a date as people write it."""
+    if field_type == "birthday":
+        return datetime.fromtimestamp(value, UTC).strftime("%d.%m.%Y")
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 # -------------------------------------------------------------------------------------------------------------- wording

@@ -198,8 +198,12 @@ class LeadConnector:
             meta = {"contactId": matching[-1]["id"], "matchingField": "phone"}
             refusal = error(400, "This location does not allow duplicated contacts.", meta=meta)
             return self.with_limits(location, refusal)
-        contact = found if found is not None else {"id": uuid.uuid4().hex[:20], "locationId": location.id}
-        contact |= {name: value for name, value in given.items() if name != "locationId"}
+        contact: dict[str, Any] = (
+            found if found is not None else {"id": uuid.uuid4().hex[:20], "locationId": location.id}
+        )
+        contact |= {name: value for name, value in given.items() if name not in ("locationId", "customFields")}
+        if "customFields" in given:
+            contact["customFields"] = custom_fields(given["customFields"])
         location.contacts[contact["id"]] = contact
         answer = {"new": found is None, "contact": contact, "traceId": str(uuid.uuid4())}
         return self.with_limits(location, web.json_response(answer, status=201 if found is None else 200))
@@ -215,6 +219,12 @@ class LeadConnector:
         if location not in (None, own.id):
             return own, error(403, "The token does not have access to this location.")
         return own, None
+
+
+def custom_fields(given: Any) -> list[dict[str, Any]]:
+    """As they are read: an `id` and a `value`, whatever they were written by. A key stands for the id that it would lead to."""
+    rows = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    return [{"id": each.get("id") or each.get("key"), "value": each.get("field_value")} for each in rows]
 
 
 def bearer(request: web.BaseRequest) -> str:

@@ -9,13 +9,16 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import clock, ingestion, marks, messages, parking, quotas, receipts
-from portaria.contract import Record, Retryable
+from portaria import clock, connections, egress, ingestion, marks, messages, parking, quotas, receipts
+from portaria.contract import Connection, Record, Request, Response, Retryable, Secret
 from portaria.ingestion import Delivery
+from portaria.pace import Pace
 from portaria.platforms.marketo import persons
+from portaria.vault import Vault
 from tests.fakes import ingesting
 from tests.fakes.ingesting import MUNCHKIN, Desk, body, refusal
 from tests.fakes.people import DESTINATION, SOURCE, contact, person
+from tests.simulation.cloud import PREFIX
 
 NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)
 
@@ -321,3 +324,46 @@ def test_a_record_is_found_by_its_key_and_a_front_door_request_by_its_id(desk: D
     assert [one.request_id for one in found] == ["request-1"]
     found, _ = receipts.by_request(desk.table, "their-request", clock.now())
     assert [one.request_id for one in found] == ["request-2"]
+
+
+def test_mapping_that_multiplies_its_input_makes_a_dead_letter_and_the_other_route_goes_on(desk: Desk) -> None:
+    desk.route("people")
+    desk.route("costly", mapping={"email": "[@,@][]" + " | [@,@][]" * 18 + " | [0].name"})
+    assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {}
+    assert desk.persons == [person(1)]
+    (letter,) = desk.letters()
+    assert (letter["route"], letter["reason"]) == ("costly", "mapping_too_costly")
+
+
+def test_identity_with_white_space_around_it_stands_in_a_request_once(desk: Desk) -> None:
+    desk.route("people")
+    spaced = contact(1, email=" person1@example.com ", updated_at=1_700_000_001) | {"id": 2, "first_name": "Newer"}
+    desk.ingest(Delivery("1", body([contact(1), spaced])))
+    ((_, document),) = desk.accepted
+    assert [(one["email"], one["firstName"]) for one in document["persons"]] == [("person1@example.com", "Newer")]
+
+
+def test_destination_that_refuses_the_kind_of_token_pauses_with_one_reason(desk: Desk) -> None:
+    """LeadConnector: the token of an agency, for 20 contacts."""
+    secret_id = Vault(PREFIX).grant_id("marketek")
+    Vault(PREFIX).create(secret_id, {"token": Secret("canary-pit")})
+    fields = {"location_id": "loc1"}
+    domain = "services.leadconnectorhq.com"
+    connections.create(
+        desk.table, Connection("marketek", "leadconnector", "bearer", domain, "connected", 1, secret_id, fields=fields)
+    )
+    desk.route("people", destination="marketek", dedupe_fields=())
+    refusal = Response(401, {}, b'{"statusCode":401,"message":"Token\'s user type mismatch!"}')
+    asked: list[Request] = []
+
+    def answer(request: Request, *, allowed_domain: str) -> Response:
+        asked.append(request)
+        return refusal
+
+    with patch.object(egress, "send", answer), patch.object(Pace, "wait"):
+        deliveries = [Delivery(str(number), body([contact(number)])) for number in range(20)]
+        outcome = desk.ingest(*deliveries)
+    assert (len(asked), len(outcome.waiting), desk.letters()) == (1, 20, [])
+    parked = parking.find(desk.table, "marketek", "persons")
+    assert parked
+    assert (parked.reason, parked.code) == ("stopped", "wrong_token_type")

@@ -548,6 +548,8 @@ class TestRoutes:
             ({"mapping": {"email": "evil(a)"}}, "mapping.email", "evil()"),
             ({"mapping": {"email": "a[?evil(b)]"}}, "mapping.email", "evil()"),
             ({"mapping": {"email": "(" * 1000}}, "mapping.email", "is not JMESPath"),
+            ({"mapping": {"email": "a||" * 61 + "a"}}, "mapping.email", "60 levels deep"),
+            ({"mapping": {"email": "[@,@][]" + " | [@,@][]" * 18}}, "mapping.email", "multiplies its input"),
             ({"mapping": {"email": "a" * 1001}}, "mapping.email", "1,000"),
             ({"mapping": {"email": 1}}, "mapping.email", "must be text"),
             ({"mapping": {"e mail": "a"}}, None, "API name"),

@@ -244,12 +244,12 @@ class Teller:
             self.administer("DELETE", f"/dead-letters/{letter['id']}")
 
     def _stop_and_go_on(self) -> None:
-        """An event that Marketo takes only after somebody has given a permission there."""
+        """An event that lacks a name and that Marketo takes only after somebody has given a permission there."""
         (name,) = [
             each["name"] for each in self.administer("GET", "/connections")["items"] if each["platform"] == "kommo"
         ]
         (event,) = messages.pack(
-            [Record("4", 1_700_000_000, contact(4))],
+            [Record("4", 1_700_000_000, {k: v for k, v in contact(4).items() if k != "last_name"}, is_partial=True)],
             connection=name, object="contacts", origin=messages.EVENT, read_at=1,
         )  # fmt: skip
         self.marketo.rule = lambda document: marketo.error("4030801")

@@ -23,6 +23,7 @@ from portaria import (
     oauth_clients,
     queues,
     reconciliations,
+    rereads,
     routes,
     tokens,
 )
@@ -134,6 +135,75 @@ def test_a_contact_whose_event_was_lost_arrives(desk: Desk) -> None:
     assert message["read_at"] == int(desk.now.timestamp() * 1000)
     assert {record["key"] for record in message["records"]} == {"3", "77"}
     assert desk.stack.receive("records") == []
+
+
+# --- an event lacked what a mapping needs
+
+
+def test_sweep_reads_an_account_whose_event_lacked_something(desk: Desk) -> None:
+    desk.reconcile()
+    desk.now += timedelta(minutes=1)
+    desk.change(3)
+    rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+    assert desk.reconcile(timedelta(minutes=1)) == {"3"}
+    assert rereads.find(desk.stack.table, SOURCE, "contacts") is None
+    assert desk.due(timedelta(minutes=1)) == []
+
+
+def test_request_during_a_reading_is_read_by_the_next_sweep(desk: Desk) -> None:
+    desk.reconcile()
+    rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+    (body,) = desk.due(timedelta(minutes=1))
+
+    def event_arrives() -> None:
+        desk.now += timedelta(seconds=2)
+        rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+
+    desk.listing.meanwhile = event_arrives
+    desk.take(body)
+    desk.listing.meanwhile = lambda: None
+    desk.change(4)
+    assert desk.reconcile(timedelta(minutes=1)) == {"4"}
+
+
+def test_request_is_read_where_its_message_was_queued_before_another_reading_ended(desk: Desk) -> None:
+    desk.reconcile()
+    rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+    (body,) = desk.due(timedelta(minutes=1))
+    # Another worker ends a reading that began before the request.
+    settled = {":settled_at": clock.to_iso(desk.now + timedelta(seconds=5))}
+    key = reconciliations.key(SOURCE, "contacts")
+    desk.stack.table.update(*key, "SET settled_at = :settled_at", values=settled)
+    desk.change(5)
+    assert desk.take(body).state == "reconciled"
+
+
+def test_request_begins_reconciliations_where_no_backfill_has(desk: Desk) -> None:
+    desk.stack.table.delete(*reconciliations.key(SOURCE, "contacts"))
+    desk.change(3)
+    changed_at = int(desk.now.timestamp())
+    desk.now += timedelta(hours=2)
+    rereads.request(desk.stack.table, SOURCE, "contacts", changed_at)
+    assert desk.reconcile(timedelta(minutes=1)) == {"3"}
+    assert [item["object"] for item in reconciliations.of_connection(desk.stack.table, SOURCE)] == ["contacts"]
+
+
+def test_request_ends_with_its_account(desk: Desk) -> None:
+    rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+    connection = connections.get(desk.stack.table, SOURCE)
+    desk.stack.table.put(connections.to_item(replace(connection, state="removed")))
+    for body in desk.due(timedelta(minutes=1)):
+        assert desk.take(body).state == "ended"
+    assert rereads.find(desk.stack.table, SOURCE, "contacts") is None
+
+
+def test_listed_record_is_no_newer_than_its_reading(desk: Desk) -> None:
+    desk.change(3, seconds=-14_400)
+    (body,) = desk.due(timedelta(hours=1))
+    desk.take(body)
+    (queued,) = desk.stack.receive("bulk_records")
+    message = json.loads(queued)
+    assert [record["updated_at"] for record in message["records"]] == [message["read_at"] // 1_000]
 
 
 def test_each_goes_on_where_the_one_before_began_less_the_overlap(desk: Desk) -> None:

@@ -33,7 +33,7 @@ json_values = st.recursive(
 )
 some_data = st.dictionaries(st.text(max_size=5), json_values)
 some_records = st.lists(
-    st.builds(Record, st.text(min_size=1, max_size=5), st.integers(0, 2**40), some_data), max_size=15
+    st.builds(Record, st.text(min_size=1, max_size=5), st.integers(0, 2**40), some_data, st.booleans()), max_size=15
 )
 
 
@@ -50,7 +50,7 @@ def unpack(bodies: list[str]) -> list[Any]:
 def read(record: Any) -> Record:
     """A record as it stands in a message, read."""
     source = records.read_record(MESSAGE, record)
-    return Record(source.key, source.version[0], source.record["data"])
+    return Record(source.key, source.version[0], source.record["data"], source.is_partial)
 
 
 def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> Outgoing:
@@ -347,3 +347,50 @@ def test_one_object_over_the_limit_is_named_with_size_and_limit(extra: int, asid
     for one in cut.refused:
         assert one.reason == "record_too_large"
         assert one.detail == f"the record has {limit + 1} bytes in a request; {limit} are allowed"
+
+
+# --- what a mapping may cost, and numbers that nothing here can hold
+
+
+def test_mapping_that_multiplies_its_input_is_refused_with_its_attribute() -> None:
+    mapping = records.mapping_of({"email": "email", "x": "a[]" + " | [@,@][]" * 18})
+    with pytest.raises(Rejected, match="mapping_too_costly: the expression of x") as refused:
+        mapping.apply({"email": "a@example.com", "a": [1]})
+    assert refused.value.field == "x"
+
+
+def test_budget_of_one_record_is_not_spent_by_the_ones_before() -> None:
+    mapping = records.mapping_of({"x": "a[*] | [0]"})
+    data = {"a": list(range(30_000))}
+    assert [mapping.apply(data) for _ in range(10)] == [{"x": 0}] * 10
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["ceil(to_number('inf'))", "to_number('nan')", "a[::0]", "name < number", "abs(name)", "contains(name, a)"],
+)  # fmt: skip
+def test_evaluation_that_fails_is_a_refusal_whatever_it_raises(expression: str) -> None:
+    with pytest.raises(Rejected, match=r"mapping_failed|bad_value"):
+        records.mapping_of({"x": expression}).apply({"a": [1], "name": "Ana", "number": 1})
+
+
+@pytest.mark.parametrize("number", [12345678901234567890123, 2**64, -(2**63) - 1])
+def test_integer_beyond_64_bits_keeps_its_digits(number: int) -> None:
+    (record,) = unpack(pack(Record("1", 0, {"n": number, "inner": [{"n": number}], "text": "x"})))
+    mapping = records.mapping_of({"n": "n", "t": "to_string(n)", "i": "inner[].n | [0]"})
+    assert mapping.apply(record["data"]) == dict.fromkeys("nti", str(number))
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 1234567890123456789])
+def test_integer_of_64_bits_stays_a_number(number: int) -> None:
+    (record,) = unpack(pack(Record("1", 0, {"n": number})))
+    assert records.mapping_of({"n": "n"}).apply(record["data"]) == {"n": number}
+
+
+@pytest.mark.parametrize("expression", ["n", "to_string(n)", "to_string([n])", "to_string(@)"])
+def test_number_whose_digits_are_lost_is_refused(expression: str) -> None:
+    """A message that was written otherwise: its reader has made a float of the integer."""
+    body = pack(Record("1", 0, {"n": 0}))[0].replace('"n":0', '"n":12345678901234567890123')
+    (record,) = unpack([body])
+    with pytest.raises(Rejected, match="bad_value: x is a number beyond 64 bits"):
+        records.mapping_of({"x": expression}).apply(record["data"])

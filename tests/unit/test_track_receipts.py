@@ -138,6 +138,14 @@ class TestRegistration:
         assert door.deliver({"validationUrl": url}, {})[0] == 400
         assert len(adobe.calls) == 0
 
+    def test_validations_of_strangers_leave_the_keys_of_signed_deliveries_their_budget(
+        self, door: Door, adobe: responses.RequestsMock
+    ) -> None:
+        adobe.get("https://csm.adobe.io/csm/registrations/validate")
+        validations = [door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(tracking.MAX_FETCHES + 1)]
+        assert validations[-1] == 503
+        assert door.deliver([results("e-1", request())])[0] == 200
+
     def test_a_validation_that_fails_is_told(self, door: Door, adobe: responses.RequestsMock) -> None:
         adobe.get(VALIDATE, status=500)
         assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 503

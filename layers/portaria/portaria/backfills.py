@@ -222,7 +222,7 @@ class _Reading:
 
             page = reader.read(ask)
             bodies = messages.pack(
-                page.records,
+                listings.dated(page.records, read_at),
                 connection=self.name,
                 object=route.object,
                 origin=messages.BACKFILL,

@@ -419,4 +419,4 @@ def _record(value: Any) -> Record | None:
     key, updated_at, data = value.get("key"), value.get("updated_at"), value.get("data")
     if not isinstance(key, str) or type(updated_at) is not int or not isinstance(data, dict):
         return None
-    return Record(key, updated_at, data)
+    return Record(key, updated_at, data, value.get("partial") is True)

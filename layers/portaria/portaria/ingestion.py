@@ -35,6 +35,7 @@ from portaria import (
     quotas,
     receipts,
     records,
+    rereads,
     retries,
     routes,
     tokens,
@@ -94,6 +95,15 @@ class Way(NamedTuple):
     mapping: Mapping | None = None
     keeping: Keeping = Keeping.NONE
     refused: Rejected | None = None
+
+    def lacks(self, source: Source) -> bool:
+        """Whether the mapping needs what a partial record does not have."""
+        if not self.mapping:
+            return False
+        try:
+            return self.mapping.apply_partial(source.record["data"])[1]
+        except Rejected:
+            return False
 
 
 class Read(NamedTuple):
@@ -186,6 +196,8 @@ class _Batch:
         self.set_aside: dict[tuple[str, str, str, str], SetAside] = {}
         self.ways: dict[tuple[str, str, str], list[Way] | Rejected] = {}
         self.weights: dict[str, int] = {}
+        self.can_reread: dict[tuple[str, str], bool] = {}
+        self.reread: set[tuple[str, str]] = set()
         self.destinations: dict[str, str] = {}
         self.marked_at = clock.now()
         self.lanes: dict[tuple[str, str], Lane] = {}
@@ -240,11 +252,24 @@ class _Batch:
         found: list[Source] = []
         for record in message.records:
             try:
-                found.append(records.read_record(message, record))
+                source = records.read_record(message, record)
             except Rejected as rejected:
                 source = Source(message, record, _key_of(record), (0, 0))
                 self._refuse(SetAside((source,), message.route, rejected.reason, rejected.detail))
+                continue
+            found.append(self._completed(source, ways) if source.is_partial else source)
         return Read(message, ways, found)
+
+    def _completed(self, source: Source, ways: list[Way]) -> Source:
+        """Have a record that lacks what a mapping needs read again, where its platform can be read. Raises what AWS raises."""
+        name = (source.message.connection, source.message.object)
+        if not self.can_reread.get(name) or not any(way.lacks(source) for way in ways):
+            return source
+        if name not in self.reread:
+            rereads.request(self.table, *name, changed_at=source.version[0])
+            self.reread.add(name)
+        self.outcome.counts["RecordsIncomplete"] += 1
+        return source._replace(is_incomplete=True)
 
     def _ways(self, message: Message) -> list[Way] | Rejected:
         """Every way that a message's records go, or why they lead nowhere: the route or the source is gone, or wrong."""
@@ -260,6 +285,7 @@ class _Batch:
 
     def _find_ways(self, message: Message) -> list[Way]:
         source = connections.get(self.table, message.connection)
+        self.can_reread[source.name, message.object] = rereads.is_possible(source.platform, message.object)
         if message.route:
             found = [routes.get(self.table, message.route)]
         else:
@@ -355,14 +381,19 @@ class _Batch:
                 self._refuse(SetAside((source,), way.route, refused.reason, refused.detail))
             return
         target, route, check, identity = way.target, way.route, platform.check, platform.identity
-        apply = way.mapping.apply if way.mapping else _unmapped
+        mapping = way.mapping
+        apply = mapping.apply if mapping else _unmapped
         add = by_target[target].append
         for source in sources:
+            data = source.record["data"]
             try:
-                attributes = check(apply(source.record["data"]), target)
+                mapped = mapping.apply_partial(data)[0] if mapping and source.is_partial else apply(data)
+                attributes = check(mapped, target)
                 add(Outgoing(identity(attributes, target), attributes, (source,), route))
             except Rejected as rejected:
-                self._refuse(SetAside((source,), route, rejected.reason, rejected.detail))
+                # What an incomplete record lacks may be what it is refused for: the whole record decides.
+                if not source.is_incomplete:
+                    self._refuse(SetAside((source,), route, rejected.reason, rejected.detail))
             except Exception as error:  # noqa: BLE001 - whatever it was, this message goes back and the others go on
                 _log_unexpected("a record could not be mapped", error, route=route)
                 self.outcome.hold(source.message.id)

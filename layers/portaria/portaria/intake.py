@@ -113,11 +113,31 @@ class OAuthClient(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One source object on its way: `key` identifies it within its source, `updated_at` (epoch seconds) orders versions."""
+    """One source object on its way: `key` identifies it within its source, `updated_at` (epoch seconds) orders versions.
+
+    Where `is_partial`, a key that `data` lacks is unknown, not empty: the source may have a value for it.
+    """
 
     key: str
     updated_at: int
     data: dict[str, Any]
+    is_partial: bool = False
+
+
+# How far a platform's clock may be ahead of this one, and the year 2286: a larger number counts milliseconds.
+MAX_AHEAD_S = 5 * 60
+MOST_SECONDS = 10_000_000_000
+
+
+def time_of_change(told: int, seen_at: int) -> int:
+    """When an object was changed (epoch seconds), as its platform tells it and as far as that is possible.
+
+    A platform's users and their integrations may set the time. A change cannot be newer than the moment at which it was
+    seen (`seen_at`, epoch seconds), and one time in the future would shut out every later change: such a time is replaced by
+    `seen_at`. Milliseconds are read as such.
+    """
+    seconds = told // 1_000 if told > MOST_SECONDS else told
+    return seconds if seconds <= seen_at + MAX_AHEAD_S else seen_at
 
 
 class Delivery(NamedTuple):

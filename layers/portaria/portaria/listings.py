@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import TypeVar
 
 from portaria import connections, egress, tokens
-from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.contract import Connection, Record, Rejected, Request, Response, Retryable, Secret
+from portaria.intake import time_of_change
 from portaria.pace import Pace
 from portaria.platforms import part
 from portaria.settings import BackfillRecordsSettings
@@ -47,6 +48,12 @@ def source(platform: str, object_name: str, function: str = "read_page") -> Modu
     except Rejected:
         return None
     return module if hasattr(module, function) else None
+
+
+def dated(records: list[Record], read_at: int) -> list[Record]:
+    """Records as versions that are not newer than their reading (epoch milliseconds): see `time_of_change`."""
+    seen_at = read_at // 1_000
+    return [record._replace(updated_at=time_of_change(record.updated_at, seen_at)) for record in records]
 
 
 @cache

@@ -5,6 +5,9 @@ written before its record is sent: if the process dies between the two, the mess
 on, since a version passes its own mark. The version that set the mark is on its way or among the dead letters, so whatever is
 left out as older is not lost. Between mark and request time may pass (a destination that is slow or paced, a request that is
 halved); so whoever sends late looks again, and only what happens while a request is under way stays unseen.
+
+An incomplete record (see `records.Source`) is marked just before its second: what is read later of the same second has more,
+and passes.
 """
 
 from __future__ import annotations
@@ -115,9 +118,15 @@ SECONDS = 11
 
 
 def _version(source: Source) -> str:
-    """Sorts as text: seconds of the change, then milliseconds of the reading."""
+    """Sorts as text: seconds of the change, then milliseconds of the reading.
+
+    That of an incomplete record sorts behind all of the second before and in front of all others of its own.
+    """
     updated_at, read_at = source.version
-    return f"{max(0, updated_at):0{SECONDS}d}.{max(0, read_at):015d}"
+    seconds, read_ms = max(0, updated_at), f"{max(0, read_at):015d}"
+    if source.is_incomplete:
+        return f"{max(0, seconds - 1):0{SECONDS}d}.~{read_ms}"
+    return f"{seconds:0{SECONDS}d}.{read_ms}"
 
 
 def _older(table: Table, places: Iterable[tuple[tuple[str, str], Source, int]]) -> set[int]:

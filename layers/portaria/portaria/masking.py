@@ -17,7 +17,9 @@ _VALUES = re.compile(
             r"portaria_[0-9A-Za-z]{20,}",
             r"\bpit-[0-9a-f-]{20,}",
             r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}:[a-z]{2,5}\b",
-            r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?",
+            # Without its second part, too: a pattern that looks for a dot behind it would begin anew at each `eyJ` of a text
+            # that has none.
+            r"\beyJ[A-Za-z0-9_-]{5,}+(?:\.[A-Za-z0-9_-]*+){0,2}",
             r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
             r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----[^-]*",
             r"(?<![A-Za-z])(?i:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}",

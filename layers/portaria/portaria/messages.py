@@ -2,12 +2,16 @@
 
     {"version": 1, "connection": "kommo-acme-1", "object": "contacts", "origin": "event", "route": "people-to-marketo",
      "read_at": 1732272000123, "request": "6f1c…", "target": {…},
-     "records": [{"key": "37054081", "updated_at": 1732271999, "data": {…}}]}
+     "records": [{"key": "37054081", "updated_at": 1732271999, "data": {…}, "partial": true}]}
 
 `connection` is where the records come from (for the front door: the private integration), `read_at` when they were read or
 arrived (epoch milliseconds). Without a `route` they go every way that begins at the connection with the object; with a
 `target` (destination, object, priority and options) they are in the destination's own shape already. `request` is the id that
-the front door gave its caller, empty elsewhere.
+the front door gave its caller, empty elsewhere. A `partial` record comes from an event that has less than the source knows:
+a key that its data lacks is unknown, not empty.
+
+An integer that 64 bits cannot hold is written as text: most JSON readers, this project's workers among them, would turn it
+into an inexact number.
 
 This is on the path of events, which have two seconds from a cold start: it imports the standard library and `intake`, no more.
 """
@@ -33,6 +37,9 @@ MAX_BODY_BYTES = 240_000
 # JSON can escape what a message cannot carry: half a surrogate pair is no UTF-8, and SQS refuses these two characters.
 _HALF_PAIRS = re.compile("[\ud800-\udfff]")
 _REFUSED_BY_SQS = {"\ufffe": "\\ufffe", "\uffff": "\\uffff"}
+# No shorter number is beyond 64 bits.
+_LONG_NUMBER = re.compile("[0-9]{19}")
+LEAST_INTEGER, GREATEST_INTEGER = -(2**63), 2**64 - 1
 
 
 def encode(message: dict[str, Any]) -> str:
@@ -89,9 +96,12 @@ def pack(
 
 
 def _record_text(record: Record, max_bytes: int) -> str:
-    identity = {"key": record.key, "updated_at": record.updated_at}
+    identity: dict[str, Any] = {"key": record.key, "updated_at": record.updated_at}
+    partial = {"partial": True} if record.is_partial else {}
     try:
-        text = encode({**identity, "data": record.data})
+        text = encode({**identity, "data": record.data, **partial})
+        if _LONG_NUMBER.search(text):
+            text = encode({**identity, "data": _exact(record.data), **partial})
     except (ValueError, RecursionError):
         refused = {"reason": "record_unreadable", "detail": "the record cannot be written as JSON"}
         return encode({**identity, "refused": refused})
@@ -103,3 +113,12 @@ def _record_text(record: Record, max_bytes: int) -> str:
         "detail": f"the record has {length} bytes; a message can carry {max_bytes}",
     }
     return encode({**identity, "refused": refused})
+
+
+def _exact(value: Any) -> Any:
+    """A copy in which integers beyond 64 bits are texts of all their digits."""
+    if isinstance(value, dict):
+        return {name: _exact(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_exact(inner) for inner in value]
+    return str(value) if type(value) is int and not LEAST_INTEGER <= value <= GREATEST_INTEGER else value

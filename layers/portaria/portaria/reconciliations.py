@@ -28,6 +28,7 @@ from portaria import (
     messages,
     oauth_clients,
     queues,
+    rereads,
     routes,
 )
 from portaria.contract import Changes, Connection, Rejected, Retryable, Secret
@@ -39,7 +40,7 @@ from portaria.table import Conflict, Item, Table
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-DUE = "RECONCILIATIONS"
+DUE = rereads.DUE
 PAGE_SIZE = 100
 # How far before `since` each reading begins: the platform's clock may be behind this one, and a change may show in its lists
 # some time after the moment that it is dated. What comes twice is dropped by the next worker, which remembers the newest.
@@ -60,9 +61,10 @@ def key(connection: str, object_name: str) -> tuple[str, str]:
     return f"RECONCILIATION#{connection}", object_name
 
 
-def begin(table: Table, connection: Connection, object_name: str) -> None:
+def begin(table: Table, connection: Connection, object_name: str, *, since: int | None = None) -> None:
     """Reconcile an object from now on, where the platform can tell what changed. Begun twice is begun once.
 
+    `since` (epoch seconds) is the oldest change that the first reading must find, where that is not now.
     Called before a backfill is queued: what changes from then on is for reconciliations. One that is there goes on where it is,
     and is due soon, also if it was put off.
     """
@@ -79,7 +81,7 @@ def begin(table: Table, connection: Connection, object_name: str) -> None:
         values={
             ":connection": connection.name,
             ":object": object_name,
-            ":since": int(now.timestamp()),
+            ":since": int(now.timestamp()) if since is None else since,
             ":none": "",
             ":now": clock.to_iso(now),
             ":due": DUE,
@@ -97,7 +99,8 @@ def begin(table: Table, connection: Connection, object_name: str) -> None:
 
 def of_connection(table: Table, name: str) -> list[Item]:
     """What is reconciled of a connection: items with `object`, `since` (epoch seconds) and `due_at`."""
-    return [item for item in table.query_all(key(name, "")[0]) if item["sk"] != WEBHOOKS]
+    found = table.query_all(key(name, "")[0])
+    return [item for item in found if item["sk"] != WEBHOOKS and not rereads.is_request(item)]
 
 
 class Wanted(NamedTuple):
@@ -174,11 +177,14 @@ class _Reconciling:
     def run(self) -> Outcome:
         item = self.table.get(*key(self.name, self.object_name))
         # Sweeps queue what is still due again, however full the queue is: the first of its messages does the work.
-        if not item or item["settled_at"] >= self.queued_at:
+        if (not item or item["settled_at"] >= self.queued_at) and not self._is_requested(item):
             return self._outcome("ignored")
         connection = connections.find(self.table, self.name)
         if not connection or connection.state == "removed" or not self._has_route(connection):
             return self._end(item)
+        item = item or self._begin(connection)
+        if not item:
+            return self._outcome("ignored")
         if connection.state != "connected":
             self._settle(item, DEAD_AGAIN)
             return self._outcome("put_off")
@@ -204,6 +210,19 @@ class _Reconciling:
     def _outcome(self, state: str) -> Outcome:
         return Outcome(state, self.pages, self.records)
 
+    def _is_requested(self, item: Item | None) -> bool:
+        """Whether an event since the last reading lacked what a mapping needs."""
+        request = rereads.find(self.table, self.name, self.object_name)
+        return request is not None and (not item or bool(request["requested_at"] >= item["since"]))
+
+    def _begin(self, connection: Connection) -> Item | None:
+        """An account whose route is newer than its last backfill is reconciled from the first event that lacked something."""
+        request = rereads.find(self.table, self.name, self.object_name)
+        if not request:
+            return None
+        begin(self.table, connection, self.object_name, since=int(request["changed_at"]))
+        return self.table.get(*key(self.name, self.object_name))
+
     @property
     def _interval(self) -> timedelta:
         """A tenth more for some than for others, so that accounts connected together are not read together for ever."""
@@ -224,7 +243,7 @@ class _Reconciling:
             read_at = int(clock.now().timestamp() * 1000)
             changes = self._read(source, reader, since, cursor)
             bodies = messages.pack(
-                changes.records,
+                listings.dated(changes.records, read_at),
                 connection=self.name,
                 object=self.object_name,
                 origin=messages.RECONCILIATION,
@@ -243,6 +262,7 @@ class _Reconciling:
             cursor = following
             self.pages += 1
             self.records += len(changes.records)
+        rereads.settle(self.table, self.name, self.object_name, asked_at)
         logger.info("an account was reconciled", extra=self.facts)
         return True
 
@@ -274,6 +294,7 @@ class _Reconciling:
     def _settle(self, item: Item, wait: timedelta) -> None:
         """Be done with this message: nothing can be read for a while, and then it is read from `since` again."""
         now = clock.now()
+        rereads.settle(self.table, self.name, self.object_name, int(now.timestamp()))
         with suppress(Conflict):
             self.table.update(
                 *key(self.name, self.object_name),
@@ -288,14 +309,16 @@ class _Reconciling:
                 },
             )
 
-    def _end(self, item: Item) -> Outcome:
+    def _end(self, item: Item | None) -> Outcome:
         """There is no account to read any more, or nowhere for its records to go; a backfill begins it again."""
-        with suppress(Conflict):
-            self.table.delete(
-                *key(self.name, self.object_name),
-                condition="begun_at = :begun_at",
-                values={":begun_at": item["begun_at"]},
-            )
+        rereads.settle(self.table, self.name, self.object_name, int(clock.now().timestamp()))
+        if item:
+            with suppress(Conflict):
+                self.table.delete(
+                    *key(self.name, self.object_name),
+                    condition="begun_at = :begun_at",
+                    values={":begun_at": item["begun_at"]},
+                )
         logger.info("nothing is reconciled any more", extra=self.facts)
         return self._outcome("ended")
 

@@ -5,9 +5,10 @@ Nothing here talks to anyone. A record that cannot go on is told with its reason
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isfinite
 from typing import Any, NamedTuple
 
 import orjson
@@ -36,12 +37,18 @@ class Message:
 
 
 class Source(NamedTuple):
-    """One record as it came, for whoever has to give it back or set it aside. `version` orders those of one key."""
+    """One record as it came, to be given back or set aside where it cannot go on. `version` orders those of one key.
+
+    A record `is_partial` where its data lacks keys for which the source may have a value, and `is_incomplete` where a mapping
+    needs one of these: it will be read again as a whole.
+    """
 
     message: Message
     record: Any
     key: str
     version: tuple[int, int]
+    is_partial: bool = False
+    is_incomplete: bool = False
 
 
 class Outgoing(NamedTuple):
@@ -113,7 +120,7 @@ def read_record(message: Message, record: Any) -> Source:
         raise Rejected("record_unreadable", "a record needs a key, updated_at and data") from None
     if type(key) is not str or type(updated_at) is not int or type(data) is not dict:
         raise Rejected("record_unreadable", "a record's key is text, updated_at a whole number and data an object")
-    return Source(message, record, key, (updated_at, message.read_at))
+    return Source(message, record, key, (updated_at, message.read_at), record.get("partial") is True)
 
 
 class Mapping:
@@ -123,44 +130,93 @@ class Mapping:
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._expressions: list[tuple[str, Callable[[Any], Any]]] = []
-        for attribute, expression in pairs:
-            try:
-                self._expressions.append((attribute, expressions.compiled(expression)))
-            except JMESPathError as error:
-                raise Rejected(
-                    "bad_mapping",
-                    f"the expression of {attribute} cannot be read: {type(error).__name__}",
-                    field=attribute,
-                ) from None
+        self._pairs = tuple(pairs)
+        self._budget = expressions.Budget()
+        self._expressions = [(name, self._compiled(name, text)) for name, text in self._pairs]
+        self._partial_expressions: list[tuple[str, expressions.Search]] | None = None
+
+    def _compiled(self, attribute: str, expression: str, *, is_partial: bool = False) -> expressions.Search:
+        try:
+            return expressions.compiled(expression, self._budget, is_partial=is_partial)
+        except JMESPathError as error:
+            kind = type(error).__name__
+            detail = f"the expression of {attribute} cannot be read: {kind}"
+            raise Rejected("bad_mapping", detail, field=attribute) from None
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
         """The destination's attributes. What is null or empty at the source is left out, so it erases nothing.
 
-        Raises `Rejected` (`mapping_failed`, `bad_value`) that names the attribute.
+        Raises `Rejected` (`mapping_failed`, `mapping_too_costly`, `bad_value`) that names the attribute.
         """
+        self._budget.left = expressions.MAX_STEPS
         attributes: dict[str, Any] = {}
         for attribute, search in self._expressions:
             try:
                 value = search(data)
-            except (JMESPathError, TypeError) as error:
-                raise Rejected(
-                    "mapping_failed", f"the mapping of {attribute} failed: {type(error).__name__}", field=attribute
-                ) from None
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is the expression's or the record's fault
+                raise _failure(attribute, error) from None
             if type(value) is str:
                 if value:
                     attributes[attribute] = value
                 continue
             if value is None:
                 continue
-            if not isinstance(value, _SIMPLE):
-                raise Rejected(
-                    "bad_value",
-                    f"{attribute} must be text, a number or a boolean; the mapping gives a {type(value).__name__}",
-                    field=attribute,
-                )
-            attributes[attribute] = value
+            attributes[attribute] = _simple(attribute, value)
         return attributes
+
+    def apply_partial(self, data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The attributes that a partial record proves, and whether others need what it lacks. Raises as `apply` does."""
+        if self._partial_expressions is None:
+            self._partial_expressions = [
+                (name, self._compiled(name, text, is_partial=True)) for name, text in self._pairs
+            ]
+        self._budget.start()
+        attributes: dict[str, Any] = {}
+        is_incomplete = False
+        for attribute, search in self._partial_expressions:
+            try:
+                value = search(data)
+            except expressions.Lacking:
+                is_incomplete = True
+                continue
+            except Exception as error:  # noqa: BLE001 - as in `apply`
+                raise _failure(attribute, error) from None
+            if value is not None and value != "":
+                attributes[attribute] = _simple(attribute, value)
+        return attributes, is_incomplete
+
+
+def _failure(attribute: str, error: Exception) -> Rejected:
+    match error:
+        case expressions.TooCostly():
+            detail = (
+                f"the expression of {attribute} multiplies its input: the mapping may take {expressions.MAX_STEPS:,} steps "
+                "for one record; make it simpler"
+            )
+            return Rejected("mapping_too_costly", detail, field=attribute)
+        case expressions.Inexact():
+            return _inexact(attribute)
+    kind = type(error).__name__
+    return Rejected("mapping_failed", f"the mapping of {attribute} failed: {kind}", field=attribute)
+
+
+def _simple(attribute: str, value: Any) -> Any:
+    """A value that a request can carry exactly. Raises `Rejected` (`bad_value`)."""
+    if not isinstance(value, _SIMPLE):
+        kind = type(value).__name__
+        detail = f"{attribute} must be text, a number or a boolean; the mapping gives a {kind}"
+        raise Rejected("bad_value", detail, field=attribute)
+    if type(value) is float:
+        if not isfinite(value):
+            raise Rejected("bad_value", f"{attribute} must be a finite number", field=attribute)
+        if abs(value) >= expressions.LEAST_INEXACT:
+            raise _inexact(attribute)
+    return value
+
+
+def _inexact(attribute: str) -> Rejected:
+    detail = f"{attribute} is a number beyond 64 bits, whose last digits are lost: the source must send it as text"
+    return Rejected("bad_value", detail, field=attribute)
 
 
 @lru_cache(maxsize=512)

@@ -7,7 +7,7 @@ came before is then stored again, which changes nothing.
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,7 +33,8 @@ NONE_SET = "-"
 KEYS_KEPT_FOR = timedelta(hours=24)
 MAX_KEYS = 16
 MIN_KEY_BITS = 2048
-# What anybody may make this function fetch in a minute, by calls whose signatures cannot be checked yet.
+# How many requests to one domain an unproven call may cause in a minute. Validations are not signed at all: what they use up
+# must not keep the keys of signed deliveries from being fetched, so each domain has its own budget.
 MAX_FETCHES, FETCHES_WITHIN = 20, timedelta(minutes=1)
 # Writes at once, where a delivery has more than one call's time would hold one after another.
 MAX_WRITERS, MANY_REPORTS = 10, 50
@@ -135,7 +136,7 @@ def _store(table: Table, platform: str, statements: list[Statement]) -> Taken:
 # ------------------------------------------------------------------------------------------------------------ signatures
 
 _keys: OrderedDict[str, tuple[rsa.RSAPublicKey, datetime]] = OrderedDict()
-_fetches: deque[datetime] = deque()
+_fetches: defaultdict[str, deque[datetime]] = defaultdict(deque)
 
 
 def _verify(signatures: list[SignedBy], body: bytes, domain: str) -> None:
@@ -188,11 +189,11 @@ def _validate(request: Request, domain: str) -> None:
 
 
 def _fetch(request: Request, domain: str) -> Any:
-    """Raises `Retryable` also where too much was fetched in the last minute."""
-    now = clock.now()
-    while _fetches and _fetches[0] < now - FETCHES_WITHIN:
-        _fetches.popleft()
-    if len(_fetches) >= MAX_FETCHES:
+    """Raises `Retryable` also where the domain's budget of the last minute is used up."""
+    now, fetches = clock.now(), _fetches[domain]
+    while fetches and fetches[0] < now - FETCHES_WITHIN:
+        fetches.popleft()
+    if len(fetches) >= MAX_FETCHES:
         raise Retryable("too_many_fetches", f"{MAX_FETCHES} calls a minute are made to {domain}")
-    _fetches.append(now)
+    fetches.append(now)
     return egress.send(request, allowed_domain=domain)

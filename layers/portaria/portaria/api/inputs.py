@@ -139,7 +139,8 @@ def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES
     """The JSON object of a request. Raises `Rejected`, 413 where it is too large."""
     try:
         raw = b64decode(body or "", validate=True) if is_base64 else (body or "").encode()
-        text = raw.decode()
+        # A byte order mark is none of the JSON: some programs write one. https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+        text = raw.decode("utf-8-sig")
     except ValueError:
         raise Rejected("bad_json", "the body must be JSON in UTF-8") from None
     if len(raw) > max_bytes:
@@ -260,12 +261,12 @@ def _length(name: str) -> str:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        shown = _stranger(twice)
-        raise Rejected("bad_json", f"the field {shown} stands in the body twice", field=shown)
+    value: dict[str, Any] = {}
+    for name, inner in pairs:
+        if name in value:
+            shown = _stranger(name)
+            raise Rejected("bad_json", f"the field {shown} stands in the body twice", field=shown)
+        value[name] = inner
     return value
 
 

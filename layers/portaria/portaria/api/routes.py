@@ -10,7 +10,7 @@ from jmespath.exceptions import LexerError, ParseError
 from jmespath.functions import Functions
 from pydantic import Field
 
-from portaria import connections, oauth_clients, routes
+from portaria import connections, expressions, oauth_clients, routes
 from portaria.api.inputs import Input, InvalidInput, Matching, ResourceName
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply, changed_meanwhile, page, require_match
@@ -249,18 +249,29 @@ def _complaint(expression: str) -> str:
     if not expression.strip():
         return "is empty: leave the attribute out instead"
     try:
-        compiled = jmespath.compile(expression)
+        search = expressions.compiled(expression)
+    except expressions.TooDeep:
+        return f"is not JMESPath that can be read here: it may be nested {expressions.MAX_DEPTH} levels deep"
     except LexerError as error:
         return f"is not JMESPath: {error.token_value!r} at position {error.lex_position + 1} cannot be read"
     except ParseError as error:
         if not error.token_value:
             return f"is not JMESPath: it ends too early, at position {len(expression)}"
         return f"is not JMESPath: {error.token_value!r} at position {error.lex_position + 1} is not expected there"
-    except (RecursionError, ValueError):
-        return "is not JMESPath that can be read here"
-    for function in _functions(compiled.parsed):
+    for function in _functions(jmespath.compile(expression).parsed):
         if function not in Functions.FUNCTION_TABLE:
             return f"calls {function}(), which JMESPath does not have"
+    return _cost_complaint(search)
+
+
+def _cost_complaint(search: expressions.Search) -> str:
+    """A complaint where an expression multiplies whatever it is given: it does so with an empty record, too."""
+    try:
+        search({})
+    except expressions.TooCostly:
+        return f"multiplies its input: an evaluation may take {expressions.MAX_STEPS:,} steps; make it simpler"
+    except Exception:  # noqa: BLE001 - what an empty record lacks, another one may have
+        return ""
     return ""
 
 

@@ -62,7 +62,7 @@ class Integration:
         integration = api_tokens.integration_id(self.token.reveal())
         match reason:
             case "missing_scope":
-                words = re.findall(r"[a-z-]+:[a-z]+", said)
+                words = re.findall(r"(?<![a-z-])[a-z-]++:[a-z]+", said)
                 scope = next((word for word in words if word in scopes.SCOPES), "SCOPE")
                 return f"an administrator adds it: `portaria integrations edit {integration} --add-scope {scope}`"
             case "administrators_only":

@@ -31,6 +31,7 @@ MEANINGS = {
     "token_refused": Meaning.TOKEN_AGAIN,
     "not_permitted": Meaning.STOP,
     "unknown_customer": Meaning.STOP,
+    "refused": Meaning.STOP,
     "rate_limited": Meaning.BACK_OFF,
     "no_verdict": Meaning.RETRY,
 }
@@ -81,5 +82,11 @@ def read_answer(response: Response) -> Answer:
         code, detail = "token_refused" if response.status == 401 else rejected.reason, rejected.detail
     except Retryable as later:
         code, detail, after_s = later.reason, later.detail, later.after_s
+    if code == "no_verdict" and 400 <= response.status < 500 and response.status not in (408, 425):
+        # Not about a user, so it is the same for the next one until somebody acts.
+        code, detail = (
+            "refused",
+            f"Engage refuses every user with {response.status}: check the connection and its application",
+        )
     meaning = MEANINGS.get(code, Meaning.RETRY)
     return Answer(meaning, "" if meaning is Meaning.APPLIED else code, "", after_s, None, detail)

@@ -1,8 +1,11 @@
 """Reading an account's event webhooks. https://developers.kommo.com/docs/webhooks-general
 
-They are forms with PHP-style names (`contacts[update][0][id]=1`). What is read of them has the shape of the API's contacts
-(https://developers.kommo.com/reference/contacts-list), so that one mapping serves both. Kommo signs nothing: the address is the
-secret. This part is on a path that has two seconds: it imports as little as it can.
+Events are forms with PHP-style names (`contacts[update][0][id]=1`) in the format of Kommo's API v2
+(https://github.com/amocrm/amocrm-api-php/issues/195). The reader gives them the shape of API v4
+(https://developers.kommo.com/reference/contacts-list), so that one mapping serves both. An event has less than the API:
+no `first_name`, `last_name`, `field_type` or `enum_code`. Each record is therefore partial: an absent key is unknown, and
+None means that the event proves that there is no value. Kommo signs nothing: the address is the secret.
+This module is on a path with a budget of two seconds: it imports as little as possible.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl
 
-from portaria.intake import Delivery, EventAddress, Events, Record, Rejected
+from portaria.intake import Delivery, EventAddress, Events, Record, Rejected, time_of_change
 
 # Kommo comes again after any bad answer; more than 100 of them in two hours and it disables the hook.
 RETRY_STATUS = 503
@@ -41,7 +44,12 @@ NOT_COPIED = frozenset(
 
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _INDEX = re.compile(r"[0-9]{1,9}")
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_ID = re.compile(r"[0-9]{1,18}")
+# A date before 1970 is negative, and so is the group of a contact without one.
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+# Without a field type, these values do not tell what the API has for them: for a checkbox true and false, for a birthday
+# epoch seconds, for a text field the same text.
+_AMBIGUOUS = re.compile(r"[01]?|[0-9]{2}\.[0-9]{2}\.[0-9]{4}")
 
 Node = dict[str, Any]
 
@@ -146,9 +154,9 @@ def _of(node: Any, name: str) -> Any:
 
 
 def _record(item: Any, received_at: int) -> Record | None:
-    """A contact or company in the API's shape; None for what has no id, or nothing but one."""
+    """A contact or company in the API's shape; None for an item without an id, or with an id and nothing else."""
     contact_id = _of(item, "id")
-    if not isinstance(contact_id, str) or not _NUMBER.fullmatch(contact_id) or not item.keys() - {"id", "type"}:
+    if not isinstance(contact_id, str) or not _ID.fullmatch(contact_id) or not item.keys() - {"id", "type"}:
         return None
     data: Node = {}
     for name, value in item.items():
@@ -156,13 +164,17 @@ def _record(item: Any, received_at: int) -> Record | None:
         if name in NOT_COPIED or (name in API_NAMES and api_name in item):
             continue
         data[api_name] = _number(value) if api_name in NUMBERS else value
+    # Kommo leaves the list out where it is empty.
     data["custom_fields_values"] = [_custom_field(field) for field in _items(item.get("custom_fields"))] or None
-    data["_embedded"] = {
-        "tags": [_with_number_id(tag) for tag in _items(item.get("tags"))],
-        "companies": _companies(item),
-    }
+    embedded: Node = {}
+    if "tags" in item:
+        embedded["tags"] = [_with_number_id(tag) for tag in _items(item["tags"])]
+    if companies := _companies(item):
+        embedded["companies"] = companies
+    data["_embedded"] = embedded
     updated_at = data.get("updated_at")
-    return Record(str(int(contact_id)), updated_at if isinstance(updated_at, int) else received_at, data)
+    version = time_of_change(updated_at, received_at) if isinstance(updated_at, int) else received_at
+    return Record(str(int(contact_id)), version, data, is_partial=True)
 
 
 def _companies(item: Node) -> list[Node]:
@@ -172,11 +184,10 @@ def _companies(item: Node) -> list[Node]:
 
 
 def _custom_field(field: Any) -> Node:
-    made: Node = {
-        "field_id": _number(_of(field, "id")),
-        "field_name": _of(field, "name"),
-        "field_code": _of(field, "code"),
-    }
+    # Only the fields that Kommo itself defines have a code.
+    made: Node = {"field_id": _number(_of(field, "id")), "field_code": _of(field, "code")}
+    if isinstance(name := _of(field, "name"), str):
+        made["field_name"] = name
     values = _of(field, "values")
     # A radio button's one value comes without an index.
     several = _items(values) or ([values] if isinstance(values, dict) else [])
@@ -187,10 +198,18 @@ def _value(value: Any) -> Node:
     if not isinstance(value, dict):
         # A date: seconds, in a field that holds nothing else.
         return {"value": _number(value)}
-    made: Node = {"value": value.get("value")}
+    made: Node = {}
+    if "value" in value and not _is_ambiguous(value):
+        made["value"] = value["value"]
     if "enum" in value:
         made["enum_id"] = _number(value["enum"])
     return made
+
+
+def _is_ambiguous(value: Node) -> bool:
+    """Whether only the field's type, which events lack, tells what the API has for a value. An option of a list is text."""
+    text = value["value"]
+    return "enum" not in value and isinstance(text, str) and bool(_AMBIGUOUS.fullmatch(text))
 
 
 def _with_number_id(node: Any) -> Any:

@@ -175,6 +175,8 @@ def _refuse(response: Response, scope: str) -> None:
             raise Rejected("missing_scope", detail, status=409)
         case Trouble.NOT_THIS_LOCATION:
             raise Rejected("wrong_location", "the token does not have access to this location", status=409)
+        case Trouble.WRONG_TYPE:
+            raise tokens.wrong_type()
     if response.status == 429:
         wait_s = pause_s(response)
         if wait_s is None or "retry-after" in response.headers:

@@ -1,8 +1,12 @@
 """Reading a location's events: a marketplace app's webhooks, which are signed, and a workflow's, which carry a secret header.
 
 https://marketplace.gohighlevel.com/docs/webhook/WebhookIntegrationGuide and
-https://help.gohighlevel.com/support/solutions/articles/155000003299 (a workflow's Custom Webhook, whose body is the user's to
-make). This part is on the events' path: it imports as little as it can.
+https://help.gohighlevel.com/support/solutions/articles/155000003299 (a workflow's webhook; the body of a Custom Webhook is
+written by the user). This module is on the events' path: it imports as little as possible.
+
+An app's webhook is the whole contact, without the fields that are not set. A workflow's has what the user put into it, so
+its record is partial; the contact's custom fields stand beside LeadConnector's own under names of the user's choice, so
+LeadConnector's names win and there is no envelope.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from portaria.intake import Delivery, EventAddress, Events, Record, Rejected
+from portaria.intake import MAX_AHEAD_S, MOST_SECONDS, Delivery, EventAddress, Events, Record, Rejected, time_of_change
 
 # The only status after which LeadConnector comes again: six times, ten minutes apart.
 # https://help.gohighlevel.com/support/solutions/articles/155000007071-automated-webhook-retries
@@ -29,14 +33,12 @@ _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 
 # A delivery that is tried again is the same to the byte, its time included, for an hour and ten minutes.
 MAX_AGE_S = 2 * 60 * 60
-MAX_AHEAD_S = 5 * 60
 MAX_ID_LENGTH = 200
-# The year 2286; what is more counts milliseconds.
-_MOST_SECONDS = 10_000_000_000
 
-READ = ("ContactCreate", "ContactUpdate")
+# All of these carry the contact as it is now. https://github.com/GoHighLevel/highlevel-api-docs/issues/264
+READ = ("ContactCreate", "ContactUpdate", "ContactDndUpdate", "ContactTagUpdate")
 DELETED = ("ContactDelete",)
-# What stands around a contact and is none of it.
+# What stands around a contact in an app's webhook and is none of it.
 ENVELOPE = frozenset({"type", "timestamp", "webhookId", "deliveryId", "appId", "versionId", "data"})
 # How a workflow calls what the API calls otherwise.
 API_NAMES = {
@@ -50,6 +52,12 @@ API_NAMES = {
     "postal_code": "postalCode",
     "date_created": "dateAdded",
 }
+# Where a workflow names the contact; `id` is an opportunity's where one has started the workflow.
+WORKFLOW_IDS = ("contact_id", "contactId")
+# Where a Custom Webhook may have the contact.
+NESTED = ("contact", "data")
+# What a field of the user's is found under whose name is one of LeadConnector's own.
+USER_FIELDS = "userFields"
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
 
 Node = dict[str, Any]
@@ -61,39 +69,84 @@ def account_of(account_id: str, fields: dict[str, str]) -> str:
 
 
 def read(delivery: Delivery, address: EventAddress) -> Events:
-    """Raises `Rejected`: 401 `not_proven`, `bad_signature`, `bad_secret`, `bad_time`; 415 `not_json`; 400 `bad_json`.
+    """Raises `Rejected`: 401 `not_proven`, `bad_signature`, `bad_secret`, `bad_time`; 415 `not_json`; 400 `bad_json`; and for a
+    workflow's body 422 `no_contact_id`, `other_location`, which its log shows to the user who wrote it.
 
-    What is no contact's present state is left out and counted: `deleted` (no destination deletes), `other` (INSTALL, UNINSTALL
-    and whatever else there is), `unreadable`, and a `foreign` location's.
+    Of an app's webhooks, these are left out and counted: `deleted` (no destination deletes), `other` (INSTALL, UNINSTALL and
+    all that carry no contact), `unreadable`, and those of a `foreign` location.
     """
-    signed = SIGNATURE_HEADER in delivery.headers
-    if signed:
+    if SIGNATURE_HEADER in delivery.headers:
         _check_signature(delivery)
-    else:
-        _check_secret(delivery, address)
+        return _read_app(delivery, address)
+    _check_secret(delivery, address)
+    return _read_workflow(delivery, address)
+
+
+def _read_app(delivery: Delivery, address: EventAddress) -> Events:
     event = _object(delivery)
     inner = event.get("data")
     flat = {**event, **inner} if isinstance(inner, dict) else event
     kind = event.get("type", flat.get("type"))
     if kind in DELETED:
         return Events({}, {"deleted": 1})
-    # What a workflow sends is its user's to make: it need not say what it is.
-    if kind not in READ and signed:
+    if kind not in READ:
         return Events({}, {"other": 1})
     sent_at = _seconds(event.get("timestamp", flat.get("timestamp")))
-    if signed:
-        _check_time(sent_at, delivery.received_at)
+    _check_time(sent_at, delivery.received_at)
     contact = {API_NAMES.get(name, name): value for name, value in flat.items() if name not in ENVELOPE}
     said = _locations(event) + _locations(inner)
-    if any(location != address.account_id for location in said) or (signed and not said):
+    if not said or any(location != address.account_id for location in said):
         return Events({}, {"foreign": 1})
     contact_id = contact.get("id")
     if not isinstance(contact_id, str) or not _ID.fullmatch(contact_id):
         return Events({}, {"unreadable": 1})
-    # dateAdded stays the same for ever, so it says nothing of versions. A time to come would keep later ones out.
-    updated_at = _seconds(contact.get("dateUpdated")) or sent_at or delivery.received_at
-    record = Record(contact_id, min(updated_at, delivery.received_at + MAX_AHEAD_S), contact)
-    return Events({"contacts": [record]}, {}, _delivery_id(flat, delivery.body) if signed else "")
+    # dateAdded stays the same for ever, so it says nothing of versions.
+    updated_at = time_of_change(_seconds(contact.get("dateUpdated")) or sent_at, delivery.received_at)
+    record = Record(contact_id, updated_at, contact)
+    return Events({"contacts": [record]}, {}, _delivery_id(flat, delivery.body))
+
+
+def _read_workflow(delivery: Delivery, address: EventAddress) -> Events:
+    """Its record's version is its arrival: a workflow has no time of its own."""
+    event = _object(delivery)
+    contact, nested_id = _contact_of(event)
+    location = event.get("location")
+    own = location.get("id") if isinstance(location, dict) else None
+    if any(each != address.account_id for each in ([own] if own else _locations(event) + _locations(contact))):
+        detail = "the body names another location than this connection's"
+        raise Rejected("other_location", detail, field="location.id", status=422)
+    ids = [event[name] for name in WORKFLOW_IDS if event.get(name)] or [nested_id]
+    contact_id = ids[0]
+    if not isinstance(contact_id, str) or not _ID.fullmatch(contact_id):
+        detail = "the body needs the contact's id in LeadConnector as contact_id: {{contact.id}} in a Custom Webhook"
+        raise Rejected("no_contact_id", detail, field="contact_id", status=422)
+    record = Record(contact_id, delivery.received_at, _named_as_in_api(contact, contact_id), is_partial=True)
+    return Events({"contacts": [record]}, {})
+
+
+def _contact_of(event: Node) -> tuple[Node, Any]:
+    """The fields of a workflow's contact, and the id that they hold themselves."""
+    if not any(event.get(name) for name in WORKFLOW_IDS):
+        for name in NESTED:
+            inner = event.get(name)
+            found = [inner[key] for key in (*WORKFLOW_IDS, "id") if inner.get(key)] if isinstance(inner, dict) else []
+            if isinstance(inner, dict) and found:
+                rest = {key: value for key, value in event.items() if key not in (name, *inner)}
+                return {**rest, **inner}, found[0]
+    return event, event.get("id")
+
+
+def _named_as_in_api(contact: Node, contact_id: str) -> Node:
+    """The fields by the API's names. Where the user has a field of the same name, it stands in `USER_FIELDS`."""
+    own = {API_NAMES[name]: value for name, value in contact.items() if name in API_NAMES} | {"id": contact_id}
+    if isinstance(tags := contact.get("tags"), str):
+        # A workflow writes them as one text, the API and an app's webhook as a list.
+        contact = {**contact, "tags": [tag.strip() for tag in tags.split(",") if tag.strip()]}
+    others = {name: value for name, value in contact.items() if name not in API_NAMES}
+    users = {name: value for name, value in others.items() if name in own and value != own[name]}
+    if not users:
+        return {**others, **own}
+    return {**others, **own, USER_FIELDS: {name: others[name] for name in (*users, USER_FIELDS) if name in others}}
 
 
 def _check_signature(delivery: Delivery) -> None:
@@ -162,7 +215,7 @@ def _seconds(moment: Any) -> int:
     if isinstance(moment, str) and re.fullmatch(r"[0-9]{9,14}", moment):
         moment = int(moment)
     if isinstance(moment, int) and not isinstance(moment, bool):
-        return moment // 1_000 if moment > _MOST_SECONDS else max(0, moment)
+        return moment // 1_000 if moment > MOST_SECONDS else max(0, moment)
     try:
         read_time = datetime.fromisoformat(moment)
         return max(0, int((read_time if read_time.tzinfo else read_time.replace(tzinfo=UTC)).timestamp()))

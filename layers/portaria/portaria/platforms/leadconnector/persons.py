@@ -17,6 +17,7 @@ from portaria.platforms.leadconnector.destination import overwrites_tags
 # Each record takes its time, so whatever goes elsewhere in many a request goes first.
 RANK = 2
 MAX_OBJECTS = 1
+FOUND_BY = ("email", "phone")
 # Not documented; a contact whose texts and tags are at their longest has less.
 MAX_BODY_BYTES = 300_000
 # A location takes 100 in ten seconds, whoever sends them: five workers, as many as a small stack has for live records, may
@@ -26,7 +27,8 @@ REQUESTS_PER_SECOND = 2.0
 DAY_OVER_WAIT_S = 7_200.0
 
 # What each outcome of an upsert asks for; `ingestion` does it. After `no_verdict` the contact may have been written, and
-# writing it again does no harm.
+# writing it again does no harm. `refused` is every other 4xx that is not about a contact: the destination pauses and tries
+# itself again, where each record would become a dead letter of its own.
 MEANINGS = {
     "created": Meaning.APPLIED,
     "updated": Meaning.APPLIED,
@@ -35,6 +37,8 @@ MEANINGS = {
     "token_refused": Meaning.TOKEN_AGAIN,
     "missing_scope": Meaning.STOP,
     "wrong_location": Meaning.STOP,
+    "wrong_token_type": Meaning.STOP,
+    "refused": Meaning.STOP,
     "rate_limited": Meaning.BACK_OFF,
     "day_is_over": Meaning.QUOTA,
     "no_verdict": Meaning.RETRY,
@@ -48,6 +52,8 @@ def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
     the route's `overwrite_tags` they are left out. Raises `Rejected` (`bad_value`) that names the field.
     """
     contact = {name: _text(name, value) for name, value in attributes.items()}
+    # By these LeadConnector finds the contact: white space around them would make another one.
+    contact |= {name: contact[name].strip() for name in FOUND_BY if isinstance(contact.get(name), str)}
     if isinstance(tags := contact.get("tags"), str):
         contact["tags"] = [tag.strip() for tag in tags.split(",") if tag.strip()]
     if not overwrites_tags(target.option("overwrite_tags")):
@@ -60,7 +66,7 @@ def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
 
 def identity(attributes: dict[str, Any], target: Target) -> str:
     """By both: whether the address or the number is looked at first is the location's own setting."""
-    return f"{attributes.get('email', '').lower()}\x1f{attributes.get('phone', '')}"
+    return f"{attributes.get('email', '').strip().lower()}\x1f{attributes.get('phone', '').strip()}"
 
 
 def frame(target: Target) -> tuple[bytes, bytes]:
@@ -86,6 +92,12 @@ def read_answer(response: Response) -> Answer:
         code, detail = rejected.reason, rejected.detail
     except Retryable as later:
         code, detail, after_s = later.reason, later.detail, later.after_s
+    if code == "no_verdict" and tokens.is_lasting(response):
+        code = "refused"
+        detail = (
+            f"LeadConnector refuses every contact with {response.status}, for a reason that is not known here: check the "
+            "private integration, its location and its plan"
+        )
     if code == "rate_limited" and contacts.day_is_over(response):
         code, after_s = "day_is_over", DAY_OVER_WAIT_S
     if code == "contact_refused":

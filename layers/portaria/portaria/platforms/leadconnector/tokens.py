@@ -32,6 +32,7 @@ class Trouble(Enum):
     DEAD = "dead"
     NO_SCOPE = "no_scope"
     NOT_THIS_LOCATION = "not_this_location"
+    WRONG_TYPE = "wrong_type"
     UNKNOWN = "unknown"
 
 
@@ -41,7 +42,11 @@ _TROUBLES = {
     (401, "invalid jwt"): Trouble.DEAD,
     (401, "the token is not authorized for this scope"): Trouble.NO_SCOPE,
     (403, "the token does not have access to this location"): Trouble.NOT_THIS_LOCATION,
-    # What says nothing about the token; listed so that nobody takes it for one of the others.
+    # An agency's token where a location's is needed: the first for OAuth, the second for private integrations. Both were
+    # measured by third parties.
+    (401, "this authclass type is not allowed"): Trouble.WRONG_TYPE,
+    (401, "token's user type mismatch"): Trouble.WRONG_TYPE,
+    # What says nothing about the token; listed so that it is not taken for one of the others.
     (401, "command timed out"): Trouble.UNKNOWN,
     (401, "version header was not found"): Trouble.UNKNOWN,
 }
@@ -53,6 +58,18 @@ def trouble(response: Response) -> Trouble:
         if response.status == status and said.startswith(start):
             return meaning
     return Trouble.UNKNOWN
+
+
+def wrong_type() -> Rejected:
+    detail = "the token is an agency's; contacts need one of a private integration that was made inside the location"
+    return Rejected("wrong_token_type", detail, status=409)
+
+
+def is_lasting(response: Response) -> bool:
+    """Whether an answer that says nothing of a contact will be the same for the next one, until somebody acts."""
+    if response.status in (400, 408, 413, 422, 425, 429) or not 400 <= response.status < 500:
+        return False
+    return not _message(response).startswith("command timed out")
 
 
 def token_refused(response: Response) -> bool:
@@ -93,6 +110,8 @@ def read_probe(response: Response) -> None:
             raise Rejected("token_refused", "LeadConnector refused the token", status=409)
         case Trouble.NOT_THIS_LOCATION:
             raise Rejected("wrong_location", "the token does not have access to this location", status=409)
+        case Trouble.WRONG_TYPE:
+            raise wrong_type()
     if response.status in (400, 404, 422):
         raise Rejected("wrong_location", "LeadConnector knows no location of this location_id", status=409)
     if response.status == 429:

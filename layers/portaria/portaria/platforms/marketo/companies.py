@@ -18,8 +18,7 @@ FOUND_BY = ("externalCompanyId", "id")
 
 def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
     """Raises `Rejected` (`no_dedupe_value`)."""
-    ingestion.require_any(attributes, FOUND_BY)
-    return attributes
+    return ingestion.findable(attributes, FOUND_BY)
 
 
 def identity(attributes: dict[str, Any], target: Target) -> str:

@@ -18,9 +18,8 @@ RANK = 1
 
 def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
     """Raises `Rejected` (`no_dedupe_value`) where the target says what the object is found by, and the record lacks it."""
-    if fields := _found_by(target):
-        ingestion.require_any(attributes, fields)
-    return attributes
+    fields = _found_by(target)
+    return ingestion.findable(attributes, fields) if fields else attributes
 
 
 def identity(attributes: dict[str, Any], target: Target) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from portaria.contract import Record, Rejected, Target
 from portaria.platforms.marketo import destination, tokens
-from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES, MAX_OBJECTS
+from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES, MAX_OBJECTS, is_blank
 
 Object = dict[str, Any]
 
@@ -339,7 +339,7 @@ def _place(where: str, name: str | int) -> str:
 def _key_of(given: Object, fields: tuple[str, ...] | list[str]) -> str:
     """What receipts know a record by: the values that it is found by at its destination, joined, or a hash of the whole."""
     values = [given.get(field) for field in fields]
-    if not values or any(value in (None, "") for value in values):
+    if not values or any(is_blank(value) for value in values):
         return _hash(json.dumps(given, sort_keys=True, separators=(",", ":")))
     texts = [_as_text(value, lower=field == "email") for field, value in zip(fields, values, strict=True)]
     if len(texts) > 1:
@@ -351,7 +351,7 @@ def _key_of(given: Object, fields: tuple[str, ...] | list[str]) -> str:
 
 def _company_key(company: Object) -> str:
     """An `id` is Marketo's own number, which may look like somebody's `externalCompanyId`."""
-    if company.get("externalCompanyId") in (None, "") and company.get("id") not in (None, ""):
+    if is_blank(company.get("externalCompanyId")) and not is_blank(company.get("id")):
         return f"id:{_key_of(company, ('id',))}"
     return _key_of(company, ("externalCompanyId",))
 
@@ -361,7 +361,7 @@ def _lead_key(member: Object) -> str:
 
 
 def _as_text(value: object, *, lower: bool) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value.strip() if isinstance(value, str) else json.dumps(value)
     return text.lower() if lower else text
 
 
@@ -373,9 +373,12 @@ def _hash(text: str) -> str:
 
 
 def _read_json(body: bytes) -> Object:
-    """What is no JSON although Python would read it (NaN) is found where it stands, in `_check_values`."""
+    """What is no JSON although Python would read it (NaN) is found where it stands, in `_check_values`.
+
+    A byte order mark in front of it is passed over. https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+    """
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_without_duplicates)
+        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError as error:
         raise _invalid(
             f"the body is not JSON: line {error.lineno}, column {error.colno}: {error.msg.lower()}"

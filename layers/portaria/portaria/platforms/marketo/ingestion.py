@@ -90,25 +90,39 @@ def read_answer(response: Response) -> Answer:
     return Answer(meaning, code or str(response.status), request_id, _retry_after_s(response))
 
 
-def require_any(attributes: dict[str, Any], fields: Sequence[str]) -> None:
-    """Raises `Rejected` (`no_dedupe_value`) where an object has none of the attributes that it is found by."""
+def is_blank(value: Any) -> bool:
+    """Whether nothing can be found by a value: it is none, or a text of nothing but white space."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def findable(attributes: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """The attributes, without white space around those that the object is found by.
+
+    Whether Marketo ignores it is not documented. If it does, one person would stand in a request twice, and if it does not,
+    one would become two. Raises `Rejected` (`no_dedupe_value`) where the object has none of the fields.
+    """
+    found = False
     for field in fields:
-        if attributes.get(field) not in (None, ""):
-            return
-    raise Rejected("no_dedupe_value", f"the record has no value for {' or '.join(fields)}")
+        value = attributes.get(field)
+        if type(value) is str and (trimmed := value.strip()) != value:
+            attributes = {**attributes, field: trimmed}
+            value = trimmed
+        found = found or (value is not None and value != "")
+    if not found:
+        raise Rejected("no_dedupe_value", f"the record has no value for {' or '.join(fields)}")
+    return attributes
 
 
 def identity(attributes: dict[str, Any], fields: Sequence[str]) -> str:
     """What tells objects of one target apart. Marketo compares text without regard to case."""
     if len(fields) == 1:
-        return str(attributes.get(fields[0], "")).lower()
-    return "\x1f".join([str(attributes.get(field, "")).lower() for field in fields])
+        return str(attributes.get(fields[0], "")).strip().lower()
+    return "\x1f".join([str(attributes.get(field, "")).strip().lower() for field in fields])
 
 
 def check_member(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
     """A person in a list or a program. Raises `Rejected` (`no_dedupe_value`)."""
-    require_any(attributes, MEMBER)
-    return attributes
+    return findable(attributes, MEMBER)
 
 
 def member_identity(attributes: dict[str, Any], target: Target) -> str:

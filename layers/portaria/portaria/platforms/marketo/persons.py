@@ -19,8 +19,7 @@ DEFAULT_FIELDS = ("email",)
 
 def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
     """Raises `Rejected` (`no_dedupe_value`)."""
-    ingestion.require_any(attributes, target.dedupe_fields or DEFAULT_FIELDS)
-    return attributes
+    return ingestion.findable(attributes, target.dedupe_fields or DEFAULT_FIELDS)
 
 
 def identity(attributes: dict[str, Any], target: Target) -> str:

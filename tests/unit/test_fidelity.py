@@ -1,0 +1,65 @@
+"""docs/fidelity.md: each row has a source and a test, and what it names is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "fidelity.md").read_text()
+PLATFORMS = ("kommo", "marketo", "leadconnector", "engage", "oauth2", "http")
+SOURCE, TEST = 1, 3
+
+
+def rows() -> Iterator[tuple[str, list[str]]]:
+    """The rows of the platforms' tables, each behind the folder of its platform."""
+    platform = ""
+    for line in TEXT[TEXT.index("\n## Platforms") :].splitlines():
+        if line.startswith("### "):
+            platform = re.split(r"[ :]", line[4:])[0].lower().replace("oauth", "oauth2")
+        if line.startswith("| ") and not line.startswith("| behaviour"):
+            yield platform, [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+ROWS = list(rows())
+
+
+def named(cell: str) -> list[str]:
+    """What a cell names in backquotes."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_platform_has_its_rows() -> None:
+    assert set(PLATFORMS) - {"http"} <= {platform for platform, _ in ROWS}
+    assert len(ROWS) > 50
+
+
+@pytest.mark.parametrize(("platform", "cells"), ROWS, ids=[f"{number}" for number in range(len(ROWS))])
+def test_row_has_a_source_and_a_test(platform: str, cells: list[str]) -> None:
+    assert len(cells) == 4, cells
+    assert cells[SOURCE]
+    tests = named(cells[TEST])
+    assert tests or cells[TEST].startswith("none needed"), cells
+    missing = [name for name in tests if not is_there(name, platform)]
+    assert not missing
+
+
+def is_there(name: str, platform: str) -> bool:
+    """Whether a fixture, a folder or a test that is named is there."""
+    path, _, test = name.partition("::")
+    for short, folder in (("D/", "deliveries"), ("F/", "fixtures")):
+        if path.startswith(short):
+            return any((ROOT / "tests" / "platforms" / platform / folder).glob(path.removeprefix(short)))
+    found = list(ROOT.glob(path)) if "/" in path else list((ROOT / "tests").rglob(path))
+    return bool(found) and (not test or any(f"def {test}(" in each.read_text() for each in found))
+
+
+def test_every_captured_delivery_is_listed_and_says_where_it_was_captured() -> None:
+    listed = {name for _, cells in ROWS for name in named(cells[TEST])}
+    for path in ROOT.glob("tests/platforms/*/deliveries/captured_*.json"):
+        assert f"D/{path.name}" in listed or "D/captured_*.json" in listed
+        assert json.loads(path.read_text())["source"].startswith("captured ")

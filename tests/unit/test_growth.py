@@ -1,0 +1,237 @@
+"""What is read from outside takes time in proportion to its size: four times as much takes about four times as long.
+
+Times are compared with each other, so a slow machine changes nothing. Where time grew with the square, four times the input
+would take sixteen times as long.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from portaria import masking, messages, records
+from portaria.api import inputs
+from portaria.contract import Record, Rejected
+from portaria.intake import Delivery, EventAddress
+from portaria.platforms.kommo import events as kommo_events
+from portaria.platforms.leadconnector import events as leadconnector_events
+from portaria.platforms.marketo import front_door, observability
+
+PACKAGE = Path(messages.__file__).parent
+# Between the 4 of what grows in proportion and the 16 of what grows with the square.
+MOST = 8.5
+# What takes less is lost in the clock's noise.
+LEAST_S = 0.002
+TRIES = 5
+
+
+def growth(work: Callable[[Any], object], make: Callable[[int], Any], size: int) -> float:
+    """How many times longer four times the input takes. The size grows until its time can be measured."""
+    while (small := best(work, make(size))) < LEAST_S and size < 4_000_000:
+        size *= 2
+    return best(work, make(4 * size)) / small
+
+
+def best(work: Callable[[Any], object], given: Any) -> float:
+    times = []
+    for _ in range(TRIES):
+        started = time.process_time()
+        with suppress(Rejected):
+            work(given)
+        times.append(time.process_time() - started)
+        if times[-1] > 1:
+            break
+    return max(min(times), 1e-9)
+
+
+def body_with_a_duplicate(size: int) -> str:
+    return "{" + ",".join(f'"field{number}":0' for number in range(size)) + f',"field{size - 1}":1}}'
+
+
+def kommo_form(size: int) -> bytes:
+    return urlencode({f"contacts[update][{number}][id]": number for number in range(size)}).encode()
+
+
+def read_kommo(body: bytes) -> object:
+    headers = {"content-type": kommo_events.CONTENT_TYPE}
+    return kommo_events.read(Delivery(headers, body, 0, lambda *_: False), EventAddress("1"))
+
+
+def read_workflow(body: bytes) -> object:
+    return leadconnector_events._read_workflow(
+        Delivery({"content-type": "application/json"}, body, 0, lambda *_: False), EventAddress("1")
+    )
+
+
+def workflow(size: int) -> bytes:
+    return json.dumps({"contact_id": "a"} | {f"field {number}": "x" for number in range(size)}).encode()
+
+
+def front_door_persons(body: bytes) -> object:
+    return front_door.parse(f"{front_door._OWN}/persons", {"subscription": "123-ABC-456"}, body, "x", 0)
+
+
+READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = {
+    "duplicate key at the end of a body": (lambda body: inputs.read_body(body, False, 10**9), body_with_a_duplicate, 500),
+    "duplicate keys only": (
+        lambda body: inputs.read_body(body, False, 10**9),
+        lambda size: "{" + ",".join(['"a":0'] * size) + "}",
+        500,
+    ),
+    "kommo form": (read_kommo, lambda size: kommo_form(min(size, kommo_events.MAX_KEYS // 4)), 500),
+    "kommo form of one long name": (read_kommo, lambda size: b"a" + b"[b]" * size + b"=1", 500),
+    "kommo form of open brackets": (read_kommo, lambda size: b"a" + b"[" * size + b"=1", 500),
+    "workflow with many fields": (read_workflow, workflow, 500),
+    "front door with many persons": (
+        front_door_persons,
+        lambda size: json.dumps({"persons": [{"email": str(number)} for number in range(size)]}).encode(),
+        100,
+    ),
+    "front door with a duplicate": (front_door_persons, lambda size: body_with_a_duplicate(size).encode(), 500),
+    "observability with many requests": (
+        lambda body: list(observability.read_events(json.loads(body))),
+        lambda size: json.dumps(
+            {"type": observability._TYPE + "results", "data": {"requests": [{"requestId": "r"}] * size}}
+        ).encode(),
+        500,
+    ),
+    "message of many records": (
+        lambda body: records.read_message("m", body),
+        lambda size: json.dumps({"version": 1, "records": [{}] * size}),
+        500,
+    ),
+    "record with many long numbers": (
+        lambda data: messages.pack([Record("1", 0, data)], connection="c", object="o", origin="event", read_at=1),
+        lambda size: {"n": [10**20] * size},
+        500,
+    ),
+    "records of one key": (
+        records.newest,
+        lambda size: [records.Source(records.Message("m", "c", "o", "e", []), {}, "k", (0, 0))] * size,
+        500,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader_takes_time_in_proportion(name: str) -> None:
+    assert growth(*READERS[name]) < MOST
+
+
+PARTS = (
+    "eyJ-", "eyJ", "eyJaaaaa.", "portaria_", "pit-", "-----BEGIN ", "-----BEGIN PRIVATE" + " KEY-----", "bearer ", "basic\t",
+    "token", "token=", "token-", 'secret"', "password : ", "api-key ", "00000000-0000-", "AKIA", " ", "-", "a", "=", '"', "a-",
+    "senha",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_masking_takes_time_in_proportion(part: str) -> None:
+    assert growth(masking.masked_text, lambda size: part * (size // len(part)), 4_000) < MOST
+
+
+HEADER, CLAIMS = "eyJ" + "hbGciOiJSUzI1NiJ9", "eyJ" + "zdWIiOiIxIn0"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"x-{HEADER}.{CLAIMS}.c2ln", "x-***"),
+        (f"{HEADER}.{CLAIMS}", "***"),
+        (f"a {HEADER}.{CLAIMS}. b", "a *** b"),
+        (HEADER, "***"),
+        ("heyJude", "heyJude"),
+        ("eyJo", "eyJo"),
+    ],
+)
+def test_masking_hides_json_web_tokens(text: str, left: str) -> None:
+    assert masking.masked_text(text) == left
+
+
+# --- every regular expression of the package
+
+
+def patterns() -> Iterator[tuple[str, str]]:
+    """Each pattern that stands in the package as a text, behind its place and how it is used."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+                continue
+            if not isinstance(node.func.value, ast.Name) or node.func.value.id != "re":
+                continue
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                way = node.func.attr
+                if way == "compile":
+                    named = re.search(r"(\w+)[^=\n]*= $", text[: offset(text, node)])
+                    is_whole = named and not re.search(rf"\b{named[1]}\.(?!fullmatch)", text)
+                    way = "fullmatch" if is_whole else "search"
+                yield f"{path.relative_to(PACKAGE)}:{node.lineno} {way}", first.value
+
+
+def offset(text: str, node: ast.Call) -> int:
+    """Where a call begins in a text."""
+    return sum(len(line) for line in text.splitlines(keepends=True)[: node.lineno - 1]) + node.col_offset
+
+
+def hostile(pattern: str) -> list[str]:
+    """Texts to be repeated: what the pattern's parts match, alone and one behind the other."""
+    parts = sample(list(re._parser.parse(pattern)))
+    joined = ["".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return [text for text in dict.fromkeys([*parts, *joined, joined[-1] + "-" if joined else "-"]) if text]
+
+
+def sample(nodes: list[Any]) -> list[str]:
+    """A text that each part of a parsed pattern matches."""
+    found: list[str] = []
+    for name, given in nodes:
+        kind = str(name)
+        if kind == "LITERAL":
+            found.append(chr(given))
+        elif kind == "NOT_LITERAL":
+            found.append("a" if given != ord("a") else "b")
+        elif kind == "ANY":
+            found.append("a")
+        elif kind == "IN":
+            found.append(of_class(given))
+        elif kind in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+            found.append("".join(sample(list(given[2]))) * min(max(given[0], 1), 40))
+        elif kind in ("SUBPATTERN", "ATOMIC_GROUP"):
+            found += sample(list(given[-1] if kind == "SUBPATTERN" else given))
+        elif kind == "BRANCH":
+            found += [text for branch in given[1] for text in sample(list(branch))][:6]
+    return found
+
+
+def of_class(given: list[Any]) -> str:
+    allowed = [
+        chr(value if isinstance(value, int) else value[0]) for name, value in given if str(name) in ("LITERAL", "RANGE")
+    ]
+    if str(given[0][0]) == "NEGATE":
+        return next(letter for letter in "aZ0 !" if letter not in allowed)
+    return allowed[0] if allowed else ("0" if "DIGIT" in str(given) else " ")
+
+
+PATTERNS = dict(patterns())
+
+
+@pytest.mark.parametrize("place", PATTERNS)
+def test_regular_expression_takes_time_in_proportion(place: str) -> None:
+    """Those that are only ever matched whole begin once; the others begin at every character."""
+    pattern, way = re.compile(PATTERNS[place]), place.rpartition(" ")[2]
+    match = pattern.fullmatch if way in ("fullmatch", "match") else pattern.search
+    for text in hostile(PATTERNS[place]):
+        slow = best(match, text * (20_000 // len(text)) + "\x00")
+        if slow > LEAST_S:
+            grown = best(match, text * (80_000 // len(text)) + "\x00")
+            assert grown / slow < MOST, f"{text!r} repeated"

@@ -1,0 +1,245 @@
+"""Events that have less than the API: what they prove is sent, nothing is overwritten by a fallback, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from portaria import clock, messages, rereads
+from portaria.contract import Record, Rejected, Retryable
+from portaria.ingestion import Delivery
+from portaria.intake import Delivery as Hook
+from portaria.intake import EventAddress
+from portaria.platforms.kommo import contacts, events
+from portaria.records import mapping_of
+from tests.fakes.ingesting import Desk, desk
+from tests.fakes.people import SOURCE
+
+CHANGED = 1_732_271_999
+ARRIVED = CHANGED + 1
+DEFAULT = mapping_of(contacts.DEFAULT_MAPPING)
+
+
+@pytest.fixture
+def office(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(ARRIVED, UTC))
+    with desk() as opened:
+        yield opened
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    """A contact as the API lists it."""
+    return {
+        "id": 37054081,
+        "name": "Maria Souza",
+        "first_name": "Maria",
+        "last_name": "Souza",
+        "updated_at": CHANGED,
+        "custom_fields_values": [
+            {
+                "field_id": 735651,
+                "field_name": "Email",
+                "field_code": "EMAIL",
+                "field_type": "multitext",
+                "values": [{"value": "maria@example.com", "enum_id": 718333, "enum_code": "WORK"}],
+            }
+        ],
+        "_embedded": {"tags": [], "companies": []},
+        **changes,
+    }
+
+
+def event(**changes: str) -> Record:
+    """The same contact as a captured event has it; `changes` are further parts of its form."""
+    start = "contacts[update][0]"
+    form = {
+        "account[id]": "1001",
+        f"{start}[id]": "37054081",
+        f"{start}[name]": "Maria Souza",
+        f"{start}[updated_at]": str(CHANGED),
+        f"{start}[last_modified]": str(CHANGED),
+        f"{start}[type]": "contact",
+        f"{start}[custom_fields][0][id]": "735651",
+        f"{start}[custom_fields][0][name]": "Email",
+        f"{start}[custom_fields][0][code]": "EMAIL",
+        f"{start}[custom_fields][0][values][0][value]": "maria@example.com",
+        f"{start}[custom_fields][0][values][0][enum]": "718333",
+    }
+    form |= {f"{start}{name}": value for name, value in changes.items()}
+    headers = {"content-type": events.CONTENT_TYPE}
+    hook = Hook(headers, urlencode(form).encode(), ARRIVED, lambda *_: False)
+    (record,) = events.read(hook, EventAddress("1001")).records["contacts"]
+    return record
+
+
+def custom_field(number: int, name: str, value: str, place: str = "[values][0][value]") -> dict[str, str]:
+    start = f"[custom_fields][{number}]"
+    return {f"{start}[id]": f"9{number}", f"{start}[name]": name, f"{start}{place}": value}
+
+
+def send(office: Desk, record: Record, origin: str, read_at: int) -> Any:
+    (body,) = messages.pack([record], connection=SOURCE, object="contacts", origin=origin, read_at=read_at)
+    return office.ingest(Delivery(f"{origin}-{read_at}", body))
+
+
+def of_api(**changes: Any) -> Record:
+    contact = whole(**changes)
+    return Record(str(contact["id"]), contact["updated_at"], contact)
+
+
+# --- one contact, by a backfill, an event and a reconciliation
+
+
+def test_event_without_first_name_leaves_the_first_name_of_the_backfill(office: Desk) -> None:
+    office.route("people")
+    send(office, of_api(updated_at=CHANGED - 499), messages.BACKFILL, (CHANGED - 400) * 1_000)
+    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    assert office.state()["maria@example.com"] == {
+        "firstName": "Maria", "lastName": "Souza", "email": "maria@example.com",
+    }  # fmt: skip
+    assert "firstName" not in office.persons[1]
+
+
+def test_whole_record_of_the_same_second_follows_an_incomplete_event_once(office: Desk) -> None:
+    office.route("people")
+    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    renamed = of_api(first_name="Mariana")
+    for read_at in (ARRIVED + 60, ARRIVED + 1_860):
+        send(office, renamed, messages.RECONCILIATION, read_at * 1_000)
+    assert [person.get("firstName") for person in office.persons] == [None, "Mariana"]
+
+
+def test_incomplete_event_never_overwrites_a_whole_record_of_its_second(office: Desk) -> None:
+    office.route("people")
+    send(office, of_api(), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    assert len(office.persons) == 1
+
+
+def test_incomplete_event_passes_its_own_mark_after_a_lost_answer(office: Desk) -> None:
+    office.route("people")
+    office.rule = lambda document: Retryable("no_answer", "…", answer_lost=True)
+    assert send(office, event(), messages.EVENT, ARRIVED * 1_000).waiting
+    office.rule = lambda document: None
+    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    assert [person["email"] for person in office.persons] == ["maria@example.com"]
+
+
+def test_incomplete_event_asks_for_the_account_to_be_read(office: Desk) -> None:
+    office.route("people")
+    outcome = send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    request = rereads.find(office.table, SOURCE, "contacts")
+    assert outcome.counts["RecordsIncomplete"] == 1
+    assert request
+    assert (request["due_at"], request["changed_at"]) == (clock.to_iso(clock.now()), CHANGED)
+
+
+def test_event_that_has_all_that_its_mapping_needs_asks_for_nothing(office: Desk) -> None:
+    office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
+    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    send(office, of_api(), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    assert rereads.find(office.table, SOURCE, "contacts") is None
+    assert office.persons == [{"email": "maria@example.com", "fullName": "Maria Souza"}]
+
+
+def test_event_that_lacks_the_dedupe_field_is_left_to_the_whole_record(office: Desk) -> None:
+    work = "custom_fields_values[?field_code=='EMAIL'].values[] | [?enum_code=='WORK'].value | [0]"
+    office.route("people", mapping={"email": work, "lastName": "last_name"})
+    assert not send(office, event(), messages.EVENT, ARRIVED * 1_000).waiting
+    assert (office.persons, office.letters()) == ([], [])
+    send(office, of_api(), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    assert office.persons == [{"email": "maria@example.com", "lastName": "Souza"}]
+
+
+# --- what an event proves
+
+
+@pytest.mark.parametrize(
+    ("form", "expression"),
+    [
+        ({}, "first_name || name"),
+        ({}, "not_null(first_name, name)"),
+        ({}, "custom_fields_values[?field_type=='multitext'].values[].value | [0] || 'none'"),
+        ({}, "_embedded.companies[0].name || 'no company'"),
+        ({}, "length(@)"),
+        ({}, "keys(@) | [0]"),
+        ({}, "to_string(@)"),
+        ({}, "* | [0]"),
+        ({}, "to_string(custom_fields_values)"),
+        ({"[linked_company_id]": "12"}, "_embedded.companies[0].name || 'no company'"),
+        (custom_field(1, "Newsletter", "1"), "custom_fields_values[?field_name=='Newsletter'].values[].value | [0]"),
+        (custom_field(1, "Newsletter", "0"), "custom_fields_values[?field_name=='Newsletter'].values[].value | [0]"),
+        (custom_field(1, "Born", "02.02.1978"), "custom_fields_values[?field_name=='Born'].values[].value | [0]"),
+    ],
+)  # fmt: skip
+def test_expression_that_needs_what_the_event_lacks_gives_nothing(form: dict[str, str], expression: str) -> None:
+    assert mapping_of({"x": expression}).apply_partial(event(**form).data) == ({}, True)
+
+
+@pytest.mark.parametrize(
+    ("form", "expression", "found"),
+    [
+        ({}, "name", "Maria Souza"),
+        ({}, "name || first_name", "Maria Souza"),
+        ({}, "to_string(id)", "37054081"),
+        ({}, contacts.DEFAULT_MAPPING["email"], "maria@example.com"),
+        ({}, "length(custom_fields_values)", 1),
+        ({}, "sort_by(custom_fields_values, &field_id)[0].field_code", "EMAIL"),
+        ({"[company_name]": "Acme"}, "_embedded.companies[0].name", "Acme"),
+        ({"[tags][0][id]": "7", "[tags][0][name]": "vip"}, "_embedded.tags[0].name", "vip"),
+        (custom_field(1, "Size", "12"), "custom_fields_values[?field_name=='Size'].values[].value | [0]", "12"),
+        (
+            custom_field(1, "Answer", "1") | {"[custom_fields][1][values][0][enum]": "5"},
+            "custom_fields_values[?field_name=='Answer'].values[].value | [0]",
+            "1",
+        ),
+        (
+            custom_field(1, "Birthday", "-315619200", "[values][0]"),
+            "custom_fields_values[?field_name=='Birthday'].values[].value | [0]",
+            -315_619_200,
+        ),
+        ({"[group_id]": "-1"}, "group_id", -1),
+    ],
+)  # fmt: skip
+def test_expression_gives_what_the_event_proves(form: dict[str, str], expression: str, found: Any) -> None:
+    assert mapping_of({"x": expression}).apply_partial(event(**form).data) == ({"x": found}, False)
+
+
+def test_checkbox_has_one_value_by_event_and_by_api(office: Desk) -> None:
+    newsletter = "custom_fields_values[?field_name=='Newsletter'].values[].value | [0]"
+    office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "newsletter": newsletter})
+    fields = whole()["custom_fields_values"]
+    checkbox = {"field_name": "Newsletter", "field_code": None, "field_type": "checkbox", "values": [{"value": True}]}
+    send(office, event(**custom_field(1, "Newsletter", "1")), messages.EVENT, ARRIVED * 1_000)
+    send(office, of_api(custom_fields_values=[*fields, checkbox]), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    assert [person.get("newsletter", "unknown") for person in office.persons] == ["unknown", True]
+
+
+def test_mapping_that_fails_for_a_partial_record_names_its_attribute() -> None:
+    with pytest.raises(Rejected, match="mapping_failed: the mapping of x"):
+        mapping_of({"x": "abs(name)"}).apply_partial(event().data)
+
+
+# --- foreign clocks
+
+
+@pytest.mark.parametrize("told", [ARRIVED + 14_400, ARRIVED * 1_000 + 14_400_000, 10**17])
+def test_time_in_the_future_does_not_shut_out_later_changes(office: Desk, told: int) -> None:
+    office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
+    early = event(**{"[updated_at]": str(told), "[name]": "Set by an integration"})
+    send(office, early, messages.EVENT, ARRIVED * 1_000)
+    late = event(**{"[updated_at]": str(ARRIVED + 60), "[name]": "Typed by a person later"})
+    send(office, late, messages.EVENT, (ARRIVED + 61) * 1_000)
+    assert office.state()["maria@example.com"]["fullName"] == "Typed by a person later"
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [(CHANGED, CHANGED), (CHANGED * 1_000, CHANGED), (ARRIVED + 300, ARRIVED + 300), (ARRIVED + 301, ARRIVED)],
+)
+def test_time_of_change_is_seconds_and_at_most_five_minutes_ahead(told: int, version: int) -> None:
+    assert event(**{"[updated_at]": str(told)}).updated_at == version
