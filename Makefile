@@ -15,12 +15,13 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws \
 BESIDE := tests/stack/test_local_cloud.py tests/browser/test_pages_in_chromium.py
 CODE := layers functions local bench tests
 
-.PHONY: help setup up down status logs demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy lock clean
+.PHONY: help setup up down status logs invoke demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready ## Install what development needs, into .venv*
+# AWS builds its runtime client for Linux only.
+setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $(if $(filter Linux,$(shell uname)),.venv-runtime/.ready) ## Install what development needs, into .venv*
 
 .venv/.ready: requirements/dev.txt
 .venv-sam/.ready: requirements/sam.txt
@@ -32,6 +33,13 @@ setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready #
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
 	@$(@D)/bin/python -m pip check --quiet --disable-pip-version-check
+	@touch $@
+
+# Without pip: a function sees what Lambda's runtime has, and nothing else.
+.venv-runtime/.ready: requirements/runtime.txt .venv/.ready
+	@echo "Installing $< into $(@D) (once)"
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@.venv/bin/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
 	@touch $@
 
 # The command line, from this folder. What it needs is in requirements/dev.txt.
@@ -50,6 +58,9 @@ status: ## Say what the local cloud is doing
 
 logs: ## Follow the functions' logs on the local cloud
 	@$(RUN) -m local logs
+
+invoke: setup ## Run one function as Lambda does: make invoke FUNCTION=AcceptInstallFunction EVENT=events/... (or -)
+	@$(RUN) -m local invoke $(FUNCTION) $(EVENT)
 
 demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field
 	@$(RUN) -m local.demo
@@ -116,7 +127,7 @@ PIN := pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-ex
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 lock: .venv/.ready ## Pin anew what requirements/*.in ask for, with hashes (some ten minutes)
 	@for layer in portaria libraries; do (cd layers/$$layer && PIP_CONFIG_FILE=/dev/null ../../.venv/bin/$(PIN) requirements.in) || exit; done
-	@cd requirements && for name in dev sam ministack; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
+	@cd requirements && for name in dev sam ministack runtime; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
 
 clean: ## Remove what was built and installed here
-	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack
+	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack .venv-runtime
