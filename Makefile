@@ -11,8 +11,9 @@ RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
 ON_THEIR_OWN := tests/unit tests/platforms tests/aws \
 	$(addprefix tests/faults/,test_simulation.py test_planted_bugs.py test_grant_crashes.py test_install_crashes.py test_record_faults.py test_simulated_cloud.py)
-# Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, and pages.
-BESIDE := tests/stack/test_local_cloud.py tests/browser/test_pages_in_chromium.py
+# Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, functions
+# that need no cloud, and pages.
+BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/browser/test_pages_in_chromium.py
 CODE := layers functions local bench tests
 
 .PHONY: help setup up down status logs invoke demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy lock clean

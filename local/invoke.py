@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,13 @@ def aws_environment(stack: Stack, function: Function) -> dict[str, str]:
 
 
 def events_of(logical_id: str) -> list[Path]:
-    """The sample events of a function: events/{its folder's name}/*.json."""
-    name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in logical_id).lstrip("_")
-    return sorted((EVENTS / name.removesuffix("_function")).glob("*.json"))
+    """The sample events of a function."""
+    return sorted((EVENTS / folder_of(logical_id)).glob("*.json"))
+
+
+def folder_of(logical_id: str) -> str:
+    """The name of a function's folder below functions/ and events/: `AcceptInstallFunction` is `accept_install`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", logical_id.removesuffix("Function")).lower()
 
 
 def choose(stack: Stack, logical_id: str) -> Function:
