@@ -2,9 +2,6 @@
 
 PYTHON ?= python3
 ENV ?= default
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-# Parameters given to `sam deploy` replace those of samconfig.toml, so they are read from there and given too.
-OVERRIDES = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("samconfig.toml", "rb"))["$(ENV)"]["deploy"]["parameters"].get("parameter_overrides", []))')
 export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
@@ -13,7 +10,7 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws \
 	$(addprefix tests/faults/,test_simulation.py test_planted_bugs.py test_grant_crashes.py test_install_crashes.py test_record_faults.py test_simulated_cloud.py)
 # Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, functions
 # that need no cloud, and pages.
-BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/browser/test_pages_in_chromium.py
+BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
 CODE := layers functions local bench tests
 
 .PHONY: help setup up down status logs invoke demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy lock clean
@@ -113,22 +110,19 @@ faults: setup ## The long fault suites and the long fuzz of the API: about two h
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) $(ARGS)
 
-# SAM fetches a wheel for Lambda's older Linux by its name alone, a second time, without the lock: hence the constraints,
-# whose hashes count with the pip of .venv (an older one refuses).
-build: setup ## Build the template for the Python that make runs with, and compile what will be deployed
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" PIP_REQUIRE_HASHES=1 PIP_CONSTRAINT="$$(echo layers/*/requirements.txt)" \
-		.venv-sam/bin/sam build --cached --parameter-overrides PythonRuntime=python$(VERSION)
-	@$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
+build: setup ## Build the template for this machine and the Python that make runs with
+	@$(RUN) -m local.build
 
-deploy: build ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
-	@.venv-sam/bin/sam deploy --config-env $(ENV) --parameter-overrides $(OVERRIDES) PythonRuntime=python$(VERSION)
+deploy: setup ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
+	@$(RUN) -m local.build --environment $(ENV)
+	@.venv-sam/bin/sam deploy --config-env $(ENV) $(DEPLOY_OPTIONS)
 
 # Hashes of every file of a release, for any platform and Python. They are PyPI's: an index that pip's configuration adds is left out.
 PIN := pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 lock: .venv/.ready ## Pin anew what requirements/*.in ask for, with hashes (some ten minutes)
 	@for layer in portaria libraries; do (cd layers/$$layer && PIP_CONFIG_FILE=/dev/null ../../.venv/bin/$(PIN) requirements.in) || exit; done
-	@cd requirements && for name in dev sam ministack runtime; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
+	@cd requirements && for name in dev sam ministack runtime build; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
 
 clean: ## Remove what was built and installed here
-	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack .venv-runtime
+	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack .venv-runtime .venv-build-*
