@@ -13,10 +13,10 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws \
 BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
 CODE := layers functions local bench tests
 
-.PHONY: help setup up down status logs invoke demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy lock clean
+.PHONY: help setup up down status logs invoke demo check style types template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # AWS builds its runtime client for Linux only.
 setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $(if $(filter Linux,$(shell uname)),.venv-runtime/.ready) ## Install what development needs, into .venv*
@@ -66,8 +66,8 @@ demo: setup ## Let 24 accounts install and compare what arrives in Marketo, fiel
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
 
-check: setup ## Style, types, the template, and no secret in any file
-	@$(MAKE) --no-print-directory --jobs 2 style secrets template types
+check: setup ## Style, types, the templates, the workflows, and no secret in any file
+	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows types
 
 style:
 	@.venv/bin/ruff format --check $(CODE)
@@ -79,6 +79,9 @@ types:
 # `sam validate --lint` is this without .cfnlintrc, and with a second more to start.
 template:
 	@.venv-sam/bin/cfn-lint
+
+workflows:
+	@.venv/bin/actionlint
 
 # What tests/secret_scan.py explains is none. Nothing is looked up on the network.
 secrets:
@@ -116,6 +119,10 @@ build: setup ## Build the template for this machine and the Python that make run
 deploy: setup ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
 	@$(RUN) -m local.build --environment $(ENV)
 	@.venv-sam/bin/sam deploy --config-env $(ENV) $(DEPLOY_OPTIONS)
+	@echo "Now let the stack prove itself: make smoke ENV=$(ENV)"
+
+smoke doctor: setup ## Let the deployed stack of ENV=... prove itself; look what is wrong with it
+	@stack=$$($(RUN) -m local.environments $(ENV)) && $(RUN) -m portaria --stack-name "$$stack" $@
 
 # Hashes of every file of a release, for any platform and Python. They are PyPI's: an index that pip's configuration adds is left out.
 PIN := pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \

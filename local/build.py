@@ -16,13 +16,14 @@ import platform
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from local import environments
+from local.environments import ARCHITECTURE, RUNTIME
 from local.processes import NotStarted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,6 @@ PIP_INSTALL = (
     ":all:",
 )
 
-RUNTIME, ARCHITECTURE = "PythonRuntime", "Architecture"
 DEFAULT_ARCHITECTURE = "x86_64"
 # The machine in an ELF file's header, at offset 18. https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
 ELF_MACHINES = {62: "x86_64", 183: "arm64"}
@@ -90,22 +90,6 @@ def of_this_machine() -> dict[str, str]:
     """The parameters of a build whose functions run here, on the interpreter that runs this."""
     architecture = "arm64" if platform.machine().lower() in ("arm64", "aarch64") else DEFAULT_ARCHITECTURE
     return {RUNTIME: f"python{sys.version_info[0]}.{sys.version_info[1]}", ARCHITECTURE: architecture}
-
-
-def of_environment(name: str, file: Path = ROOT / "samconfig.toml") -> dict[str, str]:
-    """The parameters that samconfig.toml gives to an environment. Raises `NotStarted` for an unknown or incomplete one."""
-    settings = tomllib.loads(file.read_text())
-    environments = [each for each, value in settings.items() if isinstance(value, dict)]
-    if name not in environments:
-        raise NotStarted(f"{file.name} has no environment {name!r}. It has: {', '.join(environments)}.")
-    overrides = settings[name].get("global", {}).get("parameters", {}).get("parameter_overrides", [])
-    parameters = dict(each.split("=", 1) for each in overrides)
-    if RUNTIME not in parameters:
-        raise NotStarted(
-            f"{file.name} does not say which Python {name} runs on: add {RUNTIME}=python3.13 to parameter_overrides "
-            f"of [{name}.global.parameters]."
-        )
-    return parameters
 
 
 def interpreter(runtime: str, stated: str | None = None) -> str:
@@ -160,7 +144,7 @@ def _run(command: Arguments, environment: Mapping[str, str]) -> None:
 )
 def main(environment: str | None, python: str | None) -> None:
     try:
-        parameters = of_environment(environment) if environment else of_this_machine()
+        parameters = environments.environment(environment).parameters if environment else of_this_machine()
         Build(prepare(parameters[RUNTIME], _run, stated=python), parameters).run(_run)
     except NotStarted as reason:
         click.echo(f"Error: {reason}", err=True)

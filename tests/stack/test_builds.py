@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from local.build import ARCHITECTURE, Build, machines, of_this_machine
+from local.build import Build, machines, of_this_machine
+from local.environments import ARCHITECTURE
 from local.processes import NotStarted
 from local.stack import MINISTACK_PYTHON, ROOT
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from local import build
-from local.build import ARCHITECTURE, PINNED_PIP, RUNTIME, Build
+from local.build import PINNED_PIP, Build
+from local.environments import ARCHITECTURE, RUNTIME, Environment, environment
 from local.processes import NotStarted
 from tests.unit.locks import pins
 from tests.unit.template import ROOT, template
@@ -45,7 +46,7 @@ def elf(machine: int) -> bytes:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_each_environment_pins_its_runtime(name: str) -> None:
-    parameters = build.of_environment(name)
+    parameters = environment(name).parameters
     allowed = template()["Parameters"]
     assert parameters[RUNTIME] == allowed[RUNTIME]["Default"]
     assert set(parameters) <= set(allowed)
@@ -53,16 +54,30 @@ def test_each_environment_pins_its_runtime(name: str) -> None:
 
 def test_environment_unknown_lists_the_known() -> None:
     with pytest.raises(NotStarted, match=r"no environment 'prod'. It has: default, staging, production\."):
-        build.of_environment("prod")
+        environment("prod")
+
+
+def test_environments_have_stacks_of_their_own() -> None:
+    """Two of them can be deployed side by side in one account and region."""
+    assert len({environment(name).stack_name for name in ENVIRONMENTS}) == len(ENVIRONMENTS)
+
+
+def test_environment_without_stack_name_says_what_to_add(tmp_path: Path) -> None:
+    file = tmp_path / "samconfig.toml"
+    file.write_text('[own.global.parameters]\nparameter_overrides = ["PythonRuntime=python3.13"]\n')
+    with pytest.raises(NotStarted, match=r"add stack_name to \[own\.global\.parameters\]"):
+        environment("own", file)
 
 
 def test_environment_without_runtime_says_what_to_add(tmp_path: Path) -> None:
     file = tmp_path / "samconfig.toml"
-    file.write_text('version = 0.1\n[own.global.parameters]\nparameter_overrides = ["Architecture=arm64"]\n')
+    file.write_text(
+        'version = 0.1\n[own.global.parameters]\nstack_name = "mine"\nparameter_overrides = ["Architecture=arm64"]\n'
+    )
     with pytest.raises(NotStarted, match=r"add PythonRuntime=python3.13 to parameter_overrides of \[own\.global"):
-        build.of_environment("own", file)
+        environment("own", file)
     file.write_text(file.read_text().replace('["', '["PythonRuntime=python3.12", "'))
-    assert build.of_environment("own", file) == {RUNTIME: "python3.12", ARCHITECTURE: "arm64"}
+    assert environment("own", file) == Environment("mine", {RUNTIME: "python3.12", ARCHITECTURE: "arm64"})
 
 
 @pytest.mark.parametrize(
@@ -115,18 +130,18 @@ def test_interpreter_named_by_the_person_must_be_of_the_runtime() -> None:
 def test_interpreter_gets_the_pinned_pip_once(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = tmp_path / f".venv-build-{OURS}"
+    folder = tmp_path / f".venv-build-{OURS}"
     monkeypatch.setattr(build, "PINNED_PIP", tmp_path / "build.txt")
     (tmp_path / "build.txt").write_text(PINNED_PIP.read_text())
 
     def run(command: Sequence[str | Path], settings: Mapping[str, str]) -> None:
         commands(command, settings)
-        environment.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
 
     python = build.prepare(OURS, run, tmp_path)
-    assert python == environment / "bin" / "python"
+    assert python == folder / "bin" / "python"
     made, installed = commands.texts
-    assert made == f"{sys.executable} -m venv {environment}"
+    assert made == f"{sys.executable} -m venv {folder}"
     assert installed.startswith(f"{python} -m pip install ")
     assert {"--require-hashes", "--only-binary", ":all:", "--no-deps"} <= set(installed.split())
     build.prepare(OURS, run, tmp_path)
@@ -198,7 +213,8 @@ def test_build_refuses_modules_of_another_processor(
 def test_deploy_builds_for_the_environment_that_it_deploys() -> None:
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile.partition("\ndeploy:")[2].partition("\n\n")[0].splitlines()[1:]
-    assert [line.strip() for line in recipe][:2] == [
+    assert [line.strip() for line in recipe] == [
         "@$(RUN) -m local.build --environment $(ENV)",
         "@.venv-sam/bin/sam deploy --config-env $(ENV) $(DEPLOY_OPTIONS)",
+        '@echo "Now let the stack prove itself: make smoke ENV=$(ENV)"',
     ]
