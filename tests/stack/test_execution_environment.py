@@ -132,6 +132,7 @@ def test_function_sees_only_its_code_its_layers_and_the_runtime_client(function:
         "python",
     ]
     assert path[-1].startswith(str(RUNTIME))
+    assert [each for each in path[3:-1] if "packages" in each] == [], "the standard library alone"
 
 
 def test_layers_later_one_replaces_files_of_an_earlier_one(function: Make) -> None:
