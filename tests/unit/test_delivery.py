@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from local.environments import RUNTIME, environment
+from tests.aws.translation import translated
 from tests.unit.template import ROOT, _Loader, as_list, walk
-from tests.unit.translated import translated
 
 GITHUB = ROOT / ".github"
 FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])
@@ -156,9 +156,8 @@ def test_execution_role_makes_only_roles_named_after_the_stack() -> None:
 def test_execution_role_knows_every_service_of_the_template() -> None:
     """CloudFormation's types by the service whose actions make them."""
     named_otherwise = {"CertificateManager": "acm"}
-    made = {
-        each["Type"].split("::")[1]
-        for each in translated(("Deployment", "Canary10Percent5Minutes"))["Resources"].values()
-    }
+    domain = (("CertificateArn", "arn"), ("DomainName", "example.com"), ("HostedZoneId", "Z1"))
+    resources = translated((*domain, ("AccessLogs", "yes"), ("Deployment", "Canary10Percent5Minutes")))["Resources"]
+    made = {each["Type"].split("::")[1] for each in resources.values()}
     allowed = {action.partition(":")[0] for each in statements("ExecutionRole") for action in as_list(each["Action"])}
     assert {named_otherwise.get(kind, kind.lower()) for kind in made} <= allowed

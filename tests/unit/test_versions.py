@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tests.aws.translation import translated
 from tests.unit.template import ROOT, functions
-from tests.unit.translated import translated
 
 
 def versions(*parameters: tuple[str, str], code: str = "first") -> dict[str, dict[str, Any]]:
-    resources = translated(*parameters, code=code)["Resources"]
+    resources = translated(parameters, code)["Resources"]
     return {name: each for name, each in resources.items() if each["Type"] == "AWS::Lambda::Version"}
 
 
 def aliases(code: str = "first") -> dict[str, str]:
     """The version that each alias points to, by the alias's logical id."""
-    resources = translated(code=code)["Resources"]
+    resources = translated((), code)["Resources"]
     return {
         name: each["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]
         for name, each in resources.items()
