@@ -25,8 +25,9 @@ ALIAS = "live"
 def functions(stack: Stack) -> dict[str, Function]:
     """Every function of the running stack, by its logical id (`AcceptInstallFunction`)."""
     client = stack.client("lambda")
+    layers = _layers(stack)
     return {
-        logical_id: _function(logical_id, client.get_function_configuration(FunctionName=name, Qualifier=ALIAS))
+        logical_id: _function(logical_id, client.get_function_configuration(FunctionName=name, Qualifier=ALIAS), layers)
         for logical_id, name in sorted((_logical_id(name), physical) for name, physical in stack.functions.items())
     }
 
@@ -35,7 +36,20 @@ def _logical_id(name: str) -> str:
     return f"{name.title().replace('_', '')}Function"
 
 
-def _function(logical_id: str, version: dict[str, Any]) -> Function:
+def _layers(stack: Stack) -> dict[str, Path]:
+    """The folder that each deployed layer version was built into, by its ARN.
+
+    A folder has the layer's logical id of template.yaml, to which SAM adds ten digits of a digest.
+    """
+    resources = stack.client("cloudformation").describe_stack_resources(StackName=stack.stack_name)["StackResources"]
+    return {
+        resource["PhysicalResourceId"]: SAM / "build" / resource["LogicalResourceId"][:-10]
+        for resource in resources
+        if resource["ResourceType"] == "AWS::Lambda::LayerVersion"
+    }
+
+
+def _function(logical_id: str, version: dict[str, Any], layers: dict[str, Path]) -> Function:
     logging = version["LoggingConfig"]
     unqualified = version["FunctionArn"].rpartition(":")[0]
     return Function(
@@ -47,8 +61,7 @@ def _function(logical_id: str, version: dict[str, Any]) -> Function:
         runtime=version["Runtime"],
         handler=version["Handler"],
         code=SAM / "build" / logical_id,
-        # SAM names a layer after its logical id, and builds it into a folder of that name.
-        layers=tuple(SAM / "build" / layer["Arn"].split(":")[6] for layer in version.get("Layers", [])),
+        layers=tuple(layers[layer["Arn"]] for layer in version.get("Layers", [])),
         timeout_s=version["Timeout"],
         memory_mb=version["MemorySize"],
         log_group=logging["LogGroup"],
