@@ -2,26 +2,25 @@
 
 PYTHON ?= python3
 ENV ?= default
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-# Parameters given to `sam deploy` replace those of samconfig.toml, so they are read from there and given too.
-OVERRIDES = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("samconfig.toml", "rb"))["$(ENV)"]["deploy"]["parameters"].get("parameter_overrides", []))')
-STACK_NAME = $(shell $(PYTHON) -c 'import tomllib; print(tomllib.load(open("samconfig.toml", "rb"))["$(ENV)"]["global"]["parameters"]["stack_name"])')
+STACK_NAME = $(shell $(RUN) -m local.environments $(ENV))
 export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
 ON_THEIR_OWN := tests/unit tests/platforms tests/aws \
 	$(addprefix tests/faults/,test_simulation.py test_planted_bugs.py test_grant_crashes.py test_install_crashes.py test_record_faults.py test_simulated_cloud.py)
-# Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, and pages.
-BESIDE := tests/stack/test_local_cloud.py tests/browser/test_pages_in_chromium.py
+# Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, functions
+# that need no cloud, and pages.
+BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
 CODE := layers functions local bench tests
 
-.PHONY: help setup up down status logs demo check style types template secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke lock clean
+.PHONY: help setup up down status logs invoke demo check style types template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready ## Install what development needs, into .venv*
+# AWS builds its runtime client for Linux only.
+setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $(if $(filter Linux,$(shell uname)),.venv-runtime/.ready) ## Install what development needs, into .venv*
 
 .venv/.ready: requirements/dev.txt
 .venv-sam/.ready: requirements/sam.txt
@@ -33,6 +32,13 @@ setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready #
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
 	@$(@D)/bin/python -m pip check --quiet --disable-pip-version-check
+	@touch $@
+
+# Without pip: a function sees what Lambda's runtime has, and nothing else.
+.venv-runtime/.ready: requirements/runtime.txt .venv/.ready
+	@echo "Installing $< into $(@D) (once)"
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@.venv/bin/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
 	@touch $@
 
 # The command line, from this folder. What it needs is in requirements/dev.txt.
@@ -52,14 +58,17 @@ status: ## Say what the local cloud is doing
 logs: ## Follow the functions' logs on the local cloud
 	@$(RUN) -m local logs
 
+invoke: setup ## Run one function as Lambda does: make invoke FUNCTION=AcceptInstallFunction EVENT=events/... (or -)
+	@$(RUN) -m local invoke $(FUNCTION) $(EVENT)
+
 demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field
 	@$(RUN) -m local.demo
 
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
 
-check: setup ## Style, types, the template, and no secret in any file
-	@$(MAKE) --no-print-directory --jobs 2 style secrets template types
+check: setup ## Style, types, the templates, the workflows, and no secret in any file
+	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows types
 
 style:
 	@.venv/bin/ruff format --check $(CODE)
@@ -71,6 +80,9 @@ types:
 # `sam validate --lint` is this without .cfnlintrc, and with a second more to start.
 template:
 	@.venv-sam/bin/cfn-lint
+
+workflows:
+	@.venv/bin/actionlint
 
 # What tests/secret_scan.py explains is none. Nothing is looked up on the network.
 secrets:
@@ -102,30 +114,27 @@ faults: setup ## The long fault suites and the long fuzz of the API: about two h
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) $(ARGS)
 
-# SAM fetches a wheel for Lambda's older Linux by its name alone, a second time, without the lock: hence the constraints,
-# whose hashes count with the pip of .venv (an older one refuses).
-build: setup ## Build the template for the Python that make runs with, and compile what will be deployed
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" PIP_REQUIRE_HASHES=1 PIP_CONSTRAINT="$$(echo layers/*/requirements.txt)" \
-		.venv-sam/bin/sam build --cached --parameter-overrides PythonRuntime=python$(VERSION)
-	@$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
+build: setup ## Build the template for this machine and the Python that make runs with
+	@$(RUN) -m local.build
 
-deploy: build ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
-	@.venv-sam/bin/sam deploy --config-env $(ENV) --parameter-overrides $(OVERRIDES) PythonRuntime=python$(VERSION)
+deploy: setup ## Deploy to the AWS account of your credentials (ENV=staging, ENV=production: see samconfig.toml)
+	@$(RUN) -m local.build --environment $(ENV)
+	@.venv-sam/bin/sam deploy --config-env $(ENV) $(DEPLOY_OPTIONS)
 	@answer=; if [ -t 0 ] && [ -t 1 ]; then \
-		printf 'Let $(STACK_NAME) prove that it works? One failed install and one dead letter may ring alarms. [y/N] '; read answer; \
+		printf 'Test the deployed stack $(STACK_NAME) now? One failed install and one dead letter may raise alarms. [y/N] '; read answer; \
 	fi; \
 	case "$$answer" in [yY]*) $(RUN) -m portaria --stack-name $(STACK_NAME) smoke ;; \
-	*) echo 'To let $(STACK_NAME) prove that it works: make smoke ENV=$(ENV)' ;; esac
+	*) echo 'To test the deployed stack $(STACK_NAME): make smoke ENV=$(ENV)' ;; esac
 
-smoke: .venv/.ready ## Let a deployed stack prove that it works (ENV=production; STACK=build/stack.json for the local cloud)
-	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK),--stack-name $(STACK_NAME)) smoke $(ARGS)
+smoke doctor: setup ## Test the deployed stack of ENV=... (smoke), or look for what is wrong with it (doctor); STACK=build/stack.json
+	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK),--stack-name $(STACK_NAME)) $@ $(ARGS)
 
 # Hashes of every file of a release, for any platform and Python. They are PyPI's: an index that pip's configuration adds is left out.
 PIN := pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 lock: .venv/.ready ## Pin anew what requirements/*.in ask for, with hashes (some ten minutes)
 	@for layer in portaria libraries; do (cd layers/$$layer && PIP_CONFIG_FILE=/dev/null ../../.venv/bin/$(PIN) requirements.in) || exit; done
-	@cd requirements && for name in dev sam ministack; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
+	@cd requirements && for name in dev sam ministack runtime build; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
 
 clean: ## Remove what was built and installed here
-	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack
+	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack .venv-runtime .venv-build-*

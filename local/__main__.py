@@ -1,4 +1,4 @@
-"""`python -m local up|down|status|logs`: the local cloud of this checkout."""
+"""`python -m local up|down|status|logs|invoke`: the local cloud of this checkout."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import click
 from rich.console import Console
 
+from local import invoke as invocation
 from local import stack as local_cloud
 from local.processes import NotStarted
 from local.stack import Stack
@@ -89,6 +90,18 @@ def logs(function: str | None, since: float, follow: bool) -> None:
         if not follow:
             return
         time.sleep(1)
+
+
+@cli.command()
+@click.argument("function")
+@click.argument("event")
+def invoke(function: str, event: str) -> None:
+    """Invoke FUNCTION (`AcceptInstallFunction`) as Lambda runs it, with the EVENT of a file or of standard input (`-`)."""
+    # Standard output is for the answer alone.
+    console.stderr = True
+    stack = local_cloud.up(step, lambda _text: None)
+    if invocation.invoke(stack, function, event).failed:
+        sys.exit(1)
 
 
 def describe(stack: Stack) -> None:

@@ -14,10 +14,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ import trustme
 from botocore.config import Config
 
 from local import processes
+from local.build import SAM_CLI, Build, of_this_machine
 from local.processes import NotStarted
 from local.proxy import API_HOST, PLATFORM_HOSTS
 
@@ -37,7 +37,6 @@ STACK_FILE = ROOT / "build" / "stack.json"
 LOCAL = ROOT / "build" / "local"
 SAM = ROOT / "build" / "sam"
 
-SAM_CLI = ROOT / ".venv-sam" / "bin" / "sam"
 MINISTACK = ROOT / ".venv-ministack" / "bin" / "ministack"
 MINISTACK_PYTHON = ROOT / ".venv-ministack" / "bin" / "python"
 
@@ -366,47 +365,17 @@ def clean_environment() -> dict[str, str]:
 
 def build() -> str:
     """Run `sam build` if the sources changed, compile what it made, and return the sources' fingerprint."""
-    runtime = _runtime()
-    sources = _fingerprint([ROOT / "template.yaml", ROOT / "functions", ROOT / "layers"], runtime)
+    parameters = of_this_machine()
+    sources = _fingerprint([ROOT / "template.yaml", ROOT / "functions", ROOT / "layers"], *parameters.values())
     built = SAM / "built"
     if built.exists() and built.read_text() == sources:
         return sources
     built.unlink(missing_ok=True)
-    # pip needs the person's own proxy and index settings; AWS settings are nobody's business here.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
-    environment["PATH"] = f"{MINISTACK_PYTHON.parent}{os.pathsep}{environment['PATH']}"
-    environment["SAM_CLI_TELEMETRY"] = "0"
-    # SAM fetches some wheels a second time without the lock: see `build` in the Makefile.
-    environment["PIP_REQUIRE_HASHES"] = "1"
-    environment["PIP_CONSTRAINT"] = " ".join(
-        str(lock.relative_to(ROOT)) for lock in ROOT.glob("layers/*/requirements.txt")
-    )
-    _run(
-        [
-            SAM_CLI,
-            "build",
-            "--config-file",
-            ROOT / "local" / "samconfig.toml",
-            "--template",
-            ROOT / "template.yaml",
-            "--build-dir",
-            SAM / "build",
-            "--cache-dir",
-            SAM / "cache",
-            "--cached",
-            "--parallel",
-            "--parameter-overrides",
-            f"PythonRuntime={runtime}",
-        ],
-        "build",
-        environment,
-    )
-    # SAM ships no bytecode. Unchecked: a function's files never change after deployment, so none is looked at twice.
-    _run(
-        [MINISTACK_PYTHON, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", SAM / "build"],
-        "compile",
-        environment,
-    )
+
+    def run(command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+        _run(command, "build" if command[0] == SAM_CLI else "compile", environment)
+
+    Build(MINISTACK_PYTHON, parameters, SAM / "build", SAM / "cache").run(run)
     built.write_text(sources)
     return sources
 
@@ -432,7 +401,7 @@ def deploy(stack: Stack) -> Stack:
             "--no-confirm-changeset",
             "--no-fail-on-empty-changeset",
             "--parameter-overrides",
-            f"PythonRuntime={_runtime()}",
+            *(f"{name}={value}" for name, value in of_this_machine().items()),
             f"AdobeClientId={ADOBE_CLIENT_ID}",
             f"RetryAfterMinutes={RETRY_AFTER_MINUTES}",
             # MiniStack refuses alarms on metric math. It evaluates no alarm anyway.
@@ -488,7 +457,7 @@ def _public_host(api_id: str) -> str:
     return API_HOST.replace("*", api_id)
 
 
-def _run(command: list[Any], name: str, environment: dict[str, str], stack: Stack | None = None) -> None:
+def _run(command: Sequence[str | Path], name: str, environment: Mapping[str, str], stack: Stack | None = None) -> None:
     """Run a tool with its output in build/local/{name}.log, and stop it if a part of `stack` dies meanwhile."""
     log = LOCAL / f"{name}.log"
     log.unlink(missing_ok=True)
@@ -509,17 +478,6 @@ def _run(command: list[Any], name: str, environment: dict[str, str], stack: Stac
         raise
     if status:
         raise NotStarted(f"{name} failed (see build/local/{name}.log):\n{processes.last_lines(log, 25)}")
-
-
-def _runtime() -> str:
-    """The Lambda runtime of the interpreter that runs MiniStack, and so the functions."""
-    version = subprocess.run(
-        [MINISTACK_PYTHON, "-c", "import sys; print('python%d.%d' % sys.version_info[:2])"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return version.stdout.strip()
 
 
 def local_sources() -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import tomllib
 
 import pytest
 
+from local.environments import environment
 from tests.aws.rules import RULES, Rule, replaced_by_parameters
 from tests.aws.translation import ROOT, deploy, resolve, translated
 from tests.aws.violations import PLANTED, Plant, planted
@@ -14,18 +14,11 @@ from tests.aws.violations import PLANTED, Plant, planted
 CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
 
 
-def of_environment(name: str) -> dict[str, str]:
-    """What `make deploy ENV=name` gives."""
-    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
-    overrides: list[str] = config[name]["deploy"]["parameters"].get("parameter_overrides", [])
-    return dict(override.split("=", 1) for override in overrides)
-
-
 # Those of environments also say what the stack is called.
 PARAMETERS = {
     "default": {},
-    "staging": of_environment("staging"),
-    "production": of_environment("production"),
+    "staging": environment("staging").parameters,
+    "production": environment("production").parameters,
     "vpc": {"VpcSubnetIds": "subnet-0a1b2c3d,subnet-1a2b3c4d", "VpcSecurityGroupIds": "sg-0a1b2c3d"},
     "managed_waf": {"WebAcl": "managed"},
     "custom_domain": {

@@ -34,7 +34,7 @@ template, parameters = yaml_parse(open(sys.argv[1]).read()), json.loads(sys.argv
 for resource in template["Resources"].values():
     for name in ("CodeUri", "ContentUri"):
         if name in resource.get("Properties", {}):
-            resource["Properties"][name] = "s3://artifacts/code"
+            resource["Properties"][name] = f"s3://artifacts/{sys.argv[3]}"
 for name, parameter in template["Parameters"].items():
     parameters.setdefault(name, parameter.get("Default"))
 translated = Translator({}, Parser(), boto_session=boto3.Session(region_name="us-east-1")).translate(template, parameters)
@@ -62,10 +62,10 @@ class Stack:
 
 
 @cache
-def translated(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """template.yaml after the SAM transform, for parameters as sorted pairs."""
+def translated(parameters: tuple[tuple[str, str], ...], code: str = "code") -> dict[str, Any]:
+    """template.yaml after the SAM transform, for parameters as sorted pairs; `code` stands for the digest of all code."""
     environment = {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION}
-    command = [str(SAM_PYTHON), "-c", TRANSLATE, str(ROOT / "template.yaml"), json.dumps(dict(parameters))]
+    command = [str(SAM_PYTHON), "-c", TRANSLATE, str(ROOT / "template.yaml"), json.dumps(dict(parameters)), code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     template: dict[str, Any] = json.loads(done.stdout)
     return template
