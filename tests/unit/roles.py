@@ -198,7 +198,7 @@ class Recorder:
         for use in uses(service, operation, parameters):
             self.used.add((function, use))
             if not any(grant.allows(use) for grant in grants(function)):
-                self.refused.append(f"{function} is not granted {use.action} on {use.resource}")
+                self.refused.append(f"{function} is not granted {use.action} on {use.resource} {use.keys}")
 
 
 def _function_on_the_stack() -> str:

@@ -213,8 +213,8 @@ def test_build_refuses_modules_of_another_processor(
 def test_deploy_builds_for_the_environment_that_it_deploys() -> None:
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile.partition("\ndeploy:")[2].partition("\n\n")[0].splitlines()[1:]
-    assert [line.strip() for line in recipe] == [
+    assert [line.strip() for line in recipe[:2]] == [
         "@$(RUN) -m local.build --environment $(ENV)",
         "@.venv-sam/bin/sam deploy --config-env $(ENV) $(DEPLOY_OPTIONS)",
-        '@echo "Now let the stack prove itself: make smoke ENV=$(ENV)"',
     ]
+    assert "make smoke ENV=$(ENV)" in "".join(recipe[2:])
