@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import deliveries, drain
+from portaria.logs import application_logger
 from portaria.settings import ReleaseRecordsSettings
 
-logger = Logger()
+logger = application_logger()
 metrics = Metrics()
 settings = ReleaseRecordsSettings.from_env()
 
@@ -18,7 +19,15 @@ settings = ReleaseRecordsSettings.from_env()
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return deliveries.handle(event, context, take, queue_url=settings.waiting_records_queue_url, logger=logger)
+    return deliveries.handle(
+        event,
+        context,
+        take,
+        queue="WaitingRecords",
+        queue_url=settings.waiting_records_queue_url,
+        logger=logger,
+        metrics=metrics,
+    )
 
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
