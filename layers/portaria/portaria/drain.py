@@ -39,6 +39,8 @@ FIRST_BATCH, GROWTH, LARGEST_BATCH = 40, 5, 2_000
 MAX_LISTS = 200
 # How long the records of a batch may take at a destination's pace.
 SECONDS_A_BATCH = 15.0
+# When a drain that could send nothing is followed by the next.
+AGAIN_S = 30
 # How often an entry may fail for no known reason before it becomes a dead letter, and the wait between two tries.
 MAX_TRIES, TRY_AGAIN_S = 60, 300
 # After so many claims without a release, each entry is tried alone, to find the one that workers die of.
@@ -121,6 +123,8 @@ class _Drain:
         self.ends_at = clock.now().timestamp() + RUN_S
         self.counts: dict[str, int] = {}
         self.quota_left: dict[str, int] = {}
+        # Whether anything left its list.
+        self.is_progress = False
         # Lists with entries that failed unexpectedly.
         self.failing: set[WaitingList] = set()
         # Entries in the next batch, and at most records of each object.
@@ -232,6 +236,7 @@ class _Drain:
         for entry in failed:
             self._count_failure(entry)
         waiting_records.remove(self.table, [entry for entry in entries if entry.place not in stays])
+        self.is_progress = self.is_progress or len(stays) < len({entry.place for entry in entries})
         return stays
 
     def _count_failure(self, entry: Entry) -> None:
@@ -263,11 +268,16 @@ class _Drain:
             waiting_records.list_since(self.table, reader.head.waiting, since)
 
     def _finish(self, reader: _Reader) -> None:
-        """Remove a list that was read to its end, unless entries stay or arrived meanwhile."""
+        """Close, and later remove, a list that was read to its end, unless entries stay or arrived meanwhile."""
+        head = reader.head
         if reader.waits_since is not None:
             self._note_since(reader)
-        elif not reader.head.waiting.is_retry or not self._next_retry_at(reader.head.waiting):
-            waiting_records.remove_list(self.table, reader.head)
+        elif head.waiting.is_retry and self._next_retry_at(head.waiting):
+            return
+        elif not head.closed_at:
+            waiting_records.close_list(self.table, head)
+        elif clock.now().timestamp() > head.removable_at:
+            waiting_records.remove_list(self.table, head)
 
     def _next_retry_at(self, waiting: WaitingList) -> int | None:
         """When the first entry of a retry list is due (epoch seconds), or None where it has none."""
@@ -288,7 +298,7 @@ class _Drain:
                     return "drained"
                 continue
             next_at = min(self._next_at(head, status, now) for head in heads)
-            since = min(head.since for head in heads)
+            since = min((head.since for head in heads if not head.closed_at), default=now)
             if waiting_records.release(self.table, self.backlog, arrivals=arrivals, next_at=next_at, since=since):
                 return "waiting" if next_at > now else "continued"
         try:
@@ -299,7 +309,9 @@ class _Drain:
 
     def _next_at(self, head: ListHead, status: waiting_records.Status, now: int) -> int:
         waiting = head.waiting
-        next_at = max(now, head.not_before, status.closed_until(waiting.object))
+        next_at = max(now if self.is_progress else now + AGAIN_S, head.not_before, status.closed_until(waiting.object))
+        if head.closed_at:
+            next_at = max(next_at, head.removable_at + 1)
         if waiting.is_retry:
             next_at = max(next_at, self._next_retry_at(waiting) or now)
         if waiting in self.failing:

@@ -11,9 +11,10 @@ An entry holds the records of one message that go one way, as a Records message 
 so that no tenant waits behind another, and live records do not wait behind a backfill. A list exists while it may have entries,
 and the destination's backlog while lists may exist. While a list exists, new records join it instead of overtaking it.
 
-Both are written before the first entry (`announce`), so that no entry is without them if the process dies, and again after the
-last one (`confirm`), which changes their `arrivals`: they are removed only if `arrivals` is what it was before the drain found
-nothing.
+A list is written before its first entry (`announce`), so that no entry is without one if the process dies, and again after the
+last one (`confirm`). A drain that finds a list empty closes it: new records do not join it any more. It is removed only after a
+worker that saw it open can be alive no longer (`LEASE_S`), if it is still empty. A backlog is removed without lists, if its
+`arrivals` is what it was before the drain looked for them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import hashlib
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,7 +45,7 @@ LIVE, BULK = "live", "bulk"
 RETRIES = {LIVE: "live-retry", BULK: "bulk-retry"}
 # The parts of a message of 1 MiB that does not compress.
 MAX_PARTS = 4
-# A drain may run for 120 s; a worker whose lease has ended is dead.
+# Workers run for 120 s at most: one that took a lease, or saw a list, before this time is dead.
 LEASE_S = 150
 
 
@@ -116,12 +118,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class ListHead:
-    """A list as it is stored. Its entries are not tried before `not_before` (epoch seconds)."""
+    """A list as it is stored. Its entries are not tried before `not_before`; `closed_at` is when it was found empty, or 0.
+
+    Times are epoch seconds.
+    """
 
     waiting: WaitingList
     arrivals: int
     since: int
     not_before: int
+    closed_at: int
+
+    @property
+    def removable_at(self) -> int:
+        return self.closed_at + LEASE_S
 
 
 @dataclass(frozen=True)
@@ -190,9 +200,13 @@ def read_backlog(item: Item) -> Backlog:
 
 
 def existing(table: Table, lists: Iterable[WaitingList]) -> dict[WaitingList, int]:
-    """Those of the lists that exist, with the time before which they are not tried (epoch seconds)."""
+    """Those of the lists that are open, with the time before which they are not tried (epoch seconds)."""
     by_key = {list_key(waiting): waiting for waiting in lists}
-    return {by_key[key]: int(item.get("not_before", 0)) for key, item in table.get_many(by_key).items()}
+    return {
+        by_key[key]: int(item.get("not_before", 0))
+        for key, item in table.get_many(by_key).items()
+        if "closed_at" not in item
+    }
 
 
 def heads(table: Table, destination: str) -> list[ListHead]:
@@ -203,6 +217,7 @@ def heads(table: Table, destination: str) -> list[ListHead]:
             int(item["arrivals"]),
             int(item["since"]),
             int(item.get("not_before", 0)),
+            int(item.get("closed_at", 0)),
         )
         for item in table.query_all(f"WAITING#{destination}")
     ]
@@ -248,7 +263,8 @@ def _touch_list(table: Table, waiting: WaitingList, not_before: int | None, now:
     if not_before is not None:
         sets += ", not_before = :not_before"
         values[":not_before"] = not_before
-    table.update(*list_key(waiting), f"{sets} ADD arrivals :one", names={"#object": "object"}, values=values)
+    expression = f"{sets} REMOVE closed_at ADD arrivals :one"
+    table.update(*list_key(waiting), expression, names={"#object": "object"}, values=values)
 
 
 def _touch_backlog(table: Table, destination: str, count: int, next_at: int, now: int) -> None:
@@ -437,8 +453,19 @@ def remove_backlog(table: Table, backlog: Backlog, arrivals: int) -> bool:
     return True
 
 
+def close_list(table: Table, head: ListHead) -> None:
+    """Keep new records from joining a list without entries, unless some have arrived since the head was read."""
+    with suppress(Conflict):
+        table.update(
+            *list_key(head.waiting),
+            "SET closed_at = :now",
+            condition="arrivals = :arrivals",
+            values={":now": int(clock.now().timestamp()), ":arrivals": head.arrivals},
+        )
+
+
 def remove_list(table: Table, head: ListHead) -> bool:
-    """Whether a list without entries is gone: nothing has arrived since the head was read."""
+    """Whether a closed list without entries is gone: nothing has arrived since the head was read."""
     try:
         table.delete(
             *list_key(head.waiting),
