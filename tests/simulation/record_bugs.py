@@ -35,13 +35,6 @@ RECORD_BUGS = (
         ("runs",),
     ),
     Bug(
-        "a backlog removed although records arrived meanwhile",
-        "waiting_records",
-        '            condition="attribute_not_exists(pk) OR (fence = :fence AND arrivals = :arrivals)",\n',
-        '            condition="attribute_not_exists(pk) OR (fence = :fence AND arrivals >= :arrivals)",\n',
-        ("runs",),
-    ),
-    Bug(
         "new records overtake those that wait",
         "ingestion",
         "            if waiting in lists:\n",
@@ -56,12 +49,25 @@ RECORD_BUGS = (
         ("order",),
     ),
     Bug(
-        "records wait in SQS for as long as it takes",
-        "waiting_records",
-        "LONGEST_IN_QUEUE_S = 60.0",
-        "LONGEST_IN_QUEUE_S = 1e9",
-        ("masses",),
+        "records for a busy destination wait in SQS, however long",
+        "ingestion",
+        "            if not self.is_drain and not lane.is_paused and needed_s <= LONGEST_IN_QUEUE_S:\n",
+        "            if not self.is_drain and not lane.is_paused:\n",
+        ("busy",),
     ),
+    Bug(
+        "records that failed wait in SQS, however long",
+        "ingestion",
+        "            if wait_s <= LONGEST_IN_QUEUE_S and not self.is_drain:\n",
+        "            if not self.is_drain:\n",
+        ("failing",),
+    ),
+)
+# Quick to be found, and one of each sort.
+QUICK = (
+    "an entry deleted before its records are dealt with",
+    "new records overtake those that wait",
+    "records for a busy destination wait in SQS, however long",
 )
 
 

@@ -38,6 +38,7 @@ from portaria import (
 )
 from portaria.contract import Connection, Record, Request, Response, Route, Secret
 from portaria.ingestion import Delivery
+from portaria.platforms.marketo import persons
 from portaria.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.table import Table
 from portaria.vault import Vault
@@ -50,7 +51,7 @@ CLOSED, OPEN = "marketo-closed", "marketo-open"
 # As template.yaml has them.
 BATCH, INGEST_WORKERS, RELEASE_WORKERS, TIME_LIMIT_S, HIDDEN_S = 40, 5, 5, 120.0, 725.0
 # What a batch takes besides its requests, and a request.
-BATCH_S, REQUEST_S = 0.2, 0.3
+BATCH_S, REQUEST_S = 2.0, 0.3
 # How long a record for the open destination may take, from its sending to its arrival there.
 MOST_DELAY_S = 60.0
 DAY_S = 86_400.0
@@ -65,7 +66,8 @@ class Broken(BaseException):
 class Scenario:
     """`count` messages come for the closed destination, `a_second`; it answers with `code` until `closed_s` have passed.
 
-    `max_in_flight` stands for the 120,000 of SQS, in proportion to `count`. The messages are changes of `keys` records.
+    `max_in_flight` stands for the 120,000 of SQS, in proportion to `count`. The messages are changes of `keys` records. Without
+    `keep_newest`, the order of changes is that of the queue and of the waiting list alone.
     """
 
     count: int
@@ -74,21 +76,26 @@ class Scenario:
     code: str
     max_in_flight: int
     keys: int
-    others_every_s: float = 1.0
+    others_every_s: float = 5.0
+    keep_newest: str = "none"
+    objects_a_request: int = 1_000
 
 
-# What `make test` runs: a fiftieth of the messages, with a fiftieth of the limit.
+# What `make test` runs: a hundredth of the messages, with a hundredth of the limit.
 SCENARIOS = {
-    "masses": Scenario(6_000, 20.0, 3_600.0, "4030801", 2_400, keys=2_000),
-    "quota": Scenario(6_000, 20.0, 3 * DAY_S, "4290801", 2_400, keys=2_000, others_every_s=60.0),
-    "failing": Scenario(6_000, 10.0, 2_400.0, "5000801", 2_400, keys=2_000),
-    "busy": Scenario(6_000, 10.0, 1_800.0, "429001", 2_400, keys=2_000),
-    "days": Scenario(300, 0.0003, 13 * DAY_S, "4030801", 2_400, keys=100, others_every_s=3_600.0),
-    "order": Scenario(900, 2.0, 300.0, "4290801", 2_400, keys=30),
+    "masses": Scenario(3_000, 20.0, 3_600.0, "4030801", 1_200, keys=1_000),
+    "quota": Scenario(3_000, 20.0, 3 * DAY_S, "4290801", 1_200, keys=1_000, others_every_s=900.0),
+    "failing": Scenario(3_000, 5.0, 2_400.0, "5000801", 1_200, keys=1_000, keep_newest="events"),
+    "busy": Scenario(3_000, 5.0, 1_800.0, "429001", 1_200, keys=1_000),
+    "days": Scenario(300, 0.0003, 13 * DAY_S, "4030801", 1_200, keys=100, others_every_s=3_600.0),
+    # Records go on coming while those that wait are sent, a few at a time.
+    "order": Scenario(2_250, 1.0, 300.0, "4030801", 1_200, keys=30, objects_a_request=10),
 }
 LONG = {
-    "masses": Scenario(300_000, 200.0, 3_600.0, "4030801", 120_000, keys=100_000),
-    "failing": Scenario(300_000, 200.0, 2_400.0, "5000801", 120_000, keys=100_000, others_every_s=5.0),
+    "masses": Scenario(300_000, 80.0, 5_400.0, "4030801", 120_000, keys=100_000),
+    "quota": Scenario(300_000, 80.0, 5_400.0, "4290801", 120_000, keys=100_000, others_every_s=60.0),
+    "failing": Scenario(300_000, 80.0, 3_000.0, "5000801", 120_000, keys=100_000, keep_newest="events"),
+    "busy": Scenario(300_000, 80.0, 5_400.0, "429001", 120_000, keys=100_000),
 }
 
 
@@ -153,8 +160,11 @@ class Flow:
             connections.create(
                 store, Connection(source, "kommo", "oauth2", f"{name}.kommo.com", "connected", 1, "", account_id=name)
             )
-            # Versions are not remembered, so that their order is that of the queue and of the waiting list alone.
-            routes.put(store, Route(name, f"connection:{source}", "contacts", name, keep_newest="none"), new=True)
+            routes.put(
+                store,
+                Route(name, f"connection:{source}", "contacts", name, keep_newest=self.scenario.keep_newest),
+                new=True,
+            )
 
     def arrivals(self) -> Iterator[tuple[float, str, str]]:
         """When each message comes, for which destination, and its body."""
@@ -187,10 +197,11 @@ class Flow:
 
     def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0) -> Response:
         """The edge of both destinations."""
-        self.wait(REQUEST_S)
         if request.url.endswith("/identity/oauth/token"):
+            # At once: the workers share one memory of tokens, whose lock no other may want meanwhile.
             token = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599}
             return Response(200, {}, json.dumps(token).encode())
+        self.wait(REQUEST_S)
         name = request.url.partition("/subscriptions/123-ABC-")[2].partition("/")[0]
         self.result.requests += 1
         if name == CLOSED and self.time < self.opens_at:
@@ -230,14 +241,14 @@ class Flow:
                     self.post(LIVE, following[2], following[0])
                     following = next(arrivals, None)
                 self.start_workers()
-                busy = [worker for worker in (*self.ingesting, *self.releasing) if worker.running is not None]
-                for worker in busy:
-                    if worker.wake_at <= self.time:
+                for worker in (*self.ingesting, *self.releasing):
+                    if worker.running is not None and worker.wake_at <= self.time:
                         self.resume(worker)
-                if not following and not any(self.cloud.queues.values()) and not busy and not self.backlogs():
+                self.look()
+                is_busy = any(worker.running is not None for worker in (*self.ingesting, *self.releasing))
+                if not following and not is_busy and not any(self.cloud.queues.values()) and not self.backlogs():
                     break
                 self.move_on(following[0] if following else NEVER)
-                self.look()
         finally:
             self.over = True
             for worker in (*self.ingesting, *self.releasing):
@@ -394,6 +405,7 @@ def playing(scenario: Scenario) -> Iterator[Flow]:
             patch.object(egress, "send", flow.send),
             patch.object(table, "ThreadPoolExecutor", _InTurn),
             patch.object(Sqs, "MAX_IN_FLIGHT", scenario.max_in_flight),
+            patch.object(persons, "MAX_OBJECTS", scenario.objects_a_request),
         ):
             yield flow
     finally:

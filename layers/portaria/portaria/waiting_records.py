@@ -25,9 +25,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-from portaria import clock, messages, parking
+from portaria import aws, clock, messages, parking
 from portaria.contract import Target
 from portaria.dead_letters import MAX_PART_BYTES, cut
 from portaria.parking import Parking
@@ -43,6 +44,9 @@ SK = "WAITING"
 LIVE, BULK = "live", "bulk"
 # Entries of these kinds are ordered by the time of their next try. They hold up nothing else: the record may be to blame.
 RETRIES = {LIVE: "live-retry", BULK: "bulk-retry"}
+# A list is one partition, which takes 1,000 writes a second: what it refuses is removed again after these pauses, so that its
+# records, which were sent, are not sent twice.
+REMOVE_AGAIN_S = (0.5, 1.0, 2.0)
 # The parts of a message of 1 MiB that does not compress.
 MAX_PARTS = 4
 # Workers run for 120 s at most: one that took a lease, or saw a list, before this time is dead.
@@ -490,9 +494,17 @@ def list_since(table: Table, waiting: WaitingList, since: int) -> None:
 def remove(table: Table, entries: Iterable[Entry]) -> None:
     """Delete entries whose records were dealt with, unless others took their place meanwhile. Raises what AWS raises."""
     gone: dict[str, int] = defaultdict(int)
-    found = list(entries)
-    for entry, was_there in zip(found, at_once(lambda entry: _remove(table, entry), found), strict=True):
-        gone[entry.waiting.destination] += entry.records if was_there else 0
+    left = list(entries)
+    for pause_s in (0.0, *REMOVE_AGAIN_S):
+        if not left:
+            break
+        if pause_s:
+            clock.sleep(pause_s)
+        is_last = pause_s == REMOVE_AGAIN_S[-1]
+        outcomes = at_once(partial(_remove, table, give_up=is_last), left)
+        for entry, is_gone in zip(left, outcomes, strict=True):
+            gone[entry.waiting.destination] += entry.records if is_gone else 0
+        left = [entry for entry, is_gone in zip(left, outcomes, strict=True) if is_gone is None]
     for destination, count in gone.items():
         try:
             table.update(
@@ -505,7 +517,8 @@ def remove(table: Table, entries: Iterable[Entry]) -> None:
             continue
 
 
-def _remove(table: Table, entry: Entry) -> bool:
+def _remove(table: Table, entry: Entry, *, give_up: bool) -> bool | None:
+    """Whether this removed it; None where the table was too busy. Raises what AWS raises with `give_up`."""
     condition, values = "attribute_not_exists(pk) OR digest = :digest", {":digest": entry.digest}
     pk = entry.waiting.pk
     try:
@@ -515,6 +528,10 @@ def _remove(table: Table, entry: Entry) -> bool:
             table.write_all([delete_of(pk, sort_key, condition, values) for sort_key in entry.sort_keys])
     except Conflict:
         return False
+    except aws.FAILURES as error:
+        if give_up or not aws.passes(error):
+            raise
+        return None
     return True
 
 
