@@ -61,7 +61,8 @@ def _table_properties() -> dict[str, Any]:
 
 
 QUEUES = (
-    "exchanges", "backfills", "records", "bulk_records", "records_dead_letters", "renewals", "uninstalls", "heard",
+    "exchanges", "backfills", "records", "bulk_records", "waiting_records", "records_dead_letters", "renewals", "uninstalls",
+    "heard",
 )  # fmt: skip
 
 
@@ -90,6 +91,7 @@ def cloud() -> Iterator[Cloud]:
                 "BACKFILLS_QUEUE_URL": urls["backfills"],
                 "RECORDS_QUEUE_URL": urls["records"],
                 "BULK_RECORDS_QUEUE_URL": urls["bulk_records"],
+                "WAITING_RECORDS_QUEUE_URL": urls["waiting_records"],
                 "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
                 "RECONCILE_EVERY_MINUTES": "30",
                 "RETRY_AFTER_MINUTES": "5,30,30",

@@ -15,6 +15,7 @@ from portaria.ingestion import Delivery, Outcome
 from portaria.settings import IngestRecordsSettings
 from portaria.table import Table
 from portaria.vault import Vault
+from tests.fakes import waiting
 from tests.fakes.people import DESTINATION, SOURCE
 from tests.simulation.cloud import PREFIX, TABLE, Cloud, installed
 
@@ -58,6 +59,15 @@ class Desk:
         route = Route(name, **given)
         routes.put(self.table, route, new=True)
         return route
+
+    @property
+    def waits(self) -> dict[str, float]:
+        """For how many seconds each message that waits in the table is not tried again, by its id."""
+        return waiting.waits(self.table)
+
+    def release(self, *, time_left_s: float = 120.0) -> list[str]:
+        """One sweep of what waits, and the drains that follow from it; what each message came to."""
+        return waiting.release(self.cloud, time_left_s=time_left_s)
 
     def ingest(self, *deliveries: Delivery, bulk: bool = False, time_left_s: float = 120.0) -> Outcome:
         return ingestion.ingest(deliveries, self.settings, lambda: time_left_s, bulk=bulk)

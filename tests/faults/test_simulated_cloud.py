@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from portaria import aws
+from portaria import aws, clock
 from portaria.table import Conflict, Table, put_of, update_of
 from portaria.vault import Vault
 from tests.simulation import expressions
-from tests.simulation.cloud import KEY_ID, PREFIX, TABLE, Cloud, installed, plain, wire
+from tests.simulation.cloud import KEY_ID, PREFIX, TABLE, Cloud, Sqs, installed, plain, wire
 from tests.simulation.expressions import UnknownSyntax
 
 
@@ -181,3 +182,69 @@ def test_a_data_key_opens_only_in_its_context(cloud: Cloud) -> None:
 def test_an_operation_that_is_not_there_is_an_error(cloud: Cloud) -> None:
     with pytest.raises(UnknownSyntax):
         aws.client("dynamodb").scan(TableName=TABLE)
+
+
+# ------------------------------------------------------------------------------------------------------------------- SQS
+
+RECORDS = Cloud.url("records")
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A clock that stands still; `time["now"]` moves it."""
+    standing = {"now": datetime(2026, 3, 4, tzinfo=UTC)}
+    monkeypatch.setattr(clock, "now", lambda: standing["now"])
+    return standing
+
+
+def receive(**how: Any) -> list[dict[str, Any]]:
+    answer = aws.client("sqs").receive_message(QueueUrl=RECORDS, **{"MaxNumberOfMessages": 10, **how})
+    return list(answer["Messages"])
+
+
+def test_sqs_message_above_one_mebibyte_is_refused(cloud: Cloud) -> None:
+    send = aws.client("sqs").send_message
+    send(QueueUrl=RECORDS, MessageBody="é" * 524_288)
+    assert code(send, QueueUrl=RECORDS, MessageBody="é" * 524_288 + "x") == "InvalidParameterValue"
+    assert code(send, QueueUrl=RECORDS, MessageBody="x", DelaySeconds=901) == "InvalidParameterValue"
+
+
+def test_sqs_message_is_hidden_for_twelve_hours_in_total_since_its_receive(cloud: Cloud, time: Any) -> None:
+    sqs = aws.client("sqs")
+    sqs.send_message(QueueUrl=RECORDS, MessageBody="x")
+    (message,) = receive(VisibilityTimeout=725)
+    time["now"] += timedelta(seconds=3)
+    change = {"QueueUrl": RECORDS, "ReceiptHandle": message["ReceiptHandle"]}
+    assert code(sqs.change_message_visibility, **change, VisibilityTimeout=43_200) == "InvalidParameterValue"
+    assert code(sqs.change_message_visibility, **change, VisibilityTimeout=43_198) == "InvalidParameterValue"
+    # What was refused changed nothing
+    time["now"] += timedelta(seconds=722)
+    (message,) = receive()
+    assert message["Attributes"]["ApproximateReceiveCount"] == "2"
+    sqs.change_message_visibility(**change, VisibilityTimeout=43_200)
+    assert receive() == []
+
+
+def test_sqs_gives_out_no_more_than_its_limit_in_flight_and_goes_on_after_a_deletion(
+    cloud: Cloud, time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sqs, "MAX_IN_FLIGHT", 3)
+    sqs = aws.client("sqs")
+    for number in range(5):
+        sqs.send_message(QueueUrl=RECORDS, MessageBody=str(number), DelaySeconds=600 * (number == 4))
+    found = receive()
+    assert [message["Body"] for message in found] == ["0", "1", "2"]
+    assert code(sqs.receive_message, QueueUrl=RECORDS) == "OverLimit"
+    sqs.delete_message(QueueUrl=RECORDS, ReceiptHandle=found[0]["ReceiptHandle"])
+    # A delayed message is not in flight, and not visible either
+    assert [message["Body"] for message in receive()] == ["3"]
+
+
+def test_sqs_message_that_nobody_deletes_is_dropped_after_its_retention(cloud: Cloud, time: Any) -> None:
+    aws.client("sqs").send_message(QueueUrl=RECORDS, MessageBody="x")
+    time["now"] += timedelta(days=7)
+    (message,) = receive(VisibilityTimeout=0)
+    # Being received does not prolong it
+    time["now"] += timedelta(seconds=1)
+    assert receive() == []
+    assert [each.id for each in cloud.expired] == [message["MessageId"]]

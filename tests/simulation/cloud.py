@@ -15,9 +15,9 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import md5
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 from botocore.exceptions import ClientError
@@ -118,10 +118,22 @@ class StoredSecret:
 
 @dataclass
 class Message:
+    """`sent_at` and `received_at` are epoch seconds; by default a message is sent when it is to be visible."""
+
     body: str
     visible_at: float
     id: str
     deliveries: int = 0
+    sent_at: float = -1.0
+    received_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.sent_at < 0:
+            self.sent_at = self.visible_at
+
+    def is_in_flight(self, now: float) -> bool:
+        """Received, and neither deleted nor visible again. A delayed message is not in flight."""
+        return bool(self.deliveries) and self.visible_at > now
 
 
 class Cloud:
@@ -141,6 +153,8 @@ class Cloud:
         self.rates = limits.Rates()
         self.secrets: dict[str, StoredSecret] = {}
         self.queues: dict[str, list[Message]] = {}
+        # Messages that SQS dropped because nobody deleted them in time.
+        self.expired: list[Message] = []
         self.events: list[dict[str, Any]] = []
         self.keys: dict[bytes, tuple[bytes, str]] = {}
         self.numbered = 0
@@ -167,10 +181,7 @@ class Cloud:
         for name, writes in self.late.items():
             other.late[name] = {key: list(waiting) for key, waiting in writes.items()}
         other.secrets = {name: secret.copy() for name, secret in self.secrets.items()}
-        other.queues = {
-            url: [Message(each.body, each.visible_at, each.id, each.deliveries) for each in messages]
-            for url, messages in self.queues.items()
-        }
+        other.queues = {url: [replace(each) for each in messages] for url, messages in self.queues.items()}
         other.events = list(self.events)
         other.keys = dict(self.keys)
         other.numbered = self.numbered
@@ -698,7 +709,17 @@ class Kms:
 
 
 class Sqs:
-    """Sending only: a simulation delivers the messages itself."""
+    """Standard queues with AWS's limits. Most simulations deliver the messages of `Cloud.queues` themselves.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+    """
+
+    MAX_DELAY_S = 900
+    MAX_HIDDEN_S = 43_200
+    MAX_IN_FLIGHT = 120_000
+    # How long a queue keeps a message; by default four days.
+    RETENTION_S: ClassVar[dict[str, float]] = {"records": 604_800, "bulk_records": 604_800}
+    DEFAULT_RETENTION_S = 345_600
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -711,10 +732,65 @@ class Sqs:
         MessageGroupId: str | None = None,  # noqa: N803
     ) -> dict[str, Any]:
         _validate_message(MessageBody, MessageGroupId)
-        queue = QueueUrl.rpartition("/")[2]
-        message = Message(MessageBody, clock.now().timestamp() + DelaySeconds, f"message-{self.cloud.number()}")
+        if not 0 <= DelaySeconds <= self.MAX_DELAY_S:
+            raise error("InvalidParameterValue", "SendMessage", "DelaySeconds must be between 0 and 900")
+        queue, now = QueueUrl.rpartition("/")[2], clock.now().timestamp()
+        message = Message(MessageBody, now + DelaySeconds, f"message-{self.cloud.number()}", sent_at=now)
         self.cloud.queues.setdefault(queue, []).append(message)
         return {"MessageId": message.id, "MD5OfMessageBody": md5(MessageBody.encode()).hexdigest()}
+
+    def receive_message(
+        self,
+        QueueUrl: str,  # noqa: N803
+        MaxNumberOfMessages: int = 1,  # noqa: N803
+        VisibilityTimeout: int = 30,  # noqa: N803
+    ) -> dict[str, Any]:
+        """In order of sending. The attributes are those that Lambda asks for."""
+        if not 1 <= MaxNumberOfMessages <= 10:
+            raise error("InvalidParameterValue", "ReceiveMessage")
+        found = self.receive(QueueUrl.rpartition("/")[2], MaxNumberOfMessages, VisibilityTimeout)
+        return {
+            "Messages": [
+                {
+                    "MessageId": message.id,
+                    "ReceiptHandle": message.id,
+                    "Body": message.body,
+                    "Attributes": {
+                        "ApproximateReceiveCount": str(message.deliveries),
+                        "SentTimestamp": str(int(message.sent_at * 1_000)),
+                    },
+                }
+                for message in found
+            ]
+        }
+
+    def receive(self, queue: str, most: int, hidden_s: float) -> list[Message]:
+        """Messages, as several calls give them to a poller. Raises OverLimit where too many are in flight."""
+        now, held = clock.now().timestamp(), self.cloud.queues.get(queue, [])
+        kept_from = now - self.RETENTION_S.get(queue, self.DEFAULT_RETENTION_S)
+        if any(message.sent_at < kept_from for message in held):
+            self.cloud.expired += [message for message in held if message.sent_at < kept_from]
+            held[:] = [message for message in held if message.sent_at >= kept_from]
+        room = self.MAX_IN_FLIGHT - sum(message.is_in_flight(now) for message in held)
+        if room <= 0:
+            raise error("OverLimit", "ReceiveMessage", "Too many messages in flight")
+        found = []
+        for message in held:
+            if message.visible_at <= now:
+                message.deliveries += 1
+                message.received_at, message.visible_at = now, now + hidden_s
+                found.append(message)
+                if len(found) == min(most, room):
+                    break
+        return found
+
+    def delete_message(self, QueueUrl: str, ReceiptHandle: str) -> dict[str, Any]:  # noqa: N803
+        held = self.cloud.queues.get(QueueUrl.rpartition("/")[2], [])
+        for number, message in enumerate(held):
+            if message.id == ReceiptHandle:
+                del held[number]
+                break
+        return {}
 
     def send_message_batch(self, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         if not 1 <= len(Entries) <= 10:
@@ -738,9 +814,22 @@ class Sqs:
         ReceiptHandle: str,  # noqa: N803
         VisibilityTimeout: int,  # noqa: N803
     ) -> dict[str, Any]:
+        now = clock.now().timestamp()
         for message in self.cloud.queues.get(QueueUrl.rpartition("/")[2], []):
-            if message.id == ReceiptHandle:
-                message.visible_at = clock.now().timestamp() + VisibilityTimeout
+            if message.id != ReceiptHandle:
+                continue
+            received_at = message.received_at or now
+            if (
+                not 0 <= VisibilityTimeout <= self.MAX_HIDDEN_S
+                or now + VisibilityTimeout > received_at + self.MAX_HIDDEN_S
+            ):
+                raise error(
+                    "InvalidParameterValue",
+                    "ChangeMessageVisibility",
+                    f"Value {VisibilityTimeout} for parameter VisibilityTimeout is invalid. Reason: Total VisibilityTimeout "
+                    f"for the message is beyond the limit [{self.MAX_HIDDEN_S} seconds].",
+                )
+            message.visible_at = now + VisibilityTimeout
         return {}
 
 

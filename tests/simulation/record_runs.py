@@ -1,4 +1,5 @@
-"""One run of records through `ingest_records`: a destination that fails four times of five, and workers that die anywhere.
+"""One run of records through `ingest_records` and `release_records`: a destination that fails six times of seven, and workers
+that die anywhere.
 
 Events, backfills, reconciliations and front-door requests come into both queues, some twice and in no order. Workers are
 interleaved at every call that leaves, in virtual time; a seed decides everything. When all has come to rest, every version that
@@ -23,9 +24,11 @@ from unittest.mock import patch
 from greenlet import greenlet
 
 from portaria import (
+    aws,
     clock,
     connections,
     dead_letters,
+    drain,
     egress,
     ingestion,
     messages,
@@ -34,10 +37,11 @@ from portaria import (
     routes,
     table,
     tokens,
+    waiting_records,
 )
 from portaria.contract import Connection, Record, Request, Response, Retryable, Route, Secret
 from portaria.ingestion import Delivery
-from portaria.settings import IngestRecordsSettings
+from portaria.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.table import Table
 from portaria.vault import Vault
 from tests.fakes.people import DESTINATION, SOURCE, contact
@@ -46,14 +50,17 @@ from tests.simulation.faults import LONGEST_INDEX_LAG_S, Died, index_lag_s, thro
 
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 MUNCHKIN = "123-ABC-456"
-LIVE, BULK, GIVEN_UP = "records", "bulk_records", "records_dead_letters"
+LIVE, BULK, WAITING, GIVEN_UP = "records", "bulk_records", "waiting_records", "records_dead_letters"
 # As template.yaml has them: what a function may take, for how long its queue hides a message, and how often it gives it out.
-TIME_LIMIT_S, HIDDEN_S, MAX_RECEIVES = 120.0, 725.0, ingestion.MAX_RECEIVES
+TIME_LIMIT_S, HIDDEN_S, MAX_RECEIVES = 120.0, 725.0, {LIVE: 60, BULK: 60, WAITING: 20}
+# How often what waits in the table is looked at.
+SWEEP_EVERY_S = 60.0
 WORKERS = 3
 # Everything comes within ten minutes.
 COMES_WITHIN_S = 600.0
 # What a destination does, each as often: take the records, or one of these.
-KINDS = ("", "429", "500", "timeout", "reset")
+KINDS = ("", "429", "500", "timeout", "reset", "quota", "stopped")
+CODES = {"429": "429001", "500": "5000801", "quota": "4290801", "stopped": "4030801"}
 # Out of all calls to AWS this part is refused, half of these after they have done their work.
 THROTTLED = 0.004
 # A run that has not come to rest after so many turns never will.
@@ -106,6 +113,7 @@ class Ended:
     deaths: int = 0
     requests: int = 0
     calls: int = 0
+    drains: int = 0
 
     def __add__(self, other: Ended) -> Ended:
         return Ended(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -125,11 +133,13 @@ class Run:
         # How likely a worker dies before a call, and after it. In some runs none does.
         self.dying = self.rng.choice((0.0, 0.001, 0.003, 0.008))
         self.settings: IngestRecordsSettings = self.cloud.settings(IngestRecordsSettings)
+        self.release_settings: ReleaseRecordsSettings = self.cloud.settings(ReleaseRecordsSettings)
         self.state: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
         self.poison: set[str] = set()
         self.wanted: list[Wanted] = []
         self.ended = Ended()
         self.turns = 0
+        self.swept_at = BEGIN
 
     # ------------------------------------------------------------------------------------------------- what there is to do
 
@@ -249,6 +259,7 @@ class Run:
                 self.resume(self.rng.choice(ready))
                 continue
             soonest = min((worker.wake_at for worker in self.workers if worker.running is not None), default=NEVER)
+            soonest = min(soonest, self.sweep())
             idle = [worker for worker in self.workers if worker.running is None]
             if idle:
                 visible: dict[str, list[Message]] = {}
@@ -264,20 +275,35 @@ class Run:
                 return
             self.time = soonest
 
+    def sweep(self) -> float:
+        """When the schedule's next message comes that finds a destination due; it is sent where that is now."""
+        due_at = min((backlog.next_at for backlog in waiting_records.backlogs(Table(TABLE))), default=NEVER)
+        if self.cloud.queues.get(WAITING):
+            return NEVER
+        at = max(due_at, self.swept_at + SWEEP_EVERY_S)
+        if at <= self.time:
+            self.swept_at = at = self.time
+            self.cloud.queues.setdefault(WAITING, []).append(
+                Message('{"sweep": ""}', at, f"swept-{self.cloud.number()}")
+            )
+        return at
+
     def give(self, worker: Worker, queue: str, visible: list[Message]) -> None:
         """A batch for a worker, but those that came too often already."""
         self.turns += 1
         if self.turns > MAX_TURNS:
             raise Broken("it never comes to rest")
-        batch = self.rng.sample(visible, min(len(visible), self.rng.randint(1, 10)))
+        most = 1 if queue == WAITING else self.rng.randint(1, 10)
+        batch = self.rng.sample(visible, min(len(visible), most))
         for message in list(batch):
-            if queue != GIVEN_UP and message.deliveries >= MAX_RECEIVES:
+            if queue != GIVEN_UP and message.deliveries >= MAX_RECEIVES[queue]:
                 batch.remove(message)
                 self.cloud.queues[queue].remove(message)
-                self.cloud.queues.setdefault(GIVEN_UP, []).append(Message(message.body, self.time, message.id))
+                if queue != WAITING:
+                    self.cloud.queues.setdefault(GIVEN_UP, []).append(Message(message.body, self.time, message.id))
                 continue
             message.deliveries += 1
-            message.visible_at = self.time + HIDDEN_S
+            message.received_at, message.visible_at = self.time, self.time + HIDDEN_S
         worker.wake_at, worker.deadline = self.time, self.time + TIME_LIMIT_S
         if batch:
             worker.running = greenlet(lambda: self.work(worker, queue, batch), parent=self.main)
@@ -302,7 +328,13 @@ class Run:
     def work(self, worker: Worker, queue: str, batch: list[Message]) -> None:
         """What the functions' handlers do, and then the poller of their queue."""
         try:
-            waiting = self.keep(batch) if queue == GIVEN_UP else self.ingest(worker, queue, batch)
+            match queue:
+                case "records_dead_letters":
+                    waiting = self.keep(batch)
+                case "waiting_records":
+                    waiting = self.release(worker, batch)
+                case _:
+                    waiting = self.ingest(worker, queue, batch)
         except Died:
             worker.memory, worker.ledger = tokens.Memory(), None
             self.ended.deaths += not self.over
@@ -324,6 +356,17 @@ class Run:
         for message_id, asked_s in outcome.waiting.items():
             queues.give_back(self.cloud.url(queue), message_id, ingestion.wait_s(asked_s, receives[message_id]))
         return outcome.waiting
+
+    def release(self, worker: Worker, batch: list[Message]) -> Iterable[str]:
+        (message,) = batch
+        try:
+            self.ended.drains += drain.take(message.body, self.release_settings, lambda: worker.deadline - self.time).state in (
+                "drained", "continued", "waiting",
+            )  # fmt: skip
+        except (Retryable, *aws.FAILURES):
+            message.visible_at = self.time + 5 * message.deliveries
+            return [message.id]
+        return []
 
     def keep(self, batch: list[Message]) -> Iterable[str]:
         failed = []
@@ -368,8 +411,8 @@ class Run:
         if kind in ("timeout", "reset"):
             raise Retryable("no_answer", "no whole answer came", answer_lost=True)
         if kind:
-            code = {"429": "429001", "500": "5000801"}[kind]
-            return Response(int(kind), {}, json.dumps({"error_code": code, "message": "no"}).encode())
+            code = CODES[kind]
+            return Response(int(code[:3]), {}, json.dumps({"error_code": code, "message": "no"}).encode())
         assert answer is not None
         return answer
 
@@ -393,6 +436,8 @@ class Run:
         self.time += LONGEST_INDEX_LAG_S
         if left := {queue: len(held) for queue, held in self.cloud.queues.items() if held}:
             raise Broken(f"messages that nobody takes: {left}")
+        if left := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == waiting_records.SK}):
+            raise Broken(f"records that nobody sends: {left}")
         self.look(after_redrive=False)
         self.faulty = False
         self.redrive()

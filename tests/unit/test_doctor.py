@@ -552,6 +552,37 @@ def test_a_destination_whose_day_is_used_up(world: World) -> None:
     assert "takes nothing until" in only("warn")["found"]
 
 
+def keep_waiting(world: World, *, hours: float) -> None:
+    since = int((NOW - timedelta(hours=hours)).timestamp())
+    world.stack.table.put(
+        {
+            "pk": "PARKED#crm", "sk": "WAITING", "list_pk": "WAITING", "list_sk": "crm", "destination": "crm", "arrivals": 9,
+            "waiting": 12_345, "since": since, "next_at": since,
+        }
+    )  # fmt: skip
+
+
+def test_doctor_paused_destination_says_how_many_records_wait(world: World) -> None:
+    keep_parked(world, "stopped")
+    keep_waiting(world, hours=2)
+    since = clock.to_iso(NOW - timedelta(hours=2))[:19]
+    assert only("fail")["found"].startswith(
+        f"crm for persons takes nothing (4030801); about 12,345 records wait, the first since {since}"
+    )
+
+
+def test_doctor_records_that_wait_long_without_a_pause_are_a_warning(world: World) -> None:
+    keep_waiting(world, hours=2)
+    found = only("warn")
+    assert found["found"].startswith("crm takes records again, and about 12,345 records wait")
+    assert found["advice"].endswith("#waiting-records")
+
+
+def test_doctor_records_that_are_just_being_sent_are_no_finding(world: World) -> None:
+    keep_waiting(world, hours=0.5)
+    assert {finding["state"] for finding in examine()} == {"ok"}
+
+
 def test_a_parking_that_is_over_is_none(world: World) -> None:
     keep_parked(world, "stopped", hours=-1)
     assert {finding["state"] for finding in examine()} == {"ok"}

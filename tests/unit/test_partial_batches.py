@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import messages
+from portaria import clock, messages
 from portaria.contract import Retryable
 from portaria.ingestion import Delivery
 from tests.fakes import ingesting
@@ -25,6 +26,14 @@ WAYS = [set(way) for size in range(11) for way in itertools.combinations(TEN, si
 def desk() -> Iterator[Desk]:
     with ingesting.desk() as opened:
         yield opened
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A clock that stands still; `time["now"]` moves it."""
+    standing = {"now": datetime(2026, 3, 4, 18, 0, tzinfo=UTC)}
+    monkeypatch.setattr(clock, "now", lambda: standing["now"])
+    return standing
 
 
 def test_there_are_1024_ways() -> None:
@@ -44,8 +53,9 @@ def test_the_reported_set_is_the_failed_set_in_all_1024_ways(desk: Desk) -> None
         batch = [Delivery(f"{way}-{n}", body([contact(n)], f"route{n}")) for n in TEN]
         # When they are ingested
         outcome = desk.ingest(*batch)
-        # Then exactly those come back, after the first wait of the schedule, and the others have arrived
-        assert outcome.waiting == {f"{way}-{number}": 300 for number in failing}
+        # Then exactly those wait in the table, and the others have arrived
+        assert outcome.waiting == {}
+        assert {prefix.split("#")[1] for _, prefix in outcome.held} == {f"{way}-{number}" for number in failing}
         assert set(desk.state()) == {f"person{number}@example.com" for number in TEN if number not in failing}
     assert desk.letters() == []
 
@@ -111,22 +121,38 @@ def test_shuffled_and_repeated_events_leave_the_newest(
 
 
 @pytest.mark.parametrize("lost", [True, False])
-def test_whoever_gives_no_answer_is_asked_again_after_5_30_and_30_minutes_and_then_no_more(
-    desk: Desk, lost: bool
+def test_ingestion_destination_without_answer_is_asked_after_5_30_and_30_minutes_and_then_no_more(
+    desk: Desk, lost: bool, time: Any
 ) -> None:
     desk.route("people")
     desk.rule = lambda document: Retryable("no_answer" if lost else "unreachable", "…", answer_lost=lost)
-    waits = [desk.ingest(Delivery("m1", body([contact(1)], "people"))).waiting.get("m1") for _ in range(4)]
-    assert waits == [300, 1_800, 1_800, None]
+    assert desk.ingest(Delivery("m1", body([contact(1)], "people"))).waiting == {}
+    waits = []
+    while found := desk.waits:
+        waits.append(found["m1"])
+        time["now"] += timedelta(seconds=found["m1"])
+        desk.release()
+    assert waits == [300, 1_800, 1_800]
     (letter,) = desk.letters()
     assert letter["reason"] == "gave_up"
     assert letter["detail"].startswith("the destination did not take it in 4 tries; the last one ended with")
 
 
-def test_waiting_for_a_quota_uses_none_of_the_tries(desk: Desk) -> None:
+def test_ingestion_waits_for_a_busy_destination_use_none_of_the_tries(desk: Desk, time: Any) -> None:
     desk.route("people")
     desk.rule = lambda document: refusal("429001")
-    for receives in range(1, 8):
+    for receives in range(1, 5):
         assert desk.ingest(Delivery("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
+    # The fifth wait would be 80 s: the destination is paused, and each pause is twice as long as the one before
+    assert desk.ingest(Delivery("m1", body([contact(1)], "people"), 5)).waiting == {}
+    waits = []
+    for _ in range(6):
+        waits.append(desk.waits["m1"])
+        time["now"] += timedelta(seconds=waits[-1])
+        desk.release()
+    assert waits == [80, 160, 320, 600, 600, 600]
     desk.rule = lambda document: refusal("5000801")
-    assert desk.ingest(Delivery("m1", body([contact(1)], "people"), 8)).waiting == {"m1": 300}
+    time["now"] += timedelta(seconds=600)
+    desk.release()
+    assert desk.waits == {"m1": 300}
+    assert desk.letters() == []

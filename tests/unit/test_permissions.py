@@ -28,7 +28,18 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import arrived_events, clock, connections, messages, parking, receipts, reconciliations, signing, tokens
+from portaria import (
+    arrived_events,
+    clock,
+    connections,
+    messages,
+    parking,
+    receipts,
+    reconciliations,
+    signing,
+    tokens,
+    waiting_records,
+)
 from portaria.contract import Record, Retryable, Secret
 from portaria.pace import Pace
 from portaria.vault import Vault
@@ -105,7 +116,7 @@ class Teller:
             for name in (
                 "accept_install", "sweep_arrivals", "exchange_code", "backfill_records", "ingest_records",
                 "renew_tokens", "accept_uninstall", "remove_connections", "call_connection", "redeem_ticket",
-                "accept_records", "receive_events", "track_receipts", "keep_dead_letters",
+                "accept_records", "receive_events", "track_receipts", "keep_dead_letters", "release_records",
             )
         }  # fmt: skip
 
@@ -248,19 +259,59 @@ class Teller:
         (name,) = [
             each["name"] for each in self.administer("GET", "/connections")["items"] if each["platform"] == "kommo"
         ]
-        (event,) = messages.pack(
-            [Record("4", 1_700_000_000, {k: v for k, v in contact(4).items() if k != "last_name"}, is_partial=True)],
+        (partial,) = messages.pack(
+            [Record("7", 1_700_000_000, {k: v for k, v in contact(7).items() if k != "last_name"}, is_partial=True)],
             connection=name, object="contacts", origin=messages.EVENT, read_at=1,
         )  # fmt: skip
-        self.marketo.rule = lambda document: marketo.error("4030801")
+        event, other, last = (
+            messages.pack(
+                [Record(str(number), 1_700_000_000, contact(number))],
+                connection=name, object="contacts", origin=messages.EVENT, read_at=1,
+            )[0]
+            for number in (4, 5, 6)
+        )  # fmt: skip
+        # An event that lacks a name has the account read again.
+        self.put("records", partial)
+        self.work("ingest_records", "records")
+        self.marketo.rule = lambda document: marketo.error("429001")
         self.put("records", event)
         assert self.work("ingest_records", "records") == {event}
-        parked = parking.key("marketo-one", "persons")
-        self.stack.table.update(*parked, "SET #until = :now", names={"#until": "until"}, values={":now": 0})
-        self.marketo.rule = lambda document: None
+        self.marketo.rule = lambda document: marketo.error("4290801")
         self.put("records", event)
         assert self.work("ingest_records", "records") == set()
-        assert "person4@example.com" in self.marketo.emails
+        # Behind it, what is there already waits too.
+        self.put("records", event)
+        assert self.work("ingest_records", "records") == set()
+        self._release(lambda document: marketo.error("4030801"))
+        assert "person4@example.com" not in self.marketo.emails
+        with refusing("Query"):
+            self.put("waiting_records", '{"sweep": ""}')
+            assert len(self.work("release_records", "waiting_records")) == 1
+        self._release(lambda document: None)
+        assert self.marketo.emails.count("person4@example.com") == 1
+        # Where nothing waits, the next message itself finds that a pause is over.
+        parking.park(self.stack.table, "marketo-one", "persons", reason="stopped", code="", for_s=-1)
+        self.put("records", other)
+        assert self.work("ingest_records", "records") == set()
+        assert "person5@example.com" in self.marketo.emails
+        self.marketo.rule = lambda document: marketo.error("404040")
+        self.put("records", last)
+        assert self.work("ingest_records", "records") == set()
+        self._release(lambda document: None)
+        assert "person6@example.com" in self.marketo.emails
+
+    def _release(self, rule: Any) -> None:
+        """All pauses of Marketo are over, and what waits for it is tried."""
+        self.marketo.rule = rule
+        table, now = self.stack.table, {":now": 0}
+        for item in list(table.query_all(parking.partition("marketo-one"))):
+            attribute = "next_at" if item["sk"] == waiting_records.SK else "until"
+            table.update(item["pk"], item["sk"], "SET #at = :now", names={"#at": attribute}, values=now)
+        forget_tokens()
+        for message in ('{"sweep": ""}', ""):
+            if message:
+                self.put("waiting_records", message)
+            assert self.work("release_records", "waiting_records") == set()
 
     def _split(self) -> None:
         """More contacts in one message, from either queue, than LeadConnector takes one by one in its time."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from portaria import events, ingestion, settings
+from portaria import drain, events, settings, waiting_records
 from portaria.api.operations import OPERATIONS
 from portaria.platforms.marketo import front_door
 from portaria.table import INDEXES
@@ -199,9 +199,34 @@ def test_a_queue_that_feeds_a_function_redrives_to_its_dead_letters(name: str) -
     assert QUEUES[name]["Properties"]["MessageRetentionPeriod"] <= kept_s / 2
 
 
-def test_the_last_receive_of_a_record_is_the_one_that_ingestion_takes_for_it() -> None:
-    for name in ("RecordsQueue", "BulkRecordsQueue"):
-        assert QUEUES[name]["Properties"]["RedrivePolicy"]["maxReceiveCount"] == ingestion.MAX_RECEIVES
+@pytest.mark.parametrize(
+    ("minutes", "is_allowed"),
+    [
+        ("5,30,30", True), ("660", True), ("0,99,100,599,600,659,660", True), ("661", False), ("700", False), ("999", False),
+        ("5,720", False), ("", False), ("5,", False), ("1,2,3,4,5,6,7,8,9,10", True), ("1,2,3,4,5,6,7,8,9,10,11", False),
+    ],
+)  # fmt: skip
+def test_retry_after_minutes_accepts_waits_of_eleven_hours_at_most(minutes: str, is_allowed: bool) -> None:
+    pattern = template()["Parameters"]["RetryAfterMinutes"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, minutes)) is is_allowed
+
+
+def test_a_worker_that_has_the_lease_of_a_drain_is_dead_before_it_ends() -> None:
+    (function,) = [function for function in functions() if function.name == "release_records"]
+    assert function.properties["Timeout"] < waiting_records.LEASE_S
+    assert function.properties["Timeout"] > drain.RUN_S + drain.LEAST_TIME_S
+
+
+def test_messages_in_flight_stay_below_the_limit_of_sqs_whatever_destinations_do() -> None:
+    """At 40 messages a batch and a batch a second, which `make bench` does not reach, each hidden as long as they may be."""
+    workers = sum(max(every_value(event["ScalingConfig"]["MaximumConcurrency"])) for event in record_sources())
+    a_second = workers * max(event["BatchSize"] for event in record_sources())
+    assert a_second * waiting_records.LONGEST_IN_QUEUE_S < 120_000
+
+
+def record_sources() -> list[dict[str, Any]]:
+    (function,) = [function for function in functions() if function.name == "ingest_records"]
+    return function.events_of("SQS")
 
 
 def test_each_queue_is_a_source_or_the_dead_letters_of_one() -> None:

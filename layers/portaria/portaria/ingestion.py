@@ -1,19 +1,18 @@
 """One batch of Records messages on its way to their destinations.
 
-Every record ends in one of four ways: the destination has taken it (or a newer version of it), a newer version is on its way,
-it is among the dead letters with its reason, or its message goes back to the queue (one that is too much for a slow
-destination as several). So a message goes back exactly when at least one of its records has not been dealt with.
+Every record ends in one of five ways: the destination has taken it (or a newer version of it), a newer version is on its way,
+it is among the dead letters with its reason, it waits in the table (`waiting_records`), or its message goes back to the queue
+(one that is too much for a slow destination as several). So a message goes back exactly when at least one of its records has
+not been dealt with. `drain` sends what waits in the table through the same code.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import logging
 import sys
-import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,15 +38,19 @@ from portaria import (
     retries,
     routes,
     tokens,
+    waiting_records,
 )
 from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Route, Target
 from portaria.marks import Keeping
 from portaria.pace import Pace
 from portaria.platforms import part
-from portaria.records import Encoded, Mapping, Message, Outgoing, SetAside, Source
-from portaria.settings import IngestRecordsSettings
+from portaria.records import Encoded, Message, Outgoing, SetAside, Source
+from portaria.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.table import Conflict, Table
+from portaria.undelivered import Undelivered
+from portaria.unexpected import log_unexpected as _log_unexpected
 from portaria.vault import Vault
+from portaria.waiting_records import LONGEST_IN_QUEUE_S, Place
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +59,11 @@ TIME_TO_FINISH_S = 10.0
 # How many requests looking for bad records in one full request may take: about twenty scattered ones are found with
 # these. Where more are bad it is the route that is wrong, and what is left is set aside together.
 MAX_BISECT_REQUESTS = 250
-# The receives after which SQS moves a message to the dead letters (template.yaml). On the last one it is done here, where the
-# reason is known.
-MAX_RECEIVES = 60
-# Where a destination does not say how long: between a pause that it asks for and the next try, doubled each time. Who takes
-# records again is noticed within ten minutes; all receives together last for nine hours.
+# Between two tries where a destination does not say how long: doubled each time, so that one that takes records again is
+# noticed within ten minutes. Waits above `LONGEST_IN_QUEUE_S` are pauses of the destination.
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 600.0
-# How often what is stopped until somebody acts is tried, and what is over its quota where nobody knows the reset.
+# How often a destination is tried that takes nothing until a person acts.
 STOPPED_WAIT_S = 1_800.0
 
 # How long the records of one message may take at a destination's pace, so that a batch of forty such messages is done in the
@@ -92,7 +92,7 @@ class Way(NamedTuple):
 
     route: str
     target: Target
-    mapping: Mapping | None = None
+    mapping: records.Mapping | None = None
     keeping: Keeping = Keeping.NONE
     refused: Rejected | None = None
 
@@ -116,24 +116,32 @@ class Read(NamedTuple):
 
 @dataclass
 class Lane:
-    """One object of one destination during a batch. Once it is stopped, what is left for it waits for `after_s`."""
+    """One object of one destination during a batch. Once it is stopped, what is left for it waits for `after_s`.
+
+    `is_paused` says that the table has a pause for this wait.
+    """
 
     connection: Connection
     platform: ModuleType
-    parked: parking.Parking | None = None
+    pauses: list[parking.Parking] = field(default_factory=list)
     stopped: bool = False
     after_s: float | None = None
     reason: str = ""
+    is_paused: bool = False
     typed_in: dict[str, Any] | None = None
 
-    def stop(self, reason: str, after_s: float | None) -> None:
-        self.stopped, self.after_s, self.reason = True, after_s, reason
+    def stop(self, reason: str, after_s: float | None, *, is_paused: bool = False) -> None:
+        self.stopped, self.after_s, self.reason, self.is_paused = True, after_s, reason, is_paused
 
 
 @dataclass
 class Outcome:
-    """`waiting` holds the messages that go back, each with its wait in seconds: 0 for at once, None for the back-off."""
+    """`waiting` holds the messages that go back, each with its wait in seconds: 0 for at once, None for the back-off.
 
+    `held` holds the entries in which records wait in the table.
+    """
+
+    held: set[Place] = field(default_factory=set)
     waiting: dict[str, float | None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     quota_left: dict[str, int] = field(default_factory=dict)
@@ -152,10 +160,30 @@ def ingest(
     bulk: bool = False,
 ) -> Outcome:
     """Deal with messages of one queue; `bulk` says that it is the one of backfills. Raises nothing: what fails is told."""
+    split_url = settings.bulk_records_queue_url if bulk else settings.records_queue_url
+    return _run(_Batch(settings, time_left_s, bulk=bulk, split_url=split_url), deliveries)
+
+
+def ingest_waiting(
+    deliveries: Iterable[Delivery],
+    settings: ReleaseRecordsSettings,
+    time_left_s: Callable[[], float],
+    *,
+    bulk: bool,
+    stored: Mapping[Place, int],
+) -> Outcome:
+    """Deal with what has waited in the table: `stored` has its entries, and how many records each has. Raises nothing.
+
+    What must wait longer is in `Outcome.held` and keeps its place; `Outcome.waiting` has messages that failed unexpectedly.
+    """
+    return _run(_Batch(settings, time_left_s, bulk=bulk, stored=stored), deliveries)
+
+
+def _run(batch: _Batch, deliveries: Iterable[Delivery]) -> Outcome:
     # A batch's objects live until its end: looking for cycles among them again and again finds none.
     gc.disable()
     try:
-        return _Batch(settings, time_left_s, bulk).run(deliveries)
+        return batch.run(deliveries)
     finally:
         gc.enable()
 
@@ -180,10 +208,22 @@ def _ledger(table_name: str, time_zone: str) -> quotas.Ledger:
 
 
 class _Batch:
-    def __init__(self, settings: IngestRecordsSettings, time_left_s: Callable[[], float], bulk: bool) -> None:
+    """`split_url` is the queue for the parts of messages that are too much for a slow destination; in a drain none is split."""
+
+    def __init__(
+        self,
+        settings: IngestRecordsSettings | ReleaseRecordsSettings,
+        time_left_s: Callable[[], float],
+        *,
+        bulk: bool,
+        split_url: str = "",
+        stored: Mapping[Place, int] | None = None,
+    ) -> None:
         self.settings = settings
         self.time_left_s = time_left_s
         self.bulk = bulk
+        self.split_url = split_url
+        self.is_drain = stored is not None
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
         # Without a sealing key: a destination's token is logged in for, never renewed here.
@@ -191,14 +231,13 @@ class _Batch:
         self.ledger = _ledger(settings.table_name, settings.quota_time_zone)
         self.retries = retries.Schedule(self.table, settings.retry_after_minutes)
         self.outcome = Outcome()
+        self.undelivered = Undelivered(self.table, bulk=bulk, stored=stored or {})
         self.receives: dict[str, int] = {}
         self.failed: dict[str, float | None] = {}
-        self.set_aside: dict[tuple[str, str, str, str], SetAside] = {}
         self.ways: dict[tuple[str, str, str], list[Way] | Rejected] = {}
         self.weights: dict[str, int] = {}
         self.can_reread: dict[tuple[str, str], bool] = {}
         self.reread: set[tuple[str, str]] = set()
-        self.destinations: dict[str, str] = {}
         self.marked_at = clock.now()
         self.lanes: dict[tuple[str, str], Lane] = {}
 
@@ -212,8 +251,12 @@ class _Batch:
                 self._deliver(target, by_target[target])
             except Exception as error:  # noqa: BLE001 - whatever it was, these go back and the other targets go on
                 _log_unexpected("records could not be sent", error, connection=target.destination)
-                self._hold(by_target[target], None)
-        self._write_set_aside()
+                for message_id in _by_message(by_target[target]):
+                    self.outcome.hold(message_id)
+        for message_id in self.undelivered.write():
+            self.outcome.hold(message_id)
+        self.outcome.held = self.undelivered.waiting
+        self.outcome.counts += self.undelivered.counts
         return self.outcome
 
     # ------------------------------------------------------------------------------------------------ what there is to do
@@ -241,12 +284,12 @@ class _Batch:
         ways = self._ways(message)
         if isinstance(ways, Rejected):
             sources = tuple(Source(message, record, _key_of(record), (0, 0)) for record in message.records)
-            self._refuse(SetAside(sources, message.route, ways.reason, ways.detail))
+            self.undelivered.refuse(SetAside(sources, message.route, ways.reason, ways.detail))
             return None
         if not ways:
             self.outcome.counts["RecordsWithoutRoute"] += len(message.records)
             return None
-        if len(message.records) > (most := self._most_records(ways)):
+        if self.split_url and len(message.records) > (most := self._most_records(ways)):
             self._split(delivery, message, most)
             return None
         found: list[Source] = []
@@ -255,7 +298,7 @@ class _Batch:
                 source = records.read_record(message, record)
             except Rejected as rejected:
                 source = Source(message, record, _key_of(record), (0, 0))
-                self._refuse(SetAside((source,), message.route, rejected.reason, rejected.detail))
+                self.undelivered.refuse(SetAside((source,), message.route, rejected.reason, rejected.detail))
                 continue
             found.append(self._completed(source, ways) if source.is_partial else source)
         return Read(message, ways, found)
@@ -294,7 +337,7 @@ class _Batch:
         return [self._way(source, route) for route in found]
 
     def _way(self, source: Connection, route: Route) -> Way:
-        self.destinations[route.name] = route.destination
+        self.undelivered.destinations[route.name] = route.destination
         try:
             destination = connections.get(self.table, route.destination)
             return Way(
@@ -321,9 +364,8 @@ class _Batch:
         """Whoever dies before the whole is taken off its queue leaves both, and the records go twice."""
         fields = orjson.loads(delivery.body)
         parts = [message.records[start : start + most] for start in range(0, len(message.records), most)]
-        url = self.settings.bulk_records_queue_url if self.bulk else self.settings.records_queue_url
         bodies = [messages.encode({**fields, "records": part}) for part in parts]
-        queues.send(url, bodies, tenant=message.connection)
+        queues.send(self.split_url, bodies, tenant=message.connection)
         logger.info("a message was split", extra={"message_id": message.id, "messages": len(bodies)})
 
     def _newest(self, reads: list[Read]) -> Iterator[list[tuple[Way, list[Source]]]]:
@@ -378,7 +420,7 @@ class _Batch:
                 return
         if refused:
             for source in sources:
-                self._refuse(SetAside((source,), way.route, refused.reason, refused.detail))
+                self.undelivered.refuse(SetAside((source,), way.route, refused.reason, refused.detail))
             return
         target, route, check, identity = way.target, way.route, platform.check, platform.identity
         mapping = way.mapping
@@ -393,7 +435,7 @@ class _Batch:
             except Rejected as rejected:
                 # What an incomplete record lacks may be what it is refused for: the whole record decides.
                 if not source.is_incomplete:
-                    self._refuse(SetAside((source,), route, rejected.reason, rejected.detail))
+                    self.undelivered.refuse(SetAside((source,), route, rejected.reason, rejected.detail))
             except Exception as error:  # noqa: BLE001 - whatever it was, this message goes back and the others go on
                 _log_unexpected("a record could not be mapped", error, route=route)
                 self.outcome.hold(source.message.id)
@@ -407,6 +449,8 @@ class _Batch:
         name = (target.destination, target.object)
         if name not in self.lanes:
             connection = connections.get(self.table, target.destination)
+            if connection.state == "removed":
+                raise Rejected("connection_removed", f"the destination {connection.name} has been removed")
             self.lanes[name] = Lane(connection, part(connection.platform, target.part))
         return self.lanes[name]
 
@@ -414,12 +458,7 @@ class _Batch:
 
     def _deliver(self, target: Target, outgoing: list[Outgoing]) -> None:
         lane = self._lane(target)
-        lane.parked = parking.find(self.table, target.destination, target.object)
-        if lane.parked and (left_s := lane.parked.until - clock.now().timestamp()) > 0:
-            lane.stop(lane.parked.reason, left_s)
-            self.outcome.counts["RecordsParked"] += len(outgoing)
-            self._hold(outgoing, left_s, lane.parked.reason)
-            return
+        outgoing = self._not_waiting(lane, target, outgoing)
         merged = records.merged(outgoing)
         self.outcome.counts["RecordsCoalesced"] += len(outgoing) - len(merged)
         frame = lane.platform.frame(target)
@@ -430,9 +469,37 @@ class _Batch:
             max_bytes=lane.platform.MAX_BODY_BYTES,
         )
         for refused in cut.refused:
-            self._refuse(refused)
+            self.undelivered.refuse(refused)
         for chunk in cut.chunks:
             self._deliver_chunk(lane, target, frame, chunk)
+
+    def _not_waiting(self, lane: Lane, target: Target, outgoing: list[Outgoing]) -> list[Outgoing]:
+        """What may be sent now. The rest waits: for the end of a pause, or behind earlier records of its source."""
+        status = waiting_records.status(self.table, target.destination)
+        lane.pauses = status.pauses_of(target.object)
+        now, closed_until = clock.now().timestamp(), status.closed_until(target.object)
+        # Where something waits, the drain tries whether a pause is over.
+        if closed_until > now or (lane.pauses and status.backlog and not self.is_drain):
+            self.outcome.counts["RecordsParked"] += len(outgoing)
+            self.undelivered.wait(target, outgoing, max(closed_until, now))
+            return []
+        if not status.backlog or self.is_drain:
+            return outgoing
+        of = {
+            source.message.connection: waiting_records.list_of(target, source.message.connection, bulk=self.bulk)
+            for one in outgoing
+            for source in one.sources
+        }
+        lists = waiting_records.existing(self.table, of.values())
+        self.undelivered.lists |= lists.keys()
+        free = []
+        for one in outgoing:
+            waiting = of[one.sources[-1].message.connection]
+            if waiting in lists:
+                self.undelivered.wait(target, [one], max(now, lists[waiting]))
+            else:
+                free.append(one)
+        return free
 
     def _deliver_chunk(self, lane: Lane, target: Target, frame: tuple[bytes, bytes], chunk: list[Encoded]) -> None:
         """Send a request; where the destination finds bad data in it, halve it until the bad records stand alone."""
@@ -443,9 +510,9 @@ class _Batch:
             if not lane.stopped:
                 piece = self._not_overtaken(lane, piece)
             if piece and not lane.stopped:
-                piece = self._reserve(lane, piece)
+                piece = self._reserve(lane, target, piece)
             if lane.stopped:
-                self._hold([one.outgoing for one in piece], lane.after_s, lane.reason)
+                self._hold(lane, target, piece)
                 continue
             if not piece:
                 continue
@@ -454,16 +521,16 @@ class _Batch:
             if answer.meaning in (Meaning.ACCEPTED, Meaning.APPLIED):
                 continue
             if answer.meaning is Meaning.RETRY:
-                self._try_later(piece, answer)
+                self._try_later(target, piece, answer)
             elif answer.meaning is not Meaning.BAD_DATA:
-                self._hold([one.outgoing for one in piece], lane.after_s, lane.reason)
+                self._hold(lane, target, piece)
             elif len(piece) == 1:
                 detail = answer.detail or f"the destination refused this record with {answer.code}"
-                self._refuse(_set_aside(piece[0], REFUSED_BY_DESTINATION, detail))
+                self.undelivered.refuse(_set_aside(piece[0], REFUSED_BY_DESTINATION, detail))
             elif requests_left <= 0:
                 detail = f"the destination refused a request with this record with {answer.code}; too many were refused"
                 for one in piece:
-                    self._refuse(_set_aside(one, REFUSED_BY_DESTINATION, detail))
+                    self.undelivered.refuse(_set_aside(one, REFUSED_BY_DESTINATION, detail))
             else:
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
@@ -486,7 +553,7 @@ class _Batch:
         self.outcome.counts["RecordsSuperseded"] += len(piece) - len(left)
         return left
 
-    def _reserve(self, lane: Lane, piece: list[Encoded]) -> list[Encoded]:
+    def _reserve(self, lane: Lane, target: Target, piece: list[Encoded]) -> list[Encoded]:
         """What of a request the destination's day has room for; the rest waits. Nothing is reserved where there is no quota."""
         quota = getattr(lane.platform, "DAILY_QUOTA", None)
         if quota is None:
@@ -514,7 +581,8 @@ class _Batch:
             granted += ones[:count]
             if ones[count:]:
                 self.outcome.counts["RecordsOverShare"] += len(ones) - count
-                self._hold([one.outgoing for one in ones[count:]], reservation.after_s, "quota")
+                until = clock.now().timestamp() + (reservation.after_s or 0)
+                self.undelivered.wait(target, [one.outgoing for one in ones[count:]], until, is_share=True)
         return granted
 
     def _send(self, lane: Lane, target: Target, frame: tuple[bytes, bytes], piece: list[Encoded]) -> Answer:
@@ -564,9 +632,7 @@ class _Batch:
             logger.info("a request was accepted", extra=facts)
             self.outcome.counts["RequestsAccepted"] += 1
             self.outcome.counts["RecordsSent"] += len(piece)
-            if lane.parked:
-                parking.end(self.table, lane.parked)
-                lane.parked = None
+            self._end_pauses(lane)
             if answer.pause_s is not None:
                 lane.stop("rate_limited", answer.pause_s)
             return answer
@@ -585,20 +651,29 @@ class _Batch:
                 logger.warning("a request was put off", extra=facts)
             case Meaning.QUOTA:
                 after_s = answer.after_s or self.ledger.until_reset_s()
-                self._park(lane, target, "", "quota", answer, after_s)
+                self._park(lane, "", parking.QUOTA, answer, after_s)
                 logger.warning("the destination's day is over", extra=facts)
             case Meaning.STOP | Meaning.TOKEN_AGAIN:
                 whole = answer.meaning is Meaning.TOKEN_AGAIN
-                self._park(lane, target, "" if whole else target.object, "stopped", answer, STOPPED_WAIT_S)
+                self._park(lane, "" if whole else target.object, parking.STOPPED, answer, STOPPED_WAIT_S)
                 self.outcome.counts["DestinationsStopped"] += 1
                 logger.error("a destination refuses everything until somebody acts", extra=facts)
 
-    def _park(self, lane: Lane, target: Target, object_name: str, reason: str, answer: Answer, for_s: float) -> None:
-        lane.stop(reason, for_s)
+    def _end_pauses(self, lane: Lane) -> None:
+        """The destination takes records again, so a pause that cannot be ended changes nothing for those that it took."""
+        try:
+            for pause in lane.pauses:
+                parking.end(self.table, pause)
+        except Exception as error:  # noqa: BLE001 - the next success ends it
+            _log_unexpected("pause_not_ended", error, connection=lane.connection.name)
+        lane.pauses = []
+
+    def _park(self, lane: Lane, object_name: str, reason: str, answer: Answer, for_s: float) -> None:
+        lane.stop(reason, for_s, is_paused=True)
         destination = lane.connection.name
         try:
             is_new = parking.park(self.table, destination, object_name, reason=reason, code=answer.code, for_s=for_s)
-            if is_new and reason == "stopped":
+            if is_new and reason == parking.STOPPED:
                 detail = {
                     "connection": destination,
                     "object": object_name,
@@ -673,65 +748,55 @@ class _Batch:
 
     # ------------------------------------------------------------------------------------------- what has not arrived
 
-    def _try_later(self, piece: list[Encoded], answer: Answer) -> None:
+    def _try_later(self, target: Target, piece: list[Encoded], answer: Answer) -> None:
         """After the waits of the schedule; what has been through them all is a dead letter.
 
         A message whose records go in several requests has failed once, however many of those have.
         """
-        by_message = self._by_message(one.outgoing for one in piece)
+        by_message = _by_message(one.outgoing for one in piece)
         self.failed |= self.retries.next(by_message.keys() - self.failed.keys())
         detail = f"the destination did not take it in {self.retries.tries} tries; the last one ended with {answer.code}"
-        for message_id in by_message:
-            waits_s = self.failed[message_id]
-            if waits_s is None:
-                for one in by_message[message_id]:
-                    self._refuse(SetAside(one.sources, one.route, dead_letters.GAVE_UP, detail), message_id)
+        for message_id, ones in by_message.items():
+            wait_s = self.failed[message_id]
+            if wait_s is None:
+                for one in ones:
+                    self.undelivered.refuse(SetAside(one.sources, one.route, dead_letters.GAVE_UP, detail), message_id)
+                continue
+            wait_s = max(wait_s, answer.after_s or 0)
+            if wait_s <= LONGEST_IN_QUEUE_S and not self.is_drain:
+                self.outcome.hold(message_id, wait_s)
             else:
-                self._hold_message(message_id, by_message[message_id], max(waits_s, answer.after_s or 0), answer.code)
+                until = clock.now().timestamp() + wait_s
+                self.undelivered.wait(target, ones, until, message_id=message_id, is_retry=True)
 
-    def _hold(self, outgoing: Iterable[Outgoing], after_s: float | None, reason: str = "") -> None:
-        for message_id, ones in self._by_message(outgoing).items():
-            self._hold_message(message_id, ones, after_s, reason)
-
-    def _hold_message(self, message_id: str, ones: list[Outgoing], after_s: float | None, reason: str) -> None:
-        if self.receives[message_id] < MAX_RECEIVES or not reason:
-            self.outcome.hold(message_id, after_s)
+    def _hold(self, lane: Lane, target: Target, piece: list[Encoded]) -> None:
+        """Have records wait that a stopped lane takes no more of: briefly in their queue, otherwise in the table."""
+        in_table: dict[str, list[Outgoing]] = {}
+        longest_s = lane.after_s or 0.0
+        for message_id, ones in _by_message(one.outgoing for one in piece).items():
+            needed_s = wait_s(lane.after_s, self.receives[message_id])
+            if not self.is_drain and not lane.is_paused and needed_s <= LONGEST_IN_QUEUE_S:
+                self.outcome.hold(message_id, lane.after_s)
+            else:
+                in_table[message_id] = ones
+                longest_s = max(longest_s, needed_s)
+        if not in_table:
             return
-        detail = f"it came back {MAX_RECEIVES} times; the last time the destination was not to be had: {reason}"
-        for one in ones:
-            self._refuse(SetAside(one.sources, one.route, dead_letters.GAVE_UP, detail), message_id)
+        if not lane.is_paused and lane.after_s != 0:
+            before_s = max((2 * pause.for_s for pause in lane.pauses if pause.reason == parking.BUSY), default=0)
+            for_s = max(longest_s, min(before_s, LONGEST_WAIT_S), LONGEST_IN_QUEUE_S)
+            self._park(lane, target.object, parking.BUSY, Answer(Meaning.BACK_OFF, lane.reason), for_s)
+        until = clock.now().timestamp() + (lane.after_s or 0)
+        for message_id, ones in in_table.items():
+            self.undelivered.wait(target, ones, until, message_id=message_id)
 
-    def _by_message(self, outgoing: Iterable[Outgoing]) -> dict[str, list[Outgoing]]:
-        by_message: dict[str, list[Outgoing]] = defaultdict(list)
-        for one in outgoing:
-            for message_id in {source.message.id for source in one.sources}:
-                by_message[message_id].append(one)
-        return by_message
 
-    def _refuse(self, refused: SetAside, message_id: str = "") -> None:
-        """What one message has of one reason becomes one dead letter; with an id, only that message's part of it."""
-        for source in refused.sources:
-            if message_id and source.message.id != message_id:
-                continue
-            name = (source.message.id, refused.route, refused.reason, refused.detail)
-            known = self.set_aside.get(name)
-            sources = (*known.sources, source) if known else (source,)
-            self.set_aside[name] = SetAside(sources, refused.route, refused.reason, refused.detail)
-
-    def _write_set_aside(self) -> None:
-        counts: Counter[tuple[str, str]] = Counter()
-        for one in self.set_aside.values():
-            message = one.sources[0].message
-            try:
-                dead_letters.put(self.table, _letter(one, self.destinations.get(one.route, "")))
-            except Exception as error:  # noqa: BLE001 - whatever it was, these records have not been dealt with
-                _log_unexpected("records could not be set aside", error, route=one.route)
-                self.outcome.hold(message.id)
-                continue
-            counts[one.route, one.reason] += len(one.sources)
-        for (route, reason), count in counts.items():
-            logger.warning("records were set aside", extra={"route": route, "reason": reason, "records": count})
-        self.outcome.counts["DeadLetters"] += counts.total()
+def _by_message(outgoing: Iterable[Outgoing]) -> dict[str, list[Outgoing]]:
+    by_message: dict[str, list[Outgoing]] = defaultdict(list)
+    for one in outgoing:
+        for message_id in {source.message.id for source in one.sources}:
+            by_message[message_id].append(one)
+    return by_message
 
 
 def _unmapped(data: dict[str, Any]) -> dict[str, Any]:
@@ -750,29 +815,3 @@ def _set_aside(one: Encoded, reason: str, detail: str) -> SetAside:
 
 def _key_of(record: Any) -> str:
     return str(record.get("key", "")) if isinstance(record, dict) else ""
-
-
-def _letter(one: SetAside, destination: str) -> dead_letters.Letter:
-    """Its id is the same where a redelivery sets the same records aside again. `destination` is the route's."""
-    message = one.sources[0].message
-    keys = sorted(source.key for source in one.sources)
-    return dead_letters.Letter(
-        id=hashlib.sha256("\n".join([message.id, one.route, one.reason, *keys]).encode()).hexdigest()[:32],
-        connection=message.connection,
-        route=one.route,
-        object=message.object,
-        origin=message.origin,
-        reason=one.reason,
-        detail=one.detail,
-        records=[source.record for source in one.sources],
-        destination=message.target.destination if message.target else destination,
-        target=records.target_fields(message.target) if message.target else None,
-        read_at=message.read_at,
-        request=message.request,
-    )
-
-
-def _log_unexpected(what: str, error: Exception, **facts: str) -> None:
-    """An exception's text may quote a record or a token, so only its kind and place are told."""
-    extra = {**facts, "error": type(error).__name__, "at": traceback.format_tb(error.__traceback__)}
-    logger.error(what, extra=extra)

@@ -1,22 +1,27 @@
-"""Destinations that take nothing for now: the day's quota is used up, or somebody has to act first.
+"""Pauses of destinations: the day's quota is used up, a person has to act first, or the destination asked for a longer wait.
 
-Records for a parked object wait in their queue instead of being refused one request after the other. When the time is over, the
-next batch tries; what the destination says then ends the parking or begins the next.
+Records for a paused object wait in the table (`waiting_records`) instead of being refused one request after the other. When the
+pause is over, one request decides whether it ends or the next one begins.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from portaria import clock
 from portaria.table import Conflict, Item, Table
 
 LIST = "PARKED"
+QUOTA, STOPPED, BUSY = "quota", "stopped", "busy"
 
 
 @dataclass(frozen=True)
 class Parking:
-    """`object` is the destination's, empty for all of them; `until` is epoch seconds, `since` ISO 8601."""
+    """`object` is the destination's, empty for all of them; `until` is epoch seconds, `since` ISO 8601.
+
+    `for_s` is how long the pause was meant to be.
+    """
 
     destination: str
     object: str
@@ -24,16 +29,16 @@ class Parking:
     code: str
     until: int
     since: str
+    for_s: int = 0
+
+
+def partition(destination: str) -> str:
+    """Where a destination's pauses are, with its backlog (see `waiting_records`): one query reads them all."""
+    return f"PARKED#{destination}"
 
 
 def key(destination: str, object_name: str) -> tuple[str, str]:
-    return f"PARKED#{destination}", object_name or "*"
-
-
-def find(table: Table, destination: str, object_name: str) -> Parking | None:
-    """What stands in the way of an object at a destination, also where its time is over; the longer of two."""
-    found = [read(item) for item in table.query_all(f"PARKED#{destination}") if item["sk"] in ("*", object_name)]
-    return max(found, key=lambda parking: parking.until, default=None)
+    return partition(destination), object_name or "*"
 
 
 def park(table: Table, destination: str, object_name: str, *, reason: str, code: str, for_s: float) -> bool:
@@ -51,6 +56,7 @@ def park(table: Table, destination: str, object_name: str, *, reason: str, code:
         "reason": reason,
         "code": code,
         "until": until,
+        "for_s": int(for_s),
         "since": clock.to_iso(now),
     }
     try:
@@ -63,8 +69,8 @@ def park(table: Table, destination: str, object_name: str, *, reason: str, code:
         table.update(
             pk,
             sk,
-            "SET #until = :until, code = :code",
-            values={":until": until, ":code": code},
+            "SET #until = :until, for_s = :for_s, code = :code",
+            values={":until": until, ":for_s": int(for_s), ":code": code},
             names={"#until": "until"},
         )
         return False
@@ -72,13 +78,23 @@ def park(table: Table, destination: str, object_name: str, *, reason: str, code:
 
 
 def end(table: Table, parking: Parking) -> None:
-    """The destination takes the object again."""
-    table.delete(*key(parking.destination, parking.object))
+    """The destination takes the object again. A pause that has begun anew meanwhile stays."""
+    with suppress(Conflict):
+        table.delete(
+            *key(parking.destination, parking.object),
+            condition="attribute_not_exists(pk) OR #until = :until",
+            names={"#until": "until"},
+            values={":until": parking.until},
+        )
 
 
 def read(item: Item) -> Parking:
-    return Parking(item["destination"], item["object"], item["reason"], item["code"], int(item["until"]), item["since"])
-
-
-def list_all(table: Table) -> list[Parking]:
-    return [read(item) for item in table.query_all(LIST, index="listing")]
+    return Parking(
+        item["destination"],
+        item["object"],
+        item["reason"],
+        item["code"],
+        int(item["until"]),
+        item["since"],
+        int(item.get("for_s", 0)),
+    )

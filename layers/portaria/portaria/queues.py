@@ -15,7 +15,9 @@ __all__ = ["encode", "give_back", "send"]
 
 logger = logging.getLogger(__name__)
 
-MAX_DELAY_S = 43_200
+# SQS hides a message for 12 hours in total since its receive. A function runs for 15 minutes at most, so this always fits.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
+MAX_HIDDEN_S = 39_600
 # The longest that SQS delays a new message.
 MAX_SEND_DELAY_S = 900
 
@@ -39,13 +41,15 @@ def send(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str =
 
 
 def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:
-    """Make a received message visible again after so many seconds (0 to 12 h).
+    """Make a received message visible again after so many seconds (0 to 11 h).
 
     A failing call is only logged: the message then comes back when its visibility time-out ends.
     """
     try:
         aws.client("sqs").change_message_visibility(
-            QueueUrl=queue_url, ReceiptHandle=receipt_handle, VisibilityTimeout=max(0, min(MAX_DELAY_S, round(after_s)))
+            QueueUrl=queue_url,
+            ReceiptHandle=receipt_handle,
+            VisibilityTimeout=max(0, min(MAX_HIDDEN_S, round(after_s))),
         )
     except (ClientError, BotoCoreError) as error:
         logger.warning("a message's visibility was not changed", extra={"error": type(error).__name__})

@@ -68,6 +68,17 @@ class IngestRecordsSettings(Environment):
     quota_time_zone: str
 
 
+class ReleaseRecordsSettings(Environment):
+    """As those of `IngestRecordsSettings`."""
+
+    table_name: str
+    waiting_records_queue_url: str
+    secrets_prefix: str
+    bus_name: str
+    retry_after_minutes: str
+    quota_time_zone: str
+
+
 class ReceiveEventsSettings(Environment):
     table_name: str
     records_queue_url: str

@@ -127,7 +127,7 @@ class Table:
         self._write("delete_item", {"Key": _key(pk, sk)}, condition, values, names)
 
     def write_all(self, writes: list[dict[str, Any]]) -> None:
-        """All of these, each made by `put_of` or `update_of`, or none. Raises `Conflict`."""
+        """All of these, each made by `put_of`, `update_of` or `delete_of`, or none. Raises `Conflict`."""
         items = [{kind: {"TableName": self.name, **call}} for write in writes for kind, call in write.items()]
         try:
             self.client.transact_write_items(TransactItems=items)
@@ -259,6 +259,12 @@ def update_of(
     return {
         "Update": {"Key": _key(pk, sk), "UpdateExpression": expression, **_in_transaction(condition, values, names)}
     }
+
+
+def delete_of(
+    pk: str, sk: str, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return {"Delete": {"Key": _key(pk, sk), **_in_transaction(condition, values, names)}}
 
 
 def _conditional(condition: str, values: Item | None, names: dict[str, str] | None) -> dict[str, Any]:

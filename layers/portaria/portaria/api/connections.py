@@ -7,6 +7,7 @@ has no kinds are made by installing its application.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import replace as with_changes
 from types import ModuleType
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from portaria import clock, connections, domains, oauth_clients, rotations, routes, uninstalls
+from portaria import aws, clock, connections, domains, oauth_clients, rotations, routes, uninstalls, waiting_records
 from portaria.api.inputs import (
     CLIENT_NAME,
     Input,
@@ -33,6 +34,8 @@ from portaria.platforms import part
 from portaria.table import Conflict, Table
 from portaria.tokens import LOG_IN_KINDS
 from portaria.vault import Credentials, Vault, version_id
+
+logger = logging.getLogger(__name__)
 
 # Values stay as they came, wrapped where they are text, until the kind says what they must be.
 GivenCredentials = dict[
@@ -152,7 +155,9 @@ def replace(asked: Asked) -> Reply:
     kind = _own_kind(connection)
     _refuse_changes(connection, kind, sent)
     credentials = _credentials(kind, connection.kind, sent.credentials)
-    return _reply(rotations.replace(table, asked.desk.vault, connection, credentials))
+    fresh = rotations.replace(table, asked.desk.vault, connection, credentials)
+    _send_waiting(table, connection.name)
+    return _reply(fresh)
 
 
 def rotate(asked: Asked) -> Reply:
@@ -160,7 +165,9 @@ def rotate(asked: Asked) -> Reply:
     table, sent, name = asked.desk.table, asked.sent, asked.path["name"]
     connection = connections.get(table, name)
     credentials = _credentials(_own_kind(connection), connection.kind, sent.credentials)
-    return _reply(rotations.rotate(table, asked.desk.vault, name, credentials, expire_now=sent.expire_now))
+    fresh = rotations.rotate(table, asked.desk.vault, name, credentials, expire_now=sent.expire_now)
+    _send_waiting(table, name)
+    return _reply(fresh)
 
 
 def expire(asked: Asked) -> Reply:
@@ -203,6 +210,7 @@ def delete(asked: Asked) -> Reply:
         uninstalls.delete(table, asked.desk.uninstalls_queue_url, connection)
     except Conflict:
         raise rotations.changed(name) from None
+    _send_waiting(table, name)
     return Reply(None)
 
 
@@ -395,6 +403,17 @@ def _refuse_install_name(name: str) -> None:
     )
 
 
+def _send_waiting(table: Table, name: str) -> None:
+    """Have records that wait for a connection tried soon: it has other credentials, or is gone, which they end for.
+
+    The change is done by now, so a failure is only logged: the pause ends by itself.
+    """
+    try:
+        waiting_records.try_now(table, name)
+    except aws.FAILURES as error:
+        logger.warning("waiting_records_not_tried", extra={"connection": name, "error": type(error).__name__})
+
+
 def _reply(connection: Connection) -> Reply:
     return Reply(show(connection), etag=etag(connection))
 
@@ -406,6 +425,7 @@ def _store(table: Table, vault: Vault, connection: Connection) -> Reply:
         if connection.secret_id:
             vault.remove(connection.secret_id, at_once=True)
         raise _exists(connection.name) from None
+    _send_waiting(table, connection.name)
     return _reply(connections.get(table, connection.name))
 
 

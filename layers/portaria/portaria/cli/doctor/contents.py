@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from urllib.parse import urlsplit
 
-from portaria import clock, connections, dead_letters, oauth_clients, parking
+from portaria import clock, connections, dead_letters, oauth_clients, parking, waiting_records
 from portaria.cli.doctor.deployment import Deployment
 from portaria.cli.doctor.findings import FAIL, OK, WARN, Finding, NotThere, named, runbook
 from portaria.contract import Connection, OAuthClient
@@ -20,6 +20,9 @@ MOST_LISTED = 2_000
 MOST_SECRETS = 50
 # A connection is due for its whole next five minutes, and its renewal may have to be tried again.
 LATE = timedelta(hours=1)
+# Records that wait so long for a destination without a pause are not just being sent.
+LONG_WAIT = timedelta(hours=1)
+WAITING_RECORDS = "docs/operations.md#waiting-records"
 CLIENT_CREDENTIALS = "client_credentials"
 STOPPED = "stopped"
 
@@ -117,12 +120,15 @@ def states(deployment: Deployment) -> Iterator[Finding]:
 
 
 def parked(deployment: Deployment) -> Iterator[Finding]:
-    """No destination is stopped, or has used up its day."""
+    """No destination is stopped, or has used up its day, and no records wait for one for long."""
     name, now = "destinations", clock.now().timestamp()
+    backlogs = [waiting_records.read_backlog(item) for item in listed(deployment, waiting_records.LISTING)]
+    waiting = {backlog.destination: _waiting(backlog) for backlog in backlogs}
     on = [item for item in listed(deployment, parking.LIST) if int(item.get("until") or 0) > now]
     for item in on:
         what = f"{item['destination']}{' for ' + item['object'] if item.get('object') else ''}"
         code = f" ({item['code']})" if item.get("code") else ""
+        code += f"; {waiting[item['destination']]}" if item["destination"] in waiting else ""
         if item.get("reason") == STOPPED:
             yield Finding(name, FAIL, f"{what} takes nothing{code}", runbook("destinations-stopped"))
         else:
@@ -130,8 +136,20 @@ def parked(deployment: Deployment) -> Iterator[Finding]:
             yield Finding(
                 name, WARN, f"{what} takes nothing until {until}: {item.get('reason')}{code}", runbook("quota-left")
             )
+    paused = {item["destination"] for item in on}
+    for backlog in backlogs:
+        if backlog.destination not in paused and now - backlog.since > LONG_WAIT.total_seconds():
+            told = f"{backlog.destination} takes records again, and {waiting[backlog.destination]}"
+            advice = "they are being sent at its pace; look at the log of release_records; " + WAITING_RECORDS
+            yield Finding(name, WARN, told, advice)
     if not on:
-        yield Finding(name, OK, "none is stopped or parked")
+        sent = f"; {sum(backlog.records for backlog in backlogs):,} waiting records are being sent" if backlogs else ""
+        yield Finding(name, OK, f"none is stopped or parked{sent}")
+
+
+def _waiting(backlog: waiting_records.Backlog) -> str:
+    since = clock.to_iso(datetime.fromtimestamp(backlog.since, UTC))
+    return f"about {backlog.records:,} records wait, the first since {since}"
 
 
 def letters(deployment: Deployment) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ DEPLOY_AGAIN = "deploy again: `make deploy`"
 # The age in seconds from which messages of a queue wait too long; the alarms have the same.
 TOO_OLD_S = {
     "ExchangesQueue": 300, "RecordsQueue": 3_600, "BulkRecordsQueue": 86_400, "BackfillsQueue": 3_600,
-    "RenewalsQueue": 7_200, "UninstallsQueue": 21_600, "RecordsDeadLetters": 900,
+    "RenewalsQueue": 7_200, "UninstallsQueue": 21_600, "WaitingRecordsQueue": 1_800, "RecordsDeadLetters": 900,
 }  # fmt: skip
 
 
