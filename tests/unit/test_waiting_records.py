@@ -20,6 +20,7 @@ from portaria import (
     messages,
     parking,
     queues,
+    records,
     uninstalls,
     waiting_records,
 )
@@ -139,13 +140,13 @@ def test_waiting_entry_of_several_parts_is_replaced_whole(desk: Desk) -> None:
     each = ["".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(150_000)) for _ in range(2)]
     fields = json.loads(body([contact(1)], "people"))
     fields["records"] = [{"key": str(n), "updated_at": 1, "data": contact(n) | {"note": each[n]}} for n in (0, 1)]
-    message = ingestion.records.read_message("m1", messages.encode(fields))
-    for records in (message.records, message.records[:1]):
-        held = waiting_records.Held(LIVE, message, "people", records, 1)
+    message = records.read_message("m1", messages.encode(fields))
+    for some in (message.records, message.records[:1]):
+        held = waiting_records.Held(LIVE, message, "people", some, 1)
         waiting_records.put(desk.table, held)
         ((entry,), cursor) = waiting_records.read(desk.table, LIVE, limit=1)
         assert waiting_records.read(desk.table, LIVE, limit=1, cursor=cursor) == ([], None)
-        assert json.loads(entry.body)["records"] == records
+        assert json.loads(entry.body)["records"] == some
     assert len(entry.sort_keys) < 3
 
 
@@ -358,7 +359,7 @@ def test_release_record_that_arrives_while_its_list_is_being_removed_is_sent(clo
     close = waiting_records.close_list
 
     def late(table: Any, head: Any) -> None:
-        message = ingestion.records.read_message("late", body([contact(2)], "people"))
+        message = records.read_message("late", body([contact(2)], "people"))
         waiting_records.put(table, waiting_records.Held(LIVE, message, "people", message.records, 1))
         close(table, head)
 
@@ -439,7 +440,7 @@ def test_ingestion_table_that_takes_no_entry_leaves_the_message_in_its_queue(clo
 
 
 def test_parking_end_leaves_a_pause_that_began_meanwhile(desk: Desk, time: Any) -> None:
-    pauses = []
+    pauses: list[parking.Parking] = []
     for for_s in (60, 600):
         parking.park(desk.table, DESTINATION, "persons", reason="busy", code="", for_s=for_s)
         pauses += waiting_records.status(desk.table, DESTINATION).pauses
