@@ -52,6 +52,7 @@ class Assumed(NamedTuple):
     accept_records_s: float = 0.080
     ingest_of_40_events_s: float = 0.800
     ingest_of_1000_records_s: float = 1.200
+    release_of_1000_records_s: float = 1.000
     backfill_page_s: float = 0.700
     renewal_s: float = 0.800
     naive_s: float = 0.350
@@ -90,11 +91,12 @@ def measure() -> bool:
         "live": (live(shape, assumed), naive(assumed, api=True)),
         "front_door": (front_door(shape, assumed), naive(assumed, api=True)),
         "backfill": (backfill(shape, assumed), naive(assumed, api=False)),
+        "waiting": (waiting(shape, assumed), None),
         "idle": (idle(shape, assumed, CONNECTIONS), None),
     }
     shown = Table(title=f"USD, list prices of {prices['region']} as of {prices['as_of']}", title_justify="left")
     shown.add_column("")
-    for heading in ("live", "naive", "door", "naive", "backfill", "naive", "idle"):
+    for heading in ("live", "naive", "door", "naive", "backfill", "naive", "waiting", "idle"):
         shown.add_column(heading, justify="right")
     columns = [bill for pair in bills.values() for bill in pair if bill is not None]
     for service, names in SERVICES.items():
@@ -153,6 +155,19 @@ def backfill(shape: Shape, assumed: Assumed) -> Bill:
     bill.add(dynamodb_write=2 * pages, dynamodb_read=2 * MILLION)
     bill.add(**_messages(assumed, pages, assumed.record_bytes * assumed.contacts_a_page))
     return bill.add(**_batches(shape, assumed, MILLION / 1_000, assumed.ingest_of_1000_records_s, 1_000))
+
+
+def waiting(shape: Shape, assumed: Assumed) -> Bill:
+    """What a million live events cost on top if they wait in the table for their destination."""
+    bill = Bill()
+    arriving, leaving = MILLION / shape.batch, MILLION / 1_000
+    # An entry is put and deleted, and its version is marked again for its one way. Each batch that arrives or leaves writes the
+    # list, and the backlog (an item in one index).
+    bill.add(dynamodb_write=3 * MILLION + 3 * (arriving + leaving))
+    # An entry is read, of which four kilobytes are one unit, and so is the mark of all ways.
+    bill.add(dynamodb_read=MILLION * (1 + assumed.record_bytes / 4_000))
+    bill.add(**_batches(shape, assumed, leaving, assumed.ingest_of_1000_records_s, 1_000))
+    return bill.add(lambda_gb_s=leaving * assumed.release_of_1000_records_s * shape.memory_gb["ReleaseRecordsFunction"])
 
 
 def idle(shape: Shape, assumed: Assumed, connections: int) -> Bill:
@@ -259,8 +274,9 @@ def explain(shape: Shape, assumed: Assumed, prices: dict[str, Any], nobody: floa
     memory = {name.removesuffix("Function"): f"{gb * 1024:.0f} MB" for name, gb in shape.memory_gb.items()}
     shown = ("ReceiveEvents", "AcceptRecords", "BackfillRecords", "IngestRecords", "RenewTokens")
     console.print(
-        f"For a million live events, records through the front door and backfilled contacts; idle: {CONNECTIONS:,} connections "
-        f"and a month, of which {nobody:,.2f} without any.\n"
+        "For a million live events, records through the front door and backfilled contacts; waiting: what a million live "
+        "events cost on top if they wait for their destination; "
+        f"idle: {CONNECTIONS:,} connections and a month, of which {nobody:,.2f} without any.\n"
         f"From template.yaml: {', '.join(f'{name} {memory[name]}' for name in shown)}; batches of {shape.batch} messages; "
         f"{shape.queues} queues polled; {shape.alarms} alarms, of which {FREE_ALARMS} are free.\n"
         f"Assumed: {', '.join(f'{name} {value:g}' for name, value in assumed._asdict().items())}.\n"

@@ -436,8 +436,8 @@ class Run:
         self.time += LONGEST_INDEX_LAG_S
         if left := {queue: len(held) for queue, held in self.cloud.queues.items() if held}:
             raise Broken(f"messages that nobody takes: {left}")
-        if left := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == waiting_records.SK}):
-            raise Broken(f"records that nobody sends: {left}")
+        if kept := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == waiting_records.SK}):
+            raise Broken(f"records that nobody sends: {kept}")
         self.look(after_redrive=False)
         self.faulty = False
         self.redrive()

@@ -344,8 +344,8 @@ class Flow:
     def judge(self) -> Result:
         if self.cloud.expired:
             raise Broken(f"SQS dropped {len(self.cloud.expired)} messages")
-        if left := list(Table(TABLE).query_all(dead_letters.LIST, index="listing")):
-            raise Broken(f"{len(left)} dead letters: {left[0]['detail']}")
+        if dead := list(Table(TABLE).query_all(dead_letters.LIST, index="listing")):
+            raise Broken(f"{len(dead)} dead letters: {dead[0]['detail']}")
         if left := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == waiting_records.SK}):
             raise Broken(f"records that nobody sends: {left}")
         if self.sent_at:

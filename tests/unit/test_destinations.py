@@ -236,7 +236,8 @@ class TestLeadConnector:
         rotations.replace(desk.stack.table, Vault(PREFIX), ended, {"token": Secret(NEWER_TOKEN)})
         desk.release(minutes=31)
         assert len(platform.contacts) == 1
-        assert waiting_records.status(desk.stack.table, marketek.name) == ((), None)
+        assert waiting_records.status(desk.stack.table, marketek.name).pauses == ()
+        assert desk.held == {}
 
     @pytest.mark.parametrize(
         "answer",

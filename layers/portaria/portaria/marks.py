@@ -21,8 +21,8 @@ from portaria.records import Source
 from portaria.table import Conflict, Table, at_once
 
 SK = "MARK"
-# No message lives longer than the 14 days that SQS can keep one.
-KEPT_FOR = timedelta(days=15)
+# Longer than a dead letter is kept, which can be sent again, and than records have to wait for a destination in practice.
+KEPT_FOR = timedelta(days=100)
 
 
 class Keeping(Enum):

@@ -13,7 +13,7 @@ from portaria import clock
 from portaria.table import Table, at_once
 
 SK = "FAILURES"
-# No message lives longer than the 14 days that SQS can keep one.
+# Longer than all waits of the schedule together.
 KEPT_FOR = timedelta(days=15)
 
 
