@@ -289,6 +289,10 @@ class Teller:
             assert len(self.work("release_records", "waiting_records")) == 1
         self._release(lambda document: None)
         assert self.marketo.emails.count("person4@example.com") == 1
+        # A list that was read to its end is closed, and removed once no worker can still be adding to it.
+        later = clock.now() + timedelta(minutes=10)
+        with patch.object(clock, "now", lambda: later):
+            self._release(lambda document: None)
         # Where nothing waits, the next message itself finds that a pause is over.
         parking.park(self.stack.table, "marketo-one", "persons", reason="stopped", code="", for_s=-1)
         self.put("records", other)
