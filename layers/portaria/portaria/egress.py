@@ -81,6 +81,7 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_INTERIM_ANSWERS = 20
 _REPEATABLE = ("GET", "HEAD", "OPTIONS")
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -216,7 +217,7 @@ def _exchange(request: Request, allowed_domain: str, *, redirected: bool = False
         )
         with answer:
             body = answer.raw.read(request.max_response_bytes + 1, decode_content=True)
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         if cause := _never_sent(error):
             raise Retryable(UNREACHABLE, f"{allowed_domain} was not reached: {cause}", answer_lost=redirected) from None
         raise Retryable(
@@ -299,6 +300,10 @@ class _BoundedTlsSocket(ssl.SSLSocket):
 class _WholeHeads(http.client.HTTPResponse):
     """An answer whose head must end: `http.client` takes one that breaks off for a short one, and a lost answer for a 202."""
 
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self._sock = sock
+
     def begin(self, *arguments: Any, **options: Any) -> None:
         stream = self.fp
         self.fp = _WholeLines(stream)  # type: ignore[assignment]
@@ -307,6 +312,42 @@ class _WholeHeads(http.client.HTTPResponse):
         finally:
             if self.fp is not None:
                 self.fp = stream
+        if self.headers.get("transfer-encoding") is not None and self.headers.get("content-length") is not None:
+            raise http.client.HTTPException("the answer has a length and a transfer coding")
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """The status of the final answer. Interim answers are skipped (RFC 9110, 15.2); 101 was not asked for, so it is an error."""
+        for _ in range(_MAX_INTERIM_ANSWERS):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == 101:
+                raise http.client.HTTPException("the protocol was switched unasked")
+            if not 100 <= status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("too many interim answers")
+
+    def _close_conn(self) -> None:
+        """At the end of the answer. A connection on which more has come is not used again."""
+        if isinstance(self._sock, ssl.SSLSocket) and _more_has_come(self._sock, self.fp):
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+        super()._close_conn()  # type: ignore[misc]
+
+
+def _more_has_come(sock: socket.socket, stream: Any) -> bool:
+    """Whether a connection has ended, or holds bytes behind the answer that was read. Does not wait."""
+    before = sock.gettimeout()
+    try:
+        sock.settimeout(0)
+        stream.peek(1)
+    except ssl.SSLWantReadError:
+        return False
+    except (OSError, ValueError, AttributeError):
+        return True
+    finally:
+        with suppress(OSError):
+            sock.settimeout(before)
+    return True
 
 
 class _WholeLines:
@@ -434,3 +475,8 @@ def _no_netrc(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
 class _NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignore[name-defined,misc]
     def set_ok(self, cookie: object, request: object) -> bool:
         return False
+
+
+def forget_connections() -> None:
+    """Close every kept connection."""
+    _session().close()
