@@ -512,14 +512,12 @@ def test_a_redirect_to_another_host_of_the_wildcard_does_not_get_the_key(
     first, second = Server(authority, HOST), Server(authority, "files.example.com")
     first.scripts = [answering(redirect(302, "https://files.example.com/there"))]
     second.scripts = [answering(OK)]
-    egress._session.cache_clear()
     with internet() as outside:
         outside.names = {HOST: [ADDRESS], "files.example.com": ["1.1.1.1"]}
         outside.routes = {ADDRESS: first.port, "1.1.1.1": second.port}
         call = {"method": "GET", "url": f"https://{HOST}/v1/things", "headers": {"Accept": "text/csv"}}
         answer = calling.call(call, "everywhere")
-        egress._session().close()
-    egress._session.cache_clear()
+        egress.transport.close()
     first.close()
     second.close()
     assert (answer.content["status"], answer.content["body"]) == (200, "ok")
@@ -545,13 +543,12 @@ def test_an_answer_that_drips_does_not_hold_the_caller(
 
     server = Server(authority, HOST)
     server.scripts = [drip]
-    egress._session.cache_clear()
+    egress.transport.close()
     began = time.monotonic()
     with internet() as outside:
         outside.names, outside.routes = {HOST: [ADDRESS]}, {ADDRESS: server.port}
         answer = calling.call({"method": "POST", "path": "/v1/things"})
-        egress._session().close()
-    egress._session.cache_clear()
+        egress.transport.close()
     server.close()
     assert answer.status == 504
     assert time.monotonic() - began < 4

@@ -153,7 +153,7 @@ class World:
         found: Json = kept[name]
         return found
 
-    def send(self, request: Request, *, allowed_domain: str) -> Response:
+    def send(self, request: Request, *, allowed_domain: str, owner: str) -> Response:
         self.sent.append(request)
         assert allowed_domain != "gone.example.com"
         if allowed_domain in self.unreachable:

@@ -584,7 +584,7 @@ def send_all(
 ) -> tuple[Response, list[str]]:
     sent: list[str] = []
 
-    def carry(request: Request, *, allowed_domain: str, follow_redirects: int) -> Response:
+    def carry(request: Request, *, allowed_domain: str, follow_redirects: int, owner: str) -> Response:
         sent.append(request.headers["Authorization"])
         return answers[request.headers["Authorization"]]
 

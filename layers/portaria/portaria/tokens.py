@@ -282,7 +282,8 @@ class Supply:
         return turn.recover()
 
     def _send(self, connection: Connection, request: Request, follow_redirects: int) -> Response:
-        return egress.send(request, allowed_domain=connection.allowed_domain, follow_redirects=follow_redirects)
+        domain = connection.allowed_domain
+        return egress.send(request, allowed_domain=domain, follow_redirects=follow_redirects, owner=connection.name)
 
     def _renew_early(self, connection: Connection, kept: Token) -> Token:
         """Renew a token that is good for some more minutes, in this caller's time, if nothing stands in the way."""
@@ -511,7 +512,7 @@ class _Renewal:
                 raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
             try:
                 self.sent = True
-                response = egress.send(request, allowed_domain=domain)
+                response = egress.send(request, allowed_domain=domain, owner=self.connection.name)
                 grant: Grant = platform.read_refreshed(response, clock.now(), self.old.credentials["refresh_token"])
             except Retryable as retryable:
                 # Once it has been sent in an earlier turn, it has been.
@@ -532,7 +533,7 @@ class _Renewal:
         """Where the account has moved to another host of its platform, go on there in another turn. False: it has not."""
         account = part(self.connection.platform, "account")
         request = account.locate_request(self.old.credentials)
-        response = egress.send(request, allowed_domain=account.LOCATION_DOMAIN)
+        response = egress.send(request, allowed_domain=account.LOCATION_DOMAIN, owner=self.connection.name)
         host = account.read_location(response)
         if host == self.connection.allowed_domain:
             return False
@@ -768,6 +769,7 @@ def log_in(connection: Connection, credentials: Credentials, client: OAuthClient
     response = egress.send(
         platform.token_request(connection, credentials, client),
         allowed_domain=platform.token_domain(connection, client),
+        owner=connection.name,
     )
     grant: Grant = platform.read_grant(response, clock.now())
     return grant
