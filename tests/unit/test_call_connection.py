@@ -270,7 +270,7 @@ def refused(calling: Calling, body: Any, name: str = "keyed") -> dict[str, Any]:
     [
         *sorted(calls.FORBIDDEN_HEADERS), "Authorization", "AUTHORIZATION", "HOST", "Cookie", "X-Amz-Security-Token",
         "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Zis-Anything", "Proxy-Anything", "Transfer-Encoding",
-        "X-Api-Key", "x-api-key", "X-API-KEY",
+        "X-Api-Key", "x-api-key", "X-API-KEY", "X_Api_Key", "X_Forwarded_For", "Transfer_Encoding", "If_Range",
     ],
 )  # fmt: skip
 def test_a_forbidden_header_is_refused_by_name(calling: Calling, name: str) -> None:

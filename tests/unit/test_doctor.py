@@ -528,6 +528,15 @@ def test_a_connection_that_must_be_connected_again(world: World) -> None:
     assert only("warn")["found"] == "1 must be connected again: crm"
 
 
+def test_wildcard_above_a_public_suffix_is_warned_of(world: World) -> None:
+    """Given a connection that is older than the rule, then its owner is told; one below a name of its own is fine."""
+    keep_connection(world, "wide", allowed_domain="*.amazonaws.com")
+    keep_connection(world, "fine", allowed_domain="*.example.com")
+    found = only("warn")
+    assert (found["check"], found["found"].partition(":")[0]) == ("domains", "wide")
+    assert "narrower domain" in found["advice"]
+
+
 def test_a_renewal_that_is_late(world: World) -> None:
     late = clock.to_iso(NOW - timedelta(hours=2))
     keep_connection(world, "crm", due_pk="CONNECTIONS", due_at=late)

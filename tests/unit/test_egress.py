@@ -138,6 +138,7 @@ def test_which_hosts_a_domain_covers(host: str, domain: str, allowed: bool) -> N
     [
         *sorted(egress.FORBIDDEN_HEADERS), "Host", "HOST", "Cookie", "X-Amz-Security-Token", "X-AMZN-Trace-Id",
         "X-Forwarded-For", "x-forwarded-host", "Transfer-Encoding", "Content-Length", "Proxy-Authorization",
+        "X_Forwarded_For", "X_AMZ_DATE", "Transfer_Encoding", "content_length", "X_Real_IP",
     ],
 )  # fmt: skip
 def test_a_forbidden_header_is_refused(name: str) -> None:

@@ -29,10 +29,10 @@ MAX_BODY_BYTES = 1_000_000
 MAX_ANSWER_BYTES = 4_000_000
 
 # What the connection itself says about who calls, and what belongs to the one connection that HTTP makes. Answers come
-# decoded, so their encoding is not the caller's to choose.
+# decoded, so their encoding is not the caller's to choose; and whole, since a part of a credential cannot be recognized.
 FORBIDDEN_HEADERS = egress.FORBIDDEN_HEADERS | {
-    *("accept-encoding", "authorization", "date", "from", "keep-alive", "max-forwards", "proxy-connection", "referer"),
-    *("server", "user-agent", "warning", "www-authenticate"),
+    *("accept-encoding", "authorization", "date", "from", "if-range", "keep-alive", "max-forwards", "proxy-connection"),
+    *("range", "referer", "server", "user-agent", "warning", "www-authenticate"),
 }
 FORBIDDEN_PREFIXES = (*egress.FORBIDDEN_PREFIXES, "proxy-", "x-zis-")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -80,7 +80,7 @@ def send(supply: tokens.Supply, connection: Connection, call: Call) -> Response:
         if time_left_s < 1:
             raise Retryable("token_late", "the connection's token came too late for the call to be sent", after_s=2)
         applied = authorization.headers(connection, token)
-        _refuse_headers(call, {name.lower() for name in applied})
+        _refuse_headers(call, {egress.canonical(name) for name in applied})
         credential_headers = authorization.credential_headers(connection, token.credentials)
         secrets.update(secret.reveal() for name, secret in token.credentials.items() if name not in _NO_SECRETS)
         secrets.update(value.rpartition(" ")[2] for value in credential_headers.values())
@@ -161,17 +161,18 @@ def _check_headers(call: Call) -> None:
         if not _HEADER_VALUE.fullmatch(value) or value != value.strip():
             detail = f"the header {name} may hold printable ASCII, without spaces around it"
             raise Rejected("bad_header", detail, field="headers")
-        lowered = name.lower()
-        if lowered in FORBIDDEN_HEADERS or lowered.startswith(FORBIDDEN_PREFIXES):
-            raise Rejected("forbidden_header", f"the header {lowered} may not be set by a call", field="headers")
-    if len({name.lower() for name in call.headers}) < len(call.headers):
-        raise Rejected("bad_header", "two of the headers differ only in their letters' case", field="headers")
+        known_as = egress.canonical(name)
+        if known_as in FORBIDDEN_HEADERS or known_as.startswith(FORBIDDEN_PREFIXES):
+            raise Rejected("forbidden_header", f"the header {name.lower()} may not be set by a call", field="headers")
+    if len({egress.canonical(name) for name in call.headers}) < len(call.headers):
+        detail = "two of the headers differ only in case, or in hyphens and underscores"
+        raise Rejected("bad_header", detail, field="headers")
 
 
 def _refuse_headers(call: Call, applied: set[str]) -> None:
     """The headers that the connection sets are its own."""
     for name in call.headers:
-        if name.lower() in applied:
+        if egress.canonical(name) in applied:
             detail = f"the connection itself sets the header {name.lower()}"
             raise Rejected("forbidden_header", detail, field="headers")
 

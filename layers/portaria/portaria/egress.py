@@ -46,6 +46,18 @@ FORBIDDEN_HEADERS = frozenset(
         "proxy-authenticate",
         "via",
         "forwarded",
+        # Headers in which proxies tell a server who its client is.
+        "client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-forwarded",
+        "x-originating-ip",
+        "x-real-ip",
+        "x-remote-addr",
+        "x-remote-ip",
     }
 )
 FORBIDDEN_PREFIXES = ("x-amz-", "x-amzn-", "x-forwarded-")
@@ -56,6 +68,11 @@ _REPEATABLE = ("GET", "HEAD", "OPTIONS")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?")
 _HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
+
+
+def canonical(header_name: str) -> str:
+    """A header's name as servers may read it: many map hyphens to underscores (RFC 3875, 4.1.18), and case never counts."""
+    return header_name.lower().replace("_", "-")
 
 
 def host_allowed(host: str, allowed_domain: str) -> bool:
@@ -84,9 +101,8 @@ def check(request: Request, allowed_domain: str) -> None:
     ):
         raise Rejected("host_not_allowed", f"this connection may only talk to {allowed_domain}", field="url")
     for name, value in request.headers.items():
-        lowered = name.lower()
-        if lowered in FORBIDDEN_HEADERS or lowered.startswith(FORBIDDEN_PREFIXES):
-            raise Rejected("forbidden_header", f"the header {lowered} may not be set", field="headers")
+        if canonical(name) in FORBIDDEN_HEADERS or canonical(name).startswith(FORBIDDEN_PREFIXES):
+            raise Rejected("forbidden_header", f"the header {name.lower()} may not be set", field="headers")
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not _HEADER_VALUE.fullmatch(value):
             raise Rejected(
                 "bad_header", f"the header {name!r} holds characters that HTTP does not allow", field="headers"

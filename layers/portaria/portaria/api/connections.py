@@ -300,7 +300,8 @@ def _fields(kind: Kind, kind_name: str, sent: Creation) -> dict[str, str]:
     if errors:
         raise InvalidInput(errors)
     if kind_name == "api_key":
-        domains.check_header_name(given["header_name"])
+        with_digits = given.get("allow_digits_in_header_name") == "yes"
+        domains.check_header_name(given["header_name"], with_digits=with_digits)
     return {**kind.optional, **given}
 
 
@@ -376,7 +377,8 @@ def _refuse_changes(connection: Connection, kind: Kind, sent: Replacement) -> No
         ("allowed_domain", domain, connection.allowed_domain),
         ("client", sent.client, connection.client),
         ("scopes", sent.scopes, connection.fields.get("scopes", "")),
-        ("fields", {**kind.optional, **sent.fields} if sent.fields else None, connection.fields),
+        # A connection that is older than one of the optional fields has that field's default.
+        ("fields", {**kind.optional, **sent.fields} if sent.fields else None, {**kind.optional, **connection.fields}),
     ):
         if given is not None and given != fixed:
             raise Rejected(

@@ -26,6 +26,7 @@ CHECKS: dict[str, Check] = {
     "OAuth clients": contents.clients,
     "secrets": contents.secrets,
     "connections": contents.states,
+    "domains": contents.wildcards,
     "destinations": contents.parked,
     "dead letters": contents.letters,
     "Adobe's events": contents.receipts,
