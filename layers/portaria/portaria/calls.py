@@ -1,22 +1,20 @@
 """The authenticated call: somebody's own request to a connection's API, with the connection's credential applied.
 
 The caller says method, path or URL, headers and body, and never sees the credential: it is put on just before the request
-leaves through `egress`, headers that would speak in its place are refused, and an answer that echoes it is masked.
+leaves through `egress`, headers that would speak in its place are refused, and an answer that repeats it is withheld.
 """
 
 from __future__ import annotations
 
-import html
-import json
 import re
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
 from datetime import timedelta
-from urllib.parse import quote, quote_plus
 
 from portaria import authorization, clock, egress, tokens
 from portaria.connections import STATIC_KINDS
 from portaria.contract import Connection, Rejected, Request, Response, Retryable
+from portaria.credential_echoes import Echoes
 
 # API Gateway waits 29 seconds: everything must fit, the wait for a token included.
 TIME = timedelta(seconds=20)
@@ -48,8 +46,6 @@ _KEPT_BACK = frozenset(
 
 # Among a connection's credentials, what may be seen.
 _NO_SECRETS = frozenset({"client", "client_id", "expires_at", "scopes", "token_type", "username"})
-# Shorter ones would mask half of an answer, and hide nothing.
-_SHORTEST_MASKED = 4
 MASK = "***"
 
 
@@ -63,8 +59,16 @@ class Call:
     body: bytes | None = field(default=None, repr=False)
 
 
-def send(supply: tokens.Supply, connection: Connection, call: Call) -> Response:
-    """Carry a call and bring its answer, whatever its status, with every echo of the credential masked.
+@dataclass(frozen=True)
+class Answered:
+    """`withheld` says why the body is not shown; empty where it is."""
+
+    response: Response
+    withheld: str = ""
+
+
+def send(supply: tokens.Supply, connection: Connection, call: Call) -> Answered:
+    """Carry a call and bring its answer, whatever its status, without an echo of the credential.
 
     Raises `Rejected` where the call may not leave or the connection is not connected, and `Retryable` where no whole answer
     came: with `answer_lost` the call may have been carried out.
@@ -102,7 +106,7 @@ def send(supply: tokens.Supply, connection: Connection, call: Call) -> Response:
             # The answer to a renewal of the token was lost, and the call waits for another.
             raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
         raise
-    return _masked(response, secrets)
+    return _shown(response, Echoes(secrets))
 
 
 def _request(connection: Connection, call: Call) -> Request:
@@ -192,28 +196,17 @@ def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
     return Rejected(rejected.reason, f"{rejected.detail}: {advice}", field=rejected.field, status=rejected.status)
 
 
-def _masked(response: Response, secrets: set[str]) -> Response:
-    forms = {form for secret in secrets if len(secret) >= _SHORTEST_MASKED for form in _forms(secret)}
-    longest_first = sorted(forms, key=len, reverse=True)
+def _shown(response: Response, echoes: Echoes) -> Answered:
+    """An answer as the caller may see it: an echo of the credential masks a header and withholds a body."""
     dropped = _KEPT_BACK | {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
-    headers = {name: value for name, value in response.headers.items() if name not in dropped}
-    body = response.body
-    for form in longest_first:
-        body = body.replace(form.encode(), MASK.encode())
-        headers = {name: value.replace(form, MASK) for name, value in headers.items()}
-    return Response(response.status, headers, body)
-
-
-def _forms(secret: str) -> set[str]:
-    """A secret as an answer may quote it: as it is, in JSON, in a URL, in HTML."""
-    in_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    in_url = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
-    return {
-        secret,
-        *in_json,
-        *(text.replace("/", "\\/") for text in in_json),
-        *in_url,
-        *(re.sub(r"%[0-9A-F]{2}", lambda escape: escape[0].lower(), text) for text in in_url),
-        html.escape(secret),
-        html.escape(secret, quote=False),
+    headers = {
+        name: MASK if echoes.are_in(value) else value
+        for name, value in response.headers.items()
+        if name not in dropped and not echoes.are_in(name)
     }
+    withheld = ""
+    if echoes.are_in(response.body):
+        withheld = "the body is withheld: it holds the connection's credential, or a part of it"
+    elif response.body and "content-encoding" in response.headers:
+        withheld = "the body is withheld: it came in an encoding that was not asked for, or that could not be decoded"
+    return Answered(Response(response.status, headers, b"" if withheld else response.body), withheld)

@@ -117,7 +117,7 @@ OPERATIONS = [
     Operation(
         "call_connection", "POST", "/connections/{name}/call", "connections:call", "Call the API behind a connection",
         calls.call, calls.Shown, function=CALL, input=calls.Called, max_bytes=calls.MAX_REQUEST_BYTES,
-        description="The connection's credential is put on just before the request leaves; an echo of it is masked.",
+        description="The connection's credential is put on just before the request leaves; a body that repeats it is withheld.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
