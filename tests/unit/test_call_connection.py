@@ -16,15 +16,15 @@ import requests
 import responses
 import trustme
 
-from portaria import calls, clock, egress
+from portaria import audit, calls, clock, egress
 from portaria.api import calls as shown
-from portaria.contract import Request, Response, Retryable
+from portaria.contract import Rejected, Request, Response, Retryable
 from portaria.tokens import Supply
 from tests.fakes import functions
 from tests.fakes.aws import cloud
 from tests.fakes.calling import CREDENTIALS, HOST, KEY, Calling
 from tests.fakes.internet import ADDRESS, OK, Server, answering, internet, redirect
-from tests.fakes.manage import REQUEST_ID
+from tests.fakes.manage import REQUEST_ID, proxy_event, read
 
 URL = f"https://{HOST}/v1/things"
 
@@ -524,6 +524,111 @@ def test_an_error_that_nobody_foresaw_tells_nothing(calling: Calling) -> None:
         answer = calling.call({"method": "POST", "path": "/v1/things"})
     assert answer.status == 500
     assert REQUEST_ID in answer.content["detail"]
+
+
+# ------------------------------------------------------------------------------------------- what is written down of a call
+
+
+def entries(calling: Calling) -> list[audit.Entry]:
+    found, _ = audit.list_page(calling.cloud.table, None, 100)
+    return found
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_call_that_may_change_something_has_an_audit_entry(
+    calling: Calling, api: responses.RequestsMock, method: str
+) -> None:
+    before = len(entries(calling))
+    api.add(method, URL, status=404)
+    calling.call({"method": method, "url": f"{URL}?token=canary", "body": "canary" if method == "POST" else None})
+    entry = entries(calling)[0]
+    assert len(entries(calling)) == before + 1
+    assert (entry.operation, entry.target, entry.outcome) == ("call_connection", "keyed", "done")
+    assert entry.by.startswith("arn:aws:iam::")
+    assert entry.asked == {"method": method, "host": HOST, "path": "/v1/things"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "operation", "asked"),
+    [
+        ("contacts", {"contacts": [{"email": "canary@example.com"}]}, "upsert_contacts",
+         {"contacts": 1, "overwrite_tags": False}),
+        ("identifiers", {"users": [{"user_login": "canary", "identifier": "canary-1"}]}, "register_identifiers", {"users": 1}),
+    ],
+)  # fmt: skip
+def test_change_at_a_platform_has_an_audit_entry_without_its_data(
+    calling: Calling, path: str, body: dict[str, Any], operation: str, asked: dict[str, Any]
+) -> None:
+    event = proxy_event("POST", f"/connections/keyed/{path}", body)
+    assert read(event, calling.module.handler(event, functions.Context())).status == 409
+    entry = entries(calling)[0]
+    assert (entry.operation, entry.outcome, entry.asked) == (operation, "refused", asked)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_call_that_only_reads_has_no_audit_entry(calling: Calling, api: responses.RequestsMock, method: str) -> None:
+    before = len(entries(calling))
+    api.add(method, URL)
+    calling.call({"method": method, "path": "/v1/things"})
+    assert len(entries(calling)) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Retryable("no_answer", "it gave no answer", answer_lost=True), "failed"),
+        (Rejected("answer_too_large", "too large", status=502), "failed"),
+        (Rejected("host_not_allowed", "not there"), "refused"),
+    ],
+)
+def test_call_without_an_answer_is_not_called_refused_in_the_audit_trail(
+    calling: Calling, error: Exception, outcome: str
+) -> None:
+    """Given a call that may have been carried out, then its entry does not say that nothing was changed."""
+    with patch.object(egress, "send", side_effect=error):
+        calling.call({"method": "POST", "path": "/v1/things"})
+    assert entries(calling)[0].outcome == outcome
+
+
+def logged(calling: Calling) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in calling.log.getvalue().splitlines()]
+    return [line for line in lines if line["message"] == "connection_called"]
+
+
+def test_each_call_is_logged_with_where_it_went(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get(URL, status=503)
+    before = len(logged(calling))
+    calling.call({"method": "GET", "path": "/v1/things", "query": {"password": "canary"}})
+    (line,) = logged(calling)[before:]
+    assert {name: line[name] for name in ("connection", "method", "host", "path", "status", "withheld")} == {
+        "connection": "keyed", "method": "GET", "host": HOST, "path": "/v1/things", "status": 503, "withheld": False,
+    }  # fmt: skip
+
+
+def test_a_call_that_fails_is_logged_with_its_reason(calling: Calling) -> None:
+    with patch.object(egress, "send", side_effect=Retryable("no_answer", "none", answer_lost=True)):
+        calling.call({"method": "DELETE", "path": "/v1/things/7"})
+    line = logged(calling)[-1]
+    assert (line["method"], line["path"], line["reason"], line["answer_lost"]) == (
+        "DELETE", "/v1/things/7", "no_answer", True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/v1/things?token=canary#x", {"path": "/v1/things"}),
+        ("https://API.example.com/v1?x", {"host": "api.example.com", "path": "/v1"}),
+        ("https://user:canary@api.example.com/v1", {"host": "api.example.com", "path": "/v1"}),
+        ("/lists/eyJhbGciOiJIUzI1NiJ9.canary.canary", {"path": "/lists/***"}),
+        ("/lists/%65yJhbGciOiJIUzI1NiJ9.canary.canary", {"path": "/lists/***"}),
+        ("/\ud800/\u00fc", {"path": "/\\ud800/\\xfc"}),
+        ("/" + "x" * 5_000, {"path": "/" + "x" * (calls.MAX_PATH_SHOWN - 1)}),
+        ("https://[", {"path": "?"}),
+    ],
+)
+def test_whereabouts_hold_no_query_and_no_credential(target: str, shown: dict[str, str]) -> None:
+    assert calls.whereabouts(target) == shown
 
 
 # --------------------------------------------------------------------------------------------------------- over real TLS

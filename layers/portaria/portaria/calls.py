@@ -6,15 +6,20 @@ leaves through `egress`, headers that would speak in its place are refused, and 
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
 from datetime import timedelta
+from urllib.parse import unquote, urlsplit
 
 from portaria import authorization, clock, egress, tokens
 from portaria.connections import STATIC_KINDS
 from portaria.contract import Connection, Rejected, Request, Response, Retryable
 from portaria.credential_echoes import Echoes
+from portaria.masking import MASK, masked_text
+
+logger = logging.getLogger(__name__)
 
 # API Gateway waits 29 seconds: everything must fit, the wait for a token included.
 TIME = timedelta(seconds=20)
@@ -46,7 +51,7 @@ _KEPT_BACK = frozenset(
 
 # Among a connection's credentials, what may be seen.
 _NO_SECRETS = frozenset({"client", "client_id", "expires_at", "scopes", "token_type", "username"})
-MASK = "***"
+MAX_PATH_SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ def send(supply: tokens.Supply, connection: Connection, call: Call) -> Answered:
     """
     ends_at = clock.now() + TIME
     plain = _request(connection, call)
+    told = {"connection": connection.name, "method": call.method, **whereabouts(plain.url)}
     secrets: set[str] = set()
     left = False
 
@@ -100,13 +106,32 @@ def send(supply: tokens.Supply, connection: Connection, call: Call) -> Answered:
         tokens.check_usable(connection)
         response = supply.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
     except Rejected as rejected:
+        logger.info("connection_called", extra={**told, "reason": rejected.reason})
         raise with_advice(rejected, connection) from None
     except Retryable as later:
+        logger.info("connection_called", extra={**told, "reason": later.reason, "answer_lost": later.answer_lost})
         if later.answer_lost and not left:
             # The answer to a renewal of the token was lost, and the call waits for another.
             raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
         raise
-    return _shown(response, Echoes(secrets))
+    answered = _shown(response, Echoes(secrets))
+    withheld = bool(answered.withheld)
+    logger.info("connection_called", extra={**told, "status": response.status, "withheld": withheld})
+    return answered
+
+
+def whereabouts(target: str) -> dict[str, str]:
+    """Where a call goes, for logs and the audit trail: its host, if it names one, and its path. Never its query.
+
+    A part of the path that looks like a credential is masked.
+    """
+    try:
+        parts = urlsplit(target if "://" in target else f"//-{target}")
+    except ValueError:
+        return {"path": "?"}
+    host = parts.hostname or ""
+    path = masked_text(unquote(parts.path)).encode("ascii", "backslashreplace").decode()[:MAX_PATH_SHOWN]
+    return {"path": path} if host == "-" else {"host": host[:MAX_PATH_SHOWN], "path": path}
 
 
 def _request(connection: Connection, call: Call) -> Request:

@@ -37,6 +37,14 @@ class Called(Input):
     body_base64: str | None = None
     content: Any = Field(default=None, alias="json")
 
+    def changes(self) -> bool:
+        """Whether it may change something at the API that is called (RFC 9110, 9.2.1)."""
+        return self.method not in ("GET", "HEAD")
+
+    def audited(self) -> dict[str, Any]:
+        """Where it goes, without the query, which may hold anything."""
+        return {"method": self.method, **calls.whereabouts(self.url or self.path or "")}
+
 
 class Shown(Output):
     """The API's own answer, whatever its status; `body` where it is UTF-8, else `body_base64`.
