@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
-from portaria import aws, clock, egress
+from portaria import aws, clock, egress, private_integrations
 from portaria.cli.commands import portaria as command_line
 from portaria.cli.doctor import contents
 from portaria.cli.doctor.checks import CHECKS
@@ -535,6 +535,19 @@ def test_wildcard_above_a_public_suffix_is_warned_of(world: World) -> None:
     found = only("warn")
     assert (found["check"], found["found"].partition(":")[0]) == ("domains", "wide")
     assert "narrower domain" in found["advice"]
+
+
+def test_scope_for_a_connection_that_is_not_there_is_warned_of(world: World) -> None:
+    keep_connection(world, "crm")
+    keep_connection(world, "old", state="removed")
+    private_integrations.create(world.stack.table, "bi1", "BI", "", ("connections:call@crm", "routes:list"), "someone")
+    private_integrations.create(
+        world.stack.table, "bi2", "BI 2", "", ("connections:call@old", "sso:create@new"), "someone"
+    )
+    found = only("warn")
+    assert (found["check"], found["found"]) == (
+        "private integrations", "BI 2 (bi2) has scopes for connections that are not there: new, old",
+    )  # fmt: skip
 
 
 def test_a_renewal_that_is_late(world: World) -> None:

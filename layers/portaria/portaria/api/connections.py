@@ -15,7 +15,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from portaria import aws, clock, connections, domains, oauth_clients, rotations, routes, uninstalls, waiting_records
+from portaria import (
+    aws,
+    clock,
+    connections,
+    domains,
+    oauth_clients,
+    private_integrations,
+    rotations,
+    routes,
+    uninstalls,
+    waiting_records,
+)
 from portaria.api.inputs import (
     CLIENT_NAME,
     Input,
@@ -199,13 +210,15 @@ def delete(asked: Asked) -> Reply:
     """Raises `Rejected`: 404 `unknown_connection`, 409 `connection_in_use` while a route leads to it or starts at it.
 
     From here on nobody uses the connection; its secret (which can be brought back for seven days) and its webhooks are removed
-    soon after. Its name can be used again at once.
+    soon after. Its name can be used again at once: scopes that are narrowed to it end with it.
     """
     table, name = asked.desk.table, asked.path["name"]
     connection = connections.get(table, name)
     for item in table.query_all(routes.LIST, index="listing"):
         if name in (item["destination"], item["source"].removeprefix("connection:")):
             raise Rejected("connection_in_use", f"the route {item['name']} needs it: delete that first", status=409)
+    # First, so that a repeated deletion finishes what a first one began.
+    private_integrations.drop_scopes_of(table, name)
     try:
         uninstalls.delete(table, asked.desk.uninstalls_queue_url, connection)
     except Conflict:

@@ -27,6 +27,7 @@ CHECKS: dict[str, Check] = {
     "secrets": contents.secrets,
     "connections": contents.states,
     "domains": contents.wildcards,
+    "private integrations": contents.scopes,
     "destinations": contents.parked,
     "dead letters": contents.letters,
     "Adobe's events": contents.receipts,
