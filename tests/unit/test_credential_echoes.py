@@ -15,12 +15,12 @@ import pytest
 from portaria.credential_echoes import PART, Echoes
 
 # Made up; the last part of the token is what opens something.
-OPAQUE = "canary-5Q/x9+Zk2_pL0vT7&r\"W1'yB8<nC4>"  # pragma: allowlist secret
+OPAQUE = "canary-5Q/x9+Zk2_pL0vT7&r\"W1'yB8<nC4>"
 JWT = ".".join(
     urlsafe_b64encode(part).decode().rstrip("=")
     for part in (b'{"alg":"HS256","typ":"JWT"}', b'{"iss":"https://login.example.com","sub":"1"}', bytes(range(64, 96)))
 )
-PASSWORD = "sénha com espaço e canary"  # pragma: allowlist secret
+PASSWORD = "sénha com espaço e canary"
 SECRETS = [OPAQUE, JWT, PASSWORD]
 
 Disguise = Callable[[str], str | bytes]

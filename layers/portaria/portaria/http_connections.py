@@ -45,6 +45,10 @@ class NotSent(requests.exceptions.ConnectionError):
     """No connection came about, so nothing was sent. Its only argument is the kind of its cause."""
 
 
+class ProxyError(ConnectionError):
+    """The proxy cannot be spoken to, or does not connect."""
+
+
 class NoAnswer(requests.exceptions.ConnectionError):
     """The request may have arrived, and no whole answer came. Its only argument is the kind of its cause."""
 
@@ -317,7 +321,7 @@ def _through_proxy(proxy: str, host: str, limits: Limits) -> socket.socket:
     """A connection to a host through an HTTP proxy, by CONNECT (RFC 9110, 9.3.6). Raises `OSError` where there is none."""
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme != "http" or not parts.hostname:
-        raise ConnectionError("HTTPS_PROXY must be an http:// URL")
+        raise ProxyError("HTTPS_PROXY must be an http:// URL")
     found = addresses.resolve(parts.hostname, parts.port or 80, limits.step_s(limits.connect_s))
     sock = _connect(found, limits)
     try:
@@ -333,9 +337,9 @@ def _through_proxy(proxy: str, host: str, limits: Limits) -> socket.socket:
                 sock.settimeout(limits.step_s(limits.connect_s))
                 tunnel.receive_data(sock.recv(_CHUNK))
             elif not isinstance(event, h11.InformationalResponse):
-                raise ConnectionError("the proxy did not answer")
+                raise ProxyError("the proxy did not answer")
         if not 200 <= event.status_code < 300 or tunnel.trailing_data[0]:
-            raise ConnectionError("the proxy did not connect")
+            raise ProxyError("the proxy did not connect")
     except BaseException:
         sock.close()
         raise
