@@ -106,6 +106,22 @@ def test_whatever_passes_is_dialled_at_the_allowed_host(url: str) -> None:
     assert (host, port or 443) == (HOST, 443)
 
 
+@pytest.mark.parametrize("read_as", [f"https://evil.example/{HOST}", requests.exceptions.InvalidURL("no host")])
+def test_a_url_that_requests_reads_otherwise_is_refused(
+    monkeypatch: pytest.MonkeyPatch, read_as: str | Exception
+) -> None:
+    """Given two readers of one URL that differ, then it is not sent: neither to the one host nor to the other."""
+
+    def prepare_url(prepared: requests.PreparedRequest, url: str, params: object) -> None:
+        if isinstance(read_as, Exception):
+            raise read_as
+        prepared.url = read_as
+
+    monkeypatch.setattr(requests.PreparedRequest, "prepare_url", prepare_url)
+    with no_byte_leaves(), pytest.raises(Rejected, match="bad_url"):
+        egress.send(Request("POST", URL, {"Authorization": "Bearer canary"}, b"canary"), allowed_domain=HOST)
+
+
 @pytest.mark.parametrize(
     ("host", "domain", "allowed"),
     [

@@ -1,9 +1,7 @@
-"""The one gate through which credentials leave: https only, to the allowed domain only, bounded in size and time.
+"""The only way for a credential to leave: over https, to the allowed domain, bounded in size and time.
 
-The host's addresses are looked up once, all of them must be on the public internet, and one of them is what is dialled:
-no name can lead inwards, or change its mind between the check and the call. Behind a proxy (`HTTPS_PROXY`) names are
-resolved by the proxy, and the check of their addresses is the proxy's. A redirect is an answer unless the caller wants it
-followed, and then every hop passes the same checks.
+`http_connections` dials, and checks the addresses of the host. A redirect is an answer unless the caller wants it followed;
+then every hop passes the same checks.
 """
 
 from __future__ import annotations
@@ -176,13 +174,25 @@ def _redirect_refused(allowed_domain: str, why: str) -> Rejected:
     )
 
 
+def _prepared(request: Request) -> requests.PreparedRequest:
+    """Raises `Rejected` where `requests` cannot read the URL, or reads another host in it than the one that was checked."""
+    headers = CaseInsensitiveDict(_DEFAULT_HEADERS)
+    headers.update(request.headers)
+    try:
+        prepared = requests.Request(request.method, request.url, headers, data=request.body).prepare()
+        same_host = urlsplit(prepared.url or "").hostname == urlsplit(request.url).hostname
+    except (requests.exceptions.RequestException, ValueError):
+        same_host = False
+    if not same_host:
+        raise Rejected("bad_url", "the URL cannot be read", field="url")
+    return prepared
+
+
 def _exchange(
     request: Request, allowed_domain: str, ends_at: float, owner: str, *, redirected: bool = False
 ) -> Response:
     """One request and its answer. After a redirect the other side has acted on the first request, whatever comes now."""
-    headers = CaseInsensitiveDict(_DEFAULT_HEADERS)
-    headers.update(request.headers)
-    prepared = requests.Request(request.method, request.url, headers, data=request.body).prepare()
+    prepared = _prepared(request)
     limits = Limits(request.connect_timeout_s, request.read_timeout_s, ends_at, owner)
     try:
         with transport.send(prepared, timeout=limits) as answer:

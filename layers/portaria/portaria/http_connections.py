@@ -96,6 +96,9 @@ class Transport(BaseAdapter):
         connection = self._take(limits.owner, host) or self._dial(limits, host, request.url or "")
         try:
             head = connection.begin(request, host, limits)
+        except h11.LocalProtocolError as error:
+            connection.close()
+            raise NotSent(type(error).__name__) from error
         except (OSError, h11.ProtocolError) as error:
             connection.close()
             raise NoAnswer(type(error).__name__) from error
