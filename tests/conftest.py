@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
+import responses
 from hypothesis import settings
 from pytest_socket import disable_socket, enable_socket
 
@@ -33,6 +36,31 @@ settings.load_profile("portaria")
 
 # Fails a test that lets a secret out.
 pytest_plugins = ("tests.leaks",)
+
+
+class RequestsMock(responses.RequestsMock):
+    """Stands in for the transport of `egress`, where the original stands in for that of `requests`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        from portaria.http_connections import Transport
+
+        send, transport = Transport.send, Transport()
+        target = "portaria.http_connections.Transport.send"
+        super().__init__(
+            *arguments,
+            **{
+                "target": target,
+                "real_adapter_send": lambda _, request, **named: send(transport, request, **named),
+                **options,
+            },
+        )
+
+    def _on_request(self, adapter: Any, request: Any, **options: Any) -> Any:
+        # It has the adapter build the answer, which a transport of `requests` need not be able to.
+        return super()._on_request(requests.adapters.HTTPAdapter(), request, **options)
+
+
+responses.RequestsMock = RequestsMock  # type: ignore[misc]
 
 # Suites that talk to processes on this machine.
 ON_LOOPBACK = ("stack", "browser")

@@ -89,7 +89,7 @@ class Desk:
             for head in self.table.query_all(dead_letters.LIST, index="listing")
         ]
 
-    def answer(self, request: Request, *, allowed_domain: str) -> Response:
+    def answer(self, request: Request, *, allowed_domain: str, owner: str) -> Response:
         """The edge: what leaves through egress, and what comes back."""
         if request.url.endswith("/identity/oauth/token"):
             token = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599}

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import requests
 from botocore.client import BaseClient
+
+from portaria.http_connections import Transport
 
 
 class Died(BaseException):
@@ -36,16 +37,16 @@ class Calls:
 
 @contextmanager
 def outgoing(calls: Calls) -> Iterator[Calls]:
-    """Route every AWS call (botocore) and every HTTP call (requests) through `calls`."""
-    aws_call, http_send = BaseClient._make_api_call, requests.Session.send
+    """Route every AWS call (botocore) and every HTTP call (`egress`) through `calls`."""
+    aws_call, http_send = BaseClient._make_api_call, Transport.send
 
     def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
         name = f"{client.meta.service_model.service_name}.{operation}"
         return calls.around(name, lambda: aws_call(client, operation, parameters))
 
-    def send(session: Any, request: Any, **options: Any) -> Any:
+    def send(transport: Any, request: Any, **options: Any) -> Any:
         name = f"{request.method} {request.url.partition('://')[2].partition('?')[0]}"
-        return calls.around(name, lambda: http_send(session, request, **options))
+        return calls.around(name, lambda: http_send(transport, request, **options))
 
-    with patch.object(BaseClient, "_make_api_call", make_api_call), patch.object(requests.Session, "send", send):
+    with patch.object(BaseClient, "_make_api_call", make_api_call), patch.object(Transport, "send", send):
         yield calls

@@ -126,7 +126,7 @@ class Platform:
 
     # What the product calls.
 
-    def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0) -> Response:
+    def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
         egress.check(request, allowed_domain)
         parts = urlsplit(request.url)
         host = parts.hostname or ""

@@ -542,7 +542,7 @@ def _sleep(seconds: float) -> None:
     _Here.run.wait(seconds)
 
 
-def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0) -> Response:
+def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
     return _Here.run.send(request)
 
 

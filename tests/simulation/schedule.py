@@ -594,7 +594,7 @@ class _CurrentMemory:
 _ASIDE = tokens.Memory()
 
 
-def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0) -> Response:
+def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
     return HERE.get().platform.send(request, allowed_domain=allowed_domain)
 
 

@@ -195,7 +195,7 @@ class Flow:
             self.versions[email] = version
         return body
 
-    def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0) -> Response:
+    def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
         """The edge of both destinations."""
         if request.url.endswith("/identity/oauth/token"):
             # At once: the workers share one memory of tokens, whose lock no other may want meanwhile.

@@ -199,7 +199,7 @@ class TestDropIn:
             answer = door.answer(event_of(rest, body, "", headers=headers, subscription=subscription))
             return answer.status, answer.headers, answer.text
 
-        with responses.RequestsMock() as mock:
+        with responses.RequestsMock(target="requests.adapters.HTTPAdapter.send") as mock:
             mock.add_callback("POST", re.compile(rf"{re.escape(API_URL)}/subscriptions/.*"), serve)
             yield door
 

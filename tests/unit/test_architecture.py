@@ -36,7 +36,9 @@ NETWORK = {
     "urllib.request",
 }
 NETWORK_ALLOWED = {
-    "portaria.egress": {"requests", "urllib3", "http.client", "socket", "ssl"},
+    "portaria.egress": {"requests"},
+    "portaria.http_connections": {"requests", "socket", "ssl"},
+    "portaria.addresses": {"socket"},
     "portaria.aws": {"boto3", "botocore"},
     "portaria.table": {"boto3", "botocore"},
     "portaria.queues": {"botocore"},
@@ -195,6 +197,18 @@ def test_only_a_few_modules_can_reach_the_network(module: Module) -> None:
     if module.name in ONLY_NAMES_OF_ERRORS:
         from_botocore = {one.name for one in imports(module) if one.name.startswith("botocore")}
         assert {name.rpartition(".")[0] for name in from_botocore} == {"botocore.exceptions"}
+
+
+def test_each_request_to_the_outside_names_its_owner() -> None:
+    """A kept connection is used for one owner only, so that a server's mistake cannot cross from account to account."""
+    calls = [
+        (module.name, node.lineno, {keyword.arg for keyword in node.keywords})
+        for module in modules()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "egress.send"
+    ]
+    assert len(calls) >= 10
+    assert [(name, line) for name, line, keywords in calls if "owner" not in keywords] == []
 
 
 def test_no_permission_to_reach_the_network_is_idle() -> None:

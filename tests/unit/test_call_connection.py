@@ -16,15 +16,15 @@ import requests
 import responses
 import trustme
 
-from portaria import calls, clock, egress
+from portaria import audit, calls, clock, egress
 from portaria.api import calls as shown
-from portaria.contract import Request, Response, Retryable
+from portaria.contract import Rejected, Request, Response, Retryable
 from portaria.tokens import Supply
 from tests.fakes import functions
 from tests.fakes.aws import cloud
 from tests.fakes.calling import CREDENTIALS, HOST, KEY, Calling
 from tests.fakes.internet import ADDRESS, OK, Server, answering, internet, redirect
-from tests.fakes.manage import REQUEST_ID
+from tests.fakes.manage import REQUEST_ID, proxy_event, read
 
 URL = f"https://{HOST}/v1/things"
 
@@ -192,38 +192,65 @@ def test_sessions_and_hop_by_hop_headers_are_not_passed_on(calling: Calling, api
         KEY,
         f'{{"sent": {{"X-Api-Key": "{KEY}"}}}}',
         KEY.replace("/", "\\/"),
+        KEY.replace("+", "\\u002B"),
+        KEY.replace("/", "&#x2F;"),
         "canary-key%2Fwith%2Bsigns",
-        "canary-key%2fwith%2bsigns",
-        "canary-key/with%2Bsigns",
-        f"{KEY}{KEY} and {KEY}",
+        "canary-key%252fwith%252bsigns",
+        b64encode(b"x" + KEY.encode()).decode(),
+        KEY.encode().hex(),
+        json.dumps(json.dumps({"key": KEY})),
     ],
 )
-def test_an_echo_of_the_key_is_masked(calling: Calling, api: responses.RequestsMock, echo: str) -> None:
-    """Given an API that tells what it was sent, then the caller does not learn the credential."""
-    api.get(URL, body=f"you sent {echo}.", headers={"X-Echo": echo})
+def test_a_body_that_repeats_the_key_is_withheld(calling: Calling, api: responses.RequestsMock, echo: str) -> None:
+    """Given an API that repeats what it was sent, then the caller does not learn the credential, and learns why."""
+    api.get(URL, body=f"you sent {echo}.", headers={"X-Echo": echo, "X-Other": "kept"}, status=418)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
+    assert echo not in json.dumps(content)
     assert "canary" not in json.dumps(content)
-    assert content["body"].startswith("you sent ")
-    assert "***" in content["body"]
-    assert "***" in content["headers"]["x-echo"]
+    assert (content["status"], content["body"]) == (418, "")
+    assert "holds the connection's credential" in content["withheld"]
+    assert content["headers"]["x-echo"] == "***"
+    assert content["headers"]["x-other"] == "kept"
+
+
+def test_a_header_name_that_repeats_the_key_is_left_out(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get(URL, body="fine", headers={f"X-{KEY.encode().hex()}": "yes"})
+    content = calling.call({"method": "GET", "path": "/v1/things"}).content
+    assert content["body"] == "fine"
+    assert "withheld" not in content
+    assert KEY.encode().hex() not in json.dumps(content)
 
 
 @pytest.mark.parametrize("name", ["basic", "bearer", "oauth2"])
-def test_an_echo_of_any_credential_is_masked(calling: Calling, api: responses.RequestsMock, name: str) -> None:
+def test_a_body_that_repeats_any_credential_is_withheld(
+    calling: Calling, api: responses.RequestsMock, name: str
+) -> None:
     secrets = [text for text in CREDENTIALS[name].values() if "canary" in text]
     pair = b64encode(b"someone:canary-password").decode()
-    api.get(URL, body=" ".join([*secrets, f"Basic {pair}", "someone", "bearer", "2099-01-01"]))
-    body = calling.call({"method": "GET", "path": "/v1/things"}, name).content["body"]
-    assert "canary" not in body
-    assert body.endswith("someone bearer 2099-01-01")
-    assert name != "basic" or pair not in body
+    for told in [*secrets, *([f"Basic {pair}"] if name == "basic" else [])]:
+        api.upsert(responses.GET, URL, body=f"sent: {told}")
+        assert "withheld" in calling.call({"method": "GET", "path": "/v1/things"}, name).content
+    # What is no secret is shown.
+    api.upsert(responses.GET, URL, body="someone bearer 2099-01-01")
+    content = calling.call({"method": "GET", "path": "/v1/things"}, name).content
+    assert content["body"] == "someone bearer 2099-01-01"
 
 
-@pytest.mark.parametrize("body", [b"\xffcanary-key/with+signs\xff", b"\xff" + KEY.encode() * 3])
-def test_an_echo_within_bytes_is_masked(calling: Calling, api: responses.RequestsMock, body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"\xffcanary-key/with+signs\xff", b"\xff" + KEY.encode() * 3, KEY.encode("utf-16")])
+def test_bytes_that_repeat_the_key_are_withheld(calling: Calling, api: responses.RequestsMock, body: bytes) -> None:
     api.get(URL, body=body)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
-    assert b"canary" not in b64decode(content["body_base64"])
+    assert content["body"] == ""
+    assert "withheld" in content
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip"])
+def test_a_body_that_cannot_be_decoded_is_withheld(calling: Calling, api: responses.RequestsMock, coding: str) -> None:
+    """Given a body in an encoding that nobody asked for, or a cut one, then what is in it cannot be looked at."""
+    api.get(URL, body=b"\x1f\x8b\x08cut", headers={"Content-Encoding": coding}, auto_calculate_content_length=True)
+    content = calling.call({"method": "GET", "path": "/v1/things"}).content
+    assert (content["status"], content["body"]) == (200, "")
+    assert "encoding" in content["withheld"]
 
 
 @pytest.mark.parametrize(("size", "status"), [(4_000_000, 200), (4_000_001, 502)])
@@ -242,14 +269,14 @@ def test_an_answer_may_have_so_many_bytes(
 @pytest.mark.parametrize("text", ['"' * 3_900_000, "\x01" * 3_900_000, "ü" * 1_950_000])
 def test_an_answer_that_would_grow_on_its_way_goes_in_base64(text: str) -> None:
     """Given text that is escaped twice, as JSON within JSON, then it fits into Lambda's 6 MB all the same."""
-    content = shown.show(Response(200, {}, text.encode()))
+    content = shown.show(calls.Answered(Response(200, {}, text.encode())))
     assert b64decode(content["body_base64"]) == text.encode()
     assert len(json.dumps({"body": json.dumps(content)})) < 6_291_556
 
 
 def test_an_answer_whose_head_is_too_large_is_refused() -> None:
     with pytest.raises(Exception, match="answer_too_large"):
-        shown.show(Response(200, {"x": '"' * 4_000_000}, b""))
+        shown.show(calls.Answered(Response(200, {"x": '"' * 4_000_000}, b"")))
 
 
 # ---------------------------------------------------------------------------------------------------------- what is refused
@@ -270,7 +297,7 @@ def refused(calling: Calling, body: Any, name: str = "keyed") -> dict[str, Any]:
     [
         *sorted(calls.FORBIDDEN_HEADERS), "Authorization", "AUTHORIZATION", "HOST", "Cookie", "X-Amz-Security-Token",
         "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Zis-Anything", "Proxy-Anything", "Transfer-Encoding",
-        "X-Api-Key", "x-api-key", "X-API-KEY",
+        "X-Api-Key", "x-api-key", "X-API-KEY", "X_Api_Key", "X_Forwarded_For", "Transfer_Encoding", "If_Range",
     ],
 )  # fmt: skip
 def test_a_forbidden_header_is_refused_by_name(calling: Calling, name: str) -> None:
@@ -499,6 +526,111 @@ def test_an_error_that_nobody_foresaw_tells_nothing(calling: Calling) -> None:
     assert REQUEST_ID in answer.content["detail"]
 
 
+# ------------------------------------------------------------------------------------------- what is written down of a call
+
+
+def entries(calling: Calling) -> list[audit.Entry]:
+    found, _ = audit.list_page(calling.cloud.table, None, 100)
+    return found
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_call_that_may_change_something_has_an_audit_entry(
+    calling: Calling, api: responses.RequestsMock, method: str
+) -> None:
+    before = len(entries(calling))
+    api.add(method, URL, status=404)
+    calling.call({"method": method, "url": f"{URL}?token=canary", "body": "canary" if method == "POST" else None})
+    entry = entries(calling)[0]
+    assert len(entries(calling)) == before + 1
+    assert (entry.operation, entry.target, entry.outcome) == ("call_connection", "keyed", "done")
+    assert entry.by.startswith("arn:aws:iam::")
+    assert entry.asked == {"method": method, "host": HOST, "path": "/v1/things"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "operation", "asked"),
+    [
+        ("contacts", {"contacts": [{"email": "canary@example.com"}]}, "upsert_contacts",
+         {"contacts": 1, "overwrite_tags": False}),
+        ("identifiers", {"users": [{"user_login": "canary", "identifier": "canary-1"}]}, "register_identifiers", {"users": 1}),
+    ],
+)  # fmt: skip
+def test_change_at_a_platform_has_an_audit_entry_without_its_data(
+    calling: Calling, path: str, body: dict[str, Any], operation: str, asked: dict[str, Any]
+) -> None:
+    event = proxy_event("POST", f"/connections/keyed/{path}", body)
+    assert read(event, calling.module.handler(event, functions.Context())).status == 409
+    entry = entries(calling)[0]
+    assert (entry.operation, entry.outcome, entry.asked) == (operation, "refused", asked)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_call_that_only_reads_has_no_audit_entry(calling: Calling, api: responses.RequestsMock, method: str) -> None:
+    before = len(entries(calling))
+    api.add(method, URL)
+    calling.call({"method": method, "path": "/v1/things"})
+    assert len(entries(calling)) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Retryable("no_answer", "it gave no answer", answer_lost=True), "failed"),
+        (Rejected("answer_too_large", "too large", status=502), "failed"),
+        (Rejected("host_not_allowed", "not there"), "refused"),
+    ],
+)
+def test_call_without_an_answer_is_not_called_refused_in_the_audit_trail(
+    calling: Calling, error: Exception, outcome: str
+) -> None:
+    """Given a call that may have been carried out, then its entry does not say that nothing was changed."""
+    with patch.object(egress, "send", side_effect=error):
+        calling.call({"method": "POST", "path": "/v1/things"})
+    assert entries(calling)[0].outcome == outcome
+
+
+def logged(calling: Calling) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in calling.log.getvalue().splitlines()]
+    return [line for line in lines if line["message"] == "connection_called"]
+
+
+def test_each_call_is_logged_with_where_it_went(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get(URL, status=503)
+    before = len(logged(calling))
+    calling.call({"method": "GET", "path": "/v1/things", "query": {"password": "canary"}})
+    (line,) = logged(calling)[before:]
+    assert {name: line[name] for name in ("connection", "method", "host", "path", "status", "withheld")} == {
+        "connection": "keyed", "method": "GET", "host": HOST, "path": "/v1/things", "status": 503, "withheld": False,
+    }  # fmt: skip
+
+
+def test_a_call_that_fails_is_logged_with_its_reason(calling: Calling) -> None:
+    with patch.object(egress, "send", side_effect=Retryable("no_answer", "none", answer_lost=True)):
+        calling.call({"method": "DELETE", "path": "/v1/things/7"})
+    line = logged(calling)[-1]
+    assert (line["method"], line["path"], line["reason"], line["answer_lost"]) == (
+        "DELETE", "/v1/things/7", "no_answer", True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/v1/things?token=canary#x", {"path": "/v1/things"}),
+        ("https://API.example.com/v1?x", {"host": "api.example.com", "path": "/v1"}),
+        ("https://user:canary@api.example.com/v1", {"host": "api.example.com", "path": "/v1"}),
+        ("/lists/eyJhbGciOiJIUzI1NiJ9.canary.canary", {"path": "/lists/***"}),
+        ("/lists/%65yJhbGciOiJIUzI1NiJ9.canary.canary", {"path": "/lists/***"}),
+        ("/\ud800/\u00fc", {"path": "/\\ud800/\\xfc"}),
+        ("/" + "x" * 5_000, {"path": "/" + "x" * (calls.MAX_PATH_SHOWN - 1)}),
+        ("https://[", {"path": "?"}),
+    ],
+)
+def test_whereabouts_hold_no_query_and_no_credential(target: str, shown: dict[str, str]) -> None:
+    assert calls.whereabouts(target) == shown
+
+
 # --------------------------------------------------------------------------------------------------------- over real TLS
 
 
@@ -512,14 +644,12 @@ def test_a_redirect_to_another_host_of_the_wildcard_does_not_get_the_key(
     first, second = Server(authority, HOST), Server(authority, "files.example.com")
     first.scripts = [answering(redirect(302, "https://files.example.com/there"))]
     second.scripts = [answering(OK)]
-    egress._session.cache_clear()
     with internet() as outside:
         outside.names = {HOST: [ADDRESS], "files.example.com": ["1.1.1.1"]}
         outside.routes = {ADDRESS: first.port, "1.1.1.1": second.port}
         call = {"method": "GET", "url": f"https://{HOST}/v1/things", "headers": {"Accept": "text/csv"}}
         answer = calling.call(call, "everywhere")
-        egress._session().close()
-    egress._session.cache_clear()
+        egress.transport.close()
     first.close()
     second.close()
     assert (answer.content["status"], answer.content["body"]) == (200, "ok")
@@ -545,13 +675,12 @@ def test_an_answer_that_drips_does_not_hold_the_caller(
 
     server = Server(authority, HOST)
     server.scripts = [drip]
-    egress._session.cache_clear()
+    egress.transport.close()
     began = time.monotonic()
     with internet() as outside:
         outside.names, outside.routes = {HOST: [ADDRESS]}, {ADDRESS: server.port}
         answer = calling.call({"method": "POST", "path": "/v1/things"})
-        egress._session().close()
-    egress._session.cache_clear()
+        egress.transport.close()
     server.close()
     assert answer.status == 504
     assert time.monotonic() - began < 4

@@ -335,6 +335,14 @@ class TestCalls:
         shown = told("connections", "call", "helpdesk", "GET", "/none", exit_code=1)
         assert (shown["status"], shown["body"]) == (404, "nothing")
 
+    def test_a_body_that_is_withheld_is_told_of(self, api: responses.RequestsMock) -> None:
+        api.get("https://api.example.com/me", body=f"you are {CANARY}-token")
+        done = run("connections", "call", "helpdesk", "GET", "/me")
+        assert done.stdout == ""
+        assert done.stderr.endswith(
+            "Note: the body is withheld: it holds the connection's credential, or a part of it.\n"
+        )
+
     def test_a_host_outside_the_allowed_domain(self, api: responses.RequestsMock) -> None:
         error = run("connections", "call", "helpdesk", "GET", "https://evil.example/", exit_code=1).stderr
         assert error == "error: this connection may only talk to api.example.com\n"

@@ -183,7 +183,7 @@ def test_the_old_token_of_a_rotation_stands_in(stack: Cloud, leadconnector: Lead
 
 
 def test_a_token_that_dies_in_the_middle(stack: Cloud, leadconnector: LeadConnector) -> None:
-    leadconnector.before = [None, DEAD]
+    leadconnector.before = [None, DEAD, DEAD]
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "not_sent", "not_sent"]
     assert answer["contacts"][2]["reason"] == "needs_reconnect"

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
-from portaria import aws, clock, egress
+from portaria import aws, clock, egress, private_integrations
 from portaria.cli.commands import portaria as command_line
 from portaria.cli.doctor import contents
 from portaria.cli.doctor.checks import CHECKS
@@ -153,7 +153,7 @@ class World:
         found: Json = kept[name]
         return found
 
-    def send(self, request: Request, *, allowed_domain: str) -> Response:
+    def send(self, request: Request, *, allowed_domain: str, owner: str) -> Response:
         self.sent.append(request)
         assert allowed_domain != "gone.example.com"
         if allowed_domain in self.unreachable:
@@ -526,6 +526,28 @@ def test_no_more_secrets_are_looked_at_than_a_person_waits_for(world: World, mon
 def test_a_connection_that_must_be_connected_again(world: World) -> None:
     keep_connection(world, "crm", state="needs_reconnect")
     assert only("warn")["found"] == "1 must be connected again: crm"
+
+
+def test_wildcard_above_a_public_suffix_is_warned_of(world: World) -> None:
+    """Given a connection that is older than the rule, then its owner is told; one below a name of its own is fine."""
+    keep_connection(world, "wide", allowed_domain="*.amazonaws.com")
+    keep_connection(world, "fine", allowed_domain="*.example.com")
+    found = only("warn")
+    assert (found["check"], found["found"].partition(":")[0]) == ("domains", "wide")
+    assert "narrower domain" in found["advice"]
+
+
+def test_scope_for_a_connection_that_is_not_there_is_warned_of(world: World) -> None:
+    keep_connection(world, "crm")
+    keep_connection(world, "old", state="removed")
+    private_integrations.create(world.stack.table, "bi1", "BI", "", ("connections:call@crm", "routes:list"), "someone")
+    private_integrations.create(
+        world.stack.table, "bi2", "BI 2", "", ("connections:call@old", "sso:create@new"), "someone"
+    )
+    found = only("warn")
+    assert (found["check"], found["found"]) == (
+        "private integrations", "BI 2 (bi2) has scopes for connections that are not there: new, old",
+    )  # fmt: skip
 
 
 def test_a_renewal_that_is_late(world: World) -> None:

@@ -53,6 +53,7 @@ ACCEPTED = [
     "xn--fiqs8s.com",
     "com.example.com",
     "com.com",
+    "amazonaws.com",
     NAME_128,
     f"{LABEL_63}.example.com",
     "*.example.com",
@@ -62,6 +63,10 @@ ACCEPTED = [
     "*.shop.myshopify.com",
     "*.me.github.io",
     "*.www.ck",
+    "*.my-bucket.s3.amazonaws.com",
+    "*.mktorest.com",
+    "*.kommo.com",
+    "*.leadconnectorhq.com",
     "*.xn--bcher-kva.example.com",
     f"*.{NAME_128[2:]}",
 ]
@@ -79,6 +84,10 @@ REFUSED = {
         "*.com", "*.com.au", "*.myshopify.com", "*.co.uk", "*.com.br", "*.github.io", "*.herokuapp.com", "*.blogspot.com",
         "*.s3.amazonaws.com", "*.kawasaki.jp", "*.a.kawasaki.jp", "*.ck", "*.foo.ck", "*.xn--p1ai", "*.net", "*.io",
         "*.cloudfront.net", "*.azurewebsites.net", "*.COM", "*.MyShopify.com", "*.execute-api.us-east-1.amazonaws.com",
+    ],
+    "wildcards above a public suffix": [
+        "*.amazonaws.com", "*.us-east-1.amazonaws.com", "*.appspot.com", "*.compute.estate",
+        "*.adobeaemcloud.com", "*.AmazonAWS.com", "*.fastly.net", "*.kawasaki.jp", "*.sch.uk",
     ],
     "public suffixes without one": [
         "com", "com.au", "myshopify.com", "github.io", "co.uk", "herokuapp.com", "s3.amazonaws.com", "foo.ck", "xn--p1ai",
@@ -163,6 +172,7 @@ class TestAllowedDomains:
             (f"c{NAME_128}", "128 characters; this has 129"),
             (f"{LABEL_63}a.example.com", "63 characters between two dots; this has 64"),
             ("*.com.au", "nothing but a public suffix"),
+            ("*.amazonaws.com", "above a public suffix: *.amazonaws.com covers"),
             ("my-*.example.com", "one wildcard, *, as its first label"),
             ("0x7f.1", "not an IP address"),
             ("[::1]", "not an IP address"),
@@ -233,6 +243,15 @@ SEED_NAMES = [
 SEED_PREFIXES = ("x-amz-", "x-amzn-", "x-forwarded-", "x-zis-")
 
 
+# Headers in which proxies tell a server who its client is, and names that a server may read as a forbidden one.
+DISGUISED = [
+    "X_Forwarded_For", "x_forwarded_host", "X_Amz_Date", "X-Amz_Date", "Transfer_Encoding", "Content_Length", "Host",
+    "Proxy_Authorization",
+    "X-Real-IP", "X_Real_IP", "True-Client-IP", "CF-Connecting-IP", "X-Client-IP", "X-Cluster-Client-IP", "Client-IP",
+    "X-Originating-IP", "X-Remote-IP", "X-Remote-Addr", "Fastly-Client-IP", "X-Forwarded", "If_Range",
+]  # fmt: skip
+
+
 def header_refusal(text: str) -> Rejected:
     with pytest.raises(Rejected) as refused:
         domains.check_header_name(text)
@@ -260,6 +279,20 @@ class TestHeaderNames:
     def test_the_seeds_prefixes_are_refused(self, prefix: str) -> None:
         for name in (prefix, f"{prefix}a", f"{prefix}key".upper(), prefix + "a" * (128 - len(prefix))):
             assert "begin with" in header_refusal(name).detail
+
+    @pytest.mark.parametrize("name", DISGUISED)
+    def test_disguised_name_is_refused(self, name: str) -> None:
+        assert "must not" in header_refusal(name).detail
+
+    @pytest.mark.parametrize("text", ["X-N8N-API-KEY", "x2", "X-Auth-2FA_3"])
+    def test_digits_are_allowed_only_where_the_connection_says_so(self, text: str) -> None:
+        assert "allow_digits_in_header_name to yes" in header_refusal(text).detail
+        assert domains.check_header_name(text, with_digits=True) == text
+
+    @pytest.mark.parametrize("text", ["", "123", "-1", "x.2", "X-Amz-2", "x-forwarded-2", "١x", "x 2"])
+    def test_digits_do_not_lift_the_other_rules(self, text: str) -> None:
+        with pytest.raises(Rejected, match="bad_header_name"):
+            domains.check_header_name(text, with_digits=True)
 
     @pytest.mark.parametrize("name", sorted(egress.FORBIDDEN_HEADERS))
     def test_what_no_call_may_set_is_refused_too(self, name: str) -> None:

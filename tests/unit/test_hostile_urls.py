@@ -100,13 +100,11 @@ def net(server: Server, authority: trustme.CA, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     server.requests.clear()
     server.scripts = [answering(OK)]
-    egress._session.cache_clear()
     with internet() as outside:
         outside.names[HOST] = [ADDRESS]
         outside.routes[ADDRESS] = server.port
         yield outside
-        egress._session().close()
-    egress._session.cache_clear()
+        egress.transport.close()
 
 
 def assert_nothing_reached(net: Internet) -> None:
@@ -164,8 +162,8 @@ def test_a_hostile_redirect_reaches_nobody_else(calling: Calling, net: Internet,
     server.scripts = [answering(redirect(302, location)), answering(OK)]
     answer = calling.call({"method": "GET", "url": f"https://{HOST}/start"}, "wide")
     assert_only_the_host_reached(net)
-    # A few of them name no host at all: those stay where they were.
-    assert answer.status in (200, 502)
+    # A few of them name no host at all: those stay where they were. A head that holds a null byte is no answer.
+    assert answer.status in (200, 502) or (answer.status == 504 and "\x00" in location)
     if answer.status == 502:
         assert answer.content["type"] == "urn:portaria:problem:redirect_not_allowed"
         assert len(server.requests) == 1

@@ -314,13 +314,10 @@ def test_no_log_and_no_error_holds_the_url(
     # At DEBUG it tells all of AWS's answers, secrets included; the other one is of the fake cloud.
     caplog.set_level(logging.INFO, logger="botocore")
     caplog.set_level(logging.WARNING, logger="responses")
-    egress._session.cache_clear()
     with internet() as outside, caplog.at_level(logging.DEBUG):
         outside.names, outside.routes = {"sandbox.engage.bz": [ADDRESS]}, {ADDRESS: server.port}
         answer = register(stack, users(400))
-        logging.getLogger("urllib3.connectionpool").debug("customerToken=canary")
-        egress._session().close()
-    egress._session.cache_clear()
+        egress.transport.close()
     server.close()
     assert outcomes(answer) == ["registered"] * 100 + ["unknown"] * 200 + ["not_sent"] * 100
     assert all(b"customerToken=canary" in request for request in server.requests[1:])

@@ -359,7 +359,7 @@ def test_destination_that_refuses_the_kind_of_token_pauses_with_one_reason(desk:
     refusal = Response(401, {}, b'{"statusCode":401,"message":"Token\'s user type mismatch!"}')
     asked: list[Request] = []
 
-    def answer(request: Request, *, allowed_domain: str) -> Response:
+    def answer(request: Request, *, allowed_domain: str, owner: str) -> Response:
         asked.append(request)
         return refusal
 

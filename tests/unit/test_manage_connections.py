@@ -157,6 +157,24 @@ class TestEveryKind:
         assert answer.content["field"] == ("credentials" if kind in ("oauth2", "client_credentials") else field)
         assert connections.get(stack.table, before.name) == before
 
+    def test_header_name_with_digits_is_taken_with_the_option(self, manage: Manage, world: World) -> None:
+        fields = {"header_name": "X-N8N-API-KEY", "allow_digits_in_header_name": "yes"}
+        made = manage.call("POST", "/connections", {**API_KEY, "fields": fields})
+        assert (made.status, made.content["fields"]) == (201, fields)
+
+    def test_connection_older_than_an_optional_field_can_be_replaced_with_its_fields(
+        self, manage: Manage, stack: Cloud, world: World
+    ) -> None:
+        manage.call("POST", "/connections", API_KEY)
+        stack.table.update(
+            *connections.key("erp"),
+            "SET #fields = :old",
+            names={"#fields": "fields"},
+            values={":old": {"header_name": "X-Api-Key"}},
+        )
+        body = {"credentials": {"key": "canary-other"}, "fields": {"header_name": "X-Api-Key"}}
+        assert manage.call("PUT", "/connections/erp", body).status == 200
+
     def test_its_age_is_told_in_days(self, manage: Manage, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         manage.call("POST", "/connections", BEARER)
         now = clock.now()
@@ -248,7 +266,8 @@ class TestHttp:
             ({"fields": {"header_name": "X Key"}}, "fields.header_name", "must match"),
             ({"fields": {"header_name": "a" * 129}}, "fields.header_name", "must match"),
             ({"fields": {"header_name": None}}, "fields.header_name", "text"),
-            ({"fields": {"header_name": "X-Key", "other": "x"}}, "fields", "1 unknown: only header_name"),
+            ({"fields": {"header_name": "X-Key", "other": "x"}}, "fields", "1 unknown: only allow_digits_in_header"),
+            ({"fields": {"header_name": "X-N8N-API-KEY"}}, "fields.header_name", "allow_digits_in_header_name to yes"),
             ({"credentials": {}}, "credentials.key", "is missing"),
             ({"credentials": {"key": ""}}, "credentials.key", "1 to 4,096"),
             ({"credentials": {"key": " a"}}, "credentials.key", "a space"),

@@ -14,11 +14,11 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import api_tokens, attempts, aws, clock, connections, private_integrations, renewals, scopes
+from portaria import api_tokens, attempts, aws, clock, connections, private_integrations, renewals, scopes, uninstalls
 from portaria.contract import Connection
 from portaria.pace import Pace
 from portaria.settings import RenewTokensSettings
-from portaria.table import Table
+from portaria.table import Item, Table
 from tests.fakes import functions
 from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.installs import Clock
@@ -571,6 +571,63 @@ class TestAudit:
     def test_bad_input_is_no_change(self, manage: Manage) -> None:
         manage.call("POST", "/private-integrations", {"name": 7})
         assert manage.call("GET", "/audit").content["items"] == []
+
+
+class TestDeletedConnections:
+    """Scopes that are narrowed to a connection end with it, so that another by its name is not open to them."""
+
+    def scopes(self, manage: Manage, integration: str) -> list[str]:
+        scopes: list[str] = manage.call("GET", f"/private-integrations/{integration}").content["scopes"]
+        return scopes
+
+    def test_scopes_of_a_deleted_connection_do_not_reach_its_successor(self, manage: Manage, shared: Cloud) -> None:
+        connections.create(shared.table, connection("crm"))
+        integration, token = manage.create_integration(
+            "connections:show@crm", "connections:call@crm", "connections:show@crm-two", "routes:list"
+        )
+        assert manage.program(token, "GET", "/connections/crm").status == 200
+        assert manage.call("DELETE", "/connections/crm").status == 204
+        connections.create(shared.table, connection("crm"))
+        assert reason(manage.program(token, "GET", "/connections/crm")) == (403, "missing_scope")
+        assert self.scopes(manage, integration) == ["connections:show@crm-two", "routes:list"]
+        assert manage.program(token, "GET", "/routes").status == 200
+
+    def test_scopes_given_before_the_connection_is_made_work(self, manage: Manage, shared: Cloud) -> None:
+        _, token = manage.create_integration("connections:show@crm")
+        connections.create(shared.table, connection("crm"))
+        assert manage.program(token, "GET", "/connections/crm").status == 200
+
+    def test_deletion_that_dies_after_the_scopes_can_be_repeated(self, manage: Manage, shared: Cloud) -> None:
+        connections.create(shared.table, connection("crm"))
+        integration, _ = manage.create_integration("connections:show@crm")
+        with patch.object(uninstalls, "delete", side_effect=SystemExit), pytest.raises(SystemExit):
+            manage.call("DELETE", "/connections/crm")
+        assert self.scopes(manage, integration) == []
+        assert connections.get(shared.table, "crm").state == "connected"
+        assert manage.call("DELETE", "/connections/crm").status == 204
+
+    def test_deletion_that_dies_before_keeps_the_connection(self, manage: Manage, shared: Cloud) -> None:
+        connections.create(shared.table, connection("crm"))
+        integration, _ = manage.create_integration("connections:show@crm")
+        with patch.object(private_integrations, "edit", side_effect=SystemExit), pytest.raises(SystemExit):
+            manage.call("DELETE", "/connections/crm")
+        assert self.scopes(manage, integration) == ["connections:show@crm"]
+        assert connections.get(shared.table, "crm").state == "connected"
+
+    def test_integration_that_changes_meanwhile_loses_the_scope_too(self, manage: Manage, shared: Cloud) -> None:
+        """Given an index that is behind the item, when the first write meets a newer version, then that one is edited."""
+        connections.create(shared.table, connection("crm"))
+        integration, _ = manage.create_integration("connections:show@crm")
+        query_all = Table.query_all
+
+        def behind(table: Table, *arguments: Any, **named: Any) -> list[Item]:
+            found = list(query_all(table, *arguments, **named))
+            edit(manage, integration, {"scopes": ["connections:call@crm", "routes:list"]})
+            return found
+
+        with patch.object(Table, "query_all", behind):
+            assert manage.call("DELETE", "/connections/crm").status == 204
+        assert self.scopes(manage, integration) == ["routes:list"]
 
 
 class TestAge:

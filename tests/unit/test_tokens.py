@@ -580,11 +580,20 @@ DEAD = Response(401, body=b'{"statusCode":401,"message":"Invalid Private Integra
 
 
 def send_all(
-    desk: Desk, connection: Connection, answers: dict[str, Response], process: Supply | None = None
+    desk: Desk,
+    connection: Connection,
+    answers: dict[str, Response],
+    process: Supply | None = None,
+    probe: Response | Exception = DEAD,
 ) -> tuple[Response, list[str]]:
+    """`answers` by the token that is sent; `probe` answers LeadConnector's own harmless call."""
     sent: list[str] = []
 
-    def carry(request: Request, *, allowed_domain: str, follow_redirects: int) -> Response:
+    def carry(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
+        if request.url.endswith(f"/locations/{connection.fields['location_id']}"):
+            if isinstance(probe, Exception):
+                raise probe
+            return probe
         sent.append(request.headers["Authorization"])
         return answers[request.headers["Authorization"]]
 
@@ -628,6 +637,23 @@ def test_after_the_overlap_a_dead_token_ends_the_connection(desk: Desk) -> None:
     assert (response.status, sent) == (401, ["canary-new"])
     ended = connections.get(desk.table, "ghl")
     assert (ended.state, ended.reason) == ("needs_reconnect", "token_refused")
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        Response(200, body=b'{"location": {"id": "loc1"}}'),
+        Response(401, body=b'{"statusCode":401,"message":"The token is not authorized for this scope."}'),
+        Response(500),
+        Retryable("no_answer", "no answer", answer_lost=True),
+        Retryable("unreachable", "not reached"),
+    ],
+)
+def test_one_401_at_a_path_of_the_callers_does_not_end_a_connection(desk: Desk, probe: Response | Exception) -> None:
+    """Given a path that answers as if the token were dead, when the platform's own call does not, then it is not."""
+    response, _ = send_all(desk, rotated(desk, -1), {"canary-new": DEAD}, probe=probe)
+    assert response.status == 401
+    assert connections.get(desk.table, "ghl").state == "connected"
 
 
 def test_a_missing_scope_ends_nothing(desk: Desk) -> None:

@@ -1,22 +1,25 @@
 """The authenticated call: somebody's own request to a connection's API, with the connection's credential applied.
 
 The caller says method, path or URL, headers and body, and never sees the credential: it is put on just before the request
-leaves through `egress`, headers that would speak in its place are refused, and an answer that echoes it is masked.
+leaves through `egress`, headers that would speak in its place are refused, and an answer that repeats it is withheld.
 """
 
 from __future__ import annotations
 
-import html
-import json
+import logging
 import re
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
 from datetime import timedelta
-from urllib.parse import quote, quote_plus
+from urllib.parse import unquote, urlsplit
 
 from portaria import authorization, clock, egress, tokens
 from portaria.connections import STATIC_KINDS
 from portaria.contract import Connection, Rejected, Request, Response, Retryable
+from portaria.credential_echoes import Echoes
+from portaria.masking import MASK, masked_text
+
+logger = logging.getLogger(__name__)
 
 # API Gateway waits 29 seconds: everything must fit, the wait for a token included.
 TIME = timedelta(seconds=20)
@@ -29,10 +32,10 @@ MAX_BODY_BYTES = 1_000_000
 MAX_ANSWER_BYTES = 4_000_000
 
 # What the connection itself says about who calls, and what belongs to the one connection that HTTP makes. Answers come
-# decoded, so their encoding is not the caller's to choose.
+# decoded, so their encoding is not the caller's to choose; and whole, since a part of a credential cannot be recognized.
 FORBIDDEN_HEADERS = egress.FORBIDDEN_HEADERS | {
-    *("accept-encoding", "authorization", "date", "from", "keep-alive", "max-forwards", "proxy-connection", "referer"),
-    *("server", "user-agent", "warning", "www-authenticate"),
+    *("accept-encoding", "authorization", "date", "from", "if-range", "keep-alive", "max-forwards", "proxy-connection"),
+    *("range", "referer", "server", "user-agent", "warning", "www-authenticate"),
 }
 FORBIDDEN_PREFIXES = (*egress.FORBIDDEN_PREFIXES, "proxy-", "x-zis-")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -48,9 +51,7 @@ _KEPT_BACK = frozenset(
 
 # Among a connection's credentials, what may be seen.
 _NO_SECRETS = frozenset({"client", "client_id", "expires_at", "scopes", "token_type", "username"})
-# Shorter ones would mask half of an answer, and hide nothing.
-_SHORTEST_MASKED = 4
-MASK = "***"
+MAX_PATH_SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,23 @@ class Call:
     body: bytes | None = field(default=None, repr=False)
 
 
-def send(supply: tokens.Supply, connection: Connection, call: Call) -> Response:
-    """Carry a call and bring its answer, whatever its status, with every echo of the credential masked.
+@dataclass(frozen=True)
+class Answered:
+    """`withheld` says why the body is not shown; empty where it is."""
+
+    response: Response
+    withheld: str = ""
+
+
+def send(supply: tokens.Supply, connection: Connection, call: Call) -> Answered:
+    """Carry a call and bring its answer, whatever its status, without an echo of the credential.
 
     Raises `Rejected` where the call may not leave or the connection is not connected, and `Retryable` where no whole answer
     came: with `answer_lost` the call may have been carried out.
     """
     ends_at = clock.now() + TIME
     plain = _request(connection, call)
+    told = {"connection": connection.name, "method": call.method, **whereabouts(plain.url)}
     secrets: set[str] = set()
     left = False
 
@@ -80,7 +90,7 @@ def send(supply: tokens.Supply, connection: Connection, call: Call) -> Response:
         if time_left_s < 1:
             raise Retryable("token_late", "the connection's token came too late for the call to be sent", after_s=2)
         applied = authorization.headers(connection, token)
-        _refuse_headers(call, {name.lower() for name in applied})
+        _refuse_headers(call, {egress.canonical(name) for name in applied})
         credential_headers = authorization.credential_headers(connection, token.credentials)
         secrets.update(secret.reveal() for name, secret in token.credentials.items() if name not in _NO_SECRETS)
         secrets.update(value.rpartition(" ")[2] for value in credential_headers.values())
@@ -96,13 +106,32 @@ def send(supply: tokens.Supply, connection: Connection, call: Call) -> Response:
         tokens.check_usable(connection)
         response = supply.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
     except Rejected as rejected:
+        logger.info("connection_called", extra={**told, "reason": rejected.reason})
         raise with_advice(rejected, connection) from None
     except Retryable as later:
+        logger.info("connection_called", extra={**told, "reason": later.reason, "answer_lost": later.answer_lost})
         if later.answer_lost and not left:
             # The answer to a renewal of the token was lost, and the call waits for another.
             raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
         raise
-    return _masked(response, secrets)
+    answered = _shown(response, Echoes(secrets))
+    withheld = bool(answered.withheld)
+    logger.info("connection_called", extra={**told, "status": response.status, "withheld": withheld})
+    return answered
+
+
+def whereabouts(target: str) -> dict[str, str]:
+    """Where a call goes, for logs and the audit trail: its host, if it names one, and its path. Never its query.
+
+    A part of the path that looks like a credential is masked.
+    """
+    try:
+        parts = urlsplit(target if "://" in target else f"//-{target}")
+    except ValueError:
+        return {"path": "?"}
+    host = parts.hostname or ""
+    path = masked_text(unquote(parts.path)).encode("ascii", "backslashreplace").decode()[:MAX_PATH_SHOWN]
+    return {"path": path} if host == "-" else {"host": host[:MAX_PATH_SHOWN], "path": path}
 
 
 def _request(connection: Connection, call: Call) -> Request:
@@ -161,17 +190,18 @@ def _check_headers(call: Call) -> None:
         if not _HEADER_VALUE.fullmatch(value) or value != value.strip():
             detail = f"the header {name} may hold printable ASCII, without spaces around it"
             raise Rejected("bad_header", detail, field="headers")
-        lowered = name.lower()
-        if lowered in FORBIDDEN_HEADERS or lowered.startswith(FORBIDDEN_PREFIXES):
-            raise Rejected("forbidden_header", f"the header {lowered} may not be set by a call", field="headers")
-    if len({name.lower() for name in call.headers}) < len(call.headers):
-        raise Rejected("bad_header", "two of the headers differ only in their letters' case", field="headers")
+        known_as = egress.canonical(name)
+        if known_as in FORBIDDEN_HEADERS or known_as.startswith(FORBIDDEN_PREFIXES):
+            raise Rejected("forbidden_header", f"the header {name.lower()} may not be set by a call", field="headers")
+    if len({egress.canonical(name) for name in call.headers}) < len(call.headers):
+        detail = "two of the headers differ only in case, or in hyphens and underscores"
+        raise Rejected("bad_header", detail, field="headers")
 
 
 def _refuse_headers(call: Call, applied: set[str]) -> None:
     """The headers that the connection sets are its own."""
     for name in call.headers:
-        if name.lower() in applied:
+        if egress.canonical(name) in applied:
             detail = f"the connection itself sets the header {name.lower()}"
             raise Rejected("forbidden_header", detail, field="headers")
 
@@ -191,28 +221,17 @@ def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
     return Rejected(rejected.reason, f"{rejected.detail}: {advice}", field=rejected.field, status=rejected.status)
 
 
-def _masked(response: Response, secrets: set[str]) -> Response:
-    forms = {form for secret in secrets if len(secret) >= _SHORTEST_MASKED for form in _forms(secret)}
-    longest_first = sorted(forms, key=len, reverse=True)
+def _shown(response: Response, echoes: Echoes) -> Answered:
+    """An answer as the caller may see it: an echo of the credential masks a header and withholds a body."""
     dropped = _KEPT_BACK | {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
-    headers = {name: value for name, value in response.headers.items() if name not in dropped}
-    body = response.body
-    for form in longest_first:
-        body = body.replace(form.encode(), MASK.encode())
-        headers = {name: value.replace(form, MASK) for name, value in headers.items()}
-    return Response(response.status, headers, body)
-
-
-def _forms(secret: str) -> set[str]:
-    """A secret as an answer may quote it: as it is, in JSON, in a URL, in HTML."""
-    in_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    in_url = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
-    return {
-        secret,
-        *in_json,
-        *(text.replace("/", "\\/") for text in in_json),
-        *in_url,
-        *(re.sub(r"%[0-9A-F]{2}", lambda escape: escape[0].lower(), text) for text in in_url),
-        html.escape(secret),
-        html.escape(secret, quote=False),
+    headers = {
+        name: MASK if echoes.are_in(value) else value
+        for name, value in response.headers.items()
+        if name not in dropped and not echoes.are_in(name)
     }
+    withheld = ""
+    if echoes.are_in(response.body):
+        withheld = "the body is withheld: it holds the connection's credential, or a part of it"
+    elif response.body and "content-encoding" in response.headers:
+        withheld = "the body is withheld: it came in an encoding that was not asked for, or that could not be decoded"
+    return Answered(Response(response.status, headers, b"" if withheld else response.body), withheld)

@@ -42,9 +42,10 @@ def check_allowed_domain(text: str) -> str:
 
     A host name of at most 128 characters whose labels have at most 63, or `*.` and one, which stands for that name and
     every name below it. Refused are all forms of IP addresses, names under no known top-level domain, and names that are
-    nothing but a public suffix, private ones included: `*.com.au` and `*.myshopify.com` would cover strangers. Without
-    the wildcard such a name (`github.io`, `s3.amazonaws.com`) is refused too: it belongs to nobody who could have
-    given a credential for it, but to all who have a name below it.
+    only a public suffix, private ones included: `*.com.au` and `*.myshopify.com` would cover strangers. So would a wildcard
+    above a public suffix: `*.amazonaws.com` covers `s3.amazonaws.com`, and the names of Amazon's customers below it.
+    Without the wildcard a public suffix (`github.io`, `s3.amazonaws.com`) is refused too: it belongs to all who have a
+    name below it, and not to one who could have given a credential for it.
     """
     if len(text) > MAX_DOMAIN_LENGTH:
         raise _refused(f"may have {MAX_DOMAIN_LENGTH} characters; this has {len(text)}")
@@ -65,21 +66,34 @@ def check_allowed_domain(text: str) -> str:
             "must be a name of somebody's own: this one is nothing but a public suffix, or under no top-level domain that "
             "there is (https://publicsuffix.org)"
         )
+    if domain.startswith("*.") and (suffix := _public_suffix_below(name)):
+        raise _refused(
+            f"must not have its wildcard above a public suffix: {domain} covers {suffix}, below which strangers have names; "
+            "name the host, or put the wildcard before a longer name"
+        )
     return domain
 
 
-def check_header_name(text: str) -> str:
-    """The header that an API key travels in, as it was given. Raises `Rejected` (`bad_header_name`)."""
+def check_header_name(text: str, *, with_digits: bool = False) -> str:
+    """The header that an API key travels in, as it was given. Raises `Rejected` (`bad_header_name`).
+
+    Letters, hyphens and underscores; digits only where the connection allows them (`allow_digits_in_header_name`).
+    """
     if len(text) > MAX_HEADER_NAME_LENGTH:
         raise _bad_header(f"may have {MAX_HEADER_NAME_LENGTH} characters; this has {len(text)}")
-    lowered = text.lower()
+    name = egress.canonical(text)
     for prefix in (*REFUSED_HEADER_PREFIXES, *egress.FORBIDDEN_PREFIXES):
-        if lowered.startswith(prefix):
+        if name.startswith(prefix):
             raise _bad_header(f"must not begin with {prefix}")
-    # Beyond the seed's list: a header that the gate would refuse with every single call.
-    if lowered in REFUSED_HEADERS or lowered in egress.FORBIDDEN_HEADERS:
-        raise _bad_header(f"must not be {lowered}: HTTP itself needs that header")
-    if not re.fullmatch(r"[A-Za-z_-]+", text):
+    # Beyond Zendesk's list: a header that `egress` would refuse with every call.
+    if name in REFUSED_HEADERS or name in egress.FORBIDDEN_HEADERS:
+        raise _bad_header(f"must not be {name}: HTTP or a proxy needs that header")
+    if re.fullmatch(r"[A-Za-z0-9_-]+", text) and not with_digits and re.search(r"[0-9]", text):
+        raise _bad_header(
+            "must be letters, hyphens and underscores; where the API's header has digits, "
+            "set fields.allow_digits_in_header_name to yes"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_-]*[A-Za-z][A-Za-z0-9_-]*" if with_digits else r"[A-Za-z_-]+", text):
         raise _bad_header("must be letters, hyphens and underscores, at least one")
     return text
 
@@ -134,6 +148,21 @@ def _public_suffixes() -> PublicSuffixList:
     from publicsuffixlist import PublicSuffixList  # noqa: PLC0415 - see above
 
     return PublicSuffixList(accept_unknown=False)
+
+
+@cache
+def _public_suffix_below(name: str) -> str:
+    """A public suffix below a name, or an empty text. The library does not answer this, so its list is read here."""
+    from importlib.resources import files  # noqa: PLC0415 - see above
+
+    listed = (files("publicsuffixlist") / "public_suffix_list.dat").read_text("utf-8")
+    endings = (f".{name}", f".{idna.decode(name)}")
+    for line in listed.splitlines():
+        # "*.ck" makes every name below ck a suffix, and "!www.ck" makes an exception.
+        rule = line.partition(" ")[0]
+        if rule.endswith(endings) and not rule.startswith(("//", "!")):
+            return rule
+    return ""
 
 
 def _refused(rule: str) -> Rejected:

@@ -731,7 +731,7 @@ class _Batch:
     def _exchange(self, lane: Lane, request: Request) -> tuple[Response, Answer]:
         if per_second := getattr(lane.platform, "REQUESTS_PER_SECOND", None):
             _pace(lane.connection.name, per_second).wait()
-        response = egress.send(request, allowed_domain=lane.connection.allowed_domain)
+        response = egress.send(request, allowed_domain=lane.connection.allowed_domain, owner=lane.connection.name)
         answer: Answer = lane.platform.read_answer(response)
         return response, answer
 

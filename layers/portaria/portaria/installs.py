@@ -269,7 +269,9 @@ class _Exchange:
         host = self.item["account_host"]
         proof = [self.install.code_verifier] if self.install.code_verifier else []
         response = egress.send(
-            platform.exchange_request(client, client_secret, host, self.install.code, *proof), allowed_domain=host
+            platform.exchange_request(client, client_secret, host, self.install.code, *proof),
+            allowed_domain=host,
+            owner=self.install.id,
         )
         try:
             grant: Grant = platform.read_grant(response, clock.now())
@@ -308,7 +310,8 @@ class _Exchange:
     def _read_account(self, credentials: Credentials) -> Account:
         platform = part(self.install.platform, "account")
         host = self.item["account_host"]
-        response = egress.send(platform.account_request(host, credentials["access_token"]), allowed_domain=host)
+        request = platform.account_request(host, credentials["access_token"])
+        response = egress.send(request, allowed_domain=host, owner=self.install.id)
         account: Account = platform.read_account(response, host)
         return account
 
@@ -429,7 +432,8 @@ class _Exchange:
         webhooks = part(self.install.platform, "webhooks")
         request = webhooks.subscribe_request(connection.allowed_domain, credentials["access_token"], destination)
         try:
-            webhooks.read_answer(egress.send(request, allowed_domain=connection.allowed_domain))
+            response = egress.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+            webhooks.read_answer(response)
         except Rejected as refused:
             self.table.update(
                 *connections.key(connection.name),
@@ -447,7 +451,8 @@ class _Exchange:
         webhooks = part(self.install.platform, "webhooks")
         request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
         with suppress(Rejected):
-            webhooks.read_answer(egress.send(request, allowed_domain=connection.allowed_domain))
+            response = egress.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+            webhooks.read_answer(response)
 
     def _update(self, expression: str, values: Item) -> None:
         """Write to the install as its holder; a later turn makes this a `Conflict`."""

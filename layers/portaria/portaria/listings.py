@@ -99,7 +99,7 @@ class Reader:
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
             raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
         self.pace.wait()
-        return egress.send(request, allowed_domain=self.connection.allowed_domain)
+        return egress.send(request, allowed_domain=self.connection.allowed_domain, owner=self.connection.name)
 
     def _with_token(self, ask: Callable[[Send, str, Secret], Found]) -> Found:
         def attempt(token: Token) -> Found:

@@ -9,6 +9,7 @@ Modelled on LeadConnector's private integrations, as its pages describe them.
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
@@ -18,6 +19,8 @@ from datetime import datetime, timedelta
 from portaria import api_tokens, clock, connections, events
 from portaria.contract import Rejected, Secret
 from portaria.table import Conflict, Item, Table
+
+logger = logging.getLogger(__name__)
 
 LIST = "PRIVATE_INTEGRATIONS"
 OVERLAP = timedelta(days=7)
@@ -120,6 +123,33 @@ def create(
 def edit(table: Table, old: PrivateIntegration, **changes: object) -> PrivateIntegration:
     """Change `name`, `description` or `scopes`; the tokens stay. Raises `Rejected` (404, 409 `changed_meanwhile`)."""
     return _write(table, old, with_changes(old, **changes), ("name", "description", "scopes"))  # type: ignore[arg-type]
+
+
+def drop_scopes_of(table: Table, connection: str) -> None:
+    """Take the scopes that are narrowed to a connection from every private integration, before that connection is deleted.
+
+    Another connection may get its name, and must not be reached by those who were let in to the first. Raises `Rejected`
+    (409 `changed_meanwhile`) where an integration keeps changing.
+    """
+    for item in table.query_all(LIST, index="listing"):
+        found: PrivateIntegration | None = read(item)
+        for _ in range(3):
+            if not found or not _narrowed(found, connection):
+                break
+            kept = tuple(scope for scope in found.scopes if scope not in _narrowed(found, connection))
+            try:
+                edit(table, found, scopes=kept)
+                logger.info("scopes_dropped", extra={"private_integration": found.id, "connection": connection})
+                break
+            except Rejected:
+                # It was deleted, or changed since it was listed: the index may also be a little behind.
+                found = find(table, found.id)
+        else:
+            raise Rejected("changed_meanwhile", "a private integration keeps changing: try again", status=409)
+
+
+def _narrowed(integration: PrivateIntegration, connection: str) -> set[str]:
+    return {scope for scope in integration.scopes if scope.endswith(f"@{connection}")}
 
 
 def rotate(table: Table, old: PrivateIntegration, *, expire_now: bool) -> tuple[PrivateIntegration, Secret]:

@@ -52,7 +52,9 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
             return tokens.log_in(connection, credentials, client).scopes[:MAX_SCOPES_LENGTH]
         if hasattr(platform, "probe_request"):
             response = egress.send(
-                platform.probe_request(connection, credentials), allowed_domain=connection.allowed_domain
+                platform.probe_request(connection, credentials),
+                allowed_domain=connection.allowed_domain,
+                owner=connection.name,
             )
             platform.read_probe(response)
     except Rejected as refused:

@@ -49,7 +49,7 @@ def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> d
     except Rejected as rejected:
         raise calls.with_advice(rejected, connection) from None
     try:
-        response = egress.send(request, allowed_domain=connection.allowed_domain)
+        response = egress.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
         key = platform.read_key(response)
     except Retryable as later:
         # A key that was lost with the answer is nobody's, and another can be had: nothing was lost that would matter.

@@ -51,6 +51,8 @@ EARLY = timedelta(minutes=5)
 # function: a holder whose lease has ended is dead, or has been stopped for longer than any of its calls may take.
 LEASE_S = 45.0
 TIME_TO_RENEW_S = 40.0
+# Whether a dead credential is dead indeed is asked while its caller waits.
+TIME_TO_PROBE_S = 5.0
 # How long a caller waits for another one's renewal: until that one's lease must have ended, and a little longer.
 PATIENCE_S = 60.0
 POLL_S = 0.15
@@ -223,7 +225,8 @@ class Supply:
         """Carry a request that is built with a token; after a 401 once more with a newer one, if there is one.
 
         A credential that the platform calls dead, with none to take its place, ends the connection until somebody
-        reconnects it. Raises as `token` and `egress.send` do.
+        reconnects it. Since the caller may have chosen where the request went, the platform is asked once more, at an
+        address that it did not choose. Raises as `token` and `egress.send` do.
         """
         token = self.token(connection)
         response = self._send(connection, build(token), follow_redirects)
@@ -233,8 +236,10 @@ class Supply:
         if newer is not None:
             response = self._send(connection, build(newer), follow_redirects)
         if connection.kind in connections.STATIC_KINDS and token_is_dead(connection, response):
-            with suppress(Conflict):
-                end(self.table, connection, "token_refused")
+            used = [token, newer] if newer is not None else [token]
+            if all(_probe_refused(connection, each) for each in used):
+                with suppress(Conflict):
+                    end(self.table, connection, "token_refused")
         return response
 
     def renew(self, connection: Connection) -> Token:
@@ -282,7 +287,8 @@ class Supply:
         return turn.recover()
 
     def _send(self, connection: Connection, request: Request, follow_redirects: int) -> Response:
-        return egress.send(request, allowed_domain=connection.allowed_domain, follow_redirects=follow_redirects)
+        domain = connection.allowed_domain
+        return egress.send(request, allowed_domain=domain, follow_redirects=follow_redirects, owner=connection.name)
 
     def _renew_early(self, connection: Connection, kept: Token) -> Token:
         """Renew a token that is good for some more minutes, in this caller's time, if nothing stands in the way."""
@@ -511,7 +517,7 @@ class _Renewal:
                 raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
             try:
                 self.sent = True
-                response = egress.send(request, allowed_domain=domain)
+                response = egress.send(request, allowed_domain=domain, owner=self.connection.name)
                 grant: Grant = platform.read_refreshed(response, clock.now(), self.old.credentials["refresh_token"])
             except Retryable as retryable:
                 # Once it has been sent in an earlier turn, it has been.
@@ -532,7 +538,7 @@ class _Renewal:
         """Where the account has moved to another host of its platform, go on there in another turn. False: it has not."""
         account = part(self.connection.platform, "account")
         request = account.locate_request(self.old.credentials)
-        response = egress.send(request, allowed_domain=account.LOCATION_DOMAIN)
+        response = egress.send(request, allowed_domain=account.LOCATION_DOMAIN, owner=self.connection.name)
         host = account.read_location(response)
         if host == self.connection.allowed_domain:
             return False
@@ -768,6 +774,7 @@ def log_in(connection: Connection, credentials: Credentials, client: OAuthClient
     response = egress.send(
         platform.token_request(connection, credentials, client),
         allowed_domain=platform.token_domain(connection, client),
+        owner=connection.name,
     )
     grant: Grant = platform.read_grant(response, clock.now())
     return grant
@@ -816,6 +823,21 @@ def token_is_dead(connection: Connection, response: Response) -> bool:
     """Whether a platform that can tell says that a typed-in credential will never work again."""
     tells = hasattr(part(connection.platform, "tokens"), "token_refused")
     return tells and token_refused(connection, response)
+
+
+def _probe_refused(connection: Connection, token: Token) -> bool:
+    """Whether the platform's harmless call is refused as well. Without such a call, or without an answer, it is not."""
+    platform = part(connection.platform, "tokens")
+    if not hasattr(platform, "probe_request"):
+        return False
+    request = with_changes(platform.probe_request(connection, token.credentials), total_timeout_s=TIME_TO_PROBE_S)
+    try:
+        platform.read_probe(egress.send(request, allowed_domain=connection.allowed_domain, owner=connection.name))
+    except Rejected as rejected:
+        return rejected.reason == "token_refused"
+    except Retryable:
+        return False
+    return False
 
 
 def to_stored(grant: Grant) -> Credentials:

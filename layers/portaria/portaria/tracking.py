@@ -196,4 +196,4 @@ def _fetch(request: Request, domain: str) -> Any:
     if len(fetches) >= MAX_FETCHES:
         raise Retryable("too_many_fetches", f"{MAX_FETCHES} calls a minute are made to {domain}")
     fetches.append(now)
-    return egress.send(request, allowed_domain=domain)
+    return egress.send(request, allowed_domain=domain, owner="")

@@ -168,7 +168,8 @@ class _Removal:
             return
         request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
         with suppress(Rejected):
-            webhooks.read_answer(egress.send(request, allowed_domain=connection.allowed_domain))
+            response = egress.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+            webhooks.read_answer(response)
 
 
 def _mark(table: Table, connection: Connection, why: str) -> None:

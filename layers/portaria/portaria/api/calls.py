@@ -14,7 +14,7 @@ from portaria.api.inputs import Input
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply
 from portaria.calls import Call
-from portaria.contract import Rejected, Response, Retryable
+from portaria.contract import Rejected, Retryable
 from portaria.tokens import UNREACHABLE
 
 # A body of 1,000,000 bytes in base64, or as text of which every other character has to be escaped.
@@ -37,14 +37,27 @@ class Called(Input):
     body_base64: str | None = None
     content: Any = Field(default=None, alias="json")
 
+    def changes(self) -> bool:
+        """Whether it may change something at the API that is called (RFC 9110, 9.2.1)."""
+        return self.method not in ("GET", "HEAD")
+
+    def audited(self) -> dict[str, Any]:
+        """Where it goes, without the query, which may hold anything."""
+        return {"method": self.method, **calls.whereabouts(self.url or self.path or "")}
+
 
 class Shown(Output):
-    """The API's own answer, whatever its status; `body` where it is UTF-8, else `body_base64`."""
+    """The API's own answer, whatever its status; `body` where it is UTF-8, else `body_base64`.
+
+    `withheld` says why there is no body: it held the connection's credential, or it could not be looked into. Recognizing the
+    credential is best effort.
+    """
 
     status: int
     headers: dict[str, str]
     body: str = ""
     body_base64: str = ""
+    withheld: str = ""
 
 
 def call(asked: Asked) -> Reply:
@@ -69,9 +82,12 @@ def _became(later: Retryable) -> Exception:
     return Retryable(later.reason, f"{later.detail}; the call was not sent", after_s=later.after_s)
 
 
-def show(response: Response) -> dict[str, Any]:
+def show(answered: calls.Answered) -> dict[str, Any]:
     """An answer whose body is UTF-8 as text, any other in base64. Raises `Rejected` (502 `answer_too_large`)."""
-    head = {"status": response.status, "headers": response.headers}
+    response = answered.response
+    head: dict[str, Any] = {"status": response.status, "headers": response.headers}
+    if answered.withheld:
+        head["withheld"] = answered.withheld
     try:
         shown = {**head, "body": response.body.decode()}
     except UnicodeDecodeError:

@@ -15,7 +15,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from portaria import aws, clock, connections, domains, oauth_clients, rotations, routes, uninstalls, waiting_records
+from portaria import (
+    aws,
+    clock,
+    connections,
+    domains,
+    oauth_clients,
+    private_integrations,
+    rotations,
+    routes,
+    uninstalls,
+    waiting_records,
+)
 from portaria.api.inputs import (
     CLIENT_NAME,
     Input,
@@ -199,13 +210,15 @@ def delete(asked: Asked) -> Reply:
     """Raises `Rejected`: 404 `unknown_connection`, 409 `connection_in_use` while a route leads to it or starts at it.
 
     From here on nobody uses the connection; its secret (which can be brought back for seven days) and its webhooks are removed
-    soon after. Its name can be used again at once.
+    soon after. Its name can be used again at once: scopes that are narrowed to it end with it.
     """
     table, name = asked.desk.table, asked.path["name"]
     connection = connections.get(table, name)
     for item in table.query_all(routes.LIST, index="listing"):
         if name in (item["destination"], item["source"].removeprefix("connection:")):
             raise Rejected("connection_in_use", f"the route {item['name']} needs it: delete that first", status=409)
+    # First, so that a repeated deletion finishes what a first one began.
+    private_integrations.drop_scopes_of(table, name)
     try:
         uninstalls.delete(table, asked.desk.uninstalls_queue_url, connection)
     except Conflict:
@@ -300,7 +313,8 @@ def _fields(kind: Kind, kind_name: str, sent: Creation) -> dict[str, str]:
     if errors:
         raise InvalidInput(errors)
     if kind_name == "api_key":
-        domains.check_header_name(given["header_name"])
+        with_digits = given.get("allow_digits_in_header_name") == "yes"
+        domains.check_header_name(given["header_name"], with_digits=with_digits)
     return {**kind.optional, **given}
 
 
@@ -376,7 +390,8 @@ def _refuse_changes(connection: Connection, kind: Kind, sent: Replacement) -> No
         ("allowed_domain", domain, connection.allowed_domain),
         ("client", sent.client, connection.client),
         ("scopes", sent.scopes, connection.fields.get("scopes", "")),
-        ("fields", {**kind.optional, **sent.fields} if sent.fields else None, connection.fields),
+        # A connection that is older than one of the optional fields has that field's default.
+        ("fields", {**kind.optional, **sent.fields} if sent.fields else None, {**kind.optional, **connection.fields}),
     ):
         if given is not None and given != fixed:
             raise Rejected(

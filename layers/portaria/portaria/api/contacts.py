@@ -22,6 +22,9 @@ class Upsert(Input):
     contacts: list[dict[str, Any]] = Field(min_length=1, max_length=50)
     overwrite_tags: bool = False
 
+    def audited(self) -> dict[str, Any]:
+        return {"contacts": len(self.contacts), "overwrite_tags": self.overwrite_tags}
+
 
 class Contact(Output):
     """`contact` has the platform's own fields."""

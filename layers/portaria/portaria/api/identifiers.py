@@ -25,6 +25,9 @@ class User(Input):
 class Registration(Input):
     users: list[User] = Field(min_length=1, max_length=500)
 
+    def audited(self) -> dict[str, Any]:
+        return {"users": len(self.users)}
+
 
 class UserOutcome(Output):
     """`unknown` and `not_sent` may be sent again as they are; `reason` and `detail` are empty for what is registered."""

@@ -116,8 +116,8 @@ OPERATIONS = [
     ),
     Operation(
         "call_connection", "POST", "/connections/{name}/call", "connections:call", "Call the API behind a connection",
-        calls.call, calls.Shown, function=CALL, input=calls.Called, max_bytes=calls.MAX_REQUEST_BYTES,
-        description="The connection's credential is put on just before the request leaves; an echo of it is masked.",
+        calls.call, calls.Shown, function=CALL, input=calls.Called, max_bytes=calls.MAX_REQUEST_BYTES, changes=True,
+        description="The connection's credential is put on just before the request leaves; a body that repeats it is withheld.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
@@ -145,13 +145,13 @@ OPERATIONS = [
     ),
     Operation(
         "upsert_contacts", "POST", "/connections/{name}/contacts", "contacts:upsert", "Create or update contacts",
-        _upsert_contacts, contacts.Upserted, function=CALL, input=contacts.Upsert, max_bytes=1_000_000,
+        _upsert_contacts, contacts.Upserted, function=CALL, input=contacts.Upsert, max_bytes=1_000_000, changes=True,
         description="Each contact has an outcome of its own.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "register_identifiers", "POST", "/connections/{name}/identifiers", "identifiers:register",
         "Register users' identifiers", _register_identifiers, identifiers.Registered, function=CALL,
-        input=identifiers.Registration, max_bytes=1_000_000,
+        input=identifiers.Registration, max_bytes=1_000_000, changes=True,
         description="Each user has an outcome of their own.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(

@@ -96,7 +96,8 @@ class Operation:
     """One row of the API. `path` is below `/v1` and `/admin/v1`; its first `{name}` after `/connections/` narrows the scope.
 
     `function` is the one that serves it. `creates` takes an Idempotency-Key, `edits` an If-Match, `listing` a limit and a
-    cursor and the `filters`. `changes` has an audit entry. `statuses` are those beyond what every operation of its shape has.
+    cursor and the `filters`. `changes` has an audit entry, unless its input has a `changes()` that denies it. `statuses` are
+    those beyond what every operation of its shape has.
     """
 
     id: str
@@ -186,7 +187,7 @@ class Service:
         self._require_scope(operation, caller, path)
         asked, body = self._read(event, operation, caller, path)
         entry = None
-        if operation.changes:
+        if operation.changes and _may_change(asked.sent):
             entry = audit.begin(
                 self.desk.table,
                 by=caller.id,
@@ -202,7 +203,9 @@ class Service:
         except Exception as error:
             if entry:
                 reason = error.reason if isinstance(error, Rejected | Retryable) else type(error).__name__
-                audit.end(self.desk.table, entry, "refused" if isinstance(error, Rejected) else "failed", reason=reason)
+                # A refusal of ours changed nothing; what another system did with a request may not be known.
+                refused = isinstance(error, Rejected) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+                audit.end(self.desk.table, entry, "refused" if refused else "failed", reason=reason)
             raise
         if entry:
             audit.end(self.desk.table, entry, "done", target=reply.target)
@@ -305,6 +308,11 @@ def _count_failed_attempt() -> None:
     """For the alarm, when there are many."""
     with single_metric("ApiAttemptsFailed", MetricUnit.Count, 1) as metric:
         metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
+
+
+def _may_change(sent: inputs.Input | None) -> bool:
+    changes: Callable[[], bool] | None = getattr(sent, "changes", None)
+    return changes() if changes else True
 
 
 def _without_secrets(sent: inputs.Input | None) -> dict[str, Any]:

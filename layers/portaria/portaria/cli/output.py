@@ -137,6 +137,8 @@ def configured(done: list[dict[str, Any]], console: Console) -> None:
 def called(answer: dict[str, Any]) -> None:
     """The answer to a call: its status on standard error, its body as it is on standard output, JSON indented for eyes."""
     click.echo(f"{answer['status']} {answer['headers'].get('content-type', '')}".rstrip(), err=True)
+    if "withheld" in answer:
+        click.echo(f"Note: {answer['withheld']}.", err=True)
     if "body_base64" in answer:
         sys.stdout.buffer.write(b64decode(answer["body_base64"]))
         return

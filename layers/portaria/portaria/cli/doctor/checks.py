@@ -26,6 +26,8 @@ CHECKS: dict[str, Check] = {
     "OAuth clients": contents.clients,
     "secrets": contents.secrets,
     "connections": contents.states,
+    "domains": contents.wildcards,
+    "private integrations": contents.scopes,
     "destinations": contents.parked,
     "dead letters": contents.letters,
     "Adobe's events": contents.receipts,

@@ -8,10 +8,19 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from urllib.parse import urlsplit
 
-from portaria import clock, connections, dead_letters, oauth_clients, parking, waiting_records
+from portaria import (
+    clock,
+    connections,
+    dead_letters,
+    domains,
+    oauth_clients,
+    parking,
+    private_integrations,
+    waiting_records,
+)
 from portaria.cli.doctor.deployment import Deployment
 from portaria.cli.doctor.findings import FAIL, OK, WARN, Finding, NotThere, named, runbook
-from portaria.contract import Connection, OAuthClient
+from portaria.contract import Connection, OAuthClient, Rejected
 from portaria.table import Item
 from portaria.vault import Vault
 
@@ -117,6 +126,44 @@ def states(deployment: Deployment) -> Iterator[Finding]:
         yield Finding("renewals", FAIL, told, "look at the log of renew_tokens; " + runbook("renewals-waiting"))
     else:
         yield Finding("renewals", OK, "nothing is late")
+
+
+def wildcards(deployment: Deployment) -> Iterator[Finding]:
+    """No connection's domain covers the names of strangers. The rules for a domain may be newer than a connection."""
+    wide = [
+        connection
+        for connection in all_connections(deployment)
+        if connection.state != "removed" and connection.allowed_domain.startswith("*.")
+    ]
+    fine = 0
+    for connection in wide:
+        try:
+            domains.check_allowed_domain(connection.allowed_domain)
+            fine += 1
+        except Rejected as refused:
+            advice = f"make another connection with a narrower domain and remove {connection.name}"
+            yield Finding("domains", WARN, f"{connection.name}: {refused.detail}", advice)
+    if fine == len(wide):
+        yield Finding("domains", OK, f"{fine} have a wildcard, below names of their own" if wide else "no wildcards")
+
+
+def scopes(deployment: Deployment) -> Iterator[Finding]:
+    """No private integration waits for the name of a connection: whatever gets that name would be open to it."""
+    there = {connection.name for connection in all_connections(deployment) if connection.state != "removed"}
+    name, fine = "private integrations", True
+    for item in listed(deployment, private_integrations.LIST):
+        integration = private_integrations.read(item)
+        narrowed = {scope.partition("@")[2] for scope in integration.scopes if "@" in scope}
+        if missing := sorted(narrowed - there):
+            fine = False
+            told = (
+                f"{integration.name} ({integration.id}) has scopes for connections that are not there: {named(missing)}"
+            )
+            yield Finding(
+                name, WARN, told, "take them away with `portaria private-integrations edit`, if they are of old"
+            )
+    if fine:
+        yield Finding(name, OK, "narrowed scopes name connections that are there")
 
 
 def parked(deployment: Deployment) -> Iterator[Finding]:

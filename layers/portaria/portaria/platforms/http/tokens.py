@@ -11,8 +11,15 @@ import re
 from portaria.contract import Kind
 
 KINDS = {
-    # Which names a header may not have is in `domains`.
-    "api_key": Kind(credentials=("key",), fields={"header_name": re.compile(r"[A-Za-z_-]{1,128}")}),
+    # `domains` says which names a header may not have, and that digits need the option.
+    "api_key": Kind(
+        credentials=("key",),
+        fields={
+            "header_name": re.compile(r"[A-Za-z0-9_-]{1,128}"),
+            "allow_digits_in_header_name": re.compile(r"yes|no"),
+        },
+        optional={"allow_digits_in_header_name": "no"},
+    ),
     "basic": Kind(credentials=("username", "password")),
     "bearer": Kind(credentials=("token",)),
 }

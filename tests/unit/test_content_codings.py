@@ -1,0 +1,87 @@
+"""Answers whose body is compressed, or is only said to be (case: a plain refusal labelled gzip lost its status)."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portaria import content_codings
+
+PLAIN = b'{"error":"invalid_grant"}' * 20
+GZIP = gzip.compress(PLAIN)
+RAW_DEFLATE = zlib.compress(PLAIN)[2:-4]
+LIMIT = 10_000
+
+
+@pytest.mark.parametrize(
+    ("codings", "body"),
+    [
+        ("gzip", GZIP),
+        ("GZip", GZIP),
+        ("x-gzip", GZIP),
+        ("gzip, identity", GZIP),
+        ("identity, gzip", GZIP),
+        ("identity", PLAIN),
+        ("", PLAIN),
+        (",", PLAIN),
+        ("deflate", zlib.compress(PLAIN)),
+        ("deflate", RAW_DEFLATE),
+        ("deflate, gzip", gzip.compress(zlib.compress(PLAIN))),
+        ("gzip, gzip", gzip.compress(GZIP)),
+        # Labelled gzip, and not, or not as often as it says.
+        ("gzip", PLAIN),
+        ("gzip, gzip", GZIP),
+        # Several members, and bytes behind the last.
+        ("gzip", gzip.compress(PLAIN[:100]) + gzip.compress(PLAIN[100:])),
+        ("gzip", GZIP + b"\x00" * 100),
+    ],
+)
+def test_decode_gives_the_plain_body(codings: str, body: bytes) -> None:
+    assert content_codings.decode(body, codings, LIMIT) == (PLAIN, "")
+
+
+@pytest.mark.parametrize("codings", ["gzip", "x-gzip", "deflate", "br", "gzip, br"])
+def test_decode_leaves_an_empty_body_empty(codings: str) -> None:
+    assert content_codings.decode(b"", codings, LIMIT)[0] == b""
+
+
+@pytest.mark.parametrize(
+    ("codings", "body", "left"),
+    [
+        ("br", b"\x0b\x02\x80", "br"),
+        ("zstd", b"\x28\xb5\x2f\xfd", "zstd"),
+        ("gzip", GZIP[:-10], "gzip"),
+        ("gzip", GZIP[:12] + b"\xff" * 20, "gzip"),
+        ("gzip", b"\x1f\x8b", "gzip"),
+        ("deflate", zlib.compress(PLAIN)[:-6], "deflate"),
+        ("deflate", PLAIN, "deflate"),
+        ("br, gzip", gzip.compress(b"\x0b\x02\x80"), "br"),
+        ("gzip, gzip, gzip, gzip, gzip, gzip", GZIP, "gzip, gzip, gzip, gzip, gzip, gzip"),
+    ],
+)
+def test_decode_never_passes_a_part_for_the_whole(codings: str, body: bytes, left: str) -> None:
+    """Given a body that cannot be decoded to its end, then it stays as it is, and its coding is still named."""
+    found, still_applied = content_codings.decode(body, codings, LIMIT)
+    assert still_applied == left
+    assert found == (b"\x0b\x02\x80" if codings == "br, gzip" else body)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, 50_000_000])
+def test_decode_produces_no_more_than_the_limit_and_one(compress: object, size: int) -> None:
+    codings = "gzip" if compress is gzip.compress else "deflate"
+    found, _ = content_codings.decode(compress(bytes(size)), codings, LIMIT)  # type: ignore[operator]
+    assert len(found) == min(size, LIMIT + 1)
+
+
+@given(
+    st.binary(max_size=300), st.lists(st.sampled_from(["gzip", "deflate", "br", "identity", "", "x-gzip"]), max_size=7)
+)
+def test_decode_never_raises(body: bytes, codings: list[str]) -> None:
+    content_codings.decode(body, ", ".join(codings), LIMIT)
+    content_codings.decode(b"\x1f\x8b" + body, ", ".join(codings), LIMIT)
+    content_codings.decode(b"\x78\x9c" + body, ", ".join(codings), LIMIT)
