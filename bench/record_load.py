@@ -29,7 +29,7 @@ from local.control import Control
 from local.simulators.kommo import event_form
 from local.simulators.people import change, new_contact
 from local.stack import Stack
-from portaria import backfills, clock, connections, event_addresses, oauth_clients, routes
+from portaria import backfills, clock, connections, event_addresses, oauth_clients, routes, waiting_records
 from portaria.contract import Connection, OAuthClient, Route, Secret
 from portaria.table import Table
 from portaria.vault import Vault
@@ -311,7 +311,13 @@ class Load:
         for queue in ("records", "bulk_records", "backfills"):
             told = sqs.get_queue_attributes(QueueUrl=self.stack.queues[queue], AttributeNames=names)["Attributes"]
             found += sum(int(told[name]) for name in names)
-        return found
+        backlogs = self.stack.client("dynamodb").query(
+            TableName=self.stack.table,
+            IndexName="listing",
+            KeyConditionExpression="list_pk = :waiting",
+            ExpressionAttributeValues={":waiting": {"S": waiting_records.LISTING}},
+        )["Items"]
+        return found + sum(max(0, int(backlog["waiting"]["N"])) for backlog in backlogs)
 
     def arrivals(self) -> dict[str, float]:
         """By e-mail address, when the last request with that person came; the simulators' clock is this one's."""
