@@ -5,6 +5,8 @@ Everything here is plain data. Platforms build a `Request` and read a `Response`
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import cached_property
+from typing import Any
 
 from portaria.intake import Arrival, OAuthClient, Record, Refusal, Rejected, Retryable, Secret
 
@@ -40,6 +43,19 @@ __all__ = [
     "Statement",
     "Target",
 ]
+
+
+# The longest marks first: that of UTF-32 begins like that of UTF-16.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Python's names for encodings that turn plain ASCII into other characters. No API answers in one, so a server that
+# declares one could only want its answer to be read differently from how others read it.
+_NOT_CHARSETS = frozenset({"utf-7", "idna", "punycode", "unicode-escape", "raw-unicode-escape", "unicode_escape"})
 
 
 @dataclass(frozen=True)
@@ -225,6 +241,36 @@ class Response:
     status: int
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+    def charset(self) -> str:
+        """The charset that `Content-Type` declares, by Python's name for it; empty where it declares none that is known."""
+        parameters = self.headers.get("content-type", "").split(";")[1:]
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip().lower() == "charset":
+                try:
+                    known = codecs.lookup(value.strip().strip("\"'")).name
+                except (LookupError, ValueError):
+                    return ""
+                return "" if known in _NOT_CHARSETS else known
+        return ""
+
+    def text(self) -> str:
+        """The body, decoded by its byte order mark, else by the declared charset, else as UTF-8; without the mark.
+
+        A declared charset that does not fit the bytes is ignored. Raises `UnicodeDecodeError` where UTF-8 does not fit either.
+        """
+        for mark, charset in _BYTE_ORDER_MARKS:
+            if self.body.startswith(mark):
+                return self.body[len(mark) :].decode(charset)
+        try:
+            return self.body.decode(self.charset() or "utf-8")
+        except (LookupError, UnicodeError):
+            return self.body.decode()
+
+    def json(self) -> Any:
+        """The body as JSON, decoded as `text` does. Raises `ValueError`, and `RecursionError` for deep nesting."""
+        return json.loads(self.text())
 
     def retry_after_s(self) -> float | None:
         """The wait that `Retry-After` asks for, in seconds from 0 to a day, or None where it asks for none that can be read.
