@@ -47,7 +47,7 @@ _KEPT_BACK = frozenset(
 )
 
 # Among a connection's credentials, what may be seen.
-_NO_SECRETS = frozenset({"client", "client_id", "expires_at", "scopes", "token_type", "username"})
+_NO_SECRETS = frozenset({"client", "client_id", "expires_at", "given_at", "scopes", "token_type", "username"})
 # Shorter ones would mask half of an answer, and hide nothing.
 _SHORTEST_MASKED = 4
 MASK = "***"
