@@ -35,7 +35,7 @@ settings.load_profile("portaria")
 pytest_plugins = ("tests.leaks",)
 
 # Suites that talk to processes on this machine.
-ON_LOOPBACK = ("stack", "browser")
+ON_LOOPBACK = ("stack", "browser", "peers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
