@@ -39,6 +39,7 @@ CLIENT = OAuthClient(
     "read write",
     authorize_url="https://login.example.com/authorize",
     token_url=TOKEN_URL,
+    api_domains="api.erp.example.com",
 )
 CONNECTION = Connection("main", "oauth2", "oauth2", "api.erp.example.com", "pending", 0, "", client="erp")
 ANSWER = {"access_token": "canary-access-1", "refresh_token": "canary-refresh-1", "expires_in": 3600, "scope": "read"}
@@ -153,11 +154,13 @@ class TestTheReturn:
         assert 3_500 < (clock.from_iso(connection.token_ends_at) - clock.now()).total_seconds() <= 3_600
         credentials = Vault(PREFIX).read(connection.secret_id, connection.version_id)
         assert credentials is not None
-        assert {name: secret.reveal() for name, secret in credentials.items() if name != "expires_at"} == {
+        assert credentials.keys() > {"expires_at", "given_at"}
+        assert {name: secret.reveal() for name, secret in credentials.items() if not name.endswith("_at")} == {
             "access_token": "canary-access-1",
             "refresh_token": "canary-refresh-1",
             "token_type": "bearer",
             "scopes": "read",
+            "client_id": "client-1",
         }
         assert desk.events() == [
             (
@@ -447,3 +450,24 @@ def test_the_worker_logs_no_verifier(desk: Desk) -> None:
     assert "login.example.com" in log.getvalue()
     assert "code_refused" in log.getvalue()
     assert "canary" not in log.getvalue()
+
+
+class TestDomains:
+    """A code is exchanged only for a connection inside the client's domains, whatever was checked when its link was made."""
+
+    @pytest.mark.parametrize(
+        ("registered", "reason"), [("other.example.com", "domain_not_registered"), ("", "api_domains_missing")]
+    )
+    def test_exchange_for_a_connection_outside_the_clients_domains_fails(
+        self, desk: Desk, registered: str, reason: str
+    ) -> None:
+        oauth_clients.put(desk.stack.table, CLIENT._replace(api_domains=registered), new=False)
+        outcome = desk.turn(desk.message())
+        assert (outcome.state, outcome.reason) == ("failed", reason)
+        assert desk.provider.calls == [], "nor does the code leave"
+        assert desk.connection().state == "pending"
+
+    def test_exchange_for_a_connection_that_had_tokens_before_there_were_domains_goes_on(self, desk: Desk) -> None:
+        oauth_clients.put(desk.stack.table, CLIENT._replace(api_domains=""), new=False)
+        desk.change(state="needs_reconnect")
+        assert desk.turn(desk.message()).state == "connected"

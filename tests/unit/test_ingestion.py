@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import clock, connections, egress, ingestion, marks, messages, parking, quotas, receipts, waiting_records
+from portaria import clock, connections, egress, ingestion, marks, messages, quotas, receipts, waiting_records
 from portaria.contract import Connection, Record, Request, Response, Retryable, Secret
 from portaria.ingestion import Delivery
 from portaria.pace import Pace
@@ -366,7 +366,8 @@ def test_destination_that_refuses_the_kind_of_token_pauses_with_one_reason(desk:
     with patch.object(egress, "send", answer), patch.object(Pace, "wait"):
         deliveries = [Delivery(str(number), body([contact(number)])) for number in range(20)]
         outcome = desk.ingest(*deliveries)
-    assert (len(asked), len(outcome.waiting), desk.letters()) == (1, 20, [])
-    parked = parking.find(desk.table, "marketek", "persons")
-    assert parked
-    assert (parked.reason, parked.code) == ("stopped", "wrong_token_type")
+    assert (len(asked), outcome.waiting, desk.letters()) == (1, {}, [])
+    status = waiting_records.status(desk.table, "marketek")
+    assert [(pause.reason, pause.code) for pause in status.pauses] == [("stopped", "wrong_token_type")]
+    assert status.backlog
+    assert status.backlog.records == 20

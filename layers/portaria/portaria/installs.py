@@ -174,7 +174,7 @@ class _Exchange:
         client = oauth_clients.get(self.table, self.install.platform, self.install.client)
         if not self.item.get("connection"):
             if self.install.connection:
-                self._check_named(connections.find(self.table, self.install.connection))
+                self._check_named(connections.find(self.table, self.install.connection), client)
             credentials = self._stored_grant() or self._exchange(client)
             account = None if self.install.connection else self._read_account(credentials)
             self._commit(account, credentials, client)
@@ -268,13 +268,14 @@ class _Exchange:
             raise Retryable("short_of_time", "too little time is left to wait for the platform's answer", after_s=1)
         host = self.item["account_host"]
         proof = [self.install.code_verifier] if self.install.code_verifier else []
+        given_at = clock.now()
         response = egress.send(
             platform.exchange_request(client, client_secret, host, self.install.code, *proof),
             allowed_domain=host,
             owner=self.install.id,
         )
         try:
-            grant: Grant = platform.read_grant(response, clock.now())
+            grant: Grant = platform.read_grant(response, given_at)
         except Rejected as rejected:
             if rejected.reason in CODE_OVER and self.attempt > 1:
                 raise Rejected(
@@ -282,7 +283,7 @@ class _Exchange:
                     "the platform took the code but its answer never arrived: the customer must connect again",
                 ) from None
             raise
-        credentials = tokens.to_stored(grant)
+        credentials = tokens.to_stored(with_changes(grant, given_at=given_at, client_id=client.client_id))
         if not self.install.connection:
             credentials["webhook_key"] = Secret(secrets.token_urlsafe(event_addresses.KEY_BYTES))
         self._store(credentials, seal)
@@ -315,7 +316,7 @@ class _Exchange:
         account: Account = platform.read_account(response, host)
         return account
 
-    def _check_named(self, connection: Connection | None) -> Connection:
+    def _check_named(self, connection: Connection | None, client: OAuthClient) -> Connection:
         """The connection that the grant is for, if it is still one that the grant can be for. Raises `Rejected`."""
         install = self.install
         kind = part(install.platform, "tokens").KIND
@@ -328,6 +329,7 @@ class _Exchange:
                 "connection_gone",
                 f"the connection {install.connection} was removed or replaced after its link was made",
             )
+        oauth_clients.check_connection(client, connection)
         return connection
 
     def _commit(self, account: Account | None, credentials: Credentials, client: OAuthClient) -> None:
@@ -340,7 +342,7 @@ class _Exchange:
         if account:
             name = connections.installed_name(client.platform, client.name, account.id)
         old = connections.find(self.table, name)
-        connection = self._of_account(account, client, name, old) if account else self._check_named(old)
+        connection = self._of_account(account, client, name, old) if account else self._check_named(old, client)
         received_at = clock.to_iso(self.install.received_at)
         superseded = bool(old and old.granted_at > received_at and old.secret_id != self.secret_id)
         writes: list[dict[str, Any]] = []
@@ -403,6 +405,8 @@ class _Exchange:
             version_id=self.version_id,
             scopes=scopes,
             reason="",
+            refused_since="",
+            refusal="",
             updated_at=clock.to_iso(clock.now()),
             granted_at=clock.to_iso(self.install.received_at),
             token_ends_at=credentials["expires_at"].reveal(),
