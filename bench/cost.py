@@ -25,7 +25,17 @@ DAYS = 30.4
 SECONDS_A_MONTH = DAYS * 86_400
 # Lambda keeps five long polls of 20 seconds open at each queue that it drains.
 POLLS_A_MONTH = 5 * SECONDS_A_MONTH / 20
-FREE_ALARMS = 10
+# CloudWatch charges alarms and custom metrics by the metric, and the first ten of each are free.
+FREE_ALARMS = FREE_METRICS = 10
+# Metrics that are emitted while nothing happens, since a schedule starts the function each hour; all others cost only in the
+# hours in which something happens.
+IDLE_METRICS = (
+    "RenewalsAgeSeconds", "RenewalMessages", "ConnectionsDue", "BackfillsAgeSeconds", "BackfillMessages", "BackfillsStarted",
+    "ReconciliationsStarted", "PagesRead", "RecordsQueued", "WaitingRecordsAgeSeconds", "RecordsWaiting",
+    "OldestWaitingSeconds",
+)  # fmt: skip
+# Of the install hook's method, whose hours are few: Count, 4XXError, 5XXError, Latency and IntegrationLatency.
+HOOK_METRICS, HOOK_HOURS_A_DAY = 5, 2.0
 
 # What the bill calls them, in the table's order.
 SERVICES = {
@@ -36,6 +46,8 @@ SERVICES = {
     "secrets": ("secret_month", "secret_call"),
     "the key": ("key_month", "key_call"),
     "alarms": ("alarm_month",),
+    "metrics": ("metric_month",),
+    "the hook's metrics": ("api_metric_month",),
     "schedules": ("schedule",),
     "logs": ("log_gb",),
     "traces (X-Ray)": ("trace",),
@@ -71,7 +83,7 @@ class Shape(NamedTuple):
     memory_gb: dict[str, float]
     batch: int
     queues: int
-    alarms: int
+    alarm_metrics: int
     runs_a_month: float
 
 
@@ -171,8 +183,10 @@ def waiting(shape: Shape, assumed: Assumed) -> Bill:
 
 
 def idle(shape: Shape, assumed: Assumed, connections: int) -> Bill:
-    """A month in which nothing comes, as README counts it: alarms above the ten free ones, no metrics of our own."""
-    bill = Bill(secret_month=connections + 2, key_month=1, alarm_month=max(0, shape.alarms - FREE_ALARMS))
+    """A month in which nothing arrives, as README counts it: alarms and metrics above the ten free ones of each."""
+    bill = Bill(secret_month=connections + 2, key_month=1, alarm_month=max(0, shape.alarm_metrics - FREE_ALARMS))
+    bill.add(metric_month=max(0, len(IDLE_METRICS) - FREE_METRICS))
+    bill.add(api_metric_month=HOOK_METRICS * HOOK_HOURS_A_DAY / 24 if connections else 0)
     # Each run of a schedule starts a short look into the table.
     runs = shape.runs_a_month
     bill.add(sqs_request=shape.queues * POLLS_A_MONTH, schedule=runs)
@@ -259,8 +273,12 @@ def read_template() -> Shape:
         {name: each["MemorySize"] / 1024 for name, each in functions.items()},
         min(batches),
         sum(source["Type"] == "SQS" for source in sources),
-        # Those that only stand where a parameter asks for them are not counted.
-        sum(each["Type"] == "AWS::CloudWatch::Alarm" and "Condition" not in each for each in resources.values()),
+        # Those of parameters that are off by default are not counted.
+        sum(
+            len([one for one in each["Properties"].get("Metrics", []) if "MetricStat" in one]) or 1
+            for each in resources.values()
+            if each["Type"] == "AWS::CloudWatch::Alarm" and each.get("Condition") in (None, "CombinesAlarms")
+        ),
         sum(SECONDS_A_MONTH / _seconds(expression) for expression in schedules),
     )
 
@@ -278,10 +296,10 @@ def explain(shape: Shape, assumed: Assumed, prices: dict[str, Any], nobody: floa
         "events cost on top if they wait for their destination; "
         f"idle: {CONNECTIONS:,} connections and a month, of which {nobody:,.2f} without any.\n"
         f"From template.yaml: {', '.join(f'{name} {memory[name]}' for name in shown)}; batches of {shape.batch} messages; "
-        f"{shape.queues} queues polled; {shape.alarms} alarms, of which {FREE_ALARMS} are free.\n"
+        f"{shape.queues} queues polled; alarms on {shape.alarm_metrics} metrics, of which {FREE_ALARMS} are free.\n"
         f"Assumed: {', '.join(f'{name} {value:g}' for name, value in assumed._asdict().items())}.\n"
-        "Not counted: free tiers but the alarms', the platforms' own prices, storage (what is written here ends by itself), a "
-        "WAF, a VPC, and in CloudWatch the project's own metrics and the dashboard."
+        "Not counted: other free tiers, the platforms' own prices, storage (what is written here expires), a "
+        "WAF, a VPC, access logs, the dashboard, and the functions' own metrics in the hours in which something happens."
     )
     unofficial = sorted(name for name, price in prices["prices"].items() if not price["official"])
     console.print(f"Prices not read on a page of AWS's own: {', '.join(unofficial)}. Sources: bench/prices.json.")

@@ -136,7 +136,7 @@ def concurrency(deployment: Deployment) -> Iterator[Finding]:
         yield Finding(name, WARN, f"this account runs {limit} functions at once", advice)
     elif not any(word in " ".join(kept) for word in RESERVABLE):
         told = f"{limit:,} run at once in this account, none kept free for hooks"
-        yield Finding(name, OK, told, "in an account with other functions: AcceptReservedConcurrency=20")
+        yield Finding(name, OK, told, "in an account with other functions: AcceptReservedConcurrency=200")
     else:
         yield Finding(name, OK, f"{limit:,} run at once in this account; kept free: {named(kept)}")
 
