@@ -39,7 +39,16 @@ FAULTS: tuple[dict[str, Any], ...] = (
 @contextlib.contextmanager
 def hurried(cloud: LocalCloud) -> Iterator[None]:
     """Records are sent again at once, and come back soon from a worker that was killed."""
-    functions, name, url = cloud.functions, cloud.stack.functions["ingest_records"], cloud.stack.queues["records"]
+    with (
+        hurried_function(cloud, "ingest_records", "records"),
+        hurried_function(cloud, "release_records", "waiting_records"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def hurried_function(cloud: LocalCloud, function: str, queue: str) -> Iterator[None]:
+    functions, name, url = cloud.functions, cloud.stack.functions[function], cloud.stack.queues[queue]
     known = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     version = functions.get_alias(FunctionName=name, Name="live")["FunctionVersion"]
     hidden = cloud.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
@@ -109,7 +118,7 @@ def test_the_deployed_functions_lose_no_record(stack: LocalCloud, long: bool) ->
 def kill_workers(cloud: LocalCloud, kills: list[int], ended: threading.Event) -> None:
     chance = random.Random(7)
     while len(kills) < KILLS and not ended.wait(chance.uniform(1, 4)):
-        if processes := workers(cloud, "IngestRecords"):
+        if processes := workers(cloud, "IngestRecords") + workers(cloud, "ReleaseRecords"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(processes), signal.SIGKILL)
                 kills.append(1)

@@ -38,7 +38,7 @@ def test_records_for_a_closed_destination_wait_outside_sqs_and_flow_in_order_whe
     assert result.most_receives == 1
     # One request showed each time that the destination was still closed
     assert result.refused <= scenario.closed_s / 1_800 + 10
-    assert result.applied == scenario.count
+    assert result.applied >= scenario.keys
 
 
 @pytest.mark.parametrize("name", ["failing", "busy"])

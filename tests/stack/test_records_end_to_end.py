@@ -84,3 +84,43 @@ def test_of_a_programs_records_the_refused_one_is_set_aside_and_redriven(scene: 
         done = scene.cloud.admin.post(url, json={"connection": destination, "dry_run": dry_run}).json()
         assert [each["outcome"] for each in done["letters"]] == [outcome]
     wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 9)
+
+
+def test_records_for_a_destination_whose_day_is_used_up_wait_and_go_once_it_has_other_credentials(scene: Scene) -> None:
+    munchkin, control = scene.send_to_marketo(), scene.cloud.control
+    destination = f"marketo-{scene.name}"
+    program = scene.create("private-integrations", name="BI", scopes=[f"records:send@{destination}"])
+    control.change_marketo(munchkin, daily_quota=0)
+    for number in range(3):
+        answer = scene.cloud.web.post(
+            f"{scene.cloud.public_url}/subscriptions/{munchkin}/persons",
+            json={"priority": "normal", "persons": [{"email": f"{number}@acme.example", "lastName": "Souza"}]},
+            headers={"X-Mkto-User-Token": program["token"]},
+        )
+        assert answer.status_code == 202, answer.text
+    wait_for(lambda: waiting(scene, destination), lambda found: found == 3)
+
+    control.change_marketo(munchkin, daily_quota=10_000_000)
+    replaced = scene.cloud.admin.put(
+        f"{scene.cloud.public_url}/admin/v1/connections/{destination}",
+        json={
+            "platform": "marketo",
+            "fields": {"munchkin_id": munchkin},
+            "credentials": {"client_id": destination, "client_secret": "canary-marketo-secret"},
+        },
+    )
+    assert replaced.status_code == 200, replaced.text
+    # The schedule looks once a minute
+    wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 3, 240.0)
+    wait_for(lambda: waiting(scene, destination), lambda found: found == 0)
+    assert listed(scene, "dead-letters", connection=destination) == []
+
+
+def waiting(scene: Scene, destination: str) -> int:
+    """How many records wait in the table for a destination."""
+    item = scene.cloud.dynamodb.get_item(
+        TableName=scene.cloud.stack.table,
+        Key={"pk": {"S": f"PARKED#{destination}"}, "sk": {"S": "WAITING"}},
+        ConsistentRead=True,
+    ).get("Item", {})
+    return int(item["waiting"]["N"]) if item else 0

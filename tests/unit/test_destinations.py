@@ -270,6 +270,21 @@ class TestLeadConnector:
         # What was written before the pause is not sent again
         assert [one["email"] for one in self.sent(platform)] == [f"person{number}@example.com" for number in (1, 2, 3)]
 
+    def test_release_waits_for_the_next_window_and_goes_on(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
+        """Given more waiting contacts than a window takes, then one drain waits for each and sends them all."""
+        desk.route(marketek)
+        platform.before = [leadconnector.error(403, "The token does not have access to this location.")]
+        desk.ingest(each(*range(1, 6)))
+        assert len(desk.held) == 5
+        platform.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Interval-Milliseconds": "10000"}
+        desk.slept.clear()
+        desk.release(minutes=31)
+        assert [one["email"] for one in self.sent(platform)][1:] == [f"person{n}@example.com" for n in range(1, 6)]
+        assert desk.slept.count(10) == 4
+        assert desk.held == {}
+
     @pytest.mark.parametrize(
         ("headers", "wait_s", "parked"),
         [({"Retry-After": "7"}, 7, False), ({"X-RateLimit-Daily-Remaining": "0"}, 7_200, True)],

@@ -123,6 +123,8 @@ class _Drain:
         self.ends_at = clock.now().timestamp() + RUN_S
         self.counts: dict[str, int] = {}
         self.quota_left: dict[str, int] = {}
+        # How long the destination has asked for after the last batch.
+        self.pause_s = 0.0
         # Whether anything left its list.
         self.is_progress = False
         # Lists with entries that failed unexpectedly.
@@ -170,6 +172,9 @@ class _Drain:
         stays = self._deal_with(entries, is_bulk=is_bulk) if entries else set()
         for reader in turn:
             stayed = [entry for entry in entries if entry.place in stays and entry.waiting == reader.head.waiting]
+            if stayed and self.pause_s and reader.head.waiting not in self.failing:
+                readers.append(_Reader(reader.head))
+                continue
             if stayed and reader.waits_since is None:
                 reader.waits_since = stayed[0].since
             if stayed and reader.head.waiting not in self.failing:
@@ -179,7 +184,9 @@ class _Drain:
                 readers.append(reader)
             else:
                 self._finish(reader)
-        if entries and not stays:
+        if stays and self.pause_s:
+            clock.sleep(self.pause_s)
+        elif entries and not stays:
             records = sum(entry.records for entry in entries)
             most = min([LARGEST_BATCH, *(self._most(reader.head.waiting) for reader in turn)])
             self.size = max(1, min(self.size * GROWTH, most * len(entries) // records))
@@ -206,7 +213,8 @@ class _Drain:
                 connection = connections.get(self.table, waiting.destination)
                 platform = part(connection.platform, waiting.object.partition("/")[0])
                 if per_second := getattr(platform, "REQUESTS_PER_SECOND", None):
-                    self.most[waiting.object] = max(1, int(platform.MAX_OBJECTS * per_second * SECONDS_A_BATCH))
+                    a_batch = per_second * ingestion.DRAIN_PACE * SECONDS_A_BATCH
+                    self.most[waiting.object] = max(1, int(platform.MAX_OBJECTS * a_batch))
         return self.most[waiting.object]
 
     def _read(self, reader: _Reader, share: int) -> list[Entry]:
@@ -231,6 +239,7 @@ class _Drain:
         for name, count in outcome.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
         self.quota_left |= outcome.quota_left
+        self.pause_s = outcome.pause_s
         failed = [entry for entry in entries if entry.message_id in outcome.waiting]
         stays = {entry.place for entry in failed} | {entry.place for entry in entries if entry.place in outcome.held}
         for entry in failed:

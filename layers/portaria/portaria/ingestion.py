@@ -63,6 +63,9 @@ MAX_BISECT_REQUESTS = 250
 # noticed within ten minutes. Waits above `LONGEST_IN_QUEUE_S` are pauses of the destination.
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 600.0
+# How much faster than one worker of many a drain sends: it is the only one at its destination, but for sources without waiting
+# records.
+DRAIN_PACE = 4
 # How often a destination is tried that takes nothing until a person acts.
 STOPPED_WAIT_S = 1_800.0
 
@@ -138,10 +141,11 @@ class Lane:
 class Outcome:
     """`waiting` holds the messages that go back, each with its wait in seconds: 0 for at once, None for the back-off.
 
-    `held` holds the entries in which records wait in the table.
+    `held` holds the entries in which records wait in the table. `pause_s` is how long a drain has to wait before it goes on.
     """
 
     held: set[Place] = field(default_factory=set)
+    pause_s: float = 0.0
     waiting: dict[str, float | None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     quota_left: dict[str, int] = field(default_factory=dict)
@@ -730,7 +734,7 @@ class _Batch:
 
     def _exchange(self, lane: Lane, request: Request) -> tuple[Response, Answer]:
         if per_second := getattr(lane.platform, "REQUESTS_PER_SECOND", None):
-            _pace(lane.connection.name, per_second).wait()
+            _pace(lane.connection.name, per_second * (DRAIN_PACE if self.is_drain else 1)).wait()
         response = egress.send(request, allowed_domain=lane.connection.allowed_domain, owner=lane.connection.name)
         answer: Answer = lane.platform.read_answer(response)
         return response, answer
@@ -782,7 +786,9 @@ class _Batch:
                 longest_s = max(longest_s, needed_s)
         if not in_table:
             return
-        if not lane.is_paused and lane.after_s != 0:
+        if self.is_drain and not lane.is_paused and lane.after_s is not None and lane.after_s <= LONGEST_IN_QUEUE_S:
+            self.outcome.pause_s = max(self.outcome.pause_s, lane.after_s)
+        elif not lane.is_paused:
             before_s = max((2 * pause.for_s for pause in lane.pauses if pause.reason == parking.BUSY), default=0)
             for_s = max(longest_s, min(before_s, LONGEST_WAIT_S), LONGEST_IN_QUEUE_S)
             self._park(lane, target.object, parking.BUSY, Answer(Meaning.BACK_OFF, lane.reason), for_s)

@@ -35,9 +35,10 @@ from portaria.parking import Parking
 from portaria.records import Message, target_fields
 from portaria.table import Conflict, Item, Table, at_once, delete_of, put_of
 
-# The longest that a message of records stays invisible because of its destination: a thousand messages a second, which is more
-# than the largest `Size` handles, are then 60,000 of the 120,000 that SQS allows in flight.
-LONGEST_IN_QUEUE_S = 60.0
+# The longest that a message of records stays invisible because of its destination. A thousand messages a second, which is more
+# than the largest `Size` handles, are then 15,000 of the 120,000 that SQS allows in flight; and a message is received three
+# times at most for a destination that stays busy, so that these take little from others.
+LONGEST_IN_QUEUE_S = 15.0
 
 LISTING = "WAITING"
 SK = "WAITING"
