@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlencode
 
 import pytest
 
-from portaria import clock, messages, rereads
+from portaria import clock, messages, rereads, waiting_records
 from portaria.contract import Record, Rejected, Retryable
 from portaria.ingestion import Delivery
 from portaria.intake import Delivery as Hook
 from portaria.intake import EventAddress
 from portaria.platforms.kommo import contacts, events
 from portaria.records import mapping_of
-from tests.fakes.ingesting import Desk, desk
+from tests.fakes.ingesting import Desk, desk, refusal
 from tests.fakes.people import SOURCE
 
 CHANGED = 1_732_271_999
@@ -120,13 +121,29 @@ def test_incomplete_event_never_overwrites_a_whole_record_of_its_second(office: 
     assert len(office.persons) == 1
 
 
-def test_incomplete_event_passes_its_own_mark_after_a_lost_answer(office: Desk) -> None:
+def test_incomplete_event_passes_its_own_mark_after_its_worker_died(office: Desk) -> None:
     office.route("people")
     office.rule = lambda document: Retryable("no_answer", "…", answer_lost=True)
-    assert send(office, event(), messages.EVENT, ARRIVED * 1_000).waiting
+    with patch.object(waiting_records, "put", side_effect=OSError):
+        assert send(office, event(), messages.EVENT, ARRIVED * 1_000).waiting
     office.rule = lambda document: None
     send(office, event(), messages.EVENT, ARRIVED * 1_000)
-    assert [person["email"] for person in office.persons] == ["maria@example.com"]
+    assert {person["email"] for person in office.persons} == {"maria@example.com"}
+
+
+def test_incomplete_event_that_waited_for_its_destination_is_still_partial(
+    office: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.route("people")
+    office.rule = lambda document: refusal("4030801")
+    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    send(office, of_api(), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    office.rule = lambda document: None
+    monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(ARRIVED + 7_200, UTC))
+    office.release()
+    assert office.state()["maria@example.com"] == {
+        "firstName": "Maria", "lastName": "Souza", "email": "maria@example.com",
+    }  # fmt: skip
 
 
 def test_incomplete_event_asks_for_the_account_to_be_read(office: Desk) -> None:
