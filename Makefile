@@ -8,7 +8,7 @@ export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
 ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
-	$(addprefix tests/faults/,test_simulation.py test_planted_bugs.py test_grant_crashes.py test_install_crashes.py test_record_faults.py test_simulated_cloud.py)
+	$(filter-out %_kills.py,$(wildcard tests/faults/test_*.py))
 # Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, functions
 # that need no cloud, and pages.
 BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
