@@ -622,7 +622,8 @@ class TestDeletedConnections:
 
         def behind(table: Table, *arguments: Any, **named: Any) -> list[Item]:
             found = list(query_all(table, *arguments, **named))
-            edit(manage, integration, {"scopes": ["connections:call@crm", "routes:list"]})
+            if arguments[0] == private_integrations.LIST:
+                edit(manage, integration, {"scopes": ["connections:call@crm", "routes:list"]})
             return found
 
         with patch.object(Table, "query_all", behind):
