@@ -71,6 +71,8 @@ PARTS = {
         "VALIDATION_DOMAIN", "KEYS_DOMAIN", "read_challenge", "read_content", "validation_request", "check_recipient",
         "read_signatures", "read_events",
     ),
+    # How a token endpoint's answers are read.
+    "answers": ("members", "error_code", "grant_is_over"),
     "identifiers": ("MAX_USERS", "register_request", "read_answer"),
     "front_door": ("ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal"),
     # What `portaria smoke` sends: an install that the platform refuses, a record for an account that nobody has.
@@ -251,6 +253,8 @@ def response_of(recorded: dict[str, Any]) -> Response:
     body = recorded.get("text", "").encode()
     if "json" in recorded:
         body = json.dumps(recorded["json"]).encode()
+    if "hex" in recorded:
+        body = bytes.fromhex(recorded["hex"])
     return Response(recorded["status"], recorded["headers"], body)
 
 
@@ -425,6 +429,8 @@ class Conformance:
             wanted = {name: value for name, value in expected.items() if name != "raises"}
             assert {name: getattr(raised.value, name) for name in wanted} == wanted
             assert len(getattr(raised.value, "detail", "")) > 15
+            for word in fixture.get("detail_names", ()):
+                assert word in raised.value.detail
             assert "canary" not in str(raised.value)
         elif expected["gives"] is None:
             assert platform.call(function, answers) is None

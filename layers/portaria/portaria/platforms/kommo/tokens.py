@@ -38,8 +38,14 @@ _FINAL_HINTS = {
     "token has been revoked": ("code_used", "the code had been used or revoked before"),
 }
 
-# What Kommo says of a refresh token that has been used, revoked or kept for too long.
-_DEAD_GRANT_HINTS = ("token has been revoked", "token has expired", "cannot decrypt the refresh token")
+# What Kommo says of a refresh token that has been used, revoked or kept for too long, or that was given to another client.
+# They are the hints of league/oauth2-server's RefreshTokenGrant, which Kommo answers with.
+_DEAD_GRANT_HINTS = (
+    "token has been revoked", "token has expired", "cannot decrypt the refresh token", "token is not linked to client",
+)  # fmt: skip
+# The life of an access token whose answer says nothing that can be read: the documented one.
+ACCESS_LIFE = timedelta(days=1)
+MAX_ACCESS_LIFE = timedelta(days=3_650)
 
 
 def exchange_request(client: OAuthClient, client_secret: Secret, account_host: str, code: Secret) -> Request:
@@ -102,11 +108,11 @@ def read_grant(response: Response, now: datetime) -> Grant:
     """Raises `Rejected` with a reason for each final refusal, and `Retryable` where the code may still be good."""
     if response.status == 200:
         try:
-            body = json.loads(response.body)
+            body = json.loads(_text_of(response))
             return Grant(
                 access_token=Secret(_text(body, "access_token")),
                 refresh_token=Secret(_text(body, "refresh_token")),
-                expires_at=now + timedelta(seconds=int(body["expires_in"])),
+                expires_at=now + _life(body.get("expires_in")),
                 token_type=str(body.get("token_type", "bearer")).lower(),
                 scopes=str(body.get("scope", ""))[:255],
             )
@@ -138,10 +144,27 @@ def not_now(response: Response) -> Retryable:
     return Retryable("platform_error", f"Kommo answered {response.status}")
 
 
+def _life(expires_in: object) -> timedelta:
+    """Seconds, as a number or as text. Whatever stands here, it costs no grant."""
+    try:
+        life = timedelta(seconds=float(str(expires_in)))
+    except UNREADABLE:
+        return ACCESS_LIFE
+    return life if timedelta(0) < life <= MAX_ACCESS_LIFE else ACCESS_LIFE
+
+
+def _text_of(response: Response) -> str:
+    """Tokens are ASCII: what else an answer holds may be wrongly encoded without costing them."""
+    try:
+        return response.text()
+    except UnicodeError:
+        return response.body.decode("utf-8", "replace")
+
+
 def _problem(response: Response) -> dict[str, object]:
     """Kommo's JSON error, or nothing where it sent HTML or no object."""
     try:
-        body = json.loads(response.body)
+        body = json.loads(_text_of(response))
     except UNREADABLE:
         return {}
     return body if isinstance(body, dict) else {}

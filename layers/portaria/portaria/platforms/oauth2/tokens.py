@@ -1,21 +1,20 @@
 """Any OAuth 2.0 provider's token endpoint: codes, refresh tokens and client credentials become access tokens.
 
 https://www.rfc-editor.org/rfc/rfc6749#section-5 (answers), section 4.1.3, 4.4 and 6 (requests), 2.3.1 (the client's proof);
-https://www.rfc-editor.org/rfc/rfc7636 (PKCE). Where providers are known to differ from them, they are followed:
-https://docs.github.com/en/apps/oauth-apps/maintaining-oauth-apps/troubleshooting-oauth-app-access-token-request-errors (form
-encoding, errors with 200) and https://docs.slack.dev/reference/methods/oauth.v2.access (errors with 200).
+https://www.rfc-editor.org/rfc/rfc7636 (PKCE). `answers` reads what providers answer, also where they differ from the RFCs.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from math import isfinite
-from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urljoin, urlsplit
 
 from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.platforms.oauth2 import answers
+from portaria.platforms.oauth2.answers import UNREADABLE
 
 KIND = "oauth2"
 # An OAuth connection has no credentials of its own to be created with: its client has them, and a person's consent.
@@ -38,30 +37,43 @@ NO_KNOWN_END = datetime(9999, 1, 1, tzinfo=UTC)
 MAX_SCOPES_LENGTH = 255
 MAX_TOKEN_LENGTH = 16_000
 MAX_ANSWER_BYTES = 1_000_000
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN_LENGTH}}}")
-# What to wait for, and what is over. The first line of each is RFC 6749's.
-_NOT_NOW = frozenset(
-    {"temporarily_unavailable", "server_error", "slow_down", "ratelimited", "rate_limited", "internal_error",
-     "fatal_error", "service_unavailable", "request_timeout"}
-)  # fmt: skip
-_GRANT_OVER = frozenset(
-    {"invalid_grant", "bad_verification_code", "bad_refresh_token", "invalid_code", "code_already_used",
-     "code_expired", "invalid_refresh_token", "token_revoked", "token_expired"}
-)  # fmt: skip
+_CLIENT_REFUSED = (
+    "the provider refused the client id or the client secret: check both, and token_auth. Some providers take only one of "
+    "basic and post, and some do not decode the special characters of an id or a secret that basic encodes (RFC 6749, "
+    "2.3.1): post works with those"
+)
+_REDIRECT_URI = (
+    "the redirect URI differs from the one registered with the provider: make both equal, trailing slash included"
+)
 _REFUSALS = {
-    "invalid_client": ("wrong_client", "the provider refused the client id or the client secret: check the OAuth client"),
+    "invalid_client": ("wrong_client", _CLIENT_REFUSED),
+    "incorrect_client_credentials": ("wrong_client", _CLIENT_REFUSED),
+    "bad_client_secret": ("wrong_client", _CLIENT_REFUSED),
+    "bad_client_id": ("wrong_client", _CLIENT_REFUSED),
     "unauthorized_client": ("wrong_client", "the provider does not let this client use this grant: check the OAuth client"),
-    "incorrect_client_credentials": ("wrong_client", "the provider refused the client secret: check the OAuth client"),
     "invalid_client_id": ("wrong_client", "the provider does not know this client_id: check the OAuth client"),
-    "bad_client_secret": ("wrong_client", "the provider refused the client secret: check the OAuth client"),
-    "redirect_uri_mismatch": ("wrong_redirect_uri", "the redirect URI differs from the one registered with the provider"),
-    "bad_redirect_uri": ("wrong_redirect_uri", "the redirect URI differs from the one registered with the provider"),
+    "redirect_uri_mismatch": ("wrong_redirect_uri", _REDIRECT_URI),
+    "bad_redirect_uri": ("wrong_redirect_uri", _REDIRECT_URI),
     "invalid_scope": ("bad_scopes", "the provider does not give these scopes: check the client's and the connection's"),
     "unsupported_grant_type": ("platform_refused", "the provider does not offer this grant at its token URL"),
     "invalid_request": ("platform_refused", "the provider found the request malformed: check token_url and token_auth"),
 }  # fmt: skip
+# Some servers call a redirect URI that differs a malformed request (django-oauth-toolkit, node-oauth2-server).
+_MALFORMED_EXCHANGE = (
+    "platform_refused",
+    "the provider found the request malformed: where a code was exchanged, check first that the redirect URI equals the one "
+    "registered with the provider, trailing slash included; then check token_url and token_auth",
+)
+_CODE_OVER = (
+    "code_refused",
+    "the provider does not take the code: used before, too old, or the redirect URI differs from the registered one",
+)
+_REFRESH_OVER = ("grant_refused", "the provider does not take the refresh token any more")
+_PERMANENT_REDIRECTS = (301, 308)
+# A path that can be told on: nothing in it can be a credential or markup.
+_SHOWABLE_PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,100}")
 
 
 def requested_scopes(connection: Connection, client: OAuthClient) -> str:
@@ -123,7 +135,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
 
     Raises `Rejected` with a reason for each final refusal, and `Retryable` where the same may still work.
     """
-    return _read(response, now, over=("code_refused", "the provider does not take the code: used before, or too old"))
+    return _read(response, now)
 
 
 def read_refreshed(response: Response, now: datetime, old_refresh_token: Secret) -> Grant:
@@ -132,7 +144,7 @@ def read_refreshed(response: Response, now: datetime, old_refresh_token: Secret)
     Raises `Rejected` (`grant_refused` where the refresh token is over, another reason where the grant has no part in it) and
     `Retryable`.
     """
-    grant = _read(response, now, over=("grant_refused", "the provider does not take the refresh token any more"))
+    grant = _read(response, now, refreshing=True)
     if grant.refresh_token:
         return grant
     return Grant(grant.access_token, grant.expires_at, old_refresh_token, grant.token_type, grant.scopes)
@@ -156,33 +168,53 @@ def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str])
     )
 
 
-def _read(response: Response, now: datetime, *, over: tuple[str, str]) -> Grant:
+def _read(response: Response, now: datetime, *, refreshing: bool = False) -> Grant:
     if response.status == 429:
         raise Retryable("rate_limited", "the provider asked for a pause (429)", after_s=_retry_after(response))
     if response.status >= 500:
         # Whatever its body says: a provider in trouble has not judged the grant.
         raise Retryable("platform_error", f"the provider answered {response.status}", after_s=_retry_after(response))
-    body = _body(response)
-    if error := _error(body):
-        if error in _NOT_NOW:
-            raise Retryable(
-                "platform_error", "the provider says that it cannot answer now", after_s=_retry_after(response)
-            )
-        if error in _GRANT_OVER:
-            raise Rejected(*over)
-        refusal = (
-            "platform_refused",
-            f"the provider refused with {response.status} and an error that is not known here",
-        )
-        raise Rejected(*_REFUSALS.get(error, refusal))
-    if response.status in (200, 201):
+    body = answers.members(response)
+    succeeded = response.status in (200, 201)
+    if succeeded and body.get(answers.TOKEN):
+        return _grant(body, now)
+    if code := answers.error_code(body):
+        raise _refusal(response, body, code, refreshing=refreshing)
+    if succeeded:
         return _grant(body, now)
     if response.status in (404, 405, 410):
         raise Rejected(
             "wrong_token_url", f"the token URL answered {response.status}: check the OAuth client's token_url"
         )
+    if response.status in _PERMANENT_REDIRECTS:
+        raise Rejected("wrong_token_url", _moved(response))
     # Not the provider's own words: a gateway's, or a page for people.
     raise Retryable("platform_error", f"the provider answered {response.status}", after_s=_retry_after(response))
+
+
+def _refusal(response: Response, body: dict[str, object], code: str, *, refreshing: bool) -> Rejected | Retryable:
+    if code in answers.NOT_NOW:
+        return Retryable(
+            "platform_error", "the provider says that it cannot answer now", after_s=_retry_after(response)
+        )
+    if answers.grant_is_over(response, body, code, refreshing=refreshing):
+        return Rejected(*(_REFRESH_OVER if refreshing else _CODE_OVER))
+    if code == "invalid_request" and not refreshing:
+        return Rejected(*_MALFORMED_EXCHANGE)
+    unknown = f"the provider refused with {response.status} and an error that is not known here"
+    return Rejected(*_REFUSALS.get(code, ("platform_refused", unknown)))
+
+
+def _moved(response: Response) -> str:
+    """Where a token URL has moved to, as far as that can be shown."""
+    advice = "check the OAuth client's token_url, its trailing slash included"
+    try:
+        location = urlsplit(urljoin("https://token.invalid/", response.headers.get("location", "")))
+        if location.hostname == "token.invalid" and not location.query and _SHOWABLE_PATH.fullmatch(location.path):
+            advice = f"its path is now {location.path}: correct the OAuth client's token_url"
+    except ValueError:
+        pass
+    return f"the token URL has moved ({response.status}): {advice}"
 
 
 def _grant(body: dict[str, object], now: datetime) -> Grant:
@@ -228,31 +260,6 @@ def _granted(scope: object) -> str:
         return text
     cut = max(text.rfind(" ", 0, MAX_SCOPES_LENGTH + 1), text.rfind(",", 0, MAX_SCOPES_LENGTH + 1))
     return text[: max(cut, 0)]
-
-
-def _body(response: Response) -> dict[str, object]:
-    """The answer's members: JSON, or a form as some providers still send; none where it is neither."""
-    try:
-        body = json.loads(response.body)
-    except UNREADABLE:
-        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type not in ("application/x-www-form-urlencoded", "text/plain", ""):
-            return {}
-        try:
-            return dict(parse_qsl(response.body.decode(), strict_parsing=True, max_num_fields=50))
-        except UNREADABLE:
-            return {}
-    return body if isinstance(body, dict) else {}
-
-
-def _error(body: dict[str, object]) -> str:
-    """The answer's error code. It is compared, never shown: what stands there may be anything."""
-    error = body.get("error")
-    if isinstance(error, dict):
-        error = error.get("code") or error.get("type") or "unknown"
-    if error in (None, "", False) and body.get("ok") is False:
-        error = "unknown"
-    return "" if error in (None, "", False) else str(error).strip().lower()
 
 
 def _retry_after(response: Response) -> float | None:
