@@ -97,6 +97,7 @@ def cloud() -> Iterator[Cloud]:
                 "RETRY_AFTER_MINUTES": "5,30,30",
                 "QUOTA_TIME_ZONE": "America/Chicago",
                 "ADOBE_CLIENT_ID": "4f1c2a9b8e7d4c3b",
+                "REFUSED_GRANT_DAYS": "7",
                 "RENEWALS_QUEUE_URL": urls["renewals"],
                 "UNINSTALLS_QUEUE_URL": urls["uninstalls"],
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",

@@ -385,6 +385,7 @@ def test_a_versions_description_is_no_longer_than_it_may_be() -> None:
     longest = {
         "PythonRuntime": 10, "Architecture": 6, "LogLevel": 7, "VpcSubnetIds": 4 * 24 + 3, "VpcSecurityGroupIds": 2 * 20 + 1,
         "RetryAfterMinutes": 10 * 4, "QuotaTimeZone": 32, "AdobeClientId": 32, "PrivateIntegrationManagers": 14,
+        "RefusedGrantDays": 2,
         "ReconcileEvery": 12,
     }  # fmt: skip
     for function in functions():

@@ -60,13 +60,18 @@ _NOT_CHARSETS = frozenset({"utf-7", "idna", "punycode", "unicode-escape", "raw-u
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token endpoint gave. Times are aware datetimes in UTC; `refresh_token` is None where there is none."""
+    """What a token endpoint gave. Times are aware datetimes in UTC; `refresh_token` is None where there is none.
+
+    Whoever asked for it adds `given_at`, the time of asking, and `client_id`, the OAuth client's id that it was given to.
+    """
 
     access_token: Secret
     expires_at: datetime
     refresh_token: Secret | None = None
     token_type: str = "bearer"  # noqa: S105 - a kind of token, not a token
     scopes: str = ""
+    given_at: datetime | None = None
+    client_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Connection:
     platform knows (`munchkin_id`). `kind` is `api_key`, `basic`, `bearer`, `oauth2` (authorization code),
     `client_credentials` or `password`. `state` is `pending` (nobody has authorised it yet), `connected`, `needs_reconnect`
     (`reason` says why) or `removed`. Times are ISO 8601; `token_ends_at` is the access token's, `granted_at` the grant's.
+    `refused_since` is when the platform began to refuse renewals, and `refusal` the last one's advice; empty where it does not.
     """
 
     name: str
@@ -109,6 +115,8 @@ class Connection:
     reason: str = ""
     previous_version_id: str = ""
     previous_until: str = ""
+    refused_since: str = ""
+    refusal: str = ""
     notes: tuple[str, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
 

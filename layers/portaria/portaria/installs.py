@@ -268,13 +268,14 @@ class _Exchange:
             raise Retryable("short_of_time", "too little time is left to wait for the platform's answer", after_s=1)
         host = self.item["account_host"]
         proof = [self.install.code_verifier] if self.install.code_verifier else []
+        given_at = clock.now()
         response = egress.send(
             platform.exchange_request(client, client_secret, host, self.install.code, *proof),
             allowed_domain=host,
             owner=self.install.id,
         )
         try:
-            grant: Grant = platform.read_grant(response, clock.now())
+            grant: Grant = platform.read_grant(response, given_at)
         except Rejected as rejected:
             if rejected.reason in CODE_OVER and self.attempt > 1:
                 raise Rejected(
@@ -282,7 +283,7 @@ class _Exchange:
                     "the platform took the code but its answer never arrived: the customer must connect again",
                 ) from None
             raise
-        credentials = tokens.to_stored(grant)
+        credentials = tokens.to_stored(with_changes(grant, given_at=given_at, client_id=client.client_id))
         if not self.install.connection:
             credentials["webhook_key"] = Secret(secrets.token_urlsafe(event_addresses.KEY_BYTES))
         self._store(credentials, seal)
@@ -403,6 +404,8 @@ class _Exchange:
             version_id=self.version_id,
             scopes=scopes,
             reason="",
+            refused_since="",
+            refusal="",
             updated_at=clock.to_iso(clock.now()),
             granted_at=clock.to_iso(self.install.received_at),
             token_ends_at=credentials["expires_at"].reveal(),

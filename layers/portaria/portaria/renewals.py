@@ -3,9 +3,9 @@
     schedule → {"sweep"} → a page of due connections, a message each → one visit a connection
 
 A visit does whatever is due at once: it puts an event on the bus that the item still owes it, moves sealed credentials into the
-vault, drops the old credentials of a rotation whose overlap has ended, warns of credentials that grow old, and renews
-tokens. Each part can be done twice without harm, so a death anywhere costs one more visit. A connection that must be
-connected again leaves the index once the bus knows, and is not tried any more.
+vault, drops the old credentials of a rotation whose overlap has ended, warns of credentials that grow old and of renewals that
+the platform refuses, and renews tokens. Each part can be done twice without harm, so a death anywhere costs one more visit. A
+connection that must be connected again leaves the index once the bus knows, and is not tried any more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Any
 
 from portaria import clock, connections, events, oauth_clients, private_integrations, queues, tokens
-from portaria.contract import Connection, Rejected
+from portaria.contract import Connection, Rejected, Retryable
 from portaria.pace import Pace
 from portaria.platforms import part
 from portaria.settings import RenewTokensSettings
@@ -104,7 +104,15 @@ class _Visit:
         self.settings = settings
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
-        self.supply = tokens.Supply(self.table, self.vault, settings.sealing_key_id, time_left_s, patience_s=0)
+        self.refused_limit = timedelta(days=float(settings.refused_grant_days))
+        self.supply = tokens.Supply(
+            self.table,
+            self.vault,
+            settings.sealing_key_id,
+            time_left_s,
+            patience_s=0,
+            refused_limit=self.refused_limit,
+        )
 
     def run(self) -> Outcome:
         item = self.table.get(*connections.key(self.name))
@@ -119,6 +127,7 @@ class _Visit:
         if connection.state != "connected":
             self._settle(item, connection, announced=announce)
             return Outcome("ended" if connection.state == "needs_reconnect" else "ignored")
+        self._warn_of_refusals(item)
         if connection.kind == "oauth2" and self._is_due(connection):
             return self._renew(connection)
         if item.get("sealed") and connections.vault_rests_until(item) <= clock.now():
@@ -135,8 +144,9 @@ class _Visit:
         self.pace.wait()
         try:
             self.supply.renew(connection)
-        except Rejected as rejected:
-            if rejected.reason != "needs_reconnect":
+        except (Rejected, Retryable) as error:
+            if error.reason != "needs_reconnect":
+                self._warn_of_refusals(connections.get_item(self.table, self.name))
                 raise
             # The item owes the bus this event now: it is told by the visit that the next sweep queues.
             return Outcome("ended")
@@ -223,6 +233,38 @@ class _Visit:
                 "SET warned = :passed",
                 condition="granted_at = :granted_at",
                 values={":passed": passed, ":granted_at": connection.granted_at},
+            )
+        except Conflict:
+            return
+
+    def _warn_of_refusals(self, item: Item) -> None:
+        """Tell the bus, once a day while it lasts, that the platform refuses to renew the connection's tokens."""
+        connection = connections.read(item)
+        if not connection.refused_since:
+            return
+        since = clock.from_iso(connection.refused_since)
+        day = (clock.now() - since).days + 1
+        if day <= int(item.get("refused_told", 0)):
+            return
+        events.put(
+            self.settings.bus_name,
+            events.REFRESH_REFUSED,
+            {
+                "connection": connection.name,
+                "platform": connection.platform,
+                "client": connection.client,
+                "label": connection.label,
+                "detail": connection.refusal,
+                "refused_since": connection.refused_since,
+                "ends_at": clock.to_iso(since + self.refused_limit),
+            },
+        )
+        try:
+            self.table.update(
+                *connections.key(self.name),
+                "SET refused_told = :day",
+                condition="refused_since = :since",
+                values={":day": day, ":since": connection.refused_since},
             )
         except Conflict:
             return

@@ -100,11 +100,14 @@ class KeepDeadLettersSettings(Environment):
 
 
 class RenewTokensSettings(Environment):
+    """`refused_grant_days` is a whole number."""
+
     table_name: str
     renewals_queue_url: str
     bus_name: str
     secrets_prefix: str
     sealing_key_id: str
+    refused_grant_days: str
 
 
 class AcceptUninstallSettings(Environment):

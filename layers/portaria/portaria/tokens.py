@@ -14,6 +14,7 @@ was revoked, of a later one that an answer was lost. The platform's part `tokens
 A secret takes at most 100 versions a day. While the last version is younger than `connections.VERSION_EVERY`, a new pair is
 sealed in the connection's item instead (`sealed`), in the same write that commits it. The next renewal after that time, or a
 visit of `renew_tokens`, brings a pair into the vault again.
+What a refusal means that does not call the grant dead is in `refused_grants`.
 
 https://www.rfc-editor.org/rfc/rfc9700#section-4.14
 """
@@ -31,21 +32,23 @@ from dataclasses import replace as with_changes
 from datetime import datetime, timedelta
 from types import ModuleType
 
-from portaria import clock, connections, egress, events, oauth_clients, vault
+from portaria import clock, connections, egress, events, oauth_clients, refused_grants, vault
 from portaria.contract import Connection, Grant, OAuthClient, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms import part
+from portaria.refused_grants import Verdict
 from portaria.table import Conflict, Item, Table
 from portaria.vault import Credentials, Seal, Vault
 
 logger = logging.getLogger(__name__)
 
-# A token that ends sooner than this is not handed out: a request that takes its full time-out would outlive it.
+# A token that ends sooner than this is not handed out, or a request that takes its full time-out would outlive it. Both this
+# and EARLY are at most a part of the life that the provider gave: a token of a minute would otherwise always be too old.
 MARGIN = timedelta(seconds=60)
-# Of a token that lives for minutes both margins are at most this part of its life.
-MARGIN_PART = 0.25
+MARGIN_PART = 0.1
 # A caller whose token ends within this (less by a fifth for some, so that not all come at once) has it renewed, if nobody
 # else is at it, and goes on with the old one if it cannot be.
 EARLY = timedelta(minutes=5)
+EARLY_PART = 0.2
 
 # The platform's time-outs (18 s) < what a turn may take from sending to the commit < the lease < the time left to the
 # function: a holder whose lease has ended is dead, or has been stopped for longer than any of its calls may take.
@@ -56,8 +59,13 @@ TIME_TO_PROBE_S = 5.0
 # How long a caller waits for another one's renewal: until that one's lease must have ended, and a little longer.
 PATIENCE_S = 60.0
 POLL_S = 0.15
-# A 401 with a token this young is not the token's fault: renewing it again would not help.
+# The vault may not show yet what was written within this time.
 YOUNG = timedelta(minutes=5)
+# After a renewal for a 401 whose new token was refused as well, the next renewal for a 401 waits: from five minutes to an hour.
+AFTER_401_WAIT_S = 300.0
+AFTER_401_LONGEST_WAIT_S = 3_600.0
+# How often one caller has a token renewed that ends before it can be used.
+MAX_TURNS = 3
 # Between failed tries: doubling from 2 s to five minutes.
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 300.0
@@ -77,7 +85,7 @@ LOG_IN_KINDS = ("client_credentials", "password")
 class Token:
     """What a caller may use of a connection now: its credentials by name, `access_token` among them for OAuth's kinds.
 
-    `ends_at` is None for what does not end. `given_at` is when a renewed token was committed.
+    `ends_at` is None for what does not end, `given_at` where that is not known.
     """
 
     credentials: Credentials
@@ -86,14 +94,25 @@ class Token:
     ends_at: datetime | None = None
     given_at: datetime | None = None
 
-    def within_life(self, margin: timedelta) -> timedelta:
-        """A margin before the end, shortened for a token whose life is short."""
-        if not self.ends_at or not self.given_at:
-            return margin
-        return max(timedelta(0), min(margin, (self.ends_at - self.given_at) * MARGIN_PART))
-
     def ends_within(self, time: timedelta) -> bool:
         return self.ends_at is not None and self.ends_at - time <= clock.now()
+
+    def holds(self) -> bool:
+        """Whether it may be handed out."""
+        return not self.ends_within(self._at_most(MARGIN, MARGIN_PART))
+
+    def is_short_lived(self) -> bool:
+        """Whether its whole life is no longer than the margin of other tokens."""
+        return self.ends_at is not None and self.given_at is not None and self.ends_at - self.given_at <= MARGIN
+
+    def early(self) -> timedelta:
+        """How long before its end it is renewed while it still holds."""
+        return self._at_most(EARLY, EARLY_PART)
+
+    def _at_most(self, most: timedelta, part_of_life: float) -> timedelta:
+        if self.ends_at is None or self.given_at is None:
+            return most
+        return min(most, max(timedelta(0), self.ends_at - self.given_at) * part_of_life)
 
 
 class Memory:
@@ -134,14 +153,14 @@ class Memory:
         until, rejected = self._refused.get((_kept_as(connection), connection.generation), (clock.now(), None))
         return rejected if until > clock.now() else None
 
-    def may_renew_early(self, connection: Connection) -> bool:
-        """Once in half a minute: while the platform is down, its callers need not all find out."""
+    def may_renew_early(self, connection: Connection, pause: timedelta) -> bool:
+        """Once in a while: as long as the platform is down, its callers need not all find out."""
         now = clock.now()
         if self._not_early.get(_kept_as(connection), now) > now:
             return False
         if len(self._not_early) >= MAX_KEPT:
             self._not_early.clear()
-        self._not_early[_kept_as(connection)] = now + timedelta(seconds=30)
+        self._not_early[_kept_as(connection)] = now + pause
         return True
 
     def lock(self, connection: Connection) -> threading.Lock:
@@ -161,7 +180,8 @@ PROCESS = Memory()
 class Supply:
     """`time_left_s` is what is left to the function; `patience_s` bounds the wait for another worker's renewal.
 
-    Without `sealing_key_id` tokens are handed out and not renewed: that is left to the scheduled renewal.
+    Without `sealing_key_id` tokens are handed out and not renewed: that is left to the scheduled renewal. `refused_limit` is
+    how long a provider may refuse renewals before the connection ends; without it refusals are only remembered.
     """
 
     def __init__(
@@ -173,6 +193,7 @@ class Supply:
         *,
         memory: Memory = PROCESS,
         patience_s: float = PATIENCE_S,
+        refused_limit: timedelta | None = None,
     ) -> None:
         self.table = table
         self.vault = vault
@@ -180,23 +201,24 @@ class Supply:
         self.time_left_s = time_left_s
         self.memory = memory
         self.patience_s = patience_s
+        self.refused_limit = refused_limit
 
     def token(self, connection: Connection) -> Token:
-        """A token that holds for another minute at least; of a shared one, which is not renewed early, what is left of it.
+        """A token that holds for another minute at least, or for a tenth of its life where that is less.
 
         Raises `Rejected` where the connection cannot give one until somebody acts (`needs_reconnect`, `not_authorised`,
         `no_credentials`, `token_expired`) and `Retryable` where the vault or the platform does not answer.
         """
         check_usable(connection)
-        kept = self.memory.get(connection)
-        if kept and not kept.ends_within(kept.within_life(MARGIN)):
-            early = kept.within_life(EARLY) * (0.8 + 0.2 * connections.spread(f"{id(self.memory)}#{connection.name}"))
-            if connection.kind == "oauth2" and kept.ends_within(early):
-                return self._renew_early(connection, kept)
-            return kept
+        before = self.memory.get(connection)
+        if before and before.holds():
+            early = before.early() * (0.8 + 0.2 * connections.spread(f"{id(self.memory)}#{connection.name}"))
+            if connection.kind == "oauth2" and before.ends_within(early):
+                return self._renew_early(connection, before)
+            return before
         with self.memory.lock(connection):
             kept = self.memory.get(connection)
-            if kept and not kept.ends_within(kept.within_life(MARGIN)):
+            if kept and (kept.holds() or self._came_meanwhile(kept, before)):
                 return kept
             return self._obtain(connection.name)
 
@@ -206,20 +228,24 @@ class Supply:
         Raises as `token` does.
         """
         with self.memory.lock(connection):
+            kept = self.memory.get(connection)
             self.memory.forget(connection)
-            now = connections.get(self.table, connection.name)
+            item = connections.get_item(self.table, connection.name)
+            now = connections.read(item)
             check_usable(now)
             if now.generation > refused.generation:
                 return self._obtain(now.name)
+            if now.kind in LOG_IN_KINDS and kept and kept is not refused and not kept.ends_within(timedelta(0)):
+                # Another thread logged in again while this one waited.
+                return self.memory.keep(now, kept)
             if now.kind in connections.STATIC_KINDS:
                 # One from the reserve that is refused leads back to the one in use.
                 return self._previous(now) if refused.version_id == now.version_id else self._obtain(now.name)
             renewable = bool(self.sealing_key_id) and "refresh_token" in refused.credentials
-            is_young = _is_young(now) and not refused.ends_within(timedelta(0))
-            if now.kind == "oauth2" and (not renewable or is_young):
+            if now.kind == "oauth2" and (not renewable or _refused_before(item, now)):
                 self.memory.keep(now, refused)
                 return None
-            return self._obtain(now.name, refused=now.generation)
+            return self._obtain(now.name, refused=now.generation, after_401=True)
 
     def send(self, connection: Connection, build: Callable[[Token], Request], *, follow_redirects: int = 0) -> Response:
         """Carry a request that is built with a token; after a 401 once more with a newer one, if there is one.
@@ -286,6 +312,11 @@ class Supply:
         turn = _Renewal(self, connection, Token({}, connection.generation, connection.version_id))
         return turn.recover()
 
+    @staticmethod
+    def _came_meanwhile(kept: Token, before: Token | None) -> bool:
+        """Whether another thread obtained a token while this one waited for it: one that lives so short may be used at once."""
+        return kept is not before and kept.is_short_lived() and not kept.ends_within(timedelta(0))
+
     def _send(self, connection: Connection, request: Request, follow_redirects: int) -> Response:
         domain = connection.allowed_domain
         return egress.send(request, allowed_domain=domain, follow_redirects=follow_redirects, owner=connection.name)
@@ -293,7 +324,10 @@ class Supply:
     def _renew_early(self, connection: Connection, kept: Token) -> Token:
         """Renew a token that is good for some more minutes, in this caller's time, if nothing stands in the way."""
         lock = self.memory.lock(connection)
-        if not self.sealing_key_id or not self.memory.may_renew_early(connection) or not lock.acquire(blocking=False):
+        if not self.sealing_key_id or "refresh_token" not in kept.credentials:
+            return kept
+        pause = min(timedelta(seconds=30), kept.early() / 2)
+        if not self.memory.may_renew_early(connection, pause) or not lock.acquire(blocking=False):
             return kept
         try:
             return self._obtain(connection.name, refused=connection.generation, wait=False)
@@ -316,10 +350,13 @@ class Supply:
         logger.warning("the credentials before the rotation are used", extra={"connection": connection.name})
         return self.memory.keep(connection, Token(credentials, connection.generation, previous))
 
-    def _obtain(self, name: str, *, refused: int = 0, wait: bool = True) -> Token:
-        """A token of a newer generation than `refused`, from the vault or the platform."""
+    def _obtain(self, name: str, *, refused: int = 0, wait: bool = True, after_401: bool = False) -> Token:
+        """A token of a newer generation than `refused`, from the vault or the platform.
+
+        `after_401` says that the platform refused the token of that generation.
+        """
         ends = clock.now() + timedelta(seconds=min(self.patience_s, max(0.0, self.time_left_s() - 5)))
-        renewed = False
+        first, turns = 0, 0
         while True:
             item = connections.get_item(self.table, name)
             connection = connections.read(item)
@@ -331,13 +368,16 @@ class Supply:
                 continue
             if connection.kind != "oauth2":
                 return self.memory.keep(connection, token)
-            # A platform that gives tokens without a life of their own would be asked for ever.
-            margin = timedelta(0) if renewed else token.within_life(MARGIN)
-            if connection.generation > refused and not token.ends_within(margin):
+            first = first or connection.generation
+            # What was renewed while this call waited may be used at once where it lives short, by whomever it was renewed.
+            fresh = connection.generation > first and token.is_short_lived() and not token.ends_within(timedelta(0))
+            if connection.generation > refused and (token.holds() or fresh):
                 return self.memory.keep(connection, token)
-            leased_until = _Renewal(self, connection, token).run()
+            if turns >= MAX_TURNS:
+                raise Retryable("token_ends_now", f"{connection.platform} gives tokens that end before use", after_s=2)
+            leased_until = _Renewal(self, connection, token, after_401=after_401).run()
             if leased_until is None:
-                renewed = True
+                turns += 1
                 continue
             if not wait or clock.now() >= ends:
                 raise Retryable(
@@ -363,13 +403,14 @@ class Supply:
             raise Rejected(
                 "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
             )
-        ends_at = credentials.get("expires_at")
+        ends_at, given_at = credentials.get("expires_at"), credentials.get("given_at")
         return Token(
             credentials,
             connection.generation,
             connection.version_id,
             clock.from_iso(ends_at.reveal()) if ends_at else None,
-            clock.from_iso(connection.updated_at) if connection.kind == "oauth2" and connection.updated_at else None,
+            # Pairs that were stored without it: a generation's token is given when the generation begins.
+            clock.from_iso(given_at.reveal() if given_at else connection.updated_at) if ends_at else None,
         )
 
     def _log_in(self, connection: Connection) -> Token:
@@ -390,19 +431,25 @@ class Supply:
         if grant.expires_at <= clock.now():
             raise Retryable("token_ends_now", f"{connection.platform} gave a token without life left", after_s=2)
         return Token(
-            {"access_token": grant.access_token}, connection.generation, connection.version_id, grant.expires_at
+            {"access_token": grant.access_token},
+            connection.generation,
+            connection.version_id,
+            grant.expires_at,
+            grant.given_at,
         )
 
 
 class _Renewal:
     """One worker's turn at renewing a connection's tokens. `fence` tells it from every other turn."""
 
-    def __init__(self, supply: Supply, connection: Connection, old: Token) -> None:
+    def __init__(self, supply: Supply, connection: Connection, old: Token, *, after_401: bool = False) -> None:
         self.supply = supply
         self.table = supply.table
         self.vault = supply.vault
         self.connection = connection
         self.old = old
+        self.after_401 = after_401
+        self.verdict = Verdict.NONE
         self.item: Item = {}
         self.tried = 0
         self.sent = False
@@ -418,6 +465,8 @@ class _Renewal:
         Raises `Rejected` where the grant is dead or cannot be renewed, and `Retryable` where it should be tried later.
         """
         if not self.supply.sealing_key_id or "refresh_token" not in self.old.credentials:
+            if self.supply.sealing_key_id and self.old.ends_within(timedelta(0)):
+                self._end("token_expired", "its access token has ended and came without a refresh token")
             raise Rejected(
                 "token_expired",
                 f"the access token of {self.connection.name} has ended and cannot be renewed here; connect again",
@@ -432,6 +481,11 @@ class _Renewal:
         except Conflict:
             return None
         except Exception as error:
+            if getattr(error, "reason", "") != "needs_reconnect" and self._refused_too_long():
+                if self._adopt():
+                    return None
+                detail = f"its provider has refused every renewal for too long: {getattr(error, 'detail', '')}"
+                self._end(refused_grants.REASON, detail, fence=self.fence)
             self._give_up(error)
             raise
         return None
@@ -488,6 +542,7 @@ class _Renewal:
             grant = self._ask(platform, client, request)
         except Rejected as rejected:
             if rejected.reason == "grant_refused":
+                self._check_client_unchanged(client)
                 self._refused(rejected)
             elif rejected.reason != "account_moved" or not self._follow_move():
                 raise
@@ -516,10 +571,17 @@ class _Renewal:
             if left_s < needed_s:
                 raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
             try:
-                self.sent = True
+                self.sent, status = True, None
+                # A life begins when the provider makes the token, which is before its answer arrives.
+                given_at = clock.now()
                 response = egress.send(request, allowed_domain=domain, owner=self.connection.name)
-                grant: Grant = platform.read_refreshed(response, clock.now(), self.old.credentials["refresh_token"])
+                status = response.status
+                grant: Grant = platform.read_refreshed(response, given_at, self.old.credentials["refresh_token"])
+            except Rejected as rejected:
+                self.verdict = refused_grants.verdict(status, rejected) if status else Verdict.NONE
+                raise
             except Retryable as retryable:
+                self.verdict = refused_grants.verdict(status, retryable)
                 # Once it has been sent in an earlier turn, it has been.
                 self.sent = retryable.reason != UNREACHABLE
                 if not retryable.answer_lost or self.tried > 1:
@@ -527,7 +589,7 @@ class _Renewal:
                 self._count_try()
                 needed_s = request.connect_timeout_s + request.read_timeout_s + 10
                 continue
-            return grant
+            return with_changes(grant, given_at=given_at, client_id=client.client_id)
 
     def _count_try(self) -> None:
         """Write down that the old token leaves once more. Raises `Conflict` where the lease has been lost meanwhile."""
@@ -547,6 +609,17 @@ class _Renewal:
         self._update("SET allowed_domain = :host, tries = :tries REMOVE lease_until", values)
         return True
 
+    def _check_client_unchanged(self, client: OAuthClient) -> None:
+        """Raises `Rejected` (`wrong_client`) where the refresh token was given to another client id: then it is the OAuth
+        client that is wrong, and the grant lives on with the right one."""
+        given_to = self.old.credentials.get("client_id")
+        if given_to and given_to.reveal() != client.client_id:
+            raise Rejected(
+                "wrong_client",
+                f"the tokens of {self.connection.name} were given to another client_id than the one that the OAuth client "
+                f"{client.platform}/{client.name} has now: put that back, or connect again",
+            )
+
     def _refused(self, rejected: Rejected) -> None:
         """The platform calls the refresh token used or revoked: it is dead only if nothing newer stands anywhere."""
         if self._adopt():
@@ -555,8 +628,20 @@ class _Renewal:
         if self.tried > 1:
             reason = ANSWER_LOST
             detail = "the platform renewed the tokens but its answer never arrived"
+        self._end(reason, detail, fence=self.fence)
+
+    def _refused_too_long(self) -> bool:
+        limit = self.supply.refused_limit
+        return (
+            limit is not None
+            and self.verdict is Verdict.REFUSED
+            and refused_grants.has_lasted(self.item, limit, clock.now())
+        )
+
+    def _end(self, reason: str, detail: str, *, fence: int | None = None) -> None:
+        """End the connection and raise `Rejected` (`needs_reconnect`), unless it has changed meanwhile."""
         try:
-            end(self.table, self.connection, reason, fence=self.fence)
+            end(self.table, self.connection, reason, fence=fence)
         except Conflict:
             return
         raise Rejected(
@@ -609,6 +694,8 @@ class _Renewal:
             scopes=read_stored(credentials).scopes or self.connection.scopes,
             state="connected",
             reason="",
+            refused_since="",
+            refusal="",
             updated_at=clock.to_iso(now),
         )
         try:
@@ -637,7 +724,7 @@ class _Renewal:
                     )
 
     def _point_to(self, fresh: Connection, sealed: str, condition: str, values: Item, announce: str = "") -> None:
-        announce = announce or self.item.get("announce", "")
+        announce = announce or self.item.get("announce", "") or (events.RECOVERED if self.item.get("resumed") else "")
         item = connections.to_item(fresh, announce=announce)
         if sealed:
             # A sweep has it moved into the vault.
@@ -646,10 +733,14 @@ class _Renewal:
             item |= {"sealed": sealed, "due_pk": connections.DUE, "due_at": due_at}
         else:
             item[connections.VERSION_ADDED_AT] = clock.to_iso(clock.now())
+        if self.after_401:
+            item["renewed_after_401"] = int(self.item.get("renewed_after_401", 0)) + 1
         changed = ("generation", "version_id", "token_ends_at", "scopes", "state", "reason", "updated_at", "due_pk",
-                   "due_at", "announce", "sealed", connections.VERSION_ADDED_AT)  # fmt: skip
+                   "due_at", "announce", "sealed", "refused_since", "refusal", "renewed_after_401",
+                   connections.VERSION_ADDED_AT)  # fmt: skip
         found = [name for name in changed if name in item]
-        gone = ["lease_until", "retry_at", "tries", "sealed_next", *([] if sealed else ["sealed"])]
+        gone = ["lease_until", "retry_at", "tries", "sealed_next", "refused_times", "refused_told", "resumed"]
+        gone += [name for name in ("sealed", "renewed_after_401") if name not in item]
         self.table.update(
             *connections.key(fresh.name),
             f"SET {', '.join(f'#{name} = :{name}' for name in found)} REMOVE {', '.join(gone)}",
@@ -667,14 +758,23 @@ class _Renewal:
             wait_s = min(CLIENT_WRONG_LONGEST_WAIT_S, CLIENT_WRONG_WAIT_S * 2.0 ** min(self.tried - 1, 10))
         elif isinstance(error, Retryable) and error.after_s is not None:
             wait_s = min(LONGEST_WAIT_S, error.after_s)
-        expression = "SET retry_at = :retry_at REMOVE lease_until"
-        values: Item = {":retry_at": int(clock.now().timestamp() + wait_s)}
+        changes: Item = {"retry_at": int(clock.now().timestamp() + wait_s)}
+        changes |= refused_grants.changes(self.item, self.verdict, error, clock.now())
+        if "refused_since" in changes and self.supply.refused_limit is None and self.verdict is Verdict.REFUSED:
+            # The visit of the next sweep warns the owner.
+            changes |= {"due_pk": connections.DUE, "due_at": clock.to_iso(clock.now())}
         if not self.sent:
             # Not relative: boto3 sends it again where the answer got lost, and it may have been done by then.
-            expression = "SET retry_at = :retry_at, tries = :tries REMOVE lease_until"
-            values[":tries"] = self.tried - 1
+            changes["tries"] = self.tried - 1
+        if self.verdict is Verdict.REFUSED:
+            since = changes.get("refused_since") or self.item.get("refused_since")
+            facts = {"connection": self.connection.name, "reason": getattr(error, "reason", ""), "refused_since": since}
+            logger.warning("refresh_refused", extra=facts)
         try:
-            self._update(expression, values)
+            self._update(
+                f"SET {', '.join(f'{name} = :{name}' for name in changes)} REMOVE lease_until",
+                {f":{name}": value for name, value in changes.items()},
+            )
         except Exception as failed:  # noqa: BLE001 - the first error is the one to tell; the lease ends by itself
             logger.warning(
                 "a lease was not given back",
@@ -718,6 +818,15 @@ def _fence(item: Item) -> int:
 def _kept_as(connection: Connection) -> str:
     """By the secret, not the name: a connection that was removed and made again by its old name has another account's."""
     return connection.secret_id or f"{connection.name}#{connection.created_at}"
+
+
+def _refused_before(item: Item, connection: Connection) -> bool:
+    """Whether the token of this generation came from a renewal for a 401, and it is too soon for another one."""
+    times = int(item.get("renewed_after_401", 0))
+    if not times:
+        return False
+    wait_s = min(AFTER_401_LONGEST_WAIT_S, AFTER_401_WAIT_S * 2.0 ** min(times - 1, 10))
+    return clock.from_iso(connection.updated_at) + timedelta(seconds=wait_s) > clock.now()
 
 
 def _is_young(connection: Connection) -> bool:
@@ -771,13 +880,14 @@ def log_in(connection: Connection, credentials: Credentials, client: OAuthClient
     A shared token comes with what is left of its life, which may be nothing.
     """
     platform = part(connection.platform, "tokens")
+    given_at = clock.now()
     response = egress.send(
         platform.token_request(connection, credentials, client),
         allowed_domain=platform.token_domain(connection, client),
         owner=connection.name,
     )
-    grant: Grant = platform.read_grant(response, clock.now())
-    return grant
+    grant: Grant = platform.read_grant(response, given_at)
+    return with_changes(grant, given_at=given_at)
 
 
 def typed_in(table: Table, vault_: Vault, connection: Connection) -> tuple[Connection, Credentials]:
@@ -848,6 +958,10 @@ def to_stored(grant: Grant) -> Credentials:
         "token_type": Secret(grant.token_type),
         "scopes": Secret(grant.scopes),
     }
+    if grant.given_at:
+        stored["given_at"] = Secret(clock.to_iso(grant.given_at))
+    if grant.client_id:
+        stored["client_id"] = Secret(grant.client_id)
     return stored | ({"refresh_token": grant.refresh_token} if grant.refresh_token else {})
 
 

@@ -1,0 +1,300 @@
+"""Refused renewals: which words end a grant at once, and what becomes of a run of other refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from portaria import clock, connections, events, oauth_clients, refused_grants, vault
+from portaria.contract import Rejected, Response, Retryable, Secret
+from tests.fakes import functions
+from tests.fakes import installs as fakes
+from tests.fakes.aws import cloud
+from tests.fakes.oauth2 import CLIENT, NAME, Provider, Shop, json_answer, serving
+from tests.unit.test_tokens import DAY_S, Time
+
+# Seven providers' shapes, as case 03 of the reported cases has them, without their known words.
+SHAPES = {
+    "league": (401, {"error": "invalid_request", "error_description": "no longer good", "hint": "withdrawn"}),
+    "authlib": (400, {"error": "invalid_request", "error_description": "not one of ours"}),
+    "hubspot": (400, {"status": "BAD_REFRESH_TOKEN", "message": "not one of ours"}),
+    "fitbit": (400, {"errors": [{"errorType": "invalid_grant", "message": "not one of ours"}], "success": False}),
+    "entra": (400, {"error": "interaction_required", "error_codes": [50076]}),
+    "cognito": (400, {"__type": "NotAuthorizedException", "message": "ran out"}),
+    "spring": (401, {"error": "invalid_token", "error_description": "ran out"}),
+}
+WITHOUT_KNOWN_WORDS = "authlib"
+UNKNOWN = json_answer(400, {"error": "something_new", "error_description": "canary-words"})
+
+
+class Office(Shop):
+    """A shop with the function that renews; sweeps find the connection whenever it is due."""
+
+    def __init__(self, stack: Any, provider: Provider, time: Time) -> None:
+        super().__init__(stack, provider)
+        self.time = time
+        self.function = functions.load("renew_tokens", stack.environment)
+        self.log = io.StringIO()
+        functions.log_to(self.log)
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+
+    def handle(self, body: str) -> None:
+        fakes.forget_tokens()
+        with patch("portaria.queues.give_back"), patch.object(self.function.pace, "wait"):
+            self.function.handler(functions.sqs_event({"0": body}, "renewals"), functions.Context(600))
+
+    def sweep(self) -> None:
+        self.handle('{"sweep": ""}')
+        for body in self.stack.receive("renewals"):
+            self.handle(body)
+
+    def days(self, days: float, *, every_hours: float = 24) -> None:
+        for _ in range(round(days * 24 / every_hours)):
+            self.time.passed_s += every_hours * 3_600
+            self.sweep()
+
+    def told(self, kind: str = "") -> list[dict[str, Any]]:
+        self.heard += fakes.events(self.stack)
+        return [detail for found, detail in self.heard if found == kind or not kind]
+
+    @property
+    def state(self) -> tuple[str, str]:
+        return self.connection.state, self.connection.reason
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    time = Time()
+    with (
+        patch.object(clock, "now", time.now),
+        patch.object(clock, "sleep", time.sleep),
+        cloud() as stack,
+        serving(Provider(expires_in=DAY_S)) as provider,
+    ):
+        office = Office(stack, provider, time)
+        office.connect(DAY_S)
+        yield office
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_providers_refusal_ends_a_grant_within_the_bound(office: Office, shape: str) -> None:
+    """Given a provider that refuses in its own words, then the connection ends: at once where they are known."""
+    office.provider.answers = [json_answer(*SHAPES[shape])]
+    office.days(30)
+    assert office.connection.state == "needs_reconnect"
+    [ended] = office.told(events.NEEDS_RECONNECT)
+    assert ended["reconnect_url"]
+    if shape == WITHOUT_KNOWN_WORDS:
+        assert office.connection.reason == refused_grants.REASON
+        assert 7 <= office.provider.calls["refresh_token"] <= 9
+    else:
+        assert office.connection.reason == "grant_revoked"
+        assert office.provider.calls["refresh_token"] == 1
+        assert office.told(events.REFRESH_REFUSED) == []
+
+
+def test_a_run_of_refusals_warns_from_the_first_day_and_ends_after_the_limit(office: Office) -> None:
+    office.provider.answers = [UNKNOWN]
+    office.days(1)
+    assert office.state == ("connected", "")
+    assert office.connection.refused_since
+    [first] = office.told(events.REFRESH_REFUSED)
+    assert first["connection"] == NAME
+    assert first["refused_since"] == office.connection.refused_since
+    assert first["ends_at"] > clock.to_iso(clock.now())
+    assert "error that is not known" in first["detail"]
+    assert "refresh_refused" in office.log.getvalue()
+
+    office.days(6)
+    assert office.state == ("connected", "")
+    assert 6 <= len(office.told(events.REFRESH_REFUSED)) <= 7, "once a day"
+    office.days(2)
+    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    calls = office.provider.calls["refresh_token"]
+    office.days(10)
+    assert office.provider.calls["refresh_token"] == calls, "an ended connection is left alone"
+    assert len(office.told(events.NEEDS_RECONNECT)) == 1
+    assert "canary-words" not in json.dumps(office.told()) + office.log.getvalue()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_answer(401, {"error": "invalid_client"}),
+        json_answer(403, {"message": "no"}),
+        json_answer(404, {}),
+        json_answer(422, {"error": {"code": "E_17"}}),
+        Response(400, {"content-type": "text/html"}, b"<html>"),
+        json_answer(200, {"ok": False}),
+    ],
+    ids=lambda answer: f"{answer.status} {answer.body[:20]!r}",
+)
+def test_a_refusal_in_any_words_ends_a_grant_after_the_limit(office: Office, answer: Response) -> None:
+    office.provider.answers = [answer]
+    office.days(6)
+    assert office.state == ("connected", "")
+    office.days(3)
+    assert office.state == ("needs_reconnect", refused_grants.REASON)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_answer(500, {"error": "invalid_grant"}),
+        json_answer(503, {}),
+        Response(502, {"content-type": "text/html"}, b"<html>"),
+        Retryable("no_answer", "no answer came", answer_lost=True),
+        Retryable("unreachable", "not reached"),
+        json_answer(429, {"error": "slow_down"}),
+        json_answer(408, {}),
+        Response(200, {}, b"{"),
+        Response(302, {"location": "/login"}),
+    ],
+    ids=lambda answer: answer.reason if isinstance(answer, Retryable) else str(answer.status),
+)
+def test_no_failure_of_the_provider_ends_a_grant(office: Office, answer: Response | Retryable) -> None:
+    office.provider.answers = [answer]
+    office.days(60, every_hours=96)
+    assert office.state == ("connected", "")
+    assert office.told() == []
+    office.provider.answers = []
+    office.days(1)
+    assert office.connection.generation > 1
+
+
+@pytest.mark.parametrize("failure", [json_answer(503, {}), Retryable("no_answer", "no answer", answer_lost=True)])
+def test_a_failure_begins_the_run_of_refusals_anew(office: Office, failure: Response | Retryable) -> None:
+    office.provider.answers = [UNKNOWN]
+    office.days(7)
+    began = office.connection.refused_since
+    office.provider.answers = [failure]
+    office.days(1)
+    assert office.connection.refused_since == ""
+    office.provider.answers = [UNKNOWN]
+    office.days(6)
+    assert office.state == ("connected", "")
+    assert office.connection.refused_since > began
+    office.days(2)
+    assert office.state == ("needs_reconnect", refused_grants.REASON)
+
+
+def test_a_rate_limit_neither_ends_a_run_nor_begins_it_anew(office: Office) -> None:
+    office.provider.answers = [UNKNOWN]
+    office.days(2)
+    began = office.connection.refused_since
+    office.provider.answers = [json_answer(429, {})]
+    office.days(8)
+    assert (office.state, office.connection.refused_since) == (("connected", ""), began)
+    office.provider.answers = [UNKNOWN]
+    office.days(1)
+    assert office.state == ("needs_reconnect", refused_grants.REASON)
+
+
+def test_two_refusals_far_apart_are_no_run(office: Office) -> None:
+    office.provider.answers = [UNKNOWN]
+    office.days(1)
+    office.days(10, every_hours=240)
+    assert office.state == ("connected", "")
+
+
+def test_a_success_ends_the_run(office: Office) -> None:
+    office.provider.answers = [UNKNOWN]
+    office.days(5)
+    office.provider.answers = []
+    office.days(1)
+    assert office.connection.refused_since == office.connection.refusal == ""
+    office.provider.answers = [UNKNOWN]
+    office.days(6)
+    assert office.state == ("connected", "")
+
+
+def test_a_refusal_that_a_caller_meets_is_told_by_the_next_sweep(office: Office) -> None:
+    office.provider.dead.add("canary-a-0")
+    office.provider.answers = [UNKNOWN]
+    with pytest.raises(Rejected):
+        office.call()
+    office.sweep()
+    assert len(office.told(events.REFRESH_REFUSED)) == 1
+    assert office.provider.calls["refresh_token"] == 1
+    assert office.item["due_at"] == clock.to_iso(connections.renewal_at(office.connection))
+
+
+def test_a_caller_is_told_of_the_refusal_and_never_ends_the_connection(office: Office) -> None:
+    office.provider.answers = [UNKNOWN]
+    for _ in range(10):
+        office.time.passed_s += DAY_S
+        with pytest.raises(Rejected) as refused:
+            office.token()
+        assert refused.value.reason == "platform_refused"
+    assert office.state == ("connected", "")
+
+
+def test_a_refusal_for_another_client_id_is_the_clients_fault_and_not_the_grants(office: Office) -> None:
+    """Given tokens of a client id that the OAuth client has no more, then no grant ends at once, and putting it back helps."""
+    office.days(1)
+    generation = office.connection.generation
+    assert generation > 1, "what a renewal stores says whom it was given to"
+    oauth_clients.put(office.table, CLIENT._replace(client_id="another"), new=False)
+    office.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
+    office.days(2)
+    assert office.state == ("connected", "")
+    assert "another client_id" in office.connection.refusal
+    oauth_clients.put(office.table, CLIENT, new=False)
+    office.provider.answers = []
+    office.days(1)
+    assert office.connection.generation > generation
+
+
+def test_a_pair_that_a_predecessor_stored_is_taken_before_a_run_ends_the_connection(office: Office) -> None:
+    office.provider.answers = [UNKNOWN]
+    office.days(7)
+    connection = office.connection
+    pair = office.vault.read(connection.secret_id, connection.version_id) or {}
+    ends = clock.to_iso(clock.now() + timedelta(days=3))
+    late = pair | {"access_token": Secret("canary-late"), "expires_at": Secret(ends)}
+    version = vault.version_id(connection.secret_id, connection.generation + 1)
+    office.vault.add(connection.secret_id, version, late)
+    office.days(1)
+    assert office.state == ("connected", "")
+    assert office.connection.version_id == version
+
+
+def test_correcting_the_client_tries_ended_connections_again(office: Office) -> None:
+    office.provider.answers = [json_answer(401, {"error": "invalid_client"})]
+    office.days(9)
+    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    office.told()
+    office.provider.answers = []
+    assert refused_grants.resume(office.table, "oauth2", "other") == []
+    assert refused_grants.resume(office.table, "oauth2", "shop") == [NAME]
+    assert refused_grants.resume(office.table, "oauth2", "shop") == []
+    office.sweep()
+    assert office.state == ("connected", "")
+    assert office.connection.generation == 2
+    office.sweep()
+    assert [detail["connection"] for detail in office.told(events.RECOVERED)] == [NAME]
+
+
+def test_a_connection_that_is_tried_again_in_vain_ends_again(office: Office) -> None:
+    office.provider.answers = [UNKNOWN]
+    office.days(9)
+    refused_grants.resume(office.table, "oauth2", "shop")
+    office.days(6)
+    assert office.state == ("connected", "")
+    office.days(3)
+    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    assert office.told(events.RECOVERED) == []
+    assert len(office.told(events.NEEDS_RECONNECT)) == 2
+
+
+def test_only_connections_that_refusals_ended_are_tried_again(office: Office) -> None:
+    office.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
+    office.days(1)
+    assert office.state == ("needs_reconnect", "grant_revoked")
+    assert refused_grants.resume(office.table, "oauth2", "shop") == []

@@ -1,0 +1,318 @@
+"""How the life that a provider gives decides when its tokens are renewed, and by how many callers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from portaria import clock, connections, tokens
+from portaria.contract import Connection, Rejected, Retryable, Secret
+from portaria.vault import version_id
+from tests.fakes.aws import PREFIX, cloud
+from tests.fakes.oauth2 import API, NAME, Provider, Shop, json_answer, serving
+from tests.unit.test_tokens import Time
+
+
+@pytest.fixture
+def time() -> Iterator[Time]:
+    time = Time()
+    with patch.object(clock, "now", time.now), patch.object(clock, "sleep", time.sleep):
+        yield time
+
+
+@pytest.fixture
+def desk(time: Time) -> Iterator[Shop]:
+    with cloud() as stack, serving(Provider()) as provider:
+        yield Shop(stack, provider)
+
+
+# ------------------------------------------------------------------------------------------------------ one for everyone
+
+
+@pytest.mark.parametrize("life_s", [2, 30, 60, 300, 3_600, 86_400])
+def test_eight_processes_with_an_ended_token_renew_once(desk: Shop, time: Time, life_s: int) -> None:
+    desk.provider.expires_in = life_s
+    desk.connect(life_s)
+    time.passed_s += life_s
+    assert {desk.token() for _ in range(8)} == {"canary-a-1"}
+    assert desk.provider.calls["refresh_token"] == 1
+
+
+@pytest.mark.parametrize("life_s", [30, 60])
+def test_a_process_that_asks_again_keeps_a_short_lived_token(desk: Shop, life_s: int) -> None:
+    desk.provider.expires_in = life_s
+    desk.connect(0)
+    process = desk.process()
+    assert {desk.token(process) for _ in range(10)} == {"canary-a-1"}
+    assert desk.provider.calls["refresh_token"] == 1
+
+
+def test_a_waiter_takes_what_the_holder_got_however_short_it_lives(desk: Shop, time: Time) -> None:
+    """Given a token of 20 s of which 19 are over when the waiter looks, then the waiter uses it all the same."""
+    desk.connect(0)
+    desk.table.update(
+        *connections.key(NAME),
+        "SET lease_until = :until, fence = :one, tries = :one",
+        values={":until": int(clock.now().timestamp()) + 40, ":one": 1},
+    )
+
+    def holder_commits() -> None:
+        time.while_asleep = lambda: None
+        connection, ends = desk.connection, clock.now()
+        credentials = desk.vault.read(connection.secret_id, connection.version_id) or {}
+        fresh = {
+            "access_token": "canary-holders",
+            "given_at": clock.to_iso(ends - timedelta(seconds=19)),
+            "expires_at": clock.to_iso(ends + timedelta(seconds=1)),
+        }
+        version = version_id(connection.secret_id, 2)
+        secrets = credentials | {name: Secret(text) for name, text in fresh.items()}
+        desk.vault.add(connection.secret_id, version, secrets)
+        desk.table.update(
+            *connections.key(NAME),
+            "SET generation = :two, version_id = :version REMOVE lease_until",
+            values={":two": 2, ":version": version},
+        )
+
+    time.while_asleep = holder_commits
+    assert desk.token() == "canary-holders"
+    assert desk.provider.calls["refresh_token"] == 0
+
+
+def test_a_life_is_counted_from_when_it_was_asked_for(desk: Shop, time: Time) -> None:
+    desk.provider.expires_in, desk.provider.takes_s = 30, 10
+    desk.connect(0)
+    process = desk.process()
+    assert desk.token(process) == "canary-a-1"
+    time.passed_s += 20
+    desk.token(process)
+    assert desk.provider.calls["refresh_token"] == 2
+
+
+def test_tokens_that_end_before_they_arrive_are_not_asked_for_for_ever(desk: Shop) -> None:
+    desk.provider.expires_in, desk.provider.takes_s = 1, 5
+    desk.connect(0)
+    with pytest.raises(Retryable) as ended:
+        desk.token()
+    assert ended.value.reason == "token_ends_now"
+    assert desk.provider.calls["refresh_token"] == tokens.MAX_TURNS
+    assert desk.item["state"] == "connected"
+
+
+# ------------------------------------------------------------------------------------------------ not before it is time
+
+
+@pytest.mark.parametrize("life_s", [30, 60, 300, 600, 1_500])
+def test_a_token_is_not_renewed_in_the_first_four_fifths_of_its_life(desk: Shop, time: Time, life_s: int) -> None:
+    desk.provider.expires_in = life_s
+    desk.connect(life_s)
+    process = desk.process()
+    for _ in range(80):
+        assert desk.token(process) == "canary-a-0"
+        time.passed_s += life_s / 101
+    assert desk.provider.calls == {}
+    time.passed_s += life_s * 0.07
+    desk.token(process)
+    assert desk.provider.calls["refresh_token"] == 1, "and before the last tenth, in one caller's time"
+
+
+def test_one_process_that_asks_every_five_seconds_renews_five_minute_tokens_once_each(desk: Shop, time: Time) -> None:
+    desk.provider.expires_in = 300
+    desk.connect(300)
+    process = desk.process()
+    for _ in range(24):
+        desk.token(process)
+        time.passed_s += 5
+    assert desk.provider.calls == {}
+    for _ in range(120):
+        desk.token(process)
+        time.passed_s += 15
+    assert 6 <= desk.provider.calls["refresh_token"] <= 8, "half an hour of them"
+
+
+@pytest.mark.parametrize("life_s", [30, 60])
+def test_an_early_renewal_that_fails_is_tried_again_within_a_short_life(desk: Shop, time: Time, life_s: int) -> None:
+    desk.provider.expires_in = life_s
+    desk.connect(life_s)
+    process = desk.process()
+    desk.token(process)
+    time.passed_s += life_s * 0.85
+    desk.provider.answers = [json_answer(503, {})]
+    for _ in range(5):
+        assert desk.token(process) == "canary-a-0"
+    assert desk.provider.calls["refresh_token"] == 1
+    desk.provider.answers = []
+    time.passed_s += life_s * 0.10
+    assert desk.token(process) == "canary-a-2"
+
+
+def test_a_pair_that_was_stored_without_its_beginning_has_the_generations(desk: Shop, time: Time) -> None:
+    desk.connect(300)
+    credentials = desk.vault.read(desk.connection.secret_id, desk.connection.version_id) or {}
+    del credentials["given_at"]
+    desk.vault.add_aside(desk.connection.secret_id, "00000000-0000-4000-8000-000000000001", credentials)
+    desk.table.update(
+        *connections.key(NAME), "SET version_id = :v", values={":v": "00000000-0000-4000-8000-000000000001"}
+    )
+    time.passed_s += 235
+    assert desk.token() == "canary-a-0"
+    assert desk.provider.calls == {}
+
+
+@pytest.mark.parametrize("expires_in", [0, None, -5, "", "soon", 10**400, [3600], True])
+def test_a_life_that_cannot_be_read_costs_nothing(desk: Shop, time: Time, expires_in: Any) -> None:
+    desk.provider.expires_in = expires_in
+    desk.connect(0)
+    process = desk.process()
+    assert desk.token(process) == "canary-a-1"
+    time.passed_s += 30 * 86_400
+    assert desk.token(process) == "canary-a-1"
+    assert desk.provider.calls["refresh_token"] == 1
+    assert desk.connection.token_ends_at.startswith("9999")
+
+
+@pytest.mark.parametrize("expires_in", ["3600", 3600.0, " 3600 "])
+def test_a_life_in_another_form_is_read(desk: Shop, time: Time, expires_in: Any) -> None:
+    desk.provider.expires_in = expires_in
+    desk.connect(0)
+    desk.token()
+    ends_in = clock.from_iso(desk.connection.token_ends_at) - clock.now()
+    assert abs(ends_in.total_seconds() - 3_600) < 1
+
+
+# ------------------------------------------------------------------------------------------------------------- log-ins
+
+
+def logged_in(desk: Shop) -> Connection:
+    secret_id = f"{PREFIX}/grants/billing"
+    version = desk.vault.create(secret_id, {"client": Secret("shop")}, version_id(secret_id, 1))
+    made = Connection("billing", "oauth2", "client_credentials", API, "connected", 1, secret_id, version, client="shop")
+    desk.table.put(connections.to_item(made))
+    return made
+
+
+@pytest.mark.parametrize("life_s", [5, 30, 60])
+def test_a_log_in_serves_a_process_while_its_short_token_lasts(desk: Shop, time: Time, life_s: int) -> None:
+    desk.provider.expires_in = life_s
+    connection, process = logged_in(desk), desk.process()
+    for _ in range(10):
+        process.token(connection)
+        time.passed_s += life_s / 12
+    assert desk.provider.calls["client_credentials"] == 1
+
+
+def at_once(count: int, act: Any) -> list[Any]:
+    """Let so many threads begin together; what each came to."""
+    barrier, came_to = threading.Barrier(count), []
+
+    def run() -> None:
+        barrier.wait()
+        came_to.append(act())
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return came_to
+
+
+@pytest.mark.parametrize("life_s", [2, 60, 3_600])
+def test_threads_that_wait_for_a_log_in_share_it(desk: Shop, life_s: int) -> None:
+    desk.provider.expires_in = life_s
+    connection, process = logged_in(desk), desk.process()
+    got = at_once(8, lambda: process.token(connection).credentials["access_token"].reveal())
+    assert got == ["canary-a-1"] * 8
+    assert desk.provider.calls["client_credentials"] == 1
+
+
+def test_threads_whose_log_in_was_refused_share_the_next_one(desk: Shop) -> None:
+    connection, process = logged_in(desk), desk.process()
+    refused = process.token(connection)
+
+    def newer() -> str:
+        token = process.newer(connection, refused)
+        assert token is not None
+        return token.credentials["access_token"].reveal()
+
+    assert at_once(8, newer) == ["canary-a-2"] * 8
+    assert desk.provider.calls["client_credentials"] == 2
+
+
+# ------------------------------------------------------------------------------------------- tokens that die before their end
+
+
+@pytest.mark.parametrize("age_s", [0, 30, 299, 2_000])
+def test_a_token_that_dies_early_is_renewed_once_whatever_its_age(desk: Shop, time: Time, age_s: int) -> None:
+    desk.connect(3_600)
+    desk.provider.dead.add("canary-a-0")
+    time.passed_s += age_s
+    assert desk.call() == 200
+    assert desk.provider.calls == {"api": 2, "refresh_token": 1}
+    assert desk.item["generation"] == 2
+
+
+def test_many_callers_of_a_token_that_died_renew_once(desk: Shop) -> None:
+    desk.connect(3_600)
+    desk.provider.dead.add("canary-a-0")
+    processes = [desk.process() for _ in range(8)]
+    for process in processes:
+        process.token(desk.connection)
+    assert [desk.call(process) for process in processes] == [200] * 8
+    assert desk.provider.calls["refresh_token"] == 1
+
+
+def test_an_api_that_refuses_every_token_is_asked_less_and_less_often(desk: Shop, time: Time) -> None:
+    desk.connect(10**9)
+    desk.provider.expires_in = 10**9
+    desk.provider.dead |= {f"canary-a-{number}" for number in range(100)}
+    process, renewed_after = desk.process(), []
+    start = time.passed_s
+    while time.passed_s - start < 4 * 3_600:
+        before = desk.provider.calls["refresh_token"]
+        assert desk.call(process) == 401
+        if desk.provider.calls["refresh_token"] > before:
+            renewed_after.append(round((time.passed_s - start) / 60))
+        time.passed_s += 300
+    assert renewed_after == [0, 5, 15, 35, 75, 135, 195]
+
+
+def test_a_renewal_on_schedule_ends_the_pause_after_refused_tokens(desk: Shop, time: Time) -> None:
+    desk.connect(3_600)
+    desk.provider.dead |= {"canary-a-0", "canary-a-1"}
+    assert desk.call() == 401
+    desk.process().renew(desk.connection)
+    desk.provider.dead.add("canary-a-2")
+    assert desk.call() == 200
+    assert desk.provider.calls["refresh_token"] == 3
+
+
+def test_a_grant_that_turns_out_to_be_over_after_a_401_must_be_connected_again(desk: Shop) -> None:
+    desk.connect(3_600)
+    desk.provider.dead.add("canary-a-0")
+    desk.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
+    with pytest.raises(Rejected) as refused:
+        desk.call()
+    assert refused.value.reason == "needs_reconnect"
+    assert (desk.item["state"], desk.item["reason"]) == ("needs_reconnect", "grant_revoked")
+
+
+def test_a_token_without_a_refresh_token_is_used_to_its_end_and_then_given_up(desk: Shop, time: Time) -> None:
+    desk.connect(3_600, refresh_token="")
+    desk.provider.dead.add("canary-a-0")
+    assert desk.call() == 401, "nothing could be renewed, and a 401 alone says too little"
+    time.passed_s += 3_590
+    with pytest.raises(Rejected) as refused:
+        desk.token()
+    assert (refused.value.reason, desk.item["state"]) == ("token_expired", "connected")
+    time.passed_s += 20
+    with pytest.raises(Rejected):
+        desk.token()
+    assert (desk.item["state"], desk.item["reason"]) == ("needs_reconnect", "token_expired")
+    assert desk.item["announce"] == "connection.needs_reconnect"
+    assert desk.provider.calls == {"api": 1}
