@@ -73,6 +73,7 @@ class Grants:
             f"{self.stack.public_url}/install/oauth2/{self.name}",
             authorize_url=f"https://{self.host}/authorize",
             token_url=self.token_url,
+            api_domains=self.host,
         )
         oauth_clients.put(self.table, client, new=True)
         secret_id = self.vault.client_secret_id("oauth2", self.name)

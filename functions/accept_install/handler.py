@@ -59,11 +59,13 @@ def handler(event: Event, context: object) -> Answer:
 def arrive(event: Event, budget: Budget) -> Answer:
     """A call to the redirect URI: the marketplace's hook, a browser's return from the consent page, or a refusal."""
     platform, client = parameter(event, "platform"), parameter(event, "client")
-    arrival = platforms.part(platform, "install").parse_arrival(query(event))
+    part = platforms.part(platform, "install")
+    arrival = part.parse_arrival(query(event))
     if isinstance(arrival, Refusal):
         desk.refuse(arrival, platform, client, cookie(event))
         return page(event, lambda pages, language: pages.refused(language, start_url=beside(event, "start")))
-    install = desk.accept(arrival, platform, client, cookie(event), budget)
+    check_host = getattr(part, "check_client_host", None)
+    install = desk.accept(arrival, platform, client, cookie(event), budget, check_host)
     if arrival.state is None:
         return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
     # Away from the URL that holds the code, before anything is shown.

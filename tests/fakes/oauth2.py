@@ -30,12 +30,13 @@ CLIENT = OAuthClient(
     "https://hooks.example.com/install/oauth2/shop",
     authorize_url=f"https://{HOST}/authorize",
     token_url=f"https://{HOST}/token",
+    api_domains=API,
 )
 
 
 @dataclass
 class Provider:
-    """`answers` are given instead of tokens: the first once, the last for ever. `dead` holds access tokens that the API refuses.
+    """`answers` are given instead of tokens: each once, the last for ever. `dead` holds access tokens that the API refuses.
 
     `expires_in` is left out of the answers where it is None. `takes_s` is how long an answer takes.
     """

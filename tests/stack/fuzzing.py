@@ -132,10 +132,21 @@ class Scenery:
         control.add_engage_user(name, **log_in, customer_token=customer_token)
         control.add_engage_people(name, "ana@example.com", "rui@example.com")
         endpoints = {"authorize_url": provider["authorize_url"], "token_url": provider["token_url"]}
-        client = {"platform": "oauth2", "client_id": name, "client_secret": key, "scopes": "read", **endpoints}
+        client: dict[str, Any] = {
+            "platform": "oauth2",
+            "client_id": name,
+            "client_secret": key,
+            "scopes": "read",
+            **endpoints,
+        }
+        client |= {"api_domains": [provider["host"]]}
         machine = {**client, "grant": "client_credentials"}
         del machine["authorize_url"]
-        self.clients = {"consent": client, "machine": machine, "kommo": {"platform": "kommo", "client_id": name}}
+        self.clients: dict[str, dict[str, Any]] = {
+            "consent": client,
+            "machine": machine,
+            "kommo": {"platform": "kommo", "client_id": name},
+        }
         self.clients["kommo"]["client_secret"] = key
         for purpose in ("consent", "machine"):
             self.ask("POST", "oauth-clients", {**self.clients[purpose], "name": f"{name}-{purpose}"})

@@ -182,7 +182,7 @@ def test_client_credentials_of_any_provider(administrator: Administrator) -> Non
     administrator.ask(
         "POST",
         "oauth-clients",
-        {**client, "grant": "client_credentials", "token_url": token_url, "scopes": "read"},
+        {**client, "grant": "client_credentials", "token_url": token_url, "scopes": "read", "api_domains": [host]},
         status=201,
     )
     made = administrator.connect("oauth2", kind="client_credentials", client=name, allowed_domain=host)

@@ -34,6 +34,7 @@ class Provider:
             "redirect_uri": self.install_url,
             "scopes": "read write",
             "token_url": self.urls["token_url"],
+            "api_domains": [self.urls["host"]],
         }
 
     def create(self, resource: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -138,6 +138,26 @@ class TestTheHook:
             "source": "widget",
         }
 
+    @pytest.mark.parametrize("host", ["anyone.amocrm.ru", "anyone.amocrm.com"])
+    def test_hook_for_a_domain_that_the_client_is_not_for_is_refused(self, function: Function, host: str) -> None:
+        """A stranger does not choose which of the platform's domains gets the client's secret."""
+        answer = function.get("widget_hook", query={"referer": [host]})
+        assert (answer["statusCode"], answer["body"].partition(":")[0]) == (400, "domain_not_registered")
+        cookie, state = function.open_page()
+        back = function.get(
+            "browser_return", query={"state": [state], "referer": [host]}, headers={**HTML, "Cookie": [cookie]}
+        )
+        assert back["statusCode"] == 400
+        assert "domain_not_registered" in back["body"]
+        assert function.queued() == []
+
+    def test_hook_for_the_clients_own_domain_is_taken(self, function: Function) -> None:
+        client = OAuthClient("kommo", "crm", "client-id", "https://api.example.com/x", api_domains="*.amocrm.ru")
+        put(function.aws.table, client, new=False)
+        assert function.get("widget_hook", query={"referer": ["acme.amocrm.ru"]})["statusCode"] == 200
+        assert function.get("widget_hook")["statusCode"] == 400
+        assert [message["account_host"] for message in function.queued()] == ["acme.amocrm.ru"]
+
     def test_it_remembers_the_client(self, function: Function) -> None:
         for _ in range(3):
             function.get("widget_hook")
@@ -542,6 +562,7 @@ class Provider:
                 "default",
                 authorize_url=self.AUTHORIZE_URL,
                 token_url="https://login.example.com/token",
+                api_domains="api.example.com",
             ),
             new=True,
         )

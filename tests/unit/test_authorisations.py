@@ -39,6 +39,7 @@ CLIENT = OAuthClient(
     "read write",
     authorize_url="https://login.example.com/authorize",
     token_url=TOKEN_URL,
+    api_domains="api.erp.example.com",
 )
 CONNECTION = Connection("main", "oauth2", "oauth2", "api.erp.example.com", "pending", 0, "", client="erp")
 ANSWER = {"access_token": "canary-access-1", "refresh_token": "canary-refresh-1", "expires_in": 3600, "scope": "read"}
@@ -153,11 +154,13 @@ class TestTheReturn:
         assert 3_500 < (clock.from_iso(connection.token_ends_at) - clock.now()).total_seconds() <= 3_600
         credentials = Vault(PREFIX).read(connection.secret_id, connection.version_id)
         assert credentials is not None
-        assert {name: secret.reveal() for name, secret in credentials.items() if name != "expires_at"} == {
+        assert credentials.keys() > {"expires_at", "given_at"}
+        assert {name: secret.reveal() for name, secret in credentials.items() if not name.endswith("_at")} == {
             "access_token": "canary-access-1",
             "refresh_token": "canary-refresh-1",
             "token_type": "bearer",
             "scopes": "read",
+            "client_id": "client-1",
         }
         assert desk.events() == [
             (

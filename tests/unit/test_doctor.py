@@ -233,12 +233,13 @@ def keep_connection(world: World, name: str, **fields: Any) -> None:
     world.stack.table.put({**keys, "name": name, **item})
 
 
-def keep_client(world: World, redirect_uri: str) -> None:
-    aws.client("secretsmanager").create_secret(Name=f"{STACK}/oauth-clients/kommo/acme", SecretString="canary")
+def keep_client(world: World, redirect_uri: str, platform: str = "kommo", **fields: Any) -> None:
+    aws.client("secretsmanager").create_secret(Name=f"{STACK}/oauth-clients/{platform}/acme", SecretString="canary")
     world.stack.table.put(
         {
-            "pk": "CLIENT#kommo#acme", "sk": "CLIENT", "list_pk": "CLIENTS", "list_sk": "kommo#acme", "platform": "kommo",
-            "name": "acme", "client_id": "id", "redirect_uri": redirect_uri, "scopes": "", "updated_at": "2026",
+            "pk": f"CLIENT#{platform}#acme", "sk": "CLIENT", "list_pk": "CLIENTS", "list_sk": f"{platform}#acme",
+            "platform": platform, "name": "acme", "client_id": "id", "redirect_uri": redirect_uri, "scopes": "",
+            "updated_at": "2026", **fields,
         }
     )  # fmt: skip
 
@@ -289,6 +290,55 @@ def test_nothing_is_changed_and_no_secret_is_read(world: World) -> None:
 def test_the_counts_name_every_state(world: World) -> None:
     counts = json.loads(run("--json", "doctor").stdout)["counts"]
     assert list(counts) == list(STATES)
+
+
+# ------------------------------------------------------------------------------------------------ OAuth clients' domains
+
+
+def findings(check: str, exit_code: int) -> list[Json]:
+    return [each for each in examine(exit_code) if each["check"] == check]
+
+
+def test_doctor_client_without_api_domains_names_them_and_the_command(world: World) -> None:
+    """A client of any provider that was registered before there were `api_domains`."""
+    uri = f"{API_URL}/install/oauth2/acme"
+    keep_client(world, uri, "oauth2", token_url="https://login.example.com/token")
+    keep_connection(world, "one", platform="oauth2", kind="oauth2", client="acme", allowed_domain="b.example.com")
+    keep_connection(world, "two", platform="oauth2", kind="oauth2", client="acme", allowed_domain="a.example.com")
+    [found] = findings("API domains", 1)
+    assert found["state"] == "fail"
+    assert found["found"] == "oauth2/acme has no api_domains: its 2 connections go on, and new ones are refused"
+    assert "`api_domains: [a.example.com, b.example.com]`" in found["advice"]
+    assert "portaria configure FILE" in found["advice"]
+
+
+def test_doctor_connection_outside_the_clients_api_domains_is_named(world: World) -> None:
+    keep_client(world, f"{API_URL}/install/kommo/acme")
+    keep_connection(world, "in", platform="kommo", kind="oauth2", client="acme", allowed_domain="one.kommo.com")
+    keep_connection(world, "out", platform="kommo", kind="oauth2", client="acme", allowed_domain="one.amocrm.ru")
+    keep_connection(world, "gone", platform="kommo", client="acme", allowed_domain="two.amocrm.ru", state="removed")
+    [found] = findings("API domains", 1)
+    assert found["state"] == "fail"
+    assert found["found"].endswith("of kommo/acme lie outside its api_domains: out")
+    assert found["advice"].endswith(": one.amocrm.ru")
+
+
+def test_doctor_refused_renewals_are_told_with_their_end_and_advice(world: World) -> None:
+    world.stacks["Parameters"].append({"ParameterKey": "RefusedGrantDays", "ParameterValue": "3"})
+    since, advice = "2026-11-01T00:00:00.000Z", "the provider refused the client id or the client secret"
+    keep_connection(world, "crm", refused_since=since, refusal=advice)
+    keep_connection(world, "ended", state="needs_reconnect", refused_since=since, refusal=advice)
+    [found] = findings("refused renewals", 0)
+    assert found["state"] == "warn"
+    assert found["found"] == f"crm since {since}; it ends about 2026-11-04T00:00:00.000Z: {advice}"
+
+
+def test_doctor_many_refused_renewals_are_counted(world: World) -> None:
+    for number in range(contents.MOST_REFUSED + 3):
+        keep_connection(world, f"crm-{number}", refused_since="2026-11-01T00:00:00.000Z", refusal="no")
+    found = findings("refused renewals", 0)
+    assert len(found) == contents.MOST_REFUSED + 1
+    assert found[-1]["found"] == "and 3 more"
 
 
 # --------------------------------------------------------------------------------------------------- one thing is wrong

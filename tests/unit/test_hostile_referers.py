@@ -78,5 +78,23 @@ def test_no_exchange_is_made_for_a_hostile_host(dialled: list[object], referer: 
 
 @pytest.mark.parametrize("host", ["acme.kommo.com", "ACME.kommo.com", "a.kommo.com", "a-1.amocrm.ru", "0x.amocrm.com"])
 def test_an_account_of_the_platform_is_taken(host: str) -> None:
-    request = tokens.exchange_request(CLIENT, Secret("client-secret"), host, Secret("code"))
+    client = CLIENT._replace(api_domains="*.kommo.com *.amocrm.ru *.amocrm.com")
+    request = tokens.exchange_request(client, Secret("client-secret"), host, Secret("code"))
     assert request.url.startswith(f"https://{host}/")
+
+
+@pytest.mark.parametrize(
+    ("registered", "host"),
+    [
+        ("", "anyone.amocrm.ru"),
+        ("", "anyone.amocrm.com"),
+        ("*.kommo.com", "ANYONE.amocrm.ru"),
+        ("*.amocrm.ru", "acme.kommo.com"),
+        ("acme.kommo.com", "other.kommo.com"),
+    ],
+)
+def test_exchange_request_host_outside_the_clients_domains_is_refused(registered: str, host: str) -> None:
+    client = CLIENT._replace(api_domains=registered)
+    with pytest.raises(Rejected, match="domain_not_registered") as refused:
+        tokens.exchange_request(client, Secret("client-secret"), host, Secret("code"))
+    assert "api_domains" in refused.value.detail

@@ -154,6 +154,7 @@ class TestOAuthClients:
             "client_secret": "*****",
             "redirect_uri": f"https://{API_HOST}/live/install/kommo/acme",
             "scopes": "",
+            "api_domains": ["*.kommo.com"],
             "install_page_url": f"https://{API_HOST}/live/install/kommo/acme/start",
             "warnings": [],
         }

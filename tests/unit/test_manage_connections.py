@@ -79,7 +79,7 @@ class World:
         for name, grant in (("shop-app", "authorization_code"), ("shop-machine", "client_credentials")):
             client = OAuthClient(
                 "oauth2", name, "client-1", f"https://api.example.com/install/oauth2/{name}", "read write",
-                f"https://{PROVIDER}/authorize", f"https://{PROVIDER}/token", grant, "post",
+                f"https://{PROVIDER}/authorize", f"https://{PROVIDER}/token", grant, "post", "*.example.com",
             )  # fmt: skip
             put(stack.table, client, new=True)
             vault = Vault(PREFIX)

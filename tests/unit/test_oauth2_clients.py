@@ -20,6 +20,7 @@ CLIENT: dict[str, Any] = {
     "scopes": "read write",
     "authorize_url": "https://login.example.com/authorize?prompt=consent",
     "token_url": "https://login.example.com/token?tenant=one",
+    "api_domains": ["api.example.com"],
 }
 KOMMO = {"platform": "kommo", "name": "acme", "client_id": "client-1", "client_secret": "canary-client-secret"}
 WITHOUT_CONSENT = {
@@ -50,6 +51,7 @@ class TestAClientOfAnyProvider:
             "client_secret": "*****",
             "redirect_uri": f"https://{API_HOST}/live/install/oauth2/erp",
             "scopes": "read write",
+            "api_domains": ["api.example.com"],
             # There is no page for everybody: each connection has links of its own.
             "install_page_url": "",
             "grant": "authorization_code",
@@ -74,6 +76,7 @@ class TestAClientOfAnyProvider:
             CLIENT["token_url"],
             "authorization_code",
             "post",
+            "api.example.com",
         )
 
     def test_client_credentials_need_no_authorize_url(self, manage: Manage) -> None:

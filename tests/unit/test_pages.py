@@ -53,6 +53,8 @@ FAILURES = [
     "bad_scopes",
     "wrong_token_url",
     "client_changed",
+    "domain_not_registered",
+    "api_domains_missing",
     "connection_gone",
 ]
 SIGN_ON = ["unknown_link", "expired_link", "used_link", "altered_link", "unavailable"]

@@ -186,7 +186,8 @@ class Teller:
         self.administer("POST", "/connections", {**connection, "name": "marketek"})
         body = {"credentials": {"token": "canary-two"}, "expire_now": True}
         self.administer("POST", "/connections/marketek/rotate", body)
-        client = {"client_id": "machine", "client_secret": "canary", "token_url": "https://login.example.com/token"}
+        client: dict[str, Any] = {"client_id": "machine", "client_secret": "canary"}
+        client |= {"api_domains": ["api.example.com"], "token_url": "https://login.example.com/token"}
         client |= {"platform": "oauth2", "name": "machine", "grant": "client_credentials"}
         self.administer("POST", "/oauth-clients", client)
         connection = {"platform": "oauth2", "kind": "client_credentials", "client": "machine", "name": "billing"}

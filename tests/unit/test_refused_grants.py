@@ -17,7 +17,7 @@ from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import cloud
 from tests.fakes.oauth2 import CLIENT, NAME, Provider, Shop, json_answer, serving
-from tests.unit.test_tokens import DAY_S, Time
+from tests.fakes.virtual_time import DAY_S, Time
 
 # Seven providers' shapes, as case 03 of the reported cases has them, without their known words.
 SHAPES = {

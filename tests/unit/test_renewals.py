@@ -19,8 +19,9 @@ from portaria.contract import Connection, Secret
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.virtual_time import DAY_S, Time
 from tests.unit.test_installs import refusing
-from tests.unit.test_tokens import DAY_S, NAME, TOKEN_PATH, Desk, Time
+from tests.unit.test_tokens import NAME, TOKEN_PATH, Desk
 
 RECONNECT = "https://api.example.com/live/install/kommo/acme/start"
 

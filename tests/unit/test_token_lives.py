@@ -15,7 +15,7 @@ from portaria.contract import Connection, Rejected, Retryable, Secret
 from portaria.vault import version_id
 from tests.fakes.aws import PREFIX, cloud
 from tests.fakes.oauth2 import API, NAME, Provider, Shop, json_answer, serving
-from tests.unit.test_tokens import Time
+from tests.fakes.virtual_time import Time
 
 
 @pytest.fixture
@@ -226,7 +226,11 @@ def at_once(count: int, act: Any) -> list[Any]:
 def test_threads_that_wait_for_a_log_in_share_it(desk: Shop, life_s: int) -> None:
     desk.provider.expires_in = life_s
     connection, process = logged_in(desk), desk.process()
-    got = at_once(8, lambda: process.token(connection).credentials["access_token"].reveal())
+
+    def ask() -> str:
+        return process.token(connection).credentials["access_token"].reveal()
+
+    got = at_once(8, ask)
     assert got == ["canary-a-1"] * 8
     assert desk.provider.calls["client_credentials"] == 1
 

@@ -23,31 +23,13 @@ from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.kommo import Kommo
+from tests.fakes.virtual_time import DAY_S, Time
 from tests.faults.crashes import Died
 from tests.unit.test_installs import refusing
 
 NAME = "kommo-acme-1"
 TOKEN_PATH = "/oauth2/access_token"
 IDENTITY = "https://123-abc-456.mktorest.com/identity/oauth/token"
-DAY_S = 86_400
-
-
-class Time:
-    """Virtual time that waiting moves on."""
-
-    def __init__(self) -> None:
-        self._start = clock.now()
-        self.passed_s = 0.0
-        self.slept_s: list[float] = []
-        self.while_asleep: Callable[[], None] = lambda: None
-
-    def now(self) -> Any:
-        return self._start + timedelta(seconds=self.passed_s)
-
-    def sleep(self, seconds: float) -> None:
-        self.slept_s.append(seconds)
-        self.passed_s += seconds
-        self.while_asleep()
 
 
 class Desk:
@@ -534,11 +516,17 @@ def test_a_token_renewed_by_another_process_is_taken_before_renewing(desk: Desk)
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_a_401_with_a_token_of_this_minute_is_not_the_tokens_fault(desk: Desk) -> None:
+def test_send_401_with_a_token_of_this_minute_renews_it_once(desk: Desk) -> None:
     del desk.kommo._tokens["canary-access-one"]
-    for _ in range(3):
-        assert desk.process().send(desk.connection, request_with).status == 401
-    assert desk.kommo.refreshes == {}
+    assert desk.process().send(desk.connection, request_with).status == 200
+    assert desk.kommo.refreshes == {"canary-refresh-one": 1}
+
+
+def test_send_401_with_the_renewed_token_too_renews_no_more(desk: Desk) -> None:
+    desk.kommo.before["/api/v4/account"] = [(401, {}, "")] * 6
+    for _ in range(4):
+        assert desk.process().send(desk.connection, request_with).status in (200, 401)
+    assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
 def test_any_other_answer_is_the_answer(desk: Desk) -> None:

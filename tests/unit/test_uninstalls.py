@@ -19,8 +19,9 @@ from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import Cloud, cloud
+from tests.fakes.virtual_time import Time
 from tests.unit.test_installs import refusing
-from tests.unit.test_tokens import NAME, Desk, Time
+from tests.unit.test_tokens import NAME, Desk
 
 WEBHOOK = f"https://api.example.com/live/events/kommo/{NAME}/canary-webhook-key"
 

@@ -24,6 +24,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ _INSTALL_ID = re.compile(r"[a-z2-7]{26}")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 Item = dict[str, dict[str, str]]
+CheckHost = Callable[[OAuthClient, str], None]
 
 
 class Budget:
@@ -127,9 +129,18 @@ class FrontDesk:
         self._dynamodb = AwsClient("dynamodb", "DynamoDB_20120810")
         self._clients: dict[tuple[str, str], tuple[float, OAuthClient | None]] = {}
 
-    def accept(self, arrival: Arrival, platform: str, client: str, browser: str, budget: Budget) -> str:
+    def accept(
+        self,
+        arrival: Arrival,
+        platform: str,
+        client: str,
+        browser: str,
+        budget: Budget,
+        check_host: CheckHost | None = None,
+    ) -> str:
         """Store the code and return the install's id. `browser` is the cookie's value, or empty.
 
+        `check_host` raises `Rejected` for an account's host that the client is not for; the worker checks it again.
         Raises `Rejected` for an unknown client and for a state that is not this browser's, `Retryable` or `AwsError`
         where nothing could be stored. A browser's return is not taken while its state cannot be checked: its code is
         still in the address bar and its state is free, or used by this very code, so loading the page again goes on.
@@ -137,6 +148,8 @@ class FrontDesk:
         install = install_id(platform, client, arrival.code)
         received_at = clock.now()
         bound: dict[str, str] = {}
+        if arrival.state is None or check_host:
+            self._check_client(platform, client, budget, arrival.account_host, check_host)
         if arrival.state is not None:
             state = self._claim(arrival.state, platform, client, browser, used_by=install)
             if connection := _text(state, "connection"):
@@ -146,8 +159,6 @@ class FrontDesk:
                 }
                 arrival = arrival._replace(account_host=_text(state, "account_host"))
             self._note(install, arrival, platform, client, received_at)
-        else:
-            self._check_client(platform, client, budget)
         self._queue(install, arrival, platform, client, received_at, budget, bound)
         return install
 
@@ -236,8 +247,10 @@ class FrontDesk:
         self._clients[platform, name] = (time.monotonic() + life_s, client)
         return client
 
-    def _check_client(self, platform: str, client: str, budget: Budget) -> None:
-        """Raises `Rejected` only where there is no such client for certain; the worker looks again."""
+    def _check_client(
+        self, platform: str, client: str, budget: Budget, host: str, check_host: CheckHost | None
+    ) -> None:
+        """Raises `Rejected` only where there is certainly no such client, or not for this host; the worker looks again."""
         try:
             found = self.find_client(platform, client, budget.part(CLIENT_READ_S))
         except (Retryable, AwsError) as error:
@@ -251,6 +264,8 @@ class FrontDesk:
             return
         if found is None:
             raise _unknown_client()
+        if check_host:
+            check_host(found, host)
 
     def _new_state(
         self, platform: str, client: str, browser: str, timeout_s: float, bound: dict[str, str] | None = None

@@ -50,7 +50,7 @@ _KEPT_BACK = frozenset(
 )
 
 # Among a connection's credentials, what may be seen.
-_NO_SECRETS = frozenset({"client", "client_id", "expires_at", "scopes", "token_type", "username"})
+_NO_SECRETS = frozenset({"client", "client_id", "expires_at", "given_at", "scopes", "token_type", "username"})
 MAX_PATH_SHOWN = 300
 
 

@@ -174,7 +174,7 @@ class _Exchange:
         client = oauth_clients.get(self.table, self.install.platform, self.install.client)
         if not self.item.get("connection"):
             if self.install.connection:
-                self._check_named(connections.find(self.table, self.install.connection))
+                self._check_named(connections.find(self.table, self.install.connection), client)
             credentials = self._stored_grant() or self._exchange(client)
             account = None if self.install.connection else self._read_account(credentials)
             self._commit(account, credentials, client)
@@ -316,7 +316,7 @@ class _Exchange:
         account: Account = platform.read_account(response, host)
         return account
 
-    def _check_named(self, connection: Connection | None) -> Connection:
+    def _check_named(self, connection: Connection | None, client: OAuthClient) -> Connection:
         """The connection that the grant is for, if it is still one that the grant can be for. Raises `Rejected`."""
         install = self.install
         kind = part(install.platform, "tokens").KIND
@@ -329,6 +329,7 @@ class _Exchange:
                 "connection_gone",
                 f"the connection {install.connection} was removed or replaced after its link was made",
             )
+        oauth_clients.check_connection(client, connection)
         return connection
 
     def _commit(self, account: Account | None, credentials: Credentials, client: OAuthClient) -> None:
@@ -341,7 +342,7 @@ class _Exchange:
         if account:
             name = connections.installed_name(client.platform, client.name, account.id)
         old = connections.find(self.table, name)
-        connection = self._of_account(account, client, name, old) if account else self._check_named(old)
+        connection = self._of_account(account, client, name, old) if account else self._check_named(old, client)
         received_at = clock.to_iso(self.install.received_at)
         superseded = bool(old and old.granted_at > received_at and old.secret_id != self.secret_id)
         writes: list[dict[str, Any]] = []

@@ -98,7 +98,8 @@ class OAuthClient(NamedTuple):
 
     The rest is for providers that the platform does not know by itself: `authorize_url` and `token_url`, `grant`
     (`authorization_code` or `client_credentials`) and `token_auth`, how the client proves itself to the token endpoint:
-    `basic` or `post` (RFC 6749, 2.3.1). `scopes` are separated by spaces.
+    `basic` or `post` (RFC 6749, 2.3.1). `scopes` are separated by spaces, and so are `api_domains`: the domains that the
+    client's connections may have, and so the only ones that its tokens are sent to.
     """
 
     platform: str
@@ -110,6 +111,7 @@ class OAuthClient(NamedTuple):
     token_url: str = ""
     grant: str = "authorization_code"
     token_auth: str = "basic"  # noqa: S105 - a way to prove itself, not a token
+    api_domains: str = ""
 
 
 class Record(NamedTuple):
@@ -203,6 +205,18 @@ def read_return(query: dict[str, list[str]], *, max_code_length: int) -> Return 
     if not _PRINTABLE.fullmatch(code):
         raise Rejected("bad_code", "code may hold only printable ASCII characters without spaces", field="code")
     return Return(Secret(code), state)
+
+
+def domain_inside(domain: str, registered: tuple[str, ...]) -> bool:
+    """Whether an allowed domain lies inside one of those registered. `*.example.com` holds `example.com`, every name below
+    it, and their wildcards; a name without a wildcard holds itself alone."""
+    name = domain.removeprefix("*.")
+    for each in registered:
+        if domain == each:
+            return True
+        if each.startswith("*.") and (name == each[2:] or name.endswith(each[1:])):
+            return True
+    return False
 
 
 def read_one(query: dict[str, list[str]], name: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from portaria import clock
-from portaria.contract import OAuthClient, Rejected
+from portaria.contract import Connection, OAuthClient, Rejected
+from portaria.intake import domain_inside
+from portaria.platforms import part
 from portaria.table import Item, Table
 
 LIST = "CLIENTS"
@@ -29,6 +31,39 @@ def find(table: Table, platform: str, name: str) -> tuple[OAuthClient, str]:
 
 def read(item: Item) -> OAuthClient:
     return OAuthClient(**{field: item[field] for field in FIELDS if field in item})
+
+
+def api_domains(client: OAuthClient) -> tuple[str, ...]:
+    """The domains that the client's connections may have: those registered with it, else its platform's; maybe none."""
+    return tuple(client.api_domains.split()) or getattr(part(client.platform, "install"), "DEFAULT_API_DOMAINS", ())
+
+
+def check_domain(client: OAuthClient, domain: str, *, field: str | None = None) -> None:
+    """Raises `Rejected` unless the client's tokens may go to this domain: 409 `api_domains_missing` where none is registered,
+    400 `domain_not_registered` where others are."""
+    registered = api_domains(client)
+    title = f"the OAuth client {client.platform}/{client.name}"
+    if not registered:
+        raise Rejected(
+            "api_domains_missing",
+            f"{title} does not say which domains its tokens may go to: an administrator adds {domain} to its api_domains",
+            field="client",
+            status=409,
+        )
+    if not domain_inside(domain, registered):
+        raise Rejected(
+            "domain_not_registered",
+            f"{title} is registered for {', '.join(registered)} and not for {domain}: an administrator adds it to its "
+            "api_domains, if it may have the client's tokens",
+            field=field,
+        )
+
+
+def check_connection(client: OAuthClient, connection: Connection) -> None:
+    """Raises `Rejected` as `check_domain` unless tokens may be obtained for the connection. One that has had some, and whose
+    client was registered before there were `api_domains`, goes on."""
+    if connection.state == "pending" or api_domains(client):
+        check_domain(client, connection.allowed_domain)
 
 
 def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> str:

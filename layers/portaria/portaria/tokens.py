@@ -544,7 +544,7 @@ class _Renewal:
             if rejected.reason == "grant_refused":
                 self._check_client_unchanged(client)
                 self._refused(rejected)
-            elif rejected.reason != "account_moved" or not self._follow_move():
+            elif rejected.reason != "account_moved" or not self._follow_move(client):
                 raise
         else:
             self._store({**self.old.credentials, **to_stored(grant)}, seal)
@@ -596,7 +596,7 @@ class _Renewal:
         self.tried = int(self._update("SET tries = :tries", {":tries": self.tried + 1})["tries"])
         self.sent = False
 
-    def _follow_move(self) -> bool:
+    def _follow_move(self, client: OAuthClient) -> bool:
         """Where the account has moved to another host of its platform, go on there in another turn. False: it has not."""
         account = part(self.connection.platform, "account")
         request = account.locate_request(self.old.credentials)
@@ -604,6 +604,8 @@ class _Renewal:
         host = account.read_location(response)
         if host == self.connection.allowed_domain:
             return False
+        if host.partition(".")[2] != self.connection.allowed_domain.partition(".")[2]:
+            oauth_clients.check_domain(client, host)
         logger.info("an account has moved", extra={"connection": self.connection.name, "to": host})
         values = {":host": host, ":tries": self.tried - 1}
         self._update("SET allowed_domain = :host, tries = :tries REMOVE lease_until", values)

@@ -32,7 +32,8 @@ def begin(asked: Asked) -> Reply:
     """The link that authorizes a connection, also one that is connected already, and its end.
 
     An application that customers install has one install page for all; its link does not end. Raises `Rejected`: 404
-    `unknown_connection`, 409 `not_authorisable`, `connection_removed` or `unknown_client`.
+    `unknown_connection`, 409 `not_authorisable`, `connection_removed`, `unknown_client`, `api_domains_missing` or
+    `domain_not_registered`.
     """
     table, name = asked.desk.table, asked.path["name"]
     connection = connections.get(table, name)
@@ -47,6 +48,10 @@ def begin(asked: Asked) -> Reply:
         raise Rejected(unknown.reason, unknown.detail, status=409) from None
     if not hasattr(part(connection.platform, "install"), "authorization_url"):
         return Reply({"authorize_url": install_page_url(client), "expires_at": None})
+    try:
+        oauth_clients.check_connection(client, connection)
+    except Rejected as outside:
+        raise Rejected(outside.reason, outside.detail, status=409) from None
     if not client.authorize_url:
         detail = (
             f"the OAuth client {client.platform}/{client.name} has no authorize_url: nobody can give it their consent"

@@ -106,6 +106,8 @@ class Shown(Output):
     granted_at: str
     token_ends_at: str
     previous_until: str
+    refused_since: str
+    refusal: str
     age_days: int | None
     fields: dict[str, str]
     credentials: dict[str, Literal["*****"]]
@@ -113,7 +115,8 @@ class Shown(Output):
 
 
 def create(asked: Asked) -> Reply:
-    """Raises `Rejected` (409 `connection_exists`, 400 `credentials_refused`) and `Retryable`; nothing is stored then.
+    """Raises `Rejected` (409 `connection_exists`, `api_domains_missing`; 400 `credentials_refused`, `domain_not_registered`)
+    and `Retryable`; nothing is stored then.
 
     Each creation has a secret of its own, so neither a rival nor a removed namesake whose secret can still be brought
     back gets in its way. A death between secret and item leaves a secret that no connection points to.
@@ -126,6 +129,8 @@ def create(asked: Asked) -> Reply:
     credentials = _credentials(kind, kind_name, sent.credentials)
     allowed_domain = _allowed_domain(kind, sent.allowed_domain, fields)
     client = _client(table, tokens, kind, kind_name, sent)
+    if client:
+        oauth_clients.check_domain(client, allowed_domain, field="allowed_domain")
     _refuse_install_name(sent.name)
     namesake = connections.find(table, sent.name)
     if namesake and namesake.state != "removed":
@@ -233,7 +238,8 @@ def show(connection: Connection) -> dict[str, Any]:
         field: getattr(connection, field)
         for field in (
             "name", "platform", "kind", "state", "reason", "label", "client", "account_id", "allowed_domain", "scopes",
-            "generation", "created_at", "updated_at", "granted_at", "token_ends_at", "previous_until",
+            "generation", "created_at", "updated_at", "granted_at", "token_ends_at", "previous_until", "refused_since",
+            "refusal",
         )
     }  # fmt: skip
     kind = _kinds(connection.platform).get(connection.kind)

@@ -10,20 +10,22 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from portaria import connections, domains, oauth_clients
+from portaria import connections, domains, oauth_clients, refused_grants
 from portaria.api.inputs import CLIENT_NAME, Input, InvalidInput, Matching, PlatformName, SecretText
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply, changed_meanwhile, page, require_match
 from portaria.contract import OAuthClient, Rejected, Secret
+from portaria.intake import domain_inside
 from portaria.platforms import part
 from portaria.table import Conflict, Table
 from portaria.vault import Vault
 
 HIDDEN = "*****"
 ENDPOINT_FIELDS = ("grant", "authorize_url", "token_url", "token_auth")
+MAX_API_DOMAINS = 20
 
 
 def _https_url(text: str) -> str:
@@ -63,23 +65,38 @@ def _endpoint_url(text: str) -> str:
     return text
 
 
+def _api_domain(text: str) -> str:
+    """A domain as a connection has one, with the same rules."""
+    try:
+        return domains.check_allowed_domain(text)
+    except Rejected as refused:
+        rule = refused.detail.removeprefix("allowed_domain ")
+        raise PydanticCustomError("rule", "{rule}", {"rule": rule}) from None
+
+
 ClientName = Annotated[str, Matching(CLIENT_NAME, "2 to 32 of a-z 0-9 -, for it stands in URLs, no - first")]
 ClientId = Annotated[str, Matching(r"[\x21-\x7e]{1,255}", "1 to 255 printable ASCII characters")]
 Scopes = Annotated[str, Matching(r"[\x20-\x7e]{0,1000}", "at most 1,000 printable ASCII characters")]
 RedirectUri = Annotated[str, AfterValidator(_https_url)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+ApiDomains = Annotated[
+    list[Annotated[str, AfterValidator(_api_domain)]], Field(min_length=1, max_length=MAX_API_DOMAINS)
+]
 
 
 class Replacement(Input):
-    """Without `client_secret` the stored one stays; without `redirect_uri` it is this API's own.
+    """Without `client_secret` the stored one stays, and so do `api_domains`; without `redirect_uri` it is this API's own.
 
-    The last four are for a platform whose clients name their endpoints; `grant` is `authorization_code` by default and stays.
+    `api_domains` are the domains that the client's connections may have: its tokens go nowhere else. A client of Kommo's has
+    `*.kommo.com` by default; any other must name them. The last four are for a platform whose clients name their endpoints;
+    `grant` is `authorization_code` by default and stays.
     """
 
     client_id: ClientId
     client_secret: SecretText | None = None
     redirect_uri: RedirectUri | None = None
     scopes: Scopes = ""
+    api_domains: ApiDomains | None = None
     grant: Literal["authorization_code", "client_credentials"] | None = None
     authorize_url: EndpointUrl | None = None
     token_url: EndpointUrl | None = None
@@ -101,6 +118,7 @@ class Shown(Output):
     client_secret: Literal["*****"]
     redirect_uri: str
     scopes: str
+    api_domains: list[str]
     install_page_url: str
     grant: str = ""
     authorize_url: str = ""
@@ -123,6 +141,10 @@ def create(asked: Asked) -> Reply:
     table, vault, sent = asked.desk.table, asked.desk.vault, asked.sent
     _require_install_part(sent.platform)
     client = _client(sent.platform, sent.name, sent, sent.grant or "authorization_code", asked.api_url)
+    if not oauth_clients.api_domains(client):
+        raise InvalidInput(
+            [("api_domains", "api_domains is missing: name the domains of the API that its tokens are for")]
+        )
     if table.get(*oauth_clients.key(client.platform, client.name)):
         raise _exists(client)
     _store_secret(vault, client, sent.client_secret)
@@ -137,7 +159,7 @@ def create(asked: Asked) -> Reply:
 
 def replace(asked: Asked) -> Reply:
     """Raises `Rejected` (404 `unknown_client`, 409 `client_fixed`, `client_in_use`, 409 or 412 `changed_meanwhile`) and
-    `Retryable`.
+    `Retryable`. Connections that their provider's refusals ended are tried again with what the client is now.
 
     A death half-way is mended by sending the same again. Stored secrets never go to a host that they were not given for: with
     another token host the client's secret must come again, and no connection may be left whose refresh token would follow.
@@ -162,12 +184,18 @@ def replace(asked: Asked) -> Reply:
         if user := _user(table, platform, name):
             detail = f"the connection {user} has its tokens from the host of token_url: register another client"
             raise Rejected("client_in_use", detail, field="token_url", status=409)
+    if sent.api_domains is None:
+        client = client._replace(api_domains=old.api_domains)
+    elif outside := _outside(table, client):
+        detail = f"the connection {outside} lies outside these domains: delete it first, or name its domain as well"
+        raise Rejected("client_in_use", detail, field="api_domains", status=409)
     if sent.client_secret:
         _store_secret(vault, client, sent.client_secret)
     try:
         revision = oauth_clients.put(table, client, new=False, revision=revision)
     except Conflict:
         raise changed_meanwhile(asked) from None
+    refused_grants.resume(table, platform, name)
     return Reply(show(client) | _advice(client, asked.api_url), etag=revision)
 
 
@@ -215,6 +243,16 @@ def _user(table: Table, platform: str, name: str) -> str:
     return ""
 
 
+def _outside(table: Table, client: OAuthClient) -> str:
+    """The name of a connection whose domain the client's do not hold, or an empty text."""
+    registered = oauth_clients.api_domains(client)
+    for item in table.query_all(connections.LIST, index="listing"):
+        is_own = (item["platform"], item.get("client")) == (client.platform, client.name)
+        if is_own and item["state"] != "removed" and not domain_inside(item["allowed_domain"], registered):
+            return str(item["name"])
+    return ""
+
+
 def show(client: OAuthClient) -> dict[str, Any]:
     """A client as its administrator may see it. One that names its endpoints is authorised link by link: it has no page."""
     shown = {
@@ -224,6 +262,7 @@ def show(client: OAuthClient) -> dict[str, Any]:
         "client_secret": HIDDEN,
         "redirect_uri": client.redirect_uri,
         "scopes": client.scopes,
+        "api_domains": list(oauth_clients.api_domains(client)),
         "install_page_url": "" if client.token_url else install_page_url(client),
     }
     if not client.token_url:
@@ -238,6 +277,11 @@ def install_page_url(client: OAuthClient) -> str:
 
 def _advice(client: OAuthClient, api_url: str) -> dict[str, Any]:
     warnings = []
+    if not oauth_clients.api_domains(client):
+        warnings.append(
+            "api_domains is missing: the client's connections go on, and no new one can be made until it names the domains "
+            "that its tokens may go to"
+        )
     if not client.redirect_uri.rstrip("/").endswith(f"/install/{client.platform}/{client.name}"):
         warnings.append(
             f"redirect_uri does not end in /install/{client.platform}/{client.name}: whatever answers there must pass the "
@@ -249,11 +293,22 @@ def _advice(client: OAuthClient, api_url: str) -> dict[str, Any]:
 def _client(platform: str, name: str, sent: Replacement, grant: str, api_url: str) -> OAuthClient:
     redirect_uri = sent.redirect_uri or f"{api_url}/install/{platform}/{name}"
     client = OAuthClient(platform, name, sent.client_id, redirect_uri, sent.scopes)
-    errors = _endpoint_errors(platform, sent, grant)
+    errors = _endpoint_errors(platform, sent, grant) + _domain_errors(platform, sent)
     if errors:
         raise InvalidInput(errors)
+    client = client._replace(api_domains=" ".join(dict.fromkeys(sent.api_domains or ())))
     given = {field: value for field in ENDPOINT_FIELDS if (value := getattr(sent, field)) is not None}
     return client._replace(**given | {"grant": grant})
+
+
+def _domain_errors(platform: str, sent: Replacement) -> list[tuple[str, str]]:
+    """Where a platform's accounts have domains of its own, no other can be registered."""
+    own = getattr(part(platform, "install"), "API_DOMAINS", ())
+    if not own:
+        return []
+    if all(domain_inside(domain, own) for domain in sent.api_domains or ()):
+        return []
+    return [("api_domains", f"api_domains may hold only {', '.join(own)} and names inside them for {platform}")]
 
 
 def _endpoint_errors(platform: str, sent: Replacement, grant: str) -> list[tuple[str, str]]:

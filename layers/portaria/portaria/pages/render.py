@@ -36,6 +36,7 @@ _REJECTIONS: dict[str, tuple[str, str | None]] = {
     "code_too_long": ("start_again", None),
     "bad_code": ("start_again", None),
     "bad_referer": ("start_again", "bad_referer"),
+    "domain_not_registered": ("tell_operator", "domain_not_registered"),
     "missing_state": ("start_again", None),
     "bad_state": ("start_again", None),
     "unknown_state": ("start_again", None),
@@ -65,6 +66,8 @@ _FAILURES: dict[str, tuple[str, str | None]] = {
     "bad_scopes": ("tell_operator", "bad_scopes"),
     "wrong_token_url": ("tell_operator", "wrong_token_url"),
     "client_changed": ("start_again", None),
+    "domain_not_registered": ("tell_operator", "domain_not_registered"),
+    "api_domains_missing": ("tell_operator", "domain_not_registered"),
     "connection_gone": ("ask_for_link", "connection_gone"),
 }
 _OTHER: tuple[str, str | None] = ("start_again", None)

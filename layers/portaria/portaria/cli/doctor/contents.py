@@ -21,6 +21,7 @@ from portaria import (
 from portaria.cli.doctor.deployment import Deployment
 from portaria.cli.doctor.findings import FAIL, OK, WARN, Finding, NotThere, named, runbook
 from portaria.contract import Connection, OAuthClient, Rejected
+from portaria.intake import domain_inside
 from portaria.table import Item
 from portaria.vault import Vault
 
@@ -33,6 +34,9 @@ LATE = timedelta(hours=1)
 LONG_WAIT = timedelta(hours=1)
 WAITING_RECORDS = "docs/operations.md#waiting-records"
 CLIENT_CREDENTIALS = "client_credentials"
+# What a stack deployed before there was the parameter RefusedGrantDays has.
+DEFAULT_REFUSED_DAYS = "7"
+MOST_REFUSED = 10
 STOPPED = "stopped"
 
 
@@ -74,6 +78,51 @@ def clients(deployment: Deployment) -> Iterator[Finding]:
     if fine or not found:
         told = f"{fine} have redirect URIs that lead here" if found else "none is registered"
         yield Finding(name, OK, told, "" if found else "`portaria configure FILE` registers one")
+
+
+def api_domains(deployment: Deployment) -> Iterator[Finding]:
+    """Every OAuth client says which domains its tokens may go to, and no connection lies outside them."""
+    name, fine, clients = "API domains", 0, all_clients(deployment)
+    held = [each for each in all_connections(deployment) if each.state != "removed"]
+    for client in clients:
+        title = f"{client.platform}/{client.name}"
+        registered = oauth_clients.api_domains(client)
+        own = [each for each in held if (each.platform, each.client) == (client.platform, client.name)]
+        used = sorted({each.allowed_domain for each in own})
+        if not registered:
+            wanted = ", ".join(used) or "api.example.com"
+            told = f"{title} has no api_domains: its {len(own)} connections go on, and new ones are refused"
+            advice = (
+                f"add `api_domains: [{wanted}]` to it, of these what may have its tokens, and `portaria configure FILE`"
+            )
+            yield Finding(name, FAIL, told, advice)
+        elif outside := [each for each in own if not domain_inside(each.allowed_domain, registered)]:
+            foreign = ", ".join(sorted({each.allowed_domain for each in outside}))
+            told = (
+                f"{len(outside)} connections of {title} lie outside its api_domains: {named(e.name for e in outside)}"
+            )
+            yield Finding(
+                name, FAIL, told, f"delete them, or add to its api_domains, if it may have its tokens: {foreign}"
+            )
+        else:
+            fine += 1
+    if fine or not clients:
+        yield Finding(name, OK, f"{fine} OAuth clients say where their tokens may go")
+
+
+def refused(deployment: Deployment) -> Iterator[Finding]:
+    """No platform refuses to renew a connection's tokens."""
+    name = "refused renewals"
+    found = [each for each in all_connections(deployment) if each.refused_since and each.state == "connected"]
+    days = timedelta(days=float(deployment.parameters.get("RefusedGrantDays") or DEFAULT_REFUSED_DAYS))
+    for connection in sorted(found, key=lambda each: each.refused_since)[:MOST_REFUSED]:
+        ends = clock.to_iso(clock.from_iso(connection.refused_since) + days)
+        told = f"{connection.name} since {connection.refused_since}; it ends about {ends}: {connection.refusal}"
+        yield Finding(name, WARN, told, "correct the OAuth client, or connect again: `portaria connections show NAME`")
+    if len(found) > MOST_REFUSED:
+        yield Finding(name, WARN, f"and {len(found) - MOST_REFUSED:,} more", "`portaria connections list` shows them")
+    if not found:
+        yield Finding(name, OK, "none")
 
 
 def secrets(deployment: Deployment) -> Iterator[Finding]:

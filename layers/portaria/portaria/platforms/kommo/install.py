@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 
-from portaria.intake import Arrival, Refusal, Rejected, Secret, read_one, read_return
+from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Secret, domain_inside, read_one, read_return
 
 # The client secret is posted to the host that `referer` names, and the hook is unauthenticated: exactly one label under
 # one of Kommo's own domains, nothing else.
 _ACCOUNT_HOST = re.compile(
     r"(?!www\.|..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.(?:kommo\.com|amocrm\.com|amocrm\.ru)", re.ASCII
 )
+# Where the accounts of an integration may be. An integration is registered with kommo.com or with amoCRM, and does not exist
+# at the other one: the OAuth client says which, so that nobody who installs chooses who gets its secret.
+API_DOMAINS = ("*.kommo.com", "*.amocrm.com", "*.amocrm.ru")
+DEFAULT_API_DOMAINS = ("*.kommo.com",)
 # Kommo's own names, where no account lives.
 _RESERVED = frozenset({"www", "api", "auth", "oauth", "developers", "support", "help", "mail", "static", "cdn"})
 MAX_CODE_LENGTH = 2_000
@@ -44,6 +48,18 @@ def check_account_host(host: str) -> None:
         raise Rejected(
             "bad_referer",
             f"referer must be the account's host, one name under kommo.com or amocrm.com (got {len(host)} characters)",
+            field="referer",
+        )
+
+
+def check_client_host(client: OAuthClient, host: str) -> None:
+    """Raises `Rejected` (`domain_not_registered`) unless the client's secret may go to an account's host."""
+    registered = tuple(client.api_domains.split()) or DEFAULT_API_DOMAINS
+    if not domain_inside(host.lower(), registered):
+        raise Rejected(
+            "domain_not_registered",
+            f"the OAuth client kommo/{client.name} is for accounts of {', '.join(registered)}: for another domain of Kommo's, "
+            "an administrator adds it to its api_domains",
             field="referer",
         )
 

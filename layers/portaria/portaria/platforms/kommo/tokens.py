@@ -9,7 +9,7 @@ import json
 from datetime import datetime, timedelta
 
 from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
-from portaria.platforms.kommo.install import check_account_host
+from portaria.platforms.kommo.install import check_account_host, check_client_host
 
 KIND = "oauth2"
 # Connections are made by installing the application, never from credentials.
@@ -50,6 +50,8 @@ MAX_ACCESS_LIFE = timedelta(days=3_650)
 
 def exchange_request(client: OAuthClient, client_secret: Secret, account_host: str, code: Secret) -> Request:
     """The client secret leaves in this: the host is checked again, wherever it came from. Raises `Rejected`."""
+    check_account_host(account_host)
+    check_client_host(client, account_host)
     return _token_request(account_host, client, client_secret, "authorization_code", "code", code)
 
 

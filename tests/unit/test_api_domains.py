@@ -1,0 +1,250 @@
+"""The domains that an OAuth client's tokens may go to: registered with the client, and checked for each of its connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import responses
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portaria import connections, egress, oauth_clients, refused_grants
+from portaria.contract import Connection, OAuthClient, Secret
+from portaria.intake import domain_inside
+from portaria.vault import Vault
+from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.manage import Manage, watched
+
+MACHINE: dict[str, Any] = {
+    "platform": "oauth2",
+    "name": "machine",
+    "grant": "client_credentials",
+    "client_id": "client-1",
+    "client_secret": "canary-client-secret",
+    "token_url": "https://login.example.com/token",
+    "api_domains": ["api.example.com", "*.shop.example.com"],
+}
+CONSENT = {
+    **MACHINE,
+    "name": "consent",
+    "grant": "authorization_code",
+    "authorize_url": "https://login.example.com/authorize",
+}
+KOMMO = {"platform": "kommo", "name": "acme", "client_id": "client-1", "client_secret": "canary-client-secret"}
+OWN = ("api.example.com", "shop.example.com", "eu.shop.example.com", "*.eu.shop.example.com", "*.shop.example.com")
+FOREIGN = (
+    "evil.example.net",
+    "example.com",
+    "*.example.com",
+    "*.api.example.com",
+    "api.example.com.evil.net",
+    "xshop.example.com",
+)
+
+
+@pytest.fixture
+def manage(stack: Cloud) -> Iterator[Manage]:
+    with watched(stack) as manage, responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.add("POST", MACHINE["token_url"], json={"access_token": "canary-token", "expires_in": 3600})
+        yield manage
+
+
+def connect(manage: Manage, client: str, domain: str, **more: Any) -> Any:
+    kind = "client_credentials" if client == "machine" else "oauth2"
+    body = {"platform": "oauth2", "name": "one", "kind": kind, "client": client, "allowed_domain": domain}
+    return manage.call("POST", "/connections", {**body, **more})
+
+
+def legacy(
+    manage: Manage, platform: str = "oauth2", name: str = "consent", grant: str = "authorization_code"
+) -> OAuthClient:
+    """A client as it was registered before there were `api_domains`."""
+    client = OAuthClient(
+        platform, name, "client-1", f"https://api.example.com/install/{platform}/{name}",
+        authorize_url=CONSENT["authorize_url"], token_url=CONSENT["token_url"], grant=grant,
+    )  # fmt: skip
+    if platform == "kommo":
+        client = client._replace(authorize_url="", token_url="")
+    oauth_clients.put(manage.cloud.table, client, new=True)
+    vault = Vault(PREFIX)
+    vault.replace(vault.client_secret_id(platform, name), {"client_secret": Secret("canary-client-secret")})
+    pk, sk = oauth_clients.key(platform, name)
+    manage.cloud.table.update(pk, sk, "REMOVE api_domains")
+    return client
+
+
+def stored(manage: Manage, client: str, domain: str, state: str, platform: str = "oauth2") -> Connection:
+    made = Connection("one", platform, "oauth2", domain, state, 1, "", client=client)
+    connections.create(manage.cloud.table, made)
+    return made
+
+
+# ------------------------------------------------------------------------------------------------- creating a connection
+
+
+@pytest.mark.parametrize("client", [MACHINE, CONSENT], ids=lambda client: client["name"])
+@pytest.mark.parametrize("domain", OWN)
+def test_create_connection_inside_the_clients_domains_is_made(
+    manage: Manage, client: dict[str, Any], domain: str
+) -> None:
+    manage.call("POST", "/oauth-clients", client)
+    made = connect(manage, client["name"], domain)
+    assert (made.status, made.content.get("allowed_domain")) == (201, domain)
+
+
+@pytest.mark.parametrize("client", [MACHINE, CONSENT], ids=lambda client: client["name"])
+@pytest.mark.parametrize("domain", FOREIGN)
+def test_create_connection_outside_the_clients_domains_is_refused(
+    manage: Manage, client: dict[str, Any], domain: str
+) -> None:
+    """A program that may create connections does not choose where the client's tokens go."""
+    manage.call("POST", "/oauth-clients", client)
+    refused = connect(manage, client["name"], domain)
+    assert (refused.status, refused.content["field"]) == (400, "allowed_domain")
+    assert refused.content["type"].endswith(":domain_not_registered")
+    assert "api_domains" in refused.content["detail"]
+    assert connections.find(manage.cloud.table, "one") is None
+
+
+def test_create_connection_of_a_client_without_domains_is_refused(manage: Manage) -> None:
+    legacy(manage, name="machine", grant="client_credentials")
+    refused = connect(manage, "machine", "api.example.com")
+    assert (refused.status, refused.content["field"]) == (409, "client")
+    assert refused.content["type"].endswith(":api_domains_missing")
+    assert "administrator adds api.example.com to its api_domains" in refused.content["detail"]
+
+
+# ---------------------------------------------------------------------------------------------------------- authorizing
+
+
+@pytest.mark.parametrize(("state", "status"), [("pending", 409), ("connected", 200), ("needs_reconnect", 200)])
+def test_authorize_with_a_client_without_domains_goes_on_only_for_connections_that_had_tokens(
+    manage: Manage, state: str, status: int
+) -> None:
+    legacy(manage)
+    stored(manage, "consent", "api.example.com", state)
+    answer = manage.call("GET", "/connections/one/authorize")
+    assert answer.status == status
+    if status == 409:
+        assert answer.content["type"].endswith(":api_domains_missing")
+
+
+@pytest.mark.parametrize("state", ["pending", "connected", "needs_reconnect"])
+def test_authorize_a_connection_outside_the_clients_domains_is_refused(manage: Manage, state: str) -> None:
+    manage.call("POST", "/oauth-clients", CONSENT)
+    stored(manage, "consent", "evil.example.net", state)
+    answer = manage.call("GET", "/connections/one/authorize")
+    assert answer.status == 409
+    assert answer.content["type"].endswith(":domain_not_registered")
+
+
+# ------------------------------------------------------------------------------------------------------------ the client
+
+
+@pytest.mark.parametrize("client", [MACHINE, CONSENT], ids=lambda client: client["name"])
+def test_create_client_without_domains_is_refused(manage: Manage, client: dict[str, Any]) -> None:
+    answer = manage.call("POST", "/oauth-clients", {name: client[name] for name in client if name != "api_domains"})
+    assert (answer.status, answer.content["field"]) == (400, "api_domains")
+
+
+@pytest.mark.parametrize(
+    "domains",
+    [
+        [], "api.example.com", ["*.com.au"], ["127.0.0.1"], ["https://api.example.com"], ["api.example.com/x"], ["*"],
+        ["localhost"], [1], [""], ["api.example.com", "github.io"], [f"a{number}.example.com" for number in range(21)],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_create_client_with_domains_that_no_connection_may_have_is_refused(manage: Manage, domains: Any) -> None:
+    answer = manage.call("POST", "/oauth-clients", {**MACHINE, "api_domains": domains})
+    assert answer.status == 400
+    assert answer.content["field"].startswith("api_domains")
+    assert manage.call("GET", "/oauth-clients").content["items"] == []
+
+
+def test_create_client_keeps_its_domains_in_lower_case_and_once(manage: Manage) -> None:
+    body = {**MACHINE, "api_domains": ["API.example.com", "api.example.com", "*.Shop.example.com"]}
+    assert manage.call("POST", "/oauth-clients", body).content["api_domains"] == [
+        "api.example.com",
+        "*.shop.example.com",
+    ]
+
+
+def test_replace_client_without_domains_keeps_them(manage: Manage) -> None:
+    manage.call("POST", "/oauth-clients", MACHINE)
+    body = {"client_id": "client-2", "token_url": MACHINE["token_url"]}
+    answer = manage.call("PUT", "/oauth-clients/oauth2/machine", body)
+    assert (answer.status, answer.content["api_domains"]) == (200, MACHINE["api_domains"])
+
+
+def test_replace_client_with_domains_that_a_connection_lies_outside_is_refused(manage: Manage) -> None:
+    manage.call("POST", "/oauth-clients", MACHINE)
+    connect(manage, "machine", "eu.shop.example.com")
+    body = {name: value for name, value in MACHINE.items() if name not in ("platform", "name")}
+    narrowed = manage.call("PUT", "/oauth-clients/oauth2/machine", {**body, "api_domains": ["api.example.com"]})
+    assert (narrowed.status, narrowed.content["field"]) == (409, "api_domains")
+    assert "one lies outside" in narrowed.content["detail"]
+    manage.call("DELETE", "/connections/one")
+    assert (
+        manage.call("PUT", "/oauth-clients/oauth2/machine", {**body, "api_domains": ["api.example.com"]}).status == 200
+    )
+
+
+def test_replace_client_without_domains_warns_until_it_has_some(manage: Manage) -> None:
+    legacy(manage)
+    stored(manage, "consent", "api.example.com", "connected")
+    body = {name: CONSENT[name] for name in ("client_id", "authorize_url", "token_url")}
+    silent = manage.call("PUT", "/oauth-clients/oauth2/consent", body)
+    assert (silent.status, silent.content["api_domains"]) == (200, [])
+    assert "api_domains is missing" in silent.content["warnings"][0]
+    named = manage.call("PUT", "/oauth-clients/oauth2/consent", {**body, "api_domains": ["api.example.com"]})
+    assert (named.status, named.content["warnings"]) == (200, [])
+
+
+def test_replace_client_tries_connections_again_that_refusals_ended(manage: Manage) -> None:
+    manage.call("POST", "/oauth-clients", MACHINE)
+    stored(manage, "machine", "api.example.com", "connected")
+    pk, sk = connections.key("one")
+    ended = {":state": "needs_reconnect", ":reason": refused_grants.REASON}
+    names = {"#state": "state", "#reason": "reason"}
+    manage.cloud.table.update(pk, sk, "SET #state = :state, #reason = :reason", values=ended, names=names)
+    body = {"client_id": "client-1", "client_secret": "canary-right", "token_url": MACHINE["token_url"]}
+    assert manage.call("PUT", "/oauth-clients/oauth2/machine", body).status == 200
+    assert connections.get(manage.cloud.table, "one").state == "connected"
+
+
+# ----------------------------------------------------------------------------------------- a platform with domains of its own
+
+
+def test_a_client_of_kommo_has_the_platforms_domain_unless_it_names_others(manage: Manage) -> None:
+    assert manage.call("POST", "/oauth-clients", KOMMO).content["api_domains"] == ["*.kommo.com"]
+    other = manage.call("POST", "/oauth-clients", {**KOMMO, "name": "ru", "api_domains": ["*.amocrm.ru"]})
+    assert (other.status, other.content["api_domains"]) == (201, ["*.amocrm.ru"])
+
+
+@pytest.mark.parametrize("domain", ["evil.example.net", "kommo.com.evil.net", "*.com", "*.amocrm.net"])
+def test_a_client_of_kommo_for_domains_that_are_not_kommos_is_refused(manage: Manage, domain: str) -> None:
+    answer = manage.call("POST", "/oauth-clients", {**KOMMO, "api_domains": ["*.kommo.com", domain]})
+    assert (answer.status, answer.content["field"].partition(".")[0]) == (400, "api_domains")
+
+
+def test_a_client_of_kommo_that_was_registered_before_is_for_kommo_com(manage: Manage) -> None:
+    client = legacy(manage, "kommo", "acme")
+    assert oauth_clients.api_domains(client) == ("*.kommo.com",)
+    assert manage.call("GET", "/oauth-clients/kommo/acme").content["api_domains"] == ["*.kommo.com"]
+
+
+# ------------------------------------------------------------------------------------------------------------- the rule
+
+
+labels = st.sampled_from(["a", "b", "api", "example", "com"])
+names = st.lists(labels, min_size=2, max_size=4).map(".".join)
+domains = names | names.map(lambda name: f"*.{name}")
+
+
+@given(domain=domains, registered=domains, host=names)
+def test_whatever_a_domain_inside_allows_the_registered_one_allows_too(domain: str, registered: str, host: str) -> None:
+    if domain_inside(domain, (registered,)) and egress.host_allowed(host, domain):
+        assert egress.host_allowed(host, registered)
