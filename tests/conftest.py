@@ -63,7 +63,7 @@ class RequestsMock(responses.RequestsMock):
 responses.RequestsMock = RequestsMock  # type: ignore[misc]
 
 # Suites that talk to processes on this machine.
-ON_LOOPBACK = ("stack", "browser")
+ON_LOOPBACK = ("stack", "browser", "peers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from math import isfinite
-from urllib.parse import quote_plus, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms.oauth2 import answers
@@ -155,8 +155,9 @@ def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str])
     if client.token_auth == "post":  # noqa: S105
         values |= {"client_id": client.client_id, "client_secret": client_secret.reveal()}
     else:
-        # Both are form-encoded before they are joined (RFC 6749, 2.3.1).
-        pair = f"{quote_plus(client.client_id)}:{quote_plus(client_secret.reveal())}"
+        # Both are form-encoded before they are joined (RFC 6749, 2.3.1). A space becomes %20, which every form decoder reads,
+        # and not +, which servers that decode percent-encoding alone (Authlib) leave as it is.
+        pair = f"{quote(client.client_id, safe='')}:{quote(client_secret.reveal(), safe='')}"
         headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
     return Request(
         "POST",

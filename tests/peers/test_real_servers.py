@@ -1,0 +1,226 @@
+"""The generic `oauth2` platform against real authorization servers: what our simulator says of them must hold there, too.
+
+`make test` runs Authlib's alone; `make faults` all of them (`--long`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import pytest
+
+from portaria import clock, rotations
+from portaria.contract import Connection, Rejected, Retryable, Secret
+from tests.fakes.aws import cloud
+from tests.fakes.virtual_time import Time
+from tests.peers.desk import Desk, beside
+from tests.peers.servers import CLIENTS, KINDS, Server, Unavailable, serving
+
+SHORT = ("authlib",)
+WITH_CONSENT = [client.name for client in CLIENTS if client.redirect_uri]
+MACHINES = [client.name for client in CLIENTS if not client.redirect_uri]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        kinds = KINDS if metafunc.config.getoption("--long") else SHORT
+        metafunc.parametrize("server", kinds, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    try:
+        with serving(request.param) as server:
+            yield server
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def time() -> Iterator[Time]:
+    """The product's clock; `later` moves the server's with it."""
+    time = Time()
+    with patch.object(clock, "now", time.now), patch.object(clock, "sleep", time.sleep):
+        yield time
+
+
+@pytest.fixture
+def desk(server: Server) -> Iterator[Desk]:
+    server.control(access_s=3600, refresh_s=86400, offset_s=0, scopes=None)
+    with cloud() as stack, beside(stack, server) as desk:
+        yield desk
+
+
+def later(desk: Desk, time: Time, seconds: float) -> None:
+    time.passed_s += seconds
+    desk.server.control(offset_s=time.passed_s)
+
+
+def refused(desk: Desk, name: str = "plain") -> Rejected:
+    with pytest.raises(Rejected) as rejected:
+        desk.process().renew(desk.connection(name))
+    return rejected.value
+
+
+@pytest.mark.parametrize("name", WITH_CONSENT)
+def test_code_with_pkce_connects_with_each_way_of_client_authentication(desk: Desk, name: str) -> None:
+    connection = desk.connect(name)
+    assert (connection.state, connection.generation) == ("connected", 1)
+    assert set(connection.scopes.split()) >= {"read", "write"}
+    assert 3_500 < (clock.from_iso(connection.token_ends_at) - clock.now()).total_seconds() <= 3_600
+    assert desk.call(name) == 200
+
+
+@pytest.mark.parametrize("name", WITH_CONSENT)
+def test_refresh_rotates_the_pair_with_each_way_of_client_authentication(desk: Desk, name: str) -> None:
+    first = desk.connect(name) and desk.pair(name)
+    desk.process().renew(desk.connection(name))
+    second = desk.pair(name)
+    assert desk.connection(name).generation == 2
+    assert set(first.values()).isdisjoint(second.values())
+    assert desk.call(name) == 200
+
+
+def test_code_with_another_verifier_is_refused(desk: Desk) -> None:
+    code, _ = desk.consent("plain")
+    outcome = desk.exchange("plain", (code, "another-verifier-of-the-right-length-0123456789"))
+    assert (outcome.state, outcome.reason) == ("failed", "code_refused")
+
+
+def test_code_that_is_exchanged_twice_is_refused(desk: Desk) -> None:
+    came_back = desk.consent("plain")
+    assert desk.exchange("plain", came_back).state == "connected"
+    again = desk.exchange("plain", came_back)
+    assert (again.state, again.reason) == ("failed", "code_refused")
+
+
+def test_code_with_another_redirect_uri_names_it_in_the_advice(desk: Desk) -> None:
+    came_back = desk.consent("plain")
+    plain = next(client for client in CLIENTS if client.name == "plain")
+    desk.register(plain, redirect_uri=f"{plain.redirect_uri}/")
+    outcome = desk.exchange("plain", came_back)
+    assert outcome.state == "failed"
+    assert "redirect URI" in outcome.detail
+
+
+def test_reuse_of_a_refresh_token_ends_the_grant_at_the_next_renewal(desk: Desk) -> None:
+    desk.connect()
+    stolen = desk.pair()["refresh_token"]
+    desk.process().renew(desk.connection())
+    assert desk.post(desk.server.kind.token, grant_type="refresh_token", refresh_token=stolen).status_code == 400
+    assert refused(desk).reason == "needs_reconnect"
+    assert (desk.connection().state, desk.connection().reason) == ("needs_reconnect", "grant_revoked")
+
+
+def test_revoked_grant_is_noticed_by_a_call_and_must_be_connected_again(desk: Desk) -> None:
+    desk.connect()
+    pair = desk.pair()
+    for hint in ("access_token", "refresh_token"):
+        desk.post(desk.server.kind.revoke, token=pair[hint], token_type_hint=hint).raise_for_status()
+    with pytest.raises(Rejected) as rejected:
+        desk.call()
+    assert rejected.value.reason == "needs_reconnect"
+    assert desk.connection().reason == "grant_revoked"
+
+
+def test_access_token_that_is_revoked_early_is_renewed_at_the_first_401(desk: Desk) -> None:
+    if desk.server.kind.name == "authlib":
+        pytest.skip("this server revokes the whole grant")
+    desk.connect()
+    access = desk.pair()["access_token"]
+    desk.post(desk.server.kind.revoke, token=access, token_type_hint="access_token").raise_for_status()
+    assert desk.call() == 200
+    assert desk.sent["refresh_token"] == 1
+
+
+def test_access_token_that_ended_is_renewed_before_a_call(desk: Desk, time: Time) -> None:
+    desk.connect()
+    later(desk, time, 4_000)
+    assert desk.call() == 200
+    assert desk.sent["refresh_token"] == 1
+
+
+def test_refresh_token_that_ended_must_be_connected_again(desk: Desk, time: Time) -> None:
+    desk.connect()
+    later(desk, time, 90_000)
+    assert refused(desk).reason == "needs_reconnect"
+    assert desk.connection().reason == "grant_revoked"
+
+
+@pytest.mark.parametrize("life_s", [30, 60, 300])
+def test_short_lived_tokens_are_kept_and_renewed_once_for_all(desk: Desk, time: Time, life_s: int) -> None:
+    desk.server.control(access_s=life_s)
+    desk.connect()
+    process = desk.process()
+    for _ in range(5):
+        assert desk.call(process=process) == 200
+    assert desk.sent["refresh_token"] == 0
+    later(desk, time, life_s)
+    assert [desk.call() for _ in range(4)] == [200] * 4
+    assert desk.sent["refresh_token"] == 1
+
+
+def test_narrower_scopes_than_asked_for_are_what_is_shown(desk: Desk) -> None:
+    narrow = desk.server.kind.scopes.replace(" write", "")
+    desk.server.control(scopes=narrow)
+    assert desk.connect().scopes == narrow
+    desk.process().renew(desk.connection())
+    assert desk.connection().scopes == narrow
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_client_credentials_with_each_way_of_client_authentication(desk: Desk, name: str) -> None:
+    made = Connection(name, "oauth2", "client_credentials", desk.server.host, "connected", 1, "", client=name)
+    scopes = "read" if desk.server.kind.name == "oidc-provider" else "read write"
+    desk.register(next(client for client in CLIENTS if client.name == name), scopes=scopes)
+    assert rotations.try_credentials(desk.table, desk.vault, made, {}) == scopes
+
+
+@pytest.mark.parametrize("name", ["basic", "post"])
+def test_wrong_secret_is_the_clients_fault_and_the_advice_names_token_auth(desk: Desk, name: str) -> None:
+    desk.connect(name)
+    client = next(each for each in CLIENTS if each.name == name)
+    secret_id = desk.vault.client_secret_id("oauth2", name)
+    desk.vault.replace(secret_id, {"client_secret": Secret("canary-wrong")})
+    rejected = refused(desk, name)
+    assert rejected.reason == "wrong_client"
+    assert "token_auth" in rejected.detail
+    assert desk.connection(name).state == "connected"
+    desk.vault.replace(secret_id, {"client_secret": Secret(client.client_secret)})
+
+
+def test_token_url_without_the_slash_that_the_server_wants_is_told_at_once(desk: Desk) -> None:
+    if not desk.server.kind.token.endswith("/"):
+        pytest.skip("this server's token URL has no slash at its end")
+    came_back = desk.consent("plain")
+    plain = next(client for client in CLIENTS if client.name == "plain")
+    desk.register(plain, token_url=desk.server.url(desk.server.kind.token.rstrip("/")))
+    outcome = desk.exchange("plain", came_back)
+    assert (outcome.state, outcome.reason) == ("failed", "wrong_token_url")
+
+
+def test_eight_concurrent_renewals_are_one_call_and_serve_everyone(desk: Desk, time: Time) -> None:
+    desk.server.control(access_s=60)
+    desk.connect()
+    later(desk, time, 60)
+    barrier, tokens, failed = threading.Barrier(8), set(), []
+
+    def ask() -> None:
+        process = desk.process()
+        barrier.wait()
+        try:
+            tokens.add(process.token(desk.connection()).credentials["access_token"].reveal())
+        except (Rejected, Retryable) as error:
+            failed.append(error.reason)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (failed, len(tokens)) == ([], 1)
+    assert desk.sent["refresh_token"] == 1
+    assert tokens == {desk.pair()["access_token"]}
+    assert desk.call() == 200
