@@ -7,7 +7,7 @@ export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria
 RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
-ON_THEIR_OWN := tests/unit tests/platforms tests/aws \
+ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
 	$(addprefix tests/faults/,test_simulation.py test_planted_bugs.py test_grant_crashes.py test_install_crashes.py test_record_faults.py test_simulated_cloud.py)
 # Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, functions
 # that need no cloud, and pages.
@@ -109,7 +109,7 @@ bench: setup ## Measure the published figures (NAME=cold_answer for one)
 	@$(RUN) -m bench $(NAME)
 
 faults: setup ## The long fault suites and the long fuzz of the API: about two hours
-	@$(RUN) -m pytest tests/faults tests/stack/test_api_fuzz.py --long --verbose --capture=no
+	@$(RUN) -m pytest tests/faults tests/peers tests/stack/test_api_fuzz.py --long --verbose --capture=no
 
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) $(ARGS)

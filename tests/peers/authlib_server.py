@@ -225,7 +225,12 @@ def me() -> Any:
 
 @app.post("/_control")
 def change() -> Any:
-    control.update(request.get_json())
+    asked = request.get_json()
+    ended = asked.pop("end_access_token", None)
+    for each in tokens:
+        if each.access_token == ended:
+            each.access_ends = 0
+    control.update(asked)
     return jsonify(control)
 
 

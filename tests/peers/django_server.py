@@ -54,9 +54,11 @@ def configure(database: Path) -> None:
             "ROTATE_REFRESH_TOKEN": True,
             "REFRESH_TOKEN_REUSE_PROTECTION": True,
             "REFRESH_TOKEN_EXPIRE_SECONDS": 86400,
+            "EXTRA_SERVER_KWARGS": {"token_expires_in": lambda request: control["access_s"]},
         },
     )
     django.setup()
+    urlpatterns.extend([path("o/", include("oauth2_provider.urls")), path("me", me), path("_control", change)])
     call_command("migrate", verbosity=0, interactive=False)
 
 
@@ -83,12 +85,10 @@ def create(clients: list[dict[str, Any]]) -> None:
 
 
 def prepared(get_response: Handler) -> Handler:
-    """Who comes with a browser is `somebody`; lives and scopes are what `control` says."""
+    """Who comes with a browser is `somebody`, and asks for no more scopes than `control` says."""
     from django.contrib.auth import get_user_model
-    from oauth2_provider.settings import oauth2_settings
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        oauth2_settings.ACCESS_TOKEN_EXPIRE_SECONDS = control["access_s"]
         if request.path == "/o/authorize/":
             request.user = get_user_model().objects.get(username="somebody")
             if control["scopes"] is not None:
@@ -111,11 +111,16 @@ def me(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 def change(request: HttpRequest) -> HttpResponse:
-    control.update(json.loads(request.body or "{}"))
+    from oauth2_provider.models import get_access_token_model
+
+    asked = json.loads(request.body or "{}")
+    if ended := asked.pop("end_access_token", None):
+        get_access_token_model().objects.filter(token=ended).update(expires=timezone.now() - timedelta(seconds=1))
+    control.update(asked)
     return JsonResponse(control)
 
 
-urlpatterns = [path("o/", include("oauth2_provider.urls")), path("me", me), path("_control", change)]
+urlpatterns: list[Any] = []
 
 
 class Quiet(WSGIRequestHandler):

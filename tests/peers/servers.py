@@ -6,15 +6,12 @@ speaks for one host, `{name}.oauth.example.net`. npm's oidc-provider needs Node;
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +20,6 @@ from typing import Any
 
 import requests
 import trustme
-
-from local.proxy import Proxy, run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REDIRECT_URI = "https://hooks.example.com/install/oauth2"
@@ -55,7 +50,7 @@ CLIENTS = (
 
 @dataclass(frozen=True)
 class Kind:
-    """How a server is started, where its endpoints are, and what it is known not to do."""
+    """How a server is started, and where its endpoints are."""
 
     name: str
     command: tuple[str, ...]
@@ -64,7 +59,6 @@ class Kind:
     revoke: str = "/revoke"
     api: str = "/me"
     scopes: str = "read write"
-    lacks: frozenset[str] = frozenset()
 
 
 PYTHON = (sys.executable, "-m")
@@ -106,14 +100,17 @@ def serving(name: str) -> Iterator[Server]:
     clients = [{**vars(client), "scopes": kind.scopes} for client in CLIENTS]
     settings = {"issuer": f"https://{kind.name}.oauth.example.net", "clients": clients}
     environment = {**os.environ, "PEER": json.dumps(settings), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        kind.command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    log = ROOT / "build" / "peers" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            kind.command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
     try:
         assert process.stdout
         line = process.stdout.readline().split()
         if line[:1] != ["ready"]:
-            raise RuntimeError(f"{name} did not start: {process.communicate(timeout=20)[1][-2_000:]}")
+            raise RuntimeError(f"{name} did not start: see {log.relative_to(ROOT)}")
         server = Server(kind, int(line[1]))
         with _proxied(server):
             yield server
@@ -142,29 +139,21 @@ def _node_folder() -> Path:
 
 @contextmanager
 def _proxied(server: Server) -> Iterator[None]:
-    """The local proxy, in a thread, with a certificate for the server's host; this process goes through it."""
-    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(server.host).configure_cert(tls)
-    listener = socket.create_server(("127.0.0.1", 0))
-    loop = asyncio.new_event_loop()
-    proxy = loop.create_task(run(listener, Proxy(tls, server.port, server.port)))
-
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_until_complete(proxy)
-        except asyncio.CancelledError:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            loop.close()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    with authority.cert_pem.tempfile() as bundle:
+    """The local proxy, with a certificate for the server's host; this process goes through it."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert(server.host).private_key_and_cert_chain_pem
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        certificate.tempfile() as key_file,
+        authority.cert_pem.tempfile() as bundle,
+    ):
+        descriptor, port = listener.fileno(), str(server.port)
+        ports = ("--simulators-port", port, "--gateway-port", port)
+        command = (*PYTHON, "local.proxy", "--socket", str(descriptor), "--certificate", key_file, *ports)
+        proxy = subprocess.Popen(command, cwd=ROOT, pass_fds=(descriptor,))
         variables = {
             "HTTPS_PROXY": f"http://127.0.0.1:{listener.getsockname()[1]}",
             "REQUESTS_CA_BUNDLE": bundle,
-            "SSL_CERT_FILE": bundle,
             "NO_PROXY": "127.0.0.1,localhost",
         }
         before = {name: os.environ.get(name) for name in variables}
@@ -174,5 +163,5 @@ def _proxied(server: Server) -> Iterator[None]:
         finally:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
-            loop.call_soon_threadsafe(proxy.cancel)
-            thread.join(10)
+            proxy.kill()
+            proxy.wait(10)

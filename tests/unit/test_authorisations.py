@@ -450,3 +450,24 @@ def test_the_worker_logs_no_verifier(desk: Desk) -> None:
     assert "login.example.com" in log.getvalue()
     assert "code_refused" in log.getvalue()
     assert "canary" not in log.getvalue()
+
+
+class TestDomains:
+    """A code is exchanged only for a connection inside the client's domains, whatever was checked when its link was made."""
+
+    @pytest.mark.parametrize(
+        ("registered", "reason"), [("other.example.com", "domain_not_registered"), ("", "api_domains_missing")]
+    )
+    def test_exchange_for_a_connection_outside_the_clients_domains_fails(
+        self, desk: Desk, registered: str, reason: str
+    ) -> None:
+        oauth_clients.put(desk.stack.table, CLIENT._replace(api_domains=registered), new=False)
+        outcome = desk.turn(desk.message())
+        assert (outcome.state, outcome.reason) == ("failed", reason)
+        assert desk.provider.calls == [], "nor does the code leave"
+        assert desk.connection().state == "pending"
+
+    def test_exchange_for_a_connection_that_had_tokens_before_there_were_domains_goes_on(self, desk: Desk) -> None:
+        oauth_clients.put(desk.stack.table, CLIENT._replace(api_domains=""), new=False)
+        desk.change(state="needs_reconnect")
+        assert desk.turn(desk.message()).state == "connected"

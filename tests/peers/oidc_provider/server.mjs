@@ -27,6 +27,7 @@ const provider = new Provider(issuer, {
   },
   pkce: { required: () => true },
   issueRefreshToken: async () => true,
+  expiresWithSession: () => false,
   rotateRefreshToken: () => true,
   // A grant may give fewer scopes than were asked for.
   loadExistingGrant: async (ctx) => {
@@ -45,7 +46,7 @@ const provider = new Provider(issuer, {
     RefreshToken: () => control.refresh_s,
     AuthorizationCode: 60,
     Interaction: 600,
-    Session: 600,
+    Session: 86400,
     Grant: 86400,
   },
   findAccount: async (ctx, sub) => ({ accountId: sub, claims: async () => ({ sub }) }),
@@ -58,8 +59,10 @@ const server = createServer((request, response) => {
   if (request.url === '/_control') {
     let text = '';
     request.on('data', (part) => { text += part; });
-    request.on('end', () => {
-      Object.assign(control, JSON.parse(text || '{}'));
+    request.on('end', async () => {
+      const { end_access_token: ended, ...changes } = JSON.parse(text || '{}');
+      if (ended) await (await provider.AccessToken.find(ended)).destroy();
+      Object.assign(control, changes);
       response.end(JSON.stringify(control));
     });
     return;
