@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from authlib.integrations.flask_oauth2 import AuthorizationServer
@@ -35,8 +35,8 @@ class Client:
     """The part of Authlib's client model that does not need a database."""
 
     def __init__(self, given: dict[str, Any]) -> None:
-        self.client_id, self.client_secret = given["client_id"], given["client_secret"]
-        self.redirect_uri, self.scope = given.get("redirect_uri", ""), given["scopes"]
+        self.client_id, self.client_secret = str(given["client_id"]), str(given["client_secret"])
+        self.redirect_uri, self.scope = str(given.get("redirect_uri", "")), str(given["scopes"])
         self.token_endpoint_auth_method = f"client_secret_{given['token_auth']}"
 
     def get_client_id(self) -> str:
@@ -93,8 +93,7 @@ class Token:
     family: dict[str, bool]
     access_ends: float
     refresh_ends: float
-    used: bool = field(default=False)
-    revoked: bool = field(default=False)
+    used: bool = False
 
     def check_client(self, client: Client) -> bool:
         return client.client_id == self.client.client_id
@@ -109,7 +108,7 @@ class Token:
         return now() >= self.access_ends
 
     def is_revoked(self) -> bool:
-        return self.revoked or self.family["revoked"]
+        return bool(self.family["revoked"])
 
 
 CLIENTS = {given["client_id"]: Client(given) for given in SETTINGS["clients"]}

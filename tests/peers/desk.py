@@ -137,7 +137,7 @@ def _browse(browser: requests.Session, url: str, redirect_uri: str) -> dict[str,
 def beside(stack: Cloud, server: Server) -> Iterator[Desk]:
     """A desk whose outgoing token requests are counted, on an AWS whose conditional writes are atomic (moto's are not)."""
     desk, lock = Desk(stack, server), threading.RLock()
-    send, call = egress.send, BaseClient._make_api_call  # type: ignore[attr-defined]
+    send, call = egress.send, BaseClient._make_api_call
 
     def counting(request: Request, **options: Any) -> Response:
         if request.url == server.url(server.kind.token):

@@ -109,7 +109,7 @@ def me(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"sub": "somebody"}) if found else HttpResponse(status=401)
 
 
-@csrf_exempt
+@csrf_exempt  # type: ignore[untyped-decorator]
 def change(request: HttpRequest) -> HttpResponse:
     from oauth2_provider.models import get_access_token_model
 

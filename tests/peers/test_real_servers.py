@@ -75,7 +75,8 @@ def test_code_with_pkce_connects_with_each_way_of_client_authentication(desk: De
 
 @pytest.mark.parametrize("name", WITH_CONSENT)
 def test_refresh_rotates_the_pair_with_each_way_of_client_authentication(desk: Desk, name: str) -> None:
-    first = desk.connect(name) and desk.pair(name)
+    desk.connect(name)
+    first = desk.pair(name)
     desk.process().renew(desk.connection(name))
     second = desk.pair(name)
     assert desk.connection(name).generation == 2
