@@ -54,15 +54,18 @@ def environment(stack: Stack) -> dict[str, str]:
 
 @dataclass
 class Grants:
-    """A provider of the local cloud and this stack's client of it. `mode` is what the provider does with a used token."""
+    """A provider of the local cloud and this stack's client of it. `mode` is what the provider does with a used token, `life_s`
+    how long its access tokens live."""
 
     stack: Stack
     mode: str = "strict"
+    life_s: int = 3_600
     name: str = field(default_factory=lambda: f"bench{secrets.token_hex(3)}")
 
     def __post_init__(self) -> None:
         self.control = Control(self.stack.control_url)
-        self.control.add_oauth2_provider(self.name, f"id-{self.name}", CLIENT_SECRET, refresh_mode=self.mode)
+        settings = {"refresh_mode": self.mode, "expires_in": self.life_s}
+        self.control.add_oauth2_provider(self.name, f"id-{self.name}", CLIENT_SECRET, **settings)
         self.host = f"{self.name}.oauth.example.net"
         self.token_url = f"https://{self.host}/token"
         self.table, self.vault = Table(self.stack.table), Vault(self.stack.stack_name)

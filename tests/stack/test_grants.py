@@ -167,10 +167,11 @@ def test_an_account_that_moved_to_another_subdomain_is_followed(scene: Scene) ->
     assert (found["allowed_domain"], found["state"]) == (moved, "connected")
 
 
-def test_a_crowd_that_asks_for_one_expired_token_makes_one_call(stack: LocalCloud) -> None:
+@pytest.mark.parametrize("life_s", [30, 3_600])
+def test_a_crowd_that_asks_for_one_expired_token_makes_one_call(stack: LocalCloud, life_s: int) -> None:
     """The short version of `make bench NAME=fan_in`: real processes, a real lease."""
     with as_a_worker(stack.stack) as key:
-        grants = Grants(stack.stack)
+        grants = Grants(stack.stack, life_s=life_s)
         connection = grants.expired_connection()
         served, failed, _ = fan_in.crowd(stack.stack, key, connection, 80)
         assert (served, failed) == (80, {})

@@ -52,6 +52,16 @@ def test_a_lock_holds_pins_with_hashes_and_nothing_else(lock: Path) -> None:
     assert [name for name, hashes in found.items() if not hashes] == []
 
 
+def test_node_lock_has_a_hash_for_each_package_and_no_address() -> None:
+    """The peers of the OAuth tests that npm installs."""
+    text = (ROOT / "tests" / "peers" / "oidc_provider" / "package-lock.json").read_text()
+    packages = {path: each for path, each in json.loads(text)["packages"].items() if path}
+    assert len(packages) > 30
+    assert [path for path, each in packages.items() if not each["integrity"].startswith("sha512-")] == []
+    assert "http:" not in text
+    assert "https:" not in text
+
+
 def test_each_list_of_wishes_has_its_lock() -> None:
     wishes = {path for path in ROOT.glob("requirements/*.in") if path.name != "cli.in"}  # a part of dev.in
     wishes |= set(ROOT.glob("layers/*/requirements.in"))
