@@ -222,9 +222,9 @@ def at_once(count: int, act: Any) -> list[Any]:
     return came_to
 
 
-@pytest.mark.parametrize("life_s", [2, 60, 3_600])
-def test_threads_that_wait_for_a_log_in_share_it(desk: Shop, life_s: int) -> None:
-    desk.provider.expires_in = life_s
+@pytest.mark.parametrize(("life_s", "takes_s"), [(2, 1.9), (60, 15), (3_600, 0)])
+def test_threads_that_wait_for_a_log_in_share_it(desk: Shop, life_s: int, takes_s: float) -> None:
+    desk.provider.expires_in, desk.provider.takes_s = life_s, takes_s
     connection, process = logged_in(desk), desk.process()
 
     def ask() -> str:
