@@ -118,6 +118,12 @@ class TestTheTokenEndpoint:
             egress.check(each, "login.example.com")
             assert secret not in each.url or secret in CLIENT.token_url
 
+    def test_basic_sends_a_space_as_percent_20(self) -> None:
+        """Authlib's server decodes percent-encoding and leaves a plus as it is; every form decoder reads both."""
+        request = tokens.refresh_request(connection(), CLIENT, Secret("canary a+b:c/d=%"), Secret("r"))
+        encoded = request.headers["Authorization"].partition(" ")[2]
+        assert base64.b64decode(encoded) == b"client-1:canary%20a%2Bb%3Ac%2Fd%3D%25"
+
     def test_the_kinds_need_no_credentials_of_their_own(self) -> None:
         assert set(tokens.KINDS) == set(tokens.CLIENT_GRANTS.values())
         for kind in tokens.KINDS.values():
