@@ -49,7 +49,7 @@ class Provider:
     calls: Counter[str] = field(default_factory=Counter)
     shown: list[str] = field(default_factory=list)
 
-    def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0) -> Response:
+    def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
         egress.check(request, allowed_domain)
         if request.url.startswith(f"https://{API}/"):
             token = request.headers["Authorization"].removeprefix("Bearer ")

@@ -173,15 +173,15 @@ def test_supply_token_of_five_minutes_is_not_renewed_by_each_process(desk: Desk)
         assert desk.ask() == "canary-access-one"
     supply = desk.process()
     supply.token(desk.connection)
-    desk.time.passed_s += 102
+    desk.time.passed_s += 115
     assert supply.token(desk.connection).credentials["access_token"].reveal() == "canary-access-one+"
 
 
 def test_supply_token_of_one_minute_is_handed_out_for_most_of_it(desk: Desk) -> None:
     live_for(desk, timedelta(minutes=1))
-    desk.time.passed_s += 40
+    desk.time.passed_s += 53
     assert desk.ask() == "canary-access-one"
-    desk.time.passed_s += 8
+    desk.time.passed_s += 2
     assert desk.ask() == "canary-access-one+"
 
 
