@@ -153,12 +153,12 @@ def test_an_early_renewal_that_fails_is_tried_again_within_a_short_life(desk: Sh
 
 def test_a_pair_that_was_stored_without_its_beginning_has_the_generations(desk: Shop, time: Time) -> None:
     desk.connect(300)
-    credentials = desk.vault.read(desk.connection.secret_id, desk.connection.version_id) or {}
+    connection = desk.connection
+    credentials = desk.vault.read(connection.secret_id, connection.version_id) or {}
     del credentials["given_at"]
-    desk.vault.add_aside(desk.connection.secret_id, "00000000-0000-4000-8000-000000000001", credentials, 1)
-    desk.table.update(
-        *connections.key(NAME), "SET version_id = :v", values={":v": "00000000-0000-4000-8000-000000000001"}
-    )
+    version = version_id(connection.secret_id, 2)
+    desk.vault.add(connection.secret_id, version, credentials)
+    desk.table.update(*connections.key(NAME), "SET version_id = :version", values={":version": version})
     time.passed_s += 235
     assert desk.token() == "canary-a-0"
     assert desk.provider.calls == {}
