@@ -79,7 +79,16 @@ def connect_kommo(cloud: Cloud, generation: int) -> None:
     stored = {**token, "token_type": "bearer", "scopes": ""}
     vault.create(secret_id, {name: Secret(value) for name, value in stored.items()})
     connection = Connection(
-        SOURCE, "kommo", "oauth2", HOST, "connected", generation, secret_id, client="acme", account_id="1001"
+        SOURCE,
+        "kommo",
+        "oauth2",
+        HOST,
+        "connected",
+        generation,
+        secret_id,
+        client="acme",
+        account_id="1001",
+        updated_at="2026-01-01T00:00:00.000Z",
     )
     cloud.table.put(connections.to_item(connection))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ def rows() -> Iterator[tuple[str, list[str]]]:
     platform = ""
     for line in TEXT[TEXT.index("\n## Platforms") :].splitlines():
         if line.startswith("### "):
-            platform = re.split(r"[ :]", line[4:])[0].lower().replace("oauth", "oauth2")
+            name = re.split(r"[ :]", line[4:])[0].lower()
+            platform = "oauth2" if name.startswith("oauth") else name
         if line.startswith("| ") and not line.startswith("| behaviour"):
             yield platform, [cell.strip() for cell in line.strip("|").split(" | ")]
 
@@ -49,13 +51,38 @@ def test_row_has_a_source_and_a_test(platform: str, cells: list[str]) -> None:
 
 
 def is_there(name: str, platform: str) -> bool:
-    """Whether a fixture, a folder or a test that is named is there."""
-    path, _, test = name.partition("::")
+    """Whether a fixture, a folder or a test is there; what is named beside them is none of these.
+
+    A name may have wildcards, leave its ending out, or end in an ellipsis.
+    """
+    path, _, inside = name.rstrip("…").partition("::")
     for short, folder in (("D/", "deliveries"), ("F/", "fixtures")):
         if path.startswith(short):
-            return any((ROOT / "tests" / "platforms" / platform / folder).glob(path.removeprefix(short)))
-    found = list(ROOT.glob(path)) if "/" in path else list((ROOT / "tests").rglob(path))
-    return bool(found) and (not test or any(f"def {test}(" in each.read_text() for each in found))
+            return any(
+                (ROOT / "tests" / "platforms" / platform / folder).glob(path.removeprefix(short).rstrip("*") + "*")
+            )
+    if path.startswith("test_") and not path.endswith(".py"):
+        return any(f"def {path}" in text for text in texts().values())
+    if path.startswith("tests/"):
+        found = [file for file in texts() if file.match(path)] if path.endswith(".py") else []
+        return bool(found or (not path.endswith(".py") and any(ROOT.glob(path)))) and has(found, inside)
+    if path.endswith(".py"):
+        found = [file for file in texts() if file.name == path]
+        return bool(found) and has(found, inside)
+    return True
+
+
+def has(files: list[Path], inside: str) -> bool:
+    """Whether one of these files has a test or a class of tests of that name."""
+    return not inside or any(
+        re.search(rf"(def|class) {re.escape(inside.rpartition('::')[2])}", texts()[file]) for file in files
+    )
+
+
+@cache
+def texts() -> dict[Path, str]:
+    """What the files of tests hold."""
+    return {file: file.read_text() for file in (ROOT / "tests").rglob("test_*.py")}
 
 
 def test_every_captured_delivery_is_listed_and_says_where_it_was_captured() -> None:

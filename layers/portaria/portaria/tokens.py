@@ -405,13 +405,14 @@ class Supply:
                 "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
             )
         ends_at, given_at = credentials.get("expires_at"), credentials.get("given_at")
+        # Pairs that were stored without it: a generation's token is given when the generation begins.
+        begins = given_at.reveal() if given_at else connection.updated_at
         return Token(
             credentials,
             connection.generation,
             connection.version_id,
             clock.from_iso(ends_at.reveal()) if ends_at else None,
-            # Pairs that were stored without it: a generation's token is given when the generation begins.
-            clock.from_iso(given_at.reveal() if given_at else connection.updated_at) if ends_at else None,
+            clock.from_iso(begins) if ends_at and begins else None,
         )
 
     def _log_in(self, connection: Connection) -> Token:
