@@ -125,6 +125,8 @@ def waiting_run(cloud: LocalCloud) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_smoke_interrupted_removes_what_it_made(stack: LocalCloud, number: signal.Signals) -> None:
+    # An install of a broken stack above may still be under way: it ends by itself, and a later run removes it.
+    before = set(left(stack))
     with waiting_run(stack) as process:
         process.send_signal(number)
         output, errors = process.communicate(timeout=60)
@@ -132,7 +134,7 @@ def test_smoke_interrupted_removes_what_it_made(stack: LocalCloud, number: signa
         report = json.loads(output)
         assert report["interrupted"]
         assert rows(report)["forged-code"]["found"] == "interrupted"
-        assert left(stack) == []
+        assert set(left(stack)) <= before
     # The code is still in its queue, and must not become an install of a client that is gone.
     queue = stack.stack.queues["exchanges"]
     wait_for(lambda: messages(stack, queue), lambda count: count == 0)
@@ -140,13 +142,14 @@ def test_smoke_interrupted_removes_what_it_made(stack: LocalCloud, number: signa
 
 
 def test_smoke_after_a_killed_run_removes_its_leftovers(stack: LocalCloud) -> None:
+    before = set(left(stack))
     with waiting_run(stack) as process:
         process.kill()
         process.wait()
-        killed = left(stack)
-        assert "SMOKE" in killed
-        assert any(key.startswith("CLIENT#") for key in killed)
+        killed = set(left(stack)) - before
+        assert "SMOKE" in killed | before
         assert any("/oauth-clients/" in key for key in killed)
+        (client,) = [key.rpartition("#")[2] for key in killed if key.startswith("CLIENT#")]
         # As if its lease had run out: nobody renews it.
         stack.dynamodb.update_item(
             TableName=stack.stack.table,
@@ -157,5 +160,5 @@ def test_smoke_after_a_killed_run_removes_its_leftovers(stack: LocalCloud) -> No
         )
         exit_code, report = smoke("indexes")
     assert exit_code == 0
-    assert rows(report)["earlier-runs"]["state"] == "ok"
-    assert left(stack) == []
+    assert client not in rows(report)["earlier-runs"]["found"]
+    assert not killed & set(left(stack))
