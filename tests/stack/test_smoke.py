@@ -138,7 +138,7 @@ def test_smoke_interrupted_removes_what_it_made(stack: LocalCloud, number: signa
     # The code is still in its queue, and must not become an install of a client that is gone.
     queue = stack.stack.queues["exchanges"]
     wait_for(lambda: messages(stack, queue), lambda count: count == 0)
-    assert left(stack) == []
+    assert set(left(stack)) <= before
 
 
 def test_smoke_after_a_killed_run_removes_its_leftovers(stack: LocalCloud) -> None:
