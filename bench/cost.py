@@ -273,7 +273,7 @@ def read_template() -> Shape:
         {name: each["MemorySize"] / 1024 for name, each in functions.items()},
         min(batches),
         sum(source["Type"] == "SQS" for source in sources),
-        # Those of parameters that are off by default are not counted.
+        # Alarms that exist only with a parameter that is off by default are not counted.
         sum(
             len([one for one in each["Properties"].get("Metrics", []) if "MetricStat" in one]) or 1
             for each in resources.values()

@@ -85,8 +85,8 @@ def holder(token: str, event: dict[str, Any], table: Table, attempts: Attempts) 
             status=401,
         )
     integration = private_integrations.find(table, integration_id)
-    previous = _works(integration, token_hash)
-    if integration is None or previous is None:
+    works = _works(integration, token_hash)
+    if integration is None or not works:
         attempts.failed(where, token_hash)
         raise _refused(integration, token_hash)
     attempts.succeeded(token_hash)
@@ -94,13 +94,11 @@ def holder(token: str, event: dict[str, Any], table: Table, attempts: Attempts) 
     return Caller(f"private-integration:{integration.id}", integration.name, where, integration.scopes)
 
 
-def _works(integration: PrivateIntegration | None, token_hash: str) -> bool | None:
-    """False for the token in use, True for the one before it while both work, None for any other."""
+def _works(integration: PrivateIntegration | None, token_hash: str) -> bool:
+    """Whether it is the token in use, or the one before it while both work. Both are always compared."""
     in_use = hmac.compare_digest(integration.token_hash if integration else _NOTHING, token_hash)
     before = hmac.compare_digest((integration.previous_hash if integration else "") or _NOTHING, token_hash)
-    if integration and in_use:
-        return False
-    return True if integration and before and integration.overlaps(clock.now()) else None
+    return integration is not None and (in_use or (before and integration.overlaps(clock.now())))
 
 
 def _refused(integration: PrivateIntegration | None, token_hash: str) -> Rejected:
