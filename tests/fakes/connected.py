@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from portaria import connections, vault
-from portaria.contract import Connection, Secret
-from portaria.tokens import Memory, Supply
-from portaria.vault import Vault
+from portaria.connections import connection_store, vault
+from portaria.connections.tokens.cache import TokenCache
+from portaria.connections.tokens.provider import TokenProvider
+from portaria.connections.vault import Vault
+from portaria.core.entities import Connection, Secret
 from tests.fakes import engage, leadconnector
 from tests.fakes.aws import PREFIX, Cloud
 
@@ -20,7 +21,7 @@ def connect(
     version = vault.version_id(secret_id, 1)
     store.create(secret_id, {key: Secret(text) for key, text in credentials.items()}, version)
     connection = Connection(name, platform, kind, domain, "connected", 1, secret_id, version, fields=fields)
-    connections.create(cloud.table, connection)
+    connection_store.create(cloud.table, connection)
     return connection
 
 
@@ -36,7 +37,12 @@ def to_leadconnector(cloud: Cloud, name: str = "marketek") -> Connection:
     return connect(cloud, name, "leadconnector", "bearer", leadconnector.HOST, fields, {"token": TOKEN})
 
 
-def supply(cloud: Cloud) -> Supply:
-    return Supply(
-        cloud.table, Vault(PREFIX), cloud.environment["SEALING_KEY_ID"], lambda: 60.0, memory=Memory(), patience_s=8.0
+def supply(cloud: Cloud) -> TokenProvider:
+    return TokenProvider(
+        cloud.table,
+        Vault(PREFIX),
+        cloud.environment["SEALING_KEY_ID"],
+        lambda: 60.0,
+        memory=TokenCache(),
+        patience_s=8.0,
     )

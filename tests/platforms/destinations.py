@@ -19,9 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria import ingestion, messages, records
-from portaria.contract import Answer, Meaning, Rejected, Request, Response, Target
-from portaria.records import Message, Outgoing, Source
+from portaria.core import record_messages
+from portaria.core.entities import Answer, Disposition, Rejected, Request, Response, Target
+from portaria.delivery import pipeline
+from portaria.records import record_mapping
+from portaria.records.record_mapping import Message, OutgoingRecord, Source
 from tests.platforms.conformance import HERE, NAMES, Platform, destination_targets, garbage, platform_of
 
 DESTINATIONS = [name for name in NAMES if "destination" in platform_of(name).parts]
@@ -34,7 +36,7 @@ FUNCTIONS = {
 }
 # SQS can keep a message away for twelve hours.
 MAX_WAIT_S = 43_200.0
-DONE = (Meaning.ACCEPTED, Meaning.APPLIED)
+DONE = (Disposition.ACCEPTED, Disposition.APPLIED)
 
 
 def objects(platform: Platform) -> list[str]:
@@ -75,18 +77,18 @@ def each_reader() -> pytest.MarkDecorator:
     )
 
 
-def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str, Any]) -> Outgoing:
+def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str, Any]) -> OutgoingRecord:
     sender = platform.parts[part]
     checked = sender.check(attributes, target)
-    message = Message("m-1", "one", "contacts", messages.EVENT, [])
-    return Outgoing(sender.identity(checked, target), checked, (Source(message, {}, "1", (1, 1)),), "route")
+    message = Message("m-1", "one", "contacts", record_messages.EVENT, [])
+    return OutgoingRecord(sender.identity(checked, target), checked, (Source(message, {}, "1", (1, 1)),), "route")
 
 
 def bodies(platform: Platform, part: str, target: Target, all_attributes: list[dict[str, Any]]) -> Iterator[bytes]:
     """As `ingestion` makes them."""
     sender = platform.parts[part]
     before, after = sender.frame(target)
-    cut = records.fill(
+    cut = record_mapping.fill(
         [outgoing(platform, part, target, attributes) for attributes in all_attributes],
         frame_bytes=len(before) + len(after),
         max_objects=sender.MAX_OBJECTS,
@@ -192,7 +194,7 @@ class DestinationConformance:
             assert "canary" not in re.sub("|".join(allowed) or "(?!)", "", sent)
             assert "canary" in f"{request.headers}", "a request without credentials?"
             # The tail of a receive must leave time for this
-            assert request.connect_timeout_s + request.read_timeout_s + ingestion.TIME_TO_FINISH_S < 60
+            assert request.connect_timeout_s + request.read_timeout_s + pipeline.TIME_TO_FINISH_S < 60
 
     @each_target()
     def test_an_identity_is_stable_and_tells_objects_apart(
@@ -251,7 +253,9 @@ class DestinationConformance:
             assert refused.detail  # noqa: PT017 - whether it is refused is the example's affair
             return
         before, after = sender.frame(target)
-        cut = records.fill([one], frame_bytes=len(before) + len(after), max_objects=1, max_bytes=sender.MAX_BODY_BYTES)
+        cut = record_mapping.fill(
+            [one], frame_bytes=len(before) + len(after), max_objects=1, max_bytes=sender.MAX_BODY_BYTES
+        )
         for (encoded,) in cut.chunks:
             request = built(platform, part, target, before + encoded.text + after)
             platform.check(request)
@@ -263,7 +267,7 @@ class DestinationConformance:
             json.loads(path.read_text())["expect"]["gives"]
             for path in (HERE / platform.name / "fixtures" / f"{part}.read_answer").glob("*.json")
         ]
-        table: dict[str, Meaning] = platform.parts[part].MEANINGS
+        table: dict[str, Disposition] = platform.parts[part].MEANINGS
         told = {(one["meaning"], one.get("code", "")) for one in recorded}
         missing = [
             code for code, meaning in table.items() if (meaning.value, "" if meaning in DONE else code) not in told
@@ -288,7 +292,7 @@ class DestinationConformance:
     ) -> None:
         answer = platform.parts[part].read_answer(Response(status, headers, body))
         assert isinstance(answer, Answer)
-        assert isinstance(answer.meaning, Meaning)
+        assert isinstance(answer.meaning, Disposition)
         assert answer.meaning not in DONE or 200 <= status < 300
         assert answer.meaning in DONE or answer.code
         assert "canary" not in answer.detail
@@ -303,5 +307,5 @@ class DestinationConformance:
     def test_a_page_that_stands_between_is_no_success(self, platform: Platform, part: str, status: int) -> None:
         page = Response(status, {"content-type": "text/html"}, b"<html><body>Sign in to the network</body></html>")
         answer = platform.parts[part].read_answer(page)
-        assert answer.meaning in (Meaning.RETRY, Meaning.STOP)
+        assert answer.meaning in (Disposition.RETRY, Disposition.STOP)
         assert answer.detail.find("Sign in") < 0

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import clock, messages
-from portaria.contract import Retryable
-from portaria.ingestion import Delivery
+from portaria.core import clock, record_messages
+from portaria.core.entities import Retryable
+from portaria.delivery.pipeline import QueuedMessage
 from tests.fakes import ingesting
 from tests.fakes.ingesting import Desk, body, refusal
 from tests.fakes.people import contact
@@ -50,7 +50,7 @@ def test_the_reported_set_is_the_failed_set_in_all_1024_ways(desk: Desk) -> None
         desk.rule = lambda document, failing=failing: (  # type: ignore[misc]
             refusal("5000801") if numbers[document["partitionName"]] in failing else None
         )
-        batch = [Delivery(f"{way}-{n}", body([contact(n)], f"route{n}")) for n in TEN]
+        batch = [QueuedMessage(f"{way}-{n}", body([contact(n)], f"route{n}")) for n in TEN]
         # When they are ingested
         outcome = desk.ingest(*batch)
         # Then exactly those wait in the table, and the others have arrived
@@ -68,7 +68,7 @@ def test_bad_records_are_set_aside_one_by_one_in_an_eighth_of_all_ways(desk: Des
         desk.rule = lambda document, bad=bad: (  # type: ignore[misc]
             refusal("4000802") if any(person["email"] in bad for person in document["persons"]) else None
         )
-        outcome = desk.ingest(*[Delivery(f"{way}-{n}", body([contact(n)], "people")) for n in TEN])
+        outcome = desk.ingest(*[QueuedMessage(f"{way}-{n}", body([contact(n)], "people")) for n in TEN])
         assert outcome.waiting == {}
         assert outcome.counts["DeadLetters"] == len(failing)
         assert set(desk.state()) == {f"person{n}@example.com" for n in TEN if n not in failing}
@@ -77,11 +77,11 @@ def test_bad_records_are_set_aside_one_by_one_in_an_eighth_of_all_ways(desk: Des
 def test_a_dead_letter_holds_the_record_its_reason_and_where_it_was_going(desk: Desk) -> None:
     desk.route("people")
     desk.rule = lambda document: refusal("4000802")
-    desk.ingest(Delivery("m1", body([contact(1)], "people", read_at=77)))
+    desk.ingest(QueuedMessage("m1", body([contact(1)], "people", read_at=77)))
     (letter,) = desk.letters()
     assert letter["reason"] == "refused_by_destination"
     assert letter["detail"] == "the destination refused this record with 4000802"
-    assert (letter["route"], letter["origin"], letter["read_at"]) == ("people", messages.EVENT, 77)
+    assert (letter["route"], letter["origin"], letter["read_at"]) == ("people", record_messages.EVENT, 77)
     assert (letter["connection"], letter["destination"]) == ("kommo-acme-1001", "marketo-one")
     assert letter["records"][0]["data"] == contact(1)
 
@@ -103,7 +103,7 @@ def deliveries(draw: Any) -> tuple[list[dict[str, Any]], list[list[dict[str, Any
     return changes, [batch for batch in batches if batch]
 
 
-@given(deliveries(), st.sampled_from([messages.EVENT, messages.RECONCILIATION]))
+@given(deliveries(), st.sampled_from([record_messages.EVENT, record_messages.RECONCILIATION]))
 def test_shuffled_and_repeated_events_leave_the_newest(
     given_: tuple[list[dict[str, Any]], list[list[dict[str, Any]]]], origin: str
 ) -> None:
@@ -113,7 +113,7 @@ def test_shuffled_and_repeated_events_leave_the_newest(
         desk.route("people")
         for number, batch in enumerate(batches):
             outcome = desk.ingest(
-                *[Delivery(f"{number}-{n}", body([one], origin=origin)) for n, one in enumerate(batch)]
+                *[QueuedMessage(f"{number}-{n}", body([one], origin=origin)) for n, one in enumerate(batch)]
             )
             assert outcome.waiting == {}
         left = {int(person["email"][6:-12]): int(person["firstName"][-1]) for person in desk.state().values()}
@@ -126,7 +126,7 @@ def test_ingestion_destination_without_answer_is_asked_after_5_30_and_30_minutes
 ) -> None:
     desk.route("people")
     desk.rule = lambda document: Retryable("no_answer" if lost else "unreachable", "…", answer_lost=lost)
-    assert desk.ingest(Delivery("m1", body([contact(1)], "people"))).waiting == {}
+    assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"))).waiting == {}
     waits = []
     while found := desk.waits:
         waits.append(found["m1"])
@@ -142,9 +142,9 @@ def test_ingestion_waits_for_a_busy_destination_use_none_of_the_tries(desk: Desk
     desk.route("people")
     desk.rule = lambda document: refusal("429001")
     for receives in (1, 2):
-        assert desk.ingest(Delivery("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
+        assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
     # The third wait would be 20 s: the destination is paused, and each pause is twice as long as the one before
-    assert desk.ingest(Delivery("m1", body([contact(1)], "people"), 3)).waiting == {}
+    assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"), 3)).waiting == {}
     waits = []
     for _ in range(7):
         waits.append(desk.waits["m1"])

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import re
 
-from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Secret, domain_inside, read_one, read_return
+from portaria.core.callbacks import (
+    OAuthCallback,
+    OAuthClient,
+    Refusal,
+    Rejected,
+    Secret,
+    domain_inside,
+    read_one,
+    read_return,
+)
 
 # The client secret is posted to the host that `referer` names, and the hook is unauthenticated: exactly one label under
 # one of Kommo's own domains, nothing else.
@@ -24,7 +33,7 @@ _RESERVED = frozenset({"www", "api", "auth", "oauth", "developers", "support", "
 MAX_CODE_LENGTH = 2_000
 
 
-def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
+def parse_arrival(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
     """Read the query of a call to the redirect URI. Raises `Rejected` that names the parameter and its rule."""
     returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
     if isinstance(returned, Refusal):
@@ -38,7 +47,7 @@ def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
         raise Rejected(
             "missing_state", "a return from the consent page must carry the state it was given", field="state"
         )
-    return Arrival(code, host.lower(), "browser" if state else "widget", state)
+    return OAuthCallback(code, host.lower(), "browser" if state else "widget", state)
 
 
 def check_account_host(host: str) -> None:
