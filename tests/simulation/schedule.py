@@ -24,8 +24,9 @@ from greenlet import greenlet
 
 from portaria.aws import boto3_clients, table
 from portaria.aws.table import Table
-from portaria.connections import connection_store, renewal_sweep, rotation, token_provider, vault
+from portaria.connections import connection_store, renewal_sweep, rotation, vault
 from portaria.connections.tokens import cache, provider, refresh
+from portaria.connections.tokens import provider as token_provider
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret

@@ -1,4 +1,8 @@
-"""KEEP"""
+"""The access tokens of connections: callers ask for one and do not see where it comes from.
+
+A token stays in the process's cache until shortly before it ends. To refresh it, exactly one worker claims the connection
+(`refresh`); every other caller waits and reads again.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from datetime import timedelta
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, vault
 from portaria.connections.tokens.cache import PROCESS_CACHE, Token, TokenCache
-from portaria.connections.tokens.refresh import TokenRefresh, fence_of
+from portaria.connections.tokens.refresh import RefreshContext, TokenRefresh, fence_of
 from portaria.connections.tokens.refusal import probe_refused, token_is_dead, token_refused
 from portaria.connections.tokens.static_credentials import LOG_IN_KINDS, log_in, with_client
 from portaria.connections.tokens.stored_grant import add_version
@@ -108,7 +112,7 @@ class TokenProvider:
 
         A credential that the platform calls dead, with none to take its place, ends the connection until somebody
         reconnects it. Since the caller may have chosen where the request went, the platform is asked once more, at an
-        address that it did not choose. Raises as `token` and `egress.send` do.
+        address that it did not choose. Raises as `token` and `http_client.send` do.
         """
         token = self.token(connection)
         response = self._send(connection, build(token), follow_redirects)
@@ -165,8 +169,14 @@ class TokenProvider:
 
         A holder that was stopped for longer than its lease may have stored it, and died before it could point to it.
         """
-        turn = TokenRefresh(self, connection, Token({}, connection.generation, connection.version_id))
+        turn = self._refresh(connection, Token({}, connection.generation, connection.version_id))
         return turn.recover()
+
+    def _refresh(self, connection: Connection, old: Token, *, after_401: bool = False) -> TokenRefresh:
+        context = RefreshContext(
+            self.table, self.vault, self.sealing_key_id, self.time_left_s, refused_limit=self.refused_limit
+        )
+        return TokenRefresh(context, connection, old, after_401=after_401)
 
     @staticmethod
     def _came_meanwhile(kept: Token, before: Token | None) -> bool:
@@ -233,7 +243,7 @@ class TokenProvider:
                 return self.memory.keep(connection, token)
             if turns >= MAX_TURNS:
                 raise Retryable("token_ends_now", f"{connection.platform} gives tokens that end before use", after_s=2)
-            leased_until = TokenRefresh(self, connection, token, after_401=after_401).run()
+            leased_until = self._refresh(connection, token, after_401=after_401).run()
             if leased_until is None:
                 turns += 1
                 continue

@@ -1,22 +1,42 @@
-"""One worker's turn at refreshing a connection's tokens."""
+"""One worker's turn at refreshing a connection's tokens, with a refresh token that works once.
+
+Exactly one worker refreshes at a time. It holds a lease in the connection's item with a fence, sends the refresh token once,
+stores the new pair before anything uses it, and commits only while nothing newer is stored:
+
+    claim (lease, fence, tries) → look for what a predecessor may have stored → send → store → commit
+
+If the worker dies, its successor finds what it stored: the generation decides the version id of the new pair, so the next
+holder of the lease reads it there. `tries` counts how often the refresh token may have been sent. If the platform refuses the
+first sending, the grant was revoked; if it refuses a later one, an answer was lost. The platform's part `tokens` says what its
+grants need.
+
+A secret takes at most 100 versions a day. While its last version is younger than `connection_store.VERSION_EVERY`, a new pair
+is sealed in the connection's item instead (`sealed`), in the write that commits it. The next refresh after that time, or a
+visit of `renew_tokens`, stores a pair in the vault again.
+
+`refused_grants` decides what a refusal means that does not end the grant.
+
+https://www.rfc-editor.org/rfc/rfc9700#section-4.14
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from dataclasses import replace as with_changes
 from datetime import timedelta
 from types import ModuleType
 
-from portaria.aws import event_bus
-from portaria.aws.table import Conflict, Item
+from portaria.aws import due_index, event_bus
+from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients, refused_grants, vault
 from portaria.connections.refused_grants import Verdict
 from portaria.connections.tokens.cache import Token
-from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.tokens.stored_grant import add_version, read_stored, to_stored
 from portaria.connections.tokens.usability import end
-from portaria.connections.vault import Credentials, Seal
+from portaria.connections.vault import Credentials, Seal, Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Grant, OAuthClient, Rejected, Request, Retryable
 from portaria.outbound import http_client
@@ -33,20 +53,35 @@ FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 300.0
 # The reason of a connection that ended because the platform's answer to a renewal never arrived.
 ANSWER_LOST = "answer_lost"
-# What `egress` says where nothing was sent.
+# The reason that `http_client` gives where nothing was sent.
 UNREACHABLE = "unreachable"
 # Where the OAuth client itself is wrong, until somebody corrects it: from five minutes to an hour.
 CLIENT_WRONG_WAIT_S = 300.0
 CLIENT_WRONG_LONGEST_WAIT_S = 3_600.0
 
 
-class TokenRefresh:
-    """One worker's turn at renewing a connection's tokens. `fence` tells it from every other turn."""
+@dataclass(frozen=True)
+class RefreshContext:
+    """What a refresh works with.
 
-    def __init__(self, supply: TokenProvider, connection: Connection, old: Token, *, after_401: bool = False) -> None:
-        self.supply = supply
-        self.table = supply.table
-        self.vault = supply.vault
+    `time_left_s` is the time left to the function. `refused_limit` is how long a provider may refuse refreshes before the
+    connection ends; None: refusals are only remembered. Without a `sealing_key_id` nothing is refreshed.
+    """
+
+    table: Table
+    vault: Vault
+    sealing_key_id: str
+    time_left_s: Callable[[], float]
+    refused_limit: timedelta | None
+
+
+class TokenRefresh:
+    """One worker's turn at refreshing a connection's tokens. `fence` tells it from every other turn."""
+
+    def __init__(self, context: RefreshContext, connection: Connection, old: Token, *, after_401: bool = False) -> None:
+        self.context = context
+        self.table = context.table
+        self.vault = context.vault
         self.connection = connection
         self.old = old
         self.after_401 = after_401
@@ -65,8 +100,8 @@ class TokenRefresh:
 
         Raises `Rejected` where the grant is dead or cannot be renewed, and `Retryable` where it should be tried later.
         """
-        if not self.supply.sealing_key_id or "refresh_token" not in self.old.credentials:
-            if self.supply.sealing_key_id and self.old.ends_within(timedelta(0)):
+        if not self.context.sealing_key_id or "refresh_token" not in self.old.credentials:
+            if self.context.sealing_key_id and self.old.ends_within(timedelta(0)):
                 self._end("token_expired", "its access token has ended and came without a refresh token")
             raise Rejected(
                 "token_expired",
@@ -98,7 +133,7 @@ class TokenRefresh:
 
     def _claim(self) -> None:
         now = clock.now().timestamp()
-        if self.supply.time_left_s() < LEASE_S:
+        if self.context.time_left_s() < LEASE_S:
             raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
         self.lease_ends = now + LEASE_S
         self.item = self.table.update(
@@ -138,7 +173,7 @@ class TokenRefresh:
         client_secret = self.vault.client_secret(client.platform, client.name)
         old = self.old.credentials["refresh_token"]
         request = platform.refresh_request(self.connection, client, client_secret, old)
-        seal = vault.prepare_seal(self.supply.sealing_key_id, {"connection": self.connection.name})
+        seal = vault.prepare_seal(self.context.sealing_key_id, {"connection": self.connection.name})
         try:
             grant = self._ask(platform, client, request)
         except Rejected as rejected:
@@ -160,7 +195,7 @@ class TokenRefresh:
         sealed = connection_store.get_item(self.table, self.connection.name).get("sealed_next")
         if sealed:
             context = {"connection": self.connection.name}
-            self._commit(vault.unseal(self.supply.sealing_key_id, context, sealed), sealed=sealed)
+            self._commit(vault.unseal(self.context.sealing_key_id, context, sealed), sealed=sealed)
         return bool(sealed)
 
     def _ask(self, platform: ModuleType, client: OAuthClient, request: Request) -> Grant:
@@ -168,7 +203,7 @@ class TokenRefresh:
         domain = platform.token_domain(self.connection, client)
         needed_s = TIME_TO_RENEW_S
         while True:
-            left_s = min(self.lease_ends - clock.now().timestamp(), self.supply.time_left_s())
+            left_s = min(self.lease_ends - clock.now().timestamp(), self.context.time_left_s())
             if left_s < needed_s:
                 raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
             try:
@@ -234,7 +269,7 @@ class TokenRefresh:
         self._end(reason, detail, fence=self.fence)
 
     def _refused_too_long(self) -> bool:
-        limit = self.supply.refused_limit
+        limit = self.context.refused_limit
         return (
             limit is not None
             and self.verdict is Verdict.REFUSED
@@ -277,7 +312,7 @@ class TokenRefresh:
                 except Exception as error:
                     # Whatever it was, the pair may exist nowhere else yet.
                     self._log_unstored(store.__name__, error)
-                    if store is places[-1] and self.supply.time_left_s() < 5:
+                    if store is places[-1] and self.context.time_left_s() < 5:
                         raise
             clock.sleep(0.2)
 
@@ -335,7 +370,7 @@ class TokenRefresh:
             # A sweep has it moved into the vault.
             rests_until = connection_store.vault_rests_until(self.item)
             due_at = min(item.get("due_at") or connection_store.NEVER, clock.to_iso(max(clock.now(), rests_until)))
-            item |= {"sealed": sealed, "due_pk": connection_store.DUE, "due_at": due_at}
+            item |= {"sealed": sealed, "due_pk": due_index.RENEWALS, "due_at": due_at}
         else:
             item[connection_store.VERSION_ADDED_AT] = clock.to_iso(clock.now())
         if self.after_401:
@@ -365,9 +400,9 @@ class TokenRefresh:
             wait_s = min(LONGEST_WAIT_S, error.after_s)
         changes: Item = {"retry_at": int(clock.now().timestamp() + wait_s)}
         changes |= refused_grants.changes(self.item, self.verdict, error, clock.now())
-        if "refused_since" in changes and self.supply.refused_limit is None and self.verdict is Verdict.REFUSED:
+        if "refused_since" in changes and self.context.refused_limit is None and self.verdict is Verdict.REFUSED:
             # The visit of the next sweep warns the owner.
-            changes |= {"due_pk": connection_store.DUE, "due_at": clock.to_iso(clock.now())}
+            changes |= {"due_pk": due_index.RENEWALS, "due_at": clock.to_iso(clock.now())}
         if not self.sent:
             # Not relative: boto3 sends it again where the answer got lost, and it may have been done by then.
             changes["tries"] = self.tried - 1
