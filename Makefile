@@ -14,7 +14,7 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
 BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
 CODE := layers cli functions local bench tests
 
-.PHONY: help setup up down status logs invoke demo check style types imports template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo check style types imports template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,7 @@ setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $
 
 # The command line, from this folder. What it needs is in requirements/dev.txt.
 .venv/bin/portaria: .venv/.ready pyproject.toml
+	@echo "Installing the command portaria into .venv (once)"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -55,17 +56,23 @@ down: ## Stop the local cloud
 status: ## Say what the local cloud is doing
 	@$(RUN) -m local status
 
-logs: ## Follow the functions' logs on the local cloud
-	@$(RUN) -m local logs
+logs: setup ## Follow the functions' logs on the local cloud (ARGS="exchange_code --connection NAME")
+	@$(RUN) -m portaria_cli --stack-file $(or $(STACK),build/stack.json) logs --follow $(ARGS)
 
 invoke: setup ## Run one function as Lambda does: make invoke FUNCTION=AcceptInstallFunction EVENT=events/... (or -)
 	@$(RUN) -m local invoke $(FUNCTION) $(EVENT)
 
-demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field
-	@$(RUN) -m local.demo
+sandbox: setup ## The local cloud with accounts in it, to try things (ARGS="--help" for what can be done there)
+	@$(RUN) -m local.sandbox $(ARGS)
 
-configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
-	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
+clean-sandbox: ## Stop the local cloud and remove its data
+	@$(RUN) -m local.sandbox clean --yes
+
+demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field (KEEP=1 leaves it running)
+	@$(RUN) -m local.demo $(if $(KEEP),--keep)
+
+configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud, ARGS=--dry-run to look first)
+	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) configure $(FILE) $(ARGS)
 
 check: setup ## Style, types, imports, the templates, the workflows, and no secret in any file
 	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows imports types

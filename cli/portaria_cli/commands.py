@@ -11,18 +11,24 @@ from functools import partial
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from portaria_cli import completion, resources
 from portaria_cli.auth import find_api
-from portaria_cli.configure import configure
+from portaria_cli.configure.command import configure
 from portaria_cli.connections import connections
 from portaria_cli.context import CliContext, Commands
 from portaria_cli.dead_letters import dead_letters
+from portaria_cli.destinations import destinations
 from portaria_cli.doctor.command import doctor
 from portaria_cli.integrations import integrations
+from portaria_cli.logs import logs
 from portaria_cli.receipts import receipts
 from portaria_cli.smoke.command import smoke
 from portaria_cli.teardown.command import teardown
+
+# The options that say where the API is.
+PLACES = ("api_url", "stack_name", "stack_file")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,12 +38,12 @@ from portaria_cli.teardown.command import teardown
     help="The CloudFormation stack whose output ApiUrl is called.",
 )  # fmt: skip
 @click.option(
-    "--stack-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="A local cloud's file, build/stack.json, instead of AWS.",
+    "--stack-file", type=click.Path(path_type=Path, dir_okay=False), envvar="PORTARIA_STACK_FILE", metavar="FILE",
+    help="Use a local cloud, by its file (build/stack.json), instead of AWS (PORTARIA_STACK_FILE).",
 )  # fmt: skip
 @click.option(
     "--token-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Call with the private integration's token in this file (or in PORTARIA_TOKEN), not with AWS credentials.",
+    help="Use the private integration's token in this file (or in PORTARIA_TOKEN) instead of AWS credentials.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
@@ -53,8 +59,14 @@ def portaria(
 
     With your AWS credentials you are an administrator (/admin/v1). With a private integration's token, from --token-file or
     the environment variable PORTARIA_TOKEN, you may do what its scopes say (/v1); then give --api-url or PORTARIA_API_URL
-    too. A token never stands on the command line, where others see it.
+    too. A token is never given on the command line, where others can see it.
     """
+    if any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in PLACES):
+        # What is said on the command line counts alone. Subcommands read these from the context.
+        for name in ("api_url", "stack_file"):
+            if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+                ctx.params[name] = None
+        api_url, stack_file = ctx.params["api_url"], ctx.params["stack_file"]
     ctx.obj = CliContext(partial(find_api, api_url, stack_name, stack_file, token_file), as_json)
 
 
@@ -75,8 +87,10 @@ portaria.add_command(configure)
 portaria.add_command(connections)
 portaria.add_command(doctor)
 portaria.add_command(integrations)
+portaria.add_command(logs)
 portaria.add_command(receipts)
 portaria.add_command(dead_letters)
+portaria.add_command(destinations)
 portaria.add_command(smoke)
 portaria.add_command(teardown)
 for group in (resources.clients, resources.routes, resources.installs, resources.audit):

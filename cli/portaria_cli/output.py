@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -31,16 +31,17 @@ TITLES = {
     "private-integrations": "private integration",
     "audit": "audit entry",
     "receipts": "receipt",
+    "destinations": "destination",
     "dead-letters": "dead letter",
 }
 STYLES = {
-    "created": "green", "updated": "yellow", "unchanged": "dim",
+    "created": "green", "replaced": "yellow", "updated": "yellow", "unchanged": "dim",
     "connected": "green", "failed": "red", "needs_reconnect": "red", "received": "yellow", "exchanging": "yellow",
     "pending": "yellow", "removed": "dim", "running": "yellow",
     "done": "green", "refused": "red", "begun": "yellow",
     "registered": "green", "unknown": "yellow", "not_sent": "yellow",
     "applied": "green", "redriven": "green", "would_redrive": "green", "gone": "yellow", "in_progress": "yellow",
-    "open": "yellow",
+    "open": "yellow", "paused": "red", "waiting": "yellow",
 }  # fmt: skip
 
 
@@ -67,9 +68,23 @@ def plural_of(kind: str) -> str:
     return f"{title.removesuffix('y')}ies" if title.endswith("y") else f"{title}s"
 
 
-def listed(kind: str, items: list[dict[str, Any]], console: Console) -> None:
+def waiting(count: int, *, deleted: bool = False) -> str:
+    """How many records wait for a destination, as far as the API counts them, and what becomes of them if it is deleted."""
+    said, becomes = (
+        ("1 record waits", "becomes a dead letter")
+        if count == 1
+        else (f"{count:,} records wait", "become dead letters")
+    )
+    return f"About {said} for it, and {becomes}." if deleted else f"About {said} for it."
+
+
+def listed(
+    kind: str, items: list[dict[str, Any]], console: Console, *, filters: Mapping[str, str] | None = None
+) -> None:
+    """A table; where there is nothing, a sentence with the `filters` that were given."""
     if not items:
-        console.print(f"There are no {plural_of(kind)}.", style="dim")
+        given = ", ".join(f"{name} {value}" for name, value in (filters or {}).items())
+        console.print(Text(f"There are no {plural_of(kind)}{f' with {given}' if given else ''}.", style="dim"))
         return
     print_table(COLUMNS[kind], items, console)
 
@@ -111,29 +126,6 @@ def shown(item: dict[str, Any], console: Console) -> None:
             console.print(Text.assemble((label, "dim"), "  ", line), soft_wrap=True)
 
 
-def configured(done: list[dict[str, Any]], console: Console) -> None:
-    """What `configure` did, and what is left for the person to do."""
-    if not done:
-        console.print("The file names nothing.", style="dim")
-        return
-    print_table(CONFIGURED, done, console)
-    for item in done:
-        # Where no person is asked, none comes back.
-        if item["resource"] == "oauth-clients" and item.get("grant") != "client_credentials":
-            console.print(
-                f"\nRegister this redirect URI with {item['platform']}, exactly as it stands here:", style="bold"
-            )
-            console.print(Text(item["redirect_uri"]), soft_wrap=True)
-            if item["install_page_url"]:
-                console.print("Customers can start an install at:", style="bold")
-                console.print(Text(item["install_page_url"]), soft_wrap=True)
-    warnings = [(item["name"], warning) for item in done for warning in item.get("warnings", [])]
-    if warnings:
-        console.print()
-    for name, warning in warnings:
-        console.print(Text.assemble(("warning: ", "bold yellow"), f"{name}: {warning}"), soft_wrap=True)
-
-
 def called(answer: dict[str, Any]) -> None:
     """The answer to a call: its status on standard error, its body as it is on standard output, JSON indented for eyes."""
     click.echo(f"{answer['status']} {answer['headers'].get('content-type', '')}".rstrip(), err=True)
@@ -153,7 +145,7 @@ def called(answer: dict[str, Any]) -> None:
 def scopes(items: list[dict[str, Any]], console: Console) -> None:
     print_table(SCOPES, items, console)
     console.print(
-        "\nA scope that narrows can be given for one connection alone: connections:call@crm",
+        "\nSome scopes can be narrowed to one connection: connections:call@crm",
         style="dim",
         soft_wrap=True,
     )
@@ -165,10 +157,10 @@ def outcomes(entries: list[dict[str, Any]], counts: dict[str, int], console: Con
         most = MOST_ON_A_TERMINAL if console.is_terminal else len(entries)
         print_table(OUTCOMES, entries[:most], console)
         if len(entries) > most:
-            console.print(f"and {len(entries) - most:,} more, which --json tells", style="dim")
+            console.print(f"and {len(entries) - most:,} more; --json shows all", style="dim")
         console.print()
     words = [Text.assemble(f"{count:,} ", styled(outcome)) for outcome, count in counts.items()]
-    console.print(Text(" · ").join(words) if words else Text("The file names nobody.", style="dim"))
+    console.print(Text(" · ").join(words) if words else Text("The file has no entries.", style="dim"))
 
 
 def redriven(
@@ -179,12 +171,14 @@ def redriven(
         most = MOST_ON_A_TERMINAL if console.is_terminal else len(letters)
         print_table(REDRIVEN, letters[:most], console)
         if len(letters) > most:
-            console.print(f"and {len(letters) - most:,} more, which --json tells", style="dim")
+            console.print(f"and {len(letters) - most:,} more; --json shows all", style="dim")
         console.print()
     words = [Text.assemble(f"{count:,} ", styled(outcome)) for outcome, count in counts.items()]
     records = sum(letter["records"] for letter in all_letters)
     console.print(
-        Text(" · ").join([*words, Text(f"{records:,} records")]) if words else Text("There are none.", style="dim")
+        Text(" · ").join([*words, Text(f"{records:,} records")])
+        if words
+        else Text("There are no dead letters.", style="dim")
     )
 
 
@@ -218,6 +212,21 @@ def _age(item: dict[str, Any]) -> Text:
     return _none() if days is None else age(days, rotates=item.get("kind") not in ("oauth2", "client_credentials"))
 
 
+def _next_try(item: dict[str, Any]) -> Text:
+    at = item["next_try_at"]
+    return Text(f"in {until_in(at)}" if at else "now")
+
+
+def _oldest(item: dict[str, Any]) -> Text:
+    age_s = item["oldest_age_s"]
+    return _none() if age_s is None else Text(_span(age_s))
+
+
+def _waited(item: dict[str, Any]) -> Text:
+    """How long ago a dead letter was set aside."""
+    return Text(since(item["set_aside_at"]).removesuffix(" ago"))
+
+
 def _used(item: dict[str, Any]) -> Text:
     """When either token was."""
     used = max(item["last_used_at"] or "", item["previous_last_used_at"] or "")
@@ -238,10 +247,6 @@ def _by(item: dict[str, Any]) -> Text:
     """An integration's name; of an AWS principal what comes last in its ARN, a user's or a session's name."""
     is_principal = item["by"].startswith("arn:")
     return Text(item["by_name"].rpartition("/")[2] if is_principal else item["by_name"] or item["by"])
-
-
-def _configured_name(item: dict[str, Any]) -> Text:
-    return Text(f"{item['platform']}/{item['name']}" if item["resource"] == "oauth-clients" else item["name"])
 
 
 def _why(item: dict[str, Any]) -> Text:
@@ -275,16 +280,17 @@ COLUMNS = {
         _of("receipt", is_whole=True), _time("sent_at"), _of("state", is_whole=True), _of("count"), _of("object", 4),
         _of("destination", 3), _of("applied", 2), _of("failed", 1), _of("code", 5),
     ),
+    "destinations": (
+        _of("name", is_whole=True), _of("state", is_whole=True), _of("reason", 1), _time("since", 3),
+        Column("next try", _next_try, is_whole=True),
+        _of("waiting_records", title="waiting"), Column("oldest", _oldest, 2, is_whole=True),
+        _of("connection", 4),
+    ),
     "dead-letters": (
-        _of("id", is_whole=True), _time("set_aside_at"), _of("state", is_whole=True), _of("records"), _of("reason"),
-        _of("connection", 2), _of("route", 3), _of("detail", 1),
+        _of("id", is_whole=True), Column("age", _waited, is_whole=True), _of("state", is_whole=True), _of("records"),
+        _of("reason"), _of("source"), _of("destination"), _of("route", 2), _of("detail", 1),
     ),
 }  # fmt: skip
-CONFIGURED = (
-    Column("", lambda item: Text(TITLES[item["resource"]]), is_whole=True),
-    Column("name", _configured_name, is_whole=True),
-    _of("change"),
-)
 SCOPES = (
     _of("scope", is_whole=True),
     Column("narrows", lambda item: Text("yes" if item["narrows"] else "–"), is_whole=True),

@@ -15,6 +15,7 @@ from portaria import platforms
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Refusal, Rejected, Retryable, Secret
 from portaria.core.settings import AcceptInstallSettings
+from portaria.webhooks.arrival_sources import source_of
 from portaria.webhooks.install_receiver import InstallReceiver, TimeBudget, count, log
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def arrive(event: Event, budget: TimeBudget) -> Answer:
         desk.refuse(arrival, platform, client, cookie(event))
         return page(event, lambda pages, language: pages.refused(language, start_url=beside(event, "start")))
     check_host = getattr(part, "check_client_host", None)
-    install = desk.accept(arrival, platform, client, cookie(event), budget, check_host)
+    install = desk.accept(arrival, platform, client, cookie(event), budget, check_host, source_of(event))
     if arrival.state is None:
         return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
     # Away from the URL that holds the code, before anything is shown.

@@ -46,6 +46,7 @@ from portaria.core.entities import (
     Retryable,
     Secret,
     Target,
+    Trace,
 )
 from portaria.outbound import domain_rules, http_client
 
@@ -77,15 +78,9 @@ PARTS = {
     "answers": ("members", "error_code", "grant_is_over"),
     "identifiers": ("MAX_USERS", "register_request", "read_answer"),
     "data_ingestion_api": (
-        "ROOT",
-        "TOKEN_HEADER",
-        "CORRELATION_HEADER",
-        "HEADERS",
-        "RESOURCES",
-        "account_id",
-        "parse",
-        "refusal",
+        "ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "SOURCE_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal",
     ),
+    "front_door_document": ("NAME", "TAG", "paths", "responses", "schemas", "security_schemes"),
     # What `portaria smoke` sends: an install that the platform refuses, a record for an account that nobody has.
     "smoke_install": ("REFUSALS", "hook_query"),
     "smoke_record": ("KIND", "account_fields", "call"),
@@ -205,7 +200,7 @@ class Platform:
             "users": [{"user_login": "maria", "identifier": "u-1"}],
             "contact_id": "x/../y?z#",
             "contact": {"email": "maria@example.com"},
-            "correlation_id": "correlation-1",
+            "trace": Trace("correlation-1"),
         }
         return function(**{name: known[name] for name in inspect.signature(function).parameters})
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portaria.core import record_messages
-from portaria.core.entities import Answer, Disposition, Rejected, Request, Response, Target
+from portaria.core.entities import Answer, Disposition, Rejected, Request, Response, Target, Trace
 from portaria.delivery import pipeline
 from portaria.records import record_mapping
 from portaria.records.record_mapping import Message, OutgoingRecord, Source
@@ -31,7 +31,7 @@ FUNCTIONS = {
     "check": ["attributes", "target"],
     "identity": ["attributes", "target"],
     "frame": ["target"],
-    "request": ["connection", "credentials", "target", "body", "correlation_id"],
+    "request": ["connection", "credentials", "target", "body", "trace"],
     "read_answer": ["response"],
 }
 # SQS can keep a message away for twelve hours.
@@ -101,7 +101,7 @@ def bodies(platform: Platform, part: str, target: Target, all_attributes: list[d
 
 def built(platform: Platform, part: str, target: Target, body: bytes) -> Request:
     request: Request = platform.parts[part].request(
-        platform.connection, platform.credentials, target, body, "correlation-1"
+        platform.connection, platform.credentials, target, body, Trace("correlation-1")
     )
     return request
 

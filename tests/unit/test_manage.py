@@ -352,6 +352,19 @@ class TestConnections:
         assert secrets_stored() == []
         assert manage.call("GET", "/connections").content["items"] == []
 
+    def test_unknown_marketo_instance_names_the_field_and_is_not_put_off(
+        self, manage: Manage, marketo: responses.RequestsMock
+    ) -> None:
+        marketo.replace("POST", TOKEN_URL, status=404, body="Not Found")
+        answer = manage.call("POST", "/connections", CONNECTION)
+        assert (answer.status, answer.content["field"]) == (400, "fields.munchkin_id")
+        assert (
+            "there is no Marketo instance at 123-abc-456.mktorest.com: check fields.munchkin_id"
+            in answer.content["detail"]
+        )
+        assert "Retry-After" not in answer.headers
+        assert secrets_stored() == []
+
     @pytest.mark.parametrize(
         "silence",
         [
@@ -411,13 +424,13 @@ class TestConnections:
     def test_a_connection_keeps_its_account(self, furnished: Manage) -> None:
         body = {name: value for name, value in CONNECTION.items() if name != "name"}
         answer = furnished.call("PUT", "/connections/marketo-main", {**body, "fields": {"munchkin_id": "999-XYZ-999"}})
-        assert (answer.status, answer.content["field"]) == (409, "fields")
+        assert (answer.status, answer.content["field"]) == (409, "fields.munchkin_id")
         assert furnished.call("PUT", "/connections/none", body).status == 404
 
     def test_deleted_it_is_gone_and_its_removal_is_queued(self, furnished: Manage, stack: Cloud) -> None:
         secret_id = connection_store.get(stack.table, "marketo-main").secret_id
         stack.receive("uninstalls")
-        assert furnished.call("DELETE", "/connections/marketo-main").status == 204
+        assert furnished.call("DELETE", "/connections/marketo-main").status == 200
         assert furnished.call("GET", "/connections/marketo-main").status == 404
         assert furnished.call("GET", "/connections").content["items"] == []
         assert connection_store.get(stack.table, "marketo-main").state == "removed"
@@ -439,7 +452,7 @@ class TestConnections:
             patch.setattr(queues, "send", _die)
             assert furnished.call("DELETE", "/connections/marketo-main").status == 500
         assert connection_store.get(stack.table, "marketo-main").state == "removed"
-        assert furnished.call("DELETE", "/connections/marketo-main").status == 204
+        assert furnished.call("DELETE", "/connections/marketo-main").status == 200
         assert len(stack.receive("uninstalls")) == 1
 
     def test_one_that_its_customer_uninstalled_is_told_as_removed(self, manage: Manage, stack: Cloud) -> None:
@@ -457,7 +470,7 @@ class TestConnections:
             answer = furnished.call("DELETE", f"/connections/{name}")
             assert (answer.status, "people" in answer.content["detail"]) == (409, True)
         assert furnished.call("DELETE", "/routes/people").status == 204
-        assert furnished.call("DELETE", "/connections/marketo-main").status == 204
+        assert furnished.call("DELETE", "/connections/marketo-main").status == 200
 
     @pytest.mark.parametrize(
         ("change", "field"),
@@ -538,7 +551,7 @@ class TestRoutes:
             ({"source": "connection:none"}, "source", "none"),
             ({"source": "kommo/acme"}, "source", "connection:NAME or client:PLATFORM/CLIENT"),
             ({"source": "client:kommo/acme/x"}, "source", "connection:NAME"),
-            ({"source": "connection:marketo-main"}, "object", "marketo has no contacts"),
+            ({"source": "connection:marketo-main"}, "object", "marketo connections have no contacts"),
             ({"destination": "none"}, "destination", "none"),
             ({"object": "leads"}, "object", "takes companies, contacts"),
             ({"object": "tokens"}, "object", "takes companies, contacts"),
@@ -560,8 +573,8 @@ class TestRoutes:
             ({"mapping": {"": "a"}}, None, "API name"),
             ({"mapping": {f"a{number}": "a" for number in range(201)}}, "mapping", "200"),
             ({"mapping": ["email"]}, "mapping", "object"),
-            ({"mapping": {"firstName": "name"}}, "dedupe_fields", "email is not mapped"),
-            ({"dedupe_fields": ["mobile"]}, "dedupe_fields", "mobile is not mapped"),
+            ({"mapping": {"firstName": "name"}}, "dedupe_fields", "email is not in the mapping"),
+            ({"dedupe_fields": ["mobile"]}, "dedupe_fields", "mobile is not in the mapping"),
             ({"dedupe_fields": ["email", "phone", "company"]}, "dedupe_fields", "2 entries"),
             ({"dedupe_fields": ["email", "email"]}, "dedupe_fields", "twice"),
             ({"dedupe_fields": "email"}, "dedupe_fields", "list"),
@@ -572,16 +585,16 @@ class TestRoutes:
             (
                 {"options": {"colour": "red"}},
                 "options",
-                "the destination knows action, dedupe_by, partition, not colour",
+                "colour is not an option of the destination: it has action, dedupe_by, partition",
             ),
             ({"options": {"dedupe_by": "name"}}, "options.dedupe_by", "dedupeFields, marketoGUID or idField"),
             ({"target": "opportunities"}, "target", "persons, companies or customobjects/"),
-            ({"target": "customobjects/car_c"}, "mapping", "there is no default one to customobjects/car_c"),
+            ({"target": "customobjects/car_c"}, "mapping", "there is no default mapping to customobjects/car_c"),
             ({"keep_newest": "sometimes"}, "keep_newest", "'events', 'all' or 'none'"),
-            ({"weight": 0}, "weight", "must be 1 or more"),
-            ({"weight": 101}, "weight", "may be 100 at most"),
+            ({"weight": 0}, "weight", "must be at least 1"),
+            ({"weight": 101}, "weight", "must be at most 100"),
             ({"weight": "much"}, "weight", "must be a whole number"),
-            ({"enabled": True}, "enabled", "is not a field here"),
+            ({"enabled": True}, "enabled", "is not a known field"),
         ],
         ids=lambda value: repr(value)[:60],
     )

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 
+from portaria.platforms.marketo import data_ingestion_api as marketo_front_door
 from portaria_cli.commands import portaria
 from portaria_cli.doctor.stack import TOO_OLD_S
 from tests.unit.template import ROOT, Function, functions, resources, target, template, walk
@@ -208,7 +209,7 @@ def emitted() -> set[str]:
                 and isinstance(node.values[0], ast.Constant)
                 and node.values[0].value == "Installs"
             ):
-                found |= {"InstallsConnected", "InstallsFailed"}
+                found |= {"InstallsConnected", "InstallsFailed", "InstallsWaiting", "InstallsDeferred"}
             named_queue = isinstance(node, ast.keyword) and node.arg == "queue"
             if named_queue or (isinstance(node, ast.Call) and "report_age" in ast.unparse(node.func)):
                 queues = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
@@ -298,7 +299,9 @@ def test_hooks_and_the_front_door_have_throttles_of_their_own() -> None:
     assert set(settings) <= set(methods)
     assert settings["GET", "/install/{platform}/{client}"] == "InstallThrottle"
     assert {throttle for key, throttle in settings.items() if methods[key] == "receive_events"} == {"EventsThrottle"}
-    front_door = {key for key, function in methods.items() if function == "accept_records"}
+    # Unknown paths are answered without a look-up and fall under the throttle of the whole stage.
+    front_door = {("POST", resource) for resource in marketo_front_door.RESOURCES}
+    assert {methods[key] for key in front_door} == {"accept_records"}
     assert {key for key, throttle in settings.items() if throttle == "FrontDoorThrottle"} == front_door
 
 
@@ -326,6 +329,29 @@ def common_rules() -> dict[str, Any]:
 def test_the_firewall_does_not_read_what_platforms_send(path: str, is_looked_at: bool) -> None:
     regex = common_rules()["ScopeDownStatement"]["NotStatement"]["Statement"]["RegexMatchStatement"]["RegexString"]
     assert (re.search(regex, path) is None) == is_looked_at
+
+
+@pytest.mark.parametrize(
+    ("path", "is_counted"),
+    [
+        ("/live/install/kommo/acme", True), ("/install/kommo/acme/start", True), ("/live/install/kommo/acme/result/abc", True),
+        ("/live/uninstall/kommo/acme", False), ("/live/events/kommo/install/KEY", False), ("/live/v1/installs", False),
+        ("/v1/install/x/y/z", True),
+    ],
+)  # fmt: skip
+def test_the_firewall_counts_calls_below_install_by_address(path: str, is_counted: bool) -> None:
+    (acl,) = resources("AWS::WAFv2::WebACL").values()
+    (rule,) = [rule for rule in acl["Properties"]["Rules"] if rule["Name"] == "InstallsPerAddress"]
+    statement = rule["Statement"]["RateBasedStatement"]
+    assert rule["Action"] == {"Block": {}}
+    assert (statement["AggregateKeyType"], statement["Limit"]) == ("IP", {"Ref": "WebAclInstallsPerAddress"})
+    assert bool(re.search(statement["ScopeDownStatement"]["RegexMatchStatement"]["RegexString"], path)) == is_counted
+
+
+def test_the_firewall_has_a_priority_of_its_own_for_each_rule() -> None:
+    (acl,) = resources("AWS::WAFv2::WebACL").values()
+    priorities = [rule["Priority"] for rule in acl["Properties"]["Rules"]]
+    assert len(set(priorities)) == len(priorities) == 4
 
 
 def test_the_firewall_lets_large_bodies_through() -> None:

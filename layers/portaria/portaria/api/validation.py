@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from difflib import get_close_matches
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -31,15 +32,56 @@ DEFAULT_LIMIT = 50
 MAX_CURSOR_LENGTH = 1_000
 
 _Model = TypeVar("_Model", bound="Input")
+_Checked = TypeVar("_Checked")
+
+
+class Fault(NamedTuple):
+    """A wrong field and a sentence about it. `steps` lead to the field in the body, where `field` does not say it; `of_name`
+    is whether it is the field's name that is wrong, and `meant` the name that it probably stands for."""
+
+    field: str
+    detail: str
+    steps: tuple[str | int, ...] = ()
+    of_name: bool = False
+    meant: str = ""
 
 
 class InvalidInput(Rejected):
-    """Several fields may be wrong at once: `errors` holds a field and a sentence for each; the first is also the text."""
+    """Several fields may be wrong at once: `errors` holds each of them; the first is also the text."""
 
-    def __init__(self, errors: list[tuple[str, str]]) -> None:
-        field, detail = errors[0]
-        super().__init__("invalid_input", detail, field=field or None)
-        self.errors = errors
+    def __init__(
+        self, errors: Sequence[tuple[str, str] | Fault], reason: str = "invalid_input", status: int = 400
+    ) -> None:
+        self.errors = [Fault(*error) for error in errors]
+        super().__init__(reason, self.errors[0].detail, field=self.errors[0].field or None, status=status)
+
+
+class Refusals:
+    """Collects the refusals of several checks, so that the caller learns of all of them at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Rejected] = []
+
+    def of(self, check: Callable[[], _Checked]) -> _Checked | None:
+        """What the check returns; None where it refuses, or where it returns None."""
+        try:
+            return check()
+        except Rejected as refused:
+            self.found.append(refused)
+            return None
+
+    def together(self) -> Rejected:
+        """All refusals in one: it has their reason and status where they share these, or else those of `InvalidInput`."""
+        if len(self.found) == 1:
+            return self.found[0]
+        errors = [fault for refused in self.found for fault in faults_of(refused)]
+        reasons = {(refused.reason, refused.status) for refused in self.found}
+        return InvalidInput(errors, *reasons.pop()) if len(reasons) == 1 else InvalidInput(errors)
+
+
+def faults_of(refused: Rejected) -> list[Fault]:
+    """The fields that a refusal is about."""
+    return refused.errors if isinstance(refused, InvalidInput) else [Fault(refused.field or "", refused.detail)]
 
 
 class Input(BaseModel):
@@ -58,7 +100,7 @@ class Matching:
     def __call__(self, text: str) -> str:
         if not re.fullmatch(self.pattern, text):
             raise PydanticCustomError(
-                "rule", "must be {rule}; this has {length} characters", {"rule": self.rule, "length": len(text)}
+                "rule", "must be {rule}; this one has {length} characters", {"rule": self.rule, "length": len(text)}
             )
         return text
 
@@ -75,7 +117,7 @@ def _read_secret(value: object) -> Secret:
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", value):
         raise PydanticCustomError(
             "rule",
-            "must be 1 to 4,096 printable ASCII characters without spaces or line ends; this has {length}",
+            "must be 1 to 4,096 printable ASCII characters without spaces or line breaks; this one has {length}",
             {"length": len(value)},
         )
     return Secret(value)
@@ -100,13 +142,13 @@ PlatformName = Annotated[str, Matching(PLATFORM_NAME, "the name of a platform in
 _TEXT = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 _NO_COLON = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff:]"
 _CREDENTIAL_RULES = {
-    ("basic", "username"): (rf"{_NO_COLON}{{0,1000}}", "at most 1,000 characters, none a control or a colon"),
-    ("basic", "password"): (rf"{_TEXT}{{0,1000}}", "at most 1,000 characters, none a control"),
-    ("password", "username"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters, none a control"),
-    ("password", "password"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters, none a control"),
+    ("basic", "username"): (rf"{_NO_COLON}{{0,1000}}", "at most 1,000 characters without colons or control characters"),
+    ("basic", "password"): (rf"{_TEXT}{{0,1000}}", "at most 1,000 characters without control characters"),
+    ("password", "username"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters without control characters"),
+    ("password", "password"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters without control characters"),
     ("api_key", "key"): (
         r"[\x21-\x7e]([\x20-\x7e]{0,4094}[\x21-\x7e])?",
-        "1 to 4,096 printable ASCII characters, neither the first nor the last a space",
+        "1 to 4,096 printable ASCII characters without a space at the beginning or end",
     ),
 }
 
@@ -131,7 +173,7 @@ def read_credential(kind: str, name: str, value: object) -> Secret:
         return _read_secret(text.strip() if name == "token" else text)
     pattern, rule = _CREDENTIAL_RULES[kind, name]
     if not re.fullmatch(pattern, text):
-        raise ValueError(f"must be {rule}; this has {len(text)}")
+        raise ValueError(f"must be {rule}; this one has {len(text)}")
     return value
 
 
@@ -144,9 +186,11 @@ def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES
     except ValueError:
         raise Rejected("bad_json", "the body must be JSON in UTF-8") from None
     if len(raw) > max_bytes:
-        raise Rejected("body_too_large", f"the body may have {max_bytes:,} bytes; this has {len(raw):,}", status=413)
+        raise Rejected(
+            "body_too_large", f"the body may have at most {max_bytes:,} bytes; this one has {len(raw):,}", status=413
+        )
     if not text.strip():
-        raise Rejected("bad_json", "the body is missing: a JSON object is expected")
+        raise Rejected("bad_json", "the body is missing: send a JSON object")
     try:
         value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
@@ -154,7 +198,7 @@ def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES
             "bad_json", f"the body is not JSON: line {error.lineno}, column {error.colno}: {error.msg.lower()}"
         ) from None
     except (ValueError, RecursionError):
-        raise Rejected("bad_json", "the body is not JSON that can be read here") from None
+        raise Rejected("bad_json", "the body is not JSON, or is nested too deeply") from None
     if not isinstance(value, dict):
         raise Rejected("bad_json", "the body must be a JSON object")
     return value
@@ -162,12 +206,25 @@ def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES
 
 def parse(model: type[_Model], body: dict[str, Any]) -> _Model:
     """Raises `InvalidInput`, which names every wrong field, up to 20."""
+    read, faults = check(model, body)
+    if read is None:
+        raise InvalidInput(faults[:MAX_ERRORS])
+    return read
+
+
+def check(model: type[_Model], body: dict[str, Any]) -> tuple[_Model | None, list[Fault]]:
+    """The body as the model reads it, or None and every fault of it."""
     try:
-        return model.model_validate(body)
+        return model.model_validate(body), []
     except ValidationError as invalid:
-        errors = invalid.errors(include_url=False, include_input=False)[:MAX_ERRORS]
         fields = [field.alias or name for name, field in model.model_fields.items()]
-        raise InvalidInput([_explain(error, fields) for error in errors]) from None
+        errors = invalid.errors(include_url=False, include_input=False)
+        return None, [_explain(error, fields) for error in errors]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that `name` is probably a misspelling of, or an empty text."""
+    return next(iter(get_close_matches(name, names, n=1, cutoff=0.65)), "")
 
 
 def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, str | None, dict[str, str]]:
@@ -176,16 +233,24 @@ def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, st
     for name, values in query.items():
         if name not in known:
             shown = _stranger(name)
-            raise Rejected("unknown_parameter", f"{shown} is not a parameter here: {', '.join(known)}", field=shown)
+            raise Rejected(
+                "unknown_parameter",
+                f"{shown} is not a parameter of this operation: it has {', '.join(known)}",
+                field=shown,
+            )
         if len(values) > 1:
-            raise Rejected("parameter_repeated", f"{name} came {len(values)} times; once is allowed", field=name)
+            raise Rejected("parameter_repeated", f"{name} was given {len(values)} times: give it once", field=name)
     given = {name: values[0] for name, values in query.items() if values}
     limit_text = given.pop("limit", str(DEFAULT_LIMIT))
     if not re.fullmatch(r"[0-9]{1,3}", limit_text, re.ASCII) or not 1 <= int(limit_text) <= MAX_LIMIT:
         raise Rejected("bad_limit", f"limit must be a number from 1 to {MAX_LIMIT}", field="limit")
     cursor = given.pop("cursor", None)
     if cursor is not None and not 1 <= len(cursor) <= MAX_CURSOR_LENGTH:
-        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor")
+        raise Rejected(
+            "bad_cursor",
+            "the cursor is not valid: send the next_cursor of the last response, or none to begin again",
+            field="cursor",
+        )
     return int(limit_text), cursor, given
 
 
@@ -197,41 +262,47 @@ def check_filters(given: Mapping[str, str], allowed: Mapping[str, tuple[str, ...
             if value not in rule:
                 raise Rejected(f"bad_{name}", f"{name} must be one of {', '.join(rule)}", field=name)
         elif not re.fullmatch(rule.pattern, value):
-            detail = f"{name} must be {rule.rule}; this has {len(value)} characters"
+            detail = f"{name} must be {rule.rule}; this one has {len(value)} characters"
             raise Rejected(f"bad_{name}", detail, field=name)
 
 
-def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
+def _explain(error: ErrorDetails, fields: list[str]) -> Fault:
     """A field's path and a sentence. Only pydantic's own words and numbers are used: no part of what was sent but names."""
     steps = [str(step) for step in error["loc"] if step != "[key]"]
     first = [step if step in fields else _stranger(step) for step in steps[:1]]
     path = ".".join([*first, *map(_shown, steps[1:])])
     context = error.get("ctx", {})
+    meant = ""
     match error["type"]:
         case "missing":
             rule = "is missing"
         case "extra_forbidden":
-            rule = "is not a field here" + (f": {', '.join(fields)}" if len(error["loc"]) == 1 else "")
+            rule = "is not a known field"
+            if len(error["loc"]) == 1:
+                meant = nearest(steps[0], fields)
+                rule += f": did you mean {meant}?" if meant else f": {', '.join(fields)}"
         case "string_type":
             rule = "must be text"
         case "string_unicode":
-            rule = "must be text that UTF-8 can hold"
+            rule = "must be valid Unicode text"
         case "dict_type" | "model_type" | "model_attributes_type":
             rule = "must be an object"
         case "list_type":
             rule = "must be a list"
         case "string_too_long":
-            rule = f"may have {context['max_length']:,} characters"
+            rule = f"may have at most {context['max_length']:,} characters"
         case "string_too_short":
             rule = f"must have at least {context['min_length']} characters"
         case "too_long":
-            rule = f"may have {context['max_length']:,} entries; this has {context['actual_length'] or 'more'}"
+            rule = (
+                f"may have at most {context['max_length']:,} entries; this one has {context['actual_length'] or 'more'}"
+            )
         case "too_short":
             rule = f"must have at least {context['min_length']} entries"
         case "greater_than_equal":
-            rule = f"must be {context['ge']} or more"
+            rule = f"must be at least {context['ge']}"
         case "less_than_equal":
-            rule = f"may be {context['le']} at most"
+            rule = f"must be at most {context['le']}"
         case "int_type" | "int_from_float" | "int_parsing":
             rule = "must be a whole number"
         case "bool_type" | "bool_parsing":
@@ -241,8 +312,11 @@ def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
         case "rule":
             rule = error["msg"]
         case _:
-            rule = "is not what is expected here"
-    return path, f"{path} {rule}"
+            rule = "has a value of the wrong type"
+    of_name = error["type"] == "extra_forbidden" or "[key]" in error["loc"]
+    return Fault(
+        path, f"{path or 'the body'} {rule}", tuple(step for step in error["loc"] if step != "[key]"), of_name, meant
+    )
 
 
 def _shown(name: str) -> str:
@@ -265,7 +339,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, inner in pairs:
         if name in value:
             shown = _stranger(name)
-            raise Rejected("bad_json", f"the field {shown} stands in the body twice", field=shown)
+            raise Rejected("bad_json", f"the field {shown} occurs twice in the body", field=shown)
         value[name] = inner
     return value
 

@@ -40,7 +40,6 @@ AT_ONCE = timedelta(0)
 REPEATED_WITHIN = timedelta(minutes=10)
 # Longer than the function that does this may run (`manage`, 20 s): a holder whose lease has ended is dead.
 LEASE_S = 30
-MAX_SCOPES_LENGTH = 255
 
 
 def try_credentials(table: Table, vault: Vault, connection: Connection, credentials: Credentials) -> str:
@@ -53,7 +52,7 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
     try:
         if connection.kind in static_credentials.LOG_IN_KINDS:
             credentials, client = static_credentials.with_client(table, vault, connection, credentials)
-            return static_credentials.log_in(connection, credentials, client).scopes[:MAX_SCOPES_LENGTH]
+            return static_credentials.log_in(connection, credentials, client, is_trial=True).scopes
         if hasattr(platform, "probe_request"):
             response = http_client.send(
                 platform.probe_request(connection, credentials),
@@ -62,12 +61,13 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
             )
             platform.read_probe(response)
     except Rejected as refused:
-        field = "client" if connection.client else "credentials"
-        raise Rejected("credentials_refused", f"{refused.detail}; nothing was changed", field=field) from None
+        field = refused.field or ("client" if connection.client else "credentials")
+        detail = f"{refused.detail}; these credentials were not stored"
+        raise Rejected("credentials_refused", detail, field=field) from None
     except Retryable as silent:
         raise Retryable(
             "platform_unreachable",
-            f"the credentials could not be tried, so nothing was changed: {silent.detail}",
+            f"the credentials could not be tested, so they were not stored: {silent.detail}",
             after_s=silent.after_s,
         ) from None
     return ""
@@ -82,7 +82,7 @@ def rotate(table: Table, vault: Vault, name: str, credentials: Credentials, *, e
     if not hasattr(part(connection.platform, "tokens"), "probe_request"):
         raise Rejected(
             "not_rotatable",
-            f"{connection.platform} has no call that would try a token without harm: replace the credentials with PUT",
+            f"{connection.platform} has no request that tests a token safely: replace the credentials with PUT",
             status=409,
         )
     fresh = _exchange(table, vault, connection, credentials, overlap=AT_ONCE if expire_now else OVERLAP)
@@ -124,9 +124,7 @@ def expire(table: Table, vault: Vault, name: str) -> Connection:
 
 
 def changed(name: str) -> Rejected:
-    return Rejected(
-        "connection_changed", f"the connection {name} has just changed: look at it and try again", status=409
-    )
+    return Rejected("connection_changed", f"the connection {name} has just changed: read it and try again", status=409)
 
 
 def _exchange(
@@ -172,7 +170,7 @@ def _claim(table: Table, connection: Connection) -> Item:
         raise changed(connection.name)
     raise Retryable(
         "change_in_progress",
-        f"somebody else is changing the credentials of {connection.name} right now",
+        f"the credentials of {connection.name} are being changed by another request",
         after_s=max(1, item.get("lease_until", now) - now + 1),
     )
 
@@ -228,7 +226,7 @@ def _labelled(vault: Vault, connection: Connection) -> tuple[str, Credentials | 
     if not current:
         raise Rejected(
             "no_credentials",
-            f"the vault holds no secret for {connection.name} any more: delete the connection and create it again",
+            f"Secrets Manager has no secret for {connection.name}: delete the connection and create it again",
             status=409,
         )
     in_use = connection.version_id or current
@@ -249,7 +247,9 @@ def _keep(table: Table, vault: Vault, item: Item, credentials: Credentials, *, i
     connection = connection_store.read(item)
     if is_rotation and clock.from_iso(connection.granted_at) + REPEATED_WITHIN < clock.now():
         raise Rejected(
-            "credentials_unchanged", "this is the token that is in use: make a new one first", field="credentials"
+            "credentials_unchanged",
+            "this token is already in use: create a new one at the platform first",
+            field="credentials",
         )
     scopes = try_credentials(table, vault, connection, credentials)
     if connection.state == "connected" and scopes in ("", connection.scopes):

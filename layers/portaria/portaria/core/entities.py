@@ -43,6 +43,7 @@ __all__ = [
     "SignedBy",
     "Target",
     "UninstallNotice",
+    "kept_scopes",
 ]
 
 
@@ -62,11 +63,28 @@ _BYTE_ORDER_MARKS = (
 _NOT_CHARSETS = frozenset({"utf-7", "idna", "punycode", "unicode-escape", "raw-unicode-escape", "unicode_escape"})
 
 
+# Scopes are kept whole up to here. Some providers take a thousand characters, and a connection's item is written with each
+# renewal: DynamoDB bills a write for each kilobyte.
+MAX_SCOPES_LENGTH = 4_096
+
+
+def kept_scopes(text: str) -> str:
+    """Granted scopes as they are stored: whole, or cut where one ends, and then the text says how many more there are."""
+    if len(text) <= MAX_SCOPES_LENGTH:
+        return text
+    scopes = re.findall(r"[^ ,]+", text)
+    found = list(re.finditer(r"[ ,]+", text[: MAX_SCOPES_LENGTH + 1]))
+    kept = text[: found[-1].start()] if found else ""
+    more = len(scopes) - len(re.findall(r"[^ ,]+", kept))
+    return f"{kept} (and {more:,} more)".lstrip()
+
+
 @dataclass(frozen=True)
 class Grant:
     """What a token endpoint gave. Times are aware datetimes in UTC; `refresh_token` is None where there is none.
 
-    Whoever asked for it adds `given_at`, the time of asking, and `client_id`, the OAuth client's id that it was given to.
+    `scopes` are as `kept_scopes` leaves them. Whoever asked for it adds `given_at`, the time of asking, and `client_id`, the
+    OAuth client's id that it was given to.
     """
 
     access_token: Secret
@@ -174,6 +192,23 @@ class Route:
     options: dict[str, str] = field(default_factory=dict)
     keep_newest: str = "events"
     weight: int = 1
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What names a request: an id and where it comes from. Of a front door's caller either may be empty."""
+
+    correlation_id: str = ""
+    request_source: str = ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As it stands in a message: the values that are not empty."""
+        fields = {"correlation_id": self.correlation_id, "request_source": self.request_source}
+        return {name: value for name, value in fields.items() if value}
+
+
+NO_TRACE = Trace()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from portaria.connections.tokens import provider, refusal, static_credentials, u
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import (
+    NO_TRACE,
     Answer,
     Connection,
     Disposition,
@@ -37,6 +39,7 @@ from portaria.core.entities import (
     Retryable,
     Route,
     Target,
+    Trace,
 )
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected as _log_unexpected
@@ -75,6 +78,7 @@ SECONDS_A_MESSAGE = 2.0
 MARKS_HOLD_S = 2.0
 
 REFUSED_BY_DESTINATION = "refused_by_destination"
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
 class QueuedMessage(NamedTuple):
@@ -116,7 +120,7 @@ class ResolvedMessage(NamedTuple):
 
 
 @dataclass
-class DestinationState:
+class BatchDestination:
     """One object of one destination during a batch. Once it is stopped, what is left for it waits for `after_s`.
 
     `is_paused` says that the table has a pause for this wait.
@@ -124,7 +128,7 @@ class DestinationState:
 
     connection: Connection
     platform: ModuleType
-    pauses: list[destination_pause.Pause] = field(default_factory=list)
+    pauses: list[destination_pause.DestinationPause] = field(default_factory=list)
     stopped: bool = False
     after_s: float | None = None
     reason: str = ""
@@ -241,7 +245,7 @@ class _Batch:
         self.can_reread: dict[tuple[str, str], bool] = {}
         self.reread: set[tuple[str, str]] = set()
         self.marked_at = clock.now()
-        self.lanes: dict[tuple[str, str], DestinationState] = {}
+        self.lanes: dict[tuple[str, str], BatchDestination] = {}
 
     def run(self, deliveries: Iterable[QueuedMessage]) -> BatchOutcome:
         by_target: dict[Target, list[OutgoingRecord]] = defaultdict(list)
@@ -446,14 +450,14 @@ class _Batch:
         """High priority first, and what others link to before what links to it."""
         return target.priority != "high", self._lane(target).platform.RANK
 
-    def _lane(self, target: Target) -> DestinationState:
+    def _lane(self, target: Target) -> BatchDestination:
         """Raises `Rejected` where there is no such destination, or it does not take such an object."""
         name = (target.destination, target.object)
         if name not in self.lanes:
             connection = connection_store.get(self.table, target.destination)
             if connection.state == "removed":
                 raise Rejected("connection_removed", f"the destination {connection.name} has been removed")
-            self.lanes[name] = DestinationState(connection, part(connection.platform, target.part))
+            self.lanes[name] = BatchDestination(connection, part(connection.platform, target.part))
         return self.lanes[name]
 
     # ------------------------------------------------------------------------------------------------------------ sending
@@ -476,7 +480,7 @@ class _Batch:
             self._deliver_chunk(lane, target, frame, chunk)
 
     def _not_waiting(
-        self, lane: DestinationState, target: Target, outgoing: list[OutgoingRecord]
+        self, lane: BatchDestination, target: Target, outgoing: list[OutgoingRecord]
     ) -> list[OutgoingRecord]:
         """What may be sent now. The rest waits: for the end of a pause, or behind earlier records of its source."""
         status = waiting_records.status(self.table, target.destination)
@@ -506,7 +510,7 @@ class _Batch:
         return free
 
     def _deliver_chunk(
-        self, lane: DestinationState, target: Target, frame: tuple[bytes, bytes], chunk: list[EncodedRecord]
+        self, lane: BatchDestination, target: Target, frame: tuple[bytes, bytes], chunk: list[EncodedRecord]
     ) -> None:
         """Send a request; where the destination finds bad data in it, halve it until the bad records stand alone."""
         pieces = [chunk]
@@ -534,14 +538,17 @@ class _Batch:
                 detail = answer.detail or f"the destination refused this record with {answer.code}"
                 self.undelivered.refuse(_set_aside(piece[0], REFUSED_BY_DESTINATION, detail))
             elif requests_left <= 0:
-                detail = f"the destination refused a request with this record with {answer.code}; too many were refused"
+                detail = (
+                    f"the destination refused a request that contained this record with {answer.code}; too many "
+                    "were refused to try each record alone"
+                )
                 for one in piece:
                     self.undelivered.refuse(_set_aside(one, REFUSED_BY_DESTINATION, detail))
             else:
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
 
-    def _not_overtaken(self, lane: DestinationState, piece: list[EncodedRecord]) -> list[EncodedRecord]:
+    def _not_overtaken(self, lane: BatchDestination, piece: list[EncodedRecord]) -> list[EncodedRecord]:
         """What of a request no newer version has overtaken since the marks were kept. What is left out is dealt with."""
         if (clock.now() - self.marked_at).total_seconds() < MARKS_HOLD_S:
             return piece
@@ -559,7 +566,7 @@ class _Batch:
         self.outcome.counts["RecordsSuperseded"] += len(piece) - len(left)
         return left
 
-    def _reserve(self, lane: DestinationState, target: Target, piece: list[EncodedRecord]) -> list[EncodedRecord]:
+    def _reserve(self, lane: BatchDestination, target: Target, piece: list[EncodedRecord]) -> list[EncodedRecord]:
         """What of a request the destination's day has room for; the rest waits. Nothing is reserved where there is no quota."""
         quota = getattr(lane.platform, "DAILY_QUOTA", None)
         if quota is None:
@@ -592,14 +599,17 @@ class _Batch:
         return granted
 
     def _send(
-        self, lane: DestinationState, target: Target, frame: tuple[bytes, bytes], piece: list[EncodedRecord]
+        self, lane: BatchDestination, target: Target, frame: tuple[bytes, bytes], piece: list[EncodedRecord]
     ) -> Answer:
         """Send one request and keep its receipt. Stops the lane where sending more to it now cannot help."""
         body = frame[0] + b",".join([one.text for one in piece]) + frame[1]
         name = lane.connection.name
         sources = [source for one in piece for source in one.outgoing.sources]
         correlation_id = receipts.correlation_id(name, {source.message.id for source in sources}, body)
-        request_ids = sorted({source.message.request for source in sources} - {""})
+        calls = {source.message.request for source in sources}
+        request_ids = sorted(calls - {""})
+        # What was merged of several calls has no caller's name of its own; its receipt lists the calls.
+        trace = sources[0].message.trace if len(calls) == 1 else NO_TRACE
         receipt: dict[str, Any] = {
             "destination": name,
             "object": target.object,
@@ -608,6 +618,7 @@ class _Batch:
             "size": len(body),
             "keys": [f"{source.message.connection}/{source.key}" for source in sources],
             "requests": request_ids,
+            "trace": trace,
         }
         facts: dict[str, Any] = {
             "connection": name,
@@ -648,7 +659,7 @@ class _Batch:
         self._stop(lane, target, answer, facts)
         return answer
 
-    def _stop(self, lane: DestinationState, target: Target, answer: Answer, facts: dict[str, Any]) -> None:
+    def _stop(self, lane: BatchDestination, target: Target, answer: Answer, facts: dict[str, Any]) -> None:
         """What an answer that is no success means for whatever else goes the same way. The table of meanings, in code."""
         match answer.meaning:
             case Disposition.BAD_DATA | Disposition.RETRY:
@@ -667,7 +678,7 @@ class _Batch:
                 self.outcome.counts["DestinationsStopped"] += 1
                 logger.error("a destination refuses everything until somebody acts", extra=facts)
 
-    def _end_pauses(self, lane: DestinationState) -> None:
+    def _end_pauses(self, lane: BatchDestination) -> None:
         """The destination takes records again, so a pause that cannot be ended changes nothing for those that it took."""
         try:
             for pause in lane.pauses:
@@ -676,7 +687,7 @@ class _Batch:
             _log_unexpected("pause_not_ended", error, connection=lane.connection.name)
         lane.pauses = []
 
-    def _park(self, lane: DestinationState, object_name: str, reason: str, answer: Answer, for_s: float) -> None:
+    def _park(self, lane: BatchDestination, object_name: str, reason: str, answer: Answer, for_s: float) -> None:
         lane.stop(reason, for_s, is_paused=True)
         destination = lane.connection.name
         try:
@@ -703,22 +714,22 @@ class _Batch:
         return answer
 
     def _post(
-        self, lane: DestinationState, target: Target, body: bytes, correlation_id: str, receipt: dict[str, Any]
+        self, lane: BatchDestination, target: Target, body: bytes, correlation_id: str, receipt: dict[str, Any]
     ) -> Answer:
         """Raises `Conflict` where this very request has been accepted before, and `Rejected` and `Retryable`."""
         connection = lane.connection
         token = self.supply.token(connection)
-        build = lane.platform.request
+        build, trace = lane.platform.request, _sendable(receipt["trace"], correlation_id)
         credentials = {**self._typed_in(lane), **token.credentials}
-        request: Request = build(connection, credentials, target, body, correlation_id)
+        request: Request = build(connection, credentials, target, body, trace)
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
-            raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
+            raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         receipts.open_receipt(self.table, correlation_id, **receipt)
         response, answer = self._exchange(lane, request)
         if answer.meaning is Disposition.TOKEN_AGAIN and (newer := self.supply.refresh_after_401(connection, token)):
             lane.typed_in = None
             credentials = {**self._typed_in(lane), **newer.credentials}
-            request = build(connection, credentials, target, body, correlation_id)
+            request = build(connection, credentials, target, body, trace)
             response, answer = self._exchange(lane, request)
         if answer.meaning is Disposition.TOKEN_AGAIN:
             self._end_if_dead(connection, response)
@@ -731,7 +742,7 @@ class _Batch:
             with suppress(Conflict):
                 usability.end(self.table, connection, "token_refused")
 
-    def _typed_in(self, lane: DestinationState) -> dict[str, Any]:
+    def _typed_in(self, lane: BatchDestination) -> dict[str, Any]:
         """What was typed in, where a request needs more than a token. Read once a batch."""
         if not getattr(lane.platform, "NEEDS_TYPED_IN", False):
             return {}
@@ -742,7 +753,7 @@ class _Batch:
             lane.typed_in = dict(credentials)
         return lane.typed_in
 
-    def _exchange(self, lane: DestinationState, request: Request) -> tuple[Response, Answer]:
+    def _exchange(self, lane: BatchDestination, request: Request) -> tuple[Response, Answer]:
         if per_second := getattr(lane.platform, "REQUESTS_PER_SECOND", None):
             _pace(lane.connection.name, per_second * (DRAIN_PACE if self.is_drain else 1)).wait()
         response = http_client.send(request, allowed_domain=lane.connection.allowed_domain, owner=lane.connection.name)
@@ -769,7 +780,9 @@ class _Batch:
         """
         by_message = _by_message(one.outgoing for one in piece)
         self.failed |= self.retries.next(by_message.keys() - self.failed.keys())
-        detail = f"the destination did not take it in {self.retries.tries} tries; the last one ended with {answer.code}"
+        detail = (
+            f"the destination did not accept it in {self.retries.tries} attempts; the last one ended with {answer.code}"
+        )
         for message_id, ones in by_message.items():
             wait_s = self.failed[message_id]
             if wait_s is None:
@@ -785,7 +798,7 @@ class _Batch:
                 until = clock.now().timestamp() + wait_s
                 self.undelivered.wait(target, ones, until, message_id=message_id, is_retry=True)
 
-    def _hold(self, lane: DestinationState, target: Target, piece: list[EncodedRecord]) -> None:
+    def _hold(self, lane: BatchDestination, target: Target, piece: list[EncodedRecord]) -> None:
         """Have records wait that a stopped lane takes no more of: briefly in their queue, otherwise in the table."""
         in_table: dict[str, list[OutgoingRecord]] = {}
         longest_s = lane.after_s or 0.0
@@ -809,6 +822,17 @@ class _Batch:
         until = clock.now().timestamp() + (lane.after_s or 0)
         for message_id, ones in in_table.items():
             self.undelivered.wait(target, ones, until, message_id=message_id)
+
+
+def _sendable(trace: Trace, receipt_id: str) -> Trace:
+    """The caller's trace as a destination gets it, with the receipt's id where the caller gave no correlation id.
+
+    Anything but printable ASCII stays here: nobody says how a destination reads it, and `egress` would refuse the request.
+    """
+    correlation_id, request_source = (
+        value if _HEADER_VALUE.fullmatch(value) else "" for value in (trace.correlation_id, trace.request_source)
+    )
+    return Trace(correlation_id or receipt_id, request_source)
 
 
 def _by_message(outgoing: Iterable[OutgoingRecord]) -> dict[str, list[OutgoingRecord]]:

@@ -158,4 +158,5 @@ def _letter(one: RejectedRecord, destination: str) -> dead_letters.Letter:
         target=record_mapping.target_fields(message.target) if message.target else None,
         read_at=message.read_at,
         request=message.request,
+        trace=message.trace.fields,
     )

@@ -33,7 +33,7 @@ from portaria.aws.table import Conflict, Item, Table, at_once, delete_of, put_of
 from portaria.core import clock, record_messages
 from portaria.core.entities import Target
 from portaria.delivery import destination_pause
-from portaria.delivery.destination_pause import Pause
+from portaria.delivery.destination_pause import DestinationPause
 from portaria.records.dead_letters import MAX_PART_BYTES, cut
 from portaria.records.record_mapping import Message, target_fields
 
@@ -158,10 +158,10 @@ class Backlog:
 class Status(NamedTuple):
     """Whether a destination takes records: its pauses, also those whose time is over, and its backlog."""
 
-    pauses: tuple[Pause, ...]
+    pauses: tuple[DestinationPause, ...]
     backlog: Backlog | None
 
-    def pauses_of(self, object_name: str) -> list[Pause]:
+    def pauses_of(self, object_name: str) -> list[DestinationPause]:
         return [pause for pause in self.pauses if pause.object in ("", object_name)]
 
     def closed_until(self, object_name: str) -> int:
@@ -329,7 +329,7 @@ def _may_replace_more(held: HeldRecords) -> bool:
 
 def narrowed(message: Message, route: str, records: list[object]) -> str:
     """A Records message with some of a message's records, which go one way."""
-    fields = {
+    fields: dict[str, object] = {
         "version": record_messages.VERSION,
         "connection": message.connection,
         "object": message.object,
@@ -339,7 +339,11 @@ def narrowed(message: Message, route: str, records: list[object]) -> str:
         "request": message.request,
         "records": records,
     }
-    return record_messages.encode(fields | ({"target": target_fields(message.target)} if message.target else {}))
+    if message.target:
+        fields["target"] = target_fields(message.target)
+    if message.trace.fields:
+        fields["trace"] = message.trace.fields
+    return record_messages.encode(fields)
 
 
 def arrival_order(message: Message) -> int:
@@ -553,7 +557,7 @@ def count_try(table: Table, entry: Entry) -> None:
 
 
 def try_now(table: Table, destination: str) -> None:
-    """End a destination's pauses: it was deleted, or has new credentials. What waits for it is tried soon."""
+    """End a destination's pauses, and have the next sweep, which comes within a minute, find what waits for it due."""
     for pause in status(table, destination).pauses:
         destination_pause.end(table, pause)
     try:

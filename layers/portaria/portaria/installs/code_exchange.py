@@ -30,9 +30,9 @@ from portaria.core.entities import Account, Connection, Grant, OAuthClient, Reje
 from portaria.core.settings import ExchangeCodeSettings, SweepArrivalsSettings
 from portaria.outbound import http_client
 from portaria.platforms import part
+from portaria.webhooks.install_receiver import ARRIVALS, UNPROVEN_ARRIVALS
 
 LIST = "INSTALLS"
-ARRIVALS = "ARRIVALS"
 # Longer than exchange_code may run (40 s): a lease that has ended belongs to a worker that is dead.
 LEASE_S = 45
 # A code is sent only by a worker that has the time to wait for the answer and to store what it holds.
@@ -47,7 +47,7 @@ class Install:
     """A message of the Exchanges queue. Times are aware datetimes in UTC.
 
     `connection` names the connection that the grant is for; empty where the account behind the grant decides it.
-    `code_verifier` is PKCE's, where the consent page was asked for one.
+    `code_verifier` is PKCE's, where the consent page was asked for one. `address_hash` is `arrival_sources.source_of`.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Install:
     received_at: datetime
     connection: str = ""
     code_verifier: Secret | None = None
+    address_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,25 @@ def read_message(body: str) -> Install:
         received_at=clock.from_iso(fields["received_at"]),
         connection=fields.get("connection", ""),
         code_verifier=Secret(fields["code_verifier"]) if "code_verifier" in fields else None,
+        address_hash=fields.get("address_hash", ""),
     )
 
 
-def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Callable[[], float]) -> ExchangeOutcome:
+def exchange(
+    install: Install,
+    settings: ExchangeCodeSettings,
+    time_left_s: Callable[[], float],
+    *,
+    connect_timeout_s: float | None = None,
+) -> ExchangeOutcome:
     """Bring an install as far as it goes: to its connection, or to its failure.
 
     Safe to call any number of times and by several workers at once: one works, the others are told to wait. Raises
-    `Retryable` where it should be called again; `after_s` is then set.
+    `Retryable` where it should be called again; `after_s` is then set. With a `connect_timeout_s`, a host to which no
+    connection comes about is given up sooner; nothing has been sent to it then. How long its answer may take does not change,
+    because giving up on an answer loses the grant.
     """
-    exchange = _Exchange(install, settings, time_left_s)
+    exchange = _Exchange(install, settings, time_left_s, connect_timeout_s)
     try:
         exchange.claim()
     except Conflict as conflict:
@@ -114,21 +124,89 @@ def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Call
         raise
 
 
+def expire(install: Install, settings: ExchangeCodeSettings) -> ExchangeOutcome | None:
+    """End an install with which nothing was done in its code's life, in one write; None where something was done.
+
+    The bus is told first: after a death in between it is told again.
+    """
+    table = Table(settings.table_name)
+    if (table.get(*key(install.id)) or {}).get("attempts", 0):
+        return None
+    expired = Rejected("code_expired", "the code reached the end of its life before it could be exchanged")
+    _tell_failure(table, settings, install, install.account_host, expired)
+    now = clock.now()
+    received_at = clock.to_iso(install.received_at)
+    item: Item = {
+        "pk": key(install.id)[0],
+        "sk": key(install.id)[1],
+        "list_pk": LIST,
+        "list_sk": f"{received_at}#{install.id}",
+        "state": "failed",
+        "reason": expired.reason,
+        "detail": expired.detail,
+        "platform": install.platform,
+        "client": install.client,
+        "account_host": install.account_host,
+        "arrived_by": install.source,
+        "received_at": received_at,
+        "failed_at": clock.to_iso(now),
+        "attempts": 0,
+        "expires_at": int((now + KEPT_FOR).timestamp()),
+    }
+    try:
+        table.put(item, condition="attribute_not_exists(attempts) OR attempts = :none", values={":none": 0})
+    except Conflict:
+        return None
+    return ExchangeOutcome("failed", expired.reason, expired.detail)
+
+
+def _tell_failure(
+    table: Table, settings: ExchangeCodeSettings, install: Install, account_host: str, rejected: Rejected
+) -> None:
+    try:
+        client = oauth_clients.get(table, install.platform, install.client)
+        reconnect_url = oauth_clients.reconnect_url(client, install.connection)
+    except Rejected:
+        reconnect_url = ""
+    event_bus.put(
+        settings.bus_name,
+        event_bus.INSTALL_FAILED,
+        {
+            "install_id": install.id,
+            "platform": install.platform,
+            "client": install.client,
+            "account_host": account_host,
+            "reason": rejected.reason,
+            "detail": rejected.detail,
+            "reconnect_url": reconnect_url,
+        },
+    )
+
+
 def _already(conflict: Conflict) -> ExchangeOutcome:
     item = conflict.item or {}
     if item.get("state") in ("connected", "failed"):
         return ExchangeOutcome(item["state"], item.get("reason", ""), item.get("detail", ""))
     wait_s = max(1.0, item.get("lease_until", 0) - clock.now().timestamp() + 1)
-    raise Retryable("in_progress", "another worker holds this install", after_s=wait_s)
+    raise Retryable("in_progress", "another worker is processing this install", after_s=wait_s)
 
 
 class _Exchange:
     """One worker's turn at an install. `attempt` fences it: a later turn has a higher one, and only the last may write."""
 
-    def __init__(self, install: Install, settings: ExchangeCodeSettings, time_left_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        install: Install,
+        settings: ExchangeCodeSettings,
+        time_left_s: Callable[[], float],
+        connect_timeout_s: float | None = None,
+    ) -> None:
         self.install = install
         self.settings = settings
         self.time_left_s = time_left_s
+        self.connect_timeout_s = connect_timeout_s
+        # Whether this turn may have put a grant into the vault.
+        self.has_stored = False
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
         self.secret_id = self.vault.grant_id(install.id)
@@ -213,21 +291,10 @@ class _Exchange:
             self._update(
                 "SET reason = :reason, detail = :detail", {":reason": rejected.reason, ":detail": rejected.detail}
             )
-        if not self.item.get("connection"):
+        if not self.item.get("connection") and (self.has_stored or self.attempt > 1):
+            # Only then: Secrets Manager takes 50 deletions a second, and most failures of forged codes come before a grant.
             self.vault.remove(self.secret_id)
-        event_bus.put(
-            self.settings.bus_name,
-            event_bus.INSTALL_FAILED,
-            {
-                "install_id": self.install.id,
-                "platform": self.install.platform,
-                "client": self.install.client,
-                "account_host": self.item["account_host"],
-                "reason": rejected.reason,
-                "detail": rejected.detail,
-                "reconnect_url": self._reconnect_url(),
-            },
-        )
+        _tell_failure(self.table, self.settings, self.install, self.item["account_host"], rejected)
         self._update(
             "SET #state = :failed, failed_at = :now REMOVE lease_until, sealed_grant",
             {":failed": "failed", ":now": clock.to_iso(clock.now())},
@@ -265,26 +332,27 @@ class _Exchange:
     def _exchange(self, client: OAuthClient) -> Credentials:
         platform = part(self.install.platform, "tokens")
         if clock.now() >= self._code_ends_at():
-            raise Rejected("code_expired", "the code reached the end of its life before the platform took it")
+            raise Rejected("code_expired", "the authorization code expired before the platform accepted it")
         client_secret = self.vault.client_secret(self.install.platform, self.install.client)
         seal = vault.prepare_seal(self.settings.sealing_key_id, {"install": self.install.id})
         if self.time_left_s() < TIME_TO_EXCHANGE_S:
-            raise Retryable("short_of_time", "too little time is left to wait for the platform's answer", after_s=1)
+            raise Retryable(
+                "short_of_time", "there is too little time left to wait for the platform's response", after_s=1
+            )
         host = self.item["account_host"]
         proof = [self.install.code_verifier] if self.install.code_verifier else []
         given_at = clock.now()
-        response = http_client.send(
-            platform.exchange_request(client, client_secret, host, self.install.code, *proof),
-            allowed_domain=host,
-            owner=self.install.id,
-        )
+        request = platform.exchange_request(client, client_secret, host, self.install.code, *proof)
+        if self.connect_timeout_s is not None:
+            request = with_changes(request, connect_timeout_s=self.connect_timeout_s)
+        response = http_client.send(request, allowed_domain=host, owner=self.install.id)
         try:
             grant: Grant = platform.read_grant(response, given_at)
         except Rejected as rejected:
             if rejected.reason in CODE_OVER and self.attempt > 1:
                 raise Rejected(
                     "answer_lost",
-                    "the platform took the code but its answer never arrived: the customer must connect again",
+                    "the platform used the code but its response was lost: the customer must connect again",
                 ) from None
             raise
         credentials = stored_grant.to_stored(with_changes(grant, given_at=given_at, client_id=client.client_id))
@@ -295,6 +363,7 @@ class _Exchange:
 
     def _store(self, credentials: Credentials, seal: vault.Seal) -> None:
         """Put the grant where it survives, before anything else is done with it: the vault, else sealed in the table."""
+        self.has_stored = True
         while True:
             try:
                 self.version_id = self.vault.create(self.secret_id, credentials, self.version_id)
@@ -476,13 +545,6 @@ class _Exchange:
         life: timedelta = part(self.install.platform, "tokens").CODE_LIFE
         return self.install.received_at + life
 
-    def _reconnect_url(self) -> str:
-        try:
-            client = oauth_clients.get(self.table, self.install.platform, self.install.client)
-        except Rejected:
-            return ""
-        return oauth_clients.reconnect_url(client, self.install.connection)
-
 
 def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
     """Where a platform sends a connection's events, or nothing where the redirect URI is not this API's own."""
@@ -494,14 +556,18 @@ def events_url(connection: Connection, client: OAuthClient, credentials: Credent
 
 
 def sweep_arrivals(settings: SweepArrivalsSettings) -> int:
-    """Queue the installs that were kept in the table, oldest ids first, and forget each once it is queued.
+    """Queue the installs that were kept in the table, proven ones first, and forget each once it is queued.
 
     Returns how many. A death between the two queues one twice, which is harmless: its code is exchanged once. Raises
     `Retryable` while the queue does not take them.
     """
     table, swept = Table(settings.table_name), 0
-    for item in table.query_all(ARRIVALS):
-        queues.send(settings.exchanges_queue_url, [item["body"]])
-        table.delete(item["pk"], item["sk"])
-        swept += 1
+    for kept_in, queue_url in (
+        (ARRIVALS, settings.exchanges_queue_url),
+        (UNPROVEN_ARRIVALS, settings.unproven_exchanges_queue_url),
+    ):
+        for item in table.query_all(kept_in):
+            queues.send(queue_url, [item["body"]], tenant=read_message(item["body"]).address_hash)
+            table.delete(item["pk"], item["sk"])
+            swept += 1
     return swept

@@ -23,8 +23,8 @@ from portaria.connections import connection_store, oauth_clients, webhook_endpoi
 from portaria.connections.tokens import provider, refresh
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Retryable
-from portaria.core.settings import AcceptUninstallSettings, RemoveConnectionsSettings
+from portaria.core.entities import Connection, Rejected, Retryable, UninstallNotice
+from portaria.core.settings import RemoveConnectionsSettings
 from portaria.installs import code_exchange
 from portaria.outbound import http_client
 from portaria.platforms import part
@@ -46,17 +46,10 @@ class RemovalOutcome:
     state: str
 
 
-def accept(platform: str, client_name: str, query: dict[str, list[str]], settings: AcceptUninstallSettings) -> str:
-    """Verify a disconnect hook and queue it; returns the connection's name.
-
-    Raises `Rejected` (400 for what is no hook, 403 `bad_signature`, 404 `unknown_client`) and `Retryable`.
-    """
-    uninstall = part(platform, "uninstall")
-    departure = uninstall.parse_departure(query)
-    client = oauth_clients.get(Table(settings.table_name), platform, client_name)
-    uninstall.verify(departure, client, Vault(settings.secrets_prefix).client_secret(platform, client_name))
+def accept(departure: UninstallNotice, platform: str, client_name: str, queue_url: str) -> str:
+    """Queue a disconnect hook that was verified; returns the connection's name. Raises `Retryable`."""
     name = connection_store.installed_name(platform, client_name, departure.account_id)
-    queues.send(settings.uninstalls_queue_url, [queues.encode({"connection": name, "why": UNINSTALLED, "checks": 0})])
+    queues.send(queue_url, [queues.encode({"connection": name, "why": UNINSTALLED, "checks": 0})])
     return name
 
 

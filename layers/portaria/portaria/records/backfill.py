@@ -19,6 +19,7 @@ from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Page, Rejected, Retryable, Route, Secret
 from portaria.core.settings import BackfillRecordsSettings
+from portaria.delivery import waiting_records
 from portaria.platforms import part
 from portaria.records import page_reader, reconciliation, routes
 from portaria.records.page_reader import PageReader, ReadingOutcome
@@ -83,11 +84,14 @@ def start(table: Table, queue_url: str, connection: Connection, route_name: str 
     if route_name is not None:
         found = [route for route in found if route.name == route_name]
         if not found:
-            detail = f"no route {route_name} begins at the connection {connection.name}"
+            detail = f"the connection {connection.name} is not the source of a route {route_name}"
             raise Rejected("unknown_route", detail, field="route", status=404)
     found = [route for route in found if page_reader.source(connection.platform, route.object)]
     if not found:
-        detail = f"no route begins at {connection.name} with an object that {connection.platform} can list"
+        detail = (
+            f"there is nothing to read: {connection.name} is not the source of a route with an object that "
+            f"{connection.platform} can list"
+        )
         raise Rejected("nothing_to_read", detail, status=409)
     newest = latest(table, connection.name)
     bodies = []
@@ -121,6 +125,8 @@ def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Rea
     if not connection:
         logger.warning("a connection that became ready is gone", extra={"connection": name})
         return ReadingOutcome("ignored")
+    # It may be a destination that refused everything until it was connected again.
+    waiting_records.try_now(table, name)
     bodies: list[str] = []
     for route in routes.for_connection(table, connection):
         if page_reader.source(connection.platform, route.object):

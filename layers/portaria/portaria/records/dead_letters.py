@@ -67,9 +67,12 @@ class Letter:
     request: str = ""
     set_aside_at: str = ""
     raw: str = ""
+    trace: dict[str, str] | None = None
 
 
-_TOLD = tuple(field.name for field in dataclass_fields(Letter) if field.name not in ("records", "raw", "target"))
+_TOLD = tuple(
+    field.name for field in dataclass_fields(Letter) if field.name not in ("records", "raw", "target", "trace")
+)
 
 
 def key(letter_id: str) -> tuple[str, str]:
@@ -84,7 +87,7 @@ def put(table: Table, letter: Letter) -> None:
     """Keep a letter; one that is kept already stays as it is, with what became of it."""
     now = clock.now()
     expires_at = int((now + KEPT_FOR).timestamp())
-    payload = {"records": letter.records, "raw": letter.raw, "target": letter.target}
+    payload = {"records": letter.records, "raw": letter.raw, "target": letter.target, "trace": letter.trace}
     parts = cut(zlib.compress(record_messages.encode(payload).encode()))
     for number, data in enumerate(parts):
         pk, sk = part_key(letter.id, number)
@@ -119,9 +122,9 @@ def of_message(message_id: str, body: str) -> Letter:
         # What cannot be written again, such as what is nested too deeply, is kept as it came.
         record_messages.encode({"records": message.records})
     except (Rejected, ValueError, RecursionError):
-        detail = f"this is no Records message of version {record_messages.VERSION}"
+        detail = f"this is not a Records message of version {record_messages.VERSION}"
         return Letter(letter_id, "", "", "", "", UNREADABLE, detail, [], raw=body)
-    detail = "no worker could handle its message, however often it came back; ingest_records' log tells why"
+    detail = "the message failed on each of its deliveries; the log of ingest_records says why"
     return Letter(
         letter_id,
         message.connection,
@@ -135,6 +138,7 @@ def of_message(message_id: str, body: str) -> Letter:
         target=record_mapping.target_fields(message.target) if message.target else None,
         read_at=message.read_at,
         request=message.request,
+        trace=message.trace.fields,
     )
 
 
@@ -302,24 +306,24 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
     """
     item = table.get(*key(letter_id))
     if not item:
-        return RedriveResult(letter_id, 0, GONE, "there is no such letter any more")
+        return RedriveResult(letter_id, 0, GONE, "the dead letter does not exist any more")
     head = read_head(item)
     if head.state == REDRIVEN and not again:
-        return RedriveResult(letter_id, 0, GONE, "somebody else has just redriven it")
+        return RedriveResult(letter_id, 0, GONE, "it has just been redriven by another request")
     if not head.is_free(clock.now()):
-        return RedriveResult(letter_id, 0, IN_PROGRESS, "somebody else is redriving it")
+        return RedriveResult(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")
     if dry_run:
         return RedriveResult(letter_id, head.count, WOULD_REDRIVE)
     _pace().wait()
     claim = uuid.uuid4().hex
     if not _claim(table, head, claim):
-        return RedriveResult(letter_id, 0, IN_PROGRESS, "somebody else is redriving it")
+        return RedriveResult(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")
     try:
         letter = _read(table, item)
         bodies, unreadable = _bodies(letter)
         if not bodies:
             _release(table, head, claim)
-            return RedriveResult(letter_id, 0, FAILED, "there is nothing in it that could be sent: delete it")
+            return RedriveResult(letter_id, 0, FAILED, "it has no records that can be sent: delete it")
         queues.send(queue_url, bodies, tenant=letter.connection)
     except Exception as error:  # noqa: BLE001 - whatever it was, the other letters go on
         reason = (
@@ -329,7 +333,7 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
         _release(table, head, claim)
         return RedriveResult(letter_id, 0, FAILED, reason)
     _mark(table, letter_id, claim)
-    left = f"{unreadable} records without data stay behind" if unreadable else ""
+    left = f"{unreadable} records without data were not sent" if unreadable else ""
     return RedriveResult(letter_id, head.count - unreadable, REDRIVEN, left)
 
 
@@ -412,6 +416,7 @@ def _bodies(letter: Letter) -> tuple[list[str], int]:
         route=letter.route,
         request=letter.request,
         target=letter.target,
+        trace=letter.trace,
     )
     return bodies, len(letter.records) - len(readable)
 

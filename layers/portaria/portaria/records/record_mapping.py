@@ -15,7 +15,7 @@ import orjson
 from jmespath.exceptions import JMESPathError
 
 from portaria.core import record_messages
-from portaria.core.entities import Rejected, Target
+from portaria.core.entities import NO_TRACE, Rejected, Target, Trace
 from portaria.records import expressions
 
 # What a mapping may give: what JSON has without going deeper.
@@ -35,6 +35,7 @@ class Message:
     read_at: int = 0
     request: str = ""
     target: Target | None = None
+    trace: Trace = NO_TRACE
 
 
 class Source(NamedTuple):
@@ -88,12 +89,13 @@ def read_message(message_id: str, body: str) -> Message:
         if not all(isinstance(name, str) for name in names.values()):
             raise ValueError
         target = _read_target(fields["target"]) if fields.get("target") else None
+        trace = read_trace(fields.get("trace"))
         read_at = int(fields.get("read_at", 0))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise Rejected(
-            "message_unreadable", f"this is no Records message of version {record_messages.VERSION}"
+            "message_unreadable", f"this is not a Records message of version {record_messages.VERSION}"
         ) from None
-    return Message(id=message_id, records=fields["records"], read_at=read_at, target=target, **names)
+    return Message(id=message_id, records=fields["records"], read_at=read_at, target=target, trace=trace, **names)
 
 
 def _read_target(fields: dict[str, Any]) -> Target:
@@ -110,6 +112,11 @@ def target_fields(target: Target) -> dict[str, Any]:
         "priority": target.priority,
         "options": options,
     }
+
+
+def read_trace(fields: dict[str, Any] | None) -> Trace:
+    fields = fields or {}
+    return Trace(str(fields.get("correlation_id", "")), str(fields.get("request_source", "")))
 
 
 def read_record(message: Message, record: Any) -> Source:
@@ -143,7 +150,7 @@ class Mapping:
             return expressions.compiled(expression, self._budget, is_partial=is_partial)
         except JMESPathError as error:
             kind = type(error).__name__
-            detail = f"the expression of {attribute} cannot be read: {kind}"
+            detail = f"the expression of {attribute} is not a valid expression: {kind}"
             raise Rejected("bad_mapping", detail, field=attribute) from None
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -193,8 +200,8 @@ def _failure(attribute: str, error: Exception) -> Rejected:
     match error:
         case expressions.TooCostly():
             detail = (
-                f"the expression of {attribute} multiplies its input: the mapping may take {expressions.MAX_STEPS:,} steps "
-                "for one record; make it simpler"
+                f"the expression of {attribute} needs too many steps: a mapping may take "
+                f"{expressions.MAX_STEPS:,} for one record; simplify the expression"
             )
             return Rejected("mapping_too_costly", detail, field=attribute)
         case expressions.Inexact():
@@ -218,7 +225,9 @@ def _simple(attribute: str, value: Any) -> Any:
 
 
 def _inexact(attribute: str) -> Rejected:
-    detail = f"{attribute} is a number beyond 64 bits, whose last digits are lost: the source must send it as text"
+    detail = (
+        f"{attribute} is a number of more than 64 bits, whose last digits are lost: the source must send it as text"
+    )
     return Rejected("bad_value", detail, field=attribute)
 
 

@@ -9,8 +9,8 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from portaria.api.resources.oauth_clients import install_page_url
 from portaria.api.router import ApiRequest, Reply
+from portaria.api.rules.oauth_client_rules import install_page_url
 from portaria.api.schemas import Output
 from portaria.connections import connection_store, oauth_clients
 from portaria.core import clock
@@ -23,7 +23,7 @@ STATES = ("pending", "connected", "needs_reconnect")
 
 
 class Shown(Output):
-    """`expires_at` is null where the link does not end."""
+    """`expires_at` is null if the link does not expire."""
 
     authorize_url: str
     expires_at: str | None
@@ -39,7 +39,9 @@ def begin(asked: ApiRequest) -> Reply:
     table, name = asked.desk.table, asked.path["name"]
     connection = connection_store.get(table, name)
     if connection.kind != KIND:
-        detail = f"{name} is of the kind {connection.kind}: nobody's consent is needed, give it credentials instead"
+        detail = (
+            f"{name} has the kind {connection.kind}, which needs no authorization: replace its credentials with PUT"
+        )
         raise Rejected("not_authorisable", detail, status=409)
     if connection.state not in STATES:
         raise Rejected("connection_removed", f"the connection {name} is {connection.state}", status=409)
@@ -54,9 +56,7 @@ def begin(asked: ApiRequest) -> Reply:
     except Rejected as outside:
         raise Rejected(outside.reason, outside.detail, status=409) from None
     if not client.authorize_url:
-        detail = (
-            f"the OAuth client {client.platform}/{client.name} has no authorize_url: nobody can give it their consent"
-        )
+        detail = f"the OAuth client {client.platform}/{client.name} has no authorize_url: add it to create authorization links"
         raise Rejected("not_authorisable", detail, status=409)
     tokens = part(connection.platform, "tokens")
     ticket = secrets.token_urlsafe(32)

@@ -242,7 +242,11 @@ class TokenProvider:
             if connection.generation > refused and (token.holds() or fresh):
                 return self.memory.keep(connection, token)
             if turns >= MAX_TURNS:
-                raise Retryable("token_ends_now", f"{connection.platform} gives tokens that end before use", after_s=2)
+                raise Retryable(
+                    "token_ends_now",
+                    f"{connection.platform} issues tokens that expire before they can be used",
+                    after_s=2,
+                )
             leased_until = self._refresh(connection, token, after_401=after_401).run()
             if leased_until is None:
                 turns += 1
@@ -250,7 +254,7 @@ class TokenProvider:
             if not wait or clock.now() >= ends:
                 raise Retryable(
                     "renewal_in_progress",
-                    f"another worker renews the token of {name}",
+                    f"the token of {name} is being renewed by another worker",
                     after_s=max(1.0, leased_until - clock.now().timestamp()),
                 )
             clock.sleep(POLL_S * (1 + secrets.randbelow(100) / 100))
@@ -266,10 +270,10 @@ class TokenProvider:
                 return None
             if is_young(connection):
                 raise Retryable(
-                    "vault_lags", f"the vault does not show the credentials of {connection.name} yet", after_s=2
+                    "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
                 )
             raise Rejected(
-                "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
+                "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
             )
         ends_at, given_at = credentials.get("expires_at"), credentials.get("given_at")
         # Pairs that were stored without it: a generation's token is given when the generation begins.
@@ -289,7 +293,7 @@ class TokenProvider:
         credentials = self.vault.read(connection.secret_id, connection.version_id) if connection.secret_id else {}
         if credentials is None:
             raise Rejected(
-                "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
+                "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
             )
         credentials, client = with_client(self.table, self.vault, connection, credentials)
         try:
@@ -298,7 +302,9 @@ class TokenProvider:
             self.memory.refuse(connection, rejected)
             raise
         if grant.expires_at <= clock.now():
-            raise Retryable("token_ends_now", f"{connection.platform} gave a token without life left", after_s=2)
+            raise Retryable(
+                "token_ends_now", f"{connection.platform} issued a token that has already expired", after_s=2
+            )
         return Token(
             {"access_token": grant.access_token},
             connection.generation,

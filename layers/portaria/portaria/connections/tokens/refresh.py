@@ -105,7 +105,7 @@ class TokenRefresh:
                 self._end("token_expired", "its access token has ended and came without a refresh token")
             raise Rejected(
                 "token_expired",
-                f"the access token of {self.connection.name} has ended and cannot be renewed here; connect again",
+                f"the access token of {self.connection.name} has expired and cannot be renewed: connect again",
                 status=409,
             )
         try:
@@ -120,7 +120,7 @@ class TokenRefresh:
             if getattr(error, "reason", "") != "needs_reconnect" and self._refused_too_long():
                 if self._adopt():
                     return None
-                detail = f"its provider has refused every renewal for too long: {getattr(error, 'detail', '')}"
+                detail = f"the provider has refused every renewal for too long: {getattr(error, 'detail', '')}"
                 self._end(refused_grants.REASON, detail, fence=self.fence)
             self._give_up(error)
             raise
@@ -134,7 +134,7 @@ class TokenRefresh:
     def _claim(self) -> None:
         now = clock.now().timestamp()
         if self.context.time_left_s() < LEASE_S:
-            raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
+            raise Retryable("short_of_time", "there is too little time left to renew a token", after_s=1)
         self.lease_ends = now + LEASE_S
         self.item = self.table.update(
             *connection_store.key(self.connection.name),
@@ -160,7 +160,7 @@ class TokenRefresh:
             return None
         wait_s = item.get("retry_at", 0) - clock.now().timestamp()
         if wait_s > 0:
-            detail = f"the token of {self.connection.name} could not be renewed a moment ago; it is tried again later"
+            detail = f"the token of {self.connection.name} could not be renewed a moment ago; the next attempt is later"
             raise Retryable("renewal_waits", detail, after_s=max(1.0, wait_s))
         # A lease that ended since the claim has nothing left to wait for: the next claim succeeds.
         return float(item.get("lease_until", 0))
@@ -205,7 +205,7 @@ class TokenRefresh:
         while True:
             left_s = min(self.lease_ends - clock.now().timestamp(), self.context.time_left_s())
             if left_s < needed_s:
-                raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
+                raise Retryable("short_of_time", "there is too little time left to renew a token", after_s=1)
             try:
                 self.sent, status = True, None
                 # A life begins when the provider makes the token, which is before its answer arrives.
@@ -265,7 +265,7 @@ class TokenRefresh:
         reason, detail = "grant_revoked", rejected.detail
         if self.tried > 1:
             reason = ANSWER_LOST
-            detail = "the platform renewed the tokens but its answer never arrived"
+            detail = "the platform renewed the tokens but its response was lost"
         self._end(reason, detail, fence=self.fence)
 
     def _refused_too_long(self) -> bool:

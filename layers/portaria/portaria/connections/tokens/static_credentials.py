@@ -19,10 +19,13 @@ logger = logging.getLogger(__name__)
 LOG_IN_KINDS = ("client_credentials", "password")
 
 
-def log_in(connection: Connection, credentials: Credentials, client: OAuthClient | None) -> Grant:
+def log_in(
+    connection: Connection, credentials: Credentials, client: OAuthClient | None, *, is_trial: bool = False
+) -> Grant:
     """Ask for a token with credentials that can be used any number of times. Raises `Rejected` and `Retryable`.
 
-    A shared token comes with what is left of its life, which may be nothing.
+    A shared token comes with what is left of its life, which may be nothing. In a trial, which comes before credentials are
+    stored, a platform may also say that there is no such account.
     """
     platform = part(connection.platform, "tokens")
     given_at = clock.now()
@@ -31,6 +34,8 @@ def log_in(connection: Connection, credentials: Credentials, client: OAuthClient
         allowed_domain=platform.token_domain(connection, client),
         owner=connection.name,
     )
+    if is_trial and hasattr(platform, "refuse_unknown_account"):
+        platform.refuse_unknown_account(connection, response)
     grant: Grant = platform.read_grant(response, given_at)
     return with_changes(grant, given_at=given_at)
 
@@ -50,9 +55,11 @@ def static_credentials(table: Table, vault_: Vault, connection: Connection) -> t
             continue
         if is_young(connection):
             raise Retryable(
-                "vault_lags", f"the vault does not show the credentials of {connection.name} yet", after_s=2
+                "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
             )
-        raise Rejected("no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409)
+        raise Rejected(
+            "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
+        )
 
 
 def with_client(

@@ -27,7 +27,9 @@ def check_usable(connection: Connection) -> None:
         case "connected":
             return
         case "pending":
-            raise Rejected("not_authorised", f"nobody has authorised the connection {connection.name} yet", status=409)
+            raise Rejected(
+                "not_authorised", f"the connection {connection.name} has not been authorized yet", status=409
+            )
         case "removed":
             raise Rejected("connection_removed", f"the connection {connection.name} has been removed", status=409)
     why = f" ({connection.reason})" if connection.reason else ""

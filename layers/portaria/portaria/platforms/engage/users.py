@@ -20,6 +20,7 @@ from portaria.core.entities import (
     Retryable,
     Secret,
     Target,
+    Trace,
 )
 from portaria.platforms.engage import identifiers
 from portaria.platforms.engage.destination import ATTRIBUTES
@@ -53,13 +54,17 @@ def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
     Raises `Rejected` (`bad_value`) that names the attribute.
     """
     if unknown := len(attributes.keys() - set(ATTRIBUTES)):
-        raise Rejected("bad_value", f"the user has {unknown} attributes too many: only {' and '.join(ATTRIBUTES)}")
+        raise Rejected(
+            "bad_value", f"the user has {unknown} unknown attributes: Engage takes {' and '.join(ATTRIBUTES)} only"
+        )
     user = {}
     for name in ATTRIBUTES:
         value = attributes.get(name)
         value = str(value) if type(value) is int else value
         if not isinstance(value, str) or not VALUE.fullmatch(value):
-            raise Rejected("bad_value", f"{name} must be text of 1 to 255 characters, none a control", field=name)
+            raise Rejected(
+                "bad_value", f"{name} must be text of 1 to 255 characters without control characters", field=name
+            )
         user[name] = value
     return user
 
@@ -74,9 +79,9 @@ def frame(target: Target) -> tuple[bytes, bytes]:
 
 
 def request(
-    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, correlation_id: str
+    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, trace: Trace
 ) -> Request:
-    """Raises `Rejected` (`no_credentials`) where the connection has no customer_token. Engage takes no id of a caller's."""
+    """Raises `Rejected` (`no_credentials`) where the connection has no customer_token. Engage takes no trace."""
     return identifiers.register_request(connection, credentials, credentials["access_token"], json.loads(body))
 
 

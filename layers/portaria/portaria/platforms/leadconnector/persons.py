@@ -20,6 +20,7 @@ from portaria.core.entities import (
     Retryable,
     Secret,
     Target,
+    Trace,
 )
 from portaria.platforms.leadconnector import contacts, tokens
 from portaria.platforms.leadconnector.destination import overwrites_tags
@@ -85,9 +86,9 @@ def frame(target: Target) -> tuple[bytes, bytes]:
 
 
 def request(
-    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, correlation_id: str
+    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, trace: Trace
 ) -> Request:
-    """LeadConnector takes no id of a caller's."""
+    """LeadConnector takes no trace."""
     return contacts.upsert_request(connection, credentials, json.loads(body))
 
 
@@ -105,7 +106,7 @@ def read_answer(response: Response) -> Answer:
     if code == "no_verdict" and tokens.is_lasting(response):
         code = "refused"
         detail = (
-            f"LeadConnector refuses every contact with {response.status}, for a reason that is not known here: check the "
+            f"LeadConnector refuses every contact with {response.status}, for an unknown reason: check the "
             "private integration, its location and its plan"
         )
     if code == "rate_limited" and contacts.day_is_over(response):
