@@ -35,7 +35,8 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Route, Secret
 from portaria.delivery import waiting_records
-from portaria.records import backfill, routes
+from portaria.records import routes
+from portaria.sources import backfill
 
 TENANTS = 20
 # In all phases with a backfill together; as many again in those without.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ ON_LOOPBACK = ("stack", "browser", "peers")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long versions of the fault suites")
+
+
+@pytest.fixture(autouse=True)
+def _no_patch_is_left() -> Iterator[None]:
+    """Fail a test that leaves a patch behind. `monkeypatch` restores what it found, which may be a patch that has ended."""
+    from portaria.core import clock
+    from portaria.outbound import http_client
+
+    before = (http_client.send, clock.now, clock.sleep)
+    yield
+    after = (http_client.send, clock.now, clock.sleep)
+    http_client.send, clock.now, clock.sleep = before
+    assert after == before
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from portaria.aws import sqs_batch
 from portaria.core.logs import application_logger
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.records import backfill
+from portaria.sources import backfill
 
 logger = application_logger()
 metrics = Metrics()

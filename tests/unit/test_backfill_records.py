@@ -14,7 +14,8 @@ import responses
 from portaria.aws import queues
 from portaria.connections.tokens import cache
 from portaria.outbound.rate_limiter import Pace
-from portaria.records import backfill, reconciliation, routes
+from portaria.records import routes
+from portaria.sources import backfill, reconciliation
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import ROUTE, SOURCE, Listing, contact, set_up

@@ -23,7 +23,8 @@ from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import destination_pause, waiting_records
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
-from portaria.records import backfill, page_reader, reconciliation, routes
+from portaria.records import routes
+from portaria.sources import backfill, page_reader, reconciliation
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
 from tests.faults.crashes import Calls, Died, outgoing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import orjson
 import pytest
@@ -11,6 +12,7 @@ from portaria.connections import connection_store
 from portaria.connections.tokens.cache import PROCESS_CACHE
 from portaria.core.entities import Request, Response
 from portaria.delivery.pipeline import QueuedMessage
+from portaria.outbound import http_client
 from tests.fakes import functions, ingesting
 from tests.fakes.aws import cloud
 from tests.fakes.ingesting import Desk, body, refusal
@@ -91,12 +93,12 @@ class Marketo:
 
 
 @pytest.fixture
-def marketo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Marketo]:
+def marketo() -> Iterator[Marketo]:
     with ingesting.desk() as desk:
         desk.route("people")
         made = Marketo(desk)
-        monkeypatch.setattr("portaria.outbound.http_client.send", made.answer)
-        yield made
+        with patch.object(http_client, "send", made.answer):
+            yield made
 
 
 def test_records_with_a_refused_young_token_are_sent_after_one_log_in(marketo: Marketo) -> None:

@@ -12,7 +12,8 @@ import responses
 
 from portaria.connections import connection_store
 from portaria.core.entities import Route
-from portaria.records import backfill, routes
+from portaria.records import routes
+from portaria.sources import backfill
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Wire, run, wired
 from tests.fakes.manage import Manage, empty

@@ -38,7 +38,8 @@ from portaria.core.entities import Record, Retryable, Secret
 from portaria.delivery import destination_pause, waiting_records
 from portaria.installs.hook_sources import KNOWN_SUSPECT_AT, HookSources
 from portaria.outbound.rate_limiter import Pace
-from portaria.records import receipts, reconciliation
+from portaria.records import receipts
+from portaria.sources import reconciliation
 from portaria.webhooks import event_receiver
 from portaria.webhooks.install_receiver import install_id
 from tests.fakes import adobe, kommo, leadconnector, marketo

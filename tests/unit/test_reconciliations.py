@@ -24,7 +24,8 @@ from portaria.core.entities import OAuthClient, Retryable, Route, Secret
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms.kommo import pagination
-from portaria.records import backfill, page_reader, reconciliation, reread_requests, routes
+from portaria.records import reread_requests, routes
+from portaria.sources import backfill, page_reader, reconciliation
 from portaria.webhooks import event_receiver
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.manage import empty

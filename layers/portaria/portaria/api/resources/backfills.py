@@ -10,7 +10,7 @@ from portaria.api.schemas import Output
 from portaria.api.validation import Input, ResourceName
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.records import backfill, reconciliation
+from portaria.sources import backfill, reconciliation
 
 State = Literal["running", "done", "failed"]
 

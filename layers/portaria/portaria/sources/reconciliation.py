@@ -27,8 +27,9 @@ from portaria.core.entities import Changes, Connection, Rejected, Retryable, Sec
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.installs import code_exchange
 from portaria.platforms import part
-from portaria.records import page_reader, reread_requests, routes
-from portaria.records.page_reader import PageReader, ReadingOutcome
+from portaria.records import reread_requests, routes
+from portaria.sources import page_reader
+from portaria.sources.page_reader import PageReader, ReadingOutcome
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,9 @@ from portaria.core.entities import Connection, Page, Rejected, Retryable, Route,
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import waiting_records
 from portaria.platforms import part
-from portaria.records import page_reader, reconciliation, routes
-from portaria.records.page_reader import PageReader, ReadingOutcome
+from portaria.records import routes
+from portaria.sources import page_reader, reconciliation
+from portaria.sources.page_reader import PageReader, ReadingOutcome
 
 logger = logging.getLogger(__name__)
 
