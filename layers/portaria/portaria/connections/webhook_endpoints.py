@@ -1,7 +1,7 @@
 """Addresses for events: giving a connection a new one, and taking it back.
 
 An address carries a random key, and where the platform has such a header, events need a secret of its own in it. The table
-holds their SHA-256, for `arrived_events` to check; it is written before the platform hears of the address, so that no event
+holds their SHA-256, for `event_receiver` to check; it is written before the platform hears of the address, so that no event
 finds it unknown. One that is replaced works for another hour, since events are on their way to it; one that is closed is still
 known for a minute to whoever has just used it, and ingest_records drops what comes of that.
 """

@@ -827,7 +827,7 @@ class _Batch:
 def _sendable(trace: Trace, receipt_id: str) -> Trace:
     """The caller's trace as a destination gets it, with the receipt's id where the caller gave no correlation id.
 
-    Anything but printable ASCII stays here: nobody says how a destination reads it, and `egress` would refuse the request.
+    Anything but printable ASCII stays here: nobody says how a destination reads it, and `http_client` would refuse the request.
     """
     correlation_id, request_source = (
         value if _HEADER_VALUE.fullmatch(value) else "" for value in (trace.correlation_id, trace.request_source)

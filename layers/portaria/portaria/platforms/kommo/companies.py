@@ -18,12 +18,12 @@ DEFAULT_MAPPING = {
 
 
 def read_page(send: Send, account_host: str, access_token: Secret, page: int) -> Page:
-    """One page, counted from 1. Raises as `listing` says."""
+    """One page, counted from 1. Raises as `pagination` says."""
     return Account(send, account_host, access_token).page("companies", page)
 
 
 def read_changes(send: Send, account_host: str, access_token: Secret, since: int, cursor: str) -> Changes:
-    """A page of what changed since a time (epoch seconds), by ascending `updated_at`. Raises as `listing` says.
+    """A page of what changed since a time (epoch seconds), by ascending `updated_at`. Raises as `pagination` says.
 
     `cursor` is empty for the first page.
     """

@@ -21,7 +21,7 @@ DEFAULT_MAPPING = {
 
 
 def read_page(send: Send, account_host: str, access_token: Secret, page: int) -> Page:
-    """One page, counted from 1, with the companies' names. Raises as `listing` says."""
+    """One page, counted from 1, with the companies' names. Raises as `pagination` says."""
     contacts = _Contacts(send, account_host, access_token)
     return contacts.page("contacts", page, contacts.name_companies)
 
@@ -29,7 +29,7 @@ def read_page(send: Send, account_host: str, access_token: Secret, page: int) ->
 def read_changes(send: Send, account_host: str, access_token: Secret, since: int, cursor: str) -> Changes:
     """A page of what changed since a time (epoch seconds), by ascending `updated_at`, with the companies' names.
 
-    `cursor` is empty for the first page. Raises as `listing` says.
+    `cursor` is empty for the first page. Raises as `pagination` says.
     """
     contacts = _Contacts(send, account_host, access_token)
     return contacts.changes("contacts", since, cursor, contacts.name_companies)
