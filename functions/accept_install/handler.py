@@ -16,7 +16,9 @@ from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Refusal, Rejected, Retryable, Secret
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks.arrival_sources import source_of
-from portaria.webhooks.install_receiver import InstallReceiver, TimeBudget, count, log
+from portaria.webhooks.install_receiver import InstallReceiver
+from portaria.webhooks.request_log import count, log
+from portaria.webhooks.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from portaria.core.callbacks import OAuthClient

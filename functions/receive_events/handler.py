@@ -9,7 +9,8 @@ from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Rejected, Retryable
 from portaria.core.settings import ReceiveEventsSettings
 from portaria.webhooks.event_receiver import HOOK_S, WORK_S, EventReceiver, retry_status
-from portaria.webhooks.install_receiver import TimeBudget, log
+from portaria.webhooks.request_log import log
+from portaria.webhooks.time_budget import TimeBudget
 
 Event = dict[str, Any]
 Answer = dict[str, Any]

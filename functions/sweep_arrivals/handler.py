@@ -7,7 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from portaria.core.entities import Retryable
 from portaria.core.logs import application_logger
 from portaria.core.settings import SweepArrivalsSettings
-from portaria.installs import code_exchange
+from portaria.installs import arrival_sweep
 
 logger = application_logger()
 settings = SweepArrivalsSettings.from_env()
@@ -16,7 +16,7 @@ settings = SweepArrivalsSettings.from_env()
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     try:
-        swept = code_exchange.sweep_arrivals(settings)
+        swept = arrival_sweep.sweep_arrivals(settings)
     except Retryable as later:
         logger.warning("kept installs wait another minute", reason=later.reason)
         return

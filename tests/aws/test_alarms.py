@@ -13,7 +13,7 @@ from aws_lambda_powertools import Metrics as Emitter
 
 from portaria.aws import queues, sqs_batch
 from portaria.core import clock
-from portaria.webhooks import install_receiver
+from portaria.webhooks import request_log
 from tests.aws.cloudwatch import Metrics, Queue
 from tests.aws.translation import deploy
 
@@ -226,7 +226,7 @@ def test_installs_refused_alarm_hook_did_not_reach_the_function_goes_off(
     dimensions = {"ApiName": "portaria", "Stage": "live", "Method": "GET", "Resource": "/install/{platform}/{client}"}
     metrics.add("AWS/ApiGateway", "4XXError", dimensions, START_S, refused)
     if answered is not None:
-        install_receiver.count("InstallCallsRefused", answered)
+        request_log.count("InstallCallsRefused", answered)
         metrics.add_emitted(capsys.readouterr().out, START_S)
     assert metrics.state(alarm("InstallsRefused"), START_S + 5 * MINUTE_S) == state
 

@@ -18,7 +18,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthCallback, Retryable, Secret
 from portaria.core.settings import SweepArrivalsSettings
-from portaria.installs import code_exchange
+from portaria.installs import arrival_sweep, code_exchange
 from portaria.installs.code_exchange import read_message
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
@@ -173,7 +173,8 @@ def accept(stack: Cloud, calls: Calls) -> int | None:
     """One call of the widget hook; the status that Kommo got, or None where the process died before it answered."""
     with patch.dict(os.environ, stack.environment), outgoing(calls):
         from portaria.core.settings import AcceptInstallSettings
-        from portaria.webhooks.install_receiver import InstallReceiver, TimeBudget
+        from portaria.webhooks.install_receiver import InstallReceiver
+        from portaria.webhooks.time_budget import TimeBudget
 
         desk = InstallReceiver(AcceptInstallSettings.from_env())
         try:
@@ -223,7 +224,7 @@ def test_an_accepted_install_survives_a_death_around_any_call(
             with cloud() as stack:
                 fakes.register(stack)
                 answered = accept(stack, Calls(number, when))
-                code_exchange.sweep_arrivals(sweeping(stack))
+                arrival_sweep.sweep_arrivals(sweeping(stack))
                 stored = [json.loads(body)["code"] for body in stack.receive("unproven_exchanges")]
                 assert answered is None
                 assert stored == ([CODE] if (when, name) == ("after", whole.seen[-1]) else []), (when, name)
@@ -240,9 +241,9 @@ def test_a_kept_install_survives_a_death_of_the_sweep() -> None:
                 calls = Calls(number, when)
                 try:
                     with outgoing(calls):
-                        code_exchange.sweep_arrivals(sweeping(stack))
+                        arrival_sweep.sweep_arrivals(sweeping(stack))
                 except Died:
-                    code_exchange.sweep_arrivals(sweeping(stack))
+                    arrival_sweep.sweep_arrivals(sweeping(stack))
                 seen = max(seen, calls.seen, key=len)
                 assert {json.loads(body)["code"] for body in stack.receive("exchanges")} == {CODE}
                 assert stack.table.query("ARRIVALS") == ([], None)

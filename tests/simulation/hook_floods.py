@@ -39,7 +39,7 @@ from portaria.core import clock
 from portaria.core.entities import OAuthClient, Request, Response, Retryable, Secret
 from portaria.installs import code_exchange
 from portaria.outbound import http_client, rate_limiter
-from portaria.webhooks import arrival_sources, install_receiver
+from portaria.webhooks import arrival_sources, install_receiver, request_log
 from tests.fakes import functions
 from tests.simulation import platform as kommo
 from tests.simulation.cloud import BUS, KEY_ID, PREFIX, TABLE, Cloud, Message, Sqs, installed
@@ -507,7 +507,7 @@ def playing(scenario: Scenario) -> Iterator[World]:
             patch.object(http_client, "send", world.send),
             patch.object(light_client.AwsClient, "call", _call_aws(world)),
             patch.object(install_receiver, "time", virtual),
-            patch.object(install_receiver, "_write", lambda line: None),
+            patch.object(request_log, "write_line", lambda line: None),
             patch.object(arrival_sources, "time", virtual),
             patch.object(rate_limiter, "time", virtual),
             patch.dict(

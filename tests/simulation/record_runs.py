@@ -34,7 +34,7 @@ from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import pipeline, quotas, record_release, waiting_records
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
-from portaria.records import dead_letters, routes
+from portaria.records import dead_letter_redrive, dead_letters, routes
 from tests.fakes.people import DESTINATION, SOURCE, contact
 from tests.simulation.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
 from tests.simulation.faults import LONGEST_INDEX_LAG_S, Died, index_lag_s, throttled
@@ -445,7 +445,9 @@ class Run:
                 table, dead_letters.LetterFilter(is_waiting=True), cursor=cursor, newest_first=False
             )
             for head in heads:
-                told = dead_letters.redrive(table, self.settings.records_queue_url, head.id, again=False, dry_run=False)
+                told = dead_letter_redrive.redrive(
+                    table, self.settings.records_queue_url, head.id, again=False, dry_run=False
+                )
                 if told.outcome != dead_letters.REDRIVEN or told.records != head.count:
                     raise Broken(f"a dead letter could not be redriven: {told.outcome} {told.reason}")
             if not cursor:

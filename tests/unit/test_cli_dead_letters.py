@@ -10,7 +10,7 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
 from portaria.core import clock
-from portaria.records import dead_letters, receipts
+from portaria.records import dead_letter_redrive, dead_letters, receipts
 from portaria_cli import dead_letters as cli_dead_letters
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
@@ -28,7 +28,7 @@ def stack(stack: Cloud) -> Iterator[Cloud]:
 def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Wire:
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
     monkeypatch.setattr(cli_dead_letters, "sleep", lambda seconds: None)
-    dead_letters._pace.cache_clear()
+    dead_letter_redrive._pace.cache_clear()
     return wired(stack, monkeypatch)
 
 

@@ -21,7 +21,7 @@ from portaria.aws.table import Conflict, Table
 from portaria.core import clock, record_messages, redaction
 from portaria.core.entities import Retryable
 from portaria.outbound import rate_limiter
-from portaria.records import dead_letters
+from portaria.records import dead_letter_redrive, dead_letters
 from portaria.records.dead_letters import Letter
 from tests.fakes import functions
 from tests.fakes.aws import Cloud
@@ -47,7 +47,7 @@ def manage(stack: Cloud) -> Manage:
 @pytest.fixture(autouse=True)
 def _nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
-    dead_letters._pace.cache_clear()
+    dead_letter_redrive._pace.cache_clear()
 
 
 def record(key: str = "37054081", **data: Any) -> dict[str, Any]:
@@ -370,7 +370,7 @@ class TestRedrive:
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The second comes just before the first has claimed, when it has, and when it has sent."""
-        claim, send = dead_letters._claim, queues.send
+        claim, send = dead_letter_redrive._claim, queues.send
         for place in ("before", "claimed", "sent"):
             put(stack, letter(place))
             second: list[Any] = []
@@ -393,7 +393,7 @@ class TestRedrive:
                 if place == "sent":
                     other()
 
-            monkeypatch.setattr(dead_letters, "_claim", claiming)
+            monkeypatch.setattr(dead_letter_redrive, "_claim", claiming)
             monkeypatch.setattr(queues, "send", sending)
             first = redrive(manage, route="people")
             monkeypatch.undo()
@@ -432,7 +432,7 @@ class TestRedrive:
             redrive(manage, ids=["letter-1"])
         monkeypatch.setattr(dead_letters, place, real)
         assert outcomes(redrive(manage, ids=["letter-1"])) == ["in_progress"]
-        later = clock.now() + timedelta(seconds=dead_letters.CLAIM_S + 1)
+        later = clock.now() + timedelta(seconds=dead_letter_redrive.CLAIM_S + 1)
         monkeypatch.setattr(clock, "now", lambda: later)
         assert outcomes(redrive(manage, reason="no_dedupe_value")) == ["redriven"]
         assert len(sent(stack)) == messages_sent
@@ -446,7 +446,7 @@ class TestRedrive:
 
         def slow(*arguments: Any, **options: Any) -> None:
             monkeypatch.setattr(queues, "send", send)
-            later = clock.now() + timedelta(seconds=dead_letters.CLAIM_S + 1)
+            later = clock.now() + timedelta(seconds=dead_letter_redrive.CLAIM_S + 1)
             monkeypatch.setattr(clock, "now", lambda: later)
             assert outcomes(redrive(manage, ids=["letter-1"])) == ["redriven"]
             raise Retryable("queue_unavailable", "late")
@@ -565,12 +565,12 @@ class TestDeleting:
         def claimed(table: Table, pk: str, sk: str) -> Any:
             item = get(table, pk, sk)
             monkeypatch.undo()
-            assert dead_letters._claim(table, dead_letters.read_head(item or {}), "claim")
+            assert dead_letter_redrive._claim(table, dead_letters.read_head(item or {}), "claim")
             return item
 
         monkeypatch.setattr(Table, "get", claimed)
         with pytest.raises(Conflict):
-            dead_letters.discard(stack.table, "letter-1")
+            dead_letter_redrive.discard(stack.table, "letter-1")
         assert state(stack) == "redriving"
 
 

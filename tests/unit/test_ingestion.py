@@ -18,7 +18,7 @@ from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms.marketo import persons
-from portaria.records import receipts
+from portaria.records import receipt_search
 from tests.fakes import ingesting, waiting
 from tests.fakes.ingesting import MUNCHKIN, Desk, body, refusal
 from tests.fakes.people import DESTINATION, SOURCE, contact, person
@@ -330,9 +330,9 @@ def test_a_record_is_found_by_its_key_and_a_front_door_request_by_its_id(desk: D
     desk.route("people")
     desk.ingest(QueuedMessage("1", body([contact(41)])))
     desk.ingest(QueuedMessage("2", front_door([{"email": "a@example.com"}], to("persons"), request="their-request")))
-    found, _ = receipts.by_record(desk.table, DESTINATION, f"{SOURCE}/41", clock.now())
+    found, _ = receipt_search.by_record(desk.table, DESTINATION, f"{SOURCE}/41", clock.now())
     assert [one.request_id for one in found] == ["request-1"]
-    found, _ = receipts.by_request(desk.table, "their-request", clock.now())
+    found, _ = receipt_search.by_request(desk.table, "their-request", clock.now())
     assert [one.request_id for one in found] == ["request-2"]
 
 

@@ -12,7 +12,7 @@ from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import NO_TRACE, Connection, Trace
-from portaria.records import receipts, record_index
+from portaria.records import receipt_search, receipts, record_index
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage
 
@@ -74,7 +74,7 @@ def open_receipt(
 
 
 def state(table: Table, after: timedelta = timedelta()) -> str:
-    receipt = receipts.find(table, ID, clock.now() + after)
+    receipt = receipt_search.find(table, ID, clock.now() + after)
     assert receipt
     return receipt.state
 
@@ -114,7 +114,7 @@ def test_an_accepted_request_keeps_its_request_id(table: Table) -> None:
     open_receipt(table)
     assert state(table) == "sent"
     receipts.accept(table, ID, "request-1")
-    receipt = receipts.find(table, ID, clock.now())
+    receipt = receipt_search.find(table, ID, clock.now())
     assert receipt
     assert (receipt.state, receipt.request_id, receipt.count, receipt.bytes) == ("accepted", "request-1", 1, len(BODY))
     assert receipt.routes == ("leads", "people")
@@ -132,12 +132,12 @@ def test_a_request_that_was_accepted_is_not_opened_again(table: Table) -> None:
 def test_a_refused_request_may_be_sent_again_on_the_same_receipt(table: Table) -> None:
     open_receipt(table)
     receipts.fail(table, ID, "5000801", "request-1")
-    receipt = receipts.find(table, ID, clock.now())
+    receipt = receipt_search.find(table, ID, clock.now())
     assert receipt
     assert (receipt.state, receipt.code, receipt.request_id) == ("failed", "5000801", "request-1")
     open_receipt(table)
     receipts.accept(table, ID, "request-2")
-    receipt = receipts.find(table, ID, clock.now())
+    receipt = receipt_search.find(table, ID, clock.now())
     assert receipt
     assert (receipt.state, receipt.code, receipt.request_id) == ("accepted", "", "request-2")
 
@@ -165,7 +165,7 @@ def test_a_refusal_stays_known(table: Table) -> None:
 
 
 def test_there_is_no_receipt_for_what_was_never_sent(table: Table) -> None:
-    assert receipts.find(table, "none", clock.now()) is None
+    assert receipt_search.find(table, "none", clock.now()) is None
 
 
 def test_what_is_applied_at_once_is_not_sent_again_nor_unknown(table: Table) -> None:
@@ -186,7 +186,7 @@ class TestReports:
         receipts.accept(table, ID, "r-1")
 
     def told(self, table: Table) -> tuple[str, int, dict[str, int]]:
-        receipt = receipts.find(table, ID, clock.now())
+        receipt = receipt_search.find(table, ID, clock.now())
         assert receipt
         return receipt.state, receipt.report.applied, receipt.report.failed
 
@@ -209,7 +209,7 @@ class TestReports:
                 at = f"2026-03-10T12:00:0{name[-1]}.000Z"
                 receipts.report(table, MUNCHKIN, f"r-{number}", name, applied=applied, failed=failed, at=at)
             assert self.told(table) == ("failed", 7, {"503": 3})
-            receipt = receipts.find(table, ID, clock.now())
+            receipt = receipt_search.find(table, ID, clock.now())
             assert receipt
             assert receipt.report.reported_at == "2026-03-10T12:00:03.000Z"
 
@@ -254,7 +254,7 @@ class TestCrashes:
             open_receipt(table, requests=("q-1",))
         monkeypatch.undo()
         open_receipt(table, requests=("q-1",))
-        found, _ = receipts.by_request(table, "q-1", clock.now())
+        found, _ = receipt_search.by_request(table, "q-1", clock.now())
         assert [receipt.correlation_id for receipt in found] == [ID]
 
 
@@ -305,7 +305,7 @@ class TestFinding:
         open_receipt(table, keys=keys)
         (item,) = table.query_all(f"SENT#marketo-one#{clock.now().date().isoformat()}")
         assert len(item["keys"]) == 8_000
-        found, _ = receipts.by_record(table, "marketo-one", "kommo-acme/999", clock.now())
+        found, _ = receipt_search.by_record(table, "marketo-one", "kommo-acme/999", clock.now())
         assert [receipt.correlation_id for receipt in found] == [ID]
 
     def test_a_fingerprint_across_two_others_is_none(self) -> None:
@@ -369,7 +369,7 @@ class TestFinding:
         names = tuple(f"q-{number}" for number in range(60))
         open_receipt(table, requests=names)
         for name in names:
-            assert receipts.by_request(table, name, clock.now())[0]
+            assert receipt_search.by_request(table, name, clock.now())[0]
 
     def test_by_the_destinations_own_id(self, table: Table, manage: Manage) -> None:
         open_receipt(table)

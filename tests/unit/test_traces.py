@@ -13,7 +13,7 @@ import pytest
 from portaria.core import clock, record_messages
 from portaria.core.entities import Record, Rejected, Trace
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.records import correlations, dead_letters, receipts, record_mapping
+from portaria.records import correlations, dead_letter_redrive, dead_letters, receipt_search, receipts, record_mapping
 from portaria.records.receipts import AcceptedRequest, Receipt
 from tests.fakes import ingesting
 from tests.fakes.ingesting import Desk, body, refusal
@@ -53,7 +53,7 @@ def found(desk: Desk, correlation_id: str, **ways: Any) -> list[Receipt | Accept
 
 
 def receipt_of(desk: Desk, request: str) -> Receipt:
-    (receipt,), _ = receipts.of_call(desk.table, request, clock.now())
+    (receipt,), _ = receipt_search.of_call(desk.table, request, clock.now())
     return receipt
 
 
@@ -90,7 +90,7 @@ def test_merged_calls_travel_with_the_receipts_id_and_the_receipt_lists_them(des
     receipt = receipt_of(desk, "r-1")
     assert sent(desk) == [(receipt.correlation_id, "Portaria")]
     assert receipt.trace == Trace()
-    listed = {each.request_id: each.trace for each in receipts.requests_of(desk.table, receipt.correlation_id)}
+    listed = {each.request_id: each.trace for each in receipt_search.requests_of(desk.table, receipt.correlation_id)}
     assert listed == {"r-1": Trace(**NIGHTLY), "r-2": Trace(**other)}
 
 
@@ -141,7 +141,7 @@ def test_trace_survives_a_message_that_no_worker_could_handle(desk: Desk) -> Non
 
 def redriven(desk: Desk, letter_id: str) -> record_mapping.Message:
     url = desk.cloud.url("records")
-    outcome = dead_letters.redrive(desk.table, url, letter_id, again=False, dry_run=False)
+    outcome = dead_letter_redrive.redrive(desk.table, url, letter_id, again=False, dry_run=False)
     assert outcome.outcome == dead_letters.REDRIVEN
     (queued,) = desk.cloud.queues["records"]
     return record_mapping.read_message("again", queued.body)
@@ -197,7 +197,9 @@ def test_search_pages_give_each_row_once(desk: Desk, limit: int) -> None:
         for part in range(number % 3):
             desk.ingest(QueuedMessage(f"{delivery.id}-{part}", delivery.body))
     expected |= {
-        receipt.correlation_id for n in range(7) for receipt in receipts.of_call(desk.table, f"r-{n}", clock.now())[0]
+        receipt.correlation_id
+        for n in range(7)
+        for receipt in receipt_search.of_call(desk.table, f"r-{n}", clock.now())[0]
     }
     rows: list[str] = []
     cursor = None

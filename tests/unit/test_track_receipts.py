@@ -18,7 +18,7 @@ from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.platforms import part
-from portaria.records import delivery_reports, receipts
+from portaria.records import delivery_reports, receipt_search, receipts
 from tests.fakes import adobe as adobe_events
 from tests.fakes import functions
 from tests.fakes.adobe import (
@@ -84,7 +84,7 @@ class Door:
         return answer["statusCode"], answer["body"]
 
     def state(self) -> tuple[str, int, dict[str, int]]:
-        receipt = receipts.find(self.table, RECEIPT, clock.now())
+        receipt = receipt_search.find(self.table, RECEIPT, clock.now())
         assert receipt
         return receipt.state, receipt.report.applied, receipt.report.failed
 

@@ -20,17 +20,16 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from portaria.aws import event_bus, queues
+from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table, put_of, update_of
 from portaria.connections import connection_store, oauth_clients, vault, webhook_endpoints
 from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Account, Connection, Grant, OAuthClient, Rejected, Retryable, Secret
-from portaria.core.settings import ExchangeCodeSettings, SweepArrivalsSettings
+from portaria.core.settings import ExchangeCodeSettings
 from portaria.outbound import http_client
 from portaria.platforms import part
-from portaria.webhooks.install_receiver import ARRIVALS, UNPROVEN_ARRIVALS
 
 LIST = "INSTALLS"
 # Longer than exchange_code may run (40 s): a lease that has ended belongs to a worker that is dead.
@@ -553,21 +552,3 @@ def events_url(connection: Connection, client: OAuthClient, credentials: Credent
     if not credentials or base_url == redirect_uri:
         return ""
     return f"{base_url}/events/{connection.platform}/{connection.name}/{credentials['webhook_key'].reveal()}"
-
-
-def sweep_arrivals(settings: SweepArrivalsSettings) -> int:
-    """Queue the installs that were kept in the table, proven ones first, and forget each once it is queued.
-
-    Returns how many. A death between the two queues one twice, which is harmless: its code is exchanged once. Raises
-    `Retryable` while the queue does not take them.
-    """
-    table, swept = Table(settings.table_name), 0
-    for kept_in, queue_url in (
-        (ARRIVALS, settings.exchanges_queue_url),
-        (UNPROVEN_ARRIVALS, settings.unproven_exchanges_queue_url),
-    ):
-        for item in table.query_all(kept_in):
-            queues.send(queue_url, [item["body"]], tenant=read_message(item["body"]).address_hash)
-            table.delete(item["pk"], item["sk"])
-            swept += 1
-    return swept

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from portaria.aws.table import Table
 from portaria.core.entities import Rejected
-from portaria.records import receipts
+from portaria.records import receipt_search, receipts
 from portaria.records.receipts import AcceptedRequest, Receipt
 
 
@@ -39,7 +39,7 @@ def search(
             inner = ""
         if len(found) == limit:
             return found, _place(last, "")
-        of_call, next_inner = receipts.of_call(
+        of_call, next_inner = receipt_search.of_call(
             table, item["request_id"], now, cursor=inner or None, limit=limit - len(found)
         )
         found += of_call if of_call or inner else [receipts.read_noted(item)]

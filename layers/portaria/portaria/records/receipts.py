@@ -11,18 +11,15 @@ two. Which records a request carried is kept as fingerprints, in one item a requ
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
-from portaria.aws.table import Conflict, Item, Table, cursor_after
+from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import NO_TRACE, Rejected, Trace
+from portaria.core.entities import NO_TRACE, Trace
 from portaria.records import record_index
 
 LIST = "RECEIPTS"
@@ -31,12 +28,10 @@ BY_CORRELATION = "CORRELATION"
 # The longest that a destination is known to keep trying on its own is 6.5 hours (platforms/marketo).
 DEADLINE = timedelta(hours=24)
 KEPT_FOR = timedelta(days=30)
-
 SENT, ACCEPTED, APPLIED, FAILED, UNKNOWN = "sent", "accepted", "applied", "failed", "unknown"
 # A front-door request of which nothing has been sent yet.
 QUEUED = "queued"
 STATES = (QUEUED, SENT, ACCEPTED, APPLIED, FAILED, UNKNOWN)
-
 # An attribute a code, so that several reports add up.
 _FAILED = "failed#"
 
@@ -106,9 +101,6 @@ def correlation_id(destination: str, message_ids: Iterable[str], body: bytes) ->
         digest.update(b"\n" + message_id.encode())
     digest.update(b"\n\n" + body)
     return digest.hexdigest()[:40]
-
-
-# --------------------------------------------------------------------------------------------------------------- writing
 
 
 def open_receipt(
@@ -274,54 +266,9 @@ def _sent_pk(destination: str, day: str) -> str:
     return f"SENT#{destination}#{day}"
 
 
-# --------------------------------------------------------------------------------------------------------------- reading
-
 # How much one call reads at most of a listing, and how many pages of a day's requests (a megabyte each), to be answered well
 # inside its function's time.
 MAX_READ, PAGE_SIZE = 2_000, 100
-MAX_SENT_PAGES = 25
-
-
-def find(table: Table, correlation_id: str, now: datetime) -> Receipt | None:
-    item = table.get(*key(correlation_id))
-    return read_all(table, [item], now)[0] if item else None
-
-
-def requests_of(table: Table, correlation_id: str) -> list[AcceptedRequest]:
-    """The front-door requests that a request carried records of."""
-    item = table.get(key(correlation_id)[0], "REQUESTS")
-    items = table.get_many([_noted_key(request) for request in item["requests"]]) if item else {}
-    return sorted(map(read_noted, items.values()), key=lambda noted: noted.accepted_at)
-
-
-def by_destination(
-    table: Table, destination: str, now: datetime, *, state: str = "", cursor: str | None = None, limit: int = 50
-) -> tuple[list[Receipt], str | None]:
-    """The newest first. With a `state` a page can be short, even empty, before the last: the cursor then leads on."""
-    found: list[Receipt] = []
-    for _ in range(MAX_READ // PAGE_SIZE):
-        items, cursor = table.query(
-            f"{LIST}#{destination}",
-            index="listing",
-            newest_first=True,
-            limit=PAGE_SIZE if state else limit,
-            cursor=cursor,
-        )
-        for position, receipt in enumerate(read_all(table, items, now)):
-            if state in ("", receipt.state):
-                found.append(receipt)
-            if len(found) == limit:
-                ended = not cursor and position == len(items) - 1
-                return found, None if ended else cursor_after(items[position])
-        if not cursor:
-            break
-    return found, cursor
-
-
-def noted(table: Table, request_id: str) -> AcceptedRequest | None:
-    """What the front door wrote down of a request."""
-    item = table.get(*_noted_key(request_id))
-    return read_noted(item) if item else None
 
 
 def _noted_key(request_id: str) -> tuple[str, str]:
@@ -338,84 +285,6 @@ def read_noted(item: Item) -> AcceptedRequest:
         Trace(item["correlation_id"], item.get("request_source", "")),
         item["accepted_at"],
     )
-
-
-def of_call(
-    table: Table, request_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
-) -> tuple[list[Receipt], str | None]:
-    """The receipts of a front-door request."""
-    pointers, cursor = table.query(f"REQUEST#{request_id}", sk_prefix="RECEIPT#", cursor=cursor, limit=limit)
-    items = table.get_many([key(pointer["sk"].removeprefix("RECEIPT#")) for pointer in pointers]) if pointers else {}
-    return sorted(read_all(table, list(items.values()), now), key=lambda receipt: receipt.sent_at), cursor
-
-
-def by_request(
-    table: Table, request_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
-) -> tuple[list[Receipt], str | None]:
-    """The receipts of a front-door request, or of what a destination calls by this id."""
-    found, next_cursor = of_call(table, request_id, now, cursor=cursor, limit=limit)
-    if found or cursor or next_cursor:
-        return found, next_cursor
-    items, _ = table.query(f"request:{request_id}", index="by_source")
-    return sorted(read_all(table, items, now), key=lambda receipt: receipt.sent_at), None
-
-
-def by_record(
-    table: Table, destination: str, record: str, now: datetime, *, cursor: str | None = None, limit: int = 50
-) -> tuple[list[Receipt], str | None]:
-    """The receipts of the requests that carried a record (`{source}/{key}`), the newest first.
-
-    A page can be short, even empty, before the last: a day's requests are looked through, as many as one call can.
-    """
-    wanted = record_index.of(record)
-    today = now.date()
-    oldest = today - KEPT_FOR
-    day, before = _read_place(cursor, oldest, today) if cursor else (today, "")
-    found: list[Item] = []
-    for _ in range(MAX_SENT_PAGES):
-        sent, more = table.query(_sent_pk(destination, day.isoformat()), newest_first=True, sk_until=before)
-        sent = [item for item in sent if item["sk"] != before]
-        hits = [item for item in sent if record_index.holds(item["keys"], wanted)]
-        hits = hits[: limit - len(found)]
-        found += hits
-        if len(found) == limit:
-            return _sent_receipts(table, found, now), _place(day, hits[-1]["sk"])
-        if more and sent:
-            before = sent[-1]["sk"]
-            continue
-        day, before = day - timedelta(days=1), ""
-        if day < oldest:
-            return _sent_receipts(table, found, now), None
-    return _sent_receipts(table, found, now), _place(day, before)
-
-
-def _sent_receipts(table: Table, sent: list[Item], now: datetime) -> list[Receipt]:
-    """A request that was begun several times has an item of each time: the last one counts."""
-    places = [item["sk"].rpartition("#") for item in sent]
-    items = table.get_many({key(correlation_id): None for _, _, correlation_id in places})
-    known = [(items.get(key(correlation_id)), sent_at) for sent_at, _, correlation_id in places]
-    return read_all(table, [item for item, sent_at in known if item and item["sent_at"] == sent_at], now)
-
-
-def _place(day: date, before: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([day.isoformat(), before]).encode()).decode().rstrip("=")
-
-
-def _read_place(cursor: str, oldest: date, newest: date) -> tuple[date, str]:
-    """Raises `Rejected` (`bad_cursor`)."""
-    try:
-        day, before = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        moment = date.fromisoformat(day)
-        if not isinstance(before, str) or not re.fullmatch(r"[0-9A-Za-z:.#-]{0,100}", before):
-            raise ValueError
-    except (ValueError, TypeError, RecursionError):
-        raise Rejected(
-            "bad_cursor",
-            "the cursor is not valid: send the next_cursor of the last response, or none to begin again",
-            field="cursor",
-        ) from None
-    # One that has waited for a day begins where records are still kept.
-    return (max(moment, oldest), before) if moment <= newest else (newest, "")
 
 
 def read_all(table: Table, items: list[Item], now: datetime) -> list[Receipt]:

@@ -31,7 +31,8 @@ from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import record_messages
 from portaria.core.callbacks import EventAddress, Rejected, Retryable, WebhookDelivery
 from portaria.core.settings import ReceiveEventsSettings
-from portaria.webhooks.install_receiver import TimeBudget, count, log
+from portaria.webhooks.request_log import count, log
+from portaria.webhooks.time_budget import TimeBudget
 
 HOOK_S = 1.7
 WORK_S = 1.3

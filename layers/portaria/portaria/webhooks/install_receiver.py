@@ -22,10 +22,9 @@ import hmac
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from portaria.aws.light_client import AwsClient, AwsError
@@ -33,9 +32,9 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejected, Retryable, Secret
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks import arrival_sources
+from portaria.webhooks.request_log import count, log
+from portaria.webhooks.time_budget import TimeBudget
 
-HOOK_S = 2.7
-WORK_S = 2.2
 CLIENT_READ_S = 0.4
 QUEUE_S = 0.9
 KEEP_S = 0.9
@@ -45,41 +44,21 @@ NOTE_S = 0.9
 PAGE_READ_S = 2.0
 # For each of the three calls that a ticket takes, after the client has been read.
 TICKET_S = 1.2
-
 CLIENT_REMEMBERED_S = 60.0
 # Short, so that a client that has just been registered is found.
 NO_CLIENT_REMEMBERED_S = 5.0
 MAX_REMEMBERED_CLIENTS = 500
-
 STATE_LIFE_S = 30 * 60
 KEPT_LIFE_S = 24 * 60 * 60
 INSTALL_LIFE_S = 90 * 24 * 60 * 60
-
 # Where arrivals are kept that their queue did not take.
 ARRIVALS = "ARRIVALS"
 UNPROVEN_ARRIVALS = "ARRIVALS#UNPROVEN"
-
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _INSTALL_ID = re.compile(r"[a-z2-7]{26}")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
-
 Item = dict[str, dict[str, str]]
 CheckHost = Callable[[OAuthClient, str], None]
-
-
-class TimeBudget:
-    """What is left of a hook's seconds, `spent_s` of which were gone when the handler started; the install hook's by default.
-
-    At least a second is planned with, so that one late start does not make the queue's time-out too short to be met.
-    """
-
-    def __init__(self, spent_s: float = 0.0, *, hook_s: float = HOOK_S, work_s: float = WORK_S) -> None:
-        available_s = min(work_s, max(1.0, hook_s - spent_s))
-        self._scale = available_s / work_s
-        self._ends = time.monotonic() + available_s
-
-    def part(self, most_s: float) -> float:
-        return max(0.05, min(most_s * self._scale, self._ends - time.monotonic()))
 
 
 class InstallPageSession(NamedTuple):
@@ -464,35 +443,6 @@ class InstallReceiver:
         if condition:
             request["ConditionExpression"] = condition
         self._dynamodb.call("PutItem", request, timeout_s=timeout_s)
-
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-
-def log(level: str, message: str, **fields: str | int) -> None:
-    """Write one line in the form of Lambda's own JSON logs, unless the template's `LogLevel` is above `level`.
-
-    Never give it a code, a state or a query string. The texts of `Retryable` and `AwsError` hold no secret.
-    """
-    if LEVELS.index(level) < LEVELS.index(os.environ.get("POWERTOOLS_LOG_LEVEL") or "INFO"):
-        return
-    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    _write({"timestamp": moment, "level": level, "message": message, "service": "portaria", **fields})
-
-
-def count(metric: str, number: int = 1) -> None:
-    """Add to a metric of this stack, in CloudWatch's embedded metric format, whatever the log level.
-
-    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    """
-    directive = {"Namespace": "Portaria", "Dimensions": [["service"]], "Metrics": [{"Name": metric, "Unit": "Count"}]}
-    metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-    _write({"_aws": metadata, "service": os.environ["POWERTOOLS_SERVICE_NAME"], metric: number})
-
-
-def _write(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
 
 
 def _unknown_client() -> Rejected:

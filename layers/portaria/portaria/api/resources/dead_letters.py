@@ -17,8 +17,9 @@ from portaria.api.validation import NAME, Input, Matching
 from portaria.aws.table import Conflict, Table
 from portaria.core import clock, redaction
 from portaria.core.entities import Rejected
-from portaria.records import dead_letters
-from portaria.records.dead_letters import LetterFilter, LetterSummary, RedriveResult
+from portaria.records import dead_letter_redrive, dead_letters
+from portaria.records.dead_letter_redrive import RedriveResult
+from portaria.records.dead_letters import LetterFilter, LetterSummary
 
 _REASON = Matching(r"[a-z][a-z0-9_]{0,63}", "a reason, such as refused_by_destination")
 _NAME = Matching(NAME, "3 to 64 of A-Z a-z 0-9 _ -")
@@ -196,11 +197,14 @@ def redrive(asked: ApiRequest) -> Reply:
     for number, letter_id in enumerate(dict.fromkeys(sent.ids or [head.id for head in heads])):
         if clock.now() <= ends_at:
             queue_url, again = asked.desk.records_queue_url, bool(sent.ids)
-            outcomes.append(dead_letters.redrive(table, queue_url, letter_id, again=again, dry_run=sent.dry_run))
+            outcomes.append(dead_letter_redrive.redrive(table, queue_url, letter_id, again=again, dry_run=sent.dry_run))
         elif sent.ids:
             outcomes.append(
                 RedriveResult(
-                    letter_id, 0, dead_letters.FAILED, "there was no time left in this call: send the request again"
+                    letter_id,
+                    0,
+                    dead_letter_redrive.FAILED,
+                    "there was no time left in this call: send the request again",
                 )
             )
         else:
@@ -214,7 +218,7 @@ def redrive(asked: ApiRequest) -> Reply:
 def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_dead_letter`, 409 `in_progress`)."""
     try:
-        if not dead_letters.discard(asked.desk.table, asked.path["letter"]):
+        if not dead_letter_redrive.discard(asked.desk.table, asked.path["letter"]):
             raise _unknown()
     except Conflict:
         raise Rejected("in_progress", "this dead letter is being redriven: try again in a minute", status=409) from None

@@ -12,7 +12,7 @@ from portaria.api.validation import NAME, Matching
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.entities import Rejected
-from portaria.records import correlations, receipts
+from portaria.records import correlations, receipt_search, receipts
 from portaria.records.receipts import AcceptedRequest, Receipt
 
 # What the front door takes for one.
@@ -92,16 +92,16 @@ def list_page(asked: ApiRequest) -> Reply:
         raise Rejected("unclear_filters", detail, field="connection")
     ways: dict[str, Any] = {"cursor": asked.cursor, "limit": asked.limit}
     if record:
-        found, cursor = receipts.by_record(table, connection, record, now, **ways)
+        found, cursor = receipt_search.by_record(table, connection, record, now, **ways)
     elif connection:
-        found, cursor = receipts.by_destination(table, connection, now, state=state, **ways)
+        found, cursor = receipt_search.by_destination(table, connection, now, state=state, **ways)
     elif correlation_id:
         results, cursor = correlations.search(table, correlation_id, now, **ways)
         rows = [_queued(each) if isinstance(each, AcceptedRequest) else show(each) for each in results]
         return page([row for row in rows if state in ("", row["state"])], cursor)
     else:
-        found, cursor = receipts.by_request(table, request, now, **ways)
-        waiting = receipts.noted(table, request) if not found and not asked.cursor else None
+        found, cursor = receipt_search.by_request(table, request, now, **ways)
+        waiting = receipt_search.noted(table, request) if not found and not asked.cursor else None
         if waiting and state in ("", receipts.QUEUED):
             return page([_queued(waiting)], None)
     if not found and not asked.cursor:
@@ -120,9 +120,9 @@ def _require_names(table: Table, connection: str, record: str, now: datetime) ->
         cursor: str | None = None
         for _ in range(MAX_SEARCHES):
             if record:
-                kept, cursor = receipts.by_record(table, connection, record, now, limit=1, cursor=cursor)
+                kept, cursor = receipt_search.by_record(table, connection, record, now, limit=1, cursor=cursor)
             else:
-                kept, cursor = receipts.by_destination(table, connection, now, limit=1, cursor=cursor)
+                kept, cursor = receipt_search.by_destination(table, connection, now, limit=1, cursor=cursor)
             if kept:
                 return
             if not cursor:
@@ -132,10 +132,10 @@ def _require_names(table: Table, connection: str, record: str, now: datetime) ->
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_receipt`)."""
     table, correlation_id = asked.desk.table, asked.path["receipt"]
-    receipt = receipts.find(table, correlation_id, clock.now())
+    receipt = receipt_search.find(table, correlation_id, clock.now())
     if not receipt:
         raise Rejected("unknown_receipt", "there is no receipt with this id; receipts are kept for 30 days", status=404)
-    requests = receipts.requests_of(table, correlation_id)
+    requests = receipt_search.requests_of(table, correlation_id)
     return Reply(show(receipt) | {"requests": [_request(one) for one in requests]})
 
 

@@ -1,0 +1,27 @@
+"""Arrivals that were kept in the table because SQS refused them: queued by a schedule."""
+
+from __future__ import annotations
+
+from portaria.aws import queues
+from portaria.aws.table import Table
+from portaria.core.settings import SweepArrivalsSettings
+from portaria.installs.code_exchange import read_message
+from portaria.webhooks.install_receiver import ARRIVALS, UNPROVEN_ARRIVALS
+
+
+def sweep_arrivals(settings: SweepArrivalsSettings) -> int:
+    """Queue the installs that were kept in the table, proven ones first, and forget each once it is queued.
+
+    Returns how many. A death between the two queues one twice, which is harmless: its code is exchanged once. Raises
+    `Retryable` while the queue does not take them.
+    """
+    table, swept = Table(settings.table_name), 0
+    for kept_in, queue_url in (
+        (ARRIVALS, settings.exchanges_queue_url),
+        (UNPROVEN_ARRIVALS, settings.unproven_exchanges_queue_url),
+    ):
+        for item in table.query_all(kept_in):
+            queues.send(queue_url, [item["body"]], tenant=read_message(item["body"]).address_hash)
+            table.delete(item["pk"], item["sk"])
+            swept += 1
+    return swept

@@ -1,0 +1,182 @@
+"""Sending dead letters to the Records queue again, and discarding them. A letter is sent once, however many callers ask."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from portaria.aws import boto3_clients, queues
+from portaria.aws.table import Conflict, Item, Table
+from portaria.core import clock, record_messages
+from portaria.core.entities import Record, Retryable
+from portaria.outbound.rate_limiter import Pace
+from portaria.records.dead_letters import (
+    OPEN,
+    REDRIVEN,
+    REDRIVING,
+    Letter,
+    LetterSummary,
+    _read,
+    key,
+    part_key,
+    read_head,
+)
+
+logger = logging.getLogger(__name__)
+
+# How long whoever redrives a letter has for it.
+CLAIM_S = 300
+# Letters a second: what is sent again should not stand in the way of what is new.
+RATE = 20.0
+WOULD_REDRIVE, GONE, IN_PROGRESS, FAILED = "would_redrive", "gone", "in_progress", "failed"
+OUTCOMES = (WOULD_REDRIVE, REDRIVEN, GONE, IN_PROGRESS, FAILED)
+
+
+@dataclass(frozen=True)
+class RedriveResult:
+    """What became of a letter's redrive. `reason` says why it is not what was asked for; `records` is how many were sent."""
+
+    id: str
+    records: int
+    outcome: str
+    reason: str = ""
+
+
+@cache
+def _pace() -> Pace:
+    return Pace(RATE)
+
+
+def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_run: bool) -> RedriveResult:
+    """Send a letter's records as a new message; with `again` also where that has been done before.
+
+    Of several callers at once one sends it. Where the queue takes nothing, or not all, the letter stays as it was.
+    """
+    item = table.get(*key(letter_id))
+    if not item:
+        return RedriveResult(letter_id, 0, GONE, "the dead letter does not exist any more")
+    head = read_head(item)
+    if head.state == REDRIVEN and not again:
+        return RedriveResult(letter_id, 0, GONE, "it has just been redriven by another request")
+    if not head.is_free(clock.now()):
+        return RedriveResult(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")
+    if dry_run:
+        return RedriveResult(letter_id, head.count, WOULD_REDRIVE)
+    _pace().wait()
+    claim = uuid.uuid4().hex
+    if not _claim(table, head, claim):
+        return RedriveResult(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")
+    try:
+        letter = _read(table, item)
+        bodies, unreadable = _bodies(letter)
+        if not bodies:
+            _release(table, head, claim)
+            return RedriveResult(letter_id, 0, FAILED, "it has no records that can be sent: delete it")
+        queues.send(queue_url, bodies, tenant=letter.connection)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the other letters go on
+        reason = (
+            error.reason if isinstance(error, Retryable) else boto3_clients.error_code(error) or type(error).__name__
+        )
+        logger.error("a dead letter was not redriven", extra={"letter": letter_id, "error": reason})
+        _release(table, head, claim)
+        return RedriveResult(letter_id, 0, FAILED, reason)
+    _mark(table, letter_id, claim)
+    left = f"{unreadable} records without data were not sent" if unreadable else ""
+    return RedriveResult(letter_id, head.count - unreadable, REDRIVEN, left)
+
+
+def discard(table: Table, letter_id: str) -> bool:
+    """Delete a letter and its records: whether there was one. Raises `Conflict` where somebody is redriving it."""
+    item = table.get(*key(letter_id))
+    if not item:
+        return False
+    now = int(clock.now().timestamp())
+    table.delete(
+        *key(letter_id),
+        condition="attribute_not_exists(pk) OR #state <> :redriving OR claimed_until < :now",
+        names={"#state": "state"},
+        values={":redriving": REDRIVING, ":now": now},
+    )
+    for number in range(item["parts"]):
+        table.delete(*part_key(letter_id, number))
+    return True
+
+
+def _claim(table: Table, head: LetterSummary, claim: str) -> bool:
+    """Whether it is ours: it stands as it was read, so one of several who read the same gets it."""
+    now = int(clock.now().timestamp())
+    try:
+        table.update(
+            *key(head.id),
+            "SET #state = :redriving, #claim = :claim, claimed_until = :until",
+            condition="#state = :state AND redrives = :redrives AND (#state <> :redriving OR claimed_until < :now)",
+            names={"#state": "state", "#claim": "claim"},
+            values={
+                ":redriving": REDRIVING,
+                ":claim": claim,
+                ":until": now + CLAIM_S,
+                ":state": head.state,
+                ":redrives": head.redrives,
+                ":now": now,
+            },
+        )
+    except Conflict:
+        return False
+    return True
+
+
+def _release(table: Table, head: LetterSummary, claim: str) -> None:
+    """Where this fails, the letter can be taken again when the claim has ended."""
+    before = REDRIVEN if head.redrives else OPEN
+    _settle(table, head.id, claim, "SET #state = :state REMOVE #claim, claimed_until", {":state": before})
+
+
+def _mark(table: Table, letter_id: str, claim: str) -> None:
+    expression = "SET #state = :state, redrives = redrives + :one, redriven_at = :now REMOVE #claim, claimed_until"
+    values = {":state": REDRIVEN, ":one": 1, ":now": clock.to_iso(clock.now())}
+    _settle(table, letter_id, claim, expression, values)
+
+
+def _settle(table: Table, letter_id: str, claim: str, expression: str, values: Item) -> None:
+    try:
+        table.update(
+            *key(letter_id),
+            expression,
+            condition="#claim = :claim",
+            names={"#state": "state", "#claim": "claim"},
+            values=values | {":claim": claim},
+        )
+    except (Conflict, *boto3_clients.FAILURES) as error:
+        logger.warning("a dead letter keeps its claim", extra={"letter": letter_id, "error": type(error).__name__})
+
+
+def _bodies(letter: Letter) -> tuple[list[str], int]:
+    """The messages that send a letter's records again, and how many of these cannot be sent."""
+    if letter.raw:
+        return [letter.raw], 0
+    readable = [record for each in letter.records if (record := _record(each))]
+    bodies = record_messages.pack(
+        readable,
+        connection=letter.connection,
+        object=letter.object,
+        origin=letter.origin,
+        read_at=letter.read_at,
+        route=letter.route,
+        request=letter.request,
+        target=letter.target,
+        trace=letter.trace,
+    )
+    return bodies, len(letter.records) - len(readable)
+
+
+def _record(value: Any) -> Record | None:
+    """A record with its data, as it was read; nothing else can be sent."""
+    if not isinstance(value, dict):
+        return None
+    key, updated_at, data = value.get("key"), value.get("updated_at"), value.get("data")
+    if not isinstance(key, str) or type(updated_at) is not int or not isinstance(data, dict):
+        return None
+    return Record(key, updated_at, data, value.get("partial") is True)
