@@ -41,11 +41,11 @@ setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $
 	@.venv/bin/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
 	@touch $@
 
-# The command line, from this folder. What it needs is in requirements/dev.txt.
-.venv/bin/portaria: .venv/.ready pyproject.toml
-	@echo "Installing the command portaria into .venv (once)"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
-	@touch $@
+# The command line, from this folder. Not an editable install: of two folders it would import a finder into every process.
+.venv/bin/portaria: .venv/.ready
+	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/.venv/bin/python" -m portaria_cli "$$@"\n' \
+		"$(CURDIR)/layers/portaria:$(CURDIR)/cli" "$(CURDIR)" > $@
+	@chmod +x $@
 
 up: setup ## Start the local cloud and deploy the template to it
 	@$(RUN) -m local up

@@ -921,6 +921,8 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
         "portaria.webhooks",
         "portaria.webhooks.arrival_sources",
         "portaria.webhooks.install_receiver",
+        "portaria.webhooks.request_log",
+        "portaria.webhooks.time_budget",
     ]
     assert others == ["handler", "portaria"]
     assert heavy == []

@@ -312,7 +312,7 @@ def test_a_reinstall_in_the_midst_of_a_page_does_not_fail_the_backfill(desk: Des
         return newer(*given)
 
     desk.listing.tokens = {"canary-access-2"}
-    with patch.object(provider.TokenProvider, "newer", reinstall):
+    with patch.object(provider.TokenProvider, "refresh_after_401", reinstall):
         assert desk.take(body).state == "done"
 
 

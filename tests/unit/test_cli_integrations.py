@@ -680,8 +680,9 @@ def test_configure_needs_no_library_beyond_the_extra_cli() -> None:
     """Its rules are the API's, which need some of the libraries that the functions have."""
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cli"]
     code = (
-        "import sys, portaria_cli.configure.command, portaria_cli.configure.apply; from portaria import domains; "
-        "domains.check_allowed_domain('api.example.com'); print(*sorted(sys.modules))"
+        "import sys, portaria_cli.configure.command, portaria_cli.configure.apply; "
+        "from portaria.outbound.domain_rules import check_allowed_domain; "
+        "check_allowed_domain('api.example.com'); print(*sorted(sys.modules))"
     )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
