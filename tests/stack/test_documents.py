@@ -1,6 +1,8 @@
-"""The examples and the README's commands work on the sandbox as they stand."""
+"""The examples and the marked commands of README and the documents work on the sandbox as they stand."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -18,15 +20,21 @@ sandbox kommo click-install padaria
 """
 
 
-def test_documents_readme_commands_print_what_it_shows(stack: LocalCloud) -> None:
+def documents() -> list[Path]:
+    """README and the documents. Connections come first, because the others use what its commands authorize and rotate."""
+    connections = ROOT / "docs" / "connections.md"
+    return [connections, ROOT / "README.md", *(path for path in sorted(ROOT.glob("docs/*.md")) if path != connections)]
+
+
+def test_documents_marked_commands_print_what_they_show(stack: LocalCloud) -> None:
     locations = {each["id"]: each for each in stack.control.leadconnector()["locations"]}
     if locations.get(LOCATION, {}).get("contacts"):
         pytest.skip("the sandbox of this checkout has been used already: `make clean-sandbox` first")
-    commands = transcripts(ROOT / "README.md")
-    assert len(commands) >= 13
+    commands = [command for document in documents() for command in transcripts(document)]
+    assert len(commands) >= 16
     with Shell(ROOT) as shell:
         succeeded, printed = shell.run(SET_UP)
         assert succeeded, printed
         for command in commands:
             _, printed = shell.run(command.script)
-            assert not difference(command.prints or "", printed), f"{command.script}{printed}"
+            assert not difference(command.prints or "", printed), f"{command.section}: {command.script}{printed}"
