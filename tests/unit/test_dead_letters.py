@@ -416,7 +416,7 @@ class TestRedrive:
         assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:in_progress")
         assert sent(stack) == []
 
-    @pytest.mark.parametrize(("place", "messages_sent"), [("_read", 1), ("_mark", 2)])
+    @pytest.mark.parametrize(("place", "messages_sent"), [("read_letter", 1), ("_mark", 2)])
     def test_whoever_dies_leaves_a_letter_that_is_sent_by_the_next(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch, place: str, messages_sent: int
     ) -> None:
@@ -426,11 +426,11 @@ class TestRedrive:
         def die(*arguments: Any) -> None:
             raise KeyboardInterrupt
 
-        real = getattr(dead_letters, place)
-        monkeypatch.setattr(dead_letters, place, die)
+        real = getattr(dead_letter_redrive, place)
+        monkeypatch.setattr(dead_letter_redrive, place, die)
         with pytest.raises(KeyboardInterrupt):
             redrive(manage, ids=["letter-1"])
-        monkeypatch.setattr(dead_letters, place, real)
+        monkeypatch.setattr(dead_letter_redrive, place, real)
         assert outcomes(redrive(manage, ids=["letter-1"])) == ["in_progress"]
         later = clock.now() + timedelta(seconds=dead_letter_redrive.CLAIM_S + 1)
         monkeypatch.setattr(clock, "now", lambda: later)

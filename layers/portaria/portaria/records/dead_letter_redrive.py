@@ -19,10 +19,10 @@ from portaria.records.dead_letters import (
     REDRIVING,
     Letter,
     LetterSummary,
-    _read,
     key,
     part_key,
     read_head,
+    read_letter,
 )
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
     if not _claim(table, head, claim):
         return RedriveResult(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")
     try:
-        letter = _read(table, item)
+        letter = read_letter(table, item)
         bodies, unreadable = _bodies(letter)
         if not bodies:
             _release(table, head, claim)

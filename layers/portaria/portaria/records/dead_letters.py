@@ -251,7 +251,7 @@ def cursor_behind(head: LetterSummary) -> str:
 def find(table: Table, letter_id: str) -> tuple[LetterSummary, Letter] | None:
     """A letter with its records."""
     item = table.get(*key(letter_id))
-    return (read_head(item), _read(table, item)) if item else None
+    return (read_head(item), read_letter(table, item)) if item else None
 
 
 def read_head(item: Item) -> LetterSummary:
@@ -259,7 +259,7 @@ def read_head(item: Item) -> LetterSummary:
     return LetterSummary(**{name: item.get(name, absent.get(name)) for name in LetterSummary.__annotations__})
 
 
-def _read(table: Table, item: Item) -> Letter:
+def read_letter(table: Table, item: Item) -> Letter:
     keys = [part_key(item["id"], number) for number in range(item["parts"])]
     parts = table.get_many(keys)
     content = joined([parts[key]["data"] for key in keys])
