@@ -468,7 +468,7 @@ def read_settings() -> dict[str, tuple[int, int]]:
     found = template()
     sources = found["Resources"]["ExchangeCodeFunction"]["Properties"]["Events"]
     sizes = found["Mappings"]["Concurrency"][found["Parameters"]["Size"]["Default"]] | {
-        "UnprovenExchanges": found["Parameters"]["UnprovenInstallBatches"]["Default"]
+        "UnprovenExchanges": int(found["Parameters"]["UnprovenInstallBatches"]["Default"])
     }
     return {name: (sizes[key], sources[key]["Properties"]["BatchSize"]) for name, key in RESOURCES.items()}
 

@@ -158,11 +158,9 @@ def test_a_queues_consumer_reports_each_message_and_is_limited(function: Functio
 
 
 def every_value(value: Any) -> list[int]:
-    """A number, a parameter's default, or what `!FindInMap` makes of it for every value of the parameter that chooses."""
+    """A number, or what `!FindInMap` makes of it for every value of the parameter that chooses."""
     if not isinstance(value, dict):
         return [value]
-    if "Ref" in value:
-        return [template()["Parameters"][value["Ref"]]["Default"]]
     name, parameter, key = value["Fn::FindInMap"]
     chosen = template()["Mappings"][name]
     assert set(chosen) == set(template()["Parameters"][parameter["Ref"]]["AllowedValues"])
