@@ -39,6 +39,8 @@ WARNING_HEADER = "X-Portaria-Warning"
 KNOWN_FOR = timedelta(seconds=60)
 MAX_KNOWN = 1_000
 RETRY_AFTER_S = 5
+# ASCII is a part of UTF-8.
+CHARSETS = ("utf-8", "utf8", "us-ascii")
 _FAILED_ATTEMPTS = ("token_refused", "token_rotated", attempts.REASON)
 
 
@@ -103,10 +105,17 @@ class FrontDoor:
     def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> Taken:
         """A death before the last message is queued leaves the caller without an answer, and a note that says more than is
         true of records that are on their way all the same."""
+        if event["resource"] not in part.RESOURCES or event["httpMethod"] != "POST":
+            # Nothing is looked up: which paths there are is public.
+            detail = (
+                f"there is nothing at this path with this method; send records by POST to {', '.join(part.RESOURCES)}"
+            )
+            raise Rejected("unknown_path", detail, status=404)
         parameters = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
         caller = self._caller(event, part)
         connection = self._connection(caller, platform, part, parameters)
         headers = {name: _header(event, name, most) for name, most in part.HEADERS.items()}
+        _check_content_type(event)
         body = _body(event)
         now = clock.now()
         sent = part.parse(event["resource"], parameters, body, connection.name, int(now.timestamp()))
@@ -135,14 +144,19 @@ class FrontDoor:
     def _connection(self, caller: Caller, platform: str, part: ModuleType, parameters: dict[str, str]) -> Connection:
         """The one that the account's records go through: of several that the caller may use, the first that works, by name.
 
-        Whoever may send to some connections only is told of no other, not even whether there is one.
+        A token for some connections only gets the same answer (403) for an account of another connection as for an account
+        without one, so that it cannot find out which accounts are connected.
         """
         if not any(callers.split(scope)[0] == SCOPE for scope in caller.scopes or ()):
-            raise _missing_scope()
+            raise Rejected("missing_scope", f"this token's private integration lacks the scope {SCOPE}", status=403)
         account_id = part.account_id(parameters)
         usable = [each for each in self._of_account(platform, account_id) if caller.allows(SCOPE, each.name)]
         if not usable and not caller.allows(SCOPE):
-            raise _missing_scope()
+            detail = (
+                "this token may send to some connections only, and the account that the path names belongs to none of them: "
+                f"check the account in the path, or give the private integration the scope {SCOPE}@ and the connection's name"
+            )
+            raise Rejected("missing_scope", detail, status=403)
         if not usable:
             detail = "the account that the path names has no connection here: make one"
             raise Rejected("unknown_account", detail, status=404)
@@ -210,6 +224,21 @@ def _header(event: Event, name: str, most: int) -> str:
     return value
 
 
+def _check_content_type(event: Event) -> None:
+    """Raises `Rejected` (`bad_content_type`, `header_repeated`) for anything but JSON in UTF-8. What was sent is not quoted."""
+    media_type, *parameters = (text.strip().lower() for text in callers.header(event, "Content-Type").split(";"))
+    if media_type != "application/json":
+        what = "must be" if media_type else "is missing: it must be"
+        raise Rejected("bad_content_type", f"the header Content-Type {what} application/json", field="Content-Type")
+    for name, _, value in (parameter.partition("=") for parameter in parameters):
+        if name.strip() == "charset" and value.strip(' "') not in CHARSETS:
+            raise Rejected(
+                "bad_content_type",
+                "the charset in Content-Type must be utf-8, as the body must be",
+                field="Content-Type",
+            )
+
+
 def _body(event: Event) -> bytes:
     """The body as it was sent. Raises `Rejected` (`bad_body`)."""
     encoding = callers.header(event, "Content-Encoding").lower()
@@ -220,11 +249,6 @@ def _body(event: Event) -> bytes:
         return b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
     except ValueError:
         raise Rejected("bad_body", "the body must be JSON in UTF-8") from None
-
-
-def _missing_scope() -> Rejected:
-    detail = f"this token's private integration lacks the scope {SCOPE}, for all connections or for that one"
-    return Rejected("missing_scope", detail, status=403)
 
 
 def _count(name: str, value: int, **dimensions: str) -> None:
