@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from portaria import api_tokens, attempts, aws, clock, connections, messages, private_integrations, records
 from portaria.api import front_door
-from portaria.contract import Connection, Secret, Target
+from portaria.contract import Connection, Secret, Target, Trace
 from portaria.platforms import part
 from tests.fakes import functions, marketo
 from tests.fakes.aws import TABLE, Cloud
@@ -234,6 +234,7 @@ class TestDropIn:
         assert message.target == Target("marketo-main", "persons", "high", options)
         assert (message.origin, message.object, message.route) == (messages.FRONT_DOOR, "persons", "")
         assert (message.connection, message.request) == (served.integration, answer.headers["X-Request-Id"])
+        assert message.trace == Trace("nightly-7", "export")
         assert [record["data"] for record in message.records] == body["persons"]
         assert [record["key"] for record in message.records] == [
             "brooklyn.parker@karnv.com|Brooklyn", "johnny.neal@yvu30.com|Johnny",
@@ -243,12 +244,14 @@ class TestDropIn:
         assert message.read_at == int(now.timestamp() * 1000)
         (item,) = noted(served.stack)
         assert {
-            name: next(iter(item[name].values())) for name in ("destination", "object", "count", "correlation_id")
+            name: next(iter(item[name].values()))
+            for name in ("destination", "object", "count", "correlation_id", "request_source")
         } == {
             "destination": "marketo-main",
             "object": "persons",
             "count": "2",
             "correlation_id": "nightly-7",
+            "request_source": "export",
         }
         assert item["caller"] == {"S": f"private-integration:{served.integration}"}
         assert item["pk"] == {"S": f"REQUEST#{answer.headers['X-Request-Id']}"}
@@ -282,7 +285,9 @@ class TestDropIn:
         persons = part("marketo", "persons")
         start, end = persons.frame(target)
         body = start + b'{"email":"a@example.com"}' + end
-        request = persons.request(connection, {"access_token": Secret(served.token)}, target, body, "correlation-1")
+        request = persons.request(
+            connection, {"access_token": Secret(served.token)}, target, body, Trace("correlation-1")
+        )
         url = request.url.replace("https://mkto-ingestion-api.adobe.io", API_URL)
         answer = requests.post(url, data=request.body, headers=request.headers, timeout=10)
         assert (answer.status_code, answer.text) == (202, "")
@@ -649,8 +654,16 @@ class TestBadInput:
             "Content-Encoding": "identity",
         }
         assert door.send("persons", PERSONS, headers=headers).status == 202
+        assert [message.trace for message in door.queued()] == [Trace("é" * 255, "x" * 50)]
         (item,) = noted(door.stack)
         assert item["correlation_id"] == {"S": "é" * 255}
+
+    def test_call_without_tracing_headers_has_no_trace(self, door: Door) -> None:
+        assert door.send("persons", PERSONS).status == 202
+        (body,) = door.stack.receive("records")
+        assert "trace" not in json.loads(body)
+        (item,) = noted(door.stack)
+        assert "list_pk" not in item
 
     def test_a_body_that_says_it_is_base64_and_is_not(self, door: Door) -> None:
         event = event_of("persons", PERSONS, door.token) | {"isBase64Encoded": True}

@@ -38,7 +38,7 @@ SCOPES = {
     "routes:delete": "Delete a route",
     "installs:list": "List installs",
     "installs:show": "Show an install",
-    "receipts:list": "List receipts by connection, request or record",
+    "receipts:list": "List receipts by connection, record, request or correlation id",
     "receipts:show": "Show a receipt",
     "dead-letters:list": "List dead letters with their reasons",
     "dead-letters:show": "Show a dead letter with its records",

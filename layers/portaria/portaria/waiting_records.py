@@ -327,7 +327,7 @@ def _may_replace_more(held: Held) -> bool:
 
 def narrowed(message: Message, route: str, records: list[object]) -> str:
     """A Records message with some of a message's records, which go one way."""
-    fields = {
+    fields: dict[str, object] = {
         "version": messages.VERSION,
         "connection": message.connection,
         "object": message.object,
@@ -337,7 +337,11 @@ def narrowed(message: Message, route: str, records: list[object]) -> str:
         "request": message.request,
         "records": records,
     }
-    return messages.encode(fields | ({"target": target_fields(message.target)} if message.target else {}))
+    if message.target:
+        fields["target"] = target_fields(message.target)
+    if message.trace.fields:
+        fields["trace"] = message.trace.fields
+    return messages.encode(fields)
 
 
 def arrival_order(message: Message) -> int:

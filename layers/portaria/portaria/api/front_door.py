@@ -27,7 +27,7 @@ from portaria import attempts, aws, clock, connections, messages, platforms, que
 from portaria.api import callers
 from portaria.api.callers import Caller
 from portaria.attempts import Attempts
-from portaria.contract import Connection, Record, Rejected, Retryable, Target
+from portaria.contract import Connection, Record, Rejected, Retryable, Target, Trace
 from portaria.table import Table
 
 Event = dict[str, Any]
@@ -115,6 +115,7 @@ class FrontDoor:
         caller = self._caller(event, part)
         connection = self._connection(caller, platform, part, parameters)
         headers = {name: _header(event, name, most) for name, most in part.HEADERS.items()}
+        trace = Trace(headers[part.CORRELATION_HEADER], headers[part.SOURCE_HEADER])
         _check_content_type(event)
         body = _body(event)
         now = clock.now()
@@ -122,7 +123,7 @@ class FrontDoor:
         integration = caller.id.rpartition(":")[2]
         bodies: list[str] = []
         for target, records in sent.groups:
-            bodies += _pack(records, target, integration, int(now.timestamp() * 1000), request_id)
+            bodies += _pack(records, target, integration, int(now.timestamp() * 1000), request_id, trace)
         receipts.note_request(
             self.table,
             request_id,
@@ -130,7 +131,7 @@ class FrontDoor:
             destination=connection.name,
             object=sent.object,
             count=sent.count,
-            correlation_id=headers[part.CORRELATION_HEADER],
+            trace=trace,
         )
         queues.send(self.records_queue_url, bodies, tenant=integration)
         return Taken(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
@@ -188,7 +189,9 @@ class FrontDoor:
         return _http(refusal.status, json.dumps(refusal.body), request_id, headers)
 
 
-def _pack(records: list[Record], target: Target, integration: str, read_at: int, request_id: str) -> list[str]:
+def _pack(
+    records: list[Record], target: Target, integration: str, read_at: int, request_id: str, trace: Trace
+) -> list[str]:
     """Raises `Rejected` (`record_too_large`): behind its sender's back it would be set aside without its data."""
     bodies = messages.pack(
         records,
@@ -203,6 +206,7 @@ def _pack(records: list[Record], target: Target, integration: str, read_at: int,
             "priority": target.priority,
             "options": dict(target.options),
         },
+        trace=trace.fields,
     )
     for body in bodies:
         if '"refused":' in body:

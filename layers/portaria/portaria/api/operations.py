@@ -187,9 +187,9 @@ OPERATIONS = [
     ),
     # Receipts
     Operation(
-        "list_receipts", "GET", "/receipts", "receipts:list", "List receipts by connection, request or record",
+        "list_receipts", "GET", "/receipts", "receipts:list", "List receipts by connection, record, request or correlation id",
         receipts.list_page, receipts.Shown, listing=True, filters=receipts.FILTERS,
-        description="Give a destination as `connection`, with a `record` of it or a `state`, or a `request`.",
+        description="Give a destination as `connection`, also with a `record` of it, or a `request`, or a `correlation_id`.",
     ),
     Operation(
         "show_receipt", "GET", "/receipts/{receipt}", "receipts:show", "Show a receipt",
