@@ -555,7 +555,7 @@ def count_try(table: Table, entry: Entry) -> None:
 
 
 def try_now(table: Table, destination: str) -> None:
-    """End a destination's pauses: it was deleted, or has new credentials. What waits for it is tried soon."""
+    """End a destination's pauses, and have the next sweep, which comes within a minute, find what waits for it due."""
     for pause in status(table, destination).pauses:
         parking.end(table, pause)
     try:

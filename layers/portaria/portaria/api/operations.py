@@ -15,6 +15,7 @@ from portaria.api import (
     connections,
     contacts,
     dead_letters,
+    destinations,
     event_addresses,
     identifiers,
     installs,
@@ -97,7 +98,8 @@ OPERATIONS = [
     ),
     Operation(
         "delete_connection", "DELETE", "/connections/{name}", "connections:delete", "Delete a connection",
-        connections.delete, None, status=NO_CONTENT, changes=True, statuses=(CONFLICT,),
+        connections.delete, connections.Deleted, changes=True, statuses=(CONFLICT,),
+        description="Records that wait for it become dead letters; the answer says about how many.",
     ),
     Operation(
         "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Hand in a platform's new token",
@@ -194,6 +196,16 @@ OPERATIONS = [
     Operation(
         "show_receipt", "GET", "/receipts/{receipt}", "receipts:show", "Show a receipt",
         receipts.get, receipts.ReceiptWithRequests,
+    ),
+    # Destinations
+    Operation(
+        "list_destinations", "GET", "/destinations", "destinations:list",
+        "List destinations that are paused or have waiting records", destinations.list_page, destinations.Shown, listing=True,
+    ),
+    Operation(
+        "resume_destination", "POST", "/destinations/{name}/resume", "destinations:resume",
+        "Resume a destination", destinations.resume, destinations.Resumed, changes=True,
+        description="Its pauses end, and its waiting records are tried at once. If it still refuses, the next pause begins.",
     ),
     # Dead letters
     Operation(
