@@ -58,4 +58,4 @@ def _resumed(found: Document, console: Console) -> None:
         return
     ended = " and ".join(f"{pause['reason']} ({pause['object'] or 'all objects'})" for pause in found["ended"])
     said = f"Ended: {ended}. " if ended else ""
-    console.print(f"{name} is tried now. {said}{output.waiting(count)} for it.", markup=False)
+    console.print(f"{name} is tried now. {said}{output.waiting(count)}", markup=False)

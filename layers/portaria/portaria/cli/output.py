@@ -68,9 +68,14 @@ def plural_of(kind: str) -> str:
     return f"{title.removesuffix('y')}ies" if title.endswith("y") else f"{title}s"
 
 
-def waiting(count: int) -> str:
-    """How many records wait, as far as the API counts them."""
-    return f"About {count:,} records wait" if count != 1 else "About 1 record waits"
+def waiting(count: int, *, deleted: bool = False) -> str:
+    """How many records wait for a destination, as far as the API counts them, and what becomes of them if it is deleted."""
+    said, becomes = (
+        ("1 record waits", "becomes a dead letter")
+        if count == 1
+        else (f"{count:,} records wait", "become dead letters")
+    )
+    return f"About {said} for it, and {becomes}." if deleted else f"About {said} for it."
 
 
 def listed(kind: str, items: list[dict[str, Any]], console: Console) -> None:

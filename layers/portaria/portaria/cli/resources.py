@@ -94,7 +94,7 @@ def add(group: click.Group, kind: str, argument: str, complete: completion.Compl
         if not yes:
             click.confirm(f"Delete the {output.TITLES[kind]} {name}?", abort=True, err=True)
         waiting = desk.api.delete(kind, *path).get("waiting_records")
-        said = f" {output.waiting(waiting)} for it, and become dead letters." if waiting else ""
+        said = f" {output.waiting(waiting, deleted=True)}" if waiting else ""
         told = {"deleted": name} | ({"waiting_records": waiting} if waiting else {})
         desk.print(told, lambda console: console.print(f"{name} is deleted.{said}", markup=False))
 
