@@ -21,6 +21,7 @@ from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Wire, run, told, wired
 from tests.fakes.manage import Manage
 
+WAITING = WaitingList("marketo-main", "persons", waiting_records.LIVE, "pi-7")
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
 CREATION = {
     "name": "marketo-main",
@@ -82,8 +83,8 @@ def wait(stack: Cloud, count: int, name: str = "marketo-main", minutes: int = 30
     waiting_records.confirm(stack.table, {waiting: count}, {}, next_at)
 
 
-def entries(stack: Cloud, name: str = "marketo-main") -> int:
-    found, _ = waiting_records.read(stack.table, WaitingList(name, "persons", waiting_records.LIVE, "pi-7"), limit=10)
+def entries(stack: Cloud) -> int:
+    found, _ = waiting_records.read(stack.table, WAITING, limit=10)
     return sum(entry.records for entry in found)
 
 
@@ -167,6 +168,17 @@ class TestList:
         pause(stack)
         time["now"] += timedelta(hours=1)
         assert listed(manage) == []
+
+    def test_list_leaves_out_a_backlog_whose_lists_are_empty(self, manage: Manage, stack: Cloud) -> None:
+        wait(stack, 2)
+        found, _ = waiting_records.read(stack.table, WAITING, limit=10)
+        waiting_records.remove(stack.table, found)
+        assert [each["waiting_records"] for each in listed(manage)] == [0]
+        (head,) = waiting_records.heads(stack.table, "marketo-main")
+        waiting_records.close_list(stack.table, head)
+        assert listed(manage) == []
+        wait(stack, 1)
+        assert [each["waiting_records"] for each in listed(manage)] == [1]
 
     def test_list_pages_by_name(self, manage: Manage, stack: Cloud) -> None:
         for number in range(5):

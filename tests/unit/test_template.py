@@ -53,10 +53,10 @@ PUBLIC = {
     ),
 }
 # Paths and methods that the front door does not have. Its function refuses them in the form of the platform's API.
-ANY_METHOD = "x-amazon-apigateway-any-method"
 UNKNOWN_FRONT_DOOR = {
-    (ANY_METHOD, "/subscriptions/{subscription}"),
-    (ANY_METHOD, "/subscriptions/{subscription}/{proxy+}"),
+    (method, path)
+    for method in ("delete", "get", "head", "options", "patch", "post", "put")
+    for path in ("/subscriptions/{subscription}", "/subscriptions/{subscription}/{proxy+}")
 }
 # The gateway responses after which the same request can succeed a moment later.
 TRY_AGAIN = {"THROTTLED", "QUOTA_EXCEEDED", "INTEGRATION_FAILURE", "DEFAULT_5XX"}

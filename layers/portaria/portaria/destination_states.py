@@ -54,10 +54,15 @@ def page(table: Table, *, after: str, limit: int) -> tuple[list[DestinationState
 
 
 def find(table: Table, name: str) -> DestinationState:
-    """One strongly consistent query."""
+    """One strongly consistent query, or two.
+
+    A backlog outlives its records by some minutes. It counts as gone where all of its lists were found empty.
+    """
     status = waiting_records.status(table, name)
-    now = clock.now().timestamp()
-    return DestinationState(name, tuple(pause for pause in status.pauses if pause.until > now), status.backlog)
+    backlog, now = status.backlog, clock.now().timestamp()
+    if backlog and not backlog.records and all(head.closed_at for head in waiting_records.heads(table, name)):
+        backlog = None
+    return DestinationState(name, tuple(pause for pause in status.pauses if pause.until > now), backlog)
 
 
 def resume(table: Table, queue_url: str, name: str) -> DestinationState:
