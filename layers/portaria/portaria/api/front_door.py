@@ -103,8 +103,11 @@ class FrontDoor:
         return self._refuse(part, "unavailable", 500, detail, request_id, RETRY_AFTER_S)
 
     def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> Taken:
-        """A death before the last message is queued leaves the caller without an answer, and a note that says more than is
-        true of records that are on their way all the same."""
+        """Check a call and queue its records.
+
+        If the process dies before the last message is queued, the caller gets no answer, and the note counts more records than
+        are on their way.
+        """
         if event["resource"] not in part.RESOURCES or event["httpMethod"] != "POST":
             # Nothing is looked up: which paths there are is public.
             detail = (
@@ -192,7 +195,7 @@ class FrontDoor:
 def _pack(
     records: list[Record], target: Target, integration: str, read_at: int, request_id: str, trace: Trace
 ) -> list[str]:
-    """Raises `Rejected` (`record_too_large`): behind its sender's back it would be set aside without its data."""
+    """Raises `Rejected` (`record_too_large`) for what would become a dead letter without its data after the caller's 202."""
     bodies = messages.pack(
         records,
         connection=integration,
