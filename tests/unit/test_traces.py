@@ -196,12 +196,13 @@ def test_search_pages_give_each_row_once(desk: Desk, limit: int) -> None:
     }
     rows: list[str] = []
     cursor = None
-    while True:
+    for _ in range(20):
         page, cursor = correlations.search(desk.table, "nightly-7", clock.now(), cursor=cursor, limit=limit)
         assert len(page) <= limit
         rows += [each.request_id if isinstance(each, Noted) else each.correlation_id for each in page]
         if not cursor:
             break
+    assert not cursor
     assert sorted(rows) == sorted(expected)
     assert len(expected) > 7
 
