@@ -177,6 +177,9 @@ class TestList:
         (head,) = waiting_records.heads(stack.table, "marketo-main")
         waiting_records.close_list(stack.table, head)
         assert listed(manage) == []
+        # The count is about right at best: an open list may have entries.
+        waiting_records.announce(stack.table, [WAITING._replace(source="pi-8")], {"marketo-main": 1})
+        assert [each["name"] for each in listed(manage)] == ["marketo-main"]
         wait(stack, 1)
         assert [each["waiting_records"] for each in listed(manage)] == [1]
 
