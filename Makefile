@@ -14,7 +14,7 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
 BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
 CODE := layers functions local bench tests
 
-.PHONY: help setup up down status logs invoke demo check style types template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo check style types template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,8 +61,14 @@ logs: ## Follow the functions' logs on the local cloud
 invoke: setup ## Run one function as Lambda does: make invoke FUNCTION=AcceptInstallFunction EVENT=events/... (or -)
 	@$(RUN) -m local invoke $(FUNCTION) $(EVENT)
 
-demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field
-	@$(RUN) -m local.demo
+sandbox: setup ## The local cloud with accounts in it, to try things (ARGS="--help" for what can be done there)
+	@$(RUN) -m local.sandbox $(ARGS)
+
+clean-sandbox: ## Stop the local cloud and remove its data
+	@$(RUN) -m local.sandbox clean --yes
+
+demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field (KEEP=1 leaves it running)
+	@$(RUN) -m local.demo $(if $(KEEP),--keep)
 
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
 	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) configure $(FILE)

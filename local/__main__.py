@@ -37,13 +37,13 @@ def cli() -> None:
 @click.option("--port", default=0, envvar="GATEWAY_PORT", help="Port for MiniStack; a free one by default.")
 def up(port: int) -> None:
     """Start it, or bring it up to date; build/stack.json tells where everything is."""
-    describe(local_cloud.up(step, console.print, port=port))
+    describe(local_cloud.up(step, console.print, port=port, keep=True))
 
 
 @cli.command()
 def down() -> None:
     """Stop what `up` started, and nothing else."""
-    stopped = local_cloud.down()
+    stopped = local_cloud.down(console.print)
     console.print(f"Stopped {stopped} processes." if stopped else "Nothing was running.")
 
 
@@ -99,7 +99,7 @@ def invoke(function: str, event: str) -> None:
     """Invoke FUNCTION (`AcceptInstallFunction`) as Lambda runs it, with the EVENT of a file or of standard input (`-`)."""
     # Standard output is for the answer alone.
     console.stderr = True
-    stack = local_cloud.up(step, lambda _text: None)
+    stack = local_cloud.up(step, lambda _text: None, keep=True)
     if invocation.invoke(stack, function, event).failed:
         sys.exit(1)
 

@@ -57,6 +57,10 @@ class Control:
         faults = self._call("GET", "/faults")["faults"]
         return int(next(fault["used"] for fault in faults if fault["id"] == number))
 
+    def faults(self) -> list[dict[str, Any]]:
+        """Those that are set, each with `used`, how often it struck."""
+        return list(self._call("GET", "/faults")["faults"])
+
     def clear_faults(self, number: int | None = None) -> None:
         self._call("DELETE", "/faults", query={} if number is None else {"id": str(number)})
 
@@ -185,6 +189,10 @@ class Control:
         """A provider's `calls` by grant type and outcome (`refresh_token rotated`, `refresh_token reused`) and `grants`."""
         providers = self._call("GET", "/oauth2/state")["providers"]
         return dict(next(provider for provider in providers if provider["name"] == name))
+
+    def oauth2_providers(self) -> list[str]:
+        """The names of the providers."""
+        return [str(provider["name"]) for provider in self._call("GET", "/oauth2/state")["providers"]]
 
     # ---------------------------------------------------------------------------------------------------- LeadConnector
 

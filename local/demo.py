@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import click
 import requests
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -461,11 +462,18 @@ def play(stack: Stack) -> bool:
     return not wrong
 
 
-def main() -> int:
+@click.command(help=__doc__)
+@click.option("--keep", is_flag=True, help="Leave the local cloud running.")
+def demo(keep: bool) -> None:
+    sys.exit(run_demo(keep))
+
+
+def run_demo(keep: bool) -> int:
+    """The exit status of a run. A local cloud that did not run before is stopped again, unless it is to be kept."""
     running = Stack.read()
     ours = running is None or bool(running.dead_parts())
     try:
-        stack = local_cloud.up(step, console.print)
+        stack = local_cloud.up(step, console.print, keep=keep)
         return 0 if play(stack) else 1
     except NotStarted as reason:
         console.print(f"[red]{reason}[/]", soft_wrap=True)
@@ -473,10 +481,10 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        if ours:
+        if ours and not keep:
             with step("Stopping what was started"):
                 local_cloud.down()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    demo()

@@ -77,6 +77,19 @@ def stop(root: Path, *, patience_s: float = 3.0) -> int:
     return len(stopped)
 
 
+def end(pid: int, patience_s: float) -> bool:
+    """Ask one process to end, and wait until it has. False if it did not within `patience_s`."""
+    try:
+        process = psutil.Process(pid)
+        process.terminate()
+        process.wait(patience_s)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
 def listening_socket(port: int = 0) -> socket.socket:
     """A socket that listens on loopback; a free port by default. Raises `NotStarted` naming who holds a taken port."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

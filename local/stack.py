@@ -1,8 +1,8 @@
 """Bring the local cloud of this checkout up, tell how it is, and take it down.
 
-Everything it writes is under `build/`: `build/stack.json` is for whoever uses the stack, `build/local/` holds logs and
-certificates, `build/sam/` what the SAM CLI built. Its processes are found by their mark (see `processes`), so a start
-that was killed half-way leaves nothing that the next `up` or `down` would miss.
+Everything it writes is under `build/`: `build/stack.json` describes the running stack, `build/local/` holds logs,
+certificates and the saved state, `build/sam/` what the SAM CLI built. Its processes are found by their mark (see
+`processes`), so a start that was killed half-way leaves nothing that the next `up` or `down` would miss.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ from local import processes
 from local.build import SAM_CLI, Build, of_this_machine
 from local.processes import NotStarted
 from local.proxy import API_HOST, PLATFORM_HOSTS
+from local.saved_state import Ports, SavedState
 
 ROOT = Path(__file__).resolve().parent.parent
 STACK_FILE = ROOT / "build" / "stack.json"
 LOCAL = ROOT / "build" / "local"
+STATE = LOCAL / "state"
 SAM = ROOT / "build" / "sam"
 
 MINISTACK = ROOT / ".venv-ministack" / "bin" / "ministack"
@@ -51,6 +53,8 @@ ADOBE_CLIENT_ID = "portaria-local-adobe"
 RETRY_AFTER_MINUTES = "0,0,1,1"
 
 START_TIMEOUT_S = 60.0
+# MiniStack and the simulators write their data before they end.
+STOP_TIMEOUT_S = 30.0
 DEPLOY_TIMEOUT_S = 300.0
 
 # `with step("Deploying"):` shows what is going on and, afterwards, how long it took.
@@ -63,7 +67,8 @@ class Stack:
 
     `api_url` is the deployed API at MiniStack; `public_url` the same under the name it would have on AWS, reached
     through `proxy_url` and trusted with `ca_bundle`. `queues`, `functions` and `log_groups` are by name
-    (`exchanges`, `accept_install`). `sources` are fingerprints of what runs.
+    (`exchanges`, `accept_install`). `sources` are fingerprints of what runs. `keeps_state` says whether an orderly stop
+    saves the data for the next start.
     """
 
     aws_endpoint_url: str
@@ -83,6 +88,7 @@ class Stack:
     queues: dict[str, str] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
     log_groups: dict[str, str] = field(default_factory=dict)
+    keeps_state: bool = False
 
     @classmethod
     def read(cls, file: Path = STACK_FILE) -> Stack | None:
@@ -138,11 +144,12 @@ class Stack:
 # ---------------------------------------------------------------------------------------------------------- up and down
 
 
-def up(step: Step, say: Callable[[str], None], *, port: int = 0) -> Stack:
+def up(step: Step, say: Callable[[str], None], *, port: int = 0, keep: bool = False) -> Stack:
     """Start the local cloud, or bring a running one up to date, and return it.
 
-    `port` demands a port for MiniStack; 0 takes a free one. Raises `NotStarted` with a sentence for the person; a start
-    that fails leaves nothing running, a failed update leaves the stack as it was.
+    `port` demands a port for MiniStack. With `keep` a start has the ports, the API's address and the data of the last
+    one, and `down` saves them; without it the stack begins empty, has free ports, and leaves nothing. Raises `NotStarted`
+    with a sentence for the person; a start that fails leaves nothing running, a failed update leaves the stack as it was.
     """
     with _alone():
         for tool in (SAM_CLI, MINISTACK):
@@ -155,28 +162,55 @@ def up(step: Step, say: Callable[[str], None], *, port: int = 0) -> Stack:
             if running and running.sources["product"] == product:
                 say(f"The local cloud is running already: {running.api_url}")
                 return running
-            stack = running or _start(step, port)
-            with step("Deploying to MiniStack"):
-                stack = deploy(replace(stack, sources={**stack.sources, "product": product}))
+            stack = running or _start(step, say, port, keep)
+            if stack.sources.get("product") != product:
+                with step("Deploying to MiniStack"):
+                    stack = deploy(replace(stack, sources={**stack.sources, "product": product}))
             stack.write()
             return stack
         except BaseException:
             if not running:
-                _stop()
+                _stop(save=False)
             raise
 
 
-def down() -> int:
+def down(say: Callable[[str], None] = lambda _text: None) -> int:
     """Stop this checkout's local cloud and nothing else. Return how many processes that were."""
     with _alone():
-        return _stop()
+        return _stop(save=True, say=say)
 
 
-def _stop() -> int:
+def forget() -> None:
+    """Stop the local cloud and remove all that it kept: data, ports, certificates."""
+    with _alone():
+        _stop(save=False)
+        shutil.rmtree(STATE, ignore_errors=True)
+
+
+def _stop(*, save: bool, say: Callable[[str], None] = lambda _text: None) -> int:
+    """Stop all processes. With `save`, a stack that keeps its state is stopped in an orderly way first, and its data kept."""
+    stack = Stack.read()
     STACK_FILE.unlink(missing_ok=True)
-    stopped = processes.stop(ROOT)
+    stopped = 0
+    if save and stack and stack.keeps_state and not stack.dead_parts():
+        # MiniStack first: until it has saved what the functions did, the platforms must answer them.
+        parts = [stack.pids[name] for name in ("ministack", "simulators")]
+        if all([processes.end(pid, STOP_TIMEOUT_S) for pid in parts]):
+            saved_state().close(asdict(stack))
+        else:
+            say(
+                f"A part did not stop within {STOP_TIMEOUT_S:.0f} s: the next start has the data of the last orderly stop."
+            )
+        stopped = len(parts)
+    stopped += processes.stop(ROOT)
     shutil.rmtree(LOCAL / "tmp", ignore_errors=True)
     return stopped
+
+
+def saved_state() -> SavedState:
+    """What this checkout's local cloud keeps. MiniStack and the simulators read only what their own version has written."""
+    versions = sorted(folder.name for folder in (ROOT / ".venv-ministack").glob("lib/*/site-packages/ministack-*"))
+    return SavedState(STATE, _fingerprint([ROOT / "local" / "simulators"], *versions))
 
 
 @contextlib.contextmanager
@@ -209,29 +243,35 @@ def _reusable(say: Callable[[str], None], port: int) -> Stack | None:
         say(f"MiniStack runs at {stack.aws_endpoint_url}, not on port {port}: starting anew.")
     else:
         return stack
-    _stop()
+    _stop(save=True, say=say)
     return None
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts
 
 
-def _start(step: Step, port: int) -> Stack:
-    """Start MiniStack, the simulators and the proxy. The latter two inherit their sockets: nobody can take their ports."""
+def _start(step: Step, say: Callable[[str], None], port: int, keep: bool) -> Stack:
+    """Start MiniStack, the simulators and the proxy. The latter two inherit their sockets: nobody can take their ports.
+
+    Returns the stack that was saved, running again, or one that nothing is deployed to yet.
+    """
     (LOCAL / "tmp").mkdir(parents=True, exist_ok=True)
     for part in ("ministack", "simulators", "proxy"):
         (LOCAL / f"{part}.log").unlink(missing_ok=True)
-    certificate = _write_certificates()
     environment = clean_environment()
+    state = saved_state() if keep else None
+    before = state.open(say) if state else None
+    ports = state.ports(port) if state else Ports(port, 0, 0, 0)
+    certificate = _write_certificates(renew=before is None)
     with (
-        processes.listening_socket() as simulators,
-        processes.listening_socket() as control,
-        processes.listening_socket() as proxy,
+        processes.listening_socket(ports.simulators) as simulators,
+        processes.listening_socket(ports.control) as control,
+        processes.listening_socket(ports.proxy) as proxy,
     ):
         proxy_url, control_url = (f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in (proxy, control))
         pids = {}
-        with step("Starting MiniStack"):
-            gateway_port, pids["ministack"] = _start_ministack(port, proxy_url)
+        with step("Starting MiniStack" + (" with the data of the last time" if before else "")):
+            gateway_port, pids["ministack"] = _start_ministack(ports.ministack, proxy_url, state)
         with step("Starting the simulators and the proxy"):
             pids["simulators"] = processes.start(
                 [
@@ -244,6 +284,7 @@ def _start(step: Step, port: int) -> Stack:
                     str(control.fileno()),
                     "--proxy-url",
                     proxy_url,
+                    *(("--state", str(state.live / "simulators.pickle")) if state else ()),
                 ],
                 root=ROOT,
                 log=LOCAL / "simulators.log",
@@ -269,20 +310,29 @@ def _start(step: Step, port: int) -> Stack:
                 environment=environment,
                 sockets=[proxy.fileno()],
             ).pid
-    _wait_for("simulators", pids["simulators"], f"{control_url}/clock")
-    _wait_for("proxy", pids["proxy"], f"{proxy_url}/hosts")
-    return Stack(
+            _wait_for("simulators", pids["simulators"], f"{control_url}/clock")
+            _wait_for("proxy", pids["proxy"], f"{proxy_url}/hosts")
+    started = Stack(
         aws_endpoint_url=f"http://127.0.0.1:{gateway_port}",
         proxy_url=proxy_url,
         ca_bundle=str(LOCAL / "ca.pem"),
         control_url=control_url,
         pids=pids,
         sources={"local": local_sources()},
+        keeps_state=keep,
     )
+    if before is None:
+        return started
+    deployed = Stack(**before)
+    return replace(deployed, pids=pids, sources={**deployed.sources, **started.sources})
 
 
-def _start_ministack(demanded_port: int, proxy_url: str) -> tuple[int, int]:
+def _start_ministack(demanded_port: int, proxy_url: str, state: SavedState | None) -> tuple[int, int]:
     """Start MiniStack and return its port and process number. A free port that someone takes first is tried again."""
+    keeps = {}
+    if state:
+        keeps = {"PERSIST_STATE": "1", "STATE_DIR": str(state.live)}
+        keeps |= {"S3_PERSIST": "1", "S3_DATA_DIR": str(state.live / "s3")}
     for attempt in range(3):
         port = processes.free_port(demanded_port)
         process = processes.start(
@@ -307,6 +357,8 @@ def _start_ministack(demanded_port: int, proxy_url: str) -> tuple[int, int]:
                 "HTTPS_PROXY": proxy_url,
                 "NO_PROXY": "127.0.0.1,localhost",
                 "REQUESTS_CA_BUNDLE": str(LOCAL / "ca.pem"),
+                "PORTARIA_API_ID": hashlib.sha256(str(ROOT).encode()).hexdigest()[:8],
+                **keeps,
             },
         )
         try:
@@ -337,11 +389,16 @@ def _wait_for(name: str, pid: int, url: str) -> None:
     )
 
 
-def _write_certificates() -> Path:
-    """Make a certificate authority whose key is thrown away, and one server certificate for all the proxy serves."""
+def _write_certificates(*, renew: bool) -> Path:
+    """Make a certificate authority whose key is thrown away, and one server certificate for all the proxy serves.
+
+    Unless they are to be renewed, those of the last start are used: a browser may trust them by now.
+    """
+    certificate = LOCAL / "proxy.pem"
+    if not renew and certificate.exists() and (LOCAL / "ca.pem").exists():
+        return certificate
     authority = trustme.CA(organization_name="Portaria's local cloud")
     authority.cert_pem.write_to_path(str(LOCAL / "ca.pem"))
-    certificate = LOCAL / "proxy.pem"
     certificate.unlink(missing_ok=True)
     os.close(os.open(certificate, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     authority.issue_cert(*PLATFORM_HOSTS, API_HOST).private_key_and_cert_chain_pem.write_to_path(str(certificate))
@@ -483,7 +540,9 @@ def _run(command: Sequence[str | Path], name: str, environment: Mapping[str, str
 
 def local_sources() -> str:
     """The fingerprint of what the running processes were made of; commands and the demo are not part of it."""
-    return _fingerprint(ROOT / "local" / name for name in ("stack.py", "start_ministack.py", "proxy.py", "simulators"))
+    return _fingerprint(
+        ROOT / "local" / name for name in ("stack.py", "saved_state.py", "start_ministack.py", "proxy.py", "simulators")
+    )
 
 
 def _fingerprint(sources: Iterable[Path], *more: str) -> str:

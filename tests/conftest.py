@@ -25,7 +25,7 @@ AWS_ENVIRONMENT = {
     "POWERTOOLS_METRICS_NAMESPACE": "Portaria",
 }
 for name in list(os.environ):
-    if name.startswith("AWS_") or name.lower() in ("https_proxy", "http_proxy", "no_proxy"):
+    if name.startswith(("AWS_", "PORTARIA_")) or name.lower() in ("https_proxy", "http_proxy", "no_proxy"):
         del os.environ[name]
 os.environ.update(AWS_ENVIRONMENT)
 sys.path.insert(0, str(ROOT / "layers" / "portaria"))

@@ -5,18 +5,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
 import socket
+from pathlib import Path
 
 from aiohttp import web
 
+from local.simulators import saving
 from local.simulators.control import Control
 
 # More than any limit that a simulator enforces itself
 MAX_BODY_BYTES = 50_000_000
 
 
-async def run(platforms: socket.socket, control: socket.socket, proxy_url: str) -> None:
+async def run(platforms: socket.socket, control: socket.socket, proxy_url: str, state: Path | None) -> None:
+    """Serve until SIGTERM; then write the data to `state`, from where the next start takes it."""
     world = Control(proxy_url)
+    if state and state.exists():
+        saving.load(world, state)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     front = web.Application(client_max_size=MAX_BODY_BYTES)
     front.router.add_route("*", "/{path:.*}", world.serve_platforms)
     for application, listener in ((front, platforms), (world.application(), control)):
@@ -24,7 +32,9 @@ async def run(platforms: socket.socket, control: socket.socket, proxy_url: str) 
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         await web.SockSite(runner, listener).start()
-    await asyncio.Event().wait()
+    await ended.wait()
+    if state:
+        saving.save(world, state)
 
 
 def main() -> None:
@@ -32,6 +42,7 @@ def main() -> None:
     parser.add_argument("--socket", type=int, required=True, help="file descriptor of the platforms' listening socket")
     parser.add_argument("--control-socket", type=int, required=True, help="file descriptor of control's")
     parser.add_argument("--proxy-url", required=True)
+    parser.add_argument("--state", type=Path, help="file that keeps the data from one start to the next")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(
@@ -39,6 +50,7 @@ def main() -> None:
                 socket.socket(fileno=arguments.socket),
                 socket.socket(fileno=arguments.control_socket),
                 arguments.proxy_url,
+                arguments.state,
             )
         )
 

@@ -81,6 +81,10 @@ class Control:
         self.engage = Engage(self.world)
         self.oauth2 = OAuth2(self.world)
         self.adobe = AdobeIO(self.world, self.proxy_url)
+        self.connect()
+
+    def connect(self) -> None:
+        """Let the platforms' calls reach these simulators."""
         self.front = Front(
             self.world, [self.kommo, self.marketo, self.oauth2, self.leadconnector, self.engage, self.adobe]
         )

@@ -300,11 +300,15 @@ class OAuth2:
     # -------------------------------------------------------------------------------------------------------------- API
 
     async def show_me(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
-        """What an API behind the provider tells whoever has a token (RFC 6750), or the client itself, by password or by key."""
+        """What an API behind the provider tells about the caller: who has a token (RFC 6750), or the client itself.
+
+        The client's secret is also its password, its API key and a bearer token without an end.
+        """
         provider = self.providers[request.host]
         authorization = request.headers.get("Authorization", "")
         by_password = authorization.startswith("Basic ") and proves_itself(provider, authorization, {})
-        if by_password or request.headers.get("X-Api-Key") == provider.client_secret:
+        by_key = request.headers.get("X-Api-Key") == provider.client_secret
+        if by_password or by_key or authorization == f"Bearer {provider.client_secret}":
             return web.json_response({"sub": provider.client_id})
         scheme, _space, token = authorization.partition(" ")
         grant, ends_at = self.issued[request.host].access_tokens.get(token, (None, None))

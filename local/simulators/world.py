@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 import time
@@ -76,7 +75,7 @@ class Fault:
 class Faults:
     def __init__(self) -> None:
         self.active: list[Fault] = []
-        self.numbers = itertools.count(1)
+        self.last_id = 0
 
     def set(self, instruction: Mapping[str, Any]) -> Fault:
         allowed = {each.name for each in fields(Fault)} - {"id", "seen", "used", "set_at"}
@@ -84,7 +83,8 @@ class Faults:
             raise BadInstruction(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(allowed))}")
         if instruction.get("kind") not in FAULT_KINDS or "platform" not in instruction:
             raise BadInstruction(f"`platform` and `kind` (one of {', '.join(FAULT_KINDS)}) are needed")
-        fault = Fault(**instruction, id=next(self.numbers))
+        self.last_id += 1
+        fault = Fault(**instruction, id=self.last_id)
         self.active.append(fault)
         return fault
 

@@ -39,6 +39,14 @@ CONNECTIONS = EXAMPLE.parent / "connections.yaml"
 CONNECTIONS_ENVIRONMENT = {
     "SHOP_CLIENT_ID": "shop-client",
     "SHOP_CLIENT_SECRET": f"{CANARY}-shop",
+    "SHOP_AUTHORIZE_URL": "https://login.example.com/authorize",
+    "SHOP_TOKEN_URL": "https://login.example.com/token",
+    "SHOP_API_DOMAIN": "api.example.com",
+    "BILLING_TOKEN_URL": "https://login.example.com/token",
+    "BILLING_API_DOMAIN": "api.example.com",
+    "ERP_DOMAIN": "api.example.com",
+    "WAREHOUSE_DOMAIN": "*.example.com",
+    "HELPDESK_DOMAIN": "api.example.com",
     "BILLING_CLIENT_ID": "billing-client",
     "BILLING_CLIENT_SECRET": f"{CANARY}-billing",
     "ERP_KEY": f"{CANARY}-key",
@@ -501,6 +509,17 @@ class TestFindingTheApi:
         file.write_text(json.dumps(stack))
         wire.instead = empty_listing
         run("--stack-file", file, "routes", "list")
+        monkeypatch.setenv("PORTARIA_STACK_FILE", str(file))
+        run("routes", "list")
+
+    @pytest.mark.parametrize("option", ["--stack-name", "--api-url"])
+    def test_variables_are_ignored_where_an_option_says_where_the_api_is(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch, option: str
+    ) -> None:
+        monkeypatch.delenv("PORTARIA_API_URL")
+        monkeypatch.setenv("PORTARIA_STACK_FILE", "/no/such/file")
+        monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
+        assert "no AWS credentials" in run(option, "https://a.example", "routes", "list", exit_code=3).stderr
 
 
 def test_functions_never_import_the_command_line() -> None:

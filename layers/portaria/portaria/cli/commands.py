@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from portaria.cli import completion, resources
 from portaria.cli.access import find_api
@@ -26,6 +27,10 @@ from portaria.cli.smoke.command import smoke
 from portaria.cli.teardown.command import teardown
 
 
+# The options that say where the API is.
+PLACES = ("api_url", "stack_name", "stack_file")
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--api-url", envvar="PORTARIA_API_URL", metavar="URL", help="The API, stage included (PORTARIA_API_URL).")
 @click.option(
@@ -33,8 +38,8 @@ from portaria.cli.teardown.command import teardown
     help="The CloudFormation stack whose output ApiUrl is called.",
 )  # fmt: skip
 @click.option(
-    "--stack-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="A local cloud's file, build/stack.json, instead of AWS.",
+    "--stack-file", type=click.Path(path_type=Path, dir_okay=False), envvar="PORTARIA_STACK_FILE", metavar="FILE",
+    help="A local cloud's file, build/stack.json, instead of AWS (PORTARIA_STACK_FILE).",
 )  # fmt: skip
 @click.option(
     "--token-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
@@ -56,6 +61,12 @@ def portaria(
     the environment variable PORTARIA_TOKEN, you may do what its scopes say (/v1); then give --api-url or PORTARIA_API_URL
     too. A token never stands on the command line, where others see it.
     """
+    if any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in PLACES):
+        # What is said on the command line counts alone. Subcommands read these from the context.
+        for name in ("api_url", "stack_file"):
+            if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+                ctx.params[name] = None
+        api_url, stack_file = ctx.params["api_url"], ctx.params["stack_file"]
     ctx.obj = Desk(partial(find_api, api_url, stack_name, stack_file, token_file), as_json)
 
 

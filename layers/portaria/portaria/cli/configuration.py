@@ -73,13 +73,20 @@ def _entries(path: Path, section: str, content: object) -> list[Entry]:
 def _filled(path: Path, place: str, entry: Entry) -> Entry:
     filled: Entry = {}
     for field, value in entry.items():
-        if isinstance(value, dict) and set(value) in ({"env"}, {"file"}):
-            filled[field] = _read_elsewhere(path, f"{place}: {field}", value)
+        within = f"{place}: {field}"
+        if isinstance(value, list):
+            filled[field] = [_read_elsewhere(path, within, each) if _is_elsewhere(each) else each for each in value]
+        elif _is_elsewhere(value):
+            filled[field] = _read_elsewhere(path, within, value)
         elif isinstance(value, dict):
-            filled[field] = _filled(path, f"{place}: {field}", value)
+            filled[field] = _filled(path, within, value)
         else:
             filled[field] = value
     return filled
+
+
+def _is_elsewhere(value: object) -> bool:
+    return isinstance(value, dict) and set(value) in ({"env"}, {"file"})
 
 
 def _read_elsewhere(path: Path, place: str, value: dict[str, Any]) -> str:

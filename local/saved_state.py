@@ -1,0 +1,129 @@
+"""What the local cloud keeps from `make down` to the next `make up`: MiniStack's data, the simulators', and the ports.
+
+`build/local/state/saved` is what the last orderly stop left. A start copies it to `live`, where MiniStack and the simulators
+write when they stop. `live` becomes `saved` only when both have stopped in an orderly way, so a crash at any moment leaves
+what the last orderly stop left, and never half of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local import processes
+from local.processes import NotStarted
+
+# Below the ports that systems hand out for outgoing connections, which could be taken between a stop and a start.
+FIRST_PORT, PORTS = 20_000, 10_000
+
+
+@dataclass(frozen=True)
+class Ports:
+    ministack: int
+    proxy: int
+    simulators: int
+    control: int
+
+
+class SavedState:
+    """The state of one checkout's local cloud. `version` identifies the programs that can read it."""
+
+    def __init__(self, folder: Path, version: str) -> None:
+        self._saved = folder / "saved"
+        self._stopped = folder / "stopped"
+        self.live = folder / "live"
+        self._ports = folder / "ports.json"
+        self._folder = folder
+        self._version = version
+
+    def open(self, say: Callable[[str], None]) -> dict[str, Any] | None:
+        """Prepare `live` for a start. Return the stack that was saved, or None where there is none to go on with."""
+        self._finish()
+        shutil.rmtree(self.live, ignore_errors=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # MiniStack saves secrets, too.
+        self._folder.chmod(0o700)
+        saved = self._read()
+        if saved and saved["version"] != self._version:
+            say("MiniStack or the simulators have changed since the last stop: their data cannot be read any more.")
+            self.forget()
+            saved = None
+        if saved:
+            shutil.copytree(self._saved, self.live)
+            return dict(saved["stack"])
+        self.live.mkdir(parents=True, exist_ok=True)
+        return None
+
+    def close(self, stack: dict[str, Any]) -> None:
+        """Keep `live` after an orderly stop."""
+        marker = self.live / "saved.json"
+        fresh = marker.with_suffix(".new")
+        fresh.write_text(json.dumps({"version": self._version, "stack": stack}))
+        fresh.replace(marker)
+        shutil.rmtree(self._stopped, ignore_errors=True)
+        self.live.rename(self._stopped)
+        self._finish()
+
+    def forget(self) -> None:
+        """Remove the data. The ports stay."""
+        for folder in (self._saved, self._stopped, self.live):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def ports(self, gateway: int = 0) -> Ports:
+        """The ports of the last start, or free ones, which are kept for the next. `gateway` demands one for MiniStack.
+
+        Raises `NotStarted` where saved data needs a port that somebody else has.
+        """
+        try:
+            known = Ports(**json.loads(self._ports.read_text()))
+        except (OSError, ValueError, TypeError):
+            known = None
+        if known:
+            try:
+                for port in (gateway or known.ministack, known.proxy, known.simulators, known.control):
+                    processes.free_port(port)
+            except NotStarted as taken:
+                if self._read():
+                    raise NotStarted(
+                        f"{taken}. The local cloud had that port before, and its data has addresses with it: stop that "
+                        "process, or run `make clean-sandbox` to begin anew with other ports."
+                    ) from None
+                known = None
+        if not known:
+            known = Ports(*self._free_ports(4))
+        if gateway:
+            known = Ports(gateway, known.proxy, known.simulators, known.control)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._ports.write_text(json.dumps(known.__dict__))
+        return known
+
+    def _free_ports(self, count: int) -> list[int]:
+        found: list[int] = []
+        offset = zlib.crc32(os.fsencode(self._folder))
+        for number in range(PORTS):
+            try:
+                found.append(processes.free_port(FIRST_PORT + (offset + number) % PORTS))
+            except NotStarted:
+                continue
+            if len(found) == count:
+                return found
+        raise NotStarted(f"fewer than {count} ports are free from {FIRST_PORT} to {FIRST_PORT + PORTS - 1}")
+
+    def _finish(self) -> None:
+        """Let what an orderly stop left take the place of what was saved before."""
+        if self._stopped.exists():
+            shutil.rmtree(self._saved, ignore_errors=True)
+            self._stopped.rename(self._saved)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            saved: dict[str, Any] = json.loads((self._saved / "saved.json").read_text())
+            return saved if "version" in saved and "stack" in saved else None
+        except (OSError, ValueError):
+            return None
