@@ -26,7 +26,6 @@ from portaria.cli.receipts import receipts
 from portaria.cli.smoke.command import smoke
 from portaria.cli.teardown.command import teardown
 
-
 # The options that say where the API is.
 PLACES = ("api_url", "stack_name", "stack_file")
 
