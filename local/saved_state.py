@@ -12,7 +12,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,30 +78,40 @@ class SavedState:
     def ports(self, gateway: int = 0) -> Ports:
         """The ports of the last start, or free ones, which are kept for the next. `gateway` demands one for MiniStack.
 
-        Raises `NotStarted` where saved data needs a port that somebody else has.
+        Raises `NotStarted` where a port is taken that is demanded, or that the saved data needs.
         """
-        try:
-            known = Ports(**json.loads(self._ports.read_text()))
-        except (OSError, ValueError, TypeError):
-            known = None
+        known, has_data = self._known_ports(), self._read() is not None
+        if gateway:
+            processes.free_port(gateway)
+            if known and has_data and gateway != known.ministack:
+                raise NotStarted(
+                    f"The saved data has addresses with port {known.ministack}, not {gateway}: leave out the port, or run "
+                    "`make clean-sandbox` to begin anew."
+                )
         if known:
             try:
-                for port in (gateway or known.ministack, known.proxy, known.simulators, known.control):
+                for port in (known.ministack, known.proxy, known.simulators, known.control):
                     processes.free_port(port)
             except NotStarted as taken:
-                if self._read():
+                if has_data:
                     raise NotStarted(
-                        f"{taken}. The local cloud had that port before, and its data has addresses with it: stop that "
-                        "process, or run `make clean-sandbox` to begin anew with other ports."
+                        f"{taken}. The saved data has addresses with that port: stop the process, or run "
+                        "`make clean-sandbox` to begin anew with other ports."
                     ) from None
                 known = None
         if not known:
             known = Ports(*self._free_ports(4))
         if gateway:
-            known = Ports(gateway, known.proxy, known.simulators, known.control)
+            known = replace(known, ministack=gateway)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._ports.write_text(json.dumps(known.__dict__))
+        self._ports.write_text(json.dumps(asdict(known)))
         return known
+
+    def _known_ports(self) -> Ports | None:
+        try:
+            return Ports(**json.loads(self._ports.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def _free_ports(self, count: int) -> list[int]:
         found: list[int] = []

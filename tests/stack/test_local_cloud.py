@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,6 +109,11 @@ class Checkout:
         process = self.begin(*words)
         output, _ = process.communicate(timeout=180)
         return process.returncode, output
+
+    def begin_anew(self) -> None:
+        """Stop, and remove what it keeps."""
+        self.run("down")
+        shutil.rmtree(self.root / "build" / "local" / "state", ignore_errors=True)
 
     @property
     def stack(self) -> Stack:
@@ -223,8 +229,65 @@ def test_status_names_a_dead_part_and_up_starts_anew(checkout: Checkout, neighbo
     assert checkout.stack.pids["proxy"] in checkout.processes()
 
 
-def test_a_start_that_was_killed_is_cleaned_up_by_the_next(checkout: Checkout) -> None:
+def messages(stack: Stack) -> str:
+    """How many messages the queue of the neighbour holds."""
+    answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack.queues["things"], AttributeNames=["All"])
+    return str(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def test_down_and_up_keep_address_ports_and_data(checkout: Checkout, neighbour: Stack, web: Web) -> None:
+    neighbour.client("sqs").purge_queue(QueueUrl=neighbour.queues["things"])
+    assert web.get(f"{neighbour.api_url}/tell?send=1").status_code == 200
+    with contextlib.closing(Control(neighbour.control_url)) as control:
+        control.reset()
+        control.add_kommo_client("client", "canary-secret", "https://a.example/install")
+        control.add_kommo_account("padaria", contacts=3)
+        changed = control.change_kommo("padaria.kommo.com", fields={"email": "ana@padaria.example"})
+        control.set_fault("kommo", "status", status=500)
+        control.set_fault("kommo", "slow", duration_s=60)
+        code = control.issue_code("client", "padaria.kommo.com").code
     checkout.run("down")
+
+    status, output = checkout.run("up")
+
+    assert (status, "Starting MiniStack with the data of the last time" in output) == (0, True), output
+    assert "Deploying" not in output
+    assert replace(checkout.stack, pids=neighbour.pids) == neighbour
+    assert messages(neighbour) == "1"
+    # The certificate is the same too.
+    assert web.get(f"{neighbour.public_url}/tell?send=1").status_code == 200
+    assert messages(neighbour) == "2"
+    with contextlib.closing(Control(neighbour.control_url)) as control:
+        contacts = control.kommo_contacts("padaria.kommo.com")["contacts"]
+        assert [each["id"] for each in contacts][-1] == changed["id"]
+        assert control.code_state(code)["calls"] == 0
+        assert [(fault["id"], fault["kind"]) for fault in control.faults()] == [(1, "status")]
+        assert control.set_fault("kommo", "slow") == 3
+
+
+def test_a_crash_leaves_what_the_last_orderly_stop_saved(checkout: Checkout, neighbour: Stack) -> None:
+    neighbour.client("sqs").purge_queue(QueueUrl=neighbour.queues["things"])
+    checkout.run("down")
+    checkout.run("up")
+    checkout.stack.client("sqs").send_message(QueueUrl=neighbour.queues["things"], MessageBody="lost")
+    for process in checkout.processes().values():
+        process.kill()
+    until(lambda: not checkout.processes())
+
+    status, output = checkout.run("up")
+
+    assert (status, "died since the last start" in output) == (0, True), output
+    assert (checkout.stack.public_url, messages(checkout.stack)) == (neighbour.public_url, "0")
+
+
+def test_an_address_stays_when_the_data_does_not(checkout: Checkout, neighbour: Stack) -> None:
+    checkout.begin_anew()
+    assert checkout.run("up")[0] == 0
+    assert checkout.stack.public_url == neighbour.public_url
+
+
+def test_a_start_that_was_killed_is_cleaned_up_by_the_next(checkout: Checkout) -> None:
+    checkout.begin_anew()
     killed = checkout.begin("up")
     until(lambda: len(checkout.processes()) >= 3)
     killed.kill()
@@ -237,7 +300,7 @@ def test_a_start_that_was_killed_is_cleaned_up_by_the_next(checkout: Checkout) -
 
 
 def test_down_after_a_killed_start_leaves_nothing(checkout: Checkout) -> None:
-    checkout.run("down")
+    checkout.begin_anew()
     killed = checkout.begin("up")
     until(lambda: len(checkout.processes()) >= 3)
     killed.kill()
@@ -247,7 +310,7 @@ def test_down_after_a_killed_start_leaves_nothing(checkout: Checkout) -> None:
 
 
 def test_ministack_dying_during_the_deployment_shows_the_end_of_its_log(checkout: Checkout) -> None:
-    checkout.run("down")
+    checkout.begin_anew()
     deploy_log = checkout.root / "build" / "local" / "deploy.log"
     deploy_log.unlink(missing_ok=True)
     starting = checkout.begin("up")
@@ -262,7 +325,7 @@ def test_ministack_dying_during_the_deployment_shows_the_end_of_its_log(checkout
 
 
 def test_a_demanded_port_that_is_taken_names_its_holder(checkout: Checkout) -> None:
-    checkout.run("down")
+    checkout.begin_anew()
     with processes.listening_socket() as taken:
         port = taken.getsockname()[1]
         status, output = checkout.run("up", "--port", str(port))
@@ -284,7 +347,7 @@ def test_down_leaves_foreign_processes_alone(checkout: Checkout, neighbour: Stac
 
 
 def test_two_starts_at_once_do_not_meet(checkout: Checkout) -> None:
-    checkout.run("down")
+    checkout.begin_anew()
     first = checkout.begin("up")
     until(checkout.processes)
     status, output = checkout.run("up")
