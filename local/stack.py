@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -203,8 +204,16 @@ def _stop(*, save: bool, say: Callable[[str], None] = lambda _text: None) -> int
             )
         stopped = len(parts)
     stopped += processes.stop(ROOT)
-    shutil.rmtree(LOCAL / "tmp", ignore_errors=True)
+    _remove_in_background(LOCAL / "tmp")
     return stopped
+
+
+def _remove_in_background(folder: Path) -> None:
+    """Remove what MiniStack unpacked: tens of thousands of files, which takes minutes on a slow disk."""
+    if folder.exists():
+        removed = folder.with_name(f"removed-{time.time_ns()}")
+        folder.rename(removed)
+        subprocess.run(["sh", "-c", 'rm -rf "$1" >/dev/null 2>&1 &', "sh", str(removed)], check=False)
 
 
 def saved_state() -> SavedState:

@@ -49,7 +49,7 @@ def list_persons(
         browser.wait_for(look, lambda _: len(found) >= at_least, f"there are fewer than {at_least} persons")
     else:
         look()
-    names = list(dict.fromkeys(name for person in found[-limit:] for name in person))
+    names = sorted({name for person in found for name in person}, key=lambda name: (name != "email", name))
     table(found[-limit:], *names, nothing="Marketo holds no such person.")
     if len(found) > 1:
         say(f"{len(found)} persons")

@@ -1,0 +1,112 @@
+"""Running the shell blocks of a Markdown document in order, in one shell, and comparing what they print.
+
+A block marked `sh` is run. A block marked `text` right after it is what it prints: `…` stands for any text within a line, a line
+that is `…` alone for any lines, and runs of spaces count as one. A block that prints a line with `error:` must fail; every
+command of the others must succeed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+TIMEOUT_S = 120.0
+# Nothing of a person's settings: not of the make that runs this, nor of another sandbox.
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    section: str
+    script: str
+    prints: str | None = None
+
+
+def blocks(document: Path) -> list[Block]:
+    """The shell blocks of a document, with what each prints."""
+    text = document.read_text()
+    headings = [(found.start(), found[1]) for found in HEADING.finditer(text)]
+    found: list[Block] = []
+    for fence in FENCED.finditer(text):
+        kind, content = fence[1], fence[2]
+        section = next((title for start, title in reversed(headings) if start < fence.start()), "")
+        if kind == "sh":
+            found.append(Block(section, content))
+        elif kind == "text" and found and found[-1].prints is None:
+            found[-1] = Block(found[-1].section, found[-1].script, content)
+    return found
+
+
+class Shell:
+    """One bash, as a person's terminal in a folder. What a block sets, the next one sees."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+        self._bash = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=folder,
+            env={**environment, "PYTHONWARNINGS": "error"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._bash.stdin
+        assert self._bash.stdout
+        self._bash.stdin.close()
+        try:
+            self._bash.wait(5)
+        finally:
+            self._bash.kill()
+            self._bash.stdout.close()
+            self._bash.wait()
+
+    def run(self, script: str) -> tuple[bool, str]:
+        """Whether every command succeeded, and what was printed."""
+        assert self._bash.stdin
+        mark = f"end-{secrets.token_hex(8)}"
+        self._bash.stdin.write(f"failed=; trap 'failed=1' ERR\n{script}\ntrap - ERR; echo; echo {mark} $failed\n")
+        self._bash.stdin.flush()
+        lines: list[str] = []
+        for line in self._lines():
+            if line.startswith(mark):
+                return line.strip() == mark, "".join(lines)
+            lines.append(line)
+        raise AssertionError(f"the shell ended:\n{''.join(lines)}")
+
+    def _lines(self) -> Iterator[str]:
+        assert self._bash.stdout
+        deadline = time.monotonic() + TIMEOUT_S
+        for line in self._bash.stdout:
+            assert time.monotonic() < deadline, f"it takes longer than {TIMEOUT_S:.0f} s"
+            yield line
+
+
+def difference(expected: str, printed: str) -> str:
+    """What of the expected lines was not printed, and what was; empty where they are the same."""
+    wanted, got = _lines_of(expected), _lines_of(printed)
+    pattern = "".join("(?:.*\n)*?" if line == "…" else f"{_pattern(line)}\n" for line in wanted)
+    if re.fullmatch(pattern, "".join(f"{line}\n" for line in got)):
+        return ""
+    return "\n".join(["expected:", *wanted, "", "printed:", *got])
+
+
+def _pattern(line: str) -> str:
+    return re.escape(line).replace("…", ".*").replace(r"\ .*\ ", r"\ (?:.*\ )?")
+
+
+def _lines_of(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
