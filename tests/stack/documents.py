@@ -1,8 +1,8 @@
 """Running the shell blocks of a Markdown document in order, in one shell, and comparing what they print.
 
-A block marked `sh` is run. A block marked `text` right after it is what it prints: `…` stands for any text within a line, a line
-that is `…` alone for any lines, and runs of spaces count as one. A block that prints a line with `error:` must fail; every
-command of the others must succeed.
+A block marked `sh` is run. A block marked `text` right after it is what it prints: `…` stands for any text within a line, a
+line that is `…` alone for any lines, and runs of spaces count as one. A block that prints a line with `error:` must fail;
+every command of the others must succeed.
 """
 
 from __future__ import annotations
@@ -110,3 +110,20 @@ def _pattern(line: str) -> str:
 
 def _lines_of(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def transcripts(document: Path) -> list[Block]:
+    """The commands of the blocks that are marked `<!-- runs on the sandbox -->`, each with what it prints.
+
+    A command begins with `$ ` and goes on after a backslash; a line that begins with `# ` is a comment.
+    """
+    found: list[Block] = []
+    for marked in re.finditer(
+        r"<!-- runs on the sandbox -->\n```\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL
+    ):
+        for part in re.split(r"^\$ ", marked[1], flags=re.MULTILINE)[1:]:
+            command = re.match(r"(?:.*\\\n)*.*\n", part)
+            assert command
+            prints = re.sub(r"^# .*\n", "", part[command.end() :], flags=re.MULTILINE)
+            found.append(Block(document.name, command[0], prints))
+    return found
