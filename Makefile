@@ -43,6 +43,7 @@ setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $
 
 # The command line, from this folder. What it needs is in requirements/dev.txt.
 .venv/bin/portaria: .venv/.ready pyproject.toml
+	@echo "Installing the command portaria into .venv (once)"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 

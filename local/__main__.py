@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from local import invoke as invocation
 from local import stack as local_cloud
@@ -17,14 +19,33 @@ from local.stack import Stack
 
 console = Console(highlight=False)
 NOT_RUNNING = 3
+# A step that takes longer is announced.
+QUIET_S = 2.0
 
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Show a spinner while something goes on, and afterwards how long it took."""
+    """Show what is going on and for how long, and afterwards how long it took.
+
+    Where the output is no terminal, a step that takes longer than `QUIET_S` is announced by a line.
+    """
     started = time.monotonic()
-    with console.status(f"{title} ..."):
-        yield
+    announcement = threading.Timer(QUIET_S, console.print, [f"  {title} …"])
+    if not console.is_terminal:
+        announcement.start()
+    try:
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as progress:
+            progress.add_task(f"{title} …", total=None)
+            yield
+    finally:
+        announcement.cancel()
     console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
 
 
