@@ -156,7 +156,10 @@ def uninstall(sandbox: Sandbox, account: str, client: str) -> None:
     query = sandbox.control.disconnect(_client_id(sandbox, client), account)
     with browser.session(sandbox.stack) as server:
         answer = server.get(f"{sandbox.stack.public_url}/uninstall/kommo/{client}", params=query, timeout=30)
-    say(f"{account} has disconnected; the hook was answered with {answer.status_code}.")
+    say(
+        f"{account} has disconnected; the hook was answered with {answer.status_code}. Portaria asks Kommo before it removes "
+        "the connection, if need be three times in eleven minutes."
+    )
 
 
 @kommo.command("move")

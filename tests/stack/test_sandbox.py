@@ -64,7 +64,9 @@ def test_sandbox_an_account_installs_changes_and_leaves(scene: Scene) -> None:
     connection = scene.wait_for_end(2)[0]["connection"]
     assert "has disconnected" in run("kommo", "uninstall", name, "--client", scene.name)
     state = f"{scene.cloud.public_url}/admin/v1/connections/{connection}"
-    wait_for(lambda: scene.cloud.admin.get(state).json()["state"], lambda found: found == "removed")
+    # Where Kommo refuses the token while the hook is looked at, Portaria asks it again before it removes the connection.
+    ended = ("removed", "needs_reconnect")
+    wait_for(lambda: scene.cloud.admin.get(state).json()["state"], lambda found: found in ended)
 
 
 def test_sandbox_faults_strike_and_go(stack: LocalCloud) -> None:
