@@ -211,9 +211,10 @@ def _stop(*, save: bool, say: Callable[[str], None] = lambda _text: None) -> int
 def _remove_in_background(folder: Path) -> None:
     """Remove what MiniStack unpacked: tens of thousands of files, which takes minutes on a slow disk."""
     if folder.exists():
-        removed = folder.with_name(f"removed-{time.time_ns()}")
-        folder.rename(removed)
-        subprocess.run(["sh", "-c", 'rm -rf "$1" >/dev/null 2>&1 &', "sh", str(removed)], check=False)
+        folder.rename(folder.with_name(f"removed-{time.time_ns()}"))
+    # Also what an earlier removal has left, which the end of the machine interrupted.
+    if left := [str(each) for each in folder.parent.glob("removed-*")]:
+        subprocess.run(["sh", "-c", 'rm -rf "$@" >/dev/null 2>&1 &', "sh", *left], check=False)
 
 
 def saved_state() -> SavedState:
