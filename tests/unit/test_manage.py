@@ -408,7 +408,7 @@ class TestConnections:
     def test_a_connection_keeps_its_account(self, furnished: Manage) -> None:
         body = {name: value for name, value in CONNECTION.items() if name != "name"}
         answer = furnished.call("PUT", "/connections/marketo-main", {**body, "fields": {"munchkin_id": "999-XYZ-999"}})
-        assert (answer.status, answer.content["field"]) == (409, "fields")
+        assert (answer.status, answer.content["field"]) == (409, "fields.munchkin_id")
         assert furnished.call("PUT", "/connections/none", body).status == 404
 
     def test_deleted_it_is_gone_and_its_removal_is_queued(self, furnished: Manage, stack: Cloud) -> None:

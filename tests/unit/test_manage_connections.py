@@ -154,8 +154,33 @@ class TestEveryKind:
         body = {"credentials": ALL[kind].get("credentials", {}), field: value}
         answer = manage.call("PUT", f"/connections/{ALL[kind]['name']}", body)
         assert answer.status == 409
-        assert answer.content["field"] == ("credentials" if kind in ("oauth2", "client_credentials") else field)
+        named = "credentials" if kind in ("oauth2", "client_credentials") else field
+        assert answer.content["field"].partition(".")[0] == named
         assert connections.get(stack.table, before.name) == before
+
+    def test_creation_with_several_mistakes_names_each_of_them(self, manage: Manage, world: World) -> None:
+        body = {
+            "name": "kommo-one", "platform": "http", "kind": "api_key", "allowed_domain": "*.com", "client": "shop-app",
+            "fields": {"header_nam": "X-Key"}, "credentials": {"kye": CANARY, "other": CANARY},
+        }  # fmt: skip
+        answer = manage.call("POST", "/connections", body)
+        assert (answer.status, answer.content["type"]) == (400, "urn:portaria:problem:invalid_input")
+        assert [error["field"] for error in answer.content["errors"]] == [
+            "name", "fields.header_name", "fields.header_nam", "credentials.key", "credentials.kye", "credentials",
+            "allowed_domain", "client",
+        ]  # fmt: skip
+        details = " ".join(error["detail"] for error in answer.content["errors"])
+        assert "did you mean header_name?" in details
+        assert "did you mean key?" in details
+
+    def test_replacement_with_several_fixed_fields_keeps_its_reason_and_names_each(
+        self, manage: Manage, world: World
+    ) -> None:
+        manage.call("POST", "/connections", API_KEY)
+        body = {"credentials": {"key": "a"}, "kind": "basic", "fields": {"header_name": "X-Other"}}
+        answer = manage.call("PUT", "/connections/erp", body)
+        assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:connection_fixed")
+        assert [error["field"] for error in answer.content["errors"]] == ["kind", "fields.header_name"]
 
     def test_header_name_with_digits_is_taken_with_the_option(self, manage: Manage, world: World) -> None:
         fields = {"header_name": "X-N8N-API-KEY", "allow_digits_in_header_name": "yes"}
@@ -266,7 +291,7 @@ class TestHttp:
             ({"fields": {"header_name": "X Key"}}, "fields.header_name", "must match"),
             ({"fields": {"header_name": "a" * 129}}, "fields.header_name", "must match"),
             ({"fields": {"header_name": None}}, "fields.header_name", "text"),
-            ({"fields": {"header_name": "X-Key", "other": "x"}}, "fields", "1 unknown: only allow_digits_in_header"),
+            ({"fields": {"header_name": "X-Key", "other": "x"}}, "fields", "not known: only allow_digits_in_header"),
             ({"fields": {"header_name": "X-N8N-API-KEY"}}, "fields.header_name", "allow_digits_in_header_name to yes"),
             ({"credentials": {}}, "credentials.key", "is missing"),
             ({"credentials": {"key": ""}}, "credentials.key", "1 to 4,096"),
@@ -276,7 +301,7 @@ class TestHttp:
             ({"credentials": {"key": "á"}}, "credentials.key", "printable"),
             ({"credentials": {"key": "a\r\nX-Evil: 1"}}, "credentials.key", "printable"),
             ({"credentials": {"key": "a" * 4097}}, "credentials.key", "this has 4097"),
-            ({"credentials": {"key": "a", "token": "b"}}, "credentials", "1 unknown: only key"),
+            ({"credentials": {"key": "a", "token": "b"}}, "credentials", "not known: only key"),
             ({"client": "shop-app"}, "client", "not a field of the kind api_key"),
             ({"scopes": "read"}, "scopes", "not asked for"),
             ({"secret": "x"}, "secret", "is not a field here"),
