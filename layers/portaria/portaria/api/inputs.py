@@ -219,7 +219,7 @@ def check(model: type[_Model], body: dict[str, Any]) -> tuple[_Model | None, lis
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The one of `names` that `name` is probably a misspelling of, or an empty text."""
-    return next(iter(get_close_matches(name, names, n=1, cutoff=0.7)), "")
+    return next(iter(get_close_matches(name, names, n=1, cutoff=0.65)), "")
 
 
 def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, str | None, dict[str, str]]:
