@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -29,7 +29,9 @@ from portaria.api.known import Known
 from portaria.api.oauth_client_rules import Scopes
 from portaria.contract import Connection, Kind, OAuthClient, Rejected
 from portaria.platforms import part
-from portaria.vault import Credentials
+
+if TYPE_CHECKING:
+    from portaria.vault import Credentials
 
 # Values stay as they came, wrapped where they are text, until the kind says what they must be.
 GivenCredentials = dict[
@@ -215,9 +217,11 @@ def _unknown(section: str, names: set[str], allowed: Iterable[str]) -> list[Faul
     faults = []
     for name in sorted(names):
         if meant := nearest(name, allowed):
-            fault = Fault(f"{section}.{name}", f"{section}.{name} is not known: did you mean {meant}?", (section, name))
+            fault = Fault(
+                f"{section}.{name}", f"{section}.{name} is not known: did you mean {meant}?", (section, name), True
+            )
         else:
-            fault = Fault(section, f"{section} holds a name that is not known: {known}", (section, name))
+            fault = Fault(section, f"{section} holds a name that is not known: {known}", (section, name), True)
         faults.append(fault)
     return faults
 
@@ -281,7 +285,9 @@ def refuse_changes(connection: Connection, sent: Creation | Replacement) -> None
         names = sorted(name for name in {*given, *fixed} if given.get(name) != fixed.get(name))
         changed += list(dict.fromkeys(f"fields.{name}" if name in fixed else "fields" for name in names))
     if changed:
-        rule = "of a connection cannot change: make another connection and lead the routes to it"
+        rule = (
+            "of a connection cannot change: make another connection and lead the routes to it, or delete this one first"
+        )
         raise InvalidInput([(field, f"{field} {rule}") for field in changed], "connection_fixed", 409)
 
 

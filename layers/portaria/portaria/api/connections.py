@@ -24,10 +24,10 @@ from portaria import (
 )
 from portaria.api import connection_rules
 from portaria.api.inputs import hide
-from portaria.api.known import Stored, is_deleted
-from portaria.api.oauth_clients import HIDDEN
+from portaria.api.oauth_client_rules import HIDDEN
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply, page, require_match
+from portaria.api.stored import Stored, is_deleted
 from portaria.contract import Connection, Rejected
 from portaria.table import Conflict, Table
 from portaria.tokens import LOG_IN_KINDS

@@ -36,11 +36,13 @@ _Checked = TypeVar("_Checked")
 
 
 class Fault(NamedTuple):
-    """A wrong field and a sentence about it. `steps` lead to the field in the body, where its name does not say it."""
+    """A wrong field and a sentence about it. `steps` lead to the field in the body, where `field` does not say it; `of_name`
+    is whether it is the field's name that is wrong."""
 
     field: str
     detail: str
     steps: tuple[str | int, ...] = ()
+    of_name: bool = False
 
 
 class InvalidInput(Rejected):
@@ -297,7 +299,8 @@ def _explain(error: ErrorDetails, fields: list[str]) -> Fault:
             rule = error["msg"]
         case _:
             rule = "is not what is expected here"
-    return Fault(path, f"{path} {rule}", tuple(step for step in error["loc"] if step != "[key]"))
+    of_name = error["type"] == "extra_forbidden" or "[key]" in error["loc"]
+    return Fault(path, f"{path} {rule}", tuple(step for step in error["loc"] if step != "[key]"), of_name)
 
 
 def _shown(name: str) -> str:

@@ -1,14 +1,11 @@
-"""What the rules of one resource look up about others: in the table, or wherever else a `Known` looks."""
+"""What the rules for one resource look up about others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
-from portaria import connections, oauth_clients, uninstalls
-from portaria.contract import Connection, OAuthClient, Rejected
-from portaria.table import Table
+from portaria.contract import Connection, OAuthClient
 
 
 class Known(Protocol):
@@ -22,33 +19,3 @@ class Known(Protocol):
 
     def connections_of(self, platform: str, client: str) -> Iterable[Connection]:
         """The connections that an OAuth client's credentials serve, without the removed ones."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    table: Table
-
-    def client(self, platform: str, name: str) -> OAuthClient:
-        """Raises `Rejected` (404 `unknown_client`)."""
-        return oauth_clients.get(self.table, platform, name)
-
-    def connection(self, name: str) -> Connection:
-        """Raises `Rejected` (404 `unknown_connection`), also for one that has been deleted and whose item is still there."""
-        found = connections.get(self.table, name)
-        if is_deleted(found):
-            raise unknown_connection(name)
-        return found
-
-    def connections_of(self, platform: str, client: str) -> Iterable[Connection]:
-        for item in self.table.query_all(connections.LIST, index="listing"):
-            if (item["platform"], item.get("client")) == (platform, client) and item["state"] != "removed":
-                yield connections.read(item)
-
-
-def is_deleted(connection: Connection) -> bool:
-    """Whether it is gone for administrators, though its item stays for a while for what is still on its way."""
-    return connection.state == "removed" and connection.reason == uninstalls.DELETED
-
-
-def unknown_connection(name: str) -> Rejected:
-    return Rejected("unknown_connection", f"there is no connection {name!r}", field="connection", status=404)

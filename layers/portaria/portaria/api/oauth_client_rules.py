@@ -20,6 +20,7 @@ from portaria.contract import Connection, OAuthClient, Rejected
 from portaria.intake import domain_inside
 from portaria.platforms import part
 
+HIDDEN = "*****"
 ENDPOINT_FIELDS = ("grant", "authorize_url", "token_url", "token_auth")
 MAX_API_DOMAINS = 20
 # A refusal names so many of the connections that stand in the way.
@@ -168,8 +169,30 @@ def outside_of(client: OAuthClient, known: Known) -> list[Connection]:
     return [user for user in users if not domain_inside(user.allowed_domain, registered)]
 
 
+def show(client: OAuthClient) -> dict[str, Any]:
+    """A client as its administrator may see it. One that names its endpoints is authorised link by link: it has no page."""
+    shown = {
+        "platform": client.platform,
+        "name": client.name,
+        "client_id": client.client_id,
+        "client_secret": HIDDEN,
+        "redirect_uri": client.redirect_uri,
+        "scopes": client.scopes,
+        "api_domains": list(oauth_clients.api_domains(client)),
+        "install_page_url": "" if client.token_url else install_page_url(client),
+    }
+    if not client.token_url:
+        return shown
+    return shown | {field: getattr(client, field) for field in ENDPOINT_FIELDS}
+
+
+def install_page_url(client: OAuthClient) -> str:
+    """The hosted page that starts an install. Its cookie binds the browser, so it must be on the redirect URI's host."""
+    return f"{client.redirect_uri.rstrip('/')}/start"
+
+
 def read_shown(shown: dict[str, Any]) -> OAuthClient:
-    """A client as `oauth_clients.show` has made it, and without its secret."""
+    """A client as `show` has made it, and without its secret."""
     given = {field: shown[field] for field in ENDPOINT_FIELDS if field in shown}
     return OAuthClient(
         shown["platform"], shown["name"], shown["client_id"], shown["redirect_uri"], shown["scopes"]

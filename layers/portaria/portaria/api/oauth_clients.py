@@ -6,15 +6,12 @@ from typing import Any, Literal
 
 from portaria import oauth_clients, refused_grants
 from portaria.api import oauth_client_rules
-from portaria.api.known import Stored
-from portaria.api.oauth_client_rules import ENDPOINT_FIELDS
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply, changed_meanwhile, page, require_match
+from portaria.api.stored import Stored
 from portaria.contract import OAuthClient, Rejected, Secret
 from portaria.table import Conflict
 from portaria.vault import Vault
-
-HIDDEN = "*****"
 
 
 class Shown(Output):
@@ -56,7 +53,9 @@ def create(asked: Asked) -> Reply:
     except Conflict:
         raise _exists(client) from None
     return Reply(
-        show(client) | _advice(client, asked.api_url), etag=revision, target=f"{client.platform}/{client.name}"
+        oauth_client_rules.show(client) | _advice(client, asked.api_url),
+        etag=revision,
+        target=f"{client.platform}/{client.name}",
     )
 
 
@@ -78,18 +77,18 @@ def replace(asked: Asked) -> Reply:
     except Conflict:
         raise changed_meanwhile(asked) from None
     refused_grants.resume(table, platform, name)
-    return Reply(show(client) | _advice(client, asked.api_url), etag=revision)
+    return Reply(oauth_client_rules.show(client) | _advice(client, asked.api_url), etag=revision)
 
 
 def get(asked: Asked) -> Reply:
     """Raises `Rejected` (404 `unknown_client`)."""
     client, revision = oauth_clients.find(asked.desk.table, asked.path["platform"], asked.path["client"])
-    return Reply(show(client) | _advice(client, asked.api_url), etag=revision)
+    return Reply(oauth_client_rules.show(client) | _advice(client, asked.api_url), etag=revision)
 
 
 def list_page(asked: Asked) -> Reply:
     clients, next_cursor = oauth_clients.list_page(asked.desk.table, asked.cursor, asked.limit)
-    return page([show(client) for client in clients], next_cursor)
+    return page([oauth_client_rules.show(client) for client in clients], next_cursor)
 
 
 def delete(asked: Asked) -> Reply:
@@ -114,28 +113,6 @@ def delete(asked: Asked) -> Reply:
     if not found:
         raise _unknown(platform, name)
     return Reply(None)
-
-
-def show(client: OAuthClient) -> dict[str, Any]:
-    """A client as its administrator may see it. One that names its endpoints is authorised link by link: it has no page."""
-    shown = {
-        "platform": client.platform,
-        "name": client.name,
-        "client_id": client.client_id,
-        "client_secret": HIDDEN,
-        "redirect_uri": client.redirect_uri,
-        "scopes": client.scopes,
-        "api_domains": list(oauth_clients.api_domains(client)),
-        "install_page_url": "" if client.token_url else install_page_url(client),
-    }
-    if not client.token_url:
-        return shown
-    return shown | {field: getattr(client, field) for field in ENDPOINT_FIELDS}
-
-
-def install_page_url(client: OAuthClient) -> str:
-    """The hosted page that starts an install. Its cookie binds the browser, so it must be on the redirect URI's host."""
-    return f"{client.redirect_uri.rstrip('/')}/start"
 
 
 def _advice(client: OAuthClient, api_url: str) -> dict[str, Any]:

@@ -179,7 +179,9 @@ def _check_options(destination: ModuleType, sent: Replacement) -> None:
     for name, value in sent.options.items():
         if name not in destination.OPTIONS:
             known = ", ".join(sorted(destination.OPTIONS)) or "none"
-            errors.append(Fault("options", f"options: the destination knows {known}, not {name}", ("options", name)))
+            errors.append(
+                Fault("options", f"options: the destination knows {known}, not {name}", ("options", name), True)
+            )
         elif not destination.OPTIONS[name][0].fullmatch(value):
             errors.append(Fault(f"options.{name}", f"options.{name} must be {destination.OPTIONS[name][1]}"))
     if errors:

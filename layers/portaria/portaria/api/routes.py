@@ -6,10 +6,10 @@ from typing import Literal
 
 from portaria import routes
 from portaria.api import route_rules
-from portaria.api.known import Stored
 from portaria.api.outputs import Output
 from portaria.api.route_rules import Keeping
 from portaria.api.service import Asked, Reply, changed_meanwhile, page, require_match
+from portaria.api.stored import Stored
 from portaria.contract import Rejected
 from portaria.table import Conflict
 
