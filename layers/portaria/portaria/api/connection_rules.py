@@ -216,13 +216,12 @@ def _unknown(section: str, names: set[str], allowed: Iterable[str]) -> list[Faul
     known = f"only {', '.join(sorted(allowed))}" if allowed else "there are none for this kind"
     faults = []
     for name in sorted(names):
-        if meant := nearest(name, allowed):
-            fault = Fault(
-                f"{section}.{name}", f"{section}.{name} is not known: did you mean {meant}?", (section, name), True
-            )
+        meant = nearest(name, allowed)
+        if meant:
+            field, detail = f"{section}.{name}", f"{section}.{name} is not known: did you mean {meant}?"
         else:
-            fault = Fault(section, f"{section} holds a name that is not known: {known}", (section, name), True)
-        faults.append(fault)
+            field, detail = section, f"{section} holds a name that is not known: {known}"
+        faults.append(Fault(field, detail, (section, name), of_name=True, meant=meant))
     return faults
 
 
@@ -285,9 +284,7 @@ def refuse_changes(connection: Connection, sent: Creation | Replacement) -> None
         names = sorted(name for name in {*given, *fixed} if given.get(name) != fixed.get(name))
         changed += list(dict.fromkeys(f"fields.{name}" if name in fixed else "fields" for name in names))
     if changed:
-        rule = (
-            "of a connection cannot change: make another connection and lead the routes to it, or delete this one first"
-        )
+        rule = "of a connection cannot change: make another connection and lead the routes to it"
         raise InvalidInput([(field, f"{field} {rule}") for field in changed], "connection_fixed", 409)
 
 

@@ -37,12 +37,13 @@ _Checked = TypeVar("_Checked")
 
 class Fault(NamedTuple):
     """A wrong field and a sentence about it. `steps` lead to the field in the body, where `field` does not say it; `of_name`
-    is whether it is the field's name that is wrong."""
+    is whether it is the field's name that is wrong, and `meant` the name that it probably stands for."""
 
     field: str
     detail: str
     steps: tuple[str | int, ...] = ()
     of_name: bool = False
+    meant: str = ""
 
 
 class InvalidInput(Rejected):
@@ -261,6 +262,7 @@ def _explain(error: ErrorDetails, fields: list[str]) -> Fault:
     first = [step if step in fields else _stranger(step) for step in steps[:1]]
     path = ".".join([*first, *map(_shown, steps[1:])])
     context = error.get("ctx", {})
+    meant = ""
     match error["type"]:
         case "missing":
             rule = "is missing"
@@ -300,7 +302,7 @@ def _explain(error: ErrorDetails, fields: list[str]) -> Fault:
         case _:
             rule = "is not what is expected here"
     of_name = error["type"] == "extra_forbidden" or "[key]" in error["loc"]
-    return Fault(path, f"{path} {rule}", tuple(step for step in error["loc"] if step != "[key]"), of_name)
+    return Fault(path, f"{path} {rule}", tuple(step for step in error["loc"] if step != "[key]"), of_name, meant)
 
 
 def _shown(name: str) -> str:

@@ -34,7 +34,7 @@ TITLES = {
     "dead-letters": "dead letter",
 }
 STYLES = {
-    "created": "green", "updated": "yellow", "unchanged": "dim",
+    "created": "green", "replaced": "yellow", "updated": "yellow", "unchanged": "dim",
     "connected": "green", "failed": "red", "needs_reconnect": "red", "received": "yellow", "exchanging": "yellow",
     "pending": "yellow", "removed": "dim", "running": "yellow",
     "done": "green", "refused": "red", "begun": "yellow",

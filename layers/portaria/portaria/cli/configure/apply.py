@@ -9,7 +9,7 @@ from pathlib import Path
 from portaria.cli.api import Api, Document, NotDone
 from portaria.cli.configure import display
 from portaria.cli.configure.entries import IDENTITY, SECTIONS
-from portaria.cli.configure.plan import CREATE, NOTHING, Step
+from portaria.cli.configure.plan import CREATE, NOTHING, REPLACE, Step
 from portaria.cli.desk import Desk, working
 
 # What changes each time something is written, without anything having changed.
@@ -40,6 +40,10 @@ def _write(api: Api, step: Step) -> Document:
     body = step.entry.content
     if step.action == NOTHING:
         change, after = "unchanged", api.get(*step.path)
+    elif step.action == REPLACE:
+        # Interrupted between the two, the next run finds no connection and creates it.
+        api.delete(*step.path)
+        change, after = "replaced", _created_again(api, step)
     elif step.action == CREATE:
         change, after = "created", api.create(step.entry.kind, body=body)
     else:
@@ -48,6 +52,13 @@ def _write(api: Api, step: Step) -> Document:
         after = api.put(*step.path, body={name: value for name, value in body.items() if name not in identity})
         change = "unchanged" if _lasting(before) == _lasting(after) else "updated"
     return {**after, "resource": SECTIONS[step.entry.section], "change": change}
+
+
+def _created_again(api: Api, step: Step) -> Document:
+    try:
+        return api.create(step.entry.kind, body=step.entry.content)
+    except NotDone as failed:
+        raise _worded(failed, f"it was deleted, and not created again: {failed}") from None
 
 
 def _lasting(document: Document) -> Document:
@@ -64,11 +75,15 @@ def _stopped(failed: NotDone, file: Path, steps: Sequence[Step], number: int) ->
         "done": [each.name for each in steps[:number]],
         "left": [each.name for each in steps[number:]],
     }
+    return _worded(failed, sentence, places)
+
+
+def _worded(failed: NotDone, sentence: str, more: Document | None = None) -> NotDone:
     return NotDone(
         sentence,
         exit_code=failed.exit_code,
         status=failed.status,
-        problem={**failed.problem, **places},
+        problem={**failed.problem, **(more or {})},
         answer_lost=failed.answer_lost,
         retry_after_s=failed.retry_after_s,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from portaria.api import connection_rules, inputs, oauth_client_rules, route_rules
 from portaria.api.inputs import Fault
-from portaria.cli.configure.entries import Entry, Steps
+from portaria.cli.configure.entries import UNREAD, Entry, Steps
 
 MODELS: dict[str, type[inputs.Input]] = {
     "clients": oauth_client_rules.Creation,
@@ -20,13 +20,13 @@ MODELS: dict[str, type[inputs.Input]] = {
 }
 # What takes the place of a field that must be there. No fault about such a field is reported twice.
 _IN_PLACE = {
-    "platform": "unread",
-    "name": "unread",
-    "client_id": "unread",
-    "client_secret": "unread",
-    "source": "connection:unread",
+    "platform": UNREAD,
+    "name": UNREAD,
+    "client_id": UNREAD,
+    "client_secret": UNREAD,
+    "source": f"connection:{UNREAD}",
     "object": "contacts",
-    "destination": "unread",
+    "destination": UNREAD,
 }
 # The rounds in which wrong fields are taken out: values inside a field first, then the whole field.
 _ROUNDS = 4
@@ -51,6 +51,8 @@ def read(entry: Entry, model: type[inputs.Input], content: dict[str, Any]) -> Bo
         body.sent, faults = inputs.check(model, content)
         if body.sent is not None:
             break
+        # A field that is missing because its name is misspelled is one mistake.
+        body.wrong |= {(*fault.steps[:-1], fault.meant) for fault in faults if fault.meant}
         for fault in faults:
             if not body.is_about_a_wrong_field(fault.steps):
                 body.faults.append(fault)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from portaria.cli.api import NotDone
-from portaria.cli.configure.problems import WrongFile
+from portaria.cli.configure.problems import USAGE, WrongFile
 from portaria.cli.desk import Desk, working
 
 if TYPE_CHECKING:
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check FILE and print the plan; write nothing.")
+@click.option(
+    "--replace", multiple=True, metavar="CONNECTION",
+    help="Delete this connection and create it again where FILE changes what a connection keeps. Can be repeated.",
+)  # fmt: skip
 @click.pass_context
-def configure(ctx: click.Context, file: Path, dry_run: bool) -> None:
+def configure(ctx: click.Context, file: Path, dry_run: bool, replace: tuple[str, ...]) -> None:
     """Create or change what FILE describes.
 
     The whole file is checked first: where anything is wrong, every problem is printed with its line and column, and nothing
@@ -38,18 +42,19 @@ def configure(ctx: click.Context, file: Path, dry_run: bool) -> None:
         raise NotDone(f"configure needs {missing.name}: pip install '.[cli]'") from None
     desk: Desk = ctx.obj
     with working() as tell:
-        plan = _plan(ctx, desk, file, tell)
+        plan = _plan(ctx, desk, file, replace, tell)
     if dry_run:
         desk.print([step.document() for step in plan.steps], partial(display.plan, plan.steps))
         desk.say("Nothing was written (--dry-run).")
         return
     if not desk.as_json:
-        desk.print(None, partial(display.plan, plan.steps))
+        desk.print(None, partial(display.plan, plan.steps, warn=False))
+        click.echo()
     results = apply.apply(desk, file, plan.steps)
-    desk.print(results, partial(display.summary, results, plan.steps) if results else lambda console: None)
+    desk.print(results, partial(display.summary, results, plan.steps))
 
 
-def _plan(ctx: click.Context, desk: Desk, file: Path, tell: Callable[[str], None]) -> Plan:
+def _plan(ctx: click.Context, desk: Desk, file: Path, replace: tuple[str, ...], tell: Callable[[str], None]) -> Plan:
     """Raises `WrongFile` with every problem of the file, and `NotDone` where it or the API cannot be read."""
     from portaria.cli.configure.entries import Reader  # noqa: PLC0415
     from portaria.cli.configure.expected import Expected  # noqa: PLC0415
@@ -60,6 +65,9 @@ def _plan(ctx: click.Context, desk: Desk, file: Path, tell: Callable[[str], None
     entries = reader.entries(compose(file))
     if not entries and reader.problems:
         raise WrongFile(file, reader.problems)
+    described = {entry.identity[0] for entry in entries if entry.section == "connections"}
+    if strangers := [name for name in replace if name not in described]:
+        raise NotDone(f"--replace {strangers[0]}: {file} describes no connection of this name", exit_code=USAGE)
     try:
         api = desk.api
     except NotDone as missing:
@@ -67,7 +75,7 @@ def _plan(ctx: click.Context, desk: Desk, file: Path, tell: Callable[[str], None
             raise
         raise WrongFile(file, reader.problems, f"The rest was not checked: {missing}") from None
     expected = Expected(api)
-    planner = Planner(expected, _own_command(ctx), tell)
+    planner = Planner(file, expected, replace, _own_command(ctx), tell)
     remark = ""
     try:
         planner.make(entries)

@@ -14,20 +14,20 @@ from portaria.cli.api import Document
 from portaria.cli.configure.plan import CREATE, NOTHING, Step
 
 STYLES = {"create": "green", "change": "yellow", "replace": "bold red", "nothing": "dim"}
-COLUMNS = (
-    output.Column("plan", lambda item: Text(item["action"], style=STYLES[item["action"]]), is_whole=True),
-    output.Column("", lambda item: Text(output.TITLES[item["resource"]]), is_whole=True),
-    output.Column("name", lambda item: Text(item["name"]), is_whole=True),
-    output.Column("what", lambda item: Text(_what(item))),
-)
+CHANGES = ("created", "replaced", "updated", "unchanged")
 
 
-def plan(steps: Sequence[Step], console: Console) -> None:
+def plan(steps: Sequence[Step], console: Console, *, warn: bool = True) -> None:
     if not steps:
         console.print("The file names nothing.", style="dim")
         return
-    output.print_table(COLUMNS, [step.document() for step in steps], console)
+    width = max(len(step.action) for step in steps)
     for step in steps:
+        # The terminal breaks the lines: names stay whole, to be copied.
+        what = f": {_what(step)}" if _what(step) else ""
+        line = Text.assemble((step.action.ljust(width), STYLES[step.action]), f"  {told(step)}{what}")
+        console.print(line, soft_wrap=True)
+    for step in steps if warn else ():
         _warn(step.name, step.warnings, console)
 
 
@@ -37,13 +37,19 @@ def told(step: Step) -> str:
 
 def done(step: Step, change: str, console: Console) -> None:
     """One line, as soon as the step is done."""
-    console.print(Text.assemble(output.styled(change), " ", told(step)), soft_wrap=True)
+    # A secret that is written each time leaves everything else as it was.
+    also = " (client_secret written)" if change == "unchanged" and "client_secret" in step.fields else ""
+    console.print(Text.assemble(output.styled(change), f" {told(step)}{also}"), soft_wrap=True)
 
 
 def summary(results: Sequence[Document], steps: Sequence[Step], console: Console) -> None:
     """How much was done, and what is left for the person to do."""
+    if not results:
+        return
     counts = Counter(str(result["change"]) for result in results)
-    words = ", ".join(f"{counts[change]} {change}" for change in ("created", "updated", "unchanged") if counts[change])
+    words = ", ".join(
+        f"{counts[change]} {change}" for change in ("created", "replaced", "updated", "unchanged") if counts[change]
+    )
     console.print(f"\n{words}", style="bold")
     for result, step in zip(results, steps, strict=True):
         if step.entry.kind == "oauth-clients" and (step.action == CREATE or "redirect_uri" in step.fields):
@@ -68,13 +74,10 @@ def _warn(name: str, warnings: Sequence[str], console: Console) -> None:
         console.print(Text.assemble(("warning: ", "bold yellow"), f"{name}: {warning}"), soft_wrap=True)
 
 
-def _what(item: Document) -> str:
-    if item["action"] == NOTHING:
-        return ""
-    fields = ", ".join(item["fields"])
-    if not item["reason"]:
-        return fields
-    return f"{fields} ({item['reason']})" if fields else str(item["reason"])
+def _what(step: Step) -> str:
+    """The fields that change, and why where that is not plain."""
+    reason = f" ({step.reason})" if step.reason else ""
+    return f"{', '.join(step.fields)}{reason}"
 
 
 def listed(steps: Sequence[Step]) -> str:

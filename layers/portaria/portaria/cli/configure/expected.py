@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from portaria.api import connection_rules, oauth_client_rules
+from portaria.api.inputs import nearest
 from portaria.cli.api import Api, Document, NotDone
+from portaria.cli.configure.entries import UNREAD
 from portaria.contract import Connection, OAuthClient, Rejected
 
 FORBIDDEN = 403
@@ -28,8 +30,9 @@ class Expected:
 
     def client(self, platform: str, name: str) -> OAuthClient:
         """Raises `Rejected` (`unknown_client`)."""
-        unknown = Rejected("unknown_client", f"no OAuth client {platform}/{name} is registered, here or in the file")
         path = ("oauth-clients", platform, name)
+        advice = self._advice(path)
+        unknown = Rejected("unknown_client", f"there is no OAuth client {platform}/{name}, here or in the file{advice}")
         if path in self.of_file:
             made = self.of_file[path]
             if isinstance(made, OAuthClient):
@@ -40,8 +43,10 @@ class Expected:
 
     def connection(self, name: str) -> Connection:
         """Raises `Rejected` (`unknown_connection`)."""
-        unknown = Rejected("unknown_connection", f"there is no connection {name}, here or in the file")
         path = ("connections", name)
+        unknown = Rejected(
+            "unknown_connection", f"there is no connection {name}, here or in the file{self._advice(path)}"
+        )
         if path in self.of_file:
             made = self.of_file[path]
             if isinstance(made, Connection):
@@ -71,6 +76,8 @@ class Expected:
         return self._found[path]
 
     def _look_up(self, path: tuple[str, ...], name: str, unknown: Rejected) -> Document:
+        if path[-1] == UNREAD:
+            raise self._unsure(name, unknown)
         try:
             found = self.find(*path)
         except NotDone as refused:
@@ -81,6 +88,13 @@ class Expected:
         if found is None:
             raise unknown
         return found
+
+    def _advice(self, path: tuple[str, ...]) -> str:
+        """The entry of the file that was probably meant."""
+        kind, *names = path
+        known = ["/".join(found[1:]) for found in self.of_file if found[0] == kind]
+        meant = nearest("/".join(names), known)
+        return f": did you mean {meant}?" if meant else ""
 
     def _unsure(self, name: str, unknown: Rejected) -> Rejected:
         self.unsure.add(name)

@@ -5,8 +5,10 @@ The rules are the API's own; what only the API knows is read from it. Nothing is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from portaria.api import connection_rules, oauth_client_rules, route_rules
@@ -14,7 +16,7 @@ from portaria.api.inputs import Fault, faults_of
 from portaria.cli.api import Document, NotDone
 from portaria.cli.configure import bodies
 from portaria.cli.configure.bodies import MODELS, Body
-from portaria.cli.configure.entries import IDENTITY, Entry, Steps
+from portaria.cli.configure.entries import IDENTITY, UNREAD, Entry, Steps
 from portaria.cli.configure.expected import Expected
 from portaria.cli.configure.problems import Problem
 from portaria.contract import Connection, OAuthClient, Rejected
@@ -69,10 +71,15 @@ class Plan:
 
 
 class Planner:
-    """`command` is how the command line is called for this stack, for the commands that it proposes."""
+    """`replace` are the connections that may be deleted and created again. `command` is how the command line is called for
+    this stack, for the commands that are proposed."""
 
-    def __init__(self, expected: Expected, command: str, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, file: Path, expected: Expected, replace: Collection[str], command: str, tell: Callable[[str], None]
+    ) -> None:
+        self.file = file
         self.expected = expected
+        self.replace = replace
         self.command = command
         self.tell = tell
         self.plan = Plan()
@@ -92,7 +99,7 @@ class Planner:
         """What the entry's own fields say. A client's secret may be left out where one is stored."""
         content = entry.content
         if entry.section == "clients" and "client_secret" not in content:
-            content = {**content, "client_secret": "unread"}
+            content = {**content, "client_secret": UNREAD}
         body = bodies.read(entry, MODELS[entry.section], content)
         for fault in body.faults:
             self._report(entry, fault)
@@ -138,7 +145,7 @@ class Planner:
             fields = tuple(name for name in fields if name != "redirect_uri")
         reason = ""
         if "client_secret" in entry.content:
-            fields, reason = (*fields, "client_secret"), "a stored secret cannot be compared: it is written each time"
+            fields, reason = (*fields, "client_secret"), "written each time: the stored one cannot be read"
         return self._planned(entry, body, made, Step(entry, CHANGE if fields else NOTHING, fields, reason))
 
     def _in_the_way(self, fault: Fault, old: OAuthClient, sent: Any) -> tuple[str, ...]:
@@ -152,8 +159,11 @@ class Planner:
         return tuple(command for user in users for command in self._deletion(user.name))
 
     def _deletion(self, connection: str) -> list[str]:
-        routes = [f"{self.command} routes delete {name}" for name in self.expected.routes_of(connection)]
-        return [*routes, f"{self.command} connections delete {connection}"]
+        return [*self._routes_deleted(connection), f"{self.command} connections delete {connection}"]
+
+    def _routes_deleted(self, connection: str) -> list[str]:
+        warning = "# no record is sent on by it until it is there again"
+        return [f"{self.command} routes delete {name}  {warning}" for name in self.expected.routes_of(connection)]
 
     # ------------------------------------------------------------------------------------------------------ connections
 
@@ -170,15 +180,29 @@ class Planner:
         old = connection_rules.read_shown(found)
         self.expected.of_file[(entry.kind, *entry.identity)] = old
         if fixed := self._fixed(entry, body, old):
-            for fault in fixed:
-                self._report(entry, fault, tuple(self._deletion(old.name)) if fault is fixed[0] else ())
-            reason = "a connection keeps these: it must be deleted and created again"
-            return Step(entry, REPLACE, tuple(fault.field for fault in fixed), reason)
+            return self._replaced(entry, body, old, fixed)
         if "credentials" not in entry.content:
             return self._planned(entry, body, old, Step(entry, NOTHING))
         checked_credentials = self._checked(entry, body, lambda: connection_rules.check_replacement(old, sent))
-        reason = "stored credentials cannot be compared: these are tried, and written where they differ"
+        reason = "tried, and stored where they differ"
         return self._planned(entry, body, checked_credentials, Step(entry, CHANGE, ("credentials",), reason))
+
+    def _replaced(self, entry: Entry, body: Body, old: Connection, fixed: list[Fault]) -> Step | None:
+        """A deletion ends what waits for the connection: it needs the person's permission, and no route may need it."""
+        first = self._routes_deleted(old.name)
+        if first or old.name not in self.replace:
+            last = f"{self.command} configure {shlex.quote(str(self.file))} --replace {old.name}"
+            for number, fault in enumerate(fixed):
+                advice = fault._replace(detail=f"{fault.detail}, or have this one deleted and created again:")
+                self._report(entry, fault if number else advice, () if number else (*first, last))
+            return None
+        made = _stub(body.sent)
+        self.expected.of_file[(entry.kind, *entry.identity)] = made
+        checked = self._checked(entry, body, lambda: connection_rules.check_creation(body.sent, self.expected))
+        fields = tuple(fault.field for fault in fixed)
+        return self._planned(
+            entry, body, checked, Step(entry, REPLACE, fields, "cannot change: deleted and created again")
+        )
 
     def _fixed(self, entry: Entry, body: Body, old: Connection) -> list[Fault]:
         """What the entry says otherwise than the connection has it, and cannot change."""
@@ -218,9 +242,11 @@ class Planner:
         try:
             return check_rules()
         except Rejected as refused:
-            for fault in faults_of(refused):
+            faults = faults_of(refused)
+            meant = {(*_steps(fault)[:-1], fault.meant) for fault in faults if fault.meant}
+            for fault in faults:
                 steps = _steps(fault)
-                if not self._follows(entry, body, steps):
+                if steps not in meant and not self._follows(entry, body, steps):
                     self._report(entry, fault, commands(fault))
             return None
 
@@ -251,9 +277,11 @@ class Planner:
         steps = _steps(fault)
         place = entry.place_at(steps, of_name=fault.of_name)
         detail = fault.detail
-        if reference := next((entry.references[steps[:end]] for end in range(len(steps), 0, -1)
-                              if steps[:end] in entry.references), ""):  # fmt: skip
-            detail += f" (read from {reference})"
+        source = next(
+            (entry.references[steps[:end]] for end in range(len(steps) + 1) if steps[:end] in entry.references), ""
+        )
+        if source and not fault.of_name:
+            detail += f" (read from {source})"
         elif steps in entry.read_as and entry.read_as[steps] == "nothing":
             detail += " (it is empty here)"
         elif steps in entry.read_as and detail.endswith("must be text"):

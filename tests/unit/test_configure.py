@@ -1,0 +1,559 @@
+"""The command `configure`: a whole file is checked before anything is written, by the API's own rules.
+
+Each wrong file is written with marks: `«1»` stands before the place at which problem 1 must be reported, and is taken out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import responses
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
+
+from portaria import aws
+from tests.fakes.aws import TABLE, Cloud
+from tests.fakes.command_line import Answered, Wire, headers_of, run, told, wired
+from tests.fakes.manage import API_URL, secrets_stored
+from tests.unit.test_manage import TOKEN_URL
+
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+CANARY = "canary/+=secret.5f2c"
+SECRETS = {"SECRET": CANARY, "SPACED": f"{CANARY} with spaces", "MUNCHKIN": "123-ABC-456", "EMPTY": ""}
+
+KOMMO = "- {platform: kommo, name: acme, client_id: a, client_secret: {env: SECRET}}"
+SHOP = (
+    "- {platform: oauth2, name: shop, client_id: a, client_secret: {env: SECRET}, api_domains: [api.example.com], "
+    "authorize_url: https://login.example.com/a, token_url: https://login.example.com/token}"
+)
+MARKETO = (
+    "- {name: marketo-main, platform: marketo, fields: {munchkin_id: {env: MUNCHKIN}}, "
+    "credentials: {client_id: a, client_secret: {env: SECRET}}}"
+)
+ERP = (
+    "- {name: erp, platform: http, kind: api_key, allowed_domain: api.example.com, fields: {header_name: X-Key}, "
+    "credentials: {key: {env: SECRET}}}"
+)
+QUOTED = "'client:kommo/acme'"
+ROUTE = f"name: one, source: {QUOTED}, object: contacts, destination: marketo-main"
+
+
+def clients(*entries: str) -> str:
+    return "\n".join(["clients:", *(f"  {entry}" for entry in entries)]) + "\n"
+
+
+def connections(*entries: str) -> str:
+    return "\n".join(["connections:", *(f"  {entry}" for entry in entries)]) + "\n"
+
+
+def routes(*entries: str) -> str:
+    """Routes beside what they need."""
+    return clients(KOMMO) + connections(MARKETO) + "\n".join(["routes:", *(f"  - {entry}" for entry in entries)]) + "\n"
+
+
+class Wrong(NamedTuple):
+    """A wrong file and a word of each problem, in the order of the marks."""
+
+    text: str
+    words: tuple[str, ...]
+
+
+def one(text: str, words: str) -> Wrong:
+    return Wrong(text, (words,))
+
+
+WRONG = {
+    # Not YAML
+    "yaml_indentation": one("clients:\n  - platform: kommo\n    «1»- name: acme\n", "block that begins at line 2"),
+    "yaml_question_mark": one("clients:\n  - platform: kommo\n «1»? name: acme\n", "check its indentation"),
+    "yaml_dedented": one("clients:\n  - platform: kommo\n   «1»name: acme\n", "block that begins at line 2"),
+    "yaml_second_colon": one("clients:\n  - platform: kommo«1»: x\n", "put a value that contains ': ' in quotes"),
+    "yaml_tab": one("clients:\n«1»\t- platform: kommo\n", "indent with spaces"),
+    "yaml_at_sign": one("clients: «1»@x\n", "put the value in quotes"),
+    "yaml_open_list": one("routes: [a,\n  b\nclients«1»: []\n", "'[' at line 1 is not closed"),
+    "yaml_open_object": one("routes: [{a: b\n«1»", "'{' at line 1 is not closed"),
+    "yaml_open_quote": one('routes: "abc\n  d\n«1»', "quotation mark at line 1 is not closed"),
+    "yaml_escape": one('routes: "a\\«1»d"\n', "use single quotes"),
+    "yaml_undefined_alias": one("routes: «1»*x\n", "in quotes"),
+    "yaml_two_documents": one("routes: []\n«1»---\nroutes: []\n", "one document"),
+    "yaml_control_character": one("routes: «1»\x07[]\n", "cannot be printed"),
+    "yaml_missing_value": one("routes: «1»}\n", "a value is missing"),
+    "yaml_nested_deeply": one("«1»routes: " + "[" * 1000, "nested too deeply"),
+    "yaml_tag": one("routes: «1»!!python/object/apply:os.getcwd []\n", "a tag (!…) is not allowed"),
+    "yaml_tag_of_a_value": one(clients(KOMMO.replace("name: acme", "name: «1»!secret acme")), "a tag (!…)"),
+    "yaml_recursion": one(routes(f"«1»&a {{{ROUTE}, <<: *a}}"), "refers to itself"),
+    # The file's own shape
+    "file_empty": one("«1»", "one or more of the sections clients, connections, routes"),
+    "file_list": one("«1»- a\n", "one or more of the sections"),
+    "section_misspelled": one("«1»conections: []\n", "did you mean connections?"),
+    "section_unknown": one("«1»contacts: []\n", "contacts is not a section"),
+    "section_object": one("clients: «1»{platform: kommo}\n", "clients must be a list"),
+    "entry_text": one("clients: [«1»kommo]\n", "an entry of clients must be an object"),
+    "section_twice": one("routes: []\n«1»routes: []\n", "the first is in line 1"),
+    "field_twice": one(clients(KOMMO.replace("client_id: a", "client_id: a, «1»client_id: b")), "twice"),
+    "client_twice": one(clients(KOMMO, KOMMO.replace("name: acme", "name: «1»acme")), "kommo/acme stands in clients twice"),
+    "route_twice": one(
+        routes(f"{{{ROUTE}}}", f"{{{ROUTE.replace('name: one', 'name: «1»one')}}}"), "one stands in routes twice"
+    ),
+    # Variables and files
+    "variable_not_set": one(clients(KOMMO.replace("{env: SECRET}", "«1»{env: NONE}")), "NONE is not set"),
+    "variable_empty": one(clients(KOMMO.replace("{env: SECRET}", "«1»{env: EMPTY}")), "EMPTY is empty"),
+    "variable_without_name": one(clients(KOMMO.replace("{env: SECRET}", "«1»{env: }")), "must name one environment"),
+    "file_not_there": one(clients(KOMMO.replace("{env: SECRET}", "«1»{file: none}")), "No such file"),
+    "variable_makes_field_wrong": one(
+        clients(KOMMO.replace("{env: SECRET}", "«1»{env: SPACED}")), "read from the environment variable SPACED"
+    ),
+    "variable_makes_nested_field_wrong": one(
+        connections(MARKETO.replace("{env: MUNCHKIN}", "«1»{env: SPACED}")), "munchkin_id must match"
+    ),
+    "variable_in_a_route": one(
+        routes(f"{{{ROUTE.replace('marketo-main', '«1»{env: MUNCHKIN}')}}}"), "destination must be text"
+    ),
+    # Clients
+    "client_field_misspelled": one(clients(KOMMO.replace("}}", "}, «1»scops: a}")), "did you mean scopes?"),
+    "client_required_misspelled": one(clients(KOMMO.replace("client_id", "«1»client_di")), "did you mean client_id?"),
+    "client_field_missing": one(clients(KOMMO.replace("- {", "- «1»{").replace("client_id: a, ", "")), "client_id is missing"),
+    "client_secret_missing": one(clients("- «1»{platform: kommo, name: acme, client_id: a}"), "client_secret is missing"),
+    "client_name": one(clients(KOMMO.replace("acme", "«1»Acme!")), "2 to 32 of a-z"),
+    "client_number": one(clients(KOMMO.replace("client_id: a", "client_id: «1»12345")), "YAML reads a number here"),
+    "client_null": one(clients(KOMMO.replace("client_id: a", "client_id: «1»~")), "it is empty here"),
+    "client_unknown_platform": one(clients(KOMMO.replace("kommo", "«1»komo")), "no platform 'komo'"),
+    "client_endpoint_of_known_platform": one(
+        clients(KOMMO.replace("}}", "}, token_url: «1»'https://login.example.com/token'}")), "which has its own"
+    ),
+    "client_host": one(clients(SHOP.replace("https://login.example.com/token", "«1»http://login.example.com/token")), "https"),
+    "client_ip_address": one(clients(SHOP.replace("https://login.example.com/token", "«1»https://10.0.0.1/token")), "IP"),
+    "client_public_suffix": one(clients(SHOP.replace("[api.example.com]", "[api.example.com, «1»'*.com']")), "public suffix"),
+    "client_without_domains": one(
+        clients(SHOP.replace("- {", "- «1»{").replace("api_domains: [api.example.com], ", "")), "api_domains is missing"
+    ),
+    "client_domain_of_others": one(clients(KOMMO.replace("}}", "}, api_domains: «1»[api.example.com]}")), "may hold only"),
+    # Connections
+    "connection_name_short": one(connections(ERP.replace("erp", "«1»er")), "3 to 64"),
+    "connection_name_reserved": one(connections(ERP.replace("erp", "«1»kommo-erp")), "made by installs"),
+    "connection_platform": one(connections(ERP.replace("platform: http", "platform: «1»htp")), "known here"),
+    "connection_made_by_install": one(connections(ERP.replace("platform: http", "platform: «1»kommo")), "by installing"),
+    "connection_kind": one(connections(ERP.replace("api_key", "«1»apikey")), "api_key, basic, bearer"),
+    "connection_domain_scheme": one(connections(ERP.replace("api.example.com", "«1»https://api.example.com")), "without https://"),
+    "connection_domain_port": one(connections(ERP.replace("api.example.com", "«1»'api.example.com:8443'")), "without a port"),
+    "connection_domain_missing": one(
+        connections(ERP.replace("- {", "- «1»{").replace("allowed_domain: api.example.com, ", "")), "allowed_domain is missing"
+    ),
+    "connection_field_misspelled": one(connections(ERP.replace("header_name", "«1»header_nam")), "did you mean header_name?"),
+    "connection_header": one(connections(ERP.replace("X-Key", "«1»Cookie")), "must not be cookie"),
+    "connection_yes_without_quotes": one(
+        connections(ERP.replace("X-Key", "X-Key1, allow_digits_in_header_name: «1»yes")), "YAML reads true or false here"
+    ),
+    "connection_credential_misspelled": one(connections(ERP.replace("key: {", "«1»kye: {")), "did you mean key?"),
+    "connection_credential_missing": one(
+        connections(ERP.replace("credentials: {key: {env: SECRET}}", "«1»credentials: {}")), "credentials.key is missing"
+    ),
+    "connection_credential_number": one(connections(ERP.replace("{env: SECRET}", "«1»777888999")), "put it in quotes"),
+    "connection_client_unknown": one(
+        connections("- {name: shop-main, platform: oauth2, kind: oauth2, client: «1»shop, allowed_domain: api.example.com}"),
+        "no OAuth client of oauth2",
+    ),
+    "connection_outside_the_clients_domains": one(
+        clients(SHOP)
+        + connections("- {name: shop-main, platform: oauth2, kind: oauth2, client: shop, allowed_domain: «1»api.example.org}"),
+        "registered for api.example.com and not for api.example.org",
+    ),
+    "connection_of_the_wrong_grant": one(
+        clients(SHOP)
+        + connections(
+            "- {name: shop-main, platform: oauth2, kind: client_credentials, client: «1»shop, allowed_domain: api.example.com}"
+        ),
+        "has the grant authorization_code",
+    ),
+    # Routes
+    "route_field_misspelled": one(routes(f"{{{ROUTE}, «1»dedupe_feilds: [email]}}"), "did you mean dedupe_fields?"),
+    "route_source_form": one(routes(f"{{{ROUTE.replace(QUOTED, '«1»' + QUOTED.replace('client:', 'clients:'))}}}"), "connection:NAME"),
+    "route_source_unknown": one(
+        routes(f"{{{ROUTE.replace(QUOTED, '«1»' + QUOTED.replace('acme', 'acne'))}}}"),
+        "did you mean kommo/acme?",
+    ),
+    "route_destination_unknown": one(
+        routes(f"{{{ROUTE.replace('marketo-main', '«1»marketo-mian')}}}"), "did you mean marketo-main?"
+    ),
+    "route_not_a_destination": one(
+        clients(KOMMO) + connections(ERP) + f"routes:\n  - {{{ROUTE.replace('marketo-main', '«1»erp')}}}\n",
+        "cannot be sent to http",
+    ),
+    "route_object_not_read": one(
+        routes(f"{{{ROUTE.replace('contacts', '«1»leads')}, target: persons, mapping: {{email: email}}}}"), "no leads"
+    ),
+    "route_target": one(routes(f"{{{ROUTE}, target: «1»leads}}"), "persons, companies or customobjects"),
+    "route_weight": one(routes(f"{{{ROUTE}, weight: «1»0}}"), "1 or more"),
+    "route_priority": one(routes(f"{{{ROUTE}, priority: «1»urgent}}"), "'normal' or 'high'"),
+    "route_expression": one(routes(f"{{{ROUTE}, mapping: {{email: «1»'email ||'}}}}"), "ends too early"),
+    "route_expression_function": one(routes(f"{{{ROUTE}, mapping: {{email: «1»lenght(email)}}}}"), "lenght()"),
+    "route_attribute": one(routes(f"{{{ROUTE}, mapping: {{email: email, «1»e-mail: email}}}}"), "attribute's API name"),
+    "route_dedupe_not_mapped": one(
+        routes(f"{{{ROUTE}, dedupe_fields: «1»[emial], mapping: {{email: email}}}}"), "did you mean email?"
+    ),
+    "route_option_unknown": one(routes(f"{{{ROUTE}, options: {{«1»partitoin: x}}}}"), "knows action, dedupe_by, partition"),
+    "route_option_value": one(routes(f"{{{ROUTE}, options: {{action: «1»upsert}}}}"), "createOnly"),
+    # Several at once
+    "many": Wrong(
+        clients(KOMMO.replace("SECRET", "SPACED").replace("{env", "«1»{env"), SHOP.replace("a,", "«2»a b,", 1))
+        + connections(
+            ERP.replace("X-Key", "«3»Cookie").replace("api.example.com", "«0»10.0.0.1"),
+            MARKETO.replace("client_id: a", "«4»clientid: a"),
+        )
+        + "routes:\n"
+        + f"  - {{{ROUTE}, «5»dedupe_feilds: [email], weight: «6»101, "
+        + "mapping: {firstName: «7»'name |', «8»'last name': x}}\n"
+        + f"  - {{{ROUTE.replace('one', 'two').replace('marketo-main', '«9»nowhere')}}}\n",
+        (
+            "IP address", "printable ASCII", "this has 3 characters", "must not be cookie", "did you mean client_id?",
+            "did you mean dedupe_fields?", "100 at most", "ends too early", "attribute's API name", "no connection nowhere",
+        ),
+    ),
+}  # fmt: skip
+
+
+def unmarked(text: str) -> tuple[str, dict[int, tuple[int, int]]]:
+    """The file without its marks, and the line and column of each."""
+    places = {}
+    while found := re.search(r"«(\d+)»", text):
+        before = text[: found.start()]
+        places[int(found[1])] = (before.count("\n") + 1, found.start() - before.rfind("\n"))
+        text = before + text[found.end() :]
+    return text, places
+
+
+@pytest.fixture
+def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    wire = wired(stack, monkeypatch)
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.post(TOKEN_URL, json={"access_token": f"{CANARY}-token", "token_type": "bearer", "expires_in": 3599})
+        yield wire
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "portaria.yaml"
+
+
+def writes(wire: Wire) -> list[str]:
+    return [request.method for request in wire.requests if request.method != "GET"]
+
+
+def stored() -> tuple[list[Any], list[str]]:
+    """Everything that a run could have written."""
+    return aws.client("dynamodb").scan(TableName=TABLE)["Items"], secrets_stored()
+
+
+class TestChecks:
+    @pytest.mark.parametrize("name", WRONG)
+    def test_configure_wrong_file_reports_each_problem_with_its_place_and_writes_nothing(
+        self, wire: Wire, file: Path, name: str
+    ) -> None:
+        text, places = unmarked(WRONG[name].text)
+        file.write_text(text)
+        before = stored()
+        result = run("configure", file, exit_code=2)
+        problems = json.loads(run("--json", "configure", file, exit_code=2).stderr)["problems"]
+        assert result.stdout == ""
+        assert [(problem["line"], problem["column"]) for problem in problems] == sorted(places.values())
+        for number, words in enumerate(WRONG[name].words, min(places)):
+            line, column = places[number]
+            (told,) = [each for each in result.stderr.split("\n") if each.startswith(f"{file}:{line}:{column}: ")]
+            assert words in told
+        assert writes(wire) == []
+        assert stored() == before
+
+    def test_configure_examples_pass_a_dry_run(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        for file in sorted(EXAMPLES.glob("*.yaml")):
+            if "clients:" not in file.read_text():
+                continue
+            for name in re.findall(r"\{env: (\w+)\}", file.read_text()):
+                monkeypatch.setenv(name, "123-ABC-456" if "MUNCHKIN" in name else "value")
+            steps = told("configure", "--dry-run", file)
+            assert {step["action"] for step in steps} == {"create"}
+            assert len(steps) == len(re.findall(r"(?m)^  - ", file.read_text()))
+        assert writes(wire) == []
+
+    def test_configure_secret_in_the_wrong_place_is_not_printed(self, wire: Wire, file: Path) -> None:
+        """`run` refuses output that holds the word canary, which each of these values holds."""
+        for text in (
+            f"{CANARY}: []\n",
+            f"clients: {{{CANARY}: [\n",
+            clients(KOMMO.replace("client_id: a", f"client_id: a, '{CANARY}': b")),
+            clients(KOMMO.replace("client_id: a", "client_id: a, canary-name: 1, canary-name: 2")),
+            clients(KOMMO.replace("kommo", "{env: SECRET}")),
+            connections(ERP.replace("X-Key", "{env: SPACED}").replace("api.example.com", "{env: SECRET}")),
+            connections(ERP.replace("api_key", "{env: SECRET}")),
+            connections(ERP.replace("key: {", f"'{CANARY}': {{")),
+            connections(MARKETO.replace("{env: MUNCHKIN}", "{env: SECRET}")),
+            connections(ERP.replace("erp", "{env: SECRET}")),
+            "clients: &canary-x\n  - *canary-y\n",
+        ):
+            file.write_text(text)
+            run("configure", file, exit_code=2)
+            run("--json", "configure", file, exit_code=2)
+        assert writes(wire) == []
+
+    def test_configure_anchors_and_merges_are_read(self, wire: Wire, file: Path) -> None:
+        file.write_text(
+            routes(
+                f"&one {{{ROUTE}, mapping: &map {{email: email}}}}",
+                "{<<: *one, name: two, mapping: {<<: *map, no: name}}",
+            )
+        )
+        run("configure", file)
+        assert told("routes", "show", "two")["mapping"] == {"email": "email", "no": "name"}
+
+    def test_configure_aliases_that_multiply_are_refused(self, wire: Wire, file: Path) -> None:
+        lines = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+        lines += [f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]" for number in range(1, 9)]
+        file.write_text(clients(KOMMO) + "routes:\n  - {name: one, mapping: {" + ", ".join(
+            line.replace("a: &", "z: &", 1) for line in lines) + "}}\n")  # fmt: skip
+        assert "is too large, with what its aliases repeat" in run("configure", file, exit_code=2).stderr
+
+    def test_configure_api_not_reached_still_reports_what_the_file_alone_tells(self, wire: Wire, file: Path) -> None:
+        def refuse(request: AWSPreparedRequest) -> Answered:
+            raise EndpointConnectionError(endpoint_url=request.url)
+
+        wire.instead = refuse
+        file.write_text(clients(KOMMO.replace("client_id", "client_di")))
+        error = run("configure", file, exit_code=2).stderr
+        assert "did you mean client_id?" in error
+        assert "The rest was not checked: oauth-clients kommo/acme: " in error
+        file.write_text(clients(KOMMO))
+        assert "was not reached" in run("configure", file, exit_code=3).stderr
+
+    def test_configure_without_permission_to_look_up_says_what_was_not_checked(self, wire: Wire, file: Path) -> None:
+        def forbid(request: AWSPreparedRequest) -> Answered:
+            if "/connections" in request.url:
+                return Answered(403, '{"message": "not allowed"}')
+            return wire.deliver(request)
+
+        wire.instead = forbid
+        file.write_text(clients(KOMMO) + f"routes:\n  - {{{ROUTE}}}\n")
+        result = run("configure", "--dry-run", file)
+        assert "marketo-main could not be looked up, so what needs it was not checked" in result.stderr
+
+    def test_configure_output_in_a_pipe_has_no_colour(self, wire: Wire, file: Path) -> None:
+        file.write_text(routes(f"{{{ROUTE}}}"))
+        assert "\x1b" not in run("configure", "--dry-run", file).output
+        file.write_text(routes(f"{{{ROUTE}, weight: 0}}"))
+        assert "\x1b" not in run("configure", file, exit_code=2).output
+
+    def test_configure_narrow_terminal_keeps_names_and_places_whole(
+        self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "40")
+        file.write_text(routes(f"{{{ROUTE.replace('one', 'a-long-name-of-a-route-to-marketo')}}}"))
+        assert "a-long-name-of-a-route-to-marketo" in run("configure", "--dry-run", file).stdout
+        file.write_text(routes(f"{{{ROUTE}, weight: 0}}"))
+        assert f"{file}:6:" in run("configure", file, exit_code=2).stderr
+
+
+class TestPlan:
+    def test_configure_dry_run_tells_create_change_and_nothing_and_writes_nothing(self, wire: Wire, file: Path) -> None:
+        file.write_text(routes(f"{{{ROUTE}, mapping: {{email: email, firstName: name}}}}"))
+        assert [step["action"] for step in told("configure", "--dry-run", file)] == ["create"] * 3
+        run("configure", file)
+        file.write_text(
+            clients(KOMMO.replace(", client_secret: {env: SECRET}", ""))
+            + connections(MARKETO, ERP)
+            + f"routes:\n  - {{{ROUTE}, mapping: {{email: email, lastName: name}}, weight: 2}}\n"
+        )
+        before, sent = stored(), len(writes(wire))
+        steps = told("configure", "--dry-run", file)
+        assert [(step["name"], step["action"], step["fields"]) for step in steps] == [
+            ("kommo/acme", "nothing", []),
+            ("marketo-main", "change", ["credentials"]),
+            ("erp", "create", []),
+            ("one", "change", ["mapping.firstName", "mapping.lastName", "weight"]),
+        ]
+        assert [step["line"] for step in steps] == [2, 4, 5, 7]
+        assert "Nothing was written (--dry-run)." in run("configure", "--dry-run", file).stderr
+        assert (stored(), len(writes(wire))) == (before, sent)
+
+    def test_configure_what_the_file_does_not_change_is_not_written(self, wire: Wire, file: Path) -> None:
+        file.write_text(clients(KOMMO) + connections(MARKETO) + f"routes:\n  - {{{ROUTE}}}\n")
+        run("configure", file)
+        without = re.sub(r", client_secret: \{env: SECRET\}|, credentials: \{.*\}\}", "", file.read_text())
+        file.write_text(without.replace("{munchkin_id: {env: MUNCHKIN}}", "{munchkin_id: {env: MUNCHKIN}}}"))
+        sent = len(writes(wire))
+        assert [entry["change"] for entry in told("configure", file)] == ["unchanged"] * 3
+        assert len(writes(wire)) == sent
+
+    def test_configure_token_host_that_changes_names_the_connections_in_the_way(self, wire: Wire, file: Path) -> None:
+        users = [
+            f"- {{name: shop-{name}, platform: oauth2, kind: oauth2, client: shop, allowed_domain: api.example.com}}"
+            for name in ("one", "two")
+        ]
+        file.write_text(clients(SHOP) + connections(*users))
+        run("configure", file)
+        file.write_text(clients(SHOP.replace("login.example.com/token", "id.example.com/token")))
+        sent = len(writes(wire))
+        error = run("configure", file, exit_code=2).stderr
+        assert "token_url names another host, and the connections shop-one, shop-two have their tokens" in error
+        for name in ("shop-one", "shop-two"):
+            (command,) = re.findall(rf"^    portaria (connections delete {name})$", error, re.MULTILINE)
+            run(*command.split(), "--yes")
+        run("configure", file)
+        assert len(writes(wire)) == sent + 3
+
+    def test_configure_domain_that_is_taken_away_names_the_connection_in_the_way(self, wire: Wire, file: Path) -> None:
+        user = "- {name: shop-one, platform: oauth2, kind: oauth2, client: shop, allowed_domain: api.example.com}"
+        file.write_text(clients(SHOP) + connections(user))
+        run("configure", file)
+        file.write_text(clients(SHOP.replace("[api.example.com]", "[other.example.com]")))
+        error = run("configure", file, exit_code=2).stderr
+        assert "the connection shop-one lies outside these domains" in error
+        assert "    portaria connections delete shop-one\n" in error
+
+    def test_configure_token_host_that_changes_needs_the_secret_again(self, wire: Wire, file: Path) -> None:
+        file.write_text(clients(SHOP))
+        run("configure", file)
+        moved = SHOP.replace("login.example.com/token", "id.example.com/token")
+        file.write_text(clients(moved.replace(" client_secret: {env: SECRET},", "")))
+        assert "needed again for another token host" in run("configure", file, exit_code=2).stderr
+
+    def test_configure_connection_that_cannot_change_is_replaced_only_where_that_is_allowed(
+        self, wire: Wire, file: Path
+    ) -> None:
+        file.write_text(connections(ERP))
+        run("configure", file)
+        file.write_text(connections(ERP.replace("api.example.com", "api.example.org").replace("X-Key", "X-Other")))
+        before = stored()
+        error = run("configure", file, exit_code=2).stderr
+        assert "allowed_domain of a connection cannot change" in error
+        assert "fields.header_name of a connection cannot change" in error
+        assert stored() == before
+        (command,) = re.findall(r"^    portaria (configure .*)$", error, re.MULTILINE)
+        (step,) = told(*command.split(), "--dry-run")
+        assert (step["action"], step["fields"]) == ("replace", ["allowed_domain", "fields.header_name"])
+        assert step["reason"] == "cannot change: deleted and created again"
+        assert stored() == before
+        assert [entry["change"] for entry in told(*command.split())] == ["replaced"]
+        assert told("connections", "show", "erp")["allowed_domain"] == "api.example.org"
+        assert [entry["change"] for entry in told(*command.split())] == ["unchanged"]
+
+    def test_configure_connection_that_a_route_needs_is_not_replaced(
+        self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file.write_text(routes(f"{{{ROUTE}}}"))
+        run("configure", file)
+        monkeypatch.setenv("MUNCHKIN", "999-ABC-456")
+        sent = len(writes(wire))
+        error = run("configure", file, "--replace", "marketo-main", exit_code=2).stderr
+        assert "    portaria routes delete one  # no record is sent on by it" in error
+        assert len(writes(wire)) == sent
+
+    def test_configure_replace_of_what_the_file_does_not_describe_is_refused(self, wire: Wire, file: Path) -> None:
+        file.write_text(connections(ERP))
+        assert "describes no connection of this name" in run("configure", file, "--replace", "epr", exit_code=2).stderr
+
+
+class TestInterruptions:
+    """A run ends at any request that writes, before or after the API has done it: running it again brings the same end."""
+
+    TEXT = clients(KOMMO, SHOP) + connections(MARKETO, ERP) + f"routes:\n  - {{{ROUTE}}}\n"
+
+    def end(self) -> dict[str, Any]:
+        """What there is after a run, without times and ids."""
+        kept = ("name", "platform", "state", "client_id", "generation", "fields", "mapping", "source", "token_url")
+        kinds = ("clients", "connections", "routes")
+        return {kind: [{name: each.get(name) for name in kept} for each in told(kind, "list")] for kind in kinds}
+
+    @pytest.mark.parametrize("number", range(5))
+    @pytest.mark.parametrize("carried", [False, True], ids=["not_carried", "answer_lost"])
+    def test_configure_interrupted_at_a_write_is_finished_by_the_next_run(
+        self, wire: Wire, file: Path, number: int, carried: bool
+    ) -> None:
+        file.write_text(self.TEXT)
+        seen: list[str] = []
+
+        def interrupt(request: AWSPreparedRequest) -> Answered:
+            if request.method == "GET":
+                return wire.deliver(request)
+            seen.append(headers_of(request)["Idempotency-Key"])
+            if len(dict.fromkeys(seen)) <= number:
+                return wire.deliver(request)
+            if carried:
+                wire.deliver(request)
+                raise ConnectionClosedError(endpoint_url=request.url, request=request, error="lost")
+            raise EndpointConnectionError(endpoint_url=request.url)
+
+        wire.instead = interrupt
+        result = run("configure", file, exit_code=3)
+        assert "nothing was changed" not in result.output
+        assert result.stdout.count("created") == number
+        left = [
+            "OAuth client kommo/acme",
+            "OAuth client oauth2/shop",
+            "connection marketo-main",
+            "connection erp",
+            "route one",
+        ]
+        assert f"Left: {', '.join(left[number:])}. Run the same command again" in result.stderr
+        assert f"Written before this: {', '.join(left[:number]) or 'nothing'}." in result.stderr
+        wire.instead = None
+        again = told("configure", file)
+        found = number + (1 if carried else 0)
+        assert [entry["change"] for entry in again] == ["unchanged"] * found + ["created"] * (5 - found)
+        finished = self.end()
+        assert [len(listed) for listed in finished.values()] == [2, 2, 1]
+        assert [entry["change"] for entry in told("configure", file)] == ["unchanged"] * 5
+        assert self.end() == finished
+
+    @pytest.mark.parametrize("carried", [False, True], ids=["not_carried", "answer_lost"])
+    @pytest.mark.parametrize("method", ["DELETE", "POST"])
+    def test_configure_interrupted_replacement_is_finished_by_the_next_run(
+        self, wire: Wire, file: Path, carried: bool, method: str
+    ) -> None:
+        file.write_text(connections(ERP))
+        run("configure", file)
+        file.write_text(connections(ERP.replace("api.example.com", "api.example.org")))
+
+        def interrupt(request: AWSPreparedRequest) -> Answered:
+            if request.method != method:
+                return wire.deliver(request)
+            if carried:
+                wire.deliver(request)
+            raise ConnectionClosedError(endpoint_url=request.url, request=request, error="lost")
+
+        wire.instead = interrupt
+        error = run("configure", file, "--replace", "erp", exit_code=3).stderr
+        assert ("it was deleted, and not created again" in error) == (method == "POST")
+        wire.instead = None
+        run("configure", file, "--replace", "erp")
+        assert told("connections", "show", "erp")["allowed_domain"] == "api.example.org"
+
+    def test_configure_refused_credentials_tell_the_place_what_was_written_and_what_is_left(
+        self, wire: Wire, file: Path
+    ) -> None:
+        text, places = unmarked(self.TEXT.replace("credentials: {client_id", "credentials: «1»{client_id"))
+        file.write_text(text)
+        line, column = places[1]
+        with responses.RequestsMock() as mock:
+            mock.post(TOKEN_URL, status=401, json={})
+            result = run("configure", file, exit_code=1)
+            document = json.loads(run("--json", "configure", file, exit_code=1).stderr)
+        assert f"error: {file}:{line}:{column}: connection marketo-main: Marketo refused the client id" in result.stderr
+        assert "nothing was changed" not in result.output
+        assert "Written before this: OAuth client kommo/acme, OAuth client oauth2/shop." in result.stderr
+        assert (document["done"], document["left"]) == (["kommo/acme", "oauth2/shop"], ["marketo-main", "erp", "one"])
+
+    def test_configure_summary_counts_what_was_done(self, wire: Wire, file: Path) -> None:
+        file.write_text(self.TEXT)
+        printed = run("configure", file).stdout
+        assert "\n5 created\n" in printed
+        assert f"{API_URL}/install/kommo/acme\n" in printed
+        file.write_text(self.TEXT.replace("object: contacts", "object: contacts, weight: 3"))
+        printed = run("configure", file).stdout
+        assert "\n1 updated, 4 unchanged\n" in printed
+        assert "unchanged OAuth client kommo/acme (client_secret written)\n" in printed
+        assert "/install/kommo/acme" not in printed
