@@ -172,7 +172,9 @@ WRONG = {
     ),
     # Routes
     "route_field_misspelled": one(routes(f"{{{ROUTE}, «1»dedupe_feilds: [email]}}"), "did you mean dedupe_fields?"),
-    "route_source_form": one(routes(f"{{{ROUTE.replace(QUOTED, '«1»' + QUOTED.replace('client:', 'clients:'))}}}"), "connection:NAME"),
+    "route_source_form": one(
+        routes(f"{{{ROUTE.replace(QUOTED, '«1»' + QUOTED.replace('client', 'clients'))}}}"), "connection:NAME"
+    ),
     "route_source_unknown": one(
         routes(f"{{{ROUTE.replace(QUOTED, '«1»' + QUOTED.replace('acme', 'acne'))}}}"),
         "did you mean kommo/acme?",

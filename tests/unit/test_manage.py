@@ -349,6 +349,19 @@ class TestConnections:
         assert secrets_stored() == []
         assert manage.call("GET", "/connections").content["items"] == []
 
+    def test_unknown_marketo_instance_names_the_field_and_is_not_put_off(
+        self, manage: Manage, marketo: responses.RequestsMock
+    ) -> None:
+        marketo.replace("POST", TOKEN_URL, status=404, body="Not Found")
+        answer = manage.call("POST", "/connections", CONNECTION)
+        assert (answer.status, answer.content["field"]) == (400, "fields.munchkin_id")
+        assert (
+            "there is no Marketo instance at 123-abc-456.mktorest.com: check fields.munchkin_id"
+            in answer.content["detail"]
+        )
+        assert "Retry-After" not in answer.headers
+        assert secrets_stored() == []
+
     @pytest.mark.parametrize(
         "silence",
         [

@@ -511,10 +511,25 @@ class TestOAuth:
         shown = manage.call("POST", "/connections", {**MACHINE, "name": "second"}).content
         assert (shown["scopes"], world.asked[1]["scope"]) == ("read write", "read write")
 
-    def test_granted_scopes_have_at_most_255_characters(self, manage: Manage, world: World) -> None:
-        world.granted = " ".join(f"scope{number:03d}" for number in range(100))
-        shown = manage.call("POST", "/connections", MACHINE).content
-        assert 240 < len(shown["scopes"]) <= 255
+    @pytest.mark.parametrize(
+        "granted",
+        [" ".join(f"https://api.example.com/scope.{number}" for number in range(80)), "x" * 4_096],
+        ids=["many", "one"],
+    )
+    def test_granted_scopes_up_to_the_limit_are_kept_whole(self, manage: Manage, world: World, granted: str) -> None:
+        world.granted = granted
+        assert manage.call("POST", "/connections", MACHINE).content["scopes"] == granted
+
+    @pytest.mark.parametrize("between", [" ", ","])
+    def test_granted_scopes_above_the_limit_end_with_how_many_are_left_out(
+        self, manage: Manage, world: World, between: str
+    ) -> None:
+        world.granted = between.join(f"scope-{number:04}" for number in range(500))
+        shown = manage.call("POST", "/connections", MACHINE).content["scopes"]
+        kept, _, left = shown.partition(" (and ")
+        assert world.granted.startswith(f"{kept}{between}")
+        assert 4_000 < len(kept) < 4_096
+        assert left == f"{500 - len(kept.split(between))} more)"
 
     def test_two_connections_of_one_client_do_not_share_a_token(
         self, manage: Manage, stack: Cloud, world: World

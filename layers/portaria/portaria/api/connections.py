@@ -101,7 +101,7 @@ def create(asked: Asked) -> Reply:
     scopes = scopes or fields.get("scopes", "") or (client.scopes if client else "")
     # The client has the credentials; the secret makes this connection's tokens its own all the same.
     version = vault.create(secret_id, credentials or {"client": hide(connection.client)}, connection.version_id)
-    connection = with_changes(connection, version_id=version, scopes=scopes[: rotations.MAX_SCOPES_LENGTH])
+    connection = with_changes(connection, version_id=version, scopes=scopes)
     return _store(table, vault, connection)
 
 
