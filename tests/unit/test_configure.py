@@ -24,7 +24,13 @@ from tests.unit.test_manage import TOKEN_URL
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 CANARY = "canary/+=secret.5f2c"
-SECRETS = {"SECRET": CANARY, "SPACED": f"{CANARY} with spaces", "MUNCHKIN": "123-ABC-456", "EMPTY": ""}
+SECRETS = {
+    "SECRET": CANARY,
+    "SPACED": f"{CANARY} with spaces",
+    "MUNCHKIN": "123-ABC-456",
+    "EMPTY": "",
+    "PLAIN": "canary",
+}
 
 KOMMO = "- {platform: kommo, name: acme, client_id: a, client_secret: {env: SECRET}}"
 SHOP = (
@@ -294,6 +300,11 @@ class TestChecks:
             connections(ERP.replace("X-Key", "{env: SPACED}").replace("api.example.com", "{env: SECRET}")),
             connections(ERP.replace("api_key", "{env: SECRET}")),
             connections(ERP.replace("key: {", f"'{CANARY}': {{")),
+            clients(KOMMO.replace("kommo", "{env: PLAIN}")),
+            connections(ERP.replace("api.example.com", "'*.{env: PLAIN}'").replace("erp", "{env: PLAIN}")),
+            connections(
+                "- {name: shop-main, platform: oauth2, kind: oauth2, client: {env: PLAIN}, allowed_domain: a.example.com}"
+            ),
             connections(MARKETO.replace("{env: MUNCHKIN}", "{env: SECRET}")),
             connections(ERP.replace("erp", "{env: SECRET}")),
             "clients: &canary-x\n  - *canary-y\n",
@@ -328,7 +339,7 @@ class TestChecks:
         file.write_text(clients(KOMMO.replace("client_id", "client_di")))
         error = run("configure", file, exit_code=2).stderr
         assert "did you mean client_id?" in error
-        assert "The rest was not checked: oauth-clients kommo/acme: " in error
+        assert "The rest was not checked: OAuth client kommo/acme: " in error
         file.write_text(clients(KOMMO))
         assert "was not reached" in run("configure", file, exit_code=3).stderr
 
@@ -341,7 +352,7 @@ class TestChecks:
         wire.instead = forbid
         file.write_text(clients(KOMMO) + f"routes:\n  - {{{ROUTE}}}\n")
         result = run("configure", "--dry-run", file)
-        assert "marketo-main could not be looked up, so what needs it was not checked" in result.stderr
+        assert "no connection could be looked up, so what needs one was not checked" in result.stderr
 
     def test_configure_output_in_a_pipe_has_no_colour(self, wire: Wire, file: Path) -> None:
         file.write_text(routes(f"{{{ROUTE}}}"))

@@ -22,7 +22,7 @@ def apply(desk: Desk, file: Path, steps: Sequence[Step]) -> list[Document]:
     for number, step in enumerate(steps):
         try:
             with working() as tell:
-                tell(f"{number + 1}/{len(steps)}  {display.told(step)}")
+                tell(f"{number + 1}/{len(steps)}  {step.entry.title}")
                 result = _write(desk.api, step)
         except NotDone as failed:
             raise _stopped(failed, file, steps, number) from None
@@ -68,7 +68,7 @@ def _lasting(document: Document) -> Document:
 def _stopped(failed: NotDone, file: Path, steps: Sequence[Step], number: int) -> NotDone:
     step = steps[number]
     place = step.entry.place_at(tuple(str(failed.problem.get("field", "")).split(".")))
-    sentence = f"{file}:{place.line}:{place.column}: {display.told(step)}: {failed}\n{_so_far(steps, number)}"
+    sentence = f"{file}:{place.line}:{place.column}: {step.entry.title}: {failed}\n{_so_far(steps, number)}"
     places = {
         "line": place.line,
         "column": place.column,

@@ -25,21 +25,17 @@ def plan(steps: Sequence[Step], console: Console, *, warn: bool = True) -> None:
     for step in steps:
         # The terminal breaks the lines: names stay whole, to be copied.
         what = f": {_what(step)}" if _what(step) else ""
-        line = Text.assemble((step.action.ljust(width), STYLES[step.action]), f"  {told(step)}{what}")
+        line = Text.assemble((step.action.ljust(width), STYLES[step.action]), f"  {step.entry.title}{what}")
         console.print(line, soft_wrap=True)
     for step in steps if warn else ():
         _warn(step.name, step.warnings, console)
-
-
-def told(step: Step) -> str:
-    return f"{output.TITLES[step.entry.kind]} {step.name}"
 
 
 def done(step: Step, change: str, console: Console) -> None:
     """One line, as soon as the step is done."""
     # A secret that is written each time leaves everything else as it was.
     also = " (client_secret written)" if change == "unchanged" and "client_secret" in step.fields else ""
-    console.print(Text.assemble(output.styled(change), f" {told(step)}{also}"), soft_wrap=True)
+    console.print(Text.assemble(output.styled(change), f" {step.entry.title}{also}"), soft_wrap=True)
 
 
 def summary(results: Sequence[Document], steps: Sequence[Step], console: Console) -> None:
@@ -81,7 +77,7 @@ def _what(step: Step) -> str:
 
 
 def listed(steps: Sequence[Step]) -> str:
-    return ", ".join(told(step) for step in steps if step.action != NOTHING)
+    return ", ".join(step.entry.title for step in steps if step.action != NOTHING)
 
 
 def note(text: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from portaria.api.inputs import nearest
+from portaria.cli import output
 from portaria.cli.configure.problems import Place, Problem
 from portaria.cli.configure.source import place_of
 
@@ -64,6 +65,20 @@ class Entry:
         """The values that name it; an empty text for each that cannot be used."""
         return tuple(self._text(name) for name in IDENTITY[self.section])
 
+    @property
+    def title(self) -> str:
+        return f"{output.TITLES[self.kind]} {'/'.join(self.identity)}"
+
+    def text_at(self, steps: Steps) -> str:
+        """A text in `content`, or an empty one where there is none."""
+        value: Any = self.content
+        for step in steps:
+            try:
+                value = value[step]
+            except (KeyError, IndexError, TypeError):
+                return ""
+        return value if isinstance(value, str) and value != UNREAD else ""
+
     def _text(self, name: str) -> str:
         value = self.content.get(name)
         return value if isinstance(value, str) and (name,) not in self.unread else ""
@@ -76,9 +91,6 @@ class Entry:
             if steps[:end] in found:
                 return found[steps[:end]]
         return self.place
-
-    def has(self, steps: Steps) -> bool:
-        return steps in self.values
 
 
 class Reader:

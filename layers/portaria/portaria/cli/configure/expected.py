@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from portaria.api import connection_rules, oauth_client_rules
 from portaria.api.inputs import nearest
+from portaria.cli import output
 from portaria.cli.api import Api, Document, NotDone
 from portaria.cli.configure.entries import UNREAD
 from portaria.contract import Connection, OAuthClient, Rejected
@@ -83,7 +84,9 @@ class Expected:
         except NotDone as refused:
             if refused.status != FORBIDDEN:
                 raise
-            self.remarks.append(f"{name} could not be looked up, so what needs it was not checked: {refused}")
+            # Its name is not repeated: in a connection's `client` it may come from an environment variable.
+            title = output.TITLES[path[0]]
+            self.remarks.append(f"no {title} could be looked up, so what needs one was not checked: {refused}")
             raise self._unsure(name, unknown) from None
         if found is None:
             raise unknown
@@ -107,5 +110,7 @@ class Expected:
         except NotDone as refused:
             if refused.status != FORBIDDEN:
                 raise
-            self.remarks.append(f"the {kind} could not be listed, so what needs them was not checked: {refused}")
+            self.remarks.append(
+                f"{output.plural_of(kind)} could not be listed, so what needs them was not checked: {refused}"
+            )
             return []

@@ -116,7 +116,7 @@ class Planner:
             return self.expected.find(entry.kind, *entry.identity)
         except NotDone as refused:
             raise NotDone(
-                f"{entry.kind} {'/'.join(entry.identity)}: {refused}",
+                f"{entry.title}: {refused}",
                 exit_code=refused.exit_code,
                 status=refused.status,
                 problem=refused.problem,
@@ -280,6 +280,9 @@ class Planner:
         source = next(
             (entry.references[steps[:end]] for end in range(len(steps) + 1) if steps[:end] in entry.references), ""
         )
+        for read in entry.references:
+            # What was read from elsewhere may be a secret in the wrong place.
+            detail = detail.replace(entry.text_at(read), "***") if entry.text_at(read) else detail
         if source and not fault.of_name:
             detail += f" (read from {source})"
         elif steps in entry.read_as and entry.read_as[steps] == "nothing":
