@@ -6,6 +6,7 @@ Each wrong file is written with marks: `«1»` stands before the place at which 
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import responses
+import yaml
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
+from click.testing import CliRunner
 
 from portaria import aws
+from portaria.cli.commands import portaria
 from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.command_line import Answered, Wire, headers_of, run, told, wired
-from tests.fakes.manage import API_URL, secrets_stored
+from tests.fakes.manage import API_URL, empty, secrets_stored
 from tests.unit.test_manage import TOKEN_URL
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
@@ -570,3 +574,66 @@ class TestInterruptions:
         assert "\n1 updated, 4 unchanged\n" in printed
         assert "unchanged OAuth client kommo/acme (client_secret written)\n" in printed
         assert "/install/kommo/acme" not in printed
+
+
+class TestMutations:
+    """Files that are wrong in ways that nobody thought of: seeded, so that a failure repeats."""
+
+    MARKS = (
+        *" :-{}[]'\"#&*!|>%@`,\n\t?~<=", "  ", "- ", "null", "yes", "&a ", "*a", "<<: ", "{env: X}", "!x ", "\x00", "é",
+        "---\n", "1e999", "2020-99-99", ".nan", "{file: .}", "[[", "]]",
+    )  # fmt: skip
+    VALUES: tuple[Any, ...] = (
+        "x", "api.example.com", "*.example.com", "shop", "erp", "marketo-main", "contacts", "companies", "persons", "no", 1,
+        None, True, [], {}, ["email"], ["email", "x"], "connection:erp", "client:oauth2/shop", "oauth2", "http", "basic",
+        "client_credentials", "https://id.example.com/token", "high", "email | [0]", "nope(@)", {"email": "email"},
+        {"token": "t"}, {"header_name": "X-A"}, 5, "all",
+    )  # fmt: skip
+    FIELDS = (
+        "client_id", "client_secret", "scopes", "api_domains", "grant", "token_url", "token_auth", "kind", "allowed_domain",
+        "client", "fields", "credentials", "source", "object", "destination", "mapping", "target", "dedupe_fields",
+        "priority", "options", "keep_newest", "weight",
+    )  # fmt: skip
+
+    def test_configure_mutated_text_never_ends_in_a_traceback_and_writes_nothing(
+        self, wire: Wire, file: Path, long: bool
+    ) -> None:
+        chance = random.Random(7)
+        for _ in range(2_000 if long else 40):
+            text = TestInterruptions.TEXT
+            for _ in range(chance.randint(1, 4)):
+                at = chance.randrange(len(text))
+                removed = chance.choice((0, 0, chance.randint(1, 12)))
+                text = text[:at] + ("" if removed else chance.choice(self.MARKS)) + text[at + removed :]
+            file.write_text(text)
+            result = CliRunner().invoke(portaria, ["configure", "--dry-run", str(file)])
+            assert isinstance(result.exception, SystemExit | None), text
+            assert result.exit_code in (0, 2), text
+        assert writes(wire) == []
+
+    def test_configure_file_that_passes_the_check_is_applied_as_planned(
+        self, wire: Wire, file: Path, long: bool
+    ) -> None:
+        chance = random.Random(11)
+        applied = 0
+        for number in range(3_000 if long else 30):
+            if number % 20 == 0:
+                empty()
+            content = yaml.safe_load(TestInterruptions.TEXT)
+            entry = chance.choice(content[chance.choice(list(content))])
+            if chance.random() < 0.3:
+                entry.pop(chance.choice(list(entry)))
+            else:
+                entry[chance.choice(self.FIELDS)] = chance.choice(self.VALUES)
+            file.write_text(yaml.safe_dump(content))
+            planned = CliRunner().invoke(portaria, ["--json", "configure", "--dry-run", str(file)])
+            assert planned.exit_code in (0, 2), planned.output
+            if planned.exit_code:
+                continue
+            applied += 1
+            done = told("configure", file)
+            for step, result in zip(json.loads(planned.stdout), done, strict=True):
+                expected = {"create": ["created"], "nothing": ["unchanged"], "change": ["updated"]}[step["action"]]
+                written_each_time = {"client_secret", "credentials"} & set(step["fields"])
+                assert result["change"] in expected + (["unchanged"] if written_each_time else []), step
+        assert applied >= 2

@@ -21,6 +21,7 @@ def plan(steps: Sequence[Step], console: Console, *, warn: bool = True) -> None:
     if not steps:
         console.print("The file names nothing.", style="dim")
         return
+    console.print("Plan", style="bold")
     width = max(len(step.action) for step in steps)
     for step in steps:
         # The terminal breaks the lines: names stay whole, to be copied.
