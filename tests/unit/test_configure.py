@@ -564,6 +564,19 @@ class TestInterruptions:
         assert "Written before this: OAuth client kommo/acme, OAuth client oauth2/shop." in result.stderr
         assert (document["done"], document["left"]) == (["kommo/acme", "oauth2/shop"], ["marketo-main", "erp", "one"])
 
+    def test_configure_unknown_marketo_instance_names_the_field_and_does_not_advise_to_try_again(
+        self, wire: Wire, file: Path
+    ) -> None:
+        text, places = unmarked(connections(MARKETO.replace("{env: MUNCHKIN}", "«1»{env: MUNCHKIN}")))
+        file.write_text(text)
+        with responses.RequestsMock() as mock:
+            mock.post(TOKEN_URL, status=404, body="Not Found")
+            error = run("configure", file, exit_code=1).stderr
+        line, column = places[1]
+        assert f"error: {file}:{line}:{column}: connection marketo-main: there is no Marketo instance at" in error
+        assert "123-abc-456.mktorest.com: check fields.munchkin_id" in error
+        assert "try again" not in error
+
     def test_configure_summary_counts_what_was_done(self, wire: Wire, file: Path) -> None:
         file.write_text(self.TEXT)
         printed = run("configure", file).stdout
