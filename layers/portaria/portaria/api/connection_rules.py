@@ -284,7 +284,7 @@ def refuse_changes(connection: Connection, sent: Creation | Replacement) -> None
         names = sorted(name for name in {*given, *fixed} if given.get(name) != fixed.get(name))
         changed += list(dict.fromkeys(f"fields.{name}" if name in fixed else "fields" for name in names))
     if changed:
-        rule = "of a connection cannot change: make another connection and lead the routes to it"
+        rule = "of a connection cannot change: make another connection and point the routes to it"
         raise InvalidInput([(field, f"{field} {rule}") for field in changed], "connection_fixed", 409)
 
 
