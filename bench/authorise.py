@@ -209,6 +209,7 @@ def stub(stored: dict[str, Any]) -> Iterator[tuple[dict[str, str], Any]]:
                 "SECRETS_PREFIX": "portaria",
                 "UNINSTALLS_QUEUE_URL": f"https://localhost:{port}/123456789012/uninstalls",
                 "BACKFILLS_QUEUE_URL": f"https://localhost:{port}/123456789012/backfills",
+                "WAITING_RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/waiting_records",
                 "RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/records",
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",
             },

@@ -19,6 +19,7 @@ desk = Desk(
     uninstalls_queue_url=settings.uninstalls_queue_url,
     records_queue_url=settings.records_queue_url,
     backfills_queue_url=settings.backfills_queue_url,
+    waiting_records_queue_url=settings.waiting_records_queue_url,
     managers=settings.private_integration_managers,
 )
 service = Service(operations.of("manage"), desk, logger)

@@ -40,6 +40,7 @@ class Desk:
         self.settings: IngestRecordsSettings = cloud.settings(IngestRecordsSettings)
         self.accepted: list[tuple[str, Document]] = []
         self.requests: list[tuple[str, Document]] = []
+        self.sent: list[Request] = []
         self.rule: Rule = lambda document: None
         vault = Vault(PREFIX)
         secret_id = vault.grant_id("marketo-one")
@@ -97,6 +98,7 @@ class Desk:
         path = request.url.partition(f"/subscriptions/{MUNCHKIN}/")[2]
         document = orjson.loads(request.body or b"")
         self.requests.append((path, document))
+        self.sent.append(request)
         told = self.rule(document)
         if isinstance(told, Retryable):
             raise told

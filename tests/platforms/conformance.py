@@ -44,6 +44,7 @@ from portaria.contract import (
     Retryable,
     Secret,
     Target,
+    Trace,
 )
 from portaria.intake import Delivery, EventAddress
 
@@ -74,7 +75,9 @@ PARTS = {
     # How a token endpoint's answers are read.
     "answers": ("members", "error_code", "grant_is_over"),
     "identifiers": ("MAX_USERS", "register_request", "read_answer"),
-    "front_door": ("ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal"),
+    "front_door": (
+        "ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "SOURCE_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal",
+    ),
     # What `portaria smoke` sends: an install that the platform refuses, a record for an account that nobody has.
     "smoke_install": ("REFUSALS", "hook_query"),
     "smoke_record": ("KIND", "account_fields", "call"),
@@ -194,7 +197,7 @@ class Platform:
             "users": [{"user_login": "maria", "identifier": "u-1"}],
             "contact_id": "x/../y?z#",
             "contact": {"email": "maria@example.com"},
-            "correlation_id": "correlation-1",
+            "trace": Trace("correlation-1"),
         }
         return function(**{name: known[name] for name in inspect.signature(function).parameters})
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portaria import ingestion, messages, records
-from portaria.contract import Answer, Meaning, Rejected, Request, Response, Target
+from portaria.contract import Answer, Meaning, Rejected, Request, Response, Target, Trace
 from portaria.records import Message, Outgoing, Source
 from tests.platforms.conformance import HERE, NAMES, Platform, destination_targets, garbage, platform_of
 
@@ -29,7 +29,7 @@ FUNCTIONS = {
     "check": ["attributes", "target"],
     "identity": ["attributes", "target"],
     "frame": ["target"],
-    "request": ["connection", "credentials", "target", "body", "correlation_id"],
+    "request": ["connection", "credentials", "target", "body", "trace"],
     "read_answer": ["response"],
 }
 # SQS can keep a message away for twelve hours.
@@ -99,7 +99,7 @@ def bodies(platform: Platform, part: str, target: Target, all_attributes: list[d
 
 def built(platform: Platform, part: str, target: Target, body: bytes) -> Request:
     request: Request = platform.parts[part].request(
-        platform.connection, platform.credentials, target, body, "correlation-1"
+        platform.connection, platform.credentials, target, body, Trace("correlation-1")
     )
     return request
 

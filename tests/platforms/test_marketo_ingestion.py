@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from portaria.contract import Connection, Meaning, Response, Secret, Target
+from portaria.contract import Connection, Meaning, Response, Secret, Target, Trace
 from portaria.platforms.marketo import ingestion, persons
 
 CONNECTION = Connection(
@@ -53,7 +53,7 @@ def test_an_unreadable_error_is_known_by_its_status(body: bytes) -> None:
 
 def test_the_request_is_as_documented() -> None:
     credentials = {"access_token": Secret("11606815-aa7a:ab")}
-    request = persons.request(CONNECTION, credentials, EXAMPLE, b"{}", "c" * 40)
+    request = persons.request(CONNECTION, credentials, EXAMPLE, b"{}", Trace("c" * 40))
     assert (request.method, request.body) == ("POST", b"{}")
     assert request.url == "https://mkto-ingestion-api.adobe.io/subscriptions/123-ABC-456/persons"
     assert request.headers == {

@@ -69,7 +69,11 @@ def test_of_a_programs_records_the_refused_one_is_set_aside_and_redriven(scene: 
     answer = scene.cloud.web.post(
         f"{scene.cloud.public_url}/subscriptions/{munchkin}/persons",
         json={"priority": "high", "persons": persons},
-        headers={"X-Mkto-User-Token": program["token"]},
+        headers={
+            "X-Mkto-User-Token": program["token"],
+            "X-Correlation-Id": f"nightly {scene.name}",
+            "X-Request-Source": "export",
+        },
     )
     assert (answer.status_code, answer.content) == (202, b"")
     wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 8)
@@ -84,6 +88,48 @@ def test_of_a_programs_records_the_refused_one_is_set_aside_and_redriven(scene: 
         done = scene.cloud.admin.post(url, json={"connection": destination, "dry_run": dry_run}).json()
         assert [each["outcome"] for each in done["letters"]] == [outcome]
     wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 9)
+    # The caller's headers reached Marketo with every request, the redriven one too, and find all of their receipts.
+    sent = {(each["correlation_id"], each["request_source"]) for each in control.marketo_requests(munchkin)}
+    assert sent == {(f"nightly {scene.name}", "export")}
+    found = listed(scene, "receipts", correlation_id=f"nightly {scene.name}")
+    assert {each["request_source"] for each in found} == {"export"}
+    assert len(found) == len(listed(scene, "receipts", request=answer.headers["X-Request-Id"])) >= 3
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/people"), ("POST", "/customobjects/a/b"), ("GET", "/persons"), ("PUT", "/lists/remove"), ("DELETE", ""),
+        ("OPTIONS", "/x"),
+    ],
+)  # fmt: skip
+def test_front_door_answers_an_unknown_path_in_its_platforms_form(scene: Scene, method: str, path: str) -> None:
+    answer = scene.cloud.web.request(method, f"{scene.cloud.public_url}/subscriptions/123-ABC-456{path}")
+    assert (answer.status_code, answer.json()["error_code"]) == (404, "404040")
+    assert set(answer.json()) == {"error_code", "message"}
+
+
+def test_destination_that_is_resumed_is_tried_at_once(scene: Scene) -> None:
+    munchkin, control = scene.send_to_marketo(), scene.cloud.control
+    destination = f"marketo-{scene.name}"
+    program = scene.create("private-integrations", name="BI", scopes=[f"records:send@{destination}"])
+    control.change_marketo(munchkin, daily_quota=0)
+    answer = scene.cloud.web.post(
+        f"{scene.cloud.public_url}/subscriptions/{munchkin}/persons",
+        json={"persons": [{"email": "ana@acme.example"}]},
+        headers={"X-Mkto-User-Token": program["token"]},
+    )
+    assert answer.status_code == 202, answer.text
+    wait_for(lambda: waiting(scene, destination), lambda found: found == 1)
+    (paused,) = [each for each in listed(scene, "destinations") if each["name"] == destination]
+    assert (paused["state"], paused["reason"], paused["waiting_records"]) == ("paused", "quota", 1)
+
+    control.change_marketo(munchkin, daily_quota=10_000_000)
+    url = f"{scene.cloud.public_url}/admin/v1/destinations/{destination}/resume"
+    resumed = scene.cloud.admin.post(url).json()
+    assert ([each["code"] for each in resumed["ended"]], resumed["waiting_records"]) == (["4290801"], 1)
+    wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 1)
+    wait_for(lambda: [each["name"] for each in listed(scene, "destinations")], lambda found: destination not in found)
 
 
 def test_records_for_a_destination_whose_day_is_used_up_wait_and_go_once_it_has_other_credentials(scene: Scene) -> None:

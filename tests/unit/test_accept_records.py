@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from portaria import api_tokens, attempts, aws, clock, connections, messages, private_integrations, records
 from portaria.api import front_door
-from portaria.contract import Connection, Secret, Target
+from portaria.contract import Connection, Secret, Target, Trace
 from portaria.platforms import part
 from tests.fakes import functions, marketo
 from tests.fakes.aws import TABLE, Cloud
@@ -129,16 +129,23 @@ def event_of(
     headers: dict[str, str | list[str]] | None = None,
     subscription: str = SUBSCRIPTION,
     source: str = "198.51.100.7",
+    method: str = "POST",
 ) -> dict[str, Any]:
+    """As API Gateway makes it; a path without a resource of its own is matched by the greedy one."""
     event = sample("accept_records", "persons")
-    name = path.partition("/")[2] if path.startswith("customobjects/") else ""
-    event["resource"] = "/subscriptions/{subscription}/" + (f"customobjects/{'{name}'}" if name else path)
+    name = path.partition("/")[2] if path.startswith("customobjects/") and path.count("/") == 1 else ""
+    parameters = {"name": name} if name else {} if path in PATHS else {"proxy": path}
+    resource = "customobjects/{name}" if name else path if path in PATHS else "{proxy+}"
+    event["resource"] = event["requestContext"]["resourcePath"] = f"/subscriptions/{{subscription}}/{resource}"
     event["path"] = f"/subscriptions/{subscription}/{path}"
-    event["pathParameters"] = {"subscription": subscription} | ({"name": name} if name else {})
+    event["requestContext"]["path"] = f"/{event['requestContext']['stage']}{event['path']}"
+    event["httpMethod"] = event["requestContext"]["httpMethod"] = method
+    event["pathParameters"] = {"subscription": subscription} | parameters
     given: dict[str, str | list[str]] = {"Content-Type": "application/json"}
     given |= ({"x-mkto-user-token": token} if token else {}) | (headers or {})
-    event["headers"] = {key: value if isinstance(value, str) else value[-1] for key, value in given.items()}
-    event["multiValueHeaders"] = {key: [value] if isinstance(value, str) else value for key, value in given.items()}
+    several = {key: [value] if isinstance(value, str) else value for key, value in given.items() if value != []}
+    event["headers"] = {key: values[-1] for key, values in several.items()}
+    event["multiValueHeaders"] = several
     event["requestContext"]["identity"]["sourceIp"] = source
     if isinstance(body, bytes):
         event["body"], event["isBase64Encoded"] = b64encode(body).decode(), True
@@ -227,6 +234,7 @@ class TestDropIn:
         assert message.target == Target("marketo-main", "persons", "high", options)
         assert (message.origin, message.object, message.route) == (messages.FRONT_DOOR, "persons", "")
         assert (message.connection, message.request) == (served.integration, answer.headers["X-Request-Id"])
+        assert message.trace == Trace("nightly-7", "export")
         assert [record["data"] for record in message.records] == body["persons"]
         assert [record["key"] for record in message.records] == [
             "brooklyn.parker@karnv.com|Brooklyn", "johnny.neal@yvu30.com|Johnny",
@@ -236,12 +244,14 @@ class TestDropIn:
         assert message.read_at == int(now.timestamp() * 1000)
         (item,) = noted(served.stack)
         assert {
-            name: next(iter(item[name].values())) for name in ("destination", "object", "count", "correlation_id")
+            name: next(iter(item[name].values()))
+            for name in ("destination", "object", "count", "correlation_id", "request_source")
         } == {
             "destination": "marketo-main",
             "object": "persons",
             "count": "2",
             "correlation_id": "nightly-7",
+            "request_source": "export",
         }
         assert item["caller"] == {"S": f"private-integration:{served.integration}"}
         assert item["pk"] == {"S": f"REQUEST#{answer.headers['X-Request-Id']}"}
@@ -275,7 +285,9 @@ class TestDropIn:
         persons = part("marketo", "persons")
         start, end = persons.frame(target)
         body = start + b'{"email":"a@example.com"}' + end
-        request = persons.request(connection, {"access_token": Secret(served.token)}, target, body, "correlation-1")
+        request = persons.request(
+            connection, {"access_token": Secret(served.token)}, target, body, Trace("correlation-1")
+        )
         url = request.url.replace("https://mkto-ingestion-api.adobe.io", API_URL)
         answer = requests.post(url, data=request.body, headers=request.headers, timeout=10)
         assert (answer.status_code, answer.text) == (202, "")
@@ -586,6 +598,38 @@ class TestBadInput:
         assert f'"code":"{code}"' in door.metrics.getvalue().replace(" ", "")
 
     @pytest.mark.parametrize(
+        ("content_type", "told"),
+        [
+            ("text/plain", "Content-Type must be application/json"),
+            ("text/plain; charset=utf-8", "must be application/json"),
+            ("application/x-www-form-urlencoded", "must be application/json"),
+            ("application/jsonp", "must be application/json"),
+            ("application/json, text/plain", "must be application/json"),
+            ("application/json; charset=iso-8859-1", "must be utf-8"),
+            (["application/json", "application/json"], "came 2 times"),
+            ([], "Content-Type is missing"),
+            ("", "Content-Type is missing"),
+        ],
+    )
+    def test_content_type_other_than_json_is_refused(self, door: Door, content_type: Any, told: str) -> None:
+        answer = door.send("persons", PERSONS, headers={"Content-Type": content_type})
+        assert (answer.status, answer.code) == (400, "4000801")
+        assert told in answer.message
+        assert door.queued() == []
+
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            "application/json",
+            "Application/JSON",
+            "application/json;charset=UTF-8",
+            'application/json; charset="utf-8"; v=1',
+        ],
+    )
+    def test_content_type_json_is_accepted_with_parameters(self, door: Door, content_type: str) -> None:
+        assert door.send("persons", PERSONS, headers={"Content-Type": content_type}).status == 202
+
+    @pytest.mark.parametrize(
         ("headers", "told"),
         [
             ({"X-Correlation-Id": "x" * 300}, "X-Correlation-Id may have 255 characters; this has 300"),
@@ -610,8 +654,16 @@ class TestBadInput:
             "Content-Encoding": "identity",
         }
         assert door.send("persons", PERSONS, headers=headers).status == 202
+        assert [message.trace for message in door.queued()] == [Trace("é" * 255, "x" * 50)]
         (item,) = noted(door.stack)
         assert item["correlation_id"] == {"S": "é" * 255}
+
+    def test_call_without_tracing_headers_has_no_trace(self, door: Door) -> None:
+        assert door.send("persons", PERSONS).status == 202
+        (body,) = door.stack.receive("records")
+        assert "trace" not in json.loads(body)
+        (item,) = noted(door.stack)
+        assert "list_pk" not in item
 
     def test_a_body_that_says_it_is_base64_and_is_not(self, door: Door) -> None:
         event = event_of("persons", PERSONS, door.token) | {"isBase64Encoded": True}
@@ -704,7 +756,9 @@ class TestWho:
             door.send("persons", PERSONS, token=token, subscription=each).text for each in (SUBSCRIPTION, "000-ZZZ-000")
         }
         assert len(told) == 1
-        assert "4030801" in told.pop()
+        (text,) = told
+        assert "4030801" in text
+        assert "check the account in the path" in text
 
     def test_a_scope_taken_away_counts_from_the_next_call(self, door: Door) -> None:
         assert door.send("persons", PERSONS).status == 202
@@ -734,6 +788,32 @@ class TestWhere:
         door.connect("marketo-ss", "123-ASS-456")
         answer = door.send("persons", PERSONS, subscription=subscription)
         assert (answer.status, answer.code) == (404, "404040")
+
+    @pytest.mark.parametrize(
+        "path", ["people", "persons/1", "customobjects", "customobjects/a/b", "lists/remove/x", "%2e%2e"]
+    )
+    @pytest.mark.parametrize("method", ["POST", "GET"])
+    def test_unknown_path_is_refused_in_the_platforms_form(self, door: Door, path: str, method: str) -> None:
+        answer = door.send(path, PERSONS, method=method)
+        assert (answer.status, answer.code) == (404, "404040")
+        assert "POST to /subscriptions/{subscription}/persons" in answer.message
+        assert door.queued() == []
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
+    def test_known_path_with_another_method_is_refused_in_the_platforms_form(self, door: Door, method: str) -> None:
+        """API Gateway leads it to the greedy resource."""
+        event = event_of("persons", None, door.token, method=method)
+        event["resource"] = "/subscriptions/{subscription}/{proxy+}"
+        assert door.answer(event).code == "404040"
+
+    def test_subscription_without_a_path_is_refused_in_the_platforms_form(self, door: Door) -> None:
+        event = event_of("persons", None, door.token, method="GET")
+        event["resource"] = event["requestContext"]["resourcePath"] = "/subscriptions/{subscription}"
+        assert door.answer(event).code == "404040"
+
+    def test_unknown_path_is_refused_without_a_call_to_aws(self, door: Door) -> None:
+        with patch.object(BaseClient, "_make_api_call", side_effect=AssertionError):
+            assert door.send("people", PERSONS, token="portaria_guess").code == "404040"
 
     def test_the_subscription_may_be_written_in_small_letters(self, door: Door) -> None:
         assert door.send("persons", PERSONS, subscription="556-rjs-213").status == 202

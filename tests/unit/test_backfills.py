@@ -15,7 +15,19 @@ import pytest
 import requests
 import responses
 
-from portaria import backfills, connections, deliveries, egress, listings, queues, reconciliations, routes, tokens
+from portaria import (
+    backfills,
+    connections,
+    deliveries,
+    egress,
+    listings,
+    parking,
+    queues,
+    reconciliations,
+    routes,
+    tokens,
+    waiting_records,
+)
 from portaria.contract import Rejected, Retryable, Route
 from portaria.pace import Pace
 from portaria.settings import BackfillRecordsSettings
@@ -79,6 +91,12 @@ def desk() -> Iterator[Desk]:
 
 
 ALL = [str(number) for number in range(1, 11)]
+
+
+def test_connection_that_is_connected_again_is_not_stopped_as_a_destination(desk: Desk) -> None:
+    parking.park(desk.stack.table, SOURCE, "", reason="stopped", code="401", for_s=1_800)
+    assert desk.take(desk.ready(2)).state == "started"
+    assert waiting_records.status(desk.stack.table, SOURCE).pauses == ()
 
 
 def test_a_connection_that_is_ready_has_all_its_contacts_read(desk: Desk) -> None:

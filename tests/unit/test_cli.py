@@ -470,6 +470,7 @@ def test_functions_never_import_the_command_line() -> None:
         "SECRETS_PREFIX": "portaria",
         "UNINSTALLS_QUEUE_URL": "https://sqs.example.com/uninstalls",
         "BACKFILLS_QUEUE_URL": "https://sqs.example.com/backfills",
+        "WAITING_RECORDS_QUEUE_URL": "https://sqs.example.com/waiting-records",
         "RECORDS_QUEUE_URL": "https://sqs.example.com/records",
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
     }

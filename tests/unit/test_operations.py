@@ -15,6 +15,7 @@ import pytest
 
 from portaria.cli.commands import portaria
 from portaria.cli.doctor.resources import TOO_OLD_S
+from portaria.platforms.marketo import front_door as marketo_front_door
 from tests.unit.template import ROOT, Function, functions, resources, target, template, walk
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
@@ -298,7 +299,9 @@ def test_hooks_and_the_front_door_have_throttles_of_their_own() -> None:
     assert set(settings) <= set(methods)
     assert settings["GET", "/install/{platform}/{client}"] == "InstallThrottle"
     assert {throttle for key, throttle in settings.items() if methods[key] == "receive_events"} == {"EventsThrottle"}
-    front_door = {key for key, function in methods.items() if function == "accept_records"}
+    # Unknown paths are answered without a look-up and fall under the throttle of the whole stage.
+    front_door = {("POST", resource) for resource in marketo_front_door.RESOURCES}
+    assert {methods[key] for key in front_door} == {"accept_records"}
     assert {key for key, throttle in settings.items() if throttle == "FrontDoorThrottle"} == front_door
 
 

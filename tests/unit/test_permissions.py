@@ -302,7 +302,11 @@ class Teller:
         self.marketo.rule = lambda document: marketo.error("404040")
         self.put("records", last)
         assert self.work("ingest_records", "records") == set()
-        self._release(lambda document: None)
+        (paused,) = self.administer("GET", "/destinations")["items"]
+        assert (paused["name"], paused["reason"], paused["connection"]) == ("marketo-one", "stopped", "connected")
+        self.marketo.rule = lambda document: None
+        self.administer("POST", "/destinations/marketo-one/resume", {})
+        assert self.work("release_records", "waiting_records") == set()
         assert "person6@example.com" in self.marketo.emails
 
     def _release(self, rule: Any) -> None:

@@ -543,7 +543,7 @@ class TestAudit:
     def test_a_program_is_named_too(self, manage: Manage, shared: Cloud) -> None:
         connections.create(shared.table, connection("crm"))
         integration, token = manage.create_integration("connections:delete@crm", "audit:list")
-        assert manage.program(token, "DELETE", "/connections/crm").status == 204
+        assert manage.program(token, "DELETE", "/connections/crm").status == 200
         entry = manage.program(token, "GET", "/audit?limit=1").content["items"][0]
         assert (entry["by"], entry["by_name"]) == (f"private-integration:{integration}", "BI")
         assert (entry["operation"], entry["target"], entry["source"]) == ("delete_connection", "crm", "198.51.100.7")
@@ -586,7 +586,7 @@ class TestDeletedConnections:
             "connections:show@crm", "connections:call@crm", "connections:show@crm-two", "routes:list"
         )
         assert manage.program(token, "GET", "/connections/crm").status == 200
-        assert manage.call("DELETE", "/connections/crm").status == 204
+        assert manage.call("DELETE", "/connections/crm").status == 200
         connections.create(shared.table, connection("crm"))
         assert reason(manage.program(token, "GET", "/connections/crm")) == (403, "missing_scope")
         assert self.scopes(manage, integration) == ["connections:show@crm-two", "routes:list"]
@@ -604,7 +604,7 @@ class TestDeletedConnections:
             manage.call("DELETE", "/connections/crm")
         assert self.scopes(manage, integration) == []
         assert connections.get(shared.table, "crm").state == "connected"
-        assert manage.call("DELETE", "/connections/crm").status == 204
+        assert manage.call("DELETE", "/connections/crm").status == 200
 
     def test_deletion_that_dies_before_keeps_the_connection(self, manage: Manage, shared: Cloud) -> None:
         connections.create(shared.table, connection("crm"))
@@ -627,7 +627,7 @@ class TestDeletedConnections:
             return found
 
         with patch.object(Table, "query_all", behind):
-            assert manage.call("DELETE", "/connections/crm").status == 204
+            assert manage.call("DELETE", "/connections/crm").status == 200
         assert self.scopes(manage, integration) == ["routes:list"]
 
 

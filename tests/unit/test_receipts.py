@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from portaria import clock, connections, fingerprints, receipts
-from portaria.contract import Connection
+from portaria.contract import NO_TRACE, Connection, Trace
 from portaria.table import Conflict, Table
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage
@@ -55,6 +55,7 @@ def open_receipt(
     count: int = 1,
     keys: tuple[str, ...] = ("kommo-acme/1",),
     requests: tuple[str, ...] = (),
+    trace: Trace = NO_TRACE,
 ) -> None:
     receipts.open_receipt(
         table,
@@ -66,6 +67,7 @@ def open_receipt(
         size=len(BODY),
         keys=list(keys),
         requests=list(requests),
+        trace=trace,
     )
 
 
@@ -325,6 +327,40 @@ class TestFinding:
         assert {request["correlation_id"] for request in shown["requests"]} == {"theirs"}
         assert self.ids(manage, "request=never-heard-of") == []
 
+    def test_by_correlation_id(self, table: Table, manage: Manage, time: Time) -> None:
+        note(table, "q-1", "nightly 7/é")
+        query = "correlation_id=nightly%207%2F%C3%A9"
+        (queued,) = manage.call("GET", f"/receipts?{query}").content["items"]
+        assert (queued["receipt"], queued["state"], queued["correlation_id"]) == (None, "queued", "nightly 7/é")
+        open_receipt(table, requests=("q-1",), trace=Trace("nightly 7/é", "export"))
+        assert self.ids(manage, query) == [ID]
+        assert self.ids(manage, f"{query}&state=queued") == []
+        assert self.ids(manage, f"{query}&state=sent") == [ID]
+        shown = manage.call("GET", f"/receipts/{ID}").content
+        assert (shown["correlation_id"], shown["request_source"]) == ("nightly 7/é", "export")
+        assert self.ids(manage, "correlation_id=another") == []
+
+    def test_by_correlation_id_in_pages(self, table: Table, manage: Manage, time: Time) -> None:
+        for number in range(5):
+            note(table, f"q-{number}", "n" * 255)
+            open_receipt(table, f"{number:040d}", requests=(f"q-{number}",))
+            time.passes(seconds=1)
+        pages, cursor = [], ""
+        while True:
+            answer = manage.call("GET", f"/receipts?correlation_id={'n' * 255}&limit=2{cursor}").content
+            pages.append([item["receipt"] for item in answer["items"]])
+            if not answer["next_cursor"]:
+                break
+            cursor = f"&cursor={answer['next_cursor']}"
+        assert [len(page) for page in pages] == [2, 2, 1]
+        assert [each for page in pages for each in page] == [f"{number:040d}" for number in (4, 3, 2, 1, 0)]
+
+    def test_note_from_before_request_sources_is_read(self, table: Table, manage: Manage) -> None:
+        note(table, "q-1")
+        table.update("REQUEST#q-1", "NOTED", "REMOVE request_source")
+        (queued,) = manage.call("GET", "/receipts?request=q-1").content["items"]
+        assert (queued["correlation_id"], queued["request_source"]) == ("theirs", None)
+
     def test_sixty_requests_of_one(self, table: Table) -> None:
         """More than one batch write holds."""
         names = tuple(f"q-{number}" for number in range(60))
@@ -354,6 +390,8 @@ class TestFinding:
             "accepted_at": "2026-03-10T12:00:00.000Z",
             "deadline": "2026-03-11T12:00:00.000Z",
             "request_id": "r-1",
+            "correlation_id": None,
+            "request_source": None,
             "code": None,
             "applied": 1,
             "failed": {"1004": 1},
@@ -382,6 +420,13 @@ class TestFinding:
             ("connection=marketo-one&record=kommo-acme/1&cursor=nonsense", "bad_cursor"),
             ("connection=marketo-one&record=kommo-acme/1&cursor=WyIyMDI2LTAzLTA5IiwgInhcdTAwMDAiXQ", "bad_cursor"),
             ("munchkin=1", "unknown_parameter"),
+            ("connection=marketo-one&correlation_id=x", "unclear_filters"),
+            ("request=q-1&correlation_id=x", "unclear_filters"),
+            ("record=kommo-acme/1&correlation_id=x", "unclear_filters"),
+            ("correlation_id=", "bad_correlation_id"),
+            (f"correlation_id={'x' * 256}", "bad_correlation_id"),
+            ("correlation_id=a%0Ab", "bad_correlation_id"),
+            ("correlation_id=x&cursor=nonsense", "bad_cursor"),
         ],
     )
     def test_what_cannot_be_asked_for(self, manage: Manage, query: str, reason: str) -> None:
@@ -394,7 +439,7 @@ class TestFinding:
         assert manage.program(token, "GET", f"/receipts/{ID}").status == 403
 
 
-def note(table: Table, request_id: str) -> None:
+def note(table: Table, request_id: str, correlation_id: str = "theirs") -> None:
     receipts.note_request(
         table,
         request_id,
@@ -402,5 +447,5 @@ def note(table: Table, request_id: str) -> None:
         destination="marketo-one",
         object="persons",
         count=3,
-        correlation_id="theirs",
+        trace=Trace(correlation_id),
     )

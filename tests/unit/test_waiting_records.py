@@ -15,6 +15,7 @@ from portaria import (
     clock,
     connections,
     dead_letters,
+    destination_states,
     drain,
     ingestion,
     messages,
@@ -343,6 +344,45 @@ def test_release_worker_dies_at_any_write_and_the_next_one_finishes(
     # A pause that is over may be left for the next request to end.
     assert (status.backlog, status.closed_until("persons") > time["now"].timestamp()) == (None, False)
     assert not any(pk.startswith("WAITING#") for pk, _ in closed.cloud.items)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", range(1, 5))
+def test_resume_dies_at_any_write_and_a_repetition_finishes(closed: Desk, time: Any, at: int, after: bool) -> None:
+    """Given two pauses, so that the death can be between them; the destination takes records again."""
+    parking.park(closed.table, DESTINATION, "", reason="quota", code="", for_s=7_200)
+    closed.rule = lambda document: None
+    url = closed.cloud.url("waiting_records")
+    with Dying(closed.cloud, at, after=after), patch("portaria.table.ThreadPoolExecutor", InTurn):
+        try:
+            destination_states.resume(closed.table, url, DESTINATION)
+        except Died:
+            assert waiting.keys(closed.table) == ["1"]
+    destination_states.resume(closed.table, url, DESTINATION)
+    closed.release()
+    assert [person["email"] for person in closed.persons] == ["person1@example.com"]
+    assert waiting.entries(closed.table) == []
+
+
+def test_resume_of_a_destination_that_still_refuses_loses_nothing(closed: Desk, time: Any) -> None:
+    for _ in range(5):
+        destination_states.resume(closed.table, closed.cloud.url("waiting_records"), DESTINATION)
+        closed.release()
+        (pause,) = waiting_records.status(closed.table, DESTINATION).pauses
+        assert pause.until == time["now"].timestamp() + ingestion.STOPPED_WAIT_S
+        time["now"] += timedelta(minutes=1)
+    assert waiting.keys(closed.table) == ["1"]
+    assert closed.letters() == []
+
+
+def test_resume_while_another_worker_drains_is_tried_by_that_one(closed: Desk, time: Any) -> None:
+    """Given a drain that is under way when the pauses end, then its end does not put the next try off."""
+    open_again(closed, time, minutes=0)
+    backlog = waiting_records.claim(closed.table, DESTINATION)
+    assert backlog
+    destination_states.resume(closed.table, closed.cloud.url("waiting_records"), DESTINATION)
+    far = int(time["now"].timestamp()) + 1_800
+    assert not waiting_records.release(closed.table, backlog, arrivals=backlog.arrivals, next_at=far, since=0)
 
 
 def test_release_destination_that_another_worker_drains_is_left_to_it(closed: Desk, time: Any) -> None:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from portaria import clock, connections, events, listings, messages, queues, reconciliations, routes
+from portaria import clock, connections, events, listings, messages, queues, reconciliations, routes, waiting_records
 from portaria.contract import Connection, Page, Rejected, Retryable, Route, Secret
 from portaria.listings import Outcome, Reader
 from portaria.platforms import part
@@ -118,6 +118,8 @@ def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Out
     if not connection:
         logger.warning("a connection that became ready is gone", extra={"connection": name})
         return Outcome("ignored")
+    # It may be a destination that refused everything until it was connected again.
+    waiting_records.try_now(table, name)
     bodies: list[str] = []
     for route in routes.for_connection(table, connection):
         if listings.source(connection.platform, route.object):

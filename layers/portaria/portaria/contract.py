@@ -191,6 +191,23 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What names a request: an id and where it comes from. Of a front door's caller either may be empty."""
+
+    correlation_id: str = ""
+    request_source: str = ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As it stands in a message: the values that are not empty."""
+        fields = {"correlation_id": self.correlation_id, "request_source": self.request_source}
+        return {name: value for name, value in fields.items() if value}
+
+
+NO_TRACE = Trace()
+
+
+@dataclass(frozen=True)
 class Target:
     """What records must share to travel in one request.
 

@@ -65,9 +65,12 @@ class Letter:
     request: str = ""
     set_aside_at: str = ""
     raw: str = ""
+    trace: dict[str, str] | None = None
 
 
-_TOLD = tuple(field.name for field in dataclass_fields(Letter) if field.name not in ("records", "raw", "target"))
+_TOLD = tuple(
+    field.name for field in dataclass_fields(Letter) if field.name not in ("records", "raw", "target", "trace")
+)
 
 
 def key(letter_id: str) -> tuple[str, str]:
@@ -82,7 +85,7 @@ def put(table: Table, letter: Letter) -> None:
     """Keep a letter; one that is kept already stays as it is, with what became of it."""
     now = clock.now()
     expires_at = int((now + KEPT_FOR).timestamp())
-    payload = {"records": letter.records, "raw": letter.raw, "target": letter.target}
+    payload = {"records": letter.records, "raw": letter.raw, "target": letter.target, "trace": letter.trace}
     parts = cut(zlib.compress(messages.encode(payload).encode()))
     for number, data in enumerate(parts):
         pk, sk = part_key(letter.id, number)
@@ -133,6 +136,7 @@ def of_message(message_id: str, body: str) -> Letter:
         target=records.target_fields(message.target) if message.target else None,
         read_at=message.read_at,
         request=message.request,
+        trace=message.trace.fields,
     )
 
 
@@ -408,6 +412,7 @@ def _bodies(letter: Letter) -> tuple[list[str], int]:
         route=letter.route,
         request=letter.request,
         target=letter.target,
+        trace=letter.trace,
     )
     return bodies, len(letter.records) - len(readable)
 

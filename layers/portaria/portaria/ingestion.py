@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,7 +41,19 @@ from portaria import (
     tokens,
     waiting_records,
 )
-from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Route, Target
+from portaria.contract import (
+    NO_TRACE,
+    Answer,
+    Connection,
+    Meaning,
+    Rejected,
+    Request,
+    Response,
+    Retryable,
+    Route,
+    Target,
+    Trace,
+)
 from portaria.marks import Keeping
 from portaria.pace import Pace
 from portaria.platforms import part
@@ -77,6 +90,7 @@ SECONDS_A_MESSAGE = 2.0
 MARKS_HOLD_S = 2.0
 
 REFUSED_BY_DESTINATION = "refused_by_destination"
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
 class Delivery(NamedTuple):
@@ -595,7 +609,10 @@ class _Batch:
         name = lane.connection.name
         sources = [source for one in piece for source in one.outgoing.sources]
         correlation_id = receipts.correlation_id(name, {source.message.id for source in sources}, body)
-        request_ids = sorted({source.message.request for source in sources} - {""})
+        calls = {source.message.request for source in sources}
+        request_ids = sorted(calls - {""})
+        # What was merged of several calls has no caller's name of its own; its receipt lists the calls.
+        trace = sources[0].message.trace if len(calls) == 1 else NO_TRACE
         receipt: dict[str, Any] = {
             "destination": name,
             "object": target.object,
@@ -604,6 +621,7 @@ class _Batch:
             "size": len(body),
             "keys": [f"{source.message.connection}/{source.key}" for source in sources],
             "requests": request_ids,
+            "trace": trace,
         }
         facts: dict[str, Any] = {
             "connection": name,
@@ -700,9 +718,9 @@ class _Batch:
         """Raises `Conflict` where this very request has been accepted before, and `Rejected` and `Retryable`."""
         connection = lane.connection
         token = self.supply.token(connection)
-        build = lane.platform.request
+        build, trace = lane.platform.request, _sendable(receipt["trace"], correlation_id)
         credentials = {**self._typed_in(lane), **token.credentials}
-        request: Request = build(connection, credentials, target, body, correlation_id)
+        request: Request = build(connection, credentials, target, body, trace)
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
             raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
         receipts.open_receipt(self.table, correlation_id, **receipt)
@@ -710,7 +728,7 @@ class _Batch:
         if answer.meaning is Meaning.TOKEN_AGAIN and (newer := self.supply.newer(connection, token)):
             lane.typed_in = None
             credentials = {**self._typed_in(lane), **newer.credentials}
-            request = build(connection, credentials, target, body, correlation_id)
+            request = build(connection, credentials, target, body, trace)
             response, answer = self._exchange(lane, request)
         if answer.meaning is Meaning.TOKEN_AGAIN:
             self._end_if_dead(connection, response)
@@ -795,6 +813,17 @@ class _Batch:
         until = clock.now().timestamp() + (lane.after_s or 0)
         for message_id, ones in in_table.items():
             self.undelivered.wait(target, ones, until, message_id=message_id)
+
+
+def _sendable(trace: Trace, receipt_id: str) -> Trace:
+    """The caller's trace as a destination gets it, with the receipt's id where the caller gave no correlation id.
+
+    Anything but printable ASCII stays here: nobody says how a destination reads it, and `egress` would refuse the request.
+    """
+    correlation_id, request_source = (
+        value if _HEADER_VALUE.fullmatch(value) else "" for value in (trace.correlation_id, trace.request_source)
+    )
+    return Trace(correlation_id or receipt_id, request_source)
 
 
 def _by_message(outgoing: Iterable[Outgoing]) -> dict[str, list[Outgoing]]:

@@ -1,13 +1,14 @@
 """Messages of the Records queues, as they are written. `records` reads them.
 
     {"version": 1, "connection": "kommo-acme-1", "object": "contacts", "origin": "event", "route": "people-to-marketo",
-     "read_at": 1732272000123, "request": "6f1c…", "target": {…},
+     "read_at": 1732272000123, "request": "6f1c…", "target": {…}, "trace": {…},
      "records": [{"key": "37054081", "updated_at": 1732271999, "data": {…}, "partial": true}]}
 
 `connection` is where the records come from (for the front door: the private integration), `read_at` when they were read or
 arrived (epoch milliseconds). Without a `route` they go every way that begins at the connection with the object; with a
 `target` (destination, object, priority and options) they are in the destination's own shape already. `request` is the id that
-the front door gave its caller, empty elsewhere. A `partial` record comes from an event that has less than the source knows:
+the front door gave its caller, empty elsewhere; `trace` (correlation_id, request_source) is what the caller calls that
+request, left out where it does not. A `partial` record comes from an event that has less than the source knows:
 a key that its data lacks is unknown, not empty.
 
 An integer that 64 bits cannot hold is written as text: most JSON readers, this project's workers among them, would turn it
@@ -68,6 +69,7 @@ def pack(
     route: str = "",
     request: str = "",
     target: dict[str, Any] | None = None,
+    trace: dict[str, str] | None = None,
 ) -> list[str]:
     """Bodies of Records messages, each of `MAX_BODY_BYTES` at most.
 
@@ -76,7 +78,8 @@ def pack(
     """
     head: dict[str, Any] = {"version": VERSION, "connection": connection, "object": object, "origin": origin}
     head |= {"route": route, "read_at": read_at, "request": request}
-    start = f'{encode(head | ({"target": target} if target else {}))[:-1]},"records":['
+    head |= ({"target": target} if target else {}) | ({"trace": trace} if trace else {})
+    start = f'{encode(head)[:-1]},"records":['
     end = "]}"
     frame_bytes = len(start.encode()) + len(end)
     bodies: list[str] = []

@@ -20,10 +20,12 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 from portaria import clock, connections, fingerprints
-from portaria.contract import Rejected
+from portaria.contract import NO_TRACE, Rejected, Trace
 from portaria.table import Conflict, Item, Table, cursor_after
 
 LIST = "RECEIPTS"
+# The listing of the front door's requests by the correlation id of their caller (see `correlations`).
+BY_CORRELATION = "CORRELATION"
 # The longest that a destination is known to keep trying on its own is 6.5 hours (platforms/marketo).
 DEADLINE = timedelta(hours=24)
 KEPT_FOR = timedelta(days=30)
@@ -54,7 +56,8 @@ class Report:
 class Receipt:
     """`state` is sent, accepted, applied, failed or unknown. Times are ISO 8601, `deadline` is epoch seconds.
 
-    `request_id` is the destination's, `code` what it refused the whole request with; `report` is what it told later.
+    `request_id` is the destination's, `code` what it refused the whole request with; `report` is what it told later. `trace` is
+    the caller's, where all records came from one call of the front door.
     """
 
     correlation_id: str
@@ -70,6 +73,7 @@ class Receipt:
     request_id: str = ""
     code: str = ""
     report: Report = Report()
+    trace: Trace = NO_TRACE
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Noted:
     destination: str
     object: str
     count: int
-    correlation_id: str
+    trace: Trace
     accepted_at: str
 
 
@@ -116,6 +120,7 @@ def open_receipt(
     size: int,
     keys: Iterable[str],
     requests: Iterable[str],
+    trace: Trace = NO_TRACE,
 ) -> None:
     """Write down that a request is about to be sent, for these records (`{source}/{key}`) and front-door requests.
 
@@ -140,6 +145,7 @@ def open_receipt(
         "sent_at": sent_at,
         "deadline": int((now + DEADLINE).timestamp()),
         "expires_at": expires_at,
+        **_trace_item(trace),
     }
     table.put(
         item,
@@ -203,25 +209,33 @@ def note_request(
     destination: str,
     object: str,
     count: int,
-    correlation_id: str,
+    trace: Trace = NO_TRACE,
 ) -> None:
-    """Write down that the front door has taken a request; `correlation_id` is the one that its caller gave."""
+    """Write down that the front door has taken a request; one write, by which it is listed under its correlation id too."""
     now = clock.now()
     pk, sk = _noted_key(request_id)
-    table.put(
-        {
-            "pk": pk,
-            "sk": sk,
-            "request_id": request_id,
-            "caller": caller,
-            "destination": destination,
-            "object": object,
-            "count": count,
-            "correlation_id": correlation_id,
-            "accepted_at": clock.to_iso(now),
-            "expires_at": int((now + KEPT_FOR).timestamp()),
-        }
-    )
+    accepted_at = clock.to_iso(now)
+    item: Item = {
+        "pk": pk,
+        "sk": sk,
+        "request_id": request_id,
+        "caller": caller,
+        "destination": destination,
+        "object": object,
+        "count": count,
+        "correlation_id": trace.correlation_id,
+        "request_source": trace.request_source,
+        "accepted_at": accepted_at,
+        "expires_at": int((now + KEPT_FOR).timestamp()),
+    }
+    if trace.correlation_id:
+        item |= {"list_pk": f"{BY_CORRELATION}#{trace.correlation_id}", "list_sk": f"{accepted_at}#{request_id}"}
+    table.put(item)
+
+
+def _trace_item(trace: Trace) -> Item:
+    """On a receipt, whose own id is called `correlation_id`."""
+    return {f"caller_{name}": value for name, value in trace.fields.items()}
 
 
 def report(
@@ -275,7 +289,7 @@ def requests_of(table: Table, correlation_id: str) -> list[Noted]:
     """The front-door requests that a request carried records of."""
     item = table.get(key(correlation_id)[0], "REQUESTS")
     items = table.get_many([_noted_key(request) for request in item["requests"]]) if item else {}
-    return sorted(map(_read_noted, items.values()), key=lambda noted: noted.accepted_at)
+    return sorted(map(read_noted, items.values()), key=lambda noted: noted.accepted_at)
 
 
 def by_destination(
@@ -305,28 +319,43 @@ def by_destination(
 def noted(table: Table, request_id: str) -> Noted | None:
     """What the front door wrote down of a request."""
     item = table.get(*_noted_key(request_id))
-    return _read_noted(item) if item else None
+    return read_noted(item) if item else None
 
 
 def _noted_key(request_id: str) -> tuple[str, str]:
     return f"REQUEST#{request_id}", "NOTED"
 
 
-def _read_noted(item: Item) -> Noted:
-    return Noted(**{name: item[name] for name in Noted.__annotations__})
+def read_noted(item: Item) -> Noted:
+    return Noted(
+        item["request_id"],
+        item["caller"],
+        item["destination"],
+        item["object"],
+        int(item["count"]),
+        Trace(item["correlation_id"], item.get("request_source", "")),
+        item["accepted_at"],
+    )
+
+
+def of_call(
+    table: Table, request_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
+) -> tuple[list[Receipt], str | None]:
+    """The receipts of a front-door request."""
+    pointers, cursor = table.query(f"REQUEST#{request_id}", sk_prefix="RECEIPT#", cursor=cursor, limit=limit)
+    items = table.get_many([key(pointer["sk"].removeprefix("RECEIPT#")) for pointer in pointers]) if pointers else {}
+    return sorted(read_all(table, list(items.values()), now), key=lambda receipt: receipt.sent_at), cursor
 
 
 def by_request(
     table: Table, request_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[list[Receipt], str | None]:
     """The receipts of a front-door request, or of what a destination calls by this id."""
-    pointers, cursor = table.query(f"REQUEST#{request_id}", sk_prefix="RECEIPT#", cursor=cursor, limit=limit)
-    if pointers:
-        keys = [key(pointer["sk"].removeprefix("RECEIPT#")) for pointer in pointers]
-        items = list(table.get_many(keys).values())
-    else:
-        items, _ = table.query(f"request:{request_id}", index="by_source")
-    return sorted(read_all(table, items, now), key=lambda receipt: receipt.sent_at), cursor
+    found, next_cursor = of_call(table, request_id, now, cursor=cursor, limit=limit)
+    if found or cursor or next_cursor:
+        return found, next_cursor
+    items, _ = table.query(f"request:{request_id}", index="by_source")
+    return sorted(read_all(table, items, now), key=lambda receipt: receipt.sent_at), None
 
 
 def by_record(
@@ -414,6 +443,7 @@ def read(item: Item, now: datetime, reported: Item | None = None) -> Receipt:
         request_id=item.get("request_id", ""),
         code=item.get("code", ""),
         report=_read_report(reported) if reported else Report(),
+        trace=Trace(item.get("caller_correlation_id", ""), item.get("caller_request_source", "")),
     )
     if receipt.state == ACCEPTED and receipt.report.total >= max(receipt.count, 1):
         return replace(receipt, state=FAILED if receipt.report.failed else APPLIED)

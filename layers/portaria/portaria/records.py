@@ -15,7 +15,7 @@ import orjson
 from jmespath.exceptions import JMESPathError
 
 from portaria import expressions, messages
-from portaria.contract import Rejected, Target
+from portaria.contract import NO_TRACE, Rejected, Target, Trace
 
 # What a mapping may give: what JSON has without going deeper.
 _SIMPLE = (str, int, float)
@@ -34,6 +34,7 @@ class Message:
     read_at: int = 0
     request: str = ""
     target: Target | None = None
+    trace: Trace = NO_TRACE
 
 
 class Source(NamedTuple):
@@ -87,10 +88,11 @@ def read_message(message_id: str, body: str) -> Message:
         if not all(isinstance(name, str) for name in names.values()):
             raise ValueError
         target = _read_target(fields["target"]) if fields.get("target") else None
+        trace = read_trace(fields.get("trace"))
         read_at = int(fields.get("read_at", 0))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise Rejected("message_unreadable", f"this is no Records message of version {messages.VERSION}") from None
-    return Message(id=message_id, records=fields["records"], read_at=read_at, target=target, **names)
+    return Message(id=message_id, records=fields["records"], read_at=read_at, target=target, trace=trace, **names)
 
 
 def _read_target(fields: dict[str, Any]) -> Target:
@@ -107,6 +109,11 @@ def target_fields(target: Target) -> dict[str, Any]:
         "priority": target.priority,
         "options": options,
     }
+
+
+def read_trace(fields: dict[str, Any] | None) -> Trace:
+    fields = fields or {}
+    return Trace(str(fields.get("correlation_id", "")), str(fields.get("request_source", "")))
 
 
 def read_record(message: Message, record: Any) -> Source:

@@ -38,8 +38,10 @@ SCOPES = {
     "routes:delete": "Delete a route",
     "installs:list": "List installs",
     "installs:show": "Show an install",
-    "receipts:list": "List receipts by connection, request or record",
+    "receipts:list": "List receipts by connection, record, request or correlation id",
     "receipts:show": "Show a receipt",
+    "destinations:list": "List destinations that are paused or have waiting records",
+    "destinations:resume": "Resume a destination",
     "dead-letters:list": "List dead letters with their reasons",
     "dead-letters:show": "Show a dead letter with its records",
     "dead-letters:redrive": "Send dead letters again",
@@ -62,7 +64,7 @@ NARROWABLE = frozenset(
                 "show", "replace", "delete", "rotate", "expire", "authorize", "call", "events", "backfill", "backfills",
             )
         ),
-        *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create", "records:send"),
+        *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create", "records:send", "destinations:resume"),
     }
 )  # fmt: skip
 _CONNECTION = re.compile(r"[A-Za-z0-9_-]{3,64}")

@@ -130,6 +130,7 @@ class ManageSettings(Environment):
     uninstalls_queue_url: str
     records_queue_url: str
     backfills_queue_url: str
+    waiting_records_queue_url: str
     private_integration_managers: str
 
 

@@ -157,4 +157,5 @@ def _letter(one: SetAside, destination: str) -> dead_letters.Letter:
         target=records.target_fields(message.target) if message.target else None,
         read_at=message.read_at,
         request=message.request,
+        trace=message.trace.fields,
     )

@@ -327,7 +327,7 @@ def _may_replace_more(held: Held) -> bool:
 
 def narrowed(message: Message, route: str, records: list[object]) -> str:
     """A Records message with some of a message's records, which go one way."""
-    fields = {
+    fields: dict[str, object] = {
         "version": messages.VERSION,
         "connection": message.connection,
         "object": message.object,
@@ -337,7 +337,11 @@ def narrowed(message: Message, route: str, records: list[object]) -> str:
         "request": message.request,
         "records": records,
     }
-    return messages.encode(fields | ({"target": target_fields(message.target)} if message.target else {}))
+    if message.target:
+        fields["target"] = target_fields(message.target)
+    if message.trace.fields:
+        fields["trace"] = message.trace.fields
+    return messages.encode(fields)
 
 
 def arrival_order(message: Message) -> int:
@@ -551,7 +555,7 @@ def count_try(table: Table, entry: Entry) -> None:
 
 
 def try_now(table: Table, destination: str) -> None:
-    """End a destination's pauses: it was deleted, or has new credentials. What waits for it is tried soon."""
+    """End a destination's pauses, and have the next sweep, which comes within a minute, find what waits for it due."""
     for pause in status(table, destination).pauses:
         parking.end(table, pause)
     try:

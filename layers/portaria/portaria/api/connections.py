@@ -7,20 +7,18 @@ has no kinds are made by installing its application.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from dataclasses import replace as with_changes
 from typing import Any, Literal
 
 from portaria import (
-    aws,
     clock,
     connections,
+    destination_states,
     private_integrations,
     rotations,
     routes,
     uninstalls,
-    waiting_records,
 )
 from portaria.api import connection_rules
 from portaria.api.inputs import hide
@@ -29,11 +27,9 @@ from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply, page, require_match
 from portaria.api.stored import Stored, is_deleted
 from portaria.contract import Connection, Rejected
-from portaria.table import Conflict, Table
+from portaria.table import Conflict
 from portaria.tokens import LOG_IN_KINDS
-from portaria.vault import Vault, version_id
-
-logger = logging.getLogger(__name__)
+from portaria.vault import version_id
 
 
 class Shown(Output):
@@ -61,6 +57,16 @@ class Shown(Output):
     fields: dict[str, str]
     credentials: dict[str, Literal["*****"]]
     notes: list[str]
+
+
+class Deleted(Output):
+    """About how many records waited for it, or null where that could not be read.
+
+    They become dead letters, unless a connection of this name is created before they are tried, which is within a minute.
+    """
+
+    name: str
+    waiting_records: int | None
 
 
 def create(asked: Asked) -> Reply:
@@ -95,14 +101,14 @@ def create(asked: Asked) -> Reply:
         fields=fields,
     )
     if pending:
-        return _store(table, vault, connection)
+        return _store(asked, connection)
     scopes = rotations.try_credentials(table, vault, connection, credentials)
     # A provider that names no scopes has granted those that it was asked for (RFC 6749, 5.1).
     scopes = scopes or fields.get("scopes", "") or (client.scopes if client else "")
     # The client has the credentials; the secret makes this connection's tokens its own all the same.
     version = vault.create(secret_id, credentials or {"client": hide(connection.client)}, connection.version_id)
     connection = with_changes(connection, version_id=version, scopes=scopes)
-    return _store(table, vault, connection)
+    return _store(asked, connection)
 
 
 def replace(asked: Asked) -> Reply:
@@ -112,7 +118,7 @@ def replace(asked: Asked) -> Reply:
     require_match(asked, etag(connection))
     credentials = connection_rules.check_replacement(connection, sent)
     fresh = rotations.replace(table, asked.desk.vault, connection, credentials)
-    _send_waiting(table, connection.name)
+    _send_waiting(asked, connection.name)
     return _reply(fresh)
 
 
@@ -123,7 +129,7 @@ def rotate(asked: Asked) -> Reply:
     kind = connection_rules.own_kind(connection)
     credentials = connection_rules.check_credentials(kind, connection.kind, sent.credentials)
     fresh = rotations.rotate(table, asked.desk.vault, name, credentials, expire_now=sent.expire_now)
-    _send_waiting(table, name)
+    _send_waiting(asked, name)
     return _reply(fresh)
 
 
@@ -156,7 +162,7 @@ def delete(asked: Asked) -> Reply:
     """Raises `Rejected`: 404 `unknown_connection`, 409 `connection_in_use` while a route leads to it or starts at it.
 
     From here on nobody uses the connection; its secret (which can be brought back for seven days) and its webhooks are removed
-    soon after. Its name can be used again at once: scopes that are narrowed to it end with it.
+    soon after. Its name can be used again at once: scopes that are narrowed to it end with it, and so do its pauses.
     """
     table, name = asked.desk.table, asked.path["name"]
     connection = connections.get(table, name)
@@ -169,8 +175,7 @@ def delete(asked: Asked) -> Reply:
         uninstalls.delete(table, asked.desk.uninstalls_queue_url, connection)
     except Conflict:
         raise rotations.changed(name) from None
-    _send_waiting(table, name)
-    return Reply(None)
+    return Reply({"name": name, "waiting_records": _send_waiting(asked, name)})
 
 
 def show(connection: Connection) -> dict[str, Any]:
@@ -192,29 +197,24 @@ def show(connection: Connection) -> dict[str, Any]:
     }
 
 
-def _send_waiting(table: Table, name: str) -> None:
-    """Have records that wait for a connection tried soon: it has other credentials, or is gone, which they end for.
-
-    The change is done by now, so a failure is only logged: the pause ends by itself.
-    """
-    try:
-        waiting_records.try_now(table, name)
-    except aws.FAILURES as error:
-        logger.warning("waiting_records_not_tried", extra={"connection": name, "error": type(error).__name__})
+def _send_waiting(asked: Asked, name: str) -> int | None:
+    """Have records that wait for a connection tried at once: it has other credentials, or is gone, which they end for."""
+    return destination_states.resume_after_change(asked.desk.table, asked.desk.waiting_records_queue_url, name)
 
 
 def _reply(connection: Connection) -> Reply:
     return Reply(show(connection), etag=etag(connection))
 
 
-def _store(table: Table, vault: Vault, connection: Connection) -> Reply:
+def _store(asked: Asked, connection: Connection) -> Reply:
+    table = asked.desk.table
     try:
         connections.create(table, connection)
     except Conflict:
         if connection.secret_id:
-            vault.remove(connection.secret_id, at_once=True)
+            asked.desk.vault.remove(connection.secret_id, at_once=True)
         raise _exists(connection.name) from None
-    _send_waiting(table, connection.name)
+    _send_waiting(asked, connection.name)
     return _reply(connections.get(table, connection.name))
 
 

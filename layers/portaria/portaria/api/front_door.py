@@ -27,7 +27,7 @@ from portaria import attempts, aws, clock, connections, messages, platforms, que
 from portaria.api import callers
 from portaria.api.callers import Caller
 from portaria.attempts import Attempts
-from portaria.contract import Connection, Record, Rejected, Retryable, Target
+from portaria.contract import Connection, Record, Rejected, Retryable, Target, Trace
 from portaria.table import Table
 
 Event = dict[str, Any]
@@ -39,6 +39,8 @@ WARNING_HEADER = "X-Portaria-Warning"
 KNOWN_FOR = timedelta(seconds=60)
 MAX_KNOWN = 1_000
 RETRY_AFTER_S = 5
+# ASCII is a part of UTF-8.
+CHARSETS = ("utf-8", "utf8", "us-ascii")
 _FAILED_ATTEMPTS = ("token_refused", "token_rotated", attempts.REASON)
 
 
@@ -101,19 +103,30 @@ class FrontDoor:
         return self._refuse(part, "unavailable", 500, detail, request_id, RETRY_AFTER_S)
 
     def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> Taken:
-        """A death before the last message is queued leaves the caller without an answer, and a note that says more than is
-        true of records that are on their way all the same."""
+        """Check a call and queue its records.
+
+        If the process dies before the last message is queued, the caller gets no answer, and the note counts more records than
+        are on their way.
+        """
+        if event["resource"] not in part.RESOURCES or event["httpMethod"] != "POST":
+            # Nothing is looked up: which paths there are is public.
+            detail = (
+                f"there is nothing at this path with this method; send records by POST to {', '.join(part.RESOURCES)}"
+            )
+            raise Rejected("unknown_path", detail, status=404)
         parameters = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
         caller = self._caller(event, part)
         connection = self._connection(caller, platform, part, parameters)
         headers = {name: _header(event, name, most) for name, most in part.HEADERS.items()}
+        trace = Trace(headers[part.CORRELATION_HEADER], headers[part.SOURCE_HEADER])
+        _check_content_type(event)
         body = _body(event)
         now = clock.now()
         sent = part.parse(event["resource"], parameters, body, connection.name, int(now.timestamp()))
         integration = caller.id.rpartition(":")[2]
         bodies: list[str] = []
         for target, records in sent.groups:
-            bodies += _pack(records, target, integration, int(now.timestamp() * 1000), request_id)
+            bodies += _pack(records, target, integration, int(now.timestamp() * 1000), request_id, trace)
         receipts.note_request(
             self.table,
             request_id,
@@ -121,7 +134,7 @@ class FrontDoor:
             destination=connection.name,
             object=sent.object,
             count=sent.count,
-            correlation_id=headers[part.CORRELATION_HEADER],
+            trace=trace,
         )
         queues.send(self.records_queue_url, bodies, tenant=integration)
         return Taken(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
@@ -135,14 +148,19 @@ class FrontDoor:
     def _connection(self, caller: Caller, platform: str, part: ModuleType, parameters: dict[str, str]) -> Connection:
         """The one that the account's records go through: of several that the caller may use, the first that works, by name.
 
-        Whoever may send to some connections only is told of no other, not even whether there is one.
+        A token for some connections only gets the same answer (403) for an account of another connection as for an account
+        without one, so that it cannot find out which accounts are connected.
         """
         if not any(callers.split(scope)[0] == SCOPE for scope in caller.scopes or ()):
-            raise _missing_scope()
+            raise Rejected("missing_scope", f"this token's private integration lacks the scope {SCOPE}", status=403)
         account_id = part.account_id(parameters)
         usable = [each for each in self._of_account(platform, account_id) if caller.allows(SCOPE, each.name)]
         if not usable and not caller.allows(SCOPE):
-            raise _missing_scope()
+            detail = (
+                "this token may send to some connections only, and the account that the path names belongs to none of them: "
+                f"check the account in the path, or give the private integration the scope {SCOPE}@ and the connection's name"
+            )
+            raise Rejected("missing_scope", detail, status=403)
         if not usable:
             detail = "the account that the path names has no connection here: make one"
             raise Rejected("unknown_account", detail, status=404)
@@ -174,8 +192,10 @@ class FrontDoor:
         return _http(refusal.status, json.dumps(refusal.body), request_id, headers)
 
 
-def _pack(records: list[Record], target: Target, integration: str, read_at: int, request_id: str) -> list[str]:
-    """Raises `Rejected` (`record_too_large`): behind its sender's back it would be set aside without its data."""
+def _pack(
+    records: list[Record], target: Target, integration: str, read_at: int, request_id: str, trace: Trace
+) -> list[str]:
+    """Raises `Rejected` (`record_too_large`) for what would become a dead letter without its data after the caller's 202."""
     bodies = messages.pack(
         records,
         connection=integration,
@@ -189,6 +209,7 @@ def _pack(records: list[Record], target: Target, integration: str, read_at: int,
             "priority": target.priority,
             "options": dict(target.options),
         },
+        trace=trace.fields,
     )
     for body in bodies:
         if '"refused":' in body:
@@ -210,6 +231,21 @@ def _header(event: Event, name: str, most: int) -> str:
     return value
 
 
+def _check_content_type(event: Event) -> None:
+    """Raises `Rejected` (`bad_content_type`, `header_repeated`) for anything but JSON in UTF-8. What was sent is not quoted."""
+    media_type, *parameters = (text.strip().lower() for text in callers.header(event, "Content-Type").split(";"))
+    if media_type != "application/json":
+        what = "must be" if media_type else "is missing: it must be"
+        raise Rejected("bad_content_type", f"the header Content-Type {what} application/json", field="Content-Type")
+    for name, _, value in (parameter.partition("=") for parameter in parameters):
+        if name.strip() == "charset" and value.strip(' "') not in CHARSETS:
+            raise Rejected(
+                "bad_content_type",
+                "the charset in Content-Type must be utf-8, as the body must be",
+                field="Content-Type",
+            )
+
+
 def _body(event: Event) -> bytes:
     """The body as it was sent. Raises `Rejected` (`bad_body`)."""
     encoding = callers.header(event, "Content-Encoding").lower()
@@ -220,11 +256,6 @@ def _body(event: Event) -> bytes:
         return b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
     except ValueError:
         raise Rejected("bad_body", "the body must be JSON in UTF-8") from None
-
-
-def _missing_scope() -> Rejected:
-    detail = f"this token's private integration lacks the scope {SCOPE}, for all connections or for that one"
-    return Rejected("missing_scope", detail, status=403)
 
 
 def _count(name: str, value: int, **dimensions: str) -> None:

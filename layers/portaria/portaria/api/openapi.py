@@ -29,6 +29,7 @@ TAGS = {
     "routes": ("Routes", "Which records go where."),
     "installs": ("Installs", "What arrived, and what became of it."),
     "receipts": ("Receipts", "What became of each request to a destination."),
+    "destinations": ("Destinations", "What keeps records from a destination."),
     "dead-letters": ("Dead letters", "Records that could not go on, each with its reason."),
     "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
     "audit": ("Audit", "Who asked for which change."),
@@ -40,7 +41,7 @@ PARAMETERS: dict[str, tuple[str, str, str]] = {
     "platform": (inputs.PLATFORM_NAME, "A platform.", ""),
     "client": (inputs.CLIENT_NAME, "The client's name.", "acme"),
     "install": (r"[A-Za-z0-9_-]{1,64}", "An install's id.", "4f1c2a9b"),
-    "receipt": (r"[0-9a-f]{40}", "A receipt's id, which went out as X-Correlation-Id.", ""),
+    "receipt": (r"[0-9a-f]{40}", "A receipt's id.", ""),
     "letter": (r"[A-Za-z0-9_-]{1,64}", "A dead letter's id.", ""),
     "integration": (
         r"[0-9A-Za-z]{10}",

@@ -16,6 +16,7 @@ from portaria.api import (
     connections,
     contacts,
     dead_letters,
+    destinations,
     event_addresses,
     identifiers,
     installs,
@@ -100,7 +101,8 @@ OPERATIONS = [
     ),
     Operation(
         "delete_connection", "DELETE", "/connections/{name}", "connections:delete", "Delete a connection",
-        connections.delete, None, status=NO_CONTENT, changes=True, statuses=(CONFLICT,),
+        connections.delete, connections.Deleted, changes=True, statuses=(CONFLICT,),
+        description="Records that wait for it become dead letters; the answer says about how many.",
     ),
     Operation(
         "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Hand in a platform's new token",
@@ -190,13 +192,23 @@ OPERATIONS = [
     ),
     # Receipts
     Operation(
-        "list_receipts", "GET", "/receipts", "receipts:list", "List receipts by connection, request or record",
+        "list_receipts", "GET", "/receipts", "receipts:list", "List receipts by connection, record, request or correlation id",
         receipts.list_page, receipts.Shown, listing=True, filters=receipts.FILTERS,
-        description="Give a destination as `connection`, with a `record` of it or a `state`, or a `request`.",
+        description="Give a destination as `connection`, also with a `record` of it, or a `request`, or a `correlation_id`.",
     ),
     Operation(
         "show_receipt", "GET", "/receipts/{receipt}", "receipts:show", "Show a receipt",
         receipts.get, receipts.ReceiptWithRequests,
+    ),
+    # Destinations
+    Operation(
+        "list_destinations", "GET", "/destinations", "destinations:list",
+        "List destinations that are paused or have waiting records", destinations.list_page, destinations.Shown, listing=True,
+    ),
+    Operation(
+        "resume_destination", "POST", "/destinations/{name}/resume", "destinations:resume",
+        "Resume a destination", destinations.resume, destinations.Resumed, changes=True,
+        description="Its pauses end, and its waiting records are tried at once. If it still refuses, the next pause begins.",
     ),
     # Dead letters
     Operation(

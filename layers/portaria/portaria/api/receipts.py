@@ -5,24 +5,29 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from portaria import clock, receipts
+from portaria import clock, correlations, receipts
 from portaria.api.inputs import NAME, Matching
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Filters, Reply, page
 from portaria.contract import Rejected
 from portaria.receipts import Noted, Receipt
 
+# What the front door takes for one.
+CORRELATION_ID = r"[^\x00-\x1f\x7f-\x9f]{1,255}"
 FILTERS: Filters = {
     "connection": Matching(NAME, "the name of the destination, 3 to 64 of A-Z a-z 0-9 _ -"),
     "request": Matching(r"[\x21-\x7e]{1,255}", "an X-Request-Id, 1 to 255 printable ASCII characters"),
+    "correlation_id": Matching(
+        CORRELATION_ID, "an X-Correlation-Id of a front door's caller, 1 to 255 characters without control characters"
+    ),
     "record": Matching(rf"{NAME}/[^\x00-\x1f]{{1,400}}", "a source and a record's key there with a / between them"),
     "state": receipts.STATES,
 }
-WAYS = "give a connection, with a record or a state if you like, or a request"
+WAYS = "give one of connection (with a record if you like), request and correlation_id, and a state if you like"
 
 
 class FrontDoorRequest(Output):
-    """A request that the front door took, of `count` records. `correlation_id` is what its caller sent."""
+    """A request that the front door took, of `count` records. Its `correlation_id` and `request_source` are the caller's."""
 
     id: str
     caller: str
@@ -30,12 +35,16 @@ class FrontDoorRequest(Output):
     object: str
     count: int
     correlation_id: str
+    request_source: str
     accepted_at: str
 
 
 class Shown(Output):
     """One request to a destination. `accepted` says that it was taken: `applied` and `failed` (by the destination's code) count
     what it has reported since, and need not add up to `count`. `unknown` says that not all was told before the deadline.
+
+    `correlation_id` and `request_source` are the headers of the front door's caller where all records came from one call. Where
+    records of several calls were merged, `requests` of the receipt lists them.
 
     `queued` is a request of the front door of which nothing has been sent yet; all that is not known of it is null.
     """
@@ -51,6 +60,8 @@ class Shown(Output):
     accepted_at: str | None
     deadline: str | None
     request_id: str | None
+    correlation_id: str | None
+    request_source: str | None
     code: str | None
     applied: int
     failed: dict[str, int]
@@ -66,14 +77,19 @@ class ReceiptWithRequests(Shown):
 def list_page(asked: Asked) -> Reply:
     """Raises `Rejected` (`unclear_filters`, `bad_cursor`)."""
     given, now, table = asked.filters, clock.now(), asked.desk.table
-    request, connection, record, state = (given.get(name, "") for name in ("request", "connection", "record", "state"))
-    if bool(request) == bool(connection) or (record and not connection):
+    record, state = given.get("record", ""), given.get("state", "")
+    request, connection, correlation_id = (given.get(name, "") for name in ("request", "connection", "correlation_id"))
+    if [bool(request), bool(connection), bool(correlation_id)].count(True) != 1 or (record and not connection):
         raise Rejected("unclear_filters", f"{WAYS}; this has {', '.join(sorted(given)) or 'none'}", field="connection")
     ways: dict[str, Any] = {"cursor": asked.cursor, "limit": asked.limit}
     if record:
         found, cursor = receipts.by_record(table, connection, record, now, **ways)
     elif connection:
         found, cursor = receipts.by_destination(table, connection, now, state=state, **ways)
+    elif correlation_id:
+        results, cursor = correlations.search(table, correlation_id, now, **ways)
+        rows = [_queued(each) if isinstance(each, Noted) else show(each) for each in results]
+        return page([row for row in rows if state in ("", row["state"])], cursor)
     else:
         found, cursor = receipts.by_request(table, request, now, **ways)
         waiting = receipts.noted(table, request) if not found and not asked.cursor else None
@@ -106,6 +122,8 @@ def show(receipt: Receipt) -> dict[str, Any]:
         "accepted_at": receipt.accepted_at or None,
         "deadline": clock.to_iso(datetime.fromtimestamp(receipt.deadline, UTC)),
         "request_id": receipt.request_id or None,
+        "correlation_id": receipt.trace.correlation_id or None,
+        "request_source": receipt.trace.request_source or None,
         "code": receipt.code or None,
         "applied": receipt.report.applied,
         "failed": receipt.report.failed,
@@ -122,6 +140,8 @@ def _queued(noted: Noted) -> dict[str, Any]:
         "routes": [],
         "count": noted.count,
         "accepted_at": noted.accepted_at,
+        "correlation_id": noted.trace.correlation_id or None,
+        "request_source": noted.trace.request_source or None,
         "applied": 0,
         "failed": {},
     }
@@ -134,6 +154,7 @@ def _request(noted: Noted) -> dict[str, Any]:
         "destination": noted.destination,
         "object": noted.object,
         "count": noted.count,
-        "correlation_id": noted.correlation_id,
+        "correlation_id": noted.trace.correlation_id,
+        "request_source": noted.trace.request_source,
         "accepted_at": noted.accepted_at,
     }

@@ -54,6 +54,7 @@ class Desk:
     uninstalls_queue_url: str = ""
     backfills_queue_url: str = ""
     records_queue_url: str = ""
+    waiting_records_queue_url: str = ""
     managers: str = ADMINISTRATORS
 
     @property
@@ -93,7 +94,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Operation:
-    """One row of the API. `path` is below `/v1` and `/admin/v1`; its first `{name}` after `/connections/` narrows the scope.
+    """One row of the API. `path` is below `/v1` and `/admin/v1`; a connection's `{name}` at its beginning narrows the scope.
 
     `function` is the one that serves it. `creates` takes an Idempotency-Key, `edits` an If-Match, `listing` a limit and a
     cursor and the `filters`. `changes` has an audit entry, unless its input has a `changes()` that denies it. `statuses` are
@@ -123,7 +124,7 @@ class Operation:
     @property
     def narrowable(self) -> bool:
         """Whether its scope can be given for one connection."""
-        return self.path.startswith("/connections/{name}")
+        return self.path.startswith(("/connections/{name}", "/destinations/{name}"))
 
     @property
     def parameters(self) -> tuple[str, ...]:

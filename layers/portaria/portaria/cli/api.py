@@ -122,8 +122,8 @@ class Api:
         """Edit what has not changed since its `etag` was given."""
         return self._call("PATCH", path, body=body, headers={"If-Match": etag} if etag else {})[0]
 
-    def delete(self, *path: str) -> None:
-        self._call("DELETE", path)
+    def delete(self, *path: str) -> Document:
+        return self._call("DELETE", path)[0]
 
     def list(self, *path: str, most: int | None = None, **filters: str) -> Iterator[Document]:
         """Every item of a listing, or the first `most`, page by page."""

@@ -18,6 +18,7 @@ from portaria.cli.configure.command import configure
 from portaria.cli.connections import connections
 from portaria.cli.dead_letters import dead_letters
 from portaria.cli.desk import Commands, Desk
+from portaria.cli.destinations import destinations
 from portaria.cli.doctor.command import doctor
 from portaria.cli.integrations import integrations
 from portaria.cli.receipts import receipts
@@ -77,6 +78,7 @@ portaria.add_command(doctor)
 portaria.add_command(integrations)
 portaria.add_command(receipts)
 portaria.add_command(dead_letters)
+portaria.add_command(destinations)
 portaria.add_command(smoke)
 portaria.add_command(teardown)
 for group in (resources.clients, resources.routes, resources.installs, resources.audit):

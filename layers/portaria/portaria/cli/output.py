@@ -31,6 +31,7 @@ TITLES = {
     "private-integrations": "private integration",
     "audit": "audit entry",
     "receipts": "receipt",
+    "destinations": "destination",
     "dead-letters": "dead letter",
 }
 STYLES = {
@@ -40,7 +41,7 @@ STYLES = {
     "done": "green", "refused": "red", "begun": "yellow",
     "registered": "green", "unknown": "yellow", "not_sent": "yellow",
     "applied": "green", "redriven": "green", "would_redrive": "green", "gone": "yellow", "in_progress": "yellow",
-    "open": "yellow",
+    "open": "yellow", "paused": "red", "waiting": "yellow",
 }  # fmt: skip
 
 
@@ -65,6 +66,16 @@ def plain(text: str) -> Text:
 def plural_of(kind: str) -> str:
     title = TITLES[kind]
     return f"{title.removesuffix('y')}ies" if title.endswith("y") else f"{title}s"
+
+
+def waiting(count: int, *, deleted: bool = False) -> str:
+    """How many records wait for a destination, as far as the API counts them, and what becomes of them if it is deleted."""
+    said, becomes = (
+        ("1 record waits", "becomes a dead letter")
+        if count == 1
+        else (f"{count:,} records wait", "become dead letters")
+    )
+    return f"About {said} for it, and {becomes}." if deleted else f"About {said} for it."
 
 
 def listed(kind: str, items: list[dict[str, Any]], console: Console) -> None:
@@ -195,6 +206,16 @@ def _age(item: dict[str, Any]) -> Text:
     return _none() if days is None else age(days, rotates=item.get("kind") not in ("oauth2", "client_credentials"))
 
 
+def _next_try(item: dict[str, Any]) -> Text:
+    at = item["next_try_at"]
+    return Text(f"in {until_in(at)}" if at else "now")
+
+
+def _oldest(item: dict[str, Any]) -> Text:
+    age_s = item["oldest_age_s"]
+    return _none() if age_s is None else Text(_span(age_s))
+
+
 def _used(item: dict[str, Any]) -> Text:
     """When either token was."""
     used = max(item["last_used_at"] or "", item["previous_last_used_at"] or "")
@@ -247,6 +268,12 @@ COLUMNS = {
     "receipts": (
         _of("receipt", is_whole=True), _time("sent_at"), _of("state", is_whole=True), _of("count"), _of("object", 4),
         _of("destination", 3), _of("applied", 2), _of("failed", 1), _of("code", 5),
+    ),
+    "destinations": (
+        _of("name", is_whole=True), _of("state", is_whole=True), _of("reason", 1), _time("since", 3),
+        Column("next try", _next_try, is_whole=True),
+        _of("waiting_records", title="waiting"), Column("oldest", _oldest, 2, is_whole=True),
+        _of("connection", 4),
     ),
     "dead-letters": (
         _of("id", is_whole=True), _time("set_aside_at"), _of("state", is_whole=True), _of("records"), _of("reason"),

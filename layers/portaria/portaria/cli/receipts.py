@@ -26,14 +26,17 @@ def receipts() -> None:
 )
 @click.option("--record", metavar="SOURCE/KEY", help="Of this destination, those that carried this record.")
 @click.option("--request", metavar="ID", help="Of the request with this X-Request-Id.")
+@click.option("--correlation-id", metavar="ID", help="Of front-door requests with this X-Correlation-Id.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
 @NewestOption
 @click.pass_obj
 def list_receipts(desk: Desk, /, most: int, **filters: str | None) -> None:
-    """List receipts by destination, by record or by request, the newest first."""
+    """List receipts by destination, record, request or correlation id, the newest first."""
     given = {name: value for name, value in filters.items() if value}
-    if ("connection" in given) == ("request" in given):
-        raise NotDone("give --connection, with --record if you like, or --request", exit_code=2)
+    if len(given.keys() & {"connection", "request", "correlation_id"}) != 1:
+        raise NotDone(
+            "give one of --connection (with --record if you like), --request and --correlation-id", exit_code=2
+        )
     found = desk.list(KIND, most=most, **given)
     desk.print(found, partial(output.listed, KIND, found))
 

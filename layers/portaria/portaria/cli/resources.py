@@ -93,8 +93,10 @@ def add(group: click.Group, kind: str, argument: str, complete: completion.Compl
         path = _path(name, argument)
         if not yes:
             click.confirm(f"Delete the {output.TITLES[kind]} {name}?", abort=True, err=True)
-        desk.api.delete(kind, *path)
-        desk.print({"deleted": name}, lambda console: console.print(f"{name} is deleted.", markup=False))
+        waiting = desk.api.delete(kind, *path).get("waiting_records")
+        said = f" {output.waiting(waiting, deleted=True)}" if waiting else ""
+        told = {"deleted": name} | ({"waiting_records": waiting} if waiting else {})
+        desk.print(told, lambda console: console.print(f"{name} is deleted.{said}", markup=False))
 
     plural = output.plural_of(kind)
     list_all.help, show_one.help, delete.help = (

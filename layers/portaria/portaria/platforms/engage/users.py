@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target
+from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target, Trace
 from portaria.platforms.engage import identifiers
 from portaria.platforms.engage.destination import ATTRIBUTES
 
@@ -64,9 +64,9 @@ def frame(target: Target) -> tuple[bytes, bytes]:
 
 
 def request(
-    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, correlation_id: str
+    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, trace: Trace
 ) -> Request:
-    """Raises `Rejected` (`no_credentials`) where the connection has no customer_token. Engage takes no id of a caller's."""
+    """Raises `Rejected` (`no_credentials`) where the connection has no customer_token. Engage takes no trace."""
     return identifiers.register_request(connection, credentials, credentials["access_token"], json.loads(body))
 
 

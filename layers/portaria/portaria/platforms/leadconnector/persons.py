@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target
+from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target, Trace
 from portaria.platforms.leadconnector import contacts, tokens
 from portaria.platforms.leadconnector.destination import overwrites_tags
 
@@ -75,9 +75,9 @@ def frame(target: Target) -> tuple[bytes, bytes]:
 
 
 def request(
-    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, correlation_id: str
+    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, trace: Trace
 ) -> Request:
-    """LeadConnector takes no id of a caller's."""
+    """LeadConnector takes no trace."""
     return contacts.upsert_request(connection, credentials, json.loads(body))
 
 

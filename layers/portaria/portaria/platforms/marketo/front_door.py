@@ -24,9 +24,9 @@ Object = dict[str, Any]
 ROOT = "/subscriptions"
 _OWN = f"{ROOT}/{{subscription}}"
 TOKEN_HEADER = "X-Mkto-User-Token"  # noqa: S105 - a header's name
-CORRELATION_HEADER = "X-Correlation-Id"
+CORRELATION_HEADER, SOURCE_HEADER = "X-Correlation-Id", "X-Request-Source"
 # How many characters each header may have.
-HEADERS = {CORRELATION_HEADER: 255, "X-Request-Source": 50}
+HEADERS = {CORRELATION_HEADER: 255, SOURCE_HEADER: 50}
 PRIORITIES = ("normal", "high")
 MAX_KEY_LENGTH = 255
 # How deep lists and objects may stand in an attribute of a custom object or a company; a person's hold none.

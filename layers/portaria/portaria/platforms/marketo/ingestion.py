@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Secret, Target
+from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Secret, Target, Trace
 
 # What every object's part offers as its own.
 __all__ = ["DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "read_answer", "request", "subscription"]
@@ -60,15 +60,18 @@ def frame(fields: dict[str, Any], name: str) -> tuple[bytes, bytes]:
 
 
 def request(
-    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, correlation_id: str
+    connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, trace: Trace
 ) -> Request:
-    """The target's object is the path below the subscription. `credentials` hold the `access_token`."""
+    """The target's object is the path below the subscription. `credentials` hold the `access_token`.
+
+    Marketo accepts 255 characters of a correlation id and 50 of a source. Its Observability Data Stream reports both.
+    """
     headers = {
         "Content-Type": "application/json",
         "Accept": "application/json",
         "X-Mkto-User-Token": credentials["access_token"].reveal(),
-        "X-Correlation-Id": correlation_id,
-        "X-Request-Source": REQUEST_SOURCE,
+        "X-Correlation-Id": trace.correlation_id,
+        "X-Request-Source": trace.request_source or REQUEST_SOURCE,
     }
     return Request(
         "POST",

@@ -1,0 +1,109 @@
+"""Destinations that are paused, or that records wait for."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from portaria import clock, connections, destination_states
+from portaria.api.inputs import NAME
+from portaria.api.outputs import Output
+from portaria.api.service import Asked, Reply, page
+from portaria.contract import Rejected
+from portaria.destination_states import DestinationState
+from portaria.parking import Parking
+
+
+class Pause(Output):
+    """`quota` is over when the day ends, `stopped` needs a person, `busy` is a wait that the destination asked for.
+
+    An empty `object` stands for all objects. `code` is the destination's. `until` is when one request tries again.
+    """
+
+    object: str
+    reason: Literal["quota", "stopped", "busy"]
+    code: str
+    since: str
+    until: str
+
+
+class Shown(Output):
+    """`reason` and `since` are those of the pause that ends last; without a pause, records wait for a retry or for their turn.
+
+    `connection` is its state, or null where there is no connection of this name. About `waiting_records` records wait, the
+    oldest since `oldest_since`. `next_try_at` is null where they are being sent, or will be within a minute.
+    """
+
+    name: str
+    state: Literal["paused", "waiting"]
+    connection: str | None
+    reason: str | None
+    since: str | None
+    next_try_at: str | None
+    waiting_records: int
+    oldest_since: str | None
+    oldest_age_s: int | None
+    pauses: list[Pause]
+
+
+class Resumed(Output):
+    """What was ended, and about how many records are tried now. Both are empty where the destination takes everything."""
+
+    name: str
+    ended: list[Pause]
+    waiting_records: int
+
+
+def list_page(asked: Asked) -> Reply:
+    """Raises `Rejected` (`bad_cursor`)."""
+    table, after = asked.desk.table, asked.cursor or ""
+    if after and not re.fullmatch(NAME, after):
+        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor")
+    found, next_cursor = destination_states.page(table, after=after, limit=asked.limit)
+    known = table.get_many([connections.key(state.name) for state in found])
+    states = {item["name"]: str(item["state"]) for item in known.values()}
+    return page([show(state, states.get(state.name)) for state in found], next_cursor)
+
+
+def resume(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_connection`) where there is neither such a connection nor anything that waits for it."""
+    name = asked.path["name"]
+    before = destination_states.find(asked.desk.table, name)
+    if before.is_open:
+        connections.get(asked.desk.table, name)
+    before = destination_states.resume(asked.desk.table, asked.desk.waiting_records_queue_url, name)
+    ended = [_pause(each) for each in before.pauses]
+    return Reply({"name": name, "ended": ended, "waiting_records": before.records})
+
+
+def show(state: DestinationState, connection: str | None) -> dict[str, Any]:
+    now = clock.now().timestamp()
+    last = max(state.pauses, key=lambda pause: pause.until, default=None)
+    next_try_at, backlog = state.next_try_at(now), state.backlog
+    return {
+        "name": state.name,
+        "state": "paused" if state.pauses else "waiting",
+        "connection": connection,
+        "reason": last.reason if last else None,
+        "since": last.since if last else None,
+        "next_try_at": _iso(next_try_at) if next_try_at else None,
+        "waiting_records": state.records,
+        "oldest_since": _iso(backlog.since) if backlog else None,
+        "oldest_age_s": max(0, int(now - backlog.since)) if backlog else None,
+        "pauses": [_pause(each) for each in state.pauses],
+    }
+
+
+def _pause(pause: Parking) -> dict[str, Any]:
+    return {
+        "object": pause.object,
+        "reason": pause.reason,
+        "code": pause.code,
+        "since": pause.since,
+        "until": _iso(pause.until),
+    }
+
+
+def _iso(epoch_s: int) -> str:
+    return clock.to_iso(datetime.fromtimestamp(epoch_s, UTC))

@@ -1,0 +1,64 @@
+"""Receipts by the X-Correlation-Id that callers of the front door gave their requests.
+
+One query lists the requests with an id, the newest first (`receipts.note_request` wrote them), and one more for each of them
+finds its receipts. A page costs at most as many queries as it may have rows.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from datetime import datetime
+
+from portaria import receipts
+from portaria.contract import Rejected
+from portaria.receipts import Noted, Receipt
+from portaria.table import Table
+
+
+def search(
+    table: Table, correlation_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
+) -> tuple[list[Receipt | Noted], str | None]:
+    """The receipts of the requests with an id; a request of which nothing has been sent yet stands for itself.
+
+    The listing is eventually consistent: a request is found about a second after its 202. Raises `Rejected` (`bad_cursor`).
+    """
+    # The place is the last request that was looked at, and where its receipts go on; not DynamoDB's, which holds the long id.
+    last, inner = _read_place(cursor) if cursor else ("", "")
+    noted, more = table.query(
+        f"{receipts.BY_CORRELATION}#{correlation_id}",
+        index="listing", newest_first=True, sk_until=last, limit=limit + 1,
+    )  # fmt: skip
+    found: list[Receipt | Noted] = []
+    for item in noted:
+        if item["list_sk"] == last and not inner:
+            continue
+        if item["list_sk"] != last:
+            # Also where the request of the place has expired meanwhile.
+            inner = ""
+        if len(found) == limit:
+            return found, _place(last, "")
+        of_call, next_inner = receipts.of_call(
+            table, item["request_id"], now, cursor=inner or None, limit=limit - len(found)
+        )
+        found += of_call if of_call or inner else [receipts.read_noted(item)]
+        last, inner = item["list_sk"], next_inner or ""
+        if inner:
+            return found, _place(last, inner)
+    return found, _place(last, "") if more else None
+
+
+def _place(list_sk: str, inner: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([list_sk, inner]).encode()).decode().rstrip("=")
+
+
+def _read_place(cursor: str) -> tuple[str, str]:
+    """Raises `Rejected` (`bad_cursor`)."""
+    try:
+        list_sk, inner = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not re.fullmatch(r"[0-9A-Za-z:.#-]{1,100}", list_sk) or not isinstance(inner, str):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
+        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor") from None
+    return list_sk, inner

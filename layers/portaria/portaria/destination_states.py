@@ -1,0 +1,94 @@
+"""What keeps records from a destination: its pauses, and the records that wait for it.
+
+The index `listing` names the destinations; each state is then read consistently. A destination is a connection's name. The
+connection may be deleted already, with records that still wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+from portaria import aws, clock, parking, queues, waiting_records
+from portaria.contract import Retryable
+from portaria.parking import Parking
+from portaria.table import Table, at_once
+from portaria.waiting_records import Backlog
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DestinationState:
+    """`pauses` are those that are not over. `backlog` says about how many records wait."""
+
+    name: str
+    pauses: tuple[Parking, ...]
+    backlog: Backlog | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes new records at once."""
+        return not self.pauses and self.backlog is None
+
+    @property
+    def records(self) -> int:
+        return self.backlog.records if self.backlog else 0
+
+    def next_try_at(self, now: float) -> int | None:
+        """When records are sent next (epoch seconds); None for now."""
+        if not self.backlog:
+            return max((pause.until for pause in self.pauses), default=None)
+        is_running = self.backlog.unfinished > 0
+        return None if is_running or self.backlog.next_at <= now else self.backlog.next_at
+
+
+def page(table: Table, *, after: str, limit: int) -> tuple[list[DestinationState], str | None]:
+    """The destinations that do not take everything at once, by name, and the name after which the next page begins."""
+    names = {item["destination"] for item in table.query_all(parking.LIST, index="listing")}
+    names |= {backlog.destination for backlog in waiting_records.backlogs(table)}
+    asked = sorted(name for name in names if name > after)
+    found = [state for state in at_once(partial(find, table), asked[:limit]) if not state.is_open]
+    return found, asked[limit - 1] if len(asked) > limit else None
+
+
+def find(table: Table, name: str) -> DestinationState:
+    """One strongly consistent query, or two.
+
+    A backlog outlives its records by some minutes. It counts as gone where all of its lists were found empty.
+    """
+    status = waiting_records.status(table, name)
+    backlog, now = status.backlog, clock.now().timestamp()
+    if backlog and not backlog.records and all(head.closed_at for head in waiting_records.heads(table, name)):
+        backlog = None
+    return DestinationState(name, tuple(pause for pause in status.pauses if pause.until > now), backlog)
+
+
+def resume(table: Table, queue_url: str, name: str) -> DestinationState:
+    """End a destination's pauses and have what waits for it tried at once; the state before.
+
+    Pauses end before the backlog becomes due, and the message comes last. Whoever dies in between leaves records that wait
+    until their backlog is due, as they did before, or until this is repeated. Raises what AWS raises.
+    """
+    before = find(table, name)
+    waiting_records.try_now(table, name)
+    if before.backlog:
+        try:
+            queues.send(queue_url, [queues.encode({"drain": name})])
+        except Retryable as error:
+            # The sweep of the next minute finds the backlog due.
+            logger.warning("drain_not_queued", extra={"connection": name, "reason": error.reason})
+    return before
+
+
+def resume_after_change(table: Table, queue_url: str, name: str) -> int | None:
+    """The same for a connection that has new credentials, or is gone: about how many records waited for it.
+
+    The change is done by now, so a failure is only logged, and answered with None: a pause ends by itself.
+    """
+    try:
+        return resume(table, queue_url, name).records
+    except aws.FAILURES as error:
+        logger.warning("waiting_records_not_tried", extra={"connection": name, "error": type(error).__name__})
+        return None

@@ -1,0 +1,361 @@
+"""Destinations that are paused or have waiting records, and their resumption: the API and the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import responses
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+
+from portaria import clock, connections, messages, parking, records, waiting_records
+from portaria.contract import Connection, Record, Target
+from portaria.waiting_records import Held, WaitingList
+from tests.fakes import marketo
+from tests.fakes.aws import Cloud
+from tests.fakes.command_line import Wire, run, told, wired
+from tests.fakes.manage import Manage
+
+WAITING = WaitingList("marketo-main", "persons", waiting_records.LIVE, "pi-7")
+NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
+CREATION = {
+    "name": "marketo-main",
+    "platform": "marketo",
+    "fields": {"munchkin_id": marketo.MUNCHKIN},
+    "credentials": {"client_id": marketo.CLIENT_ID, "client_secret": marketo.CLIENT_SECRET},
+}
+
+
+@pytest.fixture(autouse=True)
+def time(monkeypatch: pytest.MonkeyPatch) -> dict[str, datetime]:
+    """A clock that stands still; `time["now"]` moves it."""
+    standing = {"now": NOW}
+    monkeypatch.setattr(clock, "now", lambda: standing["now"])
+    return standing
+
+
+@pytest.fixture
+def manage(stack: Cloud) -> Iterator[Manage]:
+    stack.receive("waiting_records")
+    yield Manage(stack)
+    stack.receive("waiting_records")
+    stack.receive("uninstalls")
+
+
+@pytest.fixture
+def logged_in() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.post(marketo.TOKEN_URL, json={"access_token": "canary-token", "expires_in": 3599, "scope": "a@b.c"})
+        yield mock
+
+
+def connect(stack: Cloud, name: str = "marketo-main", **changes: Any) -> None:
+    given: dict[str, Any] = {"state": "connected", **changes}
+    connections.create(
+        stack.table, Connection(name, "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", generation=1,
+                                secret_id="s", fields={"munchkin_id": marketo.MUNCHKIN}, **given),
+    )  # fmt: skip
+
+
+def pause(
+    stack: Cloud, name: str = "marketo-main", object_name: str = "", reason: str = "stopped", **more: Any
+) -> None:
+    parking.park(stack.table, name, object_name, reason=reason, **{"code": "4030801", "for_s": 1_800, **more})
+
+
+def wait(stack: Cloud, count: int, name: str = "marketo-main", minutes: int = 30) -> None:
+    """Records of one source wait for a destination, which is tried again after so many minutes."""
+    target = {"destination": name, "object": "persons", "priority": "normal", "options": {}}
+    (body,) = messages.pack(
+        [Record(str(number), 1, {"email": f"{number}@example.com"}) for number in range(count)],
+        connection="pi-7", object="persons", origin=messages.FRONT_DOOR, read_at=5, target=target,
+    )  # fmt: skip
+    message = records.read_message("m-1", body)
+    waiting = waiting_records.list_of(Target(name, "persons"), "pi-7", bulk=False)
+    next_at = {name: int((clock.now() + timedelta(minutes=minutes)).timestamp())}
+    waiting_records.announce(stack.table, [waiting], next_at)
+    waiting_records.put(stack.table, Held(waiting, message, "", message.records, 5))
+    waiting_records.confirm(stack.table, {waiting: count}, {}, next_at)
+
+
+def entries(stack: Cloud) -> int:
+    found, _ = waiting_records.read(stack.table, WAITING, limit=10)
+    return sum(entry.records for entry in found)
+
+
+def listed(manage: Manage, query: str = "") -> list[dict[str, Any]]:
+    answer = manage.call("GET", f"/destinations{query}")
+    assert answer.status == 200, answer.text
+    items: list[dict[str, Any]] = answer.content["items"]
+    return items
+
+
+def resume(manage: Manage, name: str = "marketo-main") -> dict[str, Any]:
+    answer = manage.call("POST", f"/destinations/{name}/resume", {})
+    assert answer.status == 200, answer.text
+    return answer.content
+
+
+class TestList:
+    def test_list_destination_that_is_stopped_and_has_waiting_records(
+        self, manage: Manage, stack: Cloud, time: dict[str, datetime]
+    ) -> None:
+        connect(stack)
+        pause(stack, object_name="persons")
+        wait(stack, 3)
+        time["now"] += timedelta(minutes=10)
+        pause_shown = {
+            "object": "persons",
+            "reason": "stopped",
+            "code": "4030801",
+            "since": "2026-03-10T12:00:00.000Z",
+            "until": "2026-03-10T12:30:00.000Z",
+        }
+        assert listed(manage) == [
+            {
+                "name": "marketo-main",
+                "state": "paused",
+                "connection": "connected",
+                "reason": "stopped",
+                "since": "2026-03-10T12:00:00.000Z",
+                "next_try_at": "2026-03-10T12:30:00.000Z",
+                "waiting_records": 3,
+                "oldest_since": "2026-03-10T12:00:00.000Z",
+                "oldest_age_s": 600,
+                "pauses": [pause_shown],
+            }
+        ]
+
+    def test_list_pause_without_waiting_records_is_tried_when_it_ends(self, manage: Manage, stack: Cloud) -> None:
+        pause(stack, reason="quota", code="4290801", for_s=3_600)
+        (shown,) = listed(manage)
+        assert (shown["state"], shown["reason"], shown["waiting_records"]) == ("paused", "quota", 0)
+        assert (shown["next_try_at"], shown["oldest_since"]) == ("2026-03-10T13:00:00.000Z", None)
+
+    def test_list_of_two_pauses_names_the_one_that_ends_last(self, manage: Manage, stack: Cloud) -> None:
+        pause(stack, object_name="persons", reason="busy", for_s=60)
+        pause(stack, object_name="companies", for_s=600)
+        (shown,) = listed(manage)
+        assert shown["reason"] == "stopped"
+        assert sorted(each["object"] for each in shown["pauses"]) == ["companies", "persons"]
+
+    def test_list_waiting_records_without_a_pause(self, manage: Manage, stack: Cloud, time: Any) -> None:
+        connect(stack, state="needs_reconnect")
+        wait(stack, 1, minutes=5)
+        (shown,) = listed(manage)
+        assert (shown["state"], shown["reason"], shown["connection"]) == ("waiting", None, "needs_reconnect")
+        assert shown["next_try_at"] == "2026-03-10T12:05:00.000Z"
+        time["now"] += timedelta(minutes=6)
+        assert listed(manage)[0]["next_try_at"] is None
+
+    def test_list_destination_that_is_being_drained_is_tried_now(self, manage: Manage, stack: Cloud) -> None:
+        wait(stack, 1)
+        assert waiting_records.claim(stack.table, "marketo-main")
+        assert listed(manage)[0]["next_try_at"] is None
+
+    def test_list_waiting_records_of_a_deleted_connection(self, manage: Manage, stack: Cloud) -> None:
+        wait(stack, 1, "marketo-gone")
+        assert [(each["name"], each["connection"]) for each in listed(manage)] == [("marketo-gone", None)]
+
+    def test_list_leaves_out_what_takes_everything(self, manage: Manage, stack: Cloud, time: Any) -> None:
+        connect(stack)
+        assert listed(manage) == []
+        pause(stack)
+        time["now"] += timedelta(hours=1)
+        assert listed(manage) == []
+
+    def test_list_leaves_out_a_backlog_whose_lists_are_empty(self, manage: Manage, stack: Cloud) -> None:
+        wait(stack, 2)
+        found, _ = waiting_records.read(stack.table, WAITING, limit=10)
+        waiting_records.remove(stack.table, found)
+        assert [each["waiting_records"] for each in listed(manage)] == [0]
+        (head,) = waiting_records.heads(stack.table, "marketo-main")
+        waiting_records.close_list(stack.table, head)
+        assert listed(manage) == []
+        # The count is about right at best: an open list may have entries.
+        waiting_records.announce(stack.table, [WAITING._replace(source="pi-8")], {"marketo-main": 1})
+        assert [each["name"] for each in listed(manage)] == ["marketo-main"]
+        wait(stack, 1)
+        assert [each["waiting_records"] for each in listed(manage)] == [1]
+
+    def test_list_pages_by_name(self, manage: Manage, stack: Cloud) -> None:
+        for number in range(5):
+            pause(stack, f"dest-{number}")
+        wait(stack, 1, "dest-2")
+        pages, query = [], "?limit=2"
+        while True:
+            answer = manage.call("GET", f"/destinations{query}").content
+            pages.append([each["name"] for each in answer["items"]])
+            if not answer["next_cursor"]:
+                break
+            query = f"?limit=2&cursor={answer['next_cursor']}"
+        assert pages == [["dest-0", "dest-1"], ["dest-2", "dest-3"], ["dest-4"]]
+        refused = manage.call("GET", "/destinations?cursor=a%20b")
+        assert (refused.status, refused.content["type"]) == (400, "urn:portaria:problem:bad_cursor")
+
+
+class TestResume:
+    def test_resume_ends_the_pauses_and_starts_the_release(self, manage: Manage, stack: Cloud) -> None:
+        connect(stack)
+        pause(stack, object_name="persons")
+        pause(stack, reason="quota")
+        wait(stack, 3)
+        answer = resume(manage)
+        assert (answer["name"], answer["waiting_records"]) == ("marketo-main", 3)
+        assert sorted((each["reason"], each["object"]) for each in answer["ended"]) == [
+            ("quota", ""), ("stopped", "persons"),
+        ]  # fmt: skip
+        status = waiting_records.status(stack.table, "marketo-main")
+        assert status.pauses == ()
+        assert status.backlog
+        assert status.backlog.next_at == 0
+        assert entries(stack) == 3
+        assert [json.loads(body) for body in stack.receive("waiting_records")] == [{"drain": "marketo-main"}]
+
+    def test_resume_again_changes_nothing_more(self, manage: Manage, stack: Cloud) -> None:
+        pause(stack)
+        wait(stack, 2)
+        resume(manage)
+        assert resume(manage) == {"name": "marketo-main", "ended": [], "waiting_records": 2}
+        assert entries(stack) == 2
+
+    def test_resume_destination_that_takes_everything(self, manage: Manage, stack: Cloud) -> None:
+        connect(stack)
+        assert resume(manage) == {"name": "marketo-main", "ended": [], "waiting_records": 0}
+        assert stack.receive("waiting_records") == []
+
+    def test_resume_of_no_connection_is_refused(self, manage: Manage) -> None:
+        answer = manage.call("POST", "/destinations/nowhere/resume", {})
+        assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_connection")
+
+    def test_resume_where_sqs_takes_nothing_leaves_it_to_the_sweep(self, manage: Manage, stack: Cloud) -> None:
+        pause(stack)
+        wait(stack, 1)
+        with refusing("SendMessage"):
+            assert resume(manage)["waiting_records"] == 1
+        backlog = waiting_records.status(stack.table, "marketo-main").backlog
+        assert backlog
+        assert backlog.next_at == 0
+
+    @pytest.mark.parametrize("operation", ["DeleteItem", "Query"])
+    def test_resume_where_the_table_does_not_answer_can_be_repeated(
+        self, manage: Manage, stack: Cloud, operation: str
+    ) -> None:
+        pause(stack)
+        wait(stack, 1)
+        with refusing(operation):
+            assert manage.call("POST", "/destinations/marketo-main/resume", {}).status == 503
+        assert entries(stack) == 1
+        assert len(resume(manage)["ended"]) == 1
+
+    def test_resume_needs_its_scope_which_narrows_to_a_connection(self, manage: Manage, stack: Cloud) -> None:
+        pause(stack)
+        pause(stack, "marketo-two")
+        _, token = manage.create_integration("destinations:resume@marketo-two", "destinations:list")
+        refused = manage.program(token, "POST", "/destinations/marketo-main/resume", {})
+        assert (refused.status, refused.content["type"]) == (403, "urn:portaria:problem:missing_scope")
+        assert manage.program(token, "POST", "/destinations/marketo-two/resume", {}).status == 200
+        assert [each["name"] for each in manage.program(token, "GET", "/destinations").content["items"]] == [
+            "marketo-main"
+        ]
+
+    def test_resume_is_in_the_audit_trail(self, manage: Manage, stack: Cloud) -> None:
+        pause(stack)
+        resume(manage)
+        (entry,) = manage.call("GET", "/audit").content["items"]
+        assert (entry["operation"], entry["target"], entry["outcome"]) == ("resume_destination", "marketo-main", "done")
+
+
+class TestConnectionChanges:
+    def test_deleted_and_created_again_is_not_stopped(
+        self, manage: Manage, stack: Cloud, logged_in: responses.RequestsMock
+    ) -> None:
+        assert manage.call("POST", "/connections", CREATION).status == 201
+        pause(stack)
+        wait(stack, 4)
+        deleted = manage.call("DELETE", "/connections/marketo-main")
+        assert (deleted.status, deleted.content) == (200, {"name": "marketo-main", "waiting_records": 4})
+        assert waiting_records.status(stack.table, "marketo-main").pauses == ()
+        assert len(stack.receive("waiting_records")) == 1
+        # A request that was under way pauses it once more.
+        pause(stack)
+        assert manage.call("POST", "/connections", CREATION).status == 201
+        assert waiting_records.status(stack.table, "marketo-main").pauses == ()
+        assert [json.loads(body) for body in stack.receive("waiting_records")] == [{"drain": "marketo-main"}]
+
+    def test_new_credentials_resume_it(self, manage: Manage, stack: Cloud, logged_in: responses.RequestsMock) -> None:
+        assert manage.call("POST", "/connections", CREATION).status == 201
+        pause(stack)
+        wait(stack, 1)
+        assert manage.call("PUT", "/connections/marketo-main", {"credentials": CREATION["credentials"]}).status == 200
+        assert waiting_records.status(stack.table, "marketo-main").pauses == ()
+        assert len(stack.receive("waiting_records")) == 1
+
+    def test_deletion_without_waiting_records_says_none(self, manage: Manage, stack: Cloud) -> None:
+        connect(stack)
+        assert manage.call("DELETE", "/connections/marketo-main").content["waiting_records"] == 0
+
+    def test_deletion_that_cannot_read_what_waits_is_done_all_the_same(self, manage: Manage, stack: Cloud) -> None:
+        connect(stack)
+        pause(stack)
+        with patch.object(waiting_records, "status", side_effect=throttled()):
+            answer = manage.call("DELETE", "/connections/marketo-main")
+        assert (answer.status, answer.content["waiting_records"]) == (200, None)
+
+
+class TestCommandLine:
+    @pytest.fixture
+    def wire(self, stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Wire:
+        stack.receive("waiting_records")
+        return wired(stack, monkeypatch)
+
+    def test_list_shows_what_waits_and_why(self, wire: Wire, stack: Cloud) -> None:
+        assert run("destinations", "list").stdout == "No destination is paused, and no records wait.\n"
+        pause(stack)
+        wait(stack, 3)
+        shown = run("destinations", "list").stdout
+        assert "marketo-main" in shown
+        assert "stopped" in shown
+        assert [item["waiting_records"] for item in told("destinations", "list")] == [3]
+
+    def test_resume_says_what_it_ended(self, wire: Wire, stack: Cloud) -> None:
+        connect(stack)
+        assert run("destinations", "resume", "marketo-main").stdout == (
+            "marketo-main was not paused, and no records wait for it.\n"
+        )
+        pause(stack, object_name="persons")
+        wait(stack, 1_234)
+        said = " ".join(run("destinations", "resume", "marketo-main").stdout.split())
+        assert said == "marketo-main is tried now. Ended: stopped (persons). About 1,234 records wait for it."
+
+    def test_resume_of_no_connection_fails(self, wire: Wire) -> None:
+        assert "nowhere" in run("destinations", "resume", "nowhere", exit_code=1).stderr
+
+    def test_deleting_a_connection_says_how_many_records_wait(self, wire: Wire, stack: Cloud) -> None:
+        connect(stack)
+        wait(stack, 1)
+        said = " ".join(run("connections", "delete", "marketo-main", "--yes").stdout.split())
+        assert said == "marketo-main is deleted. About 1 record waits for it, and becomes a dead letter."
+        connect(stack, "marketo-two")
+        assert run("connections", "delete", "marketo-two", "--yes").stdout == "marketo-two is deleted.\n"
+
+
+def throttled() -> ClientError:
+    return ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, "Query")
+
+
+def refusing(operation: str) -> Any:
+    """AWS refuses one operation."""
+    call = BaseClient._make_api_call
+
+    def make_api_call(client: Any, name: str, parameters: Any) -> Any:
+        if name == operation:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, name)
+        return call(client, name, parameters)
+
+    return patch.object(BaseClient, "_make_api_call", make_api_call)

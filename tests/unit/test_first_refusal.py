@@ -1,0 +1,117 @@
+"""The first 401 of a token that is younger than five minutes, on each path that uses tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from portaria import connections
+from portaria.contract import Request, Response
+from portaria.ingestion import Delivery
+from portaria.tokens import PROCESS
+from tests.fakes import functions, ingesting
+from tests.fakes.aws import cloud
+from tests.fakes.ingesting import Desk, body, refusal
+from tests.fakes.manage import Answer, proxy_event, read
+from tests.fakes.oauth2 import NAME, Provider, Shop, json_answer, serving
+from tests.fakes.people import DESTINATION, contact
+
+# --- a proxied call, by the function call_connection
+
+
+class Caller:
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.module = functions.load("call_connection", shop.stack.environment)
+
+    def call(self) -> Answer:
+        event = proxy_event("POST", f"/connections/{NAME}/call", {"method": "GET", "path": "/me"})
+        return read(event, self.module.handler(event, functions.Context()))
+
+
+@pytest.fixture
+def caller() -> Iterator[Caller]:
+    PROCESS.clear()
+    with cloud() as stack, serving(Provider()) as provider:
+        shop = Shop(stack, provider)
+        shop.connect(3_600)
+        provider.dead.add("canary-a-0")
+        yield Caller(shop)
+    PROCESS.clear()
+
+
+def test_call_with_a_refused_young_token_renews_once_and_is_repeated_once(caller: Caller) -> None:
+    answer = caller.call()
+    assert (answer.status, answer.content["status"]) == (200, 200)
+    assert caller.shop.provider.calls == {"api": 2, "refresh_token": 1}
+    assert (caller.shop.item["generation"], caller.shop.item["state"]) == (2, "connected")
+    assert caller.call().content["status"] == 200
+    assert caller.shop.provider.calls == {"api": 3, "refresh_token": 1}
+
+
+def test_call_whose_new_token_is_refused_too_puts_the_next_renewal_off(caller: Caller) -> None:
+    caller.shop.provider.dead.add("canary-a-1")
+    assert caller.call().content["status"] == 401
+    assert caller.shop.provider.calls == {"api": 2, "refresh_token": 1}
+    PROCESS.clear()
+    assert caller.call().content["status"] == 401
+    assert caller.shop.provider.calls == {"api": 3, "refresh_token": 1}
+    assert caller.shop.item["state"] == "connected"
+
+
+def test_call_whose_grant_is_over_says_to_connect_again(caller: Caller) -> None:
+    caller.shop.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
+    answer = caller.call()
+    assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:needs_reconnect")
+    assert caller.shop.provider.calls == {"api": 1, "refresh_token": 1}
+    assert connections.get(caller.shop.table, NAME).state == "needs_reconnect"
+
+
+# --- records on their way to Marketo
+
+
+class Marketo:
+    """`logins` counts the tokens that were given; the API refuses those in `dead`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.logins, self.calls = desk, 0, 0
+        self.dead: set[str] = set()
+
+    def answer(self, request: Request, *, allowed_domain: str, owner: str) -> Response:
+        if request.url.endswith("/identity/oauth/token"):
+            self.logins += 1
+            token = {"access_token": f"canary-{self.logins}", "token_type": "bearer", "expires_in": 3_599}
+            return Response(200, {}, orjson.dumps(token))
+        self.calls += 1
+        if request.headers["X-Mkto-User-Token"] in self.dead:
+            return refusal("401013")
+        return self.desk.answer(request, allowed_domain=allowed_domain, owner=owner)
+
+
+@pytest.fixture
+def marketo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Marketo]:
+    with ingesting.desk() as desk:
+        desk.route("people")
+        made = Marketo(desk)
+        monkeypatch.setattr("portaria.egress.send", made.answer)
+        yield made
+
+
+def test_records_with_a_refused_young_token_are_sent_after_one_log_in(marketo: Marketo) -> None:
+    marketo.dead.add("canary-1")
+    assert marketo.desk.ingest(Delivery("1", body([contact(1)]))).waiting == {}
+    assert (marketo.logins, marketo.calls, len(marketo.desk.accepted)) == (2, 2, 1)
+    assert marketo.desk.ingest(Delivery("2", body([contact(2)]))).waiting == {}
+    assert (marketo.logins, marketo.calls, len(marketo.desk.accepted)) == (2, 3, 2)
+
+
+def test_records_whose_new_token_is_refused_too_wait_and_are_not_lost(marketo: Marketo) -> None:
+    marketo.dead |= {"canary-1", "canary-2"}
+    marketo.desk.ingest(Delivery("1", body([contact(1)])))
+    assert (marketo.logins, marketo.calls) == (2, 2)
+    assert marketo.desk.waits == {"1": pytest.approx(1_800, abs=5)}
+    marketo.desk.ingest(Delivery("2", body([contact(2)])))
+    assert (marketo.logins, marketo.calls) == (2, 2)
+    assert connections.get(marketo.desk.table, DESTINATION).state == "connected"

@@ -1,0 +1,224 @@
+"""The correlation id and the request source of a front door's caller, from the call to the receipt."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from portaria import clock, correlations, dead_letters, messages, receipts, records
+from portaria.contract import Record, Rejected, Trace
+from portaria.ingestion import Delivery
+from portaria.receipts import Noted, Receipt
+from tests.fakes import ingesting
+from tests.fakes.ingesting import Desk, body, refusal
+from tests.fakes.people import DESTINATION, contact
+
+TARGET = {"destination": DESTINATION, "object": "persons", "priority": "normal", "options": {"field1": "email"}}
+NIGHTLY = {"correlation_id": "nightly-7", "request_source": "export"}
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with ingesting.desk() as opened:
+        yield opened
+
+
+def call(desk: Desk, request: str, trace: dict[str, str], *emails: str) -> Delivery:
+    """What the front door leaves of a call: a note, and a message."""
+    receipts.note_request(
+        desk.table, request,
+        caller="private-integration:pi-7", destination=DESTINATION, object="persons", count=len(emails), trace=Trace(**trace),
+    )  # fmt: skip
+    (packed,) = messages.pack(
+        [Record(email, 1_700_000_000, {"email": email}) for email in emails or (f"{request}@example.com",)],
+        connection="pi-7", object="persons", origin=messages.FRONT_DOOR, read_at=5, request=request, target=TARGET,
+        trace=trace,
+    )  # fmt: skip
+    return Delivery(f"message-{request}", packed)
+
+
+def sent(desk: Desk) -> list[tuple[str, str]]:
+    """The two headers of each request to Marketo."""
+    return [(each.headers["X-Correlation-Id"], each.headers["X-Request-Source"]) for each in desk.sent]
+
+
+def found(desk: Desk, correlation_id: str, **ways: Any) -> list[Receipt | Noted]:
+    return correlations.search(desk.table, correlation_id, clock.now(), **ways)[0]
+
+
+def receipt_of(desk: Desk, request: str) -> Receipt:
+    (receipt,), _ = receipts.of_call(desk.table, request, clock.now())
+    return receipt
+
+
+# --- to Marketo
+
+
+def test_records_of_one_call_travel_with_its_headers(desk: Desk) -> None:
+    desk.ingest(call(desk, "r-1", NIGHTLY, "a@example.com", "b@example.com"))
+    assert sent(desk) == [("nightly-7", "export")]
+    assert receipt_of(desk, "r-1").trace == Trace("nightly-7", "export")
+
+
+def test_call_without_headers_travels_with_the_receipts_id(desk: Desk) -> None:
+    desk.ingest(call(desk, "r-1", {}))
+    receipt = receipt_of(desk, "r-1")
+    assert sent(desk) == [(receipt.correlation_id, "Portaria")]
+    assert receipt.trace == Trace()
+
+
+def test_call_with_one_of_the_headers_travels_with_the_other_as_usual(desk: Desk) -> None:
+    desk.ingest(call(desk, "r-1", {"request_source": "export"}))
+    assert sent(desk) == [(receipt_of(desk, "r-1").correlation_id, "export")]
+
+
+def test_two_messages_of_one_call_travel_with_its_headers(desk: Desk) -> None:
+    first, second = call(desk, "r-1", NIGHTLY, "a@example.com"), call(desk, "r-1", NIGHTLY, "b@example.com")
+    desk.ingest(first, Delivery("other", second.body))
+    assert sent(desk) == [("nightly-7", "export")]
+
+
+@pytest.mark.parametrize("other", [{"correlation_id": "daily"}, {}, NIGHTLY])
+def test_merged_calls_travel_with_the_receipts_id_and_the_receipt_lists_them(desk: Desk, other: dict[str, str]) -> None:
+    desk.ingest(call(desk, "r-1", NIGHTLY), call(desk, "r-2", other))
+    receipt = receipt_of(desk, "r-1")
+    assert sent(desk) == [(receipt.correlation_id, "Portaria")]
+    assert receipt.trace == Trace()
+    listed = {each.request_id: each.trace for each in receipts.requests_of(desk.table, receipt.correlation_id)}
+    assert listed == {"r-1": Trace(**NIGHTLY), "r-2": Trace(**other)}
+
+
+def test_call_merged_with_an_event_travels_with_the_receipts_id(desk: Desk) -> None:
+    desk.route("people")
+    desk.ingest(call(desk, "r-1", NIGHTLY), Delivery("event", body([contact(1)])))
+    assert len(desk.sent) == 1
+    assert sent(desk) == [(receipt_of(desk, "r-1").correlation_id, "Portaria")]
+
+
+@pytest.mark.parametrize("value", ["noturna-é", "a\x7f", " a", "a\tb", "a\r\nX-Mkto-User-Token: b"])
+def test_value_that_no_header_may_hold_is_kept_here_and_stops_nothing(desk: Desk, value: str) -> None:
+    assert desk.ingest(call(desk, "r-1", {"correlation_id": value, "request_source": value})).waiting == {}
+    receipt = receipt_of(desk, "r-1")
+    assert sent(desk) == [(receipt.correlation_id, "Portaria")]
+    assert receipt.trace == Trace(value, value)
+
+
+# --- through what waits, and what fails
+
+
+def test_trace_survives_the_wait_in_the_table(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock.now()
+    desk.rule = lambda document: refusal("4290801")
+    desk.ingest(call(desk, "r-1", NIGHTLY))
+    desk.rule = lambda document: None
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(days=2))
+    desk.release()
+    assert len(desk.accepted) == 1
+    assert sent(desk) == [("nightly-7", "export")] * 2
+    assert receipt_of(desk, "r-1").trace == Trace(**NIGHTLY)
+
+
+def test_trace_survives_a_dead_letter_and_its_redrive(desk: Desk) -> None:
+    desk.rule = lambda document: refusal("4000802")
+    desk.ingest(call(desk, "r-1", NIGHTLY))
+    desk.rule = lambda document: None
+    (letter,) = desk.letters()
+    assert redriven(desk, letter["id"]).trace == Trace(**NIGHTLY)
+
+
+def test_trace_survives_a_message_that_no_worker_could_handle(desk: Desk) -> None:
+    delivery = call(desk, "r-1", NIGHTLY)
+    letter = dead_letters.of_message(delivery.id, delivery.body)
+    dead_letters.put(desk.table, letter)
+    assert redriven(desk, letter.id).trace == Trace(**NIGHTLY)
+
+
+def redriven(desk: Desk, letter_id: str) -> records.Message:
+    url = desk.cloud.url("records")
+    outcome = dead_letters.redrive(desk.table, url, letter_id, again=False, dry_run=False)
+    assert outcome.outcome == dead_letters.REDRIVEN
+    (queued,) = desk.cloud.queues["records"]
+    return records.read_message("again", queued.body)
+
+
+def test_letter_from_before_traces_is_redriven(desk: Desk) -> None:
+    delivery = call(desk, "r-1", {})
+    letter = dead_letters.of_message(delivery.id, delivery.body)
+    dead_letters.put(desk.table, letter)
+    pk, sk = dead_letters.part_key(letter.id, 0)
+    content = dead_letters.joined([desk.table.get(pk, sk)["data"]])  # type: ignore[index]
+    del content["trace"]
+    desk.table.put({"pk": pk, "sk": sk, "data": zlib.compress(orjson.dumps(content))})
+    assert redriven(desk, letter.id).trace == Trace()
+
+
+@pytest.mark.parametrize("trace", ["text", ["a"], 7])
+def test_message_with_an_unreadable_trace_is_refused(trace: Any) -> None:
+    message = {"version": 1, "connection": "c", "object": "o", "origin": "event", "records": [], "trace": trace}
+    with pytest.raises(Rejected) as refused:
+        records.read_message("m", orjson.dumps(message).decode())
+    assert refused.value.reason == "message_unreadable"
+
+
+# --- looking for it
+
+
+def test_search_finds_queued_calls_and_receipts_the_newest_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock.now()
+    for number in range(3):
+        monkeypatch.setattr(clock, "now", lambda number=number: now + timedelta(minutes=number))
+        delivery = call(desk, f"r-{number}", NIGHTLY)
+        if number != 1:
+            desk.ingest(delivery)
+    call(desk, "r-other", {"correlation_id": "nightly-70"})
+    rows = found(desk, "nightly-7")
+    assert [each.request_id if isinstance(each, Noted) else "sent" for each in rows] == ["sent", "r-1", "sent"]
+    assert [each.trace for each in rows] == [Trace(**NIGHTLY)] * 3
+    assert found(desk, "nightly") == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
+def test_search_pages_give_each_row_once(desk: Desk, limit: int) -> None:
+    """Calls with several receipts, calls with none, and a page that ends in the middle of one."""
+    expected = set()
+    for number in range(7):
+        delivery = call(desk, f"r-{number}", NIGHTLY)
+        expected |= {f"r-{number}"} if number % 3 == 0 else set()
+        for part in range(number % 3):
+            desk.ingest(Delivery(f"{delivery.id}-{part}", delivery.body))
+    expected |= {
+        receipt.correlation_id for n in range(7) for receipt in receipts.of_call(desk.table, f"r-{n}", clock.now())[0]
+    }
+    rows: list[str] = []
+    cursor = None
+    for _ in range(20):
+        page, cursor = correlations.search(desk.table, "nightly-7", clock.now(), cursor=cursor, limit=limit)
+        assert len(page) <= limit
+        rows += [each.request_id if isinstance(each, Noted) else each.correlation_id for each in page]
+        if not cursor:
+            break
+    assert not cursor
+    assert sorted(rows) == sorted(expected)
+    assert len(expected) > 7
+
+
+def test_search_cursor_of_the_longest_id_is_accepted_by_the_api(desk: Desk) -> None:
+    long_id = "é" * 255
+    for number in range(3):
+        call(desk, f"r-{number}", {"correlation_id": long_id})
+    page, cursor = correlations.search(desk.table, long_id, clock.now(), limit=1)
+    assert len(page) == 1
+    assert cursor
+    assert len(cursor) < 300
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "WyIiLCAiIl0", "WzEsIDJd", "e30"])
+def test_search_with_a_made_up_cursor_is_refused(desk: Desk, cursor: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        correlations.search(desk.table, "nightly-7", clock.now(), cursor=cursor)
+    assert refused.value.reason == "bad_cursor"
