@@ -12,6 +12,7 @@ from portaria.api import (
     authorizations,
     backfills,
     calls,
+    connection_rules,
     connections,
     contacts,
     dead_letters,
@@ -19,9 +20,11 @@ from portaria.api import (
     event_addresses,
     identifiers,
     installs,
+    oauth_client_rules,
     oauth_clients,
     private_integrations,
     receipts,
+    route_rules,
     routes,
     sign_on,
 )
@@ -60,7 +63,7 @@ OPERATIONS = [
     ),
     Operation(
         "create_oauth_client", "POST", "/oauth-clients", "clients:create", "Register an OAuth client",
-        oauth_clients.create, oauth_clients.Advised, input=oauth_clients.Creation, status=CREATED,
+        oauth_clients.create, oauth_clients.Advised, input=oauth_client_rules.Creation, status=CREATED,
         creates=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
@@ -69,7 +72,7 @@ OPERATIONS = [
     ),
     Operation(
         "replace_oauth_client", "PUT", "/oauth-clients/{platform}/{client}", "clients:replace", "Replace an OAuth client",
-        oauth_clients.replace, oauth_clients.Advised, input=oauth_clients.Replacement,
+        oauth_clients.replace, oauth_clients.Advised, input=oauth_client_rules.Replacement,
         edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
@@ -83,7 +86,7 @@ OPERATIONS = [
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
-        connections.create, connections.Shown, input=connections.Creation, status=CREATED,
+        connections.create, connections.Shown, input=connection_rules.Creation, status=CREATED,
         description="Credentials are tried first, where the platform has a way to, and stored only if they work.",
         creates=True, changes=True, statuses=(CONFLICT,),
     ),
@@ -93,7 +96,7 @@ OPERATIONS = [
     ),
     Operation(
         "replace_connection", "PUT", "/connections/{name}", "connections:replace", "Replace a connection's credentials",
-        connections.replace, connections.Shown, input=connections.Replacement,
+        connections.replace, connections.Shown, input=connection_rules.Replacement,
         edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
@@ -103,7 +106,7 @@ OPERATIONS = [
     ),
     Operation(
         "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Hand in a platform's new token",
-        connections.rotate, connections.Shown, input=connections.Rotation, changes=True, statuses=(CONFLICT,),
+        connections.rotate, connections.Shown, input=connection_rules.Rotation, changes=True, statuses=(CONFLICT,),
         description="It is tried first; the old one stays in reserve while the platform lets both work.",
     ),
     Operation(
@@ -168,12 +171,12 @@ OPERATIONS = [
     ),
     Operation(
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.Written,
-        input=routes.Creation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
+        input=route_rules.Creation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation("show_route", "GET", "/routes/{name}", "routes:show", "Show a route", routes.get, routes.Shown),
     Operation(
         "replace_route", "PUT", "/routes/{name}", "routes:replace", "Replace a route", routes.replace, routes.Written,
-        input=routes.Replacement, edits=True, changes=True, statuses=(CONFLICT,),
+        input=route_rules.Replacement, edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
         "delete_route", "DELETE", "/routes/{name}", "routes:delete", "Delete a route", routes.delete, None,
