@@ -21,6 +21,7 @@ from portaria.cli.desk import Commands, Desk
 from portaria.cli.destinations import destinations
 from portaria.cli.doctor.command import doctor
 from portaria.cli.integrations import integrations
+from portaria.cli.logs import logs
 from portaria.cli.receipts import receipts
 from portaria.cli.smoke.command import smoke
 from portaria.cli.teardown.command import teardown
@@ -34,11 +35,11 @@ from portaria.cli.teardown.command import teardown
 )  # fmt: skip
 @click.option(
     "--stack-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="A local cloud's file, build/stack.json, instead of AWS.",
+    help="Use a local cloud, by its file (build/stack.json), instead of AWS.",
 )  # fmt: skip
 @click.option(
     "--token-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Call with the private integration's token in this file (or in PORTARIA_TOKEN), not with AWS credentials.",
+    help="Use the private integration's token in this file (or in PORTARIA_TOKEN) instead of AWS credentials.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
@@ -54,7 +55,7 @@ def portaria(
 
     With your AWS credentials you are an administrator (/admin/v1). With a private integration's token, from --token-file or
     the environment variable PORTARIA_TOKEN, you may do what its scopes say (/v1); then give --api-url or PORTARIA_API_URL
-    too. A token never stands on the command line, where others see it.
+    too. A token is never given on the command line, where others can see it.
     """
     ctx.obj = Desk(partial(find_api, api_url, stack_name, stack_file, token_file), as_json)
 
@@ -76,6 +77,7 @@ portaria.add_command(configure)
 portaria.add_command(connections)
 portaria.add_command(doctor)
 portaria.add_command(integrations)
+portaria.add_command(logs)
 portaria.add_command(receipts)
 portaria.add_command(dead_letters)
 portaria.add_command(destinations)
