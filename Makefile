@@ -64,8 +64,8 @@ invoke: setup ## Run one function as Lambda does: make invoke FUNCTION=AcceptIns
 demo: setup ## Let 24 accounts install and compare what arrives in Marketo, field by field
 	@$(RUN) -m local.demo
 
-configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
-	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
+configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud, ARGS=--dry-run to look first)
+	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) configure $(FILE) $(ARGS)
 
 check: setup ## Style, types, the templates, the workflows, and no secret in any file
 	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows types

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from portaria import records
-from portaria.api import routes
+from portaria.api import route_rules
 from portaria.contract import Rejected
 from portaria.records import Mapping
 from tests.faults import hostile_expressions
@@ -90,7 +90,7 @@ def test_hostile_expressions_end_within_their_budget(long: bool) -> None:
                 number += 1
                 if long or number % EVERY == 0:
                     largest_mb = max(largest_mb, peak_mb(mapping, record))
-    refused = sum(bool(routes._complaint(expression)) for expression in given)
+    refused = sum(bool(route_rules._complaint(expression)) for expression in given)
     max_ms = max(slowest_ms, slowest_compilation_ms)
     result = {
         "expressions": len(given),

@@ -187,7 +187,7 @@ class TestTheReturn:
             ("", "read write", "read write"),
             ("own", "read write", "own"),
             ("", "", ""),
-            ("a" * 250 + " bcdef", "", "a" * 250),
+            ("a" * 250 + " bcdef", "", "a" * 250 + " bcdef"),
         ],
     )
     def test_where_the_answer_names_no_scopes_those_that_were_asked_for_are_granted(

@@ -408,7 +408,8 @@ def test_a_listing_of_several_pages_says_how_far_it_is(wire: Wire, terminal: io.
 
 def test_configure_says_what_it_is_at(wire: Wire, terminal: io.StringIO, tmp_path: Path) -> None:
     (tmp_path / "file").write_text(
-        "clients: [{platform: kommo, name: '[red]', client_id: a, client_secret: canary-secret}]"
+        "clients: [{platform: kommo, name: red, client_id: a, client_secret: canary-secret}]"
     )
-    run("configure", tmp_path / "file", exit_code=1)
-    assert "1/1  OAuth client kommo/[red]" in terminal.getvalue()
+    run("configure", tmp_path / "file")
+    assert "checking 1/1  kommo/red" in terminal.getvalue()
+    assert "1/1  OAuth client kommo/red" in terminal.getvalue()

@@ -671,13 +671,29 @@ def test_the_command_is_installed_with_what_it_needs() -> None:
     module, _, function = project["scripts"]["portaria"].partition(":")
     assert callable(getattr(import_module(module), function))
     listed = (ROOT / "requirements" / "cli.in").read_text().splitlines()
-    assert set(project["optional-dependencies"]["cli"]) == {line for line in listed if not line.startswith("#")} | {
-        "botocore"
-    }
+    own = {line for line in listed if not line.startswith("#")}
+    assert own <= set(project["optional-dependencies"]["cli"])
+
+
+def test_configure_needs_no_library_beyond_the_extra_cli() -> None:
+    """Its rules are the API's, which need some of the libraries that the functions have."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cli"]
+    code = (
+        "import sys, portaria.cli.configure.command, portaria.cli.configure.apply; from portaria import domains; "
+        "domains.check_allowed_domain('api.example.com'); print(*sorted(sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    of_functions = {
+        "aws_lambda_powertools", "boto3", "certifi", "cryptography", "h11", "idna", "jinja2", "jmespath", "orjson",
+        "publicsuffixlist", "pydantic", "requests",
+    }  # fmt: skip
+    assert of_functions & loaded == set(extra) - {"click", "pyyaml", "rich"}
 
 
 def test_the_command_line_needs_nothing_else() -> None:
-    """None of what only functions have: an operator's machine has the extra `cli` alone."""
+    """The other commands load none of what functions have."""
     layer = {
         "aws_lambda_powertools",
         "boto3",

@@ -349,6 +349,19 @@ class TestConnections:
         assert secrets_stored() == []
         assert manage.call("GET", "/connections").content["items"] == []
 
+    def test_unknown_marketo_instance_names_the_field_and_is_not_put_off(
+        self, manage: Manage, marketo: responses.RequestsMock
+    ) -> None:
+        marketo.replace("POST", TOKEN_URL, status=404, body="Not Found")
+        answer = manage.call("POST", "/connections", CONNECTION)
+        assert (answer.status, answer.content["field"]) == (400, "fields.munchkin_id")
+        assert (
+            "there is no Marketo instance at 123-abc-456.mktorest.com: check fields.munchkin_id"
+            in answer.content["detail"]
+        )
+        assert "Retry-After" not in answer.headers
+        assert secrets_stored() == []
+
     @pytest.mark.parametrize(
         "silence",
         [
@@ -408,7 +421,7 @@ class TestConnections:
     def test_a_connection_keeps_its_account(self, furnished: Manage) -> None:
         body = {name: value for name, value in CONNECTION.items() if name != "name"}
         answer = furnished.call("PUT", "/connections/marketo-main", {**body, "fields": {"munchkin_id": "999-XYZ-999"}})
-        assert (answer.status, answer.content["field"]) == (409, "fields")
+        assert (answer.status, answer.content["field"]) == (409, "fields.munchkin_id")
         assert furnished.call("PUT", "/connections/none", body).status == 404
 
     def test_deleted_it_is_gone_and_its_removal_is_queued(self, furnished: Manage, stack: Cloud) -> None:

@@ -154,8 +154,33 @@ class TestEveryKind:
         body = {"credentials": ALL[kind].get("credentials", {}), field: value}
         answer = manage.call("PUT", f"/connections/{ALL[kind]['name']}", body)
         assert answer.status == 409
-        assert answer.content["field"] == ("credentials" if kind in ("oauth2", "client_credentials") else field)
+        named = "credentials" if kind in ("oauth2", "client_credentials") else field
+        assert answer.content["field"].partition(".")[0] == named
         assert connections.get(stack.table, before.name) == before
+
+    def test_creation_with_several_mistakes_names_each_of_them(self, manage: Manage, world: World) -> None:
+        body = {
+            "name": "kommo-one", "platform": "http", "kind": "api_key", "allowed_domain": "*.com", "client": "shop-app",
+            "fields": {"header_nam": "X-Key"}, "credentials": {"kye": CANARY, "other": CANARY},
+        }  # fmt: skip
+        answer = manage.call("POST", "/connections", body)
+        assert (answer.status, answer.content["type"]) == (400, "urn:portaria:problem:invalid_input")
+        assert [error["field"] for error in answer.content["errors"]] == [
+            "name", "fields.header_name", "fields.header_nam", "credentials.key", "credentials.kye", "credentials",
+            "allowed_domain", "client",
+        ]  # fmt: skip
+        details = " ".join(error["detail"] for error in answer.content["errors"])
+        assert "did you mean header_name?" in details
+        assert "did you mean key?" in details
+
+    def test_replacement_with_several_fixed_fields_keeps_its_reason_and_names_each(
+        self, manage: Manage, world: World
+    ) -> None:
+        manage.call("POST", "/connections", API_KEY)
+        body = {"credentials": {"key": "a"}, "kind": "basic", "fields": {"header_name": "X-Other"}}
+        answer = manage.call("PUT", "/connections/erp", body)
+        assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:connection_fixed")
+        assert [error["field"] for error in answer.content["errors"]] == ["kind", "fields.header_name"]
 
     def test_header_name_with_digits_is_taken_with_the_option(self, manage: Manage, world: World) -> None:
         fields = {"header_name": "X-N8N-API-KEY", "allow_digits_in_header_name": "yes"}
@@ -490,10 +515,25 @@ class TestOAuth:
         shown = manage.call("POST", "/connections", {**MACHINE, "name": "second"}).content
         assert (shown["scopes"], world.asked[1]["scope"]) == ("read write", "read write")
 
-    def test_granted_scopes_have_at_most_255_characters(self, manage: Manage, world: World) -> None:
-        world.granted = " ".join(f"scope{number:03d}" for number in range(100))
-        shown = manage.call("POST", "/connections", MACHINE).content
-        assert 240 < len(shown["scopes"]) <= 255
+    @pytest.mark.parametrize(
+        "granted",
+        [" ".join(f"https://api.example.com/scope.{number}" for number in range(80)), "x" * 4_096],
+        ids=["many", "one"],
+    )
+    def test_granted_scopes_up_to_the_limit_are_kept_whole(self, manage: Manage, world: World, granted: str) -> None:
+        world.granted = granted
+        assert manage.call("POST", "/connections", MACHINE).content["scopes"] == granted
+
+    @pytest.mark.parametrize("between", [" ", ","])
+    def test_granted_scopes_above_the_limit_end_with_how_many_are_left_out(
+        self, manage: Manage, world: World, between: str
+    ) -> None:
+        world.granted = between.join(f"scope-{number:04}" for number in range(500))
+        shown = manage.call("POST", "/connections", MACHINE).content["scopes"]
+        kept, _, left = shown.partition(" (and ")
+        assert world.granted.startswith(f"{kept}{between}")
+        assert 4_000 < len(kept) < 4_096
+        assert left == f"{500 - len(kept.split(between))} more)"
 
     def test_two_connections_of_one_client_do_not_share_a_token(
         self, manage: Manage, stack: Cloud, world: World

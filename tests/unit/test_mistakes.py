@@ -343,7 +343,7 @@ CALLS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/routes", "[]", 400, "the body must be a JSON object"),
     ("POST", "/routes", '{"name": "a", "name": "b"}', 400, "the field name occurs twice in the body"),
     ("POST", "/private-integrations", {**INTEGRATION, "scope": "x"}, 400,
-     "scope is not a known field: name, description, scopes"),
+     "scope is not a known field: did you mean scopes?"),
     ("POST", "/private-integrations", {"name": "BI"}, 400, "scopes is missing"),
     ("POST", "/private-integrations", {**INTEGRATION, "scopes": "routes:list"}, 400, "scopes must be a list"),
     ("POST", "/private-integrations", {**INTEGRATION, "scopes": ["nope"]}, 400,

@@ -42,6 +42,7 @@ __all__ = [
     "SignedBy",
     "Statement",
     "Target",
+    "kept_scopes",
 ]
 
 
@@ -58,11 +59,28 @@ _BYTE_ORDER_MARKS = (
 _NOT_CHARSETS = frozenset({"utf-7", "idna", "punycode", "unicode-escape", "raw-unicode-escape", "unicode_escape"})
 
 
+# Scopes are kept whole up to here. Some providers take a thousand characters, and a connection's item is written with each
+# renewal: DynamoDB bills a write for each kilobyte.
+MAX_SCOPES_LENGTH = 4_096
+
+
+def kept_scopes(text: str) -> str:
+    """Granted scopes as they are stored: whole, or cut where one ends, and then the text says how many more there are."""
+    if len(text) <= MAX_SCOPES_LENGTH:
+        return text
+    scopes = re.findall(r"[^ ,]+", text)
+    found = list(re.finditer(r"[ ,]+", text[: MAX_SCOPES_LENGTH + 1]))
+    kept = text[: found[-1].start()] if found else ""
+    more = len(scopes) - len(re.findall(r"[^ ,]+", kept))
+    return f"{kept} (and {more:,} more)".lstrip()
+
+
 @dataclass(frozen=True)
 class Grant:
     """What a token endpoint gave. Times are aware datetimes in UTC; `refresh_token` is None where there is none.
 
-    Whoever asked for it adds `given_at`, the time of asking, and `client_id`, the OAuth client's id that it was given to.
+    `scopes` are as `kept_scopes` leaves them. Whoever asked for it adds `given_at`, the time of asking, and `client_id`, the
+    OAuth client's id that it was given to.
     """
 
     access_token: Secret

@@ -205,6 +205,7 @@ def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool 
             body = answer.raw.read(request.max_response_bytes + 1, decode_content=False)
     except (NotSent, requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
         cause = str(error) if isinstance(error, NotSent) else type(error).__name__
+        cause = "its name could not be resolved" if cause == "gaierror" else cause
         raise Retryable(UNREACHABLE, f"{_host(request)} was not reached: {cause}", answer_lost=redirected) from None
     except requests.exceptions.RequestException as error:
         cause = str(error) if isinstance(error, NoAnswer) else type(error).__name__

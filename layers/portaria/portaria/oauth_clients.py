@@ -35,7 +35,12 @@ def read(item: Item) -> OAuthClient:
 
 def api_domains(client: OAuthClient) -> tuple[str, ...]:
     """The domains that the client's connections may have: those registered with it, else its platform's; maybe none."""
-    return tuple(client.api_domains.split()) or getattr(part(client.platform, "install"), "DEFAULT_API_DOMAINS", ())
+    return tuple(client.api_domains.split()) or default_api_domains(client.platform)
+
+
+def default_api_domains(platform: str) -> tuple[str, ...]:
+    """The domains of a client that names none; none for a platform that stands for any provider."""
+    return getattr(part(platform, "install"), "DEFAULT_API_DOMAINS", ())
 
 
 def check_domain(client: OAuthClient, domain: str, *, field: str | None = None) -> None:

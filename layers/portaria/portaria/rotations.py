@@ -36,7 +36,6 @@ AT_ONCE = timedelta(0)
 REPEATED_WITHIN = timedelta(minutes=10)
 # Longer than the function that does this may run (`manage`, 20 s): a holder whose lease has ended is dead.
 LEASE_S = 30
-MAX_SCOPES_LENGTH = 255
 
 
 def try_credentials(table: Table, vault: Vault, connection: Connection, credentials: Credentials) -> str:
@@ -49,7 +48,7 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
     try:
         if connection.kind in tokens.LOG_IN_KINDS:
             credentials, client = tokens.with_client(table, vault, connection, credentials)
-            return tokens.log_in(connection, credentials, client).scopes[:MAX_SCOPES_LENGTH]
+            return tokens.log_in(connection, credentials, client, is_trial=True).scopes
         if hasattr(platform, "probe_request"):
             response = egress.send(
                 platform.probe_request(connection, credentials),
@@ -58,12 +57,13 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
             )
             platform.read_probe(response)
     except Rejected as refused:
-        field = "client" if connection.client else "credentials"
-        raise Rejected("credentials_refused", f"{refused.detail}; nothing was changed", field=field) from None
+        field = refused.field or ("client" if connection.client else "credentials")
+        detail = f"{refused.detail}; these credentials were not stored"
+        raise Rejected("credentials_refused", detail, field=field) from None
     except Retryable as silent:
         raise Retryable(
             "platform_unreachable",
-            f"the credentials could not be tested, so nothing was changed: {silent.detail}",
+            f"the credentials could not be tested, so they were not stored: {silent.detail}",
             after_s=silent.after_s,
         ) from None
     return ""

@@ -886,10 +886,13 @@ def end(table: Table, connection: Connection, reason: str, *, fence: int | None 
     logger.error("a connection must be connected again", extra={"connection": connection.name, "reason": reason})
 
 
-def log_in(connection: Connection, credentials: Credentials, client: OAuthClient | None) -> Grant:
+def log_in(
+    connection: Connection, credentials: Credentials, client: OAuthClient | None, *, is_trial: bool = False
+) -> Grant:
     """Ask for a token with credentials that can be used any number of times. Raises `Rejected` and `Retryable`.
 
-    A shared token comes with what is left of its life, which may be nothing.
+    A shared token comes with what is left of its life, which may be nothing. In a trial, which comes before credentials are
+    stored, a platform may also say that there is no such account.
     """
     platform = part(connection.platform, "tokens")
     given_at = clock.now()
@@ -898,6 +901,8 @@ def log_in(connection: Connection, credentials: Credentials, client: OAuthClient
         allowed_domain=platform.token_domain(connection, client),
         owner=connection.name,
     )
+    if is_trial and hasattr(platform, "refuse_unknown_account"):
+        platform.refuse_unknown_account(connection, response)
     grant: Grant = platform.read_grant(response, given_at)
     return with_changes(grant, given_at=given_at)
 

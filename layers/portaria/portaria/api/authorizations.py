@@ -10,7 +10,7 @@ import secrets
 from datetime import timedelta
 
 from portaria import clock, connections, oauth_clients
-from portaria.api.oauth_clients import install_page_url
+from portaria.api.oauth_client_rules import install_page_url
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply
 from portaria.contract import Rejected

@@ -1,6 +1,6 @@
 """Administering connections: making one, replacing or rotating its credentials, and taking it away.
 
-What a connection of each kind is made of is in its platform's `tokens` part (`KINDS`). A kind without credentials of its own
+`connection_rules` says what one may be. A kind without credentials of its own
 has those of an OAuth client; where it also needs a person's consent it begins as `pending`. Connections to a platform that
 has no kinds are made by installing its application.
 """
@@ -9,79 +9,27 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace as with_changes
-from types import ModuleType
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from typing import Any, Literal
 
 from portaria import (
     clock,
     connections,
     destination_states,
-    domains,
-    oauth_clients,
-    platforms,
     private_integrations,
     rotations,
     routes,
     uninstalls,
 )
-from portaria.api.inputs import (
-    CLIENT_NAME,
-    Input,
-    InvalidInput,
-    Matching,
-    PlatformName,
-    ResourceName,
-    hide,
-    read_credential,
-)
-from portaria.api.oauth_clients import HIDDEN, Scopes
+from portaria.api import connection_rules
+from portaria.api.inputs import hide
+from portaria.api.oauth_client_rules import HIDDEN
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply, page, require_match
-from portaria.contract import Connection, Kind, OAuthClient, Rejected
-from portaria.platforms import part
-from portaria.table import Conflict, Table
+from portaria.api.stored import Stored, is_deleted
+from portaria.contract import Connection, Rejected
+from portaria.table import Conflict
 from portaria.tokens import LOG_IN_KINDS
-from portaria.vault import Credentials, version_id
-
-# Values stay as they came, wrapped where they are text, until the kind says what they must be.
-GivenCredentials = dict[
-    str, Annotated[Any, BeforeValidator(hide), WithJsonSchema({"type": "string", "format": "password"})]
-]
-GivenFields = dict[str, Annotated[Any, WithJsonSchema({"type": "string"})]]
-
-
-class Creation(Input):
-    """`kind` can be omitted if the platform has only one, and `allowed_domain` if the platform determines it."""
-
-    platform: PlatformName
-    name: ResourceName
-    kind: str | None = None
-    allowed_domain: str | None = None
-    client: str | None = None
-    scopes: Scopes | None = None
-    fields: GivenFields = Field(default_factory=dict)
-    credentials: GivenCredentials = Field(default_factory=dict)
-
-
-class Replacement(Input):
-    """Only the credentials change. Any other field that is sent must equal the stored one."""
-
-    credentials: GivenCredentials
-    platform: str | None = None
-    kind: str | None = None
-    allowed_domain: str | None = None
-    client: str | None = None
-    scopes: Scopes | None = None
-    fields: GivenFields = Field(default_factory=dict)
-
-
-class Rotation(Input):
-    """With `expire_now` the previous token is deleted at once, otherwise after the time for which the platform accepts both."""
-
-    credentials: GivenCredentials
-    expire_now: bool = False
+from portaria.vault import version_id
 
 
 class Shown(Output):
@@ -129,16 +77,9 @@ def create(asked: Asked) -> Reply:
     back gets in its way. A death between secret and item leaves a secret that no connection points to.
     """
     table, vault, sent = asked.desk.table, asked.desk.vault, asked.sent
-    tokens = _tokens_part(sent.platform)
-    kind_name = _kind_name(tokens, sent)
-    kind: Kind = tokens.KINDS[kind_name]
-    fields = _fields(kind, kind_name, sent)
-    credentials = _credentials(kind, kind_name, sent.credentials)
-    allowed_domain = _allowed_domain(kind, sent.allowed_domain, fields)
-    client = _client(table, tokens, kind, kind_name, sent)
-    if client:
-        oauth_clients.check_domain(client, allowed_domain, field="allowed_domain")
-    _refuse_install_name(sent.name)
+    tokens, kind_name, fields, credentials, allowed_domain, client = connection_rules.check_creation(
+        sent, Stored(table)
+    )
     namesake = connections.find(table, sent.name)
     if namesake and namesake.state != "removed":
         raise _exists(sent.name)
@@ -166,7 +107,7 @@ def create(asked: Asked) -> Reply:
     scopes = scopes or fields.get("scopes", "") or (client.scopes if client else "")
     # The client has the credentials; the secret makes this connection's tokens its own all the same.
     version = vault.create(secret_id, credentials or {"client": hide(connection.client)}, connection.version_id)
-    connection = with_changes(connection, version_id=version, scopes=scopes[: rotations.MAX_SCOPES_LENGTH])
+    connection = with_changes(connection, version_id=version, scopes=scopes)
     return _store(asked, connection)
 
 
@@ -175,9 +116,7 @@ def replace(asked: Asked) -> Reply:
     table, sent = asked.desk.table, asked.sent
     connection = connections.get(table, asked.path["name"])
     require_match(asked, etag(connection))
-    kind = _own_kind(connection)
-    _refuse_changes(connection, kind, sent)
-    credentials = _credentials(kind, connection.kind, sent.credentials)
+    credentials = connection_rules.check_replacement(connection, sent)
     fresh = rotations.replace(table, asked.desk.vault, connection, credentials)
     _send_waiting(asked, connection.name)
     return _reply(fresh)
@@ -187,7 +126,8 @@ def rotate(asked: Asked) -> Reply:
     """Hand in the platform's new token. Raises `Rejected` and `Retryable` as `rotations.rotate`."""
     table, sent, name = asked.desk.table, asked.sent, asked.path["name"]
     connection = connections.get(table, name)
-    credentials = _credentials(_own_kind(connection), connection.kind, sent.credentials)
+    kind = connection_rules.own_kind(connection)
+    credentials = connection_rules.check_credentials(kind, connection.kind, sent.credentials)
     fresh = rotations.rotate(table, asked.desk.vault, name, credentials, expire_now=sent.expire_now)
     _send_waiting(asked, name)
     return _reply(fresh)
@@ -202,7 +142,7 @@ def get(asked: Asked) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`)."""
     name = asked.path["name"]
     connection = connections.get(asked.desk.table, name)
-    if _is_deleted(connection):
+    if is_deleted(connection):
         raise Rejected("unknown_connection", f"the connection {name} has been deleted", field="connection", status=404)
     return _reply(connection)
 
@@ -215,7 +155,7 @@ def etag(connection: Connection) -> str:
 def list_page(asked: Asked) -> Reply:
     """One that a customer uninstalled is told as removed; those deleted here are left out, so a page may be short."""
     found, next_cursor = connections.list_page(asked.desk.table, asked.cursor, asked.limit)
-    return page([show(connection) for connection in found if not _is_deleted(connection)], next_cursor)
+    return page([show(connection) for connection in found if not is_deleted(connection)], next_cursor)
 
 
 def delete(asked: Asked) -> Reply:
@@ -252,187 +192,13 @@ def show(connection: Connection) -> dict[str, Any]:
             "refusal",
         )
     }  # fmt: skip
-    kind = _kinds(connection.platform).get(connection.kind)
+    kind = connection_rules.kinds_of(connection.platform).get(connection.kind)
     return shown | {
         "age_days": (clock.now() - clock.from_iso(connection.granted_at)).days if connection.granted_at else None,
         "fields": connection.fields,
         "credentials": {name: HIDDEN for name in (kind.credentials if kind else ())},
         "notes": list(connection.notes),
     }
-
-
-def _is_deleted(connection: Connection) -> bool:
-    """Whether it is gone for administrators, though its item stays for a while for what is still on its way."""
-    return connection.state == "removed" and connection.reason == uninstalls.DELETED
-
-
-def _kinds(platform: str) -> dict[str, Kind]:
-    return getattr(part(platform, "tokens"), "KINDS", {})
-
-
-def _tokens_part(platform: str) -> ModuleType:
-    try:
-        tokens = part(platform, "tokens")
-    except Rejected:
-        # What stands there may be anything, even a secret that slipped out of its place: it is not repeated.
-        known = [name for name, tokens in platforms.having("tokens").items() if getattr(tokens, "KINDS", {})]
-        raise Rejected("unknown_platform", f"platform must be one of {', '.join(known)}", field="platform") from None
-    if not getattr(tokens, "KINDS", {}):
-        detail = (
-            f"connections to {platform} are created by installing its application: open the OAuth client's install page"
-        )
-        raise Rejected("made_by_install", detail, field="platform")
-    return tokens
-
-
-def _own_kind(connection: Connection) -> Kind:
-    """Raises `Rejected` (`no_own_credentials`) for a connection whose credentials nobody typed in."""
-    kind = _kinds(connection.platform).get(connection.kind)
-    if not kind or not kind.credentials:
-        what = "an application's install" if not kind else "its OAuth client"
-        raise Rejected(
-            "no_own_credentials",
-            f"the credentials of {connection.name} come from {what} and cannot be set here",
-            field="credentials",
-            status=409,
-        )
-    return kind
-
-
-def _kind_name(tokens: ModuleType, sent: Creation) -> str:
-    kinds = sorted(tokens.KINDS)
-    if sent.kind is None and len(kinds) == 1:
-        return str(kinds[0])
-    if sent.kind is None or sent.kind not in kinds:
-        how = "is missing: it must be" if sent.kind is None else "must be"
-        raise InvalidInput([("kind", f"kind {how} one of {', '.join(kinds)} for {sent.platform}")])
-    return sent.kind
-
-
-def _fields(kind: Kind, kind_name: str, sent: Creation) -> dict[str, str]:
-    """The kind's fields, checked, with its defaults. `scopes` stands in the body for itself, and is a field like others."""
-    given = dict(sent.fields)
-    errors = []
-    if sent.scopes is not None:
-        if "scopes" not in kind.fields:
-            errors.append(("scopes", f"scopes cannot be set for the kind {kind_name}: leave them out"))
-        elif given.setdefault("scopes", sent.scopes) != sent.scopes:
-            errors.append(("scopes", "scopes and fields.scopes differ: give only one of them"))
-    missing = set(kind.fields) - set(kind.optional) - set(given)
-    errors += [(f"fields.{name}", f"fields.{name} is missing") for name in sorted(missing)]
-    errors += _unknown("fields", set(given) - set(kind.fields), kind.fields)
-    for name, pattern in kind.fields.items():
-        value = given.get(name, kind.optional.get(name, ""))
-        if name in given and not isinstance(value, str):
-            errors.append((f"fields.{name}", f"fields.{name} must be text"))
-        elif name in given and not pattern.fullmatch(value):
-            errors.append((f"fields.{name}", f"fields.{name} must match {pattern.pattern}"))
-    if errors:
-        raise InvalidInput(errors)
-    if kind_name == "api_key":
-        with_digits = given.get("allow_digits_in_header_name") == "yes"
-        domains.check_header_name(given["header_name"], with_digits=with_digits)
-    return {**kind.optional, **given}
-
-
-def _credentials(kind: Kind, kind_name: str, given: dict[str, Any]) -> Credentials:
-    errors = []
-    for name in kind.credentials:
-        if name not in given:
-            errors.append((f"credentials.{name}", f"credentials.{name} is missing"))
-        else:
-            try:
-                given = {**given, name: read_credential(kind_name, name, given[name])}
-            except ValueError as wrong:
-                errors.append((f"credentials.{name}", f"credentials.{name} {wrong}"))
-    errors += _unknown("credentials", set(given) - set(kind.credentials), kind.credentials)
-    if errors:
-        raise InvalidInput(errors)
-    if kind_name == "basic" and not any(given.values()):
-        raise InvalidInput([("credentials", "credentials need a username, a password, or both")])
-    return given
-
-
-def _unknown(section: str, names: set[str], allowed: Any) -> list[tuple[str, str]]:
-    """A key that is not known may be anything, even a secret that slipped out of its place: it is not repeated."""
-    if not names:
-        return []
-    known = f"the known ones are {', '.join(sorted(allowed))}" if allowed else "this kind has none"
-    return [(section, f"{section} has {len(names)} unknown name{'s' if len(names) > 1 else ''}: {known}")]
-
-
-def _allowed_domain(kind: Kind, given: str | None, fields: dict[str, str]) -> str:
-    """The domain that the platform makes of the fields, or the one that was given."""
-    if kind.allowed_domain is None:
-        if given is None:
-            raise InvalidInput([("allowed_domain", "allowed_domain is missing")])
-        return domains.check_allowed_domain(given)
-    made = kind.allowed_domain(fields)
-    if given is not None and given.lower() != made:
-        raise InvalidInput([("allowed_domain", f"allowed_domain is {made} for this platform: leave it out")])
-    return made
-
-
-def _client(table: Table, tokens: ModuleType, kind: Kind, kind_name: str, sent: Creation) -> OAuthClient | None:
-    """The OAuth client of a kind that has no credentials of its own."""
-    if kind.credentials:
-        if sent.client is not None:
-            raise InvalidInput([("client", f"client cannot be set for the kind {kind_name}: leave it out")])
-        return None
-    if sent.client is None:
-        raise InvalidInput([("client", f"client is missing: the kind {kind_name} needs the name of an OAuth client")])
-    try:
-        Matching(CLIENT_NAME, "")(sent.client)
-        client = oauth_clients.get(table, sent.platform, sent.client)
-    except ValueError:
-        raise InvalidInput([("client", "client must be the name of an OAuth client: 2 to 32 of a-z 0-9 -")]) from None
-    except Rejected:
-        detail = f"client names no OAuth client of {sent.platform}: create the OAuth client first"
-        raise Rejected("unknown_client", detail, field="client") from None
-    if tokens.CLIENT_GRANTS.get(client.grant) != kind_name:
-        raise Rejected(
-            "wrong_grant",
-            f"the OAuth client has the grant {client.grant}, which does not fit the kind {kind_name}",
-            field="client",
-        )
-    return client
-
-
-def _refuse_changes(connection: Connection, kind: Kind, sent: Replacement) -> None:
-    """Raises `Rejected` (409 `connection_fixed`) for the first thing that would be another than when it was created."""
-    domain = sent.allowed_domain.lower() if sent.allowed_domain is not None else None
-    for field, given, fixed in (
-        ("platform", sent.platform, connection.platform),
-        ("kind", sent.kind, connection.kind),
-        ("allowed_domain", domain, connection.allowed_domain),
-        ("client", sent.client, connection.client),
-        ("scopes", sent.scopes, connection.fields.get("scopes", "")),
-        # A connection that is older than one of the optional fields has that field's default.
-        ("fields", {**kind.optional, **sent.fields} if sent.fields else None, {**kind.optional, **connection.fields}),
-    ):
-        if given is not None and given != fixed:
-            raise Rejected(
-                "connection_fixed",
-                f"{field} of a connection cannot change: create another connection and point the routes to it",
-                field=field,
-                status=409,
-            )
-
-
-def _refuse_install_name(name: str) -> None:
-    """`kommo-…` is how an install names its connection: taken by another kind, that account could not connect."""
-    platform = name.partition("-")[0]
-    try:
-        part(platform, "install")
-        if _kinds(platform):
-            return
-    except Rejected:
-        return
-    raise Rejected(
-        "name_reserved",
-        f"names that begin with {platform}- are reserved for connections that installs create: choose another name",
-        field="name",
-    )
 
 
 def _send_waiting(asked: Asked, name: str) -> int | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from difflib import get_close_matches
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -31,15 +32,56 @@ DEFAULT_LIMIT = 50
 MAX_CURSOR_LENGTH = 1_000
 
 _Model = TypeVar("_Model", bound="Input")
+_Checked = TypeVar("_Checked")
+
+
+class Fault(NamedTuple):
+    """A wrong field and a sentence about it. `steps` lead to the field in the body, where `field` does not say it; `of_name`
+    is whether it is the field's name that is wrong, and `meant` the name that it probably stands for."""
+
+    field: str
+    detail: str
+    steps: tuple[str | int, ...] = ()
+    of_name: bool = False
+    meant: str = ""
 
 
 class InvalidInput(Rejected):
-    """Several fields may be wrong at once: `errors` holds a field and a sentence for each; the first is also the text."""
+    """Several fields may be wrong at once: `errors` holds each of them; the first is also the text."""
 
-    def __init__(self, errors: list[tuple[str, str]]) -> None:
-        field, detail = errors[0]
-        super().__init__("invalid_input", detail, field=field or None)
-        self.errors = errors
+    def __init__(
+        self, errors: Sequence[tuple[str, str] | Fault], reason: str = "invalid_input", status: int = 400
+    ) -> None:
+        self.errors = [Fault(*error) for error in errors]
+        super().__init__(reason, self.errors[0].detail, field=self.errors[0].field or None, status=status)
+
+
+class Refusals:
+    """Collects the refusals of several checks, so that the caller learns of all of them at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Rejected] = []
+
+    def of(self, check: Callable[[], _Checked]) -> _Checked | None:
+        """What the check returns; None where it refuses, or where it returns None."""
+        try:
+            return check()
+        except Rejected as refused:
+            self.found.append(refused)
+            return None
+
+    def together(self) -> Rejected:
+        """All refusals in one: it has their reason and status where they share these, or else those of `InvalidInput`."""
+        if len(self.found) == 1:
+            return self.found[0]
+        errors = [fault for refused in self.found for fault in faults_of(refused)]
+        reasons = {(refused.reason, refused.status) for refused in self.found}
+        return InvalidInput(errors, *reasons.pop()) if len(reasons) == 1 else InvalidInput(errors)
+
+
+def faults_of(refused: Rejected) -> list[Fault]:
+    """The fields that a refusal is about."""
+    return refused.errors if isinstance(refused, InvalidInput) else [Fault(refused.field or "", refused.detail)]
 
 
 class Input(BaseModel):
@@ -164,12 +206,25 @@ def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES
 
 def parse(model: type[_Model], body: dict[str, Any]) -> _Model:
     """Raises `InvalidInput`, which names every wrong field, up to 20."""
+    read, faults = check(model, body)
+    if read is None:
+        raise InvalidInput(faults[:MAX_ERRORS])
+    return read
+
+
+def check(model: type[_Model], body: dict[str, Any]) -> tuple[_Model | None, list[Fault]]:
+    """The body as the model reads it, or None and every fault of it."""
     try:
-        return model.model_validate(body)
+        return model.model_validate(body), []
     except ValidationError as invalid:
-        errors = invalid.errors(include_url=False, include_input=False)[:MAX_ERRORS]
         fields = [field.alias or name for name, field in model.model_fields.items()]
-        raise InvalidInput([_explain(error, fields) for error in errors]) from None
+        errors = invalid.errors(include_url=False, include_input=False)
+        return None, [_explain(error, fields) for error in errors]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that `name` is probably a misspelling of, or an empty text."""
+    return next(iter(get_close_matches(name, names, n=1, cutoff=0.65)), "")
 
 
 def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, str | None, dict[str, str]]:
@@ -211,17 +266,21 @@ def check_filters(given: Mapping[str, str], allowed: Mapping[str, tuple[str, ...
             raise Rejected(f"bad_{name}", detail, field=name)
 
 
-def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
+def _explain(error: ErrorDetails, fields: list[str]) -> Fault:
     """A field's path and a sentence. Only pydantic's own words and numbers are used: no part of what was sent but names."""
     steps = [str(step) for step in error["loc"] if step != "[key]"]
     first = [step if step in fields else _stranger(step) for step in steps[:1]]
     path = ".".join([*first, *map(_shown, steps[1:])])
     context = error.get("ctx", {})
+    meant = ""
     match error["type"]:
         case "missing":
             rule = "is missing"
         case "extra_forbidden":
-            rule = "is not a known field" + (f": {', '.join(fields)}" if len(error["loc"]) == 1 else "")
+            rule = "is not a known field"
+            if len(error["loc"]) == 1:
+                meant = nearest(steps[0], fields)
+                rule += f": did you mean {meant}?" if meant else f": {', '.join(fields)}"
         case "string_type":
             rule = "must be text"
         case "string_unicode":
@@ -254,7 +313,10 @@ def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
             rule = error["msg"]
         case _:
             rule = "has a value of the wrong type"
-    return path, f"{path or 'the body'} {rule}"
+    of_name = error["type"] == "extra_forbidden" or "[key]" in error["loc"]
+    return Fault(
+        path, f"{path or 'the body'} {rule}", tuple(step for step in error["loc"] if step != "[key]"), of_name, meant
+    )
 
 
 def _shown(name: str) -> str:

@@ -163,8 +163,9 @@ def statuses(operation: Operation) -> list[HTTPStatus]:
 
 
 def schema_name(model: type[BaseModel]) -> str:
-    """`portaria.api.oauth_clients.Shown` → `OauthClient`, its `Creation` → `OauthClientCreation`."""
-    words = model.__module__.rpartition(".")[2].removesuffix("s").split("_")
+    """`portaria.api.oauth_clients.Shown` → `OauthClient`, `oauth_client_rules.Creation` → `OauthClientCreation`."""
+    module = model.__module__.rpartition(".")[2]
+    words = module.removesuffix("_rules").removesuffix("s").split("_")
     thing = "".join(word.capitalize() for word in words)
     if model.__name__ == "Shown":
         return thing

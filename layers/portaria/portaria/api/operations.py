@@ -12,6 +12,7 @@ from portaria.api import (
     authorizations,
     backfills,
     calls,
+    connection_rules,
     connections,
     contacts,
     dead_letters,
@@ -19,9 +20,11 @@ from portaria.api import (
     event_addresses,
     identifiers,
     installs,
+    oauth_client_rules,
     oauth_clients,
     private_integrations,
     receipts,
+    route_rules,
     routes,
     sign_on,
 )
@@ -61,7 +64,7 @@ OPERATIONS = [
     ),
     Operation(
         "create_oauth_client", "POST", "/oauth-clients", "clients:create", "Create an OAuth client",
-        oauth_clients.create, oauth_clients.Advised, input=oauth_clients.Creation, status=CREATED,
+        oauth_clients.create, oauth_clients.Advised, input=oauth_client_rules.Creation, status=CREATED,
         creates=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
@@ -70,7 +73,7 @@ OPERATIONS = [
     ),
     Operation(
         "replace_oauth_client", "PUT", "/oauth-clients/{platform}/{client}", "clients:replace", "Replace an OAuth client",
-        oauth_clients.replace, oauth_clients.Advised, input=oauth_clients.Replacement,
+        oauth_clients.replace, oauth_clients.Advised, input=oauth_client_rules.Replacement,
         edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
@@ -84,7 +87,7 @@ OPERATIONS = [
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
-        connections.create, connections.Shown, input=connections.Creation, status=CREATED,
+        connections.create, connections.Shown, input=connection_rules.Creation, status=CREATED,
         description="Credentials are tested first, where the platform offers a request for that, and stored only if they work.",
         creates=True, changes=True, statuses=(CONFLICT,),
     ),
@@ -94,7 +97,7 @@ OPERATIONS = [
     ),
     Operation(
         "replace_connection", "PUT", "/connections/{name}", "connections:replace", "Replace a connection's credentials",
-        connections.replace, connections.Shown, input=connections.Replacement,
+        connections.replace, connections.Shown, input=connection_rules.Replacement,
         edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
@@ -104,7 +107,7 @@ OPERATIONS = [
     ),
     Operation(
         "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Rotate a connection's token",
-        connections.rotate, connections.Shown, input=connections.Rotation, changes=True, statuses=(CONFLICT,),
+        connections.rotate, connections.Shown, input=connection_rules.Rotation, changes=True, statuses=(CONFLICT,),
         description="Send the new token that the platform issued. It is tested first. The previous token is kept as a fallback "
         "for as long as the platform accepts both.",
     ),
@@ -172,12 +175,12 @@ OPERATIONS = [
     ),
     Operation(
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.Written,
-        input=routes.Creation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
+        input=route_rules.Creation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation("show_route", "GET", "/routes/{name}", "routes:show", "Get a route", routes.get, routes.Shown),
     Operation(
         "replace_route", "PUT", "/routes/{name}", "routes:replace", "Replace a route", routes.replace, routes.Written,
-        input=routes.Replacement, edits=True, changes=True, statuses=(CONFLICT,),
+        input=route_rules.Replacement, edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
         "delete_route", "DELETE", "/routes/{name}", "routes:delete", "Delete a route", routes.delete, None,

@@ -368,7 +368,7 @@ def _http(status: int, content_type: str, body: str, request_id: str, headers: d
 def _refuse(rejected: Rejected, request_id: str) -> Answer:
     document = problems.problem(rejected.status, rejected.reason, rejected.detail, field=rejected.field)
     if isinstance(rejected, inputs.InvalidInput) and len(rejected.errors) > 1:
-        document["errors"] = [{"field": field, "detail": detail} for field, detail in rejected.errors]
+        document["errors"] = [{"field": fault.field, "detail": fault.detail} for fault in rejected.errors]
     headers = {}
     if rejected.status == HTTPStatus.UNAUTHORIZED:
         # RFC 6750, 3: without a token nothing is said about one. API Gateway renames the header: see openapi.CHALLENGE_HEADER.

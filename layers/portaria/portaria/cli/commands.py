@@ -14,7 +14,7 @@ import click
 
 from portaria.cli import completion, resources
 from portaria.cli.access import find_api
-from portaria.cli.configure import configure
+from portaria.cli.configure.command import configure
 from portaria.cli.connections import connections
 from portaria.cli.dead_letters import dead_letters
 from portaria.cli.desk import Commands, Desk

@@ -35,7 +35,7 @@ TITLES = {
     "dead-letters": "dead letter",
 }
 STYLES = {
-    "created": "green", "updated": "yellow", "unchanged": "dim",
+    "created": "green", "replaced": "yellow", "updated": "yellow", "unchanged": "dim",
     "connected": "green", "failed": "red", "needs_reconnect": "red", "received": "yellow", "exchanging": "yellow",
     "pending": "yellow", "removed": "dim", "running": "yellow",
     "done": "green", "refused": "red", "begun": "yellow",
@@ -124,29 +124,6 @@ def shown(item: dict[str, Any], console: Console) -> None:
             label = (field if number == 0 else "").ljust(width)
             # Wrapped by the terminal, not here: what is copied from it, a URL say, stays whole.
             console.print(Text.assemble((label, "dim"), "  ", line), soft_wrap=True)
-
-
-def configured(done: list[dict[str, Any]], console: Console) -> None:
-    """What `configure` did, and what is left for the person to do."""
-    if not done:
-        console.print("The file names nothing.", style="dim")
-        return
-    print_table(CONFIGURED, done, console)
-    for item in done:
-        # Where no person is asked, none comes back.
-        if item["resource"] == "oauth-clients" and item.get("grant") != "client_credentials":
-            console.print(
-                f"\nRegister this redirect URI with {item['platform']}, exactly as it stands here:", style="bold"
-            )
-            console.print(Text(item["redirect_uri"]), soft_wrap=True)
-            if item["install_page_url"]:
-                console.print("Customers can start an install at:", style="bold")
-                console.print(Text(item["install_page_url"]), soft_wrap=True)
-    warnings = [(item["name"], warning) for item in done for warning in item.get("warnings", [])]
-    if warnings:
-        console.print()
-    for name, warning in warnings:
-        console.print(Text.assemble(("warning: ", "bold yellow"), f"{name}: {warning}"), soft_wrap=True)
 
 
 def called(answer: dict[str, Any]) -> None:
@@ -272,10 +249,6 @@ def _by(item: dict[str, Any]) -> Text:
     return Text(item["by_name"].rpartition("/")[2] if is_principal else item["by_name"] or item["by"])
 
 
-def _configured_name(item: dict[str, Any]) -> Text:
-    return Text(f"{item['platform']}/{item['name']}" if item["resource"] == "oauth-clients" else item["name"])
-
-
 def _why(item: dict[str, Any]) -> Text:
     return Text(item["detail"] or item["reason"])
 
@@ -318,11 +291,6 @@ COLUMNS = {
         _of("reason"), _of("source"), _of("destination"), _of("route", 2), _of("detail", 1),
     ),
 }  # fmt: skip
-CONFIGURED = (
-    Column("", lambda item: Text(TITLES[item["resource"]]), is_whole=True),
-    Column("name", _configured_name, is_whole=True),
-    _of("change"),
-)
 SCOPES = (
     _of("scope", is_whole=True),
     Column("narrows", lambda item: Text("yes" if item["narrows"] else "–"), is_whole=True),

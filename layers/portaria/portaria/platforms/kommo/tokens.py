@@ -8,7 +8,18 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
-from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.contract import (
+    Connection,
+    Grant,
+    Kind,
+    OAuthClient,
+    Rejected,
+    Request,
+    Response,
+    Retryable,
+    Secret,
+    kept_scopes,
+)
 from portaria.platforms.kommo.install import check_account_host, check_client_host
 
 KIND = "oauth2"
@@ -116,7 +127,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
                 refresh_token=Secret(_text(body, "refresh_token")),
                 expires_at=now + _life(body.get("expires_in")),
                 token_type=str(body.get("token_type", "bearer")).lower(),
-                scopes=str(body.get("scope", ""))[:255],
+                scopes=kept_scopes(str(body.get("scope", ""))),
             )
         except UNREADABLE:
             raise Retryable(

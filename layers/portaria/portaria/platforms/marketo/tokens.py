@@ -10,7 +10,18 @@ import re
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.contract import (
+    Connection,
+    Grant,
+    Kind,
+    OAuthClient,
+    Rejected,
+    Request,
+    Response,
+    Retryable,
+    Secret,
+    kept_scopes,
+)
 
 KINDS = {
     "client_credentials": Kind(
@@ -48,6 +59,20 @@ def token_request(connection: Connection, credentials: dict[str, Secret], client
     )
 
 
+def refuse_unknown_account(connection: Connection, response: Response) -> None:
+    """Raises `Rejected` (`unknown_account`) where the first log-in says that there is no such instance.
+
+    Only then: of an instance that is known, a 404 is taken for a failure that passes.
+    """
+    if response.status == 404:
+        host = token_domain(connection, None)
+        raise Rejected(
+            "unknown_account",
+            f"there is no Marketo instance at {host}: check fields.munchkin_id (Admin > My Account > Support Information)",
+            field="fields.munchkin_id",
+        )
+
+
 def read_grant(response: Response, now: datetime) -> Grant:
     """`expires_in` is the remaining life of a shared token: asking early returns the same one, and 0 occurs.
 
@@ -64,4 +89,4 @@ def read_grant(response: Response, now: datetime) -> Grant:
             raise ValueError("access_token")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise Retryable("token_not_given", "Marketo's identity service did not answer with a token") from None
-    return Grant(Secret(token), ends, scopes=str(body.get("scope", ""))[:255])
+    return Grant(Secret(token), ends, scopes=kept_scopes(str(body.get("scope", ""))))

@@ -12,7 +12,18 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.contract import (
+    Connection,
+    Grant,
+    Kind,
+    OAuthClient,
+    Rejected,
+    Request,
+    Response,
+    Retryable,
+    Secret,
+    kept_scopes,
+)
 from portaria.platforms.oauth2 import answers
 from portaria.platforms.oauth2.answers import UNREADABLE
 
@@ -34,7 +45,6 @@ CODE_LIFE = timedelta(minutes=10)
 REFRESH_LIFE: timedelta | None = None
 # The end of an access token about which nothing was said: it is used until the provider refuses it.
 NO_KNOWN_END = datetime(9999, 1, 1, tzinfo=UTC)
-MAX_SCOPES_LENGTH = 255
 MAX_TOKEN_LENGTH = 16_000
 MAX_ANSWER_BYTES = 1_000_000
 
@@ -254,15 +264,9 @@ def _ends_at(expires_in: object, now: datetime) -> datetime:
 
 
 def _granted(scope: object) -> str:
-    """Scopes as the answer has them, at most 255 characters, cut where one ends. Some providers send a list, or commas."""
+    """Scopes as the answer has them. Some providers send a list, or commas."""
     text = " ".join(str(each) for each in scope) if isinstance(scope, list) else scope
-    if not isinstance(text, str):
-        return ""
-    text = " ".join(re.findall(r"[\x21-\x7e]+", text))
-    if len(text) <= MAX_SCOPES_LENGTH:
-        return text
-    cut = max(text.rfind(" ", 0, MAX_SCOPES_LENGTH + 1), text.rfind(",", 0, MAX_SCOPES_LENGTH + 1))
-    return text[: max(cut, 0)]
+    return kept_scopes(" ".join(re.findall(r"[\x21-\x7e]+", text))) if isinstance(text, str) else ""
 
 
 def _retry_after(response: Response) -> float | None:

@@ -1,0 +1,305 @@
+"""The rules for connections: what a caller may send, and what must be true of it and of the OAuth client that it names.
+
+What a connection of each kind is made of is in its platform's `tokens` part (`KINDS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from portaria import domains, oauth_clients
+from portaria.api.inputs import (
+    CLIENT_NAME,
+    Fault,
+    Input,
+    InvalidInput,
+    Matching,
+    PlatformName,
+    Refusals,
+    ResourceName,
+    hide,
+    nearest,
+    read_credential,
+)
+from portaria.api.known import Known
+from portaria.api.oauth_client_rules import Scopes
+from portaria.contract import Connection, Kind, OAuthClient, Rejected
+from portaria.platforms import having, part
+
+if TYPE_CHECKING:
+    from portaria.vault import Credentials
+
+# Values stay as they came, wrapped where they are text, until the kind says what they must be.
+GivenCredentials = dict[
+    str, Annotated[Any, BeforeValidator(hide), WithJsonSchema({"type": "string", "format": "password"})]
+]
+GivenFields = dict[str, Annotated[Any, WithJsonSchema({"type": "string"})]]
+
+
+class Creation(Input):
+    """`kind` can be omitted if the platform has only one, and `allowed_domain` if the platform determines it."""
+
+    platform: PlatformName
+    name: ResourceName
+    kind: str | None = None
+    allowed_domain: str | None = None
+    client: str | None = None
+    scopes: Scopes | None = None
+    fields: GivenFields = Field(default_factory=dict)
+    credentials: GivenCredentials = Field(default_factory=dict)
+
+
+class Replacement(Input):
+    """Only the credentials change. Any other field that is sent must equal the stored one."""
+
+    credentials: GivenCredentials
+    platform: str | None = None
+    kind: str | None = None
+    allowed_domain: str | None = None
+    client: str | None = None
+    scopes: Scopes | None = None
+    fields: GivenFields = Field(default_factory=dict)
+
+
+class Rotation(Input):
+    """With `expire_now` the previous token is deleted at once, otherwise after the time for which the platform accepts both."""
+
+    credentials: GivenCredentials
+    expire_now: bool = False
+
+
+class Checked(NamedTuple):
+    """What a creation has come to: everything that is stored of it."""
+
+    tokens: ModuleType
+    kind_name: str
+    fields: dict[str, str]
+    credentials: Credentials
+    allowed_domain: str
+    client: OAuthClient | None
+
+
+def check_creation(sent: Creation, known: Known) -> Checked:
+    """Raises `Rejected` with everything that is wrong: 400, 409 `api_domains_missing`."""
+    refusals = Refusals()
+    refusals.of(lambda: _refuse_install_name(sent.name))
+    tokens = refusals.of(lambda: _tokens_part(sent.platform))
+    kind_name = refusals.of(lambda: _kind_name(tokens, sent)) if tokens else None
+    if not tokens or not kind_name:
+        raise refusals.together()
+    kind: Kind = tokens.KINDS[kind_name]
+    fields = refusals.of(lambda: _fields(kind, kind_name, sent))
+    credentials = refusals.of(lambda: check_credentials(kind, kind_name, sent.credentials))
+    allowed_domain = None
+    if fields is not None or kind.allowed_domain is None:
+        allowed_domain = refusals.of(lambda: _allowed_domain(kind, sent.allowed_domain, fields or {}))
+    client = refusals.of(lambda: _client(known, tokens, kind, kind_name, sent))
+    if client and allowed_domain:
+        refusals.of(lambda: oauth_clients.check_domain(client, allowed_domain, field="allowed_domain"))
+    if refusals.found or fields is None or credentials is None or allowed_domain is None:
+        raise refusals.together()
+    return Checked(tokens, kind_name, fields, credentials, allowed_domain, client)
+
+
+def check_replacement(connection: Connection, sent: Creation | Replacement) -> Credentials:
+    """The credentials to try. Raises `Rejected` with everything that is wrong: 400, 409 `no_own_credentials`,
+    `connection_fixed`."""
+    kind = own_kind(connection)
+    refusals = Refusals()
+    refusals.of(lambda: refuse_changes(connection, sent))
+    credentials = refusals.of(lambda: check_credentials(kind, connection.kind, sent.credentials))
+    if refusals.found or credentials is None:
+        raise refusals.together()
+    return credentials
+
+
+def read_shown(shown: dict[str, Any]) -> Connection:
+    """A connection as `connections.show` has made it: everything but where its secret is."""
+    names = ("name", "platform", "kind", "allowed_domain", "state", "generation", "client", "scopes", "reason")
+    return Connection(secret_id="", fields=dict(shown["fields"]), **{name: shown[name] for name in names})
+
+
+def kinds_of(platform: str) -> dict[str, Kind]:
+    return getattr(part(platform, "tokens"), "KINDS", {})
+
+
+def _tokens_part(platform: str) -> ModuleType:
+    try:
+        tokens = part(platform, "tokens")
+    except Rejected:
+        # What stands there may be anything, even a secret that slipped out of its place: it is not repeated.
+        known = [name for name, tokens in having("tokens").items() if getattr(tokens, "KINDS", {})]
+        raise Rejected("unknown_platform", f"platform must be one of {', '.join(known)}", field="platform") from None
+    if not getattr(tokens, "KINDS", {}):
+        detail = (
+            f"connections to {platform} are created by installing its application: open the OAuth client's install page"
+        )
+        raise Rejected("made_by_install", detail, field="platform")
+    return tokens
+
+
+def own_kind(connection: Connection) -> Kind:
+    """Raises `Rejected` (`no_own_credentials`) for a connection whose credentials nobody typed in."""
+    kind = kinds_of(connection.platform).get(connection.kind)
+    if not kind or not kind.credentials:
+        what = "an application's install" if not kind else "its OAuth client"
+        raise Rejected(
+            "no_own_credentials",
+            f"the credentials of {connection.name} come from {what} and cannot be set here",
+            field="credentials",
+            status=409,
+        )
+    return kind
+
+
+def _kind_name(tokens: ModuleType, sent: Creation) -> str:
+    kinds = sorted(tokens.KINDS)
+    if sent.kind is None and len(kinds) == 1:
+        return str(kinds[0])
+    if sent.kind is None or sent.kind not in kinds:
+        how = "is missing: it must be" if sent.kind is None else "must be"
+        raise InvalidInput([("kind", f"kind {how} one of {', '.join(kinds)} for {sent.platform}")])
+    return sent.kind
+
+
+def _fields(kind: Kind, kind_name: str, sent: Creation) -> dict[str, str]:
+    """The kind's fields, checked, with its defaults. `scopes` stands in the body for itself, and is a field like others."""
+    given = dict(sent.fields)
+    errors: list[tuple[str, str] | Fault] = []
+    if sent.scopes is not None:
+        if "scopes" not in kind.fields:
+            errors.append(("scopes", f"scopes cannot be set for the kind {kind_name}: leave them out"))
+        elif given.setdefault("scopes", sent.scopes) != sent.scopes:
+            errors.append(("scopes", "scopes and fields.scopes differ: give only one of them"))
+    missing = set(kind.fields) - set(kind.optional) - set(given)
+    errors += [(f"fields.{name}", f"fields.{name} is missing") for name in sorted(missing)]
+    errors += _unknown("fields", set(given) - set(kind.fields), kind.fields)
+    for name, pattern in kind.fields.items():
+        value = given.get(name, kind.optional.get(name, ""))
+        if name in given and not isinstance(value, str):
+            errors.append((f"fields.{name}", f"fields.{name} must be text"))
+        elif name in given and not pattern.fullmatch(value):
+            errors.append((f"fields.{name}", f"fields.{name} must match {pattern.pattern}"))
+    if errors:
+        raise InvalidInput(errors)
+    if kind_name == "api_key":
+        with_digits = given.get("allow_digits_in_header_name") == "yes"
+        domains.check_header_name(given["header_name"], with_digits=with_digits)
+    return {**kind.optional, **given}
+
+
+def check_credentials(kind: Kind, kind_name: str, given: dict[str, Any]) -> Credentials:
+    """The credentials of a kind, each a `Secret`. Raises `InvalidInput` with everything that is wrong with them."""
+    errors: list[tuple[str, str] | Fault] = []
+    for name in kind.credentials:
+        if name not in given:
+            errors.append((f"credentials.{name}", f"credentials.{name} is missing"))
+        else:
+            try:
+                given = {**given, name: read_credential(kind_name, name, given[name])}
+            except ValueError as wrong:
+                errors.append((f"credentials.{name}", f"credentials.{name} {wrong}"))
+    errors += _unknown("credentials", set(given) - set(kind.credentials), kind.credentials)
+    if errors:
+        raise InvalidInput(errors)
+    if kind_name == "basic" and not any(given.values()):
+        raise InvalidInput([("credentials", "credentials need a username, a password, or both")])
+    return given
+
+
+def _unknown(section: str, names: set[str], allowed: Iterable[str]) -> list[Fault]:
+    """A name that is not known may be anything, even a secret that slipped out of its place: it is not repeated, unless it is
+    nearly one of the allowed."""
+    known = f"the known ones are {', '.join(sorted(allowed))}" if allowed else "this kind has none"
+    faults = []
+    for name in sorted(names):
+        meant = nearest(name, allowed)
+        if meant:
+            field, detail = f"{section}.{name}", f"{section}.{name} is not known: did you mean {meant}?"
+        else:
+            field, detail = section, f"{section} has 1 unknown name: {known}"
+        faults.append(Fault(field, detail, (section, name), of_name=True, meant=meant))
+    return faults
+
+
+def _allowed_domain(kind: Kind, given: str | None, fields: dict[str, str]) -> str:
+    """The domain that the platform makes of the fields, or the one that was given."""
+    if kind.allowed_domain is None:
+        if given is None:
+            raise InvalidInput([("allowed_domain", "allowed_domain is missing")])
+        return domains.check_allowed_domain(given)
+    made = kind.allowed_domain(fields)
+    if given is not None and given.lower() != made:
+        raise InvalidInput([("allowed_domain", f"allowed_domain is {made} for this platform: leave it out")])
+    return made
+
+
+def _client(known: Known, tokens: ModuleType, kind: Kind, kind_name: str, sent: Creation) -> OAuthClient | None:
+    """The OAuth client of a kind that has no credentials of its own."""
+    if kind.credentials:
+        if sent.client is not None:
+            raise InvalidInput([("client", f"client cannot be set for the kind {kind_name}: leave it out")])
+        return None
+    if sent.client is None:
+        raise InvalidInput([("client", f"client is missing: the kind {kind_name} needs the name of an OAuth client")])
+    try:
+        Matching(CLIENT_NAME, "")(sent.client)
+        client = known.client(sent.platform, sent.client)
+    except ValueError:
+        raise InvalidInput([("client", "client must be the name of an OAuth client: 2 to 32 of a-z 0-9 -")]) from None
+    except Rejected:
+        detail = f"client names no OAuth client of {sent.platform}: create the OAuth client first"
+        raise Rejected("unknown_client", detail, field="client") from None
+    if tokens.CLIENT_GRANTS.get(client.grant) != kind_name:
+        raise Rejected(
+            "wrong_grant",
+            f"the OAuth client has the grant {client.grant}, which does not fit the kind {kind_name}",
+            field="client",
+        )
+    return client
+
+
+def refuse_changes(connection: Connection, sent: Creation | Replacement) -> None:
+    """Raises `Rejected` (409 `connection_fixed`) with all that would be other than when the connection was created."""
+    kind = kinds_of(connection.platform).get(connection.kind)
+    defaults = kind.optional if kind else {}
+    domain = sent.allowed_domain.lower() if sent.allowed_domain is not None else None
+    changed = [
+        field
+        for field, given, fixed in (
+            ("platform", sent.platform, connection.platform),
+            ("kind", sent.kind, connection.kind),
+            ("allowed_domain", domain, connection.allowed_domain),
+            ("client", sent.client, connection.client),
+            ("scopes", sent.scopes, connection.fields.get("scopes", "")),
+        )
+        if given is not None and given != fixed
+    ]
+    if sent.fields:
+        # A connection that is older than one of the optional fields has that field's default.
+        given, fixed = {**defaults, **sent.fields}, {**defaults, **connection.fields}
+        names = sorted(name for name in {*given, *fixed} if given.get(name) != fixed.get(name))
+        changed += list(dict.fromkeys(f"fields.{name}" if name in fixed else "fields" for name in names))
+    if changed:
+        rule = "of a connection cannot change: create another connection and point the routes to it"
+        raise InvalidInput([(field, f"{field} {rule}") for field in changed], "connection_fixed", 409)
+
+
+def _refuse_install_name(name: str) -> None:
+    """`kommo-…` is how an install names its connection: taken by another kind, that account could not connect."""
+    platform = name.partition("-")[0]
+    try:
+        part(platform, "install")
+        if kinds_of(platform):
+            return
+    except Rejected:
+        return
+    raise Rejected(
+        "name_reserved",
+        f"names that begin with {platform}- are reserved for connections that installs create: choose another name",
+        field="name",
+    )

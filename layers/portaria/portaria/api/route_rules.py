@@ -1,0 +1,245 @@
+"""The rules for routes: what a caller may send, and what must be true of it, its source and its destination."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import jmespath
+from jmespath.exceptions import LexerError, ParseError
+from jmespath.functions import Functions
+from pydantic import Field
+
+from portaria import expressions
+from portaria.api.inputs import Fault, Input, InvalidInput, Matching, Refusals, ResourceName, nearest
+from portaria.api.known import Known
+from portaria.contract import Rejected, Route
+from portaria.platforms import part
+
+MAX_ATTRIBUTES = 200
+MAX_EXPRESSION_LENGTH = 1_000
+
+Attribute = Annotated[str, Matching(r"[A-Za-z][A-Za-z0-9_]{0,99}", "an attribute's API name")]
+Source = Annotated[
+    str,
+    Matching(
+        r"connection:[A-Za-z0-9_-]{3,64}|client:[a-z][a-z0-9]{0,31}/[a-z0-9][a-z0-9-]{1,31}",
+        "connection:NAME or client:PLATFORM/CLIENT",
+    ),
+]
+Object = Annotated[str, Matching(r"[a-z][a-z0-9_]{0,63}", "an object's name in lower case")]
+Option = Annotated[str, Matching(r"[a-z][a-z0-9_]{0,31}", "an option's name")]
+OptionValue = Annotated[str, Matching(r"[^\x00-\x1f\x7f]{1,255}", "1 to 255 characters, none a control")]
+DestinationObject = Annotated[
+    str,
+    Matching(
+        r"(?:[a-z][a-z0-9_]{0,31}(?:/[A-Za-z][A-Za-z0-9_]{0,99})?)?", "an object of the destination's, or nothing"
+    ),
+]
+Keeping = Literal["events", "all", "none"]
+
+
+class Replacement(Input):
+    """An empty `mapping` uses the default of the two platforms, an empty `target` the destination's object for `object`, and
+    empty `dedupe_fields` the destination's default.
+
+    `keep_newest` says which versions an older one must not overwrite: those that came by events (`events`, the default), all
+    of them (`all`), or none (`none`). `weight` is the source's share of the destination's daily quota, relative to other
+    sources.
+    """
+
+    source: Source
+    object: Object
+    destination: ResourceName
+    mapping: dict[Attribute, str] = Field(default_factory=dict, max_length=MAX_ATTRIBUTES)
+    target: DestinationObject = ""
+    dedupe_fields: list[Attribute] = Field(default_factory=list, max_length=2)
+    priority: Literal["normal", "high"] = "normal"
+    options: dict[Option, OptionValue] = Field(default_factory=dict, max_length=10)
+    keep_newest: Keeping = "events"
+    weight: int = Field(default=1, ge=1, le=100)
+
+
+class Creation(Replacement):
+    name: ResourceName
+
+
+def check(name: str, sent: Replacement, known: Known) -> tuple[Route, list[str]]:
+    """The route, known to be usable as far as that can be known now, and what is doubtful about it.
+
+    Raises `Rejected` with everything that is wrong.
+    """
+    refusals = Refusals()
+    destination = refusals.of(lambda: _destination_part(known, sent))
+    target = refusals.of(lambda: _target(destination, sent)) if destination else None
+    if destination:
+        refusals.of(lambda: _check_options(destination, sent))
+    source = refusals.of(lambda: _source_part(known, sent))
+    refusals.of(lambda: _check_expressions(sent.mapping))
+    if not destination:
+        raise refusals.together()
+    mapped = sent.mapping
+    if not mapped and source and target is not None:
+        mapped = destination.default_mapping(source.DEFAULT_MAPPING, target)
+        if not mapped:
+            detail = (
+                f"mapping is missing: there is no default mapping to {target}, so give an expression for each attribute"
+            )
+            refusals.found.append(Rejected("invalid_input", detail, field="mapping"))
+    listed = tuple(destination.DEDUPE_ATTRIBUTES.get(target, ()))
+    dedupe_fields = tuple(sent.dedupe_fields or destination.DEFAULT_DEDUPE.get(target, ()))
+    route = Route(
+        name,
+        sent.source,
+        sent.object,
+        sent.destination,
+        dict(sent.mapping),
+        dedupe_fields,
+        sent.priority,
+        sent.target,
+        dict(sent.options),
+        sent.keep_newest,
+        sent.weight,
+    )
+    if mapped:
+        refusals.of(lambda: _check_dedupe_fields(dedupe_fields, mapped))
+        if hasattr(destination, "check_route"):
+            refusals.of(lambda: destination.check_route(route, set(mapped)))
+    if refusals.found:
+        raise refusals.together()
+    warnings = [
+        f"dedupe_fields: {field} is not among the attributes that are documented for deduplication ({', '.join(listed)}); "
+        "a custom attribute may work, others may not"
+        for field in dedupe_fields
+        if listed and field not in listed
+    ]
+    return route, warnings
+
+
+def _check_dedupe_fields(dedupe_fields: tuple[str, ...], mapped: dict[str, str]) -> None:
+    errors = []
+    if len(set(dedupe_fields)) < len(dedupe_fields):
+        errors.append(("dedupe_fields", "dedupe_fields has the same attribute twice"))
+    for field in dedupe_fields:
+        if field not in mapped:
+            meant = nearest(field, mapped)
+            advice = f": did you mean {meant}?" if meant else ""
+            errors.append(
+                ("dedupe_fields", f"dedupe_fields: {field} is not in the mapping, so no record would have it{advice}")
+            )
+    if errors:
+        raise InvalidInput(errors)
+
+
+def _source_part(known: Known, sent: Replacement) -> ModuleType:
+    """The source platform's part that reads the object, or takes its events."""
+    kind, _, name = sent.source.partition(":")
+    try:
+        if kind == "connection":
+            platform = known.connection(name).platform
+        else:
+            client_platform, _, client = name.partition("/")
+            platform = known.client(client_platform, client).platform
+    except Rejected as unknown:
+        raise Rejected(unknown.reason, unknown.detail, field="source") from None
+    try:
+        source = part(platform, sent.object)
+        if hasattr(source, "DEFAULT_MAPPING"):
+            return source
+    except Rejected:
+        pass
+    raise Rejected(
+        "object_not_offered", f"{platform} connections have no {sent.object} that can be read", field="object"
+    )
+
+
+def _destination_part(known: Known, sent: Replacement) -> ModuleType:
+    try:
+        platform = known.connection(sent.destination).platform
+    except Rejected as unknown:
+        raise Rejected(unknown.reason, unknown.detail, field="destination") from None
+    try:
+        return part(platform, "destination")
+    except Rejected:
+        raise Rejected("not_a_destination", f"records cannot be sent to {platform}", field="destination") from None
+
+
+def _target(destination: ModuleType, sent: Replacement) -> str:
+    """What the records become at the destination."""
+    if sent.target:
+        if not destination.TARGETS.fullmatch(sent.target):
+            raise Rejected(
+                "object_not_accepted", f"target: the destination takes {destination.TARGETS_RULE}", field="target"
+            )
+        return sent.target
+    if sent.object not in destination.ACCEPTED:
+        accepted = ", ".join(sorted(destination.ACCEPTED))
+        detail = f"the destination takes {accepted} as they are, not {sent.object}: give the route a target"
+        raise Rejected("object_not_accepted", detail, field="object")
+    return str(destination.ACCEPTED[sent.object])
+
+
+def _check_options(destination: ModuleType, sent: Replacement) -> None:
+    errors = []
+    for name, value in sent.options.items():
+        if name not in destination.OPTIONS:
+            known = ", ".join(sorted(destination.OPTIONS)) or "none"
+            detail = f"options: {name} is not an option of the destination: it has {known}"
+            errors.append(Fault("options", detail, ("options", name), of_name=True))
+        elif not destination.OPTIONS[name][0].fullmatch(value):
+            errors.append(Fault(f"options.{name}", f"options.{name} must be {destination.OPTIONS[name][1]}"))
+    if errors:
+        raise InvalidInput(errors)
+
+
+def _check_expressions(mapping: dict[str, str]) -> None:
+    errors = []
+    for attribute, expression in mapping.items():
+        if complaint := _complaint(expression):
+            errors.append((f"mapping.{attribute}", f"mapping.{attribute} {complaint}"))
+    if errors:
+        raise InvalidInput(errors)
+
+
+def _complaint(expression: str) -> str:
+    """What is wrong with a JMESPath expression, with the position counted from 1, or nothing."""
+    if len(expression) > MAX_EXPRESSION_LENGTH:
+        return f"may have {MAX_EXPRESSION_LENGTH:,} characters; this has {len(expression):,}"
+    if not expression.strip():
+        return "is empty: leave the attribute out instead"
+    try:
+        search = expressions.compiled(expression)
+    except expressions.TooDeep:
+        return f"is not JMESPath that can be read here: it may be nested {expressions.MAX_DEPTH} levels deep"
+    except LexerError as error:
+        return f"is not JMESPath: {error.token_value!r} at position {error.lex_position + 1} cannot be read"
+    except ParseError as error:
+        if not error.token_value:
+            return f"is not JMESPath: it ends too early, at position {len(expression)}"
+        return f"is not JMESPath: {error.token_value!r} at position {error.lex_position + 1} is not expected there"
+    for function in _functions(jmespath.compile(expression).parsed):
+        if function not in Functions.FUNCTION_TABLE:
+            return f"calls {function}(), which JMESPath does not have"
+    return _cost_complaint(search)
+
+
+def _cost_complaint(search: expressions.Search) -> str:
+    """A complaint where an expression multiplies whatever it is given: it does so with an empty record, too."""
+    try:
+        search({})
+    except expressions.TooCostly:
+        return f"multiplies its input: an evaluation may take {expressions.MAX_STEPS:,} steps; make it simpler"
+    except Exception:  # noqa: BLE001 - what an empty record lacks, another one may have
+        return ""
+    return ""
+
+
+def _functions(node: Any) -> set[str]:
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node.get("type") == "function_expression":
+            found.add(str(node["value"]))
+        waiting += [child for child in node.get("children", []) if isinstance(child, dict)]
+    return found

@@ -1,0 +1,38 @@
+"""What the rules look up, in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from portaria import connections, oauth_clients, uninstalls
+from portaria.contract import Connection, OAuthClient, Rejected
+from portaria.table import Table
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A `Known` that looks in the table."""
+
+    table: Table
+
+    def client(self, platform: str, name: str) -> OAuthClient:
+        """Raises `Rejected` (404 `unknown_client`)."""
+        return oauth_clients.get(self.table, platform, name)
+
+    def connection(self, name: str) -> Connection:
+        """Raises `Rejected` (404 `unknown_connection`), also for one that has been deleted and whose item is still there."""
+        found = connections.get(self.table, name)
+        if is_deleted(found):
+            raise Rejected("unknown_connection", f"there is no connection {name!r}", field="connection", status=404)
+        return found
+
+    def connections_of(self, platform: str, client: str) -> Iterable[Connection]:
+        for item in self.table.query_all(connections.LIST, index="listing"):
+            if (item["platform"], item.get("client")) == (platform, client) and item["state"] != "removed":
+                yield connections.read(item)
+
+
+def is_deleted(connection: Connection) -> bool:
+    """Whether it is gone for administrators, though its item stays for a while for what is still on its way."""
+    return connection.state == "removed" and connection.reason == uninstalls.DELETED
