@@ -28,7 +28,7 @@ from portaria.api.inputs import (
 from portaria.api.known import Known
 from portaria.api.oauth_client_rules import Scopes
 from portaria.contract import Connection, Kind, OAuthClient, Rejected
-from portaria.platforms import part
+from portaria.platforms import having, part
 
 if TYPE_CHECKING:
     from portaria.vault import Credentials
@@ -41,7 +41,7 @@ GivenFields = dict[str, Annotated[Any, WithJsonSchema({"type": "string"})]]
 
 
 class Creation(Input):
-    """`kind` may be left out where the platform has one, `allowed_domain` where the platform makes it."""
+    """`kind` can be omitted if the platform has only one, and `allowed_domain` if the platform determines it."""
 
     platform: PlatformName
     name: ResourceName
@@ -54,7 +54,7 @@ class Creation(Input):
 
 
 class Replacement(Input):
-    """Only the credentials change; whatever else is sent must be as it is."""
+    """Only the credentials change. Any other field that is sent must equal the stored one."""
 
     credentials: GivenCredentials
     platform: str | None = None
@@ -66,7 +66,7 @@ class Replacement(Input):
 
 
 class Rotation(Input):
-    """With `expire_now` the old token is dropped at once, otherwise after the platform's overlap."""
+    """With `expire_now` the previous token is deleted at once, otherwise after the time for which the platform accepts both."""
 
     credentials: GivenCredentials
     expire_now: bool = False
@@ -132,11 +132,12 @@ def _tokens_part(platform: str) -> ModuleType:
         tokens = part(platform, "tokens")
     except Rejected:
         # What stands there may be anything, even a secret that slipped out of its place: it is not repeated.
-        raise Rejected(
-            "unknown_platform", "platform is not the name of one that is known here", field="platform"
-        ) from None
+        known = [name for name, tokens in having("tokens").items() if getattr(tokens, "KINDS", {})]
+        raise Rejected("unknown_platform", f"platform must be one of {', '.join(known)}", field="platform") from None
     if not getattr(tokens, "KINDS", {}):
-        detail = f"connections to {platform} are made by installing its application, not from credentials"
+        detail = (
+            f"connections to {platform} are created by installing its application: open the OAuth client's install page"
+        )
         raise Rejected("made_by_install", detail, field="platform")
     return tokens
 
@@ -148,7 +149,7 @@ def own_kind(connection: Connection) -> Kind:
         what = "an application's install" if not kind else "its OAuth client"
         raise Rejected(
             "no_own_credentials",
-            f"the credentials of {connection.name} come from {what}: there are none to be given here",
+            f"the credentials of {connection.name} come from {what} and cannot be set here",
             field="credentials",
             status=409,
         )
@@ -171,9 +172,9 @@ def _fields(kind: Kind, kind_name: str, sent: Creation) -> dict[str, str]:
     errors: list[tuple[str, str] | Fault] = []
     if sent.scopes is not None:
         if "scopes" not in kind.fields:
-            errors.append(("scopes", f"scopes are not asked for with the kind {kind_name}"))
+            errors.append(("scopes", f"scopes cannot be set for the kind {kind_name}: leave them out"))
         elif given.setdefault("scopes", sent.scopes) != sent.scopes:
-            errors.append(("scopes", "scopes stand in the body twice, and differ"))
+            errors.append(("scopes", "scopes and fields.scopes differ: give only one of them"))
     missing = set(kind.fields) - set(kind.optional) - set(given)
     errors += [(f"fields.{name}", f"fields.{name} is missing") for name in sorted(missing)]
     errors += _unknown("fields", set(given) - set(kind.fields), kind.fields)
@@ -206,21 +207,21 @@ def check_credentials(kind: Kind, kind_name: str, given: dict[str, Any]) -> Cred
     if errors:
         raise InvalidInput(errors)
     if kind_name == "basic" and not any(given.values()):
-        raise InvalidInput([("credentials", "credentials: username and password cannot both be empty")])
+        raise InvalidInput([("credentials", "credentials need a username, a password, or both")])
     return given
 
 
 def _unknown(section: str, names: set[str], allowed: Iterable[str]) -> list[Fault]:
     """A name that is not known may be anything, even a secret that slipped out of its place: it is not repeated, unless it is
     nearly one of the allowed."""
-    known = f"only {', '.join(sorted(allowed))}" if allowed else "there are none for this kind"
+    known = f"the known ones are {', '.join(sorted(allowed))}" if allowed else "this kind has none"
     faults = []
     for name in sorted(names):
         meant = nearest(name, allowed)
         if meant:
             field, detail = f"{section}.{name}", f"{section}.{name} is not known: did you mean {meant}?"
         else:
-            field, detail = section, f"{section} holds a name that is not known: {known}"
+            field, detail = section, f"{section} has 1 unknown name: {known}"
         faults.append(Fault(field, detail, (section, name), of_name=True, meant=meant))
     return faults
 
@@ -241,22 +242,22 @@ def _client(known: Known, tokens: ModuleType, kind: Kind, kind_name: str, sent: 
     """The OAuth client of a kind that has no credentials of its own."""
     if kind.credentials:
         if sent.client is not None:
-            raise InvalidInput([("client", f"client is not a field of the kind {kind_name}")])
+            raise InvalidInput([("client", f"client cannot be set for the kind {kind_name}: leave it out")])
         return None
     if sent.client is None:
-        raise InvalidInput([("client", f"client is missing: the kind {kind_name} needs an OAuth client")])
+        raise InvalidInput([("client", f"client is missing: the kind {kind_name} needs the name of an OAuth client")])
     try:
         Matching(CLIENT_NAME, "")(sent.client)
         client = known.client(sent.platform, sent.client)
     except ValueError:
-        raise InvalidInput([("client", "client is not the name of an OAuth client")]) from None
+        raise InvalidInput([("client", "client must be the name of an OAuth client: 2 to 32 of a-z 0-9 -")]) from None
     except Rejected:
-        detail = f"client names no OAuth client of {sent.platform}: register it first"
+        detail = f"client names no OAuth client of {sent.platform}: create the OAuth client first"
         raise Rejected("unknown_client", detail, field="client") from None
     if tokens.CLIENT_GRANTS.get(client.grant) != kind_name:
         raise Rejected(
             "wrong_grant",
-            f"the client has the grant {client.grant}, which makes no connection of the kind {kind_name}",
+            f"the OAuth client has the grant {client.grant}, which does not fit the kind {kind_name}",
             field="client",
         )
     return client
@@ -284,7 +285,7 @@ def refuse_changes(connection: Connection, sent: Creation | Replacement) -> None
         names = sorted(name for name in {*given, *fixed} if given.get(name) != fixed.get(name))
         changed += list(dict.fromkeys(f"fields.{name}" if name in fixed else "fields" for name in names))
     if changed:
-        rule = "of a connection cannot change: make another connection and point the routes to it"
+        rule = "of a connection cannot change: create another connection and point the routes to it"
         raise InvalidInput([(field, f"{field} {rule}") for field in changed], "connection_fixed", 409)
 
 
@@ -299,6 +300,6 @@ def _refuse_install_name(name: str) -> None:
         return
     raise Rejected(
         "name_reserved",
-        f"names that begin with {platform}- are for connections made by installs",
+        f"names that begin with {platform}- are reserved for connections that installs create: choose another name",
         field="name",
     )

@@ -33,7 +33,7 @@ from portaria.vault import version_id
 
 
 class Shown(Output):
-    """Times are ISO 8601; an empty text or null stands for what a connection of its kind does not have (yet)."""
+    """Times are ISO 8601. A value is empty or null if a connection of this kind does not have it, or not yet."""
 
     name: str
     platform: str
@@ -168,7 +168,11 @@ def delete(asked: Asked) -> Reply:
     connection = connections.get(table, name)
     for item in table.query_all(routes.LIST, index="listing"):
         if name in (item["destination"], item["source"].removeprefix("connection:")):
-            raise Rejected("connection_in_use", f"the route {item['name']} needs it: delete that first", status=409)
+            raise Rejected(
+                "connection_in_use",
+                f"the route {item['name']} uses this connection: delete the route first",
+                status=409,
+            )
     # First, so that a repeated deletion finishes what a first one began.
     private_integrations.drop_scopes_of(table, name)
     try:
@@ -219,5 +223,5 @@ def _store(asked: Asked, connection: Connection) -> Reply:
 
 
 def _exists(name: str) -> Rejected:
-    detail = f"there is a connection {name} already: replace its credentials with PUT"
+    detail = f"the connection {name} exists already: replace its credentials with PUT"
     return Rejected("connection_exists", detail, field="name", status=409)

@@ -18,7 +18,7 @@ from portaria.api.inputs import CLIENT_NAME, Input, InvalidInput, Matching, Plat
 from portaria.api.known import Known
 from portaria.contract import Connection, OAuthClient, Rejected
 from portaria.intake import domain_inside
-from portaria.platforms import part
+from portaria.platforms import having, part
 
 HIDDEN = "*****"
 ENDPOINT_FIELDS = ("grant", "authorize_url", "token_url", "token_auth")
@@ -84,11 +84,11 @@ ApiDomains = Annotated[
 
 
 class Replacement(Input):
-    """Without `client_secret` the stored one stays, and so do `api_domains`; without `redirect_uri` it is this API's own.
+    """Without `client_secret` or `api_domains` the stored values are kept. Without `redirect_uri`, this API's own URL is used.
 
-    `api_domains` are the domains that the client's connections may have: its tokens go nowhere else. A client of Kommo's has
-    `*.kommo.com` by default; any other must name them. The last four are for a platform whose clients name their endpoints;
-    `grant` is `authorization_code` by default and stays.
+    `api_domains` are the domains that the client's connections may have; its tokens are sent nowhere else. The default for
+    Kommo is `*.kommo.com`; other platforms need a value. The last four fields are for platforms whose clients set their own
+    endpoints. `grant` is `authorization_code` by default and cannot change.
     """
 
     client_id: ClientId
@@ -116,7 +116,7 @@ def check_creation(sent: Creation, api_url: str) -> OAuthClient:
     if sent.api_domains is None and not oauth_clients.default_api_domains(sent.platform):
         refusals.found.append(
             InvalidInput(
-                [("api_domains", "api_domains is missing: name the domains of the API that its tokens are for")]
+                [("api_domains", "api_domains is missing: list the domains of the API that the tokens are for")]
             )
         )
     if refusals.found or client is None:
@@ -134,23 +134,25 @@ def check_replacement(old: OAuthClient, sent: Replacement, known: Known, api_url
     refusals = Refusals()
     grant = sent.grant or old.grant
     if grant != old.grant:
-        detail = f"the grant of an OAuth client cannot change from {old.grant}: register another client"
+        detail = f"the grant of an OAuth client cannot change from {old.grant}: create another client"
         refusals.found.append(Rejected("client_fixed", detail, field="grant", status=409))
     client = refusals.of(lambda: make(platform, name, sent, grant, api_url))
     if sent.token_url and moves_tokens(old, sent):
         if not sent.client_secret:
-            error = ("client_secret", "client_secret is missing: it is needed again for another token host")
+            error = ("client_secret", "client_secret is missing: give it again when the host of token_url changes")
             refusals.found.append(InvalidInput([error]))
         if users := [user.name for user in known.connections_of(platform, name)]:
             detail = (
                 f"token_url names another host, and {_in_use(users)} tokens from the present one: delete "
-                f"{_them(users)} first, or register another client"
+                f"{_them(users)} first, or create another client"
             )
             refusals.found.append(Rejected("client_in_use", detail, field="token_url", status=409))
     if client and sent.api_domains is None:
         client = client._replace(api_domains=old.api_domains)
     elif client and (outside := [user.name for user in outside_of(client, known)]):
-        detail = f"{_listed(outside)} outside these domains: delete {_them(outside)} first, or name the domain as well"
+        detail = (
+            f"{_listed(outside)} outside these domains: delete {_them(outside)} first, or add the domain to api_domains"
+        )
         refusals.found.append(Rejected("client_in_use", detail, field="api_domains", status=409))
     if refusals.found or client is None:
         raise refusals.together()
@@ -243,11 +245,8 @@ def _require_install_part(platform: str) -> None:
     try:
         part(platform, "install")
     except Rejected:
-        raise Rejected(
-            "unknown_platform",
-            f"there is no platform {platform!r} here that applications install from",
-            field="platform",
-        ) from None
+        known = ", ".join(having("install"))
+        raise Rejected("unknown_platform", f"platform must be one of {known}", field="platform") from None
 
 
 def _in_use(users: list[str]) -> str:
@@ -255,7 +254,7 @@ def _in_use(users: list[str]) -> str:
 
 
 def _listed(users: list[str]) -> str:
-    return f"the connection {users[0]} lies" if len(users) == 1 else f"the connections {_names(users)} lie"
+    return f"the connection {users[0]} is" if len(users) == 1 else f"the connections {_names(users)} are"
 
 
 def _names(users: list[str]) -> str:

@@ -15,7 +15,7 @@ from portaria.vault import Vault
 
 
 class Shown(Output):
-    """`grant` and what follows are there where the client names its own endpoints."""
+    """`grant` and the fields after it are present only if the client sets its own endpoints."""
 
     platform: str
     name: str
@@ -32,7 +32,7 @@ class Shown(Output):
 
 
 class Advised(Shown):
-    """`warnings` are sentences for the person who registered it."""
+    """`warnings` are sentences about what may be a mistake."""
 
     warnings: list[str]
 
@@ -102,9 +102,13 @@ def delete(asked: Asked) -> Reply:
     platform, name = asked.path["platform"], asked.path["client"]
     source = f"client:{platform}/{name}"
     if route := next(table.query_all(source, index="by_source"), None):
-        raise Rejected("client_in_use", f"the route {route['name']} starts at it: delete that first", status=409)
+        raise Rejected(
+            "client_in_use",
+            f"the route {route['name']} has this OAuth client as its source: delete the route first",
+            status=409,
+        )
     if user := next(iter(Stored(table).connections_of(platform, name)), None):
-        detail = f"the connection {user.name} renews its tokens with it: delete that first"
+        detail = f"the connection {user.name} renews its tokens with this OAuth client: delete the connection first"
         raise Rejected("client_in_use", detail, status=409)
     found = table.get(*oauth_clients.key(platform, name))
     if found:
@@ -135,9 +139,9 @@ def _store_secret(vault: Vault, client: OAuthClient, client_secret: Secret) -> N
 
 
 def _exists(client: OAuthClient) -> Rejected:
-    detail = f"there is an OAuth client {client.platform}/{client.name} already: replace it with PUT"
+    detail = f"the OAuth client {client.platform}/{client.name} exists already: replace it with PUT"
     return Rejected("client_exists", detail, field="name", status=409)
 
 
 def _unknown(platform: str, name: str) -> Rejected:
-    return Rejected("unknown_client", f"no OAuth client {platform}/{name} is registered", status=404)
+    return Rejected("unknown_client", f"there is no OAuth client {platform}/{name}", status=404)

@@ -40,11 +40,12 @@ Keeping = Literal["events", "all", "none"]
 
 
 class Replacement(Input):
-    """An empty `mapping` is the default of the two platforms, an empty `target` what the destination makes of `object`; empty
-    `dedupe_fields` are what the destination finds such objects by.
+    """An empty `mapping` uses the default of the two platforms, an empty `target` the destination's object for `object`, and
+    empty `dedupe_fields` the destination's default.
 
-    `keep_newest`: an older version never overwrites a newer one that came by events (default), by whatever way (`all`), or
-    may do so (`none`). `weight`: the source's share of what the destination takes in a day, next to others'.
+    `keep_newest` says which versions an older one must not overwrite: those that came by events (`events`, the default), all
+    of them (`all`), or none (`none`). `weight` is the source's share of the destination's daily quota, relative to other
+    sources.
     """
 
     source: Source
@@ -81,7 +82,9 @@ def check(name: str, sent: Replacement, known: Known) -> tuple[Route, list[str]]
     if not mapped and source and target is not None:
         mapped = destination.default_mapping(source.DEFAULT_MAPPING, target)
         if not mapped:
-            detail = f"mapping: there is no default one to {target}; give each attribute its expression"
+            detail = (
+                f"mapping is missing: there is no default mapping to {target}, so give an expression for each attribute"
+            )
             refusals.found.append(Rejected("invalid_input", detail, field="mapping"))
     listed = tuple(destination.DEDUPE_ATTRIBUTES.get(target, ()))
     dedupe_fields = tuple(sent.dedupe_fields or destination.DEFAULT_DEDUPE.get(target, ()))
@@ -116,13 +119,13 @@ def check(name: str, sent: Replacement, known: Known) -> tuple[Route, list[str]]
 def _check_dedupe_fields(dedupe_fields: tuple[str, ...], mapped: dict[str, str]) -> None:
     errors = []
     if len(set(dedupe_fields)) < len(dedupe_fields):
-        errors.append(("dedupe_fields", "dedupe_fields names one attribute twice"))
+        errors.append(("dedupe_fields", "dedupe_fields has the same attribute twice"))
     for field in dedupe_fields:
         if field not in mapped:
             meant = nearest(field, mapped)
             advice = f": did you mean {meant}?" if meant else ""
             errors.append(
-                ("dedupe_fields", f"dedupe_fields: {field} is not mapped, so no record would have it{advice}")
+                ("dedupe_fields", f"dedupe_fields: {field} is not in the mapping, so no record would have it{advice}")
             )
     if errors:
         raise InvalidInput(errors)
@@ -145,7 +148,9 @@ def _source_part(known: Known, sent: Replacement) -> ModuleType:
             return source
     except Rejected:
         pass
-    raise Rejected("object_not_offered", f"{platform} has no {sent.object} that can be read", field="object")
+    raise Rejected(
+        "object_not_offered", f"{platform} connections have no {sent.object} that can be read", field="object"
+    )
 
 
 def _destination_part(known: Known, sent: Replacement) -> ModuleType:
@@ -179,9 +184,8 @@ def _check_options(destination: ModuleType, sent: Replacement) -> None:
     for name, value in sent.options.items():
         if name not in destination.OPTIONS:
             known = ", ".join(sorted(destination.OPTIONS)) or "none"
-            errors.append(
-                Fault("options", f"options: the destination knows {known}, not {name}", ("options", name), True)
-            )
+            detail = f"options: {name} is not an option of the destination: it has {known}"
+            errors.append(Fault("options", detail, ("options", name), of_name=True))
         elif not destination.OPTIONS[name][0].fullmatch(value):
             errors.append(Fault(f"options.{name}", f"options.{name} must be {destination.OPTIONS[name][1]}"))
     if errors:

@@ -29,7 +29,7 @@ class Shown(Output):
 
 
 class Written(Shown):
-    """`warnings` are sentences for the person who wrote it."""
+    """`warnings` are sentences about what may be a mistake."""
 
     warnings: list[str]
 
@@ -41,7 +41,7 @@ def create(asked: Asked) -> Reply:
     try:
         revision = routes.put(table, route, new=True)
     except Conflict:
-        detail = f"there is a route {route.name} already: replace it with PUT"
+        detail = f"the route {route.name} exists already: replace it with PUT"
         raise Rejected("route_exists", detail, field="name", status=409) from None
     return Reply(routes.show(route) | {"warnings": warnings}, etag=revision)
 
