@@ -56,8 +56,8 @@ down: ## Stop the local cloud
 status: ## Say what the local cloud is doing
 	@$(RUN) -m local status
 
-logs: ## Follow the functions' logs on the local cloud
-	@$(RUN) -m local logs
+logs: setup ## Follow the functions' logs on the local cloud (ARGS="exchange_code --connection NAME")
+	@$(RUN) -m portaria --stack-file $(or $(STACK),build/stack.json) logs --follow $(ARGS)
 
 invoke: setup ## Run one function as Lambda does: make invoke FUNCTION=AcceptInstallFunction EVENT=events/... (or -)
 	@$(RUN) -m local invoke $(FUNCTION) $(EVENT)

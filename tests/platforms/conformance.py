@@ -78,6 +78,7 @@ PARTS = {
     "front_door": (
         "ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "SOURCE_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal",
     ),
+    "front_door_document": ("NAME", "TAG", "paths", "responses", "schemas", "security_schemes"),
     # What `portaria smoke` sends: an install that the platform refuses, a record for an account that nobody has.
     "smoke_install": ("REFUSALS", "hook_query"),
     "smoke_record": ("KIND", "account_fields", "call"),

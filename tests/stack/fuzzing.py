@@ -563,7 +563,12 @@ class Fuzz:
 
     def __post_init__(self) -> None:
         self.document: dict[str, Any] = self.cloud.web.get(f"{self.cloud.public_url}/v1/openapi.json").json()
-        schema = schemathesis.openapi.from_dict(deepcopy(self.document))
+        fuzzed = deepcopy(self.document)
+        # The front door answers in another format, which the checks below do not know.
+        fuzzed["paths"] = {
+            path: each for path, each in fuzzed["paths"].items() if not path.startswith("/subscriptions/")
+        }
+        schema = schemathesis.openapi.from_dict(fuzzed)
         schema.config.update(base_url=f"{self.cloud.public_url}/v1")
         schema.config.generation.update(with_security_parameters=False)
         self.schema = schema

@@ -81,19 +81,19 @@ def test_smoke_whole_stack_passes_and_leaves_nothing(stack: LocalCloud) -> None:
             denied("exchange_code", "secretsmanager:GetSecretValue"), "forged-code", "vault_unavailable",
             id="missing permission",
         ),
-        pytest.param(breakages.wrong_bus, "forged-code", "cannot end the install", id="wrong bus"),
+        pytest.param(breakages.wrong_bus, "forged-code", "could not finish the install", id="wrong bus"),
         pytest.param(breakages.disabled_event_source, "event-sources", "is disabled", id="disabled event source"),
         pytest.param(breakages.throttled, "functions", "RenewTokensFunction may not run", id="throttled function"),
         pytest.param(breakages.wrong_queue, "front-door", "answered 500", id="wrong queue"),
         pytest.param(denied("accept_records", "dynamodb:Query"), "front-door", "answered 500", id="no index permission"),
         pytest.param(denied("manage", "dynamodb:PutItem"), "private-integration", "", id="no table permission"),
-        pytest.param(breakages.deleted_schedule, "schedules", "RenewalsSchedule is not there", id="deleted schedule"),
+        pytest.param(breakages.deleted_schedule, "schedules", "RenewalsSchedule does not exist", id="deleted schedule"),
         pytest.param(
-            breakages.deleted_dead_letter_queue, "dead-letter-queues", "ExchangesDeadLetters is not there",
+            breakages.deleted_dead_letter_queue, "dead-letter-queues", "ExchangesDeadLetters does not exist",
             id="deleted dead-letter queue",
         ),
         pytest.param(breakages.missing_index, "indexes", "by_due", id="missing index"),
-        pytest.param(breakages.deleted_topic, "alarm-topic", "is not there", id="deleted topic"),
+        pytest.param(breakages.deleted_topic, "alarm-topic", "does not exist", id="deleted topic"),
     ],
 )  # fmt: skip
 def test_smoke_broken_stack_fails(stack: LocalCloud, breakage: Breakage, check: str, said: str) -> None:

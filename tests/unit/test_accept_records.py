@@ -637,7 +637,7 @@ class TestBadInput:
             ({"X-Request-Source": "x" * 51}, "X-Request-Source may have 50 characters; this has 51"),
             ({"X-Correlation-Id": "a\x00b"}, "control"),
             ({"X-Correlation-Id": "a\ud800b"}, "control"),
-            ({"X-Correlation-Id": ["a", "b"]}, "came 2 times"),
+            ({"X-Correlation-Id": ["a", "b"]}, "was sent 2 times"),
             ({"Content-Encoding": "gzip"}, "Content-Encoding"),
         ],
     )
@@ -737,7 +737,7 @@ class TestWho:
         time.advance(timedelta(days=7, seconds=1).total_seconds())
         answer = door.send("persons", PERSONS)
         assert answer.code == "401013"
-        assert "was rotated" in answer.message
+        assert "replaced by a rotation" in answer.message
         assert door.send("persons", PERSONS, token=fresh).status == 202
 
     def test_a_token_without_the_scope(self, door: Door) -> None:

@@ -7,16 +7,24 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema_rs
+import pytest
 import yaml
 
-from portaria.api import openapi
+from portaria.api import openapi, reference
 from portaria.api.operations import OPERATIONS
+from portaria.pages import render
+from portaria.platforms.marketo import front_door
 from portaria.scopes import SCOPES
 from tests.fakes import functions
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage, proxy_event
 
 DOCUMENT = functions.ROOT / "docs" / "openapi.yaml"
+FRONT_DOOR = {
+    "send_persons", "send_custom_objects", "send_companies", "send_program_members", "remove_program_members",
+    "send_list_members", "remove_list_members",
+}  # fmt: skip
 
 
 def served(shared: Cloud, resource: str) -> dict[str, Any]:
@@ -49,8 +57,8 @@ def test_the_file_is_what_the_code_says_and_the_stack_serves(shared: Cloud) -> N
 def test_document_names_refusals_by_number_on_every_python() -> None:
     """`HTTPStatus(413).name` is another in Python 3.13, which the functions run on, than in Python 3.11."""
     names = openapi.document()["components"]["responses"]
-    assert {"Problem400", "Problem413", "Problem422"} <= set(names)
-    assert all(name == f"Problem{name[-3:]}" and name[-3:].isdecimal() for name in names)
+    assert {"Problem400", "Problem413", "Problem422", "FrontDoor403"} <= set(names)
+    assert all(re.fullmatch(r"(Problem|FrontDoor)[0-9]{3}", name) for name in names)
 
 
 def test_every_operation_is_in_it_and_nothing_else() -> None:
@@ -60,7 +68,7 @@ def test_every_operation_is_in_it_and_nothing_else() -> None:
         for operation in methods.values()
         if isinstance(operation, dict)
     }
-    assert told == {operation.id for operation in OPERATIONS} | {"redeem_ticket"}
+    assert told == {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket"}
 
 
 def test_each_tells_its_scope_and_every_scope_is_told() -> None:
@@ -77,9 +85,9 @@ def test_whatever_it_refers_to_is_in_it() -> None:
     document = openapi.document()
     found = set(references(document))
     assert found
-    for reference in found:
-        _, _, section, name = reference.split("/")
-        assert name in document["components"][section], reference
+    for each in found:
+        _, _, section, name = each.split("/")
+        assert name in document["components"][section], each
     used = {reference.rpartition("/")[2] for reference in found}
     assert set(document["components"]["schemas"]) == used & set(document["components"]["schemas"])
 
@@ -101,15 +109,101 @@ def test_no_secret_is_ever_an_answer_but_those_that_are_told_once() -> None:
     assert openapi.document()["components"]["schemas"]["OauthClient"]["properties"]["client_secret"]["const"] == "*****"
 
 
-def test_the_reference_page_names_every_operation_and_scope(shared: Cloud) -> None:
-    answer = served(shared, "/v1/reference")
+def page(shared: Cloud, **event: Any) -> tuple[dict[str, str], str]:
+    given = proxy_event("GET", "/routes", prefix="/v1") | {"resource": "/v1/reference", "path": "/v1/reference"} | event
+    answer = Manage(shared).module.handler(given, functions.Context())
     assert answer["statusCode"] == 200
-    assert answer["headers"]["Content-Type"].startswith("text/html")
-    assert "default-src 'none'" in answer["headers"]["Content-Security-Policy"]
-    for operation in OPERATIONS:
-        assert f'id="{operation.id}"' in answer["body"]
+    return answer["headers"], answer["body"]
+
+
+@pytest.mark.parametrize("language", render.LANGUAGES)
+def test_reference_page_is_complete_in_each_language(shared: Cloud, language: str) -> None:
+    headers, body = page(shared, queryStringParameters={"lang": language})
+    assert headers["Content-Type"].startswith("text/html")
+    assert headers["Content-Language"] == render.LANGUAGES[language]
+    assert f'<html lang="{render.LANGUAGES[language]}">' in body
+    for operation in {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket"}:
+        assert f'<section id="{operation}">' in body
+        assert f'<a href="#{operation}">' in body
     for scope in SCOPES:
-        assert f"<code>{scope}</code>" in answer["body"]
+        assert f"<code>{scope}</code>" in body
+    # Markdown is rendered, and every text is filled in.
+    assert not re.search(r"`|\*\*[A-Za-z]|\{(admin|document|example)\}", body)
+
+
+def test_reference_page_needs_neither_script_nor_another_host(shared: Cloud) -> None:
+    headers, body = page(shared)
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe-inline" not in headers["Content-Security-Policy"]
+    assert not re.search(r"<script| style=| src=|@import|url\(", body)
+    assert not re.search(r'href="https?:', body)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accepted", "language"),
+    [
+        (None, "pt-BR,pt;q=0.9,en;q=0.8", "pt-BR"), (None, "es-MX", "es"), (None, "de", "en"), (None, None, "en"),
+        ("es", "pt-BR", "es"), ("xx", "pt-BR", "pt-BR"),
+    ],
+)  # fmt: skip
+def test_reference_page_language_is_that_of_the_link_or_else_of_the_browser(
+    shared: Cloud, wanted: str | None, accepted: str | None, language: str
+) -> None:
+    query = {"lang": wanted} if wanted else None
+    headers, _ = page(shared, queryStringParameters=query, headers={"Accept-Language": accepted} if accepted else {})
+    assert headers["Content-Language"] == language
+    assert headers["Vary"] == "Accept-Language"
+
+
+def test_reference_page_translations_match_the_operations() -> None:
+    texts = reference.texts()
+    operations = {
+        each["operationId"]: each["summary"]
+        for methods in openapi.document()["paths"].values()
+        for each in methods.values()
+        if isinstance(each, dict)
+    }
+    assert set(texts["summary"]) == set(operations)
+    assert set(texts["tag"]) == set(openapi.TAGS)
+    for text in (*texts["summary"].values(), *texts["tag"].values()):
+        assert set(text) == {"pt", "es"}
+    for text in texts["chrome"].values():
+        assert set(text) == {"pt", "es", "en"}
+
+
+def test_summaries_begin_with_a_verb_and_are_short() -> None:
+    verbs = {
+        "Add", "Cancel", "Create", "Delete", "Get", "List", "Open", "Redrive", "Register", "Remove", "Replace", "Resume", "Revoke",
+        "Rotate", "Send", "Start", "Update",
+    }  # fmt: skip
+    for methods in openapi.document()["paths"].values():
+        for each in methods.values():
+            if isinstance(each, dict):
+                words = each["summary"].split()
+                assert words[0] in verbs, each["summary"]
+                assert len(words) <= 7, each["summary"]
+                assert not each["summary"].endswith("."), each["summary"]
+
+
+@pytest.mark.parametrize("path", [path for path in openapi.document()["paths"] if path.startswith("/subscriptions")])
+def test_front_door_document_example_is_valid_and_accepted(path: str) -> None:
+    operation = openapi.document()["paths"][path]["post"]
+    content = operation["requestBody"]["content"]["application/json"]
+    jsonschema_rs.validate(content["schema"], content["example"])
+    parameters = {each["name"]: each["example"] for each in operation["parameters"] if each["in"] == "path"}
+    sent = front_door.parse(path, parameters, json.dumps(content["example"]).encode(), "marketo-main", 0)
+    assert sent.count == 1
+
+
+def test_front_door_document_has_every_path_and_error_code() -> None:
+    document = openapi.document()
+    assert {path for path in document["paths"] if path.startswith("/subscriptions")} == set(front_door.RESOURCES)
+    described = " ".join(
+        each["description"]
+        for name, each in document["components"]["responses"].items()
+        if name.startswith("FrontDoor")
+    )
+    assert set(re.findall(r"`([0-9]+)`", described)) == set(front_door.MESSAGES)
 
 
 def test_neither_answers_what_is_not_there(shared: Cloud) -> None:

@@ -113,7 +113,7 @@ def test_create_connection_of_a_client_without_domains_is_refused(manage: Manage
     refused = connect(manage, "machine", "api.example.com")
     assert (refused.status, refused.content["field"]) == (409, "client")
     assert refused.content["type"].endswith(":api_domains_missing")
-    assert "administrator adds api.example.com to its api_domains" in refused.content["detail"]
+    assert "administrator must add api.example.com to its api_domains" in refused.content["detail"]
 
 
 # ---------------------------------------------------------------------------------------------------------- authorizing
@@ -185,7 +185,7 @@ def test_replace_client_with_domains_that_a_connection_lies_outside_is_refused(m
     body = {name: value for name, value in MACHINE.items() if name not in ("platform", "name")}
     narrowed = manage.call("PUT", "/oauth-clients/oauth2/machine", {**body, "api_domains": ["api.example.com"]})
     assert (narrowed.status, narrowed.content["field"]) == (409, "api_domains")
-    assert "one lies outside" in narrowed.content["detail"]
+    assert "one is outside" in narrowed.content["detail"]
     manage.call("DELETE", "/connections/one")
     assert (
         manage.call("PUT", "/oauth-clients/oauth2/machine", {**body, "api_domains": ["api.example.com"]}).status == 200

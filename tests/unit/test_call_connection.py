@@ -124,7 +124,7 @@ def test_a_wildcard_needs_to_know_the_host(calling: Calling, api: responses.Requ
     api.get("https://eu.example.com/x")
     refused = calling.call({"method": "GET", "path": "/x"}, "everywhere")
     assert (refused.status, refused.content["field"]) == (400, "path")
-    assert "give the whole url" in refused.content["detail"]
+    assert "give a whole URL" in refused.content["detail"]
     assert len(api.calls) == 0
     assert calling.call({"method": "GET", "url": "https://files.example.com/x"}, "everywhere").status == 200
     assert calling.call({"method": "GET", "path": "/x"}, "hosted").status == 200
@@ -208,7 +208,7 @@ def test_a_body_that_repeats_the_key_is_withheld(calling: Calling, api: response
     assert echo not in json.dumps(content)
     assert "canary" not in json.dumps(content)
     assert (content["status"], content["body"]) == (418, "")
-    assert "holds the connection's credential" in content["withheld"]
+    assert "contains the connection's credential" in content["withheld"]
     assert content["headers"]["x-echo"] == "***"
     assert content["headers"]["x-other"] == "kept"
 
@@ -431,7 +431,7 @@ def test_a_number_that_json_cannot_carry_is_refused(calling: Calling) -> None:
     ("state", "kind", "reason", "advice"),
     [
         ("pending", "oauth2", "not_authorised", "/connections/{name}/authorize"),
-        ("removed", "bearer", "connection_removed", "make another connection"),
+        ("removed", "bearer", "connection_removed", "create another connection"),
         ("needs_reconnect", "oauth2", "needs_reconnect", "/connections/{name}/authorize"),
         ("needs_reconnect", "bearer", "needs_reconnect", "PUT /connections/{name}"),
     ],
@@ -468,9 +468,9 @@ def test_a_connection_that_is_not_there(calling: Calling) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "says"),
     [
-        (requests.exceptions.ReadTimeout("canary"), 504, "may have been carried out"),
-        (requests.exceptions.ConnectionError("canary"), 504, "may have been carried out"),
-        (requests.exceptions.ChunkedEncodingError("canary"), 504, "may have been carried out"),
+        (requests.exceptions.ReadTimeout("canary"), 504, "the request may have been processed"),
+        (requests.exceptions.ConnectionError("canary"), 504, "the request may have been processed"),
+        (requests.exceptions.ChunkedEncodingError("canary"), 504, "the request may have been processed"),
         (requests.exceptions.ConnectTimeout("canary"), 502, "nothing was sent"),
         (requests.exceptions.ProxyError("canary"), 502, "nothing was sent"),
     ],
@@ -482,7 +482,7 @@ def test_without_an_answer_the_caller_learns_what_may_have_happened(
     answer = calling.call({"method": "POST", "path": "/v1/things"})
     assert answer.status == status
     assert says in answer.content["detail"]
-    # Whoever repeats a call that may have been carried out does so on their own account.
+    # A caller that repeats a call which may have been processed does so at its own risk.
     assert "Retry-After" not in answer.headers
 
 
@@ -499,7 +499,7 @@ def test_a_call_that_gets_no_token_was_not_sent(calling: Calling, error: Retryab
     with patch.object(Supply, "token", side_effect=error):
         answer = calling.call({"method": "POST", "path": "/v1/things"})
     assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
-    assert "the call was not sent" in answer.content["detail"]
+    assert "the request was not sent" in answer.content["detail"]
 
 
 def test_a_token_that_comes_too_late_is_not_used(
@@ -584,7 +584,7 @@ def test_call_that_only_reads_has_no_audit_entry(calling: Calling, api: response
 def test_call_without_an_answer_is_not_called_refused_in_the_audit_trail(
     calling: Calling, error: Exception, outcome: str
 ) -> None:
-    """Given a call that may have been carried out, then its entry does not say that nothing was changed."""
+    """Given a call that may have been processed, then its entry does not say that nothing was changed."""
     with patch.object(egress, "send", side_effect=error):
         calling.call({"method": "POST", "path": "/v1/things"})
     assert entries(calling)[0].outcome == outcome

@@ -348,17 +348,17 @@ class TestCalls:
         done = run("connections", "call", "helpdesk", "GET", "/me")
         assert done.stdout == ""
         assert done.stderr.endswith(
-            "Note: the body is withheld: it holds the connection's credential, or a part of it.\n"
+            "Note: the body is withheld: it contains the connection's credential, or a part of it.\n"
         )
 
     def test_a_host_outside_the_allowed_domain(self, api: responses.RequestsMock) -> None:
         error = run("connections", "call", "helpdesk", "GET", "https://evil.example/", exit_code=1).stderr
-        assert error == "error: this connection may only talk to api.example.com\n"
+        assert error == "error: the host is outside this connection's allowed_domain: api.example.com\n"
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (("GET", "/", "--header", f"{CANARY}-token"), "not of the form 'NAME: VALUE'"),
+            (("GET", "/", "--header", f"{CANARY}-token"), "must have the form 'NAME: VALUE'"),
             (("POST", "/", "--data", "@/no/such/file"), "/no/such/file cannot be read"),
             (("TRACE", "/"), "Usage"),
             (("GET",), "Missing argument 'PATH'"),
@@ -371,9 +371,9 @@ class TestCalls:
     def test_the_link_to_authorize_is_printed(self, api: responses.RequestsMock) -> None:
         done = run("connections", "authorize", "shop-main")
         assert re.fullmatch(r"https://\S+/install/oauth2/shop/start\?ticket=\S{43}\n", done.stdout)
-        assert re.fullmatch(r"It opens once, until \S+Z\.\n", done.stderr)
+        assert re.fullmatch(r"The link works once, until \S+Z\.\n", done.stderr)
         assert set(told("connections", "authorize", "shop-main")) == {"authorize_url", "expires_at"}
-        assert "nobody's consent is needed" in run("connections", "authorize", "erp", exit_code=1).stderr
+        assert "needs no authorization" in run("connections", "authorize", "erp", exit_code=1).stderr
 
 
 class TestListings:
@@ -441,7 +441,10 @@ class TestErrors:
             raise EndpointConnectionError(endpoint_url=request.url)
 
         wire.instead = refuse
-        assert "abc123.execute-api.us-east-1.amazonaws.com was not reached" in run("routes", "list", exit_code=3).stderr
+        assert (
+            "abc123.execute-api.us-east-1.amazonaws.com could not be reached"
+            in run("routes", "list", exit_code=3).stderr
+        )
 
     def test_a_404_that_is_not_the_resources_creates_nothing(self, wire: Wire) -> None:
         wire.instead = lambda request: Answered(404, '{"message": "Not Found"}')
@@ -553,4 +556,4 @@ def test_an_oauth_client_that_vanishes_while_it_is_replaced(
         return answer
 
     wire.instead = vanish
-    assert "no OAuth client kommo/acme is registered" in run("configure", EXAMPLE, exit_code=1).stderr
+    assert "there is no OAuth client kommo/acme" in run("configure", EXAMPLE, exit_code=1).stderr

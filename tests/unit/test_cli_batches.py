@@ -215,7 +215,7 @@ def test_all_are_well(engage: Engage, file: Path) -> None:
     done = run("connections", "identifiers", "engage-one", file)
     assert (done.stdout, done.stderr) == ("2 registered\n", "")
     file.write_text(HEADER)
-    assert run("connections", "identifiers", "engage-one", file).stdout == "The file names nobody.\n"
+    assert run("connections", "identifiers", "engage-one", file).stdout == "The file has no entries.\n"
 
 
 def test_each_contact_has_an_outcome(marketek: LeadConnector, file: Path) -> None:
@@ -230,7 +230,7 @@ def test_each_contact_has_an_outcome(marketek: LeadConnector, file: Path) -> Non
     contact = run("connections", "contact", "marketek", shown["outcomes"][0]["id"]).stdout
     assert "maria@example.com" in contact
     assert told("connections", "contact", "marketek", shown["outcomes"][0]["id"])["contact"]["firstName"] == "Maria"
-    assert "no contact of this id" in run("connections", "contact", "marketek", "none", exit_code=1).stderr
+    assert "no contact with this id" in run("connections", "contact", "marketek", "none", exit_code=1).stderr
 
 
 def test_what_a_platform_had_no_room_for_goes_again_after_its_wait(

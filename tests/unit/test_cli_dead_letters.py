@@ -45,7 +45,7 @@ class TestLooking:
         assert "37054081" in run("dead-letters", "show", "a").stdout
         assert "Ana Souza" in run("dead-letters", "show", "b").stdout
         assert "There are no dead letters" in run("dead-letters", "list", "--state", "redriven").stdout
-        assert "no such dead letter" in run("dead-letters", "show", "c", exit_code=1).stderr
+        assert "there is no dead letter with this id" in run("dead-letters", "show", "c", exit_code=1).stderr
 
     def test_deleting_asks(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter())
@@ -86,7 +86,7 @@ class TestRedrive:
     def test_what_did_not_come_through_is_told(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a", records=[7]), letter("b"))
         shown = run("dead-letters", "redrive", "--route", "people", exit_code=1).stdout
-        assert "nothing in it that could be sent" in shown
+        assert "no records that can be sent" in shown
         assert "1 failed" in shown
 
     @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ class TestRedrive:
     def test_a_lost_answer_about_named_letters_is_told(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter())
         wire.lose()
-        assert "whether it was done is not known" in run("dead-letters", "redrive", "letter-1", exit_code=3).stderr
+        assert "it may have been done" in run("dead-letters", "redrive", "letter-1", exit_code=3).stderr
         assert len(sent(stack)) == 1
 
     def test_a_busy_api_is_waited_for_and_not_for_ever(self, wire: Wire, stack: Cloud) -> None:

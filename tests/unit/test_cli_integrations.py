@@ -42,7 +42,7 @@ from tests.unit.test_manage import add_install
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOKEN = re.compile(r"portaria_[0-9A-Za-z]{48}\n")
-SHOWN_ONCE = "This token is not shown again"
+SHOWN_ONCE = "This token cannot be shown again"
 CONFIGURED = "clients: [{platform: kommo, name: acme, client_id: a, client_secret: canary-secret}]"
 
 
@@ -133,10 +133,16 @@ class TestCallingWithAToken:
     ) -> None:
         file = tmp_path / "other"
         file.write_bytes(text.encode("latin-1"))
-        assert "other holds no token" in run("--token-file", file, "routes", "list", exit_code=2).stderr
+        assert (
+            "other does not contain a private integration's token"
+            in run("--token-file", file, "routes", "list", exit_code=2).stderr
+        )
         if text.strip():
             monkeypatch.setenv("PORTARIA_TOKEN", text)
-            assert "PORTARIA_TOKEN holds no token" in run("routes", "list", exit_code=2).stderr
+            assert (
+                "PORTARIA_TOKEN does not contain a private integration's token"
+                in run("routes", "list", exit_code=2).stderr
+            )
         assert wire.requests == []
 
     def test_a_file_that_is_none(self, wire: Wire, tmp_path: Path) -> None:
@@ -146,7 +152,7 @@ class TestCallingWithAToken:
     @pytest.mark.parametrize(
         ("url", "words"),
         [
-            ("", "give --api-url or PORTARIA_API_URL"),
+            ("", "give the API's URL too: --api-url or PORTARIA_API_URL"),
             ("http://abc123.execute-api.us-east-1.amazonaws.com/live", "over https only"),
             ("abc123.example.com", "over https only"),
             ("http://localhost.example.com/live", "over https only"),
@@ -172,13 +178,16 @@ class TestCallingWithAToken:
 
     def test_private_integrations_are_the_administrators(self, wire: Wire, file: Path) -> None:
         error = run("--token-file", file, "integrations", "list", exit_code=1).stderr
-        assert "sign with AWS credentials, without --token-file and PORTARIA_TOKEN" in error
+        assert "use AWS credentials: leave out --token-file and unset PORTARIA_TOKEN" in error
 
     def test_what_the_api_gateway_says_is_told_as_what_it_means(self, wire: Wire, file: Path) -> None:
         wire.instead = lambda request: Answered(403, '{"message": "Missing Authentication Token"}')
-        assert "is the URL whole, with its stage?" in run("--token-file", file, "routes", "list", exit_code=1).stderr
+        assert (
+            "check that the API's URL ends with its stage"
+            in run("--token-file", file, "routes", "list", exit_code=1).stderr
+        )
         wire.instead = lambda request: Answered(403, '{"message": "Forbidden"}')
-        assert "did not let this token in (403)" in run("--token-file", file, "routes", "list", exit_code=1).stderr
+        assert "refused this token (403)" in run("--token-file", file, "routes", "list", exit_code=1).stderr
 
     def test_a_wait_is_told(self, wire: Wire, file: Path) -> None:
         wire.instead = lambda request: problem(429, "too_many_attempts", **{"Retry-After": "17"})
@@ -190,7 +199,7 @@ def test_a_token_that_ended_is_told(wire: Wire, monkeypatch: pytest.MonkeyPatch)
     run("integrations", "rotate", id_of(old), "--now")
     monkeypatch.setenv("PORTARIA_TOKEN", old)
     error = run("routes", "list", exit_code=1).stderr
-    assert f"an administrator can make a new one: `portaria integrations rotate {id_of(old)}`" in error
+    assert f"an administrator can create a new one: `portaria integrations rotate {id_of(old)}`" in error
     assert old not in error
 
 
@@ -200,7 +209,7 @@ def test_a_token_that_ended_is_told(wire: Wire, monkeypatch: pytest.MonkeyPatch)
         ("The security token included in the request is expired", "log in again"),
         ("The security token included in the request is invalid.", "log in again"),
         ("The request signature we calculated does not match the signature you provided", "log in again"),
-        ("Missing Authentication Token", "is the URL whole, with its stage?"),
+        ("Missing Authentication Token", "check that the API's URL ends with its stage"),
     ],
 )
 def test_aws_credentials_that_are_not_taken_are_told(wire: Wire, said: str, words: str) -> None:
@@ -269,9 +278,9 @@ class TestPrivateIntegrations:
     @pytest.mark.parametrize(
         ("given", "words"),
         [
-            (("connections:cal",), "'connections:cal' is not a scope that there is: `portaria integrations scopes`"),
+            (("connections:cal",), "'connections:cal' is not a scope: `portaria integrations scopes`"),
             (("routes:list@crm",), "routes:list cannot be narrowed to a connection"),
-            (("connections:call@a",), "cannot be a connection's name"),
+            (("connections:call@a",), "has no valid connection name after the @"),
             ((), "at least one --scope"),
         ],
     )
@@ -296,10 +305,10 @@ class TestPrivateIntegrations:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("[", "neither YAML nor JSON"),
-            ("[]", "must hold"),
-            ("scopes: routes:list", "must hold"),
-            ("name: x", "must hold"),
+            ("[", "not valid YAML or JSON"),
+            ("[]", "must contain"),
+            ("scopes: routes:list", "must contain"),
+            ("name: x", "must contain"),
         ],
     )
     def test_a_file_to_make_one_like_that_is_wrong(self, wire: Wire, tmp_path: Path, text: str, words: str) -> None:
@@ -340,7 +349,7 @@ class TestPrivateIntegrations:
         ("arguments", "words", "code"),
         [
             ((), "there is nothing to change", 2),
-            (("--scope", "routes:list", "--add-scope", "audit:list"), "does not go with", 2),
+            (("--scope", "routes:list", "--add-scope", "audit:list"), "do not combine it with", 2),
             (("--remove-scope", "audit:list"), "does not have the scope audit:list", 1),
             (("--remove-scope", "routes:list"), "scopes must have at least 1 entries", 1),
         ],
@@ -369,7 +378,7 @@ class TestPrivateIntegrations:
         assert "The old token has ended." in run("integrations", "rotate", integration, "--now").stderr
 
     @pytest.mark.parametrize(
-        ("now", "words"), [((), "`cancel` it and rotate again"), (("--now",), "--now` makes another")]
+        ("now", "words"), [((), "cancel it and rotate again"), (("--now",), "--now` creates another")]
     )
     def test_a_rotation_whose_answer_is_lost_is_told_and_not_repeated(
         self, wire: Wire, tmp_path: Path, now: tuple[str, ...], words: str
@@ -379,7 +388,7 @@ class TestPrivateIntegrations:
         wire.requests.clear()
         file = tmp_path / "token"
         error = run("integrations", "rotate", integration, *now, "--save-token", file, exit_code=3).stderr
-        assert "whether it was done is not known" in error
+        assert "it may have been done" in error
         assert words in error
         assert len(wire.requests) == 1
         assert not file.exists()
@@ -481,7 +490,7 @@ class TestCreations:
         assert done.stdout == ""
         found = told("integrations", "list")
         assert len(found) == 1
-        assert "its token was lost with the first answer" in done.stderr
+        assert "its token was lost with the first response" in done.stderr
         assert f"`portaria integrations rotate {found[0]['id']} --now`" in done.stderr
         wire.lose()
         arguments = ("integrations", "create", "crm", "--scope", "routes:list", "--save-token", tmp_path / "token")
@@ -492,7 +501,7 @@ class TestCreations:
     def test_a_second_loss_is_told(self, wire: Wire, file: Path) -> None:
         wire.lose(times=2)
         error = run("configure", file, exit_code=3).stderr
-        assert "no answer came from abc123.execute-api.us-east-1.amazonaws.com" in error
+        assert "no response from abc123.execute-api.us-east-1.amazonaws.com" in error
         assert len(keys(wire)) == 2
 
     @pytest.mark.parametrize("error", [EndpointConnectionError, ConnectTimeoutError])
@@ -501,7 +510,9 @@ class TestCreations:
             raise error(endpoint_url=request.url)
 
         wire.instead = refuse
-        assert "was not reached" in run("integrations", "create", "a", "--scope", "routes:list", exit_code=3).stderr
+        assert (
+            "could not be reached" in run("integrations", "create", "a", "--scope", "routes:list", exit_code=3).stderr
+        )
         assert len(wire.requests) == 1
 
     def test_the_second_waits_for_the_first(self, wire: Wire, file: Path) -> None:
@@ -525,7 +536,7 @@ class TestCreations:
     ) -> None:
         monkeypatch.setattr(idempotency.Memory, "once", lambda self, *given: given[4]())
         wire.lose()
-        assert "the first answer was lost: it may be this very creation" in run("configure", file, exit_code=1).stderr
+        assert "the first response was lost: this may be what it created" in run("configure", file, exit_code=1).stderr
 
     def test_nothing_else_is_repeated(self, wire: Wire) -> None:
         integration = id_of(create())

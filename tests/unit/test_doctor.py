@@ -273,7 +273,7 @@ def test_people_get_one_line_each_and_what_to_do_below_it(world: World) -> None:
     lines = run("doctor").stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("warn"))
     assert re.match(r"warn    Adobe's events +AdobeClientId is not set", lines[at])
-    assert re.match(r" +→ make an Adobe I/O project", lines[at + 1])
+    assert re.match(r" +→ create an Adobe I/O project", lines[at + 1])
     assert re.fullmatch(r"\d+ ok · 1 warn", lines[-1])
 
 
@@ -307,7 +307,7 @@ def test_doctor_client_without_api_domains_names_them_and_the_command(world: Wor
     keep_connection(world, "two", platform="oauth2", kind="oauth2", client="acme", allowed_domain="a.example.com")
     [found] = findings("API domains", 1)
     assert found["state"] == "fail"
-    assert found["found"] == "oauth2/acme has no api_domains: its 2 connections go on, and new ones are refused"
+    assert found["found"] == "oauth2/acme has no api_domains: its 2 connections work, and new ones are refused"
     assert "`api_domains: [a.example.com, b.example.com]`" in found["advice"]
     assert "portaria configure FILE" in found["advice"]
 
@@ -319,7 +319,7 @@ def test_doctor_connection_outside_the_clients_api_domains_is_named(world: World
     keep_connection(world, "gone", platform="kommo", client="acme", allowed_domain="two.amocrm.ru", state="removed")
     [found] = findings("API domains", 1)
     assert found["state"] == "fail"
-    assert found["found"].endswith("of kommo/acme lie outside its api_domains: out")
+    assert found["found"].endswith("of kommo/acme are outside its api_domains: out")
     assert found["advice"].endswith(": one.amocrm.ru")
 
 
@@ -385,7 +385,7 @@ def test_a_function_that_cannot_run(world: World) -> None:
 def test_a_function_that_is_gone(world: World) -> None:
     del world.functions[f"{STACK}-ManageFunction"]
     found = [finding for finding in examine(1) if finding["state"] == "fail"]
-    assert [finding["found"] for finding in found] == ["ManageFunction is not there, or has no alias live"]
+    assert [finding["found"] for finding in found] == ["ManageFunction does not exist or has no alias live"]
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_a_function_that_is_gone(world: World) -> None:
 )
 def test_callers_get_an_older_version(world: World, change: Json) -> None:
     world.live[f"{STACK}-ManageFunction"] |= change
-    assert "callers get other code or settings" in only("fail")["found"]
+    assert "its alias has other code or settings" in only("fail")["found"]
 
 
 def test_functions_on_two_runtimes(world: World) -> None:
@@ -419,7 +419,7 @@ def test_a_function_that_somebody_switched_off(world: World) -> None:
         {"ReservedConcurrentExecutions": 0} if "IngestRecords" in asked["FunctionName"] else {}
     )
     found = only("fail")
-    assert found["found"] == "IngestRecordsFunction may not run at all: 0 are reserved"
+    assert found["found"] == "IngestRecordsFunction cannot run: its reserved concurrency is 0"
     assert f"delete-function-concurrency --function-name {STACK}-IngestRecordsFunction" in found["advice"]
 
 
@@ -432,7 +432,7 @@ def test_what_is_kept_free_is_told(world: World) -> None:
     world.answers["lambda:GetFunctionConcurrency"] = lambda asked: (
         {"ReservedConcurrentExecutions": 20} if "AcceptInstall" in asked["FunctionName"] else {}
     )
-    assert any("kept free: 20 for AcceptInstallFunction" in finding["found"] for finding in examine())
+    assert any("reserved: 20 for AcceptInstallFunction" in finding["found"] for finding in examine())
 
 
 def test_a_queue_that_nobody_reads(world: World) -> None:
@@ -480,7 +480,7 @@ def test_messages_in_a_dead_letter_queue(world: World) -> None:
 
 def test_a_queue_without_dead_letters(world: World) -> None:
     del world.queues[f"{STACK}-RecordsQueue"]["RedrivePolicy"]
-    assert "RecordsQueue has no dead letters" in only("fail")["found"]
+    assert "RecordsQueue has no dead-letter queue" in only("fail")["found"]
 
 
 @pytest.mark.parametrize(
@@ -529,7 +529,10 @@ def test_an_alarm_that_is_on(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("subscriptions", "told"),
-    [([], "nobody is told of alarms"), ([{"SubscriptionArn": "PendingConfirmation"}], "nobody has confirmed yet")],
+    [
+        ([], "nobody receives alarms"),
+        ([{"SubscriptionArn": "PendingConfirmation"}], "no subscription is confirmed yet"),
+    ],
 )
 def test_alarms_that_nobody_hears(world: World, subscriptions: list[Json], told: str) -> None:
     world.answers["sns:ListSubscriptionsByTopic"] = {"Subscriptions": subscriptions}
@@ -554,7 +557,7 @@ def test_a_redirect_uri_that_leads_elsewhere(world: World, redirect_uri: str, st
 def test_a_secret_that_is_gone(world: World) -> None:
     keep_connection(world, "crm", secret_id="portaria/grants/gone")
     found = only("fail")
-    assert found["found"] == "the secret of the connection crm is not there, or about to go"
+    assert found["found"] == "the secret of the connection crm does not exist or is scheduled for deletion"
     assert "restore-secret --secret-id portaria/grants/gone" in found["advice"]
 
 
@@ -569,7 +572,7 @@ def test_no_more_secrets_are_looked_at_than_a_person_waits_for(world: World, mon
     for number in range(5):
         keep_connection(world, f"crm-{number}", updated_at=f"2026-11-01T00:00:{number:02d}.000Z")
     found = next(finding for finding in examine() if finding["check"] == "secrets")
-    assert found["found"] == "3 are there of 5, those changed last"
+    assert found["found"] == "3 exist of 5, those changed last"
     assert world.asked.count("secretsmanager:DescribeSecret") == 3
 
 
@@ -596,7 +599,7 @@ def test_scope_for_a_connection_that_is_not_there_is_warned_of(world: World) -> 
     )
     found = only("warn")
     assert (found["check"], found["found"]) == (
-        "private integrations", "BI 2 (bi2) has scopes for connections that are not there: new, old",
+        "private integrations", "BI 2 (bi2) has scopes for connections that do not exist: new, old",
     )  # fmt: skip
 
 
@@ -615,13 +618,13 @@ def test_a_renewal_that_is_due_now_is_not_late(world: World) -> None:
 def test_a_destination_that_is_stopped(world: World) -> None:
     keep_parked(world, "stopped")
     found = only("fail")
-    assert found["found"] == "crm for persons takes nothing (4030801)"
+    assert found["found"] == "crm for persons is stopped (4030801)"
     assert found["advice"].endswith("#destinations-stopped")
 
 
 def test_a_destination_whose_day_is_used_up(world: World) -> None:
     keep_parked(world, "quota")
-    assert "takes nothing until" in only("warn")["found"]
+    assert "is paused until" in only("warn")["found"]
 
 
 def keep_waiting(world: World, *, hours: float) -> None:
@@ -639,14 +642,14 @@ def test_doctor_paused_destination_says_how_many_records_wait(world: World) -> N
     keep_waiting(world, hours=2)
     since = clock.to_iso(NOW - timedelta(hours=2))[:19]
     assert only("fail")["found"].startswith(
-        f"crm for persons takes nothing (4030801); about 12,345 records wait, the first since {since}"
+        f"crm for persons is stopped (4030801); about 12,345 records wait, the first since {since}"
     )
 
 
 def test_doctor_records_that_wait_long_without_a_pause_are_a_warning(world: World) -> None:
     keep_waiting(world, hours=2)
     found = only("warn")
-    assert found["found"].startswith("crm takes records again, and about 12,345 records wait")
+    assert found["found"].startswith("crm accepts records again, and about 12,345 records wait")
     assert found["advice"].endswith("#waiting-records")
 
 
@@ -693,7 +696,7 @@ def test_an_api_that_does_not_answer(world: World) -> None:
 
 def test_an_api_that_fails(world: World) -> None:
     world.status = 502
-    assert only("fail")["advice"] == "look at the log of manage"
+    assert only("fail")["advice"] == "run `portaria logs manage`"
 
 
 def test_a_platform_that_is_not_reached(world: World) -> None:
@@ -744,7 +747,7 @@ def test_a_service_that_does_not_answer_hides_no_other_check(world: World) -> No
 def test_a_check_that_breaks_off_hides_no_other(world: World) -> None:
     world.answers["scheduler:GetSchedule"] = {}
     found = only("warn")
-    assert (found["check"], found["found"]) == ("schedules", "this check broke off (KeyError)")
+    assert (found["check"], found["found"]) == ("schedules", "this check failed unexpectedly (KeyError)")
 
 
 def test_each_runbook_that_is_named_is_there() -> None:

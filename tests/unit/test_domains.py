@@ -171,12 +171,12 @@ class TestAllowedDomains:
         [
             (f"c{NAME_128}", "128 characters; this has 129"),
             (f"{LABEL_63}a.example.com", "63 characters between two dots; this has 64"),
-            ("*.com.au", "nothing but a public suffix"),
+            ("*.com.au", "this is a public suffix"),
             ("*.amazonaws.com", "above a public suffix: *.amazonaws.com covers"),
-            ("my-*.example.com", "one wildcard, *, as its first label"),
+            ("my-*.example.com", "one wildcard (*), as its first label"),
             ("0x7f.1", "not an IP address"),
             ("[::1]", "not an IP address"),
-            ("example.com.", "without a dot at its begin or end"),
+            ("example.com.", "without a dot at its beginning or end"),
             ("https://example.com", "without https://"),
             ("example.com:8443", "without a port"),
             ("example.com/x", "without a path"),
@@ -187,7 +187,7 @@ class TestAllowedDomains:
             ("bücher.example.com", "in punycode: xn--bcher-kva.example.com"),
             ("*.BÜCHER.example.com", "in punycode: *.xn--bcher-kva.example.com"),
             ("example。com", "in punycode: example.com"),
-            ("xn--a.example.com", "no punycode"),
+            ("xn--a.example.com", "not valid punycode"),
         ],
     )
     def test_the_rule_is_told(self, text: str, words: str) -> None:

@@ -229,7 +229,7 @@ def test_engage_that_cannot_be_reached_any_more(stack: Cloud, engage: Engage) ->
     engage.before = [None, UNREACHABLE]
     answer = register(stack, users(150))
     assert outcomes(answer) == ["registered"] * 100 + ["not_sent"] * 50
-    assert "nothing was done" in answer["users"][149]["detail"]
+    assert "was not processed" in answer["users"][149]["detail"]
 
 
 def test_a_permission_that_is_taken_away_meanwhile(stack: Cloud, engage: Engage) -> None:

@@ -287,8 +287,9 @@ class TestFinding:
             time.passes(hours=30)
         assert self.ids(manage, "connection=marketo-one&record=kommo-acme/7") == [ids[5], ids[3], ids[1]]
         assert self.ids(manage, "connection=marketo-one&record=kommo-acme/8&limit=1") == ids[::-1]
-        assert self.ids(manage, "connection=marketo-one&record=kommo-acme/9") == []
-        assert self.ids(manage, "connection=another&record=kommo-acme/7") == []
+        for query, unknown in (("marketo-one&record=kommo-acme/9", "marketo-one"), ("another&record=x-1/7", "another")):
+            answer = manage.call("GET", f"/receipts?connection={query}")
+            assert (answer.status, answer.content["detail"]) == (404, f"there is no connection {unknown}")
 
     def test_a_request_that_was_begun_twice_is_found_once(self, table: Table, manage: Manage, time: Time) -> None:
         open_receipt(table)

@@ -108,7 +108,7 @@ def test_a_run_of_refusals_warns_from_the_first_day_and_ends_after_the_limit(off
     assert first["connection"] == NAME
     assert first["refused_since"] == office.connection.refused_since
     assert first["ends_at"] > clock.to_iso(clock.now())
-    assert "error that is not known" in first["detail"]
+    assert "unknown error" in first["detail"]
     assert "refresh_refused" in office.log.getvalue()
 
     office.days(6)

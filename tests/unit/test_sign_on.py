@@ -248,7 +248,7 @@ def test_a_mark_that_was_sent_twice_is_ones_own(stack: Cloud, engage: Engage, mo
 
 def test_kms_that_does_not_answer_costs_no_link(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
     ticket = ticket_of(ask(stack))
-    unavailable = Retryable("vault_unavailable", "the vault did not answer: ThrottlingException")
+    unavailable = Retryable("vault_unavailable", "Secrets Manager or KMS did not respond: ThrottlingException")
     with monkeypatch.context() as patched:
         patched.setattr(vault, "unseal", failing(unavailable))
         with pytest.raises(Retryable, match="vault_unavailable"):
@@ -337,7 +337,7 @@ def test_a_refusal(stack: Cloud, engage: Engage, answer: Any, reason: str, statu
     ids=["500", "429", "html", "lost", "unreachable"],
 )
 def test_trouble(stack: Cloud, engage: Engage, answer: Any, reason: str) -> None:
-    """A lost answer has changed nothing that matters: it is no call that may have been carried out."""
+    """A lost response has changed nothing that matters, so it is not reported as a call that may have been processed."""
     engage.sso = [answer]
     with pytest.raises(Retryable) as error:
         ask(stack)

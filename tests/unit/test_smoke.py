@@ -305,7 +305,7 @@ def test_forged_code_stuck_in_the_stack_fails(
 
 
 def test_forged_code_never_taken_from_its_queue_fails(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Failed, match="did not get it"):
+    with pytest.raises(Failed, match="did not receive it"):
         forged(stack, monkeypatch, None)
 
 

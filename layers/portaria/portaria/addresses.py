@@ -66,5 +66,7 @@ def resolve_public(host: str, port: int, timeout_s: float) -> list[Any]:
     """As `resolve`. Raises `Rejected` where any of the addresses is not public."""
     found = resolve(host, port, timeout_s)
     if not all(is_public(str(address[0])) for *_, address in found):
-        raise Rejected("address_not_allowed", f"{host} leads to an address outside the public internet", field="url")
+        raise Rejected(
+            "address_not_allowed", f"{host} resolves to an address that is not on the public internet", field="url"
+        )
     return found

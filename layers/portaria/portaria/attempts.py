@@ -75,5 +75,5 @@ def _keep(kept: dict[str, float], name: str, until: float) -> None:
 
 def _too_many(wait_s: float) -> Retryable:
     return Retryable(
-        REASON, "too many calls with tokens that do not work came from this address", after_s=max(1.0, wait_s)
+        REASON, "too many requests from this address had tokens that do not work", after_s=max(1.0, wait_s)
     )

@@ -48,7 +48,7 @@ def credential_headers(connection: Connection, credentials: Credentials) -> dict
     except KeyError:
         raise Rejected(
             "no_credentials",
-            f"the connection {connection.name} does not hold the credentials of its kind, {connection.kind}",
+            f"the connection {connection.name} has no credentials of its kind, {connection.kind}",
             status=409,
         ) from None
     header = getattr(part(connection.platform, "tokens"), "TOKEN_HEADER", "")

@@ -80,11 +80,14 @@ def start(table: Table, queue_url: str, connection: Connection, route_name: str 
     if route_name is not None:
         found = [route for route in found if route.name == route_name]
         if not found:
-            detail = f"no route {route_name} begins at the connection {connection.name}"
+            detail = f"the connection {connection.name} is not the source of a route {route_name}"
             raise Rejected("unknown_route", detail, field="route", status=404)
     found = [route for route in found if listings.source(connection.platform, route.object)]
     if not found:
-        detail = f"no route begins at {connection.name} with an object that {connection.platform} can list"
+        detail = (
+            f"there is nothing to read: {connection.name} is not the source of a route with an object that "
+            f"{connection.platform} can list"
+        )
         raise Rejected("nothing_to_read", detail, status=409)
     newest = latest(table, connection.name)
     bodies = []

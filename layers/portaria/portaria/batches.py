@@ -64,7 +64,7 @@ class Batch:
             nonlocal left
             time_left_s = (self._ends_at - clock.now()).total_seconds()
             if time_left_s < LEAST_TIME_S:
-                raise Retryable("out_of_time", "the time of this call was over", after_s=1)
+                raise Retryable("out_of_time", "there was no time left in this call", after_s=1)
             request = build(token)
             left = True
             usual_s = request.connect_timeout_s + request.read_timeout_s
@@ -87,7 +87,7 @@ class Batch:
 
     def lose(self, entries: Iterable[int], lost: Retryable) -> None:
         """The answer about these was lost."""
-        detail = f"{lost.detail}; it may have been done all the same: send it again"
+        detail = f"{lost.detail}; it may have been processed: send it again"
         self.settle(entries, Outcome(UNKNOWN, lost.reason, detail))
 
     def give_up(self, trouble: Rejected | Retryable) -> None:
@@ -97,4 +97,4 @@ class Batch:
         if isinstance(trouble, Retryable):
             self.after_s = trouble.after_s
         unsettled = [entry for entry in range(self.size) if entry not in self._outcomes]
-        self.settle(unsettled, Outcome(NOT_SENT, trouble.reason, f"{trouble.detail}; nothing was done about this one"))
+        self.settle(unsettled, Outcome(NOT_SENT, trouble.reason, f"{trouble.detail}; this entry was not processed"))

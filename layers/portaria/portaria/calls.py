@@ -88,7 +88,7 @@ def send(supply: tokens.Supply, connection: Connection, call: Call) -> Answered:
         nonlocal left
         time_left_s = (ends_at - clock.now()).total_seconds()
         if time_left_s < 1:
-            raise Retryable("token_late", "the connection's token came too late for the call to be sent", after_s=2)
+            raise Retryable("token_late", "the token could not be renewed in time", after_s=2)
         applied = authorization.headers(connection, token)
         _refuse_headers(call, {egress.canonical(name) for name in applied})
         credential_headers = authorization.credential_headers(connection, token.credentials)
@@ -138,7 +138,7 @@ def _request(connection: Connection, call: Call) -> Request:
     """The call without its credential, checked as far as it can be. Raises `Rejected`."""
     if call.body is not None:
         if call.method in ("GET", "HEAD"):
-            raise Rejected("body_not_allowed", f"a {call.method} has no body", field="body")
+            raise Rejected("body_not_allowed", f"a {call.method} request cannot have a body", field="body")
         if len(call.body) > MAX_BODY_BYTES:
             raise Rejected(
                 "body_too_large",
@@ -153,13 +153,15 @@ def _request(connection: Connection, call: Call) -> Request:
         if host.startswith("*."):
             host = connection.fields.get("host", "")
         if not host:
-            detail = f"this connection covers all of {connection.allowed_domain}: give the whole url, with the host"
+            detail = f"the allowed_domain is {connection.allowed_domain}, so a path has no host: give a whole URL"
             raise Rejected("url_needed", detail, field="path")
         url = f"https://{host}{call.target}"
     if len(url) > MAX_URL_LENGTH:
-        raise Rejected("bad_url", f"the URL may have {MAX_URL_LENGTH:,} characters; this has {len(url):,}", field="url")
+        raise Rejected(
+            "bad_url", f"the URL may have at most {MAX_URL_LENGTH:,} characters; this one has {len(url):,}", field="url"
+        )
     if "#" in url:
-        raise Rejected("bad_url", "a URL that is called has no fragment (#…)", field="url")
+        raise Rejected("bad_url", "the URL must not have a fragment (#…)", field="url")
     request = Request(
         call.method,
         url,
@@ -176,25 +178,25 @@ def _check_headers(call: Call) -> None:
     if len(call.headers) > MAX_HEADERS:
         raise Rejected(
             "too_many_headers",
-            f"a call may have {MAX_HEADERS} headers; this has {len(call.headers)}",
+            f"a call may have at most {MAX_HEADERS} headers; this one has {len(call.headers)}",
             field="headers",
         )
     for name, value in call.headers.items():
         if not _HEADER_NAME.fullmatch(name):
-            detail = f"a header's name, of {len(name)} characters, holds some that HTTP does not allow"
+            detail = f"a header's name, of {len(name)} characters, has characters that HTTP does not allow"
             raise Rejected("bad_header", detail, field="headers")
         size = len(name) + len(value)
         if size > MAX_HEADER_BYTES:
-            detail = f"a header's name and value may have {MAX_HEADER_BYTES:,} bytes; one has {size:,}"
+            detail = f"a header's name and value may have at most {MAX_HEADER_BYTES:,} bytes together; one has {size:,}"
             raise Rejected("header_too_large", detail, field="headers")
         if not _HEADER_VALUE.fullmatch(value) or value != value.strip():
-            detail = f"the header {name} may hold printable ASCII, without spaces around it"
+            detail = f"the header {name} must be printable ASCII without spaces at its beginning or end"
             raise Rejected("bad_header", detail, field="headers")
         known_as = egress.canonical(name)
         if known_as in FORBIDDEN_HEADERS or known_as.startswith(FORBIDDEN_PREFIXES):
-            raise Rejected("forbidden_header", f"the header {name.lower()} may not be set by a call", field="headers")
+            raise Rejected("forbidden_header", f"the header {name.lower()} cannot be set by a call", field="headers")
     if len({egress.canonical(name) for name in call.headers}) < len(call.headers):
-        detail = "two of the headers differ only in case, or in hyphens and underscores"
+        detail = "two headers have the same name, apart from case, hyphens and underscores"
         raise Rejected("bad_header", detail, field="headers")
 
 
@@ -202,7 +204,7 @@ def _refuse_headers(call: Call, applied: set[str]) -> None:
     """The headers that the connection sets are its own."""
     for name in call.headers:
         if egress.canonical(name) in applied:
-            detail = f"the connection itself sets the header {name.lower()}"
+            detail = f"the connection sets the header {name.lower()} itself: leave it out"
             raise Rejected("forbidden_header", detail, field="headers")
 
 
@@ -210,11 +212,11 @@ def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
     """A connection that cannot be used says what to do about it."""
     at = f"/connections/{connection.name}"
     advice = {
-        "not_authorised": f"open the link that GET {at}/authorize gives",
-        "connection_removed": "make another connection",
-        "needs_reconnect": f"hand in new credentials with PUT {at}"
+        "not_authorised": f"open the link that GET {at}/authorize returns",
+        "connection_removed": "create another connection",
+        "needs_reconnect": f"replace its credentials with PUT {at}"
         if connection.kind in (*STATIC_KINDS, *tokens.LOG_IN_KINDS)
-        else f"install its application again, or open the link that GET {at}/authorize gives",
+        else f"install its application again, or open the link that GET {at}/authorize returns",
     }.get(rejected.reason)
     if not advice:
         return rejected
@@ -231,7 +233,7 @@ def _shown(response: Response, echoes: Echoes) -> Answered:
     }
     withheld = ""
     if echoes.are_in(response.body):
-        withheld = "the body is withheld: it holds the connection's credential, or a part of it"
+        withheld = "the body is withheld: it contains the connection's credential, or a part of it"
     elif response.body and "content-encoding" in response.headers:
-        withheld = "the body is withheld: it came in an encoding that was not asked for, or that could not be decoded"
+        withheld = "the body is withheld: its encoding was not requested, or it could not be decoded"
     return Answered(Response(response.status, headers, b"" if withheld else response.body), withheld)

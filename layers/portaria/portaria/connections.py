@@ -64,7 +64,7 @@ def get_item(table: Table, name: str) -> Item:
     """The whole item, its keepers' attributes included. Raises `Rejected` (`unknown_connection`)."""
     item = table.get(*key(name))
     if not item:
-        raise Rejected("unknown_connection", f"there is no connection {name!r}", field="connection", status=404)
+        raise Rejected("unknown_connection", f"there is no connection {name}", field="connection", status=404)
     return item
 
 

@@ -95,5 +95,5 @@ def _of_this_connection(rejected: Rejected, connection: Connection) -> Rejected:
     """A token that the platform calls dead has ended the connection by now."""
     if rejected.reason != "token_refused":
         return rejected
-    detail = f"{rejected.detail}: hand in a new one with PUT /connections/{connection.name}"
+    detail = f"{rejected.detail}: replace it with PUT /connections/{connection.name}"
     return Rejected("needs_reconnect", detail, status=409)

@@ -120,9 +120,9 @@ def of_message(message_id: str, body: str) -> Letter:
         # What cannot be written again, such as what is nested too deeply, is kept as it came.
         messages.encode({"records": message.records})
     except (Rejected, ValueError, RecursionError):
-        detail = f"this is no Records message of version {messages.VERSION}"
+        detail = f"this is not a Records message of version {messages.VERSION}"
         return Letter(letter_id, "", "", "", "", UNREADABLE, detail, [], raw=body)
-    detail = "no worker could handle its message, however often it came back; ingest_records' log tells why"
+    detail = "the message failed on each of its deliveries; the log of ingest_records says why"
     return Letter(
         letter_id,
         message.connection,
@@ -304,24 +304,24 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
     """
     item = table.get(*key(letter_id))
     if not item:
-        return Outcome(letter_id, 0, GONE, "there is no such letter any more")
+        return Outcome(letter_id, 0, GONE, "the dead letter does not exist any more")
     head = read_head(item)
     if head.state == REDRIVEN and not again:
-        return Outcome(letter_id, 0, GONE, "somebody else has just redriven it")
+        return Outcome(letter_id, 0, GONE, "it has just been redriven by another request")
     if not head.is_free(clock.now()):
-        return Outcome(letter_id, 0, IN_PROGRESS, "somebody else is redriving it")
+        return Outcome(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")
     if dry_run:
         return Outcome(letter_id, head.count, WOULD_REDRIVE)
     _pace().wait()
     claim = uuid.uuid4().hex
     if not _claim(table, head, claim):
-        return Outcome(letter_id, 0, IN_PROGRESS, "somebody else is redriving it")
+        return Outcome(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")
     try:
         letter = _read(table, item)
         bodies, unreadable = _bodies(letter)
         if not bodies:
             _release(table, head, claim)
-            return Outcome(letter_id, 0, FAILED, "there is nothing in it that could be sent: delete it")
+            return Outcome(letter_id, 0, FAILED, "it has no records that can be sent: delete it")
         queues.send(queue_url, bodies, tenant=letter.connection)
     except Exception as error:  # noqa: BLE001 - whatever it was, the other letters go on
         reason = error.reason if isinstance(error, Retryable) else aws.error_code(error) or type(error).__name__
@@ -329,7 +329,7 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
         _release(table, head, claim)
         return Outcome(letter_id, 0, FAILED, reason)
     _mark(table, letter_id, claim)
-    left = f"{unreadable} records without data stay behind" if unreadable else ""
+    left = f"{unreadable} records without data were not sent" if unreadable else ""
     return Outcome(letter_id, head.count - unreadable, REDRIVEN, left)
 
 

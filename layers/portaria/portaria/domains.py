@@ -56,20 +56,19 @@ def check_allowed_domain(text: str) -> str:
     _check_characters(name)
     labels = name.split(".")
     if "" in labels:
-        raise _refused("must be a host name without a dot at its begin or end and without two in a row")
+        raise _refused("must be a host name without a dot at its beginning or end and without two dots in a row")
     if _NUMBER.fullmatch(labels[-1]):
         raise _refused("must be a host name, not an IP address")
     for label in labels:
         _check_label(label)
     if _public_suffixes().privatesuffix(name) is None:
         raise _refused(
-            "must be a name of somebody's own: this one is nothing but a public suffix, or under no top-level domain that "
-            "there is (https://publicsuffix.org)"
+            "must be a registered domain or a name below one: this is a public suffix, or its top-level domain does not exist (https://publicsuffix.org)"
         )
     if domain.startswith("*.") and (suffix := _public_suffix_below(name)):
         raise _refused(
-            f"must not have its wildcard above a public suffix: {domain} covers {suffix}, below which strangers have names; "
-            "name the host, or put the wildcard before a longer name"
+            f"must not have its wildcard above a public suffix: {domain} covers {suffix}, where anyone can have a "
+            "name; give the host, or put the wildcard before a longer name"
         )
     return domain
 
@@ -87,7 +86,7 @@ def check_header_name(text: str, *, with_digits: bool = False) -> str:
             raise _bad_header(f"must not begin with {prefix}")
     # Beyond Zendesk's list: a header that `egress` would refuse with every call.
     if name in REFUSED_HEADERS or name in egress.FORBIDDEN_HEADERS:
-        raise _bad_header(f"must not be {name}: HTTP or a proxy needs that header")
+        raise _bad_header(f"must not be {name}, which HTTP or a proxy sets")
     if re.fullmatch(r"[A-Za-z0-9_-]+", text) and not with_digits and re.search(r"[0-9]", text):
         raise _bad_header(
             "must be letters, hyphens and underscores; where the API's header has digits, "
@@ -101,7 +100,7 @@ def check_header_name(text: str, *, with_digits: bool = False) -> str:
 def _check_characters(name: str) -> None:
     """One sentence for each of the ways in which people give something else than a host name."""
     if "*" in name:
-        raise _refused("may have one wildcard, *, as its first label and nowhere else")
+        raise _refused("may have one wildcard (*), as its first label only")
     if "://" in name:
         raise _refused("must be a host name alone, without https:// (other schemes are never used)")
     if name.startswith("[") or name.count(":") > 1:
@@ -111,11 +110,11 @@ def _check_characters(name: str) -> None:
     if re.search(r"[/?#\\]", name):
         raise _refused("must be a host name alone, without a path")
     if ":" in name:
-        raise _refused("must be a host name alone, without a port: 443 is the one that is used")
+        raise _refused("must be a host name alone, without a port (443 is always used)")
     if re.search(r"\s", name):
-        raise _refused("must be a host name without spaces or line ends")
+        raise _refused("must be a host name without spaces or line breaks")
     if "_" in name:
-        raise _refused("must be a host name: an underscore cannot stand in one")
+        raise _refused("must be a host name, without underscores")
     if not re.fullmatch(r"[a-z0-9.-]+", name):
         raise _refused("must be a host name: letters, digits, hyphens and dots")
 
@@ -124,12 +123,12 @@ def _check_label(label: str) -> None:
     if len(label) > MAX_LABEL_LENGTH:
         raise _refused(f"may have {MAX_LABEL_LENGTH} characters between two dots; this has {len(label)}")
     if not _LABEL.fullmatch(label):
-        raise _refused("must be a host name: no part of it begins or ends with a hyphen")
+        raise _refused("must be a host name in which no label begins or ends with a hyphen")
     if label.startswith("xn--"):
         try:
             idna.decode(label)
         except UnicodeError:
-            raise _refused("has a part that begins with xn-- and is no punycode that can be read") from None
+            raise _refused("has a label that begins with xn-- and is not valid punycode") from None
 
 
 def _advice(text: str) -> str:

@@ -85,25 +85,31 @@ def host_allowed(host: str, allowed_domain: str) -> bool:
 def check(request: Request, allowed_domain: str) -> None:
     """Raises `Rejected` for a request that must not leave; nothing has been sent then."""
     if not request.url.isascii() or re.search(r"[\x00-\x20\x7f\\]", request.url):
-        raise Rejected("bad_url", "the URL may hold only printable ASCII, without spaces or backslashes", field="url")
+        raise Rejected("bad_url", "the URL must be printable ASCII without spaces and backslashes", field="url")
     try:
         parts = urlsplit(request.url)
         port = parts.port
     except ValueError:
-        raise Rejected("bad_url", "the URL cannot be read", field="url") from None
+        raise Rejected("bad_url", "the URL is not valid", field="url") from None
     if parts.scheme != "https" or "@" in parts.netloc or port not in (None, 443):
-        raise Rejected("bad_url", "the URL must be https, without user and with no port but 443", field="url")
+        raise Rejected(
+            "bad_url",
+            "the URL must begin with https:// and may have neither a user nor a port other than 443",
+            field="url",
+        )
     # urlsplit lower-cases the host; the one that is dialled is compared, not the text in the URL.
     if parts.netloc.lower().removesuffix(":443") != parts.hostname or not host_allowed(
         parts.hostname or "", allowed_domain
     ):
-        raise Rejected("host_not_allowed", f"this connection may only talk to {allowed_domain}", field="url")
+        raise Rejected(
+            "host_not_allowed", f"the host is outside this connection's allowed_domain: {allowed_domain}", field="url"
+        )
     for name, value in request.headers.items():
         if canonical(name) in FORBIDDEN_HEADERS or canonical(name).startswith(FORBIDDEN_PREFIXES):
             raise Rejected("forbidden_header", f"the header {name.lower()} may not be set", field="headers")
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not _HEADER_VALUE.fullmatch(value):
             raise Rejected(
-                "bad_header", f"the header {name!r} holds characters that HTTP does not allow", field="headers"
+                "bad_header", f"the header {name!r} has characters that HTTP does not allow", field="headers"
             )
 
 
@@ -124,17 +130,16 @@ def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, ow
     if total_s is None:
         total_s = request.connect_timeout_s + request.read_timeout_s
     ends_at = time.monotonic() + total_s
-    response = _exchange(request, allowed_domain, ends_at, owner)
+    response = _exchange(request, ends_at, owner)
     for _ in range(follow_redirects):
         onward = _redirected(request, response, allowed_domain)
         if onward is None:
             return response
         request = onward
-        response = _exchange(request, allowed_domain, ends_at, owner, redirected=True)
+        response = _exchange(request, ends_at, owner, redirected=True)
     if follow_redirects and _redirected(request, response, allowed_domain):
-        raise Rejected(
-            "too_many_redirects", f"{allowed_domain} redirected more than {follow_redirects} times", status=502
-        )
+        detail = f"{_host(request)} redirected more than {follow_redirects} times"
+        raise Rejected("too_many_redirects", detail, status=502)
     return response
 
 
@@ -145,33 +150,36 @@ def _redirected(request: Request, response: Response, allowed_domain: str) -> Re
         return None
     if not _PRINTABLE.fullmatch(location):
         # `urljoin` would take line ends and tabs out, and make a good URL of a bad one.
-        raise _redirect_refused(allowed_domain, "the URL may hold only printable ASCII")
+        raise _redirect_refused(_host(request), "the URL must be printable ASCII")
     try:
         url = urljoin(request.url, location)
         same_host = urlsplit(url).hostname == urlsplit(request.url).hostname
     except ValueError:
-        raise _redirect_refused(allowed_domain, "the URL cannot be read") from None
+        raise _redirect_refused(_host(request), "the URL is not valid") from None
     method, body, headers = request.method, request.body, request.headers
     if (response.status == 303 and method != "HEAD") or (response.status in (301, 302) and method == "POST"):
         method, body = "GET", None
         headers = {name: value for name, value in headers.items() if not name.lower().startswith("content-")}
     if not same_host:
         if body is not None or method not in _REPEATABLE:
-            raise _redirect_refused(allowed_domain, f"a {method} is not sent again to another host")
+            raise _redirect_refused(_host(request), f"a {method} is not sent again to another host")
         kept_back = {"authorization", "cookie", *(name.lower() for name in request.credential_headers)}
         headers = {name: value for name, value in headers.items() if name.lower() not in kept_back}
     onward = with_changes(request, method=method, url=url, headers=headers, body=body)
     try:
         check(onward, allowed_domain)
     except Rejected as refused:
-        raise _redirect_refused(allowed_domain, refused.detail) from None
+        raise _redirect_refused(_host(request), refused.detail) from None
     return onward
 
 
-def _redirect_refused(allowed_domain: str, why: str) -> Rejected:
-    return Rejected(
-        "redirect_not_allowed", f"{allowed_domain} redirected to where the call may not go: {why}", status=502
-    )
+def _redirect_refused(host: str, why: str) -> Rejected:
+    return Rejected("redirect_not_allowed", f"{host} redirected to a URL that is not allowed: {why}", status=502)
+
+
+def _host(request: Request) -> str:
+    """The host that is dialled, for messages: where the domain has a wildcard, it names no host."""
+    return urlsplit(request.url).hostname or ""
 
 
 def _prepared(request: Request) -> requests.PreparedRequest:
@@ -184,13 +192,11 @@ def _prepared(request: Request) -> requests.PreparedRequest:
     except (requests.exceptions.RequestException, ValueError):
         same_host = False
     if not same_host:
-        raise Rejected("bad_url", "the URL cannot be read", field="url")
+        raise Rejected("bad_url", "the URL is not valid", field="url")
     return prepared
 
 
-def _exchange(
-    request: Request, allowed_domain: str, ends_at: float, owner: str, *, redirected: bool = False
-) -> Response:
+def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool = False) -> Response:
     """One request and its answer. After a redirect the other side has acted on the first request, whatever comes now."""
     prepared = _prepared(request)
     limits = Limits(request.connect_timeout_s, request.read_timeout_s, ends_at, owner)
@@ -199,18 +205,17 @@ def _exchange(
             body = answer.raw.read(request.max_response_bytes + 1, decode_content=False)
     except (NotSent, requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
         cause = str(error) if isinstance(error, NotSent) else type(error).__name__
-        raise Retryable(UNREACHABLE, f"{allowed_domain} was not reached: {cause}", answer_lost=redirected) from None
+        raise Retryable(UNREACHABLE, f"{_host(request)} was not reached: {cause}", answer_lost=redirected) from None
     except requests.exceptions.RequestException as error:
         cause = str(error) if isinstance(error, NoAnswer) else type(error).__name__
-        raise Retryable("no_answer", f"{allowed_domain} gave no answer: {cause}", answer_lost=True) from None
+        raise Retryable("no_answer", f"{_host(request)} gave no answer: {cause}", answer_lost=True) from None
     found = {name.lower(): value for name, value in answer.headers.items()}
     if len(body) <= request.max_response_bytes and (codings := found.pop("content-encoding", "")):
         body, left = content_codings.decode(body, codings, request.max_response_bytes)
         if left:
             found["content-encoding"] = left
     if len(body) > request.max_response_bytes:
-        raise Rejected(
-            "answer_too_large", f"{allowed_domain} answered more than {request.max_response_bytes} bytes", status=502
-        )
+        detail = f"{_host(request)} answered with more than {request.max_response_bytes:,} bytes"
+        raise Rejected("answer_too_large", detail, status=502)
     found.setdefault("date", format_datetime(clock.now(), usegmt=True))
     return Response(answer.status_code, found, body)

@@ -51,7 +51,7 @@ def open_address(table: Table, connection: Connection, key: Secret, header: Secr
     try:
         table.put_revision(made, new=not item, revision=item.get("revision", ""))
     except Conflict:
-        raise Retryable("address_changed", "another address was made at the same moment", after_s=1) from None
+        raise Retryable("address_changed", "another URL was created at the same moment", after_s=1) from None
     return True
 
 

@@ -53,7 +53,11 @@ def register(table: Table, supply: Supply, vault: Vault, name: str, users: list[
     try:
         while waiting:
             if requests == MAX_REQUESTS:
-                raise Retryable("too_many_refused", f"{MAX_REQUESTS} requests were made for this call", after_s=1)
+                raise Retryable(
+                    "too_many_refused",
+                    f"{MAX_REQUESTS} requests to the platform were needed for this call, the most that are allowed",
+                    after_s=1,
+                )
             chosen = waiting.popleft()
             requests += 1
             try:
@@ -74,7 +78,7 @@ def register(table: Table, supply: Supply, vault: Vault, name: str, users: list[
                 waiting += [chosen[:middle], chosen[middle:]]
     except (Rejected, Retryable) as trouble:
         # Whether a platform that refuses a request has registered some of it is not documented.
-        detail = "it was refused together with others, and which of them was meant was not found out: send it again"
+        detail = "it was refused together with others, and it is not known which of them is to blame: send it again"
         batch.settle(suspects - batch.settled, Outcome(UNKNOWN, "not_isolated", detail))
         batch.give_up(trouble)
     return batch

@@ -546,7 +546,10 @@ class _Batch:
                 detail = answer.detail or f"the destination refused this record with {answer.code}"
                 self.undelivered.refuse(_set_aside(piece[0], REFUSED_BY_DESTINATION, detail))
             elif requests_left <= 0:
-                detail = f"the destination refused a request with this record with {answer.code}; too many were refused"
+                detail = (
+                    f"the destination refused a request that contained this record with {answer.code}; too many "
+                    "were refused to try each record alone"
+                )
                 for one in piece:
                     self.undelivered.refuse(_set_aside(one, REFUSED_BY_DESTINATION, detail))
             else:
@@ -722,7 +725,7 @@ class _Batch:
         credentials = {**self._typed_in(lane), **token.credentials}
         request: Request = build(connection, credentials, target, body, trace)
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
-            raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
+            raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         receipts.open_receipt(self.table, correlation_id, **receipt)
         response, answer = self._exchange(lane, request)
         if answer.meaning is Meaning.TOKEN_AGAIN and (newer := self.supply.newer(connection, token)):
@@ -777,7 +780,9 @@ class _Batch:
         """
         by_message = _by_message(one.outgoing for one in piece)
         self.failed |= self.retries.next(by_message.keys() - self.failed.keys())
-        detail = f"the destination did not take it in {self.retries.tries} tries; the last one ended with {answer.code}"
+        detail = (
+            f"the destination did not accept it in {self.retries.tries} attempts; the last one ended with {answer.code}"
+        )
         for message_id, ones in by_message.items():
             wait_s = self.failed[message_id]
             if wait_s is None:

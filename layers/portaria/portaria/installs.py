@@ -115,7 +115,7 @@ def _already(conflict: Conflict) -> Outcome:
     if item.get("state") in ("connected", "failed"):
         return Outcome(item["state"], item.get("reason", ""), item.get("detail", ""))
     wait_s = max(1.0, item.get("lease_until", 0) - clock.now().timestamp() + 1)
-    raise Retryable("in_progress", "another worker holds this install", after_s=wait_s)
+    raise Retryable("in_progress", "another worker is processing this install", after_s=wait_s)
 
 
 class _Exchange:
@@ -261,11 +261,13 @@ class _Exchange:
     def _exchange(self, client: OAuthClient) -> Credentials:
         platform = part(self.install.platform, "tokens")
         if clock.now() >= self._code_ends_at():
-            raise Rejected("code_expired", "the code reached the end of its life before the platform took it")
+            raise Rejected("code_expired", "the authorization code expired before the platform accepted it")
         client_secret = self.vault.client_secret(self.install.platform, self.install.client)
         seal = vault.prepare_seal(self.settings.sealing_key_id, {"install": self.install.id})
         if self.time_left_s() < TIME_TO_EXCHANGE_S:
-            raise Retryable("short_of_time", "too little time is left to wait for the platform's answer", after_s=1)
+            raise Retryable(
+                "short_of_time", "there is too little time left to wait for the platform's response", after_s=1
+            )
         host = self.item["account_host"]
         proof = [self.install.code_verifier] if self.install.code_verifier else []
         given_at = clock.now()
@@ -280,7 +282,7 @@ class _Exchange:
             if rejected.reason in CODE_OVER and self.attempt > 1:
                 raise Rejected(
                     "answer_lost",
-                    "the platform took the code but its answer never arrived: the customer must connect again",
+                    "the platform used the code but its response was lost: the customer must connect again",
                 ) from None
             raise
         credentials = tokens.to_stored(with_changes(grant, given_at=given_at, client_id=client.client_id))

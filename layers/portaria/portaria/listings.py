@@ -97,7 +97,7 @@ class Reader:
     def send(self, request: Request) -> Response:
         """One paced request. Raises `Retryable` where its time-outs would outlast the function."""
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
-            raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
+            raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         self.pace.wait()
         return egress.send(request, allowed_domain=self.connection.allowed_domain, owner=self.connection.name)
 

@@ -25,7 +25,7 @@ def find(table: Table, platform: str, name: str) -> tuple[OAuthClient, str]:
     """A client and its revision, another one after each change. Raises `Rejected` (`unknown_client`)."""
     item = table.get(*key(platform, name))
     if not item:
-        raise Rejected("unknown_client", f"no OAuth client {platform}/{name} is registered", field="client", status=404)
+        raise Rejected("unknown_client", f"there is no OAuth client {platform}/{name}", field="client", status=404)
     return read(item), item.get("revision", "")
 
 
@@ -46,15 +46,15 @@ def check_domain(client: OAuthClient, domain: str, *, field: str | None = None) 
     if not registered:
         raise Rejected(
             "api_domains_missing",
-            f"{title} does not say which domains its tokens may go to: an administrator adds {domain} to its api_domains",
+            f"{title} has no api_domains, so its tokens are not sent: an administrator must add {domain} to its api_domains",
             field="client",
             status=409,
         )
     if not domain_inside(domain, registered):
         raise Rejected(
             "domain_not_registered",
-            f"{title} is registered for {', '.join(registered)} and not for {domain}: an administrator adds it to its "
-            "api_domains, if it may have the client's tokens",
+            f"{title} is registered for {', '.join(registered)} and not for {domain}: an administrator can add that "
+            "domain to its api_domains, if it may receive the client's tokens",
             field=field,
         )
 

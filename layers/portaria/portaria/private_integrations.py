@@ -145,7 +145,9 @@ def drop_scopes_of(table: Table, connection: str) -> None:
                 # It was deleted, or changed since it was listed: the index may also be a little behind.
                 found = find(table, found.id)
         else:
-            raise Rejected("changed_meanwhile", "a private integration keeps changing: try again", status=409)
+            raise Rejected(
+                "changed_meanwhile", "the private integration is being changed by others: try again", status=409
+            )
 
 
 def _narrowed(integration: PrivateIntegration, connection: str) -> set[str]:
@@ -162,8 +164,8 @@ def rotate(table: Table, old: PrivateIntegration, *, expire_now: bool) -> tuple[
     if old.overlaps(now) and not expire_now:
         raise Rejected(
             "rotation_under_way",
-            f"the token before the last rotation works until {old.previous_until}: cancel that rotation, or expire the "
-            "old token, first",
+            f"the token was rotated before and its previous token works until {old.previous_until}: cancel that "
+            "rotation, or expire the previous token, first",
             status=409,
         )
     token = api_tokens.make(old.id)
@@ -277,15 +279,15 @@ def _write(
             # Sent twice because the first answer got lost, it refuses itself.
             return fresh
         raise Rejected(
-            "changed_meanwhile", "the private integration has just changed: look at it and try again", status=409
+            "changed_meanwhile", "the private integration has just changed: read it and try again", status=409
         ) from None
     return fresh
 
 
 def _require_overlap(integration: PrivateIntegration) -> None:
     if not integration.overlaps(clock.now()):
-        raise Rejected("no_rotation", "only one token works: there is no rotation to end", status=409)
+        raise Rejected("no_rotation", "there is no rotation to end: only one token works", status=409)
 
 
 def _unknown() -> Rejected:
-    return Rejected("unknown_private_integration", "there is no such private integration", status=404)
+    return Rejected("unknown_private_integration", "there is no private integration with this id", status=404)

@@ -37,7 +37,7 @@ def send(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str =
             aws.client("sqs").send_message(QueueUrl=queue_url, MessageBody=body, **given)
         except (ClientError, BotoCoreError) as error:
             reason = aws.error_code(error) or type(error).__name__
-            raise Retryable("queue_unavailable", f"SQS did not take a message: {reason}") from error
+            raise Retryable("queue_unavailable", f"SQS did not accept a message: {reason}") from error
 
 
 def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:

@@ -407,7 +407,11 @@ def _read_place(cursor: str, oldest: date, newest: date) -> tuple[date, str]:
         if not isinstance(before, str) or not re.fullmatch(r"[0-9A-Za-z:.#-]{0,100}", before):
             raise ValueError
     except (ValueError, TypeError, RecursionError):
-        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor") from None
+        raise Rejected(
+            "bad_cursor",
+            "the cursor is not valid: send the next_cursor of the last response, or none to begin again",
+            field="cursor",
+        ) from None
     # One that has waited for a day begins where records are still kept.
     return (max(moment, oldest), before) if moment <= newest else (newest, "")
 

@@ -91,7 +91,7 @@ def read_message(message_id: str, body: str) -> Message:
         trace = read_trace(fields.get("trace"))
         read_at = int(fields.get("read_at", 0))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        raise Rejected("message_unreadable", f"this is no Records message of version {messages.VERSION}") from None
+        raise Rejected("message_unreadable", f"this is not a Records message of version {messages.VERSION}") from None
     return Message(id=message_id, records=fields["records"], read_at=read_at, target=target, trace=trace, **names)
 
 
@@ -147,7 +147,7 @@ class Mapping:
             return expressions.compiled(expression, self._budget, is_partial=is_partial)
         except JMESPathError as error:
             kind = type(error).__name__
-            detail = f"the expression of {attribute} cannot be read: {kind}"
+            detail = f"the expression of {attribute} is not a valid expression: {kind}"
             raise Rejected("bad_mapping", detail, field=attribute) from None
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -197,8 +197,8 @@ def _failure(attribute: str, error: Exception) -> Rejected:
     match error:
         case expressions.TooCostly():
             detail = (
-                f"the expression of {attribute} multiplies its input: the mapping may take {expressions.MAX_STEPS:,} steps "
-                "for one record; make it simpler"
+                f"the expression of {attribute} needs too many steps: a mapping may take "
+                f"{expressions.MAX_STEPS:,} for one record; simplify the expression"
             )
             return Rejected("mapping_too_costly", detail, field=attribute)
         case expressions.Inexact():
@@ -222,7 +222,9 @@ def _simple(attribute: str, value: Any) -> Any:
 
 
 def _inexact(attribute: str) -> Rejected:
-    detail = f"{attribute} is a number beyond 64 bits, whose last digits are lost: the source must send it as text"
+    detail = (
+        f"{attribute} is a number of more than 64 bits, whose last digits are lost: the source must send it as text"
+    )
     return Rejected("bad_value", detail, field=attribute)
 
 

@@ -63,7 +63,7 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
     except Retryable as silent:
         raise Retryable(
             "platform_unreachable",
-            f"the credentials could not be tried, so nothing was changed: {silent.detail}",
+            f"the credentials could not be tested, so nothing was changed: {silent.detail}",
             after_s=silent.after_s,
         ) from None
     return ""
@@ -78,7 +78,7 @@ def rotate(table: Table, vault: Vault, name: str, credentials: Credentials, *, e
     if not hasattr(part(connection.platform, "tokens"), "probe_request"):
         raise Rejected(
             "not_rotatable",
-            f"{connection.platform} has no call that would try a token without harm: replace the credentials with PUT",
+            f"{connection.platform} has no request that tests a token safely: replace the credentials with PUT",
             status=409,
         )
     fresh = _exchange(table, vault, connection, credentials, overlap=AT_ONCE if expire_now else OVERLAP)
@@ -120,9 +120,7 @@ def expire(table: Table, vault: Vault, name: str) -> Connection:
 
 
 def changed(name: str) -> Rejected:
-    return Rejected(
-        "connection_changed", f"the connection {name} has just changed: look at it and try again", status=409
-    )
+    return Rejected("connection_changed", f"the connection {name} has just changed: read it and try again", status=409)
 
 
 def _exchange(
@@ -168,7 +166,7 @@ def _claim(table: Table, connection: Connection) -> Item:
         raise changed(connection.name)
     raise Retryable(
         "change_in_progress",
-        f"somebody else is changing the credentials of {connection.name} right now",
+        f"the credentials of {connection.name} are being changed by another request",
         after_s=max(1, item.get("lease_until", now) - now + 1),
     )
 
@@ -224,7 +222,7 @@ def _labelled(vault: Vault, connection: Connection) -> tuple[str, Credentials | 
     if not current:
         raise Rejected(
             "no_credentials",
-            f"the vault holds no secret for {connection.name} any more: delete the connection and create it again",
+            f"Secrets Manager has no secret for {connection.name}: delete the connection and create it again",
             status=409,
         )
     in_use = connection.version_id or current
@@ -245,7 +243,9 @@ def _keep(table: Table, vault: Vault, item: Item, credentials: Credentials, *, i
     connection = connections.read(item)
     if is_rotation and clock.from_iso(connection.granted_at) + REPEATED_WITHIN < clock.now():
         raise Rejected(
-            "credentials_unchanged", "this is the token that is in use: make a new one first", field="credentials"
+            "credentials_unchanged",
+            "this token is already in use: create a new one at the platform first",
+            field="credentials",
         )
     scopes = try_credentials(table, vault, connection, credentials)
     if connection.state == "connected" and scopes in ("", connection.scopes):

@@ -25,7 +25,7 @@ def find(table: Table, name: str) -> tuple[Route, str]:
     """A route and its revision, another one after each change. Raises `Rejected` (`unknown_route`)."""
     item = table.get(*key(name))
     if not item:
-        raise Rejected("unknown_route", f"there is no route {name!r}", field="route", status=404)
+        raise Rejected("unknown_route", f"there is no route {name}", field="route", status=404)
     return read(item), item.get("revision", "")
 
 
@@ -55,7 +55,7 @@ def mapping(route: Route, source: Connection, destination: Connection) -> dict[s
     default: dict[str, str] = accepts.default_mapping(part(source.platform, route.object).DEFAULT_MAPPING, object_name)
     if not default:
         raise Rejected(
-            "no_mapping", f"there is no default mapping to {object_name}: give the route one", field="mapping"
+            "no_mapping", f"there is no default mapping to {object_name}: give the route a mapping", field="mapping"
         )
     return default
 

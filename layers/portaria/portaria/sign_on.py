@@ -95,11 +95,11 @@ def redeem(table: Table, sealing_key_id: str, ticket: Secret) -> Secret:
     ticket_id, mac = found.groups()
     item = table.get(*_key(ticket_id))
     if not item:
-        raise Rejected("unknown_link", "no such link was given out here, or long ago", status=404)
+        raise Rejected("unknown_link", "the link does not exist or is too old", status=404)
     if "used_at" in item:
         raise _used()
     if clock.now().timestamp() >= item["ends_at"]:
-        raise Rejected("expired_link", "the link's two minutes are over", status=410)
+        raise Rejected("expired_link", "the link has expired: it works for two minutes", status=410)
     sealed = _unseal(sealing_key_id, ticket_id, item)
     expected = _mac(sealed["mac_key"].reveal(), ticket_id, item["connection"], item["ends_at"])
     # As texts: base64 has several for the same bytes.
@@ -149,7 +149,7 @@ def _mac(mac_key: str, ticket_id: str, name: str, ends_at: int) -> str:
 
 
 def _altered() -> Rejected:
-    return Rejected("altered_link", "the link is not as it was given out: it was cut or changed", status=404)
+    return Rejected("altered_link", "the link was cut off or changed", status=404)
 
 
 def _used() -> Rejected:

@@ -229,7 +229,7 @@ class Table:
 def _again(tries: int) -> int:
     """Pause after a batch of which nothing was taken. Raises `Retryable` where that goes on."""
     if tries >= MAX_VAIN_BATCHES:
-        raise Retryable("storage_busy", "the table takes nothing now")
+        raise Retryable("storage_busy", "the table does not accept writes now")
     clock.sleep(0.05 * 2**tries)
     return tries + 1
 
@@ -330,4 +330,8 @@ def _read_cursor(cursor: str) -> Item:
 
 
 def _bad_cursor() -> Rejected:
-    return Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor")
+    return Rejected(
+        "bad_cursor",
+        "the cursor is not valid: send the next_cursor of the last response, or none to begin again",
+        field="cursor",
+    )

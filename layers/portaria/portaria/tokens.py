@@ -375,7 +375,11 @@ class Supply:
             if connection.generation > refused and (token.holds() or fresh):
                 return self.memory.keep(connection, token)
             if turns >= MAX_TURNS:
-                raise Retryable("token_ends_now", f"{connection.platform} gives tokens that end before use", after_s=2)
+                raise Retryable(
+                    "token_ends_now",
+                    f"{connection.platform} issues tokens that expire before they can be used",
+                    after_s=2,
+                )
             leased_until = _Renewal(self, connection, token, after_401=after_401).run()
             if leased_until is None:
                 turns += 1
@@ -383,7 +387,7 @@ class Supply:
             if not wait or clock.now() >= ends:
                 raise Retryable(
                     "renewal_in_progress",
-                    f"another worker renews the token of {name}",
+                    f"the token of {name} is being renewed by another worker",
                     after_s=max(1.0, leased_until - clock.now().timestamp()),
                 )
             clock.sleep(POLL_S * (1 + secrets.randbelow(100) / 100))
@@ -399,10 +403,10 @@ class Supply:
                 return None
             if _is_young(connection):
                 raise Retryable(
-                    "vault_lags", f"the vault does not show the credentials of {connection.name} yet", after_s=2
+                    "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
                 )
             raise Rejected(
-                "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
+                "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
             )
         ends_at, given_at = credentials.get("expires_at"), credentials.get("given_at")
         # Pairs that were stored without it: a generation's token is given when the generation begins.
@@ -422,7 +426,7 @@ class Supply:
         credentials = self.vault.read(connection.secret_id, connection.version_id) if connection.secret_id else {}
         if credentials is None:
             raise Rejected(
-                "no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409
+                "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
             )
         credentials, client = with_client(self.table, self.vault, connection, credentials)
         try:
@@ -431,7 +435,9 @@ class Supply:
             self.memory.refuse(connection, rejected)
             raise
         if grant.expires_at <= clock.now():
-            raise Retryable("token_ends_now", f"{connection.platform} gave a token without life left", after_s=2)
+            raise Retryable(
+                "token_ends_now", f"{connection.platform} issued a token that has already expired", after_s=2
+            )
         return Token(
             {"access_token": grant.access_token},
             connection.generation,
@@ -471,7 +477,7 @@ class _Renewal:
                 self._end("token_expired", "its access token has ended and came without a refresh token")
             raise Rejected(
                 "token_expired",
-                f"the access token of {self.connection.name} has ended and cannot be renewed here; connect again",
+                f"the access token of {self.connection.name} has expired and cannot be renewed: connect again",
                 status=409,
             )
         try:
@@ -486,7 +492,7 @@ class _Renewal:
             if getattr(error, "reason", "") != "needs_reconnect" and self._refused_too_long():
                 if self._adopt():
                     return None
-                detail = f"its provider has refused every renewal for too long: {getattr(error, 'detail', '')}"
+                detail = f"the provider has refused every renewal for too long: {getattr(error, 'detail', '')}"
                 self._end(refused_grants.REASON, detail, fence=self.fence)
             self._give_up(error)
             raise
@@ -500,7 +506,7 @@ class _Renewal:
     def _claim(self) -> None:
         now = clock.now().timestamp()
         if self.supply.time_left_s() < LEASE_S:
-            raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
+            raise Retryable("short_of_time", "there is too little time left to renew a token", after_s=1)
         self.lease_ends = now + LEASE_S
         self.item = self.table.update(
             *connections.key(self.connection.name),
@@ -526,7 +532,7 @@ class _Renewal:
             return None
         wait_s = item.get("retry_at", 0) - clock.now().timestamp()
         if wait_s > 0:
-            detail = f"the token of {self.connection.name} could not be renewed a moment ago; it is tried again later"
+            detail = f"the token of {self.connection.name} could not be renewed a moment ago; the next attempt is later"
             raise Retryable("renewal_waits", detail, after_s=max(1.0, wait_s))
         # A lease that ended since the claim has nothing left to wait for: the next claim succeeds.
         return float(item.get("lease_until", 0))
@@ -571,7 +577,7 @@ class _Renewal:
         while True:
             left_s = min(self.lease_ends - clock.now().timestamp(), self.supply.time_left_s())
             if left_s < needed_s:
-                raise Retryable("short_of_time", "too little time is left to renew a token", after_s=1)
+                raise Retryable("short_of_time", "there is too little time left to renew a token", after_s=1)
             try:
                 self.sent, status = True, None
                 # A life begins when the provider makes the token, which is before its answer arrives.
@@ -631,7 +637,7 @@ class _Renewal:
         reason, detail = "grant_revoked", rejected.detail
         if self.tried > 1:
             reason = ANSWER_LOST
-            detail = "the platform renewed the tokens but its answer never arrived"
+            detail = "the platform renewed the tokens but its response was lost"
         self._end(reason, detail, fence=self.fence)
 
     def _refused_too_long(self) -> bool:
@@ -843,7 +849,9 @@ def check_usable(connection: Connection) -> None:
         case "connected":
             return
         case "pending":
-            raise Rejected("not_authorised", f"nobody has authorised the connection {connection.name} yet", status=409)
+            raise Rejected(
+                "not_authorised", f"the connection {connection.name} has not been authorized yet", status=409
+            )
         case "removed":
             raise Rejected("connection_removed", f"the connection {connection.name} has been removed", status=409)
     why = f" ({connection.reason})" if connection.reason else ""
@@ -909,9 +917,11 @@ def typed_in(table: Table, vault_: Vault, connection: Connection) -> tuple[Conne
             continue
         if _is_young(connection):
             raise Retryable(
-                "vault_lags", f"the vault does not show the credentials of {connection.name} yet", after_s=2
+                "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
             )
-        raise Rejected("no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409)
+        raise Rejected(
+            "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
+        )
 
 
 def with_client(

@@ -88,7 +88,9 @@ def take(platform: str, headers: Mapping[str, str], body: bytes, settings: Track
 def _observability(platform: str, settings: TrackReceiptsSettings) -> ModuleType:
     found = part(platform, PART)
     if settings.adobe_client_id == NONE_SET:
-        raise Rejected("not_set_up", "this stack takes no such events: set its parameter AdobeClientId", status=404)
+        raise Rejected(
+            "not_set_up", "this stack does not accept Adobe's events: set its parameter AdobeClientId", status=404
+        )
     return found
 
 

@@ -278,7 +278,7 @@ def _storable(credentials: Credentials) -> str:
     if len(text) > MAX_SECRET_BYTES:
         raise Rejected(
             "credentials_too_large",
-            f"the credentials have {len(text):,} bytes as JSON: Secrets Manager takes {MAX_SECRET_BYTES:,}",
+            f"the credentials have {len(text):,} bytes as JSON: Secrets Manager accepts at most {MAX_SECRET_BYTES:,}",
             field="credentials",
         )
     return text
@@ -296,4 +296,6 @@ def _unavailable(error: Exception) -> Retryable:
             after_s=FULL_WAIT_S,
         )
     # The error's own text may quote what was sent: only its kind is told.
-    return Retryable("vault_unavailable", f"the vault did not answer: {aws.error_code(error) or type(error).__name__}")
+    return Retryable(
+        "vault_unavailable", f"Secrets Manager or KMS did not respond: {aws.error_code(error) or type(error).__name__}"
+    )

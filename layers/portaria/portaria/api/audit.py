@@ -11,8 +11,8 @@ from portaria.api.service import Asked, Reply, page
 
 
 class Shown(Output):
-    """`asked` is what was asked for, without secrets; of most operations, which fields. `outcome` `begun` says that nobody
-    could write down what became of it: the change may have been made."""
+    """`asked` is the request without secrets; for most operations it holds the names of its fields. With the `outcome` `begun`
+    the end of the request was not recorded: the change may have been made."""
 
     id: str
     at: str

@@ -22,7 +22,7 @@ STATES = ("pending", "connected", "needs_reconnect")
 
 
 class Shown(Output):
-    """`expires_at` is null where the link does not end."""
+    """`expires_at` is null if the link does not expire."""
 
     authorize_url: str
     expires_at: str | None
@@ -38,7 +38,9 @@ def begin(asked: Asked) -> Reply:
     table, name = asked.desk.table, asked.path["name"]
     connection = connections.get(table, name)
     if connection.kind != KIND:
-        detail = f"{name} is of the kind {connection.kind}: nobody's consent is needed, give it credentials instead"
+        detail = (
+            f"{name} has the kind {connection.kind}, which needs no authorization: replace its credentials with PUT"
+        )
         raise Rejected("not_authorisable", detail, status=409)
     if connection.state not in STATES:
         raise Rejected("connection_removed", f"the connection {name} is {connection.state}", status=409)
@@ -53,9 +55,7 @@ def begin(asked: Asked) -> Reply:
     except Rejected as outside:
         raise Rejected(outside.reason, outside.detail, status=409) from None
     if not client.authorize_url:
-        detail = (
-            f"the OAuth client {client.platform}/{client.name} has no authorize_url: nobody can give it their consent"
-        )
+        detail = f"the OAuth client {client.platform}/{client.name} has no authorize_url: add it to create authorization links"
         raise Rejected("not_authorisable", detail, status=409)
     tokens = part(connection.platform, "tokens")
     ticket = secrets.token_urlsafe(32)

@@ -1,4 +1,4 @@
-"""Having a connection's records read from the first to the last, and seeing how far that is."""
+"""Starting the backfills of a connection, and showing their progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State = Literal["running", "done", "failed"]
 
 
 class BackfillWanted(Input):
-    """Null, or left out, is every route that begins at the connection."""
+    """Without `route`, every route that starts at the connection is read."""
 
     route: ResourceName | None = None
 
@@ -29,7 +29,7 @@ class BackfillsStarted(Output):
 
 
 class Backfill(Output):
-    """`pages` and `records` are those queued so far. Times are ISO 8601; an empty text stands for what is not there (yet)."""
+    """`pages` and `records` count what has been queued so far. Times are ISO 8601; a text is empty if there is no value yet."""
 
     route: str
     object: str
@@ -43,7 +43,7 @@ class Backfill(Output):
 
 
 class Reconciliation(Output):
-    """What changed until `since` has been queued; it goes on at `due_at`."""
+    """Changes until `since` have been queued; the next reconciliation is at `due_at`."""
 
     object: str
     since: str
@@ -51,7 +51,7 @@ class Reconciliation(Output):
 
 
 class Backfills(Output):
-    """The newest backfill of each route, and what is read of the account since."""
+    """The newest backfill of each route, and the reconciliations that follow it."""
 
     backfills: list[Backfill]
     reconciliations: list[Reconciliation]

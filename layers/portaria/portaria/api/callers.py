@@ -81,7 +81,7 @@ def holder(token: str, event: dict[str, Any], table: Table, attempts: Attempts) 
         attempts.failed(where, token_hash)
         raise Rejected(
             "token_refused",
-            "this is no token of a private integration: one is portaria_ and 48 letters and digits",
+            "this is not a private integration's token: a token is portaria_ followed by 48 letters and digits",
             status=401,
         )
     integration = private_integrations.find(table, integration_id)
@@ -105,10 +105,12 @@ def _refused(integration: PrivateIntegration | None, token_hash: str) -> Rejecte
     if integration and hmac.compare_digest(integration.previous_hash or _NOTHING, token_hash):
         return Rejected(
             "token_rotated",
-            f"this token was rotated, and ended at {integration.previous_until}: use the new one",
+            f"this token was replaced by a rotation and stopped working at {integration.previous_until}: use the new token",
             status=401,
         )
-    return Rejected("token_refused", "this token does not work: it was revoked, or never was this stack's", status=401)
+    return Rejected(
+        "token_refused", "this token does not work: it was revoked, or it belongs to another stack", status=401
+    )
 
 
 def source(event: dict[str, Any]) -> str:
@@ -121,5 +123,5 @@ def header(event: dict[str, Any], name: str) -> str:
     headers: dict[str, list[str]] = event.get("multiValueHeaders") or {}
     values = [value for key, several in headers.items() if key.lower() == name.lower() for value in several]
     if len(values) > 1:
-        raise Rejected("header_repeated", f"the header {name} came {len(values)} times; once is allowed", field=name)
+        raise Rejected("header_repeated", f"the header {name} was sent {len(values)} times: send it once", field=name)
     return values[0].strip() if values else ""

@@ -29,13 +29,17 @@ def _as_list(value: object) -> object:
 
 class Called(Input):
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    path: str | None = None
-    url: str | None = None
+    path: str | None = Field(default=None, description="A path that begins with `/`, with its query. Give it or `url`.")
+    url: str | None = Field(
+        default=None, description="A whole `https://` URL within the connection's `allowed_domain`."
+    )
     headers: dict[str, str] = Field(default_factory=dict)
-    query: dict[str, Annotated[list[str], BeforeValidator(_as_list)]] = Field(default_factory=dict)
-    body: str | None = None
+    query: dict[str, Annotated[list[str], BeforeValidator(_as_list)]] = Field(
+        default_factory=dict, description="Query parameters, encoded and added to the path or URL."
+    )
+    body: str | None = Field(default=None, description="The body as text. Give it, `body_base64` or `json`.")
     body_base64: str | None = None
-    content: Any = Field(default=None, alias="json")
+    content: Any = Field(default=None, alias="json", description="The body as JSON.")
 
     def changes(self) -> bool:
         """Whether it may change something at the API that is called (RFC 9110, 9.2.1)."""
@@ -47,9 +51,9 @@ class Called(Input):
 
 
 class Shown(Output):
-    """The API's own answer, whatever its status; `body` where it is UTF-8, else `body_base64`.
+    """The response of the connection's API, whatever its status: in `body` if it is UTF-8, otherwise in `body_base64`.
 
-    `withheld` says why there is no body: it held the connection's credential, or it could not be looked into. Recognizing the
+    `withheld` says why there is no body: it contained the connection's credential, or it could not be decoded. Detecting the
     credential is best effort.
     """
 
@@ -76,10 +80,14 @@ def call(asked: Asked) -> Reply:
 
 def _became(later: Retryable) -> Exception:
     if later.answer_lost:
-        return Rejected(later.reason, f"{later.detail}; the call may have been carried out", status=504)
+        return Rejected(
+            later.reason,
+            f"{later.detail}; the request may have been processed, so check before you repeat it",
+            status=504,
+        )
     if later.reason == UNREACHABLE:
         return Rejected(later.reason, f"{later.detail}; nothing was sent", status=502)
-    return Retryable(later.reason, f"{later.detail}; the call was not sent", after_s=later.after_s)
+    return Retryable(later.reason, f"{later.detail}; the request was not sent", after_s=later.after_s)
 
 
 def show(answered: calls.Answered) -> dict[str, Any]:
@@ -96,20 +104,20 @@ def show(answered: calls.Answered) -> dict[str, Any]:
         # Quotes and control characters are escaped twice on the way; base64 never is.
         shown = _in_base64(head, response.body)
     if _size(shown) > MAX_SHOWN_BYTES:
-        raise Rejected("answer_too_large", "the answer is larger than can be passed on", status=502)
+        raise Rejected("answer_too_large", "the response is too large: Lambda can return 6 MB", status=502)
     return shown
 
 
 def _read(asked: Called) -> Call:
     given = asked.model_fields_set
     if (asked.path is None) == (asked.url is None):
-        raise Rejected("bad_call", "a call has either a path or a url", field="path")
+        raise Rejected("bad_call", "give either path or url", field="path")
     if asked.path is not None and not asked.path.startswith("/"):
-        raise Rejected("bad_call", "path begins with /; a whole URL goes into url", field="path")
+        raise Rejected("bad_call", "the path must begin with /; put a whole URL into url", field="path")
     if asked.url is not None and asked.url.startswith("/"):
-        raise Rejected("bad_call", "url begins with https://; a path goes into path", field="url")
+        raise Rejected("bad_call", "the url must begin with https://; put a path into path", field="url")
     if len(given & {"body", "body_base64", "content"}) > 1:
-        raise Rejected("bad_call", "a call has one of body, body_base64 and json", field="body")
+        raise Rejected("bad_call", "give only one of body, body_base64 and json", field="body")
     target = asked.path if asked.path is not None else str(asked.url)
     if asked.query:
         target += ("&" if "?" in target else "?") + urlencode(asked.query, doseq=True)
@@ -127,7 +135,9 @@ def _body(asked: Called, given: set[str]) -> bytes | None:
             return b64decode(asked.body_base64.encode("ascii"), validate=True)
     except (ValueError, RecursionError):
         field = "json" if "content" in given else "body_base64"
-        raise Rejected("bad_call", f"{field} cannot be read", field=field) from None
+        raise Rejected(
+            "bad_call", f"{field} must be " + ("JSON" if field == "json" else "base64"), field=field
+        ) from None
     return None if asked.body is None else asked.body.encode()
 
 

@@ -20,6 +20,7 @@ from portaria import (
     destination_states,
     domains,
     oauth_clients,
+    platforms,
     private_integrations,
     rotations,
     routes,
@@ -52,7 +53,7 @@ GivenFields = dict[str, Annotated[Any, WithJsonSchema({"type": "string"})]]
 
 
 class Creation(Input):
-    """`kind` may be left out where the platform has one, `allowed_domain` where the platform makes it."""
+    """`kind` can be omitted if the platform has only one, and `allowed_domain` if the platform determines it."""
 
     platform: PlatformName
     name: ResourceName
@@ -65,7 +66,7 @@ class Creation(Input):
 
 
 class Replacement(Input):
-    """Only the credentials change; whatever else is sent must be as it is."""
+    """Only the credentials change. Any other field that is sent must equal the stored one."""
 
     credentials: GivenCredentials
     platform: str | None = None
@@ -77,14 +78,14 @@ class Replacement(Input):
 
 
 class Rotation(Input):
-    """With `expire_now` the old token is dropped at once, otherwise after the platform's overlap."""
+    """With `expire_now` the previous token is deleted at once, otherwise after the time for which the platform accepts both."""
 
     credentials: GivenCredentials
     expire_now: bool = False
 
 
 class Shown(Output):
-    """Times are ISO 8601; an empty text or null stands for what a connection of its kind does not have (yet)."""
+    """Times are ISO 8601. A value is empty or null if a connection of this kind does not have it, or not yet."""
 
     name: str
     platform: str
@@ -227,7 +228,11 @@ def delete(asked: Asked) -> Reply:
     connection = connections.get(table, name)
     for item in table.query_all(routes.LIST, index="listing"):
         if name in (item["destination"], item["source"].removeprefix("connection:")):
-            raise Rejected("connection_in_use", f"the route {item['name']} needs it: delete that first", status=409)
+            raise Rejected(
+                "connection_in_use",
+                f"the route {item['name']} uses this connection: delete the route first",
+                status=409,
+            )
     # First, so that a repeated deletion finishes what a first one began.
     private_integrations.drop_scopes_of(table, name)
     try:
@@ -270,11 +275,12 @@ def _tokens_part(platform: str) -> ModuleType:
         tokens = part(platform, "tokens")
     except Rejected:
         # What stands there may be anything, even a secret that slipped out of its place: it is not repeated.
-        raise Rejected(
-            "unknown_platform", "platform is not the name of one that is known here", field="platform"
-        ) from None
+        known = [name for name, tokens in platforms.having("tokens").items() if getattr(tokens, "KINDS", {})]
+        raise Rejected("unknown_platform", f"platform must be one of {', '.join(known)}", field="platform") from None
     if not getattr(tokens, "KINDS", {}):
-        detail = f"connections to {platform} are made by installing its application, not from credentials"
+        detail = (
+            f"connections to {platform} are created by installing its application: open the OAuth client's install page"
+        )
         raise Rejected("made_by_install", detail, field="platform")
     return tokens
 
@@ -286,7 +292,7 @@ def _own_kind(connection: Connection) -> Kind:
         what = "an application's install" if not kind else "its OAuth client"
         raise Rejected(
             "no_own_credentials",
-            f"the credentials of {connection.name} come from {what}: there are none to be given here",
+            f"the credentials of {connection.name} come from {what} and cannot be set here",
             field="credentials",
             status=409,
         )
@@ -309,9 +315,9 @@ def _fields(kind: Kind, kind_name: str, sent: Creation) -> dict[str, str]:
     errors = []
     if sent.scopes is not None:
         if "scopes" not in kind.fields:
-            errors.append(("scopes", f"scopes are not asked for with the kind {kind_name}"))
+            errors.append(("scopes", f"scopes cannot be set for the kind {kind_name}: leave them out"))
         elif given.setdefault("scopes", sent.scopes) != sent.scopes:
-            errors.append(("scopes", "scopes stand in the body twice, and differ"))
+            errors.append(("scopes", "scopes and fields.scopes differ: give only one of them"))
     missing = set(kind.fields) - set(kind.optional) - set(given)
     errors += [(f"fields.{name}", f"fields.{name} is missing") for name in sorted(missing)]
     errors += _unknown("fields", set(given) - set(kind.fields), kind.fields)
@@ -343,7 +349,7 @@ def _credentials(kind: Kind, kind_name: str, given: dict[str, Any]) -> Credentia
     if errors:
         raise InvalidInput(errors)
     if kind_name == "basic" and not any(given.values()):
-        raise InvalidInput([("credentials", "credentials: username and password cannot both be empty")])
+        raise InvalidInput([("credentials", "credentials need a username, a password, or both")])
     return given
 
 
@@ -351,8 +357,8 @@ def _unknown(section: str, names: set[str], allowed: Any) -> list[tuple[str, str
     """A key that is not known may be anything, even a secret that slipped out of its place: it is not repeated."""
     if not names:
         return []
-    known = f"only {', '.join(sorted(allowed))}" if allowed else "there are none for this kind"
-    return [(section, f"{section} holds {len(names)} unknown: {known}")]
+    known = f"the known ones are {', '.join(sorted(allowed))}" if allowed else "this kind has none"
+    return [(section, f"{section} has {len(names)} unknown name{'s' if len(names) > 1 else ''}: {known}")]
 
 
 def _allowed_domain(kind: Kind, given: str | None, fields: dict[str, str]) -> str:
@@ -371,22 +377,22 @@ def _client(table: Table, tokens: ModuleType, kind: Kind, kind_name: str, sent: 
     """The OAuth client of a kind that has no credentials of its own."""
     if kind.credentials:
         if sent.client is not None:
-            raise InvalidInput([("client", f"client is not a field of the kind {kind_name}")])
+            raise InvalidInput([("client", f"client cannot be set for the kind {kind_name}: leave it out")])
         return None
     if sent.client is None:
-        raise InvalidInput([("client", f"client is missing: the kind {kind_name} needs an OAuth client")])
+        raise InvalidInput([("client", f"client is missing: the kind {kind_name} needs the name of an OAuth client")])
     try:
         Matching(CLIENT_NAME, "")(sent.client)
         client = oauth_clients.get(table, sent.platform, sent.client)
     except ValueError:
-        raise InvalidInput([("client", "client is not the name of an OAuth client")]) from None
+        raise InvalidInput([("client", "client must be the name of an OAuth client: 2 to 32 of a-z 0-9 -")]) from None
     except Rejected:
-        detail = f"client names no OAuth client of {sent.platform}: register it first"
+        detail = f"client names no OAuth client of {sent.platform}: create the OAuth client first"
         raise Rejected("unknown_client", detail, field="client") from None
     if tokens.CLIENT_GRANTS.get(client.grant) != kind_name:
         raise Rejected(
             "wrong_grant",
-            f"the client has the grant {client.grant}, which makes no connection of the kind {kind_name}",
+            f"the OAuth client has the grant {client.grant}, which does not fit the kind {kind_name}",
             field="client",
         )
     return client
@@ -407,7 +413,7 @@ def _refuse_changes(connection: Connection, kind: Kind, sent: Replacement) -> No
         if given is not None and given != fixed:
             raise Rejected(
                 "connection_fixed",
-                f"{field} of a connection cannot change: make another connection and lead the routes to it",
+                f"{field} of a connection cannot change: create another connection and point the routes to it",
                 field=field,
                 status=409,
             )
@@ -424,7 +430,7 @@ def _refuse_install_name(name: str) -> None:
         return
     raise Rejected(
         "name_reserved",
-        f"names that begin with {platform}- are for connections made by installs",
+        f"names that begin with {platform}- are reserved for connections that installs create: choose another name",
         field="name",
     )
 
@@ -451,5 +457,5 @@ def _store(asked: Asked, connection: Connection) -> Reply:
 
 
 def _exists(name: str) -> Rejected:
-    detail = f"there is a connection {name} already: replace its credentials with PUT"
+    detail = f"the connection {name} exists already: replace its credentials with PUT"
     return Rejected("connection_exists", detail, field="name", status=409)

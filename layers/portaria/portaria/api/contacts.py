@@ -16,8 +16,8 @@ from portaria.tokens import Supply
 
 
 class Upsert(Input):
-    """`contacts` have the platform's own field names. Some fields are no addition: the contact loses the tags that it has and
-    that are not given, so they are taken only with `overwrite_tags`."""
+    """`contacts` use the platform's field names. `tags` replace all tags of a contact, so they are accepted only with
+    `overwrite_tags`."""
 
     contacts: list[dict[str, Any]] = Field(min_length=1, max_length=50)
     overwrite_tags: bool = False
@@ -27,14 +27,14 @@ class Upsert(Input):
 
 
 class Contact(Output):
-    """`contact` has the platform's own fields."""
+    """`contact` has the platform's fields."""
 
     contact: dict[str, Any]
 
 
 class ContactOutcome(Output):
-    """`id` is the platform's; of a duplicate that of the contact which is there already. `unknown` and `not_sent` may be sent
-    again as they are."""
+    """`id` is the platform's id; for a duplicate, the id of the existing contact. Contacts whose outcome is `unknown` or
+    `not_sent` can be sent again."""
 
     outcome: Literal["created", "updated", "refused", "unknown", "not_sent"]
     id: str | None
@@ -43,7 +43,7 @@ class ContactOutcome(Output):
 
 
 class Upserted(Output):
-    """One outcome a contact, in their order. `retry_after_s` is the wait that the platform asked for, if it did."""
+    """One outcome for each contact, in the same order. `retry_after_s` is the wait that the platform requested, or null."""
 
     contacts: list[ContactOutcome]
     retry_after_s: float | None
@@ -52,7 +52,7 @@ class Upserted(Output):
 def show(table: Table, supply: Supply, name: str, contact_id: str) -> dict[str, Any]:
     """Raises `Rejected` (404 `unknown_contact` also for what cannot be an id), and as `contacts.show`."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", contact_id):
-        raise Rejected("unknown_contact", "this cannot be the id of a contact", status=404)
+        raise Rejected("unknown_contact", "this is not a contact's id", status=404)
     return {"contact": contacts.show(table, supply, name, contact_id)}
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: looking at them, sending them again, deleting them."""
+"""Dead letters: listing, showing, redriving and deleting them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from portaria import clock, dead_letters, masking
+from portaria.api import named
 from portaria.api.inputs import NAME, Input, Matching
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Filters, Reply, page
 from portaria.contract import Rejected
 from portaria.dead_letters import Head, Outcome, Wanted
-from portaria.table import Conflict
+from portaria.table import Conflict, Table
 
 _REASON = Matching(r"[a-z][a-z0-9_]{0,63}", "a reason, such as refused_by_destination")
 _NAME = Matching(NAME, "3 to 64 of A-Z a-z 0-9 _ -")
 FILTERS: Filters = {
     "reason": _REASON,
     "route": _NAME,
-    "connection": Matching(NAME, "the name of the source or of the destination, 3 to 64 of A-Z a-z 0-9 _ -"),
+    "connection": Matching(NAME, "the name of the source or the destination: 3 to 64 of A-Z a-z 0-9 _ -"),
     "state": dead_letters.STATES,
-    "record": Matching(rf"{NAME}/[^\x00-\x1f]{{1,400}}", "a source and a record's key there with a / between them"),
+    "record": Matching(
+        rf"{NAME}/[^\x00-\x1f]{{1,400}}", "SOURCE/KEY: the name of the source, and the record's key there"
+    ),
 }
 MAX_LETTERS = 100
 # What one call may take of the function's time; a letter that has been begun is brought to its end.
@@ -33,16 +36,22 @@ TIME = timedelta(seconds=12)
 # How much of a letter is shown, and of a record that is too long for that.
 MAX_SHOWN_CHARACTERS = 100_000
 EXCERPT_CHARACTERS = 20_000
-MAX_DEPTH_DETAIL = "it is nested too deeply to be shown"
+MAX_DEPTH_DETAIL = "the record is nested too deeply to be shown"
 
 
 class Shown(Output):
-    """`records` is how many it holds, `redrives` how often they were sent again. Kept for 90 days after `set_aside_at`."""
+    """`records` is how many it holds, `redrives` how often they were sent again. Kept for 90 days after `set_aside_at`.
+
+    `source` is the name of the connection, or of the private integration, that the records came from; `connection` is what the
+    filter of this name takes: the connection's name, or the private integration's id. `destination` is empty where the records
+    were to go by every route of their source.
+    """
 
     id: str
     state: Literal["open", "redriving", "redriven"]
     reason: str
     detail: str
+    source: str
     connection: str
     route: str
     object: str
@@ -56,8 +65,8 @@ class Shown(Output):
 
 
 class DeadRecord(Output):
-    """`data` is the record's, `***` standing for what looks like a credential; null where it is not JSON data that can be shown
-    whole, of which `excerpt` is the beginning then."""
+    """In `data`, values that look like credentials are replaced by `***`. It is null if the record is not JSON or too long;
+    `excerpt` then has its beginning."""
 
     key: str | None
     updated_at: int | None
@@ -66,7 +75,7 @@ class DeadRecord(Output):
 
 
 class DeadLetterWithRecords(Shown):
-    """`content` is the first of its records, as many as 100,000 characters hold. A message that could not be read is one."""
+    """`content` has the first records, up to 100,000 characters. A message that could not be read counts as one record."""
 
     content: list[DeadRecord]
 
@@ -88,9 +97,10 @@ _Moment = Annotated[
 
 
 class Redrive(Input):
-    """Which letters to send again: these `ids`, also such as were redriven before, or all open ones that the filters leave.
+    """Which dead letters to redrive: those with these `ids`, even if they were redriven before, or all open ones that match the
+    filters.
 
-    `before` leaves those that were set aside before a time. `cursor` goes on behind an answer's `next_cursor`.
+    `before` matches dead letters that were set aside before a time. `cursor` is the `next_cursor` of the last response.
     """
 
     ids: list[Annotated[str, Matching(r"[A-Za-z0-9_-]{1,64}", "a dead letter's id")]] | None = Field(
@@ -121,7 +131,7 @@ class Redrive(Input):
 
 
 class Redriven(Output):
-    """`records` is how many of its records were sent; `reason` says why that is not what was asked for."""
+    """`records` counts the records that were sent; `reason` says why the dead letter was not redriven, or not completely."""
 
     id: str
     records: int
@@ -130,7 +140,7 @@ class Redriven(Output):
 
 
 class RedriveOutcome(Output):
-    """One outcome a letter. With `more` there are others left: send the same again with `next_cursor` as its cursor."""
+    """One outcome for each dead letter. If `more` is true, repeat the request with `next_cursor` as its `cursor`."""
 
     letters: list[Redriven]
     more: bool
@@ -138,11 +148,24 @@ class RedriveOutcome(Output):
 
 
 def list_page(asked: Asked) -> Reply:
-    """The newest first."""
-    given = {name: asked.filters.get(name, "") for name in FILTERS}
+    """The newest first. Raises `Rejected` (404 `unknown_connection`, `unknown_route`)."""
+    table, given = asked.desk.table, {name: asked.filters.get(name, "") for name in FILTERS}
     wanted = Wanted(given["reason"], given["route"], given["connection"], given["state"], given["record"])
-    heads, cursor = dead_letters.list_page(asked.desk.table, wanted, cursor=asked.cursor, limit=asked.limit)
-    return page([show(head) for head in heads], cursor)
+    heads, cursor = dead_letters.list_page(table, wanted, cursor=asked.cursor, limit=asked.limit)
+    if not heads and not cursor and not asked.cursor:
+        _require_names(table, wanted)
+    return page(show(table, heads), cursor)
+
+
+def _require_names(table: Table, wanted: Wanted) -> None:
+    """For filters that matched nothing. A name that dead letters have is known, also after what it named was deleted."""
+    try:
+        named.require(table, connection=wanted.connection, route=wanted.route, record=wanted.record)
+    except Rejected:
+        names = Wanted(route=wanted.route, connection=wanted.connection, record=wanted.record)
+        kept, cursor = dead_letters.list_page(table, names, limit=1)
+        if not kept and not cursor:
+            raise
 
 
 def get(asked: Asked) -> Reply:
@@ -151,11 +174,12 @@ def get(asked: Asked) -> Reply:
     if not found:
         raise _unknown()
     head, letter = found
-    return Reply(show(head) | {"content": _content([letter.raw] if letter.raw else letter.records)})
+    (shown,) = show(asked.desk.table, [head])
+    return Reply(shown | {"content": _content([letter.raw] if letter.raw else letter.records)})
 
 
 def redrive(asked: Asked) -> Reply:
-    """Raises `Rejected` (`bad_cursor`)."""
+    """Raises `Rejected` (`bad_cursor`, 404 `unknown_connection`, `unknown_route`)."""
     sent: Redrive = asked.sent
     table, ends_at = asked.desk.table, clock.now() + TIME
     heads: list[Head] = []
@@ -165,13 +189,19 @@ def redrive(asked: Asked) -> Reply:
         heads, next_cursor = dead_letters.list_page(
             table, wanted, cursor=sent.cursor, limit=sent.limit, newest_first=False, before=sent.before or ""
         )
+        if not heads and not next_cursor and not sent.cursor:
+            _require_names(table, wanted)
     outcomes: list[Outcome] = []
     for number, letter_id in enumerate(dict.fromkeys(sent.ids or [head.id for head in heads])):
         if clock.now() <= ends_at:
             queue_url, again = asked.desk.records_queue_url, bool(sent.ids)
             outcomes.append(dead_letters.redrive(table, queue_url, letter_id, again=again, dry_run=sent.dry_run))
         elif sent.ids:
-            outcomes.append(Outcome(letter_id, 0, dead_letters.FAILED, "the time of this call was over: ask again"))
+            outcomes.append(
+                Outcome(
+                    letter_id, 0, dead_letters.FAILED, "there was no time left in this call: send the request again"
+                )
+            )
         else:
             next_cursor = dead_letters.cursor_behind(heads[number - 1])
             break
@@ -186,15 +216,24 @@ def delete(asked: Asked) -> Reply:
         if not dead_letters.discard(asked.desk.table, asked.path["letter"]):
             raise _unknown()
     except Conflict:
-        raise Rejected(
-            "in_progress", "somebody is redriving this letter: look at it again in a minute", status=409
-        ) from None
+        raise Rejected("in_progress", "this dead letter is being redriven: try again in a minute", status=409) from None
     return Reply(None)
 
 
-def show(head: Head) -> dict[str, Any]:
-    shown = {name: getattr(head, name) for name in Shown.model_fields if name != "records"}
-    return shown | {"records": head.count, "redriven_at": head.redriven_at or None}
+def show(table: Table, heads: list[Head]) -> list[dict[str, Any]]:
+    """Dead letters without their records, with the names of their sources and destinations."""
+    sources = named.of_sources(table, {head.connection for head in heads})
+    destinations = named.of_destinations(table, {head.route for head in heads if not head.destination})
+    return [
+        {name: getattr(head, name) for name in Shown.model_fields if name not in ("records", "source")}
+        | {
+            "source": sources.get(head.connection, head.connection),
+            "destination": head.destination or destinations.get(head.route, ""),
+            "records": head.count,
+            "redriven_at": head.redriven_at or None,
+        }
+        for head in heads
+    ]
 
 
 def _content(records: list[Any]) -> list[dict[str, Any]]:
@@ -230,4 +269,6 @@ def _shown_record(record: Any) -> tuple[dict[str, Any], int]:
 
 
 def _unknown() -> Rejected:
-    return Rejected("unknown_dead_letter", "there is no such dead letter; they are kept for 90 days", status=404)
+    return Rejected(
+        "unknown_dead_letter", "there is no dead letter with this id; dead letters are kept for 90 days", status=404
+    )

@@ -13,8 +13,8 @@ from portaria.platforms import offered
 
 
 class Shown(Output):
-    """`url`, and the secret `header_value` to be sent in the header `header_name`, are told this once; both null where events
-    need no header. Addresses made before work until `previous_until`."""
+    """`url` and the secret `header_value`, which the platform must send in the header `header_name`, are returned once. Both
+    header fields are null if no header is needed. Earlier URLs work until `previous_until`."""
 
     url: str
     header_name: str | None
@@ -30,13 +30,17 @@ def create(asked: Asked) -> Reply:
         raise Rejected("unknown_connection", f"the connection {name} has been removed", field="connection", status=404)
     events = offered(connection.platform, "events", "read")
     if connection.client:
-        detail = "an install subscribes to its account's events by itself: to have another address, install again"
+        detail = (
+            "an install subscribes to its account's events by itself: install the application again to change the URL"
+        )
         raise Rejected("subscribes_itself", detail, field="connection", status=409)
     key = Secret(secrets.token_urlsafe(event_addresses.KEY_BYTES))
     header_name: str | None = getattr(events, "SECRET_HEADER", None)
     header = Secret(secrets.token_urlsafe(event_addresses.KEY_BYTES)) if header_name else None
     if not event_addresses.open_address(table, connection, key, header):
-        raise Rejected("connection_changed", "the connection has just been made anew: look at it again", status=409)
+        raise Rejected(
+            "connection_changed", "the connection has just been created again: read it and try again", status=409
+        )
     told = {"url": Secret(f"{asked.api_url}/events/{connection.platform}/{name}/{key.reveal()}")}
     told |= {"header_value": header} if header else {}
     until = clock.to_iso(clock.now() + timedelta(seconds=event_addresses.OVERLAP_S))

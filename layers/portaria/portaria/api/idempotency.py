@@ -88,15 +88,16 @@ class Memory:
             content: Content = wrapped(asked=asked)
         except IdempotencyValidationError:
             raise Rejected(
-                "idempotency_key_reused", f"this {HEADER} came with another body before", field=HEADER, status=422
+                "idempotency_key_reused",
+                f"this {HEADER} was used with a different body before: use a new one for each creation",
+                field=HEADER,
+                status=422,
             ) from None
         except IdempotencyAlreadyInProgressError:
             raise Retryable(
-                "creation_in_progress", "the first call with this key is still being worked on", after_s=2
+                "creation_in_progress", "the first request with this key is still in progress", after_s=2
             ) from None
         except (IdempotencyPersistenceLayerError, IdempotencyInconsistentStateError) as error:
             # Where the creation itself raised and its record could not be taken back, that is what counts.
-            raise Retryable(
-                "creation_unknown", f"whether this key was used cannot be said now: {type(error).__name__}"
-            ) from None
+            raise Retryable("creation_unknown", f"the key could not be checked: {type(error).__name__}") from None
         return content

@@ -16,7 +16,7 @@ from portaria.vault import Vault
 
 
 class User(Input):
-    """`user_login` is the login at the platform, `identifier` what the other system calls the same person."""
+    """`user_login` is the user's login at the platform, `identifier` the id of the same person in the other system."""
 
     user_login: Identifier
     identifier: Identifier
@@ -30,7 +30,7 @@ class Registration(Input):
 
 
 class UserOutcome(Output):
-    """`unknown` and `not_sent` may be sent again as they are; `reason` and `detail` are empty for what is registered."""
+    """Users whose outcome is `unknown` or `not_sent` can be sent again. `reason` and `detail` are empty for `registered`."""
 
     user_login: str
     identifier: str
@@ -40,7 +40,7 @@ class UserOutcome(Output):
 
 
 class Registered(Output):
-    """One outcome a user, in their order. `retry_after_s` is the wait that the platform asked for, if it did."""
+    """One outcome for each user, in the same order. `retry_after_s` is the wait that the platform requested, or null."""
 
     users: list[UserOutcome]
     retry_after_s: float | None

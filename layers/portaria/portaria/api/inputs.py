@@ -58,7 +58,7 @@ class Matching:
     def __call__(self, text: str) -> str:
         if not re.fullmatch(self.pattern, text):
             raise PydanticCustomError(
-                "rule", "must be {rule}; this has {length} characters", {"rule": self.rule, "length": len(text)}
+                "rule", "must be {rule}; this one has {length} characters", {"rule": self.rule, "length": len(text)}
             )
         return text
 
@@ -75,7 +75,7 @@ def _read_secret(value: object) -> Secret:
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", value):
         raise PydanticCustomError(
             "rule",
-            "must be 1 to 4,096 printable ASCII characters without spaces or line ends; this has {length}",
+            "must be 1 to 4,096 printable ASCII characters without spaces or line breaks; this one has {length}",
             {"length": len(value)},
         )
     return Secret(value)
@@ -100,13 +100,13 @@ PlatformName = Annotated[str, Matching(PLATFORM_NAME, "the name of a platform in
 _TEXT = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 _NO_COLON = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff:]"
 _CREDENTIAL_RULES = {
-    ("basic", "username"): (rf"{_NO_COLON}{{0,1000}}", "at most 1,000 characters, none a control or a colon"),
-    ("basic", "password"): (rf"{_TEXT}{{0,1000}}", "at most 1,000 characters, none a control"),
-    ("password", "username"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters, none a control"),
-    ("password", "password"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters, none a control"),
+    ("basic", "username"): (rf"{_NO_COLON}{{0,1000}}", "at most 1,000 characters without colons or control characters"),
+    ("basic", "password"): (rf"{_TEXT}{{0,1000}}", "at most 1,000 characters without control characters"),
+    ("password", "username"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters without control characters"),
+    ("password", "password"): (rf"{_TEXT}{{1,1000}}", "1 to 1,000 characters without control characters"),
     ("api_key", "key"): (
         r"[\x21-\x7e]([\x20-\x7e]{0,4094}[\x21-\x7e])?",
-        "1 to 4,096 printable ASCII characters, neither the first nor the last a space",
+        "1 to 4,096 printable ASCII characters without a space at the beginning or end",
     ),
 }
 
@@ -131,7 +131,7 @@ def read_credential(kind: str, name: str, value: object) -> Secret:
         return _read_secret(text.strip() if name == "token" else text)
     pattern, rule = _CREDENTIAL_RULES[kind, name]
     if not re.fullmatch(pattern, text):
-        raise ValueError(f"must be {rule}; this has {len(text)}")
+        raise ValueError(f"must be {rule}; this one has {len(text)}")
     return value
 
 
@@ -144,9 +144,11 @@ def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES
     except ValueError:
         raise Rejected("bad_json", "the body must be JSON in UTF-8") from None
     if len(raw) > max_bytes:
-        raise Rejected("body_too_large", f"the body may have {max_bytes:,} bytes; this has {len(raw):,}", status=413)
+        raise Rejected(
+            "body_too_large", f"the body may have at most {max_bytes:,} bytes; this one has {len(raw):,}", status=413
+        )
     if not text.strip():
-        raise Rejected("bad_json", "the body is missing: a JSON object is expected")
+        raise Rejected("bad_json", "the body is missing: send a JSON object")
     try:
         value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
@@ -154,7 +156,7 @@ def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES
             "bad_json", f"the body is not JSON: line {error.lineno}, column {error.colno}: {error.msg.lower()}"
         ) from None
     except (ValueError, RecursionError):
-        raise Rejected("bad_json", "the body is not JSON that can be read here") from None
+        raise Rejected("bad_json", "the body is not JSON, or is nested too deeply") from None
     if not isinstance(value, dict):
         raise Rejected("bad_json", "the body must be a JSON object")
     return value
@@ -176,16 +178,24 @@ def read_listing(query: Mapping[str, list[str]], *allowed: str) -> tuple[int, st
     for name, values in query.items():
         if name not in known:
             shown = _stranger(name)
-            raise Rejected("unknown_parameter", f"{shown} is not a parameter here: {', '.join(known)}", field=shown)
+            raise Rejected(
+                "unknown_parameter",
+                f"{shown} is not a parameter of this operation: it has {', '.join(known)}",
+                field=shown,
+            )
         if len(values) > 1:
-            raise Rejected("parameter_repeated", f"{name} came {len(values)} times; once is allowed", field=name)
+            raise Rejected("parameter_repeated", f"{name} was given {len(values)} times: give it once", field=name)
     given = {name: values[0] for name, values in query.items() if values}
     limit_text = given.pop("limit", str(DEFAULT_LIMIT))
     if not re.fullmatch(r"[0-9]{1,3}", limit_text, re.ASCII) or not 1 <= int(limit_text) <= MAX_LIMIT:
         raise Rejected("bad_limit", f"limit must be a number from 1 to {MAX_LIMIT}", field="limit")
     cursor = given.pop("cursor", None)
     if cursor is not None and not 1 <= len(cursor) <= MAX_CURSOR_LENGTH:
-        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor")
+        raise Rejected(
+            "bad_cursor",
+            "the cursor is not valid: send the next_cursor of the last response, or none to begin again",
+            field="cursor",
+        )
     return int(limit_text), cursor, given
 
 
@@ -197,7 +207,7 @@ def check_filters(given: Mapping[str, str], allowed: Mapping[str, tuple[str, ...
             if value not in rule:
                 raise Rejected(f"bad_{name}", f"{name} must be one of {', '.join(rule)}", field=name)
         elif not re.fullmatch(rule.pattern, value):
-            detail = f"{name} must be {rule.rule}; this has {len(value)} characters"
+            detail = f"{name} must be {rule.rule}; this one has {len(value)} characters"
             raise Rejected(f"bad_{name}", detail, field=name)
 
 
@@ -211,27 +221,29 @@ def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
         case "missing":
             rule = "is missing"
         case "extra_forbidden":
-            rule = "is not a field here" + (f": {', '.join(fields)}" if len(error["loc"]) == 1 else "")
+            rule = "is not a known field" + (f": {', '.join(fields)}" if len(error["loc"]) == 1 else "")
         case "string_type":
             rule = "must be text"
         case "string_unicode":
-            rule = "must be text that UTF-8 can hold"
+            rule = "must be valid Unicode text"
         case "dict_type" | "model_type" | "model_attributes_type":
             rule = "must be an object"
         case "list_type":
             rule = "must be a list"
         case "string_too_long":
-            rule = f"may have {context['max_length']:,} characters"
+            rule = f"may have at most {context['max_length']:,} characters"
         case "string_too_short":
             rule = f"must have at least {context['min_length']} characters"
         case "too_long":
-            rule = f"may have {context['max_length']:,} entries; this has {context['actual_length'] or 'more'}"
+            rule = (
+                f"may have at most {context['max_length']:,} entries; this one has {context['actual_length'] or 'more'}"
+            )
         case "too_short":
             rule = f"must have at least {context['min_length']} entries"
         case "greater_than_equal":
-            rule = f"must be {context['ge']} or more"
+            rule = f"must be at least {context['ge']}"
         case "less_than_equal":
-            rule = f"may be {context['le']} at most"
+            rule = f"must be at most {context['le']}"
         case "int_type" | "int_from_float" | "int_parsing":
             rule = "must be a whole number"
         case "bool_type" | "bool_parsing":
@@ -241,8 +253,8 @@ def _explain(error: ErrorDetails, fields: list[str]) -> tuple[str, str]:
         case "rule":
             rule = error["msg"]
         case _:
-            rule = "is not what is expected here"
-    return path, f"{path} {rule}"
+            rule = "has a value of the wrong type"
+    return path, f"{path or 'the body'} {rule}"
 
 
 def _shown(name: str) -> str:
@@ -265,7 +277,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, inner in pairs:
         if name in value:
             shown = _stranger(name)
-            raise Rejected("bad_json", f"the field {shown} stands in the body twice", field=shown)
+            raise Rejected("bad_json", f"the field {shown} occurs twice in the body", field=shown)
         value[name] = inner
     return value
 

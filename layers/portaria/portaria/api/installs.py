@@ -1,4 +1,4 @@
-"""Looking at installs: what arrived, what became of it, and how a failed one can be tried again."""
+"""Listing and showing installs: what arrived, its state, and how a failed one can be tried again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE_SIZE = 200
 
 
 class Shown(Output):
-    """Null stands for what it has not come to."""
+    """A field is null if the install has not reached that point. `reconnect_url` is where the customer can try again."""
 
     id: str
     state: Literal["received", "exchanging", "connected", "failed"]
@@ -39,7 +39,7 @@ def get(asked: Asked) -> Reply:
     """Raises `Rejected` (404 `unknown_install`)."""
     item = asked.desk.table.get(*installs.key(asked.path["install"]))
     if not item:
-        raise Rejected("unknown_install", "there is no such install; they are kept for 90 days", status=404)
+        raise Rejected("unknown_install", "there is no install with this id; installs are kept for 90 days", status=404)
     return Reply(show(asked.desk.table, item))
 
 

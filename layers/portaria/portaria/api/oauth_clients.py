@@ -19,7 +19,7 @@ from portaria.api.outputs import Output
 from portaria.api.service import Asked, Reply, changed_meanwhile, page, require_match
 from portaria.contract import OAuthClient, Rejected, Secret
 from portaria.intake import domain_inside
-from portaria.platforms import part
+from portaria.platforms import having, part
 from portaria.table import Conflict, Table
 from portaria.vault import Vault
 
@@ -85,11 +85,11 @@ ApiDomains = Annotated[
 
 
 class Replacement(Input):
-    """Without `client_secret` the stored one stays, and so do `api_domains`; without `redirect_uri` it is this API's own.
+    """Without `client_secret` or `api_domains` the stored values are kept. Without `redirect_uri`, this API's own URL is used.
 
-    `api_domains` are the domains that the client's connections may have: its tokens go nowhere else. A client of Kommo's has
-    `*.kommo.com` by default; any other must name them. The last four are for a platform whose clients name their endpoints;
-    `grant` is `authorization_code` by default and stays.
+    `api_domains` are the domains that the client's connections may have; its tokens are sent nowhere else. The default for
+    Kommo is `*.kommo.com`; other platforms need a value. The last four fields are for platforms whose clients set their own
+    endpoints. `grant` is `authorization_code` by default and cannot change.
     """
 
     client_id: ClientId
@@ -110,7 +110,7 @@ class Creation(Replacement):
 
 
 class Shown(Output):
-    """`grant` and what follows are there where the client names its own endpoints."""
+    """`grant` and the fields after it are present only if the client sets its own endpoints."""
 
     platform: str
     name: str
@@ -127,7 +127,7 @@ class Shown(Output):
 
 
 class Advised(Shown):
-    """`warnings` are sentences for the person who registered it."""
+    """`warnings` are sentences about what may be a mistake."""
 
     warnings: list[str]
 
@@ -143,7 +143,7 @@ def create(asked: Asked) -> Reply:
     client = _client(sent.platform, sent.name, sent, sent.grant or "authorization_code", asked.api_url)
     if not oauth_clients.api_domains(client):
         raise InvalidInput(
-            [("api_domains", "api_domains is missing: name the domains of the API that its tokens are for")]
+            [("api_domains", "api_domains is missing: list the domains of the API that the tokens are for")]
         )
     if table.get(*oauth_clients.key(client.platform, client.name)):
         raise _exists(client)
@@ -172,22 +172,25 @@ def replace(asked: Asked) -> Reply:
     if client.grant != old.grant:
         raise Rejected(
             "client_fixed",
-            f"the grant of an OAuth client cannot change from {old.grant}: register another client",
+            f"the grant of an OAuth client cannot change from {old.grant}: create another client",
             field="grant",
             status=409,
         )
     if urlsplit(client.token_url).hostname != urlsplit(old.token_url).hostname:
         if not sent.client_secret:
             raise InvalidInput(
-                [("client_secret", "client_secret is missing: it is needed again for another token host")]
+                [("client_secret", "client_secret is missing: give it again when the host of token_url changes")]
             )
         if user := _user(table, platform, name):
-            detail = f"the connection {user} has its tokens from the host of token_url: register another client"
+            detail = (
+                f"the connection {user} has tokens from the current host of token_url: delete the connection "
+                "first, or create another client"
+            )
             raise Rejected("client_in_use", detail, field="token_url", status=409)
     if sent.api_domains is None:
         client = client._replace(api_domains=old.api_domains)
     elif outside := _outside(table, client):
-        detail = f"the connection {outside} lies outside these domains: delete it first, or name its domain as well"
+        detail = f"the connection {outside} is outside these domains: delete it first, or add its domain to api_domains"
         raise Rejected("client_in_use", detail, field="api_domains", status=409)
     if sent.client_secret:
         _store_secret(vault, client, sent.client_secret)
@@ -221,10 +224,16 @@ def delete(asked: Asked) -> Reply:
     platform, name = asked.path["platform"], asked.path["client"]
     source = f"client:{platform}/{name}"
     if route := next(table.query_all(source, index="by_source"), None):
-        raise Rejected("client_in_use", f"the route {route['name']} starts at it: delete that first", status=409)
+        raise Rejected(
+            "client_in_use",
+            f"the route {route['name']} has this OAuth client as its source: delete the route first",
+            status=409,
+        )
     if user := _user(table, platform, name):
         raise Rejected(
-            "client_in_use", f"the connection {user} renews its tokens with it: delete that first", status=409
+            "client_in_use",
+            f"the connection {user} renews its tokens with this OAuth client: delete the connection first",
+            status=409,
         )
     found = table.get(*oauth_clients.key(platform, name))
     if found:
@@ -338,17 +347,14 @@ def _require_install_part(platform: str) -> None:
     try:
         part(platform, "install")
     except Rejected:
-        raise Rejected(
-            "unknown_platform",
-            f"there is no platform {platform!r} here that applications install from",
-            field="platform",
-        ) from None
+        known = ", ".join(having("install"))
+        raise Rejected("unknown_platform", f"platform must be one of {known}", field="platform") from None
 
 
 def _exists(client: OAuthClient) -> Rejected:
-    detail = f"there is an OAuth client {client.platform}/{client.name} already: replace it with PUT"
+    detail = f"the OAuth client {client.platform}/{client.name} exists already: replace it with PUT"
     return Rejected("client_exists", detail, field="name", status=409)
 
 
 def _unknown(platform: str, name: str) -> Rejected:
-    return Rejected("unknown_client", f"no OAuth client {platform}/{name} is registered", status=404)
+    return Rejected("unknown_client", f"there is no OAuth client {platform}/{name}", status=404)

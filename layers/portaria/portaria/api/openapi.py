@@ -1,4 +1,4 @@
-"""The API's document, docs/openapi.yaml, made of `operations`; `python -m portaria.api.openapi` prints it.
+"""The API's document, docs/openapi.yaml, generated from `operations`; `python -m portaria.api.openapi` prints it.
 
 OpenAPI 3.1. Its servers are relative to where it is served (`/v1/openapi.json`), so the same document holds for every stack.
 https://spec.openapis.org/oas/v3.1.1.html
@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from portaria import platforms
 from portaria.api import idempotency, inputs, problems
 from portaria.api.operations import OPERATIONS
 from portaria.api.service import Operation
@@ -22,62 +23,66 @@ Document = dict[str, Any]
 
 REF = "#/components/schemas/"
 RESPONSES = "#/components/responses/"
-REQUEST_ID = {"description": "Names the request.", "schema": {"type": "string"}}
-TAGS = {
-    "oauth-clients": ("OAuth clients", "Applications registered with platforms."),
-    "connections": ("Connections", "Stored credentials, one account each, and what can be done with them."),
-    "routes": ("Routes", "Which records go where."),
-    "installs": ("Installs", "What arrived, and what became of it."),
-    "receipts": ("Receipts", "What became of each request to a destination."),
-    "destinations": ("Destinations", "What keeps records from a destination."),
-    "dead-letters": ("Dead letters", "Records that could not go on, each with its reason."),
+REQUEST_ID = {"description": "The id of the request.", "schema": {"type": "string"}}
+FRONT_DOORS = tuple(platforms.having("front_door_document").values())
+TAGS: dict[str, tuple[str, str]] = {
+    "oauth-clients": ("OAuth clients", "Applications that are registered with platforms."),
+    "connections": ("Connections", "Stored credentials, each for one account, and requests that use them."),
+    "routes": ("Routes", "Which records are sent to which destination, and how they are mapped."),
+    "installs": ("Installs", "Authorization codes that arrived, and the outcome of each."),
+    "receipts": ("Receipts", "The outcome of each request to a destination. Kept for 30 days."),
+    "destinations": ("Destinations", "Destinations that are paused or have waiting records."),
+    "dead-letters": ("Dead letters", "Records that could not be delivered, with the reason. Kept for 90 days."),
     "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
-    "audit": ("Audit", "Who asked for which change."),
-    "sso": ("Single sign-on links", "What a browser opens."),
+    "audit": ("Audit", "Who requested which change, and its outcome."),
+    **{door.NAME: door.TAG for door in FRONT_DOORS},
+    "sso": ("Single sign-on links", "Links that a browser opens."),
 }
 PARAMETERS: dict[str, tuple[str, str, str]] = {
     # name: (pattern, description, example)
-    "name": (inputs.NAME, "The name that it was created with.", "crm"),
-    "platform": (inputs.PLATFORM_NAME, "A platform.", ""),
-    "client": (inputs.CLIENT_NAME, "The client's name.", "acme"),
-    "install": (r"[A-Za-z0-9_-]{1,64}", "An install's id.", "4f1c2a9b"),
-    "receipt": (r"[0-9a-f]{40}", "A receipt's id.", ""),
-    "letter": (r"[A-Za-z0-9_-]{1,64}", "A dead letter's id.", ""),
+    "name": (inputs.NAME, "The name of the connection or route.", "crm"),
+    "platform": (inputs.PLATFORM_NAME, "The platform's name.", ""),
+    "client": (inputs.CLIENT_NAME, "The OAuth client's name.", "acme"),
+    "install": (r"[A-Za-z0-9_-]{1,64}", "The install's id.", "4f1c2a9b"),
+    "receipt": (r"[0-9a-f]{40}", "The receipt's id.", ""),
+    "letter": (r"[A-Za-z0-9_-]{1,64}", "The dead letter's id.", ""),
     "integration": (
         r"[0-9A-Za-z]{10}",
-        "A private integration's id, the ten characters after `portaria_`.",
+        "The private integration's id: the ten characters after `portaria_` in its token.",
         "4fZ0aQ9xTb",
     ),
-    "contact": (r"[A-Za-z0-9]{1,64}", "The platform's id of a contact.", "ocQHyuzHvysMo5N5VsXc"),
+    "contact": (r"[A-Za-z0-9]{1,64}", "The contact's id at the platform.", "ocQHyuzHvysMo5N5VsXc"),
 }
 DESCRIPTION = """\
 Programs call with a private integration's token, `Authorization: Bearer portaria_…`. Administrators call the same operations
 below `/admin/v1` with AWS Signature Version 4.
 
-- **Errors** are problem documents (RFC 9457) with `type`, `title`, `status`, `detail`, mostly `field`, and `request_id`.
-- **Paging**: a listing answers with `items` and `next_cursor`; send that as `cursor` until it is null.
-- **Creations** take an `Idempotency-Key`: sent again with the same key within a day, a creation gets its first answer.
-- **Edits** take an `If-Match` with the `ETag` that was read, and are refused (412) where it has changed since.
-- Every answer names its request in `X-Request-Id`.
+- **Errors** are problem documents (RFC 9457) with `type`, `title`, `status`, `detail`, `request_id` and, where one field is to
+  blame, `field`. `type` is for programs and does not change; `detail` is a sentence for people.
+- **Pagination**: a listing returns `items` and `next_cursor`. Send it as `cursor` to get the next page; it is null on the last.
+- **Idempotency**: send an `Idempotency-Key` with a creation. A repetition with the same key within a day gets the first
+  response.
+- **Concurrency**: send the `ETag` that you read as `If-Match`. If the resource has changed since, the response is 412.
+- Each response has the id of its request in `X-Request-Id`.
 """
 # The name under which a function's `WWW-Authenticate` arrives:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
 CHALLENGE_HEADER = "x-amzn-Remapped-WWW-Authenticate"
 # What each status means, wherever it stands.
 MEANINGS = {
-    HTTPStatus.BAD_REQUEST: "What was sent cannot be used; `field` and `detail` say why.",
-    HTTPStatus.UNAUTHORIZED: "No token came, or one that does not work.",
+    HTTPStatus.BAD_REQUEST: "The request is not valid; `field` and `detail` say why.",
+    HTTPStatus.UNAUTHORIZED: "There is no token, or it does not work.",
     HTTPStatus.FORBIDDEN: "The caller may not do this; for a token, `detail` names the scope that is missing.",
-    HTTPStatus.NOT_FOUND: "There is no such thing.",
-    HTTPStatus.CONFLICT: "It does not fit what is there.",
-    HTTPStatus.PRECONDITION_FAILED: "It has changed since the ETag was read.",
+    HTTPStatus.NOT_FOUND: "The resource does not exist.",
+    HTTPStatus.CONFLICT: "The request conflicts with the current state; `detail` says how.",
+    HTTPStatus.PRECONDITION_FAILED: "The resource has changed since its `ETag` was read.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "The Idempotency-Key came with another body before.",
-    HTTPStatus.TOO_MANY_REQUESTS: "Too many calls, or attempts with tokens that do not work: wait `Retry-After` seconds.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "Something failed here; the log knows the request.",
-    HTTPStatus.BAD_GATEWAY: "The platform was not reached, and nothing was sent; or its answer cannot be passed on.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "It cannot be done now: try again after `Retry-After` seconds.",
-    HTTPStatus.GATEWAY_TIMEOUT: "The platform's answer was lost: what was asked may have been done.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used with a different body before.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests, or too many with tokens that do not work: wait `Retry-After` seconds.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "An unexpected error; the log has the details under `request_id`.",
+    HTTPStatus.BAD_GATEWAY: "The platform could not be reached and nothing was sent, or its response cannot be returned.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Temporarily unavailable: try again after `Retry-After` seconds.",
+    HTTPStatus.GATEWAY_TIMEOUT: "No complete response came from the platform: the request may have been processed.",
 }
 # What several modules call a model: there the thing's name comes first.
 COMMON_NAMES = ("Advised", "Asked", "Called", "Creation", "Edit", "Replacement", "Rotation", "WithToken", "Written")
@@ -91,9 +96,16 @@ ALWAYS = (
 def document() -> Document:
     """The whole document, as plain data."""
     schemas: Document = {"Problem": _problem_schema()}
+    responses = {_name(status): _problem(status) for status in MEANINGS}
+    security = _security_schemes()
     paths: Document = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas)
+    for door in FRONT_DOORS:
+        paths |= door.paths()
+        schemas |= door.schemas()
+        responses |= door.responses()
+        security |= door.security_schemes()
     paths["/sso/{ticket}"] = _sign_on_link()
     scopes = "\n".join(
         f"| `{name}` | {text} |{' yes |' if name in NARROWABLE else ' |'}" for name, text in SCOPES.items()
@@ -103,9 +115,9 @@ def document() -> Document:
         "info": {
             "title": "Portaria",
             "version": "1",
-            "summary": "Connections, routes, installs and private integrations of one stack.",
+            "summary": "Connections, routes, installs and private integrations of one stack, and its front door for records.",
             "description": DESCRIPTION
-            + "\n| scope | lets a program | narrowable to a connection (`scope@name`) |\n|---|---|---|\n"
+            + "\n| scope | allows | can be narrowed to a connection (`scope@name`) |\n|---|---|---|\n"
             + scopes
             + "\n",
         },
@@ -118,16 +130,20 @@ def document() -> Document:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "responses": {_name(status): _problem(status) for status in MEANINGS},
-            "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "A private integration's token."},
-                "aws": {
-                    "type": "apiKey",
-                    "in": "header",
-                    "name": "Authorization",
-                    "description": "AWS Signature Version 4 for the service `execute-api`, below `/admin/v1`.",
-                },
-            },
+            "responses": responses,
+            "securitySchemes": security,
+        },
+    }
+
+
+def _security_schemes() -> Document:
+    return {
+        "token": {"type": "http", "scheme": "bearer", "description": "A private integration's token."},
+        "aws": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "AWS Signature Version 4 for the service `execute-api`, below `/admin/v1`.",
         },
     }
 
@@ -157,7 +173,7 @@ def schema_name(model: type[BaseModel]) -> str:
 
 def _operation(operation: Operation, schemas: Document) -> Document:
     narrowing = " It can be narrowed to the connection." if operation.narrowable else ""
-    whose = " Tokens may only where the stack's setting lets them." if operation.managers_only else ""
+    whose = " Tokens can use it only if the stack's parameter allows it." if operation.managers_only else ""
     made: Document = {
         "operationId": operation.id,
         "tags": [TAGS[operation.path.split("/")[1]][0]],
@@ -186,14 +202,19 @@ def _parameters(operation: Operation) -> list[Document]:
         made.append(each | ({"example": example} if example else {}))
     if operation.listing:
         limit = {"type": "integer", "minimum": 1, "maximum": inputs.MAX_LIMIT, "default": inputs.DEFAULT_LIMIT}
-        made.append({"name": "limit", "in": "query", "description": "Items a page.", "schema": limit})
+        made.append({"name": "limit", "in": "query", "description": "Items per page.", "schema": limit})
         cursor = {"type": "string", "minLength": 1, "maxLength": inputs.MAX_CURSOR_LENGTH}
         made.append(
-            {"name": "cursor", "in": "query", "description": "The last page's `next_cursor`.", "schema": cursor}
+            {
+                "name": "cursor",
+                "in": "query",
+                "description": "The `next_cursor` of the previous page.",
+                "schema": cursor,
+            }
         )
         for name, rule in operation.filters.items():
             schema = {"type": "string"}
-            told = f"Only those of this {name}"
+            told = f"Only items with this {name}"
             if isinstance(rule, tuple):
                 schema |= {"enum": list(rule)}
             else:
@@ -206,7 +227,7 @@ def _parameters(operation: Operation) -> list[Document]:
             {
                 "name": idempotency.HEADER,
                 "in": "header",
-                "description": "Any text of your own, a UUID for instance: repeat the call with it if no answer came.",
+                "description": "A unique value, such as a UUID. Repeat the request with it if no response came.",
                 "schema": schema,
             }
         )
@@ -215,7 +236,7 @@ def _parameters(operation: Operation) -> list[Document]:
             {
                 "name": "If-Match",
                 "in": "header",
-                "description": "The ETag that was read, in its quotes.",
+                "description": "The `ETag` that was read, with its quotes.",
                 "schema": {"type": "string", "pattern": r'^("[\x21\x23-\x7e]+"|\*)$'},
             }
         )
@@ -232,7 +253,7 @@ def _response(operation: Operation, status: HTTPStatus, schemas: Document) -> Do
     shown = any(operation.output is other.output for other in OPERATIONS if other.edits or other.creates)
     edited = any(operation.path == other.path for other in OPERATIONS if other.edits)
     if (shown or edited) and not operation.listing:
-        headers["ETag"] = {"description": "For a later edit's If-Match.", "schema": {"type": "string"}}
+        headers["ETag"] = {"description": "For the `If-Match` of a later edit.", "schema": {"type": "string"}}
     schema = _reference(operation.output, schemas)
     if operation.listing:
         properties = {"items": {"type": "array", "items": schema}, "next_cursor": {"type": ["string", "null"]}}
@@ -286,8 +307,12 @@ def _problem_schema() -> Document:
             "title": text,
             "status": {"type": "integer"},
             "detail": text,
-            "field": text | {"description": "The field, parameter or header that it is about."},
-            "errors": {"type": "array", "items": error, "description": "Where several fields are wrong: each of them."},
+            "field": text | {"description": "The field, parameter or header with the error."},
+            "errors": {
+                "type": "array",
+                "items": error,
+                "description": "If several fields are wrong: one entry for each.",
+            },
             "request_id": text,
         },
         # API Gateway's own refusals (no such path, throttled) have no request_id.
@@ -303,26 +328,26 @@ def _sign_on_link() -> Document:
             "operationId": "redeem_ticket",
             "tags": [TAGS["sso"][0]],
             "summary": "Open a single sign-on link",
-            "description": "What a browser opens, once, within two minutes. Refusals are pages in three languages.",
+            "description": "A browser opens the link, once, within two minutes. Errors are pages in three languages.",
             "security": [],
             "parameters": [
                 {
                     "name": "ticket",
                     "in": "path",
                     "required": True,
-                    "description": "The end of a link that `create_sso` gave.",
+                    "description": "The last part of a link that `create_sso` returned.",
                     "schema": {"type": "string", "maxLength": 200},
                 }
             ],
             "responses": {
                 "303": {
-                    "description": "On to the platform.",
-                    "headers": {"Location": {"description": "The platform's address.", "schema": {"type": "string"}}},
+                    "description": "Redirects to the platform.",
+                    "headers": {"Location": {"description": "The platform's URL.", "schema": {"type": "string"}}},
                 },
-                "400": {"description": "This is no ticket.", **page},
-                "404": {"description": "There is no such ticket, or it was altered.", **page},
+                "400": {"description": "The link is not valid.", **page},
+                "404": {"description": "The link does not exist or was altered.", **page},
                 "410": {"description": "The link has been used, or has expired.", **page},
-                "503": {"description": "It cannot be opened now; the link is still good.", **page},
+                "503": {"description": "Temporarily unavailable; the link still works.", **page},
             },
         },
     }

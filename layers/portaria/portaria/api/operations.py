@@ -1,6 +1,6 @@
-"""Every operation of the API, one row each: what it is called, who may, what goes in and what comes out.
+"""Every operation of the API, one row each: its name, scope, input and output.
 
-`service` carries them out, `openapi` writes docs/openapi.yaml from them, and a test holds template.yaml against them.
+`service` runs them, `openapi` generates docs/openapi.yaml from them, and a test compares template.yaml with them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from portaria.api.service import Asked, Operation, Reply
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 CONFLICT, TOO_LARGE = HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+NOT_FOUND = HTTPStatus.NOT_FOUND
 BAD_GATEWAY, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT
 
 CALL = "call_connection"
@@ -59,12 +60,12 @@ OPERATIONS = [
         oauth_clients.list_page, oauth_clients.Shown, listing=True,
     ),
     Operation(
-        "create_oauth_client", "POST", "/oauth-clients", "clients:create", "Register an OAuth client",
+        "create_oauth_client", "POST", "/oauth-clients", "clients:create", "Create an OAuth client",
         oauth_clients.create, oauth_clients.Advised, input=oauth_clients.Creation, status=CREATED,
         creates=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
-        "show_oauth_client", "GET", "/oauth-clients/{platform}/{client}", "clients:show", "Show an OAuth client",
+        "show_oauth_client", "GET", "/oauth-clients/{platform}/{client}", "clients:show", "Get an OAuth client",
         oauth_clients.get, oauth_clients.Advised,
     ),
     Operation(
@@ -84,12 +85,12 @@ OPERATIONS = [
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
         connections.create, connections.Shown, input=connections.Creation, status=CREATED,
-        description="Credentials are tried first, where the platform has a way to, and stored only if they work.",
+        description="Credentials are tested first, where the platform offers a request for that, and stored only if they work.",
         creates=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
-        "show_connection", "GET", "/connections/{name}", "connections:show", "Show a connection",
-        connections.get, connections.Shown, description="Its secrets read `*****`.",
+        "show_connection", "GET", "/connections/{name}", "connections:show", "Get a connection",
+        connections.get, connections.Shown, description="Secrets are shown as `*****`.",
     ),
     Operation(
         "replace_connection", "PUT", "/connections/{name}", "connections:replace", "Replace a connection's credentials",
@@ -102,64 +103,67 @@ OPERATIONS = [
         description="Records that wait for it become dead letters; the answer says about how many.",
     ),
     Operation(
-        "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Hand in a platform's new token",
+        "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Rotate a connection's token",
         connections.rotate, connections.Shown, input=connections.Rotation, changes=True, statuses=(CONFLICT,),
-        description="It is tried first; the old one stays in reserve while the platform lets both work.",
+        description="Send the new token that the platform issued. It is tested first. The previous token is kept as a fallback "
+        "for as long as the platform accepts both.",
     ),
     Operation(
         "expire_rotation", "POST", "/connections/{name}/rotate/expire", "connections:expire",
-        "End the old token of a rotation", connections.expire, connections.Shown, changes=True, statuses=(CONFLICT,),
+        "Delete a connection's previous token", connections.expire, connections.Shown, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
         "authorize_connection", "GET", "/connections/{name}/authorize", "connections:authorize",
-        "Make the link in which a person gives their consent", authorizations.begin, authorizations.Shown,
+        "Create an authorization link", authorizations.begin, authorizations.Shown,
         changes=True, statuses=(CONFLICT,),
-        description="The link opens once and lives 15 minutes; that of an application with an install page does not end.",
+        description="A person opens the link to grant access. It can be opened once, within 15 minutes; the link to an install "
+        "page does not expire.",
     ),
     Operation(
-        "call_connection", "POST", "/connections/{name}/call", "connections:call", "Call the API behind a connection",
+        "call_connection", "POST", "/connections/{name}/call", "connections:call", "Send a request through a connection",
         calls.call, calls.Shown, function=CALL, input=calls.Called, max_bytes=calls.MAX_REQUEST_BYTES, changes=True,
-        description="The connection's credential is put on just before the request leaves; a body that repeats it is withheld.",
+        description="The request goes to the connection's API with its credential added. A response body that contains the "
+        "credential is withheld.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "create_events_address", "POST", "/connections/{name}/events", "connections:events",
-        "Make the address that a connection's events come to", event_addresses.create, event_addresses.Shown,
+        "Create a webhook URL for events", event_addresses.create, event_addresses.Shown,
         status=CREATED, changes=True, statuses=(CONFLICT,),
-        description="The address, and the secret of its header, are told this once; those before work for another hour.",
+        description="The URL and the secret of its header are returned once. Earlier URLs work for another hour.",
     ),
     Operation(
         "start_backfill", "POST", "/connections/{name}/backfills", "connections:backfill",
-        "Have all of a connection's records read", backfills.start, backfills.BackfillsStarted,
+        "Start a connection's backfills", backfills.start, backfills.BackfillsStarted,
         input=backfills.BackfillWanted,
         status=HTTPStatus.ACCEPTED, changes=True, statuses=(CONFLICT,),
-        description="For every route that begins at the connection, or for one. One that runs goes on, one that has ended "
-        "begins anew.",
+        description="Reads all records of the account for each route that starts at the connection, or for one route. A "
+        "running backfill continues; one that has ended starts again from the first page.",
     ),
     Operation(
         "list_backfills", "GET", "/connections/{name}/backfills", "connections:backfills",
-        "Show a connection's backfills and reconciliations", backfills.show, backfills.Backfills,
+        "List a connection's backfills and reconciliations", backfills.show, backfills.Backfills,
     ),
     # What platforms offer
     Operation(
-        "show_contact", "GET", "/connections/{name}/contacts/{contact}", "contacts:show", "Read a contact",
+        "show_contact", "GET", "/connections/{name}/contacts/{contact}", "contacts:show", "Get a contact",
         _show_contact, contacts.Contact, function=CALL, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "upsert_contacts", "POST", "/connections/{name}/contacts", "contacts:upsert", "Create or update contacts",
         _upsert_contacts, contacts.Upserted, function=CALL, input=contacts.Upsert, max_bytes=1_000_000, changes=True,
-        description="Each contact has an outcome of its own.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        description="The response has an outcome for each contact.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "register_identifiers", "POST", "/connections/{name}/identifiers", "identifiers:register",
-        "Register users' identifiers", _register_identifiers, identifiers.Registered, function=CALL,
+        "Register user identifiers for single sign-on", _register_identifiers, identifiers.Registered, function=CALL,
         input=identifiers.Registration, max_bytes=1_000_000, changes=True,
-        description="Each user has an outcome of their own.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        description="The response has an outcome for each user.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
-        "create_sso", "POST", "/connections/{name}/sso", "sso:create", "Sign a user on",
+        "create_sso", "POST", "/connections/{name}/sso", "sso:create", "Create a single sign-on link",
         _sign_on, sign_on.SignOn, function=CALL, input=sign_on.Asked, status=CREATED, changes=True,
-        description="A link that works once, within two minutes, or the platform's own addresses.",
+        description="The link works once, within two minutes. `deliver` can ask for the platform's own URLs instead.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     # Routes
@@ -170,7 +174,7 @@ OPERATIONS = [
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.Written,
         input=routes.Creation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
     ),
-    Operation("show_route", "GET", "/routes/{name}", "routes:show", "Show a route", routes.get, routes.Shown),
+    Operation("show_route", "GET", "/routes/{name}", "routes:show", "Get a route", routes.get, routes.Shown),
     Operation(
         "replace_route", "PUT", "/routes/{name}", "routes:replace", "Replace a route", routes.replace, routes.Written,
         input=routes.Replacement, edits=True, changes=True, statuses=(CONFLICT,),
@@ -181,26 +185,28 @@ OPERATIONS = [
     ),
     # Installs
     Operation(
-        "list_installs", "GET", "/installs", "installs:list", "List installs, the newest first",
-        installs.list_page, installs.Shown, listing=True, filters={"state": installs.STATES},
+        "list_installs", "GET", "/installs", "installs:list", "List installs",
+        installs.list_page, installs.Shown, listing=True, filters={"state": installs.STATES}, description="Newest first.",
     ),
     Operation(
-        "show_install", "GET", "/installs/{install}", "installs:show", "Show an install", installs.get, installs.Shown,
+        "show_install", "GET", "/installs/{install}", "installs:show", "Get an install", installs.get, installs.Shown,
     ),
     # Receipts
     Operation(
-        "list_receipts", "GET", "/receipts", "receipts:list", "List receipts by connection, record, request or correlation id",
-        receipts.list_page, receipts.Shown, listing=True, filters=receipts.FILTERS,
-        description="Give a destination as `connection`, also with a `record` of it, or a `request`, or a `correlation_id`.",
+        "list_receipts", "GET", "/receipts", "receipts:list", "List receipts",
+        receipts.list_page, receipts.Shown, listing=True, filters=receipts.FILTERS, statuses=(NOT_FOUND,),
+        description="Filter by one of `connection` (the destination, optionally with `record`), `request` and "
+        "`correlation_id`. Newest first.",
     ),
     Operation(
-        "show_receipt", "GET", "/receipts/{receipt}", "receipts:show", "Show a receipt",
+        "show_receipt", "GET", "/receipts/{receipt}", "receipts:show", "Get a receipt",
         receipts.get, receipts.ReceiptWithRequests,
     ),
     # Destinations
     Operation(
         "list_destinations", "GET", "/destinations", "destinations:list",
-        "List destinations that are paused or have waiting records", destinations.list_page, destinations.Shown, listing=True,
+        "List destinations", destinations.list_page, destinations.Shown, listing=True,
+        description="Destinations that are paused or have waiting records.",
     ),
     Operation(
         "resume_destination", "POST", "/destinations/{name}/resume", "destinations:resume",
@@ -209,22 +215,24 @@ OPERATIONS = [
     ),
     # Dead letters
     Operation(
-        "list_dead_letters", "GET", "/dead-letters", "dead-letters:list", "List dead letters, the newest first",
-        dead_letters.list_page, dead_letters.Shown, listing=True, filters=dead_letters.FILTERS,
+        "list_dead_letters", "GET", "/dead-letters", "dead-letters:list", "List dead letters",
+        dead_letters.list_page, dead_letters.Shown, listing=True, filters=dead_letters.FILTERS, statuses=(NOT_FOUND,),
+        description="Newest first.",
     ),
     Operation(
-        "show_dead_letter", "GET", "/dead-letters/{letter}", "dead-letters:show", "Show a dead letter with its records",
+        "show_dead_letter", "GET", "/dead-letters/{letter}", "dead-letters:show", "Get a dead letter with its records",
         dead_letters.get, dead_letters.DeadLetterWithRecords,
-        description="What looks like a credential reads `***`.",
+        description="Values that look like credentials are shown as `***`.",
     ),
     Operation(
-        "redrive_dead_letters", "POST", "/dead-letters/redrive", "dead-letters:redrive", "Send dead letters again",
-        dead_letters.redrive, dead_letters.RedriveOutcome, input=dead_letters.Redrive, changes=True,
-        description="At most twenty a second. Each letter has an outcome of its own; `dry_run` tells it and sends nothing.",
+        "redrive_dead_letters", "POST", "/dead-letters/redrive", "dead-letters:redrive", "Redrive dead letters",
+        dead_letters.redrive, dead_letters.RedriveOutcome, input=dead_letters.Redrive, changes=True, statuses=(NOT_FOUND,),
+        description="Sends the records again, at most twenty dead letters a second. The response has an outcome for each; "
+        "`dry_run` returns the outcomes and sends nothing.",
     ),
     Operation(
         "delete_dead_letter", "DELETE", "/dead-letters/{letter}", "dead-letters:delete",
-        "Delete a dead letter and its records", dead_letters.delete, None, status=NO_CONTENT, changes=True,
+        "Delete a dead letter", dead_letters.delete, None, status=NO_CONTENT, changes=True,
         statuses=(CONFLICT,),
     ),
     # Private integrations
@@ -237,43 +245,46 @@ OPERATIONS = [
         "create_private_integration", "POST", "/private-integrations", "private-integrations:create",
         "Create a private integration", private_integrations.create, private_integrations.WithToken,
         input=private_integrations.Creation, status=CREATED, creates=True, changes=True, managers_only=True,
-        description="The token is told this once. A creation that is repeated with its Idempotency-Key answers null for it.",
+        description="The token is returned once. A repetition with the same `Idempotency-Key` returns null in its place.",
     ),
     Operation(
         "show_private_integration", "GET", "/private-integrations/{integration}", "private-integrations:show",
-        "Show a private integration", private_integrations.get, private_integrations.Shown, managers_only=True,
+        "Get a private integration", private_integrations.get, private_integrations.Shown, managers_only=True,
     ),
     Operation(
         "edit_private_integration", "PATCH", "/private-integrations/{integration}", "private-integrations:edit",
-        "Edit a private integration", private_integrations.edit, private_integrations.Shown,
+        "Update a private integration", private_integrations.edit, private_integrations.Shown,
         input=private_integrations.Edit, edits=True, changes=True, managers_only=True, statuses=(CONFLICT,),
-        description="Name, description and scopes change without a new token, from the next call on.",
+        description="Changes name, description or scopes. The token stays; new scopes apply from its next request on.",
     ),
     Operation(
         "delete_private_integration", "DELETE", "/private-integrations/{integration}", "private-integrations:delete",
         "Delete a private integration", private_integrations.delete, None, status=NO_CONTENT, changes=True,
-        managers_only=True, description="Its tokens work no more from the moment of the answer.",
+        managers_only=True, description="Its tokens stop working at once.",
     ),
     Operation(
         "rotate_private_integration", "POST", "/private-integrations/{integration}/rotate",
         "private-integrations:rotate", "Rotate a private integration's token", private_integrations.rotate,
         private_integrations.WithToken, input=private_integrations.Rotation, changes=True, managers_only=True,
-        description="Both tokens work for seven days, or only the new one at once (`expire_now`).", statuses=(CONFLICT,),
+        statuses=(CONFLICT,),
+        description="The previous token works for seven more days, or stops working at once (`expire_now`).",
     ),
     Operation(
         "cancel_private_integration_rotation", "POST", "/private-integrations/{integration}/rotate/cancel",
-        "private-integrations:cancel", "Cancel a rotation: the old token stays, the new one ends",
+        "private-integrations:cancel", "Cancel a token rotation",
         private_integrations.cancel, private_integrations.Shown, changes=True, managers_only=True, statuses=(CONFLICT,),
+        description="The previous token stays valid; the new one stops working.",
     ),
     Operation(
         "expire_private_integration_rotation", "POST", "/private-integrations/{integration}/rotate/expire",
-        "private-integrations:expire", "End a rotation: the old token ends now",
+        "private-integrations:expire", "Revoke the previous token",
         private_integrations.expire, private_integrations.Shown, changes=True, managers_only=True, statuses=(CONFLICT,),
+        description="Ends a rotation early: only the new token works.",
     ),
     # Audit
     Operation(
-        "list_audit", "GET", "/audit", "audit:list", "Read the audit trail, the newest first",
-        audit.list_page, audit.Shown, listing=True,
+        "list_audit", "GET", "/audit", "audit:list", "List audit entries",
+        audit.list_page, audit.Shown, listing=True, description="Newest first: who requested which change.",
     ),
 ]  # fmt: skip
 

@@ -46,7 +46,7 @@ class Creation(Input):
 
 
 class Edit(Input):
-    """What is left out stays."""
+    """Omitted fields keep their values."""
 
     name: Name | None = None
     description: Description | None = None
@@ -57,7 +57,7 @@ class Edit(Input):
 
 
 class Rotation(Input):
-    """With `expire_now` the old token ends at once, otherwise after seven days."""
+    """With `expire_now` the previous token stops working at once, otherwise after seven days."""
 
     expire_now: bool = False
 
@@ -66,7 +66,7 @@ class Rotation(Input):
 
 
 class Shown(Output):
-    """Times are ISO 8601, those of last use to the hour. `previous_until` is there while two tokens work."""
+    """Times are ISO 8601; those of the last use are rounded to the hour. `previous_until` is set while two tokens work."""
 
     id: str
     name: str
@@ -83,7 +83,7 @@ class Shown(Output):
 
 
 class WithToken(Shown):
-    """`token` is told this once; null where a creation was repeated."""
+    """`token` is returned once; it is null if the creation was repeated."""
 
     token: str | None
 
@@ -128,7 +128,7 @@ def edit(asked: Asked) -> Reply:
     require_match(asked, str(old.version))
     changes = {field: value for field, value in asked.sent.model_dump().items() if value is not None}
     if not changes:
-        raise InvalidInput([("name", "nothing to change: give name, description or scopes")])
+        raise InvalidInput([("name", "there is nothing to change: give name, description or scopes")])
     if "scopes" in changes:
         changes["scopes"] = _unique(changes["scopes"])
         _require_own(asked, changes["scopes"])
@@ -210,7 +210,7 @@ def _require_own(asked: Asked, wanted: tuple[str, ...]) -> None:
     if not asked.caller.covers(wanted):
         raise Rejected(
             "beyond_own_scopes",
-            "a token may manage only private integrations whose scopes it has itself",
+            "a token can manage only private integrations that have no other scopes than its own",
             field="scopes",
             status=403,
         )

@@ -1,4 +1,4 @@
-"""Looking at receipts: what became of each request to a destination, by connection, by request and by record."""
+"""Listing and showing receipts: the outcome of each request to a destination, by connection, request and record."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from portaria import clock, correlations, receipts
+from portaria.api import named
 from portaria.api.inputs import NAME, Matching
 from portaria.api.outputs import Output
 from portaria.api.service import Asked, Filters, Reply, page
 from portaria.contract import Rejected
 from portaria.receipts import Noted, Receipt
+from portaria.table import Table
 
 # What the front door takes for one.
 CORRELATION_ID = r"[^\x00-\x1f\x7f-\x9f]{1,255}"
 FILTERS: Filters = {
-    "connection": Matching(NAME, "the name of the destination, 3 to 64 of A-Z a-z 0-9 _ -"),
+    "connection": Matching(NAME, "the name of the destination: 3 to 64 of A-Z a-z 0-9 _ -"),
     "request": Matching(r"[\x21-\x7e]{1,255}", "an X-Request-Id, 1 to 255 printable ASCII characters"),
     "correlation_id": Matching(
         CORRELATION_ID, "an X-Correlation-Id of a front door's caller, 1 to 255 characters without control characters"
     ),
-    "record": Matching(rf"{NAME}/[^\x00-\x1f]{{1,400}}", "a source and a record's key there with a / between them"),
+    "record": Matching(
+        rf"{NAME}/[^\x00-\x1f]{{1,400}}", "SOURCE/KEY: the name of the source, and the record's key there"
+    ),
     "state": receipts.STATES,
 }
-WAYS = "give one of connection (with a record if you like), request and correlation_id, and a state if you like"
+# How many pages are searched for receipts with the name of something that does not exist.
+MAX_SEARCHES = 10
+WAYS = "give one of connection (optionally with record), request and correlation_id, and optionally state"
 
 
 class FrontDoorRequest(Output):
-    """A request that the front door took, of `count` records. Its `correlation_id` and `request_source` are the caller's."""
+    """A request of `count` records that the front door accepted. `correlation_id` and `request_source` are its caller's."""
 
     id: str
     caller: str
@@ -40,13 +46,14 @@ class FrontDoorRequest(Output):
 
 
 class Shown(Output):
-    """One request to a destination. `accepted` says that it was taken: `applied` and `failed` (by the destination's code) count
-    what it has reported since, and need not add up to `count`. `unknown` says that not all was told before the deadline.
+    """One request to a destination. In the state `accepted` the destination has taken it; `applied` and `failed` (by the
+    destination's code) count what it has reported since, and need not add up to `count`. In the state `unknown` not every
+    outcome was reported before the deadline.
 
     `correlation_id` and `request_source` are the headers of the front door's caller where all records came from one call. Where
     records of several calls were merged, `requests` of the receipt lists them.
 
-    `queued` is a request of the front door of which nothing has been sent yet; all that is not known of it is null.
+    `queued` is a front-door request of which nothing has been sent yet; values that are not known are null.
     """
 
     receipt: str | None
@@ -69,18 +76,19 @@ class Shown(Output):
 
 
 class ReceiptWithRequests(Shown):
-    """`requests` are the front door's whose records it carried."""
+    """`requests` are the front-door requests whose records it carried."""
 
     requests: list[FrontDoorRequest]
 
 
 def list_page(asked: Asked) -> Reply:
-    """Raises `Rejected` (`unclear_filters`, `bad_cursor`)."""
+    """Raises `Rejected` (`unclear_filters`, `bad_cursor`, 404 `unknown_connection`)."""
     given, now, table = asked.filters, clock.now(), asked.desk.table
     record, state = given.get("record", ""), given.get("state", "")
     request, connection, correlation_id = (given.get(name, "") for name in ("request", "connection", "correlation_id"))
     if [bool(request), bool(connection), bool(correlation_id)].count(True) != 1 or (record and not connection):
-        raise Rejected("unclear_filters", f"{WAYS}; this has {', '.join(sorted(given)) or 'none'}", field="connection")
+        detail = f"{WAYS}; the request has {', '.join(sorted(given)) or 'none'}"
+        raise Rejected("unclear_filters", detail, field="connection")
     ways: dict[str, Any] = {"cursor": asked.cursor, "limit": asked.limit}
     if record:
         found, cursor = receipts.by_record(table, connection, record, now, **ways)
@@ -95,7 +103,29 @@ def list_page(asked: Asked) -> Reply:
         waiting = receipts.noted(table, request) if not found and not asked.cursor else None
         if waiting and state in ("", receipts.QUEUED):
             return page([_queued(waiting)], None)
+    if not found and not asked.cursor:
+        _require_names(table, connection, record, now)
     return page([show(receipt) for receipt in found if state in ("", receipt.state)], cursor)
+
+
+def _require_names(table: Table, connection: str, record: str, now: datetime) -> None:
+    """For filters that matched nothing so far. A name that receipts have is known, also after its connection was deleted.
+
+    Raises `Rejected` (404 `unknown_connection`).
+    """
+    try:
+        named.require(table, connection=connection, record=record)
+    except Rejected:
+        cursor: str | None = None
+        for _ in range(MAX_SEARCHES):
+            if record:
+                kept, cursor = receipts.by_record(table, connection, record, now, limit=1, cursor=cursor)
+            else:
+                kept, cursor = receipts.by_destination(table, connection, now, limit=1, cursor=cursor)
+            if kept:
+                return
+            if not cursor:
+                raise
 
 
 def get(asked: Asked) -> Reply:
@@ -103,7 +133,7 @@ def get(asked: Asked) -> Reply:
     table, correlation_id = asked.desk.table, asked.path["receipt"]
     receipt = receipts.find(table, correlation_id, clock.now())
     if not receipt:
-        raise Rejected("unknown_receipt", "there is no such receipt; they are kept for 30 days", status=404)
+        raise Rejected("unknown_receipt", "there is no receipt with this id; receipts are kept for 30 days", status=404)
     requests = receipts.requests_of(table, correlation_id)
     return Reply(show(receipt) | {"requests": [_request(one) for one in requests]})
 

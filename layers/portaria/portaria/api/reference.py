@@ -1,20 +1,23 @@
-"""Where the API describes itself: its document as JSON, and the same as a page for people. Neither needs a token."""
+"""The API's own description: its OpenAPI document as JSON, and a reference page for people. Neither needs a token."""
 
 from __future__ import annotations
 
 import json
-import re
+import tomllib
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from markupsafe import Markup, escape
-
-from portaria.api import openapi
-from portaria.pages import render
+from portaria import pages
+from portaria.api import openapi, schema_rows
+from portaria.pages import markdown, render
 from portaria.scopes import NARROWABLE, SCOPES
 
 METHODS = ("get", "post", "put", "patch", "delete")
 CACHED = "public, max-age=300"
+# The page's text in the language of the OpenAPI document.
+ENGLISH = "en"
+TEXTS = "reference_texts.toml"
 
 
 def answer(event: dict[str, Any]) -> dict[str, Any] | None:
@@ -24,11 +27,20 @@ def answer(event: dict[str, Any]) -> dict[str, Any] | None:
             headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
             body = _document()
         case "/v1/reference":
-            page = _page()
+            page = _page(_language(event))
             headers, body = page.headers, page.body
         case _:
             return None
     return {"statusCode": 200, "headers": headers | {"Cache-Control": CACHED}, "body": body}
+
+
+def _language(event: dict[str, Any]) -> str:
+    """The language that the link of the page asks for (`?lang=pt`), or else the browser."""
+    wanted = (event.get("queryStringParameters") or {}).get("lang")
+    if wanted in render.LANGUAGES:
+        return str(wanted)
+    given = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    return render.language_of(given.get("accept-language"))
 
 
 @cache
@@ -37,106 +49,62 @@ def _document() -> str:
 
 
 @cache
-def _page() -> render.Page:
+def texts() -> dict[str, dict[str, dict[str, Any]]]:
+    """The page's texts by section, name and language."""
+    return tomllib.loads((files(pages) / TEXTS).read_text("utf-8"))
+
+
+@cache
+def _page(language: str) -> render.Page:
     document = openapi.document()
-    groups = [
-        {
-            "title": tag["name"],
-            "text": tag["description"],
-            "operations": [
-                _operation(document, method, path, operation)
-                for path, methods in document["paths"].items()
-                for method, operation in methods.items()
-                if method in METHODS and tag["name"] in operation["tags"]
-            ],
-        }
-        for tag in document["tags"]
-    ]
+    chrome = {name: markdown.render(text[language]) for name, text in texts()["chrome"].items()}
+    groups = [_group(document, name, language) for name in openapi.TAGS]
     scopes = [(name, text, name in NARROWABLE) for name, text in SCOPES.items()]
-    return render.reference(groups=groups, scopes=scopes)
+    return render.reference(language, chrome=chrome, groups=groups, scopes=scopes)
 
 
-def _operation(document: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+def _group(document: dict[str, Any], name: str, language: str) -> dict[str, Any]:
+    title, text = openapi.TAGS[name]
+    operations = [
+        _operation(document, method, path, operation, language)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method in METHODS and title in operation["tags"]
+    ]
+    if language != ENGLISH:
+        title, text = texts()["tag"][name][language]
+    return {"id": name, "title": title, "text": markdown.render(text), "operations": operations}
+
+
+def _operation(
+    document: dict[str, Any], method: str, path: str, operation: dict[str, Any], language: str
+) -> dict[str, Any]:
     """What the page shows of an operation."""
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    answers = {status: _answer(document, each) for status, each in operation["responses"].items()}
-    good = next(answer for status, answer in answers.items() if int(status) < 400)
+    name, summary = operation["operationId"], operation["summary"]
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    responses = {status: schema_rows.response(document, each) for status, each in operation["responses"].items()}
+    good = next(response for status, response in responses.items() if int(status) < 400)
     shown = good.get("content", {}).get("application/json", {}).get("schema", {})
+    example = content.get("example")
     return {
-        "id": operation["operationId"],
+        "id": name,
         "method": method.upper(),
         "path": path,
-        "summary": operation["summary"],
-        "description": _marked(operation["description"]),
+        "summary": summary if language == ENGLISH else texts()["summary"][name][language],
+        "description": markdown.render(operation["description"]),
         "parameters": [
             {
                 "name": each["name"],
                 "where": each["in"],
-                "text": each.get("description", ""),
+                "text": markdown.render(each.get("description", "")),
                 "required": each.get("required"),
             }
             for each in operation.get("parameters", [])
         ],
-        "fields": _fields(document, body),
-        "about_fields": _about(document, body),
-        "answer": _fields(document, shown),
-        "about_answer": _about(document, shown),
-        "statuses": [(status, _marked(answer["description"])) for status, answer in answers.items()],
+        "fields": schema_rows.fields(document, content.get("schema", {})),
+        "about_fields": schema_rows.about(document, content.get("schema", {})),
+        "example": json.dumps(example, indent=2, ensure_ascii=False) if example else "",
+        "answer": schema_rows.fields(document, shown),
+        "about_answer": schema_rows.about(document, shown),
+        "statuses": [(status, markdown.render(each["description"])) for status, each in responses.items()],
     }
-
-
-def _marked(text: str) -> Markup:
-    """A sentence with its `code` marked as such."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just before
-
-
-def _about(document: dict[str, Any], schema: dict[str, Any]) -> Markup:
-    schema = _resolved(document, schema)
-    items = schema.get("properties", {}).get("items", {})
-    return _marked(" ".join(_resolved(document, items.get("items", schema)).get("description", "").split()))
-
-
-def _fields(document: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> list[dict[str, Any]]:
-    """The fields of an object, those within it named by their path."""
-    schema = _resolved(document, schema)
-    rows = []
-    for name, each in schema.get("properties", {}).items():
-        inner = _resolved(document, each)
-        rows.append(
-            {
-                "name": prefix + name,
-                "type": _type(document, inner),
-                "text": _marked(inner.get("description", "")),
-                "required": name in schema.get("required", ()),
-            }
-        )
-        several = [_resolved(document, each) for each in inner.get("anyOf", [inner])]
-        inner = next((each for each in several if {"items", "properties"} & set(each)), inner)
-        nested = _resolved(document, inner.get("items", inner))
-        if "properties" in nested:
-            rows += _fields(document, nested, f"{prefix}{name}{'[]' if 'items' in inner else ''}.")
-    return rows
-
-
-def _type(document: dict[str, Any], schema: dict[str, Any]) -> str:
-    schema = _resolved(document, schema)
-    if "anyOf" in schema:
-        return " or ".join(_type(document, each) for each in schema["anyOf"])
-    if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))
-    if "const" in schema:
-        return str(schema["const"])
-    kind = schema.get("type", "any")
-    if isinstance(kind, list):
-        return " or ".join(kind)
-    return f"array of {_type(document, schema['items'])}" if kind == "array" and "items" in schema else str(kind)
-
-
-def _answer(document: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
-    reference = response.get("$ref", "")
-    return document["components"]["responses"][reference.removeprefix(openapi.RESPONSES)] if reference else response
-
-
-def _resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    reference = schema.get("$ref", "")
-    return document["components"]["schemas"][reference.removeprefix(openapi.REF)] if reference else schema

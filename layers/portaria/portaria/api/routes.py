@@ -42,11 +42,12 @@ Keeping = Literal["events", "all", "none"]
 
 
 class Replacement(Input):
-    """An empty `mapping` is the default of the two platforms, an empty `target` what the destination makes of `object`; empty
-    `dedupe_fields` are what the destination finds such objects by.
+    """An empty `mapping` uses the default of the two platforms, an empty `target` the destination's object for `object`, and
+    empty `dedupe_fields` the destination's default.
 
-    `keep_newest`: an older version never overwrites a newer one that came by events (default), by whatever way (`all`), or
-    may do so (`none`). `weight`: the source's share of what the destination takes in a day, next to others'.
+    `keep_newest` says which versions an older one must not overwrite: those that came by events (`events`, the default), all
+    of them (`all`), or none (`none`). `weight` is the source's share of the destination's daily quota, relative to other
+    sources.
     """
 
     source: Source
@@ -80,7 +81,7 @@ class Shown(Output):
 
 
 class Written(Shown):
-    """`warnings` are sentences for the person who wrote it."""
+    """`warnings` are sentences about what may be a mistake."""
 
     warnings: list[str]
 
@@ -92,7 +93,7 @@ def create(asked: Asked) -> Reply:
     try:
         revision = routes.put(table, route, new=True)
     except Conflict:
-        detail = f"there is a route {route.name} already: replace it with PUT"
+        detail = f"the route {route.name} exists already: replace it with PUT"
         raise Rejected("route_exists", detail, field="name", status=409) from None
     return Reply(routes.show(route) | {"warnings": warnings}, etag=revision)
 
@@ -137,7 +138,9 @@ def _checked(table: Table, name: str, sent: Replacement) -> tuple[Route, list[st
     _check_expressions(sent.mapping)
     mapped = sent.mapping or destination.default_mapping(source.DEFAULT_MAPPING, target)
     if not mapped:
-        detail = f"mapping: there is no default one to {target}; give each attribute its expression"
+        detail = (
+            f"mapping is missing: there is no default mapping to {target}, so give an expression for each attribute"
+        )
         raise Rejected("invalid_input", detail, field="mapping")
     listed = tuple(destination.DEDUPE_ATTRIBUTES.get(target, ()))
     dedupe_fields = tuple(sent.dedupe_fields or destination.DEFAULT_DEDUPE.get(target, ()))
@@ -168,12 +171,12 @@ def _checked(table: Table, name: str, sent: Replacement) -> tuple[Route, list[st
 
 def _check_dedupe_fields(dedupe_fields: tuple[str, ...], mapped: dict[str, str]) -> None:
     if len(set(dedupe_fields)) < len(dedupe_fields):
-        raise Rejected("invalid_input", "dedupe_fields names one attribute twice", field="dedupe_fields")
+        raise Rejected("invalid_input", "dedupe_fields has the same attribute twice", field="dedupe_fields")
     for field in dedupe_fields:
         if field not in mapped:
             raise Rejected(
                 "invalid_input",
-                f"dedupe_fields: {field} is not mapped, so no record would have it",
+                f"dedupe_fields: {field} is not in the mapping, so no record would have it",
                 field="dedupe_fields",
             )
 
@@ -194,7 +197,9 @@ def _source_part(table: Table, sent: Replacement) -> ModuleType:
             return source
     except Rejected:
         pass
-    raise Rejected("object_not_offered", f"{platform} has no {sent.object} that can be read", field="object")
+    raise Rejected(
+        "object_not_offered", f"{platform} connections have no {sent.object} that can be read", field="object"
+    )
 
 
 def _destination_part(table: Table, sent: Replacement) -> ModuleType:
@@ -227,7 +232,9 @@ def _check_options(destination: ModuleType, sent: Replacement) -> None:
     for name, value in sent.options.items():
         if name not in destination.OPTIONS:
             known = ", ".join(sorted(destination.OPTIONS)) or "none"
-            raise Rejected("invalid_input", f"options: the destination knows {known}, not {name}", field="options")
+            raise Rejected(
+                "invalid_input", f"options: {name} is not an option of the destination: it has {known}", field="options"
+            )
         pattern, rule = destination.OPTIONS[name]
         if not pattern.fullmatch(value):
             raise Rejected("invalid_input", f"options.{name} must be {rule}", field=f"options.{name}")

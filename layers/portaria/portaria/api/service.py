@@ -165,8 +165,10 @@ class Service:
             kind = aws.error_code(error) or type(error).__name__
             self.logger.error("a call failed", error=kind, at=traceback.format_tb(error.__traceback__))
             if aws.passes(error):
-                return _put_off(Retryable("storage_unavailable", "what this needs does not answer now"), request_id)
-            detail = f"something failed here; the function's log tells more under the request {request_id}"
+                return _put_off(Retryable("storage_unavailable", "the storage does not respond"), request_id)
+            detail = (
+                f"an unexpected error occurred: look for the request {request_id} in the log (portaria logs --request)"
+            )
             answer = _problem(problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id)
         self.logger.info("a call was answered", status=answer["statusCode"], resource=event.get("resource"))
         return answer
@@ -176,7 +178,7 @@ class Service:
         found = self._routes.get((str(event.get("httpMethod", "")), resource))
         if not found or len(event["path"]) > MAX_PATH_LENGTH:
             # No name is that long, nor would DynamoDB take it for a key.
-            raise Rejected("unknown_path", "there is nothing at this path", status=404)
+            raise Rejected("unknown_path", "this path does not exist in the API", status=404)
         prefix, operation = found
         path = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
         caller = (
@@ -230,7 +232,7 @@ class Service:
         if operation.managers_only and self.desk.managers != TOKENS:
             raise Rejected(
                 "administrators_only",
-                "here only administrators (AWS principals) manage private integrations, below /admin/v1",
+                "only administrators (AWS principals, below /admin/v1) can manage private integrations on this stack",
                 status=403,
             )
         connection = path.get("name", "") if operation.narrowable else ""
@@ -238,14 +240,18 @@ class Service:
             narrowed = f", or {operation.scope}@{connection}" if connection and inputs.is_name(connection) else ""
             raise Rejected(
                 "missing_scope",
-                f"this token's private integration lacks the scope {operation.scope}{narrowed}",
+                f"the token lacks the scope {operation.scope}{narrowed}",
                 status=403,
             )
 
     def _read(self, event: Event, operation: Operation, caller: Caller, path: dict[str, str]) -> tuple[Asked, str]:
         """The call, and its body as it came. Raises `Rejected`."""
         if not all(_NAMED.fullmatch(name) for name in path.values()):
-            raise Rejected("unknown_path", "nothing that is kept here has such a name", status=404)
+            raise Rejected(
+                "unknown_path",
+                "the path contains something that cannot be a name or an id: 1 to 64 of A-Z a-z 0-9 _ -",
+                status=404,
+            )
         limit, cursor = inputs.DEFAULT_LIMIT, None
         filters: dict[str, str] = {}
         if operation.listing:
@@ -265,13 +271,13 @@ class Service:
 def require_match(asked: Asked, etag: str) -> None:
     """Raises `Rejected` (412 `changed_meanwhile`) where an edit insists on another state than the one that was found."""
     if asked.if_match not in ("", "*", etag):
-        raise Rejected("changed_meanwhile", "it has changed since this ETag was given: look at it again", status=412)
+        raise Rejected("changed_meanwhile", "it has changed since this ETag was read: read it again", status=412)
 
 
 def changed_meanwhile(asked: Asked) -> Rejected:
     """Somebody else changed it while this edit was being made."""
     status = HTTPStatus.PRECONDITION_FAILED if asked.if_match else HTTPStatus.CONFLICT
-    return Rejected("changed_meanwhile", "it has just been changed or deleted: look at it again", status=status)
+    return Rejected("changed_meanwhile", "it has just been changed or deleted: read it again", status=status)
 
 
 def page(shown: list[Content], next_cursor: str | None) -> Reply:
@@ -291,9 +297,7 @@ def _header(event: Event, name: str) -> str:
     """
     value = callers.header(event, name)
     if not value and any(given.lower() == name.lower() for given in event.get("multiValueHeaders") or {}):
-        raise Rejected(
-            "header_empty", f"the header {name} came without a value: give it one, or leave it out", field=name
-        )
+        raise Rejected("header_empty", f"the header {name} is empty: give it a value, or leave it out", field=name)
     return value
 
 
@@ -302,7 +306,9 @@ def _read_etag(text: str) -> str:
         return text
     if len(text) > 2 and text.startswith('"') and text.endswith('"'):
         return text[1:-1]
-    raise Rejected("bad_etag", "If-Match must be one ETag in its quotes, as an answer gave it, or *", field="If-Match")
+    raise Rejected(
+        "bad_etag", "If-Match must be one ETag with its quotes, as a response returned it, or *", field="If-Match"
+    )
 
 
 def _count_failed_attempt() -> None:

@@ -16,6 +16,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from portaria import api_tokens, scopes
+from portaria.cli import local_cloud
 from portaria.cli.api import TIMEOUT_S, Api, Document, NotDone
 from portaria.contract import Secret
 
@@ -41,11 +42,13 @@ class Principal:
         if said == NOTHING_THERE:
             return _nothing_there(status)
         if "expired" in said or "is invalid" in said or "does not match" in said:
-            return f"the API did not take your AWS credentials ({status}): log in again, or set AWS_PROFILE; it said: {said}"
+            advice = "log in again, or set AWS_PROFILE"
+            return f"the API refused your AWS credentials ({status}): {advice}; its answer: {said}"
         needed = (
-            f"the API did not let this AWS principal in ({status}): it needs execute-api:Invoke on this API's /admin/v1"
+            f"the API refused this AWS principal ({status}): it needs the permission execute-api:Invoke on this API's "
+            "/admin/v1"
         )
-        return needed + (f"; it said: {said}" if said else "")
+        return needed + (f"; its answer: {said}" if said else "")
 
 
 @dataclass(frozen=True)
@@ -64,15 +67,15 @@ class Integration:
             case "missing_scope":
                 words = re.findall(r"(?<![a-z-])[a-z-]++:[a-z]+", said)
                 scope = next((word for word in words if word in scopes.SCOPES), "SCOPE")
-                return f"an administrator adds it: `portaria integrations edit {integration} --add-scope {scope}`"
+                return f"an administrator can add it: `portaria integrations edit {integration} --add-scope {scope}`"
             case "administrators_only":
-                return f"sign with AWS credentials, without --token-file and {TOKEN_VARIABLE}"
+                return f"use AWS credentials: leave out --token-file and unset {TOKEN_VARIABLE}"
             case "token_refused":
-                return f"an administrator can make a new one: `portaria integrations rotate {integration}`"
+                return f"an administrator can create a new one: `portaria integrations rotate {integration}`"
             case "":
                 if said == NOTHING_THERE:
                     return _nothing_there(status)
-                return f"the API did not let this token in ({status})" + (f"; it said: {said}" if said else "")
+                return f"the API refused this token ({status})" + (f"; its answer: {said}" if said else "")
         return ""
 
 
@@ -84,10 +87,10 @@ def find_api(
     *,
     timeout_s: tuple[float, float] = TIMEOUT_S,
 ) -> Api:
-    """The API as it was asked for: by its URL, by a local cloud's file, else by a stack's output `ApiUrl`.
+    """The API at a URL, of a local cloud's file, or else of a stack's output `ApiUrl`.
 
     A token comes from `token_file` or the environment. Without one the person's usual AWS credentials and region are used
-    (environment, profile, SSO), or the local cloud's own.
+    (environment, profile, SSO), or the local cloud's own. Raises `NotDone`.
     """
     token = read_token(token_file)
     stack = read_stack(stack_file) if stack_file else {}
@@ -100,14 +103,14 @@ def find_api(
     session = botocore.session.Session()
     found = session.get_credentials()
     if not found:
-        raise NotDone("no AWS credentials were found: log in, or set AWS_PROFILE", exit_code=3)
+        raise local_cloud.not_named("no AWS credentials were found: log in, or set AWS_PROFILE")
     url = url or _stack_output(session, stack_name).rstrip("/")
     region = _region_of(url) or session.get_config_variable("region") or "us-east-1"
     return Api(url, Principal(region, found), timeout_s)
 
 
 def read_token(token_file: Path | None) -> Secret | None:
-    """A private integration's token, or None where none was given. What cannot be one goes nowhere."""
+    """A private integration's token, or None where none was given. A text that cannot be a token is never sent."""
     if token_file:
         place = str(token_file)
         try:
@@ -122,49 +125,64 @@ def read_token(token_file: Path | None) -> Secret | None:
         if not text:
             return None
     if not api_tokens.integration_id(text):
-        rule = f"one is {api_tokens.PREFIX} and 48 letters and digits, the last of which are a checksum"
-        raise NotDone(f"{place} holds no token of a private integration: {rule}", exit_code=2)
+        rule = f"a token is {api_tokens.PREFIX} followed by 48 letters and digits, of which the last are a checksum"
+        raise NotDone(f"{place} does not contain a private integration's token: {rule}", exit_code=2)
     return Secret(text)
 
 
 def _fit_for_a_token(url: str) -> str:
     if not url:
-        raise NotDone("a token does not say where the API is: give --api-url or PORTARIA_API_URL", exit_code=2)
+        raise local_cloud.not_named("with a token, give the API's URL too: --api-url or PORTARIA_API_URL", exit_code=2)
     parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in LOOPBACK:
-        raise NotDone("a token is sent over https only: --api-url begins with https://", exit_code=2)
+        raise NotDone("a token is sent over https only: --api-url must begin with https://", exit_code=2)
     return url
 
 
 def read_stack(stack_file: Path) -> Document:
     """A local cloud's file. Raises `NotDone` where it cannot be read."""
+    place = stack_file.absolute()
     try:
-        stack: Document = json.loads(stack_file.read_text())
+        stack: Document = json.loads(stack_file.read_text(encoding="utf-8"))
         if not all(
             isinstance(stack[name], str) for name in ("api_url", "region", "access_key_id", "secret_access_key")
         ):
             raise ValueError
-    except OSError:
-        raise NotDone(f"{stack_file} cannot be read: start the local cloud with `make up`", exit_code=3) from None
+    except FileNotFoundError:
+        known = local_cloud.stack_file()
+        running = f"the running local cloud's file is {known}" if known else local_cloud.WRITTEN_BY
+        raise NotDone(f"no such file: {place}; {running}", exit_code=3) from None
+    except OSError as error:
+        raise NotDone(f"{place} cannot be read: {error.strerror}", exit_code=3) from None
     except (ValueError, KeyError, TypeError):
-        raise NotDone(f"{stack_file} is not what `make up` writes", exit_code=3) from None
+        raise NotDone(f"{place} is not a local cloud's file: {local_cloud.WRITTEN_BY}", exit_code=3) from None
     return stack
 
 
 def _stack_output(session: botocore.session.Session, stack_name: str) -> str:
     if not session.get_config_variable("region"):
-        raise NotDone("no AWS region is set: set AWS_REGION, or give --api-url", exit_code=3)
+        raise local_cloud.not_named("no AWS region is set: set AWS_REGION, or give --api-url")
     try:
         stacks = session.create_client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"]
     except (ClientError, BotoCoreError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-        raise NotDone(
-            f"the stack {stack_name} could not be looked up ({code}): give --stack-name or --api-url", exit_code=3
-        ) from None
+        raise local_cloud.not_named(_no_stack(error, stack_name)) from None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}
     if "ApiUrl" not in outputs:
-        raise NotDone(f"the stack {stack_name} has no output ApiUrl: is it Portaria's?", exit_code=3)
+        advice = "give the name of Portaria's stack with --stack-name"
+        raise NotDone(f"the stack {stack_name} has no output ApiUrl: {advice}", exit_code=3)
     return str(outputs["ApiUrl"])
+
+
+def _no_stack(error: ClientError | BotoCoreError, stack_name: str) -> str:
+    """What to do where a stack could not be looked up. CloudFormation calls a stack that does not exist not valid."""
+    if not isinstance(error, ClientError):
+        return (
+            f"the stack {stack_name} could not be looked up ({type(error).__name__}): check the network and the region"
+        )
+    code = error.response["Error"]["Code"]
+    if code == "ValidationError" and "does not exist" in error.response["Error"].get("Message", ""):
+        return f"there is no stack {stack_name} in this account and region: give --stack-name, or set AWS_REGION"
+    return f"the stack {stack_name} could not be looked up ({code}): give --stack-name or --api-url"
 
 
 def _region_of(api_url: str) -> str:
@@ -173,4 +191,4 @@ def _region_of(api_url: str) -> str:
 
 
 def _nothing_there(status: int) -> str:
-    return f"API Gateway has nothing at this address ({status}): is the URL whole, with its stage?"
+    return f"API Gateway knows no such path ({status}): check that the API's URL ends with its stage, such as /live"

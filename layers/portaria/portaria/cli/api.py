@@ -163,7 +163,10 @@ class Api:
         except (ReadTimeoutError, ConnectionClosedError, ResponseStreamingError) as error:
             raise NotDone(_lost(host, type(error).__name__, method), exit_code=3, answer_lost=True) from None
         except (HTTPClientError, BotoCoreError) as error:
-            raise NotDone(f"{host} was not reached ({type(error).__name__})", exit_code=3) from None
+            raise NotDone(
+                f"{host} could not be reached ({type(error).__name__}): check the URL, the network and the proxy",
+                exit_code=3,
+            ) from None
         return self._read(answer, method), answer.headers
 
     def _read(self, answer: AWSResponse, method: str) -> Document:
@@ -209,13 +212,13 @@ def _wait_s(headers: Mapping[str, str]) -> float | None:
 
 
 def _lost(host: str, error: str, method: str) -> str:
-    unknown = "" if method == "GET" else ": whether it was done is not known, so look before you repeat it"
-    return f"no answer came from {host} ({error}){unknown}"
+    unknown = "" if method == "GET" else ": it may have been done, so check before you repeat it"
+    return f"no response from {host} ({error}){unknown}"
 
 
 def _after_a_lost_answer(refused: NotDone) -> NotDone:
     """A refusal of what was sent a second time."""
     if refused.status != 409:
         return refused
-    sentence = f"{refused} (the first answer was lost: it may be this very creation)"
+    sentence = f"{refused} (the first response was lost: this may be what it created)"
     return NotDone(sentence, status=refused.status, problem=refused.problem)

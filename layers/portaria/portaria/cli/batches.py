@@ -60,7 +60,7 @@ class Sending:
                 if wait_s:
                     sleep(wait_s)
         except KeyboardInterrupt:
-            self._settle(batch, "unknown", "interrupted", "it was interrupted: send it again")
+            self._settle(batch, "unknown", "interrupted", "interrupted: send it again")
             self.trouble = NotDone("interrupted", exit_code=INTERRUPTED)
         reason, detail = (self.trouble.reason, str(self.trouble)) if self.trouble else ("", "")
         self._settle([entry for entry in self._waiting if entry.place not in self.outcomes], "not_sent", reason, detail)
@@ -96,9 +96,7 @@ class Sending:
             return 0, ""
         self._vain_waits = self._vain_waits + 1 if len(again) == len(batch) else 0
         if wait_s > MAX_WAIT_S or self._vain_waits > MAX_VAIN_WAITS:
-            self.trouble = NotDone(
-                f"it is no use going on now ({why}): send the file again in {wait_s:,.0f} s", retry_after_s=wait_s
-            )
+            self.trouble = NotDone(f"stopped ({why}): send the file again in {wait_s:,.0f} s", retry_after_s=wait_s)
             return 0, ""
         for entry in again:
             del self.outcomes[entry.place]
@@ -107,7 +105,9 @@ class Sending:
 
     def _refused(self, batch: list[Entry], refused: NotDone) -> tuple[float, str]:
         if refused.answer_lost:
-            self._settle(batch, "unknown", "answer_lost", "no answer came: it may have been done, send it again")
+            self._settle(
+                batch, "unknown", "answer_lost", "no response came: it may have been processed, so send it again"
+            )
             return 0, ""
         if wrong := _wrong_entries(refused, self.field, len(batch)):
             for number, rule in wrong.items():

@@ -22,6 +22,7 @@ from portaria.cli.desk import Commands, Desk
 from portaria.cli.destinations import destinations
 from portaria.cli.doctor.command import doctor
 from portaria.cli.integrations import integrations
+from portaria.cli.logs import logs
 from portaria.cli.receipts import receipts
 from portaria.cli.smoke.command import smoke
 from portaria.cli.teardown.command import teardown
@@ -38,11 +39,11 @@ PLACES = ("api_url", "stack_name", "stack_file")
 )  # fmt: skip
 @click.option(
     "--stack-file", type=click.Path(path_type=Path, dir_okay=False), envvar="PORTARIA_STACK_FILE", metavar="FILE",
-    help="A local cloud's file, build/stack.json, instead of AWS (PORTARIA_STACK_FILE).",
+    help="Use a local cloud, by its file build/stack.json, instead of AWS (PORTARIA_STACK_FILE).",
 )  # fmt: skip
 @click.option(
     "--token-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Call with the private integration's token in this file (or in PORTARIA_TOKEN), not with AWS credentials.",
+    help="Use the private integration's token in this file (or in PORTARIA_TOKEN) instead of AWS credentials.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
@@ -58,7 +59,7 @@ def portaria(
 
     With your AWS credentials you are an administrator (/admin/v1). With a private integration's token, from --token-file or
     the environment variable PORTARIA_TOKEN, you may do what its scopes say (/v1); then give --api-url or PORTARIA_API_URL
-    too. A token never stands on the command line, where others see it.
+    too. A token is never given on the command line, where others can see it.
     """
     if any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in PLACES):
         # What is said on the command line counts alone. Subcommands read these from the context.
@@ -86,6 +87,7 @@ portaria.add_command(configure)
 portaria.add_command(connections)
 portaria.add_command(doctor)
 portaria.add_command(integrations)
+portaria.add_command(logs)
 portaria.add_command(receipts)
 portaria.add_command(dead_letters)
 portaria.add_command(destinations)

@@ -81,7 +81,7 @@ class Scope(click.ParamType[str]):
         try:
             return scopes.check(str(value))
         except ValueError as wrong:
-            rule = str(wrong).replace("; the API's document lists them", ": `portaria integrations scopes` lists them")
+            rule = str(wrong).replace("; the API reference lists them", ": `portaria integrations scopes` lists them")
             self.fail(f"{value!r}: {rule}" if value.partition("@")[0] in rule else f"{value!r} {rule}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:

@@ -34,10 +34,10 @@ add(connections, "connections", "NAME", _complete)
 
 @connections.command("rotate")
 @Name
-@click.option("--now", "expire_now", is_flag=True, help="Drop the old token at once, not after the overlap.")
+@click.option("--now", "expire_now", is_flag=True, help="Delete the old token at once, not after the overlap.")
 @click.pass_obj
 def rotate_connection(desk: Desk, name: str, expire_now: bool) -> None:
-    """Hand in a platform's new token.
+    """Replace a connection's token with a new one.
 
     It is asked for, or piped in, and tried first. The old one stays in reserve for the days in which the platform lets both
     work.
@@ -52,7 +52,7 @@ def rotate_connection(desk: Desk, name: str, expire_now: bool) -> None:
 @Name
 @click.pass_obj
 def expire_rotation(desk: Desk, name: str) -> None:
-    """Drop the old token of a rotation before its time."""
+    """Delete the old token of a rotation now."""
     found = desk.api.post("connections", name, "rotate", "expire", body={})
     desk.print(found, partial(output.shown, found))
 
@@ -61,9 +61,9 @@ def expire_rotation(desk: Desk, name: str) -> None:
 @Name
 @click.pass_obj
 def authorize_connection(desk: Desk, name: str) -> None:
-    """Print the link for a person's consent, first or anew."""
+    """Print a link with which a person grants access, or grants it again."""
     found = desk.api.get("connections", name, "authorize")
-    ends = f"It opens once, until {found['expires_at']}." if found["expires_at"] else ""
+    ends = f"The link works once, until {found['expires_at']}." if found["expires_at"] else ""
     desk.print_alone(found, found["authorize_url"], said=ends)
 
 
@@ -71,14 +71,14 @@ def authorize_connection(desk: Desk, name: str) -> None:
 @Name
 @click.pass_obj
 def create_events_address(desk: Desk, name: str) -> None:
-    """Make the address that a platform's events come to.
+    """Create the webhook URL for a platform's events.
 
     It is printed this once, with the secret that its header must carry. Those made before work for another hour.
     """
     found = desk.api.post("connections", name, "events", body={})
     header = found["header_name"]
     said = f"Header {header}: {found['header_value']} " if header else ""
-    desk.print_alone(found, found["url"], said=f"{said}(Keep it secret: it is told this once.)")
+    desk.print_alone(found, found["url"], said=f"{said}(Keep it secret: it is not shown again.)")
 
 
 @connections.command("call")
@@ -91,12 +91,15 @@ def create_events_address(desk: Desk, name: str) -> None:
 def call_connection(
     desk: Desk, name: str, method: str, target: str, data: str | None, headers: tuple[str, ...]
 ) -> None:
-    """Call the API behind a connection.
+    """Send a request through a connection.
 
     Its credential is applied on the way. PATH begins with /, or is a whole https URL within the allowed domain. The answer's
     body goes to standard output, its status to standard error; with --json all of it is one document. Exit code 1 tells of
     a status from 400 on.
     """
+    if not target.startswith("/") and not target.lower().startswith("https://"):
+        # It may hold a secret, so it is not repeated.
+        raise NotDone("the path must begin with /, or be a whole URL that begins with https://", exit_code=2)
     body: Document = {"method": method, "path" if target.startswith("/") else "url": target}
     given = dict(_header(header) for header in headers)
     if data is not None:
@@ -118,7 +121,7 @@ def call_connection(
 @click.option("--route", metavar="ROUTE", help="Only for this route.")
 @click.pass_obj
 def start_backfill(desk: Desk, name: str, route: str | None) -> None:
-    """Have all of a connection's records read.
+    """Read all of a connection's records (backfill).
 
     For every route that begins there. A backfill that runs goes on; one that has ended begins anew, from the first page.
     """
@@ -130,7 +133,7 @@ def start_backfill(desk: Desk, name: str, route: str | None) -> None:
 @Name
 @click.pass_obj
 def list_backfills(desk: Desk, name: str) -> None:
-    """Show how far a connection's backfills and reconciliations are.
+    """Show a connection's backfills and reconciliations.
 
     A reconciliation reads again and again what changed in the account, so that events its platform lost still arrive.
     """
@@ -142,12 +145,12 @@ def list_backfills(desk: Desk, name: str) -> None:
 @Name
 @click.argument("user_identifier")
 @click.option(
-    "--front-end", type=click.Choice(FRONT_ENDS), default="default", show_default=True, help="Where it leads."
+    "--front-end", type=click.Choice(FRONT_ENDS), default="default", show_default=True, help="Where the link leads."
 )
-@click.option("--addresses", is_flag=True, help="Print the platform's own address, which holds the key, not a link.")
+@click.option("--addresses", is_flag=True, help="Print the platform's own URL, which contains the key, not a link.")
 @click.pass_obj
 def sign_on(desk: Desk, name: str, user_identifier: str, front_end: str, addresses: bool) -> None:
-    """Print a link that signs a user on.
+    """Print a single sign-on link for a user.
 
     Their browser is sent there. It works once, within two minutes.
     """
@@ -158,10 +161,10 @@ def sign_on(desk: Desk, name: str, user_identifier: str, front_end: str, address
     }
     found = desk.api.post("connections", name, "sso", body=body)
     if addresses:
-        said = "It logs a browser in, once: keep it out of logs."
+        said = "The URL logs a browser in, once: keep it out of logs."
         desk.print_alone(found, found["addresses"][front_end], said=said)
     else:
-        desk.print_alone(found, found["link"], said=f"It opens once, until {found['expires_at']}.")
+        desk.print_alone(found, found["link"], said=f"The link works once, until {found['expires_at']}.")
 
 
 @connections.command("identifiers")
@@ -194,7 +197,7 @@ def show_contact(desk: Desk, name: str, contact: str) -> None:
 @connections.command("upsert")
 @Name
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--overwrite-tags", is_flag=True, help="Take tags too: a contact has these afterwards, and no others.")
+@click.option("--overwrite-tags", is_flag=True, help="Write tags too: they replace all tags of a contact.")
 @click.pass_obj
 def upsert_contacts(desk: Desk, name: str, file: Path, overwrite_tags: bool) -> None:
     """Create or update a platform's contacts.
@@ -214,7 +217,7 @@ def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         # It may be a secret that slipped out of its place: it is not repeated.
-        raise NotDone("a --header is not of the form 'NAME: VALUE'", exit_code=2)
+        raise NotDone("a --header must have the form 'NAME: VALUE'", exit_code=2)
     return name.strip(), value.strip()
 
 

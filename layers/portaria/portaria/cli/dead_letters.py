@@ -22,7 +22,7 @@ INTERRUPTED = 130
 GOOD = ("redriven", "would_redrive")
 
 Letter = click.argument("letter", shell_complete=completion.names(KIND, lambda item: str(item["id"]), "reason"))
-ReasonOption = click.option("--reason", metavar="REASON", help="Only those of this reason.")
+ReasonOption = click.option("--reason", metavar="REASON", help="Only those with this reason.")
 RouteOption = click.option(
     "--route", metavar="NAME", shell_complete=completion.names("routes"), help="Only those of this route."
 )
@@ -34,7 +34,7 @@ ConnectionOption = click.option(
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Dead letters: records that could not go on, with their reasons. They are kept for 90 days."""
+    """Dead letters: records that could not be delivered, with the reason. They are kept for 90 days."""
 
 
 @dead_letters.command("list")
@@ -42,20 +42,21 @@ def dead_letters() -> None:
 @RouteOption
 @ConnectionOption
 @click.option("--state", type=click.Choice(["open", "redriving", "redriven"]), help="Only in this state.")
-@click.option("--record", metavar="SOURCE/KEY", help="Only those that hold this record.")
+@click.option("--record", metavar="SOURCE/KEY", help="Only those with this record.")
 @NewestOption
 @click.pass_obj
 def list_letters(desk: Desk, /, most: int, **filters: str | None) -> None:
     """List dead letters, the newest first."""
-    found = desk.list(KIND, most=most, **_given(filters))
-    desk.print(found, partial(output.listed, KIND, found))
+    given = _given(filters)
+    found = desk.list(KIND, most=most, **given)
+    desk.print(found, partial(output.listed, KIND, found, filters=given))
 
 
 @dead_letters.command("show")
 @Letter
 @click.pass_obj
 def show_letter(desk: Desk, letter: str) -> None:
-    """Show a dead letter with its records; what looks like a credential reads ***."""
+    """Show a dead letter with its records; values that look like credentials are shown as ***."""
     show(desk, KIND, letter)
 
 
@@ -80,7 +81,7 @@ def delete(desk: Desk, letter: str, yes: bool) -> None:
 @ConnectionOption
 @click.option("--before", metavar="TIME", help="Only those set aside before this time, such as 2026-01-31T23:59:59Z.")
 @click.option("--all", "all_open", is_flag=True, help="All open ones.")
-@click.option("--dry-run", is_flag=True, help="Only tell which these are.")
+@click.option("--dry-run", is_flag=True, help="Only show which these are.")
 @click.pass_obj
 def redrive(desk: Desk, /, letters: tuple[str, ...], all_open: bool, dry_run: bool, **filters: str | None) -> None:
     """Send dead letters again, at most twenty a second: the LETTERS named, or all open ones that the options leave.
@@ -89,7 +90,7 @@ def redrive(desk: Desk, /, letters: tuple[str, ...], all_open: bool, dry_run: bo
     """
     given = _given(filters)
     if sum((bool(letters), bool(given), all_open)) != 1:
-        raise NotDone("give LETTERS, or options such as --reason, or --all", exit_code=2)
+        raise NotDone("give the ids of dead letters, options such as --reason, or --all", exit_code=2)
     redriving = Redriving(desk, dry_run)
     with working() as tell:
         if letters:

@@ -93,8 +93,8 @@ def create_integration(
             if desk.as_json:
                 desk.print(made, lambda console: None)
             raise NotDone(
-                f"{made['name']} ({made['id']}) is created, but its token was lost with the first answer and is shown to "
-                f"nobody: make another with `portaria integrations rotate {made['id']} --now`",
+                f"{made['name']} ({made['id']}) is created, but its token was lost with the first response and cannot be "
+                f"shown: create another with `portaria integrations rotate {made['id']} --now`",
                 problem={"id": made["id"]},
             )
         _tell_token(desk, made, told, save_token, keep)
@@ -104,10 +104,19 @@ def create_integration(
 @Argument
 @click.option("--name", metavar="TEXT", help="A new name.")
 @click.option("--description", metavar="TEXT", help="A new description; '' for none.")
-@click.option("--scope", "scopes", type=Scope(), multiple=True, metavar="SCOPE", help="Exactly these; can be repeated.")
-@click.option("--add-scope", "added", type=Scope(), multiple=True, metavar="SCOPE", help="One more; can be repeated.")
 @click.option(
-    "--remove-scope", "removed", type=Scope(), multiple=True, metavar="SCOPE", help="One less; can be repeated."
+    "--scope", "scopes", type=Scope(), multiple=True, metavar="SCOPE", help="Replace all scopes; can be repeated."
+)
+@click.option(
+    "--add-scope", "added", type=Scope(), multiple=True, metavar="SCOPE", help="Add this scope; can be repeated."
+)
+@click.option(
+    "--remove-scope",
+    "removed",
+    type=Scope(),
+    multiple=True,
+    metavar="SCOPE",
+    help="Remove this scope; can be repeated.",
 )
 @click.pass_obj
 def edit_integration(
@@ -124,11 +133,14 @@ def edit_integration(
     New scopes count from its next call on. Nothing is changed if somebody else changes it at the same time.
     """
     if scopes and (added or removed):
-        raise NotDone("--scope gives all scopes: it does not go with --add-scope and --remove-scope", exit_code=2)
+        raise NotDone("--scope replaces all scopes: do not combine it with --add-scope or --remove-scope", exit_code=2)
     body: Document = {"name": name, "description": description}
     body = {field: value for field, value in body.items() if value is not None}
     if not (body or scopes or added or removed):
-        raise NotDone("there is nothing to change: give --name, --description or scopes", exit_code=2)
+        raise NotDone(
+            "there is nothing to change: give --name, --description, --scope, --add-scope or --remove-scope",
+            exit_code=2,
+        )
     found, etag = desk.api.get_with_etag(KIND, integration)
     if missing := [scope for scope in removed if scope not in found["scopes"]]:
         raise NotDone(f"{found['name']} ({integration}) does not have the scope {missing[0]}")
@@ -158,11 +170,11 @@ def rotate_integration(desk: Desk, integration: str, expire_now: bool, save_toke
             if not lost.answer_lost:
                 raise
             advice = (
-                f"`portaria integrations rotate {integration} --now` makes another token"
+                f"`portaria integrations rotate {integration} --now` creates another token"
                 if expire_now
-                else f"where `portaria integrations show {integration}` tells of a rotation, `cancel` it and rotate again"
+                else f"if `portaria integrations show {integration}` shows a rotation, cancel it and rotate again"
             )
-            sentence = f"{lost}; a token that was made is shown to nobody: {advice}"
+            sentence = f"{lost}; the new token cannot be shown: {advice}"
             raise NotDone(sentence, exit_code=lost.exit_code, answer_lost=True) from None
         until = made["previous_until"]
         old = f"The old token works until {until}." if until else "The old token has ended."
@@ -209,7 +221,7 @@ def delete_integration(desk: Desk, integration: str, yes: bool) -> None:
 @integrations.command("scopes")
 @click.pass_obj
 def list_scopes(desk: Desk) -> None:
-    """List the scopes that there are. Asks nobody."""
+    """List all scopes, without calling the API."""
     found = [
         {"scope": scope, "allows": allows, "narrows": scope in every_scope.NARROWABLE}
         for scope, allows in every_scope.SCOPES.items()
@@ -223,10 +235,10 @@ def _read(source: Path) -> Document:
     except OSError as error:
         raise NotDone(f"{source} cannot be read: {error.strerror}", exit_code=2) from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
-        raise NotDone(f"{source} is neither YAML nor JSON", exit_code=2) from None
+        raise NotDone(f"{source} is not valid YAML or JSON", exit_code=2) from None
     copied = {field: content[field] for field in COPIED if field in content} if isinstance(content, dict) else {}
     if not copied or not isinstance(copied.get("scopes", []), list):
-        raise NotDone(f"{source} must hold description, scopes (a list), or both", exit_code=2)
+        raise NotDone(f"{source} must contain description, scopes (a list), or both", exit_code=2)
     return copied
 
 
@@ -244,7 +256,7 @@ def _keeping(save_token: Path | None) -> Iterator[Callable[[str], Any]]:
         descriptor = os.open(save_token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise NotDone(
-            f"{save_token} exists already and is not overwritten",
+            f"{save_token} exists already and is not overwritten: give another file",
             exit_code=2,
         ) from None
     except OSError as error:
@@ -263,9 +275,9 @@ def _tell_token(desk: Desk, made: Document, told: str, save_token: Path | None, 
         keep(made["token"])
         without = {field: value for field, value in made.items() if field != "token"}
         desk.print(without, lambda console: click.echo(told))
-        desk.say(f"Its token is in {save_token} and is not shown again.")
+        desk.say(f"Its token is in {save_token} and cannot be shown again.")
         return
     desk.say(told)
     desk.print(made, lambda console: click.echo(made["token"]))
     sys.stdout.flush()
-    desk.say("This token is not shown again: keep it where only the program that needs it can read it.")
+    desk.say("This token cannot be shown again: store it where only the program that needs it can read it.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -78,9 +78,13 @@ def waiting(count: int, *, deleted: bool = False) -> str:
     return f"About {said} for it, and {becomes}." if deleted else f"About {said} for it."
 
 
-def listed(kind: str, items: list[dict[str, Any]], console: Console) -> None:
+def listed(
+    kind: str, items: list[dict[str, Any]], console: Console, *, filters: Mapping[str, str] | None = None
+) -> None:
+    """A table; where there is nothing, a sentence with the `filters` that were given."""
     if not items:
-        console.print(f"There are no {plural_of(kind)}.", style="dim")
+        given = ", ".join(f"{name} {value}" for name, value in (filters or {}).items())
+        console.print(Text(f"There are no {plural_of(kind)}{f' with {given}' if given else ''}.", style="dim"))
         return
     print_table(COLUMNS[kind], items, console)
 
@@ -164,7 +168,7 @@ def called(answer: dict[str, Any]) -> None:
 def scopes(items: list[dict[str, Any]], console: Console) -> None:
     print_table(SCOPES, items, console)
     console.print(
-        "\nA scope that narrows can be given for one connection alone: connections:call@crm",
+        "\nSome scopes can be narrowed to one connection: connections:call@crm",
         style="dim",
         soft_wrap=True,
     )
@@ -176,10 +180,10 @@ def outcomes(entries: list[dict[str, Any]], counts: dict[str, int], console: Con
         most = MOST_ON_A_TERMINAL if console.is_terminal else len(entries)
         print_table(OUTCOMES, entries[:most], console)
         if len(entries) > most:
-            console.print(f"and {len(entries) - most:,} more, which --json tells", style="dim")
+            console.print(f"and {len(entries) - most:,} more; --json shows all", style="dim")
         console.print()
     words = [Text.assemble(f"{count:,} ", styled(outcome)) for outcome, count in counts.items()]
-    console.print(Text(" · ").join(words) if words else Text("The file names nobody.", style="dim"))
+    console.print(Text(" · ").join(words) if words else Text("The file has no entries.", style="dim"))
 
 
 def redriven(
@@ -190,12 +194,14 @@ def redriven(
         most = MOST_ON_A_TERMINAL if console.is_terminal else len(letters)
         print_table(REDRIVEN, letters[:most], console)
         if len(letters) > most:
-            console.print(f"and {len(letters) - most:,} more, which --json tells", style="dim")
+            console.print(f"and {len(letters) - most:,} more; --json shows all", style="dim")
         console.print()
     words = [Text.assemble(f"{count:,} ", styled(outcome)) for outcome, count in counts.items()]
     records = sum(letter["records"] for letter in all_letters)
     console.print(
-        Text(" · ").join([*words, Text(f"{records:,} records")]) if words else Text("There are none.", style="dim")
+        Text(" · ").join([*words, Text(f"{records:,} records")])
+        if words
+        else Text("There are no dead letters.", style="dim")
     )
 
 
@@ -237,6 +243,11 @@ def _next_try(item: dict[str, Any]) -> Text:
 def _oldest(item: dict[str, Any]) -> Text:
     age_s = item["oldest_age_s"]
     return _none() if age_s is None else Text(_span(age_s))
+
+
+def _waited(item: dict[str, Any]) -> Text:
+    """How long ago a dead letter was set aside."""
+    return Text(since(item["set_aside_at"]).removesuffix(" ago"))
 
 
 def _used(item: dict[str, Any]) -> Text:
@@ -303,8 +314,8 @@ COLUMNS = {
         _of("connection", 4),
     ),
     "dead-letters": (
-        _of("id", is_whole=True), _time("set_aside_at"), _of("state", is_whole=True), _of("records"), _of("reason"),
-        _of("connection", 2), _of("route", 3), _of("detail", 1),
+        _of("id", is_whole=True), Column("age", _waited, is_whole=True), _of("state", is_whole=True), _of("records"),
+        _of("reason"), _of("source"), _of("destination"), _of("route", 2), _of("detail", 1),
     ),
 }  # fmt: skip
 CONFIGURED = (

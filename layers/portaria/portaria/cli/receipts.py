@@ -17,16 +17,16 @@ STATES = ("queued", "sent", "accepted", "applied", "failed", "unknown")
 
 @click.group()
 def receipts() -> None:
-    """Receipts: what became of each request to a destination. They are kept for 30 days."""
+    """Receipts: the outcome of each request to a destination. They are kept for 30 days."""
 
 
 @receipts.command("list")
 @click.option(
-    "--connection", metavar="NAME", shell_complete=completion.names("connections"), help="Of this destination."
+    "--connection", metavar="NAME", shell_complete=completion.names("connections"), help="Those of this destination."
 )
-@click.option("--record", metavar="SOURCE/KEY", help="Of this destination, those that carried this record.")
-@click.option("--request", metavar="ID", help="Of the request with this X-Request-Id.")
-@click.option("--correlation-id", metavar="ID", help="Of front-door requests with this X-Correlation-Id.")
+@click.option("--record", metavar="SOURCE/KEY", help="Only those that carried this record to the destination.")
+@click.option("--request", metavar="ID", help="Those of the request with this X-Request-Id.")
+@click.option("--correlation-id", metavar="ID", help="Those of front-door requests with this X-Correlation-Id.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
 @NewestOption
 @click.pass_obj
@@ -35,10 +35,10 @@ def list_receipts(desk: Desk, /, most: int, **filters: str | None) -> None:
     given = {name: value for name, value in filters.items() if value}
     if len(given.keys() & {"connection", "request", "correlation_id"}) != 1:
         raise NotDone(
-            "give one of --connection (with --record if you like), --request and --correlation-id", exit_code=2
+            "give one of --connection (optionally with --record), --request and --correlation-id", exit_code=2
         )
     found = desk.list(KIND, most=most, **given)
-    desk.print(found, partial(output.listed, KIND, found))
+    desk.print(found, partial(output.listed, KIND, found, filters=given))
 
 
 @receipts.command("show")

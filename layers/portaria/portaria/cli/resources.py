@@ -22,12 +22,12 @@ def _client_name(item: Document) -> str:
 
 @click.group()
 def clients() -> None:
-    """OAuth clients: the applications registered with platforms."""
+    """OAuth clients: applications that are registered with platforms."""
 
 
 @click.group()
 def routes() -> None:
-    """Routes: which records go where."""
+    """Routes: which records are sent to which destination."""
 
 
 @click.group()
@@ -43,28 +43,29 @@ def installs() -> None:
 @click.pass_obj
 def list_installs(desk: Desk, state: str | None, most: int) -> None:
     """List installs, the newest first."""
-    found = desk.list("installs", most=most, **({"state": state} if state else {}))
-    desk.print(found, partial(output.listed, "installs", found))
+    given = {"state": state} if state else {}
+    found = desk.list("installs", most=most, **given)
+    desk.print(found, partial(output.listed, "installs", found, filters=given))
 
 
 @installs.command("show")
 @click.argument("install", shell_complete=completion.names("installs", lambda item: str(item["id"]), "account_host"))
 @click.pass_obj
 def show_install(desk: Desk, install: str) -> None:
-    """Show an install: what became of it, and the link to try it again."""
+    """Show an install: its outcome, and the link to try again."""
     show(desk, "installs", install)
 
 
 @click.group()
 def audit() -> None:
-    """The audit trail: who changed what, and what became of it."""
+    """The audit trail: who changed what, and the outcome."""
 
 
 @audit.command("list")
 @NewestOption
 @click.pass_obj
 def list_audit(desk: Desk, most: int) -> None:
-    """List changes, the newest first; --json also tells from where they came and what was asked for."""
+    """List changes, the newest first; --json also shows their source address and the request."""
     found = desk.list("audit", most=most)
     desk.print(found, partial(output.listed, "audit", found))
 
@@ -114,7 +115,7 @@ def show(desk: Desk, kind: str, *path: str) -> None:
 def _path(name: str, argument: str) -> list[str]:
     path = name.split("/")
     if len(path) != len(argument.split("/")) or not all(path):
-        raise NotDone(f"{name!r} is not of the form {argument}", exit_code=2)
+        raise NotDone(f"{name!r} must have the form {argument}", exit_code=2)
     return path
 
 

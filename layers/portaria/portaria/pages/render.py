@@ -189,9 +189,11 @@ def rejected(language: str, *, reason: str, detail: str, start_url: str | None, 
     )
 
 
-def reference(*, groups: list[dict[str, Any]], scopes: list[tuple[str, str, bool]]) -> Page:
-    """The API's reference, in English: `groups` of operations, and what each scope lets a program do."""
-    return _page("reference.html", "en", groups=groups, scopes=scopes)
+def reference(
+    language: str, *, chrome: dict[str, Markup], groups: list[dict[str, Any]], scopes: list[tuple[str, str, bool]]
+) -> Page:
+    """The API's reference: `chrome` has the page's own texts, `groups` the operations, `scopes` what each scope allows."""
+    return _page("reference.html", language, chrome=chrome, groups=groups, scopes=scopes, languages=LANGUAGES)
 
 
 def sign_on_failed(language: str, *, reason: str, status: int) -> Page:

@@ -17,7 +17,7 @@ def part(platform: str, name: str) -> ModuleType:
     """
     path = f"{__name__}.{platform}.{name}"
     if not re.fullmatch(r"[a-z][a-z0-9]{0,31}", platform) or not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
-        raise Rejected("unknown_platform", "this platform is not known here", field="platform", status=404)
+        raise Rejected("unknown_platform", "this platform does not exist", field="platform", status=404)
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as missing:
@@ -39,7 +39,7 @@ def offered(platform: str, name: str, function: str) -> ModuleType:
             return found
     except Rejected:
         pass
-    raise Rejected("not_offered", f"this is not offered for connections to {platform}", status=409)
+    raise Rejected("not_offered", f"connections to {platform} do not support this operation", status=409)
 
 
 def having(name: str) -> dict[str, ModuleType]:

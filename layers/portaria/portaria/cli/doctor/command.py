@@ -26,8 +26,8 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
 def doctor(ctx: click.Context) -> None:
     """Check a deployed stack, and say what to do.
 
-    Looks at the stack with your AWS credentials, changes nothing and reads no secret. What it may not look at is skipped,
-    with the permission that it needs. Ends with 1 where something fails.
+    Reads the stack with your AWS credentials; it changes nothing and reads no secret. A check without
+    permission is skipped, and names the permission that it needs. The exit code is 1 if a check fails.
     """
     try:
         # Only here: the other commands need none of what this one looks with.
@@ -62,11 +62,13 @@ def look(name: str, check: Check, deployment: Deployment) -> list[Finding]:
     except NotLooked as reason:
         found.append(Finding(name, SKIPPED, str(reason)))
     except NotThere as missing:
-        found.append(Finding(name, FAIL, f"{missing} is not there", "deploy again: `make deploy`"))
+        found.append(Finding(name, FAIL, f"{missing} does not exist", "deploy again: `make deploy`"))
     except NotDone:
         raise
     except Exception as error:  # noqa: BLE001 - one check that breaks off must not hide the others
-        found.append(Finding(name, WARN, f"this check broke off ({type(error).__name__})", "please report it"))
+        found.append(
+            Finding(name, WARN, f"this check failed unexpectedly ({type(error).__name__})", "please report this error")
+        )
     return found
 
 

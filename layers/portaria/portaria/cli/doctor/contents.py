@@ -70,14 +70,14 @@ def clients(deployment: Deployment) -> Iterator[Finding]:
         elif uri == f"{api_url}{wanted}":
             fine += 1
         elif uri.endswith(wanted):
-            advice = f"that is right if it is your own domain and leads here; otherwise set it to {api_url}{wanted}"
+            advice = f"this is correct if it is your own domain and leads here; otherwise set it to {api_url}{wanted}"
             yield Finding(name, WARN, f"the redirect URI of {title} is at {urlsplit(uri).netloc}", advice)
         else:
-            advice = f"set it to {api_url}{wanted} here and with the platform, or pass those calls on to there"
+            advice = f"set it to {api_url}{wanted} here and with the platform, or forward those requests to it"
             yield Finding(name, FAIL, f"the redirect URI of {title} does not end in {wanted}", advice)
     if fine or not found:
-        told = f"{fine} have redirect URIs that lead here" if found else "none is registered"
-        yield Finding(name, OK, told, "" if found else "`portaria configure FILE` registers one")
+        told = f"{fine} have redirect URIs of this stack" if found else "there are none"
+        yield Finding(name, OK, told, "" if found else "`portaria configure FILE` creates one")
 
 
 def api_domains(deployment: Deployment) -> Iterator[Finding]:
@@ -91,23 +91,24 @@ def api_domains(deployment: Deployment) -> Iterator[Finding]:
         used = sorted({each.allowed_domain for each in own})
         if not registered:
             wanted = ", ".join(used) or "api.example.com"
-            told = f"{title} has no api_domains: its {len(own)} connections go on, and new ones are refused"
-            advice = (
-                f"add `api_domains: [{wanted}]` to it, of these what may have its tokens, and `portaria configure FILE`"
-            )
+            told = f"{title} has no api_domains: its {len(own)} connections work, and new ones are refused"
+            advice = f"add `api_domains: [{wanted}]`, as far as these may receive its tokens, and run `portaria configure FILE`"
             yield Finding(name, FAIL, told, advice)
         elif outside := [each for each in own if not domain_inside(each.allowed_domain, registered)]:
             domains = ", ".join(sorted({each.allowed_domain for each in outside}))
             told = (
-                f"{len(outside)} connections of {title} lie outside its api_domains: {named(e.name for e in outside)}"
+                f"{len(outside)} connections of {title} are outside its api_domains: {named(e.name for e in outside)}"
             )
             yield Finding(
-                name, FAIL, told, f"delete them, or add to its api_domains, if it may have its tokens: {domains}"
+                name,
+                FAIL,
+                told,
+                f"delete them, or add these domains to its api_domains, if they may receive its tokens: {domains}",
             )
         else:
             fine += 1
     if fine or not clients:
-        yield Finding(name, OK, f"{fine} OAuth clients say where their tokens may go")
+        yield Finding(name, OK, f"{fine} OAuth clients have api_domains")
 
 
 def refused(deployment: Deployment) -> Iterator[Finding]:
@@ -118,7 +119,9 @@ def refused(deployment: Deployment) -> Iterator[Finding]:
     for connection in sorted(found, key=lambda each: each.refused_since)[:MOST_REFUSED]:
         ends = clock.to_iso(clock.from_iso(connection.refused_since) + days)
         told = f"{connection.name} since {connection.refused_since}; it ends about {ends}: {connection.refusal}"
-        yield Finding(name, WARN, told, "correct the OAuth client, or connect again: `portaria connections show NAME`")
+        yield Finding(
+            name, WARN, told, "correct the OAuth client, or connect again: `portaria connections authorize NAME`"
+        )
     if len(found) > MOST_REFUSED:
         yield Finding(name, WARN, f"and {len(found) - MOST_REFUSED:,} more", "`portaria connections list` shows them")
     if not found:
@@ -148,11 +151,13 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
             is_there = False
         fine += is_there
         if not is_there:
-            advice = f"`aws secretsmanager restore-secret --secret-id {secret_id}` within 7 days; else connect again"
-            yield Finding("secrets", FAIL, f"the secret of {whose} is not there, or about to go", advice)
+            advice = (
+                f"`aws secretsmanager restore-secret --secret-id {secret_id}` within 7 days; otherwise connect again"
+            )
+            yield Finding("secrets", FAIL, f"the secret of {whose} does not exist or is scheduled for deletion", advice)
     if fine or not wanted:
         more = f" of {len(wanted):,}, those changed last" if len(wanted) > MOST_SECRETS else ""
-        yield Finding("secrets", OK, f"{fine} are there{more}" if wanted else "none is needed yet")
+        yield Finding("secrets", OK, f"{fine} exist{more}" if wanted else "none is needed yet")
 
 
 def states(deployment: Deployment) -> Iterator[Finding]:
@@ -162,7 +167,7 @@ def states(deployment: Deployment) -> Iterator[Finding]:
     ended = [connection for connection in found if connection.state == "needs_reconnect"]
     if ended:
         told = f"{len(ended)} must be connected again: {named(connection.name for connection in ended)}"
-        advice = "send the customer the link: `portaria connections show NAME`; " + runbook("days-to-death")
+        advice = "send the customer the link: `portaria connections authorize NAME`; " + runbook("days-to-death")
         yield Finding(name, WARN, told, advice)
     else:
         told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items())) or "there are none"
@@ -172,7 +177,7 @@ def states(deployment: Deployment) -> Iterator[Finding]:
         due, _ = deployment.table.query(connections.DUE, index="by_due", sk_until=late, limit=100)
     if due:
         told = f"{len(due)} have been due for more than an hour: {named(str(item.get('name', '?')) for item in due)}"
-        yield Finding("renewals", FAIL, told, "look at the log of renew_tokens; " + runbook("renewals-waiting"))
+        yield Finding("renewals", FAIL, told, "run `portaria logs renew_tokens`; " + runbook("renewals-waiting"))
     else:
         yield Finding("renewals", OK, "nothing is late")
 
@@ -190,10 +195,12 @@ def wildcards(deployment: Deployment) -> Iterator[Finding]:
             domains.check_allowed_domain(connection.allowed_domain)
             fine += 1
         except Rejected as refused:
-            advice = f"make another connection with a narrower domain and remove {connection.name}"
+            advice = f"create another connection with a narrower domain and delete {connection.name}"
             yield Finding("domains", WARN, f"{connection.name}: {refused.detail}", advice)
     if fine == len(wide):
-        yield Finding("domains", OK, f"{fine} have a wildcard, below names of their own" if wide else "no wildcards")
+        yield Finding(
+            "domains", OK, f"{fine} have a wildcard, each below a registered domain" if wide else "no wildcards"
+        )
 
 
 def scopes(deployment: Deployment) -> Iterator[Finding]:
@@ -206,13 +213,16 @@ def scopes(deployment: Deployment) -> Iterator[Finding]:
         if missing := sorted(narrowed - there):
             fine = False
             told = (
-                f"{integration.name} ({integration.id}) has scopes for connections that are not there: {named(missing)}"
+                f"{integration.name} ({integration.id}) has scopes for connections that do not exist: {named(missing)}"
             )
             yield Finding(
-                name, WARN, told, "take them away with `portaria private-integrations edit`, if they are of old"
+                name,
+                WARN,
+                told,
+                f"if they are not needed, remove them: `portaria integrations edit {integration.id} --remove-scope SCOPE`",
             )
     if fine:
-        yield Finding(name, OK, "narrowed scopes name connections that are there")
+        yield Finding(name, OK, "all narrowed scopes are for connections that exist")
 
 
 def parked(deployment: Deployment) -> Iterator[Finding]:
@@ -226,21 +236,23 @@ def parked(deployment: Deployment) -> Iterator[Finding]:
         code = f" ({item['code']})" if item.get("code") else ""
         code += f"; {waiting[item['destination']]}" if item["destination"] in waiting else ""
         if item.get("reason") == STOPPED:
-            yield Finding(name, FAIL, f"{what} takes nothing{code}", runbook("destinations-stopped"))
+            yield Finding(name, FAIL, f"{what} is stopped{code}", runbook("destinations-stopped"))
         else:
             until = clock.to_iso(datetime.fromtimestamp(item["until"], UTC))
             yield Finding(
-                name, WARN, f"{what} takes nothing until {until}: {item.get('reason')}{code}", runbook("quota-left")
+                name, WARN, f"{what} is paused until {until}: {item.get('reason')}{code}", runbook("quota-left")
             )
     paused = {item["destination"] for item in on}
     for backlog in backlogs:
         if backlog.destination not in paused and now - backlog.since > LONG_WAIT.total_seconds():
-            told = f"{backlog.destination} takes records again, and {waiting[backlog.destination]}"
-            advice = "they are being sent at its pace; look at the log of release_records; " + WAITING_RECORDS
+            told = f"{backlog.destination} accepts records again, and {waiting[backlog.destination]}"
+            advice = (
+                "they are being sent within its rate limit; run `portaria logs release_records`; " + WAITING_RECORDS
+            )
             yield Finding(name, WARN, told, advice)
     if not on:
         sent = f"; {sum(backlog.records for backlog in backlogs):,} waiting records are being sent" if backlogs else ""
-        yield Finding(name, OK, f"none is stopped or parked{sent}")
+        yield Finding(name, OK, f"none is stopped or paused{sent}")
 
 
 def _waiting(backlog: waiting_records.Backlog) -> str:
@@ -265,5 +277,10 @@ def receipts(deployment: Deployment) -> Iterator[Finding]:
     if deployment.parameters.get("AdobeClientId"):
         yield Finding("Adobe's events", OK, "AdobeClientId is set")
     else:
-        advice = "make an Adobe I/O project with the Observability events and deploy with AdobeClientId"
-        yield Finding("Adobe's events", WARN, "AdobeClientId is not set: accepted requests end as unknown", advice)
+        advice = "create an Adobe I/O project with the Observability events and deploy with AdobeClientId"
+        yield Finding(
+            "Adobe's events",
+            WARN,
+            "AdobeClientId is not set, so the outcome of accepted requests stays unknown",
+            advice,
+        )

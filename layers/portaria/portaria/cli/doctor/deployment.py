@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from portaria import clock
 from portaria.aws import error_code
+from portaria.cli import local_cloud
 from portaria.cli.access import read_stack
 from portaria.cli.api import Document, NotDone
 from portaria.cli.doctor.findings import NotLooked, NotThere
@@ -83,9 +84,9 @@ class Deployment:
         else:
             self._session = botocore.session.Session()
             if not self._session.get_credentials():
-                raise NotDone("no AWS credentials were found: log in, or set AWS_PROFILE", exit_code=3)
+                raise local_cloud.not_named("no AWS credentials were found: log in, or set AWS_PROFILE")
             if not self._session.get_config_variable("region"):
-                raise NotDone("no AWS region is set: set AWS_REGION", exit_code=3)
+                raise local_cloud.not_named("no AWS region is set: set AWS_REGION")
             self._options = {"config": CONFIG}
         self._clients: dict[str, Any] = {}
         # The `Date` of AWS's last answer.
@@ -120,9 +121,9 @@ class Deployment:
             if skew_s > MOST_SKEW_S:
                 told = f"this machine's clock is {skew_s:.0f} s off AWS's, which refuses what it signs ({code})"
                 return NotDone(f"{told}: set it (NTP)", exit_code=3)
-            return NotDone(f"AWS did not take your credentials ({code}): log in again, or set AWS_PROFILE", exit_code=3)
+            return NotDone(f"AWS refused your credentials ({code}): log in again, or set AWS_PROFILE", exit_code=3)
         if code in NOT_OFFERED:
-            return NotLooked(f"{service}:{action} is not offered here")
+            return NotLooked(f"{service}:{action} is not available here")
         if (
             "NotFound" in code
             or "NonExistent" in code
@@ -150,9 +151,8 @@ class Deployment:
             found: Document = self.call("cloudformation", "describe_stacks", StackName=self.stack_name)["Stacks"][0]
         except NotLooked as reason:
             # CloudFormation says of a stack that is not there that the request is not valid.
-            raise NotDone(
-                f"the stack {self.stack_name} could not be looked up: {reason}; give --stack-name, and check the region",
-                exit_code=3,
+            raise local_cloud.not_named(
+                f"the stack {self.stack_name} could not be looked up: {reason}; give --stack-name, and check the region"
             ) from None
         return found
 

@@ -12,13 +12,13 @@ from portaria.cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, named
 from portaria.contract import Rejected, Request, Retryable
 
 MOST_HOSTS = 20
-FROM_HERE = "seen from here, not from the functions"
+FROM_HERE = "tested from here, not from the functions"
 
 
 def time(deployment: Deployment) -> Iterator[Finding]:
     """AWS's clock against this machine's: signatures are refused from five minutes on."""
     if not deployment.date:
-        yield Finding("clock", SKIPPED, "no answer told the time")
+        yield Finding("clock", SKIPPED, "no response had the time")
         return
     skew_s = off_by_s(deployment.date)
     if skew_s > MOST_SKEW_S:
@@ -36,13 +36,13 @@ def api(deployment: Deployment) -> Iterator[Finding]:
         with deployment.network():
             status = egress.send(Request("GET", url, read_timeout_s=25), allowed_domain=host, owner="").status
     except (Rejected, Retryable) as error:
-        advice = "is there a proxy or a firewall between you and AWS? " + FROM_HERE
+        advice = "check whether a proxy or a firewall is between you and AWS; " + FROM_HERE
         yield Finding("API", FAIL, error.detail, advice)
         return
     if status == 200:
         yield Finding("API", OK, f"{host} answers")
     else:
-        advice = "look at the log of manage" if status >= 500 else "a firewall (WebAcl) may keep you out"
+        advice = "run `portaria logs manage`" if status >= 500 else "a firewall (WebAcl) may block you"
         yield Finding("API", FAIL, f"{host} answers {status}", advice)
 
 
@@ -59,8 +59,8 @@ def platforms(deployment: Deployment) -> Iterator[Finding]:
                 egress.send(Request("HEAD", f"https://{host}/", read_timeout_s=5), allowed_domain=host, owner="")
                 fine += 1
             except (Rejected, Retryable) as error:
-                yield Finding("platforms", WARN, error.detail, f"is its name right, and is it up? {FROM_HERE}")
+                yield Finding("platforms", WARN, error.detail, f"check its name, and whether it is up; {FROM_HERE}")
     if fine or not hosts:
         more = f", the first of {len(hosts)}" if len(hosts) > MOST_HOSTS else ""
-        told = f"{fine} answer{more}: {named(hosts[:MOST_HOSTS])}; {FROM_HERE}" if hosts else "no connection names one"
+        told = f"{fine} answer{more}: {named(hosts[:MOST_HOSTS])}; {FROM_HERE}" if hosts else "no connection has a host"
         yield Finding("platforms", OK, told)

@@ -33,15 +33,17 @@ def stack(deployment: Deployment) -> Iterator[Finding]:
     if status.endswith("_IN_PROGRESS"):
         yield Finding(name, WARN, told, "wait for the deployment to end, then run this again")
     elif status == "UPDATE_ROLLBACK_COMPLETE":
-        advice = "`aws cloudformation describe-stack-events` tells why; correct it and deploy again"
-        yield Finding(name, WARN, f"{told}: the last deployment was taken back", advice)
+        advice = "`aws cloudformation describe-stack-events` shows why; correct it and deploy again"
+        yield Finding(name, WARN, f"{told}: the last deployment was rolled back", advice)
     elif "ROLLBACK" in status or status.endswith("_FAILED"):
-        yield Finding(name, FAIL, told, "`aws cloudformation describe-stack-events` tells why")
+        yield Finding(name, FAIL, told, "`aws cloudformation describe-stack-events` shows why")
     else:
         yield Finding(name, OK, told)
     missing = [output for output in ("ApiUrl", "TableName", "BusName") if output not in deployment.outputs]
     if missing:
-        yield Finding(name, FAIL, f"it has no output {named(missing)}", "is it Portaria's? give --stack-name")
+        yield Finding(
+            name, FAIL, f"it has no output {named(missing)}", "give the name of Portaria's stack with --stack-name"
+        )
 
 
 def functions(deployment: Deployment) -> Iterator[Finding]:
@@ -53,7 +55,7 @@ def functions(deployment: Deployment) -> Iterator[Finding]:
             latest = deployment.call("lambda", "get_function_configuration", FunctionName=function)
             live = deployment.call("lambda", "get_function_configuration", FunctionName=function, Qualifier=ALIAS)
         except NotThere:
-            yield Finding(name, FAIL, f"{logical_id} is not there, or has no alias {ALIAS}", DEPLOY_AGAIN)
+            yield Finding(name, FAIL, f"{logical_id} does not exist or has no alias {ALIAS}", DEPLOY_AGAIN)
             continue
         runtimes.add(live.get("Runtime", ""))
         trouble = list(_of_a_function(logical_id, latest, live))
@@ -62,21 +64,23 @@ def functions(deployment: Deployment) -> Iterator[Finding]:
     if fine:
         yield Finding(name, OK, f"{fine} are active, on {named(sorted(runtimes))}")
     if len(runtimes) > 1:
-        yield Finding(name, WARN, f"they run on different runtimes: {named(sorted(runtimes))}", DEPLOY_AGAIN)
+        yield Finding(name, WARN, f"they have different runtimes: {named(sorted(runtimes))}", DEPLOY_AGAIN)
 
 
 def _of_a_function(logical_id: str, latest: Document, live: Document) -> Iterator[Finding]:
     name = "functions"
     if (state := live.get("State", "Active")) not in ("Active", "Inactive"):
-        advice = f"{live.get('StateReason') or 'its state says no more'}; {DEPLOY_AGAIN}"
+        advice = f"{live.get('StateReason') or 'there is no further reason'}; {DEPLOY_AGAIN}"
         yield Finding(name, WARN if state == "Pending" else FAIL, f"{logical_id} is {state}", advice)
     update = latest.get("LastUpdateStatus", "Successful")
     if update != "Successful":
-        advice = f"{latest.get('LastUpdateStatusReason') or 'no reason is told'}; {DEPLOY_AGAIN}"
+        advice = f"{latest.get('LastUpdateStatusReason') or 'there is no further reason'}; {DEPLOY_AGAIN}"
         yield Finding(name, WARN if update == "InProgress" else FAIL, f"{logical_id}'s last update: {update}", advice)
     elif _as_called(latest) != _as_called(live):
         advice = f"{DEPLOY_AGAIN}; if a deployment is under way, wait for it"
-        yield Finding(name, FAIL, f"{logical_id}: callers get other code or settings than were deployed last", advice)
+        yield Finding(
+            name, FAIL, f"{logical_id}: its alias has other code or settings than the last deployment", advice
+        )
 
 
 def _as_called(configuration: Document) -> Document:
@@ -105,7 +109,7 @@ def roles(deployment: Deployment) -> Iterator[Finding]:
             own = deployment.call("iam", "list_role_policies", RoleName=role)["PolicyNames"]
             attached = deployment.call("iam", "list_attached_role_policies", RoleName=role)["AttachedPolicies"]
         except NotThere:
-            yield Finding(name, FAIL, f"the role of {logical_id} is not there", DEPLOY_AGAIN)
+            yield Finding(name, FAIL, f"the role of {logical_id} does not exist", DEPLOY_AGAIN)
             continue
         if not own or not any("AWSLambdaBasicExecutionRole" in policy["PolicyName"] for policy in attached):
             yield Finding(name, FAIL, f"policies are missing from the role of {logical_id}", DEPLOY_AGAIN)
@@ -125,20 +129,23 @@ def concurrency(deployment: Deployment) -> Iterator[Finding]:
             continue
         reserved = answer.get("ReservedConcurrentExecutions")
         if reserved == 0:
-            advice = f"somebody switched it off: `aws lambda delete-function-concurrency --function-name {function}`"
-            yield Finding(name, FAIL, f"{logical_id} may not run at all: 0 are reserved", advice)
+            advice = (
+                "it was switched off; to switch it on: `aws lambda delete-function-concurrency --function-name "
+                f"{function}`"
+            )
+            yield Finding(name, FAIL, f"{logical_id} cannot run: its reserved concurrency is 0", advice)
         elif reserved:
             kept.append(f"{reserved} for {logical_id}")
     limits = deployment.call("lambda", "get_account_settings")["AccountLimit"]
     limit = int(limits.get("ConcurrentExecutions") or 0)
     if 0 < limit <= NEW_ACCOUNT_LIMIT:
         advice = "ask AWS for 1,000: Service Quotas, AWS Lambda, Concurrent executions; it costs nothing"
-        yield Finding(name, WARN, f"this account runs {limit} functions at once", advice)
+        yield Finding(name, WARN, f"this account runs at most {limit} functions at once", advice)
     elif not any(word in " ".join(kept) for word in RESERVABLE):
-        told = f"{limit:,} run at once in this account, none kept free for hooks"
+        told = f"{limit:,} can run at once in this account; none are reserved for hooks"
         yield Finding(name, OK, told, "in an account with other functions: AcceptReservedConcurrency=200")
     else:
-        yield Finding(name, OK, f"{limit:,} run at once in this account; kept free: {named(kept)}")
+        yield Finding(name, OK, f"{limit:,} can run at once in this account; reserved: {named(kept)}")
 
 
 def sources(deployment: Deployment) -> Iterator[Finding]:
@@ -148,17 +155,17 @@ def sources(deployment: Deployment) -> Iterator[Finding]:
         try:
             mapping = deployment.call("lambda", "get_event_source_mapping", UUID=uuid)
         except NotThere:
-            yield Finding(name, FAIL, f"{logical_id} is not there", DEPLOY_AGAIN)
+            yield Finding(name, FAIL, f"{logical_id} does not exist", DEPLOY_AGAIN)
             continue
         state, last = mapping.get("State", ""), str(mapping.get("LastProcessingResult") or "")
         if state in ("Disabled", "Disabling"):
             advice = f"`aws lambda update-event-source-mapping --uuid {uuid} --enabled`"
-            yield Finding(name, FAIL, f"{logical_id} is {state.lower()}: nothing is taken from its queue", advice)
+            yield Finding(name, FAIL, f"{logical_id} is {state.lower()}: its queue is not read", advice)
         elif state != "Enabled":
             yield Finding(name, WARN, f"{logical_id} is {state.lower()}", "wait a minute, then run this again")
         elif "PROBLEM" in last.upper():
             yield Finding(
-                name, FAIL, f"{logical_id}: {last}", "its function's role must be allowed to take from its queue"
+                name, FAIL, f"{logical_id}: {last}", "its function's role must be allowed to receive from the queue"
             )
         else:
             fine += 1
@@ -172,7 +179,7 @@ def table(deployment: Deployment) -> Iterator[Finding]:
         described = deployment.call("dynamodb", "describe_table", TableName=table_name)["Table"]
     except NotThere:
         advice = "restore it: " + runbook("restoring-the-table")
-        yield Finding(name, FAIL, f"{table_name} is not there", advice)
+        yield Finding(name, FAIL, f"{table_name} does not exist", advice)
         return
     states = {
         described["TableStatus"],
@@ -189,7 +196,7 @@ def table(deployment: Deployment) -> Iterator[Finding]:
         "expiry of items",
         lambda: deployment.call("dynamodb", "describe_time_to_live", TableName=table_name)["TimeToLiveDescription"],
         {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"},
-        ("items go when their time is over", "items stay for ever: they cost more each month"),
+        ("items expire", "items never expire: they cost more each month"),
         f"`aws dynamodb update-time-to-live --table-name {table_name} "
         "--time-to-live-specification Enabled=true,AttributeName=expires_at`",
     )
@@ -201,8 +208,8 @@ def table(deployment: Deployment) -> Iterator[Finding]:
         ]["PointInTimeRecoveryDescription"],
         {"PointInTimeRecoveryStatus": "ENABLED"},
         (
-            "the table can be put back to any second of 35 days",
-            "point-in-time recovery is off: a mistake could not be undone",
+            "the table can be restored to any second of the last 35 days",
+            "point-in-time recovery is off: a mistake cannot be undone",
         ),
         f"`aws dynamodb update-continuous-backups --table-name {table_name} "
         "--point-in-time-recovery-specification PointInTimeRecoveryEnabled=true`",
@@ -226,7 +233,7 @@ def _setting(
     if wanted.items() <= found.items():
         yield Finding(name, OK, sentences[0])
     elif deployment.local:
-        yield Finding(name, SKIPPED, "a local cloud does not switch it on")
+        yield Finding(name, SKIPPED, "not available on a local cloud")
     else:
         yield Finding(name, FAIL, sentences[1], advice)
 
@@ -242,7 +249,7 @@ def queues(deployment: Deployment) -> Iterator[Finding]:
                 "Attributes"
             ]
         except NotThere:
-            yield Finding(name, FAIL, f"{logical_id} is not there", DEPLOY_AGAIN)
+            yield Finding(name, FAIL, f"{logical_id} does not exist", DEPLOY_AGAIN)
             continue
         arns[found[logical_id]["QueueArn"]] = logical_id
     for logical_id, attributes in found.items():
@@ -255,7 +262,10 @@ def queues(deployment: Deployment) -> Iterator[Finding]:
         elif not any(arn in attributes.get("RedrivePolicy", "") for arn in arns if arns[arn].endswith(DEAD_LETTERS_OF)):
             trouble.append(
                 Finding(
-                    name, FAIL, f"{logical_id} has no dead letters: what fails is tried for days and lost", DEPLOY_AGAIN
+                    name,
+                    FAIL,
+                    f"{logical_id} has no dead-letter queue: messages that fail are lost after some days",
+                    DEPLOY_AGAIN,
                 )
             )
         if waiting and logical_id in TOO_OLD_S:
@@ -263,7 +273,7 @@ def queues(deployment: Deployment) -> Iterator[Finding]:
         fine += not trouble
         yield from trouble
     if fine:
-        yield Finding(name, OK, f"{fine} are well: nothing waits too long, nothing is dead")
+        yield Finding(name, OK, f"{fine} are in order: no message waits too long, none is dead")
 
 
 def _section(logical_id: str) -> str:
@@ -275,12 +285,12 @@ def _age(deployment: Deployment, logical_id: str, queue: str) -> list[Finding]:
     try:
         age_s = _oldest_s(deployment, queue)
     except NotLooked as reason:
-        return [Finding("queues", SKIPPED, f"the age of what waits in {logical_id}: {reason}")]
+        return [Finding("queues", SKIPPED, f"the age of messages in {logical_id}: {reason}")]
     if age_s is None or age_s < TOO_OLD_S[logical_id]:
         return []
     section = _section(logical_id.removesuffix("Queue")) + ("" if logical_id.endswith(DEAD_LETTERS_OF) else "-waiting")
     section = {"exchanges-waiting": "codes-waiting"}.get(section, section)
-    return [Finding("queues", FAIL, f"a message has waited {_span(age_s)} in {logical_id}", runbook(section))]
+    return [Finding("queues", FAIL, f"a message has waited for {_span(age_s)} in {logical_id}", runbook(section))]
 
 
 def _oldest_s(deployment: Deployment, queue: str) -> float | None:
@@ -313,7 +323,7 @@ def schedules(deployment: Deployment) -> Iterator[Finding]:
         try:
             state = deployment.call("scheduler", "get_schedule", Name=schedule)["State"]
         except NotThere:
-            yield Finding(name, FAIL, f"{logical_id} is not there", DEPLOY_AGAIN)
+            yield Finding(name, FAIL, f"{logical_id} does not exist", DEPLOY_AGAIN)
             continue
         fine += state == "ENABLED"
         if state != "ENABLED":
@@ -325,7 +335,7 @@ def schedules(deployment: Deployment) -> Iterator[Finding]:
         try:
             state = deployment.call("events", "describe_rule", Name=rule_name, EventBusName=bus)["State"]
         except NotThere:
-            yield Finding(name, FAIL, f"{logical_id} is not there", DEPLOY_AGAIN)
+            yield Finding(name, FAIL, f"{logical_id} does not exist", DEPLOY_AGAIN)
             continue
         fine += state == "ENABLED"
         if state != "ENABLED":
@@ -358,8 +368,10 @@ def alarms(deployment: Deployment) -> Iterator[Finding]:
         return
     confirmed = [each for each in subscriptions if str(each["SubscriptionArn"]).startswith("arn:")]
     if confirmed:
-        yield Finding("alarm mails", OK, f"{len(confirmed)} are told of alarms")
+        yield Finding("alarm mails", OK, f"{len(confirmed)} receive alarms")
     elif subscriptions:
-        yield Finding("alarm mails", WARN, "nobody has confirmed yet", "open the mail from AWS and follow its link")
+        yield Finding(
+            "alarm mails", WARN, "no subscription is confirmed yet", "open the mail from AWS and follow its link"
+        )
     else:
-        yield Finding("alarm mails", WARN, "nobody is told of alarms", "deploy with AlarmEmail=you@example.com")
+        yield Finding("alarm mails", WARN, "nobody receives alarms", "deploy with AlarmEmail=you@example.com")

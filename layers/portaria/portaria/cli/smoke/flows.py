@@ -35,7 +35,7 @@ def unknown_client(run: Run) -> Result:
     if answer.status != 404 or "unknown_client" not in answer.text:
         raise _hook_failed(answer.status, answer.words)
     if run.api.find("installs", run.names.install(client)):
-        raise Failed("the refused install was stored all the same", "please report it")
+        raise Failed("the refused install was stored", "please report it")
     return OK, "the install hook answers 404 unknown_client", ""
 
 
@@ -70,7 +70,7 @@ def forged_code(run: Run) -> Result:
         return WARN, f"the refusal of {platform} did not arrive: {detail}", UNREACHABLE_ADVICE
     if install["state"] != "failed" or reason not in smoke.REFUSALS:
         raise Failed(
-            f"the install ended as {install['state']} ({reason}: {detail})", "look at the log of exchange_code"
+            f"the install ended as {install['state']} ({reason}: {detail})", "run `portaria logs exchange_code`"
         )
     return OK, f"hook, queue and exchange work; {platform} refused the code: {reason}", ""
 
@@ -160,7 +160,7 @@ def front_door(run: Run) -> Result:
         raise Failed(f"the dead letter has the reason {letter['reason']}, or not the record", "please report it")
     run.api.delete("dead-letters", letter["id"])
     if run.api.find("dead-letters", letter["id"]):
-        raise Failed("the dead letter is there after it was deleted", "look at the log of manage")
+        raise Failed("the dead letter still exists after it was deleted", "run `portaria logs manage`")
     return OK, f"the record became a dead letter ({letter['reason']}: {letter['detail']}) and was deleted", ""
 
 
@@ -192,15 +192,15 @@ def _hook_failed(status: int, words: str) -> Failed:
         return Failed(f"the API has no install hook ({status}: {words})", "deploy again: `make deploy`")
     if status == 403:
         return Failed(f"the install hook is refused (403: {words})", "a firewall (WebAcl) may keep this address out")
-    return Failed(f"the install hook answered {status}: {words}", "look at the log of accept_install")
+    return Failed(f"the install hook answered {status}: {words}", "run `portaria logs accept_install`")
 
 
 def _still_under_way(run: Run, platform: str, install_id: str) -> Result:
     """Why an install has not ended: whether the stack or the platform is to blame."""
     install = run.api.find("installs", install_id)
     if not install or install["state"] == "received":
-        advice = "look at the log of exchange_code, and for its event source: `portaria smoke --only event-sources`"
-        raise Failed("the hook took the code and exchange_code did not get it", advice)
+        advice = "run `portaria logs exchange_code`, and `portaria smoke --only event-sources`"
+        raise Failed("the hook accepted the code, and exchange_code did not receive it", advice)
     try:
         reason, detail = _last_reason(run, install_id)
     except (NotLooked, NotThere) as unread:
@@ -208,7 +208,9 @@ def _still_under_way(run: Run, platform: str, install_id: str) -> Result:
     if reason in SILENCE:
         return WARN, f"exchange_code works, but the refusal of {platform} did not arrive: {detail}", UNREACHABLE_ADVICE
     told = ": ".join(text for text in (reason, detail) if text) or "its log does not say why"
-    raise Failed(f"exchange_code took the code and cannot end the install: {told}", "look at the log of exchange_code")
+    raise Failed(
+        f"exchange_code received the code and could not finish the install: {told}", "run `portaria logs exchange_code`"
+    )
 
 
 def _last_reason(run: Run, install_id: str) -> tuple[str, str]:
@@ -243,4 +245,4 @@ def _expect(run: Run, what: str, token: Secret, status: int, path: str = "connec
             raise
         found = refused.status
     if found != status:
-        raise Failed(f"{what} was answered {found}, not {status}", "look at the log of manage")
+        raise Failed(f"{what} was answered {found}, not {status}", "run `portaria logs manage`")

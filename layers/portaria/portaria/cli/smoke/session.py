@@ -24,7 +24,7 @@ from portaria.cli.smoke.run import Failed, Run
 # Lower-case letters and digits: the mark stands in host names and in the names of OAuth clients.
 MARK_ALPHABET, MARK_LENGTH = string.ascii_lowercase + string.digits, 10
 CLEAN_UP, EARLIER_RUNS = "clean-up", "earlier-runs"
-LOOK_AT_LOGS = "look at the log of the function behind this path, then run `portaria doctor`"
+LOOK_AT_LOGS = "run `portaria logs`, then `portaria doctor`"
 RUN_AGAIN = "run `portaria smoke` again: it removes what is left first"
 
 Tell = Callable[[str], None]
@@ -115,15 +115,19 @@ class Session:
         except NotDone as refused:
             state, found, advice = FAIL, str(refused), LOOK_AT_LOGS
         except NotThere as missing:
-            state, found, advice = FAIL, f"{missing} is not there", "deploy again: `make deploy`"
+            state, found, advice = FAIL, f"{missing} does not exist", "deploy again: `make deploy`"
         except NotLooked as reason:
-            state, found, advice = SKIPPED, str(reason), "run it with this permission"
+            state, found, advice = SKIPPED, str(reason), "run it again with this permission"
         except Lost:
             raise
         except KeyboardInterrupt:
             state, found, advice, interrupted = SKIPPED, "interrupted", "", True
         except Exception as error:  # noqa: BLE001 - one check that breaks off must not hide the others
-            state, found, advice = FAIL, f"this check broke off ({type(error).__name__}: {error})", "please report it"
+            state, found, advice = (
+                FAIL,
+                f"this check failed unexpectedly ({type(error).__name__}: {error})",
+                "please report this error",
+            )
         self._add(Row(name, state, found, advice, round(time.monotonic() - started, 1)))
         if interrupted:
             raise KeyboardInterrupt

@@ -22,7 +22,7 @@ def alarm_topic(run: Run) -> Result:
     try:
         run.call("sns", "get_topic_attributes", TopicArn=topic)
     except NotThere:
-        raise Failed(f"{topic} is not there: alarms go off and nobody is told", DEPLOY_AGAIN) from None
+        raise Failed(f"{topic} does not exist, so nobody receives alarms", DEPLOY_AGAIN) from None
     alarms = run.deployment.kinds(ALARM)
     physical = list(alarms.values())
     found = []
@@ -32,7 +32,7 @@ def alarm_topic(run: Run) -> Result:
         ]
     missing = alarms.keys() - {logical_id for logical_id in alarms if alarms[logical_id] in _names(found)}
     if missing:
-        raise Failed(f"{named(sorted(missing))} is not there", DEPLOY_AGAIN)
+        raise Failed(f"{named(sorted(missing))} does not exist", DEPLOY_AGAIN)
     off = [alarm["AlarmName"] for alarm in found if not alarm.get("ActionsEnabled", True)]
     if off:
         raise Failed(
@@ -41,11 +41,11 @@ def alarm_topic(run: Run) -> Result:
         )
     silent = [alarm["AlarmName"] for alarm in found if topic not in alarm.get("AlarmActions", [])]
     if silent:
-        raise Failed(f"{named(silent)} does not lead to the topic", DEPLOY_AGAIN)
+        raise Failed(f"{named(silent)} does not send to the topic", DEPLOY_AGAIN)
     subscriptions = run.call("sns", "list_subscriptions_by_topic", TopicArn=topic)["Subscriptions"]
     confirmed = [each for each in subscriptions if str(each["SubscriptionArn"]).startswith("arn:")]
-    told = f"the topic answers and {len(found)} alarms lead to it; {len(confirmed)} subscribers"
-    return OK, told, "" if confirmed else "nobody is told of alarms: deploy with AlarmEmail=you@example.com"
+    told = f"the topic answers and {len(found)} alarms send to it; {len(confirmed)} subscribers"
+    return OK, told, "" if confirmed else "nobody receives alarms: deploy with AlarmEmail=you@example.com"
 
 
 def indexes(run: Run) -> Result:
@@ -58,7 +58,7 @@ def indexes(run: Run) -> Result:
     wanted = [index for index in INDEXES if index]
     for index in wanted:
         if index not in states:
-            raise Failed(f"the index {index} is not there", DEPLOY_AGAIN)
+            raise Failed(f"the index {index} does not exist", DEPLOY_AGAIN)
         if states[index] != "ACTIVE":
             raise Failed(f"the index {index} is {states[index]}", "wait for the deployment to end, then run this again")
         with run.deployment.reading():

@@ -71,7 +71,7 @@ def teardown(
     if not STACK_NAME.fullmatch(deployment.stack_name):
         raise NotDone("--stack-name must be the name of a stack", exit_code=USAGE)
     if confirmed is not None and confirmed != deployment.stack_name:
-        raise NotDone(f"--yes must say the stack's name, {deployment.stack_name}: nothing was removed", exit_code=USAGE)
+        raise NotDone(f"--yes must be the stack's name, {deployment.stack_name}: nothing was removed", exit_code=USAGE)
     with working() as tell:
         try:
             found = inventory.take(deployment, tell)
@@ -87,7 +87,7 @@ def teardown(
         return
     if found.stack_status and not delete_stack:
         raise NotDone(
-            f"the stack {found.stack_name} is still there: delete it first, or give --delete-stack", exit_code=USAGE
+            f"the stack {found.stack_name} still exists: delete it first, or give --delete-stack", exit_code=USAGE
         )
     wanted = Wanted(data=delete_data, without_recovery=force_delete_without_recovery, stack=delete_stack)
     with working() as tell:

@@ -70,7 +70,7 @@ def _stack(deployment: Deployment, found: Inventory, wanted: Wanted, tell: Tell)
     if not found.stack_status:
         return Done("stack", "removed", "it was deleted before")
     if not wanted.stack:
-        raise NotDone("the stack is still there: delete it first, or give --delete-stack")
+        raise NotDone("the stack still exists: delete it first, or give --delete-stack")
     deployment.call("cloudformation", "delete_stack", StackName=deployment.stack_name)
     for _ in _polls(STACK_TIMEOUT_S):
         stack = deployment.find_stack()
@@ -78,7 +78,7 @@ def _stack(deployment: Deployment, found: Inventory, wanted: Wanted, tell: Tell)
             return Done("stack", "removed", "deleted")
         if stack["StackStatus"] == "DELETE_FAILED":
             raise NotDone(
-                "CloudFormation could not delete the stack: `aws cloudformation describe-stack-events` tells why"
+                "CloudFormation could not delete the stack: `aws cloudformation describe-stack-events` shows why"
             )
         tell(f"the stack is {stack['StackStatus']}")
     raise NotDone(f"the stack was not deleted within {STACK_TIMEOUT_S // 60} minutes: run this again")

@@ -36,10 +36,8 @@ def check_route(route: Route, attributes: set[str]) -> None:
     if route.dedupe_fields:
         raise Rejected(
             "invalid_input",
-            "dedupe_fields: Engage finds users by their identifier: leave them out",
+            "dedupe_fields cannot be set: Engage finds users by their identifier",
             field="dedupe_fields",
         )
     if attributes != set(ATTRIBUTES):
-        raise Rejected(
-            "invalid_input", f"mapping: Engage takes {' and '.join(ATTRIBUTES)}, both and nothing else", field="mapping"
-        )
+        raise Rejected("invalid_input", f"mapping: Engage needs exactly {' and '.join(ATTRIBUTES)}", field="mapping")

@@ -86,12 +86,12 @@ def read_answer(response: Response) -> Refused | None:
             status=409,
         )
     if response.status == 429:
-        raise Retryable("rate_limited", "Engage asked for a pause (429)", after_s=tokens.retry_after_s(response))
+        raise Retryable("rate_limited", "Engage's rate limit is reached (429)", after_s=tokens.retry_after_s(response))
     if response.status in _REFUSALS and (response.status != 404 or body):
         return Refused(*_REFUSALS[response.status])
     if response.status == 404:
         raise Rejected(
-            "unknown_customer", "Engage knows nothing at the address of this customer: look at customer_id", status=409
+            "unknown_customer", "Engage does not know this customer: check the connection's customer_id", status=409
         )
     raise Retryable("no_verdict", f"Engage answered {response.status}", answer_lost=response.status >= 500)
 

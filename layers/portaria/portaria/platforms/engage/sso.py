@@ -15,10 +15,10 @@ from portaria.platforms.engage import tokens
 # Engage documents the shape of a failure and no codes: these are RFC 6749's, and what ASP.NET's servers make of them. With
 # this grant type the user is what is granted.
 _REFUSALS = {
-    "invalid_grant": ("user_refused", "Engage knows no user under this identifier, or lets them not in"),
+    "invalid_grant": ("user_refused", "Engage has no user with this identifier, or does not let the user sign on"),
     "invalid_client": ("sign_on_refused", "Engage refused the client id or the client secret"),
     "invalid_clientid": ("sign_on_refused", "Engage does not know the client id"),
-    "unauthorized_client": ("sign_on_refused", "Engage does not let this client sign users on"),
+    "unauthorized_client": ("sign_on_refused", "Engage does not allow this client to sign users on"),
     "unsupported_grant_type": ("sign_on_refused", "Engage does not offer single sign-on to this client"),
 }
 _REFUSING = (200, 400, 401, 403, 404, 409, 422)
@@ -56,7 +56,7 @@ def read_key(response: Response) -> Secret:
         reason, detail = _REFUSALS.get(str(body["error"]).lower(), unknown)
         raise Rejected(reason, detail, field="user_identifier" if reason == "user_refused" else None, status=409)
     if response.status == 429:
-        raise Retryable("rate_limited", "Engage asked for a pause (429)", after_s=tokens.retry_after_s(response))
+        raise Retryable("rate_limited", "Engage's rate limit is reached (429)", after_s=tokens.retry_after_s(response))
     key = body.get("key")
     if response.status != 200 or not isinstance(key, str):
         raise Retryable("key_not_given", f"Engage's sign-on answered {response.status} without a key")

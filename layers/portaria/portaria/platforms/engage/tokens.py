@@ -36,7 +36,7 @@ _REFUSALS = {
     "invalid_grant": ("bad_credentials", "Engage refused the user name or the password"),
     "invalid_client": ("bad_credentials", "Engage refused the client id or the client secret"),
     "invalid_clientid": ("bad_credentials", "Engage does not know the client id"),
-    "unauthorized_client": ("bad_credentials", "Engage does not let this client log users in"),
+    "unauthorized_client": ("bad_credentials", "Engage does not allow this client to log users in"),
 }
 
 
@@ -89,7 +89,7 @@ def customer_token(connection: Connection, credentials: dict[str, Secret]) -> st
     if "customer_token" not in credentials:
         raise Rejected(
             "no_credentials",
-            f"the connection {connection.name} has no customer_token: hand in all of its credentials again, with it",
+            f"the connection {connection.name} has no customer_token: replace all of its credentials, with customer_token",
             status=409,
         )
     return credentials["customer_token"].reveal()

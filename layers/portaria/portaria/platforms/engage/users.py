@@ -43,13 +43,17 @@ def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
     Raises `Rejected` (`bad_value`) that names the attribute.
     """
     if unknown := len(attributes.keys() - set(ATTRIBUTES)):
-        raise Rejected("bad_value", f"the user has {unknown} attributes too many: only {' and '.join(ATTRIBUTES)}")
+        raise Rejected(
+            "bad_value", f"the user has {unknown} unknown attributes: Engage takes {' and '.join(ATTRIBUTES)} only"
+        )
     user = {}
     for name in ATTRIBUTES:
         value = attributes.get(name)
         value = str(value) if type(value) is int else value
         if not isinstance(value, str) or not VALUE.fullmatch(value):
-            raise Rejected("bad_value", f"{name} must be text of 1 to 255 characters, none a control", field=name)
+            raise Rejected(
+                "bad_value", f"{name} must be text of 1 to 255 characters without control characters", field=name
+            )
         user[name] = value
     return user
 

@@ -25,7 +25,7 @@ def read_account(response: Response, account_host: str) -> Account:
     Raises `Rejected` (`account_mismatch`, `token_refused`) and `Retryable`.
     """
     if response.status == 401:
-        raise Rejected("token_refused", "Kommo refused the token that it had just given")
+        raise Rejected("token_refused", "Kommo refused the token that it has just issued")
     if response.status != 200:
         raise not_now(response)
     try:
@@ -35,7 +35,7 @@ def read_account(response: Response, account_host: str) -> Account:
     except UNREADABLE:
         raise not_now(response) from None
     if subdomain.lower() != account_host.partition(".")[0]:
-        raise Rejected("account_mismatch", f"the code was for another account than {account_host}")
+        raise Rejected("account_mismatch", f"the code belongs to another account than {account_host}")
     return account
 
 
@@ -53,7 +53,7 @@ def locate_request(credentials: dict[str, Secret]) -> Request:
 def read_location(response: Response) -> str:
     """The account's host. Raises `Rejected` (`account_gone`) where there is no such account, and `Retryable`."""
     if response.status in (400, 401, 404):
-        raise Rejected("account_gone", "Kommo knows no account for this refresh token")
+        raise Rejected("account_gone", "Kommo has no account for this refresh token")
     if response.status != 200:
         raise not_now(response)
     try:

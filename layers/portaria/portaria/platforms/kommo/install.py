@@ -35,9 +35,7 @@ def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
     check_account_host(host)
     from_widget = read_one(query, "from_widget") not in ("", "0")
     if not state and not from_widget:
-        raise Rejected(
-            "missing_state", "a return from the consent page must carry the state it was given", field="state"
-        )
+        raise Rejected("missing_state", "the redirect from the consent page has no state", field="state")
     return Arrival(code, host.lower(), "browser" if state else "widget", state)
 
 

@@ -42,7 +42,7 @@ class Place(NamedTuple):
         try:
             return cls(*map(int, cursor.split(","))) if cursor else cls(since)
         except (ValueError, TypeError):
-            raise Rejected("bad_cursor", "the place to go on from is none of Kommo's: begin anew") from None
+            raise Rejected("bad_cursor", "the stored page does not belong to Kommo: start again") from None
 
     def __str__(self) -> str:
         return ",".join(map(str, self))

@@ -77,7 +77,7 @@ def read_refreshed(response: Response, now: datetime, refresh_token: Secret) -> 
     if response.status in (400, 401):
         hint = str(_problem(response).get("hint", "")).strip().lower()
         if hint.startswith(_DEAD_GRANT_HINTS):
-            raise Rejected("grant_refused", "Kommo calls the refresh token used, revoked or expired")
+            raise Rejected("grant_refused", "Kommo says that the refresh token is used, revoked or expired")
     try:
         return read_grant(response, now)
     except Rejected as rejected:
@@ -131,7 +131,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
         # What Kommo says, without a hint, to a wrong client id or secret.
         raise Rejected("wrong_client", "Kommo refused the client id or the client secret: check the OAuth client")
     if response.status == 400 and problem:
-        raise Rejected("platform_refused", "Kommo refused the exchange with 400 and gave no reason that is known here")
+        raise Rejected("platform_refused", "Kommo refused the exchange with 400 and an unknown reason")
     if response.status == 404:
         raise Rejected("invalid_account", "there is no account at this host")
     raise not_now(response)
@@ -140,9 +140,11 @@ def read_grant(response: Response, now: datetime) -> Grant:
 def not_now(response: Response) -> Retryable:
     """What an answer other than success means for the next try: 429 and the 403 of a rate block ask for a pause."""
     if response.status == 429:
-        return Retryable("rate_limited", "Kommo asked for a pause (429)", after_s=_retry_after(response))
+        return Retryable("rate_limited", "Kommo's rate limit is reached (429)", after_s=_retry_after(response))
     if response.status == 403:
-        return Retryable("rate_blocked", "Kommo blocks this address for its rate (403)", after_s=BLOCKED_WAIT_S)
+        return Retryable(
+            "rate_blocked", "Kommo blocks this address because of its request rate (403)", after_s=BLOCKED_WAIT_S
+        )
     return Retryable("platform_error", f"Kommo answered {response.status}")
 
 

@@ -27,11 +27,11 @@ def verify(departure: Departure, client: OAuthClient, client_secret: Secret) -> 
     expected = hmac.new(client_secret.reveal().encode(), signed, hashlib.sha256).hexdigest()
     of_this_client = hmac.compare_digest(departure.client_id.encode(), client.client_id.encode())
     if not hmac.compare_digest(departure.signature, expected) or not of_this_client:
-        raise Rejected("bad_signature", "the signature is not one of this integration's", status=403)
+        raise Rejected("bad_signature", "the signature is not from this integration", status=403)
 
 
 def _one(query: dict[str, list[str]], name: str, pattern: str) -> str:
     values = query.get(name, [])
     if len(values) != 1 or not re.fullmatch(pattern, values[0], re.ASCII):
-        raise Rejected("bad_hook", f"the parameter {name} is missing, repeated or not as it should be", field=name)
+        raise Rejected("bad_hook", f"the parameter {name} is missing, repeated or not valid", field=name)
     return values[0]

@@ -102,7 +102,7 @@ def read_contact(response: Response) -> dict[str, Any]:
         return contact
     # Third parties have seen 400, 404 and 422 for an id that is none.
     if response.status in (400, 404, 422) and content:
-        raise Rejected("unknown_contact", "LeadConnector has no contact of this id in this location", status=404)
+        raise Rejected("unknown_contact", "LeadConnector has no contact with this id in this location", status=404)
     raise _no_verdict(response)
 
 
@@ -171,7 +171,9 @@ def _refuse(response: Response, scope: str) -> None:
         case Trouble.DEAD:
             raise Rejected("token_refused", "LeadConnector refused the token", status=409)
         case Trouble.NO_SCOPE:
-            detail = f"the token lacks LeadConnector's scope {scope}: give it to the private integration there"
+            detail = (
+                f"the token lacks LeadConnector's scope {scope}: add it to the private integration in LeadConnector"
+            )
             raise Rejected("missing_scope", detail, status=409)
         case Trouble.NOT_THIS_LOCATION:
             raise Rejected("wrong_location", "the token does not have access to this location", status=409)
@@ -181,13 +183,13 @@ def _refuse(response: Response, scope: str) -> None:
         wait_s = pause_s(response)
         if wait_s is None or "retry-after" in response.headers:
             wait_s = tokens.retry_after_s(response)
-        raise Retryable("rate_limited", "LeadConnector asked for a pause (429)", after_s=wait_s)
+        raise Retryable("rate_limited", "LeadConnector's rate limit is reached (429)", after_s=wait_s)
 
 
 def _no_verdict(response: Response) -> Retryable:
     """A 401 that says nothing about the token is a time-out within LeadConnector: it may have done the work, as with a 5xx."""
     lost = response.status in (200, 201, 401, 408) or response.status >= 500
-    return Retryable("no_verdict", f"LeadConnector answered {response.status} and did not say why", answer_lost=lost)
+    return Retryable("no_verdict", f"LeadConnector answered {response.status} without a reason", answer_lost=lost)
 
 
 def _messages(content: dict[str, object]) -> list[str]:

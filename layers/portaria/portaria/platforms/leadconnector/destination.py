@@ -46,22 +46,23 @@ def check_route(route: Route, attributes: set[str]) -> None:
     if route.dedupe_fields:
         raise Rejected(
             "invalid_input",
-            "dedupe_fields: LeadConnector finds a contact by email and phone, as its location is set: leave them out",
+            "dedupe_fields cannot be set: LeadConnector finds contacts by email and phone, according to the "
+            "location's settings",
             field="dedupe_fields",
         )
     if unknown := sorted(attributes - set(ATTRIBUTES)):
         raise Rejected(
             "invalid_input",
-            f"mapping: LeadConnector has no {unknown[0]} that can be mapped, only {', '.join(ATTRIBUTES)}",
+            f"mapping: {unknown[0]} is not an attribute of LeadConnector: use {', '.join(ATTRIBUTES)}",
             field=f"mapping.{unknown[0]}",
         )
     if not attributes & set(FOUND_BY):
         raise Rejected(
-            "invalid_input", "mapping: LeadConnector needs email or phone to find a contact by", field="mapping"
+            "invalid_input", "mapping: LeadConnector needs email or phone, by which it finds a contact", field="mapping"
         )
     if "tags" in attributes and not overwrites_tags(route.options.get("overwrite_tags", "")):
         raise Rejected(
             "invalid_input",
-            "mapping: tags would take the place of all that a contact has: leave them out, or set overwrite_tags to yes",
+            "mapping: tags would replace all tags of a contact: leave them out, or set overwrite_tags to yes",
             field="mapping.tags",
         )

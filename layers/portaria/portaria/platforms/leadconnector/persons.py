@@ -95,7 +95,7 @@ def read_answer(response: Response) -> Answer:
     if code == "no_verdict" and tokens.is_lasting(response):
         code = "refused"
         detail = (
-            f"LeadConnector refuses every contact with {response.status}, for a reason that is not known here: check the "
+            f"LeadConnector refuses every contact with {response.status}, for an unknown reason: check the "
             "private integration, its location and its plan"
         )
     if code == "rate_limited" and contacts.day_is_over(response):

@@ -61,7 +61,7 @@ def trouble(response: Response) -> Trouble:
 
 
 def wrong_type() -> Rejected:
-    detail = "the token is an agency's; contacts need one of a private integration that was made inside the location"
+    detail = "this is an agency's token: create a private integration inside the location and use its token"
     return Rejected("wrong_token_type", detail, status=409)
 
 
@@ -113,9 +113,9 @@ def read_probe(response: Response) -> None:
         case Trouble.WRONG_TYPE:
             raise wrong_type()
     if response.status in (400, 404, 422):
-        raise Rejected("wrong_location", "LeadConnector knows no location of this location_id", status=409)
+        raise Rejected("wrong_location", "LeadConnector has no location with this location_id", status=409)
     if response.status == 429:
-        raise Retryable("rate_limited", "LeadConnector asked for a pause (429)", after_s=retry_after_s(response))
+        raise Retryable("rate_limited", "LeadConnector's rate limit is reached (429)", after_s=retry_after_s(response))
     raise Retryable("no_verdict", f"LeadConnector answered {response.status} and did not say whether the token works")
 
 

@@ -31,9 +31,7 @@ def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
         return returned
     code, state = returned
     if not state:
-        raise Rejected(
-            "missing_state", "a return from the consent page must carry the state it was given", field="state"
-        )
+        raise Rejected("missing_state", "the redirect from the consent page has no state", field="state")
     return Arrival(code, "", "browser", state)
 
 

@@ -52,11 +52,13 @@ _REFUSALS = {
     "incorrect_client_credentials": ("wrong_client", _CLIENT_REFUSED),
     "bad_client_secret": ("wrong_client", _CLIENT_REFUSED),
     "bad_client_id": ("wrong_client", _CLIENT_REFUSED),
-    "unauthorized_client": ("wrong_client", "the provider does not let this client use this grant: check the OAuth client"),
+    "unauthorized_client": ("wrong_client", ("the provider does not allow this client to use this grant: check the "
+        "OAuth client's settings there")),
     "invalid_client_id": ("wrong_client", "the provider does not know this client_id: check the OAuth client"),
     "redirect_uri_mismatch": ("wrong_redirect_uri", _REDIRECT_URI),
     "bad_redirect_uri": ("wrong_redirect_uri", _REDIRECT_URI),
-    "invalid_scope": ("bad_scopes", "the provider does not give these scopes: check the client's and the connection's"),
+    "invalid_scope": ("bad_scopes", ("the provider does not grant these scopes: check the scopes of the OAuth client "
+        "and the connection")),
     "unsupported_grant_type": ("platform_refused", "the provider does not offer this grant at its token URL"),
     "invalid_request": ("platform_refused", "the provider found the request malformed: check token_url and token_auth"),
 }  # fmt: skip
@@ -101,7 +103,9 @@ def exchange_request(
     """The client's secret leaves in this. `account_host` is where the code is from: raises `Rejected` for a client that
     has been given another token endpoint since."""
     if account_host != token_host(client):
-        raise Rejected("client_changed", "the OAuth client has another token URL than when this was begun: begin again")
+        raise Rejected(
+            "client_changed", "the OAuth client's token_url has changed since the authorization began: start again"
+        )
     return _request(
         client,
         client_secret,
@@ -171,7 +175,7 @@ def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str])
 
 def _read(response: Response, now: datetime, *, refreshing: bool = False) -> Grant:
     if response.status == 429:
-        raise Retryable("rate_limited", "the provider asked for a pause (429)", after_s=_retry_after(response))
+        raise Retryable("rate_limited", "the provider's rate limit is reached (429)", after_s=_retry_after(response))
     if response.status >= 500:
         # Whatever its body says: a provider in trouble has not judged the grant.
         raise Retryable("platform_error", f"the provider answered {response.status}", after_s=_retry_after(response))
@@ -195,14 +199,12 @@ def _read(response: Response, now: datetime, *, refreshing: bool = False) -> Gra
 
 def _refusal(response: Response, body: dict[str, object], code: str, *, refreshing: bool) -> Rejected | Retryable:
     if code in answers.NOT_NOW:
-        return Retryable(
-            "platform_error", "the provider says that it cannot answer now", after_s=_retry_after(response)
-        )
+        return Retryable("platform_error", "the provider is temporarily unavailable", after_s=_retry_after(response))
     if answers.grant_is_over(response, body, code, refreshing=refreshing):
         return Rejected(*(_REFRESH_OVER if refreshing else _CODE_OVER))
     if code == "invalid_request" and not refreshing:
         return Rejected(*_MALFORMED_EXCHANGE)
-    unknown = f"the provider refused with {response.status} and an error that is not known here"
+    unknown = f"the provider refused with {response.status} and an unknown error"
     return Rejected(*_REFUSALS.get(code, ("platform_refused", unknown)))
 
 
@@ -228,7 +230,7 @@ def _grant(body: dict[str, object], now: datetime) -> Grant:
             raise ValueError
     except UNREADABLE:
         raise Retryable(
-            "answer_unreadable", "the provider answered 200 without a token that can be used", answer_lost=True
+            "answer_unreadable", "the provider answered 200 without a usable token", answer_lost=True
         ) from None
     token_type = body.get("token_type")
     return Grant(
