@@ -202,7 +202,7 @@ USAGE = [
     ),
     ("logs --since soon", "'soon' is not a length of time: give a number and a unit, such as 30s, 10m, 2h or 1d"),
     ("recepts list", "No such command 'recepts'."),
-    ("receipts list --conection crm", "No such option '--conection'. Did you mean '--connection'?"),
+    ("receipts list --conection crm", "No such option '--conection'."),
 ]
 
 
