@@ -606,7 +606,7 @@ class TestBadInput:
             ("application/jsonp", "must be application/json"),
             ("application/json, text/plain", "must be application/json"),
             ("application/json; charset=iso-8859-1", "must be utf-8"),
-            (["application/json", "application/json"], "came 2 times"),
+            (["application/json", "application/json"], "was sent 2 times"),
             ([], "Content-Type is missing"),
             ("", "Content-Type is missing"),
         ],

@@ -64,7 +64,7 @@ def test_a_platform_without_events_and_one_that_subscribes_by_itself(manage: Man
     assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_offered")
     answer = manage.call("POST", "/connections/kommo-acme-1/events")
     assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:subscribes_itself")
-    assert "install again" in answer.content["detail"]
+    assert "install the application again" in answer.content["detail"]
 
 
 def test_a_connection_that_is_not_there_or_was_removed(manage: Manage, stack: Cloud) -> None:
