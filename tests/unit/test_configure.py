@@ -64,6 +64,10 @@ def stored() -> tuple[list[Any], list[str]]:
     return aws.client("dynamodb").scan(TableName=TABLE)["Items"], secrets_stored()
 
 
+# What the examples' variables hold, by the last word of their names.
+VARIABLES = {"ID": "123-ABC-456", "URL": "https://login.example.com/token", "DOMAIN": "api.example.com"}
+
+
 class TestChecks:
     @pytest.mark.parametrize("name", WRONG)
     def test_configure_wrong_file_reports_each_problem_with_its_place_and_writes_nothing(
@@ -88,7 +92,7 @@ class TestChecks:
             if "clients:" not in file.read_text():
                 continue
             for name in re.findall(r"\{env: (\w+)\}", file.read_text()):
-                monkeypatch.setenv(name, "123-ABC-456" if "MUNCHKIN" in name else "value")
+                monkeypatch.setenv(name, VARIABLES.get(name.rpartition("_")[2], "value"))
             steps = told("configure", "--dry-run", file)
             assert {step["action"] for step in steps} == {"create"}
             assert len(steps) == len(re.findall(r"(?m)^  - ", file.read_text()))
