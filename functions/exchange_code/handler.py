@@ -29,6 +29,8 @@ QUEUES = {
     )
 }
 UNEXPECTED = Outcome("", "unexpected")
+# States of a message that is in another queue now, or in its own as a new one.
+SENT_ON = ("waiting", "deferred")
 
 
 class Taken(NamedTuple):
@@ -89,7 +91,7 @@ def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> 
         outcome = UNEXPECTED
     ages_s = tuple((moment - install.received_at).total_seconds() for moment in (taken_at, clock.now()))
     if outcome and outcome is not UNEXPECTED:
-        name = "install_deferred" if outcome.state == "deferred" else "install_ended"
+        name = "install_sent_on" if outcome.state in SENT_ON else "install_ended"
         logger.info(name, state=outcome.state, reason=outcome.reason, detail=outcome.detail, age_s=ages_s[1])
     return Taken(record["messageId"], outcome, (ages_s[0], ages_s[1]))
 
@@ -101,7 +103,9 @@ def report(taken: Taken, *, is_deferred: bool) -> None:
         metrics.add_metric("CodeAgeSeconds", MetricUnit.Seconds, taken.ages_s[0])
     if taken.outcome is UNEXPECTED:
         metrics.add_metric(deliveries.MESSAGES_FAILED, MetricUnit.Count, 1)
-    elif taken.outcome:
+    elif taken.outcome is None or taken.outcome.state in SENT_ON:
+        state = taken.outcome.state if taken.outcome else "waiting"
+        metrics.add_metric(f"Installs{state.capitalize()}", MetricUnit.Count, 1)
+    else:
         metrics.add_metric(f"Installs{taken.outcome.state.capitalize()}", MetricUnit.Count, 1)
-        if taken.outcome.state != "deferred":
-            metrics.add_metric("InstallAge", MetricUnit.Seconds, taken.ages_s[1])
+        metrics.add_metric("InstallAge", MetricUnit.Seconds, taken.ages_s[1])

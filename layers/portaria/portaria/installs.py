@@ -120,6 +120,65 @@ def exchange(
         raise
 
 
+def expire(install: Install, settings: ExchangeCodeSettings) -> Outcome | None:
+    """End an install with which nothing was done in its code's life, in one write; None where something was done.
+
+    The bus is told first: after a death in between it is told again.
+    """
+    table = Table(settings.table_name)
+    if (table.get(*key(install.id)) or {}).get("attempts", 0):
+        return None
+    expired = Rejected("code_expired", "the code reached the end of its life before it could be exchanged")
+    _tell_failure(table, settings, install, install.account_host, expired)
+    now = clock.now()
+    received_at = clock.to_iso(install.received_at)
+    item: Item = {
+        "pk": key(install.id)[0],
+        "sk": key(install.id)[1],
+        "list_pk": LIST,
+        "list_sk": f"{received_at}#{install.id}",
+        "state": "failed",
+        "reason": expired.reason,
+        "detail": expired.detail,
+        "platform": install.platform,
+        "client": install.client,
+        "account_host": install.account_host,
+        "arrived_by": install.source,
+        "received_at": received_at,
+        "failed_at": clock.to_iso(now),
+        "attempts": 0,
+        "expires_at": int((now + KEPT_FOR).timestamp()),
+    }
+    try:
+        table.put(item, condition="attribute_not_exists(attempts) OR attempts = :none", values={":none": 0})
+    except Conflict:
+        return None
+    return Outcome("failed", expired.reason, expired.detail)
+
+
+def _tell_failure(
+    table: Table, settings: ExchangeCodeSettings, install: Install, account_host: str, rejected: Rejected
+) -> None:
+    try:
+        client = oauth_clients.get(table, install.platform, install.client)
+        reconnect_url = oauth_clients.reconnect_url(client, install.connection)
+    except Rejected:
+        reconnect_url = ""
+    events.put(
+        settings.bus_name,
+        events.INSTALL_FAILED,
+        {
+            "install_id": install.id,
+            "platform": install.platform,
+            "client": install.client,
+            "account_host": account_host,
+            "reason": rejected.reason,
+            "detail": rejected.detail,
+            "reconnect_url": reconnect_url,
+        },
+    )
+
+
 def _already(conflict: Conflict) -> Outcome:
     item = conflict.item or {}
     if item.get("state") in ("connected", "failed"):
@@ -231,19 +290,7 @@ class _Exchange:
         if not self.item.get("connection") and (self.has_stored or self.attempt > 1):
             # Only then: Secrets Manager takes 50 deletions a second, and most failures of forged codes come before a grant.
             self.vault.remove(self.secret_id)
-        events.put(
-            self.settings.bus_name,
-            events.INSTALL_FAILED,
-            {
-                "install_id": self.install.id,
-                "platform": self.install.platform,
-                "client": self.install.client,
-                "account_host": self.item["account_host"],
-                "reason": rejected.reason,
-                "detail": rejected.detail,
-                "reconnect_url": self._reconnect_url(),
-            },
-        )
+        _tell_failure(self.table, self.settings, self.install, self.item["account_host"], rejected)
         self._update(
             "SET #state = :failed, failed_at = :now REMOVE lease_until, sealed_grant",
             {":failed": "failed", ":now": clock.to_iso(clock.now())},
@@ -491,13 +538,6 @@ class _Exchange:
     def _code_ends_at(self) -> datetime:
         life: timedelta = part(self.install.platform, "tokens").CODE_LIFE
         return self.install.received_at + life
-
-    def _reconnect_url(self) -> str:
-        try:
-            client = oauth_clients.get(self.table, self.install.platform, self.install.client)
-        except Rejected:
-            return ""
-        return oauth_clients.reconnect_url(client, self.install.connection)
 
 
 def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
