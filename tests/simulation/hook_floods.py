@@ -452,6 +452,7 @@ def _settings() -> dict[str, tuple[int, int]]:
 
 def _call_aws(world: World) -> Callable[..., dict[str, Any]]:
     """In place of the light client's way to AWS, which the receiving function uses."""
+
     def call(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
         try:

@@ -209,7 +209,7 @@ def emitted() -> set[str]:
                 and isinstance(node.values[0], ast.Constant)
                 and node.values[0].value == "Installs"
             ):
-                found |= {"InstallsConnected", "InstallsFailed"}
+                found |= {"InstallsConnected", "InstallsFailed", "InstallsWaiting", "InstallsDeferred"}
             named_queue = isinstance(node, ast.keyword) and node.arg == "queue"
             if named_queue or (isinstance(node, ast.Call) and "report_age" in ast.unparse(node.func)):
                 queues = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]

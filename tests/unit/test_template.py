@@ -22,8 +22,12 @@ DEAD_LETTERS = {
     for queue in QUEUES.values()
     if "RedrivePolicy" in queue["Properties"]
 }
-# Two queues of one kind of message, whose dead letters a function keeps where the API lists them.
-SHARED_DEAD_LETTERS = {"BulkRecordsQueue": "RecordsDeadLetters"}
+# Queues of one kind of message.
+SHARED_DEAD_LETTERS = {
+    "BulkRecordsQueue": "RecordsDeadLetters",
+    "UnprovenExchangesQueue": "ExchangesDeadLetters",
+    "DeferredExchangesQueue": "ExchangesDeadLetters",
+}
 # What the API answers with 5XX has an alarm for all; a failing sweep matters only while arrivals are kept, which has one too.
 WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "RedeemTicketFunction", "SweepArrivalsFunction"}
 # Goes on behind the caller's back: a renewal that has been begun must be brought to its end.

@@ -22,7 +22,7 @@ DEAD_LETTERS_OF = "DeadLetters"
 DEPLOY_AGAIN = "deploy again: `make deploy`"
 # The age in seconds from which messages of a queue wait too long; the alarms have the same.
 TOO_OLD_S = {
-    "ExchangesQueue": 300, "UnprovenExchangesQueue": 120,
+    "ExchangesQueue": 300, "UnprovenExchangesQueue": 120, "DeferredExchangesQueue": 1_800,
     "RecordsQueue": 3_600, "BulkRecordsQueue": 86_400, "BackfillsQueue": 3_600,
     "RenewalsQueue": 7_200, "UninstallsQueue": 21_600, "WaitingRecordsQueue": 1_800, "RecordsDeadLetters": 900,
 }  # fmt: skip
