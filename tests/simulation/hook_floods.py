@@ -20,8 +20,9 @@ import time as real_time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -149,7 +150,7 @@ class FloodSqs(Sqs):
     def take(self, name: str, most: int) -> list[Message]:
         queue, now = self.queues[name], clock.now().timestamp()
         queue.show(now)
-        found = []
+        found: list[Message] = []
         while queue.visible and len(found) < most:
             message = queue.visible.popleft()
             message.deliveries += 1
@@ -203,7 +204,7 @@ class Pool:
                 world.after(0, lambda: world.switch(parent, process, deadline))
 
         for number, item in enumerate(tasks):
-            world.spawn(lambda number=number, item=item: run(number, item), process, deadline)
+            world.spawn(partial(run, number, item), process, deadline)
         world.main.switch()
         return [results[number] for number in range(len(tasks))]
 
@@ -363,9 +364,12 @@ class World:
             cold_s = 0.0 if process else COLD_START_S
             process = process or Process(self.new_process())
             deadline = self.now + cold_s + TIME_LIMIT_S
-            self.after(cold_s, lambda p=process, b=batch, at=deadline: self.spawn(lambda: self.work(name, p, b), p, at))
+            self.after(cold_s, partial(self.start, name, process, batch, deadline))
         waiting = len(self.sqs.queues[name].visible)
         self.result.most_waiting[name] = max(self.result.most_waiting.get(name, 0), waiting)
+
+    def start(self, name: str, process: Process, batch: list[Message], deadline: float) -> None:
+        self.spawn(lambda: self.work(name, process, batch), process, deadline)
 
     def new_process(self) -> ModuleType:
         module = functions.load("exchange_code", self.environment)
@@ -399,7 +403,7 @@ class World:
         self.set_up()
         forged = int(scenario.flood_s * scenario.forged_per_s)
         for number in range(int(scenario.flood_s / scenario.real_every_s)):
-            self.after((number + 0.5) * scenario.real_every_s, lambda number=number: self.install(number))
+            self.after((number + 0.5) * scenario.real_every_s, partial(self.install, number))
         ends_at = BEGIN + scenario.flood_s + IN_TIME_S + 5
 
         def forge_on() -> None:
@@ -521,7 +525,9 @@ LONG = {"one": Scenario(1, 3_600.0), "many": Scenario(10_000, 3_600.0)}
 def main() -> int:
     """`python -m tests.simulation.hook_floods ADDRESSES SECONDS [HOST ...]`"""
     addresses, seconds, *hosts = sys.argv[1:]
-    scenario = Scenario(int(addresses), float(seconds), **({"hosts": tuple(hosts)} if hosts else {}))
+    scenario = Scenario(int(addresses), float(seconds))
+    if hosts:
+        scenario = replace(scenario, hosts=tuple(hosts))
     started = real_time.monotonic()
     result = play(scenario)
     print(f"{real_time.monotonic() - started:.0f} s", json.dumps(vars(result)))
