@@ -292,7 +292,8 @@ def test_exchange_forged_code_deletes_no_secret(worker: Worker) -> None:
     remove.assert_not_called()
 
 
-def test_succeeded_201_addresses_keeps_the_latest_200(worker: Worker) -> None:
+def test_succeeded_one_address_too_many_drops_the_oldest(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook_sources, "MOST_KNOWN", 5)
     for number in range(hook_sources.MOST_KNOWN + 1):
         worker.sources.succeeded("kommo", f"{number:032x}")
         worker.time.advance(1)
