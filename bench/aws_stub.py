@@ -31,6 +31,11 @@ def answer(target: str, body: bytes) -> bytes:
         message = json.loads(body)["MessageBody"].encode()
         md5 = hashlib.md5(message, usedforsecurity=False).hexdigest()
         return json.dumps({"MessageId": "5fea7756-0ea4-451a-a703-a558b933e274", "MD5OfMessageBody": md5}).encode()
+    if target == "DynamoDB_20120810.BatchGetItem":
+        item = {"pk": "CLIENT#kommo#crm", **CLIENT}
+        return json.dumps(
+            {"Responses": {"portaria": [{name: {"S": value} for name, value in item.items()}]}, "UnprocessedKeys": {}}
+        ).encode()
     if target == "DynamoDB_20120810.GetItem":
         return json.dumps({"Item": {name: {"S": value} for name, value in CLIENT.items()}}).encode()
     raise ValueError(target)

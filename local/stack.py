@@ -472,6 +472,8 @@ def deploy(stack: Stack) -> Stack:
             *(f"{name}={value}" for name, value in of_this_machine().items()),
             f"AdobeClientId={ADOBE_CLIENT_ID}",
             f"RetryAfterMinutes={RETRY_AFTER_MINUTES}",
+            # Each batch starts a process on this machine.
+            "UnprovenInstallBatches=5",
             # MiniStack refuses alarms on metric math. It evaluates no alarm anyway.
             "CombinedAlarms=no",
         ],

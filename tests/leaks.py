@@ -33,10 +33,10 @@ from portaria import intake, signing, table
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "build" / "leaks.json"
 CANARY = "canary-"
-# An authorization code waits in the Exchanges queue, or in the table's item ARRIVALS where SQS refused it, with the proof
-# of who began: they are the work itself. Both stores are encrypted at rest, a code works once and for minutes.
+# An authorization code waits in one of the queues for exchanges, or in the table's items ARRIVALS where SQS refused it, with
+# the proof of who began: they are the work itself. Both stores are encrypted at rest, a code works once and for minutes.
 ALLOWED_FIELDS = ("code", "code_verifier")
-ARRIVALS = "ARRIVALS"
+ARRIVALS = ({"S": "ARRIVALS"}, {"S": "ARRIVALS#UNPROVEN"})
 EXCHANGES = "exchanges"
 # Log attributes that every record has.
 STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
@@ -83,7 +83,7 @@ def text_of_message(body: str, queue: str) -> str:
 
 def text_of_item(item: dict[str, Any]) -> str:
     """A table item's text, as boto3's client has it, without what an arrival may hold."""
-    if item.get("pk") == {"S": ARRIVALS} and "S" in item.get("body", {}):
+    if item.get("pk") in ARRIVALS and "S" in item.get("body", {}):
         item = {**item, "body": _text_of_arrival(item["body"]["S"])}
     return repr(item)
 

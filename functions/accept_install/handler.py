@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
+from portaria.arrival_sources import source_of
 from portaria.arrivals import Budget, FrontDesk, count, log
 from portaria.intake import Refusal, Rejected, Retryable, Secret
 from portaria.settings import AcceptInstallSettings
@@ -65,7 +66,7 @@ def arrive(event: Event, budget: Budget) -> Answer:
         desk.refuse(arrival, platform, client, cookie(event))
         return page(event, lambda pages, language: pages.refused(language, start_url=beside(event, "start")))
     check_host = getattr(part, "check_client_host", None)
-    install = desk.accept(arrival, platform, client, cookie(event), budget, check_host)
+    install = desk.accept(arrival, platform, client, cookie(event), budget, check_host, source_of(event))
     if arrival.state is None:
         return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
     # Away from the URL that holds the code, before anything is shown.

@@ -6,11 +6,15 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import uninstalls
 from portaria.contract import Rejected, Retryable
+from portaria.disconnect_hooks import HookVerifier
 from portaria.logs import application_logger
 from portaria.settings import AcceptUninstallSettings
+from portaria.table import Table
+from portaria.vault import Vault
 
 logger = application_logger()
 settings = AcceptUninstallSettings.from_env()
+verifier = HookVerifier(Table(settings.table_name), Vault(settings.secrets_prefix))
 
 PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -21,14 +25,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     platform, client = str(parameters.get("platform", "")), str(parameters.get("client", ""))
     query: dict[str, list[str]] = event.get("multiValueQueryStringParameters") or {}
     try:
-        connection = uninstalls.accept(platform, client, query, settings)
+        departure = verifier.verify(platform, client, query)
+        connection = uninstalls.accept(departure, platform, client, settings.uninstalls_queue_url)
     except Rejected as rejected:
-        logger.warning("a disconnect hook was refused", reason=rejected.reason, detail=rejected.detail)
+        logger.warning("disconnect_hook_refused", reason=rejected.reason, detail=rejected.detail)
         return answer(rejected.status, f"{rejected.reason}: {rejected.detail}\n")
     except Retryable as later:
-        logger.error("a disconnect hook was not taken", reason=later.reason, detail=later.detail)
+        logger.error("disconnect_hook_not_queued", reason=later.reason, detail=later.detail)
         return answer(503, f"{later.reason}: try again in a few seconds\n")
-    logger.info("an account has left, it is said", connection=connection)
+    logger.info("uninstall_requested", connection=connection)
     return answer(200, "received\n")
 
 

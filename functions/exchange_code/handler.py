@@ -1,56 +1,111 @@
-"""Exchange a queued code for tokens, store them and record the connection."""
+"""Exchange queued codes for tokens, store them and record the connections."""
 
 import traceback
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria import clock, deliveries, installs, queues
 from portaria.contract import Retryable
+from portaria.exchange_queues import ExchangeQueues, Message
+from portaria.installs import Outcome
 from portaria.logs import application_logger
 from portaria.settings import ExchangeCodeSettings
 
 logger = application_logger()
 metrics = Metrics()
-processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 settings = ExchangeCodeSettings.from_env()
+exchanges = ExchangeQueues(settings)
+# By name, which is what an event source tells of its queue.
+QUEUES = {
+    url.rsplit("/", 1)[-1]: url
+    for url in (
+        settings.exchanges_queue_url,
+        settings.unproven_exchanges_queue_url,
+        settings.deferred_exchanges_queue_url,
+    )
+}
+UNEXPECTED = Outcome("", "unexpected")
+# States of a message that is in another queue now, or in its own as a new one.
+SENT_ON = ("waiting", "deferred")
+
+
+class Taken(NamedTuple):
+    """What became of one message. `ages_s` are the code's when the message was taken and when that ended."""
+
+    message_id: str
+    outcome: Outcome | None
+    ages_s: tuple[float, float]
 
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    def exchange(record: SQSRecord) -> None:
-        install = installs.read_message(record.body)
-        logger.append_keys(
-            install_id=install.id, platform=install.platform, client=install.client, host=install.account_host
-        )
-        # The queue hides a message for 6 x the time-out; a code cannot wait that long for the next worker if this one dies.
-        queues.give_back(settings.exchanges_queue_url, record.receipt_handle, installs.LEASE_S + 1)
-        # Each time that it is taken: of one whose answer is long in coming, the last counts.
-        metrics.add_metric("CodeAgeSeconds", MetricUnit.Seconds, (clock.now() - install.received_at).total_seconds())
-        try:
-            outcome = installs.exchange(install, settings, lambda: context.get_remaining_time_in_millis() / 1000)
-        except Retryable as later:
-            logger.warning("the install waits", reason=later.reason, detail=later.detail, after_s=later.after_s)
-            queues.give_back(settings.exchanges_queue_url, record.receipt_handle, later.after_s or 5)
-            raise
-        except Exception as error:
-            # Its text may quote what was sent, so only its kind and place are told.
-            metrics.add_metric(deliveries.MESSAGES_FAILED, MetricUnit.Count, 1)
-            logger.error(
-                "install_failed_unexpectedly", error=type(error).__name__, at=traceback.format_tb(error.__traceback__)
-            )
-            queues.give_back(settings.exchanges_queue_url, record.receipt_handle, 10)
-            raise
-        age_s = (clock.now() - install.received_at).total_seconds()
-        logger.info(
-            "the install has ended", state=outcome.state, reason=outcome.reason, detail=outcome.detail, age_s=age_s
-        )
-        metrics.add_metric(f"Installs{outcome.state.capitalize()}", MetricUnit.Count, 1)
-        metrics.add_metric("InstallAge", MetricUnit.Seconds, age_s)
+    records = event["Records"]
+    queue_url = QUEUES.get(records[0]["eventSourceARN"].rsplit(":", 1)[-1], settings.exchanges_queue_url)
 
-    return dict(process_partial_response(event, exchange, processor, context))
+    def take(record: dict[str, Any]) -> Taken:
+        return exchange(record, queue_url, context)
+
+    if len(records) == 1:
+        results = [take(records[0])]
+    else:
+        # One exchange mostly waits for an account's host: a host that does not answer must not hold up the others.
+        with ThreadPoolExecutor(len(records)) as pool:
+            results = list(pool.map(take, records))
+    for taken in results:
+        report(taken, is_deferred=queue_url == settings.deferred_exchanges_queue_url)
+    ended = [taken for taken in results if taken.outcome and taken.outcome is not UNEXPECTED]
+    failed = {taken.message_id for taken in results} - {taken.message_id for taken in ended}
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> Taken:
+    logger.thread_safe_clear_keys()
+    try:
+        install = installs.read_message(record["body"])
+    except (ValueError, KeyError, TypeError) as error:
+        logger.error("install_unreadable", error=type(error).__name__)
+        return Taken(record["messageId"], UNEXPECTED, (0.0, 0.0))
+    logger.thread_safe_append_keys(
+        install_id=install.id, platform=install.platform, client=install.client, host=install.account_host
+    )
+    receives = int(record["attributes"]["ApproximateReceiveCount"])
+    message = Message(record["body"], queue_url, record["receiptHandle"], receives)
+    taken_at = clock.now()
+    outcome: Outcome | None = None
+    try:
+        outcome = exchanges.take(message, install, lambda: context.get_remaining_time_in_millis() / 1000)
+    except Retryable as later:
+        logger.warning("install_waits", reason=later.reason, detail=later.detail, after_s=later.after_s)
+        queues.give_back(queue_url, record["receiptHandle"], later.after_s or 5)
+    except Exception as error:  # noqa: BLE001 - one message must not fail the others of its batch
+        # Its text may quote what was sent, so only its kind and place are told.
+        logger.error(
+            "install_failed_unexpectedly", error=type(error).__name__, at=traceback.format_tb(error.__traceback__)
+        )
+        queues.give_back(queue_url, record["receiptHandle"], 10)
+        outcome = UNEXPECTED
+    ages_s = tuple((moment - install.received_at).total_seconds() for moment in (taken_at, clock.now()))
+    if outcome and outcome is not UNEXPECTED:
+        name = "install_sent_on" if outcome.state in SENT_ON else "install_ended"
+        logger.info(name, state=outcome.state, reason=outcome.reason, detail=outcome.detail, age_s=ages_s[1])
+    return Taken(record["messageId"], outcome, (ages_s[0], ages_s[1]))
+
+
+def report(taken: Taken, *, is_deferred: bool) -> None:
+    """Metrics are not for several threads."""
+    if not is_deferred:
+        # Each time that it is taken: of one whose answer is long in coming, the last counts.
+        metrics.add_metric("CodeAgeSeconds", MetricUnit.Seconds, taken.ages_s[0])
+    if taken.outcome is UNEXPECTED:
+        metrics.add_metric(deliveries.MESSAGES_FAILED, MetricUnit.Count, 1)
+    elif taken.outcome is None or taken.outcome.state in SENT_ON:
+        state = taken.outcome.state if taken.outcome else "waiting"
+        metrics.add_metric(f"Installs{state.capitalize()}", MetricUnit.Count, 1)
+    else:
+        metrics.add_metric(f"Installs{taken.outcome.state.capitalize()}", MetricUnit.Count, 1)
+        metrics.add_metric("InstallAge", MetricUnit.Seconds, taken.ages_s[1])

@@ -191,7 +191,8 @@ def event_sources_are_within_the_limits_of_lambda(stack: Stack) -> Iterator[str]
             yield f"the source of {queue} has batches of {batch} without a window"
         if not 1 <= batch <= 10_000 or not 0 <= window <= 300:
             yield f"the source of {queue} has batches of {batch} and a window of {window} s"
-        if not 2 <= mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 2) <= 1_000:
+        # CloudFormation takes a parameter of type Number for a number.
+        if not 2 <= int(mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 2)) <= 1_000:
             yield f"the source of {queue} has a concurrency of {mapping['ScalingConfig']}"
         if mapping.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
             yield f"the source of {queue} loses partial failures"

@@ -30,19 +30,27 @@ WATCHED = {
     "Renewals": ("RenewalsQueue", 540.0, 2 * HOUR_S),
     "Uninstalls": ("UninstallsQueue", 540.0, 6 * HOUR_S),
 }
+# The same for codes, whose alarms watch for a consumer that does not receive alone.
+CODES = {
+    "Codes": ("ExchangesQueue", 5 * MINUTE_S),
+    "UnprovenCodes": ("UnprovenExchangesQueue", 2 * MINUTE_S),
+    "DeferredCodes": ("DeferredExchangesQueue", 30 * MINUTE_S),
+}
 DEAD_LETTERS = ("Exchanges", "Backfills", "WaitingRecords", "Renewals", "Uninstalls")
 # Metrics of functions: a value that must raise the alarm, and one that must not. Functions emit them: see test_permissions.
 OWN = {
     "InstallsFailed": (1, 0), "ArrivalsLost": (1, 0), "ArrivalsKept": (1, 0), "DeadLetters": (1, 0), "DeadLettersKept": (1, 0),
     "DeadLettersNotStored": (1, 0), "DestinationsStopped": (1, 0), "MessagesFailed": (1, 0), "ApiAttemptsFailed": (100, 99),
-    "CodesOld": (600, 599), "QuotaLeft": (9, 10), "RecordsLeftWaiting": (93_600, 86_400), "DaysToDeath": (30, 31),
+    "CodesOld": (600, 599), "InstallsDeferred": (100, 99),
+    "QuotaLeft": (9, 10), "RecordsLeftWaiting": (93_600, 86_400), "DaysToDeath": (30, 31),
 }  # fmt: skip
 # Metrics of AWS's services that have a data point where something happens.
 COUNTED = ("InstallsThrottled", "EventsThrottled", "AcceptInstallErrors", "AcceptUninstallErrors", "ReceiveEventsErrors",
            "AcceptRecordsErrors", "TrackReceiptsErrors", "WorkerErrors", "TableThrottled")  # fmt: skip
 SCENARIOS = (
     {f"{name}{kind}" for name in WATCHED for kind in ("Waiting", "Old")} | {f"{name}DeadLetters" for name in DEAD_LETTERS}
-    | set(OWN) | set(COUNTED) | {"CodesWaiting", "RecordsDeadLetters", "SourcesStopped", "InstallsRefused", "ApiErrors"}
+    | set(OWN) | set(COUNTED) | {f"{name}Waiting" for name in CODES}
+    | {"RecordsDeadLetters", "SourcesStopped", "InstallsRefused", "ApiErrors"}
 )  # fmt: skip
 
 
@@ -108,12 +116,14 @@ def test_old_alarm_message_returns_again_and_again_goes_off(
     assert metrics.state(alarm(f"{name}Old"), START_S + limit_s - 10 * MINUTE_S) == "OK"
 
 
-def test_codes_waiting_alarm_consumer_receives_nothing_goes_off_within_six_minutes() -> None:
-    queue, metrics = queue_named("ExchangesQueue"), Metrics()
+@pytest.mark.parametrize("name", CODES)
+def test_codes_waiting_alarm_consumer_receives_nothing_goes_off_within_six_minutes_of_its_limit(name: str) -> None:
+    logical_id, limit_s = CODES[name]
+    queue, metrics = queue_named(logical_id), Metrics()
     queue.send(START_S)
-    now_s = run(queue, metrics, 7 * MINUTE_S, lambda now_s: None)
-    assert metrics.state(alarm("CodesWaiting"), now_s) == "ALARM"
-    assert metrics.state(alarm("CodesWaiting"), START_S + 4 * MINUTE_S) == "OK"
+    now_s = run(queue, metrics, limit_s + 6 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm(f"{name}Waiting"), now_s) == "ALARM"
+    assert metrics.state(alarm(f"{name}Waiting"), START_S + limit_s - MINUTE_S) == "OK"
 
 
 @pytest.mark.parametrize("name", [name for name in WATCHED if name != "WaitingRecords"])

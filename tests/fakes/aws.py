@@ -61,7 +61,8 @@ def _table_properties() -> dict[str, Any]:
 
 
 QUEUES = (
-    "exchanges", "backfills", "records", "bulk_records", "waiting_records", "records_dead_letters", "renewals", "uninstalls",
+    "exchanges", "unproven_exchanges", "deferred_exchanges",
+    "backfills", "records", "bulk_records", "waiting_records", "records_dead_letters", "renewals", "uninstalls",
     "heard",
 )  # fmt: skip
 
@@ -88,6 +89,8 @@ def cloud() -> Iterator[Cloud]:
                 "BUS_NAME": "portaria",
                 "SEALING_KEY_ID": key_id,
                 "EXCHANGES_QUEUE_URL": urls["exchanges"],
+                "UNPROVEN_EXCHANGES_QUEUE_URL": urls["unproven_exchanges"],
+                "DEFERRED_EXCHANGES_QUEUE_URL": urls["deferred_exchanges"],
                 "BACKFILLS_QUEUE_URL": urls["backfills"],
                 "RECORDS_QUEUE_URL": urls["records"],
                 "BULK_RECORDS_QUEUE_URL": urls["bulk_records"],

@@ -45,7 +45,7 @@ def settings(cloud: Cloud) -> ExchangeCodeSettings:
     )
 
 
-SETTINGS = {"TABLE_NAME", "EXCHANGES_QUEUE_URL", "BUS_NAME", "SECRETS_PREFIX", "SEALING_KEY_ID"}
+SETTINGS = {name.upper() for name in ExchangeCodeSettings.__annotations__}
 
 
 def message(code: str, subdomain: str) -> str:

@@ -18,9 +18,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from portaria import arrivals, clock
+from portaria import arrival_sources, arrivals, clock
 from portaria.aws import client
 from portaria.contract import OAuthClient, Secret
+from portaria.hook_sources import HookSources
 from portaria.oauth_clients import put
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
@@ -34,6 +35,7 @@ EVENTS: dict[str, dict[str, Any]] = {
 }
 CODE = EVENTS["widget_hook"]["multiValueQueryStringParameters"]["code"][0]
 INSTALL = arrivals.install_id("kommo", "crm", Secret(CODE))
+SOURCE = arrival_sources.source_of(EVENTS["widget_hook"])
 HTML = {"Accept": ["text/html"]}
 
 
@@ -42,6 +44,7 @@ def load_handler(endpoint_url: str, **environment: str) -> Any:
     values = {
         "TABLE_NAME": "portaria",
         "EXCHANGES_QUEUE_URL": f"{endpoint_url}/1/exchanges",
+        "UNPROVEN_EXCHANGES_QUEUE_URL": f"{endpoint_url}/1/unproven_exchanges",
         "AWS_ENDPOINT_URL": endpoint_url,
     }
     return functions.load("accept_install", values | environment)
@@ -53,7 +56,8 @@ class Function:
     def __init__(self, aws: Cloud, endpoint: Endpoint) -> None:
         self.aws = aws
         self.endpoint = endpoint
-        self.handler = load_handler(endpoint.url, EXCHANGES_QUEUE_URL=aws.environment["EXCHANGES_QUEUE_URL"])
+        names = ("EXCHANGES_QUEUE_URL", "UNPROVEN_EXCHANGES_QUEUE_URL")
+        self.handler = load_handler(endpoint.url, **{name: aws.environment[name] for name in names})
 
     def get(
         self,
@@ -88,11 +92,17 @@ class Function:
         return self.get("browser_return", query=query, headers={**HTML, "Cookie": [cookie]}, **options)
 
     def queued(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for body in self.aws.receive("exchanges")]
+        return self.queued_in("exchanges") + self.queued_in("unproven_exchanges")
+
+    def queued_in(self, queue: str) -> list[dict[str, Any]]:
+        return [json.loads(body) for body in self.aws.receive(queue)]
 
     def kept(self) -> list[dict[str, Any]]:
-        items, _ = self.aws.table.query("ARRIVALS")
-        return [json.loads(item["body"]) for item in items]
+        return [
+            json.loads(item["body"])
+            for name in (arrivals.ARRIVALS, arrivals.UNPROVEN_ARRIVALS)
+            for item in self.aws.table.query(name)[0]
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +121,7 @@ def function(aws: Cloud) -> Iterator[Function]:
         made.handler.desk._sqs.close()
         made.handler.desk._dynamodb.close()
     aws.receive("exchanges")
+    aws.receive("unproven_exchanges")
     dynamodb = client("dynamodb")
     for item in dynamodb.scan(TableName=aws.table.name)["Items"]:
         dynamodb.delete_item(TableName=aws.table.name, Key={name: item[name] for name in ("pk", "sk")})
@@ -136,6 +147,7 @@ class TestTheHook:
             "code": CODE,
             "account_host": "acme.kommo.com",
             "source": "widget",
+            "address_hash": SOURCE,
         }
 
     @pytest.mark.parametrize("host", ["anyone.amocrm.ru", "anyone.amocrm.com"])
@@ -161,7 +173,7 @@ class TestTheHook:
     def test_it_remembers_the_client(self, function: Function) -> None:
         for _ in range(3):
             function.get("widget_hook")
-        assert function.endpoint.operations() == ["dynamodb.GetItem", *["sqs.SendMessage"] * 3]
+        assert function.endpoint.operations() == ["dynamodb.BatchGetItem", *["sqs.SendMessage"] * 3]
 
     def test_it_remembers_the_client_for_a_while_only(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
@@ -169,7 +181,7 @@ class TestTheHook:
         monkeypatch.setattr(arrivals, "CLIENT_REMEMBERED_S", 0)
         for _ in range(3):
             function.get("widget_hook")
-        assert function.endpoint.operations() == ["dynamodb.GetItem", "sqs.SendMessage"] * 3
+        assert function.endpoint.operations() == ["dynamodb.BatchGetItem", "sqs.SendMessage"] * 3
 
     def test_one_code_is_one_install_however_often_it_comes(self, function: Function) -> None:
         for _ in range(3):
@@ -189,8 +201,8 @@ class TestTheHook:
         assert function.get("widget_hook", path={"client": "late"})["statusCode"] == 404
         put(function.aws.table, OAuthClient("kommo", "late", "late-id", "https://api.example.com/x"), new=True)
         assert function.get("widget_hook", path={"client": "late"})["statusCode"] == 200
-        reads = [call.payload["ConsistentRead"] for call in function.endpoint.calls if call.operation == "GetItem"]
-        assert reads == [True, True]
+        reads = [call.payload["RequestItems"] for call in function.endpoint.calls if call.operation == "BatchGetItem"]
+        assert [asked[function.aws.table.name]["ConsistentRead"] for asked in reads] == [True, True]
 
     @pytest.mark.parametrize("client", ["", "../crm", "crm#x", "crm crm", "a" * 65, "é", "crm/../x", "CRM\n"])
     def test_a_name_that_no_client_can_have_is_not_even_looked_up(self, function: Function, client: str) -> None:
@@ -291,7 +303,7 @@ class TestTheQueueFails:
     def test_a_kept_arrival_ends_by_itself(self, function: Function) -> None:
         function.endpoint.faults["sqs"] = "drop"
         function.get("widget_hook")
-        items, _ = function.aws.table.query("ARRIVALS")
+        items, _ = function.aws.table.query(arrivals.UNPROVEN_ARRIVALS)
         assert items[0]["sk"] == INSTALL
         assert 0 < items[0]["expires_at"] - time.time() - 86_400 < 60 or items[0]["expires_at"] - time.time() <= 86_400
 
@@ -305,7 +317,7 @@ class TestTheQueueFails:
         assert '"ArrivalsLost": 1' in capsys.readouterr().out
 
     def test_a_client_that_cannot_be_read_does_not_stop_the_install(self, function: Function) -> None:
-        function.endpoint.faults["dynamodb.GetItem"] = "ProvisionedThroughputExceededException"
+        function.endpoint.faults["dynamodb.BatchGetItem"] = "ProvisionedThroughputExceededException"
         assert function.get("widget_hook")["statusCode"] == 200
         assert len(function.queued()) == 1
 
@@ -317,7 +329,7 @@ class TestTheQueueFails:
         assert 2.0 < time.monotonic() - started < 2.5
 
     def test_a_late_start_shortens_the_rest(self, function: Function) -> None:
-        function.endpoint.faults |= {"sqs": "hang", "dynamodb.GetItem": "hang"}
+        function.endpoint.faults |= {"sqs": "hang", "dynamodb.BatchGetItem": "hang"}
         started = time.monotonic()
         answer = function.get("widget_hook", context={"requestTimeEpoch": time.time() * 1000 - 1_500})
         assert answer["statusCode"] == 200
@@ -669,6 +681,7 @@ class TestALinkForOneConnection:
             "source": "browser",
             "connection": "main",
             "code": "canary-code",
+            "address_hash": SOURCE,
         }
         item = provider.function.aws.table.get(f"INSTALL#{install}", "INSTALL")
         assert item is not None
@@ -863,6 +876,7 @@ def test_log_lines_have_what_lambdas_filter_needs(function: Function, capsys: py
         "account_host": "acme.kommo.com",
         "source": "widget",
         "stored": "queue",
+        "proven": False,
     }
 
 
@@ -887,12 +901,14 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
         "AWS_ENDPOINT_URL": function.endpoint.url,
         "TABLE_NAME": function.aws.environment["TABLE_NAME"],
         "EXCHANGES_QUEUE_URL": function.aws.environment["EXCHANGES_QUEUE_URL"],
+        "UNPROVEN_EXCHANGES_QUEUE_URL": function.aws.environment["UNPROVEN_EXCHANGES_QUEUE_URL"],
         "PATH": os.environ["PATH"],
     }
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     own, others, heavy = json.loads(done.stderr)
     assert own == [
         "portaria",
+        "portaria.arrival_sources",
         "portaria.arrivals",
         "portaria.clock",
         "portaria.intake",
@@ -922,11 +938,91 @@ print(json.dumps(sorted(found - sys.stdlib_module_names - {"__main__", "handler"
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "TABLE_NAME": "portaria",
         "EXCHANGES_QUEUE_URL": "http://127.0.0.1:9/1/exchanges",
+        "UNPROVEN_EXCHANGES_QUEUE_URL": "http://127.0.0.1:9/1/unproven_exchanges",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "layers" / "portaria"), str(HANDLER.parent)]),
     }
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     imported = [name for name in json.loads(done.stdout) if not name.startswith("_")]
     assert imported == sorted(name for name, _ in locked)
+
+
+class TestWhichQueue:
+    """Arrivals with a state, and from addresses whose codes have worked, do not stand behind those of strangers."""
+
+    def test_hook_without_a_state_goes_to_the_unproven_queue(self, function: Function) -> None:
+        function.get("widget_hook")
+        assert (len(function.queued_in("exchanges")), len(function.queued_in("unproven_exchanges"))) == (0, 1)
+        [sent] = [call.payload for call in function.endpoint.calls if call.operation == "SendMessage"]
+        assert sent["MessageGroupId"] == SOURCE
+
+    def test_return_with_a_state_goes_to_the_proven_queue(self, function: Function) -> None:
+        cookie, state = function.open_page()
+        assert function.come_back(cookie, state)["statusCode"] == 303
+        assert (len(function.queued_in("exchanges")), len(function.queued_in("unproven_exchanges"))) == (1, 0)
+
+    def test_hook_from_a_known_address_goes_to_the_proven_queue(self, function: Function) -> None:
+        HookSources(function.aws.table).succeeded("kommo", SOURCE)
+        function.get("widget_hook")
+        assert (len(function.queued_in("exchanges")), len(function.queued_in("unproven_exchanges"))) == (1, 0)
+
+    def test_hook_from_an_address_known_long_ago_goes_to_the_unproven_queue(self, function: Function) -> None:
+        function.aws.table.put({"pk": "HOOK_SOURCES#kommo", "sk": "HOOK_SOURCES", SOURCE: int(time.time()) - 1})
+        function.get("widget_hook")
+        assert len(function.queued_in("unproven_exchanges")) == 1
+
+    def test_hook_that_claims_a_known_address_in_its_headers_goes_to_the_unproven_queue(
+        self, function: Function
+    ) -> None:
+        HookSources(function.aws.table).succeeded("kommo", SOURCE)
+        identity = {**EVENTS["widget_hook"]["requestContext"]["identity"], "sourceIp": "198.51.100.7"}
+        known = EVENTS["widget_hook"]["requestContext"]["identity"]["sourceIp"]
+        claims = {name: [known] for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "True-Client-IP")}
+        function.get("widget_hook", headers=claims, context={"identity": identity})
+        assert len(function.queued_in("unproven_exchanges")) == 1
+
+    def test_hooks_over_a_known_address_allowance_go_to_the_unproven_queue_and_none_is_refused(
+        self, function: Function
+    ) -> None:
+        HookSources(function.aws.table).succeeded("kommo", SOURCE)
+        for number in range(60):
+            assert function.get("widget_hook", query={"code": [f"code-{number}"]})["statusCode"] == 200
+        proven, unproven = function.queued_in("exchanges"), function.queued_in("unproven_exchanges")
+        assert len(proven) + len(unproven) == 60
+        assert arrival_sources.KNOWN_BURST <= len(proven) < 40
+
+    def test_hook_without_a_source_address_is_taken(self, function: Function) -> None:
+        assert function.get("widget_hook", context={"identity": None})["statusCode"] == 200
+        [message] = function.queued_in("unproven_exchanges")
+        assert "address_hash" not in message
+
+    def test_unproven_hook_that_its_queue_refuses_is_kept_apart(self, function: Function) -> None:
+        function.endpoint.faults["sqs"] = "drop"
+        function.get("widget_hook")
+        assert len(function.aws.table.query(arrivals.UNPROVEN_ARRIVALS)[0]) == 1
+        assert function.aws.table.query(arrivals.ARRIVALS)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:DB8:1:2:0:0:0:1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+    ],
+)
+def test_source_of_an_ipv6_address_is_its_network_of_64_bits(one: str, other: str, is_same: bool) -> None:
+    sources = [
+        arrival_sources.source_of({"requestContext": {"identity": {"sourceIp": address}}}) for address in (one, other)
+    ]
+    assert (sources[0] == sources[1]) == is_same
+    assert all(re.fullmatch(r"[0-9a-f]{32}", source) for source in sources)
+
+
+@pytest.mark.parametrize("event", [{}, {"requestContext": None}, {"requestContext": {"identity": {"sourceIp": "::x"}}}])
+def test_source_of_a_call_without_an_address_is_empty(event: dict[str, Any]) -> None:
+    assert arrival_sources.source_of(event) == ""
 
 
 def refused_with(reason: str, answer: dict[str, Any]) -> bool:

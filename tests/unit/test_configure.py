@@ -64,8 +64,8 @@ def stored() -> tuple[list[Any], list[str]]:
     return aws.client("dynamodb").scan(TableName=TABLE)["Items"], secrets_stored()
 
 
-# What the examples' variables hold, by the last word of their names.
-VARIABLES = {"ID": "123-ABC-456", "URL": "https://login.example.com/token", "DOMAIN": "api.example.com"}
+# What the examples' variables hold, by the end of their names.
+VARIABLES = {"MUNCHKIN_ID": "123-ABC-456", "URL": "https://login.example.com/token", "DOMAIN": "api.example.com"}
 
 
 class TestChecks:
@@ -92,7 +92,8 @@ class TestChecks:
             if "clients:" not in file.read_text():
                 continue
             for name in re.findall(r"\{env: (\w+)\}", file.read_text()):
-                monkeypatch.setenv(name, VARIABLES.get(name.rpartition("_")[2], "value"))
+                found = [value for end, value in VARIABLES.items() if name.endswith(end)]
+                monkeypatch.setenv(name, found[0] if found else "value")
             steps = told("configure", "--dry-run", file)
             assert {step["action"] for step in steps} == {"create"}
             assert len(steps) == len(re.findall(r"(?m)^  - ", file.read_text()))

@@ -209,7 +209,7 @@ def emitted() -> set[str]:
                 and isinstance(node.values[0], ast.Constant)
                 and node.values[0].value == "Installs"
             ):
-                found |= {"InstallsConnected", "InstallsFailed"}
+                found |= {"InstallsConnected", "InstallsFailed", "InstallsWaiting", "InstallsDeferred"}
             named_queue = isinstance(node, ast.keyword) and node.arg == "queue"
             if named_queue or (isinstance(node, ast.Call) and "report_age" in ast.unparse(node.func)):
                 queues = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
@@ -329,6 +329,29 @@ def common_rules() -> dict[str, Any]:
 def test_the_firewall_does_not_read_what_platforms_send(path: str, is_looked_at: bool) -> None:
     regex = common_rules()["ScopeDownStatement"]["NotStatement"]["Statement"]["RegexMatchStatement"]["RegexString"]
     assert (re.search(regex, path) is None) == is_looked_at
+
+
+@pytest.mark.parametrize(
+    ("path", "is_counted"),
+    [
+        ("/live/install/kommo/acme", True), ("/install/kommo/acme/start", True), ("/live/install/kommo/acme/result/abc", True),
+        ("/live/uninstall/kommo/acme", False), ("/live/events/kommo/install/KEY", False), ("/live/v1/installs", False),
+        ("/v1/install/x/y/z", True),
+    ],
+)  # fmt: skip
+def test_the_firewall_counts_calls_below_install_by_address(path: str, is_counted: bool) -> None:
+    (acl,) = resources("AWS::WAFv2::WebACL").values()
+    (rule,) = [rule for rule in acl["Properties"]["Rules"] if rule["Name"] == "InstallsPerAddress"]
+    statement = rule["Statement"]["RateBasedStatement"]
+    assert rule["Action"] == {"Block": {}}
+    assert (statement["AggregateKeyType"], statement["Limit"]) == ("IP", {"Ref": "WebAclInstallsPerAddress"})
+    assert bool(re.search(statement["ScopeDownStatement"]["RegexMatchStatement"]["RegexString"], path)) == is_counted
+
+
+def test_the_firewall_has_a_priority_of_its_own_for_each_rule() -> None:
+    (acl,) = resources("AWS::WAFv2::WebACL").values()
+    priorities = [rule["Priority"] for rule in acl["Properties"]["Rules"]]
+    assert len(set(priorities)) == len(priorities) == 4
 
 
 def test_the_firewall_lets_large_bodies_through() -> None:

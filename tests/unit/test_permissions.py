@@ -24,6 +24,7 @@ from unittest.mock import patch
 
 import boto3
 import pytest
+import requests
 import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
@@ -40,7 +41,9 @@ from portaria import (
     tokens,
     waiting_records,
 )
+from portaria.arrivals import install_id
 from portaria.contract import Record, Retryable, Secret
+from portaria.hook_sources import KNOWN_SUSPECT_AT, HookSources
 from portaria.pace import Pace
 from portaria.vault import Vault
 from tests.fakes import adobe, kommo, leadconnector, marketo
@@ -211,24 +214,52 @@ class Teller:
         state = re.search(r"state=([A-Za-z0-9_-]{43})", page["body"])
         assert state is not None
         assert self.arrive("browser_return", "browser-code", cookie=cookie, state=state[1])["statusCode"] == 303
+        with refusing("SendMessage"):
+            # The same code again, whose state it has used.
+            assert self.arrive("browser_return", "browser-code", cookie=cookie, state=state[1])["statusCode"] == 303
+        self.handlers["sweep_arrivals"].handler({}, fakes.Context())
         # A state that is used again is looked up to say why not.
         assert self.arrive("browser_return", "other-code", cookie=cookie, state=state[1])["statusCode"] == 400
         assert self.arrive("result")["statusCode"] == 200
         assert self.arrive("widget_hook", "wrong-code")["statusCode"] == 200
 
     def _exchange(self) -> None:
-        # One after the other, as the queue's BatchSize of 1 has it; the second and third are reinstalls.
-        bodies = {json.loads(body)["code"]: body for body in self.stack.receive("exchanges")}
+        # One after the other; the second and third are reinstalls.
+        bodies = {json.loads(body)["code"]: body for body in self.stack.receive("unproven_exchanges")}
+        bodies |= {json.loads(body)["code"]: body for body in self.stack.receive("exchanges")}
         assert len(bodies) == 4
-        url = self.stack.environment["EXCHANGES_QUEUE_URL"]
         for code in ("widget-code", "kept-code", "browser-code", "wrong-code"):
-            boto3.client("sqs").send_message(QueueUrl=url, MessageBody=bodies[code])
+            queue = "exchanges" if code == "browser-code" else "unproven_exchanges"
+            self.put(queue, bodies[code])
             if code == "browser-code":
                 # The vault takes no grant: it is sealed, and opened on the next delivery.
                 with refusing("CreateSecret"):
-                    (again,) = self.work("exchange_code", "exchanges")
-                boto3.client("sqs").send_message(QueueUrl=url, MessageBody=again)
-            assert self.work("exchange_code", "exchanges") == set()
+                    (again,) = self.work("exchange_code", queue)
+                self.put(queue, again)
+            assert self.work("exchange_code", queue) == set()
+        self._defer()
+
+    def _defer(self) -> None:
+        """Codes of a stranger: one whose host hangs, two that fail, one that is deferred for it, and one that expires."""
+        message = json.loads(fake_installs.message("stranger-0", "stranger")) | {"address_hash": "f" * 32}
+
+        def arrives(code: str, queue: str, **more: str) -> None:
+            name = install_id("kommo", "acme", Secret(code))
+            self.put(queue, json.dumps(message | {"code": code, "install_id": name, **more}))
+            assert self.work("exchange_code", queue) == set()
+
+        self.kommo.before["/oauth2/access_token"] = [requests.exceptions.ReadTimeout()]
+        arrives("stranger-0", "unproven_exchanges")
+        arrives("stranger-1", "unproven_exchanges", account_host="other.kommo.com")
+        arrives("stranger-2", "unproven_exchanges", account_host="other.kommo.com")
+        assert self.work("exchange_code", "deferred_exchanges") == set()
+        arrives("stranger-3", "exchanges", received_at="2026-01-01T00:00:00.000Z")
+        # One known address that is not any more.
+        sources = HookSources(self.stack.table)
+        sources.succeeded("kommo", "e" * 32)
+        for _ in range(KNOWN_SUSPECT_AT - 1):
+            sources.failed("kommo", "e" * 32)
+        arrives("stranger-4", "exchanges", account_host="other.kommo.com", address_hash="e" * 32)
 
     def _move_people(self) -> None:
         self.listing.tokens = {"canary-access-browser-code", "canary-access-kept-code", "canary-access-widget-code"}
@@ -553,8 +584,9 @@ class Teller:
     def _tidy_up(self) -> None:
         for kind in ("oauth-clients", "connections", "routes", "installs"):
             assert self.administer("GET", f"/{kind}")["items"]
-        (failed,) = self.administer("GET", "/installs?state=failed")["items"]
-        assert self.administer("GET", f"/installs/{failed['id']}")["reason"] == "bad_code"
+        failed = self.administer("GET", "/installs?state=failed")["items"]
+        reasons = {self.administer("GET", f"/installs/{each['id']}")["reason"] for each in failed}
+        assert reasons == {"bad_code", "code_expired"}
         self.administer("DELETE", "/connections/marketo-two")
         assert self.work("remove_connections", "uninstalls") == set()
         self.administer("DELETE", "/oauth-clients/kommo/spare")

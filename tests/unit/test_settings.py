@@ -6,7 +6,11 @@ import pytest
 
 from portaria.settings import AcceptInstallSettings, Environment, ExchangeCodeSettings
 
-VARIABLES = {"TABLE_NAME": "table", "EXCHANGES_QUEUE_URL": "https://queue"}
+VARIABLES = {
+    "TABLE_NAME": "table",
+    "EXCHANGES_QUEUE_URL": "https://queue",
+    "UNPROVEN_EXCHANGES_QUEUE_URL": "https://unproven",
+}
 
 
 @pytest.fixture
@@ -34,12 +38,12 @@ def test_a_missing_or_empty_variable_is_named(environment: pytest.MonkeyPatch, v
 
 
 def test_all_missing_variables_are_named_at_once(environment: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeError, match="BUS_NAME, SECRETS_PREFIX, SEALING_KEY_ID"):
+    with pytest.raises(RuntimeError, match="DEFERRED_EXCHANGES_QUEUE_URL, BUS_NAME, SECRETS_PREFIX, SEALING_KEY_ID"):
         ExchangeCodeSettings.from_env()
 
 
 def test_settings_do_not_change() -> None:
-    settings = AcceptInstallSettings(table_name="a", exchanges_queue_url="b")
+    settings = AcceptInstallSettings(table_name="a", exchanges_queue_url="b", unproven_exchanges_queue_url="c")
     with pytest.raises(AttributeError, match="do not change"):
         settings.table_name = "c"
     assert settings.table_name == "a"

@@ -22,8 +22,12 @@ DEAD_LETTERS = {
     for queue in QUEUES.values()
     if "RedrivePolicy" in queue["Properties"]
 }
-# Two queues of one kind of message, whose dead letters a function keeps where the API lists them.
-SHARED_DEAD_LETTERS = {"BulkRecordsQueue": "RecordsDeadLetters"}
+# Queues of one kind of message.
+SHARED_DEAD_LETTERS = {
+    "BulkRecordsQueue": "RecordsDeadLetters",
+    "UnprovenExchangesQueue": "ExchangesDeadLetters",
+    "DeferredExchangesQueue": "ExchangesDeadLetters",
+}
 # What the API answers with 5XX has an alarm for all; a failing sweep matters only while arrivals are kept, which has one too.
 WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "RedeemTicketFunction", "SweepArrivalsFunction"}
 # Goes on behind the caller's back: a renewal that has been begun must be brought to its end.
@@ -152,9 +156,11 @@ def test_a_queues_consumer_reports_each_message_and_is_limited(function: Functio
 
 
 def every_value(value: Any) -> list[int]:
-    """A number, or what `!FindInMap` makes of it for every value of the parameter that chooses."""
+    """A number, a parameter's default, or what `!FindInMap` makes of it for every value of the parameter that chooses."""
     if not isinstance(value, dict):
         return [value]
+    if "Ref" in value:
+        return [template()["Parameters"][value["Ref"]]["Default"]]
     name, parameter, key = value["Fn::FindInMap"]
     chosen = template()["Mappings"][name]
     assert set(chosen) == set(template()["Parameters"][parameter["Ref"]]["AllowedValues"])

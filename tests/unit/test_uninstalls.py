@@ -13,7 +13,18 @@ from unittest.mock import patch
 import pytest
 import responses
 
-from portaria import arrived_events, clock, connections, event_addresses, queues, tokens, uninstalls
+from portaria import (
+    arrived_events,
+    clock,
+    connections,
+    disconnect_hooks,
+    event_addresses,
+    oauth_clients,
+    queues,
+    tokens,
+    uninstalls,
+    vault,
+)
 from portaria.contract import Connection, Secret
 from tests.fakes import functions
 from tests.fakes import installs as fakes
@@ -125,6 +136,64 @@ def test_a_hook_that_is_not_signed_for_this_client_changes_nothing(
     assert answer["statusCode"] == status
     assert "canary" not in json.dumps(answer)
     assert office.stack.receive("uninstalls") == []
+
+
+def forge(office: Office, number: int) -> int:
+    """A well-formed hook by a caller who does not know the secret; most name the right client id. Returns the status."""
+    client = ("acme", "acme", "unknown", f"client-{number}")[number % 4]
+    client_uuid = kommo_fake.CLIENT_ID if number % 3 else f"client-id-{number}"
+    return int(
+        office.hook(client, account_id=str(number), client_uuid=client_uuid, signature=f"{number:064x}")["statusCode"]
+    )
+
+
+def test_accept_uninstall_1000_forged_hooks_read_one_secret(office: Office) -> None:
+    """Given hooks over varied accounts and clients, when all come within a minute, then each secret is read once."""
+    with patch.object(vault, "_call", wraps=vault._call) as calls:
+        statuses = []
+        for number in range(1_000):
+            statuses.append(forge(office, number))
+            office.time.passed_s += 0.009
+    assert set(statuses) == {403, 404}
+    assert [(call.args, call.kwargs["SecretId"]) for call in calls.call_args_list] == [
+        (("get_secret_value",), "portaria/oauth-clients/kommo/acme")
+    ]
+    assert office.stack.receive("uninstalls") == []
+
+
+def test_accept_uninstall_forged_hooks_for_an_hour_read_a_secret_six_times_a_minute_at_most(office: Office) -> None:
+    with patch.object(vault, "_call", wraps=vault._call) as calls:
+        for number in range(3_600):
+            office.hook(signature=f"{number:064x}")
+            office.time.passed_s += 1
+    assert 1 <= calls.call_count <= 360
+
+
+def test_accept_uninstall_forged_hooks_do_not_keep_a_signed_one_out(office: Office) -> None:
+    for number in range(20):
+        forge(office, number)
+    assert office.hook()["statusCode"] == 200
+    assert len(office.stack.receive("uninstalls")) == 1
+
+
+def test_accept_uninstall_hook_signed_with_a_replaced_secret_is_accepted_after_seconds(office: Office) -> None:
+    """Given a process that remembers a client's old secret, when the new one signs, then it is read again."""
+    assert office.hook()["statusCode"] == 200
+    office.vault.replace(office.vault.client_secret_id("kommo", "acme"), {"client_secret": Secret("canary-new-secret")})
+    office.time.passed_s += disconnect_hooks.RECHECK_S
+    assert office.hook(signature=sign("1", "canary-new-secret"))["statusCode"] == 200
+    assert office.hook(signature=sign("1"))["statusCode"] == 403
+
+
+def test_accept_uninstall_client_that_was_just_registered_is_found_after_seconds(office: Office) -> None:
+    assert office.hook("newer")["statusCode"] == 404
+    client = oauth_clients.get(office.table, "kommo", "acme")._replace(name="newer")
+    oauth_clients.put(office.table, client, new=True)
+    office.vault.create(
+        office.vault.client_secret_id("kommo", "newer"), {"client_secret": Secret(kommo_fake.CLIENT_SECRET)}
+    )
+    office.time.passed_s += disconnect_hooks.RECHECK_S
+    assert office.hook("newer")["statusCode"] == 200
 
 
 def test_a_hook_sent_again_after_a_reinstall_removes_nothing(office: Office) -> None:

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from portaria import clock
+from portaria import arrival_sources, clock
 from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Retryable, Secret
 from portaria.settings import AcceptInstallSettings
 from portaria.signing import AwsClient, AwsError
@@ -53,6 +53,10 @@ MAX_REMEMBERED_CLIENTS = 500
 STATE_LIFE_S = 30 * 60
 KEPT_LIFE_S = 24 * 60 * 60
 INSTALL_LIFE_S = 90 * 24 * 60 * 60
+
+# Where arrivals are kept that their queue did not take.
+ARRIVALS = "ARRIVALS"
+UNPROVEN_ARRIVALS = "ARRIVALS#UNPROVEN"
 
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _INSTALL_ID = re.compile(r"[a-z2-7]{26}")
@@ -125,9 +129,12 @@ class FrontDesk:
     def __init__(self, settings: AcceptInstallSettings) -> None:
         self._table_name = settings.table_name
         self._queue_url = settings.exchanges_queue_url
+        self._unproven_queue_url = settings.unproven_exchanges_queue_url
         self._sqs = AwsClient("sqs", "AmazonSQS")
         self._dynamodb = AwsClient("dynamodb", "DynamoDB_20120810")
-        self._clients: dict[tuple[str, str], tuple[float, OAuthClient | None]] = {}
+        # With each client, the addresses that its platform is known to call from, and until when (epoch seconds).
+        self._clients: dict[tuple[str, str], tuple[float, OAuthClient | None, dict[str, float]]] = {}
+        self._known_sources = arrival_sources.KnownSources()
 
     def accept(
         self,
@@ -137,8 +144,10 @@ class FrontDesk:
         browser: str,
         budget: Budget,
         check_host: CheckHost | None = None,
+        source: str = "",
     ) -> str:
-        """Store the code and return the install's id. `browser` is the cookie's value, or empty.
+        """Store the code and return the install's id. `browser` is the cookie's value, or empty; `source` is
+        `arrival_sources.source_of`.
 
         `check_host` raises `Rejected` for an account's host that the client is not for; the worker checks it again.
         Raises `Rejected` for an unknown client and for a state that is not this browser's, `Retryable` or `AwsError`
@@ -159,7 +168,8 @@ class FrontDesk:
                 }
                 arrival = arrival._replace(account_host=_text(state, "account_host"))
             self._note(install, arrival, platform, client, received_at)
-        self._queue(install, arrival, platform, client, received_at, budget, bound)
+        is_proven = arrival.state is not None or self._is_known(platform, client, source)
+        self._queue(install, arrival, platform, client, received_at, budget, bound, source, is_proven)
         return install
 
     def refuse(self, refusal: Refusal, platform: str, client: str, browser: str) -> None:
@@ -233,19 +243,28 @@ class FrontDesk:
         """The OAuth client, or None where there is none for certain. Raises `Retryable` and `AwsError`."""
         if not _CLIENT_NAME.fullmatch(name):
             return None
-        until, client = self._clients.get((platform, name), (0.0, None))
+        until, client, _ = self._clients.get((platform, name), (0.0, None, {}))
         if time.monotonic() < until:
             return client
-        item = self._get(f"CLIENT#{platform}#{name}", "CLIENT", timeout_s)
+        key = {"pk": {"S": f"CLIENT#{platform}#{name}"}, "sk": {"S": "CLIENT"}}
+        sources_key = {"pk": {"S": arrival_sources.PK + platform}, "sk": {"S": arrival_sources.SK}}
+        found = self._get_both(key, sources_key, timeout_s)
         client = None
-        if item is not None:
+        if item := found.get(key["pk"]["S"]):
             given = {field: _text(item, field) for field in OAuthClient._fields if field in item}
             client = OAuthClient(**given | {"platform": platform, "name": name})
+        known = found.get(sources_key["pk"]["S"], {})
+        sources = {source: float(until["N"]) for source, until in known.items() if "N" in until}
         if len(self._clients) >= MAX_REMEMBERED_CLIENTS:
             self._clients.clear()
         life_s = CLIENT_REMEMBERED_S if client else NO_CLIENT_REMEMBERED_S
-        self._clients[platform, name] = (time.monotonic() + life_s, client)
+        self._clients[platform, name] = (time.monotonic() + life_s, client, sources)
         return client
+
+    def _is_known(self, platform: str, client: str, source: str) -> bool:
+        """Whether an arrival came from an address that the platform calls from, within that address' allowance."""
+        _, _, sources = self._clients.get((platform, client), (0.0, None, {}))
+        return sources.get(source, 0.0) > time.time() and self._known_sources.take(source)
 
     def _check_client(
         self, platform: str, client: str, budget: Budget, host: str, check_host: CheckHost | None
@@ -362,6 +381,8 @@ class FrontDesk:
         received_at: datetime,
         budget: Budget,
         bound: dict[str, str],
+        source: str,
+        is_proven: bool,
     ) -> None:
         """`bound` is what else an install for a named connection carries."""
         known = {
@@ -373,17 +394,22 @@ class FrontDesk:
         }
         code = arrival.code.reveal()
         message = {"version": 1, **known, **bound, "code": code, "received_at": clock.to_iso(received_at)}
+        if source:
+            message["address_hash"] = source
         body = json.dumps(message, separators=(",", ":"))
+        request = {"QueueUrl": self._queue_url if is_proven else self._unproven_queue_url, "MessageBody": body}
+        if source and not is_proven:
+            # The group is no order here: it keeps the many of one address from holding up the few of another.
+            request["MessageGroupId"] = source
         try:
-            self._sqs.call(
-                "SendMessage", {"QueueUrl": self._queue_url, "MessageBody": body}, timeout_s=budget.part(QUEUE_S)
-            )
+            self._sqs.call("SendMessage", request, timeout_s=budget.part(QUEUE_S))
         except (Retryable, AwsError) as error:
             refused = str(error)
         else:
-            log("INFO", "install received", **known, stored="queue")
+            log("INFO", "install received", **known, stored="queue", proven=is_proven)
             return
-        item = {"pk": "ARRIVALS", "sk": install, "body": body, "expires_at": _epoch(KEPT_LIFE_S)}
+        kept_in = ARRIVALS if is_proven else UNPROVEN_ARRIVALS
+        item = {"pk": kept_in, "sk": install, "body": body, "expires_at": _epoch(KEPT_LIFE_S)}
         try:
             self._put(item, budget.part(KEEP_S))
         except (Retryable, AwsError) as error:
@@ -399,6 +425,18 @@ class FrontDesk:
         request = {"TableName": self._table_name, "Key": key, "ConsistentRead": True}
         item: Item | None = self._dynamodb.call("GetItem", request, timeout_s=timeout_s).get("Item")
         return item
+
+    def _get_both(self, first: Item, second: Item, timeout_s: float) -> dict[str, Item]:
+        """Strongly consistent reads of two items in one call: those that exist, by partition key.
+
+        Raises `Retryable` where the first was not read.
+        """
+        asked = {self._table_name: {"Keys": [first, second], "ConsistentRead": True}}
+        answer = self._dynamodb.call("BatchGetItem", {"RequestItems": asked}, timeout_s=timeout_s)
+        if first in answer.get("UnprocessedKeys", {}).get(self._table_name, {}).get("Keys", []):
+            raise Retryable("table_unavailable", "DynamoDB did not read an item of a batch")
+        items: list[Item] = answer.get("Responses", {}).get(self._table_name, [])
+        return {_text(item, "pk"): item for item in items}
 
     def _update(
         self, key: Item, expression: str, condition: str, values: dict[str, str | int], timeout_s: float

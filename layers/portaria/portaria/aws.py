@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Any
 
@@ -24,9 +25,14 @@ _PASSING = frozenset(
 )  # fmt: skip
 
 
+# boto3's default session must not make two clients at once; a client itself is for any number of threads.
+_making = threading.Lock()
+
+
 @cache
 def client(service: str) -> Any:
-    return boto3.client(service, config=CONFIG)
+    with _making:
+        return boto3.client(service, config=CONFIG)
 
 
 def error_code(error: Exception) -> str:

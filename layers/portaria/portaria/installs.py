@@ -21,6 +21,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from portaria import clock, connections, egress, event_addresses, events, oauth_clients, queues, tokens, vault
+from portaria.arrivals import ARRIVALS, UNPROVEN_ARRIVALS
 from portaria.contract import Account, Connection, Grant, OAuthClient, Rejected, Retryable, Secret
 from portaria.platforms import part
 from portaria.settings import ExchangeCodeSettings, SweepArrivalsSettings
@@ -28,7 +29,6 @@ from portaria.table import Conflict, Item, Table, put_of, update_of
 from portaria.vault import Credentials, Vault
 
 LIST = "INSTALLS"
-ARRIVALS = "ARRIVALS"
 # Longer than exchange_code may run (40 s): a lease that has ended belongs to a worker that is dead.
 LEASE_S = 45
 # A code is sent only by a worker that has the time to wait for the answer and to store what it holds.
@@ -43,7 +43,7 @@ class Install:
     """A message of the Exchanges queue. Times are aware datetimes in UTC.
 
     `connection` names the connection that the grant is for; empty where the account behind the grant decides it.
-    `code_verifier` is PKCE's, where the consent page was asked for one.
+    `code_verifier` is PKCE's, where the consent page was asked for one. `address_hash` is `arrival_sources.source_of`.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Install:
     received_at: datetime
     connection: str = ""
     code_verifier: Secret | None = None
+    address_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,25 @@ def read_message(body: str) -> Install:
         received_at=clock.from_iso(fields["received_at"]),
         connection=fields.get("connection", ""),
         code_verifier=Secret(fields["code_verifier"]) if "code_verifier" in fields else None,
+        address_hash=fields.get("address_hash", ""),
     )
 
 
-def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Callable[[], float]) -> Outcome:
+def exchange(
+    install: Install,
+    settings: ExchangeCodeSettings,
+    time_left_s: Callable[[], float],
+    *,
+    connect_timeout_s: float | None = None,
+) -> Outcome:
     """Bring an install as far as it goes: to its connection, or to its failure.
 
     Safe to call any number of times and by several workers at once: one works, the others are told to wait. Raises
-    `Retryable` where it should be called again; `after_s` is then set.
+    `Retryable` where it should be called again; `after_s` is then set. With a `connect_timeout_s`, a host to which no
+    connection comes about is given up sooner; nothing has been sent to it then. How long its answer may take does not change,
+    because giving up on an answer loses the grant.
     """
-    exchange = _Exchange(install, settings, time_left_s)
+    exchange = _Exchange(install, settings, time_left_s, connect_timeout_s)
     try:
         exchange.claim()
     except Conflict as conflict:
@@ -110,6 +120,65 @@ def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Call
         raise
 
 
+def expire(install: Install, settings: ExchangeCodeSettings) -> Outcome | None:
+    """End an install with which nothing was done in its code's life, in one write; None where something was done.
+
+    The bus is told first: after a death in between it is told again.
+    """
+    table = Table(settings.table_name)
+    if (table.get(*key(install.id)) or {}).get("attempts", 0):
+        return None
+    expired = Rejected("code_expired", "the code reached the end of its life before it could be exchanged")
+    _tell_failure(table, settings, install, install.account_host, expired)
+    now = clock.now()
+    received_at = clock.to_iso(install.received_at)
+    item: Item = {
+        "pk": key(install.id)[0],
+        "sk": key(install.id)[1],
+        "list_pk": LIST,
+        "list_sk": f"{received_at}#{install.id}",
+        "state": "failed",
+        "reason": expired.reason,
+        "detail": expired.detail,
+        "platform": install.platform,
+        "client": install.client,
+        "account_host": install.account_host,
+        "arrived_by": install.source,
+        "received_at": received_at,
+        "failed_at": clock.to_iso(now),
+        "attempts": 0,
+        "expires_at": int((now + KEPT_FOR).timestamp()),
+    }
+    try:
+        table.put(item, condition="attribute_not_exists(attempts) OR attempts = :none", values={":none": 0})
+    except Conflict:
+        return None
+    return Outcome("failed", expired.reason, expired.detail)
+
+
+def _tell_failure(
+    table: Table, settings: ExchangeCodeSettings, install: Install, account_host: str, rejected: Rejected
+) -> None:
+    try:
+        client = oauth_clients.get(table, install.platform, install.client)
+        reconnect_url = oauth_clients.reconnect_url(client, install.connection)
+    except Rejected:
+        reconnect_url = ""
+    events.put(
+        settings.bus_name,
+        events.INSTALL_FAILED,
+        {
+            "install_id": install.id,
+            "platform": install.platform,
+            "client": install.client,
+            "account_host": account_host,
+            "reason": rejected.reason,
+            "detail": rejected.detail,
+            "reconnect_url": reconnect_url,
+        },
+    )
+
+
 def _already(conflict: Conflict) -> Outcome:
     item = conflict.item or {}
     if item.get("state") in ("connected", "failed"):
@@ -121,10 +190,19 @@ def _already(conflict: Conflict) -> Outcome:
 class _Exchange:
     """One worker's turn at an install. `attempt` fences it: a later turn has a higher one, and only the last may write."""
 
-    def __init__(self, install: Install, settings: ExchangeCodeSettings, time_left_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        install: Install,
+        settings: ExchangeCodeSettings,
+        time_left_s: Callable[[], float],
+        connect_timeout_s: float | None = None,
+    ) -> None:
         self.install = install
         self.settings = settings
         self.time_left_s = time_left_s
+        self.connect_timeout_s = connect_timeout_s
+        # Whether this turn may have put a grant into the vault.
+        self.has_stored = False
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
         self.secret_id = self.vault.grant_id(install.id)
@@ -209,21 +287,10 @@ class _Exchange:
             self._update(
                 "SET reason = :reason, detail = :detail", {":reason": rejected.reason, ":detail": rejected.detail}
             )
-        if not self.item.get("connection"):
+        if not self.item.get("connection") and (self.has_stored or self.attempt > 1):
+            # Only then: Secrets Manager takes 50 deletions a second, and most failures of forged codes come before a grant.
             self.vault.remove(self.secret_id)
-        events.put(
-            self.settings.bus_name,
-            events.INSTALL_FAILED,
-            {
-                "install_id": self.install.id,
-                "platform": self.install.platform,
-                "client": self.install.client,
-                "account_host": self.item["account_host"],
-                "reason": rejected.reason,
-                "detail": rejected.detail,
-                "reconnect_url": self._reconnect_url(),
-            },
-        )
+        _tell_failure(self.table, self.settings, self.install, self.item["account_host"], rejected)
         self._update(
             "SET #state = :failed, failed_at = :now REMOVE lease_until, sealed_grant",
             {":failed": "failed", ":now": clock.to_iso(clock.now())},
@@ -271,11 +338,10 @@ class _Exchange:
         host = self.item["account_host"]
         proof = [self.install.code_verifier] if self.install.code_verifier else []
         given_at = clock.now()
-        response = egress.send(
-            platform.exchange_request(client, client_secret, host, self.install.code, *proof),
-            allowed_domain=host,
-            owner=self.install.id,
-        )
+        request = platform.exchange_request(client, client_secret, host, self.install.code, *proof)
+        if self.connect_timeout_s is not None:
+            request = with_changes(request, connect_timeout_s=self.connect_timeout_s)
+        response = egress.send(request, allowed_domain=host, owner=self.install.id)
         try:
             grant: Grant = platform.read_grant(response, given_at)
         except Rejected as rejected:
@@ -293,6 +359,7 @@ class _Exchange:
 
     def _store(self, credentials: Credentials, seal: vault.Seal) -> None:
         """Put the grant where it survives, before anything else is done with it: the vault, else sealed in the table."""
+        self.has_stored = True
         while True:
             try:
                 self.version_id = self.vault.create(self.secret_id, credentials, self.version_id)
@@ -474,13 +541,6 @@ class _Exchange:
         life: timedelta = part(self.install.platform, "tokens").CODE_LIFE
         return self.install.received_at + life
 
-    def _reconnect_url(self) -> str:
-        try:
-            client = oauth_clients.get(self.table, self.install.platform, self.install.client)
-        except Rejected:
-            return ""
-        return oauth_clients.reconnect_url(client, self.install.connection)
-
 
 def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
     """Where a platform sends a connection's events, or nothing where the redirect URI is not this API's own."""
@@ -492,14 +552,18 @@ def events_url(connection: Connection, client: OAuthClient, credentials: Credent
 
 
 def sweep_arrivals(settings: SweepArrivalsSettings) -> int:
-    """Queue the installs that were kept in the table, oldest ids first, and forget each once it is queued.
+    """Queue the installs that were kept in the table, proven ones first, and forget each once it is queued.
 
     Returns how many. A death between the two queues one twice, which is harmless: its code is exchanged once. Raises
     `Retryable` while the queue does not take them.
     """
     table, swept = Table(settings.table_name), 0
-    for item in table.query_all(ARRIVALS):
-        queues.send(settings.exchanges_queue_url, [item["body"]])
-        table.delete(item["pk"], item["sk"])
-        swept += 1
+    for kept_in, queue_url in (
+        (ARRIVALS, settings.exchanges_queue_url),
+        (UNPROVEN_ARRIVALS, settings.unproven_exchanges_queue_url),
+    ):
+        for item in table.query_all(kept_in):
+            queues.send(queue_url, [item["body"]], tenant=read_message(item["body"]).address_hash)
+            table.delete(item["pk"], item["sk"])
+            swept += 1
     return swept

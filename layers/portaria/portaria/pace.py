@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from portaria import clock
 
 
 class Pace:
-    """A worker makes one call at a time, so the time of the last one is all there is to know."""
+    """Each caller takes the next free moment and waits for it. Safe to use from several threads."""
 
     def __init__(self, per_second: float) -> None:
         self.interval_s = 1 / per_second
         self._next_at = 0.0
+        self._lock = threading.Lock()
 
     def wait(self) -> None:
-        now = time.monotonic()
-        if self._next_at > now:
-            clock.sleep(self._next_at - now)
-        self._next_at = max(now, self._next_at) + self.interval_s
+        with self._lock:
+            now = time.monotonic()
+            begin = max(now, self._next_at)
+            self._next_at = begin + self.interval_s
+        if begin > now:
+            clock.sleep(begin - now)

@@ -30,16 +30,20 @@ class Environment:
 class AcceptInstallSettings(Environment):
     table_name: str
     exchanges_queue_url: str
+    unproven_exchanges_queue_url: str
 
 
 class SweepArrivalsSettings(Environment):
     table_name: str
     exchanges_queue_url: str
+    unproven_exchanges_queue_url: str
 
 
 class ExchangeCodeSettings(Environment):
     table_name: str
     exchanges_queue_url: str
+    unproven_exchanges_queue_url: str
+    deferred_exchanges_queue_url: str
     bus_name: str
     secrets_prefix: str
     sealing_key_id: str

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from portaria import clock, connections, egress, event_addresses, events, installs, oauth_clients, queues, tokens
-from portaria.contract import Connection, Rejected, Retryable
+from portaria.contract import Connection, Departure, Rejected, Retryable
 from portaria.platforms import part
-from portaria.settings import AcceptUninstallSettings, RemoveConnectionsSettings
+from portaria.settings import RemoveConnectionsSettings
 from portaria.table import Conflict, Table
 from portaria.vault import Vault
 
@@ -41,17 +41,10 @@ class Outcome:
     state: str
 
 
-def accept(platform: str, client_name: str, query: dict[str, list[str]], settings: AcceptUninstallSettings) -> str:
-    """Verify a disconnect hook and queue it; returns the connection's name.
-
-    Raises `Rejected` (400 for what is no hook, 403 `bad_signature`, 404 `unknown_client`) and `Retryable`.
-    """
-    uninstall = part(platform, "uninstall")
-    departure = uninstall.parse_departure(query)
-    client = oauth_clients.get(Table(settings.table_name), platform, client_name)
-    uninstall.verify(departure, client, Vault(settings.secrets_prefix).client_secret(platform, client_name))
+def accept(departure: Departure, platform: str, client_name: str, queue_url: str) -> str:
+    """Queue a disconnect hook that was verified; returns the connection's name. Raises `Retryable`."""
     name = connections.installed_name(platform, client_name, departure.account_id)
-    queues.send(settings.uninstalls_queue_url, [queues.encode({"connection": name, "why": UNINSTALLED, "checks": 0})])
+    queues.send(queue_url, [queues.encode({"connection": name, "why": UNINSTALLED, "checks": 0})])
     return name
 
 

@@ -22,7 +22,8 @@ DEAD_LETTERS_OF = "DeadLetters"
 DEPLOY_AGAIN = "deploy again: `make deploy`"
 # The age in seconds from which messages of a queue wait too long; the alarms have the same.
 TOO_OLD_S = {
-    "ExchangesQueue": 300, "RecordsQueue": 3_600, "BulkRecordsQueue": 86_400, "BackfillsQueue": 3_600,
+    "ExchangesQueue": 300, "UnprovenExchangesQueue": 120, "DeferredExchangesQueue": 1_800,
+    "RecordsQueue": 3_600, "BulkRecordsQueue": 86_400, "BackfillsQueue": 3_600,
     "RenewalsQueue": 7_200, "UninstallsQueue": 21_600, "WaitingRecordsQueue": 1_800, "RecordsDeadLetters": 900,
 }  # fmt: skip
 
@@ -143,7 +144,7 @@ def concurrency(deployment: Deployment) -> Iterator[Finding]:
         yield Finding(name, WARN, f"this account runs at most {limit} functions at once", advice)
     elif not any(word in " ".join(kept) for word in RESERVABLE):
         told = f"{limit:,} can run at once in this account; none are reserved for hooks"
-        yield Finding(name, OK, told, "in an account with other functions: AcceptReservedConcurrency=200")
+        yield Finding(name, OK, told, "in an account with other functions: AcceptReservedConcurrency=300")
     else:
         yield Finding(name, OK, f"{limit:,} can run at once in this account; reserved: {named(kept)}")
 
@@ -289,7 +290,7 @@ def _age(deployment: Deployment, logical_id: str, queue: str) -> list[Finding]:
     if age_s is None or age_s < TOO_OLD_S[logical_id]:
         return []
     section = _section(logical_id.removesuffix("Queue")) + ("" if logical_id.endswith(DEAD_LETTERS_OF) else "-waiting")
-    section = {"exchanges-waiting": "codes-waiting"}.get(section, section)
+    section = section.replace("exchanges-waiting", "codes-waiting")
     return [Finding("queues", FAIL, f"a message has waited for {_span(age_s)} in {logical_id}", runbook(section))]
 
 

@@ -1,0 +1,55 @@
+"""The address that an arrival came from, and which queue its code goes to.
+
+Anyone may call a redirect URI. What a stranger sends must not delay what a marketplace sends, so arrivals go to two queues: one
+for those with a state that was given out here, and for those from addresses whose codes have worked (a marketplace calls from
+its own servers); the other for the rest. Nothing is refused here.
+
+This module is on the install hook's path: only the standard library, and no more of it than is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+# What one process sends from one known address to the queue for proven arrivals: this many a second, and a burst. A stranger
+# who shares such an address, or who once sent a working code from one, cannot fill that queue.
+KNOWN_PER_S = 1.0
+KNOWN_BURST = 20.0
+
+PK = "HOOK_SOURCES#"
+SK = "HOOK_SOURCES"
+
+
+def source_of(event: dict[str, Any]) -> str:
+    """The hash of the caller's address as API Gateway saw it, empty where it names none.
+
+    Headers are not read, because their sender writes them. Of an IPv6 address only the network of 64 bits counts, since one
+    host has all of it. The address itself is not needed later, so it is not kept.
+    """
+    address = str(((event.get("requestContext") or {}).get("identity") or {}).get("sourceIp") or "")
+    if ":" in address:
+        from ipaddress import IPv6Address  # noqa: PLC0415 - most callers have an IPv4 address
+
+        try:
+            address = str(int(IPv6Address(address.partition("%")[0])) >> 64)
+        except ValueError:
+            return ""
+    return hashlib.sha256(address.encode()).hexdigest()[:32] if address else ""
+
+
+class KnownSources:
+    """How much of each known address' allowance is left in this process."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, source: str) -> bool:
+        """Whether one more arrival from this known address goes to the queue for proven ones."""
+        now = time.monotonic()
+        left, at = self._left.get(source, (KNOWN_BURST, now))
+        left = min(KNOWN_BURST, left + (now - at) * KNOWN_PER_S)
+        # Known addresses are few: see hook_sources.MOST_KNOWN.
+        self._left[source] = (max(0.0, left - 1), now)
+        return left >= 1

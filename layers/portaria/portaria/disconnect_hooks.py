@@ -1,0 +1,108 @@
+"""Verify disconnect hooks. A forged hook costs no read of Secrets Manager.
+
+Anyone may call the address, and a read of a client's secret costs money and counts towards Secrets Manager's quota. So the
+form of the query comes first, then the OAuth client, then the client id. The signature is compared with a secret that this
+process remembers: a wrong one causes another read only if the last is `RECHECK_S` old, because the secret may have been
+replaced since.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from portaria import clock, oauth_clients
+from portaria.contract import Departure, OAuthClient, Rejected, Secret
+from portaria.platforms import part
+from portaria.table import Table
+from portaria.vault import Vault
+
+# How long a client and its secret are used without reading them again.
+REMEMBERED_S = 60.0
+# After how long a wrong signature, a client that was not found or a missing secret is worth another read.
+RECHECK_S = 10.0
+MAX_REMEMBERED = 500
+
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Known(Generic[T]):
+    """A value and when it was read (epoch seconds), or the refusal that reading it met."""
+
+    value: T | Rejected
+    read_at: float
+
+    def age_s(self) -> float:
+        return clock.now().timestamp() - self.read_at
+
+    def get(self) -> T:
+        if isinstance(self.value, Rejected):
+            raise self.value
+        return self.value
+
+
+class HookVerifier:
+    """One a process, since it remembers what it has read. Lambda gives a process one hook at a time."""
+
+    def __init__(self, table: Table, vault: Vault) -> None:
+        self._table = table
+        self._vault = vault
+        self._clients: dict[tuple[str, str], _Known[OAuthClient]] = {}
+        self._secrets: dict[tuple[str, str], _Known[Secret]] = {}
+
+    def verify(self, platform: str, client_name: str, query: dict[str, list[str]]) -> Departure:
+        """Return what the hook says, if the client's secret signed it.
+
+        Raises `Rejected` (400 for a malformed hook, 403 `bad_signature`, 404 `unknown_client`) and `Retryable`.
+        """
+        uninstall = part(platform, "uninstall")
+        departure: Departure = uninstall.parse_departure(query)
+        if not _CLIENT_NAME.fullmatch(client_name):
+            raise _unknown_client()
+        client = self._client(platform, client_name).get()
+        if not hmac.compare_digest(departure.client_id.encode(), client.client_id.encode()):
+            raise Rejected("bad_signature", "the hook names another client than this address", status=403)
+        secret = self._secret(platform, client_name, REMEMBERED_S)
+        try:
+            uninstall.verify(departure, client, secret.get())
+        except Rejected as refused:
+            fresh = self._secret(platform, client_name, RECHECK_S)
+            if fresh is secret:
+                raise refused from None
+            uninstall.verify(departure, client, fresh.get())
+        return departure
+
+    def _client(self, platform: str, name: str) -> _Known[OAuthClient]:
+        return _remember(
+            self._clients, (platform, name), lambda: oauth_clients.get(self._table, platform, name), REMEMBERED_S
+        )
+
+    def _secret(self, platform: str, name: str, most_s: float) -> _Known[Secret]:
+        return _remember(self._secrets, (platform, name), lambda: self._vault.client_secret(platform, name), most_s)
+
+
+def _remember(
+    known: dict[tuple[str, str], _Known[T]], key: tuple[str, str], read: Callable[[], T], most_s: float
+) -> _Known[T]:
+    """What is known, unless it is older than `most_s`; a refusal is kept for `RECHECK_S` at most."""
+    found = known.get(key)
+    if found and found.age_s() < (min(most_s, RECHECK_S) if isinstance(found.value, Rejected) else most_s):
+        return found
+    try:
+        value: T | Rejected = read()
+    except Rejected as refused:
+        value = refused
+    if len(known) >= MAX_REMEMBERED:
+        known.clear()
+    known[key] = _Known(value, clock.now().timestamp())
+    return known[key]
+
+
+def _unknown_client() -> Rejected:
+    return Rejected("unknown_client", "no OAuth client of this name is registered", field="client", status=404)
