@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ ON_LOOPBACK = ("stack", "browser", "peers")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long versions of the fault suites")
+
+
+@pytest.fixture(autouse=True)
+def _no_patch_is_left() -> Iterator[None]:
+    """Fail a test that leaves a patch behind: `monkeypatch` puts back what it found, which may be another patch that has ended."""
+    from portaria import clock, egress
+
+    before = (egress.send, clock.now, clock.sleep)
+    yield
+    after = (egress.send, clock.now, clock.sleep)
+    egress.send, clock.now, clock.sleep = before
+    assert after == before
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from unittest.mock import patch
 
 import yaml
 from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
 from moto.kms.utils import generate_private_key
 
 from portaria import aws
@@ -22,6 +24,14 @@ PREFIX = "portaria"
 TEMPLATE = Path(__file__).resolve().parent.parent.parent / "template.yaml"
 # moto makes RSA keys for every KMS key, also for one that only encrypts: a tenth of a second each, so one is made for all.
 _private_key = cache(generate_private_key)
+# A transaction of moto's copies the whole table, which fails while another thread writes.
+_one_call = threading.RLock()
+_call_moto = BotocoreStubber.__call__
+
+
+def _call_alone(stubber: BotocoreStubber, *arguments: Any, **named: Any) -> Any:
+    with _one_call:
+        return _call_moto(stubber, *arguments, **named)
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,11 @@ QUEUES = (
 @contextmanager
 def cloud() -> Iterator[Cloud]:
     """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
-    with mock_aws(), patch("moto.kms.models.generate_private_key", _private_key):
+    with (
+        mock_aws(),
+        patch("moto.kms.models.generate_private_key", _private_key),
+        patch.object(BotocoreStubber, "__call__", _call_alone),
+    ):
         aws.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
         sqs = aws.client("sqs")
         urls = {}

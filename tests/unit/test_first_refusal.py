@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import orjson
 import pytest
 
-from portaria import connections
+from portaria import connections, egress
 from portaria.contract import Request, Response
 from portaria.ingestion import Delivery
 from portaria.tokens import PROCESS
@@ -91,12 +92,12 @@ class Marketo:
 
 
 @pytest.fixture
-def marketo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Marketo]:
+def marketo() -> Iterator[Marketo]:
     with ingesting.desk() as desk:
         desk.route("people")
         made = Marketo(desk)
-        monkeypatch.setattr("portaria.egress.send", made.answer)
-        yield made
+        with patch.object(egress, "send", made.answer):
+            yield made
 
 
 def test_records_with_a_refused_young_token_are_sent_after_one_log_in(marketo: Marketo) -> None:

@@ -135,7 +135,7 @@ def test_ingestion_destination_without_answer_is_asked_after_5_30_and_30_minutes
     assert waits == [300, 1_800, 1_800]
     (letter,) = desk.letters()
     assert letter["reason"] == "gave_up"
-    assert letter["detail"].startswith("the destination did not take it in 4 tries; the last one ended with")
+    assert letter["detail"].startswith("the destination did not accept it in 4 attempts; the last one ended with")
 
 
 def test_ingestion_waits_for_a_busy_destination_use_none_of_the_tries(desk: Desk, time: Any) -> None:
