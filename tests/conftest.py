@@ -73,7 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_patch_is_left() -> Iterator[None]:
-    """Fail a test that leaves a patch behind: `monkeypatch` puts back what it found, which may be another patch that has ended."""
+    """Fail a test that leaves a patch behind. `monkeypatch` restores what it found, which may be a patch that has ended."""
     from portaria import clock, egress
 
     before = (egress.send, clock.now, clock.sleep)
