@@ -4,7 +4,7 @@ PYTHON ?= python3
 ENV ?= default
 STACK_NAME = $(shell $(RUN) -m local.environments $(ENV))
 export SAM_CLI_TELEMETRY := 0
-export PYTHONPATH := layers/portaria
+export PYTHONPATH := layers/portaria:cli
 RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
 ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
@@ -12,7 +12,7 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
 # Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, functions
 # that need no cloud, and pages.
 BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
-CODE := layers functions local bench tests
+CODE := layers cli functions local bench tests
 
 .PHONY: help setup up down status logs invoke demo check style types template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
@@ -65,7 +65,7 @@ demo: setup ## Let 24 accounts install and compare what arrives in Marketo, fiel
 	@$(RUN) -m local.demo
 
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
-	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
+	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
 
 check: setup ## Style, types, the templates, the workflows, and no secret in any file
 	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows types
@@ -112,7 +112,7 @@ faults: setup ## The long fault suites and the long fuzz of the API: about two h
 	@$(RUN) -m pytest tests/faults tests/peers tests/stack/test_api_fuzz.py --long --verbose --capture=no
 
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
-	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK)) $(ARGS)
+	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) $(ARGS)
 
 build: setup ## Build the template for this machine and the Python that make runs with
 	@$(RUN) -m local.build
@@ -123,11 +123,11 @@ deploy: setup ## Deploy to the AWS account of your credentials (ENV=staging, ENV
 	@answer=; if [ -t 0 ] && [ -t 1 ]; then \
 		printf 'Test the deployed stack $(STACK_NAME) now? One failed install and one dead letter may raise alarms. [y/N] '; read answer; \
 	fi; \
-	case "$$answer" in [yY]*) $(RUN) -m portaria --stack-name $(STACK_NAME) smoke ;; \
+	case "$$answer" in [yY]*) $(RUN) -m portaria_cli --stack-name $(STACK_NAME) smoke ;; \
 	*) echo 'To test the deployed stack $(STACK_NAME): make smoke ENV=$(ENV)' ;; esac
 
 smoke doctor: setup ## Test the deployed stack of ENV=... (smoke), or look for what is wrong with it (doctor); STACK=build/stack.json
-	@$(RUN) -m portaria $(if $(STACK),--stack-file $(STACK),--stack-name $(STACK_NAME)) $@ $(ARGS)
+	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK),--stack-name $(STACK_NAME)) $@ $(ARGS)
 
 # Hashes of every file of a release, for any platform and Python. They are PyPI's: an index that pip's configuration adds is left out.
 PIN := pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \

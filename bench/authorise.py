@@ -26,10 +26,12 @@ from unittest.mock import patch
 from bench import aws_stub
 from bench.report import BUILD, ROOT, conclude, console, row, table
 from local.__main__ import step
-from portaria import api_tokens, aws, clock
-from portaria.api import callers
-from portaria.api.callers import Caller
-from portaria.private_integrations import PrivateIntegration
+from portaria.access import api_tokens
+from portaria.access.private_integrations import PrivateIntegration
+from portaria.api import authentication
+from portaria.api.authentication import Caller
+from portaria.aws import boto3_clients
+from portaria.core import clock
 
 PAIRS = 500
 WARM_UP = 50
@@ -71,7 +73,7 @@ def pairs(handler: Any, event: dict[str, Any], asked: Any) -> tuple[list[float],
         return cpu_ms(handler, event)
 
     def unchecked() -> float:
-        with patch.object(callers, "bearer", lambda *_: known):
+        with patch.object(authentication, "bearer", lambda *_: known):
             return cpu_ms(handler, event)
 
     per_call = {}
@@ -114,13 +116,13 @@ def quiet_handler() -> Iterator[Any]:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    aws.client.cache_clear()
+    boto3_clients.client.cache_clear()
     with open(os.devnull, "w") as nowhere:
         # A logger keeps the stream that stood there when it was made.
         with contextlib.redirect_stdout(nowhere):
             spec.loader.exec_module(module)
         yield module.handler
-    aws.client.cache_clear()
+    boto3_clients.client.cache_clear()
 
 
 def call(token: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """SQS and DynamoDB over TLS on loopback, answering at once. `python -m bench.aws_stub DIRECTORY` prints its port.
 
 DIRECTORY gets two bundles, each with this server's authority beside what is read in production, since reading authorities is
-a good part of a cold start: `boto3.pem` with those that boto3 ships, `signing.pem` with those of `portaria.signing`.
+a good part of a cold start: `boto3.pem` with those that boto3 ships, `signing.pem` with those of `portaria.aws.light_client`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import botocore
 import trustme
 
-from portaria import signing
+from portaria.aws import light_client
 
 # What an operation (`X-Amz-Target`) with a body is answered with.
 Answers = Callable[[str, bytes], bytes]
@@ -58,7 +58,10 @@ def main(directory: Path, answers: Answers = answer, listening: Callable[[int], 
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)
-    bundles = {"boto3.pem": Path(botocore.__file__).parent / "cacert.pem", "signing.pem": Path(signing.AMAZON_ROOTS)}
+    bundles = {
+        "boto3.pem": Path(botocore.__file__).parent / "cacert.pem",
+        "signing.pem": Path(light_client.AMAZON_ROOTS),
+    }
     for name, bundle in bundles.items():
         (directory / name).write_bytes(bundle.read_bytes() + b"\n" + authority.cert_pem.bytes())
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:

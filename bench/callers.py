@@ -13,16 +13,16 @@ import threading
 import time
 from collections import Counter
 
-from portaria import connections
-from portaria.contract import Rejected, Retryable
-from portaria.table import Table
-from portaria.tokens import Supply
-from portaria.vault import Vault
+from portaria.aws.table import Table
+from portaria.connections import connection_store
+from portaria.connections.token_provider import Supply
+from portaria.connections.vault import Vault
+from portaria.core.entities import Rejected, Retryable
 
 
 def main(table_name: str, prefix: str, key: str, name: str, callers: int) -> None:
     table = Table(table_name)
-    connection = connections.get(table, name)
+    connection = connection_store.get(table, name)
     supply = Supply(table, Vault(prefix), key, lambda: 600.0, patience_s=120.0)
     supply.vault.read(connection.secret_id, connection.version_id)
     waits_ms: list[float] = []

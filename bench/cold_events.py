@@ -14,7 +14,7 @@ import sys
 from bench import aws_stub, interpreters
 from bench.interpreters import Run, Side
 from bench.report import BUILD, ROOT, conclude, console, row, table
-from portaria import arrived_events
+from portaria.webhooks import event_receiver
 
 PAIRS = 15
 LIMITS = {"ratio": 0.35, "memory_ratio": 0.6}
@@ -26,7 +26,7 @@ def answer(target: str, body: bytes) -> bytes:
     if target != "DynamoDB_20120810.GetItem":
         return aws_stub.answer(target, body)
     event = json.loads(EVENT.read_text())
-    keys = [{"S": arrived_events.Key(arrived_events.digest(event["pathParameters"]["key"])).text()}]
+    keys = [{"S": event_receiver.Key(event_receiver.digest(event["pathParameters"]["key"])).text()}]
     item = {"platform": {"S": "kommo"}, "account_id": {"S": "32427762"}, "keys": {"L": keys}}
     return json.dumps({"Item": item}).encode()
 

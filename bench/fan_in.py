@@ -20,8 +20,8 @@ from bench.grants import Grants, as_a_worker, environment, running_stack
 from bench.report import ROOT, conclude, console, row, table
 from local.__main__ import step
 from local.stack import Stack
-from portaria import connections
-from portaria.contract import Connection
+from portaria.connections import connection_store
+from portaria.core.entities import Connection
 
 LAYER = ROOT / "layers" / "portaria"
 PROCESSES = 4
@@ -92,7 +92,7 @@ def holder_killed(stack: Stack, key: str, grants: Grants, callers: int) -> tuple
     go(holder)
     item = wait_for_lease(grants, connection)
     result = collect(crowd_processes, kill=holder)
-    assert connections.get_item(grants.table, connection.name)["fence"] == item["fence"] + 1
+    assert connection_store.get_item(grants.table, connection.name)["fence"] == item["fence"] + 1
     grants.control.clear_faults()
     return result
 
@@ -100,7 +100,7 @@ def holder_killed(stack: Stack, key: str, grants: Grants, callers: int) -> tuple
 def wait_for_lease(grants: Grants, connection: Connection) -> dict[str, Any]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        item = connections.get_item(grants.table, connection.name)
+        item = connection_store.get_item(grants.table, connection.name)
         if "lease_until" in item:
             return item
         time.sleep(0.02)

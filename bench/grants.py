@@ -17,10 +17,12 @@ from local import stack as local_cloud
 from local.__main__ import step
 from local.control import Control
 from local.stack import Stack
-from portaria import aws, clock, connections, oauth_clients
-from portaria.contract import Connection, OAuthClient, Secret
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.aws import boto3_clients
+from portaria.aws.table import Table
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, OAuthClient, Secret
 
 CLIENT_SECRET = "bench-client-secret"
 
@@ -96,7 +98,7 @@ class Grants:
             name, "oauth2", "oauth2", self.host, "connected", 1, secret_id, version, client=self.name,
             created_at=now, updated_at=now, granted_at=now, token_ends_at=ended,
         )  # fmt: skip
-        item = connections.to_item(connection)
+        item = connection_store.to_item(connection)
         # Out of the schedule's sight: the bench's own workers are to renew it.
         self.table.put({name: value for name, value in item.items() if name not in ("due_pk", "due_at")})
         return connection
@@ -111,9 +113,9 @@ class Grants:
 def as_a_worker(stack: Stack) -> Iterator[str]:
     """Let this process be a worker of the stack; the sealing key."""
     with patch.dict(os.environ, environment(stack)):
-        aws.client.cache_clear()
+        boto3_clients.client.cache_clear()
         yield sealing_key(stack)
-    aws.client.cache_clear()
+    boto3_clients.client.cache_clear()
 
 
 def sealing_key(stack: Stack) -> str:

@@ -20,8 +20,8 @@ from local.__main__ import step
 from local.configure import configure
 from local.control import Control, IssuedCode
 from local.stack import Stack
-from portaria.arrivals import install_id
-from portaria.contract import Secret
+from portaria.core.entities import Secret
+from portaria.webhooks.install_receiver import install_id
 
 INSTALLS = 200
 PER_SECOND = 5.0

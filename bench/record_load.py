@@ -29,10 +29,13 @@ from local.control import Control
 from local.simulators.kommo import event_form
 from local.simulators.people import change, new_contact
 from local.stack import Stack
-from portaria import backfills, clock, connections, event_addresses, oauth_clients, routes, waiting_records
-from portaria.contract import Connection, OAuthClient, Route, Secret
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.aws.table import Table
+from portaria.connections import connection_store, oauth_clients, webhook_endpoints
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, OAuthClient, Route, Secret
+from portaria.delivery import waiting_records
+from portaria.records import backfill, routes
 
 TENANTS = 20
 # In all phases with a backfill together; as many again in those without.
@@ -154,7 +157,7 @@ class Load:
         self.control.add_marketo_instance(self.munchkin, "id", self.client_secret)
         secret_id = self.vault.grant_id(f"marketo-{self.name}")
         self.vault.create(secret_id, {"client_id": Secret("id"), "client_secret": Secret(self.client_secret)})
-        connections.create(
+        connection_store.create(
             self.table,
             Connection(
                 f"marketo-{self.name}", "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", "connected", 1,
@@ -181,9 +184,9 @@ class Load:
             name, "kommo", "oauth2", account["host"], "connected", 1, secret_id, version_id, client=self.name,
             account_id=str(account["id"]), created_at=now, updated_at=now, granted_at=now,
         )  # fmt: skip
-        connections.create(self.table, connection)
-        key = Secret(secrets.token_urlsafe(event_addresses.KEY_BYTES))
-        event_addresses.open_address(self.table, connection, key)
+        connection_store.create(self.table, connection)
+        key = Secret(secrets.token_urlsafe(webhook_endpoints.KEY_BYTES))
+        webhook_endpoints.open_address(self.table, connection, key)
         self.accounts.append(account)
         self.connections.append(connection)
         self.urls.append(f"{self.stack.api_url}/events/kommo/{name}/{key.reveal()}")
@@ -213,7 +216,7 @@ class Load:
         started = time.monotonic()
         if backfilled is not None:
             url = self.stack.queues["backfills"]
-            backfills.start(self.table, url, self.connections[backfilled])
+            backfill.start(self.table, url, self.connections[backfilled])
         answered = self.send(events)
         self.wait_until_all_arrived()
         took_s = time.monotonic() - started

@@ -19,12 +19,13 @@ from typing import Any
 from rich.table import Table
 
 from bench.report import conclude, console
-from portaria import clock, connections, oauth_clients, renewals, tokens, vault
-from portaria.contract import Connection, Grant, OAuthClient, Secret
-from portaria.pace import Pace
-from portaria.settings import RenewTokensSettings
-from portaria.table import Table as Items
-from portaria.vault import Vault
+from portaria.aws.table import Table as Items
+from portaria.connections import connection_store, oauth_clients, renewal_sweep, token_provider, vault
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, Grant, OAuthClient, Secret
+from portaria.core.settings import RenewTokensSettings
+from portaria.outbound.rate_limiter import Pace
 from tests.simulation.cloud import PREFIX, TABLE, Cloud
 from tests.simulation.faults import is_http
 from tests.simulation.platform import CLIENT_ID, CLIENT_SECRET, LIFE_S, REDIRECT_URI, Platform
@@ -72,8 +73,8 @@ class Sweep:
             ends_at = clock.now() + timedelta(seconds=LIFE_S)
             grant = Grant(Secret(pair.access), ends_at, Secret(pair.refresh))
             version = vault.version_id(secret_id, 1)
-            store.create(secret_id, tokens.to_stored(grant), version)
-            connections.create(
+            store.create(secret_id, token_provider.to_stored(grant), version)
+            connection_store.create(
                 table_,
                 Connection(
                     f"due-{number}", "kommo", "oauth2", host, "connected", 1, secret_id, version, client="acme",
@@ -92,7 +93,7 @@ class Sweep:
         started = time.process_time()
         while at < len(messages):
             self.schedule.time += WRITE_S
-            renewals.take(messages[at].body, settings, lambda: 90.0, Pace(1e9))
+            renewal_sweep.take(messages[at].body, settings, lambda: 90.0, Pace(1e9))
             at += 1
         cpu_s = time.process_time() - started
         gc.enable()
@@ -100,7 +101,7 @@ class Sweep:
 
     def _is_renewed(self, name: str) -> bool:
         self.schedule.time += READ_S
-        item = self.cloud.item(*connections.key(name))
+        item = self.cloud.item(*connection_store.key(name))
         stored = Vault(PREFIX).read(item["secret_id"], item["version_id"])
         if item["generation"] != 2 or not stored:
             return False

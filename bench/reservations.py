@@ -17,9 +17,10 @@ from unittest.mock import patch
 from rich.table import Table
 
 from bench.report import conclude, console
-from portaria import clock, quotas
-from portaria import table as tables
-from portaria.table import Table as Items
+from portaria.aws import table as tables
+from portaria.aws.table import Table as Items
+from portaria.core import clock
+from portaria.delivery import quotas
 from tests.simulation import cloud as clouds
 from tests.simulation.cloud import TABLE, Cloud, InTurn
 

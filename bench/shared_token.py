@@ -21,7 +21,7 @@ from bench.grants import CLIENT_SECRET, Grants, as_a_worker, running_stack
 from bench.report import conclude, console, row, table
 from local.__main__ import step
 from local.stack import Stack
-from portaria.tokens import Memory, Supply
+from portaria.connections.token_provider import Memory, Supply
 
 WORKERS = 8
 ROUNDS = 40

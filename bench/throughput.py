@@ -32,8 +32,9 @@ import orjson
 from bench import marketo_stub
 from bench.report import BUILD, ROOT, conclude, console
 from local.simulators.people import make_contacts
-from portaria import egress, messages
-from portaria.ingestion import Delivery
+from portaria.core import record_messages
+from portaria.delivery.pipeline import Delivery
+from portaria.outbound import http_client
 from tests.fakes import ingesting
 from tests.fakes.ingesting import MUNCHKIN, Desk
 from tests.fakes.people import SOURCE
@@ -61,8 +62,13 @@ def batches(count: int) -> Iterator[Batch]:
     """
     people = make_contacts(1, "acme.kommo.com", PAGE, seed=1, without_email=0.0).contacts
     texts = [_template(each) for each in people]
-    head = messages.encode(
-        {"version": messages.VERSION, "connection": SOURCE, "object": "contacts", "origin": messages.BACKFILL}
+    head = record_messages.encode(
+        {
+            "version": record_messages.VERSION,
+            "connection": SOURCE,
+            "object": "contacts",
+            "origin": record_messages.BACKFILL,
+        }
         | {"route": "people", "read_at": 1, "request": ""}
     )
     batch: Batch = []
@@ -85,7 +91,7 @@ def _template(contact: dict[str, Any]) -> str:
     for field in contact["custom_fields_values"] or []:
         if field["field_code"] == "EMAIL":
             field["values"][0]["value"] = "person@N@@example.com"
-    return messages.encode({"key": "@N@", "updated_at": 1_700_000_000, "data": {**contact, "id": "@I@"}})
+    return record_messages.encode({"key": "@N@", "updated_at": 1_700_000_000, "data": {**contact, "id": "@I@"}})
 
 
 def ours(desk: Desk, batch: Batch) -> None:
@@ -187,7 +193,7 @@ def dialling(port: int) -> Iterator[str]:
 
 def measure() -> bool:
     logging.getLogger("portaria").setLevel(logging.CRITICAL)
-    send, peer = egress.send, Peer()
+    send, peer = http_client.send, Peer()
     with marketo_stub.running(BUILD / "throughput") as port, dialling(port) as authority, ingesting.desk() as desk:
         stub = Stub(port)
         floor = Floor(port, authority)
@@ -199,7 +205,7 @@ def measure() -> bool:
                 sent.append(request.body)
             return send(request, **named)
 
-        with patch.object(egress, "send", sending):
+        with patch.object(http_client, "send", sending):
             given = list(batches(CONTACTS))
             bodies: list[list[bytes]] = []
             for batch in given:
@@ -207,7 +213,7 @@ def measure() -> bool:
                 ours(desk, batch)
                 bodies.append(list(sent))
         requests = stub.check(CONTACTS)
-        with patch.object(egress, "send", send):
+        with patch.object(http_client, "send", send):
             pairs = _rounds(desk, given, bodies, floor, stub)
             peers = _against_peer(desk, peer, bodies, stub)
         grown = _grown(port)
@@ -277,7 +283,7 @@ def grow(port: int) -> dict[str, float]:
     What makes the messages is not counted; one batch of them is held at a time, as a worker holds it.
     """
     logging.getLogger("portaria").setLevel(logging.CRITICAL)
-    send, stub = egress.send, Stub(port)
+    send, stub = http_client.send, Stub(port)
 
     def per_record(desk: Desk, count: int, name: str) -> float:
         taken = 0.0
@@ -287,7 +293,7 @@ def grow(port: int) -> dict[str, float]:
         stub.check(count)
         return taken / count
 
-    with dialling(port), ingesting.desk() as desk, patch.object(egress, "send", send):
+    with dialling(port), ingesting.desk() as desk, patch.object(http_client, "send", send):
         desk.route("people")
         small = [per_record(desk, SMALL, f"small{number}") for number in range(20)]
         large = per_record(desk, LARGE, "large")

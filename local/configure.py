@@ -23,8 +23,8 @@ def configure(configuration: dict[str, Any], **secrets: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(configuration, file)
         file.flush()
-        environment = {**os.environ, **secrets, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
-        command = [sys.executable, "-m", "portaria", "--stack-file", str(STACK_FILE), "configure", file.name]
+        environment = {**os.environ, **secrets, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
+        command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "configure", file.name]
         done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
     if done.returncode:
         raise NotStarted(f"the configuration was refused: {done.stdout}{done.stderr}".strip())

@@ -141,8 +141,8 @@ def let_in(control: Control, customer: str, location: str) -> bool:
 
 def portaria(*arguments: str) -> Any:
     """Run the command line as an administrator; what it tells a program. Raises `NotStarted` with its words where it fails."""
-    command = [sys.executable, "-m", "portaria", "--stack-file", str(STACK_FILE), "--json", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
+    command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "--json", *arguments]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
     done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
     if done.returncode:
         raise NotStarted(f"portaria {' '.join(arguments)} failed: {done.stderr}".strip())

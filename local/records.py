@@ -353,8 +353,8 @@ class Records:
 
     def ask_doctor(self) -> str:
         """Its report; what fails is kept."""
-        command = [sys.executable, "-m", "portaria", "--stack-file", str(STACK_FILE), "doctor"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
+        command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "doctor"]
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
         done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
         if done.returncode:
             failed = [line for line in done.stdout.splitlines() if line.startswith("fail")]

@@ -42,10 +42,10 @@ class RequestsMock(responses.RequestsMock):
     """Stands in for the transport of `egress`, where the original stands in for that of `requests`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        from portaria.http_connections import Transport
+        from portaria.outbound.http_transport import Transport
 
         send, transport = Transport.send, Transport()
-        target = "portaria.http_connections.Transport.send"
+        target = "portaria.outbound.http_transport.Transport.send"
         super().__init__(
             *arguments,
             **{

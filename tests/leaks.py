@@ -28,7 +28,8 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
-from portaria import intake, signing, table
+from portaria.aws import light_client, table
+from portaria.core import callbacks
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "build" / "leaks.json"
@@ -243,7 +244,7 @@ def _hook(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BaseClient, "_make_api_call", hooked_call)
     patch.setattr(pytest.CaptureFixture, "readouterr", hooked_read)
     patch.setattr(pytest.ExceptionInfo, "fill_unfilled", hooked_fill)
-    for kind in (intake.Rejected, intake.Retryable, signing.AwsError, table.Conflict):
+    for kind in (callbacks.Rejected, callbacks.Retryable, light_client.AwsError, table.Conflict):
         patch.setattr(kind, "__init__", _telling(kind.__init__))
 
 

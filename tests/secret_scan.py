@@ -96,7 +96,7 @@ KNOWN = [
     Known("the name of a kind of secret", path=r"^tests/secret_scan\.py$", kind="^Secret Keyword", line="secret_type"),
     Known("a body of another charset", path=r"^tests/platforms/.*/fixtures/", kind="^Hex", line='^"hex": '),
     Known("the digest of a package", path=r"/package-lock\.json$", line=r'^"integrity": "sha512-[A-Za-z0-9+/=]+"'),
-    Known("a sentence of a page", path=r"^layers/portaria/portaria/pages/texts\.toml$", kind="^Secret Keyword"),
+    Known("a sentence of a page", path=r"^layers/portaria/portaria/web/texts\.toml$", kind="^Secret Keyword"),
 ]
 
 

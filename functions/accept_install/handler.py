@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
-from portaria.arrivals import Budget, FrontDesk, count, log
-from portaria.intake import Refusal, Rejected, Retryable, Secret
-from portaria.settings import AcceptInstallSettings
-from portaria.signing import AwsError
+from portaria.aws.light_client import AwsError
+from portaria.core.callbacks import Refusal, Rejected, Retryable, Secret
+from portaria.core.settings import AcceptInstallSettings
+from portaria.webhooks.install_receiver import Budget, FrontDesk, count, log
 
 if TYPE_CHECKING:
-    from portaria.intake import OAuthClient
-    from portaria.pages.render import Page
+    from portaria.core.callbacks import OAuthClient
+    from portaria.web.render import Page
 
 Event = dict[str, Any]
 Answer = dict[str, Any]
@@ -151,7 +151,7 @@ def turn_away(event: Event, reason: str, detail: str, status: int) -> Answer:
 
 
 def page(event: Event, render: Callable[[Any, str], Page]) -> Answer:
-    from portaria.pages import render as pages  # noqa: PLC0415 - the hook needs no page
+    from portaria.web import render as pages  # noqa: PLC0415 - the hook needs no page
 
     made = render(pages, pages.language_of(header(event, "accept-language")))
     return {"statusCode": made.status, "headers": made.headers, "body": made.body}

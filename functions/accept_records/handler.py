@@ -4,10 +4,10 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api.front_door import FrontDoor
-from portaria.logs import application_logger
-from portaria.settings import AcceptRecordsSettings
-from portaria.table import Table
+from portaria.api.data_ingestion import FrontDoor
+from portaria.aws.table import Table
+from portaria.core.logs import application_logger
+from portaria.core.settings import AcceptRecordsSettings
 
 logger = application_logger()
 settings = AcceptRecordsSettings.from_env()

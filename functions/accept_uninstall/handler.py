@@ -4,10 +4,10 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import uninstalls
-from portaria.contract import Rejected, Retryable
-from portaria.logs import application_logger
-from portaria.settings import AcceptUninstallSettings
+from portaria.core.entities import Rejected, Retryable
+from portaria.core.logs import application_logger
+from portaria.core.settings import AcceptUninstallSettings
+from portaria.installs import uninstall
 
 logger = application_logger()
 settings = AcceptUninstallSettings.from_env()
@@ -21,7 +21,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     platform, client = str(parameters.get("platform", "")), str(parameters.get("client", ""))
     query: dict[str, list[str]] = event.get("multiValueQueryStringParameters") or {}
     try:
-        connection = uninstalls.accept(platform, client, query, settings)
+        connection = uninstall.accept(platform, client, query, settings)
     except Rejected as rejected:
         logger.warning("a disconnect hook was refused", reason=rejected.reason, detail=rejected.detail)
         return answer(rejected.status, f"{rejected.reason}: {rejected.detail}\n")

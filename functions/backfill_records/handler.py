@@ -7,9 +7,10 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import backfills, deliveries
-from portaria.logs import application_logger
-from portaria.settings import BackfillRecordsSettings
+from portaria.aws import sqs_batch
+from portaria.core.logs import application_logger
+from portaria.core.settings import BackfillRecordsSettings
+from portaria.records import backfill
 
 logger = application_logger()
 metrics = Metrics()
@@ -27,14 +28,14 @@ ENDS = {
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return deliveries.handle(
+    return sqs_batch.handle(
         event, context, take, queue="Backfills", queue_url=settings.backfills_queue_url, logger=logger, metrics=metrics
     )
 
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("BackfillMessages", MetricUnit.Count, 1)
-    outcome = backfills.take(body, settings, time_left_s)
+    outcome = backfill.take(body, settings, time_left_s)
     started = "ReconciliationsStarted" if outcome.state == "queued" else "BackfillsStarted"
     metrics.add_metric(started, MetricUnit.Count, outcome.started)
     metrics.add_metric("PagesRead", MetricUnit.Count, outcome.pages)

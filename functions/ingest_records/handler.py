@@ -6,9 +6,10 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import deliveries, ingestion, queues
-from portaria.logs import application_logger
-from portaria.settings import IngestRecordsSettings
+from portaria.aws import queues, sqs_batch
+from portaria.core.logs import application_logger
+from portaria.core.settings import IngestRecordsSettings
+from portaria.delivery import pipeline
 
 logger = application_logger()
 metrics = Metrics()
@@ -26,15 +27,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         message_id: int(record["attributes"]["ApproximateReceiveCount"]) for message_id, record in messages.items()
     }
     bulk = queue_url == settings.bulk_records_queue_url
-    deliveries.report_age(event, metrics, "BulkRecords" if bulk else "Records")
-    outcome = ingestion.ingest(
-        [ingestion.Delivery(name, record["body"], receives[name]) for name, record in messages.items()],
+    sqs_batch.report_age(event, metrics, "BulkRecords" if bulk else "Records")
+    outcome = pipeline.ingest(
+        [pipeline.Delivery(name, record["body"], receives[name]) for name, record in messages.items()],
         settings,
         lambda: context.get_remaining_time_in_millis() / 1000,
         bulk=bulk,
     )
     for message_id, asked_s in outcome.waiting.items():
-        wait_s = ingestion.wait_s(asked_s, receives[message_id])
+        wait_s = pipeline.wait_s(asked_s, receives[message_id])
         queues.give_back(queue_url, messages[message_id]["receiptHandle"], wait_s)
     metrics.add_metric("RecordMessages", MetricUnit.Count, len(messages))
     metrics.add_metric("RecordMessagesGivenBack", MetricUnit.Count, len(outcome.waiting))

@@ -7,10 +7,11 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import dead_letters, deliveries
-from portaria.logs import application_logger
-from portaria.settings import KeepDeadLettersSettings
-from portaria.table import Table
+from portaria.aws import sqs_batch
+from portaria.aws.table import Table
+from portaria.core.logs import application_logger
+from portaria.core.settings import KeepDeadLettersSettings
+from portaria.records import dead_letters
 
 logger = application_logger()
 metrics = Metrics()
@@ -22,7 +23,7 @@ table = Table(settings.table_name)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     queue_url = settings.records_dead_letters_url
-    return deliveries.handle_records(
+    return sqs_batch.handle_records(
         event, context, keep, queue="RecordsDeadLetters", queue_url=queue_url, logger=logger, metrics=metrics
     )
 

@@ -4,12 +4,13 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api import operations, reference
-from portaria.api.service import Desk, Service
-from portaria.logs import application_logger
-from portaria.settings import ManageSettings
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.api import operations
+from portaria.api.router import Desk, Service
+from portaria.aws.table import Table
+from portaria.connections.vault import Vault
+from portaria.core.logs import application_logger
+from portaria.core.settings import ManageSettings
+from portaria.web import reference
 
 logger = application_logger()
 settings = ManageSettings.from_env()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from portaria.arrivals import Budget, log
-from portaria.arrived_events import HOOK_S, WORK_S, Reception, retry_status
-from portaria.intake import Rejected, Retryable
-from portaria.settings import ReceiveEventsSettings
-from portaria.signing import AwsError
+from portaria.aws.light_client import AwsError
+from portaria.core.callbacks import Rejected, Retryable
+from portaria.core.settings import ReceiveEventsSettings
+from portaria.webhooks.event_receiver import HOOK_S, WORK_S, Reception, retry_status
+from portaria.webhooks.install_receiver import Budget, log
 
 Event = dict[str, Any]
 Answer = dict[str, Any]

@@ -6,12 +6,12 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import sign_on
-from portaria.contract import Rejected, Retryable, Secret
-from portaria.logs import application_logger
-from portaria.pages import render
-from portaria.settings import RedeemTicketSettings
-from portaria.table import Table
+from portaria.actions import single_sign_on
+from portaria.aws.table import Table
+from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.logs import application_logger
+from portaria.core.settings import RedeemTicketSettings
+from portaria.web import render
 
 RETRY_AFTER_S = 5
 
@@ -27,7 +27,7 @@ table = Table(settings.table_name)
 def handler(event: Event, context: LambdaContext) -> Answer:
     ticket = Secret(str((event.get("pathParameters") or {}).get("ticket", "")))
     try:
-        address = sign_on.redeem(table, settings.sealing_key_id, ticket)
+        address = single_sign_on.redeem(table, settings.sealing_key_id, ticket)
     except Rejected as rejected:
         logger.warning("a sign-on link was refused", reason=rejected.reason)
         return page(event, rejected.reason, rejected.status)

@@ -7,9 +7,10 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import deliveries, drain
-from portaria.logs import application_logger
-from portaria.settings import ReleaseRecordsSettings
+from portaria.aws import sqs_batch
+from portaria.core.logs import application_logger
+from portaria.core.settings import ReleaseRecordsSettings
+from portaria.delivery import record_release
 
 logger = application_logger()
 metrics = Metrics()
@@ -19,7 +20,7 @@ settings = ReleaseRecordsSettings.from_env()
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return deliveries.handle(
+    return sqs_batch.handle(
         event,
         context,
         take,
@@ -31,7 +32,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
-    outcome = drain.take(body, settings, time_left_s)
+    outcome = record_release.take(body, settings, time_left_s)
     logger.info("waiting_records_message_done", state=outcome.state, queued=outcome.queued, counts=outcome.counts)
     if outcome.records is not None:
         metrics.add_metric("RecordsWaiting", MetricUnit.Count, outcome.records)

@@ -7,9 +7,10 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import deliveries, uninstalls
-from portaria.logs import application_logger
-from portaria.settings import RemoveConnectionsSettings
+from portaria.aws import sqs_batch
+from portaria.core.logs import application_logger
+from portaria.core.settings import RemoveConnectionsSettings
+from portaria.installs import uninstall
 
 logger = application_logger()
 metrics = Metrics()
@@ -19,7 +20,7 @@ settings = RemoveConnectionsSettings.from_env()
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return deliveries.handle(
+    return sqs_batch.handle(
         event,
         context,
         take,
@@ -32,7 +33,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("UninstallMessages", MetricUnit.Count, 1)
-    outcome = uninstalls.take(body, settings, time_left_s)
+    outcome = uninstall.take(body, settings, time_left_s)
     logger.info("an uninstall message is done", state=outcome.state)
     if outcome.state == "removed":
         metrics.add_metric("ConnectionsRemoved", MetricUnit.Count, 1)

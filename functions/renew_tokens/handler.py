@@ -7,28 +7,29 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import deliveries, renewals
-from portaria.logs import application_logger
-from portaria.pace import Pace
-from portaria.settings import RenewTokensSettings
+from portaria.aws import sqs_batch
+from portaria.connections import renewal_sweep
+from portaria.core.logs import application_logger
+from portaria.core.settings import RenewTokensSettings
+from portaria.outbound.rate_limiter import Pace
 
 logger = application_logger()
 metrics = Metrics()
 settings = RenewTokensSettings.from_env()
-pace = Pace(renewals.RENEWALS_PER_SECOND)
+pace = Pace(renewal_sweep.RENEWALS_PER_SECOND)
 
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return deliveries.handle(
+    return sqs_batch.handle(
         event, context, take, queue="Renewals", queue_url=settings.renewals_queue_url, logger=logger, metrics=metrics
     )
 
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("RenewalMessages", MetricUnit.Count, 1)
-    outcome = renewals.take(body, settings, time_left_s, pace)
+    outcome = renewal_sweep.take(body, settings, time_left_s, pace)
     logger.info("a renewal message is done", state=outcome.state, queued=outcome.queued)
     if outcome.state == "swept":
         metrics.add_metric("ConnectionsDue", MetricUnit.Count, outcome.queued)

@@ -4,10 +4,10 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import installs
-from portaria.contract import Retryable
-from portaria.logs import application_logger
-from portaria.settings import SweepArrivalsSettings
+from portaria.core.entities import Retryable
+from portaria.core.logs import application_logger
+from portaria.core.settings import SweepArrivalsSettings
+from portaria.installs import code_exchange
 
 logger = application_logger()
 settings = SweepArrivalsSettings.from_env()
@@ -16,7 +16,7 @@ settings = SweepArrivalsSettings.from_env()
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     try:
-        swept = installs.sweep_arrivals(settings)
+        swept = code_exchange.sweep_arrivals(settings)
     except Retryable as later:
         logger.warning("kept installs wait another minute", reason=later.reason)
         return

@@ -7,10 +7,10 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria import tracking
-from portaria.contract import Rejected, Retryable
-from portaria.logs import application_logger
-from portaria.settings import TrackReceiptsSettings
+from portaria.core.entities import Rejected, Retryable
+from portaria.core.logs import application_logger
+from portaria.core.settings import TrackReceiptsSettings
+from portaria.records import delivery_reports
 
 logger = application_logger()
 metrics = Metrics()
@@ -27,9 +27,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     try:
         if event["httpMethod"] == "GET":
             return answer(
-                200, tracking.challenge(platform, event.get("multiValueQueryStringParameters") or {}, settings)
+                200, delivery_reports.challenge(platform, event.get("multiValueQueryStringParameters") or {}, settings)
             )
-        taken = tracking.take(platform, headers(event), body(event), settings)
+        taken = delivery_reports.take(platform, headers(event), body(event), settings)
     except Rejected as rejected:
         logger.warning("events were refused", reason=rejected.reason, detail=rejected.detail)
         metrics.add_metric("ReceiptEventsRefused", MetricUnit.Count, 1)

@@ -11,7 +11,9 @@ import pytest
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools import Metrics as Emitter
 
-from portaria import arrivals, clock, deliveries, queues
+from portaria.aws import queues, sqs_batch
+from portaria.core import clock
+from portaria.webhooks import install_receiver
 from tests.aws.cloudwatch import Metrics, Queue
 from tests.aws.translation import deploy
 
@@ -93,7 +95,7 @@ def test_old_alarm_message_returns_again_and_again_goes_off(
             monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(now_s, UTC))
             emitter = Emitter()
             event = {"Records": [{"attributes": {"SentTimestamp": str(int(one.sent_at_s * 1000))}}]}
-            deliveries.report_age(event, emitter, name)
+            sqs_batch.report_age(event, emitter, name)
             print(json.dumps(emitter.serialize_metric_set()))
             emitter.clear_metrics()
             metrics.add_emitted(capsys.readouterr().out, now_s)
@@ -163,7 +165,7 @@ def test_records_dead_letters_alarm_function_cannot_store_is_silent_and_the_othe
     queue.send(START_S)
 
     def fail(now_s: float) -> None:
-        for _ in queue.receive(now_s, deliveries.LONGEST_WAIT_S):
+        for _ in queue.receive(now_s, sqs_batch.LONGEST_WAIT_S):
             metrics.add("Portaria", "DeadLettersNotStored", SERVICE, now_s, 1)
 
     now_s = run(queue, metrics, DAY_S, fail)
@@ -214,7 +216,7 @@ def test_installs_refused_alarm_hook_did_not_reach_the_function_goes_off(
     dimensions = {"ApiName": "portaria", "Stage": "live", "Method": "GET", "Resource": "/install/{platform}/{client}"}
     metrics.add("AWS/ApiGateway", "4XXError", dimensions, START_S, refused)
     if answered is not None:
-        arrivals.count("InstallCallsRefused", answered)
+        install_receiver.count("InstallCallsRefused", answered)
         metrics.add_emitted(capsys.readouterr().out, START_S)
     assert metrics.state(alarm("InstallsRefused"), START_S + 5 * MINUTE_S) == state
 
@@ -238,7 +240,7 @@ def test_deployment_is_rolled_back_by_messages_that_a_new_version_fails_on(capsy
     given_back: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queues, "give_back", lambda url, handle, after_s: given_back.append(after_s))
-        answer = deliveries.handle(
+        answer = sqs_batch.handle(
             {"Records": [record]}, Context(), fail, queue="Renewals", queue_url="url", logger=Logger(), metrics=emitter  # type: ignore[arg-type]
         )  # fmt: skip
     assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}

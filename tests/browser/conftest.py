@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, sync_playwright
 
-from portaria.contract import Secret
-from portaria.pages import render
+from portaria.core.entities import Secret
 from portaria.platforms.kommo import install as kommo
+from portaria.web import render
 
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
 CLIENT_ID = "5f3c1f0e-8b7a-4c1e-9d57-2b8d2f9a1c10"

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
-from portaria.pages import render
+from portaria.web import render
 from tests.stack.conftest import LocalCloud, stack  # noqa: F401 (a fixture)
 
 # From consent to connected, cold functions included.

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from portaria.pages import render
+from portaria.web import render
 from tests.browser.conftest import CLIENT_ID, INSTALL, STATE, Site, Watch
 
 TEXTS = render._texts()

@@ -14,8 +14,8 @@ import yaml
 from moto import mock_aws
 from moto.kms.utils import generate_private_key
 
-from portaria import aws
-from portaria.table import Table
+from portaria.aws import boto3_clients
+from portaria.aws.table import Table
 
 TABLE = "portaria"
 PREFIX = "portaria"
@@ -36,7 +36,7 @@ class Cloud:
 
     def receive(self, queue: str) -> list[str]:
         """Take all messages off a queue (`exchanges`, `backfills`, `records`, `bulk_records`, `heard`)."""
-        sqs, url, bodies = aws.client("sqs"), self.url(queue), []
+        sqs, url, bodies = boto3_clients.client("sqs"), self.url(queue), []
         while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
                 bodies.append(message["Body"])
@@ -44,7 +44,7 @@ class Cloud:
         return bodies
 
     def url(self, queue: str) -> str:
-        return str(aws.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"])
+        return str(boto3_clients.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"])
 
 
 @cache
@@ -70,17 +70,17 @@ QUEUES = (
 def cloud() -> Iterator[Cloud]:
     """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
     with mock_aws(), patch("moto.kms.models.generate_private_key", _private_key):
-        aws.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
-        sqs = aws.client("sqs")
+        boto3_clients.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
+        sqs = boto3_clients.client("sqs")
         urls = {}
         for queue in QUEUES:
             urls[queue] = sqs.create_queue(QueueName=queue, Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
-        events = aws.client("events")
+        events = boto3_clients.client("events")
         events.create_event_bus(Name="portaria")
         events.put_rule(Name="all", EventBusName="portaria", EventPattern='{"source": ["portaria"]}')
         arn = sqs.get_queue_attributes(QueueUrl=urls["heard"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         events.put_targets(Rule="all", EventBusName="portaria", Targets=[{"Id": "heard", "Arn": arn}])
-        key_id = aws.client("kms").create_key()["KeyMetadata"]["KeyId"]
+        key_id = boto3_clients.client("kms").create_key()["KeyMetadata"]["KeyId"]
         yield Cloud(
             {
                 "TABLE_NAME": TABLE,

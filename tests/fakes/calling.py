@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from portaria import connections, vault
-from portaria.contract import Connection, Secret
-from portaria.tokens import PROCESS
-from portaria.vault import Vault
+from portaria.connections import connection_store, vault
+from portaria.connections.token_provider import PROCESS
+from portaria.connections.vault import Vault
+from portaria.core.entities import Connection, Secret
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import Answer, proxy_event, read
@@ -51,7 +51,7 @@ class Calling:
             "fields": {"header_name": "X-Api-Key"} if kind == "api_key" else {},
         }
         connection = Connection(name=name, kind=kind, secret_id=secret_id, version_id=version, **(given | changes))
-        connections.create(self.cloud.table, connection)
+        connection_store.create(self.cloud.table, connection)
         return connection
 
     def call(self, body: Any, name: str = "keyed") -> Answer:

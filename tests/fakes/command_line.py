@@ -15,8 +15,8 @@ from botocore.exceptions import ConnectionClosedError, HTTPClientError
 from click.testing import CliRunner, Result
 
 from portaria.api.operations import CALL
-from portaria.cli import api as cli_api
-from portaria.cli.commands import portaria
+from portaria_cli import api as cli_api
+from portaria_cli.commands import portaria
 from tests.fakes import functions
 from tests.fakes.aws import Cloud
 from tests.fakes.calling import Calling

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from portaria import connections, vault
-from portaria.contract import Connection, Secret
-from portaria.tokens import Memory, Supply
-from portaria.vault import Vault
+from portaria.connections import connection_store, vault
+from portaria.connections.token_provider import Memory, Supply
+from portaria.connections.vault import Vault
+from portaria.core.entities import Connection, Secret
 from tests.fakes import engage, leadconnector
 from tests.fakes.aws import PREFIX, Cloud
 
@@ -20,7 +20,7 @@ def connect(
     version = vault.version_id(secret_id, 1)
     store.create(secret_id, {key: Secret(text) for key, text in credentials.items()}, version)
     connection = Connection(name, platform, kind, domain, "connected", 1, secret_id, version, fields=fields)
-    connections.create(cloud.table, connection)
+    connection_store.create(cloud.table, connection)
     return connection
 
 

@@ -9,12 +9,16 @@ from unittest.mock import patch
 
 import orjson
 
-from portaria import connections, dead_letters, egress, ingestion, messages, routes, tokens
-from portaria.contract import Connection, Record, Request, Response, Retryable, Route, Secret
-from portaria.ingestion import Delivery, Outcome
-from portaria.settings import IngestRecordsSettings
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.aws.table import Table
+from portaria.connections import connection_store, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import record_messages
+from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
+from portaria.core.settings import IngestRecordsSettings
+from portaria.delivery import pipeline
+from portaria.delivery.pipeline import Delivery, Outcome
+from portaria.outbound import http_client
+from portaria.records import dead_letters, routes
 from tests.fakes import waiting
 from tests.fakes.people import DESTINATION, SOURCE
 from tests.simulation.cloud import PREFIX, TABLE, Cloud, installed
@@ -50,7 +54,7 @@ class Desk:
     def connect(self, name: str, platform: str, secret_id: str = "", fields: dict[str, str] | None = None) -> None:
         domain = "mkto-ingestion-api.adobe.io" if platform == "marketo" else f"{name}.kommo.com"
         kind = "client_credentials" if platform == "marketo" else "oauth2"
-        connections.create(
+        connection_store.create(
             self.table, Connection(name, platform, kind, domain, "connected", 1, secret_id, fields=fields or {})
         )
 
@@ -70,7 +74,7 @@ class Desk:
         return waiting.release(self.cloud, time_left_s=time_left_s)
 
     def ingest(self, *deliveries: Delivery, bulk: bool = False, time_left_s: float = 120.0) -> Outcome:
-        return ingestion.ingest(deliveries, self.settings, lambda: time_left_s, bulk=bulk)
+        return pipeline.ingest(deliveries, self.settings, lambda: time_left_s, bulk=bulk)
 
     @property
     def persons(self) -> list[Document]:
@@ -109,19 +113,24 @@ class Desk:
 @contextmanager
 def desk() -> Iterator[Desk]:
     cloud = Cloud()
-    tokens.PROCESS.clear()
-    ingestion._ledger.cache_clear()
+    token_provider.PROCESS.clear()
+    pipeline._ledger.cache_clear()
     with installed(lambda: cloud):
         opened = Desk(cloud)
-        with patch.object(egress, "send", opened.answer):
+        with patch.object(http_client, "send", opened.answer):
             yield opened
 
 
 def body(
-    contacts: list[dict[str, Any]], route: str = "", *, origin: str = messages.EVENT, read_at: int = 1, **given: Any
+    contacts: list[dict[str, Any]],
+    route: str = "",
+    *,
+    origin: str = record_messages.EVENT,
+    read_at: int = 1,
+    **given: Any,
 ) -> str:
     """One message of contacts, each of which has an `id` and an `updated_at`; of every route where none is named."""
     said = {"connection": SOURCE, "object": "contacts", "origin": origin, "read_at": read_at, "route": route, **given}
     records = [Record(str(each["id"]), each["updated_at"], each) for each in contacts]
-    (packed,) = messages.pack(records, **said)
+    (packed,) = record_messages.pack(records, **said)
     return packed

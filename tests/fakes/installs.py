@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from portaria import clock, installs, oauth_clients, tokens
-from portaria.arrivals import install_id
-from portaria.contract import OAuthClient, Secret
-from portaria.settings import ExchangeCodeSettings
-from portaria.vault import Vault
+from portaria.connections import oauth_clients, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import OAuthClient, Secret
+from portaria.core.settings import ExchangeCodeSettings
+from portaria.installs import code_exchange
+from portaria.webhooks.install_receiver import install_id
 from tests.fakes import kommo
 from tests.fakes.aws import PREFIX, Cloud
 
 
 @dataclass
 class Clock:
-    """Virtual time: `portaria.clock.now` is the real time plus what a test let pass."""
+    """Virtual time: `portaria.core.clock.now` is the real time plus what a test let pass."""
 
     passed: timedelta = field(default_factory=timedelta)
 
@@ -64,7 +66,7 @@ def message(code: str, subdomain: str) -> str:
 
 
 def item(cloud: Cloud, code: str) -> dict[str, Any]:
-    return cloud.table.get(*installs.key(install_id("kommo", "acme", Secret(code)))) or {}
+    return cloud.table.get(*code_exchange.key(install_id("kommo", "acme", Secret(code)))) or {}
 
 
 def events(cloud: Cloud) -> list[tuple[str, dict[str, Any]]]:
@@ -72,4 +74,4 @@ def events(cloud: Cloud) -> list[tuple[str, dict[str, Any]]]:
 
 
 def forget_tokens() -> None:
-    tokens.PROCESS.clear()
+    token_provider.PROCESS.clear()

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from portaria import aws
 from portaria.api import openapi
 from portaria.api.operations import OPERATIONS
-from portaria.api.service import Operation
+from portaria.api.router import Operation
+from portaria.aws import boto3_clients
 from tests.fakes import functions, gateway
 from tests.fakes.aws import TABLE, Cloud
 
@@ -165,13 +165,13 @@ def _resource(path: str) -> tuple[str, dict[str, str]]:
 
 
 def secrets_stored() -> list[str]:
-    answer = aws.client("secretsmanager").list_secrets(IncludePlannedDeletion=True)
+    answer = boto3_clients.client("secretsmanager").list_secrets(IncludePlannedDeletion=True)
     return [entry["Name"] for entry in answer["SecretList"]]
 
 
 def empty() -> None:
     """Leave the stack as it was when it was new: making another takes longer than a test."""
-    for item in aws.client("dynamodb").scan(TableName=TABLE)["Items"]:
-        aws.client("dynamodb").delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
+    for item in boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]:
+        boto3_clients.client("dynamodb").delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
     for name in secrets_stored():
-        aws.client("secretsmanager").delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+        boto3_clients.client("secretsmanager").delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)

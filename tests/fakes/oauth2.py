@@ -15,10 +15,12 @@ from typing import Any
 from unittest.mock import patch
 from urllib.parse import parse_qs
 
-from portaria import clock, connections, egress, oauth_clients, vault
-from portaria.contract import Connection, OAuthClient, Request, Response, Retryable, Secret
-from portaria.tokens import Memory, Supply, Token
-from portaria.vault import Vault
+from portaria.connections import connection_store, oauth_clients, vault
+from portaria.connections.token_provider import Memory, Supply, Token
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, OAuthClient, Request, Response, Retryable, Secret
+from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
 
 NAME = "shop-main"
@@ -50,7 +52,7 @@ class Provider:
     shown: list[str] = field(default_factory=list)
 
     def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
-        egress.check(request, allowed_domain)
+        http_client.check(request, allowed_domain)
         if request.url.startswith(f"https://{API}/"):
             token = request.headers["Authorization"].removeprefix("Bearer ")
             self.calls["api"] += 1
@@ -107,7 +109,7 @@ class Shop:
             NAME, "oauth2", "oauth2", API, "connected", 1, secret_id, version, client="shop", created_at=now,
             updated_at=now, granted_at=now, token_ends_at=ends,
         )  # fmt: skip
-        self.table.put(connections.to_item(made))
+        self.table.put(connection_store.to_item(made))
         return made
 
     def process(self, time_left_s: float = 600.0, **more: Any) -> Supply:
@@ -117,11 +119,11 @@ class Shop:
 
     @property
     def connection(self) -> Connection:
-        return connections.get(self.table, NAME)
+        return connection_store.get(self.table, NAME)
 
     @property
     def item(self) -> dict[str, Any]:
-        return connections.get_item(self.table, NAME)
+        return connection_store.get_item(self.table, NAME)
 
     def token(self, process: Supply | None = None) -> str:
         return (process or self.process()).token(self.connection).credentials["access_token"].reveal()
@@ -139,5 +141,5 @@ def _request(token: Token) -> Request:
 @contextmanager
 def serving(provider: Provider) -> Iterator[Provider]:
     """Whatever leaves through the outbound client reaches this provider and its API."""
-    with patch.object(egress, "send", provider.send):
+    with patch.object(http_client, "send", provider.send):
         yield provider

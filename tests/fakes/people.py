@@ -11,9 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 import responses
 
-from portaria import connections, routes
-from portaria.contract import Connection, Route, Secret
-from portaria.vault import Vault
+from portaria.connections import connection_store
+from portaria.connections.vault import Vault
+from portaria.core.entities import Connection, Route, Secret
+from portaria.records import routes
 from tests.fakes import marketo
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.kommo import Answer
@@ -59,7 +60,7 @@ def set_up(cloud: Cloud, route: Route | None = None) -> Route:
     secret_id = vault.grant_id("marketo-one")
     credentials = {"client_id": Secret(marketo.CLIENT_ID), "client_secret": Secret(marketo.CLIENT_SECRET)}
     vault.create(secret_id, credentials)
-    connections.create(
+    connection_store.create(
         cloud.table,
         Connection(
             DESTINATION, "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", "connected", 1, secret_id,
@@ -90,7 +91,7 @@ def connect_kommo(cloud: Cloud, generation: int) -> None:
         account_id="1001",
         updated_at="2026-01-01T00:00:00.000Z",
     )
-    cloud.table.put(connections.to_item(connection))
+    cloud.table.put(connection_store.to_item(connection))
 
 
 class Listing:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from portaria import clock
+from portaria.core import clock
 
 DAY_S = 86_400
 

@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-from portaria import clock, drain, waiting_records
-from portaria.settings import ReleaseRecordsSettings
-from portaria.table import Table
+from portaria.aws.table import Table
+from portaria.core import clock
+from portaria.core.settings import ReleaseRecordsSettings
+from portaria.delivery import record_release, waiting_records
 from tests.fakes import aws, functions
 from tests.simulation.cloud import Cloud
 
@@ -58,9 +59,9 @@ def keys(table: Table) -> list[str]:
 def release(cloud: Cloud, *, time_left_s: float = 120.0) -> list[str]:
     """One sweep, and the drains that follow from it; what each message came to."""
     settings: Any = cloud.settings(ReleaseRecordsSettings)
-    outcomes = [drain.take('{"sweep": ""}', settings, lambda: time_left_s).state]
+    outcomes = [record_release.take('{"sweep": ""}', settings, lambda: time_left_s).state]
     while queue := cloud.queues.get("waiting_records"):
-        outcomes.append(drain.take(queue.pop(0).body, settings, lambda: time_left_s).state)
+        outcomes.append(record_release.take(queue.pop(0).body, settings, lambda: time_left_s).state)
     return outcomes
 
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from botocore.client import BaseClient
 
-from portaria.http_connections import Transport
+from portaria.outbound.http_transport import Transport
 
 
 class Died(BaseException):

@@ -12,8 +12,9 @@ from unittest.mock import patch
 import pytest
 from botocore.exceptions import ClientError
 
-from portaria import aws, clock
-from portaria.table import Table
+from portaria.aws import boto3_clients
+from portaria.aws.table import Table
+from portaria.core import clock
 from tests.simulation import limits
 from tests.simulation.cloud import BUS, KEY_ID, TABLE, Cloud, installed, wire
 
@@ -41,7 +42,7 @@ def refused(call: Any, **parameters: Any) -> str:
     """The code with which AWS refuses a call."""
     with pytest.raises(ClientError) as error:
         call(**parameters)
-    return aws.error_code(error.value)
+    return boto3_clients.error_code(error.value)
 
 
 def typed(**item: Any) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def item_of(size: int, pk: str = "p", sk: str = "s") -> dict[str, Any]:
 
 class TestDynamoDB:
     def test_item_above_400_kb_is_refused_by_every_write(self, world: World) -> None:
-        client, most = aws.client("dynamodb"), 400 * KB
+        client, most = boto3_clients.client("dynamodb"), 400 * KB
         client.put_item(TableName=TABLE, Item=typed(**item_of(most)))
         large = typed(**item_of(most + 1))
         assert refused(client.put_item, TableName=TABLE, Item=large) == "ValidationException"
@@ -94,10 +95,12 @@ class TestDynamoDB:
     @pytest.mark.parametrize("count", [0, 101])
     def test_transaction_of_no_or_101_items_is_refused(self, world: World, count: int) -> None:
         puts = [{"Put": {"TableName": TABLE, "Item": typed(pk=str(n), sk="s")}} for n in range(count)]
-        assert refused(aws.client("dynamodb").transact_write_items, TransactItems=puts) == "ValidationException"
+        assert (
+            refused(boto3_clients.client("dynamodb").transact_write_items, TransactItems=puts) == "ValidationException"
+        )
 
     def test_transaction_of_100_items_and_4_mb_is_taken_and_larger_is_not(self, world: World) -> None:
-        client, size = aws.client("dynamodb"), 4 * KB * KB // 100
+        client, size = boto3_clients.client("dynamodb"), 4 * KB * KB // 100
         puts = [{"Put": {"TableName": TABLE, "Item": typed(**item_of(size, pk=f"{n:02}"))}} for n in range(100)]
         client.transact_write_items(TransactItems=puts)
         puts[0]["Put"]["Item"] = typed(**item_of(300 * KB, pk="00"))
@@ -105,13 +108,16 @@ class TestDynamoDB:
 
     def test_transaction_with_two_writes_of_one_item_is_refused(self, world: World) -> None:
         put = {"Put": {"TableName": TABLE, "Item": typed(pk="p", sk="s")}}
-        assert refused(aws.client("dynamodb").transact_write_items, TransactItems=[put, put]) == "ValidationException"
+        assert (
+            refused(boto3_clients.client("dynamodb").transact_write_items, TransactItems=[put, put])
+            == "ValidationException"
+        )
 
     @pytest.mark.parametrize("numbers", [[], list(range(101)), [1, 1]], ids=["none", "101", "twice the same"])
     def test_batch_get_of_none_of_101_or_of_equal_keys_is_refused(self, world: World, numbers: list[int]) -> None:
         keys = [typed(pk=str(number), sk="s") for number in numbers]
         asked = {TABLE: {"Keys": keys, "ConsistentRead": True}}
-        assert refused(aws.client("dynamodb").batch_get_item, RequestItems=asked) == "ValidationException"
+        assert refused(boto3_clients.client("dynamodb").batch_get_item, RequestItems=asked) == "ValidationException"
 
     def test_batch_get_above_16_mb_leaves_keys_which_the_table_asks_for_again(self, world: World) -> None:
         table = Table(TABLE)
@@ -119,7 +125,7 @@ class TestDynamoDB:
             table.put(item_of(300 * KB, pk=f"p{number}"))
         keys = [(f"p{number}", "s") for number in range(60)]
         asked = {TABLE: {"Keys": [typed(pk=pk, sk=sk) for pk, sk in keys], "ConsistentRead": True}}
-        answer = aws.client("dynamodb").batch_get_item(RequestItems=asked)
+        answer = boto3_clients.client("dynamodb").batch_get_item(RequestItems=asked)
         assert len(answer["Responses"][TABLE]) == 16 * KB // 300
         assert len(answer["UnprocessedKeys"][TABLE]["Keys"]) == 60 - 16 * KB // 300
         assert table.get_many(keys).keys() == set(keys)
@@ -127,7 +133,7 @@ class TestDynamoDB:
     @pytest.mark.parametrize("numbers", [[], list(range(26)), [1, 1]], ids=["none", "26", "twice the same"])
     def test_batch_write_of_none_of_26_or_of_equal_keys_is_refused(self, world: World, numbers: list[int]) -> None:
         writes = {TABLE: [{"PutRequest": {"Item": typed(pk=str(number), sk="s")}} for number in numbers]}
-        assert refused(aws.client("dynamodb").batch_write_item, RequestItems=writes) == "ValidationException"
+        assert refused(boto3_clients.client("dynamodb").batch_write_item, RequestItems=writes) == "ValidationException"
 
     def test_query_page_ends_after_1_mb_and_the_table_reads_on(self, world: World) -> None:
         table = Table(TABLE)
@@ -143,7 +149,7 @@ class TestDynamoDB:
             "TableName": TABLE, "IndexName": "by_due", "KeyConditionExpression": "due_pk = :pk", "ConsistentRead": True,
             "ExpressionAttributeValues": typed(**{":pk": "DUE"}),
         }  # fmt: skip
-        assert refused(aws.client("dynamodb").query, **query) == "ValidationException"
+        assert refused(boto3_clients.client("dynamodb").query, **query) == "ValidationException"
 
 
 class TestLag:
@@ -174,7 +180,7 @@ class TestLag:
         assert [item["value"] for item in table.query("DUE", index="by_due")[0]] == ["new"]
 
     def test_eventually_consistent_read_of_the_table_lags_and_a_consistent_one_does_not(self, world: World) -> None:
-        client = aws.client("dynamodb")
+        client = boto3_clients.client("dynamodb")
         world.cloud.lag = lambda: 1.0
         Table(TABLE).put({"pk": "p", "sk": "s"})
         key = typed(pk="p", sk="s")
@@ -202,18 +208,18 @@ def token(number: int) -> str:
 
 class TestSecretsManager:
     def test_secret_above_64_kb_is_refused(self, world: World) -> None:
-        manager = aws.client("secretsmanager")
+        manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="x" * 65_536)
         for call, name in ((manager.create_secret, "Name"), (manager.put_secret_value, "SecretId")):
             assert refused(call, **{name: "s"}, SecretString="x" * 65_537) == "ValidationException"
 
     @pytest.mark.parametrize("length", [31, 65])
     def test_client_request_token_has_32_to_64_characters(self, world: World, length: int) -> None:
-        create = aws.client("secretsmanager").create_secret
+        create = boto3_clients.client("secretsmanager").create_secret
         assert refused(create, Name="s", SecretString="x", ClientRequestToken="t" * length) == "ValidationException"
 
     def test_twenty_first_label_is_refused_until_one_is_taken_off(self, world: World) -> None:
-        manager = aws.client("secretsmanager")
+        manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="x", ClientRequestToken=token(1))
         put = {"SecretId": "s", "SecretString": "y"}
         labels = [f"LABEL-{number}" for number in range(19)]
@@ -229,7 +235,7 @@ class TestSecretsManager:
         manager.put_secret_value(**put, ClientRequestToken=token(3), VersionStages=["MORE"])
 
     def test_101st_version_is_refused_until_unlabelled_ones_are_a_day_old(self, world: World) -> None:
-        manager = aws.client("secretsmanager")
+        manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="0", ClientRequestToken=token(0))
         for number in range(1, 100):
             world.pass_s(60)
@@ -241,7 +247,7 @@ class TestSecretsManager:
         manager.put_secret_value(**more)
 
     def test_version_without_label_is_gone_a_day_after_its_creation(self, world: World) -> None:
-        manager = aws.client("secretsmanager")
+        manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="0", ClientRequestToken=token(0))
         world.pass_s(86_401)
         manager.put_secret_value(SecretId="s", SecretString="1", ClientRequestToken=token(1))
@@ -252,7 +258,7 @@ class TestSecretsManager:
 
     def test_label_put_on_another_version_moves(self, world: World) -> None:
         """As recorded: a label that is attached again leaves the version that had it."""
-        manager = aws.client("secretsmanager")
+        manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="1", ClientRequestToken=token(1))
         for number, labels in ((2, ["one", "two", "three"]), (3, ["one", "two", "four"])):
             put = {"SecretId": "s", "SecretString": str(number), "ClientRequestToken": token(number)}
@@ -262,7 +268,7 @@ class TestSecretsManager:
         }  # fmt: skip
 
     def test_writes_above_50_a_second_are_throttled_together(self, world: World) -> None:
-        manager = aws.client("secretsmanager")
+        manager = boto3_clients.client("secretsmanager")
         for number in range(2):
             manager.create_secret(Name=f"s{number}", SecretString="0")
         for number in range(50):
@@ -288,7 +294,7 @@ class TestSecretsManager:
     def test_creations_and_deletions_have_50_a_second_each(
         self, world: World, operation: str, parameters: dict[str, Any]
     ) -> None:
-        call = getattr(aws.client("secretsmanager"), operation)
+        call = getattr(boto3_clients.client("secretsmanager"), operation)
         key = next(iter(parameters))
         for number in range(50):
             call(**parameters | {key: f"s{number}"})
@@ -299,11 +305,11 @@ class TestEventBridge:
     @pytest.mark.parametrize("count", [0, 11])
     def test_request_of_none_or_11_entries_is_refused(self, world: World, count: int) -> None:
         entries = [{"EventBusName": BUS, "Source": "s", "DetailType": "d", "Detail": "{}"}] * count
-        assert refused(aws.client("events").put_events, Entries=entries) == "ValidationException"
+        assert refused(boto3_clients.client("events").put_events, Entries=entries) == "ValidationException"
 
     def test_request_above_256_kb_is_refused(self, world: World) -> None:
         """An entry may have 1 MB since 2026; the product keeps to what every region took before."""
-        put = aws.client("events").put_events
+        put = boto3_clients.client("events").put_events
         half = {"EventBusName": BUS, "Source": "é", "DetailType": "d", "Detail": "x" * (128 * KB - 3)}
         put(Entries=[half, half])
         assert refused(put, Entries=[half, half | {"Detail": half["Detail"] + "x"}]) == "ValidationException"
@@ -311,12 +317,12 @@ class TestEventBridge:
 
 class TestKms:
     def test_plaintext_above_4_kb_is_refused(self, world: World) -> None:
-        kms = aws.client("kms")
+        kms = boto3_clients.client("kms")
         kms.encrypt(KeyId=KEY_ID, Plaintext=b"x" * 4_096, EncryptionContext={})
         assert refused(kms.encrypt, KeyId=KEY_ID, Plaintext=b"x" * 4_097, EncryptionContext={}) == "ValidationException"
 
     def test_blob_opens_with_its_key_and_context_only(self, world: World) -> None:
-        kms = aws.client("kms")
+        kms = boto3_clients.client("kms")
         blob = kms.encrypt(KeyId=KEY_ID, Plaintext=b"x", EncryptionContext={"install": "1"})["CiphertextBlob"]
         assert kms.decrypt(CiphertextBlob=blob, EncryptionContext={"install": "1"})["Plaintext"] == b"x"
         for context in ({"install": "2"}, {}, {"install": "1", "more": "1"}):

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from portaria import records
-from portaria.api import routes
-from portaria.contract import Rejected
-from portaria.records import Mapping
+from portaria.api.resources import routes
+from portaria.core.entities import Rejected
+from portaria.records import record_mapping
+from portaria.records.record_mapping import Mapping
 from tests.faults import hostile_expressions
 
 RESULT = Path("build/faults/hostile_expressions.json")
@@ -111,7 +111,7 @@ def test_hostile_expressions_end_within_their_budget(long: bool) -> None:
 
 def test_mapping_of_many_hostile_attributes_has_one_budget() -> None:
     expression = hostile_expressions.repeated("[*]", start="many") + " | [0]"
-    mapping = records.mapping_of({f"x{number}": expression for number in range(200)})
+    mapping = record_mapping.mapping_of({f"x{number}": expression for number in range(200)})
     data = {"many": list(range(1_000))}
     started = time.process_time()
     assert evaluate(mapping, data, is_partial=False) == "mapping_too_costly"

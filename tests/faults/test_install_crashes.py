@@ -13,11 +13,13 @@ import boto3
 import pytest
 import responses
 
-from portaria import clock, installs, signing
-from portaria.contract import Arrival, Retryable, Secret
-from portaria.installs import read_message
-from portaria.settings import SweepArrivalsSettings
-from portaria.vault import Vault
+from portaria.aws import light_client
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Arrival, Retryable, Secret
+from portaria.core.settings import SweepArrivalsSettings
+from portaria.installs import code_exchange
+from portaria.installs.code_exchange import read_message
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.kommo import Kommo
@@ -44,9 +46,9 @@ def turn(cloud: Cloud, body: str, time: fakes.Clock, calls: Calls | None = None)
     fakes.forget_tokens()
     try:
         with outgoing(calls or Calls()):
-            installs.exchange(read_message(body), fakes.settings(cloud), lambda: 40.0)
+            code_exchange.exchange(read_message(body), fakes.settings(cloud), lambda: 40.0)
     except Died:
-        time.advance(installs.LEASE_S + 1)
+        time.advance(code_exchange.LEASE_S + 1)
     except Retryable as later:
         time.advance(later.after_s or 1)
 
@@ -170,8 +172,8 @@ def test_a_refused_install_ends_with_its_first_reason_whatever_dies(long: bool) 
 def accept(stack: Cloud, calls: Calls) -> int | None:
     """One call of the widget hook; the status that Kommo got, or None where the process died before it answered."""
     with patch.dict(os.environ, stack.environment), outgoing(calls):
-        from portaria.arrivals import Budget, FrontDesk
-        from portaria.settings import AcceptInstallSettings
+        from portaria.core.settings import AcceptInstallSettings
+        from portaria.webhooks.install_receiver import Budget, FrontDesk
 
         desk = FrontDesk(AcceptInstallSettings.from_env())
         try:
@@ -205,7 +207,7 @@ def test_an_accepted_install_survives_a_death_around_any_call(
             raise Retryable("no_answer", "SQS did not answer")
         return call_with_boto3(client, operation, payload, timeout_s=timeout_s)
 
-    monkeypatch.setattr(signing.AwsClient, "call", call)
+    monkeypatch.setattr(light_client.AwsClient, "call", call)
     whole = Calls()
     with cloud() as stack:
         fakes.register(stack)
@@ -217,7 +219,7 @@ def test_an_accepted_install_survives_a_death_around_any_call(
             with cloud() as stack:
                 fakes.register(stack)
                 answered = accept(stack, Calls(number, when))
-                installs.sweep_arrivals(sweeping(stack))
+                code_exchange.sweep_arrivals(sweeping(stack))
                 stored = [json.loads(body)["code"] for body in stack.receive("exchanges")]
                 assert answered is None
                 assert stored == ([CODE] if (when, name) == ("after", whole.seen[-1]) else []), (when, name)
@@ -234,9 +236,9 @@ def test_a_kept_install_survives_a_death_of_the_sweep() -> None:
                 calls = Calls(number, when)
                 try:
                     with outgoing(calls):
-                        installs.sweep_arrivals(sweeping(stack))
+                        code_exchange.sweep_arrivals(sweeping(stack))
                 except Died:
-                    installs.sweep_arrivals(sweeping(stack))
+                    code_exchange.sweep_arrivals(sweeping(stack))
                 seen = max(seen, calls.seen, key=len)
                 assert {json.loads(body)["code"] for body in stack.receive("exchanges")} == {CODE}
                 assert stack.table.query("ARRIVALS") == ([], None)

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import pytest
 import trustme
 
-from portaria import egress
-from portaria.contract import Rejected, Request, Response, Retryable
-from portaria.http_connections import Limits, _Connection
+from portaria.core.entities import Rejected, Request, Response, Retryable
+from portaria.outbound import http_client
+from portaria.outbound.http_transport import Limits, _Connection
 from tests.fakes.internet import ADDRESS, Internet, internet
 from tests.faults.misbehaviour import WAYS, MisbehavingServer, Way, body_of
 
@@ -68,7 +68,7 @@ def send(account: str, owner: str, read_timeout_s: float, method: str = "POST") 
         max_response_bytes=200_000,
     )
     with suppress(Rejected, Retryable):
-        return egress.send(request, allowed_domain=HOST, owner=owner)
+        return http_client.send(request, allowed_domain=HOST, owner=owner)
     return None
 
 
@@ -89,7 +89,7 @@ def accounts_in(response: Response | None) -> set[str]:
 def try_pair(server: MisbehavingServer, net: Internet, pair: Pair, number: int) -> list[str]:
     """What went wrong in one pair: empty where each caller got what was its own, or an error."""
     way, at_once = pair.way, pair.at_once
-    egress.transport.close()
+    http_client.transport.close()
     net.dialled.clear()
     first, second = f"A{number}", f"B{number}"
     server.misbehave(way, first)

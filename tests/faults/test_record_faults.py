@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria import messages
-from portaria.ingestion import Delivery
+from portaria.core import record_messages
+from portaria.delivery.pipeline import Delivery
 from tests.fakes import ingesting, waiting
 from tests.fakes.ingesting import body, refusal
 from tests.fakes.people import contact
@@ -54,7 +54,7 @@ def test_every_record_is_applied_or_a_dead_letter_and_after_the_redrive_all_are_
     assert total.deaths > runs
 
 
-@pytest.mark.parametrize("origin", [messages.EVENT, messages.RECONCILIATION, messages.BACKFILL])
+@pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION, record_messages.BACKFILL])
 @pytest.mark.parametrize("keep_newest", ["events", "all", "none"])
 def test_what_the_destination_did_not_take_is_sent_again(origin: str, keep_newest: str) -> None:
     """Given a record that was marked and not taken, when its message comes back, then its own mark does not stop it."""
@@ -73,5 +73,5 @@ def test_shuffled_and_repeated_events_leave_the_newest_in_10_000_cases(long: boo
     if not long:
         pytest.skip("takes some minutes: make faults")
     inner = partial_batches.test_shuffled_and_repeated_events_leave_the_newest.hypothesis.inner_test  # type: ignore[attr-defined]
-    origins = st.sampled_from([messages.EVENT, messages.RECONCILIATION])
+    origins = st.sampled_from([record_messages.EVENT, record_messages.RECONCILIATION])
     settings(max_examples=CASES)(given(partial_batches.deliveries(), origins)(inner))()

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from portaria import aws, connections, renewals, rotations, tokens
-from portaria.contract import Rejected, Retryable, Secret
-from portaria.pace import Pace
-from portaria.settings import RenewTokensSettings
-from portaria.table import Table
-from portaria.vault import ASIDE_LABELS, Vault
+from portaria.aws import boto3_clients
+from portaria.aws.table import Table
+from portaria.connections import connection_store, renewal_sweep, rotation, token_provider
+from portaria.connections.vault import ASIDE_LABELS, Vault
+from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.settings import RenewTokensSettings
+from portaria.outbound.rate_limiter import Pace
 from tests.simulation import limits, scenarios
 from tests.simulation.cloud import KEY_ID, PREFIX, TABLE, Cloud
 from tests.simulation.faults import Died, throttled
@@ -68,7 +69,7 @@ class World:
         try:
             answer = call()
         except ClientError as error:
-            self.refused[aws.error_code(error)] += 1
+            self.refused[boto3_clients.error_code(error)] += 1
             raise
         if name == "secretsmanager.put_secret_value":
             self.puts.append(self.schedule.time)
@@ -85,15 +86,15 @@ class World:
         self.most_versions = max(self.most_versions, len(secret.versions))
 
     def item(self, *names: str) -> dict[str, Any]:
-        return next(item for name in names if (item := self.cloud.item(*connections.key(name))))
+        return next(item for name in names if (item := self.cloud.item(*connection_store.key(name))))
 
-    def supply(self) -> tokens.Supply:
-        return tokens.Supply(Table(TABLE), Vault(PREFIX), KEY_ID, lambda: 90.0, memory=tokens.Memory())
+    def supply(self) -> token_provider.Supply:
+        return token_provider.Supply(Table(TABLE), Vault(PREFIX), KEY_ID, lambda: 90.0, memory=token_provider.Memory())
 
     def visit(self) -> None:
         """What `renew_tokens` does with a connection that is due."""
         settings = self.cloud.settings(RenewTokensSettings)
-        renewals.take(f'{{"connection": "{NAME}"}}', settings, lambda: 90.0, Pace(1e9))
+        renewal_sweep.take(f'{{"connection": "{NAME}"}}', settings, lambda: 90.0, Pace(1e9))
 
     def until_done(self, work: Callable[[], Any]) -> Any:
         """Repeat a call that failed or whose process ended, as its queue or its administrator would."""
@@ -102,8 +103,8 @@ class World:
                 return work()
             except Retryable as later:
                 self.schedule.time += later.after_s or 5.0
-            except (Died, *aws.FAILURES):
-                self.schedule.time += tokens.LEASE_S + 1
+            except (Died, *boto3_clients.FAILURES):
+                self.schedule.time += token_provider.LEASE_S + 1
         raise AssertionError("a call that never succeeds")
 
     def in_a_day(self) -> int:
@@ -139,7 +140,7 @@ def test_connection_survives_renewals_within_the_quotas(life_s: int, long: bool)
         world.schedule.time += life_s * world.rng.uniform(0.75, 1.05)
         if world.rng.random() < 0.5:
             world.until_done(world.visit)
-        token = world.until_done(lambda: world.supply().token(connections.get(Table(TABLE), NAME)))
+        token = world.until_done(lambda: world.supply().token(connection_store.get(Table(TABLE), NAME)))
         assert world.schedule.platform.access_alive(token.credentials["access_token"].reveal())
     assert world.item(NAME)["state"] == "connected"
     assert world.most_labels <= 4
@@ -160,7 +161,7 @@ def test_pairs_that_are_stored_twice_take_labels_of_a_fixed_set() -> None:
         world.schedule.time += 3_600
         for token in ("one", "two"):
             credentials = {"access_token": Secret(f"canary-{token}-{turn}")}
-            tokens.add_version(vault, secret_id, turn + 2, credentials, turn)
+            token_provider.add_version(vault, secret_id, turn + 2, credentials, turn)
     assert world.most_labels == ASIDE_LABELS + 2
 
 
@@ -177,7 +178,7 @@ def test_connection_survives_rotations_within_the_quotas(expire_now: bool, long:
         good = f"canary-static-good-{number}"
         platform.static[good] = FOREVER
         world.until_done(partial(rotate, table, vault, good, expire_now=expire_now))
-        token = world.until_done(lambda: world.supply().token(connections.get(table, STATIC)))
+        token = world.until_done(lambda: world.supply().token(connection_store.get(table, STATIC)))
         assert token.credentials["token"].reveal() == good
     assert world.most_labels <= 4
     assert world.most_versions < limits.VERSIONS
@@ -185,7 +186,7 @@ def test_connection_survives_rotations_within_the_quotas(expire_now: bool, long:
 
 
 def rotate(table: Table, vault: Vault, token: str, *, expire_now: bool) -> None:
-    rotations.rotate(table, vault, STATIC, {"token": Secret(token)}, expire_now=expire_now)
+    rotation.rotate(table, vault, STATIC, {"token": Secret(token)}, expire_now=expire_now)
 
 
 def test_too_many_rotations_in_a_day_are_refused_and_the_token_in_use_stays() -> None:
@@ -194,7 +195,7 @@ def test_too_many_rotations_in_a_day_are_refused_and_the_token_in_use_stays() ->
     table, vault, platform = Table(TABLE), Vault(PREFIX), world.schedule.platform
 
     def in_use() -> str:
-        return world.supply().token(connections.get(table, STATIC)).credentials["token"].reveal()
+        return world.supply().token(connection_store.get(table, STATIC)).credentials["token"].reveal()
 
     for number in range(2, limits.VERSIONS + 1):
         world.schedule.time += 60

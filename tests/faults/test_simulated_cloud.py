@@ -11,9 +11,10 @@ import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
 
-from portaria import aws, clock
-from portaria.table import Conflict, Table, put_of, update_of
-from portaria.vault import Vault
+from portaria.aws import boto3_clients
+from portaria.aws.table import Conflict, Table, put_of, update_of
+from portaria.connections.vault import Vault
+from portaria.core import clock
 from tests.simulation import expressions
 from tests.simulation.cloud import KEY_ID, PREFIX, TABLE, Cloud, Sqs, installed, plain, wire
 from tests.simulation.expressions import UnknownSyntax
@@ -29,7 +30,7 @@ def cloud() -> Iterator[Cloud]:
 def code(call: Any, **parameters: Any) -> str:
     with pytest.raises(ClientError) as refused:
         call(**parameters)
-    return aws.error_code(refused.value)
+    return boto3_clients.error_code(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_a_transaction_writes_all_or_nothing(cloud: Cloud) -> None:
 def test_values_must_be_those_that_the_expressions_use(cloud: Cloud, values: dict[str, int]) -> None:
     with pytest.raises(ClientError) as refused:
         Table(TABLE).update("a", "a", "SET n = :one", values=values)
-    assert aws.error_code(refused.value) == "ValidationException"
+    assert boto3_clients.error_code(refused.value) == "ValidationException"
 
 
 def test_an_index_gives_items_in_order_by_page(cloud: Cloud) -> None:
@@ -135,7 +136,7 @@ def test_an_index_gives_items_in_order_by_page(cloud: Cloud) -> None:
     assert end is None
     assert (
         code(
-            aws.client("dynamodb").put_item,
+            boto3_clients.client("dynamodb").put_item,
             TableName=TABLE,
             Item={name: wire(value) for name, value in {"pk": "a", "sk": "a", "due_at": ""}.items()},
         )
@@ -144,7 +145,7 @@ def test_an_index_gives_items_in_order_by_page(cloud: Cloud) -> None:
 
 
 def test_a_secrets_versions_are_written_once_and_labels_move_by_compare_and_swap(cloud: Cloud) -> None:
-    manager = aws.client("secretsmanager")
+    manager = boto3_clients.client("secretsmanager")
     v1, v2 = (str(uuid.UUID(int=number)) for number in (1, 2))
     manager.create_secret(Name="s", SecretString="1", ClientRequestToken=v1)
     assert code(manager.create_secret, Name="s", SecretString="2") == "ResourceExistsException"
@@ -170,7 +171,7 @@ def test_a_secrets_versions_are_written_once_and_labels_move_by_compare_and_swap
 
 
 def test_a_data_key_opens_only_in_its_context(cloud: Cloud) -> None:
-    kms = aws.client("kms")
+    kms = boto3_clients.client("kms")
     made = kms.generate_data_key(KeyId=KEY_ID, KeySpec="AES_256", EncryptionContext={"connection": "a"})
     opened = kms.decrypt(CiphertextBlob=made["CiphertextBlob"], EncryptionContext={"connection": "a"}, KeyId=KEY_ID)
     assert opened["Plaintext"] == made["Plaintext"]
@@ -181,7 +182,7 @@ def test_a_data_key_opens_only_in_its_context(cloud: Cloud) -> None:
 
 def test_an_operation_that_is_not_there_is_an_error(cloud: Cloud) -> None:
     with pytest.raises(UnknownSyntax):
-        aws.client("dynamodb").scan(TableName=TABLE)
+        boto3_clients.client("dynamodb").scan(TableName=TABLE)
 
 
 # ------------------------------------------------------------------------------------------------------------------- SQS
@@ -198,19 +199,19 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def receive(**how: Any) -> list[dict[str, Any]]:
-    answer = aws.client("sqs").receive_message(QueueUrl=RECORDS, **{"MaxNumberOfMessages": 10, **how})
+    answer = boto3_clients.client("sqs").receive_message(QueueUrl=RECORDS, **{"MaxNumberOfMessages": 10, **how})
     return list(answer["Messages"])
 
 
 def test_sqs_message_above_one_mebibyte_is_refused(cloud: Cloud) -> None:
-    send = aws.client("sqs").send_message
+    send = boto3_clients.client("sqs").send_message
     send(QueueUrl=RECORDS, MessageBody="é" * 524_288)
     assert code(send, QueueUrl=RECORDS, MessageBody="é" * 524_288 + "x") == "InvalidParameterValue"
     assert code(send, QueueUrl=RECORDS, MessageBody="x", DelaySeconds=901) == "InvalidParameterValue"
 
 
 def test_sqs_message_is_hidden_for_twelve_hours_in_total_since_its_receive(cloud: Cloud, time: Any) -> None:
-    sqs = aws.client("sqs")
+    sqs = boto3_clients.client("sqs")
     sqs.send_message(QueueUrl=RECORDS, MessageBody="x")
     (message,) = receive(VisibilityTimeout=725)
     time["now"] += timedelta(seconds=3)
@@ -229,7 +230,7 @@ def test_sqs_gives_out_no_more_than_its_limit_in_flight_and_goes_on_after_a_dele
     cloud: Cloud, time: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sqs, "MAX_IN_FLIGHT", 3)
-    sqs = aws.client("sqs")
+    sqs = boto3_clients.client("sqs")
     for number in range(5):
         sqs.send_message(QueueUrl=RECORDS, MessageBody=str(number), DelaySeconds=600 * (number == 4))
     found = receive()
@@ -241,7 +242,7 @@ def test_sqs_gives_out_no_more_than_its_limit_in_flight_and_goes_on_after_a_dele
 
 
 def test_sqs_message_that_nobody_deletes_is_dropped_after_its_retention(cloud: Cloud, time: Any) -> None:
-    aws.client("sqs").send_message(QueueUrl=RECORDS, MessageBody="x")
+    boto3_clients.client("sqs").send_message(QueueUrl=RECORDS, MessageBody="x")
     time["now"] += timedelta(days=7)
     (message,) = receive(VisibilityTimeout=0)
     # Being received does not prolong it

@@ -18,12 +18,15 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import requests
 from botocore.client import BaseClient
 
-from portaria import clock, connections, egress, installs, oauth_clients
-from portaria.contract import Connection, OAuthClient, Request, Response, Secret
-from portaria.installs import Install
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.token_provider import Memory, Supply, Token
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, OAuthClient, Request, Response, Secret
+from portaria.installs import code_exchange
+from portaria.installs.code_exchange import Install
+from portaria.outbound import http_client
 from portaria.platforms.oauth2.install import authorization_url
-from portaria.tokens import Memory, Supply, Token
-from portaria.vault import Vault
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud
 from tests.peers.servers import CLIENTS, Client, Server
@@ -73,20 +76,20 @@ class Desk:
         assert back["state"] == ["state-1"]
         return back["code"][0], verifier
 
-    def exchange(self, name: str, came_back: tuple[str, str]) -> installs.Outcome:
+    def exchange(self, name: str, came_back: tuple[str, str]) -> code_exchange.Outcome:
         """What exchange_code does with a code that came back."""
         code, verifier = came_back
-        if connections.find(self.table, name) is None:
+        if connection_store.find(self.table, name) is None:
             pending = Connection(name, "oauth2", "oauth2", self.server.host, "pending", 0, "", client=name)
-            connections.create(self.table, pending)
+            connection_store.create(self.table, pending)
         install = Install(
             secrets.token_hex(8), "oauth2", name, Secret(code), self.server.host, "browser", clock.now(), name,
             Secret(verifier),
         )  # fmt: skip
-        return installs.exchange(install, fakes.settings(self.stack), lambda: 40.0)
+        return code_exchange.exchange(install, fakes.settings(self.stack), lambda: 40.0)
 
     def connection(self, name: str = "plain") -> Connection:
-        return connections.get(self.table, name)
+        return connection_store.get(self.table, name)
 
     def process(self) -> Supply:
         """Another process than all before it."""
@@ -137,7 +140,7 @@ def _browse(browser: requests.Session, url: str, redirect_uri: str) -> dict[str,
 def beside(stack: Cloud, server: Server) -> Iterator[Desk]:
     """A desk whose outgoing token requests are counted, on an AWS whose conditional writes are atomic (moto's are not)."""
     desk, lock = Desk(stack, server), threading.RLock()
-    send, call = egress.send, BaseClient._make_api_call
+    send, call = http_client.send, BaseClient._make_api_call
 
     def counting(request: Request, **options: Any) -> Response:
         if request.url == server.url(server.kind.token):
@@ -148,5 +151,5 @@ def beside(stack: Cloud, server: Server) -> Iterator[Desk]:
         with lock:
             return call(client, *arguments)
 
-    with patch.object(egress, "send", counting), patch.object(BaseClient, "_make_api_call", one_by_one):
+    with patch.object(http_client, "send", counting), patch.object(BaseClient, "_make_api_call", one_by_one):
         yield desk

@@ -11,8 +11,9 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import clock, rotations
-from portaria.contract import Connection, Rejected, Retryable, Secret
+from portaria.connections import rotation
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Retryable, Secret
 from tests.fakes.aws import cloud
 from tests.fakes.virtual_time import Time
 from tests.peers.desk import Desk, beside
@@ -173,7 +174,7 @@ def test_client_credentials_with_each_way_of_client_authentication(desk: Desk, n
     made = Connection(name, "oauth2", "client_credentials", desk.server.host, "connected", 1, "", client=name)
     scopes = "read" if desk.server.kind.name == "oidc-provider" else "read write"
     desk.register(next(client for client in CLIENTS if client.name == name), scopes=scopes)
-    assert rotations.try_credentials(desk.table, desk.vault, made, {}) == scopes
+    assert rotation.try_credentials(desk.table, desk.vault, made, {}) == scopes
 
 
 @pytest.mark.parametrize("name", ["basic", "post"])

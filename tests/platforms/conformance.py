@@ -30,8 +30,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import domains, egress, messages, platforms
-from portaria.contract import (
+from portaria import platforms
+from portaria.core import record_messages
+from portaria.core.callbacks import Delivery, EventAddress
+from portaria.core.entities import (
     Arrival,
     Changes,
     Connection,
@@ -45,7 +47,7 @@ from portaria.contract import (
     Secret,
     Target,
 )
-from portaria.intake import Delivery, EventAddress
+from portaria.outbound import domain_rules, http_client
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(platforms.__file__).resolve().parent
@@ -67,14 +69,14 @@ PARTS = {
     "events": ("read", "account_of", "RETRY_STATUS"),
     # What objects that are read page by page share.
     "listing": ("REQUESTS_PER_SECOND",),
-    "observability": (
+    "delivery_reports": (
         "VALIDATION_DOMAIN", "KEYS_DOMAIN", "read_challenge", "read_content", "validation_request", "check_recipient",
         "read_signatures", "read_events",
     ),
     # How a token endpoint's answers are read.
     "answers": ("members", "error_code", "grant_is_over"),
     "identifiers": ("MAX_USERS", "register_request", "read_answer"),
-    "front_door": ("ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal"),
+    "data_ingestion_api": ("ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal"),
     # What `portaria smoke` sends: an install that the platform refuses, a record for an account that nobody has.
     "smoke_install": ("REFUSALS", "hook_query"),
     "smoke_record": ("KIND", "account_fields", "call"),
@@ -202,7 +204,7 @@ class Platform:
         """A request that may leave: to a host of the platform's, and no credential where logs would keep it."""
         for domain in self.facts["allowed_domains"]:
             try:
-                egress.check(request, domain)
+                http_client.check(request, domain)
                 break
             except Rejected as rejected:
                 if rejected.reason != "host_not_allowed":
@@ -398,7 +400,7 @@ class Conformance:
                         assert not pattern.fullmatch(hostile)
             if kind.allowed_domain:
                 domain = kind.allowed_domain(given)
-                assert domains.check_allowed_domain(domain) == domain
+                assert domain_rules.check_allowed_domain(domain) == domain
                 assert domain in platform.facts["allowed_domains"]
             assert kind.credentials or hasattr(tokens, "CLIENT_GRANTS"), "a kind without credentials needs a client's"
 
@@ -498,7 +500,7 @@ class Conformance:
             assert "canary" not in str(refused)  # noqa: PT017
             return
         for object_name, records in found.records.items():
-            messages.pack(records, connection="one", object=object_name, origin=messages.EVENT, read_at=1)
+            record_messages.pack(records, connection="one", object=object_name, origin=record_messages.EVENT, read_at=1)
             assert all(isinstance(record.updated_at, int) and record.key for record in records)
 
     @each(lambda platform: platform.facts.get("arrivals", {}))
@@ -561,7 +563,7 @@ class Conformance:
             assert arrival.account_host == ""
         elif isinstance(arrival, Arrival):
             assert re.fullmatch(r"[a-z0-9.-]+", arrival.account_host)
-            egress.check(Request("GET", f"https://{arrival.account_host}/"), arrival.account_host)
+            http_client.check(Request("GET", f"https://{arrival.account_host}/"), arrival.account_host)
 
     @pytest.mark.parametrize(
         "name", [name for name in NAMES if hasattr(platform_of(name).parts.get("install"), "consent_url")]

@@ -19,9 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria import ingestion, messages, records
-from portaria.contract import Answer, Meaning, Rejected, Request, Response, Target
-from portaria.records import Message, Outgoing, Source
+from portaria.core import record_messages
+from portaria.core.entities import Answer, Meaning, Rejected, Request, Response, Target
+from portaria.delivery import pipeline
+from portaria.records import record_mapping
+from portaria.records.record_mapping import Message, Outgoing, Source
 from tests.platforms.conformance import HERE, NAMES, Platform, destination_targets, garbage, platform_of
 
 DESTINATIONS = [name for name in NAMES if "destination" in platform_of(name).parts]
@@ -78,7 +80,7 @@ def each_reader() -> pytest.MarkDecorator:
 def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str, Any]) -> Outgoing:
     sender = platform.parts[part]
     checked = sender.check(attributes, target)
-    message = Message("m-1", "one", "contacts", messages.EVENT, [])
+    message = Message("m-1", "one", "contacts", record_messages.EVENT, [])
     return Outgoing(sender.identity(checked, target), checked, (Source(message, {}, "1", (1, 1)),), "route")
 
 
@@ -86,7 +88,7 @@ def bodies(platform: Platform, part: str, target: Target, all_attributes: list[d
     """As `ingestion` makes them."""
     sender = platform.parts[part]
     before, after = sender.frame(target)
-    cut = records.fill(
+    cut = record_mapping.fill(
         [outgoing(platform, part, target, attributes) for attributes in all_attributes],
         frame_bytes=len(before) + len(after),
         max_objects=sender.MAX_OBJECTS,
@@ -192,7 +194,7 @@ class DestinationConformance:
             assert "canary" not in re.sub("|".join(allowed) or "(?!)", "", sent)
             assert "canary" in f"{request.headers}", "a request without credentials?"
             # The tail of a receive must leave time for this
-            assert request.connect_timeout_s + request.read_timeout_s + ingestion.TIME_TO_FINISH_S < 60
+            assert request.connect_timeout_s + request.read_timeout_s + pipeline.TIME_TO_FINISH_S < 60
 
     @each_target()
     def test_an_identity_is_stable_and_tells_objects_apart(
@@ -251,7 +253,9 @@ class DestinationConformance:
             assert refused.detail  # noqa: PT017 - whether it is refused is the example's affair
             return
         before, after = sender.frame(target)
-        cut = records.fill([one], frame_bytes=len(before) + len(after), max_objects=1, max_bytes=sender.MAX_BODY_BYTES)
+        cut = record_mapping.fill(
+            [one], frame_bytes=len(before) + len(after), max_objects=1, max_bytes=sender.MAX_BODY_BYTES
+        )
         for (encoded,) in cut.chunks:
             request = built(platform, part, target, before + encoded.text + after)
             platform.check(request)

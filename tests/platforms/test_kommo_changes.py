@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria.contract import Record, Rejected, Request, Response, Retryable, Secret
-from portaria.platforms.kommo import companies, contacts, listing
+from portaria.core.entities import Record, Rejected, Request, Response, Retryable, Secret
+from portaria.platforms.kommo import companies, contacts, pagination
 
 HOST = "acme.kommo.com"
 SINCE = 1_000
@@ -57,7 +57,7 @@ class Account:
         """All pages, as reconciliations ask for them."""
         records: list[Record] = []
         cursor: str | None = ""
-        with patch.object(listing, "PAGE_SIZE", self.page_size):
+        with patch.object(pagination, "PAGE_SIZE", self.page_size):
             while cursor is not None:
                 changes = contacts.read_changes(self.send, HOST, Secret("canary-token"), since, cursor)
                 records += changes.records
@@ -70,7 +70,7 @@ class Account:
 
 
 def test_what_is_asked_for() -> None:
-    account = Account({1: 1_500}, page_size=listing.PAGE_SIZE)
+    account = Account({1: 1_500}, page_size=pagination.PAGE_SIZE)
     account.read()
     assert account.requests == [
         {"page": "1", "limit": "250", "filter[updated_at][from]": "1000", "order[updated_at]": "asc"}

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import jmespath
 import pytest
 
-from portaria.contract import Page, Request, Response, Secret
+from portaria.core.entities import Page, Request, Response, Secret
 from portaria.platforms.kommo import contacts
 from tests.fakes.people import contact
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from portaria.contract import Arrival, Refusal, Rejected, Secret
+from portaria.core.entities import Arrival, Refusal, Rejected, Secret
 from portaria.platforms.kommo import install
 
 HOSTILE = json.loads((Path(__file__).parent.parent / "unit" / "hostile_referers.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from portaria.contract import OAuthClient, Rejected, Response, Retryable, Secret
+from portaria.core.entities import OAuthClient, Rejected, Response, Retryable, Secret
 from portaria.platforms.kommo import tokens
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import messages, records
-from portaria.contract import Record, Rejected
-from portaria.platforms.marketo import front_door
+from portaria.core import record_messages
+from portaria.core.entities import Record, Rejected
+from portaria.platforms.marketo import data_ingestion_api
+from portaria.records import record_mapping
 
 PERSONS = "/subscriptions/{subscription}/persons"
 
 
 def keys(*persons: dict[str, Any], fields: dict[str, str] | None = None) -> list[str]:
     body: dict[str, Any] = {"persons": list(persons)} | ({"dedupeFields": fields} if fields else {})
-    ((_, made),) = front_door.parse(PERSONS, {}, json.dumps(body).encode(), "one", 1).groups
+    ((_, made),) = data_ingestion_api.parse(PERSONS, {}, json.dumps(body).encode(), "one", 1).groups
     return [record.key for record in made]
 
 
@@ -58,19 +59,19 @@ values = st.none() | st.booleans() | numbers | st.text(max_size=20)
 
 @given(st.lists(st.dictionaries(st.text(max_size=10), values, max_size=6), min_size=1, max_size=5))
 def test_whatever_is_taken_is_read_from_the_queue_as_it_was_sent(persons: list[dict[str, Any]]) -> None:
-    sent = front_door.parse(PERSONS, {}, json.dumps({"persons": persons}).encode(), "one", 1)
+    sent = data_ingestion_api.parse(PERSONS, {}, json.dumps({"persons": persons}).encode(), "one", 1)
     ((target, made),) = sent.groups
-    bodies = messages.pack(
+    bodies = record_messages.pack(
         made,
         connection="c",
         object="persons",
-        origin=messages.FRONT_DOOR,
+        origin=record_messages.FRONT_DOOR,
         read_at=1,
-        target=records.target_fields(target),
+        target=record_mapping.target_fields(target),
     )
-    message = records.read_message("id", bodies[0])
+    message = record_mapping.read_message("id", bodies[0])
     assert message.target == target
-    assert [records.read_record(message, record).record["data"] for record in message.records] == persons
+    assert [record_mapping.read_record(message, record).record["data"] for record in message.records] == persons
 
 
 @pytest.mark.parametrize(
@@ -85,21 +86,21 @@ def test_whatever_is_taken_is_read_from_the_queue_as_it_was_sent(persons: list[d
     ],
 )
 def test_each_refusal_has_a_code_of_adobes(reason: str, status: int, code: str) -> None:
-    refusal = front_door.refusal(reason, status, "what to do")
+    refusal = data_ingestion_api.refusal(reason, status, "what to do")
     assert (refusal.code, refusal.status) == (code, int(code[:3]))
-    assert refusal.body == {"error_code": code, "message": f"{front_door.MESSAGES[code]}: what to do"}
+    assert refusal.body == {"error_code": code, "message": f"{data_ingestion_api.MESSAGES[code]}: what to do"}
 
 
 def test_each_code_has_its_words_and_is_one_that_answers_are_read_by() -> None:
     from portaria.platforms.marketo import ingestion
 
-    codes = {*front_door.CODES.values(), *front_door.CODES_BY_STATUS.values()}
-    assert codes == set(front_door.MESSAGES)
+    codes = {*data_ingestion_api.CODES.values(), *data_ingestion_api.CODES_BY_STATUS.values()}
+    assert codes == set(data_ingestion_api.MESSAGES)
     assert codes <= set(ingestion.MEANINGS)
 
 
 def test_a_record_says_nothing_but_what_was_sent() -> None:
-    sent = front_door.parse(PERSONS, {}, b'{"persons":[{"email":"a"}]}', "one", 7)
+    sent = data_ingestion_api.parse(PERSONS, {}, b'{"persons":[{"email":"a"}]}', "one", 7)
     assert sent.groups[0][1] == [Record("a", 7, {"email": "a"})]
     with pytest.raises(Rejected):
-        front_door.parse("/subscriptions/{subscription}/leads", {}, b"{}", "one", 7)
+        data_ingestion_api.parse("/subscriptions/{subscription}/leads", {}, b"{}", "one", 7)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from portaria.contract import Connection, Meaning, Response, Secret, Target
+from portaria.core.entities import Connection, Meaning, Response, Secret, Target
 from portaria.platforms.marketo import ingestion, persons
 
 CONNECTION = Connection(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.contract import Rejected, Statement
-from portaria.platforms.marketo import observability
+from portaria.core.entities import Rejected, Statement
+from portaria.platforms.marketo import delivery_reports
 
 # The event of Adobe's page, whose counts do not add up.
 EXAMPLE = """
@@ -38,7 +38,7 @@ values = st.recursive(
 
 
 def read(content: Any) -> list[Statement]:
-    return list(observability.read_events(content))
+    return list(delivery_reports.read_events(content))
 
 
 def test_adobes_example() -> None:
@@ -57,8 +57,8 @@ def test_anything_is_refused_or_counted(content: Any) -> None:
     """Also the recipient and the validation URL, which are looked at before a signature is."""
     for call in (
         lambda: read(content),
-        lambda: observability.check_recipient(content, {}, "client"),
-        lambda: observability.validation_request(content),
+        lambda: delivery_reports.check_recipient(content, {}, "client"),
+        lambda: delivery_reports.validation_request(content),
     ):
         try:
             found = call()
@@ -68,7 +68,7 @@ def test_anything_is_refused_or_counted(content: Any) -> None:
             for reported in statement.requests.values():
                 assert reported.applied >= 0
                 assert all(count > 0 for count in reported.failed.values())
-                assert len(reported.failed) <= observability.MAX_CODES + 1
+                assert len(reported.failed) <= delivery_reports.MAX_CODES + 1
 
 
 @given(st.lists(st.dictionaries(names, values, max_size=8), max_size=5))
@@ -95,5 +95,5 @@ def test_a_thousand_codes_are_fifty_and_others() -> None:
     event["data"]["requests"][0]["records"] = {"failed": {str(code): 1 for code in range(1_000)}}
     (statement,) = read(event)
     failed = statement.requests["67b28858"].failed
-    assert len(failed) == observability.MAX_CODES + 1
+    assert len(failed) == delivery_reports.MAX_CODES + 1
     assert failed["other"] == 950

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import egress
-from portaria.contract import Connection, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.outbound import http_client
 from portaria.platforms.oauth2 import install, tokens
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -65,7 +65,7 @@ class TestTheTokenEndpoint:
             "code_verifier": "canary-verifier",
         }
         assert basic(request) == ("client-1", "canary-client-secret")
-        egress.check(request, "login.example.com")
+        http_client.check(request, "login.example.com")
 
     def test_a_client_that_posts_its_secret_has_no_header(self) -> None:
         request = exchange(CLIENT._replace(token_auth="post"))
@@ -105,7 +105,7 @@ class TestTheTokenEndpoint:
         assert tokens.token_domain(connection(), CLIENT) == "login.example.com"
         # The connection's own domain is another one: it is for calls, not for the client's secret.
         with pytest.raises(Rejected, match="host_not_allowed"):
-            egress.check(exchange(), connection().allowed_domain)
+            http_client.check(exchange(), connection().allowed_domain)
 
     @given(client_id=printable, secret=printable)
     def test_any_id_and_secret_arrive_whole(self, client_id: str, secret: str) -> None:
@@ -115,7 +115,7 @@ class TestTheTokenEndpoint:
         posted = tokens.refresh_request(connection(), client._replace(token_auth="post"), Secret(secret), Secret("r"))
         assert (form(posted)["client_id"], form(posted)["client_secret"]) == (client_id, secret)
         for each in (request, posted):
-            egress.check(each, "login.example.com")
+            http_client.check(each, "login.example.com")
             assert secret not in each.url or secret in CLIENT.token_url
 
     def test_basic_sends_a_space_as_percent_20(self) -> None:

@@ -22,8 +22,9 @@ from unittest.mock import patch
 
 from botocore.exceptions import ClientError
 
-from portaria import aws, clock, table
-from portaria.settings import Environment
+from portaria.aws import boto3_clients, table
+from portaria.core import clock
+from portaria.core.settings import Environment
 from tests.simulation import expressions, limits
 from tests.simulation.expressions import Invalid, Item, UnknownSyntax, Values
 
@@ -865,7 +866,7 @@ class InTurn:
 def installed(current: Callable[[], Cloud]) -> Iterator[None]:
     """Have the product's clients be those of the current cloud, and its table's codec a quick one that writes the same."""
     with (
-        patch.object(aws, "client", lambda service: current().client(service)),
+        patch.object(boto3_clients, "client", lambda service: current().client(service)),
         patch.object(table, "_serialize", wire),
         patch.object(table, "_plain", plain),
     ):

@@ -6,7 +6,7 @@ import random
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from portaria.contract import Response, Retryable
+from portaria.core.entities import Response, Retryable
 from tests.simulation.cloud import error
 
 # Of every call: the process dies; the worker stands still for longer than its lease; its message is delivered twice.

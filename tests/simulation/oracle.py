@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from portaria import clock, connections, events, tokens
-from portaria.contract import Rejected, Retryable, Secret
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.aws import event_bus
+from portaria.aws.table import Table
+from portaria.connections import connection_store, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Rejected, Retryable, Secret
 from tests import leaks
 from tests.simulation import scenarios
 from tests.simulation.cloud import KEY_ID, PREFIX, TABLE
@@ -64,12 +66,12 @@ def check_installs(schedule: Schedule) -> int:
         item = schedule.cloud.item(*key)
         state, reason = item.get("state", "missing"), item.get("reason", "")
         if state == "connected":
-            if not any(kind == events.CONNECTION_READY for kind, _ in told):
+            if not any(kind == event_bus.CONNECTION_READY for kind, _ in told):
                 raise Violation(f"nobody was told that {code} is connected")
             continue
         if state != "failed":
             raise Violation(f"the install of {code} ended as {state}")
-        if not any(kind == events.INSTALL_FAILED and detail["reason"] == reason for kind, detail in told):
+        if not any(kind == event_bus.INSTALL_FAILED and detail["reason"] == reason for kind, detail in told):
             raise Violation(f"nobody was told that {code} failed with {reason}")
         pairs = [pair for pair in schedule.platform.given if pair.parent == code]
         lost = bool(pairs) and all(schedule.lost(pair) for pair in pairs)
@@ -105,7 +107,7 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
     name = item["name"]
     for attribute in ("sealed", "sealed_next", "announce"):
         # Credentials may stay sealed while renewals add no version to the secret, and a sweep must look after that.
-        rests_until = clock.to_iso(connections.vault_rests_until(item)) if attribute == "sealed" else ""
+        rests_until = clock.to_iso(connection_store.vault_rests_until(item)) if attribute == "sealed" else ""
         if attribute in item and not clock.to_iso(clock.now()) < item["due_at"] <= rests_until:
             raise Violation(f"{name} still has {attribute}")
     if item.get("lease_until", 0) > schedule.time:
@@ -134,24 +136,24 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
     flags = [
         kind
         for kind, detail in schedule.cloud.heard()
-        if kind in (events.NEEDS_RECONNECT, events.RECOVERED) and detail["connection"] == name
+        if kind in (event_bus.NEEDS_RECONNECT, event_bus.RECOVERED) and detail["connection"] == name
     ]
-    if flags and flags[-1] == events.NEEDS_RECONNECT:
+    if flags and flags[-1] == event_bus.NEEDS_RECONNECT:
         raise Violation(f"nobody was told that {name} has recovered")
 
 
-def ask(schedule: Schedule, name: str) -> tokens.Token:
+def ask(schedule: Schedule, name: str) -> token_provider.Token:
     table = Table(TABLE)
-    supply = tokens.Supply(table, Vault(PREFIX), KEY_ID, lambda: 60.0, memory=tokens.Memory())
+    supply = token_provider.Supply(table, Vault(PREFIX), KEY_ID, lambda: 60.0, memory=token_provider.Memory())
     for _ in range(20):
         try:
-            return supply.token(connections.get(table, name))
+            return supply.token(connection_store.get(table, name))
         except Retryable as later:
             schedule.time += later.after_s or 5.0
         except Rejected as rejected:
-            item = schedule.cloud.item(*connections.key(name))
+            item = schedule.cloud.item(*connection_store.key(name))
             if rejected.reason == "needs_reconnect" and revoked(schedule, item):
-                return tokens.Token({"access_token": Secret("revoked")}, 0, "")
+                return token_provider.Token({"access_token": Secret("revoked")}, 0, "")
             raise Violation(f"{name} is connected and gives no token: {rejected.reason}") from None
     raise Violation(f"{name} is connected and never gives a token")
 
@@ -192,9 +194,9 @@ def check_flagged(schedule: Schedule, item: dict[str, Any]) -> None:
         for pair in schedule.platform.given:
             if pair.grant == grant and pair.refresh not in schedule.stored and not schedule.lost(pair):
                 raise Violation(f"{name} was given up, since {pair.refresh} came and was not stored")
-        if item["reason"] != tokens.ANSWER_LOST:
+        if item["reason"] != token_provider.ANSWER_LOST:
             raise Violation(f"{name} lost an answer, but says {item['reason']}")
-    told = [detail for kind, detail in schedule.cloud.heard() if kind == events.NEEDS_RECONNECT]
+    told = [detail for kind, detail in schedule.cloud.heard() if kind == event_bus.NEEDS_RECONNECT]
     if not any(detail["connection"] == name and detail["reason"] == item["reason"] for detail in told):
         raise Violation(f"nobody was told that {name} must be connected again")
 
@@ -203,7 +205,7 @@ def check_removed(schedule: Schedule, item: dict[str, Any]) -> None:
     removed_at = clock.from_iso(item["updated_at"]).timestamp()
     if alive := [token for token in living(schedule, item) if schedule.stored[token] < removed_at]:
         raise Violation(f"{item['name']} was removed, though nobody has left: {alive[-1]} is alive")
-    if not any(kind == events.REMOVED for kind, _ in schedule.cloud.heard()):
+    if not any(kind == event_bus.REMOVED for kind, _ in schedule.cloud.heard()):
         raise Violation(f"nobody was told that {item['name']} is removed")
 
 

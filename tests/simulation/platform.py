@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from portaria import clock, egress
-from portaria.contract import Request, Response
+from portaria.core import clock
+from portaria.core.entities import Request, Response
+from portaria.outbound import http_client
 
 MODES = ("strict", "grace", "replay")
 # Longer than a lease and the pauses after a failed try, so that one lost answer never ends a grant in these modes.
@@ -127,7 +128,7 @@ class Platform:
     # What the product calls.
 
     def send(self, request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
-        egress.check(request, allowed_domain)
+        http_client.check(request, allowed_domain)
         parts = urlsplit(request.url)
         host = parts.hostname or ""
         if parts.path == "/oauth2/access_token":

@@ -23,27 +23,17 @@ from unittest.mock import patch
 
 from greenlet import greenlet
 
-from portaria import (
-    aws,
-    clock,
-    connections,
-    dead_letters,
-    drain,
-    egress,
-    ingestion,
-    messages,
-    queues,
-    quotas,
-    routes,
-    table,
-    tokens,
-    waiting_records,
-)
-from portaria.contract import Connection, Record, Request, Response, Retryable, Route, Secret
-from portaria.ingestion import Delivery
-from portaria.settings import IngestRecordsSettings, ReleaseRecordsSettings
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.aws import boto3_clients, queues, table
+from portaria.aws.table import Table
+from portaria.connections import connection_store, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import clock, record_messages
+from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
+from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
+from portaria.delivery import pipeline, quotas, record_release, waiting_records
+from portaria.delivery.pipeline import Delivery
+from portaria.outbound import http_client
+from portaria.records import dead_letters, routes
 from tests.fakes.people import DESTINATION, SOURCE, contact
 from tests.simulation.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
 from tests.simulation.faults import LONGEST_INDEX_LAG_S, Died, index_lag_s, throttled
@@ -85,7 +75,7 @@ class Worker:
     wake_at: float = 0.0
     deadline: float = 0.0
     deaths: int = 0
-    memory: tokens.Memory = field(default_factory=tokens.Memory)
+    memory: token_provider.Memory = field(default_factory=token_provider.Memory)
     ledger: quotas.Ledger | None = None
 
 
@@ -149,11 +139,11 @@ class Run:
         vault.create(secret_id, {"client_id": Secret("id"), "client_secret": Secret("canary-secret")})
         fields = {"munchkin_id": MUNCHKIN}
         domain = "mkto-ingestion-api.adobe.io"
-        connections.create(
+        connection_store.create(
             table,
             Connection(DESTINATION, "marketo", "client_credentials", domain, "connected", 1, secret_id, fields=fields),
         )
-        connections.create(
+        connection_store.create(
             table, Connection(SOURCE, "kommo", "oauth2", f"{SOURCE}.kommo.com", "connected", 1, "", account_id="1001")
         )
         self.ways = {"all": "everyone", "some": "clients"} if self.rng.random() < 0.5 else {"all": "everyone"}
@@ -184,14 +174,14 @@ class Run:
             lost = self.rng.random() < 0.2
             for version in versions[number]:
                 if not lost or version != versions[number][-1]:
-                    self.say([(number, version)], LIVE, messages.EVENT, read_at=version * 1_000 + 100)
+                    self.say([(number, version)], LIVE, record_messages.EVENT, read_at=version * 1_000 + 100)
             # What the platform lost, and some of what it did not lose, is read again.
             if lost or self.rng.random() < 0.3:
-                self.say([(number, versions[number][-1])], BULK, messages.RECONCILIATION, read_at=10_000)
+                self.say([(number, versions[number][-1])], BULK, record_messages.RECONCILIATION, read_at=10_000)
         for start in range(0, len(people), 5):
             page = [(number, self.rng.choice(versions[number])) for number in people[start : start + 5]]
             for route in self.ways:
-                self.say(page, BULK, messages.BACKFILL, read_at=9_000, route=route)
+                self.say(page, BULK, record_messages.BACKFILL, read_at=9_000, route=route)
         for number in range(1, self.rng.randint(2, 4)):
             self.say_at_front_door(f"program-{self.rng.randint(1, 2)}", number)
 
@@ -200,7 +190,7 @@ class Run:
         for number, version in contacts:
             data = contact(number, updated_at=version) | {"last_name": str(version)}
             records.append(Record(str(number), version, data))
-        (body,) = messages.pack(
+        (body,) = record_messages.pack(
             records, connection=SOURCE, object="contacts", origin=origin, read_at=read_at, route=route
         )
         self.post(queue, body)
@@ -217,11 +207,11 @@ class Run:
             "priority": "normal",
             "options": {"field1": "email", "partition": "front"},
         }
-        (body,) = messages.pack(
+        (body,) = record_messages.pack(
             [Record(person["email"], 1, person) for person in persons],
             connection=caller,
             object="persons",
-            origin=messages.FRONT_DOOR,
+            origin=record_messages.FRONT_DOOR,
             read_at=1,
             request=f"request-{caller}-{number}",
             target=target,
@@ -336,7 +326,7 @@ class Run:
                 case _:
                     waiting = self.ingest(worker, queue, batch)
         except Died:
-            worker.memory, worker.ledger = tokens.Memory(), None
+            worker.memory, worker.ledger = token_provider.Memory(), None
             self.ended.deaths += not self.over
             return
         except Exception as error:
@@ -346,7 +336,7 @@ class Run:
                 self.cloud.queues[queue].remove(message)
 
     def ingest(self, worker: Worker, queue: str, batch: list[Message]) -> Iterable[str]:
-        outcome = ingestion.ingest(
+        outcome = pipeline.ingest(
             [Delivery(message.id, message.body, message.deliveries) for message in batch],
             self.settings,
             lambda: worker.deadline - self.time,
@@ -354,16 +344,16 @@ class Run:
         )
         receives = {message.id: message.deliveries for message in batch}
         for message_id, asked_s in outcome.waiting.items():
-            queues.give_back(self.cloud.url(queue), message_id, ingestion.wait_s(asked_s, receives[message_id]))
+            queues.give_back(self.cloud.url(queue), message_id, pipeline.wait_s(asked_s, receives[message_id]))
         return outcome.waiting
 
     def release(self, worker: Worker, batch: list[Message]) -> Iterable[str]:
         (message,) = batch
         try:
-            self.ended.drains += drain.take(message.body, self.release_settings, lambda: worker.deadline - self.time).state in (
+            self.ended.drains += record_release.take(message.body, self.release_settings, lambda: worker.deadline - self.time).state in (
                 "drained", "continued", "waiting",
             )  # fmt: skip
-        except (Retryable, *aws.FAILURES):
+        except (Retryable, *boto3_clients.FAILURES):
             message.visible_at = self.time + 5 * message.deliveries
             return [message.id]
         return []
@@ -549,7 +539,7 @@ def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, o
 @contextlib.contextmanager
 def running() -> Iterator[None]:
     """Lead everything that leaves the code to the run that is on: AWS, the destination, the time and chance."""
-    memory = {**(tokens.Supply.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
+    memory = {**(token_provider.Supply.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -557,11 +547,11 @@ def running() -> Iterator[None]:
             installed(lambda: _Here.run.cloud),
             patch.object(clock, "now", _now),
             patch.object(clock, "sleep", _sleep),
-            patch.object(egress, "send", _send),
-            patch.object(ingestion, "_ledger", _ledger),
+            patch.object(http_client, "send", _send),
+            patch.object(pipeline, "_ledger", _ledger),
             patch.object(table, "ThreadPoolExecutor", InTurn),
             patch.object(quotas, "SHARDS", SHARDS),
-            patch.object(tokens.Supply.__init__, "__kwdefaults__", memory),
+            patch.object(token_provider.Supply.__init__, "__kwdefaults__", memory),
         ):
             yield
     finally:

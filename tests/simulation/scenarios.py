@@ -8,11 +8,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from portaria import clock, connections, installs, oauth_clients, vault
-from portaria.arrivals import install_id
-from portaria.contract import Connection, OAuthClient, Secret
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.aws.table import Table
+from portaria.connections import connection_store, oauth_clients, vault
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.installs import code_exchange
+from portaria.webhooks.install_receiver import install_id
 from tests.simulation.cloud import PREFIX, TABLE, Cloud
 from tests.simulation.platform import (
     CLIENT_ID,
@@ -70,7 +72,7 @@ def _type_in(platform: Platform) -> None:
         STATIC, "leadconnector", "bearer", STATIC_HOST, "connected", 1, secret_id, version,
         granted_at=clock.to_iso(clock.now()), fields={"location_id": "1"},
     )  # fmt: skip
-    connections.create(Table(TABLE), static)
+    connection_store.create(Table(TABLE), static)
 
 
 def install(schedule: Schedule, code: str, after_s: float = 0.0) -> None:
@@ -88,7 +90,7 @@ def install(schedule: Schedule, code: str, after_s: float = 0.0) -> None:
             "source": "widget",
             "received_at": clock.to_iso(clock.now()),
         }
-        schedule.installed[code] = installs.key(message["install_id"])  # type: ignore[arg-type]
+        schedule.installed[code] = code_exchange.key(message["install_id"])  # type: ignore[arg-type]
         schedule.post("exchanges", json.dumps(message))
 
     schedule.at(after_s, happen)

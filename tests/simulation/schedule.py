@@ -22,12 +22,16 @@ from unittest.mock import patch
 from botocore.exceptions import BotoCoreError, ClientError
 from greenlet import greenlet
 
-from portaria import aws, clock, connections, egress, installs, renewals, rotations, table, tokens, uninstalls, vault
-from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
-from portaria.pace import Pace
-from portaria.settings import ExchangeCodeSettings, RemoveConnectionsSettings, RenewTokensSettings
-from portaria.table import Table
-from portaria.vault import Credentials, Vault
+from portaria.aws import boto3_clients, table
+from portaria.aws.table import Table
+from portaria.connections import connection_store, renewal_sweep, rotation, token_provider, vault
+from portaria.connections.vault import Credentials, Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.settings import ExchangeCodeSettings, RemoveConnectionsSettings, RenewTokensSettings
+from portaria.installs import code_exchange, uninstall
+from portaria.outbound import http_client
+from portaria.outbound.rate_limiter import Pace
 from tests.simulation import cloud as clouds
 from tests.simulation import faults
 from tests.simulation.cloud import KEY_ID, PREFIX, TABLE, Cloud, Message
@@ -39,7 +43,7 @@ BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
 # What each function may take, in seconds, and for how long its queue hides a message that is being worked on.
 TIME_LIMITS_S = {"exchanges": 40.0, "renewals": 90.0, "uninstalls": 90.0, "rotations": 20.0, "callers": 60.0}
 HIDDEN_S = {
-    "exchanges": installs.LEASE_S + 1.0, "renewals": 540.0, "uninstalls": 540.0, "rotations": 31.0, "callers": 70.0,
+    "exchanges": code_exchange.LEASE_S + 1.0, "renewals": 540.0, "uninstalls": 540.0, "rotations": 31.0, "callers": 70.0,
 }  # fmt: skip
 AGAIN_S = 10.0
 # Where a lease can end before the function does, its holder may stand still for longer than both, which no Lambda would:
@@ -63,7 +67,7 @@ class Worker:
     """A process: what it keeps in memory, and the turn that it is in. `paused` says that it stood still for a lease."""
 
     number: int
-    memory: tokens.Memory = field(default_factory=tokens.Memory)
+    memory: token_provider.Memory = field(default_factory=token_provider.Memory)
     turn: int = 0
     running: greenlet | None = None
     wake_at: float = 0.0
@@ -267,14 +271,14 @@ class Schedule:
             getattr(self, f"take_{queue}")(message.body, lambda: worker.deadline - self.time)
         except Died:
             self.note("dies")
-            worker.memory = tokens.Memory()
+            worker.memory = token_provider.Memory()
             return
         except Retryable as later:
             again_s = 5.0 if later.after_s is None else later.after_s
             self.note(f"later: {later.reason}, after {again_s:.1f} s")
             self.give_back(queue, message, again_s)
         except (ClientError, BotoCoreError, table.Conflict) as error:
-            self.note(f"later: {aws.error_code(error) or type(error).__name__}")
+            self.note(f"later: {boto3_clients.error_code(error) or type(error).__name__}")
             self.give_back(queue, message, AGAIN_S)
         except Exception as error:
             raise Violation(f"{queue} raised {type(error).__name__}: {error}") from error
@@ -291,12 +295,14 @@ class Schedule:
             messages.remove(message)
 
     def take_exchanges(self, body: str, time_left_s: Callable[[], float]) -> None:
-        outcome = installs.exchange(installs.read_message(body), self.cloud.settings(ExchangeCodeSettings), time_left_s)
+        outcome = code_exchange.exchange(
+            code_exchange.read_message(body), self.cloud.settings(ExchangeCodeSettings), time_left_s
+        )
         self.note(f"install: {outcome.state} {outcome.reason}")
 
     def take_renewals(self, body: str, time_left_s: Callable[[], float]) -> None:
         try:
-            outcome = renewals.take(body, self.cloud.settings(RenewTokensSettings), time_left_s, Pace(1e9))
+            outcome = renewal_sweep.take(body, self.cloud.settings(RenewTokensSettings), time_left_s, Pace(1e9))
         except Rejected as rejected:
             self.note(f"renewal refused: {rejected.reason}")
             self.check_refusal(json.loads(body).get("connection", ""), rejected)
@@ -304,7 +310,7 @@ class Schedule:
             self.note(f"renewal: {outcome.state}")
 
     def take_uninstalls(self, body: str, time_left_s: Callable[[], float]) -> None:
-        outcome = uninstalls.take(body, self.cloud.settings(RemoveConnectionsSettings), time_left_s)
+        outcome = uninstall.take(body, self.cloud.settings(RemoveConnectionsSettings), time_left_s)
         self.note(f"uninstall: {outcome.state}")
 
     def take_rotations(self, body: str, time_left_s: Callable[[], float]) -> None:
@@ -314,12 +320,12 @@ class Schedule:
         try:
             if "token" in wanted:
                 credentials = {"token": Secret(wanted["token"])}
-                rotations.rotate(table_, vault_, wanted["name"], credentials, expire_now=wanted["expire_now"])
+                rotation.rotate(table_, vault_, wanted["name"], credentials, expire_now=wanted["expire_now"])
                 if not self.platform.static_alive(wanted["token"]):
                     raise Violation("a rotation took a token that does not work")
                 self.rotated[wanted["name"]] = wanted["token"]
             else:
-                rotations.expire(table_, vault_, wanted["name"])
+                rotation.expire(table_, vault_, wanted["name"])
         except Rejected as rejected:
             self.note(f"rotation refused: {rejected.reason}")
             if rejected.reason == "connection_changed":
@@ -332,11 +338,11 @@ class Schedule:
         """Somebody who needs a connection's token, by the supply's `send` or by `token` alone."""
         how, _, name = body.partition(" ")
         table_ = Table(TABLE)
-        connection = connections.find(table_, name)
+        connection = connection_store.find(table_, name)
         if connection is None:
             self.note("there is no such connection")
             return
-        supply = tokens.Supply(table_, Vault(PREFIX), KEY_ID, time_left_s)
+        supply = token_provider.Supply(table_, Vault(PREFIX), KEY_ID, time_left_s)
         try:
             if how == "send":
                 supply.send(connection, lambda token: self.build(connection, token))
@@ -346,7 +352,7 @@ class Schedule:
             self.note(f"caller refused: {rejected.reason}")
             self.check_refusal(name, rejected)
 
-    def build(self, connection: Connection, token: tokens.Token) -> Request:
+    def build(self, connection: Connection, token: token_provider.Token) -> Request:
         self.check_given_out(connection, token)
         if connection.kind == "bearer":
             secret, url = token.credentials["token"].reveal(), f"https://{connection.allowed_domain}/locations/1"
@@ -360,7 +366,7 @@ class Schedule:
 
     # What is looked at all the time.
 
-    def check_given_out(self, connection: Connection, token: tokens.Token) -> None:
+    def check_given_out(self, connection: Connection, token: token_provider.Token) -> None:
         refresh_token = token.credentials.get("refresh_token")
         if refresh_token and refresh_token.reveal() not in self.stored:
             raise Violation(f"a token of {connection.name} was handed out before it was stored")
@@ -376,7 +382,7 @@ class Schedule:
             raise Violation(f"{pair.access} was used before it was stored")
 
     def check_refusal(self, name: str, rejected: Rejected) -> None:
-        state = self.cloud.item(*connections.key(name)).get("state", "gone")
+        state = self.cloud.item(*connection_store.key(name)).get("state", "gone")
         if rejected.reason in ("no_credentials", "token_expired") or (
             state == "connected" and rejected.reason not in ("needs_reconnect", "connection_removed")
         ):
@@ -393,7 +399,7 @@ class Schedule:
         worker = self.current
         assert worker is not None
         name = self.name_at(host)
-        item = self.cloud.item(*connections.key(name))
+        item = self.cloud.item(*connection_store.key(name))
         grant = self.platform.refreshes[token].pair.grant
         if worker.paused or item["state"] != "connected" or grant != self.grants_of.get(item["secret_id"]):
             # Of a grant that has just been replaced or given up, nobody has the lease any more.
@@ -539,7 +545,7 @@ class Schedule:
         try:
             return call()
         except ClientError as error:
-            self.note(f"     {aws.error_code(error)}")
+            self.note(f"     {boto3_clients.error_code(error)}")
             raise
 
     def fault_at(self, name: str) -> str:
@@ -566,7 +572,7 @@ class Schedule:
     def pause_s(self) -> float:
         """Mostly until shortly after a lease that has just begun: then its next holder is at work."""
         chance = self.rng.random()
-        return tokens.LEASE_S + (6 * chance if chance < 0.6 else 75 * chance)
+        return token_provider.LEASE_S + (6 * chance if chance < 0.6 else 75 * chance)
 
 
 class Here:
@@ -591,7 +597,7 @@ class _CurrentMemory:
         return getattr(worker.memory if worker else _ASIDE, name)
 
 
-_ASIDE = tokens.Memory()
+_ASIDE = token_provider.Memory()
 
 
 def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
@@ -619,7 +625,7 @@ def _numbered_uuid() -> uuid.UUID:
 @contextmanager
 def simulating() -> Iterator[None]:
     """Lead everything that leaves the code to the schedule in `HERE`: AWS, platforms, the time and chance."""
-    memory = {**(tokens.Supply.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
+    memory = {**(token_provider.Supply.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -627,14 +633,14 @@ def simulating() -> Iterator[None]:
             clouds.installed(lambda: HERE.get().cloud),
             patch.object(clock, "now", lambda: HERE.get().now()),
             patch.object(clock, "sleep", lambda seconds: HERE.get().sleep(seconds)),
-            patch.object(egress, "send", _send),
+            patch.object(http_client, "send", _send),
             patch.object(secrets, "randbelow", _random_below),
             patch.object(secrets, "token_urlsafe", lambda length=32: f"canary-{HERE.get().cloud.number()}"),
             patch.object(secrets, "token_hex", lambda length=4: f"{HERE.get().cloud.number():08x}"),
             patch.object(uuid, "uuid4", _numbered_uuid),
-            patch.object(tokens.Supply.__init__, "__kwdefaults__", memory),
-            patch.object(tokens, "id", lambda thing: HERE.get().turns, create=True),
-            patch.object(tokens, "POLL_S", POLL_S),
+            patch.object(token_provider.Supply.__init__, "__kwdefaults__", memory),
+            patch.object(token_provider, "id", lambda thing: HERE.get().turns, create=True),
+            patch.object(token_provider, "POLL_S", POLL_S),
             patch.object(vault.Seal, "seal", _seal(vault.Seal.seal)),
         ):
             yield

@@ -21,27 +21,18 @@ from unittest.mock import patch
 from botocore.exceptions import ClientError
 from greenlet import greenlet
 
-from portaria import (
-    aws,
-    clock,
-    connections,
-    dead_letters,
-    drain,
-    egress,
-    ingestion,
-    messages,
-    queues,
-    routes,
-    table,
-    tokens,
-    waiting_records,
-)
-from portaria.contract import Connection, Record, Request, Response, Route, Secret
-from portaria.ingestion import Delivery
+from portaria.aws import boto3_clients, queues, table
+from portaria.aws.table import Table
+from portaria.connections import connection_store, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import clock, record_messages
+from portaria.core.entities import Connection, Record, Request, Response, Route, Secret
+from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
+from portaria.delivery import pipeline, record_release, waiting_records
+from portaria.delivery.pipeline import Delivery
+from portaria.outbound import http_client
 from portaria.platforms.marketo import persons
-from portaria.settings import IngestRecordsSettings, ReleaseRecordsSettings
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.records import dead_letters, routes
 from tests.fakes.people import contact
 from tests.simulation.cloud import PREFIX, TABLE, Cloud, Message, Sqs, installed
 
@@ -152,12 +143,12 @@ class Flow:
             secret_id = vault.grant_id(name)
             vault.create(secret_id, {"client_id": Secret("id"), "client_secret": Secret("canary-secret")})
             domain, fields = "mkto-ingestion-api.adobe.io", {"munchkin_id": f"123-ABC-{name}"}
-            connections.create(
+            connection_store.create(
                 store,
                 Connection(name, "marketo", "client_credentials", domain, "connected", 1, secret_id, fields=fields),
             )
             source = f"kommo-to-{name}"
-            connections.create(
+            connection_store.create(
                 store, Connection(source, "kommo", "oauth2", f"{name}.kommo.com", "connected", 1, "", account_id=name)
             )
             routes.put(
@@ -183,9 +174,9 @@ class Flow:
 
     def message(self, at: float, name: str, key: int, version: int) -> str:
         data = contact(key, updated_at=version) | {"last_name": str(version)}
-        (body,) = messages.pack(
+        (body,) = record_messages.pack(
             [Record(str(key), version, data)],
-            connection=f"kommo-to-{name}", object="contacts", origin=messages.EVENT, read_at=int(at * 1_000),
+            connection=f"kommo-to-{name}", object="contacts", origin=record_messages.EVENT, read_at=int(at * 1_000),
         )  # fmt: skip
         email = f"person{key}@example.com"
         if name == OPEN:
@@ -290,7 +281,7 @@ class Flow:
                 try:
                     batch = self.sqs.receive(queue, most, HIDDEN_S)
                 except ClientError as refused:
-                    if aws.error_code(refused) != "OverLimit":
+                    if boto3_clients.error_code(refused) != "OverLimit":
                         raise
                     # The poller gets nothing until others are deleted or come back.
                     break
@@ -312,7 +303,7 @@ class Flow:
 
     def ingest(self, worker: Worker, batch: list[Message]) -> None:
         self.wait(BATCH_S)
-        outcome = ingestion.ingest(
+        outcome = pipeline.ingest(
             [Delivery(message.id, message.body, message.deliveries) for message in batch],
             self.settings,
             lambda: worker.deadline - self.time,
@@ -320,14 +311,14 @@ class Flow:
         for message in batch:
             self.result.most_receives = max(self.result.most_receives, message.deliveries)
             if message.id in outcome.waiting:
-                wait_s = ingestion.wait_s(outcome.waiting[message.id], message.deliveries)
+                wait_s = pipeline.wait_s(outcome.waiting[message.id], message.deliveries)
                 queues.give_back(self.cloud.url(LIVE), message.id, wait_s)
             else:
                 self.sqs.delete_message(self.cloud.url(LIVE), message.id)
 
     def release(self, worker: Worker, batch: list[Message]) -> None:
         (message,) = batch
-        drain.take(message.body, self.release_settings, lambda: worker.deadline - self.time)
+        record_release.take(message.body, self.release_settings, lambda: worker.deadline - self.time)
         self.sqs.delete_message(self.cloud.url(WAITING), message.id)
 
     # ------------------------------------------------------------------------------------------------------ what must hold
@@ -393,8 +384,8 @@ class _InTurn:
 @contextmanager
 def playing(scenario: Scenario) -> Iterator[Flow]:
     flow = Flow(scenario)
-    ingestion._ledger.cache_clear()
-    tokens.PROCESS.clear()
+    pipeline._ledger.cache_clear()
+    token_provider.PROCESS.clear()
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -402,7 +393,7 @@ def playing(scenario: Scenario) -> Iterator[Flow]:
             installed(lambda: flow.cloud),
             patch.object(clock, "now", flow.now),
             patch.object(clock, "sleep", flow.wait),
-            patch.object(egress, "send", flow.send),
+            patch.object(http_client, "send", flow.send),
             patch.object(table, "ThreadPoolExecutor", _InTurn),
             patch.object(Sqs, "MAX_IN_FLIGHT", scenario.max_in_flight),
             patch.object(persons, "MAX_OBJECTS", scenario.objects_a_request),
@@ -410,8 +401,8 @@ def playing(scenario: Scenario) -> Iterator[Flow]:
             yield flow
     finally:
         logging.disable(disabled)
-        ingestion._ledger.cache_clear()
-        tokens.PROCESS.clear()
+        pipeline._ledger.cache_clear()
+        token_provider.PROCESS.clear()
 
 
 def play(scenario: Scenario) -> Result:

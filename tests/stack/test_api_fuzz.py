@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from portaria import api_tokens
+from portaria.access import api_tokens
 from tests.stack import fuzzing
 from tests.stack.conftest import LocalCloud
 from tests.stack.fuzzing import Fuzz, Group, Scenery

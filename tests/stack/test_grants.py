@@ -13,8 +13,8 @@ import requests
 
 from bench import fan_in
 from bench.grants import Grants, as_a_worker
-from portaria import connections
-from portaria.table import Table
+from portaria.aws.table import Table
+from portaria.connections import connection_store
 from tests.stack.conftest import LocalCloud
 from tests.stack.scenes import Scene, wait_for
 
@@ -176,7 +176,7 @@ def test_a_crowd_that_asks_for_one_expired_token_makes_one_call(stack: LocalClou
         served, failed, _ = fan_in.crowd(stack.stack, key, connection, 80)
         assert (served, failed) == (80, {})
         assert grants.renewals() == 1
-        assert connections.get(Table(stack.stack.table), connection.name).generation == 2
+        assert connection_store.get(Table(stack.stack.table), connection.name).generation == 2
 
 
 def test_the_schedule_is_there(stack: LocalCloud) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from portaria import api_tokens, attempts
+from portaria.access import api_tokens, auth_throttle
 from tests.stack.conftest import LocalCloud, Web
 from tests.stack.test_connections import secret
 
@@ -193,10 +193,10 @@ def test_guesses_slow_down_and_another_address_goes_on(integration: Integration)
     guessing, other = some_address(), some_address()
     answers: list[requests.Response] = []
     # Twice as many: a minute may end between them, and the count begins anew.
-    while len(answers) < 2 * attempts.MOST + 2 and (not answers or answers[-1].status_code == 401):
+    while len(answers) < 2 * auth_throttle.MOST + 2 and (not answers or answers[-1].status_code == 401):
         token = api_tokens.make(integration.id).reveal()
         answers.append(integration.call("GET", "/routes", token=token, address=guessing))
-    assert len(answers) > attempts.MOST
+    assert len(answers) > auth_throttle.MOST
     assert reason(answers[-1]) == (429, "too_many_attempts")
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
     assert integration.call("GET", "/routes", address=other).status_code == 200

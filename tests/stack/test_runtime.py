@@ -168,7 +168,7 @@ def test_every_import_that_a_function_may_reach_is_in_its_layers(
     assert len(by_layers) == 2
     for layers, several in by_layers.items():
         names = set().union(*(reachable(ROOT / "functions" / invoke.folder_of(one) / "handler.py") for one in several))
-        assert {"portaria.intake", "json"} <= names
+        assert {"portaria.core.callbacks", "json"} <= names
         one = replace(functions[several[0]], code=tmp_path, memory_mb=1024)
         with ExecutionEnvironment(one, invoke.aws_environment(stack.stack, one)) as environment:
             report = environment.invoke(json.dumps(sorted(names)).encode())

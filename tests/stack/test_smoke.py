@@ -16,8 +16,8 @@ from boto3.dynamodb.types import TypeDeserializer
 from click.testing import CliRunner
 
 from local.stack import ROOT, STACK_FILE
-from portaria.cli.commands import portaria
-from portaria.cli.smoke.command import CHECK_NAMES
+from portaria_cli.commands import portaria
+from portaria_cli.smoke.command import CHECK_NAMES
 from tests.stack import breakages
 from tests.stack.breakages import Breakage, denied
 from tests.stack.conftest import LocalCloud
@@ -110,9 +110,9 @@ def test_smoke_broken_stack_fails(stack: LocalCloud, breakage: Breakage, check: 
 @contextmanager
 def waiting_run(cloud: LocalCloud) -> Iterator[subprocess.Popen[str]]:
     """A run in a process of its own, which has made its OAuth client and waits for an exchange that does not come."""
-    command = [sys.executable, "-m", "portaria", "--stack-file", str(STACK_FILE), "--json", "smoke"]
+    command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "--json", "smoke"]
     command += ["--only", "forged-code", "--patience", "120"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
     with breakages.disabled_event_source(cloud):
         process = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from local.stack import STACK_FILE
-from portaria.cli.commands import portaria
+from portaria_cli.commands import portaria
 from tests.stack.conftest import LocalCloud
 from tests.unit.template import template
 

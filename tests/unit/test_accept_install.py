@@ -18,10 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from portaria import arrivals, clock
-from portaria.aws import client
-from portaria.contract import OAuthClient, Secret
-from portaria.oauth_clients import put
+from portaria.aws.boto3_clients import client
+from portaria.connections.oauth_clients import put
+from portaria.core import clock
+from portaria.core.entities import OAuthClient, Secret
+from portaria.webhooks import install_receiver
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
@@ -33,7 +34,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in (ROOT / "events" / "accept_install").glob("*.json")
 }
 CODE = EVENTS["widget_hook"]["multiValueQueryStringParameters"]["code"][0]
-INSTALL = arrivals.install_id("kommo", "crm", Secret(CODE))
+INSTALL = install_receiver.install_id("kommo", "crm", Secret(CODE))
 HTML = {"Accept": ["text/html"]}
 
 
@@ -166,7 +167,7 @@ class TestTheHook:
     def test_it_remembers_the_client_for_a_while_only(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(arrivals, "CLIENT_REMEMBERED_S", 0)
+        monkeypatch.setattr(install_receiver, "CLIENT_REMEMBERED_S", 0)
         for _ in range(3):
             function.get("widget_hook")
         assert function.endpoint.operations() == ["dynamodb.GetItem", "sqs.SendMessage"] * 3
@@ -185,7 +186,7 @@ class TestTheHook:
     def test_a_client_registered_after_a_refusal_is_found(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(arrivals, "NO_CLIENT_REMEMBERED_S", 0)
+        monkeypatch.setattr(install_receiver, "NO_CLIENT_REMEMBERED_S", 0)
         assert function.get("widget_hook", path={"client": "late"})["statusCode"] == 404
         put(function.aws.table, OAuthClient("kommo", "late", "late-id", "https://api.example.com/x"), new=True)
         assert function.get("widget_hook", path={"client": "late"})["statusCode"] == 200
@@ -432,7 +433,7 @@ class TestTheBrowser:
     ) -> None:
         cookie, state = function.open_page()
         later = time.time() + 1_801
-        monkeypatch.setattr(arrivals, "_epoch", lambda after_s: int(later) + after_s)
+        monkeypatch.setattr(install_receiver, "_epoch", lambda after_s: int(later) + after_s)
         assert refused_with("expired_state", function.come_back(cookie, state))
         assert function.queued() == []
 
@@ -574,7 +575,7 @@ class Provider:
 
     def link(self, **changes: Any) -> str:
         """A ticket for the connection `main`, as the administrators' API makes it."""
-        ticket = arrivals._random_token()
+        ticket = install_receiver._random_token()
         item = {
             "pk": f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}",
             "sk": "TICKET",
@@ -655,7 +656,7 @@ class TestALinkForOneConnection:
 
         answer = provider.come_back(cookie, state, iss=["https://login.example.com"], session_state=["x"])
 
-        install = arrivals.install_id("oauth2", "erp", Secret("canary-code"))
+        install = install_receiver.install_id("oauth2", "erp", Secret("canary-code"))
         assert (answer["statusCode"], answer["headers"]["Location"]) == (303, f"erp/result/{install}")
         [message] = provider.function.queued()
         assert challenge_of(message.pop("code_verifier")) == challenge
@@ -698,10 +699,10 @@ class TestALinkForOneConnection:
 
     def test_the_proof_cannot_be_worked_out_without_the_cookie(self) -> None:
         """Given a state, which the provider and its logs see, then only this browser's cookie makes its verifier."""
-        cookies, state = [arrivals._random_token() for _ in range(2)], Secret("the-state")
-        first, second = (arrivals.code_verifier(cookie, state).reveal() for cookie in cookies)
+        cookies, state = [install_receiver._random_token() for _ in range(2)], Secret("the-state")
+        first, second = (install_receiver.code_verifier(cookie, state).reveal() for cookie in cookies)
         assert first != second
-        assert first == arrivals.code_verifier(cookies[0], Secret("the-state")).reveal()
+        assert first == install_receiver.code_verifier(cookies[0], Secret("the-state")).reveal()
         # RFC 7636, 4.1: 43 to 128 unreserved characters.
         assert re.fullmatch(r"[A-Za-z0-9_-]{43}", first)
 
@@ -775,7 +776,7 @@ class TestALinkForOneConnection:
         started = time.monotonic()
         assert provider.open(provider.link())["statusCode"] == 503
         assert time.monotonic() - started < 5.8
-        assert arrivals.PAGE_READ_S + 3 * arrivals.TICKET_S < 6
+        assert install_receiver.PAGE_READ_S + 3 * install_receiver.TICKET_S < 6
 
     def test_a_return_in_another_browser_is_refused(self, provider: Provider) -> None:
         cookie, state, _ = provider.begin()
@@ -893,14 +894,14 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
     own, others, heavy = json.loads(done.stderr)
     assert own == [
         "portaria",
-        "portaria.arrivals",
-        "portaria.clock",
-        "portaria.intake",
+        "portaria.webhooks.install_receiver",
+        "portaria.core.clock",
+        "portaria.core.callbacks",
         "portaria.platforms",
         "portaria.platforms.kommo",
         "portaria.platforms.kommo.install",
-        "portaria.settings",
-        "portaria.signing",
+        "portaria.core.settings",
+        "portaria.aws.light_client",
     ]
     assert others == ["handler", "portaria"]
     assert heavy == []
@@ -912,7 +913,7 @@ def test_the_pages_import_only_what_the_functions_layer_has() -> None:
     script = """
 import json, sys
 import handler
-from portaria.pages import render
+from portaria.web import render
 render.refused("pt", start_url="start")
 found = {name.partition(".")[0] for name in sys.modules if getattr(sys.modules[name], "__file__", None)}
 print(json.dumps(sorted(found - sys.stdlib_module_names - {"__main__", "handler", "portaria"})))

@@ -22,10 +22,14 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portaria import api_tokens, attempts, aws, clock, connections, messages, private_integrations, records
-from portaria.api import front_door
-from portaria.contract import Connection, Secret, Target
+from portaria.access import api_tokens, auth_throttle, private_integrations
+from portaria.api import data_ingestion
+from portaria.aws import boto3_clients
+from portaria.connections import connection_store
+from portaria.core import clock, record_messages
+from portaria.core.entities import Connection, Secret, Target
 from portaria.platforms import part
+from portaria.records import record_mapping
 from tests.fakes import functions, marketo
 from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.functions import sample
@@ -96,7 +100,7 @@ class Door:
         connection = Connection(
             name, "marketo", "client_credentials", domain, "connected", 1, "s", account_id=account_id
         )
-        connections.create(self.stack.table, replace(connection, fields={"munchkin_id": account_id}, **changes))
+        connection_store.create(self.stack.table, replace(connection, fields={"munchkin_id": account_id}, **changes))
 
     def send(self, path: str, body: Any, *, token: str | None = None, **more: Any) -> Answer:
         """`body` is sent as it is where it is text or bytes. `more`: `headers`, `subscription`, `source`."""
@@ -116,9 +120,9 @@ class Door:
             assert answer.code
         return answer
 
-    def queued(self) -> list[records.Message]:
+    def queued(self) -> list[record_mapping.Message]:
         """Everything in the queue, as ingest_records reads it."""
-        return [records.read_message("id", body) for body in self.stack.receive("records")]
+        return [record_mapping.read_message("id", body) for body in self.stack.receive("records")]
 
 
 def event_of(
@@ -163,7 +167,7 @@ def door(shared: Cloud, time: Clock) -> Iterator[Door]:
 
 
 def noted(stack: Cloud) -> list[dict[str, Any]]:
-    items = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
+    items = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
     return [item for item in items if item["pk"]["S"].startswith("REQUEST#")]
 
 
@@ -225,7 +229,7 @@ class TestDropIn:
         (message,) = served.queued()
         options = (("field1", "email"), ("field2", "firstName"), ("partition", "EMEA"))
         assert message.target == Target("marketo-main", "persons", "high", options)
-        assert (message.origin, message.object, message.route) == (messages.FRONT_DOOR, "persons", "")
+        assert (message.origin, message.object, message.route) == (record_messages.FRONT_DOOR, "persons", "")
         assert (message.connection, message.request) == (served.integration, answer.headers["X-Request-Id"])
         assert [record["data"] for record in message.records] == body["persons"]
         assert [record["key"] for record in message.records] == [
@@ -271,7 +275,7 @@ class TestDropIn:
 
     def test_what_this_project_itself_sends_to_adobe(self, served: Door) -> None:
         target = Target("marketo-main", "persons", "normal", (("field1", "email"),))
-        connection = connections.get(served.stack.table, "marketo-main")
+        connection = connection_store.get(served.stack.table, "marketo-main")
         persons = part("marketo", "persons")
         start, end = persons.frame(target)
         body = start + b'{"email":"a@example.com"}' + end
@@ -293,7 +297,7 @@ class TestDropIn:
 
 
 def responses_to(given: requests.Response) -> Any:
-    from portaria.contract import Response
+    from portaria.core.entities import Response
 
     return Response(given.status_code, {name.lower(): text for name, text in given.headers.items()}, given.content)
 
@@ -643,7 +647,7 @@ class TestBadInput:
         for message in door.queued():
             assert answer.status == 202
             for record in message.records:
-                records.read_record(message, record)
+                record_mapping.read_record(message, record)
 
 
 class TestWho:
@@ -716,14 +720,14 @@ class TestWho:
         assert door.send("persons", "nonsense", subscription="000-ZZZ-000").code == "404040"
 
     def test_guesses_of_one_address_are_put_off(self, door: Door) -> None:
-        for _ in range(attempts.MOST):
+        for _ in range(auth_throttle.MOST):
             assert door.send("persons", PERSONS, token="portaria_guess", source="192.0.2.9").code == "401013"
         answer = door.send("persons", PERSONS, token="portaria_guess", source="192.0.2.9")
         assert (answer.status, answer.code) == (429, "429001")
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
         assert door.send("persons", PERSONS, source="192.0.2.9").code == "429001"
         assert door.send("persons", PERSONS, source="192.0.2.10").status == 202
-        assert door.metrics.getvalue().count('"ApiAttemptsFailed":[') == attempts.MOST + 2
+        assert door.metrics.getvalue().count('"ApiAttemptsFailed":[') == auth_throttle.MOST + 2
 
 
 class TestWhere:
@@ -788,10 +792,10 @@ class TestWhere:
             assert door.send("persons", PERSONS).status == 202
             assert asked == ["GetItem", "PutItem", "SendMessage"]
             door.stack.table.update(
-                *connections.key("marketo-main"), "SET #state = :removed",
+                *connection_store.key("marketo-main"), "SET #state = :removed",
                 names={"#state": "state"}, values={":removed": "removed"},
             )  # fmt: skip
-            time.advance(front_door.KNOWN_FOR.total_seconds() + 1)
+            time.advance(data_ingestion.KNOWN_FOR.total_seconds() + 1)
             assert door.send("persons", PERSONS).code == "404040"
         # What is not there is asked for each time: a connection that has just been made is found.
         door.connect("marketo-new")

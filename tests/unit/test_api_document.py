@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from portaria.access.scopes import SCOPES
 from portaria.api import openapi
 from portaria.api.operations import OPERATIONS
-from portaria.scopes import SCOPES
 from tests.fakes import functions
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage, proxy_event

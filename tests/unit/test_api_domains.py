@@ -10,10 +10,11 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import connections, egress, oauth_clients, refused_grants
-from portaria.contract import Connection, OAuthClient, Secret
-from portaria.intake import domain_inside
-from portaria.vault import Vault
+from portaria.connections import connection_store, oauth_clients, refused_grants
+from portaria.connections.vault import Vault
+from portaria.core.callbacks import domain_inside
+from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import Manage, watched
 
@@ -77,7 +78,7 @@ def legacy(
 
 def stored(manage: Manage, client: str, domain: str, state: str, platform: str = "oauth2") -> Connection:
     made = Connection("one", platform, "oauth2", domain, state, 1, "", client=client)
-    connections.create(manage.cloud.table, made)
+    connection_store.create(manage.cloud.table, made)
     return made
 
 
@@ -105,7 +106,7 @@ def test_create_connection_outside_the_clients_domains_is_refused(
     assert (refused.status, refused.content["field"]) == (400, "allowed_domain")
     assert refused.content["type"].endswith(":domain_not_registered")
     assert "api_domains" in refused.content["detail"]
-    assert connections.find(manage.cloud.table, "one") is None
+    assert connection_store.find(manage.cloud.table, "one") is None
 
 
 def test_create_connection_of_a_client_without_domains_is_refused(manage: Manage) -> None:
@@ -206,13 +207,13 @@ def test_replace_client_without_domains_warns_until_it_has_some(manage: Manage) 
 def test_replace_client_tries_connections_again_that_refusals_ended(manage: Manage) -> None:
     manage.call("POST", "/oauth-clients", MACHINE)
     stored(manage, "machine", "api.example.com", "connected")
-    pk, sk = connections.key("one")
+    pk, sk = connection_store.key("one")
     ended = {":state": "needs_reconnect", ":reason": refused_grants.REASON}
     names = {"#state": "state", "#reason": "reason"}
     manage.cloud.table.update(pk, sk, "SET #state = :state, #reason = :reason", values=ended, names=names)
     body = {"client_id": "client-1", "client_secret": "canary-right", "token_url": MACHINE["token_url"]}
     assert manage.call("PUT", "/oauth-clients/oauth2/machine", body).status == 200
-    assert connections.get(manage.cloud.table, "one").state == "connected"
+    assert connection_store.get(manage.cloud.table, "one").state == "connected"
 
 
 # ----------------------------------------------------------------------------------------- a platform with domains of its own
@@ -246,5 +247,5 @@ domains = names | names.map(lambda name: f"*.{name}")
 
 @given(domain=domains, registered=domains, host=names)
 def test_whatever_a_domain_inside_allows_the_registered_one_allows_too(domain: str, registered: str, host: str) -> None:
-    if domain_inside(domain, (registered,)) and egress.host_allowed(host, domain):
-        assert egress.host_allowed(host, registered)
+    if domain_inside(domain, (registered,)) and http_client.host_allowed(host, domain):
+        assert http_client.host_allowed(host, registered)

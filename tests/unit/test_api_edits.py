@@ -9,8 +9,10 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import aws, connections, rotations, routes
-from portaria.contract import Connection
+from portaria.aws import boto3_clients
+from portaria.connections import connection_store, rotation
+from portaria.core.entities import Connection
+from portaria.records import routes
 from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.manage import Answer, Manage, empty, proxy_event, with_headers
 
@@ -25,7 +27,7 @@ HTTP = {
 @pytest.fixture
 def manage(shared: Cloud) -> Iterator[Manage]:
     made = Manage(shared)
-    connections.create(
+    connection_store.create(
         shared.table, Connection("marketo-one", "marketo", "client_credentials", "mktorest.com", "connected", 1, "s")
     )
     yield made
@@ -73,7 +75,7 @@ class TestIdempotencyKeys:
 
     def test_one_that_is_still_worked_on_waits(self, manage: Manage) -> None:
         begun, go_on = threading.Event(), threading.Event()
-        put = connections.create
+        put = connection_store.create
 
         def slow(*arguments: Any) -> None:
             begun.set()
@@ -81,7 +83,7 @@ class TestIdempotencyKeys:
             put(*arguments)
 
         answers: list[Answer] = []
-        with patch.object(connections, "create", slow):
+        with patch.object(connection_store, "create", slow):
             first = threading.Thread(
                 target=lambda: answers.append(send(manage, "POST", "/connections", HTTP, idempotency_key="one"))
             )
@@ -96,7 +98,7 @@ class TestIdempotencyKeys:
 
     def test_nothing_of_a_credential_is_kept(self, manage: Manage) -> None:
         send(manage, "POST", "/connections", HTTP, idempotency_key="one")
-        assert "canary" not in str(aws.client("dynamodb").scan(TableName=TABLE)["Items"])
+        assert "canary" not in str(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
 
 
 class TestEtags:
@@ -145,12 +147,12 @@ class TestEtags:
 
     def test_a_connection_that_changes_between_reading_and_writing(self, manage: Manage) -> None:
         manage.call("POST", "/connections", HTTP)
-        replace = rotations.replace
+        replace = rotation.replace
 
         def other_first(table: Any, vault: Any, connection: Connection, credentials: Any) -> Connection:
             replace(table, vault, connection, {"token": type(credentials["token"])("canary-sooner")})
             return replace(table, vault, connection, credentials)
 
-        with patch.object(rotations, "replace", other_first):
+        with patch.object(rotation, "replace", other_first):
             answer = send(manage, "PUT", "/connections/erp", {"credentials": {"token": "canary-later"}}, if_match="*")
         assert reason(answer) == (409, "connection_changed")

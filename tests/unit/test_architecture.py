@@ -18,7 +18,7 @@ FUNCTIONS = ROOT / "functions"
 PLATFORMS = sorted(path.parent.name for path in (PACKAGE / "platforms").glob("*/__init__.py"))
 
 # The words of the contract, which everyone may know and which know nobody.
-CONTRACT = {"portaria.contract", "portaria.intake"}
+CONTRACT = {"portaria.core.entities", "portaria.core.callbacks"}
 # What can reach the network. The command line runs on a person's own machine, as that person.
 NETWORK = {
     "requests",
@@ -36,26 +36,31 @@ NETWORK = {
     "urllib.request",
 }
 NETWORK_ALLOWED = {
-    "portaria.egress": {"requests"},
-    "portaria.http_connections": {"requests", "socket", "ssl"},
-    "portaria.addresses": {"socket"},
-    "portaria.aws": {"boto3", "botocore"},
-    "portaria.table": {"boto3", "botocore"},
-    "portaria.queues": {"botocore"},
-    "portaria.events": {"botocore"},
-    "portaria.vault": {"botocore"},
-    "portaria.installs": {"botocore"},
+    "portaria.outbound.http_client": {"requests"},
+    "portaria.outbound.http_transport": {"requests", "socket", "ssl"},
+    "portaria.outbound.public_addresses": {"socket"},
+    "portaria.aws.boto3_clients": {"boto3", "botocore"},
+    "portaria.aws.table": {"boto3", "botocore"},
+    "portaria.aws.queues": {"botocore"},
+    "portaria.aws.event_bus": {"botocore"},
+    "portaria.connections.vault": {"botocore"},
+    "portaria.installs.code_exchange": {"botocore"},
     # The install hook's own way to AWS, which cannot wait for boto3.
-    "portaria.signing": {"socket", "ssl"},
+    "portaria.aws.light_client": {"socket", "ssl"},
 }
-ONLY_NAMES_OF_ERRORS = {"portaria.queues", "portaria.events", "portaria.vault", "portaria.installs"}
+ONLY_NAMES_OF_ERRORS = {
+    "portaria.aws.queues",
+    "portaria.aws.event_bus",
+    "portaria.connections.vault",
+    "portaria.installs.code_exchange",
+}
 SERVICES = {
-    "portaria.vault": {"secretsmanager", "kms"},
-    "portaria.table": {"dynamodb"},
-    "portaria.queues": {"sqs"},
-    "portaria.events": {"events"},
-    "portaria.arrivals": {"sqs", "dynamodb"},
-    "portaria.arrived_events": {"sqs", "dynamodb"},
+    "portaria.connections.vault": {"secretsmanager", "kms"},
+    "portaria.aws.table": {"dynamodb"},
+    "portaria.aws.queues": {"sqs"},
+    "portaria.aws.event_bus": {"events"},
+    "portaria.webhooks.install_receiver": {"sqs", "dynamodb"},
+    "portaria.webhooks.event_receiver": {"sqs", "dynamodb"},
 }
 NO_NAMES = {
     "utils",
@@ -129,7 +134,7 @@ def _imports(node: ast.AST, name: str, *, at_once: bool) -> Iterator[Import]:
 
 
 def module_of(name: str) -> str:
-    """The module that an import leads to: `portaria.table.Table` → `portaria.table`."""
+    """The module that an import leads to: `portaria.aws.table.Table` → `portaria.aws.table`."""
     while name and name not in NAMES:
         name = name.rpartition(".")[0]
     return name
@@ -153,18 +158,18 @@ def is_in(name: str, package: str) -> bool:
 def test_imports_point_one_way(module: Module) -> None:
     """functions → portaria modules → platforms → contract."""
     for name in own_imports(module):
-        if module.name == "portaria.intake":
+        if module.name == "portaria.core.callbacks":
             pytest.fail(f"intake knows nobody, not even {name}")
-        elif module.name == "portaria.contract":
-            assert name == "portaria.intake"
+        elif module.name == "portaria.core.entities":
+            assert name == "portaria.core.callbacks"
         elif platform_of(module.name):
             assert name in CONTRACT or platform_of(name) == platform_of(module.name), name
         elif module.name == "portaria.platforms":
             assert name in CONTRACT
-        elif not is_in(module.name, "portaria.cli"):
+        elif not is_in(module.name, "portaria_cli"):
             assert not platform_of(name), f"{module.name} knows the platform {platform_of(name)}"
-        if not is_in(module.name, "portaria.cli"):
-            assert not is_in(name, "portaria.cli") or module.name == "portaria.__main__"
+        if not is_in(module.name, "portaria_cli"):
+            assert not is_in(name, "portaria_cli") or module.name == "portaria_cli.__main__"
         if not is_in(module.name, "portaria.api") and not module.name.startswith("functions."):
             assert not is_in(name, "portaria.api")
 
@@ -191,7 +196,7 @@ def reached(module: Module) -> set[str]:
 
 @each_module
 def test_only_a_few_modules_can_reach_the_network(module: Module) -> None:
-    if is_in(module.name, "portaria.cli"):
+    if is_in(module.name, "portaria_cli"):
         return
     assert reached(module) <= NETWORK_ALLOWED.get(module.name, set())
     if module.name in ONLY_NAMES_OF_ERRORS:
@@ -221,9 +226,9 @@ def test_no_permission_to_reach_the_network_is_idle() -> None:
 def test_only_aws_makes_clients(module: Module) -> None:
     """`table` may import boto3's types, which talk to nobody."""
     from_boto3 = {one.name for one in imports(module) if one.name.partition(".")[0] == "boto3"}
-    if module.name == "portaria.aws":
+    if module.name == "portaria.aws.boto3_clients":
         assert from_boto3 == {"boto3"}
-    elif module.name == "portaria.table":
+    elif module.name == "portaria.aws.table":
         assert {name.rpartition(".")[0] for name in from_boto3} == {"boto3.dynamodb.types"}
     else:
         assert not from_boto3
@@ -236,7 +241,10 @@ def services_of(module: Module) -> set[str]:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called in ("aws.client", "client", "AwsClient", "signing.AwsClient") and module.name != "portaria.aws":
+        if (
+            called in ("aws.client", "client", "AwsClient", "signing.AwsClient")
+            and module.name != "portaria.aws.boto3_clients"
+        ):
             argument = node.args[0] if node.args else None
             assert isinstance(argument, ast.Constant), f"{module.name}:{node.lineno}: name the service"
             found.add(str(argument.value))
@@ -245,7 +253,7 @@ def services_of(module: Module) -> set[str]:
 
 @each_module
 def test_each_aws_service_has_its_one_module(module: Module) -> None:
-    if not is_in(module.name, "portaria.cli"):
+    if not is_in(module.name, "portaria_cli"):
         assert services_of(module) == SERVICES.get(module.name, set())
 
 
@@ -288,8 +296,8 @@ def test_a_hook_pays_for_nothing_that_it_does_not_use(function: str, part: str) 
     heavy = {"boto3", "botocore", "requests", "urllib3", "aws_lambda_powertools", "cryptography", "jinja2", "markupsafe",
              "pydantic", "jmespath", "orjson", "dataclasses", "logging", "asyncio", "email", "http"}  # fmt: skip
     assert not hook & heavy
-    assert "portaria.contract" not in hook
-    assert {"portaria.intake", "portaria.signing", f"portaria.platforms.kommo.{part}"} <= hook
+    assert "portaria.core.entities" not in hook
+    assert {"portaria.core.callbacks", "portaria.aws.light_client", f"portaria.platforms.kommo.{part}"} <= hook
 
 
 def test_the_package_is_empty() -> None:
@@ -353,7 +361,7 @@ def raised(function: ast.FunctionDef) -> set[str]:
 @each_module
 def test_a_public_function_says_what_its_caller_must_know(module: Module) -> None:
     """A handler reads like the sentence above it, and so does a command of the command line."""
-    if module.name.startswith("functions.") or is_in(module.name, "portaria.cli"):
+    if module.name.startswith("functions.") or is_in(module.name, "portaria_cli"):
         return
     silent = []
     for function in public_functions(module.tree):
@@ -371,11 +379,11 @@ def test_the_rules_see_what_they_look_for() -> None:
     assert {"kommo", "marketo"} <= set(PLATFORMS)
     assert len(NAMES) > 30
     by_name = {module.name: module for module in modules()}
-    assert "portaria.platforms" in own_imports(by_name["portaria.tokens"])
-    assert "portaria.intake" in own_imports(by_name["portaria.contract"])
-    assert Import("portaria.pages.render.Page", False, 0).name in {
+    assert "portaria.platforms" in own_imports(by_name["portaria.connections.token_provider"])
+    assert "portaria.core.callbacks" in own_imports(by_name["portaria.core.entities"])
+    assert Import("portaria.web.render.Page", False, 0).name in {
         one.name for one in imports(by_name["functions.accept_install.handler"]) if not one.at_once
     }
-    assert raised(next(f for f in public_functions(by_name["portaria.oauth_clients"].tree) if f.name == "find")) == {
-        "Rejected"
-    }
+    assert raised(
+        next(f for f in public_functions(by_name["portaria.connections.oauth_clients"].tree) if f.name == "find")
+    ) == {"Rejected"}

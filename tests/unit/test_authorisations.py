@@ -20,11 +20,13 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import clock, connections, installs, oauth_clients
-from portaria.arrivals import install_id
-from portaria.contract import Connection, OAuthClient, Retryable, Secret
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.aws.table import Table
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, OAuthClient, Retryable, Secret
+from portaria.installs import code_exchange
+from portaria.webhooks.install_receiver import install_id
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud
@@ -86,14 +88,14 @@ class Desk:
         }
         return json.dumps(fields | changes)
 
-    def turn(self, body: str, time_left_s: float = 40.0) -> installs.Outcome:
-        return installs.exchange(installs.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
+    def turn(self, body: str, time_left_s: float = 40.0) -> code_exchange.Outcome:
+        return code_exchange.exchange(code_exchange.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
 
     def connection(self, name: str = "main") -> Connection:
-        return connections.get(self.stack.table, name)
+        return connection_store.get(self.stack.table, name)
 
     def change(self, **changes: Any) -> None:
-        self.stack.table.put(connections.to_item(replace(self.connection(), **changes)))
+        self.stack.table.put(connection_store.to_item(replace(self.connection(), **changes)))
 
     def events(self) -> list[tuple[str, dict[str, Any]]]:
         return fakes.events(self.stack)
@@ -115,7 +117,7 @@ def desk(shared: Cloud) -> Iterator[Desk]:
         vault.create(
             vault.client_secret_id("oauth2", "erp"), {"client_secret": Secret("canary-client-secret")}, "1" * 32
         )
-        connections.create(shared.table, CONNECTION)
+        connection_store.create(shared.table, CONNECTION)
         yield Desk(shared, Provider(mock), time)
     shared.receive("heard")
     empty()
@@ -179,7 +181,7 @@ class TestTheReturn:
         items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
         assert "login.example.com" in items
         assert "canary" not in items
-        assert "canary" not in repr(installs.read_message(desk.message()))
+        assert "canary" not in repr(code_exchange.read_message(desk.message()))
 
     @pytest.mark.parametrize(
         ("own", "clients", "scopes"),
@@ -202,7 +204,7 @@ class TestTheReturn:
     def test_a_token_without_an_end_is_not_due_for_renewal(self, desk: Desk) -> None:
         desk.provider.answers = [(200, {}, json.dumps({"access_token": "canary-access"}))]
         desk.turn(desk.message())
-        item = connections.get_item(desk.stack.table, "main")
+        item = connection_store.get_item(desk.stack.table, "main")
         assert item["token_ends_at"].startswith("9999-")
         assert item.get("due_at", "9999") > "3000"
 
@@ -232,7 +234,7 @@ class TestTheReturn:
 
         connection = desk.connection()
         assert (connection.state, connection.reason, connection.generation) == ("connected", "", 2)
-        assert connections.get_item(desk.stack.table, "main")["announce"] == "connection.recovered"
+        assert connection_store.get_item(desk.stack.table, "main")["announce"] == "connection.recovered"
 
     def test_of_two_consents_the_later_one_stands_whichever_is_exchanged_first(self, desk: Desk) -> None:
         early = desk.message("canary-early")
@@ -263,9 +265,9 @@ class TestTheReturn:
         assert detail["reconnect_url"] == "https://api.example.com/live/admin/v1/connections/main/authorize"
 
     def test_a_connection_that_does_not_exist_any_more_takes_no_grant(self, desk: Desk) -> None:
-        desk.stack.table.delete(*connections.key("main"))
+        desk.stack.table.delete(*connection_store.key("main"))
         assert desk.turn(desk.message()).reason == "connection_gone"
-        assert connections.find(desk.stack.table, "main") is None
+        assert connection_store.find(desk.stack.table, "main") is None
 
     def test_a_connection_that_is_removed_during_the_exchange_stays_removed(self, desk: Desk) -> None:
         """Given a removal between the worker's look and its write, then the grant is dropped and nothing comes back."""
@@ -424,7 +426,7 @@ class TestTheLink:
 
     def test_an_installed_platforms_link_is_its_install_page(self, desk: Desk, manage: Manage) -> None:
         fakes.register(desk.stack)
-        connections.create(
+        connection_store.create(
             desk.stack.table,
             Connection("kommo-acme-1", "kommo", "oauth2", "a.kommo.com", "needs_reconnect", 1, "secret", client="acme"),
         )

@@ -6,9 +6,10 @@ from base64 import b64decode
 
 import pytest
 
-from portaria import authorization, egress
-from portaria.contract import Connection, Rejected, Request, Secret
-from portaria.tokens import Token
+from portaria.connections import request_auth
+from portaria.connections.token_provider import Token
+from portaria.core.entities import Connection, Rejected, Request, Secret
+from portaria.outbound import http_client
 
 
 def connection(platform: str, kind: str, **fields: str) -> Connection:
@@ -43,9 +44,9 @@ CASES = [
 
 @pytest.mark.parametrize(("one", "its_token", "expected"), CASES, ids=lambda value: getattr(value, "platform", ""))
 def test_each_kind_has_its_header(one: Connection, its_token: Token, expected: dict[str, str]) -> None:
-    headers = authorization.headers(one, its_token)
+    headers = request_auth.headers(one, its_token)
     assert headers == expected
-    egress.check(Request("GET", "https://api.example.com/", headers), "api.example.com")
+    http_client.check(Request("GET", "https://api.example.com/", headers), "api.example.com")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_each_kind_has_its_header(one: Connection, its_token: Token, expected: d
 )
 def test_basic_authentication_is_utf_8_and_halves_may_be_empty(username: str, password: str) -> None:
     """RFC 7617: whatever stands behind the first colon is the password."""
-    headers = authorization.headers(connection("http", "basic"), token(username=username, password=password))
+    headers = request_auth.headers(connection("http", "basic"), token(username=username, password=password))
     kind, _, pair = headers["Authorization"].partition(" ")
     assert (kind, b64decode(pair).decode()) == ("Basic", f"{username}:{password}")
 
@@ -61,12 +62,12 @@ def test_basic_authentication_is_utf_8_and_halves_may_be_empty(username: str, pa
 @pytest.mark.parametrize("one", [case[0] for case in CASES], ids=lambda one: f"{one.platform}-{one.kind}")
 def test_credentials_of_another_kind_are_no_credentials(one: Connection) -> None:
     with pytest.raises(Rejected, match="no_credentials"):
-        authorization.headers(one, token(other="canary"))
+        request_auth.headers(one, token(other="canary"))
 
 
 def test_only_the_credential_is_told_apart_for_redirects() -> None:
     """A version may follow a redirect to another host of the domain, a token must not."""
     one = connection("leadconnector", "bearer", location_id="l1")
-    assert list(authorization.credential_headers(one, token(token="canary").credentials)) == ["Authorization"]
+    assert list(request_auth.credential_headers(one, token(token="canary").credentials)) == ["Authorization"]
     key = connection("http", "api_key", header_name="X-Api-Key")
-    assert list(authorization.credential_headers(key, token(key="canary").credentials)) == ["X-Api-Key"]
+    assert list(request_auth.credential_headers(key, token(key="canary").credentials)) == ["X-Api-Key"]

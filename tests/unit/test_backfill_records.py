@@ -11,8 +11,10 @@ from unittest.mock import patch
 import pytest
 import responses
 
-from portaria import backfills, queues, reconciliations, routes, tokens
-from portaria.pace import Pace
+from portaria.aws import queues
+from portaria.connections import token_provider
+from portaria.outbound.rate_limiter import Pace
+from portaria.records import backfill, reconciliation, routes
 from tests.fakes import functions
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import ROUTE, SOURCE, Listing, contact, set_up
@@ -43,7 +45,7 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    tokens.PROCESS.clear()
+    token_provider.PROCESS.clear()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
@@ -56,7 +58,7 @@ def test_the_sample_events_start_a_backfill_and_read_it(desk: Desk, capsys: pyte
     assert desk.handle(functions.sample("backfill_records", "connection_ready")) == set()
     assert len(desk.stack.receive("backfills")) == 1
     assert desk.handle(functions.sample("backfill_records", "next_pages")) == set()
-    assert (desk.stack.table.get(*backfills.key(SOURCE, ROUTE, 1)) or {})["state"] == "done"
+    assert (desk.stack.table.get(*backfill.key(SOURCE, ROUTE, 1)) or {})["state"] == "done"
     metrics = capsys.readouterr().out
     assert '"BackfillsStarted":[1.0]' in metrics
     assert '"RecordsQueued":[5.0]' in metrics
@@ -68,7 +70,7 @@ def test_the_sample_events_reconcile(desk: Desk, capsys: pytest.CaptureFixture[s
     for contact_of in desk.listing.contacts[:2]:
         contact_of["updated_at"] = int(time.time())
     desk.stack.table.update(
-        *reconciliations.key(SOURCE, "contacts"),
+        *reconciliation.key(SOURCE, "contacts"),
         "SET due_at = :long_ago",
         values={":long_ago": "2020-01-01T00:00:00.000Z"},
     )

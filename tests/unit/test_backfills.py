@@ -15,10 +15,13 @@ import pytest
 import requests
 import responses
 
-from portaria import backfills, connections, deliveries, egress, listings, queues, reconciliations, routes, tokens
-from portaria.contract import Rejected, Retryable, Route
-from portaria.pace import Pace
-from portaria.settings import BackfillRecordsSettings
+from portaria.aws import queues, sqs_batch
+from portaria.connections import connection_store, token_provider
+from portaria.core.entities import Rejected, Retryable, Route
+from portaria.core.settings import BackfillRecordsSettings
+from portaria.outbound import http_client
+from portaria.outbound.rate_limiter import Pace
+from portaria.records import backfill, page_reader, reconciliation, routes
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.people import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
 from tests.faults.crashes import Calls, Died, outgoing
@@ -48,9 +51,9 @@ class Desk:
             }
         )
 
-    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> listings.Outcome:
+    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> page_reader.Outcome:
         left = time_left_s if callable(time_left_s) else lambda: time_left_s
-        return backfills.take(body, self.settings, left)
+        return backfill.take(body, self.settings, left)
 
     def start(self, generation: int = 1) -> str:
         """The backfill's message."""
@@ -59,7 +62,7 @@ class Desk:
         return body
 
     def item(self, generation: int = 1, route: str = ROUTE) -> dict[str, Any]:
-        return self.stack.table.get(*backfills.key(SOURCE, route, generation)) or {}
+        return self.stack.table.get(*backfill.key(SOURCE, route, generation)) or {}
 
     def queued(self) -> list[str]:
         """The keys of the records in the queue, which it empties."""
@@ -69,7 +72,7 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    tokens.PROCESS.clear()
+    token_provider.PROCESS.clear()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
@@ -209,14 +212,14 @@ def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk:
             assert desk.take(body).state == "running"
             (body,) = desk.stack.receive("backfills")
         assert desk.take(body).state == "done"
-    assert seen == [9, listings.PAUSE_S]
+    assert seen == [9, page_reader.PAUSE_S]
     assert desk.queued() == ALL
 
 
 def test_waits_double_from_five_seconds_to_five_minutes() -> None:
-    assert [deliveries.wait_s(None, receives) for receives in (1, 2, 3, 7, 20)] == [5, 10, 20, 300, 300]
-    assert deliveries.wait_s(30, 1) == 30
-    assert deliveries.wait_s(1, 3) == 20
+    assert [sqs_batch.wait_s(None, receives) for receives in (1, 2, 3, 7, 20)] == [5, 10, 20, 300, 300]
+    assert sqs_batch.wait_s(30, 1) == 30
+    assert sqs_batch.wait_s(1, 3) == 20
 
 
 def test_a_worker_that_dies_anywhere_leaves_a_backfill_that_ends_whole(desk: Desk) -> None:
@@ -231,7 +234,7 @@ def test_a_worker_that_dies_anywhere_leaves_a_backfill_that_ends_whole(desk: Des
 
 def _dies_at_call(desk: Desk, generation: int) -> bool:
     """Run a backfill in which call `generation // 2` is where the process ends: before it is made, or after it."""
-    tokens.PROCESS.clear()
+    token_provider.PROCESS.clear()
     desk.listing.tokens.add(f"canary-access-{generation}")
     connect_kommo(desk.stack, generation)
     body = desk.start(generation)
@@ -257,19 +260,19 @@ def test_two_workers_on_one_backfill_count_each_page_once(desk: Desk) -> None:
     body = desk.start()
     read = desk.listing.pages
 
-    def overtake(self: Any, item: Any, page: Any, check_off: Any = backfills._Reading._check_off) -> Any:
+    def overtake(self: Any, item: Any, page: Any, check_off: Any = backfill._Reading._check_off) -> Any:
         if len(read) == 1:
-            with patch.object(backfills._Reading, "_check_off", check_off):
+            with patch.object(backfill._Reading, "_check_off", check_off):
                 assert desk.take(body, _seconds(1)).state == "running"
         return check_off(self, item, page)
 
     # When it checks the page off, then it leaves the backfill alone for a while
     with (
-        patch.object(backfills._Reading, "_check_off", overtake),
+        patch.object(backfill._Reading, "_check_off", overtake),
         pytest.raises(Retryable, match="in_progress") as later,
     ):
         desk.take(body)
-    assert later.value.after_s == backfills.LEAVE_TO_OTHER_S
+    assert later.value.after_s == backfill.LEAVE_TO_OTHER_S
     assert desk.item()["pages"] == 1
     assert desk.take(body).state == "done"
     assert desk.item()["records"] == 10
@@ -293,14 +296,14 @@ def test_a_connection_that_was_installed_again_goes_on_with_the_newer_token(desk
 
 def test_a_reinstall_in_the_midst_of_a_page_does_not_fail_the_backfill(desk: Desk) -> None:
     body = desk.start()
-    newer = tokens.Supply.newer
+    newer = token_provider.Supply.newer
 
     def reinstall(*given: Any) -> Any:
         connect_kommo(desk.stack, 2)
         return newer(*given)
 
     desk.listing.tokens = {"canary-access-2"}
-    with patch.object(tokens.Supply, "newer", reinstall):
+    with patch.object(token_provider.Supply, "newer", reinstall):
         assert desk.take(body).state == "done"
 
 
@@ -321,18 +324,20 @@ def test_a_token_that_is_refused_for_good_fails_the_backfill_with_its_reason(des
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda desk: desk.stack.table.delete(*connections.key(SOURCE)), "unknown_connection"),
+        (lambda desk: desk.stack.table.delete(*connection_store.key(SOURCE)), "unknown_connection"),
         (lambda desk: routes.delete(desk.stack.table, ROUTE), "unknown_route"),
         (
             lambda desk: desk.stack.table.put(
-                connections.to_item(replace(connections.get(desk.stack.table, SOURCE), state="needs_reconnect"))
+                connection_store.to_item(
+                    replace(connection_store.get(desk.stack.table, SOURCE), state="needs_reconnect")
+                )
             ),
             "needs_reconnect",
         ),
         (
             lambda desk: desk.stack.table.put(
-                connections.to_item(
-                    replace(connections.get(desk.stack.table, SOURCE), secret_id="portaria/grants/none")
+                connection_store.to_item(
+                    replace(connection_store.get(desk.stack.table, SOURCE), secret_id="portaria/grants/none")
                 )
             ),
             "no_credentials",
@@ -376,7 +381,7 @@ def test_requests_go_to_the_accounts_host_with_its_token_at_an_even_pace() -> No
 
 
 def test_the_token_goes_to_the_accounts_host_only(desk: Desk) -> None:
-    with patch.object(egress, "send", wraps=egress.send) as send:
+    with patch.object(http_client, "send", wraps=http_client.send) as send:
         desk.take(desk.start())
     assert {call.kwargs["allowed_domain"] for call in send.call_args_list} == {HOST}
 
@@ -392,15 +397,15 @@ def test_the_records_of_a_connection_are_one_tenants(desk: Desk) -> None:
 def test_what_changes_from_a_backfills_start_is_for_reconciliations(desk: Desk) -> None:
     before = int(time.time())
     desk.start()
-    (item,) = reconciliations.of_connection(desk.stack.table, SOURCE)
+    (item,) = reconciliation.of_connection(desk.stack.table, SOURCE)
     assert (item["object"], item["cursor"]) == ("contacts", "")
     assert before <= item["since"] <= time.time()
 
 
 class TestStartedByHand:
     def start(self, desk: Desk, route: str | None = None) -> dict[str, str]:
-        connection = connections.get(desk.stack.table, SOURCE)
-        return backfills.start(desk.stack.table, desk.settings.backfills_queue_url, connection, route)
+        connection = connection_store.get(desk.stack.table, SOURCE)
+        return backfill.start(desk.stack.table, desk.settings.backfills_queue_url, connection, route)
 
     def test_one_that_is_done_begins_anew(self, desk: Desk) -> None:
         desk.take(desk.start())
@@ -450,13 +455,13 @@ class TestStartedByHand:
         """Both are at page 1; the older one has read what was there before it was begun anew."""
         body = desk.start()
 
-        def begin_anew(self: Any, item: Any, page: Any, check_off: Any = backfills._Reading._check_off) -> Any:
+        def begin_anew(self: Any, item: Any, page: Any, check_off: Any = backfill._Reading._check_off) -> Any:
             desk.stack.table.update(
-                *backfills.key(SOURCE, ROUTE, 1), "SET started_at = :later", values={":later": "2999-01-01"}
+                *backfill.key(SOURCE, ROUTE, 1), "SET started_at = :later", values={":later": "2999-01-01"}
             )
             return check_off(self, item, page)
 
-        with patch.object(backfills._Reading, "_check_off", begin_anew), pytest.raises(Retryable, match="in_progress"):
+        with patch.object(backfill._Reading, "_check_off", begin_anew), pytest.raises(Retryable, match="in_progress"):
             desk.take(body)
         assert desk.item()["next_page"] == 1
 
@@ -467,7 +472,9 @@ class TestStartedByHand:
             (lambda desk: routes.delete(desk.stack.table, ROUTE), None, "nothing_to_read", 409),
             (
                 lambda desk: desk.stack.table.put(
-                    connections.to_item(replace(connections.get(desk.stack.table, SOURCE), state="needs_reconnect"))
+                    connection_store.to_item(
+                        replace(connection_store.get(desk.stack.table, SOURCE), state="needs_reconnect")
+                    )
                 ),
                 None,
                 "not_connected",

@@ -16,10 +16,13 @@ import requests
 import responses
 import trustme
 
-from portaria import audit, calls, clock, egress
-from portaria.api import calls as shown
-from portaria.contract import Rejected, Request, Response, Retryable
-from portaria.tokens import Supply
+from portaria.access import audit
+from portaria.api.resources import calls as shown
+from portaria.connections import proxy_call
+from portaria.connections.token_provider import Supply
+from portaria.core import clock
+from portaria.core.entities import Rejected, Request, Response, Retryable
+from portaria.outbound import http_client
 from tests.fakes import functions
 from tests.fakes.aws import cloud
 from tests.fakes.calling import CREDENTIALS, HOST, KEY, Calling
@@ -116,7 +119,7 @@ def test_headers_of_the_caller_are_sent(calling: Calling, api: responses.Request
     headers = {"Accept": "text/csv", "If-Match": '"7"', "Idempotency-Key": "a b", "Prefer": ""}
     assert calling.call({"method": "GET", "path": "/v1/things", "headers": headers}).status == 200
     assert headers.items() <= dict(sent(api).headers).items()
-    assert sent(api).headers["User-Agent"] == egress.USER_AGENT
+    assert sent(api).headers["User-Agent"] == http_client.USER_AGENT
 
 
 def test_a_wildcard_needs_to_know_the_host(calling: Calling, api: responses.RequestsMock) -> None:
@@ -150,12 +153,12 @@ def test_the_whole_call_fits_into_twenty_seconds(calling: Calling, monkeypatch: 
 
     monkeypatch.setattr(Supply, "token", late_token)
     monkeypatch.setattr(clock, "now", lambda: now() + waited)
-    monkeypatch.setattr(egress, "send", send)
+    monkeypatch.setattr(http_client, "send", send)
     assert calling.call({"method": "GET", "path": "/v1/things"}).status == 200
     (request,) = requested
     assert request.total_timeout_s is not None
     assert 11 < request.total_timeout_s <= 12
-    assert request.max_response_bytes == calls.MAX_ANSWER_BYTES
+    assert request.max_response_bytes == proxy_call.MAX_ANSWER_BYTES
     assert request.credential_headers == ("X-Api-Key",)
 
 
@@ -180,7 +183,7 @@ def test_an_answer_that_is_no_text_comes_in_base64(calling: Calling, api: respon
 
 
 def test_sessions_and_hop_by_hop_headers_are_not_passed_on(calling: Calling, api: responses.RequestsMock) -> None:
-    kept_back = {name: "canary" for name in sorted(calls._KEPT_BACK - {"content-encoding", "content-length"})}
+    kept_back = {name: "canary" for name in sorted(proxy_call._KEPT_BACK - {"content-encoding", "content-length"})}
     api.get(URL, headers={**kept_back, "Connection": "close, X-Hop", "X-Hop": "canary", "ETag": '"7"'})
     headers = calling.call({"method": "GET", "path": "/v1/things"}).content["headers"]
     assert set(headers) == {"content-type", "etag", "date"}
@@ -269,14 +272,14 @@ def test_an_answer_may_have_so_many_bytes(
 @pytest.mark.parametrize("text", ['"' * 3_900_000, "\x01" * 3_900_000, "ü" * 1_950_000])
 def test_an_answer_that_would_grow_on_its_way_goes_in_base64(text: str) -> None:
     """Given text that is escaped twice, as JSON within JSON, then it fits into Lambda's 6 MB all the same."""
-    content = shown.show(calls.Answered(Response(200, {}, text.encode())))
+    content = shown.show(proxy_call.Answered(Response(200, {}, text.encode())))
     assert b64decode(content["body_base64"]) == text.encode()
     assert len(json.dumps({"body": json.dumps(content)})) < 6_291_556
 
 
 def test_an_answer_whose_head_is_too_large_is_refused() -> None:
     with pytest.raises(Exception, match="answer_too_large"):
-        shown.show(calls.Answered(Response(200, {"x": '"' * 4_000_000}, b"")))
+        shown.show(proxy_call.Answered(Response(200, {"x": '"' * 4_000_000}, b"")))
 
 
 # ---------------------------------------------------------------------------------------------------------- what is refused
@@ -295,7 +298,7 @@ def refused(calling: Calling, body: Any, name: str = "keyed") -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name",
     [
-        *sorted(calls.FORBIDDEN_HEADERS), "Authorization", "AUTHORIZATION", "HOST", "Cookie", "X-Amz-Security-Token",
+        *sorted(proxy_call.FORBIDDEN_HEADERS), "Authorization", "AUTHORIZATION", "HOST", "Cookie", "X-Amz-Security-Token",
         "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Zis-Anything", "Proxy-Anything", "Transfer-Encoding",
         "X-Api-Key", "x-api-key", "X-API-KEY", "X_Api_Key", "X_Forwarded_For", "Transfer_Encoding", "If_Range",
     ],
@@ -520,7 +523,7 @@ def test_a_token_that_comes_too_late_is_not_used(
 
 
 def test_an_error_that_nobody_foresaw_tells_nothing(calling: Calling) -> None:
-    with patch.object(egress, "send", side_effect=RuntimeError(KEY)):
+    with patch.object(http_client, "send", side_effect=RuntimeError(KEY)):
         answer = calling.call({"method": "POST", "path": "/v1/things"})
     assert answer.status == 500
     assert REQUEST_ID in answer.content["detail"]
@@ -585,7 +588,7 @@ def test_call_without_an_answer_is_not_called_refused_in_the_audit_trail(
     calling: Calling, error: Exception, outcome: str
 ) -> None:
     """Given a call that may have been carried out, then its entry does not say that nothing was changed."""
-    with patch.object(egress, "send", side_effect=error):
+    with patch.object(http_client, "send", side_effect=error):
         calling.call({"method": "POST", "path": "/v1/things"})
     assert entries(calling)[0].outcome == outcome
 
@@ -606,7 +609,7 @@ def test_each_call_is_logged_with_where_it_went(calling: Calling, api: responses
 
 
 def test_a_call_that_fails_is_logged_with_its_reason(calling: Calling) -> None:
-    with patch.object(egress, "send", side_effect=Retryable("no_answer", "none", answer_lost=True)):
+    with patch.object(http_client, "send", side_effect=Retryable("no_answer", "none", answer_lost=True)):
         calling.call({"method": "DELETE", "path": "/v1/things/7"})
     line = logged(calling)[-1]
     assert (line["method"], line["path"], line["reason"], line["answer_lost"]) == (
@@ -623,12 +626,12 @@ def test_a_call_that_fails_is_logged_with_its_reason(calling: Calling) -> None:
         ("/lists/eyJhbGciOiJIUzI1NiJ9.canary.canary", {"path": "/lists/***"}),
         ("/lists/%65yJhbGciOiJIUzI1NiJ9.canary.canary", {"path": "/lists/***"}),
         ("/\ud800/\u00fc", {"path": "/\\ud800/\\xfc"}),
-        ("/" + "x" * 5_000, {"path": "/" + "x" * (calls.MAX_PATH_SHOWN - 1)}),
+        ("/" + "x" * 5_000, {"path": "/" + "x" * (proxy_call.MAX_PATH_SHOWN - 1)}),
         ("https://[", {"path": "?"}),
     ],
 )
 def test_whereabouts_hold_no_query_and_no_credential(target: str, shown: dict[str, str]) -> None:
-    assert calls.whereabouts(target) == shown
+    assert proxy_call.whereabouts(target) == shown
 
 
 # --------------------------------------------------------------------------------------------------------- over real TLS
@@ -649,7 +652,7 @@ def test_a_redirect_to_another_host_of_the_wildcard_does_not_get_the_key(
         outside.routes = {ADDRESS: first.port, "1.1.1.1": second.port}
         call = {"method": "GET", "url": f"https://{HOST}/v1/things", "headers": {"Accept": "text/csv"}}
         answer = calling.call(call, "everywhere")
-        egress.transport.close()
+        http_client.transport.close()
     first.close()
     second.close()
     assert (answer.content["status"], answer.content["body"]) == (200, "ok")
@@ -665,7 +668,7 @@ def test_an_answer_that_drips_does_not_hold_the_caller(
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    monkeypatch.setattr(calls, "TIME", timedelta(seconds=1.5))
+    monkeypatch.setattr(proxy_call, "TIME", timedelta(seconds=1.5))
 
     def drip(tls: Any) -> bool:
         for _ in range(250):
@@ -675,12 +678,12 @@ def test_an_answer_that_drips_does_not_hold_the_caller(
 
     server = Server(authority, HOST)
     server.scripts = [drip]
-    egress.transport.close()
+    http_client.transport.close()
     began = time.monotonic()
     with internet() as outside:
         outside.names, outside.routes = {HOST: [ADDRESS]}, {ADDRESS: server.port}
         answer = calling.call({"method": "POST", "path": "/v1/things"})
-        egress.transport.close()
+        http_client.transport.close()
     server.close()
     assert answer.status == 504
     assert time.monotonic() - began < 4

@@ -18,7 +18,9 @@ import yaml
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from portaria import aws, clock, oauth_clients
+from portaria.aws import boto3_clients
+from portaria.connections import oauth_clients
+from portaria.core import clock
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.command_line import Answered, Wire, empty_listing, run, told, wired
 from tests.fakes.engage import CUSTOMER, LOG_IN
@@ -104,7 +106,7 @@ class TestConfigure:
         run("configure", EXAMPLE)
         monkeypatch.setenv("KOMMO_CLIENT_SECRET", f"{CANARY}-rotated")
         assert changes(EXAMPLE) == ["unchanged"] * 3
-        manager = aws.client("secretsmanager")
+        manager = boto3_clients.client("secretsmanager")
         stored = manager.get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")["SecretString"]
         assert json.loads(stored) == {"client_secret": f"{CANARY}-rotated"}
 
@@ -127,7 +129,7 @@ class TestConfigure:
         file = tmp_path / "portaria.yaml"
         file.write_text("clients: [{platform: kommo, name: acme, client_id: a, client_secret: {file: secret}}]")
         run("configure", file)
-        stored = aws.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")
+        stored = boto3_clients.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")
         assert json.loads(stored["SecretString"]) == {"client_secret": f"{CANARY}-from-file"}
 
     def test_a_refusal_tells_what_was_done_before_it_and_where_it_came_from(
@@ -506,10 +508,10 @@ class TestFindingTheApi:
 def test_functions_never_import_the_command_line() -> None:
     """Nor what it needs: click, rich and yaml are not in the layer."""
     root = EXAMPLE.parent.parent
-    code = "import sys, handler; print(sorted({'click', 'rich', 'yaml', 'portaria.cli'} & set(sys.modules)))"
+    code = "import sys, handler; print(sorted({'click', 'rich', 'yaml', 'portaria_cli'} & set(sys.modules)))"
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{root / 'layers' / 'portaria'}:{root / 'functions' / 'manage'}",
+        "PYTHONPATH": f"{root / 'layers' / 'portaria'}:{root / 'cli'}:{root / 'functions' / 'manage'}",
         "TABLE_NAME": "portaria",
         "SECRETS_PREFIX": "portaria",
         "UNINSTALLS_QUEUE_URL": "https://sqs.example.com/uninstalls",

@@ -14,8 +14,8 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 from rich.console import Console
 
-from portaria.cli import batches, desk, entries, output
-from portaria.cli.api import NotDone
+from portaria_cli import bulk_upload, context, import_files, output
+from portaria_cli.api import NotDone
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
 from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
@@ -30,7 +30,7 @@ HEADER = "user_login,identifier\n"
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits that were made, in seconds."""
     waits: list[float] = []
-    monkeypatch.setattr(batches, "sleep", waits.append)
+    monkeypatch.setattr(bulk_upload, "sleep", waits.append)
     return waits
 
 
@@ -127,7 +127,7 @@ def users(file: Path, count: int) -> Path:
 )
 def test_a_spreadsheets_csv_is_read(file: Path, content: bytes) -> None:
     file.write_bytes(content)
-    assert [entry.content for entry in entries.read_users(file)] == [
+    assert [entry.content for entry in import_files.read_users(file)] == [
         {"user_login": "maria", "identifier": "u-1"},
         {"user_login": "joão", "identifier": "u-2"},
     ]
@@ -135,7 +135,7 @@ def test_a_spreadsheets_csv_is_read(file: Path, content: bytes) -> None:
 
 def test_windows_1252_is_told(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_bytes("user_login;identifier\njoão;1".encode("cp1252"))
-    entries.read_users(file)
+    import_files.read_users(file)
     assert "is read as Windows-1252" in capsys.readouterr().err
 
 
@@ -169,7 +169,7 @@ def test_contacts_as_csv(file: Path) -> None:
     file.write_bytes(
         "\ufeffemail;firstName;tags;dnd\r\na@example.com;Zé;vip, novo ,;VERDADEIRO\r\nb@example.com;;;\r\n".encode()
     )
-    assert [entry.content for entry in entries.read_contacts(file)] == [
+    assert [entry.content for entry in import_files.read_contacts(file)] == [
         {"email": "a@example.com", "firstName": "Zé", "tags": ["vip", "novo"], "dnd": True},
         {"email": "b@example.com"},
     ]
@@ -180,7 +180,7 @@ def test_contacts_as_json(tmp_path: Path, wrapped: bool) -> None:
     contacts = [{"phone": "+55", "customFields": [{"id": "1", "field_value": 2}]}, {"name": "x"}]
     file = tmp_path / "contacts.JSON"
     file.write_text("\ufeff" + json.dumps({"contacts": contacts} if wrapped else contacts))
-    read = entries.read_contacts(file)
+    read = import_files.read_contacts(file)
     assert [entry.content for entry in read] == contacts
     assert [(entry.place, entry.name) for entry in read] == [("entry 1", "+55"), ("entry 2", "x")]
 
@@ -191,7 +191,7 @@ def test_contacts_as_json(tmp_path: Path, wrapped: bool) -> None:
 def test_contacts_that_are_none(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "file.json").write_text(text)
     with pytest.raises(NotDone, match=words):
-        entries.read_contacts(tmp_path / "file.json")
+        import_files.read_contacts(tmp_path / "file.json")
 
 
 # ------------------------------------------------------------ what entries come to
@@ -290,10 +290,10 @@ def test_not_sent_goes_again_before_what_is_behind_it(wire: Wire, file: Path, wa
 @pytest.mark.parametrize(
     ("answer", "most"),
     [
-        (became("not_sent", after_s=5.0), batches.MAX_VAIN_WAITS + 1),
+        (became("not_sent", after_s=5.0), bulk_upload.MAX_VAIN_WAITS + 1),
         (became("not_sent", after_s=3_600.0), 1),
-        (refused(503, "rate_limited"), batches.MAX_VAIN_WAITS + 1),
-        (refused(503, "rate_limited", detail="x"), batches.MAX_VAIN_WAITS + 1),
+        (refused(503, "rate_limited"), bulk_upload.MAX_VAIN_WAITS + 1),
+        (refused(503, "rate_limited", detail="x"), bulk_upload.MAX_VAIN_WAITS + 1),
     ],
 )
 def test_waits_are_bounded(wire: Wire, file: Path, waits: list[float], answer: Any, most: int) -> None:
@@ -302,7 +302,7 @@ def test_waits_are_bounded(wire: Wire, file: Path, waits: list[float], answer: A
     assert outcomes(json.loads(done.stdout)) == ["not_sent"] * 600
     assert json.loads(done.stderr)["error"]
     assert len(sent) == most
-    assert all(wait <= batches.MAX_WAIT_S for wait in waits)
+    assert all(wait <= bulk_upload.MAX_WAIT_S for wait in waits)
 
 
 def test_not_sent_without_a_wait_stays(wire: Wire, file: Path, waits: list[float]) -> None:
@@ -371,8 +371,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is written to standard error, as if a person saw it."""
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=100)
-    monkeypatch.setattr(desk, "errors", lambda: console)
-    monkeypatch.setattr(batches, "errors", lambda: console)
+    monkeypatch.setattr(context, "errors", lambda: console)
+    monkeypatch.setattr(bulk_upload, "errors", lambda: console)
     return written
 
 

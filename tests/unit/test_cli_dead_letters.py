@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
-from portaria import clock, dead_letters, receipts
-from portaria.cli import dead_letters as cli_dead_letters
+from portaria.core import clock
+from portaria.records import dead_letters, receipts
+from portaria_cli import dead_letters as cli_dead_letters
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
 from tests.unit.test_dead_letters import letter, put, record, sent, state

@@ -29,12 +29,13 @@ from botocore.exceptions import (
 )
 from click.testing import CliRunner
 
-from portaria import api_tokens, clock, private_integrations, scopes
+from portaria.access import api_tokens, private_integrations, scopes
 from portaria.api import idempotency
-from portaria.cli import access, completion, output
-from portaria.cli import api as cli_api
-from portaria.cli.commands import portaria
-from portaria.table import Table
+from portaria.aws.table import Table
+from portaria.core import clock
+from portaria_cli import api as cli_api
+from portaria_cli import auth, completion, output
+from portaria_cli.commands import portaria
 from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.command_line import Answered, Wire, empty_listing, headers_of, run, told, wired
 from tests.fakes.manage import API_URL, empty
@@ -94,7 +95,7 @@ class TestCallingWithAToken:
 
     @pytest.fixture(autouse=True)
     def no_aws(self, wire: Wire, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(access, "SigV4Auth", lambda *_: pytest.fail("AWS credentials were used"))
+        monkeypatch.setattr(auth, "SigV4Auth", lambda *_: pytest.fail("AWS credentials were used"))
 
     def test_from_a_file(self, wire: Wire, file: Path, token: str) -> None:
         assert told("--token-file", file, "routes", "list") == []
@@ -679,6 +680,6 @@ def test_the_command_line_needs_nothing_else() -> None:
         "requests",
     }
     code = f"import sys, portaria.cli.commands; print(sorted({layer!r} & set(sys.modules)))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers" / "portaria")}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -11,13 +11,15 @@ import pytest
 import requests
 import responses
 
-from portaria import clock, connections, egress, rotations
-from portaria.api import contacts as api
-from portaria.api.inputs import parse
-from portaria.contract import Rejected, Request, Response, Retryable, Secret
+from portaria.api.resources import contacts as api
+from portaria.api.validation import parse
+from portaria.connections import connection_store, rotation
+from portaria.connections.token_provider import Supply
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Rejected, Request, Response, Retryable, Secret
+from portaria.outbound import http_client
 from portaria.platforms.leadconnector import contacts as leadconnector_contacts
-from portaria.tokens import Supply
-from portaria.vault import Vault
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import TOKEN, connect, supply, to_engage, to_leadconnector
 from tests.fakes.leadconnector import JSON, LOCATION, LeadConnector, error
@@ -145,7 +147,7 @@ def test_a_dead_token_ends_the_connection(stack: Cloud, leadconnector: LeadConne
     error_ = trouble(stack, reading=reading)
     assert (error_.reason, getattr(error_, "status", 0)) == ("needs_reconnect", 409)
     assert f"PUT /connections/{NAME}" in error_.detail
-    ended = connections.get(stack.table, NAME)
+    ended = connection_store.get(stack.table, NAME)
     assert (ended.state, ended.reason) == ("needs_reconnect", "token_refused")
     # The next call is not sent at all.
     before = len(leadconnector.calls)
@@ -161,7 +163,7 @@ def test_a_missing_scope_is_named_and_ends_nothing(
     error_ = trouble(stack, reading=reading)
     assert (error_.reason, getattr(error_, "status", 0)) == ("missing_scope", 409)
     assert scope in error_.detail
-    assert connections.get(stack.table, NAME).state == "connected"
+    assert connection_store.get(stack.table, NAME).state == "connected"
     assert len(leadconnector.calls) == 1
 
 
@@ -170,16 +172,16 @@ def test_a_token_of_another_location_ends_nothing(stack: Cloud, leadconnector: L
     leadconnector.before = [OTHER_LOCATION]
     error_ = trouble(stack, reading=reading)
     assert (error_.reason, getattr(error_, "status", 0)) == ("wrong_location", 409)
-    assert connections.get(stack.table, NAME).state == "connected"
+    assert connection_store.get(stack.table, NAME).state == "connected"
 
 
 def test_the_old_token_of_a_rotation_stands_in(stack: Cloud, leadconnector: LeadConnector) -> None:
     """Given a new one that LeadConnector calls dead while the overlap lasts."""
     leadconnector.good = {TOKEN, NEW}
-    rotations.rotate(stack.table, Vault(PREFIX), NAME, {"token": Secret(NEW)}, expire_now=False)
+    rotation.rotate(stack.table, Vault(PREFIX), NAME, {"token": Secret(NEW)}, expire_now=False)
     leadconnector.good = {TOKEN}
     assert outcomes(upsert(stack, people(2))) == ["created", "created"]
-    assert connections.get(stack.table, NAME).state == "connected"
+    assert connection_store.get(stack.table, NAME).state == "connected"
 
 
 def test_a_token_that_dies_in_the_middle(stack: Cloud, leadconnector: LeadConnector) -> None:
@@ -187,7 +189,7 @@ def test_a_token_that_dies_in_the_middle(stack: Cloud, leadconnector: LeadConnec
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "not_sent", "not_sent"]
     assert answer["contacts"][2]["reason"] == "needs_reconnect"
-    assert connections.get(stack.table, NAME).state == "needs_reconnect"
+    assert connection_store.get(stack.table, NAME).state == "needs_reconnect"
 
 
 def test_a_scope_that_is_taken_away_in_the_middle(stack: Cloud, leadconnector: LeadConnector) -> None:
@@ -195,7 +197,7 @@ def test_a_scope_that_is_taken_away_in_the_middle(stack: Cloud, leadconnector: L
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "not_sent", "not_sent"]
     assert answer["contacts"][1]["reason"] == "missing_scope"
-    assert connections.get(stack.table, NAME).state == "connected"
+    assert connection_store.get(stack.table, NAME).state == "connected"
 
 
 # -------------------------------------------------------------------------------------------------- one bad contact of many
@@ -254,19 +256,19 @@ def test_a_lost_answer_is_unknown_and_the_others_go_on(stack: Cloud, leadconnect
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "unknown", "created"]
     assert "send it again" in answer["contacts"][1]["detail"]
-    assert connections.get(stack.table, NAME).state == "connected"
+    assert connection_store.get(stack.table, NAME).state == "connected"
 
 
 def test_an_answer_that_is_too_large_has_been_lost(
     stack: Cloud, leadconnector: LeadConnector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = egress.send
+    send = http_client.send
 
     def send_and_drop(request: Request, **named: Any) -> Response:
         send(request, **named)
         raise Rejected("answer_too_large", "it answered more than can be read here", status=502)
 
-    monkeypatch.setattr(egress, "send", send_and_drop)
+    monkeypatch.setattr(http_client, "send", send_and_drop)
     answer = upsert(stack, people(2))
     assert outcomes(answer) == ["unknown", "unknown"]
     assert len(leadconnector.contacts) == 2
@@ -300,14 +302,14 @@ def test_all_of_it_fits_into_twenty_seconds(
 ) -> None:
     """Given requests that take seven seconds each."""
     now, waited = clock.now, timedelta(0)
-    send = egress.send
+    send = http_client.send
 
     def slow(request: Request, **named: Any) -> Response:
         nonlocal waited
         waited += timedelta(seconds=7)
         return send(request, **named)
 
-    monkeypatch.setattr(egress, "send", slow)
+    monkeypatch.setattr(http_client, "send", slow)
     monkeypatch.setattr(clock, "now", lambda: now() + waited)
     answer = upsert(stack, people(4))
     assert outcomes(answer) == ["created", "created", "created", "not_sent"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import content_codings
+from portaria.outbound import content_codings
 
 PLAIN = b'{"error":"invalid_grant"}' * 20
 GZIP = gzip.compress(PLAIN)

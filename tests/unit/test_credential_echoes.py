@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from portaria.credential_echoes import PART, Echoes
+from portaria.connections.credential_echoes import PART, Echoes
 
 # Made up; the last part of the token is what opens something.
 OPAQUE = "canary-5Q/x9+Zk2_pL0vT7&r\"W1'yB8<nC4>"

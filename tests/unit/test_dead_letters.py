@@ -15,11 +15,14 @@ from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import clock, dead_letters, masking, messages, pace, queues
-from portaria.api import dead_letters as api
-from portaria.contract import Retryable
-from portaria.dead_letters import Letter
-from portaria.table import Conflict, Table
+from portaria.api.resources import dead_letters as api
+from portaria.aws import queues
+from portaria.aws.table import Conflict, Table
+from portaria.core import clock, record_messages, redaction
+from portaria.core.entities import Retryable
+from portaria.outbound import rate_limiter
+from portaria.records import dead_letters
+from portaria.records.dead_letters import Letter
 from tests.fakes import functions
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage
@@ -54,7 +57,7 @@ def record(key: str = "37054081", **data: Any) -> dict[str, Any]:
 def letter(letter_id: str = "letter-1", **changes: Any) -> Letter:
     return replace(
         Letter(
-            letter_id, "kommo-acme-1", "people", "contacts", messages.EVENT, "no_dedupe_value",
+            letter_id, "kommo-acme-1", "people", "contacts", record_messages.EVENT, "no_dedupe_value",
             "the record has no value for email", [record()], read_at=1_732_272_000_123,
         ),
         **changes,
@@ -262,8 +265,8 @@ class TestShowing:
 
     def test_ordinary_text_is_left_alone(self) -> None:
         for text in ("Maria das Dores", "2026-01-31", "https://example.com/?a=b", "basic plan", "Authorized dealer"):
-            assert masking.masked_text(text) == text
-        assert masking.masked({"tokenless": None, "name": ["x"]}) == {"tokenless": None, "name": ["x"]}
+            assert redaction.masked_text(text) == text
+        assert redaction.masked({"tokenless": None, "name": ["x"]}) == {"tokenless": None, "name": ["x"]}
 
     def test_what_is_shown_is_bounded(self, stack: Cloud, manage: Manage) -> None:
         records = [record(str(number), text="x" * 15_000) for number in range(30)]
@@ -357,7 +360,7 @@ class TestRedrive:
             passed[0] += seconds
 
         monkeypatch.setattr(clock, "sleep", sleep)
-        monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: passed[0]))
+        monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: passed[0]))
         for number in range(25):
             put(stack, letter(f"l{number:02d}"))
         redrive(manage, route="people")

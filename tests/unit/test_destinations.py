@@ -13,23 +13,16 @@ import pytest
 import requests
 import responses
 
-from portaria import (
-    clock,
-    connections,
-    dead_letters,
-    ingestion,
-    messages,
-    pace,
-    queues,
-    rotations,
-    routes,
-    tokens,
-    waiting_records,
-)
-from portaria.contract import Answer, Connection, Meaning, Retryable, Route, Secret
-from portaria.ingestion import Delivery
+from portaria.aws import queues
+from portaria.connections import connection_store, rotation, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import clock, record_messages
+from portaria.core.entities import Answer, Connection, Meaning, Retryable, Route, Secret
+from portaria.delivery import pipeline, waiting_records
+from portaria.delivery.pipeline import Delivery
+from portaria.outbound import rate_limiter
 from portaria.platforms.marketo import persons
-from portaria.vault import Vault
+from portaria.records import dead_letters, routes
 from tests.fakes import engage, functions, ingesting, leadconnector, people, waiting
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
@@ -104,11 +97,11 @@ class Desk:
 
 @pytest.fixture
 def desk(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
-    tokens.PROCESS.clear()
-    ingestion._pace.cache_clear()
+    token_provider.PROCESS.clear()
+    pipeline._pace.cache_clear()
     slept: list[float] = []
     monkeypatch.setattr(clock, "sleep", slept.append)
-    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: 0.0))
     desk = Desk(shared, slept)
     yield desk
     empty()
@@ -202,7 +195,7 @@ class TestLeadConnector:
         desk.route(marketek)
         platform.good = {TOKEN, NEWER_TOKEN}
         fresh = {"token": Secret(NEWER_TOKEN)}
-        rotations.rotate(desk.stack.table, Vault(PREFIX), marketek.name, fresh, expire_now=False)
+        rotation.rotate(desk.stack.table, Vault(PREFIX), marketek.name, fresh, expire_now=False)
         platform.good = {TOKEN}
         platform.calls.clear()
         assert desk.ingest({"m1": body([contact(1), contact(2)])}) == set()
@@ -210,7 +203,7 @@ class TestLeadConnector:
             f"Bearer {NEWER_TOKEN}", f"Bearer {TOKEN}", f"Bearer {TOKEN}",
         ]  # fmt: skip
         assert len(platform.contacts) == 2
-        assert connections.get(desk.stack.table, marketek.name).state == "connected"
+        assert connection_store.get(desk.stack.table, marketek.name).state == "connected"
 
     def test_a_dead_token_ends_the_connection_and_nothing_is_lost(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
@@ -219,7 +212,7 @@ class TestLeadConnector:
         platform.good = set()
         assert desk.ingest(each(1, 2, 3)) == set()
         assert len(platform.calls) == 1
-        now = connections.get(desk.stack.table, marketek.name)
+        now = connection_store.get(desk.stack.table, marketek.name)
         assert (now.state, now.reason) == ("needs_reconnect", "token_refused")
         assert [one["code"] for one in desk.receipts(marketek.name)] == ["token_refused"]
         # Nothing more is sent until it is connected again and the pause is over
@@ -232,8 +225,8 @@ class TestLeadConnector:
         desk.route(marketek)
         platform.good = {NEWER_TOKEN}
         desk.ingest(each(1))
-        ended = connections.get(desk.stack.table, marketek.name)
-        rotations.replace(desk.stack.table, Vault(PREFIX), ended, {"token": Secret(NEWER_TOKEN)})
+        ended = connection_store.get(desk.stack.table, marketek.name)
+        rotation.replace(desk.stack.table, Vault(PREFIX), ended, {"token": Secret(NEWER_TOKEN)})
         desk.release(minutes=31)
         assert len(platform.contacts) == 1
         assert waiting_records.status(desk.stack.table, marketek.name).pauses == ()
@@ -255,7 +248,7 @@ class TestLeadConnector:
         assert desk.ingest(each(1, 2)) == set()
         assert len(platform.calls) == 1
         assert desk.held == pytest.approx({"m1": 1_800, "m2": 1_800}, abs=5)
-        assert connections.get(desk.stack.table, marketek.name).state == "connected"
+        assert connection_store.get(desk.stack.table, marketek.name).state == "connected"
 
     def test_after_the_last_request_of_a_window_the_rest_waits_for_the_next(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
@@ -345,7 +338,7 @@ class TestLeadConnector:
     ) -> None:
         """Else all of it would come back again and again for what one batch can do, until it is given up."""
         desk.route(marketek)
-        many = {"m1": body([contact(number) for number in range(10)], origin=messages.BACKFILL)} | each(99)
+        many = {"m1": body([contact(number) for number in range(10)], origin=record_messages.BACKFILL)} | each(99)
         assert desk.ingest(many) == set()
         assert [one["email"] for one in self.sent(platform)] == ["person99@example.com"]
         parts = desk.stack.receive("records")
@@ -386,7 +379,7 @@ class TestEngage:
 
     def test_what_was_typed_in_is_read_once_a_batch(self, desk: Desk, platform: Engage) -> None:
         desk.route(to_engage(desk.stack), mapping=USER)
-        with patch.object(tokens, "typed_in", wraps=tokens.typed_in) as read:
+        with patch.object(token_provider, "typed_in", wraps=token_provider.typed_in) as read:
             desk.ingest(self.users(*range(150)))
         assert (len(platform.requests), read.call_count) == (2, 1)
 
@@ -416,7 +409,7 @@ class TestEngage:
         assert desk.ingest(self.users(1)) == set()
         assert desk.held == pytest.approx({"m1": 1_800}, abs=5)
         assert len(platform.requests) == (2 if status == 401 else 1)
-        assert connections.get(desk.stack.table, main.name).state == "connected"
+        assert connection_store.get(desk.stack.table, main.name).state == "connected"
         (pause,) = waiting_records.status(desk.stack.table, main.name).pauses_of("users")
         assert pause.reason == "stopped"
 

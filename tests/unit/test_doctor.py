@@ -21,12 +21,15 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
-from portaria import aws, clock, egress, private_integrations
-from portaria.cli.commands import portaria as command_line
-from portaria.cli.doctor import contents
-from portaria.cli.doctor.checks import CHECKS
-from portaria.cli.doctor.findings import STATES
-from portaria.contract import Request, Response, Retryable
+from portaria.access import private_integrations
+from portaria.aws import boto3_clients
+from portaria.core import clock
+from portaria.core.entities import Request, Response, Retryable
+from portaria.outbound import http_client
+from portaria_cli.commands import portaria as command_line
+from portaria_cli.doctor import data
+from portaria_cli.doctor.checks import CHECKS
+from portaria_cli.doctor.findings import STATES
 from tests.fakes.aws import TABLE, Cloud, cloud
 from tests.fakes.command_line import run
 from tests.fakes.manage import empty
@@ -174,7 +177,7 @@ class Client:
     def __init__(self, service: str, world: World) -> None:
         self.meta = type("Meta", (), {"method_to_api_mapping": operations(service)})()
         self.service, self.world = service, world
-        self.real = aws.client(service) if service in ("dynamodb", "secretsmanager") else None
+        self.real = boto3_clients.client(service) if service in ("dynamodb", "secretsmanager") else None
 
     def __getattr__(self, name: str) -> Callable[..., Json]:
         action = f"{self.service}:{self.meta.method_to_api_mapping[name]}"
@@ -193,7 +196,7 @@ class Client:
 def shared() -> Iterator[Cloud]:
     with cloud() as stack:
         for service in ("dynamodb", "secretsmanager"):
-            aws.client(service)
+            boto3_clients.client(service)
         yield stack
 
 
@@ -202,7 +205,7 @@ def world(shared: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World(shared)
     with monkeypatch.context() as patched:
         patched.setattr(botocore.session.Session, "create_client", lambda self, service, **_: Client(service, world))
-        patched.setattr(egress, "send", world.send)
+        patched.setattr(http_client, "send", world.send)
         patched.setattr(clock, "now", lambda: NOW)
         yield world
     empty()
@@ -224,7 +227,7 @@ def only(state: str, exit_code: int | None = None) -> Json:
 
 def keep_connection(world: World, name: str, **fields: Any) -> None:
     secret_id = f"{STACK}/grants/{name}"
-    aws.client("secretsmanager").create_secret(Name=secret_id, SecretString="{}")
+    boto3_clients.client("secretsmanager").create_secret(Name=secret_id, SecretString="{}")
     item = {
         "platform": "http", "kind": "bearer", "allowed_domain": "api.example.com", "state": "connected", "generation": 1,
         "updated_at": "2026-11-01T00:00:00.000Z", "secret_id": secret_id, **fields,
@@ -234,7 +237,9 @@ def keep_connection(world: World, name: str, **fields: Any) -> None:
 
 
 def keep_client(world: World, redirect_uri: str, platform: str = "kommo", **fields: Any) -> None:
-    aws.client("secretsmanager").create_secret(Name=f"{STACK}/oauth-clients/{platform}/acme", SecretString="canary")
+    boto3_clients.client("secretsmanager").create_secret(
+        Name=f"{STACK}/oauth-clients/{platform}/acme", SecretString="canary"
+    )
     world.stack.table.put(
         {
             "pk": f"CLIENT#{platform}#acme", "sk": "CLIENT", "list_pk": "CLIENTS", "list_sk": f"{platform}#acme",
@@ -334,10 +339,10 @@ def test_doctor_refused_renewals_are_told_with_their_end_and_advice(world: World
 
 
 def test_doctor_many_refused_renewals_are_counted(world: World) -> None:
-    for number in range(contents.MOST_REFUSED + 3):
+    for number in range(data.MOST_REFUSED + 3):
         keep_connection(world, f"crm-{number}", refused_since="2026-11-01T00:00:00.000Z", refusal="no")
     found = findings("refused renewals", 0)
-    assert len(found) == contents.MOST_REFUSED + 1
+    assert len(found) == data.MOST_REFUSED + 1
     assert found[-1]["found"] == "and 3 more"
 
 
@@ -560,12 +565,12 @@ def test_a_secret_that_is_gone(world: World) -> None:
 
 def test_a_secret_that_is_about_to_go(world: World) -> None:
     keep_connection(world, "crm")
-    aws.client("secretsmanager").delete_secret(SecretId=f"{STACK}/grants/crm")
+    boto3_clients.client("secretsmanager").delete_secret(SecretId=f"{STACK}/grants/crm")
     assert "the secret of the connection crm" in only("fail")["found"]
 
 
 def test_no_more_secrets_are_looked_at_than_a_person_waits_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "MOST_SECRETS", 3)
+    monkeypatch.setattr(data, "MOST_SECRETS", 3)
     for number in range(5):
         keep_connection(world, f"crm-{number}", updated_at=f"2026-11-01T00:00:{number:02d}.000Z")
     found = next(finding for finding in examine() if finding["check"] == "secrets")
@@ -749,7 +754,7 @@ def test_a_check_that_breaks_off_hides_no_other(world: World) -> None:
 
 def test_each_runbook_that_is_named_is_there() -> None:
     """Also those that only a stack in trouble would name."""
-    folder = ROOT / "layers" / "portaria" / "portaria" / "cli" / "doctor"
+    folder = ROOT / "cli" / "portaria_cli" / "doctor"
     named = {
         anchor for file in folder.glob("*.py") for anchor in re.findall(r'runbook\("([a-z-]+)"\)', file.read_text())
     }

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import domains, egress
-from portaria.contract import Rejected, Request
+from portaria.core.entities import Rejected, Request
+from portaria.outbound import domain_rules, http_client
 from tests.conftest import ROOT
 
 LABEL_63 = "a" * 63
@@ -143,7 +143,7 @@ REFUSED_CASES = [(rule, text) for rule, texts in REFUSED.items() for text in tex
 
 def refusal(text: str) -> Rejected:
     with pytest.raises(Rejected) as refused:
-        domains.check_allowed_domain(text)
+        domain_rules.check_allowed_domain(text)
     assert (refused.value.reason, refused.value.field) == ("bad_allowed_domain", "allowed_domain")
     assert refused.value.detail.startswith("allowed_domain ")
     return refused.value
@@ -156,11 +156,11 @@ class TestAllowedDomains:
 
     @pytest.mark.parametrize("text", ACCEPTED, ids=lambda text: text[:50])
     def test_a_name_of_somebodys_own_is_taken_as_it_is(self, text: str) -> None:
-        assert domains.check_allowed_domain(text) == text
+        assert domain_rules.check_allowed_domain(text) == text
 
     @pytest.mark.parametrize("text", CASES_LOWERED)
     def test_capitals_are_lowered(self, text: str) -> None:
-        assert domains.check_allowed_domain(text) == CASES_LOWERED[text]
+        assert domain_rules.check_allowed_domain(text) == CASES_LOWERED[text]
 
     @pytest.mark.parametrize(("rule", "text"), REFUSED_CASES, ids=lambda value: repr(value)[:40])
     def test_anything_else_is_refused(self, rule: str, text: str) -> None:
@@ -208,21 +208,21 @@ class TestAllowedDomains:
     @pytest.mark.parametrize("text", [*ACCEPTED, *CASES_LOWERED.values()], ids=lambda text: text[:50])
     def test_what_is_taken_can_be_called(self, text: str) -> None:
         bare = text.removeprefix("*.")
-        egress.check(Request("GET", f"https://{bare}/"), text)
+        http_client.check(Request("GET", f"https://{bare}/"), text)
         if text != bare:
-            egress.check(Request("GET", f"https://below.{bare[:100]}.com/"), f"*.{bare[:100]}.com")
+            http_client.check(Request("GET", f"https://below.{bare[:100]}.com/"), f"*.{bare[:100]}.com")
 
     @given(st.text(alphabet=st.sampled_from("ab1-._*xn:@/[]%é。 \n"), max_size=40) | st.text(max_size=30))
     def test_no_text_breaks_it_and_what_it_takes_is_a_name(self, text: str) -> None:
         try:
-            taken = domains.check_allowed_domain(text)
+            taken = domain_rules.check_allowed_domain(text)
         except Rejected:
             return
         assert re.fullmatch(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*", taken)
 
     def test_the_list_is_loaded_with_the_first_domain_and_no_sooner(self) -> None:
         code = (
-            "import sys, portaria.api.connections\n"
+            "import sys, portaria.api.resources.connections\n"
             "from portaria import domains\n"
             "assert 'publicsuffixlist' not in sys.modules\n"
             "domains.check_allowed_domain('example.com')\n"
@@ -254,7 +254,7 @@ DISGUISED = [
 
 def header_refusal(text: str) -> Rejected:
     with pytest.raises(Rejected) as refused:
-        domains.check_header_name(text)
+        domain_rules.check_header_name(text)
     assert (refused.value.reason, refused.value.field) == ("bad_header_name", "fields.header_name")
     return refused.value
 
@@ -267,8 +267,8 @@ class TestHeaderNames:
         ids=lambda text: text[:30],
     )  # fmt: skip
     def test_taken_as_it_is(self, text: str) -> None:
-        assert domains.check_header_name(text) == text
-        egress.check(Request("GET", "https://example.com/", {text: "value"}), "example.com")
+        assert domain_rules.check_header_name(text) == text
+        http_client.check(Request("GET", "https://example.com/", {text: "value"}), "example.com")
 
     @pytest.mark.parametrize("name", SEED_NAMES)
     @pytest.mark.parametrize("write", [str.lower, str.upper, str.title], ids=["lower", "upper", "title"])
@@ -287,14 +287,14 @@ class TestHeaderNames:
     @pytest.mark.parametrize("text", ["X-N8N-API-KEY", "x2", "X-Auth-2FA_3"])
     def test_digits_are_allowed_only_where_the_connection_says_so(self, text: str) -> None:
         assert "allow_digits_in_header_name to yes" in header_refusal(text).detail
-        assert domains.check_header_name(text, with_digits=True) == text
+        assert domain_rules.check_header_name(text, with_digits=True) == text
 
     @pytest.mark.parametrize("text", ["", "123", "-1", "x.2", "X-Amz-2", "x-forwarded-2", "١x", "x 2"])
     def test_digits_do_not_lift_the_other_rules(self, text: str) -> None:
         with pytest.raises(Rejected, match="bad_header_name"):
-            domains.check_header_name(text, with_digits=True)
+            domain_rules.check_header_name(text, with_digits=True)
 
-    @pytest.mark.parametrize("name", sorted(egress.FORBIDDEN_HEADERS))
+    @pytest.mark.parametrize("name", sorted(http_client.FORBIDDEN_HEADERS))
     def test_what_no_call_may_set_is_refused_too(self, name: str) -> None:
         header_refusal(name)
 

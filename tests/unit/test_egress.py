@@ -26,8 +26,9 @@ import urllib3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from portaria import addresses, clock, egress
-from portaria.contract import Rejected, Request, Response, Retryable
+from portaria.core import clock
+from portaria.core.entities import Rejected, Request, Response, Retryable
+from portaria.outbound import http_client, public_addresses
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
 
 HOST = "acme.kommo.com"
@@ -55,7 +56,7 @@ def test_the_corpus_is_large_and_has_no_twins() -> None:
 @pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: ascii(url)[1:61])
 def test_a_hostile_url_is_refused_before_anything_is_sent(url: str) -> None:
     with no_byte_leaves(), pytest.raises(Rejected) as refused:
-        egress.send(Request("POST", url, {"Authorization": "Bearer canary"}, b"canary"), allowed_domain=HOST)
+        http_client.send(Request("POST", url, {"Authorization": "Bearer canary"}, b"canary"), allowed_domain=HOST)
     assert refused.value.reason in ("bad_url", "host_not_allowed")
     assert refused.value.field == "url"
     assert "canary" not in str(refused.value)
@@ -76,7 +77,7 @@ def test_a_hostile_url_is_refused_before_anything_is_sent(url: str) -> None:
 def test_an_honest_url_is_sent_to_its_host(url: str) -> None:
     with responses.RequestsMock() as mock:
         mock.add(responses.GET, url)
-        egress.send(Request("GET", url), allowed_domain=HOST)
+        http_client.send(Request("GET", url), allowed_domain=HOST)
         assert host_dialled(str(mock.calls[0].request.url)) == (HOST, None if ":443" not in url else 443)
 
 
@@ -98,7 +99,7 @@ PIECES = [
 def test_whatever_passes_is_dialled_at_the_allowed_host(url: str) -> None:
     """Given any URL, when the check lets it pass, then the library that dials reads the same host in it."""
     try:
-        egress.check(Request("GET", url), HOST)
+        http_client.check(Request("GET", url), HOST)
     except Rejected:
         return
     prepared = requests.Request("GET", url).prepare()
@@ -119,7 +120,7 @@ def test_a_url_that_requests_reads_otherwise_is_refused(
 
     monkeypatch.setattr(requests.PreparedRequest, "prepare_url", prepare_url)
     with no_byte_leaves(), pytest.raises(Rejected, match="bad_url"):
-        egress.send(Request("POST", URL, {"Authorization": "Bearer canary"}, b"canary"), allowed_domain=HOST)
+        http_client.send(Request("POST", URL, {"Authorization": "Bearer canary"}, b"canary"), allowed_domain=HOST)
 
 
 @pytest.mark.parametrize(
@@ -146,26 +147,26 @@ def test_a_url_that_requests_reads_otherwise_is_refused(
     ],
 )
 def test_which_hosts_a_domain_covers(host: str, domain: str, allowed: bool) -> None:
-    assert egress.host_allowed(host, domain) is allowed
+    assert http_client.host_allowed(host, domain) is allowed
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *sorted(egress.FORBIDDEN_HEADERS), "Host", "HOST", "Cookie", "X-Amz-Security-Token", "X-AMZN-Trace-Id",
+        *sorted(http_client.FORBIDDEN_HEADERS), "Host", "HOST", "Cookie", "X-Amz-Security-Token", "X-AMZN-Trace-Id",
         "X-Forwarded-For", "x-forwarded-host", "Transfer-Encoding", "Content-Length", "Proxy-Authorization",
         "X_Forwarded_For", "X_AMZ_DATE", "Transfer_Encoding", "content_length", "X_Real_IP",
     ],
 )  # fmt: skip
 def test_a_forbidden_header_is_refused(name: str) -> None:
     with no_byte_leaves(), pytest.raises(Rejected, match="forbidden_header"):
-        egress.send(Request("GET", URL, {name: "canary"}), allowed_domain=HOST)
+        http_client.send(Request("GET", URL, {name: "canary"}), allowed_domain=HOST)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a:", "a\r\nHost", "a\n", "ä", "(a)", "a\x00", "a,b"])
 def test_a_header_name_that_http_does_not_know_is_refused(name: str) -> None:
     with no_byte_leaves(), pytest.raises(Rejected, match="bad_header"):
-        egress.send(Request("GET", URL, {name: "x"}), allowed_domain=HOST)
+        http_client.send(Request("GET", URL, {name: "x"}), allowed_domain=HOST)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_a_header_name_that_http_does_not_know_is_refused(name: str) -> None:
 )
 def test_a_header_value_that_could_begin_another_header_is_refused(value: str) -> None:
     with no_byte_leaves(), pytest.raises(Rejected, match="bad_header") as refused:
-        egress.send(Request("GET", URL, {"Authorization": f"canary{value}"}), allowed_domain=HOST)
+        http_client.send(Request("GET", URL, {"Authorization": f"canary{value}"}), allowed_domain=HOST)
     assert "canary" not in str(refused.value)
 
 
@@ -182,7 +183,7 @@ def test_a_header_value_that_could_begin_another_header_is_refused(value: str) -
 def test_a_header_value_with_spaces_around_it_is_refused_not_called_a_lost_answer(value: str) -> None:
     """`requests` refuses them as well, but in a way that reads as if the request had left."""
     with no_byte_leaves(), pytest.raises(Rejected, match="bad_header"):
-        egress.send(Request("GET", URL, {"Authorization": value}), allowed_domain=HOST)
+        http_client.send(Request("GET", URL, {"Authorization": value}), allowed_domain=HOST)
 
 
 # ----------------------------------------------------------------------------------------------- answers, over real TLS
@@ -196,9 +197,9 @@ def authority() -> trustme.CA:
 @pytest.fixture(autouse=True)
 def session() -> Iterator[None]:
     """No connection is left of another test, as if the process had just started."""
-    egress.transport.close()
+    http_client.transport.close()
     yield
-    egress.transport.close()
+    http_client.transport.close()
 
 
 @pytest.fixture
@@ -215,14 +216,14 @@ def server(authority: trustme.CA, net: Internet, tmp_path: Path, monkeypatch: py
     net.names[HOST] = [ADDRESS]
     net.routes[ADDRESS] = server.port
     yield server
-    egress.transport.close()
+    http_client.transport.close()
     server.close()
 
 
 def get(**options: Any) -> Response:
     options = {"connect_timeout_s": 2.0, **options}
     request = Request("GET", URL, {"Authorization": "Bearer canary"}, **options)
-    return egress.send(request, allowed_domain=HOST)
+    return http_client.send(request, allowed_domain=HOST)
 
 
 @pytest.mark.enable_socket
@@ -415,7 +416,7 @@ def test_a_server_that_takes_no_more_of_a_request_is_given_up_in_time(server: Se
     began = time.monotonic()
     request = Request("POST", URL, {}, bytes(30_000_000), connect_timeout_s=5.0, total_timeout_s=0.4)
     with pytest.raises(Retryable) as lost:
-        egress.send(request, allowed_domain=HOST)
+        http_client.send(request, allowed_domain=HOST)
     assert (lost.value.reason, lost.value.answer_lost) == ("no_answer", True)
     assert time.monotonic() - began < 1.5
 
@@ -562,7 +563,7 @@ def test_a_certificate_of_an_unknown_authority_gets_nothing(server: Server, monk
 def test_a_certificate_for_another_name_gets_nothing(server: Server, net: Internet) -> None:
     net.names["other.kommo.com"] = [ADDRESS]
     with pytest.raises(Retryable) as unreached:
-        egress.send(Request("GET", "https://other.kommo.com/", {"X": "canary"}), allowed_domain="other.kommo.com")
+        http_client.send(Request("GET", "https://other.kommo.com/", {"X": "canary"}), allowed_domain="other.kommo.com")
     assert unreached.value.answer_lost is False
     assert server.requests == []
 
@@ -673,12 +674,12 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_an_address_of_the_public_internet(address: str) -> None:
-    assert addresses.is_public(address)
+    assert public_addresses.is_public(address)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_an_address_that_is_not_of_the_public_internet(address: str) -> None:
-    assert not addresses.is_public(address)
+    assert not public_addresses.is_public(address)
 
 
 @pytest.mark.enable_socket
@@ -713,7 +714,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_dialled(server: Server,
         # The connection was kept, so the name is not asked for again; a new one is checked again.
         get()
         assert net.looked_up == [HOST]
-        egress.transport.close()
+        http_client.transport.close()
         with pytest.raises(Rejected, match="address_not_allowed"):
             get()
     assert net.dialled == [(ADDRESS, 443)]
@@ -739,7 +740,7 @@ def sibling(authority: trustme.CA, net: Internet, server: Server) -> Iterator[Se
     net.names[SIBLING] = ["1.0.0.1"]
     net.routes["1.0.0.1"] = sibling.port
     yield sibling
-    egress.transport.close()
+    http_client.transport.close()
     sibling.close()
 
 
@@ -751,7 +752,7 @@ def follow(method: str = "GET", body: bytes | None = None, times: int = 5, domai
         **({"Content-Type": "application/json"} if body else {}),
     }
     request = Request(method, URL, headers, body, connect_timeout_s=2.0, credential_headers=("x-API-key",))
-    return egress.send(request, allowed_domain=domain, follow_redirects=times)
+    return http_client.send(request, allowed_domain=domain, follow_redirects=times)
 
 
 @pytest.mark.enable_socket
@@ -834,7 +835,7 @@ def test_the_body_of_a_redirect_is_bounded_like_any_other(server: Server, times:
     server.scripts = [answering(answer)]
     request = Request("GET", URL, connect_timeout_s=2.0, max_response_bytes=1000)
     with pytest.raises(Rejected, match="answer_too_large"):
-        egress.send(request, allowed_domain=HOST, follow_redirects=times)
+        http_client.send(request, allowed_domain=HOST, follow_redirects=times)
 
 
 @pytest.mark.enable_socket
@@ -928,7 +929,7 @@ def test_redirects_share_the_time_of_one_exchange(server: Server) -> None:
     request = Request("GET", URL, connect_timeout_s=2.0, total_timeout_s=0.5)
     began = time.monotonic()
     with pytest.raises(Retryable, match="no_answer"):
-        egress.send(request, allowed_domain=HOST, follow_redirects=50)
+        http_client.send(request, allowed_domain=HOST, follow_redirects=50)
     assert time.monotonic() - began < 1.5
 
 
@@ -988,8 +989,8 @@ def test_a_netrc_file_is_not_read(server: Server, tmp_path: Path, monkeypatch: p
     netrc.write_text(f"machine {HOST} login someone password canary-netrc\n")
     monkeypatch.setenv("NETRC", str(netrc))
     assert requests.utils.get_netrc_auth(URL) == ("someone", "canary-netrc")
-    egress.send(Request("GET", URL), allowed_domain=HOST)
-    egress.send(Request("GET", URL, {"Authorization": "Bearer own"}), allowed_domain=HOST)
+    http_client.send(Request("GET", URL), allowed_domain=HOST)
+    http_client.send(Request("GET", URL, {"Authorization": "Bearer own"}), allowed_domain=HOST)
     assert b"uthorization" not in server.requests[0]
     assert b"Authorization: Bearer own" in server.requests[1]
 
@@ -997,7 +998,7 @@ def test_a_netrc_file_is_not_read(server: Server, tmp_path: Path, monkeypatch: p
 @pytest.mark.enable_socket
 def test_a_body_goes_out_as_it_is(server: Server) -> None:
     body = bytes(range(256))
-    egress.send(Request("POST", URL, {"Content-Type": "application/json"}, body), allowed_domain=HOST)
+    http_client.send(Request("POST", URL, {"Content-Type": "application/json"}, body), allowed_domain=HOST)
     head, _, sent = server.requests[0].partition(b"\r\n\r\n")
     assert sent == body
     assert b"Content-Length: 256" in head

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from portaria import arrived_events, connections
-from portaria.contract import Connection
+from portaria.connections import connection_store
+from portaria.core.entities import Connection
+from portaria.webhooks import event_receiver
 from tests.fakes.aws import Cloud
 from tests.fakes.connected import to_engage, to_leadconnector
 from tests.fakes.manage import API_URL, Manage
@@ -30,9 +31,9 @@ def test_the_address_and_its_secret_are_told_once_and_kept_as_hashes(manage: Man
     assert made.content["header_name"] == "X-Portaria-Secret"
     for text in (key, secret):
         assert re.fullmatch(r"[A-Za-z0-9_-]{43}", text)
-    item = stack.table.get(arrived_events.partition("marketek"), arrived_events.SK) or {}
+    item = stack.table.get(event_receiver.partition("marketek"), event_receiver.SK) or {}
     assert (item["platform"], item["account_id"]) == ("leadconnector", "ve9EPM428h8vShlRW1KT")
-    assert item["keys"] == [arrived_events.Key(arrived_events.digest(key), arrived_events.digest(secret)).text()]
+    assert item["keys"] == [event_receiver.Key(event_receiver.digest(key), event_receiver.digest(secret)).text()]
     for place in (manage.log.getvalue(), json.dumps(manage.call("GET", "/audit").content)):
         assert key not in place
         assert secret not in place
@@ -42,8 +43,8 @@ def test_each_is_another_and_those_before_are_kept_for_an_hour(manage: Manage, s
     to_leadconnector(stack)
     urls = [manage.call("POST", "/connections/marketek/events").content["url"] for _ in range(9)]
     assert len(set(urls)) == 9
-    item = stack.table.get(arrived_events.partition("marketek"), arrived_events.SK) or {}
-    keys = [arrived_events.read_key(text) for text in item["keys"]]
+    item = stack.table.get(event_receiver.partition("marketek"), event_receiver.SK) or {}
+    keys = [event_receiver.read_key(text) for text in item["keys"]]
     assert [key.until == 0 for key in keys] == [True, *[False] * 5]
 
 
@@ -59,7 +60,7 @@ def test_a_platform_without_events_and_one_that_subscribes_by_itself(manage: Man
     to_engage(stack)
     installed = Connection("kommo-acme-1", "kommo", "oauth2", "acme.kommo.com", "connected", 1, "s", client="acme",
                            account_id="1", granted_at="2026-01-01T00:00:00.000Z")  # fmt: skip
-    connections.create(stack.table, installed)
+    connection_store.create(stack.table, installed)
     answer = manage.call("POST", "/connections/engage-one/events")
     assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_offered")
     answer = manage.call("POST", "/connections/kommo-acme-1/events")

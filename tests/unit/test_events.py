@@ -10,15 +10,15 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from portaria import aws, events
-from portaria.contract import Retryable
+from portaria.aws import boto3_clients, event_bus
+from portaria.core.entities import Retryable
 from tests.fakes.aws import cloud
 
 
 def test_an_event_reaches_those_who_listen() -> None:
     detail = {"connection": "kommo-acme-1", "generation": 2, "label": "Padaria São João"}
     with cloud() as stack:
-        events.put("portaria", events.CONNECTION_READY, detail)
+        event_bus.put("portaria", event_bus.CONNECTION_READY, detail)
         (heard,) = [json.loads(body) for body in stack.receive("heard")]
         assert boto3.client("events").describe_event_bus(Name="portaria")
     assert (heard["source"], heard["detail-type"], heard["detail"]) == ("portaria", "connection.ready", detail)
@@ -33,8 +33,11 @@ def test_an_event_reaches_those_who_listen() -> None:
 )
 def test_a_bus_that_does_not_answer_is_asked_again(failure: Exception) -> None:
     client = MagicMock(**{"put_events.side_effect": failure})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="bus_unavailable") as later:
-        events.put("portaria", events.INSTALL_FAILED, {"reason": "canary"})
+    with (
+        patch.object(boto3_clients, "client", return_value=client),
+        pytest.raises(Retryable, match="bus_unavailable") as later,
+    ):
+        event_bus.put("portaria", event_bus.INSTALL_FAILED, {"reason": "canary"})
     assert "install.failed" in later.value.detail
     assert "canary" not in str(later.value)
 
@@ -46,6 +49,9 @@ def test_an_event_that_the_bus_took_the_call_for_but_not_itself_is_sent_again() 
         "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "canary"}],
     }
     client = MagicMock(**{"put_events.return_value": answer})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="InternalFailure") as later:
-        events.put("portaria", events.CONNECTION_READY, {})
+    with (
+        patch.object(boto3_clients, "client", return_value=client),
+        pytest.raises(Retryable, match="InternalFailure") as later,
+    ):
+        event_bus.put("portaria", event_bus.CONNECTION_READY, {})
     assert "canary" not in str(later.value)

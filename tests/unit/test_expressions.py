@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jmespath.exceptions import JMESPathError
 
-from portaria import expressions
 from portaria.platforms.kommo import contacts
+from portaria.records import expressions
 from tests.fakes.people import contact
 
 # Every kind of node, alone and inside others.

@@ -19,15 +19,16 @@ from urllib.parse import urlencode
 
 import pytest
 
-from portaria import masking, messages, records
-from portaria.api import inputs
-from portaria.contract import Record, Rejected
-from portaria.intake import Delivery, EventAddress
+from portaria.api import validation
+from portaria.core import record_messages, redaction
+from portaria.core.callbacks import Delivery, EventAddress
+from portaria.core.entities import Record, Rejected
 from portaria.platforms.kommo import events as kommo_events
 from portaria.platforms.leadconnector import events as leadconnector_events
-from portaria.platforms.marketo import front_door, observability
+from portaria.platforms.marketo import data_ingestion_api, delivery_reports
+from portaria.records import record_mapping
 
-PACKAGE = Path(messages.__file__).parent
+PACKAGE = Path(record_messages.__file__).parent
 # Between the 4 of what grows in proportion (up to 8, where memory is allocated) and the 16 of what grows with the square.
 MOST = 11.0
 # What takes less is lost in the clock's noise.
@@ -86,13 +87,13 @@ def workflow(size: int) -> bytes:
 
 
 def front_door_persons(body: bytes) -> object:
-    return front_door.parse(f"{front_door._OWN}/persons", {"subscription": "123-ABC-456"}, body, "x", 0)
+    return data_ingestion_api.parse(f"{data_ingestion_api._OWN}/persons", {"subscription": "123-ABC-456"}, body, "x", 0)
 
 
 READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = {
-    "duplicate key at the end of a body": (lambda body: inputs.read_body(body, False, 10**9), body_with_a_duplicate, 500),
+    "duplicate key at the end of a body": (lambda body: validation.read_body(body, False, 10**9), body_with_a_duplicate, 500),
     "duplicate keys only": (
-        lambda body: inputs.read_body(body, False, 10**9),
+        lambda body: validation.read_body(body, False, 10**9),
         lambda size: "{" + ",".join(['"a":0'] * size) + "}",
         500,
     ),
@@ -107,25 +108,25 @@ READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = 
     ),
     "front door with a duplicate": (front_door_persons, lambda size: body_with_a_duplicate(size).encode(), 500),
     "observability with many requests": (
-        lambda body: list(observability.read_events(json.loads(body))),
+        lambda body: list(delivery_reports.read_events(json.loads(body))),
         lambda size: json.dumps(
-            {"type": observability._TYPE + "results", "data": {"requests": [{"requestId": "r"}] * size}}
+            {"type": delivery_reports._TYPE + "results", "data": {"requests": [{"requestId": "r"}] * size}}
         ).encode(),
         500,
     ),
     "message of many records": (
-        lambda body: records.read_message("m", body),
+        lambda body: record_mapping.read_message("m", body),
         lambda size: json.dumps({"version": 1, "records": [{}] * size}),
         500,
     ),
     "record with many long numbers": (
-        lambda data: messages.pack([Record("1", 0, data)], connection="c", object="o", origin="event", read_at=1),
+        lambda data: record_messages.pack([Record("1", 0, data)], connection="c", object="o", origin="event", read_at=1),
         lambda size: {"n": [10**20] * size},
         500,
     ),
     "records of one key": (
-        records.newest,
-        lambda size: [records.Source(records.Message("m", "c", "o", "e", []), {}, "k", (0, 0))] * size,
+        record_mapping.newest,
+        lambda size: [record_mapping.Source(record_mapping.Message("m", "c", "o", "e", []), {}, "k", (0, 0))] * size,
         500,
     ),
 }  # fmt: skip
@@ -145,7 +146,7 @@ PARTS = (
 
 @pytest.mark.parametrize("part", PARTS)
 def test_masking_takes_time_in_proportion(part: str) -> None:
-    assert growth(masking.masked_text, lambda size: part * (size // len(part)), 4_000) < MOST
+    assert growth(redaction.masked_text, lambda size: part * (size // len(part)), 4_000) < MOST
 
 
 HEADER, CLAIMS = "eyJ" + "hbGciOiJSUzI1NiJ9", "eyJ" + "zdWIiOiIxIn0"
@@ -163,7 +164,7 @@ HEADER, CLAIMS = "eyJ" + "hbGciOiJSUzI1NiJ9", "eyJ" + "zdWIiOiIxIn0"
     ],
 )
 def test_masking_hides_json_web_tokens(text: str, left: str) -> None:
-    assert masking.masked_text(text) == left
+    assert redaction.masked_text(text) == left
 
 
 # --- every regular expression of the package

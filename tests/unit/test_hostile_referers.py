@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from portaria.contract import OAuthClient, Rejected, Secret
+from portaria.core.entities import OAuthClient, Rejected, Secret
 from portaria.platforms.kommo import tokens
 from tests.unit.test_accept_install import EVENTS, load_handler
 

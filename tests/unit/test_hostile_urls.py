@@ -14,7 +14,8 @@ from unittest.mock import patch
 import pytest
 import trustme
 
-from portaria import connections, egress
+from portaria.connections import connection_store
+from portaria.outbound import http_client
 from tests.fakes.aws import cloud
 from tests.fakes.calling import Calling
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
@@ -77,7 +78,7 @@ def calling() -> Iterator[Calling]:
             "wide": calling.connect("wide", allowed_domain=WILDCARD),
         }
         # The fake table takes longer for an item than everything else together.
-        with patch.object(connections, "get", lambda table, name: connected[name]):
+        with patch.object(connection_store, "get", lambda table, name: connected[name]):
             yield calling
 
 
@@ -104,7 +105,7 @@ def net(server: Server, authority: trustme.CA, tmp_path: Path, monkeypatch: pyte
         outside.names[HOST] = [ADDRESS]
         outside.routes[ADDRESS] = server.port
         yield outside
-        egress.transport.close()
+        http_client.transport.close()
 
 
 def assert_nothing_reached(net: Internet) -> None:
@@ -216,7 +217,7 @@ def test_the_watch_sees_what_it_looks_for(calling: Calling, net: Internet, serve
     assert (net.looked_up, net.dialled) == ([HOST], [(ADDRESS, 443)])
     assert b"canary" in server.requests[0]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(egress, "host_allowed", lambda host, domain: True)
+        patched.setattr(http_client, "host_allowed", lambda host, domain: True)
         calling.call({"method": "GET", "url": "https://evil.example/"}, "narrow")
     assert net.looked_up == [HOST, "evil.example"]
     assert len(net.dialled) == 2

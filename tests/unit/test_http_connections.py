@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from portaria import egress, http_connections
-from portaria.contract import Request, Response, Retryable
+from portaria.core.entities import Request, Response, Retryable
+from portaria.outbound import http_client, http_transport
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet
 
 pytestmark = pytest.mark.enable_socket
@@ -31,10 +31,10 @@ def authority() -> trustme.CA:
 def net(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet]:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    egress.transport.close()
+    http_client.transport.close()
     with internet() as outside:
         yield outside
-        egress.transport.close()
+        http_client.transport.close()
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def server(authority: trustme.CA, net: Internet) -> Iterator[Server]:
     net.names[HOST] = [ADDRESS]
     net.routes[ADDRESS] = server.port
     yield server
-    egress.transport.close()
+    http_client.transport.close()
     server.close()
 
 
 def get(owner: str = "one", host: str = HOST, method: str = "GET", body: bytes | None = None) -> Response:
     request = Request(method, f"https://{host}/x", {}, body, connect_timeout_s=2.0, read_timeout_s=2.0)
-    return egress.send(request, allowed_domain=host, owner=owner)
+    return http_client.send(request, allowed_domain=host, owner=owner)
 
 
 # ------------------------------------------------------------------------------------------------------------- kept or not
@@ -68,7 +68,7 @@ def test_a_connection_is_not_used_for_another_owner(authority: trustme.CA, net: 
         net.names[HOST] = [f"1.1.1.{owner == 'two':d}"]
         net.routes = {"1.1.1.0": servers[0].port, "1.1.1.1": servers[1].port}
         assert get(owner).body == b"ok"
-    egress.transport.close()
+    http_client.transport.close()
     assert net.dialled == [("1.1.1.0", 443), ("1.1.1.1", 443)]
     assert [len(each.requests) for each in servers] == [2, 2]
     for each in servers:
@@ -79,14 +79,14 @@ def test_a_connection_that_was_idle_for_long_is_not_used(
     server: Server, net: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get()
-    monkeypatch.setattr(http_connections, "MAX_IDLE_S", -1.0)
+    monkeypatch.setattr(http_transport, "MAX_IDLE_S", -1.0)
     get()
     assert len(net.dialled) == 2
 
 
 def test_so_many_connections_are_kept_and_the_oldest_goes(authority: trustme.CA, net: Internet) -> None:
     servers = []
-    count = http_connections.MAX_KEPT + 1
+    count = http_transport.MAX_KEPT + 1
     for number in range(count):
         host = f"host{number}.kommo.com"
         servers.append(Server(authority, host))
@@ -96,7 +96,7 @@ def test_so_many_connections_are_kept_and_the_oldest_goes(authority: trustme.CA,
     net.dialled.clear()
     for number in reversed(range(count)):
         get(host=f"host{number}.kommo.com")
-    egress.transport.close()
+    http_client.transport.close()
     for each in servers:
         each.close()
     assert net.dialled == [("1.1.2.0", 443)]
@@ -135,7 +135,7 @@ def test_an_unusual_answer_is_read_and_its_connection_closed(server: Server, net
         b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n",
         b"HTTP/1.1 102 Processing\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
-        b"HTTP/1.1 199 Other\r\nX: y\r\n\r\n" * http_connections.MAX_INTERIM_ANSWERS,
+        b"HTTP/1.1 199 Other\r\nX: y\r\n\r\n" * http_transport.MAX_INTERIM_ANSWERS,
     ],
 )
 def test_the_answer_after_an_interim_one_is_the_answer(server: Server, net: Internet, interim: bytes) -> None:
@@ -150,7 +150,7 @@ def test_the_answer_after_an_interim_one_is_the_answer(server: Server, net: Inte
     "answer",
     [
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n" + OK,
-        b"HTTP/1.1 103 Early Hints\r\n\r\n" * (http_connections.MAX_INTERIM_ANSWERS + 1) + OK,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * (http_transport.MAX_INTERIM_ANSWERS + 1) + OK,
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
@@ -214,7 +214,7 @@ def proxy(authority: trustme.CA, net: Internet, monkeypatch: pytest.MonkeyPatch)
     net.routes["10.0.0.7"] = proxy.port
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.internal:3128")
     yield proxy
-    egress.transport.close()
+    http_client.transport.close()
     proxy.close()
 
 

@@ -14,12 +14,15 @@ import requests
 import responses
 import trustme
 
-from portaria import clock, connections, egress, identifiers
-from portaria.api import identifiers as api
-from portaria.api.inputs import parse
-from portaria.contract import Rejected, Request, Response, Retryable
-from portaria.tokens import Supply
-from portaria.vault import Vault
+from portaria.actions import identifiers
+from portaria.api.resources import identifiers as api
+from portaria.api.validation import parse
+from portaria.connections import connection_store
+from portaria.connections.token_provider import Supply
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Rejected, Request, Response, Retryable
+from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import supply, to_engage, to_leadconnector
 from tests.fakes.engage import LOG_IN, Engage, refusal
@@ -166,7 +169,7 @@ def test_a_401_that_no_log_in_mends(stack: Cloud, engage: Engage) -> None:
     assert (error.reason, len(engage.requests)) == ("not_permitted", 2)
     assert "UserManagement" in error.detail
     # Its own log-in works: the connection stays.
-    assert connections.get(stack.table, NAME).state == "connected"
+    assert connection_store.get(stack.table, NAME).state == "connected"
 
 
 def test_a_wrong_customer_token(stack: Cloud, engage: Engage) -> None:
@@ -267,7 +270,7 @@ def test_all_of_it_fits_into_twenty_seconds(stack: Cloud, engage: Engage, monkey
     """Given requests that take eight seconds each."""
     now, waited = clock.now, timedelta(0)
     allowed: list[float] = []
-    send = egress.send
+    send = http_client.send
 
     def slow(request: Request, **named: Any) -> Response:
         nonlocal waited
@@ -276,7 +279,7 @@ def test_all_of_it_fits_into_twenty_seconds(stack: Cloud, engage: Engage, monkey
             waited += timedelta(seconds=8)
         return send(request, **named)
 
-    monkeypatch.setattr(egress, "send", slow)
+    monkeypatch.setattr(http_client, "send", slow)
     monkeypatch.setattr(clock, "now", lambda: now() + waited)
     answer = register(stack, users(450))
     assert outcomes(answer) == ["registered"] * 300 + ["not_sent"] * 150
@@ -317,7 +320,7 @@ def test_no_log_and_no_error_holds_the_url(
     with internet() as outside, caplog.at_level(logging.DEBUG):
         outside.names, outside.routes = {"sandbox.engage.bz": [ADDRESS]}, {ADDRESS: server.port}
         answer = register(stack, users(400))
-        egress.transport.close()
+        http_client.transport.close()
     server.close()
     assert outcomes(answer) == ["registered"] * 100 + ["unknown"] * 200 + ["not_sent"] * 100
     assert all(b"customerToken=canary" in request for request in server.requests[1:])

@@ -14,9 +14,14 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import connections, dead_letters, ingestion, messages, queues, receipts, routes, tokens, uninstalls
-from portaria.contract import Record, Route
-from portaria.waiting_records import LONGEST_IN_QUEUE_S
+from portaria.aws import queues
+from portaria.connections import connection_store, token_provider
+from portaria.core import record_messages
+from portaria.core.entities import Record, Route
+from portaria.delivery import pipeline
+from portaria.delivery.waiting_records import LONGEST_IN_QUEUE_S
+from portaria.installs import uninstall
+from portaria.records import dead_letters, receipts, routes
 from tests.fakes import functions, waiting
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.marketo import Marketo, error, refuse_persons
@@ -30,11 +35,11 @@ def message(
     route: Route,
     connection: str = SOURCE,
     *,
-    origin: str = messages.BACKFILL,
+    origin: str = record_messages.BACKFILL,
     read_at: int = 1,
 ) -> str:
     """One Records message: of a route, as backfill_records sends it."""
-    packed = messages.pack(
+    packed = record_messages.pack(
         [Record(str(one["id"]), one["updated_at"], one) for one in contacts],
         connection=connection, object="contacts", origin=origin, read_at=read_at, route=route.name,
     )  # fmt: skip
@@ -102,7 +107,7 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    tokens.PROCESS.clear()
+    token_provider.PROCESS.clear()
     with cloud() as stack, responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield Desk(stack, Marketo(mock))
 
@@ -141,8 +146,8 @@ def test_a_batch_becomes_one_request_with_a_receipt(desk: Desk) -> None:
 
 def test_records_of_a_connection_that_was_removed_meanwhile_still_arrive(desk: Desk) -> None:
     body = message([contact(1)], desk.route)
-    source = connections.get(desk.stack.table, SOURCE)
-    uninstalls.delete(desk.stack.table, desk.stack.environment["UNINSTALLS_QUEUE_URL"], source)
+    source = connection_store.get(desk.stack.table, SOURCE)
+    uninstall.delete(desk.stack.table, desk.stack.environment["UNINSTALLS_QUEUE_URL"], source)
     assert desk.ingest({"m": body}) == set()
     assert desk.marketo.emails == ["person1@example.com"]
     assert desk.dead_letters() == []
@@ -183,8 +188,8 @@ def test_what_goes_wrong_in_six_different_ways_reports_only_what_is_not_dealt_wi
     """Message 0 is unreadable, 1 has lost its route, 2 has no e-mail address, 3 is refused by Marketo, 4 leads to a
     destination that is gone, 5 to one whose grant has ended, and 6 is as it should be."""
     lost = desk.add_route("lost", destination="nowhere")
-    stale = connections.get(desk.stack.table, DESTINATION)
-    connections.create(desk.stack.table, replace(stale, name="stale", state="needs_reconnect"))
+    stale = connection_store.get(desk.stack.table, DESTINATION)
+    connection_store.create(desk.stack.table, replace(stale, name="stale", state="needs_reconnect"))
     ended = desk.add_route("ended", destination="stale")
     desk.marketo.rule = refuse_persons({"person3@example.com"})
     bodies = {
@@ -231,7 +236,7 @@ def test_where_everything_is_refused_the_search_ends_and_everything_is_kept(desk
         f"m{start}": message([contact(number) for number in range(start, start + 100)], desk.route)
         for start in range(0, 400, 100)
     }
-    with patch.object(ingestion, "MAX_BISECT_REQUESTS", 20):
+    with patch.object(pipeline, "MAX_BISECT_REQUESTS", 20):
         assert desk.ingest(bodies) == set()
     assert len(desk.marketo.requests) <= 20 + 10
     letters = desk.dead_letters()
@@ -306,12 +311,12 @@ def test_a_destination_that_cannot_now_gets_the_records_later(desk: Desk, answer
 
 
 def test_waits_grow_with_the_receives_whatever_a_short_retry_after_says() -> None:
-    assert [ingestion.wait_s(None, receives) for receives in (1, 2, 3, 4, 5, 6, 7, 10)] == [
+    assert [pipeline.wait_s(None, receives) for receives in (1, 2, 3, 4, 5, 6, 7, 10)] == [
         5, 10, 20, 40, 80, 160, 320, 600,
     ]  # fmt: skip
-    assert ingestion.wait_s(1, 4) == 40
-    assert ingestion.wait_s(10_800, 1) == 10_800
-    assert ingestion.wait_s(0, 9) == 0
+    assert pipeline.wait_s(1, 4) == 40
+    assert pipeline.wait_s(10_800, 1) == 10_800
+    assert pipeline.wait_s(0, 9) == 0
 
 
 def test_a_message_that_arrives_twice_is_sent_once(desk: Desk) -> None:
@@ -377,8 +382,8 @@ def test_a_table_that_does_not_answer_holds_everything(desk: Desk) -> None:
 
 
 def test_a_failure_nobody_thought_of_holds_its_own_destination_only(desk: Desk) -> None:
-    other = replace(connections.get(desk.stack.table, DESTINATION), name="other")
-    connections.create(desk.stack.table, other)
+    other = replace(connection_store.get(desk.stack.table, DESTINATION), name="other")
+    connection_store.create(desk.stack.table, other)
     bodies = {
         "m1": message([contact(1)], desk.route),
         "m2": message([contact(2)], desk.add_route("second", destination="other")),

@@ -9,12 +9,16 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import clock, connections, egress, ingestion, marks, messages, quotas, receipts, waiting_records
-from portaria.contract import Connection, Record, Request, Response, Retryable, Secret
-from portaria.ingestion import Delivery
-from portaria.pace import Pace
+from portaria.connections import connection_store
+from portaria.connections.vault import Vault
+from portaria.core import clock, record_messages
+from portaria.core.entities import Connection, Record, Request, Response, Retryable, Secret
+from portaria.delivery import pipeline, quotas, version_guard, waiting_records
+from portaria.delivery.pipeline import Delivery
+from portaria.outbound import http_client
+from portaria.outbound.rate_limiter import Pace
 from portaria.platforms.marketo import persons
-from portaria.vault import Vault
+from portaria.records import receipts
 from tests.fakes import ingesting, waiting
 from tests.fakes.ingesting import MUNCHKIN, Desk, body, refusal
 from tests.fakes.people import DESTINATION, SOURCE, contact, person
@@ -41,8 +45,8 @@ def front_door(objects: list[dict[str, Any]], target: dict[str, Any], *, request
     records = [
         Record(key or str(each.get("email", number)), 1_700_000_000, each) for number, each in enumerate(objects)
     ]
-    (packed,) = messages.pack(
-        records, connection="pi-7", object="persons", origin=messages.FRONT_DOOR, read_at=5, request=request, target=target
+    (packed,) = record_messages.pack(
+        records, connection="pi-7", object="persons", origin=record_messages.FRONT_DOOR, read_at=5, request=request, target=target
     )  # fmt: skip
     return packed
 
@@ -151,7 +155,7 @@ def test_a_backfill_heeds_what_events_have_brought_and_leaves_no_mark(desk: Desk
     desk.route("people")
     desk.ingest(Delivery("1", body([contact(1, updated_at=200)])))
     page = [{**contact(1, updated_at=100), "first_name": "Old"}, contact(2, updated_at=300)]
-    desk.ingest(Delivery("2", body(page, "people", origin=messages.BACKFILL)), bulk=True)
+    desk.ingest(Delivery("2", body(page, "people", origin=record_messages.BACKFILL)), bulk=True)
     desk.ingest(Delivery("3", body([{**contact(2, updated_at=250), "first_name": "Late"}])))
     assert [(one["email"], one["firstName"]) for one in desk.persons] == [
         ("person1@example.com", "Test"), ("person2@example.com", "Test"), ("person2@example.com", "Late"),
@@ -160,7 +164,7 @@ def test_a_backfill_heeds_what_events_have_brought_and_leaves_no_mark(desk: Desk
 
 def test_where_a_route_asks_for_it_backfills_leave_marks_too(desk: Desk) -> None:
     desk.route("people", keep_newest="all")
-    desk.ingest(Delivery("1", body([contact(2, updated_at=300)], "people", origin=messages.BACKFILL)), bulk=True)
+    desk.ingest(Delivery("1", body([contact(2, updated_at=300)], "people", origin=record_messages.BACKFILL)), bulk=True)
     desk.ingest(Delivery("2", body([contact(2, updated_at=250)])))
     assert len(desk.persons) == 1
 
@@ -176,7 +180,7 @@ def test_what_an_event_has_brought_is_not_reconciled_again_and_what_was_lost_is(
     desk.route("people")
     desk.ingest(Delivery("1", body([contact(1, updated_at=100)], read_at=100_500)))
     missed = [contact(1, updated_at=100), contact(2, updated_at=100)]
-    desk.ingest(Delivery("2", body(missed, origin=messages.RECONCILIATION, read_at=999_000)), bulk=True)
+    desk.ingest(Delivery("2", body(missed, origin=record_messages.RECONCILIATION, read_at=999_000)), bulk=True)
     assert [one["email"] for one in desk.persons] == ["person1@example.com", "person2@example.com"]
 
 
@@ -188,7 +192,7 @@ def test_of_two_changes_in_one_second_the_one_that_arrived_later_stays(desk: Des
     assert [one["firstName"] for one in desk.persons] == ["Late"]
 
 
-@pytest.mark.parametrize("origin", [messages.EVENT, messages.RECONCILIATION])
+@pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION])
 def test_a_worker_that_died_after_marking_is_followed_by_one_that_sends(desk: Desk, origin: str) -> None:
     desk.route("people")
     message = body([contact(1)], origin=origin)
@@ -213,7 +217,7 @@ def test_what_is_overtaken_while_a_slow_batch_sends_is_not_sent_after_it(
 
     def overtake(document: Any) -> None:
         desk.rule = lambda document: None
-        time["now"] += timedelta(seconds=ingestion.MARKS_HOLD_S)
+        time["now"] += timedelta(seconds=pipeline.MARKS_HOLD_S)
         assert desk.ingest(Delivery("new", body([newer]))).waiting == {}
 
     desk.rule = overtake
@@ -229,14 +233,14 @@ def test_what_cannot_be_looked_at_again_is_not_sent(desk: Desk, time: Any, monke
     read = persons.frame
 
     def slow(target: Any) -> tuple[bytes, bytes]:
-        time["now"] += timedelta(seconds=ingestion.MARKS_HOLD_S)
+        time["now"] += timedelta(seconds=pipeline.MARKS_HOLD_S)
         return read(target)
 
     def unreachable(*_: Any) -> None:
         raise ConnectionError
 
     monkeypatch.setattr(persons, "frame", slow)
-    monkeypatch.setattr(marks, "overtaken", unreachable)
+    monkeypatch.setattr(version_guard, "overtaken", unreachable)
     assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {"1": None}
     assert desk.requests == []
 
@@ -352,7 +356,7 @@ def test_destination_that_refuses_the_kind_of_token_pauses_with_one_reason(desk:
     Vault(PREFIX).create(secret_id, {"token": Secret("canary-pit")})
     fields = {"location_id": "loc1"}
     domain = "services.leadconnectorhq.com"
-    connections.create(
+    connection_store.create(
         desk.table, Connection("marketek", "leadconnector", "bearer", domain, "connected", 1, secret_id, fields=fields)
     )
     desk.route("people", destination="marketek", dedupe_fields=())
@@ -363,7 +367,7 @@ def test_destination_that_refuses_the_kind_of_token_pauses_with_one_reason(desk:
         asked.append(request)
         return refusal
 
-    with patch.object(egress, "send", answer), patch.object(Pace, "wait"):
+    with patch.object(http_client, "send", answer), patch.object(Pace, "wait"):
         deliveries = [Delivery(str(number), body([contact(number)])) for number in range(20)]
         outcome = desk.ingest(*deliveries)
     assert (len(asked), outcome.waiting, desk.letters()) == (1, {}, [])

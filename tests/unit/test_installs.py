@@ -15,10 +15,13 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import arrived_events, clock, event_addresses, installs, oauth_clients
-from portaria.contract import Retryable, Secret
-from portaria.table import Conflict
-from portaria.vault import Vault
+from portaria.aws.table import Conflict
+from portaria.connections import oauth_clients, webhook_endpoints
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Retryable, Secret
+from portaria.installs import code_exchange
+from portaria.webhooks import event_receiver
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, Cloud, cloud
@@ -38,9 +41,9 @@ class Desk:
         self.kommo.codes[code] = subdomain
         return fakes.message(code, subdomain)
 
-    def turn(self, body: str, time_left_s: float = 40.0) -> installs.Outcome:
+    def turn(self, body: str, time_left_s: float = 40.0) -> code_exchange.Outcome:
         fakes.forget_tokens()
-        return installs.exchange(installs.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
+        return code_exchange.exchange(code_exchange.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
 
     def wait(self, body: str) -> float:
         """One turn; how long it asked to wait for the next, 0 where the install has ended."""
@@ -112,14 +115,14 @@ def test_three_deliveries_are_one_exchange(desk: Desk) -> None:
 
 def test_a_second_worker_waits_for_the_lease(desk: Desk) -> None:
     body = desk.code("code-1")
-    with patch.object(installs._Exchange, "run", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with patch.object(code_exchange._Exchange, "run", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         desk.turn(body)  # dies holding the lease
 
     with pytest.raises(Retryable) as held:
         desk.turn(body)
     assert held.value.reason == "in_progress"
     assert held.value.after_s is not None
-    assert 1 <= held.value.after_s <= installs.LEASE_S + 2
+    assert 1 <= held.value.after_s <= code_exchange.LEASE_S + 2
     assert not desk.kommo.exchanges
 
     desk.time.advance(held.value.after_s)
@@ -129,9 +132,9 @@ def test_a_second_worker_waits_for_the_lease(desk: Desk) -> None:
 def test_a_worker_that_lost_its_lease_writes_nothing(desk: Desk) -> None:
     """Given a worker so slow that another took over, when it wakes up, then its writes are refused."""
     body = desk.code("code-1")
-    stale = installs._Exchange(installs.read_message(body), fakes.settings(desk.stack), lambda: 40.0)
+    stale = code_exchange._Exchange(code_exchange.read_message(body), fakes.settings(desk.stack), lambda: 40.0)
     stale.claim()
-    desk.time.advance(installs.LEASE_S + 1)
+    desk.time.advance(code_exchange.LEASE_S + 1)
     desk.turn(body)
     before = desk.item("code-1")
 
@@ -161,7 +164,7 @@ def test_no_code_is_sent_while_a_grant_could_not_be_stored(desk: Desk) -> None:
     with refusing("GenerateDataKey"), pytest.raises(Retryable, match="vault_unavailable"):
         desk.turn(body)
     with pytest.raises(Retryable, match="short_of_time"):
-        desk.turn(body, time_left_s=installs.TIME_TO_EXCHANGE_S - 1)
+        desk.turn(body, time_left_s=code_exchange.TIME_TO_EXCHANGE_S - 1)
     assert not desk.kommo.calls
     assert desk.turn(body).state == "connected"
 
@@ -268,7 +271,7 @@ def test_a_grant_for_another_account_is_refused_and_not_kept(desk: Desk) -> None
     desk.kommo.codes["code-1"] = "elsewhere"
     assert desk.turn(body).reason == "account_mismatch"
     assert "connection" not in desk.item("code-1")
-    assert Vault(PREFIX).read(f"{PREFIX}/grants/{installs.read_message(body).id}") is None
+    assert Vault(PREFIX).read(f"{PREFIX}/grants/{code_exchange.read_message(body).id}") is None
 
 
 def test_a_reinstall_replaces_the_grant_under_a_new_generation(desk: Desk) -> None:
@@ -289,9 +292,9 @@ def test_a_reinstall_replaces_the_grant_under_a_new_generation(desk: Desk) -> No
     assert [url.rsplit("/", 1)[1] for url in desk.kommo.webhooks] == [credentials["webhook_key"].reveal()]
     assert [detail["generation"] for _, detail in fakes.events(desk.stack)] == [1, 2]
     # Its address is open, and the one before stays open for what is on its way.
-    address = desk.stack.table.get(arrived_events.partition(second["name"]), arrived_events.SK) or {}
-    keys = [arrived_events.read_key(text) for text in address["keys"]]
-    assert keys[0] == arrived_events.Key(arrived_events.digest(credentials["webhook_key"].reveal()))
+    address = desk.stack.table.get(event_receiver.partition(second["name"]), event_receiver.SK) or {}
+    keys = [event_receiver.read_key(text) for text in address["keys"]]
+    assert keys[0] == event_receiver.Key(event_receiver.digest(credentials["webhook_key"].reveal()))
     assert [key.until for key in keys[1:]] == [int(desk.time.now().timestamp()) + 3600]
     assert len(credentials["webhook_key"].reveal()) == 43
 
@@ -308,13 +311,13 @@ def test_of_two_installs_the_later_arrival_stands_whichever_is_exchanged_first(d
     credentials = Vault(PREFIX).read(desk.connection("code-2")["secret_id"])
     assert credentials is not None
     assert credentials["access_token"].reveal() == "canary-access-code-2"
-    assert Vault(PREFIX).read(f"{PREFIX}/grants/{installs.read_message(early).id}") is None
+    assert Vault(PREFIX).read(f"{PREFIX}/grants/{code_exchange.read_message(early).id}") is None
 
 
 def test_the_address_is_open_before_the_platform_hears_of_it(desk: Desk) -> None:
     """Given that the table takes no address, then nothing is subscribed, and the next turn does both."""
     body = desk.code("code-1")
-    with patch.object(event_addresses, "open_address", side_effect=Retryable("x", "y")):
+    with patch.object(webhook_endpoints, "open_address", side_effect=Retryable("x", "y")):
         assert desk.wait(body) > 0
     assert desk.kommo.webhooks == set()
     assert desk.turn(body).state == "connected"
@@ -364,7 +367,7 @@ def test_events_that_the_bus_refuses_are_told_later(desk: Desk) -> None:
 
 
 def test_a_secret_never_shows_in_an_install(desk: Desk) -> None:
-    install = installs.read_message(desk.code("canary-code"))
+    install = code_exchange.read_message(desk.code("canary-code"))
     assert "canary" not in repr(install)
     assert install.code.reveal() == "canary-code"
     assert str(Secret("canary")) == "***"

@@ -28,9 +28,9 @@ PLANTED = """
 import base64, json, logging, sys
 import boto3, pytest
 from portaria import events, queues
-from portaria.contract import Rejected, Retryable, Secret
-from portaria.table import Table
-from portaria.vault import Vault
+from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.aws.table import Table
+from portaria.connections.vault import Vault
 from tests.fakes.aws import cloud
 
 CANARY = "canary-planted/secret+1"

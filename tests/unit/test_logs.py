@@ -16,7 +16,7 @@ FUNCTION = """
 import logging, sys
 from aws_lambda_powertools import Metrics
 from portaria import arrivals, queues
-from portaria.logs import application_logger
+from portaria.core.logs import application_logger
 
 logger, metrics = application_logger(), Metrics()
 for level in ("DEBUG", "INFO", "WARNING", "ERROR"):

@@ -14,11 +14,14 @@ import requests
 import responses
 from botocore.exceptions import ClientError
 
-from portaria import aws, clock, connections, installs, oauth_clients, queues
-from portaria.api import installs as shown_installs
-from portaria.contract import Connection
-from portaria.table import Conflict
-from portaria.vault import Vault
+from portaria.api.resources import installs as shown_installs
+from portaria.aws import boto3_clients, queues
+from portaria.aws.table import Conflict
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection
+from portaria.installs import code_exchange
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import API_HOST, API_URL, REQUEST_ID, Manage, proxy_event, secrets_stored, watched
@@ -69,7 +72,7 @@ def furnished(manage: Manage, marketo: responses.RequestsMock) -> Manage:
 
 def secret(name: str) -> dict[str, Any] | None:
     try:
-        answer = aws.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/{name}")
+        answer = boto3_clients.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/{name}")
     except ClientError:
         return None
     content: dict[str, Any] = json.loads(answer["SecretString"])
@@ -78,19 +81,19 @@ def secret(name: str) -> dict[str, Any] | None:
 
 def credentials_of(stack: Cloud, name: str) -> dict[str, Any] | None:
     """What the vault holds under the version that a connection points to."""
-    connection = connections.get(stack.table, name)
+    connection = connection_store.get(stack.table, name)
     stored = Vault(PREFIX).read(connection.secret_id, connection.version_id)
     return stored and {name: value.reveal() for name, value in stored.items()}
 
 
 def add_install(stack: Cloud, number: int, state: str = "connected", **fields: Any) -> str:
     install_id = f"{number:026d}"
-    pk, sk = installs.key(install_id)
+    pk, sk = code_exchange.key(install_id)
     received_at = f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}.000Z"
     stack.table.put(
         {
             "pk": pk, "sk": sk, "state": state, "platform": "kommo", "client": "acme", "attempts": 1,
-            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": installs.LIST,
+            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": code_exchange.LIST,
             "list_sk": f"{received_at}#{install_id}", **fields,
         }
     )  # fmt: skip
@@ -233,7 +236,7 @@ class TestOAuthClients:
     def test_not_deleted_while_a_connection_needs_it(self, manage: Manage, stack: Cloud) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         manage.call("POST", "/oauth-clients", {**CLIENT, "name": "acme-two"})
-        connections.create(stack.table, kommo_connection("kommo-acme-two-7", client="acme-two"))
+        connection_store.create(stack.table, kommo_connection("kommo-acme-two-7", client="acme-two"))
         assert manage.call("DELETE", "/oauth-clients/kommo/acme-two").status == 409
         assert manage.call("DELETE", "/oauth-clients/kommo/acme").status == 204
 
@@ -335,7 +338,7 @@ class TestConnections:
         assert answer.content["credentials"] == {"client_id": "*****", "client_secret": "*****"}
         assert answer.content["created_at"]
         assert len(marketo.calls) == 1
-        stored = connections.get(stack.table, "marketo-main")
+        stored = connection_store.get(stack.table, "marketo-main")
         assert stored.secret_id.startswith(f"{PREFIX}/grants/marketo-main-")
         assert credentials_of(stack, "marketo-main") == CONNECTION["credentials"]
         assert manage.call("GET", "/connections/marketo-main").content == answer.content
@@ -372,10 +375,10 @@ class TestConnections:
         assert manage.call("GET", "/connections").content["items"] == []
 
     def test_a_name_is_taken_across_kinds(self, manage: Manage, stack: Cloud, marketo: responses.RequestsMock) -> None:
-        connections.create(stack.table, kommo_connection("taken"))
+        connection_store.create(stack.table, kommo_connection("taken"))
         answer = manage.call("POST", "/connections", {**CONNECTION, "name": "taken"})
         assert (answer.status, answer.content["field"]) == (409, "name")
-        assert connections.get(stack.table, "taken").platform == "kommo"
+        assert connection_store.get(stack.table, "taken").platform == "kommo"
         assert secrets_stored() == []
 
     def test_a_rival_that_was_first_keeps_its_credentials(
@@ -384,26 +387,26 @@ class TestConnections:
         def lose(*_: Any) -> None:
             raise Conflict
 
-        monkeypatch.setattr(connections, "create", lose)
+        monkeypatch.setattr(connection_store, "create", lose)
         assert manage.call("POST", "/connections", CONNECTION).status == 409
         assert secrets_stored() == []
 
     def test_credentials_are_replaced_under_a_new_generation(
         self, furnished: Manage, stack: Cloud, marketo: responses.RequestsMock
     ) -> None:
-        before = connections.get(stack.table, "marketo-main")
+        before = connection_store.get(stack.table, "marketo-main")
         fresh = {"client_id": "marketo-2", "client_secret": f"{CANARY}-fresh"}
         body = {"platform": "marketo", "fields": CONNECTION["fields"], "credentials": fresh}
         answer = furnished.call("PUT", "/connections/marketo-main", body)
         assert (answer.status, answer.content["generation"]) == (200, 2)
-        after = connections.get(stack.table, "marketo-main")
+        after = connection_store.get(stack.table, "marketo-main")
         assert (after.secret_id, after.created_at) == (before.secret_id, before.created_at)
         assert credentials_of(stack, "marketo-main") == fresh
         marketo.replace("POST", TOKEN_URL, status=401, json={})
         refused = furnished.call("PUT", "/connections/marketo-main", {**body, "credentials": CONNECTION["credentials"]})
         assert refused.status == 400
         assert credentials_of(stack, "marketo-main") == fresh
-        assert connections.get(stack.table, "marketo-main") == after
+        assert connection_store.get(stack.table, "marketo-main") == after
 
     def test_a_connection_keeps_its_account(self, furnished: Manage) -> None:
         body = {name: value for name, value in CONNECTION.items() if name != "name"}
@@ -412,21 +415,21 @@ class TestConnections:
         assert furnished.call("PUT", "/connections/none", body).status == 404
 
     def test_deleted_it_is_gone_and_its_removal_is_queued(self, furnished: Manage, stack: Cloud) -> None:
-        secret_id = connections.get(stack.table, "marketo-main").secret_id
+        secret_id = connection_store.get(stack.table, "marketo-main").secret_id
         stack.receive("uninstalls")
         assert furnished.call("DELETE", "/connections/marketo-main").status == 204
         assert furnished.call("GET", "/connections/marketo-main").status == 404
         assert furnished.call("GET", "/connections").content["items"] == []
-        assert connections.get(stack.table, "marketo-main").state == "removed"
+        assert connection_store.get(stack.table, "marketo-main").state == "removed"
         (message,) = stack.receive("uninstalls")
         assert json.loads(message) == {"connection": "marketo-main", "why": "deleted", "secret_id": secret_id}
 
     def test_created_again_while_the_old_one_is_still_being_removed(self, furnished: Manage, stack: Cloud) -> None:
-        old = connections.get(stack.table, "marketo-main")
+        old = connection_store.get(stack.table, "marketo-main")
         furnished.call("DELETE", "/connections/marketo-main")
         assert furnished.call("POST", "/connections", CONNECTION).status == 201
         assert furnished.call("GET", "/connections/marketo-main").content["state"] == "connected"
-        assert connections.get(stack.table, "marketo-main").secret_id != old.secret_id
+        assert connection_store.get(stack.table, "marketo-main").secret_id != old.secret_id
 
     def test_a_removal_that_was_not_queued_is_queued_by_deleting_again(
         self, furnished: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
@@ -435,20 +438,20 @@ class TestConnections:
         with monkeypatch.context() as patch:
             patch.setattr(queues, "send", _die)
             assert furnished.call("DELETE", "/connections/marketo-main").status == 500
-        assert connections.get(stack.table, "marketo-main").state == "removed"
+        assert connection_store.get(stack.table, "marketo-main").state == "removed"
         assert furnished.call("DELETE", "/connections/marketo-main").status == 204
         assert len(stack.receive("uninstalls")) == 1
 
     def test_one_that_its_customer_uninstalled_is_told_as_removed(self, manage: Manage, stack: Cloud) -> None:
         gone = replace(kommo_connection("kommo-acme-7"), state="removed", reason="uninstalled")
-        connections.create(stack.table, gone)
+        connection_store.create(stack.table, gone)
         shown = manage.call("GET", "/connections/kommo-acme-7").content
         assert (shown["state"], shown["reason"]) == ("removed", "uninstalled")
         assert [item["name"] for item in manage.call("GET", "/connections").content["items"]] == ["kommo-acme-7"]
 
     @pytest.mark.parametrize("source", ["client:kommo/acme", "connection:kommo-acme-7"])
     def test_not_deleted_while_a_route_needs_it(self, furnished: Manage, stack: Cloud, source: str) -> None:
-        connections.create(stack.table, kommo_connection("kommo-acme-7"))
+        connection_store.create(stack.table, kommo_connection("kommo-acme-7"))
         assert furnished.call("POST", "/routes", {**ROUTE, "source": source}).status == 201
         for name in {"marketo-main", source.removeprefix("connection:")} - {"client:kommo/acme"}:
             answer = furnished.call("DELETE", f"/connections/{name}")
@@ -597,7 +600,7 @@ class TestRoutes:
         assert [error["field"] for error in answer.content["errors"]] == ["mapping.email", "mapping.phone"]
 
     def test_kommo_is_no_destination(self, furnished: Manage, stack: Cloud) -> None:
-        connections.create(stack.table, kommo_connection("kommo-acme-7"))
+        connection_store.create(stack.table, kommo_connection("kommo-acme-7"))
         answer = furnished.call("POST", "/routes", {**ROUTE, "destination": "kommo-acme-7"})
         assert (answer.status, answer.content["field"]) == (400, "destination")
 
@@ -723,7 +726,7 @@ class TestRequests:
         for number in range(2):
             add_install(stack, number)
         cursor = furnished.call("GET", "/installs?limit=1").content["next_cursor"]
-        monkeypatch.setattr(aws.client("dynamodb"), "query", refuse)
+        monkeypatch.setattr(boto3_clients.client("dynamodb"), "query", refuse)
         answer = furnished.call("GET", f"/routes?cursor={cursor}")
         assert (answer.status, answer.content["field"]) == (400, "cursor")
 
@@ -793,7 +796,7 @@ def _die(*_: Any, **__: Any) -> None:
 
 
 def _break_vault(monkeypatch: pytest.MonkeyPatch, *operations: str) -> None:
-    manager = aws.client("secretsmanager")
+    manager = boto3_clients.client("secretsmanager")
     call = manager._make_api_call
 
     def fail(operation: str, parameters: dict[str, Any]) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import responses
 
-from portaria import backfills, connections, routes
-from portaria.contract import Route
+from portaria.connections import connection_store
+from portaria.core.entities import Route
+from portaria.records import backfill, routes
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Wire, run, wired
 from tests.fakes.manage import Manage, empty
@@ -35,7 +36,7 @@ def manage(stack: Cloud) -> Manage:
 
 def end(stack: Cloud, state: str, **more: Any) -> None:
     """The backfill has ended."""
-    item = stack.table.get(*backfills.key(SOURCE, ROUTE, 1)) or {}
+    item = stack.table.get(*backfill.key(SOURCE, ROUTE, 1)) or {}
     stack.table.put(item | {"state": state, "finished_at": "2026-03-01T12:00:00.000Z", "records": 7, **more})
 
 
@@ -101,8 +102,8 @@ def test_what_cannot_be_started(
 
 
 def test_a_connection_that_is_not_connected(manage: Manage, stack: Cloud) -> None:
-    connection = connections.get(stack.table, SOURCE)
-    stack.table.put(connections.to_item(replace(connection, state="needs_reconnect")))
+    connection = connection_store.get(stack.table, SOURCE)
+    stack.table.put(connection_store.to_item(replace(connection, state="needs_reconnect")))
     assert manage.call("POST", PATH, {}).status == 409
 
 

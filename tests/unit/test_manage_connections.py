@@ -12,10 +12,11 @@ import pytest
 import requests
 import responses
 
-from portaria import clock, connections, tokens
-from portaria.contract import OAuthClient, Secret
-from portaria.oauth_clients import put
-from portaria.vault import Vault
+from portaria.connections import connection_store, token_provider
+from portaria.connections.oauth_clients import put
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import OAuthClient, Secret
 from tests.fakes import leadconnector
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.engage import CUSTOMER, LOG_IN, Engage
@@ -62,7 +63,7 @@ def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]
         yield manage
     printed = capsys.readouterr()
     assert "canary" not in printed.out + printed.err
-    items = stack.table.query_all(connections.LIST, index="listing")
+    items = stack.table.query_all(connection_store.LIST, index="listing")
     assert "canary" not in repr(list(items))
 
 
@@ -100,7 +101,7 @@ def world(stack: Cloud) -> Iterator[World]:
 
 
 def credentials_of(stack: Cloud, name: str) -> dict[str, str]:
-    connection = connections.get(stack.table, name)
+    connection = connection_store.get(stack.table, name)
     stored = Vault(PREFIX).read(connection.secret_id, connection.version_id)
     assert stored
     return {name: value.reveal() for name, value in stored.items()}
@@ -150,12 +151,12 @@ class TestEveryKind:
         self, manage: Manage, stack: Cloud, world: World, kind: str, field: str, value: Any
     ) -> None:
         manage.call("POST", "/connections", ALL[kind])
-        before = connections.get(stack.table, ALL[kind]["name"])
+        before = connection_store.get(stack.table, ALL[kind]["name"])
         body = {"credentials": ALL[kind].get("credentials", {}), field: value}
         answer = manage.call("PUT", f"/connections/{ALL[kind]['name']}", body)
         assert answer.status == 409
         assert answer.content["field"] == ("credentials" if kind in ("oauth2", "client_credentials") else field)
-        assert connections.get(stack.table, before.name) == before
+        assert connection_store.get(stack.table, before.name) == before
 
     def test_header_name_with_digits_is_taken_with_the_option(self, manage: Manage, world: World) -> None:
         fields = {"header_name": "X-N8N-API-KEY", "allow_digits_in_header_name": "yes"}
@@ -167,7 +168,7 @@ class TestEveryKind:
     ) -> None:
         manage.call("POST", "/connections", API_KEY)
         stack.table.update(
-            *connections.key("erp"),
+            *connection_store.key("erp"),
             "SET #fields = :old",
             names={"#fields": "fields"},
             values={":old": {"header_name": "X-Api-Key"}},
@@ -199,12 +200,12 @@ class TestEveryKind:
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
-        tokens.end(stack.table, connections.get(stack.table, "marketek"), "token_refused")
+        token_provider.end(stack.table, connection_store.get(stack.table, "marketek"), "token_refused")
         shown = manage.call("GET", "/connections/marketek").content
         assert (shown["state"], shown["reason"]) == ("needs_reconnect", "token_refused")
         answer = manage.call("PUT", "/connections/marketek", {"credentials": {"token": NEW}})
         assert (answer.status, answer.content["state"], answer.content["reason"]) == (200, "connected", "")
-        item = connections.get_item(stack.table, "marketek")
+        item = connection_store.get_item(stack.table, "marketek")
         assert item["announce"] == "connection.recovered"
         assert item["due_at"] <= clock.to_iso(clock.now())
 
@@ -497,7 +498,7 @@ class TestOAuth:
         """Tokens are remembered by secret."""
         for name in ("first", "second"):
             manage.call("POST", "/connections", {**MACHINE, "name": name})
-        first, second = (connections.get(stack.table, name).secret_id for name in ("first", "second"))
+        first, second = (connection_store.get(stack.table, name).secret_id for name in ("first", "second"))
         assert first
         assert first != second
 

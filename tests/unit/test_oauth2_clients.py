@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from portaria import connections, oauth_clients
-from portaria.contract import Connection, OAuthClient
+from portaria.connections import connection_store, oauth_clients
+from portaria.core.entities import Connection, OAuthClient
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import API_HOST, Manage, secrets_stored, watched
 
@@ -226,12 +226,12 @@ class TestAClientOfAnyProvider:
         assert (silent.status, silent.content["field"]) == (400, "client_secret")
 
         connection = Connection("any-name", "oauth2", "oauth2", "api.example.com", "connected", 1, "", client="erp")
-        connections.create(manage.cloud.table, connection)
+        connection_store.create(manage.cloud.table, connection)
         used = manage.call("PUT", "/oauth-clients/oauth2/erp", {**moved, "client_secret": "canary-new-secret"})
         assert (used.status, used.content["field"]) == (409, "token_url")
         assert manage.call("GET", "/oauth-clients/oauth2/erp").content["token_url"] == CLIENT["token_url"]
 
-        manage.cloud.table.delete(*connections.key("any-name"))
+        manage.cloud.table.delete(*connection_store.key("any-name"))
         free = manage.call("PUT", "/oauth-clients/oauth2/erp", {**moved, "client_secret": "canary-new-secret"})
         assert (free.status, free.content["token_url"]) == (200, "https://other.example.com/token")
 
@@ -250,7 +250,7 @@ class TestAClientOfAnyProvider:
         manage.call("POST", "/oauth-clients", CLIENT)
         manage.call("POST", "/oauth-clients", {**CLIENT, "name": "erp-two"})
         connection = Connection("any-name", "oauth2", "oauth2", "api.example.com", "pending", 0, "", client="erp")
-        connections.create(manage.cloud.table, connection)
+        connection_store.create(manage.cloud.table, connection)
 
         answer = manage.call("DELETE", "/oauth-clients/oauth2/erp")
         assert answer.status == 409
@@ -260,7 +260,7 @@ class TestAClientOfAnyProvider:
     def test_a_removed_connection_needs_it_no_more(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         connection = Connection("any-name", "oauth2", "oauth2", "api.example.com", "removed", 1, "", client="erp")
-        connections.create(manage.cloud.table, connection)
+        connection_store.create(manage.cloud.table, connection)
         assert manage.call("DELETE", "/oauth-clients/oauth2/erp").status == 204
 
 

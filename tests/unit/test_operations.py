@@ -13,8 +13,8 @@ from typing import Any
 import click
 import pytest
 
-from portaria.cli.commands import portaria
-from portaria.cli.doctor.resources import TOO_OLD_S
+from portaria_cli.commands import portaria
+from portaria_cli.doctor.stack import TOO_OLD_S
 from tests.unit.template import ROOT, Function, functions, resources, target, template, walk
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()

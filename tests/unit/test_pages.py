@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria.contract import Secret
-from portaria.pages import render
-from portaria.pages.render import Page, language_of
+from portaria.core.entities import Secret
 from portaria.platforms.kommo import install as kommo
+from portaria.web import render
+from portaria.web.render import Page, language_of
 
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
 REJECTIONS = [

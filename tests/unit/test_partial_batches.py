@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import clock, messages
-from portaria.contract import Retryable
-from portaria.ingestion import Delivery
+from portaria.core import clock, record_messages
+from portaria.core.entities import Retryable
+from portaria.delivery.pipeline import Delivery
 from tests.fakes import ingesting
 from tests.fakes.ingesting import Desk, body, refusal
 from tests.fakes.people import contact
@@ -81,7 +81,7 @@ def test_a_dead_letter_holds_the_record_its_reason_and_where_it_was_going(desk: 
     (letter,) = desk.letters()
     assert letter["reason"] == "refused_by_destination"
     assert letter["detail"] == "the destination refused this record with 4000802"
-    assert (letter["route"], letter["origin"], letter["read_at"]) == ("people", messages.EVENT, 77)
+    assert (letter["route"], letter["origin"], letter["read_at"]) == ("people", record_messages.EVENT, 77)
     assert (letter["connection"], letter["destination"]) == ("kommo-acme-1001", "marketo-one")
     assert letter["records"][0]["data"] == contact(1)
 
@@ -103,7 +103,7 @@ def deliveries(draw: Any) -> tuple[list[dict[str, Any]], list[list[dict[str, Any
     return changes, [batch for batch in batches if batch]
 
 
-@given(deliveries(), st.sampled_from([messages.EVENT, messages.RECONCILIATION]))
+@given(deliveries(), st.sampled_from([record_messages.EVENT, record_messages.RECONCILIATION]))
 def test_shuffled_and_repeated_events_leave_the_newest(
     given_: tuple[list[dict[str, Any]], list[list[dict[str, Any]]]], origin: str
 ) -> None:

@@ -10,13 +10,15 @@ from urllib.parse import urlencode
 
 import pytest
 
-from portaria import clock, messages, rereads, waiting_records
-from portaria.contract import Record, Rejected, Retryable
-from portaria.ingestion import Delivery
-from portaria.intake import Delivery as Hook
-from portaria.intake import EventAddress
+from portaria.core import clock, record_messages
+from portaria.core.callbacks import Delivery as Hook
+from portaria.core.callbacks import EventAddress
+from portaria.core.entities import Record, Rejected, Retryable
+from portaria.delivery import waiting_records
+from portaria.delivery.pipeline import Delivery
 from portaria.platforms.kommo import contacts, events
-from portaria.records import mapping_of
+from portaria.records import reread_requests
+from portaria.records.record_mapping import mapping_of
 from tests.fakes.ingesting import Desk, desk, refusal
 from tests.fakes.people import SOURCE
 
@@ -83,7 +85,7 @@ def custom_field(number: int, name: str, value: str, place: str = "[values][0][v
 
 
 def send(office: Desk, record: Record, origin: str, read_at: int) -> Any:
-    (body,) = messages.pack([record], connection=SOURCE, object="contacts", origin=origin, read_at=read_at)
+    (body,) = record_messages.pack([record], connection=SOURCE, object="contacts", origin=origin, read_at=read_at)
     return office.ingest(Delivery(f"{origin}-{read_at}", body))
 
 
@@ -97,8 +99,8 @@ def of_api(**changes: Any) -> Record:
 
 def test_event_without_first_name_leaves_the_first_name_of_the_backfill(office: Desk) -> None:
     office.route("people")
-    send(office, of_api(updated_at=CHANGED - 499), messages.BACKFILL, (CHANGED - 400) * 1_000)
-    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    send(office, of_api(updated_at=CHANGED - 499), record_messages.BACKFILL, (CHANGED - 400) * 1_000)
+    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
     assert office.state()["maria@example.com"] == {
         "firstName": "Maria", "lastName": "Souza", "email": "maria@example.com",
     }  # fmt: skip
@@ -107,17 +109,17 @@ def test_event_without_first_name_leaves_the_first_name_of_the_backfill(office: 
 
 def test_whole_record_of_the_same_second_follows_an_incomplete_event_once(office: Desk) -> None:
     office.route("people")
-    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
     renamed = of_api(first_name="Mariana")
     for read_at in (ARRIVED + 60, ARRIVED + 1_860):
-        send(office, renamed, messages.RECONCILIATION, read_at * 1_000)
+        send(office, renamed, record_messages.RECONCILIATION, read_at * 1_000)
     assert [person.get("firstName") for person in office.persons] == [None, "Mariana"]
 
 
 def test_incomplete_event_never_overwrites_a_whole_record_of_its_second(office: Desk) -> None:
     office.route("people")
-    send(office, of_api(), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
-    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
     assert len(office.persons) == 1
 
 
@@ -125,9 +127,9 @@ def test_incomplete_event_passes_its_own_mark_after_its_worker_died(office: Desk
     office.route("people")
     office.rule = lambda document: Retryable("no_answer", "…", answer_lost=True)
     with patch.object(waiting_records, "put", side_effect=OSError):
-        assert send(office, event(), messages.EVENT, ARRIVED * 1_000).waiting
+        assert send(office, event(), record_messages.EVENT, ARRIVED * 1_000).waiting
     office.rule = lambda document: None
-    send(office, event(), messages.EVENT, ARRIVED * 1_000)
+    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
     assert {person["email"] for person in office.persons} == {"maria@example.com"}
 
 
@@ -136,8 +138,8 @@ def test_incomplete_event_that_waited_for_its_destination_is_still_partial(
 ) -> None:
     office.route("people")
     office.rule = lambda document: refusal("4030801")
-    send(office, event(), messages.EVENT, ARRIVED * 1_000)
-    send(office, of_api(), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
+    send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
     office.rule = lambda document: None
     monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(ARRIVED + 7_200, UTC))
     office.release()
@@ -148,8 +150,8 @@ def test_incomplete_event_that_waited_for_its_destination_is_still_partial(
 
 def test_incomplete_event_asks_for_the_account_to_be_read(office: Desk) -> None:
     office.route("people")
-    outcome = send(office, event(), messages.EVENT, ARRIVED * 1_000)
-    request = rereads.find(office.table, SOURCE, "contacts")
+    outcome = send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
+    request = reread_requests.find(office.table, SOURCE, "contacts")
     assert outcome.counts["RecordsIncomplete"] == 1
     assert request
     assert (request["due_at"], request["changed_at"]) == (clock.to_iso(clock.now()), CHANGED)
@@ -157,18 +159,18 @@ def test_incomplete_event_asks_for_the_account_to_be_read(office: Desk) -> None:
 
 def test_event_that_has_all_that_its_mapping_needs_asks_for_nothing(office: Desk) -> None:
     office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
-    send(office, event(), messages.EVENT, ARRIVED * 1_000)
-    send(office, of_api(), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
-    assert rereads.find(office.table, SOURCE, "contacts") is None
+    send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
+    send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    assert reread_requests.find(office.table, SOURCE, "contacts") is None
     assert office.persons == [{"email": "maria@example.com", "fullName": "Maria Souza"}]
 
 
 def test_event_that_lacks_the_dedupe_field_is_left_to_the_whole_record(office: Desk) -> None:
     work = "custom_fields_values[?field_code=='EMAIL'].values[] | [?enum_code=='WORK'].value | [0]"
     office.route("people", mapping={"email": work, "lastName": "last_name"})
-    assert not send(office, event(), messages.EVENT, ARRIVED * 1_000).waiting
+    assert not send(office, event(), record_messages.EVENT, ARRIVED * 1_000).waiting
     assert (office.persons, office.letters()) == ([], [])
-    send(office, of_api(), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
     assert office.persons == [{"email": "maria@example.com", "lastName": "Souza"}]
 
 
@@ -231,8 +233,10 @@ def test_checkbox_has_one_value_by_event_and_by_api(office: Desk) -> None:
     office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "newsletter": newsletter})
     fields = whole()["custom_fields_values"]
     checkbox = {"field_name": "Newsletter", "field_code": None, "field_type": "checkbox", "values": [{"value": True}]}
-    send(office, event(**custom_field(1, "Newsletter", "1")), messages.EVENT, ARRIVED * 1_000)
-    send(office, of_api(custom_fields_values=[*fields, checkbox]), messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
+    send(office, event(**custom_field(1, "Newsletter", "1")), record_messages.EVENT, ARRIVED * 1_000)
+    send(
+        office, of_api(custom_fields_values=[*fields, checkbox]), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000
+    )
     assert [person.get("newsletter", "unknown") for person in office.persons] == ["unknown", True]
 
 
@@ -248,9 +252,9 @@ def test_mapping_that_fails_for_a_partial_record_names_its_attribute() -> None:
 def test_time_in_the_future_does_not_shut_out_later_changes(office: Desk, told: int) -> None:
     office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
     early = event(**{"[updated_at]": str(told), "[name]": "Set by an integration"})
-    send(office, early, messages.EVENT, ARRIVED * 1_000)
+    send(office, early, record_messages.EVENT, ARRIVED * 1_000)
     late = event(**{"[updated_at]": str(ARRIVED + 60), "[name]": "Typed by a person later"})
-    send(office, late, messages.EVENT, (ARRIVED + 61) * 1_000)
+    send(office, late, record_messages.EVENT, (ARRIVED + 61) * 1_000)
     assert office.state()["maria@example.com"]["fullName"] == "Typed by a person later"
 
 

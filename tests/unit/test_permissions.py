@@ -28,21 +28,15 @@ import responses
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import (
-    arrived_events,
-    clock,
-    connections,
-    messages,
-    parking,
-    receipts,
-    reconciliations,
-    signing,
-    tokens,
-    waiting_records,
-)
-from portaria.contract import Record, Retryable, Secret
-from portaria.pace import Pace
-from portaria.vault import Vault
+from portaria.aws import light_client
+from portaria.connections import connection_store, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import clock, record_messages
+from portaria.core.entities import Record, Retryable, Secret
+from portaria.delivery import destination_pause, waiting_records
+from portaria.outbound.rate_limiter import Pace
+from portaria.records import receipts, reconciliation
+from portaria.webhooks import event_receiver
 from tests.fakes import adobe, kommo, leadconnector, marketo
 from tests.fakes import functions as fakes
 from tests.fakes import installs as fake_installs
@@ -88,7 +82,7 @@ def call_with_boto3(client: Any, operation: str, payload: dict[str, Any], *, tim
         code = error.response["Error"]["Code"]
         if code == "ThrottlingException":
             raise Retryable("aws_unavailable", code) from None
-        raise signing.AwsError(service, operation, code, 400) from None
+        raise light_client.AwsError(service, operation, code, 400) from None
     return answer
 
 
@@ -192,7 +186,7 @@ class Teller:
         self.administer("POST", "/oauth-clients", client)
         connection = {"platform": "oauth2", "kind": "client_credentials", "client": "machine", "name": "billing"}
         self.administer("POST", "/connections", {**connection, "allowed_domain": "api.example.com"})
-        with patch.object(connections, "find", return_value=None):
+        with patch.object(connection_store, "find", return_value=None):
             again = self.manage.call("POST", "/connections", {**connection, "allowed_domain": "api.example.com"})
         assert again.status == 409
 
@@ -260,14 +254,14 @@ class Teller:
         (name,) = [
             each["name"] for each in self.administer("GET", "/connections")["items"] if each["platform"] == "kommo"
         ]
-        (partial,) = messages.pack(
+        (partial,) = record_messages.pack(
             [Record("7", 1_700_000_000, {k: v for k, v in contact(7).items() if k != "last_name"}, is_partial=True)],
-            connection=name, object="contacts", origin=messages.EVENT, read_at=1,
+            connection=name, object="contacts", origin=record_messages.EVENT, read_at=1,
         )  # fmt: skip
         event, other, last = (
-            messages.pack(
+            record_messages.pack(
                 [Record(str(number), 1_700_000_000, contact(number))],
-                connection=name, object="contacts", origin=messages.EVENT, read_at=1,
+                connection=name, object="contacts", origin=record_messages.EVENT, read_at=1,
             )[0]
             for number in (4, 5, 6)
         )  # fmt: skip
@@ -295,7 +289,7 @@ class Teller:
         with patch.object(clock, "now", lambda: later):
             self._release(lambda document: None)
         # Where nothing waits, the next message itself finds that a pause is over.
-        parking.park(self.stack.table, "marketo-one", "persons", reason="stopped", code="", for_s=-1)
+        destination_pause.park(self.stack.table, "marketo-one", "persons", reason="stopped", code="", for_s=-1)
         self.put("records", other)
         assert self.work("ingest_records", "records") == set()
         assert "person5@example.com" in self.marketo.emails
@@ -309,7 +303,7 @@ class Teller:
         """All pauses of Marketo are over, and what waits for it is tried."""
         self.marketo.rule = rule
         table, now = self.stack.table, {":now": 0}
-        for item in list(table.query_all(parking.partition("marketo-one"))):
+        for item in list(table.query_all(destination_pause.partition("marketo-one"))):
             attribute = "next_at" if item["sk"] == waiting_records.SK else "until"
             table.update(item["pk"], item["sk"], "SET #at = :now", names={"#at": attribute}, values=now)
         forget_tokens()
@@ -321,9 +315,9 @@ class Teller:
     def _split(self) -> None:
         """More contacts in one message, from either queue, than LeadConnector takes one by one in its time."""
         target = {"destination": "marketek", "object": "persons", "priority": "normal", "options": {}}
-        (many,) = messages.pack(
+        (many,) = record_messages.pack(
             [Record(str(number), 1_700_000_000, {"phone": f"+1555{number}"}) for number in range(9)],
-            connection="pi-7", object="persons", origin=messages.FRONT_DOOR, read_at=1, target=target,
+            connection="pi-7", object="persons", origin=record_messages.FRONT_DOOR, read_at=1, target=target,
         )  # fmt: skip
         for queue in ("records", "bulk_records"):
             self.put(queue, many)
@@ -340,30 +334,30 @@ class Teller:
         self.administer("POST", f"/connections/{name}/backfills", {})
         assert self.work("backfill_records", "backfills") == set()
         assert self.administer("GET", f"/connections/{name}/backfills")["reconciliations"]
-        self.stack.table.delete(arrived_events.partition(name), arrived_events.SK)
-        gone = replace(connections.get(self.stack.table, name), name="kommo-acme-gone")
-        reconciliations.begin(self.stack.table, gone, "contacts")
+        self.stack.table.delete(event_receiver.partition(name), event_receiver.SK)
+        gone = replace(connection_store.get(self.stack.table, name), name="kommo-acme-gone")
+        reconciliation.begin(self.stack.table, gone, "contacts")
         for each in (name, gone.name):
-            key = reconciliations.key(each, "contacts")
+            key = reconciliation.key(each, "contacts")
             self.stack.table.update(*key, "SET due_at = :long_ago", values={":long_ago": "2020-01-01T00:00:00.000Z"})
         self.put("backfills", '{"reconcile": "due"}')
         assert self.work("backfill_records", "backfills") == set()
         assert self.work("backfill_records", "backfills") == set()
-        assert self.stack.table.get(arrived_events.partition(name), arrived_events.SK)
-        assert self.stack.table.get(*reconciliations.key(gone.name, "contacts")) is None
+        assert self.stack.table.get(event_receiver.partition(name), event_receiver.SK)
+        assert self.stack.table.get(*reconciliation.key(gone.name, "contacts")) is None
 
     def end_token(self, name: str) -> None:
         """A day has passed: the access token of a connection has ended, and its secret takes another version."""
         store, ended = Vault(PREFIX), clock.to_iso(clock.now() - timedelta(hours=1))
-        connection = connections.get(self.stack.table, name)
-        supply = tokens.Supply(self.stack.table, store, self.stack.environment["SEALING_KEY_ID"], lambda: 60.0)
+        connection = connection_store.get(self.stack.table, name)
+        supply = token_provider.Supply(self.stack.table, store, self.stack.environment["SEALING_KEY_ID"], lambda: 60.0)
         assert supply.unseal(connection)
-        connection = connections.get(self.stack.table, name)
+        connection = connection_store.get(self.stack.table, name)
         credentials = store.read(connection.secret_id, connection.version_id) or {}
         version = str(uuid.uuid4())
         store.add(connection.secret_id, version, {**credentials, "expires_at": Secret(ended)})
         self.stack.table.update(
-            *connections.key(name),
+            *connection_store.key(name),
             "SET version_id = :version, token_ends_at = :ended, updated_at = :before, due_at = :ended "
             "REMOVE version_added_at",
             values={
@@ -379,7 +373,7 @@ class Teller:
         self.kommo.codes[code] = subdomain
         self.put("exchanges", fake_installs.message(code, subdomain))
         assert self.work("exchange_code", "exchanges") == set()
-        return connections.installed_name("kommo", "acme", str(kommo.account_id(subdomain)))
+        return connection_store.installed_name("kommo", "acme", str(kommo.account_id(subdomain)))
 
     def _renew(self) -> None:
         """Tokens renewed by the schedule and by a backfill, with the vault's help and without; a dead grant; an overlap."""
@@ -423,7 +417,7 @@ class Teller:
 
         self.administer("POST", "/connections/marketek/rotate", {"credentials": {"token": "canary-three"}})
         past = clock.to_iso(clock.now() - timedelta(days=1))
-        self.stack.table.update(*connections.key("marketek"), "SET previous_until = :past", values={":past": past})
+        self.stack.table.update(*connection_store.key("marketek"), "SET previous_until = :past", values={":past": past})
         self.put("renewals", '{"connection": "marketek"}')
         assert self.work("renew_tokens", "renewals") == set()
 
@@ -487,7 +481,7 @@ class Teller:
         event["body"] = json.dumps(sent | {"timestamp": int(time.time() * 1000)})
         event["multiValueHeaders"]["X-GHL-Signature"] = ["A" * 86 + "=="]
         assert self.handlers["receive_events"].handler(event, None)["statusCode"] == 401
-        with patch.object(arrived_events, "_ed25519", return_value=True):
+        with patch.object(event_receiver, "_ed25519", return_value=True):
             assert self.handlers["receive_events"].handler(event, None)["statusCode"] == 200
         assert len(self.stack.receive("records")) == 2
 
@@ -504,7 +498,7 @@ class Teller:
                 assert self.work("remove_connections", "uninstalls") == set()
             self.kommo.revoked.add(subdomain)
             self.stack.table.update(
-                *connections.key(name), "SET updated_at = :before", values={":before": "2020-01-01T00:00:00.000Z"}
+                *connection_store.key(name), "SET updated_at = :before", values={":before": "2020-01-01T00:00:00.000Z"}
             )
             self.depart(subdomain)
             forget_tokens()
@@ -569,7 +563,7 @@ def story() -> Story:
         recording() as recorder,
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(signing.AwsClient, "call", call_with_boto3),
+        patch.object(light_client.AwsClient, "call", call_with_boto3),
         patch.object(Pace, "wait"),
         redirect_stdout(output),
         warnings.catch_warnings(),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from portaria.table import INDEXES
+from portaria.aws.table import INDEXES
 from tests.unit.template import as_list, functions, resources, target, template, walk
 
 SECRET = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${AWS::StackName}"

@@ -14,11 +14,15 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from portaria import api_tokens, attempts, aws, clock, connections, private_integrations, renewals, scopes, uninstalls
-from portaria.contract import Connection
-from portaria.pace import Pace
-from portaria.settings import RenewTokensSettings
-from portaria.table import Item, Table
+from portaria.access import api_tokens, auth_throttle, private_integrations, scopes
+from portaria.aws import boto3_clients
+from portaria.aws.table import Item, Table
+from portaria.connections import connection_store, renewal_sweep
+from portaria.core import clock
+from portaria.core.entities import Connection
+from portaria.core.settings import RenewTokensSettings
+from portaria.installs import uninstall
+from portaria.outbound.rate_limiter import Pace
 from tests.fakes import functions
 from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.installs import Clock
@@ -78,7 +82,7 @@ def edit(manage: Manage, integration: str, body: dict[str, Any], **headers: str)
 
 
 def stored() -> str:
-    return json.dumps(aws.client("dynamodb").scan(TableName=TABLE)["Items"])
+    return json.dumps(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
 
 
 class TestTokens:
@@ -157,11 +161,11 @@ class TestCreating:
         event = with_headers(
             proxy_event("POST", "/private-integrations", {"name": "BI", "scopes": ["routes:list"]}), idempotency_key="k"
         )
-        with patch("portaria.api.service.audit.end", side_effect=SystemExit), pytest.raises(SystemExit):
+        with patch("portaria.api.router.audit.end", side_effect=SystemExit), pytest.raises(SystemExit):
             manage.answer(event)
-        items = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
+        items = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
         record = next(item for item in items if item["pk"] == {"S": "IDEMPOTENCY"})
-        aws.client("dynamodb").delete_item(TableName=TABLE, Key={"pk": record["pk"], "sk": record["sk"]})
+        boto3_clients.client("dynamodb").delete_item(TableName=TABLE, Key={"pk": record["pk"], "sk": record["sk"]})
         answer = manage.answer(event)
         assert (answer.status, answer.content["token"]) == (201, None)
         assert len(manage.call("GET", "/private-integrations").content["items"]) == 1
@@ -179,7 +183,7 @@ class TestCreating:
 
 class TestUsing:
     def test_each_scope_opens_its_operation_and_no_other(self, manage: Manage, shared: Cloud) -> None:
-        connections.create(shared.table, connection("crm"))
+        connection_store.create(shared.table, connection("crm"))
         _, token = manage.create_integration("connections:list", "connections:show")
         assert manage.program(token, "GET", "/connections").status == 200
         assert manage.program(token, "GET", "/connections/crm").content["name"] == "crm"
@@ -187,11 +191,11 @@ class TestUsing:
         assert reason(refused) == (403, "missing_scope")
         assert "connections:delete" in refused.content["detail"]
         assert refused.headers["WWW-Authenticate"] == 'Bearer realm="portaria", error="insufficient_scope"'
-        assert connections.find(shared.table, "crm")
+        assert connection_store.find(shared.table, "crm")
 
     def test_a_narrowed_scope_is_for_that_connection_alone(self, manage: Manage, shared: Cloud) -> None:
         for name in ("crm", "crm2"):
-            connections.create(shared.table, connection(name))
+            connection_store.create(shared.table, connection(name))
         _, token = manage.create_integration("connections:show@crm")
         assert manage.program(token, "GET", "/connections/crm").status == 200
         refused = manage.program(token, "GET", "/connections/crm2")
@@ -201,13 +205,13 @@ class TestUsing:
         assert reason(manage.program(token, "GET", "/connections/nobody")) == (403, "missing_scope")
 
     def test_every_scope_is_somebodys_and_every_operation_has_one(self) -> None:
-        from portaria.api import front_door
+        from portaria.api import data_ingestion
         from portaria.api.operations import OPERATIONS
 
         # The front door is no operation: its paths and answers are those of the destination's own API.
-        assert {operation.scope for operation in OPERATIONS} == set(scopes.SCOPES) - {front_door.SCOPE}
-        assert {each.scope for each in OPERATIONS if each.narrowable} == scopes.NARROWABLE - {front_door.SCOPE}
-        assert front_door.SCOPE in scopes.NARROWABLE
+        assert {operation.scope for operation in OPERATIONS} == set(scopes.SCOPES) - {data_ingestion.SCOPE}
+        assert {each.scope for each in OPERATIONS if each.narrowable} == scopes.NARROWABLE - {data_ingestion.SCOPE}
+        assert data_ingestion.SCOPE in scopes.NARROWABLE
         assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)
 
     def test_a_changed_scope_counts_from_the_next_call_and_the_token_stays(self, manage: Manage) -> None:
@@ -493,11 +497,11 @@ class TestGuessing:
                 guess["multiValueHeaders"]["authorization"] = [token]
                 answer = manage.module.handler(dict(guess), functions.Context())
                 answers.append(answer["statusCode"])
-        assert answers[: attempts.MOST] == [401] * attempts.MOST
-        assert set(answers[attempts.MOST :]) == {429}
+        assert answers[: auth_throttle.MOST] == [401] * auth_throttle.MOST
+        assert set(answers[auth_throttle.MOST :]) == {429}
         assert int(answer["multiValueHeaders"]["Retry-After"][0]) <= 60
         # Only those that were looked at cost anything: a read and a write each.
-        assert asked == 2 * (attempts.MOST + 1)
+        assert asked == 2 * (auth_throttle.MOST + 1)
         # The right token of the same address waits too, unless it is known to work; other addresses do not.
         assert manage.program(unknown, "GET", "/routes", source="203.0.113.9").status == 429
         assert manage.program(known, "GET", "/routes", source="203.0.113.9").status == 200
@@ -510,7 +514,7 @@ class TestGuessing:
     def test_all_instances_count_together(self, manage: Manage, shared: Cloud, time: Clock) -> None:
         other = Manage(shared)
         bad = api_tokens.make("zzzzzzzzzz").reveal()
-        for number in range(attempts.MOST):
+        for number in range(auth_throttle.MOST):
             assert (manage, other)[number % 2].program(bad, "GET", "/routes").status == 401
         assert [each.program(bad, "GET", "/routes").status for each in (manage, other)] == [429, 429]
 
@@ -541,7 +545,7 @@ class TestAudit:
         assert token not in json.dumps(entries)
 
     def test_a_program_is_named_too(self, manage: Manage, shared: Cloud) -> None:
-        connections.create(shared.table, connection("crm"))
+        connection_store.create(shared.table, connection("crm"))
         integration, token = manage.create_integration("connections:delete@crm", "audit:list")
         assert manage.program(token, "DELETE", "/connections/crm").status == 204
         entry = manage.program(token, "GET", "/audit?limit=1").content["items"][0]
@@ -581,42 +585,42 @@ class TestDeletedConnections:
         return scopes
 
     def test_scopes_of_a_deleted_connection_do_not_reach_its_successor(self, manage: Manage, shared: Cloud) -> None:
-        connections.create(shared.table, connection("crm"))
+        connection_store.create(shared.table, connection("crm"))
         integration, token = manage.create_integration(
             "connections:show@crm", "connections:call@crm", "connections:show@crm-two", "routes:list"
         )
         assert manage.program(token, "GET", "/connections/crm").status == 200
         assert manage.call("DELETE", "/connections/crm").status == 204
-        connections.create(shared.table, connection("crm"))
+        connection_store.create(shared.table, connection("crm"))
         assert reason(manage.program(token, "GET", "/connections/crm")) == (403, "missing_scope")
         assert self.scopes(manage, integration) == ["connections:show@crm-two", "routes:list"]
         assert manage.program(token, "GET", "/routes").status == 200
 
     def test_scopes_given_before_the_connection_is_made_work(self, manage: Manage, shared: Cloud) -> None:
         _, token = manage.create_integration("connections:show@crm")
-        connections.create(shared.table, connection("crm"))
+        connection_store.create(shared.table, connection("crm"))
         assert manage.program(token, "GET", "/connections/crm").status == 200
 
     def test_deletion_that_dies_after_the_scopes_can_be_repeated(self, manage: Manage, shared: Cloud) -> None:
-        connections.create(shared.table, connection("crm"))
+        connection_store.create(shared.table, connection("crm"))
         integration, _ = manage.create_integration("connections:show@crm")
-        with patch.object(uninstalls, "delete", side_effect=SystemExit), pytest.raises(SystemExit):
+        with patch.object(uninstall, "delete", side_effect=SystemExit), pytest.raises(SystemExit):
             manage.call("DELETE", "/connections/crm")
         assert self.scopes(manage, integration) == []
-        assert connections.get(shared.table, "crm").state == "connected"
+        assert connection_store.get(shared.table, "crm").state == "connected"
         assert manage.call("DELETE", "/connections/crm").status == 204
 
     def test_deletion_that_dies_before_keeps_the_connection(self, manage: Manage, shared: Cloud) -> None:
-        connections.create(shared.table, connection("crm"))
+        connection_store.create(shared.table, connection("crm"))
         integration, _ = manage.create_integration("connections:show@crm")
         with patch.object(private_integrations, "edit", side_effect=SystemExit), pytest.raises(SystemExit):
             manage.call("DELETE", "/connections/crm")
         assert self.scopes(manage, integration) == ["connections:show@crm"]
-        assert connections.get(shared.table, "crm").state == "connected"
+        assert connection_store.get(shared.table, "crm").state == "connected"
 
     def test_integration_that_changes_meanwhile_loses_the_scope_too(self, manage: Manage, shared: Cloud) -> None:
         """Given an index that is behind the item, when the first write meets a newer version, then that one is edited."""
-        connections.create(shared.table, connection("crm"))
+        connection_store.create(shared.table, connection("crm"))
         integration, _ = manage.create_integration("connections:show@crm")
         query_all = Table.query_all
 
@@ -636,9 +640,9 @@ class TestAge:
         settings = RenewTokensSettings(
             **{name: shared.environment[name.upper()] for name in RenewTokensSettings.__annotations__}
         )
-        renewals.take('{"sweep": ""}', settings, lambda: 60.0, Pace(100))
+        renewal_sweep.take('{"sweep": ""}', settings, lambda: 60.0, Pace(100))
         for body in shared.receive("renewals"):
-            renewals.take(body, settings, lambda: 60.0, Pace(100))
+            renewal_sweep.take(body, settings, lambda: 60.0, Pace(100))
 
     def test_people_are_told_at_80_and_at_90_days_once_each(self, manage: Manage, shared: Cloud, time: Clock) -> None:
         integration, _ = manage.create_integration("routes:list")

@@ -12,8 +12,9 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import aws, messages, queues
-from portaria.contract import Retryable
+from portaria.aws import boto3_clients, queues
+from portaria.core import record_messages
+from portaria.core.entities import Retryable
 from tests.fakes.aws import cloud
 
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/records"
@@ -24,7 +25,7 @@ TIMED_OUT = ReadTimeoutError(endpoint_url=URL)
 def sending(bodies: list[str], **options: Any) -> list[dict[str, Any]]:
     """What each call asked for."""
     client = MagicMock()
-    with patch.object(aws, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client):
         queues.send(URL, bodies, **options)
     assert [name for name, *_ in client.method_calls] == ["send_message"] * len(bodies)
     return [call.kwargs for call in client.send_message.call_args_list]
@@ -44,20 +45,23 @@ def test_a_delay_is_one_that_sqs_takes(delay_s: float, sent: int | None) -> None
 
 def test_the_largest_message_is_one_that_sqs_takes() -> None:
     """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
-    assert messages.MAX_BODY_BYTES < messages.MAX_MESSAGE_BYTES <= 1_048_576
+    assert record_messages.MAX_BODY_BYTES < record_messages.MAX_MESSAGE_BYTES <= 1_048_576
 
 
 @pytest.mark.parametrize("failure", [THROTTLED, TIMED_OUT])
 def test_a_queue_that_does_not_answer_is_asked_again(failure: Exception) -> None:
     client = MagicMock(**{"send_message.side_effect": failure})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="queue_unavailable") as later:
+    with (
+        patch.object(boto3_clients, "client", return_value=client),
+        pytest.raises(Retryable, match="queue_unavailable") as later,
+    ):
         queues.send(URL, ["canary"])
     assert "canary" not in str(later.value)
 
 
 def test_after_a_failure_the_caller_has_all_of_them_again() -> None:
     client = MagicMock(**{"send_message.side_effect": [{}, THROTTLED, {}]})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable):
+    with patch.object(boto3_clients, "client", return_value=client), pytest.raises(Retryable):
         queues.send(URL, ["x"] * 3)
     assert client.send_message.call_count == 2
 
@@ -68,7 +72,7 @@ def test_after_a_failure_the_caller_has_all_of_them_again() -> None:
 def test_give_back_any_wait_ends_within_twelve_hours_of_the_receive(after_s: float, sent: int) -> None:
     """SQS counts from the receive: what a function has taken of the twelve hours must be left over."""
     client = MagicMock()
-    with patch.object(aws, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client):
         queues.give_back(URL, "handle", after_s)
     client.change_message_visibility.assert_called_once_with(
         QueueUrl=URL, ReceiptHandle="handle", VisibilityTimeout=sent
@@ -80,7 +84,7 @@ def test_a_message_that_cannot_be_given_back_comes_back_by_itself(
     failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = MagicMock(**{"change_message_visibility.side_effect": failure})
-    with patch.object(aws, "client", return_value=client), caplog.at_level(logging.WARNING):
+    with patch.object(boto3_clients, "client", return_value=client), caplog.at_level(logging.WARNING):
         queues.give_back(URL, "canary-handle", 5)
     (record,) = caplog.records
     assert "canary" not in str(record.__dict__)

@@ -15,9 +15,11 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria import clock, quotas, table
-from portaria.quotas import Ledger, Reservation
-from portaria.table import Table
+from portaria.aws import table
+from portaria.aws.table import Table
+from portaria.core import clock
+from portaria.delivery import quotas
+from portaria.delivery.quotas import Ledger, Reservation
 from tests.fakes import aws as fakes
 from tests.simulation import cloud as clouds
 from tests.simulation import limits

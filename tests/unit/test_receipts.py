@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from portaria import clock, connections, fingerprints, receipts
-from portaria.contract import Connection
-from portaria.table import Conflict, Table
+from portaria.aws.table import Conflict, Table
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Connection
+from portaria.records import receipts, record_index
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage
 
@@ -77,7 +79,7 @@ def state(table: Table, after: timedelta = timedelta()) -> str:
 
 def connect(table: Table, name: str = "marketo-one") -> None:
     """A destination whose account is known, so that what is reported of it is found."""
-    connections.create(
+    connection_store.create(
         table,
         Connection(
             name,
@@ -305,9 +307,9 @@ class TestFinding:
 
     def test_a_fingerprint_across_two_others_is_none(self) -> None:
         first, second = b"abcdefgh", b"ijklmnop"
-        assert fingerprints.holds(first + second, second)
-        assert not fingerprints.holds(first + second, b"efghijkl")
-        assert fingerprints.holds(b"efghefgh" + first, first)
+        assert record_index.holds(first + second, second)
+        assert not record_index.holds(first + second, b"efghijkl")
+        assert record_index.holds(b"efghefgh" + first, first)
 
     def test_by_front_door_request(self, table: Table, manage: Manage, time: Time) -> None:
         note(table, "q-1")

@@ -14,10 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from portaria import arrived_events, clock, event_addresses
-from portaria.aws import client
-from portaria.contract import Connection, Secret
+from portaria.aws.boto3_clients import client
+from portaria.connections import webhook_endpoints
+from portaria.core import clock
+from portaria.core.entities import Connection, Secret
 from portaria.platforms.leadconnector import events as leadconnector
+from portaria.webhooks import event_receiver
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
 from tests.fakes.functions import load, sample
@@ -83,8 +85,8 @@ def aws() -> Iterator[Cloud]:
 
 @pytest.fixture
 def function(aws: Cloud) -> Iterator[Function]:
-    event_addresses.open_address(aws.table, ACME, KEY)
-    event_addresses.open_address(aws.table, MARKETEK, KEY, HEADER)
+    webhook_endpoints.open_address(aws.table, ACME, KEY)
+    webhook_endpoints.open_address(aws.table, MARKETEK, KEY, HEADER)
     with aws_endpoint() as endpoint:
         made = Function(aws, endpoint)
         yield made
@@ -155,7 +157,7 @@ class TestKommo:
         line = json.loads(text.splitlines()[0])
         assert (line["connection"], line["records"]) == (ACME.name, 1)
         assert line["request"]
-        for secret in (KEY.reveal(), arrived_events.digest(KEY.reveal()), "Maria", "maria@example.com", "37054081"):
+        for secret in (KEY.reveal(), event_receiver.digest(KEY.reveal()), "Maria", "maria@example.com", "37054081"):
             assert secret not in text
 
     def test_a_company_and_contacts_go_apart(self, function: Function) -> None:
@@ -190,7 +192,7 @@ class TestKommo:
 
     def test_a_body_of_a_megabyte_is_taken_and_a_byte_more_is_not(self, function: Function) -> None:
         body = form(padding="")
-        room = arrived_events.MAX_BODY_BYTES - len(body)
+        room = event_receiver.MAX_BODY_BYTES - len(body)
         for text in (body + "x" * room, (body + "x" * room).encode()):
             assert function.post(KOMMO, body=text)["statusCode"] == 200
             assert function.keys() == ["1"]
@@ -293,7 +295,7 @@ class TestTheKey:
         stored = json.dumps(client("dynamodb").scan(TableName=function.aws.table.name)["Items"])
         assert KEY.reveal() not in stored
         assert HEADER.reveal() not in stored
-        assert arrived_events.digest(KEY.reveal()) in stored
+        assert event_receiver.digest(KEY.reveal()) in stored
 
     def test_the_address_is_remembered_for_a_while_only(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
@@ -301,7 +303,7 @@ class TestTheKey:
         for _ in range(3):
             function.post(KOMMO)
         assert function.endpoint.operations() == ["dynamodb.GetItem", *["sqs.SendMessage"] * 3]
-        monkeypatch.setattr(arrived_events, "REMEMBERED_S", 0)
+        monkeypatch.setattr(event_receiver, "REMEMBERED_S", 0)
         function.handler.reception._addresses.clear()
         function.endpoint.calls.clear()
         for _ in range(2):
@@ -313,43 +315,43 @@ class TestTheKey:
     ) -> None:
         function.post(KOMMO)
         fresh = Secret("canary-fresh-key-0123456789abcdefghijklmnop")
-        event_addresses.open_address(function.aws.table, ACME, fresh)
+        webhook_endpoints.open_address(function.aws.table, ACME, fresh)
         assert function.post(KOMMO, path={"key": fresh.reveal()})["statusCode"] == 200
         assert function.post(KOMMO)["statusCode"] == 200
         now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now + event_addresses.OVERLAP_S - 5)
+        monkeypatch.setattr(time, "time", lambda: now + webhook_endpoints.OVERLAP_S - 5)
         assert function.post(KOMMO)["statusCode"] == 200
-        monkeypatch.setattr(time, "time", lambda: now + event_addresses.OVERLAP_S + 5)
+        monkeypatch.setattr(time, "time", lambda: now + webhook_endpoints.OVERLAP_S + 5)
         assert function.post(KOMMO)["statusCode"] == 404
         assert function.post(KOMMO, path={"key": fresh.reveal()})["statusCode"] == 200
 
     def test_two_new_ones_in_an_hour_leave_the_first_working(self, function: Function) -> None:
         for number in range(2):
-            event_addresses.open_address(function.aws.table, ACME, Secret(f"canary-{number}" + "x" * 32))
+            webhook_endpoints.open_address(function.aws.table, ACME, Secret(f"canary-{number}" + "x" * 32))
         assert function.post(KOMMO)["statusCode"] == 200
 
     def test_opening_the_same_again_changes_nothing(self, function: Function) -> None:
         table = function.aws.table
-        before = table.get(arrived_events.partition(ACME.name), arrived_events.SK)
-        assert event_addresses.open_address(table, ACME, KEY)
-        assert table.get(arrived_events.partition(ACME.name), arrived_events.SK) == before
+        before = table.get(event_receiver.partition(ACME.name), event_receiver.SK)
+        assert webhook_endpoints.open_address(table, ACME, KEY)
+        assert table.get(event_receiver.partition(ACME.name), event_receiver.SK) == before
 
     def test_an_earlier_grants_worker_that_woke_up_late_changes_nothing(self, function: Function) -> None:
         earlier = clock.to_iso(clock.from_iso(GRANTED_AT) - timedelta(hours=1))
         late = Connection(**{**ACME.__dict__, "granted_at": earlier})
-        assert not event_addresses.open_address(function.aws.table, late, Secret("canary-late" + "x" * 32))
-        event_addresses.close_address(function.aws.table, late)
+        assert not webhook_endpoints.open_address(function.aws.table, late, Secret("canary-late" + "x" * 32))
+        webhook_endpoints.close_address(function.aws.table, late)
         assert function.post(KOMMO)["statusCode"] == 200
         assert function.post(KOMMO, path={"key": "canary-late" + "x" * 32})["statusCode"] == 404
 
     def test_a_closed_address_takes_nothing_and_can_be_opened_again(self, function: Function) -> None:
         table = function.aws.table
-        event_addresses.close_address(table, ACME)
-        event_addresses.close_address(table, ACME)
+        webhook_endpoints.close_address(table, ACME)
+        webhook_endpoints.close_address(table, ACME)
         assert function.post(KOMMO)["statusCode"] == 404
-        assert event_addresses.open_address(table, ACME, KEY)
+        assert webhook_endpoints.open_address(table, ACME, KEY)
         assert function.post(KOMMO)["statusCode"] == 200
-        item = table.get(arrived_events.partition(ACME.name), arrived_events.SK)
+        item = table.get(event_receiver.partition(ACME.name), event_receiver.SK)
         assert item
         assert "expires_at" not in item
 
@@ -439,7 +441,7 @@ class TestLeadConnector:
 
     def test_a_secret_works_for_its_own_key_only(self, function: Function) -> None:
         fresh, other = Secret("canary-fresh-key-0123456789abcdefghijklmnop"), Secret("canary-other-header")
-        event_addresses.open_address(function.aws.table, MARKETEK, fresh, other)
+        webhook_endpoints.open_address(function.aws.table, MARKETEK, fresh, other)
         for key, header, status in ((KEY, HEADER, 200), (fresh, other, 200), (KEY, other, 401), (fresh, HEADER, 401)):
             headers: dict[str, str | None] = {"X-Portaria-Secret": header.reveal()}
             answer = function.post(WORKFLOW, path={"key": key.reveal()}, headers=headers)
@@ -490,7 +492,7 @@ class TestAwsFails:
 
     def test_the_second_of_two_messages_fails_and_all_is_delivered_again(self, function: Function) -> None:
         more = {f"contacts[update][{number}][note]": "x" * 3_000 for number in range(150)}
-        sent = arrived_events.Reception._send
+        sent = event_receiver.Reception._send
         bodies: list[str] = []
 
         def send(reception: Any, body: str, connection: str, budget: Any) -> None:
@@ -500,7 +502,7 @@ class TestAwsFails:
             sent(reception, body, connection, budget)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(arrived_events.Reception, "_send", send)
+            patched.setattr(event_receiver.Reception, "_send", send)
             assert function.post(KOMMO, body=form(count=150, **more))["statusCode"] == 503
         function.endpoint.faults.clear()
         assert function.post(KOMMO, body=form(count=150, **more))["statusCode"] == 200

@@ -14,25 +14,17 @@ from unittest.mock import patch
 import pytest
 import responses
 
-from portaria import (
-    arrived_events,
-    backfills,
-    clock,
-    connections,
-    listings,
-    oauth_clients,
-    queues,
-    reconciliations,
-    rereads,
-    routes,
-    tokens,
-)
-from portaria.contract import OAuthClient, Retryable, Route, Secret
-from portaria.pace import Pace
-from portaria.platforms.kommo import listing
-from portaria.settings import BackfillRecordsSettings
-from portaria.table import Item
-from portaria.vault import Vault
+from portaria.aws import queues
+from portaria.aws.table import Item
+from portaria.connections import connection_store, oauth_clients, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import OAuthClient, Retryable, Route, Secret
+from portaria.core.settings import BackfillRecordsSettings
+from portaria.outbound.rate_limiter import Pace
+from portaria.platforms.kommo import pagination
+from portaria.records import backfill, page_reader, reconciliation, reread_requests, routes
+from portaria.webhooks import event_receiver
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.manage import empty
 from tests.fakes.people import DESTINATION, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
@@ -60,7 +52,7 @@ class Desk:
 
     def begin(self) -> None:
         """As a backfill does that starts."""
-        reconciliations.begin(self.stack.table, connections.get(self.stack.table, SOURCE), "contacts")
+        reconciliation.begin(self.stack.table, connection_store.get(self.stack.table, SOURCE), "contacts")
 
     def change(self, number: int, seconds: float = 0) -> None:
         """A contact is made or changed, so many seconds ago, and its event is lost."""
@@ -68,9 +60,9 @@ class Desk:
         updated_at = int(self.now.timestamp() - seconds)
         self.listing.contacts.append(contact(number, updated_at=updated_at))
 
-    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> listings.Outcome:
+    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> page_reader.Outcome:
         left = time_left_s if callable(time_left_s) else lambda: time_left_s
-        return backfills.take(body, self.settings, left)
+        return backfill.take(body, self.settings, left)
 
     def due(self, after: timedelta = timedelta(hours=1)) -> list[str]:
         """The messages that a sweep queues, some time later."""
@@ -89,7 +81,7 @@ class Desk:
 
     @property
     def item(self) -> Item:
-        return self.stack.table.get(*reconciliations.key(SOURCE, "contacts")) or {}
+        return self.stack.table.get(*reconciliation.key(SOURCE, "contacts")) or {}
 
     def queued(self) -> list[str]:
         """The keys of the records in the queue, which it empties."""
@@ -105,11 +97,11 @@ def stack() -> Iterator[Cloud]:
 
 @pytest.fixture
 def desk(stack: Cloud) -> Iterator[Desk]:
-    tokens.PROCESS.clear()
+    token_provider.PROCESS.clear()
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(Pace, "wait"),
-        patch.object(listing, "PAGE_SIZE", 4),
+        patch.object(pagination, "PAGE_SIZE", 4),
     ):
         desk = Desk(stack, mock)
         with patch.object(clock, "now", lambda: desk.now):
@@ -144,20 +136,20 @@ def test_sweep_reads_an_account_whose_event_lacked_something(desk: Desk) -> None
     desk.reconcile()
     desk.now += timedelta(minutes=1)
     desk.change(3)
-    rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+    reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
     assert desk.reconcile(timedelta(minutes=1)) == {"3"}
-    assert rereads.find(desk.stack.table, SOURCE, "contacts") is None
+    assert reread_requests.find(desk.stack.table, SOURCE, "contacts") is None
     assert desk.due(timedelta(minutes=1)) == []
 
 
 def test_request_during_a_reading_is_read_by_the_next_sweep(desk: Desk) -> None:
     desk.reconcile()
-    rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+    reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
     (body,) = desk.due(timedelta(minutes=1))
 
     def event_arrives() -> None:
         desk.now += timedelta(seconds=2)
-        rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+        reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
 
     desk.listing.meanwhile = event_arrives
     desk.take(body)
@@ -168,33 +160,33 @@ def test_request_during_a_reading_is_read_by_the_next_sweep(desk: Desk) -> None:
 
 def test_request_is_read_where_its_message_was_queued_before_another_reading_ended(desk: Desk) -> None:
     desk.reconcile()
-    rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+    reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
     (body,) = desk.due(timedelta(minutes=1))
     # Another worker ends a reading that began before the request.
     settled = {":settled_at": clock.to_iso(desk.now + timedelta(seconds=5))}
-    key = reconciliations.key(SOURCE, "contacts")
+    key = reconciliation.key(SOURCE, "contacts")
     desk.stack.table.update(*key, "SET settled_at = :settled_at", values=settled)
     desk.change(5)
     assert desk.take(body).state == "reconciled"
 
 
 def test_request_begins_reconciliations_where_no_backfill_has(desk: Desk) -> None:
-    desk.stack.table.delete(*reconciliations.key(SOURCE, "contacts"))
+    desk.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
     desk.change(3)
     changed_at = int(desk.now.timestamp())
     desk.now += timedelta(hours=2)
-    rereads.request(desk.stack.table, SOURCE, "contacts", changed_at)
+    reread_requests.request(desk.stack.table, SOURCE, "contacts", changed_at)
     assert desk.reconcile(timedelta(minutes=1)) == {"3"}
-    assert [item["object"] for item in reconciliations.of_connection(desk.stack.table, SOURCE)] == ["contacts"]
+    assert [item["object"] for item in reconciliation.of_connection(desk.stack.table, SOURCE)] == ["contacts"]
 
 
 def test_request_ends_with_its_account(desk: Desk) -> None:
-    rereads.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
-    connection = connections.get(desk.stack.table, SOURCE)
-    desk.stack.table.put(connections.to_item(replace(connection, state="removed")))
+    reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
+    connection = connection_store.get(desk.stack.table, SOURCE)
+    desk.stack.table.put(connection_store.to_item(replace(connection, state="removed")))
     for body in desk.due(timedelta(minutes=1)):
         assert desk.take(body).state == "ended"
-    assert rereads.find(desk.stack.table, SOURCE, "contacts") is None
+    assert reread_requests.find(desk.stack.table, SOURCE, "contacts") is None
 
 
 def test_listed_record_is_no_newer_than_its_reading(desk: Desk) -> None:
@@ -212,8 +204,8 @@ def test_each_goes_on_where_the_one_before_began_less_the_overlap(desk: Desk) ->
     assert desk.reconcile() == {"3"}
     assert desk.item["since"] == int(desk.now.timestamp())
     # What is dated before that, and only now to be seen in the list
-    desk.change(4, seconds=reconciliations.OVERLAP_S - 1)
-    desk.change(5, seconds=reconciliations.OVERLAP_S + 1)
+    desk.change(4, seconds=reconciliation.OVERLAP_S - 1)
+    desk.change(5, seconds=reconciliation.OVERLAP_S + 1)
     assert desk.reconcile() == {"4"}
     assert desk.reconcile() == set()
 
@@ -293,7 +285,7 @@ def test_a_worker_that_dies_anywhere_leaves_one_that_ends_whole(desk: Desk) -> N
 
 
 def _dies_at_call(desk: Desk, case: int) -> bool:
-    tokens.PROCESS.clear()
+    token_provider.PROCESS.clear()
     desk.now += timedelta(hours=1)
     wanted = range(100, 110)
     for number in wanted:
@@ -356,14 +348,14 @@ def test_a_turn_that_gets_nowhere_goes_back_and_counts(desk: Desk) -> None:
 def test_of_two_workers_one_leaves_it_to_the_other(desk: Desk) -> None:
     desk.change(3)
     (body,) = desk.due()
-    move_on = reconciliations._Reconciling._move_on
+    move_on = reconciliation._Reconciling._move_on
 
     def overtake(self: Any, *given: Any) -> None:
-        with patch.object(reconciliations._Reconciling, "_move_on", move_on):
+        with patch.object(reconciliation._Reconciling, "_move_on", move_on):
             assert desk.take(body).state == "reconciled"
         move_on(self, *given)
 
-    with patch.object(reconciliations._Reconciling, "_move_on", overtake):
+    with patch.object(reconciliation._Reconciling, "_move_on", overtake):
         assert desk.take(body).state == "ignored"
     assert desk.queued() == ["3", "3"]
     assert desk.item["since"] == int(desk.now.timestamp())
@@ -385,10 +377,10 @@ def test_messages_that_pile_up_are_worked_once(desk: Desk) -> None:
 
 def test_due_ones_are_queued_by_the_page_and_once(desk: Desk) -> None:
     for number in range(2, 7):
-        connection = replace(connections.get(desk.stack.table, SOURCE), name=f"kommo-acme-{number}")
-        reconciliations.begin(desk.stack.table, connection, "contacts")
+        connection = replace(connection_store.get(desk.stack.table, SOURCE), name=f"kommo-acme-{number}")
+        reconciliation.begin(desk.stack.table, connection, "contacts")
     assert desk.due(timedelta(minutes=1)) == []
-    with patch.object(reconciliations, "PAGE_SIZE", 4):
+    with patch.object(reconciliation, "PAGE_SIZE", 4):
         first = desk.due()
         assert len(first) == 5
         (rest,) = [body for body in first if json.loads(body)["reconcile"] == "due"]
@@ -404,7 +396,7 @@ def test_a_death_between_moving_on_and_queueing_delays_and_loses_nothing(desk: D
     with patch.object(queues, "send", side_effect=Died), pytest.raises(Died):
         desk.take(DUE)
     assert desk.due(timedelta(minutes=5)) == []
-    assert len(desk.due(reconciliations.QUEUE_AGAIN)) == 1
+    assert len(desk.due(reconciliation.QUEUE_AGAIN)) == 1
 
 
 def test_the_interval_is_the_parameters(desk: Desk) -> None:
@@ -428,7 +420,7 @@ def test_a_token_that_is_refused_puts_it_off_and_moves_nothing(desk: Desk) -> No
 def test_a_place_that_cannot_be_read_any_more_is_given_up_for_the_beginning(desk: Desk) -> None:
     desk.change(3)
     desk.stack.table.update(
-        *reconciliations.key(SOURCE, "contacts"),
+        *reconciliation.key(SOURCE, "contacts"),
         "SET #cursor = :other",
         names={"#cursor": "cursor"},
         values={":other": "an older version's"},
@@ -446,15 +438,15 @@ def test_a_reinstall_in_the_midst_goes_on_with_the_newer_token(desk: Desk) -> No
 
 def test_a_connection_that_must_be_connected_again_is_put_off_until_it_is(desk: Desk) -> None:
     desk.change(3)
-    healthy = connections.get(desk.stack.table, SOURCE)
-    desk.stack.table.put(connections.to_item(replace(healthy, state="needs_reconnect")))
+    healthy = connection_store.get(desk.stack.table, SOURCE)
+    desk.stack.table.put(connection_store.to_item(replace(healthy, state="needs_reconnect")))
     (body,) = desk.due()
     assert desk.take(body).state == "put_off"
     assert desk.listing.pages == []
     assert desk.due(timedelta(hours=3)) == []
     # Connected again: its backfill begins, and with it what was put off, from where it was.
     since = desk.item["since"]
-    desk.stack.table.put(connections.to_item(healthy))
+    desk.stack.table.put(connection_store.to_item(healthy))
     desk.begin()
     assert desk.item["since"] == since
     assert desk.reconcile() == {"3"}
@@ -463,9 +455,9 @@ def test_a_connection_that_must_be_connected_again_is_put_off_until_it_is(desk: 
 @pytest.mark.parametrize(
     "end",
     [
-        lambda desk: desk.stack.table.delete(*connections.key(SOURCE)),
+        lambda desk: desk.stack.table.delete(*connection_store.key(SOURCE)),
         lambda desk: desk.stack.table.put(
-            connections.to_item(replace(connections.get(desk.stack.table, SOURCE), state="removed"))
+            connection_store.to_item(replace(connection_store.get(desk.stack.table, SOURCE), state="removed"))
         ),
         lambda desk: routes.delete(desk.stack.table, ROUTE),
     ],
@@ -502,16 +494,16 @@ def test_beginning_twice_moves_nothing_back_or_ahead(desk: Desk) -> None:
 
 
 def test_an_object_without_changes_is_not_reconciled(desk: Desk) -> None:
-    reconciliations.begin(desk.stack.table, connections.get(desk.stack.table, SOURCE), "leads")
-    reconciliations.begin(desk.stack.table, connections.get(desk.stack.table, DESTINATION), "contacts")
-    assert len(reconciliations.of_connection(desk.stack.table, SOURCE)) == 1
-    assert reconciliations.of_connection(desk.stack.table, DESTINATION) == []
+    reconciliation.begin(desk.stack.table, connection_store.get(desk.stack.table, SOURCE), "leads")
+    reconciliation.begin(desk.stack.table, connection_store.get(desk.stack.table, DESTINATION), "contacts")
+    assert len(reconciliation.of_connection(desk.stack.table, SOURCE)) == 1
+    assert reconciliation.of_connection(desk.stack.table, DESTINATION) == []
 
 
 def test_companies_are_reconciled_by_themselves(desk: Desk) -> None:
     table = desk.stack.table
     routes.put(table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
-    reconciliations.begin(table, connections.get(table, SOURCE), "companies")
+    reconciliation.begin(table, connection_store.get(table, SOURCE), "companies")
     company = {"id": 9, "name": "Padaria", "updated_at": int(desk.now.timestamp()), "custom_fields_values": None}
     desk.listing.company_list = [company]
     bodies = desk.due()
@@ -563,8 +555,8 @@ class TestSubscribingAgain:
         base, _, key = subscribed["destination"].rpartition("/")
         assert base == f"https://api.example.com/live/events/kommo/{SOURCE}"
         assert {"update_contact", "update_company"} <= set(subscribed["settings"])
-        address = desk.stack.table.get(arrived_events.partition(SOURCE), arrived_events.SK) or {}
-        assert address["keys"][0].split(":")[0] == arrived_events.digest(key)
+        address = desk.stack.table.get(event_receiver.partition(SOURCE), event_receiver.SK) or {}
+        assert address["keys"][0].split(":")[0] == event_receiver.digest(key)
 
     def test_once_an_hour_at_most(self, desk: Desk) -> None:
         for _ in range(4):

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import messages, records
-from portaria.contract import Record, Rejected, Target
+from portaria.core import record_messages
+from portaria.core.entities import Record, Rejected, Target
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
-from portaria.records import Message, Outgoing, Source
+from portaria.records import record_mapping
+from portaria.records.record_mapping import Message, Outgoing, Source
 from tests.fakes.people import contact, person
 
 MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", [], route="people")
@@ -38,18 +39,18 @@ some_records = st.lists(
 
 
 def pack(*some: Record) -> list[str]:
-    return messages.pack(
+    return record_messages.pack(
         some, connection="kommo-acme-1001", object="contacts", origin="backfill", read_at=5, route="people"
     )
 
 
 def unpack(bodies: list[str]) -> list[Any]:
-    return [one for body in bodies for one in records.read_message("m", body).records]
+    return [one for body in bodies for one in record_mapping.read_message("m", body).records]
 
 
 def read(record: Any) -> Record:
     """A record as it stands in a message, read."""
-    source = records.read_record(MESSAGE, record)
+    source = record_mapping.read_record(MESSAGE, record)
     return Record(source.key, source.version[0], source.record["data"], source.is_partial)
 
 
@@ -69,15 +70,15 @@ def test_packed_records_come_out_as_they_went_in(some: list[Record]) -> None:
 def test_messages_are_filled_to_the_byte(letter: str) -> None:
     # Given two records that together make exactly the limit
     frame_bytes = len(pack(Record("1", 0, {}))[0].encode()) - len(
-        messages.encode({"key": "1", "updated_at": 0, "data": {}})
+        record_messages.encode({"key": "1", "updated_at": 0, "data": {}})
     )
     half = Record("1", 0, {"v": letter * 10_000})
-    left_over = messages.MAX_BODY_BYTES - len(pack(half)[0].encode()) - 1
-    empty = len(messages.encode({"key": "2", "updated_at": 0, "data": {"v": ""}}))
+    left_over = record_messages.MAX_BODY_BYTES - len(pack(half)[0].encode()) - 1
+    empty = len(record_messages.encode({"key": "2", "updated_at": 0, "data": {"v": ""}}))
     fitting = Record("2", 0, {"v": "y" * (left_over - empty)})
     # Then they are one message of that size, and one byte more makes two
     (body,) = pack(half, fitting)
-    assert len(body.encode()) == messages.MAX_BODY_BYTES
+    assert len(body.encode()) == record_messages.MAX_BODY_BYTES
     assert frame_bytes > 0
     one_more = pack(half, Record("2", 0, {"v": "y" * (left_over - empty + 1)}))
     assert [len(json.loads(body)["records"]) for body in one_more] == [1, 1]
@@ -92,7 +93,7 @@ def test_a_record_over_the_message_size_travels_alone_and_blocks_no_other() -> N
 
 def test_a_record_that_no_message_can_carry_is_named_in_its_place() -> None:
     bodies = pack(Record("1", 0, {}), Record("2", 5, {"v": "é" * 520_000}), Record("3", 0, {}))
-    assert all(len(body.encode()) <= messages.MAX_MESSAGE_BYTES for body in bodies)
+    assert all(len(body.encode()) <= record_messages.MAX_MESSAGE_BYTES for body in bodies)
     one, two, three = unpack(bodies)
     assert (one["key"], three["key"]) == ("1", "3")
     with pytest.raises(
@@ -133,7 +134,7 @@ def test_characters_that_sqs_refuses_arrive_and_half_a_pair_is_replaced() -> Non
 )
 def test_what_is_no_records_message_is_refused(body: str) -> None:
     with pytest.raises(Rejected, match="message_unreadable"):
-        records.read_message("m1", body)
+        record_mapping.read_message("m1", body)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +161,8 @@ def test_what_is_no_record_is_refused_by_itself(record: Any) -> None:
 
 def map_one(data: dict[str, Any], mapping: dict[str, str], target: Target = BY_EMAIL) -> dict[str, Any]:
     """What stands in the request's body."""
-    attributes = persons.check(records.mapping_of(mapping).apply(data), target)
-    cut = records.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
+    attributes = persons.check(record_mapping.mapping_of(mapping).apply(data), target)
+    cut = record_mapping.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
     for refused in cut.refused:
         raise Rejected(refused.reason, refused.detail)
     result: dict[str, Any] = orjson.loads(cut.chunks[0][0].text)
@@ -217,11 +218,11 @@ def test_one_of_two_dedupe_fields_is_enough() -> None:
 
 def test_an_expression_that_cannot_be_read_names_its_attribute() -> None:
     with pytest.raises(Rejected, match="bad_mapping: the expression of lastName cannot be read"):
-        records.mapping_of({"email": "e", "lastName": "][canary"})
+        record_mapping.mapping_of({"email": "e", "lastName": "][canary"})
 
 
 def test_a_mapping_is_compiled_once() -> None:
-    assert records.mapping_of({"email": "e"}) is records.mapping_of({"email": "e"})
+    assert record_mapping.mapping_of({"email": "e"}) is record_mapping.mapping_of({"email": "e"})
 
 
 # --- coalescing
@@ -234,7 +235,7 @@ def sources(some: list[tuple[str, int]]) -> list[Source]:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=30))
 def test_of_each_record_the_newest_is_left(some: list[tuple[str, int]]) -> None:
     versions = sources(some)
-    left, older = records.newest(versions)
+    left, older = record_mapping.newest(versions)
     assert Counter(one.key for one in left) == Counter({key for key, _ in some})
     assert older == len(versions) - len(left)
     for one in left:
@@ -245,12 +246,12 @@ def test_of_each_record_the_newest_is_left(some: list[tuple[str, int]]) -> None:
 
 def test_of_one_second_the_one_that_was_read_later_is_the_newest() -> None:
     early, late = (Source(MESSAGE, {}, "1", (100, read_at)) for read_at in (7, 9))
-    assert records.newest([late, early]) == ([late], 1)
+    assert record_mapping.newest([late, early]) == ([late], 1)
 
 
 @given(st.permutations([(key, at) for key in "ab" for at in range(3)]))
 def test_order_and_repetition_change_nothing(order: list[tuple[str, int]]) -> None:
-    left, _ = records.newest(sources(order) + sources(order))
+    left, _ = record_mapping.newest(sources(order) + sources(order))
     assert {(one.key, one.version[0]) for one in left} == {("a", 2), ("b", 2)}
 
 
@@ -266,7 +267,7 @@ def test_merged_is_what_upserts_one_after_the_other_would_leave(some: list[tuple
     arriving = [outgoing(attributes, key, version) for version, (key, attributes) in enumerate(some)]
     random.shuffle(arriving)
     # When they are merged
-    merged = records.merged(arriving)
+    merged = record_mapping.merged(arriving)
     # Then each identity stands once, with the newest of each attribute and all that it was made of
     assert {one.identity: one.attributes for one in merged} == expected
     assert sum(len(one.sources) for one in merged) == len(some)
@@ -283,14 +284,14 @@ def test_requests_are_full_whole_and_within_their_limits(
 ) -> None:
     some = [outgoing({"v": text}, str(index)) for index, text in enumerate(texts)]
     length = {one.identity: len(orjson.dumps(one.attributes)) for one in some}
-    cut = records.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
+    cut = record_mapping.fill(some, frame_bytes=frame_bytes, max_objects=max_objects, max_bytes=max_bytes)
     # Nothing lost, nothing twice, order kept
     aside = {one.sources[0].key for one in cut.refused}
     assert [one.outgoing for chunk in cut.chunks for one in chunk] == [one for one in some if one.identity not in aside]
     assert len(cut.refused) == len(aside)
     assert aside == {key for key, size in length.items() if frame_bytes + size > max_bytes}
 
-    def size(chunk: list[records.Encoded]) -> int:
+    def size(chunk: list[record_mapping.Encoded]) -> int:
         return frame_bytes + len(b",".join(one.text for one in chunk))
 
     for chunk in cut.chunks:
@@ -304,7 +305,7 @@ def test_requests_are_full_whole_and_within_their_limits(
 @pytest.mark.parametrize(("count", "requests"), [(999, [999]), (1_000, [1_000]), (1_001, [1_000, 1])])
 def test_a_thousand_objects_are_one_request(count: int, requests: list[int]) -> None:
     some = [outgoing({}, str(number)) for number in range(count)]
-    cut = records.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
+    cut = record_mapping.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
     assert [len(chunk) for chunk in cut.chunks] == requests
 
 
@@ -319,7 +320,7 @@ def test_the_real_body_is_cut_at_a_million_bytes(letter: str, extra: int, reques
     padding = persons.MAX_BODY_BYTES + extra - taken
     second = {"v": letter * (padding // width) + "y" * (padding % width)}
     # When they are put together
-    cut = records.fill(
+    cut = record_mapping.fill(
         [outgoing(first, "1"), outgoing(second, "2")],
         frame_bytes=len(before) + len(after),
         max_objects=persons.MAX_OBJECTS,
@@ -338,7 +339,7 @@ def test_the_real_body_is_cut_at_a_million_bytes(letter: str, extra: int, reques
 def test_one_object_over_the_limit_is_named_with_size_and_limit(extra: int, aside: int) -> None:
     attributes = {"v": "é" * 100 + "y" * extra}
     limit = len(orjson.dumps(attributes)) - extra
-    cut = records.fill(
+    cut = record_mapping.fill(
         [outgoing({}, "1"), outgoing(attributes, "2"), outgoing({}, "3")],
         frame_bytes=10, max_objects=1, max_bytes=limit + 10,
     )  # fmt: skip
@@ -353,14 +354,14 @@ def test_one_object_over_the_limit_is_named_with_size_and_limit(extra: int, asid
 
 
 def test_mapping_that_multiplies_its_input_is_refused_with_its_attribute() -> None:
-    mapping = records.mapping_of({"email": "email", "x": "a[]" + " | [@,@][]" * 18})
+    mapping = record_mapping.mapping_of({"email": "email", "x": "a[]" + " | [@,@][]" * 18})
     with pytest.raises(Rejected, match="mapping_too_costly: the expression of x") as refused:
         mapping.apply({"email": "a@example.com", "a": [1]})
     assert refused.value.field == "x"
 
 
 def test_budget_of_one_record_is_not_spent_by_the_ones_before() -> None:
-    mapping = records.mapping_of({"x": "a[*] | [0]"})
+    mapping = record_mapping.mapping_of({"x": "a[*] | [0]"})
     data = {"a": list(range(30_000))}
     assert [mapping.apply(data) for _ in range(10)] == [{"x": 0}] * 10
 
@@ -371,20 +372,20 @@ def test_budget_of_one_record_is_not_spent_by_the_ones_before() -> None:
 )  # fmt: skip
 def test_evaluation_that_fails_is_a_refusal_whatever_it_raises(expression: str) -> None:
     with pytest.raises(Rejected, match=r"mapping_failed|bad_value"):
-        records.mapping_of({"x": expression}).apply({"a": [1], "name": "Ana", "number": 1})
+        record_mapping.mapping_of({"x": expression}).apply({"a": [1], "name": "Ana", "number": 1})
 
 
 @pytest.mark.parametrize("number", [12345678901234567890123, 2**64, -(2**63) - 1])
 def test_integer_beyond_64_bits_keeps_its_digits(number: int) -> None:
     (record,) = unpack(pack(Record("1", 0, {"n": number, "inner": [{"n": number}], "text": "x"})))
-    mapping = records.mapping_of({"n": "n", "t": "to_string(n)", "i": "inner[].n | [0]"})
+    mapping = record_mapping.mapping_of({"n": "n", "t": "to_string(n)", "i": "inner[].n | [0]"})
     assert mapping.apply(record["data"]) == dict.fromkeys("nti", str(number))
 
 
 @pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 1234567890123456789])
 def test_integer_of_64_bits_stays_a_number(number: int) -> None:
     (record,) = unpack(pack(Record("1", 0, {"n": number})))
-    assert records.mapping_of({"n": "n"}).apply(record["data"]) == {"n": number}
+    assert record_mapping.mapping_of({"n": "n"}).apply(record["data"]) == {"n": number}
 
 
 @pytest.mark.parametrize("expression", ["n", "to_string(n)", "to_string([n])", "to_string(@)"])
@@ -393,4 +394,4 @@ def test_number_whose_digits_are_lost_is_refused(expression: str) -> None:
     body = pack(Record("1", 0, {"n": 0}))[0].replace('"n":0', '"n":12345678901234567890123')
     (record,) = unpack([body])
     with pytest.raises(Rejected, match="bad_value: x is a number beyond 64 bits"):
-        records.mapping_of({"x": expression}).apply(record["data"])
+        record_mapping.mapping_of({"x": expression}).apply(record["data"])

@@ -12,9 +12,11 @@ import pytest
 import responses
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from portaria import aws, clock, sign_on
-from portaria.pages import render
-from portaria.vault import Vault
+from portaria.actions import single_sign_on
+from portaria.aws import boto3_clients
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.web import render
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import to_engage
@@ -45,7 +47,7 @@ def stack(stack: Cloud) -> Cloud:
 def ticket(stack: Cloud) -> Iterator[str]:
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         Engage(mock)
-        made, _ = sign_on.begin(
+        made, _ = single_sign_on.begin(
             stack.table, Vault(PREFIX), stack.environment["SEALING_KEY_ID"], "engage-one", "u-1", "default"
         )
         yield made.reveal()
@@ -135,7 +137,7 @@ def test_without_a_ticket(module: ModuleType, stack: Cloud, path_parameters: Any
 def test_trouble_of_ours_costs_no_link(
     module: ModuleType, log: io.StringIO, ticket: str, operation: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = aws.client("kms" if operation == "Decrypt" else "dynamodb")
+    service = boto3_clients.client("kms" if operation == "Decrypt" else "dynamodb")
     call = type(service)._make_api_call
 
     def fail(client: Any, name: str, parameters: dict[str, Any]) -> Any:

@@ -11,8 +11,10 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import clock, connections, events, oauth_clients, refused_grants, vault
-from portaria.contract import Rejected, Response, Retryable, Secret
+from portaria.aws import event_bus
+from portaria.connections import connection_store, oauth_clients, refused_grants, vault
+from portaria.core import clock
+from portaria.core.entities import Rejected, Response, Retryable, Secret
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import cloud
@@ -46,7 +48,7 @@ class Office(Shop):
 
     def handle(self, body: str) -> None:
         fakes.forget_tokens()
-        with patch("portaria.queues.give_back"), patch.object(self.function.pace, "wait"):
+        with patch("portaria.aws.queues.give_back"), patch.object(self.function.pace, "wait"):
             self.function.handler(functions.sqs_event({"0": body}, "renewals"), functions.Context(600))
 
     def sweep(self) -> None:
@@ -88,7 +90,7 @@ def test_each_providers_refusal_ends_a_grant_within_the_bound(office: Office, sh
     office.provider.answers = [json_answer(*SHAPES[shape])]
     office.days(30)
     assert office.connection.state == "needs_reconnect"
-    [ended] = office.told(events.NEEDS_RECONNECT)
+    [ended] = office.told(event_bus.NEEDS_RECONNECT)
     assert ended["reconnect_url"]
     if shape == WITHOUT_KNOWN_WORDS:
         assert office.connection.reason == refused_grants.REASON
@@ -96,7 +98,7 @@ def test_each_providers_refusal_ends_a_grant_within_the_bound(office: Office, sh
     else:
         assert office.connection.reason == "grant_revoked"
         assert office.provider.calls["refresh_token"] == 1
-        assert office.told(events.REFRESH_REFUSED) == []
+        assert office.told(event_bus.REFRESH_REFUSED) == []
 
 
 def test_a_run_of_refusals_warns_from_the_first_day_and_ends_after_the_limit(office: Office) -> None:
@@ -104,7 +106,7 @@ def test_a_run_of_refusals_warns_from_the_first_day_and_ends_after_the_limit(off
     office.days(1)
     assert office.state == ("connected", "")
     assert office.connection.refused_since
-    [first] = office.told(events.REFRESH_REFUSED)
+    [first] = office.told(event_bus.REFRESH_REFUSED)
     assert first["connection"] == NAME
     assert first["refused_since"] == office.connection.refused_since
     assert first["ends_at"] > clock.to_iso(clock.now())
@@ -113,13 +115,13 @@ def test_a_run_of_refusals_warns_from_the_first_day_and_ends_after_the_limit(off
 
     office.days(6)
     assert office.state == ("connected", "")
-    assert 6 <= len(office.told(events.REFRESH_REFUSED)) <= 7, "once a day"
+    assert 6 <= len(office.told(event_bus.REFRESH_REFUSED)) <= 7, "once a day"
     office.days(2)
     assert office.state == ("needs_reconnect", refused_grants.REASON)
     calls = office.provider.calls["refresh_token"]
     office.days(10)
     assert office.provider.calls["refresh_token"] == calls, "an ended connection is left alone"
-    assert len(office.told(events.NEEDS_RECONNECT)) == 1
+    assert len(office.told(event_bus.NEEDS_RECONNECT)) == 1
     assert "canary-words" not in json.dumps(office.told()) + office.log.getvalue()
 
 
@@ -220,9 +222,9 @@ def test_a_refusal_that_a_caller_meets_is_told_by_the_next_sweep(office: Office)
     with pytest.raises(Rejected):
         office.call()
     office.sweep()
-    assert len(office.told(events.REFRESH_REFUSED)) == 1
+    assert len(office.told(event_bus.REFRESH_REFUSED)) == 1
     assert office.provider.calls["refresh_token"] == 1
-    assert office.item["due_at"] == clock.to_iso(connections.renewal_at(office.connection))
+    assert office.item["due_at"] == clock.to_iso(connection_store.renewal_at(office.connection))
 
 
 def test_a_caller_is_told_of_the_refusal_and_never_ends_the_connection(office: Office) -> None:
@@ -278,7 +280,7 @@ def test_correcting_the_client_tries_ended_connections_again(office: Office) -> 
     assert office.state == ("connected", "")
     assert office.connection.generation == 2
     office.sweep()
-    assert [detail["connection"] for detail in office.told(events.RECOVERED)] == [NAME]
+    assert [detail["connection"] for detail in office.told(event_bus.RECOVERED)] == [NAME]
 
 
 def test_a_connection_that_is_tried_again_in_vain_ends_again(office: Office) -> None:
@@ -289,8 +291,8 @@ def test_a_connection_that_is_tried_again_in_vain_ends_again(office: Office) -> 
     assert office.state == ("connected", "")
     office.days(3)
     assert office.state == ("needs_reconnect", refused_grants.REASON)
-    assert office.told(events.RECOVERED) == []
-    assert len(office.told(events.NEEDS_RECONNECT)) == 2
+    assert office.told(event_bus.RECOVERED) == []
+    assert len(office.told(event_bus.NEEDS_RECONNECT)) == 2
 
 
 def test_only_connections_that_refusals_ended_are_tried_again(office: Office) -> None:

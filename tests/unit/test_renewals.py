@@ -14,8 +14,9 @@ import boto3
 import pytest
 import responses
 
-from portaria import clock, connections, renewals, tokens, vault
-from portaria.contract import Connection, Secret
+from portaria.connections import connection_store, renewal_sweep, token_provider, vault
+from portaria.core import clock
+from portaria.core.entities import Connection, Secret
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
@@ -39,7 +40,7 @@ class Office(Desk):
         """The bodies that go back to the queue."""
         fakes.forget_tokens()
         by_id = {str(number): body for number, body in enumerate(bodies)}
-        with patch("portaria.queues.give_back"), patch.object(self.function.pace, "wait"):
+        with patch("portaria.aws.queues.give_back"), patch.object(self.function.pace, "wait"):
             answer = self.function.handler(functions.sqs_event(by_id, "renewals"), functions.Context(600))
         return {by_id[message_id] for message_id in functions.reported(answer)}
 
@@ -89,7 +90,9 @@ def test_a_connection_is_renewed_in_the_last_part_of_its_tokens_life(office: Off
 
 
 def test_connections_made_together_are_not_renewed_together(office: Office) -> None:
-    moments = [connections.renewal_at(replace(office.connection, name=f"kommo-acme-{number}")) for number in range(500)]
+    moments = [
+        connection_store.renewal_at(replace(office.connection, name=f"kommo-acme-{number}")) for number in range(500)
+    ]
     hours = [(moment - clock.now()) / timedelta(hours=1) for moment in moments]
     assert 19.1 < min(hours) < 19.4
     assert 21.3 < max(hours) < 21.7
@@ -106,14 +109,14 @@ def test_the_sample_events_are_understood(office: Office) -> None:
 
 
 def test_a_sweep_hands_on_what_does_not_fit_a_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewals, "PAGE_SIZE", 10)
+    monkeypatch.setattr(renewal_sweep, "PAGE_SIZE", 10)
     for number in range(1, 26):
         due = replace(office.connection, name=f"kommo-acme-{number}")
-        office.table.put({**connections.to_item(due), "due_at": clock.to_iso(clock.now())})
+        office.table.put({**connection_store.to_item(due), "due_at": clock.to_iso(clock.now())})
     names = office.sweep()
     assert len(names) == len(set(names)) == 25
     assert office.sweep() == [], "each is left to its visit for a while"
-    office.time.passed_s += renewals.VISIT_AGAIN.total_seconds() + 1
+    office.time.passed_s += renewal_sweep.VISIT_AGAIN.total_seconds() + 1
     assert len(office.sweep()) == 25, "and found again where the visit never came"
 
 
@@ -155,7 +158,7 @@ def test_a_dead_grant_is_told_once_and_left_alone(office: Office) -> None:
 
 
 def test_an_event_that_the_bus_refuses_is_told_later(office: Office) -> None:
-    tokens.end(office.table, office.connection, "grant_revoked")
+    token_provider.end(office.table, office.connection, "grant_revoked")
     with refusing("PutEvents"):
         assert office.visit() != set()
     assert "announce" in office.item
@@ -165,11 +168,11 @@ def test_an_event_that_the_bus_refuses_is_told_later(office: Office) -> None:
 
 
 def test_a_recovered_connection_is_told_and_stays_in_the_index(office: Office) -> None:
-    office.table.put(connections.to_item(office.connection, announce="connection.recovered"))
+    office.table.put(connection_store.to_item(office.connection, announce="connection.recovered"))
     assert office.round() == [NAME]
     assert [detail["connection"] for detail in office.told("connection.recovered")] == [NAME]
     assert "announce" not in office.item
-    assert office.item["due_at"] == clock.to_iso(connections.renewal_at(connections.read(office.item)))
+    assert office.item["due_at"] == clock.to_iso(connection_store.renewal_at(connection_store.read(office.item)))
 
 
 def test_a_sealed_pair_is_moved_into_the_vault_by_the_next_visit(office: Office) -> None:
@@ -201,7 +204,7 @@ def static(office: Office, age_days: float, **more: Any) -> Connection:
         vault.version_id(secret_id, 2), granted_at=clock.to_iso(clock.now() - timedelta(days=age_days)),
         updated_at=clock.to_iso(clock.now() - timedelta(days=age_days)), **more,
     )  # fmt: skip
-    office.table.put(connections.to_item(made))
+    office.table.put(connection_store.to_item(made))
     return made
 
 
@@ -225,7 +228,7 @@ def test_the_old_token_goes_when_the_overlap_ends(office: Office) -> None:
     office.time.passed_s += 120
     assert "ghl" in office.sweep()
     office.visit("ghl")
-    item = connections.get_item(office.table, "ghl")
+    item = connection_store.get_item(office.table, "ghl")
     assert (item["previous_version_id"], item["previous_until"]) == ("", "")
     labels = boto3.client("secretsmanager").describe_secret(SecretId=item["secret_id"])["VersionIdsToStages"]
     assert "AWSPREVIOUS" not in labels.get(previous, [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from portaria.contract import Response
+from portaria.core.entities import Response
 
 TEXT = '{"account_name": "João €"}'
 

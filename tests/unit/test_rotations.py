@@ -12,9 +12,11 @@ import requests
 import responses
 from botocore.client import BaseClient
 
-from portaria import aws, clock, connections, rotations, tokens
-from portaria.contract import Connection, Rejected, Retryable, Secret
-from portaria.vault import Vault, version_id
+from portaria.aws import boto3_clients
+from portaria.connections import connection_store, rotation, token_provider
+from portaria.connections.vault import Vault, version_id
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Retryable, Secret
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.leadconnector import HOST, LOCATION, LeadConnector, error
 from tests.fakes.manage import empty
@@ -62,7 +64,7 @@ def connect(stack: Cloud, **changes: Any) -> Connection:
         "fields": {"location_id": LOCATION},
     }  # fmt: skip
     VAULT.create(secret_id, credentials(OLD), first)
-    connections.create(stack.table, Connection(**known | changes))
+    connection_store.create(stack.table, Connection(**known | changes))
     return now_of(stack)
 
 
@@ -71,20 +73,20 @@ def credentials(token: str) -> dict[str, Secret]:
 
 
 def rotate(stack: Cloud, token: str = NEW, *, expire_now: bool = False) -> Connection:
-    return rotations.rotate(stack.table, VAULT, NAME, credentials(token), expire_now=expire_now)
+    return rotation.rotate(stack.table, VAULT, NAME, credentials(token), expire_now=expire_now)
 
 
 def replace(stack: Cloud, token: str = NEW) -> Connection:
-    return rotations.replace(stack.table, VAULT, now_of(stack), credentials(token))
+    return rotation.replace(stack.table, VAULT, now_of(stack), credentials(token))
 
 
 def now_of(stack: Cloud) -> Connection:
-    return connections.get(stack.table, NAME)
+    return connection_store.get(stack.table, NAME)
 
 
 def in_use(stack: Cloud, connection: Connection | None = None) -> str:
     """The token that a caller gets, in a process that remembers nothing."""
-    supply = tokens.Supply(stack.table, VAULT, "", lambda: 60.0, memory=tokens.Memory())
+    supply = token_provider.Supply(stack.table, VAULT, "", lambda: 60.0, memory=token_provider.Memory())
     return supply.token(connection or now_of(stack)).credentials["token"].reveal()
 
 
@@ -98,12 +100,12 @@ def in_reserve(stack: Cloud) -> str | None:
 
 def labels(stack: Cloud) -> dict[str, str]:
     """The version that each label is on."""
-    answer = aws.client("secretsmanager").describe_secret(SecretId=now_of(stack).secret_id)
+    answer = boto3_clients.client("secretsmanager").describe_secret(SecretId=now_of(stack).secret_id)
     return {label: version for version, found in answer["VersionIdsToStages"].items() for label in found}
 
 
 def item(stack: Cloud) -> dict[str, Any]:
-    found = stack.table.get(*connections.key(NAME))
+    found = stack.table.get(*connection_store.key(NAME))
     assert found
     return found
 
@@ -128,16 +130,16 @@ class TestRotating:
         connect(stack)
         assert item(stack)["due_at"] < rotate(stack).previous_until
         assert item(stack)["due_at"] == now_of(stack).previous_until
-        rotations.expire(stack.table, VAULT, NAME)
+        rotation.expire(stack.table, VAULT, NAME)
         assert (
             item(stack)["due_at"]
-            == connections.due_at(now_of(stack), clock.now())
+            == connection_store.due_at(now_of(stack), clock.now())
             > clock.to_iso(clock.now() + timedelta(days=79))
         )
 
     def test_the_new_ones_age_is_warned_of_anew(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
-        stack.table.update(*connections.key(NAME), "SET warned = :two", values={":two": 2})
+        stack.table.update(*connection_store.key(NAME), "SET warned = :two", values={":two": 2})
         rotate(stack)
         assert "warned" not in item(stack)
 
@@ -215,7 +217,7 @@ class TestRotating:
         connect(stack)
         fresh = rotate(stack)
         for _ in range(2):
-            after = rotations.expire(stack.table, VAULT, NAME)
+            after = rotation.expire(stack.table, VAULT, NAME)
             assert (after.generation, after.previous_version_id) == (fresh.generation, "")
         assert (in_use(stack), in_reserve(stack)) == (NEW, None)
         assert "AWSPREVIOUS" not in labels(stack)
@@ -243,7 +245,7 @@ class TestRotating:
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         connect(stack)
-        tokens.end(stack.table, now_of(stack), "token_refused")
+        token_provider.end(stack.table, now_of(stack), "token_refused")
         fresh = rotate(stack)
         assert (fresh.state, fresh.reason, in_use(stack), in_reserve(stack)) == ("connected", "", NEW, None)
         assert item(stack)["announce"] == "connection.recovered"
@@ -251,7 +253,9 @@ class TestRotating:
 
     def test_an_event_that_is_still_to_be_told_is_not_forgotten(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
-        stack.table.update(*connections.key(NAME), "SET announce = :told", values={":told": "connection.recovered"})
+        stack.table.update(
+            *connection_store.key(NAME), "SET announce = :told", values={":told": "connection.recovered"}
+        )
         rotate(stack)
         assert item(stack)["announce"] == "connection.recovered"
 
@@ -265,7 +269,7 @@ class TestRotating:
         with pytest.raises(Rejected, match="unknown_connection"):
             rotate(stack)
         with pytest.raises(Rejected, match="unknown_connection"):
-            rotations.expire(stack.table, VAULT, NAME)
+            rotation.expire(stack.table, VAULT, NAME)
 
 
 class TestReplacing:
@@ -285,7 +289,7 @@ class TestReplacing:
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         before = connect(stack)
-        tokens.end(stack.table, before, "token_refused")
+        token_provider.end(stack.table, before, "token_refused")
         fresh = replace(stack, OLD)
         assert (fresh.state, fresh.generation, fresh.granted_at) == ("connected", 2, before.granted_at)
         assert fresh.version_id == before.version_id
@@ -293,7 +297,7 @@ class TestReplacing:
 
     def test_credentials_that_the_vault_lost_can_be_given_again(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
-        stack.table.update(*connections.key(NAME), "SET version_id = :gone", values={":gone": "0" * 36})
+        stack.table.update(*connection_store.key(NAME), "SET version_id = :gone", values={":gone": "0" * 36})
         assert replace(stack).generation == 2
         assert in_use(stack) == NEW
 
@@ -313,7 +317,7 @@ class TestRivals:
     def test_one_at_a_time(self, stack: Cloud, platform: LeadConnector, later: Any) -> None:
         connect(stack)
         until = int(clock.now().timestamp()) + 20
-        stack.table.update(*connections.key(NAME), "SET lease_until = :until", values={":until": until})
+        stack.table.update(*connection_store.key(NAME), "SET lease_until = :until", values={":until": until})
         with pytest.raises(Retryable, match="change_in_progress") as refused:
             rotate(stack)
         assert 0 < (refused.value.after_s or 0) <= 22
@@ -328,7 +332,7 @@ class TestRivals:
         class Slow:
             def pop(self, _: int) -> Any:
                 platform.before = []
-                stack.table.update(*connections.key(NAME), "REMOVE lease_until")
+                stack.table.update(*connection_store.key(NAME), "REMOVE lease_until")
                 rotate(stack, NEWER)
                 return 200, {}, '{"location": {}}'
 
@@ -347,7 +351,7 @@ class TestRivals:
 
         def promote_late(vault: Vault, secret_id: str, *, old: str, new: str) -> None:
             promote(vault, secret_id, old=old, new=new)
-            stack.table.update(*connections.key(NAME), "SET fence = fence + :one", values={":one": 1})
+            stack.table.update(*connection_store.key(NAME), "SET fence = fence + :one", values={":one": 1})
 
         monkeypatch.setattr(Vault, "promote", promote_late)
         with pytest.raises(Rejected, match="connection_changed"):
@@ -361,7 +365,7 @@ class TestRivals:
 
         class Ending:
             def pop(self, _: int) -> Any:
-                tokens.end(stack.table, now_of(stack), "token_refused")
+                token_provider.end(stack.table, now_of(stack), "token_refused")
                 platform.before = []
                 return 200, {}, '{"location": {}}'
 
@@ -376,7 +380,7 @@ class TestRivals:
         with pytest.raises(Rejected, match="connection_removed"):
             rotate(stack)
         with pytest.raises(Rejected, match="connection_removed"):
-            rotations.expire(stack.table, VAULT, NAME)
+            rotation.expire(stack.table, VAULT, NAME)
         assert platform.calls == []
 
     def test_another_of_its_name_is_left_alone(self, stack: Cloud, platform: LeadConnector) -> None:
@@ -415,14 +419,14 @@ class TestRivals:
         assert labels(stack)["AWSCURRENT"] == now_of(stack).version_id
 
     def test_a_lease_outlives_the_function(self) -> None:
-        assert resources("AWS::Serverless::Function")["ManageFunction"]["Properties"]["Timeout"] < rotations.LEASE_S
+        assert resources("AWS::Serverless::Function")["ManageFunction"]["Properties"]["Timeout"] < rotation.LEASE_S
 
 
 WAYS: dict[str, Any] = {
     "rotate": rotate,
     "rotate now": lambda stack: rotate(stack, expire_now=True),
     "replace": replace,
-    "expire": lambda stack: rotations.expire(stack.table, VAULT, NAME),
+    "expire": lambda stack: rotation.expire(stack.table, VAULT, NAME),
     "refused": lambda stack: rotate(stack, "pit-canary-dead"),
 }
 
@@ -458,7 +462,7 @@ class TestDeaths:
                 assert number > 3
                 return
             self._check_usable(shared, way, number)
-            later(timedelta(seconds=rotations.LEASE_S + 2))
+            later(timedelta(seconds=rotation.LEASE_S + 2))
             WAYS[again](shared)
             assert in_use(shared) == NEW, number
             assert labels(shared)["AWSCURRENT"] == now_of(shared).version_id
@@ -474,7 +478,7 @@ class TestDeaths:
             self._die_after_promoting(stack, token)
             assert now_of(stack).version_id in labels(stack).values()
             assert in_use(stack) == OLD
-            later(timedelta(seconds=rotations.LEASE_S + 2))
+            later(timedelta(seconds=rotation.LEASE_S + 2))
         rotate(stack)
         assert (in_use(stack), in_reserve(stack)) == (NEW, OLD)
 

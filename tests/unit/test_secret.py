@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from aws_lambda_powertools import Logger
 
-from portaria import clock
-from portaria.contract import Arrival, Grant, Request, Secret
+from portaria.core import clock
+from portaria.core.entities import Arrival, Grant, Request, Secret
 
 TEXT = "canary-secret-text"
 

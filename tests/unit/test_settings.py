@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from portaria.settings import AcceptInstallSettings, Environment, ExchangeCodeSettings
+from portaria.core.settings import AcceptInstallSettings, Environment, ExchangeCodeSettings
 
 VARIABLES = {"TABLE_NAME": "table", "EXCHANGES_QUEUE_URL": "https://queue"}
 

@@ -12,11 +12,14 @@ import pytest
 import requests
 import responses
 
-from portaria import aws, clock, connections, sign_on, tokens, vault
-from portaria.api import sign_on as api
-from portaria.api.inputs import parse
-from portaria.contract import Rejected, Retryable, Secret
-from portaria.vault import Vault
+from portaria.actions import single_sign_on
+from portaria.api.resources import sign_on as api
+from portaria.api.validation import parse
+from portaria.aws import boto3_clients
+from portaria.connections import connection_store, token_provider, vault
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Rejected, Retryable, Secret
 from tests.fakes.aws import PREFIX, TABLE, Cloud
 from tests.fakes.connected import connect, to_engage, to_leadconnector
 from tests.fakes.engage import LOG_IN, Engage, refusal
@@ -56,7 +59,7 @@ def ticket_of(answer: dict[str, Any]) -> Secret:
 
 
 def redeem(stack: Cloud, ticket: Secret) -> str:
-    return sign_on.redeem(stack.table, key_id(stack), ticket).reveal()
+    return single_sign_on.redeem(stack.table, key_id(stack), ticket).reveal()
 
 
 def refused(stack: Cloud, ticket: Secret | str) -> str:
@@ -94,7 +97,7 @@ def test_the_addresses_themselves_may_be_asked_for(stack: Cloud, engage: Engage)
         "default": f"https://one.engage.bz/#/login?key={KEY_1}",
         "customer": f"https://acme.engage.bz/#/login?key={KEY_1}",
     }
-    scan = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
+    scan = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
     assert not [item for item in scan if item["pk"]["S"].startswith("SSO#")]
 
 
@@ -145,7 +148,7 @@ def test_neither_key_nor_token_is_told_to_anyone_else(
 )  # fmt: skip
 def test_what_is_no_ticket_is_not_even_looked_for(text: str) -> None:
     with pytest.raises(Rejected, match="altered_link"):
-        sign_on.redeem(Unreadable(), "no key", Secret(text))  # type: ignore[arg-type]
+        single_sign_on.redeem(Unreadable(), "no key", Secret(text))  # type: ignore[arg-type]
 
 
 class Unreadable:
@@ -243,7 +246,7 @@ def test_a_mark_that_was_sent_twice_is_ones_own(stack: Cloud, engage: Engage, mo
         return update(*arguments, **named)
 
     monkeypatch.setattr(table, "update", twice)
-    assert sign_on.redeem(table, key_id(stack), ticket)
+    assert single_sign_on.redeem(table, key_id(stack), ticket)
 
 
 def test_kms_that_does_not_answer_costs_no_link(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +276,7 @@ def test_a_death_before_the_link_is_stored_leaves_nothing(
         patched.setattr(type(stack.table), "put", failing(Death()))
         with pytest.raises(Death):
             ask(stack)
-    scan = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
+    scan = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
     assert not [item for item in scan if item["pk"]["S"].startswith("SSO#")]
     assert redeem(stack, ticket_of(ask(stack))).endswith("key-2%2F%2B%26")
 
@@ -381,7 +384,7 @@ def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engag
 
 
 def test_one_that_must_be_connected_again(stack: Cloud, engage: Engage) -> None:
-    tokens.end(stack.table, connections.get(stack.table, NAME), "token_refused")
+    token_provider.end(stack.table, connection_store.get(stack.table, NAME), "token_refused")
     with pytest.raises(Rejected) as error:
         ask(stack)
     assert error.value.reason == "needs_reconnect"
@@ -392,7 +395,7 @@ def test_credentials_that_were_replaced_a_moment_ago(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a version that is dropped between the reading of the item and that of the vault."""
-    store, connection = Vault(PREFIX), connections.get(stack.table, NAME)
+    store, connection = Vault(PREFIX), connection_store.get(stack.table, NAME)
     read = Vault.read
 
     def drop_first(self: Vault, secret_id: str, version: str = "") -> Any:
@@ -400,16 +403,18 @@ def test_credentials_that_were_replaced_a_moment_ago(
         newer = vault.version_id(secret_id, 2)
         store.add(secret_id, newer, {name: Secret(text) for name, text in LOG_IN.items()})
         stack.table.update(
-            *connections.key(NAME), "SET generation = :two, version_id = :newer", values={":two": 2, ":newer": newer}
+            *connection_store.key(NAME),
+            "SET generation = :two, version_id = :newer",
+            values={":two": 2, ":newer": newer},
         )
 
     monkeypatch.setattr(Vault, "read", drop_first)
-    found, credentials = tokens.typed_in(stack.table, store, connection)
+    found, credentials = token_provider.typed_in(stack.table, store, connection)
     assert (found.generation, set(credentials)) == (2, set(LOG_IN))
 
 
 def test_credentials_that_are_gone(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
-    Vault(PREFIX).remove(connections.get(stack.table, NAME).secret_id, at_once=True)
+    Vault(PREFIX).remove(connection_store.get(stack.table, NAME).secret_id, at_once=True)
     with pytest.raises(Retryable, match="vault_lags"):
         ask(stack)
     now = clock.now()
@@ -444,4 +449,4 @@ def test_bad_input_is_named(sent: dict[str, Any], field: str) -> None:
 
 
 def test_the_front_ends_of_the_api_are_those_that_there_are() -> None:
-    assert set(api.Addresses.model_fields) == set(sign_on.FRONT_ENDS)
+    assert set(api.Addresses.model_fields) == set(single_sign_on.FRONT_ENDS)

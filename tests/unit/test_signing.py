@@ -25,9 +25,9 @@ from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria import signing
-from portaria.contract import Retryable
-from portaria.signing import AwsClient, AwsError, authorization, endpoint
+from portaria.aws import light_client
+from portaria.aws.light_client import AwsClient, AwsError, authorization, endpoint
+from portaria.core.entities import Retryable
 
 # https://docs.aws.amazon.com/general/latest/gr/signature-v4-test-suite.html
 SUITE_SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -326,7 +326,7 @@ class TestTheWire:
     ) -> None:
         server.talks = [answers(b"{}", b"{}")]
         client.call("X", {}, timeout_s=2)
-        monkeypatch.setattr(signing, "MAX_IDLE_S", -1)
+        monkeypatch.setattr(light_client, "MAX_IDLE_S", -1)
         client.call("X", {}, timeout_s=2)
         assert len(server.lines) == 2
 
@@ -515,7 +515,7 @@ class TestTls:
             bundle = tmp_path / "ca.pem"
             trusted.cert_pem.write_to_path(bundle)
             environment = {"AWS_ENDPOINT_URL": f"https://localhost:{server.port}", by: str(bundle)}
-            with patch.dict(os.environ, environment), patch.dict(signing._contexts, clear=True):
+            with patch.dict(os.environ, environment), patch.dict(light_client._contexts, clear=True):
                 client = AwsClient("sqs", "AmazonSQS")
                 try:
                     return client.call("X", {}, timeout_s=2) | client.call("X", {}, timeout_s=2)
@@ -548,7 +548,7 @@ class TestTls:
             call("localhost", trustme.CA(), by)
 
     def test_amazons_roots_are_the_known_ones_and_not_about_to_end(self) -> None:
-        context = ssl.create_default_context(cafile=signing.AMAZON_ROOTS)
+        context = ssl.create_default_context(cafile=light_client.AMAZON_ROOTS)
         usual = ssl.create_default_context(cafile=certifi.where()).get_ca_certs(binary_form=True)
         assert len(context.get_ca_certs()) == 5
         assert set(context.get_ca_certs(binary_form=True)) <= set(usual)

@@ -14,7 +14,7 @@ import pytest
 from local.simulators import kommo as simulated
 from local.simulators.kommo import Account, Kommo, event_form
 from local.simulators.world import BadInstruction, World
-from portaria.intake import Delivery, EventAddress, Events
+from portaria.core.callbacks import Delivery, EventAddress, Events
 from portaria.platforms.kommo import events
 
 HOST = "acme.kommo.com"

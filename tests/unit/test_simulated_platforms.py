@@ -16,8 +16,9 @@ from aiohttp.test_utils import make_mocked_request
 from local.simulators import engage, leadconnector
 from local.simulators.serving import Front
 from local.simulators.world import BadInstruction, World
-from portaria import clock, egress
-from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.outbound import http_client
 from portaria.platforms.engage import identifiers, sso
 from portaria.platforms.engage import tokens as engage_tokens
 from portaria.platforms.leadconnector import contacts
@@ -52,7 +53,7 @@ class Scene:
         payload = StreamReader(Mock(_reading_paused=False), limit=2**16)
         payload.feed_data(request.body or b"")
         payload.feed_eof()
-        headers = {"User-Agent": egress.USER_AGENT, **request.headers, "Host": url.netloc}
+        headers = {"User-Agent": http_client.USER_AGENT, **request.headers, "Host": url.netloc}
         target = f"{url.path}?{url.query}" if url.query else url.path
         served = make_mocked_request(request.method, target, headers, payload=payload)
         answer = await self.front.serve(served)

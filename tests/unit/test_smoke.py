@@ -13,17 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import api_tokens, clock, domains, installs
-from portaria.api.inputs import CLIENT_NAME, NAME
-from portaria.cli.api import NotDone
-from portaria.cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked
-from portaria.cli.smoke import cleanup, flows, stack_parts
-from portaria.cli.smoke.checks import CHECKS
-from portaria.cli.smoke.command import CHECK_NAMES
-from portaria.cli.smoke.lease import KEY, LEASE_S, RENEW_AFTER_S, Held, Lease, Lost
-from portaria.cli.smoke.run import Answer, Failed, Names, Run, the_part
-from portaria.cli.smoke.session import MARK_ALPHABET, MARK_LENGTH
+from portaria.access import api_tokens
+from portaria.api.validation import CLIENT_NAME, NAME
+from portaria.core import clock
+from portaria.installs import code_exchange
+from portaria.outbound import domain_rules
 from portaria.platforms import part
+from portaria_cli.api import NotDone
+from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked
+from portaria_cli.smoke import cleanup, flows, stack_parts
+from portaria_cli.smoke.checks import CHECKS
+from portaria_cli.smoke.command import CHECK_NAMES
+from portaria_cli.smoke.lease import KEY, LEASE_S, RENEW_AFTER_S, Held, Lease, Lost
+from portaria_cli.smoke.run import Answer, Failed, Names, Run, the_part
+from portaria_cli.smoke.session import MARK_ALPHABET, MARK_LENGTH
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.command_line import run as run_command
 
@@ -70,7 +73,7 @@ def test_names_of_every_mark_pass_the_rules_of_what_they_name(mark: str) -> None
     query = smoke.hook_query(names.name, names.code)
     arrival = part(platform, "install").parse_arrival({name: [value] for name, value in query.items()})
     assert arrival.source == "widget"
-    domains.check_allowed_domain(arrival.account_host)
+    domain_rules.check_allowed_domain(arrival.account_host)
 
 
 def test_names_of_two_marks_differ() -> None:
@@ -182,11 +185,11 @@ def run_of(stack: Cloud, api: Any, logged: list[Json] | None = None) -> Run:
 
 
 def install_of(stack: Cloud) -> Json | None:
-    return stack.table.get(*installs.key(Names(MARK).install(Names(MARK).name)))
+    return stack.table.get(*code_exchange.key(Names(MARK).install(Names(MARK).name)))
 
 
 def put_install(stack: Cloud, **fields: Any) -> None:
-    pk, sk = installs.key(Names(MARK).install(Names(MARK).name))
+    pk, sk = code_exchange.key(Names(MARK).install(Names(MARK).name))
     stack.table.put({"pk": pk, "sk": sk, "client": Names(MARK).name, **fields})
 
 

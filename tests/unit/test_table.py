@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria import aws
-from portaria.contract import Rejected
-from portaria.table import Conflict, Table, cursor_after, put_of, update_of
+from portaria.aws import boto3_clients
+from portaria.aws.table import Conflict, Table, cursor_after, put_of, update_of
+from portaria.core.entities import Rejected
 from tests.fakes.aws import cloud
 
 
@@ -71,7 +71,7 @@ def test_put_all_many_items_writes_25_at_most_in_a_call(table: Table) -> None:
     # moto takes more: tests/aws/recorded/dynamodb.py.
     client = MagicMock()
     client.batch_write_item.return_value = {"UnprocessedItems": {}}
-    with patch.object(aws, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client):
         table.put_all(item(f"MANY#{number}") for number in range(60))
     sizes = [len(call.kwargs["RequestItems"][table.name]) for call in client.batch_write_item.call_args_list]
     assert sizes == [25, 25, 10]
@@ -80,7 +80,7 @@ def test_put_all_many_items_writes_25_at_most_in_a_call(table: Table) -> None:
 def test_reads_are_strongly_consistent(table: Table) -> None:
     client = MagicMock()
     client.get_item.return_value, client.query.return_value = {}, {"Items": []}
-    with patch.object(aws, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client):
         table.get("A", "B")
         table.query("A")
         table.query("A", index="listing")
@@ -159,7 +159,10 @@ def test_a_cancelled_transaction_is_a_conflict_only_if_somebody_was_there_first(
         "CancellationReasons": [{"Code": reason} for reason in reasons],
     }
     client = MagicMock(**{"transact_write_items.side_effect": ClientError(response, "TransactWriteItems")})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Conflict if is_conflict else ClientError):
+    with (
+        patch.object(boto3_clients, "client", return_value=client),
+        pytest.raises(Conflict if is_conflict else ClientError),
+    ):
         table.write_all([put_of(item("X"))])
 
 
@@ -172,7 +175,7 @@ def test_any_other_refusal_is_not_taken_for_a_conflict(table: Table, operation: 
         "update": lambda: table.update("X", "ITEM", "SET a = :a", condition="a = :a", values={":a": 1}),
         "delete": lambda: table.delete("X", "ITEM", condition="a = :a", values={":a": 1}),
     }
-    with patch.object(aws, "client", return_value=client), pytest.raises(ClientError):
+    with patch.object(boto3_clients, "client", return_value=client), pytest.raises(ClientError):
         calls[operation]()
 
 
@@ -238,7 +241,7 @@ def test_a_cursor_of_another_listing_is_refused(listing: Table) -> None:
     """DynamoDB says so by a ValidationException; without a cursor that is our own mistake and is not hidden."""
     error = ClientError({"Error": {"Code": "ValidationException", "Message": "outside query boundaries"}}, "Query")
     client = MagicMock(**{"query.side_effect": error})
-    with patch.object(aws, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client):
         with pytest.raises(Rejected, match="bad_cursor"):
             listing.query("LIST", cursor=cursor_of('{"pk": "X", "sk": "Y"}'))
         with pytest.raises(ClientError):
@@ -249,5 +252,5 @@ def test_a_cursor_of_another_listing_is_refused(listing: Table) -> None:
 def test_no_cursor_breaks_anything_but_itself(cursor: str) -> None:
     client = MagicMock()
     client.query.return_value = {"Items": []}
-    with patch.object(aws, "client", return_value=client), suppress(Rejected):
+    with patch.object(boto3_clients, "client", return_value=client), suppress(Rejected):
         Table("t").query("LIST", cursor=cursor)

@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.kms.utils import generate_private_key
 
-from portaria.cli.doctor.deployment import Deployment
-from portaria.cli.teardown import removal
+from portaria_cli.doctor.deployment import Deployment
+from portaria_cli.teardown import removal
 from tests.fakes.command_line import run, told
 
 REGION = "us-east-1"

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from portaria import drain, events, settings, waiting_records
 from portaria.api.operations import OPERATIONS
-from portaria.platforms.marketo import front_door
-from portaria.table import INDEXES
+from portaria.aws import event_bus
+from portaria.aws.table import INDEXES
+from portaria.core import settings
+from portaria.delivery import record_release, waiting_records
+from portaria.platforms.marketo import data_ingestion_api
 from tests.unit.template import ROOT, Function, as_list, functions, operations, resources, target, template, walk
 
 QUEUES = resources("AWS::SQS::Queue")
@@ -66,11 +68,11 @@ each_alarm = pytest.mark.parametrize("name", sorted(ALARMS))
 
 
 def settings_class(function: Function) -> type[settings.Environment]:
-    """The one class of portaria.settings that the function's handler imports."""
+    """The one class of portaria.core.settings that the function's handler imports."""
     (name,) = [
         alias.name
         for node in ast.walk(function.source)
-        if isinstance(node, ast.ImportFrom) and node.module == "portaria.settings"
+        if isinstance(node, ast.ImportFrom) and node.module == "portaria.core.settings"
         for alias in node.names
     ]
     found: type[settings.Environment] = getattr(settings, name)
@@ -214,7 +216,7 @@ def test_retry_after_minutes_accepts_waits_of_eleven_hours_at_most(minutes: str,
 def test_a_worker_that_has_the_lease_of_a_drain_is_dead_before_it_ends() -> None:
     (function,) = [function for function in functions() if function.name == "release_records"]
     assert function.properties["Timeout"] < waiting_records.LEASE_S
-    assert function.properties["Timeout"] > drain.RUN_S + drain.LEAST_TIME_S
+    assert function.properties["Timeout"] > record_release.RUN_S + record_release.LEAST_TIME_S
 
 
 def test_messages_in_flight_stay_below_the_limit_of_sqs_whatever_destinations_do() -> None:
@@ -289,7 +291,7 @@ def test_api_gateways_own_refusals_are_problem_documents() -> None:
         assert set(document) == (members - {"status"} if name.startswith("DEFAULT_") else members), name
         assert response.get("StatusCode") == document.get("status"), name
         # At the front door a program for Adobe's API reads these two.
-        assert front_door.MESSAGES[document["error_code"]] == document["message"], name
+        assert data_ingestion_api.MESSAGES[document["error_code"]] == document["message"], name
         assert document["type"].startswith("urn:portaria:problem:")
         assert response["ResponseParameters"]["Headers"]["X-Request-Id"] == "context.requestId"
         assert ("Retry-After" in response["ResponseParameters"]["Headers"]) == (name in TRY_AGAIN), name
@@ -387,8 +389,8 @@ def test_each_rule_may_reach_its_targets_and_their_dead_letters() -> None:
 def test_a_rule_hears_what_the_code_says() -> None:
     for rule in resources("AWS::Events::Rule").values():
         pattern = rule["Properties"]["EventPattern"]
-        assert pattern["source"] == [events.SOURCE]
-        assert set(pattern["detail-type"]) <= {events.CONNECTION_READY, events.INSTALL_FAILED}
+        assert pattern["source"] == [event_bus.SOURCE]
+        assert set(pattern["detail-type"]) <= {event_bus.CONNECTION_READY, event_bus.INSTALL_FAILED}
 
 
 @each_alarm

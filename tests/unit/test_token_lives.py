@@ -10,9 +10,10 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import clock, connections, tokens
-from portaria.contract import Connection, Rejected, Retryable, Secret
-from portaria.vault import version_id
+from portaria.connections import connection_store, token_provider
+from portaria.connections.vault import version_id
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Retryable, Secret
 from tests.fakes.aws import PREFIX, cloud
 from tests.fakes.oauth2 import API, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import Time
@@ -56,7 +57,7 @@ def test_a_waiter_takes_what_the_holder_got_however_short_it_lives(desk: Shop, t
     """Given a token of 20 s of which 19 are over when the waiter looks, then the waiter uses it all the same."""
     desk.connect(0)
     desk.table.update(
-        *connections.key(NAME),
+        *connection_store.key(NAME),
         "SET lease_until = :until, fence = :one, tries = :one",
         values={":until": int(clock.now().timestamp()) + 40, ":one": 1},
     )
@@ -74,7 +75,7 @@ def test_a_waiter_takes_what_the_holder_got_however_short_it_lives(desk: Shop, t
         secrets = credentials | {name: Secret(text) for name, text in fresh.items()}
         desk.vault.add(connection.secret_id, version, secrets)
         desk.table.update(
-            *connections.key(NAME),
+            *connection_store.key(NAME),
             "SET generation = :two, version_id = :version REMOVE lease_until",
             values={":two": 2, ":version": version},
         )
@@ -100,7 +101,7 @@ def test_tokens_that_end_before_they_arrive_are_not_asked_for_for_ever(desk: Sho
     with pytest.raises(Retryable) as ended:
         desk.token()
     assert ended.value.reason == "token_ends_now"
-    assert desk.provider.calls["refresh_token"] == tokens.MAX_TURNS
+    assert desk.provider.calls["refresh_token"] == token_provider.MAX_TURNS
     assert desk.item["state"] == "connected"
 
 
@@ -158,7 +159,7 @@ def test_a_pair_that_was_stored_without_its_beginning_has_the_generations(desk: 
     del credentials["given_at"]
     version = version_id(connection.secret_id, 2)
     desk.vault.add(connection.secret_id, version, credentials)
-    desk.table.update(*connections.key(NAME), "SET version_id = :version", values={":version": version})
+    desk.table.update(*connection_store.key(NAME), "SET version_id = :version", values={":version": version})
     time.passed_s += 235
     assert desk.token() == "canary-a-0"
     assert desk.provider.calls == {}
@@ -192,7 +193,7 @@ def logged_in(desk: Shop) -> Connection:
     secret_id = f"{PREFIX}/grants/billing"
     version = desk.vault.create(secret_id, {"client": Secret("shop")}, version_id(secret_id, 1))
     made = Connection("billing", "oauth2", "client_credentials", API, "connected", 1, secret_id, version, client="shop")
-    desk.table.put(connections.to_item(made))
+    desk.table.put(connection_store.to_item(made))
     return made
 
 

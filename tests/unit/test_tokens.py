@@ -15,10 +15,12 @@ import pytest
 import requests
 import responses
 
-from portaria import clock, connections, egress, oauth_clients, rotations, tokens, vault
-from portaria.contract import Connection, OAuthClient, Rejected, Request, Response, Retryable, Secret
-from portaria.tokens import Memory, Supply, Token
-from portaria.vault import Vault
+from portaria.connections import connection_store, oauth_clients, rotation, token_provider, vault
+from portaria.connections.token_provider import Memory, Supply, Token
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.outbound import http_client
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, Cloud, cloud
@@ -68,7 +70,7 @@ class Desk:
         made = replace(
             connection, version_id=version, created_at=now, updated_at=now, granted_at=now, token_ends_at=ends
         )
-        self.table.put(connections.to_item(made))
+        self.table.put(connection_store.to_item(made))
         return made
 
     def process(self, time_left_s: float = 600.0, memory: Memory | None = None, **more: Any) -> Supply:
@@ -78,11 +80,11 @@ class Desk:
 
     def ask(self, **how: Any) -> str:
         """The access token that a new process gets."""
-        return self.process(**how).token(connections.get(self.table, NAME)).credentials["access_token"].reveal()
+        return self.process(**how).token(connection_store.get(self.table, NAME)).credentials["access_token"].reveal()
 
     @property
     def item(self) -> dict[str, Any]:
-        return connections.get_item(self.table, NAME)
+        return connection_store.get_item(self.table, NAME)
 
     def expire(self) -> None:
         self.time.passed_s += DAY_S
@@ -203,7 +205,7 @@ def test_renewal_soon_after_the_last_is_sealed_and_the_next_goes_to_the_vault(de
     versions = [desk.item["version_id"]]
     for minutes in (5, 5, 11):
         desk.time.passed_s += 60 * minutes
-        desk.process().renew(connections.get(desk.table, NAME))
+        desk.process().renew(connection_store.get(desk.table, NAME))
         versions.append(desk.item["version_id"])
     assert versions[0] == versions[1] == versions[2] != versions[3]
     assert "sealed" not in desk.item
@@ -217,9 +219,9 @@ def test_sealed_renewal_is_due_when_the_secret_takes_a_version_again(desk: Desk)
     desk.ask()
     added_at = clock.from_iso(desk.item["version_added_at"])
     desk.time.passed_s += 600
-    desk.process().renew(connections.get(desk.table, NAME))
+    desk.process().renew(connection_store.get(desk.table, NAME))
     assert "sealed" in desk.item
-    assert clock.from_iso(desk.item["due_at"]) == added_at + connections.VERSION_EVERY
+    assert clock.from_iso(desk.item["due_at"]) == added_at + connection_store.VERSION_EVERY
     assert desk.ask() == "canary-access-one++"
 
 
@@ -232,7 +234,7 @@ def live_for(desk: Desk, life: timedelta) -> None:
         version_id=vault.version_id(desk.connection.secret_id, 7),
         token_ends_at=pair["expires_at"].reveal(),
     )
-    desk.table.put(connections.to_item(changed))
+    desk.table.put(connection_store.to_item(changed))
     desk.connection = changed
 
 
@@ -288,7 +290,7 @@ def test_a_refusal_that_another_workers_renewal_explains_ends_nothing(desk: Desk
     desk.expire()
 
     def overtaken(request: requests.PreparedRequest) -> Any:
-        desk.time.passed_s += tokens.LEASE_S + 1
+        desk.time.passed_s += token_provider.LEASE_S + 1
         assert desk.ask() == "canary-access-one+"
         return 401, kommo_fake.PROBLEM, json.dumps({"hint": "Token has been revoked"})
 
@@ -367,7 +369,7 @@ def test_time_outs_alone_end_nothing(desk: Desk) -> None:
 def lease(desk: Desk, seconds: float) -> None:
     until = int((clock.now() + timedelta(seconds=seconds)).timestamp())
     desk.table.update(
-        *connections.key(NAME),
+        *connection_store.key(NAME),
         "SET lease_until = :until, fence = :seven, tries = :one",
         values={":until": until, ":seven": 7, ":one": 1},
     )
@@ -385,7 +387,7 @@ def test_a_loser_waits_for_the_holders_token_and_never_asks_itself(desk: Desk) -
             version = vault.version_id(desk.connection.secret_id, 2)
             desk.vault.add(desk.connection.secret_id, version, credentials)
             desk.table.update(
-                *connections.key(NAME),
+                *connection_store.key(NAME),
                 "SET generation = :two, version_id = :version REMOVE lease_until",
                 values={":two": 2, ":version": version},
             )
@@ -417,10 +419,10 @@ def test_a_dead_holder_is_replaced_when_its_lease_ends(desk: Desk) -> None:
 
 def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
     desk.expire()
-    with patch.object(tokens._Renewal, "_point_to", side_effect=Died), pytest.raises(Died):
+    with patch.object(token_provider._Renewal, "_point_to", side_effect=Died), pytest.raises(Died):
         desk.ask()
     assert desk.item["generation"] == 1
-    desk.time.passed_s += tokens.LEASE_S + 1
+    desk.time.passed_s += token_provider.LEASE_S + 1
     assert desk.ask() == "canary-access-one+"
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
@@ -428,7 +430,7 @@ def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
 def test_with_too_little_time_left_nothing_is_sent(desk: Desk) -> None:
     desk.expire()
     with pytest.raises(Retryable) as short:
-        desk.ask(time_left_s=tokens.LEASE_S - 1)
+        desk.ask(time_left_s=token_provider.LEASE_S - 1)
     assert short.value.reason == "short_of_time"
     assert desk.kommo.calls == []
     assert "lease_until" not in desk.item
@@ -445,7 +447,7 @@ def test_a_pair_that_the_vault_refuses_is_kept_sealed_and_moved_later(desk: Desk
     assert "sealed" in desk.item
 
     assert desk.ask() == "canary-access-one+"
-    assert desk.process().unseal(connections.get(desk.table, NAME))
+    assert desk.process().unseal(connection_store.get(desk.table, NAME))
     assert "sealed" not in desk.item
     assert desk.ask() == "canary-access-one+"
     assert desk.stored()["refresh_token"].reveal() == "canary-refresh-one+"
@@ -560,7 +562,7 @@ def rotated(desk: Desk, until_s: float) -> Connection:
         previous_version_id=first, previous_until=clock.to_iso(clock.now() + timedelta(seconds=until_s)),
         fields={"location_id": "loc1"},
     )  # fmt: skip
-    desk.table.put(connections.to_item(made))
+    desk.table.put(connection_store.to_item(made))
     return made
 
 
@@ -588,7 +590,7 @@ def send_all(
     def build(token: Token) -> Request:
         return Request("GET", "https://x", {"Authorization": token.credentials["token"].reveal()})
 
-    with patch.object(egress, "send", carry):
+    with patch.object(http_client, "send", carry):
         return (process or desk.process()).send(connection, build), sent
 
 
@@ -596,7 +598,7 @@ def test_during_the_overlap_a_dead_new_token_falls_back_to_the_old(desk: Desk) -
     answers = {"canary-new": DEAD, "canary-old": Response(200)}
     response, sent = send_all(desk, rotated(desk, 60), answers)
     assert (response.status, sent) == (200, ["canary-new", "canary-old"])
-    assert connections.get(desk.table, "ghl").state == "connected"
+    assert connection_store.get(desk.table, "ghl").state == "connected"
 
 
 def test_an_old_token_that_was_dropped_is_forgotten_by_whoever_fell_back_on_it(desk: Desk) -> None:
@@ -605,7 +607,7 @@ def test_an_old_token_that_was_dropped_is_forgotten_by_whoever_fell_back_on_it(d
     answers = {"canary-new": DEAD, "canary-old": Response(200)}
     send_all(desk, connection, answers, process)
     assert send_all(desk, connection, answers, process)[1] == ["canary-old"]
-    dropped = rotations.expire(desk.table, desk.vault, "ghl")
+    dropped = rotation.expire(desk.table, desk.vault, "ghl")
     response, sent = send_all(desk, dropped, answers, process)
     assert (response.status, sent) == (401, ["canary-new"])
 
@@ -623,7 +625,7 @@ def test_a_token_from_the_reserve_that_dies_leads_back_to_the_one_in_use(desk: D
 def test_after_the_overlap_a_dead_token_ends_the_connection(desk: Desk) -> None:
     response, sent = send_all(desk, rotated(desk, -1), {"canary-new": DEAD})
     assert (response.status, sent) == (401, ["canary-new"])
-    ended = connections.get(desk.table, "ghl")
+    ended = connection_store.get(desk.table, "ghl")
     assert (ended.state, ended.reason) == ("needs_reconnect", "token_refused")
 
 
@@ -641,14 +643,14 @@ def test_one_401_at_a_path_of_the_callers_does_not_end_a_connection(desk: Desk, 
     """Given a path that answers as if the token were dead, when the platform's own call does not, then it is not."""
     response, _ = send_all(desk, rotated(desk, -1), {"canary-new": DEAD}, probe=probe)
     assert response.status == 401
-    assert connections.get(desk.table, "ghl").state == "connected"
+    assert connection_store.get(desk.table, "ghl").state == "connected"
 
 
 def test_a_missing_scope_ends_nothing(desk: Desk) -> None:
     scope = Response(401, body=b'{"statusCode":401,"message":"The token is not authorized for this scope."}')
     response, sent = send_all(desk, rotated(desk, 60), {"canary-new": scope})
     assert (response.status, sent) == (401, ["canary-new"])
-    assert connections.get(desk.table, "ghl").state == "connected"
+    assert connection_store.get(desk.table, "ghl").state == "connected"
 
 
 # --------------------------------------------------------------------------------------------------------- logging in
@@ -745,7 +747,7 @@ def test_replaced_credentials_are_used_at_once(desk: Desk, marketo: Connection) 
     version = vault.version_id(marketo.secret_id, 2)
     desk.vault.add(marketo.secret_id, version, {"client_id": Secret("client-8"), "client_secret": Secret("canary-2")})
     changed = replace(marketo, generation=2, version_id=version)
-    desk.table.put(connections.to_item(changed))
+    desk.table.put(connection_store.to_item(changed))
     gives(desk, "two", 3600)
     assert supply.token(changed).credentials["access_token"].reveal() == "two"
     assert "client-8" in str(desk.mock.calls[-1].request.body)
@@ -781,6 +783,6 @@ def intercepted(kommo: Kommo, first: Callable[[requests.PreparedRequest], Any]) 
 
 
 def test_fakes_forget_what_a_process_kept() -> None:
-    tokens.PROCESS.keep(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s"), Token({}, 1, ""))
+    token_provider.PROCESS.keep(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s"), Token({}, 1, ""))
     fakes.forget_tokens()
-    assert tokens.PROCESS.get(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s")) is None
+    assert token_provider.PROCESS.get(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s")) is None

@@ -13,10 +13,12 @@ import requests
 import responses
 from botocore.exceptions import EndpointConnectionError
 
-from portaria import clock, connections, receipts, tracking
-from portaria.contract import Connection
+from portaria.aws.table import Table
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Connection
 from portaria.platforms import part
-from portaria.table import Table
+from portaria.records import delivery_reports, receipts
 from tests.fakes import adobe as adobe_events
 from tests.fakes import functions
 from tests.fakes.adobe import (
@@ -41,9 +43,9 @@ RECEIPT = "0" * 40
 
 @pytest.fixture
 def stack(shared: Cloud) -> Iterator[Cloud]:
-    tracking._keys.clear()
-    tracking._fetches.clear()
-    connections.create(
+    delivery_reports._keys.clear()
+    delivery_reports._fetches.clear()
+    connection_store.create(
         shared.table,
         Connection(
             "marketo-main", "marketo", "client_credentials", "mkto-ingestion-api.adobe.io", "connected", 1, "secret",
@@ -142,7 +144,9 @@ class TestRegistration:
         self, door: Door, adobe: responses.RequestsMock
     ) -> None:
         adobe.get("https://csm.adobe.io/csm/registrations/validate")
-        validations = [door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(tracking.MAX_FETCHES + 1)]
+        validations = [
+            door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(delivery_reports.MAX_FETCHES + 1)
+        ]
         assert validations[-1] == 503
         assert door.deliver([results("e-1", request())])[0] == 200
 
@@ -152,16 +156,16 @@ class TestRegistration:
 
     def test_anybody_can_make_a_few_calls_a_minute_at_most(self, door: Door, adobe: responses.RequestsMock) -> None:
         adobe.get(VALIDATE)
-        statuses = [door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(tracking.MAX_FETCHES + 5)]
-        assert statuses.count(200) == len(adobe.calls) == tracking.MAX_FETCHES
+        statuses = [door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(delivery_reports.MAX_FETCHES + 5)]
+        assert statuses.count(200) == len(adobe.calls) == delivery_reports.MAX_FETCHES
         assert statuses[-5:] == [503] * 5
 
 
 class TestWithoutAClient:
     def test_nothing_is_taken_where_none_is_set(self, stack: Cloud, adobe: responses.RequestsMock) -> None:
-        door = Door(stack, tracking.NONE_SET)
+        door = Door(stack, delivery_reports.NONE_SET)
         assert door.deliver(results())[0] == 404
-        assert door.deliver(results(recipientclientid=tracking.NONE_SET))[0] == 404
+        assert door.deliver(results(recipientclientid=delivery_reports.NONE_SET))[0] == 404
         assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 404
         query = {"multiValueQueryStringParameters": {"challenge": ["x"]}}
         assert door.call("GET", None, {}, **query)[0] == 404
@@ -270,12 +274,12 @@ class TestSignatures:
         assert door.deliver(results("e-3"))[0] == 401
 
     def test_the_cache_is_bounded(self, door: Door, adobe: responses.RequestsMock) -> None:
-        for number in range(tracking.MAX_KEYS + 3):
+        for number in range(delivery_reports.MAX_KEYS + 3):
             path = f"/prod/keys/pub-key-{number}.pem"
             adobe.get(KEYS + path, body=pem(private_key()))
             body = json.dumps(results(f"e-{number}"))
             assert door.deliver(body, signed(body, path=path))[0] == 200
-        assert len(tracking._keys) == tracking.MAX_KEYS
+        assert len(delivery_reports._keys) == delivery_reports.MAX_KEYS
 
 
 class TestRecipient:
@@ -413,4 +417,4 @@ def test_the_samples_are_what_adobe_sends(stack: Cloud, adobe: responses.Request
 
 
 def test_the_part_is_marketos() -> None:
-    assert part("marketo", tracking.PART).KEYS_DOMAIN == "static.adobeioevents.com"
+    assert part("marketo", delivery_reports.PART).KEYS_DOMAIN == "static.adobeioevents.com"

@@ -13,8 +13,12 @@ from unittest.mock import patch
 import pytest
 import responses
 
-from portaria import arrived_events, clock, connections, event_addresses, queues, tokens, uninstalls
-from portaria.contract import Connection, Secret
+from portaria.aws import queues
+from portaria.connections import connection_store, token_provider, webhook_endpoints
+from portaria.core import clock
+from portaria.core.entities import Connection, Secret
+from portaria.installs import uninstall
+from portaria.webhooks import event_receiver
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
@@ -48,7 +52,7 @@ class Office(Desk):
         """Give the worker all that waits; the bodies that go back."""
         fakes.forget_tokens()
         bodies = {str(number): body for number, body in enumerate(self.stack.receive("uninstalls"))}
-        with patch("portaria.queues.give_back"):
+        with patch("portaria.aws.queues.give_back"):
             answer = self.worker.handler(functions.sqs_event(bodies, "uninstalls"), functions.Context(600))
         return {bodies[message_id] for message_id in functions.reported(answer)}
 
@@ -65,11 +69,11 @@ class Office(Desk):
         return delays
 
     def flag_answer_lost(self) -> None:
-        tokens.end(self.table, self.connection_now, tokens.ANSWER_LOST)
+        token_provider.end(self.table, self.connection_now, token_provider.ANSWER_LOST)
 
     @property
     def connection_now(self) -> Connection:
-        return connections.get(self.table, NAME)
+        return connection_store.get(self.table, NAME)
 
 
 def sign(account_id: str, secret: str = kommo_fake.CLIENT_SECRET) -> str:
@@ -160,7 +164,7 @@ def test_a_connection_that_came_back_between_two_questions_stays(office: Office)
     office.hook()
     office.work_on()
     office.table.update(
-        *connections.key(NAME),
+        *connection_store.key(NAME),
         "SET #state = :connected, #reason = :none",
         names={"#state": "state", "#reason": "reason"},
         values={":connected": "connected", ":none": ""},
@@ -182,7 +186,7 @@ def test_a_reinstall_while_the_platform_is_asked_stays(office: Office) -> None:
     office.time.passed_s += 3600
     office.kommo.revoked.add("acme")
     office.hook()
-    with patch.object(uninstalls._Removal, "_still_connected", reinstalling(office)):
+    with patch.object(uninstall._Removal, "_still_connected", reinstalling(office)):
         assert len(office.work()) == 1
     assert office.connection_now.state == "connected"
     assert office.connection_now.generation == 2
@@ -190,7 +194,7 @@ def test_a_reinstall_while_the_platform_is_asked_stays(office: Office) -> None:
 
 def reinstalling(office: Office) -> Any:
     def still_connected(removal: Any, connection: Connection) -> bool:
-        office.table.update(*connections.key(NAME), "SET generation = :two", values={":two": 2})
+        office.table.update(*connection_store.key(NAME), "SET generation = :two", values={":two": 2})
         return False
 
     return still_connected
@@ -218,10 +222,10 @@ def test_a_removal_that_dies_halfway_is_finished_by_the_next_delivery(office: Of
 
 @pytest.mark.parametrize("why", ["uninstalled", "deleted"])
 def test_its_address_takes_no_more_events_and_a_later_grants_does(office: Office, why: str) -> None:
-    pk, sk = arrived_events.partition(NAME), arrived_events.SK
-    event_addresses.open_address(office.table, office.connection_now, Secret("canary-webhook-key"))
+    pk, sk = event_receiver.partition(NAME), event_receiver.SK
+    webhook_endpoints.open_address(office.table, office.connection_now, Secret("canary-webhook-key"))
     if why == "deleted":
-        uninstalls.delete(office.table, office.stack.url("uninstalls"), office.connection_now)
+        uninstall.delete(office.table, office.stack.url("uninstalls"), office.connection_now)
     else:
         office.kommo.revoked.add("acme")
         office.hook()
@@ -230,13 +234,13 @@ def test_its_address_takes_no_more_events_and_a_later_grants_does(office: Office
     later = with_changes(removed, granted_at="2999-01-01T00:00:00.000Z")
     assert office.work() == set()
     assert (office.table.get(pk, sk) or {})["keys"] == []
-    event_addresses.open_address(office.table, later, Secret("canary-later-key"))
-    event_addresses.close_address(office.table, removed)
+    webhook_endpoints.open_address(office.table, later, Secret("canary-later-key"))
+    webhook_endpoints.close_address(office.table, removed)
     assert len((office.table.get(pk, sk) or {})["keys"]) == 1
 
 
 def test_a_deleted_connection_takes_its_webhooks_back(office: Office) -> None:
-    uninstalls.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
+    uninstall.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
     assert office.connection_now.state == "removed"
     assert office.work() == set()
     assert office.kommo.webhooks == set()
@@ -245,7 +249,7 @@ def test_a_deleted_connection_takes_its_webhooks_back(office: Office) -> None:
 
 
 def test_a_name_that_is_taken_again_before_the_removal_keeps_its_new_credentials(office: Office) -> None:
-    uninstalls.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
+    uninstall.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
     again = office.add(
         Connection(NAME, "kommo", "oauth2", "acme.kommo.com", "connected", 1, "portaria/grants/again", client="acme"),
         office.stored(),

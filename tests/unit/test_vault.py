@@ -13,9 +13,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from portaria import aws, vault
-from portaria.contract import Rejected, Retryable, Secret
-from portaria.vault import Vault
+from portaria.aws import boto3_clients
+from portaria.connections import vault
+from portaria.connections.vault import Vault
+from portaria.core.entities import Rejected, Retryable, Secret
 from tests.fakes.aws import Cloud, cloud
 
 CREDENTIALS = {"access_token": Secret("canary-access"), "refresh_token": Secret('canary-refresh ü \\ " \u2028')}
@@ -116,7 +117,10 @@ def test_a_vault_that_does_not_answer_is_asked_again_and_nothing_is_told(
     operation: str, call: Any, failure: Exception
 ) -> None:
     client = MagicMock(**{f"{operation}.side_effect": failure})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="vault_unavailable") as later:
+    with (
+        patch.object(boto3_clients, "client", return_value=client),
+        pytest.raises(Retryable, match="vault_unavailable") as later,
+    ):
         call()
     assert getattr(client, operation).called
     text = "".join(traceback.format_exception(later.value))
@@ -129,7 +133,10 @@ def test_a_name_that_waits_for_its_removal_is_told_as_unavailable() -> None:
     """Secrets Manager refuses to create it; moto does not."""
     error = ClientError({"Error": {"Code": "InvalidRequestException", "Message": "canary"}}, "CreateSecret")
     client = MagicMock(**{"create_secret.side_effect": error})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="InvalidRequestException"):
+    with (
+        patch.object(boto3_clients, "client", return_value=client),
+        pytest.raises(Retryable, match="InvalidRequestException"),
+    ):
         Vault("p").replace("p/grants/waiting", CREDENTIALS)
     client.put_secret_value.assert_not_called()
 
@@ -154,7 +161,7 @@ def test_what_is_sealed_can_be_opened_and_shows_nothing(key_id: str) -> None:
 def test_sealing_asks_nobody(key_id: str) -> None:
     """Given the key at hand, when the grant arrives, then sealing it cannot fail for want of a service."""
     seal = vault.prepare_seal(key_id, {"install": "install-1"})
-    with patch.object(aws, "client", side_effect=AssertionError("asked AWS")):
+    with patch.object(boto3_clients, "client", side_effect=AssertionError("asked AWS")):
         assert seal.seal(CREDENTIALS)
 
 
@@ -176,7 +183,7 @@ def test_unseal_key_of_another_stack_is_a_broken_seal(key_id: str, code: str) ->
     # Neither stand-in refuses another key as KMS does: tests/aws/recorded/kms.py.
     sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     client = MagicMock(**{"decrypt.side_effect": ClientError({"Error": {"Code": code, "Message": ""}}, "Decrypt")})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Rejected, match="seal_broken"):
+    with patch.object(boto3_clients, "client", return_value=client), pytest.raises(Rejected, match="seal_broken"):
         vault.unseal(key_id, {"install": "install-1"}, sealed)
 
 
@@ -184,7 +191,7 @@ def test_drop_label_that_is_gone_is_no_error(kept: Vault) -> None:
     # A put ends AWSPENDING of the version before it: tests/aws/recorded/secretsmanager.py.
     error = ClientError({"Error": {"Code": "InvalidParameterException", "Message": ""}}, "UpdateSecretVersionStage")
     client = MagicMock(**{"update_secret_version_stage.side_effect": error})
-    with patch.object(aws, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client):
         kept.drop("portaria/grants/x", "version")
     client.update_secret_version_stage.assert_called_once()
 
@@ -193,7 +200,7 @@ def test_add_used_token_with_other_content_leaves_what_stands(kept: Vault) -> No
     # moto and MiniStack replace the content: tests/aws/recorded/secretsmanager.py.
     error = ClientError({"Error": {"Code": "ResourceExistsException", "Message": ""}}, "PutSecretValue")
     client = MagicMock(**{"put_secret_value.side_effect": error})
-    with patch.object(aws, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client):
         assert not kept.add("portaria/grants/x", "version", CREDENTIALS)
 
 
@@ -202,7 +209,7 @@ def test_a_seal_is_bound_to_its_install_by_itself_too(key_id: str) -> None:
     seal = vault.prepare_seal(key_id, {"install": "install-1"})
     generous = MagicMock(**{"decrypt.return_value": {"Plaintext": b64decode(seal.key.reveal())}})
     sealed = seal.seal(CREDENTIALS)
-    with patch.object(aws, "client", return_value=generous):
+    with patch.object(boto3_clients, "client", return_value=generous):
         assert texts(vault.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
         with pytest.raises(Rejected, match="seal_broken"):
             vault.unseal(key_id, {"install": "install-2"}, sealed)
@@ -223,7 +230,7 @@ def test_kms_is_told_whose_key_it_is() -> None:
     client = MagicMock()
     client.generate_data_key.return_value = {"CiphertextBlob": b"x", "Plaintext": b"y" * 32}
     client.decrypt.return_value = {"Plaintext": b"y" * 32}
-    with patch.object(aws, "client", return_value=client):
+    with patch.object(boto3_clients, "client", return_value=client):
         seal = vault.prepare_seal("key", {"install": "install-1"})
         vault.unseal("key", {"install": "install-1"}, seal.seal(CREDENTIALS))
     assert client.generate_data_key.call_args.kwargs == {
@@ -250,7 +257,10 @@ def test_put_to_a_secret_with_too_many_versions_is_told_as_full() -> None:
     """Secrets Manager refuses the 101st version; moto does not."""
     error = ClientError({"Error": {"Code": "LimitExceededException", "Message": "canary"}}, "PutSecretValue")
     client = MagicMock(**{"put_secret_value.side_effect": error})
-    with patch.object(aws, "client", return_value=client), pytest.raises(Retryable, match="vault_full") as full:
+    with (
+        patch.object(boto3_clients, "client", return_value=client),
+        pytest.raises(Retryable, match="vault_full") as full,
+    ):
         Vault("p").stage("p/grants/full", "v", CREDENTIALS)
     assert full.value.after_s == vault.FULL_WAIT_S
     assert "canary" not in str(full.value)

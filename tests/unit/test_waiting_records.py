@@ -11,24 +11,17 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria import (
-    clock,
-    connections,
-    dead_letters,
-    drain,
-    ingestion,
-    messages,
-    parking,
-    queues,
-    records,
-    uninstalls,
-    waiting_records,
-)
-from portaria.contract import Record
-from portaria.ingestion import Delivery
+from portaria.aws import queues
+from portaria.connections import connection_store
+from portaria.core import clock, record_messages
+from portaria.core.entities import Record
+from portaria.core.settings import ReleaseRecordsSettings
+from portaria.delivery import destination_pause, pipeline, record_release, waiting_records
+from portaria.delivery.pipeline import Delivery
+from portaria.delivery.waiting_records import LEASE_S, WaitingList
+from portaria.installs import uninstall
 from portaria.platforms.marketo import persons
-from portaria.settings import ReleaseRecordsSettings
-from portaria.waiting_records import LEASE_S, WaitingList
+from portaria.records import dead_letters, record_mapping
 from tests.fakes import ingesting, waiting
 from tests.fakes.ingesting import Desk, body, refusal
 from tests.fakes.people import DESTINATION, SOURCE, contact
@@ -107,7 +100,7 @@ def test_ingestion_only_the_way_to_the_paused_object_waits(closed: Desk) -> None
 
 
 def test_ingestion_live_records_and_backfilled_ones_wait_in_lists_of_their_own(closed: Desk) -> None:
-    closed.ingest(Delivery("m1", body([contact(2)], "people", origin=messages.BACKFILL)), bulk=True)
+    closed.ingest(Delivery("m1", body([contact(2)], "people", origin=record_messages.BACKFILL)), bulk=True)
     kinds = [head.waiting.kind for head in waiting_records.heads(closed.table, DESTINATION)]
     assert kinds == [waiting_records.BULK, waiting_records.LIVE]
 
@@ -118,8 +111,8 @@ def test_ingestion_message_of_a_mebibyte_that_does_not_compress_waits_whole(clos
     text = "".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(340_000))
     data = {"email": "a@example.com", "note": text}
     target = {"destination": DESTINATION, "object": "persons", "priority": "normal", "options": {}}
-    (large,) = messages.pack(
-        [Record("a@example.com", 1, data)], connection="pi-7", object="persons", origin=messages.FRONT_DOOR, read_at=5,
+    (large,) = record_messages.pack(
+        [Record("a@example.com", 1, data)], connection="pi-7", object="persons", origin=record_messages.FRONT_DOOR, read_at=5,
         target=target,
     )  # fmt: skip
     assert len(large.encode()) > 1_000_000
@@ -140,7 +133,7 @@ def test_waiting_entry_of_several_parts_is_replaced_whole(desk: Desk) -> None:
     each = ["".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(150_000)) for _ in range(2)]
     fields = json.loads(body([contact(1)], "people"))
     fields["records"] = [{"key": str(n), "updated_at": 1, "data": contact(n) | {"note": each[n]}} for n in (0, 1)]
-    message = records.read_message("m1", messages.encode(fields))
+    message = record_mapping.read_message("m1", record_messages.encode(fields))
     for some in (message.records, message.records[:1]):
         held = waiting_records.Held(LIVE, message, "people", some, 1)
         waiting_records.put(desk.table, held)
@@ -201,7 +194,7 @@ def test_ingestion_other_sources_records_are_not_held_up_by_a_sources_share(desk
 
 
 def test_release_sends_live_records_before_backfilled_ones(closed: Desk, time: Any) -> None:
-    closed.ingest(Delivery("b", body([contact(8)], "people", origin=messages.BACKFILL, read_at=1)), bulk=True)
+    closed.ingest(Delivery("b", body([contact(8)], "people", origin=record_messages.BACKFILL, read_at=1)), bulk=True)
     closed.ingest(Delivery("l", body([contact(9)], read_at=2)))
     open_again(closed, time)
     closed.release()
@@ -240,13 +233,13 @@ def test_new_credentials_end_the_pauses_of_a_destination(closed: Desk, time: Any
 
 def test_destination_that_is_deleted_leaves_its_waiting_records_as_dead_letters(desk: Desk, time: Any) -> None:
     target = {"destination": DESTINATION, "object": "persons", "priority": "normal", "options": {}}
-    (front,) = messages.pack(
+    (front,) = record_messages.pack(
         [Record("a@example.com", 1, {"email": "a@example.com"})], connection="pi-7", object="persons",
-        origin=messages.FRONT_DOOR, read_at=5, target=target,
+        origin=record_messages.FRONT_DOOR, read_at=5, target=target,
     )  # fmt: skip
     desk.rule = lambda document: refusal("4290801")
     desk.ingest(Delivery("event", body([contact(1)])), Delivery("program", front))
-    uninstalls.delete(desk.table, desk.cloud.url("uninstalls"), connections.get(desk.table, DESTINATION))
+    uninstall.delete(desk.table, desk.cloud.url("uninstalls"), connection_store.get(desk.table, DESTINATION))
     waiting_records.try_now(desk.table, DESTINATION)
     desk.release()
     assert waiting.entries(desk.table) == []
@@ -259,14 +252,14 @@ def test_sweep_reports_how_many_records_wait_and_for_how_long(closed: Desk, time
     closed.ingest(Delivery("m1", body([contact(2), contact(3)])))
     time["now"] += timedelta(minutes=10)
     settings: Any = closed.cloud.settings(ReleaseRecordsSettings)
-    swept = drain.take('{"sweep": ""}', settings, lambda: 120.0)
+    swept = record_release.take('{"sweep": ""}', settings, lambda: 120.0)
     assert (swept.queued, swept.records, swept.oldest_s) == (0, 3, 600)
 
 
 @pytest.mark.parametrize("message", ["", "{}", "[]", "null", '{"drain": "nowhere"}', '"sweep"'])
 def test_release_message_that_says_nothing_is_ignored(desk: Desk, message: str) -> None:
     settings: Any = desk.cloud.settings(ReleaseRecordsSettings)
-    assert drain.take(message, settings, lambda: 120.0).state in ("ignored", "swept")
+    assert record_release.take(message, settings, lambda: 120.0).state in ("ignored", "swept")
 
 
 # -------------------------------------------------------------------------------------------------------- dying workers
@@ -308,7 +301,7 @@ def test_ingestion_worker_dies_at_any_write_of_what_waits_and_the_redelivery_los
     closed.route("other", source=f"connection:{other}", keep_newest="none")
     message = body([contact(2), contact(3)], connection=other, read_at=77)
     died = False
-    with Dying(closed.cloud, at, after=after), patch("portaria.table.ThreadPoolExecutor", InTurn):
+    with Dying(closed.cloud, at, after=after), patch("portaria.aws.table.ThreadPoolExecutor", InTurn):
         try:
             closed.ingest(Delivery("m1", message))
         except Died:
@@ -329,7 +322,7 @@ def test_release_worker_dies_at_any_write_and_the_next_one_finishes(
 ) -> None:
     closed.ingest(Delivery("m1", body([contact(2)], read_at=2)))
     open_again(closed, time)
-    with Dying(closed.cloud, at, after=after), patch("portaria.table.ThreadPoolExecutor", InTurn):
+    with Dying(closed.cloud, at, after=after), patch("portaria.aws.table.ThreadPoolExecutor", InTurn):
         try:
             closed.release()
         except Died:
@@ -359,7 +352,7 @@ def test_release_record_that_arrives_while_its_list_is_being_removed_is_sent(clo
     close = waiting_records.close_list
 
     def late(table: Any, head: Any) -> None:
-        message = records.read_message("late", body([contact(2)], "people"))
+        message = record_mapping.read_message("late", body([contact(2)], "people"))
         waiting_records.put(table, waiting_records.Held(LIVE, message, "people", message.records, 1))
         close(table, head)
 
@@ -385,9 +378,9 @@ def test_release_entry_that_fails_unexpectedly_holds_up_no_other_and_ends_as_a_d
         return identity(attributes, target)
 
     with patch.object(persons, "identity", failing):
-        for _ in range(drain.MAX_TRIES):
+        for _ in range(record_release.MAX_TRIES):
             closed.release()
-            time["now"] += timedelta(seconds=drain.TRY_AGAIN_S + 1)
+            time["now"] += timedelta(seconds=record_release.TRY_AGAIN_S + 1)
     assert [person["email"] for person in closed.persons] == ["person2@example.com"]
     (letter,) = closed.letters()
     assert (letter["reason"], letter["records"][0]["key"]) == (dead_letters.GAVE_UP, "1")
@@ -406,7 +399,7 @@ def test_release_entry_that_kills_its_workers_is_found_and_ends_as_a_dead_letter
         return identity(attributes, target)
 
     with patch.object(persons, "identity", killing):
-        for _ in range(drain.MAX_UNFINISHED + 4):
+        for _ in range(record_release.MAX_UNFINISHED + 4):
             try:
                 with patch.object(waiting_records, "release", return_value=True):
                     closed.release()
@@ -440,11 +433,11 @@ def test_ingestion_table_that_takes_no_entry_leaves_the_message_in_its_queue(clo
 
 
 def test_parking_end_leaves_a_pause_that_began_meanwhile(desk: Desk, time: Any) -> None:
-    pauses: list[parking.Parking] = []
+    pauses: list[destination_pause.Parking] = []
     for for_s in (60, 600):
-        parking.park(desk.table, DESTINATION, "persons", reason="busy", code="", for_s=for_s)
+        destination_pause.park(desk.table, DESTINATION, "persons", reason="busy", code="", for_s=for_s)
         pauses += waiting_records.status(desk.table, DESTINATION).pauses
-    parking.end(desk.table, pauses[0])
+    destination_pause.end(desk.table, pauses[0])
     assert waiting_records.status(desk.table, DESTINATION).pauses == (pauses[1],)
 
 
@@ -452,7 +445,7 @@ def test_give_back_after_a_short_wait_stays_within_sqs(desk: Desk) -> None:
     """The waits that stay in SQS are short ones, whatever a destination asks for."""
     desk.rule = lambda document: refusal("429001", **{"retry-after": "15"})
     outcome = desk.ingest(Delivery("m1", body([contact(1)])))
-    assert ingestion.wait_s(outcome.waiting["m1"], 1) == 15
+    assert pipeline.wait_s(outcome.waiting["m1"], 1) == 15
     desk.rule = lambda document: refusal("429001", **{"retry-after": "16"})
     assert desk.ingest(Delivery("m2", body([contact(2)]))).waiting == {}
     assert desk.waits["m2"] == pytest.approx(16, abs=2)

@@ -23,8 +23,8 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
     IdempotencyValidationError,
 )
 
-from portaria.contract import Rejected, Retryable
-from portaria.table import Table
+from portaria.aws.table import Table
+from portaria.core.entities import Rejected, Retryable
 
 KEPT_FOR_S = 24 * 3600
 HEADER = "Idempotency-Key"

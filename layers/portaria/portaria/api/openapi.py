@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from portaria.api import idempotency, inputs, problems
+from portaria.access.scopes import NARROWABLE, SCOPES
+from portaria.api import idempotency, problems, validation
 from portaria.api.operations import OPERATIONS
-from portaria.api.service import Operation
-from portaria.scopes import NARROWABLE, SCOPES
+from portaria.api.router import Operation
 
 Document = dict[str, Any]
 
@@ -36,9 +36,9 @@ TAGS = {
 }
 PARAMETERS: dict[str, tuple[str, str, str]] = {
     # name: (pattern, description, example)
-    "name": (inputs.NAME, "The name that it was created with.", "crm"),
-    "platform": (inputs.PLATFORM_NAME, "A platform.", ""),
-    "client": (inputs.CLIENT_NAME, "The client's name.", "acme"),
+    "name": (validation.NAME, "The name that it was created with.", "crm"),
+    "platform": (validation.PLATFORM_NAME, "A platform.", ""),
+    "client": (validation.CLIENT_NAME, "The client's name.", "acme"),
     "install": (r"[A-Za-z0-9_-]{1,64}", "An install's id.", "4f1c2a9b"),
     "receipt": (r"[0-9a-f]{40}", "A receipt's id, which went out as X-Correlation-Id.", ""),
     "letter": (r"[A-Za-z0-9_-]{1,64}", "A dead letter's id.", ""),
@@ -146,7 +146,7 @@ def statuses(operation: Operation) -> list[HTTPStatus]:
 
 
 def schema_name(model: type[BaseModel]) -> str:
-    """`portaria.api.oauth_clients.Shown` → `OauthClient`, its `Creation` → `OauthClientCreation`."""
+    """`portaria.api.resources.oauth_clients.Shown` → `OauthClient`, its `Creation` → `OauthClientCreation`."""
     words = model.__module__.rpartition(".")[2].removesuffix("s").split("_")
     thing = "".join(word.capitalize() for word in words)
     if model.__name__ == "Shown":
@@ -184,9 +184,9 @@ def _parameters(operation: Operation) -> list[Document]:
         each = {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
         made.append(each | ({"example": example} if example else {}))
     if operation.listing:
-        limit = {"type": "integer", "minimum": 1, "maximum": inputs.MAX_LIMIT, "default": inputs.DEFAULT_LIMIT}
+        limit = {"type": "integer", "minimum": 1, "maximum": validation.MAX_LIMIT, "default": validation.DEFAULT_LIMIT}
         made.append({"name": "limit", "in": "query", "description": "Items a page.", "schema": limit})
-        cursor = {"type": "string", "minLength": 1, "maxLength": inputs.MAX_CURSOR_LENGTH}
+        cursor = {"type": "string", "minLength": 1, "maxLength": validation.MAX_CURSOR_LENGTH}
         made.append(
             {"name": "cursor", "in": "query", "description": "The last page's `next_cursor`.", "schema": cursor}
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from portaria.api import (
+from portaria.api.resources import (
     audit,
     authorizations,
     backfills,
@@ -24,7 +24,7 @@ from portaria.api import (
     routes,
     sign_on,
 )
-from portaria.api.service import Asked, Operation, Reply
+from portaria.api.router import Asked, Operation, Reply
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 CONFLICT, TOO_LARGE = HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE

@@ -6,7 +6,7 @@ import importlib
 import re
 from types import ModuleType
 
-from portaria.intake import Rejected
+from portaria.core.callbacks import Rejected
 
 
 def part(platform: str, name: str) -> ModuleType:

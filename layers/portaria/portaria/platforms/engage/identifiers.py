@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
-from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms.engage import tokens
 
 MAX_USERS = 100

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlencode
 
-from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms.engage import tokens
 
 # Engage documents the shape of a failure and no codes: these are RFC 6749's, and what ASP.NET's servers make of them. With

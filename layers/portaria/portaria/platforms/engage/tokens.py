@@ -11,7 +11,7 @@ import re
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
 
 ENVIRONMENTS = {"homologation": "sandbox.engage.bz", "production": "my.engage.bz"}
 KINDS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from portaria.contract import Kind
+from portaria.core.entities import Kind
 
 KINDS = {
     # `domains` says which names a header may not have, and that digits need the option.

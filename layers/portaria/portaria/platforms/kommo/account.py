@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode
 
-from portaria.contract import Account, Rejected, Request, Response, Secret
+from portaria.core.entities import Account, Rejected, Request, Response, Secret
 from portaria.platforms.kommo.install import check_account_host
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 

@@ -14,7 +14,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl
 
-from portaria.intake import Delivery, EventAddress, Events, Record, Rejected, time_of_change
+from portaria.core.callbacks import Delivery, EventAddress, Events, Record, Rejected, time_of_change
 
 # Kommo comes again after any bad answer; more than 100 of them in two hours and it disables the hook.
 RETRY_STATUS = 503

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import re
 
-from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Secret, domain_inside, read_one, read_return
+from portaria.core.callbacks import (
+    Arrival,
+    OAuthClient,
+    Refusal,
+    Rejected,
+    Secret,
+    domain_inside,
+    read_one,
+    read_return,
+)
 
 # The client secret is posted to the host that `referer` names, and the hook is unauthenticated: exactly one label under
 # one of Kommo's own domains, nothing else.

@@ -6,7 +6,7 @@ not there (https://github.com/amocrm/amocrm-api-php/pull/572); an unknown client
 
 from __future__ import annotations
 
-from portaria.contract import Secret
+from portaria.core.entities import Secret
 
 # Why an install ends where Kommo said no, as `tokens.read_grant` tells it.
 REFUSALS = ("wrong_client", "invalid_account", "bad_code", "code_used", "wrong_redirect_uri", "platform_refused")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
-from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms.kommo.install import check_account_host, check_client_host
 
 KIND = "oauth2"

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 
-from portaria.contract import Departure, OAuthClient, Rejected, Secret
+from portaria.core.entities import Departure, OAuthClient, Rejected, Secret
 
 
 def parse_departure(query: dict[str, list[str]]) -> Departure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from portaria.contract import Rejected, Request, Response, Secret
+from portaria.core.entities import Rejected, Request, Response, Secret
 from portaria.platforms.kommo.tokens import not_now
 
 EVENTS = tuple(f"{what}_{of}" for of in ("contact", "company") for what in ("add", "update", "delete", "restore"))

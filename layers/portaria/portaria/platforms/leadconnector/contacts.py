@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from portaria.contract import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms.leadconnector import tokens
 from portaria.platforms.leadconnector.tokens import Trouble
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from portaria.contract import Rejected, Route
+from portaria.core.entities import Rejected, Route
 from portaria.platforms.leadconnector import contacts
 
 # The source's object, and what it becomes here where the route does not say.

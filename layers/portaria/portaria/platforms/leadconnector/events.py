@@ -19,7 +19,16 @@ import re
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from portaria.intake import MAX_AHEAD_S, MOST_SECONDS, Delivery, EventAddress, Events, Record, Rejected, time_of_change
+from portaria.core.callbacks import (
+    MAX_AHEAD_S,
+    MOST_SECONDS,
+    Delivery,
+    EventAddress,
+    Events,
+    Record,
+    Rejected,
+    time_of_change,
+)
 
 # The only status after which LeadConnector comes again: six times, ten minutes apart.
 # https://help.gohighlevel.com/support/solutions/articles/155000007071-automated-webhook-retries

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target
+from portaria.core.entities import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target
 from portaria.platforms.leadconnector import contacts, tokens
 from portaria.platforms.leadconnector.destination import overwrites_tags
 

@@ -12,7 +12,7 @@ import math
 import re
 from enum import Enum
 
-from portaria.contract import Connection, Kind, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Kind, Rejected, Request, Response, Retryable, Secret
 
 HOST = "services.leadconnectorhq.com"
 API_VERSION = "2021-07-28"

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from portaria.contract import Answer, Connection, Meaning, Rejected, Request, Response, Secret, Target
+from portaria.core.entities import Answer, Connection, Meaning, Rejected, Request, Response, Secret, Target
 
 # What every object's part offers as its own.
 __all__ = ["DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "read_answer", "request", "subscription"]

@@ -5,7 +5,7 @@ https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-i
 
 from __future__ import annotations
 
-from portaria.contract import Target
+from portaria.core.entities import Target
 from portaria.platforms.marketo import ingestion
 from portaria.platforms.marketo.ingestion import *  # noqa: F403 - what all of its objects share
 

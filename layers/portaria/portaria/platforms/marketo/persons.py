@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from portaria.contract import Target
+from portaria.core.entities import Target
 from portaria.platforms.marketo import ingestion
 from portaria.platforms.marketo.ingestion import *  # noqa: F403 - what all of its objects share
 

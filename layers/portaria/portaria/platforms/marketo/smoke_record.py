@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from portaria.platforms.marketo.front_door import ROOT, TOKEN_HEADER
+from portaria.platforms.marketo.data_ingestion_api import ROOT, TOKEN_HEADER
 
 KIND = "client_credentials"
 

@@ -10,7 +10,7 @@ import re
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
 
 KINDS = {
     "client_credentials": Kind(

@@ -9,7 +9,7 @@ This part is on accept_install's path: it imports as little as it can.
 
 from __future__ import annotations
 
-from portaria.intake import Arrival, OAuthClient, Refusal, Rejected, Secret, read_return
+from portaria.core.callbacks import Arrival, OAuthClient, Refusal, Rejected, Secret, read_return
 
 MAX_CODE_LENGTH = 4_000
 # RFC 6749, 4.1.1 and RFC 7636, 4.3: these are set here, so an authorize_url may not bring its own.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-from portaria.contract import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
 from portaria.platforms.oauth2 import answers
 from portaria.platforms.oauth2.answers import UNREADABLE
 

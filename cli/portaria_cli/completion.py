@@ -1,0 +1,116 @@
+"""Completing names in a shell: a script for it, and the names that the API knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import islice
+from threading import Thread
+from typing import Any
+
+import click
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
+
+from portaria.access import scopes
+from portaria_cli.api import Document
+from portaria_cli.auth import find_api
+
+SHELLS = ("bash", "zsh", "fish")
+VARIABLE = "_PORTARIA_COMPLETE"
+# Nobody waits longer for a name.
+PATIENCE_S = 2.0
+MOST = 100
+# Bash takes a word that has one of these for several, and completes the last of them.
+_BREAKS = re.compile(r"[:@]")
+
+Items = list[CompletionItem[str]]
+Completing = Callable[[click.Context, click.Parameter, str], Items]
+
+
+@add_completion_class
+class WholeWords(BashComplete):
+    """Bash's completion for words that have a colon or an @, such as scopes."""
+
+    name = "bash"
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        args, incomplete = super().get_completion_args()
+        words: list[str] = []
+        joins = False
+        for word in [*args, incomplete]:
+            is_break = bool(_BREAKS.fullmatch(word))
+            if words and (joins or is_break):
+                words[-1] += word
+            else:
+                words.append(word)
+            joins = is_break
+        self.whole = words.pop()
+        return words, self.whole
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        begun = self.whole[: max((found.end() for found in _BREAKS.finditer(self.whole)), default=0)]
+        return f"{item.type},{str(item.value).removeprefix(begun)}"
+
+
+def script(shell: str, cli: click.Command) -> str:
+    """What a shell must read to complete this command line."""
+    found = get_completion_class(shell)
+    if found is None:
+        raise ValueError(shell)
+    return found(cli, {}, "portaria", VARIABLE).source()
+
+
+def names(
+    kind: str, name: Callable[[Document], str] = lambda item: str(item["name"]), help_field: str = ""
+) -> Completing:
+    """What completes an argument with the names of a kind of resource, or with nothing where the API is not reached."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        found = [(name(item), str(item.get(help_field) or "")) for item in _ask(ctx, kind)]
+        return [CompletionItem(each, help=told or None) for each, told in found if each.startswith(incomplete)]
+
+    return complete
+
+
+class Scope(click.ParamType[str]):
+    """A scope: checked before anything is sent, completed, and narrowed to connections that there are."""
+
+    name = "scope"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return scopes.check(str(value))
+        except ValueError as wrong:
+            rule = str(wrong).replace("; the API's document lists them", ": `portaria integrations scopes` lists them")
+            self.fail(f"{value!r}: {rule}" if value.partition("@")[0] in rule else f"{value!r} {rule}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        scope, at, connection = incomplete.partition("@")
+        if at and scope in scopes.NARROWABLE:
+            known = [f"{scope}@{item['name']}" for item in _ask(ctx, "connections")]
+            return [CompletionItem(each) for each in known if each.startswith(f"{scope}@{connection}")]
+        return [CompletionItem(each, help=what) for each, what in scopes.SCOPES.items() if each.startswith(incomplete)]
+
+
+def _ask(ctx: click.Context, kind: str) -> list[Document]:
+    """The first of a listing, within the time that a person waits: in a thread, for nothing bounds a look for credentials."""
+    given = ctx.find_root().params
+    found: list[Document] = []
+
+    def ask() -> None:
+        api = find_api(
+            given.get("api_url"), given.get("stack_name") or "", given.get("stack_file"), given.get("token_file"),
+            timeout_s=(PATIENCE_S, PATIENCE_S),
+        )  # fmt: skip
+        found.extend(islice(api.list(kind, most=MOST), MOST))
+
+    def ask_in_silence() -> None:
+        try:
+            ask()
+        except BaseException:  # noqa: BLE001 - a line half written is no place for errors
+            found.clear()
+
+    asking = Thread(target=ask_in_silence, daemon=True)
+    asking.start()
+    asking.join(PATIENCE_S)
+    return [] if asking.is_alive() else found

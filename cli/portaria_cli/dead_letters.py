@@ -1,0 +1,161 @@
+"""The commands for dead letters: looking at them, sending them again, deleting them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from time import sleep
+from typing import Any
+
+import click
+
+from portaria_cli import completion, output
+from portaria_cli.api import Document, NotDone
+from portaria_cli.context import Desk, working
+from portaria_cli.resources import NewestOption, show
+
+KIND = "dead-letters"
+# What the API takes at once.
+MAX_LETTERS = 100
+MAX_WAIT_S, MAX_WAITS = 60.0, 5
+INTERRUPTED = 130
+GOOD = ("redriven", "would_redrive")
+
+Letter = click.argument("letter", shell_complete=completion.names(KIND, lambda item: str(item["id"]), "reason"))
+ReasonOption = click.option("--reason", metavar="REASON", help="Only those of this reason.")
+RouteOption = click.option(
+    "--route", metavar="NAME", shell_complete=completion.names("routes"), help="Only those of this route."
+)
+ConnectionOption = click.option(
+    "--connection", metavar="NAME", shell_complete=completion.names("connections"),
+    help="Only those from or to this connection.",
+)  # fmt: skip
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Dead letters: records that could not go on, with their reasons. They are kept for 90 days."""
+
+
+@dead_letters.command("list")
+@ReasonOption
+@RouteOption
+@ConnectionOption
+@click.option("--state", type=click.Choice(["open", "redriving", "redriven"]), help="Only in this state.")
+@click.option("--record", metavar="SOURCE/KEY", help="Only those that hold this record.")
+@NewestOption
+@click.pass_obj
+def list_letters(desk: Desk, /, most: int, **filters: str | None) -> None:
+    """List dead letters, the newest first."""
+    found = desk.list(KIND, most=most, **_given(filters))
+    desk.print(found, partial(output.listed, KIND, found))
+
+
+@dead_letters.command("show")
+@Letter
+@click.pass_obj
+def show_letter(desk: Desk, letter: str) -> None:
+    """Show a dead letter with its records; what looks like a credential reads ***."""
+    show(desk, KIND, letter)
+
+
+@dead_letters.command("delete")
+@Letter
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(desk: Desk, letter: str, yes: bool) -> None:
+    """Delete a dead letter and its records for good."""
+    if not yes:
+        click.confirm(f"Delete the dead letter {letter} and its records?", abort=True, err=True)
+    desk.api.delete(KIND, letter)
+    desk.print({"deleted": letter}, lambda console: console.print(f"{letter} is deleted.", markup=False))
+
+
+@dead_letters.command("redrive")
+@click.argument(
+    "letters", nargs=-1, shell_complete=completion.names(KIND, lambda item: str(item["id"]), "reason"),
+)  # fmt: skip
+@ReasonOption
+@RouteOption
+@ConnectionOption
+@click.option("--before", metavar="TIME", help="Only those set aside before this time, such as 2026-01-31T23:59:59Z.")
+@click.option("--all", "all_open", is_flag=True, help="All open ones.")
+@click.option("--dry-run", is_flag=True, help="Only tell which these are.")
+@click.pass_obj
+def redrive(desk: Desk, /, letters: tuple[str, ...], all_open: bool, dry_run: bool, **filters: str | None) -> None:
+    """Send dead letters again, at most twenty a second: the LETTERS named, or all open ones that the options leave.
+
+    Letters that are named are sent also where they were before. Those that arise meanwhile are left for the next time.
+    """
+    given = _given(filters)
+    if sum((bool(letters), bool(given), all_open)) != 1:
+        raise NotDone("give LETTERS, or options such as --reason, or --all", exit_code=2)
+    redriving = Redriving(desk, dry_run)
+    with working() as tell:
+        if letters:
+            redriving.named(letters, tell)
+        else:
+            # What dies again on its way is not followed by its own redrive.
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            redriving.open_ones({"before": now} | given, tell)
+    outcomes = redriving.outcomes
+    counts: dict[str, int] = {}
+    for became in outcomes:
+        counts[became["outcome"]] = counts.get(became["outcome"], 0) + 1
+    bad = [became for became in outcomes if became["outcome"] not in GOOD]
+    desk.print(
+        {"letters": outcomes, "counts": counts},
+        partial(output.redriven, outcomes if dry_run else bad, outcomes, counts),
+    )
+    if redriving.trouble:
+        raise redriving.trouble
+    if bad:
+        click.get_current_context().exit(1)
+
+
+class Redriving:
+    """Letters on their way, call by call. What stopped it before its end is its `trouble`."""
+
+    def __init__(self, desk: Desk, dry_run: bool) -> None:
+        self.desk = desk
+        self.dry_run = dry_run
+        self.outcomes: list[Document] = []
+        self.trouble: NotDone | None = None
+
+    def named(self, letters: tuple[str, ...], tell: Any) -> None:
+        for start in range(0, len(letters), MAX_LETTERS):
+            if self._post({"ids": list(letters[start : start + MAX_LETTERS])}, tell) is None:
+                return
+
+    def open_ones(self, filters: Document, tell: Any) -> None:
+        answer = self._post(filters, tell)
+        while answer and answer["more"]:
+            answer = self._post(filters | {"cursor": answer["next_cursor"]}, tell)
+
+    def _post(self, body: Document, tell: Any) -> Document | None:
+        """An answer, or None where nothing more can be done."""
+        waits = 0
+        try:
+            while True:
+                try:
+                    answer = self.desk.api.post(KIND, "redrive", body=body | {"dry_run": self.dry_run})
+                    break
+                except NotDone as refused:
+                    # Open ones that were sent are open no more, so asking for them again sends none twice.
+                    wait_s = 1.0 if refused.answer_lost and "ids" not in body else refused.retry_after_s
+                    if wait_s is None or wait_s > MAX_WAIT_S or waits == MAX_WAITS:
+                        self.trouble = refused
+                        return None
+                    waits += 1
+                    tell(f"waiting {wait_s:.0f} s")
+                    sleep(wait_s)
+        except KeyboardInterrupt:
+            self.trouble = NotDone("interrupted", exit_code=INTERRUPTED)
+            return None
+        self.outcomes += answer["letters"]
+        tell(f"{len(self.outcomes):,} letters so far")
+        return answer
+
+
+def _given(filters: dict[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in filters.items() if value}

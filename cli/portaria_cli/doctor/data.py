@@ -1,0 +1,265 @@
+"""Checks of what the stack keeps: secrets, OAuth clients, connections, what is parked and what is dead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from urllib.parse import urlsplit
+
+from portaria.access import private_integrations
+from portaria.aws.table import Item
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.callbacks import domain_inside
+from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.delivery import destination_pause, waiting_records
+from portaria.outbound import domain_rules
+from portaria.records import dead_letters
+from portaria_cli.doctor.deployment import Deployment
+from portaria_cli.doctor.findings import FAIL, OK, WARN, Finding, NotThere, named, runbook
+
+# What a listing is read to, and how many secrets are looked at: a stack may have many thousands of either.
+MOST_LISTED = 2_000
+MOST_SECRETS = 50
+# A connection is due for its whole next five minutes, and its renewal may have to be tried again.
+LATE = timedelta(hours=1)
+# Records that wait so long for a destination without a pause are not just being sent.
+LONG_WAIT = timedelta(hours=1)
+WAITING_RECORDS = "docs/operations.md#waiting-records"
+CLIENT_CREDENTIALS = "client_credentials"
+# What a stack deployed before there was the parameter RefusedGrantDays has.
+DEFAULT_REFUSED_DAYS = "7"
+MOST_REFUSED = 10
+STOPPED = "stopped"
+
+
+def listed(deployment: Deployment, list_pk: str) -> list[Item]:
+    with deployment.reading():
+        return list(islice(deployment.table.query_all(list_pk, index="listing"), MOST_LISTED))
+
+
+def all_clients(deployment: Deployment) -> list[OAuthClient]:
+    return [oauth_clients.read(item) for item in listed(deployment, oauth_clients.LIST)]
+
+
+def all_connections(deployment: Deployment) -> list[Connection]:
+    return [connection_store.read(item) for item in listed(deployment, connection_store.LIST)]
+
+
+def clients(deployment: Deployment) -> Iterator[Finding]:
+    """Redirect URIs lead to this stack."""
+    name, api_url = "OAuth clients", deployment.outputs.get("ApiUrl", "").rstrip("/")
+    fine, found = 0, all_clients(deployment)
+    for client in found:
+        if client.grant == CLIENT_CREDENTIALS:
+            fine += 1
+            continue
+        title = f"{client.platform}/{client.name}"
+        wanted = f"/install/{client.platform}/{client.name}"
+        uri = client.redirect_uri
+        if urlsplit(uri).scheme != "https":
+            advice = f"set it to {api_url}{wanted} here and with the platform"
+            yield Finding(name, FAIL, f"the redirect URI of {title} is not https", advice)
+        elif uri == f"{api_url}{wanted}":
+            fine += 1
+        elif uri.endswith(wanted):
+            advice = f"that is right if it is your own domain and leads here; otherwise set it to {api_url}{wanted}"
+            yield Finding(name, WARN, f"the redirect URI of {title} is at {urlsplit(uri).netloc}", advice)
+        else:
+            advice = f"set it to {api_url}{wanted} here and with the platform, or pass those calls on to there"
+            yield Finding(name, FAIL, f"the redirect URI of {title} does not end in {wanted}", advice)
+    if fine or not found:
+        told = f"{fine} have redirect URIs that lead here" if found else "none is registered"
+        yield Finding(name, OK, told, "" if found else "`portaria configure FILE` registers one")
+
+
+def api_domains(deployment: Deployment) -> Iterator[Finding]:
+    """Every OAuth client says which domains its tokens may go to, and no connection lies outside them."""
+    name, fine, clients = "API domains", 0, all_clients(deployment)
+    held = [each for each in all_connections(deployment) if each.state != "removed"]
+    for client in clients:
+        title = f"{client.platform}/{client.name}"
+        registered = oauth_clients.api_domains(client)
+        own = [each for each in held if (each.platform, each.client) == (client.platform, client.name)]
+        used = sorted({each.allowed_domain for each in own})
+        if not registered:
+            wanted = ", ".join(used) or "api.example.com"
+            told = f"{title} has no api_domains: its {len(own)} connections go on, and new ones are refused"
+            advice = (
+                f"add `api_domains: [{wanted}]` to it, of these what may have its tokens, and `portaria configure FILE`"
+            )
+            yield Finding(name, FAIL, told, advice)
+        elif outside := [each for each in own if not domain_inside(each.allowed_domain, registered)]:
+            domains = ", ".join(sorted({each.allowed_domain for each in outside}))
+            told = (
+                f"{len(outside)} connections of {title} lie outside its api_domains: {named(e.name for e in outside)}"
+            )
+            yield Finding(
+                name, FAIL, told, f"delete them, or add to its api_domains, if it may have its tokens: {domains}"
+            )
+        else:
+            fine += 1
+    if fine or not clients:
+        yield Finding(name, OK, f"{fine} OAuth clients say where their tokens may go")
+
+
+def refused(deployment: Deployment) -> Iterator[Finding]:
+    """No platform refuses to renew a connection's tokens."""
+    name = "refused renewals"
+    found = [each for each in all_connections(deployment) if each.refused_since and each.state == "connected"]
+    days = timedelta(days=float(deployment.parameters.get("RefusedGrantDays") or DEFAULT_REFUSED_DAYS))
+    for connection in sorted(found, key=lambda each: each.refused_since)[:MOST_REFUSED]:
+        ends = clock.to_iso(clock.from_iso(connection.refused_since) + days)
+        told = f"{connection.name} since {connection.refused_since}; it ends about {ends}: {connection.refusal}"
+        yield Finding(name, WARN, told, "correct the OAuth client, or connect again: `portaria connections show NAME`")
+    if len(found) > MOST_REFUSED:
+        yield Finding(name, WARN, f"and {len(found) - MOST_REFUSED:,} more", "`portaria connections list` shows them")
+    if not found:
+        yield Finding(name, OK, "none")
+
+
+def secrets(deployment: Deployment) -> Iterator[Finding]:
+    """Whatever is written in the table to be in the vault is there. Nothing is read."""
+    vault = Vault(deployment.stack_name)
+    wanted = {
+        vault.client_secret_id(client.platform, client.name): f"the OAuth client {client.platform}/{client.name}"
+        for client in all_clients(deployment)
+    }
+    held = [
+        each
+        for each in all_connections(deployment)
+        if each.state in ("connected", "needs_reconnect") and each.secret_id
+    ]
+    # The same ones each time would leave the others unseen for ever: those that changed last.
+    held.sort(key=lambda connection: connection.updated_at, reverse=True)
+    wanted |= {connection.secret_id: f"the connection {connection.name}" for connection in held}
+    fine = 0
+    for secret_id, whose in islice(wanted.items(), MOST_SECRETS):
+        try:
+            is_there = "DeletedDate" not in deployment.call("secretsmanager", "describe_secret", SecretId=secret_id)
+        except NotThere:
+            is_there = False
+        fine += is_there
+        if not is_there:
+            advice = f"`aws secretsmanager restore-secret --secret-id {secret_id}` within 7 days; else connect again"
+            yield Finding("secrets", FAIL, f"the secret of {whose} is not there, or about to go", advice)
+    if fine or not wanted:
+        more = f" of {len(wanted):,}, those changed last" if len(wanted) > MOST_SECRETS else ""
+        yield Finding("secrets", OK, f"{fine} are there{more}" if wanted else "none is needed yet")
+
+
+def states(deployment: Deployment) -> Iterator[Finding]:
+    """No connection waits for a person, and none for its renewal."""
+    name, found = "connections", all_connections(deployment)
+    counts = Counter(connection.state for connection in found)
+    ended = [connection for connection in found if connection.state == "needs_reconnect"]
+    if ended:
+        told = f"{len(ended)} must be connected again: {named(connection.name for connection in ended)}"
+        advice = "send the customer the link: `portaria connections show NAME`; " + runbook("days-to-death")
+        yield Finding(name, WARN, told, advice)
+    else:
+        told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items())) or "there are none"
+        yield Finding(name, OK, told)
+    late = clock.to_iso(clock.now() - LATE)
+    with deployment.reading():
+        due, _ = deployment.table.query(connection_store.DUE, index="by_due", sk_until=late, limit=100)
+    if due:
+        told = f"{len(due)} have been due for more than an hour: {named(str(item.get('name', '?')) for item in due)}"
+        yield Finding("renewals", FAIL, told, "look at the log of renew_tokens; " + runbook("renewals-waiting"))
+    else:
+        yield Finding("renewals", OK, "nothing is late")
+
+
+def wildcards(deployment: Deployment) -> Iterator[Finding]:
+    """No connection's domain covers the names of strangers. The rules for a domain may be newer than a connection."""
+    wide = [
+        connection
+        for connection in all_connections(deployment)
+        if connection.state != "removed" and connection.allowed_domain.startswith("*.")
+    ]
+    fine = 0
+    for connection in wide:
+        try:
+            domain_rules.check_allowed_domain(connection.allowed_domain)
+            fine += 1
+        except Rejected as refused:
+            advice = f"make another connection with a narrower domain and remove {connection.name}"
+            yield Finding("domains", WARN, f"{connection.name}: {refused.detail}", advice)
+    if fine == len(wide):
+        yield Finding("domains", OK, f"{fine} have a wildcard, below names of their own" if wide else "no wildcards")
+
+
+def scopes(deployment: Deployment) -> Iterator[Finding]:
+    """No private integration waits for the name of a connection: whatever gets that name would be open to it."""
+    there = {connection.name for connection in all_connections(deployment) if connection.state != "removed"}
+    name, fine = "private integrations", True
+    for item in listed(deployment, private_integrations.LIST):
+        integration = private_integrations.read(item)
+        narrowed = {scope.partition("@")[2] for scope in integration.scopes if "@" in scope}
+        if missing := sorted(narrowed - there):
+            fine = False
+            told = (
+                f"{integration.name} ({integration.id}) has scopes for connections that are not there: {named(missing)}"
+            )
+            yield Finding(
+                name, WARN, told, "take them away with `portaria private-integrations edit`, if they are of old"
+            )
+    if fine:
+        yield Finding(name, OK, "narrowed scopes name connections that are there")
+
+
+def parked(deployment: Deployment) -> Iterator[Finding]:
+    """No destination is stopped, or has used up its day, and no records wait for one for long."""
+    name, now = "destinations", clock.now().timestamp()
+    backlogs = [waiting_records.read_backlog(item) for item in listed(deployment, waiting_records.LISTING)]
+    waiting = {backlog.destination: _waiting(backlog) for backlog in backlogs}
+    on = [item for item in listed(deployment, destination_pause.LIST) if int(item.get("until") or 0) > now]
+    for item in on:
+        what = f"{item['destination']}{' for ' + item['object'] if item.get('object') else ''}"
+        code = f" ({item['code']})" if item.get("code") else ""
+        code += f"; {waiting[item['destination']]}" if item["destination"] in waiting else ""
+        if item.get("reason") == STOPPED:
+            yield Finding(name, FAIL, f"{what} takes nothing{code}", runbook("destinations-stopped"))
+        else:
+            until = clock.to_iso(datetime.fromtimestamp(item["until"], UTC))
+            yield Finding(
+                name, WARN, f"{what} takes nothing until {until}: {item.get('reason')}{code}", runbook("quota-left")
+            )
+    paused = {item["destination"] for item in on}
+    for backlog in backlogs:
+        if backlog.destination not in paused and now - backlog.since > LONG_WAIT.total_seconds():
+            told = f"{backlog.destination} takes records again, and {waiting[backlog.destination]}"
+            advice = "they are being sent at its pace; look at the log of release_records; " + WAITING_RECORDS
+            yield Finding(name, WARN, told, advice)
+    if not on:
+        sent = f"; {sum(backlog.records for backlog in backlogs):,} waiting records are being sent" if backlogs else ""
+        yield Finding(name, OK, f"none is stopped or parked{sent}")
+
+
+def _waiting(backlog: waiting_records.Backlog) -> str:
+    since = clock.to_iso(datetime.fromtimestamp(backlog.since, UTC))
+    return f"about {backlog.records:,} records wait, the first since {since}"
+
+
+def letters(deployment: Deployment) -> Iterator[Finding]:
+    """How many records could not go on."""
+    waiting = [item for item in listed(deployment, dead_letters.LIST) if item.get("state") == dead_letters.OPEN]
+    if not waiting:
+        yield Finding("dead letters", OK, "none is open")
+        return
+    reasons = Counter(str(item.get("reason")) for item in waiting)
+    told = named(f"{reason} ({count})" for reason, count in reasons.most_common())
+    at_least = "at least " if len(waiting) >= MOST_LISTED else ""
+    yield Finding("dead letters", WARN, f"{at_least}{len(waiting):,} are open: {told}", runbook("dead-letters"))
+
+
+def receipts(deployment: Deployment) -> Iterator[Finding]:
+    """Whether anybody tells what became of what Adobe accepted."""
+    if deployment.parameters.get("AdobeClientId"):
+        yield Finding("Adobe's events", OK, "AdobeClientId is set")
+    else:
+        advice = "make an Adobe I/O project with the Observability events and deploy with AdobeClientId"
+        yield Finding("Adobe's events", WARN, "AdobeClientId is not set: accepted requests end as unknown", advice)

@@ -1,0 +1,46 @@
+"""The commands for receipts: what became of requests and records."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from portaria_cli import completion, output
+from portaria_cli.api import NotDone
+from portaria_cli.context import Desk
+from portaria_cli.resources import NewestOption, show
+
+KIND = "receipts"
+STATES = ("queued", "sent", "accepted", "applied", "failed", "unknown")
+
+
+@click.group()
+def receipts() -> None:
+    """Receipts: what became of each request to a destination. They are kept for 30 days."""
+
+
+@receipts.command("list")
+@click.option(
+    "--connection", metavar="NAME", shell_complete=completion.names("connections"), help="Of this destination."
+)
+@click.option("--record", metavar="SOURCE/KEY", help="Of this destination, those that carried this record.")
+@click.option("--request", metavar="ID", help="Of the request with this X-Request-Id.")
+@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@NewestOption
+@click.pass_obj
+def list_receipts(desk: Desk, /, most: int, **filters: str | None) -> None:
+    """List receipts by destination, by record or by request, the newest first."""
+    given = {name: value for name, value in filters.items() if value}
+    if ("connection" in given) == ("request" in given):
+        raise NotDone("give --connection, with --record if you like, or --request", exit_code=2)
+    found = desk.list(KIND, most=most, **given)
+    desk.print(found, partial(output.listed, KIND, found))
+
+
+@receipts.command("show")
+@click.argument("receipt")
+@click.pass_obj
+def show_receipt(desk: Desk, receipt: str) -> None:
+    """Show a receipt with what its destination reported."""
+    show(desk, KIND, receipt)

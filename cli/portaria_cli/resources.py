@@ -1,0 +1,120 @@
+"""The commands `list`, `show` and `delete` of every kind of resource, and `audit`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from portaria_cli import completion, output
+from portaria_cli.api import Document, NotDone
+from portaria_cli.context import Desk
+
+MostOption = click.option("--limit", "most", type=click.IntRange(1), metavar="N", help="The first N only.")
+NewestOption = click.option(
+    "--limit", "most", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="The newest N."
+)
+
+
+def _client_name(item: Document) -> str:
+    return f"{item['platform']}/{item['name']}"
+
+
+@click.group()
+def clients() -> None:
+    """OAuth clients: the applications registered with platforms."""
+
+
+@click.group()
+def routes() -> None:
+    """Routes: which records go where."""
+
+
+@click.group()
+def installs() -> None:
+    """Installs, the newest first."""
+
+
+@installs.command("list")
+@click.option(
+    "--state", type=click.Choice(["received", "exchanging", "connected", "failed"]), help="Only in this state."
+)
+@NewestOption
+@click.pass_obj
+def list_installs(desk: Desk, state: str | None, most: int) -> None:
+    """List installs, the newest first."""
+    found = desk.list("installs", most=most, **({"state": state} if state else {}))
+    desk.print(found, partial(output.listed, "installs", found))
+
+
+@installs.command("show")
+@click.argument("install", shell_complete=completion.names("installs", lambda item: str(item["id"]), "account_host"))
+@click.pass_obj
+def show_install(desk: Desk, install: str) -> None:
+    """Show an install: what became of it, and the link to try it again."""
+    show(desk, "installs", install)
+
+
+@click.group()
+def audit() -> None:
+    """The audit trail: who changed what, and what became of it."""
+
+
+@audit.command("list")
+@NewestOption
+@click.pass_obj
+def list_audit(desk: Desk, most: int) -> None:
+    """List changes, the newest first; --json also tells from where they came and what was asked for."""
+    found = desk.list("audit", most=most)
+    desk.print(found, partial(output.listed, "audit", found))
+
+
+def add(group: click.Group, kind: str, argument: str, complete: completion.Completing) -> None:
+    """The commands list, show and delete of one kind of resource."""
+
+    @group.command("list")
+    @MostOption
+    @click.pass_obj
+    def list_all(desk: Desk, most: int | None) -> None:
+        found = desk.list(kind, most=most)
+        desk.print(found, partial(output.listed, kind, found))
+
+    @group.command("show")
+    @click.argument("name", metavar=argument, shell_complete=complete)
+    @click.pass_obj
+    def show_one(desk: Desk, name: str) -> None:
+        show(desk, kind, *_path(name, argument))
+
+    @group.command("delete")
+    @click.argument("name", metavar=argument, shell_complete=complete)
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @click.pass_obj
+    def delete(desk: Desk, name: str, yes: bool) -> None:
+        path = _path(name, argument)
+        if not yes:
+            click.confirm(f"Delete the {output.TITLES[kind]} {name}?", abort=True, err=True)
+        desk.api.delete(kind, *path)
+        desk.print({"deleted": name}, lambda console: console.print(f"{name} is deleted.", markup=False))
+
+    plural = output.plural_of(kind)
+    list_all.help, show_one.help, delete.help = (
+        f"List {plural}.",
+        f"Show one of the {plural}.",
+        f"Delete one of the {plural}.",
+    )
+
+
+def show(desk: Desk, kind: str, *path: str) -> None:
+    found = desk.api.get(kind, *path)
+    desk.print(found, partial(output.shown, found))
+
+
+def _path(name: str, argument: str) -> list[str]:
+    path = name.split("/")
+    if len(path) != len(argument.split("/")) or not all(path):
+        raise NotDone(f"{name!r} is not of the form {argument}", exit_code=2)
+    return path
+
+
+add(clients, "oauth-clients", "PLATFORM/NAME", completion.names("oauth-clients", _client_name))
+add(routes, "routes", "NAME", completion.names("routes"))

@@ -1,0 +1,115 @@
+"""The audit trail: who asked for which change through the API, from where, and what became of it.
+
+An entry is written before a change is begun and completed after it, so that no change is without one, whenever a process
+dies: an entry that stays `begun` says that the change may have been made. Entries are kept for `KEPT_FOR`, and nothing in the
+product changes or deletes one.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from datetime import timedelta
+from typing import Any
+
+from portaria.aws import boto3_clients
+from portaria.aws.table import Item, Table
+from portaria.core import clock
+from portaria.core.entities import Retryable
+
+logger = logging.getLogger(__name__)
+
+LIST = "AUDIT"
+KEPT_FOR = timedelta(days=400)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One change. `by` is an AWS principal's ARN or `private-integration:{id}`, `by_name` that integration's name.
+
+    `asked` is what was asked for, without secrets. `outcome` is `begun`, `done`, `refused` (nothing was changed; `reason` says
+    why) or `failed` (it may have been made).
+    """
+
+    id: str
+    at: str
+    by: str
+    by_name: str
+    source: str
+    operation: str
+    target: str
+    asked: dict[str, Any]
+    request_id: str
+    outcome: str = "begun"
+    reason: str = ""
+
+
+FIELDS = tuple(field.name for field in dataclass_fields(Entry))
+
+
+def begin(
+    table: Table,
+    *,
+    by: str,
+    by_name: str,
+    source: str,
+    operation: str,
+    target: str,
+    asked: dict[str, Any],
+    request_id: str,
+) -> Entry:
+    """Write an entry for what is about to be changed. Raises `Retryable` where it cannot be written: then nothing may be."""
+    now = clock.now()
+    entry = Entry(
+        f"{int(now.timestamp() * 1000):013d}{secrets.token_hex(6)}",
+        clock.to_iso(now),
+        by,
+        by_name,
+        source,
+        operation,
+        target,
+        asked,
+        request_id,
+    )
+    pk, sk = key(entry.id)
+    item: Item = {field: getattr(entry, field) for field in FIELDS}
+    item |= {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": entry.id}
+    try:
+        table.put(item | {"expires_at": int((now + KEPT_FOR).timestamp())})
+    except boto3_clients.FAILURES as error:
+        code = boto3_clients.error_code(error) or type(error).__name__
+        raise Retryable(
+            "audit_unavailable", f"the audit entry could not be written, so nothing was done: {code}"
+        ) from None
+    return entry
+
+
+def end(table: Table, entry: Entry, outcome: str, *, target: str = "", reason: str = "") -> None:
+    """Complete an entry. Where that fails it stays `begun`: the change is not undone for it, and the log tells."""
+    try:
+        table.update(
+            *key(entry.id),
+            "SET #outcome = :outcome, #reason = :reason, #target = :target",
+            names={f"#{name}": name for name in ("outcome", "reason", "target")},
+            values={":outcome": outcome, ":reason": reason, ":target": target or entry.target},
+        )
+    except boto3_clients.FAILURES as error:
+        logger.error(
+            "an audit entry was not completed", extra={"entry": entry.id, "code": boto3_clients.error_code(error)}
+        )
+
+
+def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Entry], str | None]:
+    """The newest first."""
+    items, cursor = table.query(LIST, index="listing", newest_first=True, cursor=cursor, limit=limit)
+    return [read(item) for item in items], cursor
+
+
+def key(entry_id: str) -> tuple[str, str]:
+    return f"AUDIT#{entry_id}", "AUDIT"
+
+
+def read(item: Item) -> Entry:
+    return Entry(**{field: item[field] for field in FIELDS if field in item})

@@ -1,0 +1,294 @@
+"""Private integrations: named, scoped tokens that let programs call this project's own API.
+
+One item holds all of an integration: what it may do, and the hashes of the tokens that work. So a call is authorised by one
+strongly consistent read of it, and every change (a scope taken away, a rotation, a deletion) counts from the next read on,
+wherever that happens. A rotation leaves the old token working beside the new one for `OVERLAP`.
+
+Modelled on LeadConnector's private integrations, as its pages describe them.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace as with_changes
+from datetime import datetime, timedelta
+
+from portaria.access import api_tokens
+from portaria.aws import event_bus
+from portaria.aws.table import Conflict, Item, Table
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Rejected, Secret
+
+logger = logging.getLogger(__name__)
+
+LIST = "PRIVATE_INTEGRATIONS"
+OVERLAP = timedelta(days=7)
+WARN_AT = connection_store.WARN_AT
+
+
+@dataclass(frozen=True)
+class PrivateIntegration:
+    """`scopes` are `{resource}:{operation}`, some narrowed: `connections:call@crm`. `version` grows with each change.
+
+    `token_hash` is of the token in use, made at `token_made_at`; while a rotation's overlap lasts (`previous_until`) the
+    one before it works too. Times are ISO 8601. `made_by_key` tells which creation it was that came with an Idempotency-Key.
+    When the tokens were last used is in `token_uses`.
+    """
+
+    id: str
+    name: str
+    description: str
+    scopes: tuple[str, ...]
+    token_hash: str
+    token_made_at: str
+    created_at: str
+    created_by: str
+    updated_at: str
+    version: int = 1
+    previous_hash: str = ""
+    previous_made_at: str = ""
+    previous_until: str = ""
+    made_by_key: str = ""
+
+    def overlaps(self, now: datetime) -> bool:
+        """Whether two tokens work."""
+        return bool(self.previous_hash) and now < clock.from_iso(self.previous_until)
+
+
+FIELDS = tuple(field.name for field in dataclass_fields(PrivateIntegration))
+_TOKENS = ("token_hash", "token_made_at", "previous_hash", "previous_made_at", "previous_until")
+
+
+def key(integration_id: str) -> tuple[str, str]:
+    return f"PRIVATE_INTEGRATION#{integration_id}", "PRIVATE_INTEGRATION"
+
+
+def find(table: Table, integration_id: str) -> PrivateIntegration | None:
+    """One strongly consistent read."""
+    item = table.get(*key(integration_id))
+    return read(item) if item else None
+
+
+def get(table: Table, integration_id: str) -> PrivateIntegration:
+    """Raises `Rejected` (404 `unknown_private_integration`)."""
+    found = find(table, integration_id)
+    if not found:
+        raise _unknown()
+    return found
+
+
+def read(item: Item) -> PrivateIntegration:
+    values = {field: item[field] for field in FIELDS if field in item}
+    return PrivateIntegration(**values | {"scopes": tuple(values["scopes"])})
+
+
+def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[PrivateIntegration], str | None]:
+    items, cursor = table.query(LIST, index="listing", cursor=cursor, limit=limit)
+    return [read(item) for item in items], cursor
+
+
+def create(
+    table: Table,
+    integration_id: str,
+    name: str,
+    description: str,
+    scopes: tuple[str, ...],
+    by: str,
+    made_by_key: str = "",
+) -> tuple[PrivateIntegration, Secret]:
+    """A new one and its token, which is never told again. Raises `Conflict` where the id is taken."""
+    now = clock.to_iso(clock.now())
+    token = api_tokens.make(integration_id)
+    made = PrivateIntegration(
+        id=integration_id,
+        name=name,
+        description=description,
+        scopes=scopes,
+        token_hash=api_tokens.digest(token.reveal()),
+        token_made_at=now,
+        created_at=now,
+        created_by=by,
+        updated_at=now,
+        made_by_key=made_by_key,
+    )
+    pk, sk = key(integration_id)
+    item: Item = {field: getattr(made, field) for field in FIELDS} | {"scopes": list(scopes)}
+    item |= {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": f"{now}#{integration_id}"}
+    item |= {"due_pk": connection_store.DUE, "due_at": due_at(made, clock.now())}
+    table.put(item, condition="attribute_not_exists(pk)")
+    return made, token
+
+
+def edit(table: Table, old: PrivateIntegration, **changes: object) -> PrivateIntegration:
+    """Change `name`, `description` or `scopes`; the tokens stay. Raises `Rejected` (404, 409 `changed_meanwhile`)."""
+    return _write(table, old, with_changes(old, **changes), ("name", "description", "scopes"))  # type: ignore[arg-type]
+
+
+def drop_scopes_of(table: Table, connection: str) -> None:
+    """Take the scopes that are narrowed to a connection from every private integration, before that connection is deleted.
+
+    Another connection may get its name, and must not be reached by those who were let in to the first. Raises `Rejected`
+    (409 `changed_meanwhile`) where an integration keeps changing.
+    """
+    for item in table.query_all(LIST, index="listing"):
+        found: PrivateIntegration | None = read(item)
+        for _ in range(3):
+            if not found or not _narrowed(found, connection):
+                break
+            kept = tuple(scope for scope in found.scopes if scope not in _narrowed(found, connection))
+            try:
+                edit(table, found, scopes=kept)
+                logger.info("scopes_dropped", extra={"private_integration": found.id, "connection": connection})
+                break
+            except Rejected:
+                # It was deleted, or changed since it was listed: the index may also be a little behind.
+                found = find(table, found.id)
+        else:
+            raise Rejected("changed_meanwhile", "a private integration keeps changing: try again", status=409)
+
+
+def _narrowed(integration: PrivateIntegration, connection: str) -> set[str]:
+    return {scope for scope in integration.scopes if scope.endswith(f"@{connection}")}
+
+
+def rotate(table: Table, old: PrivateIntegration, *, expire_now: bool) -> tuple[PrivateIntegration, Secret]:
+    """A new token. The old one works for `OVERLAP` more, unless it is to `expire_now`.
+
+    Raises `Rejected`: 404, 409 `changed_meanwhile`, 409 `rotation_under_way` where two tokens work already. A third would end
+    the first, which is the one in use wherever the second never arrived.
+    """
+    now = clock.now()
+    if old.overlaps(now) and not expire_now:
+        raise Rejected(
+            "rotation_under_way",
+            f"the token before the last rotation works until {old.previous_until}: cancel that rotation, or expire the "
+            "old token, first",
+            status=409,
+        )
+    token = api_tokens.make(old.id)
+    fresh = with_changes(
+        old,
+        token_hash=api_tokens.digest(token.reveal()),
+        token_made_at=clock.to_iso(now),
+        previous_hash="" if expire_now else old.token_hash,
+        previous_made_at="" if expire_now else old.token_made_at,
+        previous_until="" if expire_now else clock.to_iso(now + OVERLAP),
+    )
+    return _write(table, old, fresh, _TOKENS), token
+
+
+def cancel_rotation(table: Table, old: PrivateIntegration) -> PrivateIntegration:
+    """Go back to the old token; the new one ends at once. Raises `Rejected` (404, 409 `no_rotation`, `changed_meanwhile`)."""
+    _require_overlap(old)
+    fresh = with_changes(
+        old,
+        token_hash=old.previous_hash,
+        token_made_at=old.previous_made_at,
+        previous_hash="",
+        previous_made_at="",
+        previous_until="",
+    )
+    return _write(table, old, fresh, _TOKENS)
+
+
+def expire_old_token(table: Table, old: PrivateIntegration) -> PrivateIntegration:
+    """End the old token before its time. Raises `Rejected` (404, 409 `no_rotation`, `changed_meanwhile`)."""
+    _require_overlap(old)
+    fresh = with_changes(old, previous_hash="", previous_made_at="", previous_until="")
+    return _write(table, old, fresh, _TOKENS)
+
+
+def delete(table: Table, integration_id: str) -> None:
+    """Its tokens work no more. Raises `Rejected` (404)."""
+    try:
+        table.delete(*key(integration_id), condition="attribute_exists(pk)")
+    except Conflict:
+        raise _unknown() from None
+
+
+def due_at(integration: PrivateIntegration, now: datetime) -> str:
+    """When `renew_tokens` must look at it next (ISO 8601), or an empty text: people are told of a token that grows old."""
+    made = clock.from_iso(integration.token_made_at)
+    moments = [made + age for age in WARN_AT if made + age > now]
+    return clock.to_iso(min(moments)) if moments else ""
+
+
+def warn_of_age(table: Table, bus_name: str, integration_id: str) -> None:
+    """Tell the bus, once for each limit, that a token has reached 80 or 90 days. Raises `Retryable`.
+
+    A death between event and item has the event told again.
+    """
+    item = table.get(*key(integration_id))
+    if not item:
+        return
+    integration = read(item)
+    now = clock.now()
+    age = now - clock.from_iso(integration.token_made_at)
+    passed = sum(age >= limit for limit in WARN_AT)
+    if passed > int(item.get("warned", 0)):
+        detail = {"private_integration": integration.id, "name": integration.name, "age_days": age.days}
+        event_bus.put(bus_name, event_bus.PRIVATE_INTEGRATION_ROTATION_DUE, detail)
+    sets, removes = _due(integration, now)
+    with suppress(Conflict):
+        table.update(
+            *key(integration_id),
+            f"SET {', '.join(['warned = :passed', *sets])}" + (f" REMOVE {', '.join(removes)}" if removes else ""),
+            condition="token_made_at = :made_at",
+            values={":passed": passed, ":made_at": integration.token_made_at} | dict(sets.values()),
+        )
+
+
+def _due(integration: PrivateIntegration, now: datetime) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """What an update sets, each with its value, and removes, so that the integration is due when it should be."""
+    due = due_at(integration, now)
+    if not due:
+        return {}, ["due_pk", "due_at"]
+    return {"due_pk = :due_pk": (":due_pk", connection_store.DUE), "due_at = :due_at": (":due_at", due)}, []
+
+
+def _write(
+    table: Table, old: PrivateIntegration, fresh: PrivateIntegration, fields: tuple[str, ...]
+) -> PrivateIntegration:
+    now = clock.now()
+    fresh = with_changes(fresh, version=old.version + 1, updated_at=clock.to_iso(now))
+    fields = (*fields, "version", "updated_at")
+    values: Item = {f":{field}": getattr(fresh, field) for field in fields}
+    if ":scopes" in values:
+        values[":scopes"] = list(fresh.scopes)
+    sets = [f"#{field} = :{field}" for field in fields]
+    removes: list[str] = []
+    if fresh.token_made_at != old.token_made_at:
+        due, removes = _due(fresh, now)
+        sets, removes = [*sets, *due], [*removes, "warned"]
+        values |= dict(due.values())
+    try:
+        table.update(
+            *key(old.id),
+            f"SET {', '.join(sets)}" + (f" REMOVE {', '.join(removes)}" if removes else ""),
+            condition="#version = :old_version",
+            names={f"#{field}": field for field in fields},
+            values=values | {":old_version": old.version},
+        )
+    except Conflict as conflict:
+        if not conflict.item:
+            raise _unknown() from None
+        if conflict.item.get("updated_at") == fresh.updated_at and conflict.item.get("token_hash") == fresh.token_hash:
+            # Sent twice because the first answer got lost, it refuses itself.
+            return fresh
+        raise Rejected(
+            "changed_meanwhile", "the private integration has just changed: look at it and try again", status=409
+        ) from None
+    return fresh
+
+
+def _require_overlap(integration: PrivateIntegration) -> None:
+    if not integration.overlaps(clock.now()):
+        raise Rejected("no_rotation", "only one token works: there is no rotation to end", status=409)
+
+
+def _unknown() -> Rejected:
+    return Rejected("unknown_private_integration", "there is no such private integration", status=404)

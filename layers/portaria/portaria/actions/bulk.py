@@ -1,0 +1,101 @@
+"""Many entries in one call: each has an outcome of its own, and all the requests fit into the time of one call.
+
+Work is done request by request, and stops where going on would not help: what is left then was `not_sent`, so the caller
+knows exactly what to send again. Only where nothing at all was done is the trouble the answer to the whole call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
+
+from portaria.connections import proxy_call
+from portaria.connections.token_provider import Supply, Token
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
+
+# Less is left of a call's time for no request: it would be cut off, and nobody would know what became of it.
+LEAST_TIME_S = 2.0
+UNKNOWN, NOT_SENT = "unknown", "not_sent"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an entry. `reason` and `detail` say why it is not what was asked for; `id` is the platform's, if told.
+
+    Besides what a platform does with it an entry may be `unknown` (the platform gave no answer and may have done it) or
+    `not_sent` (nothing was done about it, for a reason that is not its own).
+    """
+
+    outcome: str
+    reason: str = ""
+    detail: str = ""
+    id: str = ""
+
+
+class Batch:
+    """`after_s` is the wait in seconds after which the rest is welcome, where one was asked for."""
+
+    def __init__(self, supply: Supply, connection: Connection, size: int) -> None:
+        self.supply = supply
+        self.connection = connection
+        self.size = size
+        self.after_s: float | None = None
+        self._ends_at = clock.now() + proxy_call.TIME
+        self._outcomes: dict[int, Outcome] = {}
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """One an entry, in their order."""
+        return [self._outcomes[entry] for entry in range(self.size)]
+
+    @property
+    def settled(self) -> set[int]:
+        return set(self._outcomes)
+
+    def send(self, build: Callable[[Token], Request]) -> Response:
+        """Carry one request, within what is left of the call's time.
+
+        Raises `Rejected`, and `Retryable`: with `answer_lost` only where this very request left and may have been acted on.
+        """
+        left = False
+
+        def bounded(token: Token) -> Request:
+            nonlocal left
+            time_left_s = (self._ends_at - clock.now()).total_seconds()
+            if time_left_s < LEAST_TIME_S:
+                raise Retryable("out_of_time", "the time of this call was over", after_s=1)
+            request = build(token)
+            left = True
+            usual_s = request.connect_timeout_s + request.read_timeout_s
+            return with_changes(request, total_timeout_s=min(usual_s, time_left_s))
+
+        try:
+            return self.supply.send(self.connection, bounded)
+        except Rejected as rejected:
+            if rejected.reason == "answer_too_large":
+                raise Retryable(rejected.reason, rejected.detail, answer_lost=True) from None
+            raise proxy_call.with_advice(rejected, self.connection) from None
+        except Retryable as later:
+            if later.answer_lost and not left:
+                # The answer to a log-in was lost.
+                raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
+            raise
+
+    def settle(self, entries: Iterable[int], outcome: Outcome) -> None:
+        self._outcomes |= dict.fromkeys(entries, outcome)
+
+    def lose(self, entries: Iterable[int], lost: Retryable) -> None:
+        """The answer about these was lost."""
+        detail = f"{lost.detail}; it may have been done all the same: send it again"
+        self.settle(entries, Outcome(UNKNOWN, lost.reason, detail))
+
+    def give_up(self, trouble: Rejected | Retryable) -> None:
+        """Go no further: what has no outcome yet was not sent. Raises the trouble itself where nothing has one."""
+        if not self._outcomes:
+            raise trouble
+        if isinstance(trouble, Retryable):
+            self.after_s = trouble.after_s
+        unsettled = [entry for entry in range(self.size) if entry not in self._outcomes]
+        self.settle(unsettled, Outcome(NOT_SENT, trouble.reason, f"{trouble.detail}; nothing was done about this one"))

@@ -1,0 +1,99 @@
+"""A platform's own contacts, read and written through a connection; the platform's part is `contacts`.
+
+Writing finds the contact by its e-mail address or phone number, so whatever is `unknown` may be sent again.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from portaria.actions.bulk import Batch, Outcome
+from portaria.aws.table import Table
+from portaria.connections import connection_store
+from portaria.connections.token_provider import Supply, Token
+from portaria.core.entities import Connection, Rejected, Request, Retryable
+from portaria.platforms import offered
+
+CREATED, UPDATED, REFUSED = "created", "updated", "refused"
+OVERWRITES = "would take the place of all that the contact has: leave it out, or set overwrite_tags"
+
+Contact = dict[str, Any]
+
+
+def show(table: Table, supply: Supply, name: str, contact_id: str) -> Contact:
+    """One contact, with the platform's own fields.
+
+    Raises `Rejected` (404 `unknown_connection`, `unknown_contact`; 409 `not_offered`, `missing_scope`, `wrong_location`,
+    `needs_reconnect`) and `Retryable`.
+    """
+    connection = connection_store.get(table, name)
+    platform = offered(connection.platform, "contacts", "contact_request")
+    batch = Batch(supply, connection, 1)
+    try:
+        response = batch.send(lambda token: platform.contact_request(connection, token.credentials, contact_id))
+        contact: Contact = platform.read_contact(response)
+    except Rejected as rejected:
+        raise _of_this_connection(rejected, connection) from None
+    except Retryable as later:
+        # Nothing can have been changed, so that nothing was lost with the answer.
+        raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
+    return contact
+
+
+def wrong(table: Table, name: str, contacts: list[Contact], *, overwrite: bool) -> list[tuple[str, str]]:
+    """What the platform says is wrong with contacts before anything is sent: the field (`3.email`) and a sentence for each.
+
+    Without `overwrite` that includes the fields of which a contact would lose what it has. Raises `Rejected` (404
+    `unknown_connection`, 409 `not_offered`).
+    """
+    platform = offered(connection_store.get(table, name).platform, "contacts", "upsert_request")
+    errors: list[tuple[str, str]] = []
+    for number, contact in enumerate(contacts):
+        found = platform.check(contact)
+        if not overwrite:
+            found += [(field, OVERWRITES) for field in platform.OVERWRITTEN if field in contact]
+        errors += [(f"{number}.{field}" if field else str(number), rule) for field, rule in found]
+    return errors
+
+
+def upsert(table: Table, supply: Supply, name: str, contacts: list[Contact]) -> Batch:
+    """Make or change each contact, one request each, and tell what became of them.
+
+    Raises `Rejected` (404 `unknown_connection`; 409 as `show`) and `Retryable` where nothing was done for any of them.
+    """
+    connection = connection_store.get(table, name)
+    platform = offered(connection.platform, "contacts", "upsert_request")
+
+    def request(contact: Contact, token: Token) -> Request:
+        built: Request = platform.upsert_request(connection, token.credentials, contact)
+        return built
+
+    batch = Batch(supply, connection, len(contacts))
+    try:
+        for number, contact in enumerate(contacts):
+            try:
+                response = batch.send(partial(request, contact))
+                told = platform.read_upserted(response)
+            except Retryable as lost:
+                if not lost.answer_lost:
+                    raise
+                batch.lose([number], lost)
+                continue
+            batch.settle([number], Outcome(told.outcome, told.reason, told.detail, told.id))
+            pause_s = platform.pause_s(response)
+            if pause_s is not None and number + 1 < len(contacts):
+                raise Retryable("rate_limited", "the platform's limit was reached", after_s=pause_s)
+    except Rejected as rejected:
+        batch.give_up(_of_this_connection(rejected, connection))
+    except Retryable as later:
+        batch.give_up(later)
+    return batch
+
+
+def _of_this_connection(rejected: Rejected, connection: Connection) -> Rejected:
+    """A token that the platform calls dead has ended the connection by now."""
+    if rejected.reason != "token_refused":
+        return rejected
+    detail = f"{rejected.detail}: hand in a new one with PUT /connections/{connection.name}"
+    return Rejected("needs_reconnect", detail, status=409)

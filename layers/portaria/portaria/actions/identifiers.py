@@ -1,0 +1,80 @@
+"""Registering what another system calls a platform's users, many at once; the platform's part is `identifiers`.
+
+A platform takes several users in one request and refuses all of them for one. So a refused request is halved, and its halves
+are halved, until the one that is meant stands alone: the others are registered, and the number of requests stays bounded.
+Registering a user again is harmless, so whatever is `unknown` may be sent again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+
+from portaria.actions.bulk import UNKNOWN, Batch, Outcome
+from portaria.aws.table import Table
+from portaria.connections import connection_store, proxy_call, token_provider
+from portaria.connections.token_provider import Supply, Token
+from portaria.connections.vault import Vault
+from portaria.core.entities import Rejected, Request, Retryable
+from portaria.platforms import offered
+
+# Enough to isolate three users of 500 in the worst case; a call in which everybody is refused ends here.
+MAX_REQUESTS = 60
+REGISTERED, REFUSED = "registered", "refused"
+
+User = dict[str, str]
+
+
+def register(table: Table, supply: Supply, vault: Vault, name: str, users: list[User]) -> Batch:
+    """Register each user (`user_login`, `identifier`) and tell what became of them.
+
+    Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `not_permitted`, …) and `Retryable` where nothing was done
+    for anybody.
+    """
+    connection = connection_store.get(table, name)
+    platform = offered(connection.platform, "identifiers", "register_request")
+    try:
+        connection, credentials = token_provider.typed_in(table, vault, connection)
+    except Rejected as rejected:
+        raise proxy_call.with_advice(rejected, connection) from None
+
+    def request(chosen: list[int], token: Token) -> Request:
+        access_token = token.credentials["access_token"]
+        built: Request = platform.register_request(
+            connection, credentials, access_token, [users[entry] for entry in chosen]
+        )
+        return built
+
+    batch = Batch(supply, connection, len(users))
+    size = platform.MAX_USERS
+    waiting = deque(list(range(len(users)))[start : start + size] for start in range(0, len(users), size))
+    suspects: set[int] = set()
+    requests = 0
+    try:
+        while waiting:
+            if requests == MAX_REQUESTS:
+                raise Retryable("too_many_refused", f"{MAX_REQUESTS} requests were made for this call", after_s=1)
+            chosen = waiting.popleft()
+            requests += 1
+            try:
+                refused = platform.read_answer(batch.send(partial(request, chosen)))
+            except Retryable as lost:
+                if not lost.answer_lost:
+                    raise
+                batch.lose(chosen, lost)
+                continue
+            if refused is None:
+                batch.settle(chosen, Outcome(REGISTERED))
+            elif len(chosen) == 1:
+                batch.settle(chosen, Outcome(REFUSED, refused.reason, refused.detail))
+            else:
+                suspects |= set(chosen)
+                middle = len(chosen) // 2
+                # Behind those that have not been tried at all.
+                waiting += [chosen[:middle], chosen[middle:]]
+    except (Rejected, Retryable) as trouble:
+        # Whether a platform that refuses a request has registered some of it is not documented.
+        detail = "it was refused together with others, and which of them was meant was not found out: send it again"
+        batch.settle(suspects - batch.settled, Outcome(UNKNOWN, "not_isolated", detail))
+        batch.give_up(trouble)
+    return batch

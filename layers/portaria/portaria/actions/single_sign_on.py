@@ -1,0 +1,158 @@
+"""Single sign-on: a person goes from another system into a platform without logging in; the platform's part is `sso`.
+
+The platform gives a key that logs a browser in, once. The system that asks for it gets a link instead, that works once and for
+two minutes, so that the key itself never comes near its logs: it lies sealed in the table until the link is opened.
+
+    POST: data key → key from the platform → address sealed with a MAC key of its own → table      link = {id}.{mac}
+    GET:  read → unseal → compare the MAC → mark as used, if nobody has → on to the address
+
+The seal is bound to the link's id and connection, the MAC also to its end. An altered link uses nothing up; of several who
+open one link at a time the conditional write lets one through. A death before the link is stored leaves a key that nobody has;
+a death after it was marked leaves a link that is used, and a person who asks for another.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+
+from portaria.aws.table import Conflict, Item, Table
+from portaria.connections import connection_store, proxy_call, token_provider, vault
+from portaria.connections.vault import Credentials, Vault
+from portaria.core import clock
+from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.outbound import http_client
+from portaria.platforms import offered
+
+logger = logging.getLogger(__name__)
+
+LIFE = timedelta(minutes=2)
+# So long a link that has ended is told from one that never was.
+REMEMBERED = timedelta(hours=1)
+FRONT_ENDS = ("default", "customer")
+_TICKET = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
+
+
+def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> dict[str, Secret]:
+    """The addresses that log a browser in as a user, by front end. Either works, and then no other.
+
+    Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `no_credentials`, `user_refused`, `sign_on_refused`, and as
+    `tokens.check_usable`) and `Retryable`.
+    """
+    connection = connection_store.get(table, name)
+    platform = offered(connection.platform, "sso", "sign_on_request")
+    try:
+        connection, credentials = token_provider.typed_in(table, vault_, connection)
+        request = platform.sign_on_request(connection, credentials, user_identifier)
+    except Rejected as rejected:
+        raise proxy_call.with_advice(rejected, connection) from None
+    try:
+        response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+        key = platform.read_key(response)
+    except Retryable as later:
+        # A key that was lost with the answer is nobody's, and another can be had: nothing was lost that would matter.
+        raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
+    found: dict[str, Secret] = platform.addresses(connection, key)
+    return found
+
+
+def begin(
+    table: Table, vault_: Vault, sealing_key_id: str, name: str, user_identifier: str, front_end: str
+) -> tuple[Secret, datetime]:
+    """A ticket that leads to the address at one of `FRONT_ENDS` once, and its end. Raises as `addresses`."""
+    ticket_id = secrets.token_urlsafe(16)
+    # First what can fail: a key that cannot be sealed would be a key wasted.
+    seal = vault.prepare_seal(sealing_key_id, _context(ticket_id, name))
+    address = addresses(table, vault_, name, user_identifier)[front_end]
+    mac_key = secrets.token_urlsafe(32)
+    ends_at = int((clock.now() + LIFE).timestamp())
+    pk, sk = _key(ticket_id)
+    table.put(
+        {
+            "pk": pk,
+            "sk": sk,
+            "connection": name,
+            "sealed": seal.seal({"address": address, "mac_key": Secret(mac_key)}),
+            "ends_at": ends_at,
+            "expires_at": ends_at + int(REMEMBERED.total_seconds()),
+        }
+    )
+    mac = _mac(mac_key, ticket_id, name, ends_at)
+    return Secret(f"{ticket_id}.{mac}"), datetime.fromtimestamp(ends_at, UTC)
+
+
+def redeem(table: Table, sealing_key_id: str, ticket: Secret) -> Secret:
+    """Use a ticket up: the address that it leads to.
+
+    Raises `Rejected` (404 `altered_link`, `unknown_link`; 410 `used_link`, `expired_link`), and `Retryable` where KMS does not
+    answer: it is not used up then.
+    """
+    found = _TICKET.fullmatch(ticket.reveal())
+    if not found:
+        raise _altered()
+    ticket_id, mac = found.groups()
+    item = table.get(*_key(ticket_id))
+    if not item:
+        raise Rejected("unknown_link", "no such link was given out here, or long ago", status=404)
+    if "used_at" in item:
+        raise _used()
+    if clock.now().timestamp() >= item["ends_at"]:
+        raise Rejected("expired_link", "the link's two minutes are over", status=410)
+    sealed = _unseal(sealing_key_id, ticket_id, item)
+    expected = _mac(sealed["mac_key"].reveal(), ticket_id, item["connection"], item["ends_at"])
+    # As texts: base64 has several for the same bytes.
+    if not hmac.compare_digest(expected, mac):
+        raise _altered()
+    _use_up(table, ticket_id)
+    logger.info("a sign-on link was opened", extra={"connection": item["connection"], "link": ticket_id})
+    return sealed["address"]
+
+
+def _use_up(table: Table, ticket_id: str) -> None:
+    by = secrets.token_urlsafe(16)
+    try:
+        table.update(
+            *_key(ticket_id),
+            "SET used_at = :now, used_by = :by REMOVE sealed",
+            condition="attribute_exists(pk) AND attribute_not_exists(used_at)",
+            values={":now": clock.to_iso(clock.now()), ":by": by},
+        )
+    except Conflict as conflict:
+        # Sent twice because the first answer got lost, it refuses itself.
+        if (conflict.item or {}).get("used_by") != by:
+            raise _used() from None
+
+
+def _unseal(sealing_key_id: str, ticket_id: str, item: Item) -> Credentials:
+    """Raises `Rejected` (`altered_link`) where the item is not as it was stored, or not where, and `Retryable`."""
+    try:
+        return vault.unseal(sealing_key_id, _context(ticket_id, item["connection"]), item["sealed"])
+    except Rejected:
+        logger.warning("a sign-on link's seal is broken", extra={"link": ticket_id})
+        raise _altered() from None
+
+
+def _key(ticket_id: str) -> tuple[str, str]:
+    return f"SSO#{ticket_id}", "SSO"
+
+
+def _context(ticket_id: str, name: str) -> dict[str, str]:
+    # One key, which no other sealed credential has: a role that opens links can open nothing else (template.yaml).
+    return {"ticket": f"{ticket_id}/{name}"}
+
+
+def _mac(mac_key: str, ticket_id: str, name: str, ends_at: int) -> str:
+    digest = hmac.digest(mac_key.encode(), f"{ticket_id}|{name}|{ends_at}".encode(), "sha256")
+    return urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _altered() -> Rejected:
+    return Rejected("altered_link", "the link is not as it was given out: it was cut or changed", status=404)
+
+
+def _used() -> Rejected:
+    return Rejected("used_link", "the link has been opened already", status=410)

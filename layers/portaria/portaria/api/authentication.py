@@ -1,0 +1,126 @@
+"""Callers: who calls the API, and what they may do.
+
+Below `/admin/v1` API Gateway has let an AWS principal in by IAM, who may do everything; below `/v1` a private integration's
+token comes as `Authorization: Bearer portaria_…` (RFC 6750), which costs one strongly consistent read. Which of the two a
+call is, is read from the resource that API Gateway matched, never from the path that was sent.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from portaria.access import api_tokens, private_integrations, token_usage
+from portaria.access.auth_throttle import Attempts
+from portaria.access.private_integrations import PrivateIntegration
+from portaria.aws.table import Table
+from portaria.core import clock
+from portaria.core.entities import Rejected
+
+TOKEN_PREFIX = "/v1"  # noqa: S105 - a path
+ADMIN_PREFIX = "/admin/v1"
+MAX_HEADER_LENGTH = 500
+_BEARER = re.compile(r"bearer +([^ ]+) *", re.IGNORECASE)
+# What a token is compared with where there is nothing to compare it with, in the same time.
+_NOTHING = "0" * 64
+
+
+@dataclass(frozen=True)
+class Caller:
+    """`scopes` is None for an AWS principal, who has all. `id` is what the audit trail calls them."""
+
+    id: str
+    name: str
+    source: str
+    scopes: tuple[str, ...] | None = None
+
+    def allows(self, scope: str, connection: str = "") -> bool:
+        """Whether a scope was given, for all connections or for this one."""
+        return (
+            self.scopes is None or scope in self.scopes or (bool(connection) and f"{scope}@{connection}" in self.scopes)
+        )
+
+    def covers(self, scopes: tuple[str, ...]) -> bool:
+        """Whether each of these could be given on by this caller."""
+        return all(self.allows(*split(scope)) for scope in scopes)
+
+
+def split(scope: str) -> tuple[str, str]:
+    """A scope's name, and the connection that it is narrowed to, or an empty text."""
+    name, _, connection = scope.partition("@")
+    return name, connection
+
+
+def principal(event: dict[str, Any]) -> Caller:
+    """The AWS principal that API Gateway let in."""
+    identity = event["requestContext"].get("identity") or {}
+    arn = str(identity.get("userArn") or identity.get("caller") or "unknown")
+    return Caller(arn, arn.rpartition(":")[2], source(event))
+
+
+def bearer(event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
+    """The private integration whose token came.
+
+    Raises `Rejected` (401 `token_missing`, `token_refused`, `token_rotated`) and `Retryable` (`too_many_attempts`), and has
+    `attempts` count what failed.
+    """
+    given = header(event, "authorization")
+    if not given:
+        raise Rejected("token_missing", "send Authorization: Bearer and a private integration's token", status=401)
+    found = _BEARER.fullmatch(given) if len(given) <= MAX_HEADER_LENGTH else None
+    return holder(found[1] if found else "", event, table, attempts)
+
+
+def holder(token: str, event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
+    """The private integration that a token is of, however it came. Raises as `bearer`, but never `token_missing`."""
+    token_hash, where = api_tokens.digest(token), source(event)
+    attempts.check(where, token_hash)
+    integration_id = api_tokens.integration_id(token)
+    if not integration_id:
+        attempts.failed(where, token_hash)
+        raise Rejected(
+            "token_refused",
+            "this is no token of a private integration: one is portaria_ and 48 letters and digits",
+            status=401,
+        )
+    integration = private_integrations.find(table, integration_id)
+    works = _works(integration, token_hash)
+    if integration is None or not works:
+        attempts.failed(where, token_hash)
+        raise _refused(integration, token_hash)
+    attempts.succeeded(token_hash)
+    token_usage.note(table, integration.id, token_hash)
+    return Caller(f"private-integration:{integration.id}", integration.name, where, integration.scopes)
+
+
+def _works(integration: PrivateIntegration | None, token_hash: str) -> bool:
+    """Whether it is the token in use, or the one before it while both work. Both are always compared."""
+    in_use = hmac.compare_digest(integration.token_hash if integration else _NOTHING, token_hash)
+    before = hmac.compare_digest((integration.previous_hash if integration else "") or _NOTHING, token_hash)
+    return integration is not None and (in_use or (before and integration.overlaps(clock.now())))
+
+
+def _refused(integration: PrivateIntegration | None, token_hash: str) -> Rejected:
+    if integration and hmac.compare_digest(integration.previous_hash or _NOTHING, token_hash):
+        return Rejected(
+            "token_rotated",
+            f"this token was rotated, and ended at {integration.previous_until}: use the new one",
+            status=401,
+        )
+    return Rejected("token_refused", "this token does not work: it was revoked, or never was this stack's", status=401)
+
+
+def source(event: dict[str, Any]) -> str:
+    """The address that the call came from, as API Gateway saw it: no header can change it."""
+    return str((event["requestContext"].get("identity") or {}).get("sourceIp") or "unknown")
+
+
+def header(event: dict[str, Any], name: str) -> str:
+    """A header that may come once. Raises `Rejected` (`header_repeated`)."""
+    headers: dict[str, list[str]] = event.get("multiValueHeaders") or {}
+    values = [value for key, several in headers.items() if key.lower() == name.lower() for value in several]
+    if len(values) > 1:
+        raise Rejected("header_repeated", f"the header {name} came {len(values)} times; once is allowed", field=name)
+    return values[0].strip() if values else ""

@@ -1,0 +1,246 @@
+"""The front door: a destination's own API, offered here, so that a program written for it sends through this project.
+
+What such an API looks like is in its platform's part `front_door`; who calls is checked as everywhere in this API, by a
+private integration's token, which comes in that platform's header. A call is answered once all of its records are in the
+queue. Whoever gets no such answer sends all of it again: records that were queued before are upserted twice, which leaves
+what once would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import traceback
+import uuid
+from base64 import b64decode
+from dataclasses import dataclass
+from datetime import timedelta
+from math import ceil
+from types import ModuleType
+from typing import Any
+
+from aws_lambda_powertools import Logger, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
+
+from portaria import platforms
+from portaria.access import auth_throttle
+from portaria.access.auth_throttle import Attempts
+from portaria.api import authentication
+from portaria.api.authentication import Caller
+from portaria.aws import boto3_clients, queues
+from portaria.aws.table import Table
+from portaria.connections import connection_store
+from portaria.core import clock, record_messages
+from portaria.core.entities import Connection, Record, Rejected, Retryable, Target
+from portaria.records import receipts
+
+Event = dict[str, Any]
+Answer = dict[str, Any]
+
+SCOPE = "records:send"
+WARNING_HEADER = "X-Portaria-Warning"
+# How long an instance remembers which connections an account has: to ask for each call would cost as much as the token.
+KNOWN_FOR = timedelta(seconds=60)
+MAX_KNOWN = 1_000
+RETRY_AFTER_S = 5
+_FAILED_ATTEMPTS = ("token_refused", "token_rotated", auth_throttle.REASON)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A call whose records are queued, as the log tells of it; `headers` are what its sender says of it."""
+
+    caller: str
+    destination: str
+    object: str
+    count: int
+    size: int
+    headers: dict[str, str]
+    warnings: list[str]
+
+
+class FrontDoor:
+    """The front doors of all platforms that have one; `records_queue_url` is where their records go."""
+
+    def __init__(self, table: Table, records_queue_url: str, logger: Logger) -> None:
+        self.table = table
+        self.records_queue_url = records_queue_url
+        self.logger = logger
+        self.attempts = Attempts(table)
+        self._doors = {part.ROOT: (platform, part) for platform, part in platforms.having("data_ingestion_api").items()}
+        self._known: dict[tuple[str, str], tuple[float, list[Connection]]] = {}
+
+    def answer(self, event: Event) -> Answer:
+        """A call as API Gateway's proxy integration hands it over, and its answer in the platform's own shape."""
+        request_id = str(uuid.uuid4())
+        self.logger.append_keys(request=request_id)
+        platform, part = self._doors["/" + str(event["resource"]).split("/")[1]]
+        try:
+            taken = self._take(event, platform, part, request_id)
+        except Rejected as rejected:
+            self.logger.warning("records were refused", reason=rejected.reason, detail=rejected.detail)
+            return self._refuse(part, rejected.reason, rejected.status, rejected.detail, request_id)
+        except Retryable as later:
+            self.logger.warning("records were put off", reason=later.reason, detail=later.detail)
+            if later.reason == auth_throttle.REASON:
+                return self._refuse(part, later.reason, 429, later.detail, request_id, later.after_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
+            # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
+            kind = boto3_clients.error_code(error) or type(error).__name__
+            self.logger.error("a call failed", error=kind, at=traceback.format_tb(error.__traceback__))
+        else:
+            self.logger.info(
+                "records were accepted",
+                caller=taken.caller,
+                destination=taken.destination,
+                object=taken.object,
+                count=taken.count,
+                bytes=taken.size,
+                headers=taken.headers,
+                warnings=len(taken.warnings),
+            )
+            _count("RecordsAccepted", taken.count)
+            return _http(202, "", request_id, {WARNING_HEADER: taken.warnings} if taken.warnings else {})
+        detail = "what this needs does not answer now; send the whole request again in a few seconds"
+        return self._refuse(part, "unavailable", 500, detail, request_id, RETRY_AFTER_S)
+
+    def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> Taken:
+        """A death before the last message is queued leaves the caller without an answer, and a note that says more than is
+        true of records that are on their way all the same."""
+        parameters = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
+        caller = self._caller(event, part)
+        connection = self._connection(caller, platform, part, parameters)
+        headers = {name: _header(event, name, most) for name, most in part.HEADERS.items()}
+        body = _body(event)
+        now = clock.now()
+        sent = part.parse(event["resource"], parameters, body, connection.name, int(now.timestamp()))
+        integration = caller.id.rpartition(":")[2]
+        bodies: list[str] = []
+        for target, records in sent.groups:
+            bodies += _pack(records, target, integration, int(now.timestamp() * 1000), request_id)
+        receipts.note_request(
+            self.table,
+            request_id,
+            caller=caller.id,
+            destination=connection.name,
+            object=sent.object,
+            count=sent.count,
+            correlation_id=headers[part.CORRELATION_HEADER],
+        )
+        queues.send(self.records_queue_url, bodies, tenant=integration)
+        return Taken(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
+
+    def _caller(self, event: Event, part: ModuleType) -> Caller:
+        token = authentication.header(event, part.TOKEN_HEADER)
+        if not token:
+            raise Rejected("token_missing", f"send a private integration's token in {part.TOKEN_HEADER}", status=403)
+        return authentication.holder(token, event, self.table, self.attempts)
+
+    def _connection(self, caller: Caller, platform: str, part: ModuleType, parameters: dict[str, str]) -> Connection:
+        """The one that the account's records go through: of several that the caller may use, the first that works, by name.
+
+        Whoever may send to some connections only is told of no other, not even whether there is one.
+        """
+        if not any(authentication.split(scope)[0] == SCOPE for scope in caller.scopes or ()):
+            raise _missing_scope()
+        account_id = part.account_id(parameters)
+        usable = [each for each in self._of_account(platform, account_id) if caller.allows(SCOPE, each.name)]
+        if not usable and not caller.allows(SCOPE):
+            raise _missing_scope()
+        if not usable:
+            detail = "the account that the path names has no connection here: make one"
+            raise Rejected("unknown_account", detail, status=404)
+        return next((each for each in usable if each.state == "connected"), usable[0])
+
+    def _of_account(self, platform: str, account_id: str) -> list[Connection]:
+        now = clock.now().timestamp()
+        until, known = self._known.get((platform, account_id), (0.0, []))
+        if until > now:
+            return known
+        found = [
+            each for each in connection_store.of_account(self.table, platform, account_id) if each.state != "removed"
+        ]
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        if found:
+            self._known[platform, account_id] = (now + KNOWN_FOR.total_seconds(), found)
+        return found
+
+    def _refuse(
+        self, part: ModuleType, reason: str, status: int, detail: str, request_id: str, after_s: float | None = None
+    ) -> Answer:
+        refusal = part.refusal(reason, status, detail)
+        _count("RequestsRefused", 1, code=refusal.code)
+        if reason in _FAILED_ATTEMPTS:
+            # The one that `service` counts: for the alarm, when there are many.
+            _count("ApiAttemptsFailed", 1)
+        headers = {"Content-Type": ["application/json"]}
+        if after_s is not None:
+            headers["Retry-After"] = [str(max(1, ceil(after_s)))]
+        return _http(refusal.status, json.dumps(refusal.body), request_id, headers)
+
+
+def _pack(records: list[Record], target: Target, integration: str, read_at: int, request_id: str) -> list[str]:
+    """Raises `Rejected` (`record_too_large`): behind its sender's back it would be set aside without its data."""
+    bodies = record_messages.pack(
+        records,
+        connection=integration,
+        object=target.object,
+        origin=record_messages.FRONT_DOOR,
+        read_at=read_at,
+        request=request_id,
+        target={
+            "destination": target.destination,
+            "object": target.object,
+            "priority": target.priority,
+            "options": dict(target.options),
+        },
+    )
+    for body in bodies:
+        if '"refused":' in body:
+            for record in json.loads(body)["records"]:
+                if "refused" in record:
+                    raise Rejected(record["refused"]["reason"], record["refused"]["detail"])
+    return bodies
+
+
+def _header(event: Event, name: str, most: int) -> str:
+    """A header that may be left out. Raises `Rejected` (`bad_header`, `header_repeated`)."""
+    value = authentication.header(event, name)
+    if len(value) > most:
+        raise Rejected(
+            "bad_header", f"the header {name} may have {most} characters; this has {len(value):,}", field=name
+        )
+    if not re.fullmatch(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*", value):
+        raise Rejected("bad_header", f"the header {name} may hold no control characters", field=name)
+    return value
+
+
+def _body(event: Event) -> bytes:
+    """The body as it was sent. Raises `Rejected` (`bad_body`)."""
+    encoding = authentication.header(event, "Content-Encoding").lower()
+    if encoding not in ("", "identity"):
+        raise Rejected("bad_body", "the body must come as it is: leave Content-Encoding out", field="Content-Encoding")
+    text = str(event.get("body") or "")
+    try:
+        return b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
+    except ValueError:
+        raise Rejected("bad_body", "the body must be JSON in UTF-8") from None
+
+
+def _missing_scope() -> Rejected:
+    detail = f"this token's private integration lacks the scope {SCOPE}, for all connections or for that one"
+    return Rejected("missing_scope", detail, status=403)
+
+
+def _count(name: str, value: int, **dimensions: str) -> None:
+    with single_metric(name, MetricUnit.Count, value) as metric:
+        metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
+        for dimension, text in dimensions.items():
+            metric.add_dimension(dimension, text)
+
+
+def _http(status: int, body: str, request_id: str, headers: dict[str, list[str]]) -> Answer:
+    standard = {"X-Request-Id": [request_id], "Cache-Control": ["no-store"], "X-Content-Type-Options": ["nosniff"]}
+    return {"statusCode": status, "multiValueHeaders": standard | headers, "body": body, "isBase64Encoded": False}

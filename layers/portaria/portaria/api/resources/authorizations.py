@@ -1,0 +1,77 @@
+"""Authorizations: the link in which a person lets a connection into their account at the provider.
+
+The link holds a ticket that opens it once, within 15 minutes. Only the ticket's SHA-256 is stored; accept_install uses it up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+
+from portaria.api.resources.oauth_clients import install_page_url
+from portaria.api.router import Asked, Reply
+from portaria.api.schemas import Output
+from portaria.connections import connection_store, oauth_clients
+from portaria.core import clock
+from portaria.core.entities import Rejected
+from portaria.platforms import part
+
+TICKET_LIFE = timedelta(minutes=15)
+KIND = "oauth2"
+STATES = ("pending", "connected", "needs_reconnect")
+
+
+class Shown(Output):
+    """`expires_at` is null where the link does not end."""
+
+    authorize_url: str
+    expires_at: str | None
+
+
+def begin(asked: Asked) -> Reply:
+    """The link that authorizes a connection, also one that is connected already, and its end.
+
+    An application that customers install has one install page for all; its link does not end. Raises `Rejected`: 404
+    `unknown_connection`, 409 `not_authorisable`, `connection_removed`, `unknown_client`, `api_domains_missing` or
+    `domain_not_registered`.
+    """
+    table, name = asked.desk.table, asked.path["name"]
+    connection = connection_store.get(table, name)
+    if connection.kind != KIND:
+        detail = f"{name} is of the kind {connection.kind}: nobody's consent is needed, give it credentials instead"
+        raise Rejected("not_authorisable", detail, status=409)
+    if connection.state not in STATES:
+        raise Rejected("connection_removed", f"the connection {name} is {connection.state}", status=409)
+    try:
+        client = oauth_clients.get(table, connection.platform, connection.client)
+    except Rejected as unknown:
+        raise Rejected(unknown.reason, unknown.detail, status=409) from None
+    if not hasattr(part(connection.platform, "install"), "authorization_url"):
+        return Reply({"authorize_url": install_page_url(client), "expires_at": None})
+    try:
+        oauth_clients.check_connection(client, connection)
+    except Rejected as outside:
+        raise Rejected(outside.reason, outside.detail, status=409) from None
+    if not client.authorize_url:
+        detail = (
+            f"the OAuth client {client.platform}/{client.name} has no authorize_url: nobody can give it their consent"
+        )
+        raise Rejected("not_authorisable", detail, status=409)
+    tokens = part(connection.platform, "tokens")
+    ticket = secrets.token_urlsafe(32)
+    expires_at = clock.now() + TICKET_LIFE
+    table.put(
+        {
+            "pk": f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}",
+            "sk": "TICKET",
+            "platform": connection.platform,
+            "client": connection.client,
+            "connection": name,
+            "account_host": tokens.token_domain(connection, client),
+            "scopes": tokens.requested_scopes(connection, client),
+            "expires_at": int(expires_at.timestamp()),
+        }
+    )
+    url = f"{install_page_url(client)}?ticket={ticket}"
+    return Reply({"authorize_url": url, "expires_at": clock.to_iso(expires_at)})

@@ -1,0 +1,90 @@
+"""Having a connection's records read from the first to the last, and seeing how far that is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from portaria.api.router import Asked, Reply
+from portaria.api.schemas import Output
+from portaria.api.validation import Input, ResourceName
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.records import backfill, reconciliation
+
+State = Literal["running", "done", "failed"]
+
+
+class BackfillWanted(Input):
+    """Null, or left out, is every route that begins at the connection."""
+
+    route: ResourceName | None = None
+
+
+class RouteState(Output):
+    route: str
+    state: State
+
+
+class BackfillsStarted(Output):
+    backfills: list[RouteState]
+
+
+class Backfill(Output):
+    """`pages` and `records` are those queued so far. Times are ISO 8601; an empty text stands for what is not there (yet)."""
+
+    route: str
+    object: str
+    state: State
+    pages: int
+    records: int
+    started_at: str
+    finished_at: str
+    reason: str
+    detail: str
+
+
+class Reconciliation(Output):
+    """What changed until `since` has been queued; it goes on at `due_at`."""
+
+    object: str
+    since: str
+    due_at: str
+
+
+class Backfills(Output):
+    """The newest backfill of each route, and what is read of the account since."""
+
+    backfills: list[Backfill]
+    reconciliations: list[Reconciliation]
+
+
+def start(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_connection`, `unknown_route`, 409 `not_connected`, `nothing_to_read`) and `Retryable`."""
+    desk = asked.desk
+    connection = connection_store.get(desk.table, asked.path["name"])
+    states = backfill.start(desk.table, desk.backfills_queue_url, connection, asked.sent.route)
+    return Reply({"backfills": [{"route": route, "state": state} for route, state in states.items()]})
+
+
+def show(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_connection`)."""
+    table, name = asked.desk.table, asked.path["name"]
+    connection_store.get(table, name)
+    found = [item for _, item in sorted(backfill.latest(table, name).items())]
+    return Reply(
+        {
+            "backfills": [
+                {field: item.get(field, 0 if field in ("pages", "records") else "") for field in Backfill.model_fields}
+                for item in found
+            ],
+            "reconciliations": [
+                {
+                    "object": item["object"],
+                    "since": clock.to_iso(datetime.fromtimestamp(item["since"], UTC)),
+                    "due_at": item["due_at"],
+                }
+                for item in reconciliation.of_connection(table, name)
+            ],
+        }
+    )

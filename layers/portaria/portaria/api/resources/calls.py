@@ -1,0 +1,140 @@
+"""Administering connections by using them: what a caller may ask to have sent, and how the answer is shown."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import BeforeValidator, Field
+
+from portaria.api.router import Asked, Reply
+from portaria.api.schemas import Output
+from portaria.api.validation import Input
+from portaria.connections import connection_store, proxy_call
+from portaria.connections.proxy_call import Call
+from portaria.connections.token_provider import UNREACHABLE
+from portaria.core.entities import Rejected, Retryable
+
+# A body of 1,000,000 bytes in base64, or as text of which every other character has to be escaped.
+MAX_REQUEST_BYTES = 2_100_000
+# Of Lambda's 6 MB, in which an answer stands as JSON within JSON.
+MAX_SHOWN_BYTES = 6_000_000
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Called(Input):
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    path: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    query: dict[str, Annotated[list[str], BeforeValidator(_as_list)]] = Field(default_factory=dict)
+    body: str | None = None
+    body_base64: str | None = None
+    content: Any = Field(default=None, alias="json")
+
+    def changes(self) -> bool:
+        """Whether it may change something at the API that is called (RFC 9110, 9.2.1)."""
+        return self.method not in ("GET", "HEAD")
+
+    def audited(self) -> dict[str, Any]:
+        """Where it goes, without the query, which may hold anything."""
+        return {"method": self.method, **proxy_call.whereabouts(self.url or self.path or "")}
+
+
+class Shown(Output):
+    """The API's own answer, whatever its status; `body` where it is UTF-8, else `body_base64`.
+
+    `withheld` says why there is no body: it held the connection's credential, or it could not be looked into. Recognizing the
+    credential is best effort.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: str = ""
+    body_base64: str = ""
+    withheld: str = ""
+
+
+def call(asked: Asked) -> Reply:
+    """Raises `Rejected` and `Retryable` as `calls.send` does, and `Rejected` for what is no call.
+
+    Where no whole answer came, it says what became of the call: 504 `answer_lost` (it may have been carried out), 502
+    `unreachable` (nothing was sent).
+    """
+    wanted = _read(asked.sent)
+    connection = connection_store.get(asked.desk.table, asked.path["name"])
+    try:
+        return Reply(show(proxy_call.send(asked.desk.tokens, connection, wanted)))
+    except Retryable as later:
+        raise _became(later) from None
+
+
+def _became(later: Retryable) -> Exception:
+    if later.answer_lost:
+        return Rejected(later.reason, f"{later.detail}; the call may have been carried out", status=504)
+    if later.reason == UNREACHABLE:
+        return Rejected(later.reason, f"{later.detail}; nothing was sent", status=502)
+    return Retryable(later.reason, f"{later.detail}; the call was not sent", after_s=later.after_s)
+
+
+def show(answered: proxy_call.Answered) -> dict[str, Any]:
+    """An answer whose body is UTF-8 as text, any other in base64. Raises `Rejected` (502 `answer_too_large`)."""
+    response = answered.response
+    head: dict[str, Any] = {"status": response.status, "headers": response.headers}
+    if answered.withheld:
+        head["withheld"] = answered.withheld
+    try:
+        shown = {**head, "body": response.body.decode()}
+    except UnicodeDecodeError:
+        shown = _in_base64(head, response.body)
+    if "body" in shown and _size(shown) > MAX_SHOWN_BYTES:
+        # Quotes and control characters are escaped twice on the way; base64 never is.
+        shown = _in_base64(head, response.body)
+    if _size(shown) > MAX_SHOWN_BYTES:
+        raise Rejected("answer_too_large", "the answer is larger than can be passed on", status=502)
+    return shown
+
+
+def _read(asked: Called) -> Call:
+    given = asked.model_fields_set
+    if (asked.path is None) == (asked.url is None):
+        raise Rejected("bad_call", "a call has either a path or a url", field="path")
+    if asked.path is not None and not asked.path.startswith("/"):
+        raise Rejected("bad_call", "path begins with /; a whole URL goes into url", field="path")
+    if asked.url is not None and asked.url.startswith("/"):
+        raise Rejected("bad_call", "url begins with https://; a path goes into path", field="url")
+    if len(given & {"body", "body_base64", "content"}) > 1:
+        raise Rejected("bad_call", "a call has one of body, body_base64 and json", field="body")
+    target = asked.path if asked.path is not None else str(asked.url)
+    if asked.query:
+        target += ("&" if "?" in target else "?") + urlencode(asked.query, doseq=True)
+    headers = dict(asked.headers)
+    if "content" in given and "content-type" not in {name.lower() for name in headers}:
+        headers["Content-Type"] = "application/json"
+    return Call(asked.method, target, headers, _body(asked, given))
+
+
+def _body(asked: Called, given: set[str]) -> bytes | None:
+    try:
+        if "content" in given:
+            return json.dumps(asked.content, ensure_ascii=False, allow_nan=False).encode()
+        if asked.body_base64 is not None:
+            return b64decode(asked.body_base64.encode("ascii"), validate=True)
+    except (ValueError, RecursionError):
+        field = "json" if "content" in given else "body_base64"
+        raise Rejected("bad_call", f"{field} cannot be read", field=field) from None
+    return None if asked.body is None else asked.body.encode()
+
+
+def _in_base64(head: dict[str, Any], body: bytes) -> dict[str, Any]:
+    return {**head, "body_base64": b64encode(body).decode()}
+
+
+def _size(shown: dict[str, Any]) -> int:
+    """What it takes within the answer that Lambda is given."""
+    return len(json.dumps(json.dumps(shown, ensure_ascii=False)))

@@ -1,0 +1,70 @@
+"""A platform's contacts over the API: one by its id, several made or changed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field
+
+from portaria.actions import contacts
+from portaria.api.schemas import Output
+from portaria.api.validation import MAX_ERRORS, Input, InvalidInput
+from portaria.aws.table import Table
+from portaria.connections.token_provider import Supply
+from portaria.core.entities import Rejected
+
+
+class Upsert(Input):
+    """`contacts` have the platform's own field names. Some fields are no addition: the contact loses the tags that it has and
+    that are not given, so they are taken only with `overwrite_tags`."""
+
+    contacts: list[dict[str, Any]] = Field(min_length=1, max_length=50)
+    overwrite_tags: bool = False
+
+    def audited(self) -> dict[str, Any]:
+        return {"contacts": len(self.contacts), "overwrite_tags": self.overwrite_tags}
+
+
+class Contact(Output):
+    """`contact` has the platform's own fields."""
+
+    contact: dict[str, Any]
+
+
+class ContactOutcome(Output):
+    """`id` is the platform's; of a duplicate that of the contact which is there already. `unknown` and `not_sent` may be sent
+    again as they are."""
+
+    outcome: Literal["created", "updated", "refused", "unknown", "not_sent"]
+    id: str | None
+    reason: str
+    detail: str
+
+
+class Upserted(Output):
+    """One outcome a contact, in their order. `retry_after_s` is the wait that the platform asked for, if it did."""
+
+    contacts: list[ContactOutcome]
+    retry_after_s: float | None
+
+
+def show(table: Table, supply: Supply, name: str, contact_id: str) -> dict[str, Any]:
+    """Raises `Rejected` (404 `unknown_contact` also for what cannot be an id), and as `contacts.show`."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", contact_id):
+        raise Rejected("unknown_contact", "this cannot be the id of a contact", status=404)
+    return {"contact": contacts.show(table, supply, name, contact_id)}
+
+
+def upsert(table: Table, supply: Supply, name: str, sent: Upsert) -> dict[str, Any]:
+    """Raises `Rejected` (400 `invalid_input` for a contact that is none, or would lose its tags), and as `contacts.upsert`."""
+    wrong = contacts.wrong(table, name, sent.contacts, overwrite=sent.overwrite_tags)
+    errors = [(f"contacts.{field}", f"contacts.{field} {rule}") for field, rule in wrong[:MAX_ERRORS]]
+    if errors:
+        raise InvalidInput(errors)
+    batch = contacts.upsert(table, supply, name, sent.contacts)
+    shown = [
+        {"outcome": became.outcome, "id": became.id or None, "reason": became.reason, "detail": became.detail}
+        for became in batch.outcomes
+    ]
+    return {"contacts": shown, "retry_after_s": batch.after_s}

@@ -1,0 +1,234 @@
+"""Dead letters: looking at them, sending them again, deleting them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from portaria.api.router import Asked, Filters, Reply, page
+from portaria.api.schemas import Output
+from portaria.api.validation import NAME, Input, Matching
+from portaria.aws.table import Conflict
+from portaria.core import clock, redaction
+from portaria.core.entities import Rejected
+from portaria.records import dead_letters
+from portaria.records.dead_letters import Head, Outcome, Wanted
+
+_REASON = Matching(r"[a-z][a-z0-9_]{0,63}", "a reason, such as refused_by_destination")
+_NAME = Matching(NAME, "3 to 64 of A-Z a-z 0-9 _ -")
+FILTERS: Filters = {
+    "reason": _REASON,
+    "route": _NAME,
+    "connection": Matching(NAME, "the name of the source or of the destination, 3 to 64 of A-Z a-z 0-9 _ -"),
+    "state": dead_letters.STATES,
+    "record": Matching(rf"{NAME}/[^\x00-\x1f]{{1,400}}", "a source and a record's key there with a / between them"),
+}
+MAX_LETTERS = 100
+# What one call may take of the function's time; a letter that has been begun is brought to its end.
+TIME = timedelta(seconds=12)
+# How much of a letter is shown, and of a record that is too long for that.
+MAX_SHOWN_CHARACTERS = 100_000
+EXCERPT_CHARACTERS = 20_000
+MAX_DEPTH_DETAIL = "it is nested too deeply to be shown"
+
+
+class Shown(Output):
+    """`records` is how many it holds, `redrives` how often they were sent again. Kept for 90 days after `set_aside_at`."""
+
+    id: str
+    state: Literal["open", "redriving", "redriven"]
+    reason: str
+    detail: str
+    connection: str
+    route: str
+    object: str
+    origin: str
+    destination: str
+    records: int
+    request: str
+    set_aside_at: str
+    redrives: int
+    redriven_at: str | None
+
+
+class DeadRecord(Output):
+    """`data` is the record's, `***` standing for what looks like a credential; null where it is not JSON data that can be shown
+    whole, of which `excerpt` is the beginning then."""
+
+    key: str | None
+    updated_at: int | None
+    data: dict[str, Any] | None
+    excerpt: str | None
+
+
+class DeadLetterWithRecords(Shown):
+    """`content` is the first of its records, as many as 100,000 characters hold. A message that could not be read is one."""
+
+    content: list[DeadRecord]
+
+
+def _moment(text: str) -> str:
+    try:
+        return clock.to_iso(clock.from_iso(text))
+    except ValueError:
+        raise PydanticCustomError("rule", "must be a time such as 2026-01-31T23:59:59Z") from None
+
+
+_Moment = Annotated[
+    str,
+    Matching(
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z", "a time in UTC that ends with Z"
+    ),
+    AfterValidator(_moment),
+]
+
+
+class Redrive(Input):
+    """Which letters to send again: these `ids`, also such as were redriven before, or all open ones that the filters leave.
+
+    `before` leaves those that were set aside before a time. `cursor` goes on behind an answer's `next_cursor`.
+    """
+
+    ids: list[Annotated[str, Matching(r"[A-Za-z0-9_-]{1,64}", "a dead letter's id")]] | None = Field(
+        default=None, min_length=1, max_length=MAX_LETTERS
+    )
+    reason: Annotated[str, _REASON] | None = None
+    route: Annotated[str, _NAME] | None = None
+    connection: Annotated[str, _NAME] | None = None
+    before: _Moment | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LETTERS)] = MAX_LETTERS
+    cursor: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        filters = [self.reason, self.route, self.connection, self.before]
+        if bool(self.ids) == any(filters):
+            raise PydanticCustomError(
+                "rule", "must hold either ids or filters (reason, route, connection, before), and not both"
+            )
+        if self.ids and self.cursor:
+            raise PydanticCustomError("rule", "must not hold a cursor together with ids")
+        return self
+
+    def audited(self) -> dict[str, Any]:
+        """For the audit trail, which holds no secrets: there are none here."""
+        return self.model_dump(exclude_none=True, exclude={"cursor"})
+
+
+class Redriven(Output):
+    """`records` is how many of its records were sent; `reason` says why that is not what was asked for."""
+
+    id: str
+    records: int
+    outcome: Literal["would_redrive", "redriven", "gone", "in_progress", "failed"]
+    reason: str
+
+
+class RedriveOutcome(Output):
+    """One outcome a letter. With `more` there are others left: send the same again with `next_cursor` as its cursor."""
+
+    letters: list[Redriven]
+    more: bool
+    next_cursor: str | None
+
+
+def list_page(asked: Asked) -> Reply:
+    """The newest first."""
+    given = {name: asked.filters.get(name, "") for name in FILTERS}
+    wanted = Wanted(given["reason"], given["route"], given["connection"], given["state"], given["record"])
+    heads, cursor = dead_letters.list_page(asked.desk.table, wanted, cursor=asked.cursor, limit=asked.limit)
+    return page([show(head) for head in heads], cursor)
+
+
+def get(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_dead_letter`)."""
+    found = dead_letters.find(asked.desk.table, asked.path["letter"])
+    if not found:
+        raise _unknown()
+    head, letter = found
+    return Reply(show(head) | {"content": _content([letter.raw] if letter.raw else letter.records)})
+
+
+def redrive(asked: Asked) -> Reply:
+    """Raises `Rejected` (`bad_cursor`)."""
+    sent: Redrive = asked.sent
+    table, ends_at = asked.desk.table, clock.now() + TIME
+    heads: list[Head] = []
+    next_cursor = None
+    if not sent.ids:
+        wanted = Wanted(sent.reason or "", sent.route or "", sent.connection or "", is_waiting=True)
+        heads, next_cursor = dead_letters.list_page(
+            table, wanted, cursor=sent.cursor, limit=sent.limit, newest_first=False, before=sent.before or ""
+        )
+    outcomes: list[Outcome] = []
+    for number, letter_id in enumerate(dict.fromkeys(sent.ids or [head.id for head in heads])):
+        if clock.now() <= ends_at:
+            queue_url, again = asked.desk.records_queue_url, bool(sent.ids)
+            outcomes.append(dead_letters.redrive(table, queue_url, letter_id, again=again, dry_run=sent.dry_run))
+        elif sent.ids:
+            outcomes.append(Outcome(letter_id, 0, dead_letters.FAILED, "the time of this call was over: ask again"))
+        else:
+            next_cursor = dead_letters.cursor_behind(heads[number - 1])
+            break
+    return Reply(
+        {"letters": [asdict(outcome) for outcome in outcomes], "more": bool(next_cursor), "next_cursor": next_cursor}
+    )
+
+
+def delete(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_dead_letter`, 409 `in_progress`)."""
+    try:
+        if not dead_letters.discard(asked.desk.table, asked.path["letter"]):
+            raise _unknown()
+    except Conflict:
+        raise Rejected(
+            "in_progress", "somebody is redriving this letter: look at it again in a minute", status=409
+        ) from None
+    return Reply(None)
+
+
+def show(head: Head) -> dict[str, Any]:
+    shown = {name: getattr(head, name) for name in Shown.model_fields if name != "records"}
+    return shown | {"records": head.count, "redriven_at": head.redriven_at or None}
+
+
+def _content(records: list[Any]) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = []
+    left = MAX_SHOWN_CHARACTERS
+    for record in records:
+        one, length = _shown_record(record)
+        left -= length
+        if shown and left < 0:
+            break
+        shown.append(one)
+    return shown
+
+
+def _shown_record(record: Any) -> tuple[dict[str, Any], int]:
+    """A record without what looks like a credential, and how many characters it has."""
+    known = record if isinstance(record, dict) else {}
+    key, updated_at, data = known.get("key"), known.get("updated_at"), known.get("data")
+    told: dict[str, Any] = {
+        "key": redaction.masked_text(key[:400]) if isinstance(key, str) else None,
+        "updated_at": updated_at if type(updated_at) is int else None,
+        "data": None,
+        "excerpt": None,
+    }
+    try:
+        masked = redaction.masked(data if isinstance(data, dict) else record)
+        text = masked if isinstance(masked, str) else json.dumps(masked, ensure_ascii=False)
+    except RecursionError:
+        return told | {"excerpt": MAX_DEPTH_DETAIL}, 100
+    if isinstance(data, dict) and len(text) <= EXCERPT_CHARACTERS:
+        return told | {"data": masked}, len(text)
+    return told | {"excerpt": text[:EXCERPT_CHARACTERS]}, min(len(text), EXCERPT_CHARACTERS)
+
+
+def _unknown() -> Rejected:
+    return Rejected("unknown_dead_letter", "there is no such dead letter; they are kept for 90 days", status=404)

@@ -1,0 +1,44 @@
+"""Making the address that a platform's events come to, where nobody but a person can tell the platform of it."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from portaria.api.router import Asked, Reply
+from portaria.api.schemas import Output
+from portaria.connections import connection_store, webhook_endpoints
+from portaria.core import clock
+from portaria.core.entities import Rejected, Secret
+from portaria.platforms import offered
+
+
+class Shown(Output):
+    """`url`, and the secret `header_value` to be sent in the header `header_name`, are told this once; both null where events
+    need no header. Addresses made before work until `previous_until`."""
+
+    url: str
+    header_name: str | None
+    header_value: str | None
+    previous_until: str
+
+
+def create(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_connection`, 409 `not_offered`, `subscribes_itself`) and `Retryable`."""
+    table, name = asked.desk.table, asked.path["name"]
+    connection = connection_store.get(table, name)
+    if connection.state == "removed":
+        raise Rejected("unknown_connection", f"the connection {name} has been removed", field="connection", status=404)
+    events = offered(connection.platform, "events", "read")
+    if connection.client:
+        detail = "an install subscribes to its account's events by itself: to have another address, install again"
+        raise Rejected("subscribes_itself", detail, field="connection", status=409)
+    key = Secret(secrets.token_urlsafe(webhook_endpoints.KEY_BYTES))
+    header_name: str | None = getattr(events, "SECRET_HEADER", None)
+    header = Secret(secrets.token_urlsafe(webhook_endpoints.KEY_BYTES)) if header_name else None
+    if not webhook_endpoints.open_address(table, connection, key, header):
+        raise Rejected("connection_changed", "the connection has just been made anew: look at it again", status=409)
+    told = {"url": Secret(f"{asked.api_url}/events/{connection.platform}/{name}/{key.reveal()}")}
+    told |= {"header_value": header} if header else {}
+    until = clock.to_iso(clock.now() + timedelta(seconds=webhook_endpoints.OVERLAP_S))
+    return Reply({"header_name": header_name, "header_value": None, "previous_until": until}, once=told)

@@ -1,0 +1,84 @@
+"""Looking at installs: what arrived, what became of it, and how a failed one can be tried again."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from portaria.api.router import Asked, Reply, page
+from portaria.api.schemas import Output
+from portaria.aws.table import Item, Table, cursor_after
+from portaria.connections import oauth_clients
+from portaria.core.entities import Rejected
+from portaria.installs import code_exchange
+
+STATES = ("received", "exchanging", "connected", "failed")
+# How many items one call reads at most when it looks for a state: enough for a day of many installs, and answered well
+# inside the function's time.
+MAX_READ = 2_000
+PAGE_SIZE = 200
+
+
+class Shown(Output):
+    """Null stands for what it has not come to."""
+
+    id: str
+    state: Literal["received", "exchanging", "connected", "failed"]
+    reason: str | None
+    detail: str | None
+    platform: str
+    client: str
+    account_host: str | None
+    connection: str | None
+    attempts: int | None
+    received_at: str
+    connected_at: str | None
+    failed_at: str | None
+    reconnect_url: str | None
+
+
+def get(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_install`)."""
+    item = asked.desk.table.get(*code_exchange.key(asked.path["install"]))
+    if not item:
+        raise Rejected("unknown_install", "there is no such install; they are kept for 90 days", status=404)
+    return Reply(show(asked.desk.table, item))
+
+
+def list_page(asked: Asked) -> Reply:
+    """Newest first. With a `state` a page can be short, even empty, before the last: the cursor then leads on.
+
+    Raises `Rejected` (`bad_cursor`).
+    """
+    table, cursor, limit, state = asked.desk.table, asked.cursor, asked.limit, asked.filters.get("state")
+    found: list[Item] = []
+    for _ in range(MAX_READ // PAGE_SIZE):
+        items, cursor = table.query(
+            code_exchange.LIST, index="listing", newest_first=True, limit=PAGE_SIZE if state else limit, cursor=cursor
+        )
+        for position, item in enumerate(items):
+            if state in (None, item.get("state")):
+                found.append(item)
+            if len(found) == limit:
+                ended = not cursor and position == len(items) - 1
+                return page([show(table, item) for item in found], None if ended else cursor_after(item))
+        if not cursor:
+            break
+    return page([show(table, item) for item in found], cursor)
+
+
+def show(table: Table, item: Item) -> dict[str, Any]:
+    shown = {
+        field: item.get(field)
+        for field in (
+            "state", "reason", "detail", "platform", "client", "account_host", "connection", "attempts", "received_at",
+            "connected_at", "failed_at",
+        )
+    }  # fmt: skip
+    reconnect_url = None
+    if item.get("state") == "failed":
+        try:
+            client = oauth_clients.get(table, item["platform"], item["client"])
+            reconnect_url = oauth_clients.reconnect_url(client, item.get("connection", "")) or None
+        except Rejected:
+            reconnect_url = None
+    return {"id": item["pk"].partition("#")[2], **shown, "reconnect_url": reconnect_url}

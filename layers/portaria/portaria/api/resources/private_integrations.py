@@ -1,0 +1,217 @@
+"""Administering private integrations: named, scoped tokens for programs that call this API.
+
+A token is told once, in the answer to its creation or rotation; the answer to a repeated creation (`Idempotency-Key`) has
+null in its place, and another rotation makes another. Where tokens may manage private integrations at all, one may give on,
+and touch, no more than it has itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from portaria.access import api_tokens, private_integrations, scopes, token_usage
+from portaria.access.private_integrations import PrivateIntegration
+from portaria.api.router import Asked, Reply, changed_meanwhile, page, require_match
+from portaria.api.schemas import Output
+from portaria.api.validation import Input, InvalidInput, Matching
+from portaria.aws.table import Conflict
+from portaria.core import clock
+from portaria.core.entities import Rejected
+
+MAX_SCOPES = 200
+
+
+def _check_scope(text: str) -> str:
+    try:
+        return scopes.check(text)
+    except ValueError as wrong:
+        raise PydanticCustomError("rule", "{rule}", {"rule": str(wrong)}) from None
+
+
+_NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+Name = Annotated[str, Matching(rf"(?=.*\S){_NO_CONTROL}{{1,100}}", "1 to 100 characters, none a control")]
+Description = Annotated[str, Matching(rf"(?:{_NO_CONTROL}|\n){{0,1000}}", "at most 1,000 characters, none a control")]
+Scopes = Annotated[list[Annotated[str, AfterValidator(_check_scope)]], Field(min_length=1, max_length=MAX_SCOPES)]
+
+
+class Creation(Input):
+    name: Name
+    description: Description = ""
+    scopes: Scopes
+
+    def audited(self) -> dict[str, Any]:
+        return self.model_dump()
+
+
+class Edit(Input):
+    """What is left out stays."""
+
+    name: Name | None = None
+    description: Description | None = None
+    scopes: Scopes | None = None
+
+    def audited(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+
+class Rotation(Input):
+    """With `expire_now` the old token ends at once, otherwise after seven days."""
+
+    expire_now: bool = False
+
+    def audited(self) -> dict[str, Any]:
+        return self.model_dump()
+
+
+class Shown(Output):
+    """Times are ISO 8601, those of last use to the hour. `previous_until` is there while two tokens work."""
+
+    id: str
+    name: str
+    description: str
+    scopes: list[str]
+    created_at: str
+    created_by: str
+    updated_at: str
+    token_made_at: str
+    age_days: int
+    last_used_at: str | None
+    previous_until: str | None
+    previous_last_used_at: str | None
+
+
+class WithToken(Shown):
+    """`token` is told this once; null where a creation was repeated."""
+
+    token: str | None
+
+
+def create(asked: Asked) -> Reply:
+    """Raises `Rejected` (403 `beyond_own_scopes`).
+
+    With an Idempotency-Key the id follows from it, so that a creation that is repeated after a death finds the first one.
+    """
+    sent, table = asked.sent, asked.desk.table
+    wanted = _unique(sent.scopes)
+    _require_own(asked, wanted)
+    owner = f"{asked.caller.id}\n{asked.key}"
+    integration_id = api_tokens.id_from(owner.encode()) if asked.key else api_tokens.new_id()
+    made_by_key = api_tokens.digest(owner) if asked.key else ""
+    try:
+        made, token = private_integrations.create(
+            table, integration_id, sent.name, sent.description, wanted, asked.caller.id, made_by_key
+        )
+    except Conflict:
+        found = private_integrations.get(table, integration_id)
+        if not made_by_key or found.made_by_key != made_by_key:
+            raise
+        return _reply(asked, found, {"token": None})
+    return _reply(asked, made, {"token": None}, token=token)
+
+
+def get(asked: Asked) -> Reply:
+    """Raises `Rejected` (404 `unknown_private_integration`)."""
+    return _reply(asked, _find(asked))
+
+
+def list_page(asked: Asked) -> Reply:
+    found, next_cursor = private_integrations.list_page(asked.desk.table, asked.cursor, asked.limit)
+    uses = token_usage.find(asked.desk.table, found)
+    return page([show(each, uses) for each in found], next_cursor)
+
+
+def edit(asked: Asked) -> Reply:
+    """Change name, description or scopes; the token stays. Raises `Rejected` (403, 404, 409 or 412 `changed_meanwhile`)."""
+    old = _find(asked)
+    require_match(asked, str(old.version))
+    changes = {field: value for field, value in asked.sent.model_dump().items() if value is not None}
+    if not changes:
+        raise InvalidInput([("name", "nothing to change: give name, description or scopes")])
+    if "scopes" in changes:
+        changes["scopes"] = _unique(changes["scopes"])
+        _require_own(asked, changes["scopes"])
+    _require_own(asked, old.scopes)
+    try:
+        return _reply(asked, private_integrations.edit(asked.desk.table, old, **changes))
+    except Rejected as rejected:
+        if rejected.reason == "changed_meanwhile":
+            raise changed_meanwhile(asked) from None
+        raise
+
+
+def delete(asked: Asked) -> Reply:
+    """Its tokens work no more. Raises `Rejected` (403, 404)."""
+    _require_own(asked, _find(asked).scopes)
+    private_integrations.delete(asked.desk.table, asked.path["integration"])
+    return Reply(None)
+
+
+def rotate(asked: Asked) -> Reply:
+    """A new token. Raises `Rejected` (403, 404, 409 `rotation_under_way`, `changed_meanwhile`)."""
+    old = _find(asked)
+    _require_own(asked, old.scopes)
+    fresh, token = private_integrations.rotate(asked.desk.table, old, expire_now=asked.sent.expire_now)
+    return _reply(asked, fresh, {"token": None}, token=token)
+
+
+def cancel(asked: Asked) -> Reply:
+    """Go back to the old token. Raises `Rejected` (403, 404, 409 `no_rotation`, `changed_meanwhile`)."""
+    old = _find(asked)
+    _require_own(asked, old.scopes)
+    return _reply(asked, private_integrations.cancel_rotation(asked.desk.table, old))
+
+
+def expire(asked: Asked) -> Reply:
+    """End the old token. Raises `Rejected` (403, 404, 409 `no_rotation`, `changed_meanwhile`)."""
+    old = _find(asked)
+    _require_own(asked, old.scopes)
+    return _reply(asked, private_integrations.expire_old_token(asked.desk.table, old))
+
+
+def show(integration: PrivateIntegration, uses: dict[str, str]) -> dict[str, Any]:
+    """Everything but the tokens and their hashes. `uses` is what `token_uses.find` gives for it."""
+    now = clock.now()
+    overlaps = integration.overlaps(now)
+    return {
+        "id": integration.id,
+        "name": integration.name,
+        "description": integration.description,
+        "scopes": list(integration.scopes),
+        "created_at": integration.created_at,
+        "created_by": integration.created_by,
+        "updated_at": integration.updated_at,
+        "token_made_at": integration.token_made_at,
+        "age_days": (now - clock.from_iso(integration.token_made_at)).days,
+        "last_used_at": uses.get(integration.token_hash),
+        "previous_until": integration.previous_until if overlaps else None,
+        "previous_last_used_at": uses.get(integration.previous_hash) if overlaps else None,
+    }
+
+
+def _reply(asked: Asked, integration: PrivateIntegration, more: dict[str, Any] | None = None, **once: Any) -> Reply:
+    uses = token_usage.find(asked.desk.table, [integration])
+    return Reply(
+        show(integration, uses) | (more or {}), etag=str(integration.version), once=once, target=integration.id
+    )
+
+
+def _find(asked: Asked) -> PrivateIntegration:
+    return private_integrations.get(asked.desk.table, asked.path["integration"])
+
+
+def _unique(wanted: list[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(wanted)))
+
+
+def _require_own(asked: Asked, wanted: tuple[str, ...]) -> None:
+    """Raises `Rejected` (403 `beyond_own_scopes`) for a token that would reach beyond what it may do itself."""
+    if not asked.caller.covers(wanted):
+        raise Rejected(
+            "beyond_own_scopes",
+            "a token may manage only private integrations whose scopes it has itself",
+            field="scopes",
+            status=403,
+        )

@@ -1,0 +1,380 @@
+"""One way through the API for every operation: who calls, may they, what did they send, do it, answer.
+
+`/v1` and `/admin/v1` differ in nothing but who calls. Answers are JSON or a problem document (RFC 9457), none may be cached,
+and each names its request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools import Logger, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
+from pydantic import BaseModel
+
+from portaria.access import audit, auth_throttle
+from portaria.access.auth_throttle import Attempts
+from portaria.api import authentication, idempotency, problems, validation
+from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
+from portaria.aws import boto3_clients
+from portaria.aws.table import Table
+from portaria.connections.token_provider import Supply
+from portaria.connections.vault import Vault
+from portaria.core.entities import Rejected, Retryable, Secret
+
+Event = dict[str, Any]
+Answer = dict[str, Any]
+Content = dict[str, Any]
+# What a listing may be narrowed by: the words that a filter may be, or what it must look like.
+Filters = Mapping[str, tuple[str, ...] | validation.Matching]
+
+MAX_PATH_LENGTH = 300
+# Every name and id in a path. What else a path may hold, not every service takes for a part of a key or of a secret's name.
+_NAMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Where whoever puts a call off does not say for how long.
+RETRY_AFTER_S = 5
+JSON = "application/json"
+ADMINISTRATORS, TOKENS = "administrators", "tokens"
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the operations of one function work with. `managers` says who may manage private integrations."""
+
+    table: Table
+    vault: Vault
+    supply: Supply | None = None
+    sealing_key_id: str = ""
+    uninstalls_queue_url: str = ""
+    backfills_queue_url: str = ""
+    records_queue_url: str = ""
+    managers: str = ADMINISTRATORS
+
+    @property
+    def tokens(self) -> Supply:
+        """Raises `RuntimeError` in a function that has no use for tokens."""
+        if self.supply is None:
+            raise RuntimeError("this function has no supply of tokens")
+        return self.supply
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call, read and allowed. `sent` is the body as the operation's `input` model, `key` its Idempotency-Key if any,
+    `if_match` the ETag that an edit insists on, without its quotes (`*` for any), `api_url` where the API was reached."""
+
+    desk: Desk
+    caller: Caller
+    path: dict[str, str]
+    sent: Any
+    limit: int
+    cursor: str | None
+    filters: dict[str, str]
+    key: str
+    if_match: str
+    api_url: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`once` is content that is told this one time and stored nowhere; `target` names what a creation made."""
+
+    content: Content | None
+    etag: str = ""
+    once: dict[str, Secret] = field(default_factory=dict)
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One row of the API. `path` is below `/v1` and `/admin/v1`; its first `{name}` after `/connections/` narrows the scope.
+
+    `function` is the one that serves it. `creates` takes an Idempotency-Key, `edits` an If-Match, `listing` a limit and a
+    cursor and the `filters`. `changes` has an audit entry, unless its input has a `changes()` that denies it. `statuses` are
+    those beyond what every operation of its shape has.
+    """
+
+    id: str
+    method: str
+    path: str
+    scope: str
+    summary: str
+    run: Callable[[Asked], Reply]
+    output: type[BaseModel] | None
+    function: str = "manage"
+    description: str = ""
+    input: type[validation.Input] | None = None
+    status: HTTPStatus = HTTPStatus.OK
+    creates: bool = False
+    edits: bool = False
+    changes: bool = False
+    listing: bool = False
+    filters: Filters = field(default_factory=dict)
+    managers_only: bool = False
+    max_bytes: int = validation.MAX_BODY_BYTES
+    statuses: tuple[HTTPStatus, ...] = ()
+
+    @property
+    def narrowable(self) -> bool:
+        """Whether its scope can be given for one connection."""
+        return self.path.startswith("/connections/{name}")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(step[1:-1] for step in self.path.split("/") if step.startswith("{"))
+
+
+class Service:
+    """The operations of one function. Anything that is raised becomes an answer."""
+
+    def __init__(self, operations: list[Operation], desk: Desk, logger: Logger) -> None:
+        self.desk = desk
+        self.logger = logger
+        self.attempts = Attempts(desk.table)
+        self.created = idempotency.Memory(desk.table)
+        self._routes = {
+            (operation.method, prefix + operation.path): (prefix, operation)
+            for operation in operations
+            for prefix in (TOKEN_PREFIX, ADMIN_PREFIX)
+        }
+
+    def answer(self, event: Event, context: Any) -> Answer:
+        """A call as API Gateway's proxy integration hands it over, and its answer."""
+        request_id = str(event["requestContext"].get("requestId") or context.aws_request_id)
+        self.logger.append_keys(request=request_id)
+        try:
+            answer = self._carry_out(event, context, request_id)
+        except Rejected as rejected:
+            answer = _refuse(rejected, request_id)
+            if rejected.reason in ("token_refused", "token_rotated"):
+                _count_failed_attempt()
+        except Retryable as later:
+            self.logger.warning("a call was put off", reason=later.reason, detail=later.detail)
+            answer = _put_off(later, request_id)
+            if later.reason == auth_throttle.REASON:
+                _count_failed_attempt()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
+            # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
+            kind = boto3_clients.error_code(error) or type(error).__name__
+            self.logger.error("a call failed", error=kind, at=traceback.format_tb(error.__traceback__))
+            if boto3_clients.passes(error):
+                return _put_off(Retryable("storage_unavailable", "what this needs does not answer now"), request_id)
+            detail = f"something failed here; the function's log tells more under the request {request_id}"
+            answer = _problem(problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id)
+        self.logger.info("a call was answered", status=answer["statusCode"], resource=event.get("resource"))
+        return answer
+
+    def _carry_out(self, event: Event, context: Any, request_id: str) -> Answer:
+        resource = str(event.get("resource", ""))
+        found = self._routes.get((str(event.get("httpMethod", "")), resource))
+        if not found or len(event["path"]) > MAX_PATH_LENGTH:
+            # No name is that long, nor would DynamoDB take it for a key.
+            raise Rejected("unknown_path", "there is nothing at this path", status=404)
+        prefix, operation = found
+        path = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
+        caller = (
+            authentication.principal(event)
+            if prefix == ADMIN_PREFIX
+            else authentication.bearer(event, self.desk.table, self.attempts)
+        )
+        self.logger.append_keys(operation=operation.id, caller=caller.id)
+        self._require_scope(operation, caller, path)
+        asked, body = self._read(event, operation, caller, path)
+        entry = None
+        if operation.changes and _may_change(asked.sent):
+            entry = audit.begin(
+                self.desk.table,
+                by=caller.id,
+                by_name=caller.name,
+                source=caller.source,
+                operation=operation.id,
+                target="/".join(path.values()) or str(getattr(asked.sent, "name", "")),
+                asked=_without_secrets(asked.sent),
+                request_id=request_id,
+            )
+        try:
+            reply = self._run(operation, asked, body, context)
+        except Exception as error:
+            if entry:
+                reason = error.reason if isinstance(error, Rejected | Retryable) else type(error).__name__
+                # A refusal of ours changed nothing; what another system did with a request may not be known.
+                refused = isinstance(error, Rejected) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+                audit.end(self.desk.table, entry, "refused" if refused else "failed", reason=reason)
+            raise
+        if entry:
+            audit.end(self.desk.table, entry, "done", target=reply.target)
+        return _answer(operation.status, _whole(reply), request_id, reply.etag)
+
+    def _run(self, operation: Operation, asked: Asked, body: str, context: Any) -> Reply:
+        if not asked.key:
+            return operation.run(asked)
+        made: list[Reply] = []
+
+        def create() -> Content:
+            made.append(operation.run(asked))
+            return {"content": made[0].content, "etag": made[0].etag, "target": made[0].target}
+
+        first = self.created.once(asked.caller.id, operation.id, asked.key, body, create, context)
+        return made[0] if made else Reply(first["content"], first["etag"], target=first["target"])
+
+    def _require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
+        if caller.scopes is None:
+            return
+        if operation.managers_only and self.desk.managers != TOKENS:
+            raise Rejected(
+                "administrators_only",
+                "here only administrators (AWS principals) manage private integrations, below /admin/v1",
+                status=403,
+            )
+        connection = path.get("name", "") if operation.narrowable else ""
+        if not caller.allows(operation.scope, connection):
+            narrowed = f", or {operation.scope}@{connection}" if connection and validation.is_name(connection) else ""
+            raise Rejected(
+                "missing_scope",
+                f"this token's private integration lacks the scope {operation.scope}{narrowed}",
+                status=403,
+            )
+
+    def _read(self, event: Event, operation: Operation, caller: Caller, path: dict[str, str]) -> tuple[Asked, str]:
+        """The call, and its body as it came. Raises `Rejected`."""
+        if not all(_NAMED.fullmatch(name) for name in path.values()):
+            raise Rejected("unknown_path", "nothing that is kept here has such a name", status=404)
+        limit, cursor = validation.DEFAULT_LIMIT, None
+        filters: dict[str, str] = {}
+        if operation.listing:
+            query = event.get("multiValueQueryStringParameters") or {}
+            limit, cursor, filters = validation.read_listing(query, *operation.filters)
+            validation.check_filters(filters, operation.filters)
+        sent, body = None, str(event.get("body") or "")
+        if operation.input:
+            content = validation.read_body(event.get("body"), bool(event.get("isBase64Encoded")), operation.max_bytes)
+            sent = validation.parse(operation.input, content)
+        key = idempotency.read_key(_header(event, idempotency.HEADER)) if operation.creates else ""
+        if_match = _read_etag(_header(event, "If-Match")) if operation.edits else ""
+        asked = Asked(self.desk, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
+        return asked, body
+
+
+def require_match(asked: Asked, etag: str) -> None:
+    """Raises `Rejected` (412 `changed_meanwhile`) where an edit insists on another state than the one that was found."""
+    if asked.if_match not in ("", "*", etag):
+        raise Rejected("changed_meanwhile", "it has changed since this ETag was given: look at it again", status=412)
+
+
+def changed_meanwhile(asked: Asked) -> Rejected:
+    """Somebody else changed it while this edit was being made."""
+    status = HTTPStatus.PRECONDITION_FAILED if asked.if_match else HTTPStatus.CONFLICT
+    return Rejected("changed_meanwhile", "it has just been changed or deleted: look at it again", status=status)
+
+
+def page(shown: list[Content], next_cursor: str | None) -> Reply:
+    return Reply({"items": shown, "next_cursor": next_cursor})
+
+
+def _whole(reply: Reply) -> Content | None:
+    if reply.content is None:
+        return None
+    return reply.content | {name: secret.reveal() for name, secret in reply.once.items()}
+
+
+def _header(event: Event, name: str) -> str:
+    """A header that may be left out. One that came empty was meant to hold something: without it more would be done than asked.
+
+    Raises `Rejected` (`header_empty`, `header_repeated`).
+    """
+    value = authentication.header(event, name)
+    if not value and any(given.lower() == name.lower() for given in event.get("multiValueHeaders") or {}):
+        raise Rejected(
+            "header_empty", f"the header {name} came without a value: give it one, or leave it out", field=name
+        )
+    return value
+
+
+def _read_etag(text: str) -> str:
+    if text in ("", "*"):
+        return text
+    if len(text) > 2 and text.startswith('"') and text.endswith('"'):
+        return text[1:-1]
+    raise Rejected("bad_etag", "If-Match must be one ETag in its quotes, as an answer gave it, or *", field="If-Match")
+
+
+def _count_failed_attempt() -> None:
+    """For the alarm, when there are many."""
+    with single_metric("ApiAttemptsFailed", MetricUnit.Count, 1) as metric:
+        metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
+
+
+def _may_change(sent: validation.Input | None) -> bool:
+    changes: Callable[[], bool] | None = getattr(sent, "changes", None)
+    return changes() if changes else True
+
+
+def _without_secrets(sent: validation.Input | None) -> dict[str, Any]:
+    """What was asked for, fit for the audit trail: a model tells its own (`audited`), else only which fields came."""
+    if sent is None:
+        return {}
+    audited = getattr(sent, "audited", None)
+    return dict(audited()) if audited else {"fields": sorted(sent.model_fields_set)}
+
+
+def _api_url(event: Event) -> str:
+    """The URL at which this call reached the API, without the resource's own path: a custom domain's, if it has one.
+
+    API Gateway also matches a path with a trailing slash or with repeated slashes, and hands it over as it was sent.
+    """
+    request = event["requestContext"]
+    steps = [step for step in str(request["path"]).split("/") if step]
+    own = [step for step in str(event["resource"]).split("/") if step]
+    base_path = "".join(f"/{step}" for step in steps[: len(steps) - len(own)])
+    host = request.get("domainName") or f"{request['apiId']}.execute-api.{os.environ['AWS_REGION']}.amazonaws.com"
+    return f"https://{host}{base_path}"
+
+
+def _answer(status: int, content: Content | None, request_id: str, etag: str = "") -> Answer:
+    headers = {"ETag": [f'"{etag}"']} if etag else {}
+    if content is None:
+        return _http(status, "", "", request_id, headers)
+    return _http(status, JSON, json.dumps(content, ensure_ascii=False), request_id, headers)
+
+
+def _problem(document: problems.Problem, request_id: str, headers: dict[str, list[str]] | None = None) -> Answer:
+    body = json.dumps(document | {"request_id": request_id}, ensure_ascii=False)
+    return _http(document["status"], problems.CONTENT_TYPE, body, request_id, headers or {})
+
+
+def _http(status: int, content_type: str, body: str, request_id: str, headers: dict[str, list[str]]) -> Answer:
+    standard = {
+        **({"Content-Type": [content_type]} if content_type else {}),
+        "Cache-Control": ["no-store"],
+        "X-Content-Type-Options": ["nosniff"],
+        "X-Request-Id": [request_id],
+    }
+    return {"statusCode": int(status), "multiValueHeaders": standard | headers, "body": body, "isBase64Encoded": False}
+
+
+def _refuse(rejected: Rejected, request_id: str) -> Answer:
+    document = problems.problem(rejected.status, rejected.reason, rejected.detail, field=rejected.field)
+    if isinstance(rejected, validation.InvalidInput) and len(rejected.errors) > 1:
+        document["errors"] = [{"field": field, "detail": detail} for field, detail in rejected.errors]
+    headers = {}
+    if rejected.status == HTTPStatus.UNAUTHORIZED:
+        # RFC 6750, 3: without a token nothing is said about one. API Gateway renames the header: see openapi.CHALLENGE_HEADER.
+        error = "" if rejected.reason == "token_missing" else ', error="invalid_token"'
+        headers["WWW-Authenticate"] = [f'Bearer realm="portaria"{error}']
+    elif rejected.status == HTTPStatus.FORBIDDEN and rejected.reason == "missing_scope":
+        headers["WWW-Authenticate"] = ['Bearer realm="portaria", error="insufficient_scope"']
+    return _problem(document, request_id, headers)
+
+
+def _put_off(later: Retryable, request_id: str) -> Answer:
+    """503, or 429 for whoever came too often, with the wait that was asked for."""
+    status = HTTPStatus.TOO_MANY_REQUESTS if later.reason == auth_throttle.REASON else HTTPStatus.SERVICE_UNAVAILABLE
+    headers = {"Retry-After": [str(round(later.after_s or RETRY_AFTER_S))]}
+    return _problem(problems.problem(status, later.reason, later.detail), request_id, headers)

@@ -1,0 +1,334 @@
+"""The one DynamoDB table: items as plain dictionaries, conditional writes, queries by page.
+
+The keys of each kind of item stand beside the module that owns it (`CONNECTION#{name}` in `connections`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
+from botocore.exceptions import ClientError
+
+from portaria.aws import boto3_clients
+from portaria.core import clock
+from portaria.core.entities import Rejected, Retryable
+
+Item = dict[str, Any]
+One = TypeVar("One")
+Found = TypeVar("Found")
+
+# The keys of the table and of its indexes.
+INDEXES = {
+    "": ("pk", "sk"),
+    "listing": ("list_pk", "list_sk"),
+    "by_source": ("source", "pk"),
+    "by_due": ("due_pk", "due_at"),
+}
+
+# What one batch call may read.
+MAX_READS = 100
+# What one may write, and how often in a row one may come back with nothing done.
+MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
+
+# boto3's own pool has ten connections.
+AT_ONCE = 10
+
+_serialize = TypeSerializer().serialize
+_deserialize = TypeDeserializer().deserialize
+
+
+class Conflict(Exception):
+    """A condition did not hold: someone else was there first. `item` is what stands there now, where it is known."""
+
+    def __init__(self, item: Item | None = None) -> None:
+        super().__init__("the item has changed")
+        self.item = item
+
+
+class Table:
+    """`condition` is a DynamoDB condition expression; its `:values` and `#names` come in `values` and `names`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def client(self) -> Any:
+        """boto3's, for a library that keeps items of its own here."""
+        return boto3_clients.client("dynamodb")
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        """A strongly consistent read."""
+        answer = self.client.get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True)
+        return _plain(answer["Item"]) if "Item" in answer else None
+
+    def get_many(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
+        """The items that exist among these, by their keys; strongly consistent reads, a hundred a call."""
+        found: dict[tuple[str, str], Item] = {}
+        waiting = list(keys)
+        while waiting:
+            asked, waiting = waiting[:MAX_READS], waiting[MAX_READS:]
+            wanted = {"Keys": [_key(pk, sk) for pk, sk in asked], "ConsistentRead": True}
+            answer = self.client.batch_get_item(RequestItems={self.name: wanted})
+            for item in map(_plain, answer["Responses"].get(self.name, [])):
+                found[item["pk"], item["sk"]] = item
+            left = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
+            waiting += [(key["pk"]["S"], key["sk"]["S"]) for key in left]
+        return found
+
+    def put(
+        self, item: Item, *, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
+    ) -> None:
+        """Raises `Conflict` where the condition does not hold."""
+        self._write("put_item", {"Item": _typed(item)}, condition, values, names)
+
+    def put_revision(self, item: Item, *, new: bool, revision: str = "") -> str:
+        """Put an item that has another `revision` after each change, and return it.
+
+        Raises `Conflict` where a new one exists already, or an old one does not or has another revision than the one given.
+        """
+        fresh = uuid.uuid4().hex
+        condition = (
+            "attribute_not_exists(pk)" if new else "revision = :revision" if revision else "attribute_exists(pk)"
+        )
+        values = {":revision": revision} if revision and not new else None
+        self.put(item | {"revision": fresh}, condition=condition, values=values)
+        return fresh
+
+    def update(
+        self,
+        pk: str,
+        sk: str,
+        expression: str,
+        *,
+        condition: str = "",
+        values: Item | None = None,
+        names: dict[str, str] | None = None,
+    ) -> Item:
+        """Returns the whole item as it is after the update. Raises `Conflict` where the condition does not hold."""
+        call = {"Key": _key(pk, sk), "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
+        return _plain(self._write("update_item", call, condition, values, names).get("Attributes", {}))
+
+    def delete(
+        self,
+        pk: str,
+        sk: str,
+        *,
+        condition: str = "",
+        values: Item | None = None,
+        names: dict[str, str] | None = None,
+    ) -> None:
+        """Raises `Conflict` where the condition does not hold."""
+        self._write("delete_item", {"Key": _key(pk, sk)}, condition, values, names)
+
+    def write_all(self, writes: list[dict[str, Any]]) -> None:
+        """All of these, each made by `put_of`, `update_of` or `delete_of`, or none. Raises `Conflict`."""
+        items = [{kind: {"TableName": self.name, **call}} for write in writes for kind, call in write.items()]
+        try:
+            self.client.transact_write_items(TransactItems=items)
+        except ClientError as error:
+            reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
+            if boto3_clients.error_code(error) == "TransactionCanceledException" and reasons <= {
+                "None",
+                "ConditionalCheckFailed",
+                "TransactionConflict",
+            }:
+                raise Conflict from None
+            raise
+
+    def postpone(self, item: Item, due_at: str) -> bool:
+        """Have an item of the index `by_due` be due later. False where somebody else has changed when it is."""
+        values = {":later": due_at, ":due_at": item["due_at"]}
+        try:
+            self.update(item["pk"], item["sk"], "SET due_at = :later", condition="due_at = :due_at", values=values)
+        except Conflict:
+            return False
+        return True
+
+    def query(
+        self,
+        pk: str,
+        *,
+        index: str = "",
+        sk_prefix: str = "",
+        sk_until: str = "",
+        newest_first: bool = False,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> tuple[list[Item], str | None]:
+        """One page of the items under a partition key, and the cursor of the next page or None.
+
+        `index` is empty for the table itself, `listing` (by list_pk), `by_source` or `by_due`. Indexes are eventually
+        consistent. `sk_prefix` or `sk_until` (this one included) narrows the sort key.
+        """
+        pk_name, sk_name = INDEXES[index]
+        narrow = " AND begins_with(#sk, :sk)" if sk_prefix else " AND #sk <= :sk" if sk_until else ""
+        call: dict[str, Any] = {
+            "TableName": self.name,
+            "KeyConditionExpression": "#pk = :pk" + narrow,
+            "ExpressionAttributeNames": {"#pk": pk_name} | ({"#sk": sk_name} if narrow else {}),
+            "ExpressionAttributeValues": _typed({":pk": pk} | ({":sk": sk_prefix or sk_until} if narrow else {})),
+            "ScanIndexForward": not newest_first,
+        }
+        if index:
+            call["IndexName"] = index
+        else:
+            call["ConsistentRead"] = True
+        if limit:
+            call["Limit"] = limit
+        if cursor:
+            call["ExclusiveStartKey"] = _typed(_read_cursor(cursor))
+        try:
+            answer = self.client.query(**call)
+        except ClientError as error:
+            # A cursor that was made up, or belongs to another listing, names no place in this one.
+            if cursor and boto3_clients.error_code(error) == "ValidationException":
+                raise _bad_cursor() from None
+            raise
+        last = answer.get("LastEvaluatedKey")
+        return [_plain(item) for item in answer["Items"]], _cursor(_plain(last)) if last else None
+
+    def put_all(self, items: Iterable[Item]) -> None:
+        """Put many items, whatever stands there: in no order, and not as one. Raises `Retryable` where some were not taken."""
+        waiting = [{"PutRequest": {"Item": _typed(item)}} for item in items]
+        tries = 0
+        while waiting:
+            answer = self.client.batch_write_item(RequestItems={self.name: waiting[:MAX_WRITES]})
+            left = answer.get("UnprocessedItems", {}).get(self.name, [])
+            tries = _again(tries) if len(left) == len(waiting[:MAX_WRITES]) else 0
+            waiting = left + waiting[MAX_WRITES:]
+
+    def query_all(self, pk: str, *, index: str = "", sk_prefix: str = "") -> Iterator[Item]:
+        cursor: str | None = None
+        while True:
+            items, cursor = self.query(pk, index=index, sk_prefix=sk_prefix, cursor=cursor)
+            yield from items
+            if not cursor:
+                return
+
+    def _write(
+        self, operation: str, call: dict[str, Any], condition: str, values: Item | None, names: dict[str, str] | None
+    ) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(self.client, operation)(
+                TableName=self.name, **call, **_conditional(condition, values, names)
+            )
+            return answer
+        except ClientError as error:
+            if boto3_clients.error_code(error) == "ConditionalCheckFailedException":
+                found = error.response.get("Item")
+                raise Conflict(_plain(found) if found else None) from None
+            raise
+
+
+def _again(tries: int) -> int:
+    """Pause after a batch of which nothing was taken. Raises `Retryable` where that goes on."""
+    if tries >= MAX_VAIN_BATCHES:
+        raise Retryable("storage_busy", "the table takes nothing now")
+    clock.sleep(0.05 * 2**tries)
+    return tries + 1
+
+
+def at_once(work: Callable[[One], Found], items: Sequence[One]) -> list[Found]:
+    """What `work` makes of each, in their order, many calls at the same time. Raises what `work` raises."""
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:
+        return list(pool.map(work, items))
+
+
+def put_of(
+    item: Item, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return {"Put": {"Item": _typed(item), **_in_transaction(condition, values, names)}}
+
+
+def update_of(
+    pk: str,
+    sk: str,
+    expression: str,
+    condition: str = "",
+    values: Item | None = None,
+    names: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    return {
+        "Update": {"Key": _key(pk, sk), "UpdateExpression": expression, **_in_transaction(condition, values, names)}
+    }
+
+
+def delete_of(
+    pk: str, sk: str, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return {"Delete": {"Key": _key(pk, sk), **_in_transaction(condition, values, names)}}
+
+
+def _conditional(condition: str, values: Item | None, names: dict[str, str] | None) -> dict[str, Any]:
+    call = _in_transaction(condition, values, names)
+    if condition:
+        call["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+    return call
+
+
+def _in_transaction(condition: str, values: Item | None, names: dict[str, str] | None) -> dict[str, Any]:
+    call: dict[str, Any] = {}
+    if condition:
+        call["ConditionExpression"] = condition
+    if values:
+        call["ExpressionAttributeValues"] = _typed(values)
+    if names:
+        call["ExpressionAttributeNames"] = names
+    return call
+
+
+def _key(pk: str, sk: str) -> dict[str, Any]:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _typed(item: Item) -> dict[str, Any]:
+    return {name: _serialize(value) for name, value in item.items() if value is not None}
+
+
+def _plain(item: dict[str, Any]) -> Item:
+    return {name: _simple(_deserialize(value)) for name, value in item.items()}
+
+
+def _simple(value: Any) -> Any:
+    """DynamoDB's Decimal as int or float, its Binary as bytes, at any depth."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, Binary):
+        return bytes(value)
+    if isinstance(value, dict):
+        return {name: _simple(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_simple(inner) for inner in value]
+    return value
+
+
+def cursor_after(item: Item) -> str:
+    """The cursor that goes on behind an item of the index `listing`."""
+    return _cursor({name: item[name] for name in ("pk", "sk", "list_pk", "list_sk")})
+
+
+def _cursor(key: Item) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> Item:
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not all(isinstance(name, str) and isinstance(value, str) for name, value in key.items()):
+            raise ValueError
+    except (ValueError, AttributeError, RecursionError):
+        raise _bad_cursor() from None
+    return dict(key)
+
+
+def _bad_cursor() -> Rejected:
+    return Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor")

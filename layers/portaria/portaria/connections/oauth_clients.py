@@ -1,0 +1,93 @@
+"""OAuth clients: the applications registered with platforms. Their secrets are in the vault."""
+
+from __future__ import annotations
+
+from portaria.aws.table import Item, Table
+from portaria.core import clock
+from portaria.core.callbacks import domain_inside
+from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.platforms import part
+
+LIST = "CLIENTS"
+FIELDS = OAuthClient._fields
+
+
+def key(platform: str, name: str) -> tuple[str, str]:
+    return f"CLIENT#{platform}#{name}", "CLIENT"
+
+
+def get(table: Table, platform: str, name: str) -> OAuthClient:
+    """Raises `Rejected` (`unknown_client`) where there is none."""
+    return find(table, platform, name)[0]
+
+
+def find(table: Table, platform: str, name: str) -> tuple[OAuthClient, str]:
+    """A client and its revision, another one after each change. Raises `Rejected` (`unknown_client`)."""
+    item = table.get(*key(platform, name))
+    if not item:
+        raise Rejected("unknown_client", f"no OAuth client {platform}/{name} is registered", field="client", status=404)
+    return read(item), item.get("revision", "")
+
+
+def read(item: Item) -> OAuthClient:
+    return OAuthClient(**{field: item[field] for field in FIELDS if field in item})
+
+
+def api_domains(client: OAuthClient) -> tuple[str, ...]:
+    """The domains that the client's connections may have: those registered with it, else its platform's; maybe none."""
+    return tuple(client.api_domains.split()) or getattr(part(client.platform, "install"), "DEFAULT_API_DOMAINS", ())
+
+
+def check_domain(client: OAuthClient, domain: str, *, field: str | None = None) -> None:
+    """Raises `Rejected` unless the client's tokens may go to this domain: 409 `api_domains_missing` where none is registered,
+    400 `domain_not_registered` where others are."""
+    registered = api_domains(client)
+    title = f"the OAuth client {client.platform}/{client.name}"
+    if not registered:
+        raise Rejected(
+            "api_domains_missing",
+            f"{title} does not say which domains its tokens may go to: an administrator adds {domain} to its api_domains",
+            field="client",
+            status=409,
+        )
+    if not domain_inside(domain, registered):
+        raise Rejected(
+            "domain_not_registered",
+            f"{title} is registered for {', '.join(registered)} and not for {domain}: an administrator adds it to its "
+            "api_domains, if it may have the client's tokens",
+            field=field,
+        )
+
+
+def check_connection(client: OAuthClient, connection: Connection) -> None:
+    """Raises `Rejected` as `check_domain` unless tokens may be obtained for the connection. One that has had some, and whose
+    client was registered before there were `api_domains`, goes on."""
+    if connection.state == "pending" or api_domains(client):
+        check_domain(client, connection.allowed_domain)
+
+
+def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> str:
+    """Its new revision. Raises `Conflict` where a new one exists already, or an old one does not or has another revision."""
+    pk, sk = key(client.platform, client.name)
+    item = {field: getattr(client, field) for field in FIELDS}
+    item |= {"list_pk": LIST, "list_sk": f"{client.platform}#{client.name}", "updated_at": clock.to_iso(clock.now())}
+    return table.put_revision({"pk": pk, "sk": sk, **item}, new=new, revision=revision)
+
+
+def reconnect_url(client: OAuthClient, connection: str) -> str:
+    """Where a connection is authorised again: the client's install page. Where a client names its own endpoints there is no
+    page for everybody, and this is where an administrator gets the link; empty where that is not known."""
+    redirect_uri = client.redirect_uri.rstrip("/")
+    if not client.token_url:
+        return f"{redirect_uri}/start"
+    base_url = redirect_uri.removesuffix(f"/install/{client.platform}/{client.name}")
+    return f"{base_url}/admin/v1/connections/{connection}/authorize" if connection and base_url != redirect_uri else ""
+
+
+def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[OAuthClient], str | None]:
+    items, cursor = table.query(LIST, index="listing", cursor=cursor, limit=limit)
+    return [read(item) for item in items], cursor
+
+
+def delete(table: Table, platform: str, name: str) -> None:
+    table.delete(*key(platform, name))

@@ -1,0 +1,239 @@
+"""The authenticated call: somebody's own request to a connection's API, with the connection's credential applied.
+
+The caller says method, path or URL, headers and body, and never sees the credential: it is put on just before the request
+leaves through `egress`, headers that would speak in its place are refused, and an answer that repeats it is withheld.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, field
+from dataclasses import replace as with_changes
+from datetime import timedelta
+from urllib.parse import unquote, urlsplit
+
+from portaria.connections import request_auth, token_provider
+from portaria.connections.connection_store import STATIC_KINDS
+from portaria.connections.credential_echoes import Echoes
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
+from portaria.core.redaction import MASK, masked_text
+from portaria.outbound import http_client
+
+logger = logging.getLogger(__name__)
+
+# API Gateway waits 29 seconds: everything must fit, the wait for a token included.
+TIME = timedelta(seconds=20)
+FOLLOWED_REDIRECTS = 5
+MAX_URL_LENGTH = 8_000
+MAX_HEADERS = 50
+MAX_HEADER_BYTES = 8_192
+MAX_BODY_BYTES = 1_000_000
+# Lambda answers with 6 MB at most, of JSON within JSON.
+MAX_ANSWER_BYTES = 4_000_000
+
+# What the connection itself says about who calls, and what belongs to the one connection that HTTP makes. Answers come
+# decoded, so their encoding is not the caller's to choose; and whole, since a part of a credential cannot be recognized.
+FORBIDDEN_HEADERS = http_client.FORBIDDEN_HEADERS | {
+    *("accept-encoding", "authorization", "date", "from", "if-range", "keep-alive", "max-forwards", "proxy-connection"),
+    *("range", "referer", "server", "user-agent", "warning", "www-authenticate"),
+}
+FORBIDDEN_PREFIXES = (*http_client.FORBIDDEN_PREFIXES, "proxy-", "x-zis-")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
+
+# Of an answer's headers: those of the one connection, of the encoding that has been undone, and sessions.
+_KEPT_BACK = frozenset(
+    {
+        *("connection", "content-encoding", "content-length", "keep-alive", "proxy-authenticate", "proxy-connection"),
+        *("set-cookie", "set-cookie2", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+
+# Among a connection's credentials, what may be seen.
+_NO_SECRETS = frozenset({"client", "client_id", "expires_at", "given_at", "scopes", "token_type", "username"})
+MAX_PATH_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a caller wants sent. `target` is a path that begins with `/`, or a whole URL."""
+
+    method: str
+    target: str = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """`withheld` says why the body is not shown; empty where it is."""
+
+    response: Response
+    withheld: str = ""
+
+
+def send(supply: token_provider.Supply, connection: Connection, call: Call) -> Answered:
+    """Carry a call and bring its answer, whatever its status, without an echo of the credential.
+
+    Raises `Rejected` where the call may not leave or the connection is not connected, and `Retryable` where no whole answer
+    came: with `answer_lost` the call may have been carried out.
+    """
+    ends_at = clock.now() + TIME
+    plain = _request(connection, call)
+    told = {"connection": connection.name, "method": call.method, **whereabouts(plain.url)}
+    secrets: set[str] = set()
+    left = False
+
+    def build(token: token_provider.Token) -> Request:
+        nonlocal left
+        time_left_s = (ends_at - clock.now()).total_seconds()
+        if time_left_s < 1:
+            raise Retryable("token_late", "the connection's token came too late for the call to be sent", after_s=2)
+        applied = request_auth.headers(connection, token)
+        _refuse_headers(call, {http_client.canonical(name) for name in applied})
+        credential_headers = request_auth.credential_headers(connection, token.credentials)
+        secrets.update(secret.reveal() for name, secret in token.credentials.items() if name not in _NO_SECRETS)
+        secrets.update(value.rpartition(" ")[2] for value in credential_headers.values())
+        left = True
+        return with_changes(
+            plain,
+            headers={**plain.headers, **applied},
+            total_timeout_s=time_left_s,
+            credential_headers=tuple(credential_headers),
+        )
+
+    try:
+        token_provider.check_usable(connection)
+        response = supply.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
+    except Rejected as rejected:
+        logger.info("connection_called", extra={**told, "reason": rejected.reason})
+        raise with_advice(rejected, connection) from None
+    except Retryable as later:
+        logger.info("connection_called", extra={**told, "reason": later.reason, "answer_lost": later.answer_lost})
+        if later.answer_lost and not left:
+            # The answer to a renewal of the token was lost, and the call waits for another.
+            raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
+        raise
+    answered = _shown(response, Echoes(secrets))
+    withheld = bool(answered.withheld)
+    logger.info("connection_called", extra={**told, "status": response.status, "withheld": withheld})
+    return answered
+
+
+def whereabouts(target: str) -> dict[str, str]:
+    """Where a call goes, for logs and the audit trail: its host, if it names one, and its path. Never its query.
+
+    A part of the path that looks like a credential is masked.
+    """
+    try:
+        parts = urlsplit(target if "://" in target else f"//-{target}")
+    except ValueError:
+        return {"path": "?"}
+    host = parts.hostname or ""
+    path = masked_text(unquote(parts.path)).encode("ascii", "backslashreplace").decode()[:MAX_PATH_SHOWN]
+    return {"path": path} if host == "-" else {"host": host[:MAX_PATH_SHOWN], "path": path}
+
+
+def _request(connection: Connection, call: Call) -> Request:
+    """The call without its credential, checked as far as it can be. Raises `Rejected`."""
+    if call.body is not None:
+        if call.method in ("GET", "HEAD"):
+            raise Rejected("body_not_allowed", f"a {call.method} has no body", field="body")
+        if len(call.body) > MAX_BODY_BYTES:
+            raise Rejected(
+                "body_too_large",
+                f"the body may have {MAX_BODY_BYTES:,} bytes; this has {len(call.body):,}",
+                field="body",
+                status=413,
+            )
+    _check_headers(call)
+    url = call.target
+    if call.target.startswith("/"):
+        host = connection.allowed_domain
+        if host.startswith("*."):
+            host = connection.fields.get("host", "")
+        if not host:
+            detail = f"this connection covers all of {connection.allowed_domain}: give the whole url, with the host"
+            raise Rejected("url_needed", detail, field="path")
+        url = f"https://{host}{call.target}"
+    if len(url) > MAX_URL_LENGTH:
+        raise Rejected("bad_url", f"the URL may have {MAX_URL_LENGTH:,} characters; this has {len(url):,}", field="url")
+    if "#" in url:
+        raise Rejected("bad_url", "a URL that is called has no fragment (#…)", field="url")
+    request = Request(
+        call.method,
+        url,
+        call.headers,
+        call.body,
+        read_timeout_s=TIME.total_seconds(),
+        max_response_bytes=MAX_ANSWER_BYTES,
+    )
+    http_client.check(request, connection.allowed_domain)
+    return request
+
+
+def _check_headers(call: Call) -> None:
+    if len(call.headers) > MAX_HEADERS:
+        raise Rejected(
+            "too_many_headers",
+            f"a call may have {MAX_HEADERS} headers; this has {len(call.headers)}",
+            field="headers",
+        )
+    for name, value in call.headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            detail = f"a header's name, of {len(name)} characters, holds some that HTTP does not allow"
+            raise Rejected("bad_header", detail, field="headers")
+        size = len(name) + len(value)
+        if size > MAX_HEADER_BYTES:
+            detail = f"a header's name and value may have {MAX_HEADER_BYTES:,} bytes; one has {size:,}"
+            raise Rejected("header_too_large", detail, field="headers")
+        if not _HEADER_VALUE.fullmatch(value) or value != value.strip():
+            detail = f"the header {name} may hold printable ASCII, without spaces around it"
+            raise Rejected("bad_header", detail, field="headers")
+        known_as = http_client.canonical(name)
+        if known_as in FORBIDDEN_HEADERS or known_as.startswith(FORBIDDEN_PREFIXES):
+            raise Rejected("forbidden_header", f"the header {name.lower()} may not be set by a call", field="headers")
+    if len({http_client.canonical(name) for name in call.headers}) < len(call.headers):
+        detail = "two of the headers differ only in case, or in hyphens and underscores"
+        raise Rejected("bad_header", detail, field="headers")
+
+
+def _refuse_headers(call: Call, applied: set[str]) -> None:
+    """The headers that the connection sets are its own."""
+    for name in call.headers:
+        if http_client.canonical(name) in applied:
+            detail = f"the connection itself sets the header {name.lower()}"
+            raise Rejected("forbidden_header", detail, field="headers")
+
+
+def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
+    """A connection that cannot be used says what to do about it."""
+    at = f"/connections/{connection.name}"
+    advice = {
+        "not_authorised": f"open the link that GET {at}/authorize gives",
+        "connection_removed": "make another connection",
+        "needs_reconnect": f"hand in new credentials with PUT {at}"
+        if connection.kind in (*STATIC_KINDS, *token_provider.LOG_IN_KINDS)
+        else f"install its application again, or open the link that GET {at}/authorize gives",
+    }.get(rejected.reason)
+    if not advice:
+        return rejected
+    return Rejected(rejected.reason, f"{rejected.detail}: {advice}", field=rejected.field, status=rejected.status)
+
+
+def _shown(response: Response, echoes: Echoes) -> Answered:
+    """An answer as the caller may see it: an echo of the credential masks a header and withholds a body."""
+    dropped = _KEPT_BACK | {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
+    headers = {
+        name: MASK if echoes.are_in(value) else value
+        for name, value in response.headers.items()
+        if name not in dropped and not echoes.are_in(name)
+    }
+    withheld = ""
+    if echoes.are_in(response.body):
+        withheld = "the body is withheld: it holds the connection's credential, or a part of it"
+    elif response.body and "content-encoding" in response.headers:
+        withheld = "the body is withheld: it came in an encoding that was not asked for, or that could not be decoded"
+    return Answered(Response(response.status, headers, b"" if withheld else response.body), withheld)

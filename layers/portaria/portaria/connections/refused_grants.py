@@ -1,0 +1,104 @@
+"""Runs of refusals: a provider that answers renewals with nothing but 4xx, in words that do not end a grant by themselves.
+
+Such a refusal may be the OAuth client's fault (a wrong secret), the provider's (a broken gateway), or the end of the grant in
+words that nobody has listed. The first refusal begins a run, which the connection's item remembers; an answer of 5xx, a
+time-out or a success ends it. The owner is warned while it lasts (`connection.refresh_refused` once a day, `portaria doctor`,
+the log). A run that has lasted for the stack's RefusedGrantDays ends the connection as `refused_too_long`. Its tokens stay
+in the vault: correcting the OAuth client tries such connections again, see `resume`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import Enum
+
+from portaria.aws import event_bus
+from portaria.aws.table import Conflict, Item, Table
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Rejected, Retryable
+
+# The reason of a connection that a run of refusals has ended.
+REASON = "refused_too_long"
+# A run of fewer refusals is no evidence, however long it has lasted.
+LEAST_REFUSALS = 3
+# 4xx that say nothing about what was sent: time-out, too early, rate limits.
+_NO_REFUSAL = (408, 425, 429)
+_RATE_REASONS = ("rate_limited", "rate_blocked")
+MAX_DETAIL_LENGTH = 500
+
+
+class Verdict(Enum):
+    """What the answer to a renewal says of the grant. `NONE`: nothing either way, as a rate limit."""
+
+    REFUSED = "refused"
+    FAILED = "failed"
+    NONE = "none"
+
+
+def verdict(status: int | None, error: Rejected | Retryable) -> Verdict:
+    """`status` is the answer's, None where no answer came."""
+    if status is None or status >= 500:
+        return Verdict.FAILED
+    if status in _NO_REFUSAL or error.reason in _RATE_REASONS:
+        return Verdict.NONE
+    if 400 <= status < 500:
+        return Verdict.REFUSED
+    # Some providers refuse with 200.
+    return Verdict.REFUSED if status < 300 and isinstance(error, Rejected) else Verdict.NONE
+
+
+def changes(item: Item, found: Verdict, error: Exception, now: datetime) -> Item:
+    """What the item of a connection remembers after an attempt that did not renew it."""
+    if found is Verdict.REFUSED:
+        begins = {} if item.get("refused_since") else {"refused_since": clock.to_iso(now), "refused_told": 0}
+        told = getattr(error, "detail", "")[:MAX_DETAIL_LENGTH]
+        return {**begins, "refusal": told, "refused_times": _times(item) + 1}
+    if found is Verdict.FAILED and item.get("refused_since"):
+        return {"refused_since": "", "refusal": "", "refused_times": 0}
+    return {}
+
+
+def has_lasted(item: Item, limit: timedelta, now: datetime) -> bool:
+    """Whether one more refusal ends the connection. The item is as it stands before that refusal is remembered."""
+    since = str(item.get("refused_since", ""))
+    return bool(since) and _times(item) + 1 >= LEAST_REFUSALS and clock.from_iso(since) + limit <= now
+
+
+def resume(table: Table, platform: str, client: str) -> list[str]:
+    """Try the connections again that refusals ended, since their OAuth client has been corrected. Returns their names.
+
+    Each is renewed by the next sweep; a new run of refusals ends it again.
+    """
+    resumed = []
+    for item in table.query_all(connection_store.LIST, index="listing"):
+        if (item["platform"], item.get("client"), item.get("reason")) != (platform, client, REASON):
+            continue
+        due = connection_store.due_now(event_bus.RECOVERED)
+        del due[connection_store.ANNOUNCE]
+        try:
+            table.update(
+                *connection_store.key(item["name"]),
+                "SET #state = :connected, #reason = :none, refused_since = :none, refusal = :none, refused_times = :zero, "
+                "resumed = :yes, due_pk = :due_pk, due_at = :due_at REMOVE retry_at, tries",
+                condition="#state = :needs_reconnect AND #reason = :refused AND generation = :generation",
+                names={"#state": "state", "#reason": "reason"},
+                values={
+                    ":connected": "connected",
+                    ":needs_reconnect": "needs_reconnect",
+                    ":refused": REASON,
+                    ":none": "",
+                    ":zero": 0,
+                    ":yes": True,
+                    ":generation": item["generation"],
+                    **{f":{name}": value for name, value in due.items()},
+                },
+            )
+        except Conflict:
+            continue
+        resumed.append(str(item["name"]))
+    return resumed
+
+
+def _times(item: Item) -> int:
+    return int(item.get("refused_times", 0))

@@ -1,0 +1,281 @@
+"""Renewals: what has to be done for connections without anyone asking, found through an index and paced by a queue.
+
+    schedule → {"sweep"} → a page of due connections, a message each → one visit a connection
+
+A visit does whatever is due at once: it puts an event on the bus that the item still owes it, moves sealed credentials into the
+vault, drops the old credentials of a rotation whose overlap has ended, warns of credentials that grow old and of renewals that
+the platform refuses, and renews tokens. Each part can be done twice without harm, so a death anywhere costs one more visit. A
+connection that must be connected again leaves the index once the bus knows, and is not tried any more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
+from datetime import timedelta
+from typing import Any
+
+from portaria.access import private_integrations
+from portaria.aws import event_bus, queues
+from portaria.aws.table import Conflict, Item, Table
+from portaria.connections import connection_store, oauth_clients, token_provider
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Retryable
+from portaria.core.settings import RenewTokensSettings
+from portaria.outbound.rate_limiter import Pace
+from portaria.platforms import part
+
+logger = logging.getLogger(__name__)
+
+# Messages that one sweep message sends before it hands the rest to its successor.
+PAGE_SIZE = 100
+# One provider call and one write of Secrets Manager a renewal. At most two workers (MaximumConcurrency in template.yaml),
+# each at one a second: two a second in total, of Kommo's seven for an address and Secrets Manager's fifty for a region.
+RENEWALS_PER_SECOND = 1.0
+# A connection whose visit is queued leaves the sweeps alone for so long; then, if it is still due, it is queued again.
+VISIT_AGAIN = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one message came to: `swept`, `renewed`, `visited`, `ended` (must be connected again) or `ignored`.
+
+    `days_to_death` is how long the refresh tokens of the connections that were found due still live, the shortest of them.
+    """
+
+    state: str
+    queued: int = 0
+    days_to_death: float | None = None
+
+
+def take(body: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], pace: Pace) -> Outcome:
+    """Deal with one message of the Renewals queue. Raises `Retryable` where it should come back.
+
+    `pace` spaces what is asked of platforms: `RENEWALS_PER_SECOND`.
+    """
+    try:
+        message = json.loads(body)
+        if "sweep" in message:
+            return _sweep(message["sweep"], settings)
+        integration = message.get("private_integration")
+        name = "" if integration else str(message["connection"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        logger.error("a message of the Renewals queue is none of those that it may be")
+        return Outcome("ignored")
+    if integration:
+        private_integrations.warn_of_age(Table(settings.table_name), settings.bus_name, str(integration))
+        return Outcome("visited")
+    return _Visit(name, settings, time_left_s, pace).run()
+
+
+def _sweep(cursor: str | None, settings: RenewTokensSettings) -> Outcome:
+    """Queue a visit for each connection of one page of those that are due, and a message for the next page.
+
+    A visit queued twice finds nothing to do. Each item is moved on by `VISIT_AGAIN` before its visit is queued, so that the
+    next sweep leaves it alone; a death between the two only delays that visit.
+    """
+    table = Table(settings.table_name)
+    now = clock.now()
+    due, next_cursor = table.query(
+        connection_store.DUE, index="by_due", sk_until=clock.to_iso(now), limit=PAGE_SIZE, cursor=cursor or None
+    )
+    again = clock.to_iso(now + VISIT_AGAIN)
+    bodies = []
+    for item in due:
+        if not table.postpone(item, again):
+            continue
+        is_connection = item["sk"] == connection_store.SK
+        bodies.append(
+            queues.encode({"connection": item["name"]} if is_connection else {"private_integration": item["id"]})
+        )
+    if next_cursor:
+        bodies.append(queues.encode({"sweep": next_cursor}))
+    queues.send(settings.renewals_queue_url, bodies)
+    found = [connection_store.read(item) for item in due if item["sk"] == connection_store.SK]
+    lives = [days for connection in found if (days := days_to_death(connection)) is not None]
+    return Outcome("swept", queued=len(bodies) - bool(next_cursor), days_to_death=min(lives, default=None))
+
+
+class _Visit:
+    def __init__(self, name: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], pace: Pace) -> None:
+        self.name = name
+        self.pace = pace
+        self.settings = settings
+        self.table = Table(settings.table_name)
+        self.vault = Vault(settings.secrets_prefix)
+        self.refused_limit = timedelta(days=float(settings.refused_grant_days))
+        self.supply = token_provider.Supply(
+            self.table,
+            self.vault,
+            settings.sealing_key_id,
+            time_left_s,
+            patience_s=0,
+            refused_limit=self.refused_limit,
+        )
+
+    def run(self) -> Outcome:
+        item = self.table.get(*connection_store.key(self.name))
+        if not item:
+            return Outcome("ignored")
+        connection = connection_store.read(item)
+        if connection.reason == token_provider.ANSWER_LOST and self.supply.recover(connection):
+            # Due since it was given up: the next visit tells the bus that it is back.
+            return Outcome("visited")
+        if announce := item.get(connection_store.ANNOUNCE):
+            self._tell(connection, announce)
+        if connection.state != "connected":
+            self._settle(item, connection, announced=announce)
+            return Outcome("ended" if connection.state == "needs_reconnect" else "ignored")
+        self._warn_of_refusals(item)
+        if connection.kind == "oauth2" and self._is_due(connection):
+            return self._renew(connection)
+        if item.get("sealed") and connection_store.vault_rests_until(item) <= clock.now():
+            if not self.supply.unseal(connection):
+                # It stays due: a later sweep tries again.
+                return Outcome("visited")
+            del item["sealed"]
+        connection = self._drop_previous(connection)
+        self._warn_of_age(connection, item)
+        self._settle(item, connection, announced=announce)
+        return Outcome("visited")
+
+    def _renew(self, connection: Connection) -> Outcome:
+        self.pace.wait()
+        try:
+            self.supply.renew(connection)
+        except (Rejected, Retryable) as error:
+            if error.reason != "needs_reconnect":
+                self._warn_of_refusals(connection_store.get_item(self.table, self.name))
+                raise
+            # The item owes the bus this event now: it is told by the visit that the next sweep queues.
+            return Outcome("ended")
+        return Outcome("renewed")
+
+    def _is_due(self, connection: Connection) -> bool:
+        """Whether the token is in the last part of its life, by the time at which it was renewed last."""
+        return bool(connection.token_ends_at) and connection_store.renewal_at(connection) <= clock.now()
+
+    def _settle(self, item: Item, connection: Connection, *, announced: str | None) -> None:
+        """Write down that all that was due has been done, unless something else has become due meanwhile."""
+        due_at = connection_store.due_at(connection, clock.now())
+        if item.get("sealed"):
+            due_at = min(due_at or connection_store.NEVER, clock.to_iso(connection_store.vault_rests_until(item)))
+        gone = [*([connection_store.ANNOUNCE] if announced else []), *([] if due_at else ["due_pk", "due_at"])]
+        sets = "SET due_at = :next" if due_at else ""
+        removes = f"REMOVE {', '.join(gone)}" if gone else ""
+        values: Item = {":due_at": item.get("due_at", ""), ":generation": item["generation"], ":state": item["state"]}
+        try:
+            self.table.update(
+                *connection_store.key(self.name),
+                f"{sets} {removes}".strip(),
+                condition="due_at = :due_at AND generation = :generation AND #state = :state",
+                names={"#state": "state"},
+                values=values | ({":next": due_at} if due_at else {}),
+            )
+        except Conflict:
+            return
+
+    def _tell(self, connection: Connection, announce: str) -> None:
+        detail: dict[str, Any] = {
+            "connection": connection.name,
+            "platform": connection.platform,
+            "client": connection.client,
+            "label": connection.label,
+            "generation": connection.generation,
+        }
+        if announce == event_bus.NEEDS_RECONNECT:
+            detail |= {"reason": connection.reason, "reconnect_url": self._reconnect_url(connection)}
+        event_bus.put(self.settings.bus_name, announce, detail)
+
+    def _reconnect_url(self, connection: Connection) -> str:
+        """Where the customer connects again; empty where an administrator must give new credentials."""
+        if not connection.client:
+            return ""
+        try:
+            client = oauth_clients.get(self.table, connection.platform, connection.client)
+        except Rejected:
+            return ""
+        return oauth_clients.reconnect_url(client, connection.name)
+
+    def _drop_previous(self, connection: Connection) -> Connection:
+        """End the old credentials of a rotation whose overlap is over."""
+        if not connection.previous_until or clock.from_iso(connection.previous_until) > clock.now():
+            return connection
+        self.vault.drop(connection.secret_id, connection.previous_version_id)
+        try:
+            self.table.update(
+                *connection_store.key(self.name),
+                "SET previous_until = :none, previous_version_id = :none",
+                condition="previous_version_id = :previous",
+                values={":none": "", ":previous": connection.previous_version_id},
+            )
+        except Conflict:
+            return connection
+        return with_changes(connection, previous_until="", previous_version_id="")
+
+    def _warn_of_age(self, connection: Connection, item: Item) -> None:
+        """Tell the bus, once for each limit, that typed-in credentials have reached 80 or 90 days."""
+        if connection.kind not in connection_store.STATIC_KINDS or not connection.granted_at:
+            return
+        age = clock.now() - clock.from_iso(connection.granted_at)
+        passed = sum(age >= limit for limit in connection_store.WARN_AT)
+        if passed <= int(item.get("warned", 0)):
+            return
+        event_bus.put(
+            self.settings.bus_name,
+            event_bus.ROTATION_DUE,
+            {"connection": connection.name, "platform": connection.platform, "age_days": age.days},
+        )
+        try:
+            self.table.update(
+                *connection_store.key(self.name),
+                "SET warned = :passed",
+                condition="granted_at = :granted_at",
+                values={":passed": passed, ":granted_at": connection.granted_at},
+            )
+        except Conflict:
+            return
+
+    def _warn_of_refusals(self, item: Item) -> None:
+        """Tell the bus, once a day while it lasts, that the platform refuses to renew the connection's tokens."""
+        connection = connection_store.read(item)
+        if not connection.refused_since:
+            return
+        since = clock.from_iso(connection.refused_since)
+        day = (clock.now() - since).days + 1
+        if day <= int(item.get("refused_told", 0)):
+            return
+        event_bus.put(
+            self.settings.bus_name,
+            event_bus.REFRESH_REFUSED,
+            {
+                "connection": connection.name,
+                "platform": connection.platform,
+                "client": connection.client,
+                "label": connection.label,
+                "detail": connection.refusal,
+                "refused_since": connection.refused_since,
+                "ends_at": clock.to_iso(since + self.refused_limit),
+            },
+        )
+        try:
+            self.table.update(
+                *connection_store.key(self.name),
+                "SET refused_told = :day",
+                condition="refused_since = :since",
+                values={":day": day, ":since": connection.refused_since},
+            )
+        except Conflict:
+            return
+
+
+def days_to_death(connection: Connection) -> float | None:
+    """How long a refresh token still lives if nobody uses it, in days; None where the platform sets no end."""
+    life: timedelta | None = getattr(part(connection.platform, "tokens"), "REFRESH_LIFE", None)
+    if not life or connection.state != "connected":
+        return None
+    return (clock.from_iso(connection.updated_at) + life - clock.now()) / timedelta(days=1)

@@ -1,0 +1,331 @@
+"""Replacing credentials that somebody typed in: the new ones are tried before anything uses them, and one write puts them in.
+
+    claim (lease, fence) → try → stage → promote → commit
+
+The new credentials are tried with the platform, staged in the vault under an id of their own, promoted to be the current
+version by compare and swap, and then the connection's item is made to point to them: that conditional write is the commit.
+Refused credentials are not stored, because a secret takes 100 versions a day. A death before the commit leaves the old ones in
+use. It may leave the label of the current version on one that no item ever pointed to; whoever changes the credentials next
+moves that back first, so that what the item points to always has a label, since Secrets Manager may delete versions without
+one.
+
+After a rotation the old credentials stay beside the new for as long as the platform lets both work, and can be dropped at
+once. `tokens` falls back on them.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from contextlib import suppress
+from dataclasses import replace as with_changes
+from datetime import timedelta
+
+from portaria.aws import event_bus
+from portaria.aws.table import Conflict, Item, Table
+from portaria.connections import connection_store, token_provider
+from portaria.connections.vault import Credentials, Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Retryable
+from portaria.outbound import http_client
+from portaria.platforms import part
+
+logger = logging.getLogger(__name__)
+
+# How long LeadConnector, the one platform that rotates, lets the old token work.
+OVERLAP = timedelta(days=7)
+AT_ONCE = timedelta(0)
+# The token in use, handed in again within this time, is somebody repeating a call whose answer they never got.
+REPEATED_WITHIN = timedelta(minutes=10)
+# Longer than the function that does this may run (`manage`, 20 s): a holder whose lease has ended is dead.
+LEASE_S = 30
+MAX_SCOPES_LENGTH = 255
+
+
+def try_credentials(table: Table, vault: Vault, connection: Connection, credentials: Credentials) -> str:
+    """Log in with the credentials, or make the platform's harmless call with them; the scopes that were granted, if told.
+
+    Raises `Rejected` (`credentials_refused`) where the platform says no and `Retryable` where it says nothing. Where a platform
+    has no call that is harmless, nothing is sent.
+    """
+    platform = part(connection.platform, "tokens")
+    try:
+        if connection.kind in token_provider.LOG_IN_KINDS:
+            credentials, client = token_provider.with_client(table, vault, connection, credentials)
+            return token_provider.log_in(connection, credentials, client).scopes[:MAX_SCOPES_LENGTH]
+        if hasattr(platform, "probe_request"):
+            response = http_client.send(
+                platform.probe_request(connection, credentials),
+                allowed_domain=connection.allowed_domain,
+                owner=connection.name,
+            )
+            platform.read_probe(response)
+    except Rejected as refused:
+        field = "client" if connection.client else "credentials"
+        raise Rejected("credentials_refused", f"{refused.detail}; nothing was changed", field=field) from None
+    except Retryable as silent:
+        raise Retryable(
+            "platform_unreachable",
+            f"the credentials could not be tried, so nothing was changed: {silent.detail}",
+            after_s=silent.after_s,
+        ) from None
+    return ""
+
+
+def rotate(table: Table, vault: Vault, name: str, credentials: Credentials, *, expire_now: bool) -> Connection:
+    """Put a platform's new token in the old one's place, which stays in reserve for `OVERLAP` unless it is to `expire_now`.
+
+    Raises `Rejected` (404 `unknown_connection`, 409 `not_rotatable`, and as `replace` does) and `Retryable`.
+    """
+    connection = connection_store.get(table, name)
+    if not hasattr(part(connection.platform, "tokens"), "probe_request"):
+        raise Rejected(
+            "not_rotatable",
+            f"{connection.platform} has no call that would try a token without harm: replace the credentials with PUT",
+            status=409,
+        )
+    fresh = _exchange(table, vault, connection, credentials, overlap=AT_ONCE if expire_now else OVERLAP)
+    return expire(table, vault, name) if expire_now else fresh
+
+
+def replace(table: Table, vault: Vault, connection: Connection, credentials: Credentials) -> Connection:
+    """Put credentials in the place of others, which are dropped. The same ones again change nothing but a bad state.
+
+    Raises `Rejected` (400 `credentials_refused`, 409 `connection_changed`, `connection_removed` or `no_credentials`) and
+    `Retryable`.
+    """
+    return _exchange(table, vault, connection, credentials)
+
+
+def expire(table: Table, vault: Vault, name: str) -> Connection:
+    """Drop what a rotation left in reserve, if anything. Raises `Rejected` (404, 409) and `Retryable`."""
+    item = connection_store.get_item(table, name)
+    connection = connection_store.read(item)
+    if connection.state == "removed":
+        raise Rejected("connection_removed", f"the connection {name} has been removed", status=409)
+    if not connection.previous_version_id:
+        return connection
+    # The vault first: until the item is written, what it points to is simply not there.
+    vault.drop(connection.secret_id, connection.previous_version_id)
+    fresh = with_changes(connection, previous_version_id="", previous_until="", updated_at=clock.to_iso(clock.now()))
+    try:
+        _write(
+            table,
+            fresh,
+            item.get(connection_store.ANNOUNCE, ""),
+            ("previous_version_id", "previous_until", "updated_at"),
+            "generation = :generation AND previous_version_id = :previous",
+            {":generation": connection.generation, ":previous": connection.previous_version_id},
+        )
+    except Conflict:
+        raise changed(name) from None
+    return fresh
+
+
+def changed(name: str) -> Rejected:
+    return Rejected(
+        "connection_changed", f"the connection {name} has just changed: look at it and try again", status=409
+    )
+
+
+def _exchange(
+    table: Table,
+    vault: Vault,
+    connection: Connection,
+    credentials: Credentials,
+    overlap: timedelta | None = None,
+) -> Connection:
+    """`overlap` is how long the old credentials stay in reserve; None for a replacement, which keeps none."""
+    item = _claim(table, connection)
+    try:
+        return _take_turn(table, vault, item, credentials, overlap)
+    except Exception:
+        _give_back(table, item)
+        raise
+
+
+def _claim(table: Table, connection: Connection) -> Item:
+    """The item with this worker's lease and fence in it; a renewal of tokens uses the same ones."""
+    now = int(clock.now().timestamp())
+    try:
+        return table.update(
+            *connection_store.key(connection.name),
+            "SET lease_until = :until, fence = if_not_exists(fence, :zero) + :one",
+            condition="generation = :generation AND #state <> :removed AND "
+            "(attribute_not_exists(lease_until) OR lease_until < :now)",
+            names={"#state": "state"},
+            values={
+                ":until": now + LEASE_S,
+                ":now": now,
+                ":zero": 0,
+                ":one": 1,
+                ":generation": connection.generation,
+                ":removed": "removed",
+            },
+        )
+    except Conflict as conflict:
+        item = conflict.item or {}
+    if item.get("state") == "removed":
+        raise Rejected("connection_removed", f"the connection {connection.name} has been removed", status=409)
+    if item.get("generation") != connection.generation:
+        raise changed(connection.name)
+    raise Retryable(
+        "change_in_progress",
+        f"somebody else is changing the credentials of {connection.name} right now",
+        after_s=max(1, item.get("lease_until", now) - now + 1),
+    )
+
+
+def _give_back(table: Table, item: Item) -> None:
+    """End the lease before its time; where that fails, it ends by itself."""
+    with suppress(Exception):
+        table.update(
+            item["pk"],
+            item["sk"],
+            "REMOVE lease_until",
+            condition="fence = :fence AND generation = :generation",
+            values={":fence": item["fence"], ":generation": item["generation"]},
+        )
+
+
+def _take_turn(
+    table: Table, vault: Vault, item: Item, credentials: Credentials, overlap: timedelta | None
+) -> Connection:
+    connection = connection_store.read(item)
+    in_use, stored = _labelled(vault, connection)
+    if stored is not None and _same(stored, credentials):
+        return _keep(table, vault, item, credentials, is_rotation=overlap is not None)
+    scopes = try_credentials(table, vault, connection, credentials)
+    version = str(uuid.uuid4())
+    vault.stage(connection.secret_id, version, credentials)
+    try:
+        vault.promote(connection.secret_id, old=in_use, new=version)
+    except Conflict:
+        # By somebody who holds no lease; or by this very call, which was sent twice because the first answer got lost.
+        if vault.current_version(connection.secret_id) != version:
+            raise changed(connection.name) from None
+    now = clock.now()
+    # A credential that the platform calls dead is no reserve.
+    until = now + overlap if overlap is not None and connection.state == "connected" else None
+    fresh = with_changes(
+        connection,
+        version_id=version,
+        previous_version_id=in_use if until else "",
+        previous_until=clock.to_iso(until) if until else "",
+        granted_at=clock.to_iso(now),
+        scopes=scopes or connection.scopes,
+    )
+    fresh = _commit(table, item, fresh)
+    if not until:
+        _drop(vault, connection, in_use)
+    return fresh
+
+
+def _labelled(vault: Vault, connection: Connection) -> tuple[str, Credentials | None]:
+    """The version in use, which is made the vault's current one where a death left that label elsewhere; what it holds."""
+    current = vault.current_version(connection.secret_id)
+    if not current:
+        raise Rejected(
+            "no_credentials",
+            f"the vault holds no secret for {connection.name} any more: delete the connection and create it again",
+            status=409,
+        )
+    in_use = connection.version_id or current
+    stored = vault.read(connection.secret_id, in_use)
+    if stored is None:
+        # Nothing to fall back on: the new ones take the place of whatever is there.
+        return current, None
+    if in_use != current:
+        try:
+            vault.promote(connection.secret_id, old=current, new=in_use)
+        except Conflict:
+            raise changed(connection.name) from None
+    return in_use, stored
+
+
+def _keep(table: Table, vault: Vault, item: Item, credentials: Credentials, *, is_rotation: bool) -> Connection:
+    """The same credentials once more. They are tried, and bring back a connection that was given up; their age stays."""
+    connection = connection_store.read(item)
+    if is_rotation and clock.from_iso(connection.granted_at) + REPEATED_WITHIN < clock.now():
+        raise Rejected(
+            "credentials_unchanged", "this is the token that is in use: make a new one first", field="credentials"
+        )
+    scopes = try_credentials(table, vault, connection, credentials)
+    if connection.state == "connected" and scopes in ("", connection.scopes):
+        _give_back(table, item)
+        return connection
+    return _commit(table, item, with_changes(connection, scopes=scopes or connection.scopes))
+
+
+def _commit(table: Table, item: Item, fresh: Connection) -> Connection:
+    """Let the item point to the new credentials, unless it has changed since the claim."""
+    of_another_age = ("warned",) if fresh.granted_at != item["granted_at"] else ()
+    recovered = item["state"] == "needs_reconnect"
+    fresh = with_changes(
+        fresh,
+        generation=fresh.generation + 1,
+        state="connected",
+        reason="",
+        updated_at=clock.to_iso(clock.now()),
+    )
+    try:
+        _write(
+            table,
+            fresh,
+            event_bus.RECOVERED if recovered else item.get(connection_store.ANNOUNCE, ""),
+            ("generation", "version_id", "previous_version_id", "previous_until", "granted_at", "scopes", "state",
+             "reason", "updated_at"),
+            "generation = :old AND fence = :fence AND #state = :before AND secret_id = :secret_id",
+            {
+                ":old": item["generation"],
+                ":fence": item["fence"],
+                ":before": item["state"],
+                ":secret_id": item["secret_id"],
+            },
+            gone=("lease_until", "retry_at", "tries", *of_another_age),
+        )  # fmt: skip
+    except Conflict as conflict:
+        # Sent twice because the first answer got lost, it refuses itself.
+        now = conflict.item or {}
+        if (now.get("generation"), now.get("version_id")) != (fresh.generation, fresh.version_id):
+            raise changed(fresh.name) from None
+    return fresh
+
+
+def _write(
+    table: Table,
+    fresh: Connection,
+    announce: str,
+    fields: tuple[str, ...],
+    condition: str,
+    values: Item,
+    *,
+    gone: tuple[str, ...] = (),
+) -> None:
+    """Write some of a connection's fields, with the moment when it is due next."""
+    item = connection_store.to_item(fresh, announce=announce)
+    due = ("due_pk", "due_at", connection_store.ANNOUNCE)
+    found = [*fields, *(name for name in due if name in item)]
+    gone = (*gone, *(name for name in due if name not in item))
+    table.update(
+        *connection_store.key(fresh.name),
+        f"SET {', '.join(f'#{name} = :{name}' for name in found)}" + (f" REMOVE {', '.join(gone)}" if gone else ""),
+        condition=condition,
+        names={f"#{name}": name for name in {*found, *(["state"] if "#state" in condition else [])}},
+        values={f":{name}": item[name] for name in found} | values,
+    )
+
+
+def _drop(vault: Vault, connection: Connection, version: str) -> None:
+    """Let go of what was replaced. Nothing points to it, so that a failure here is not worth an error."""
+    try:
+        vault.drop(connection.secret_id, version)
+    except Retryable as retryable:
+        facts = {"connection": connection.name, "reason": retryable.reason}
+        logger.warning("replaced credentials are still in the vault, unused", extra=facts)
+
+
+def _same(one: Credentials, other: Credentials) -> bool:
+    return {name: value.reveal() for name, value in one.items()} == {
+        name: value.reveal() for name, value in other.items()
+    }

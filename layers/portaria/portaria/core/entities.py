@@ -1,0 +1,365 @@
+"""What the parts of Portaria say to one another: values, the two errors, and what a platform must offer.
+
+Everything here is plain data. Platforms build a `Request` and read a `Response`; only `egress` carries them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+from portaria.core.callbacks import Arrival, OAuthClient, Record, Refusal, Rejected, Retryable, Secret
+
+__all__ = [
+    "Account",
+    "Answer",
+    "Arrival",
+    "Changes",
+    "Connection",
+    "Departure",
+    "Grant",
+    "Kind",
+    "Meaning",
+    "OAuthClient",
+    "Page",
+    "Record",
+    "Refusal",
+    "Rejected",
+    "Reported",
+    "Request",
+    "Response",
+    "Retryable",
+    "Route",
+    "Secret",
+    "SignedBy",
+    "Statement",
+    "Target",
+]
+
+
+# The longest marks first: that of UTF-32 begins like that of UTF-16.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Python's names for encodings that turn plain ASCII into other characters. No API answers in one, so a server that
+# declares one could only want its answer to be read differently from how others read it.
+_NOT_CHARSETS = frozenset({"utf-7", "idna", "punycode", "unicode-escape", "raw-unicode-escape", "unicode_escape"})
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token endpoint gave. Times are aware datetimes in UTC; `refresh_token` is None where there is none.
+
+    Whoever asked for it adds `given_at`, the time of asking, and `client_id`, the OAuth client's id that it was given to.
+    """
+
+    access_token: Secret
+    expires_at: datetime
+    refresh_token: Secret | None = None
+    token_type: str = "bearer"  # noqa: S105 - a kind of token, not a token
+    scopes: str = ""
+    given_at: datetime | None = None
+    client_id: str = ""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account behind a grant, as the platform's API tells it. `host` is where its API answers."""
+
+    id: str
+    name: str
+    host: str
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Stored credentials for one account of one platform; the credentials themselves are in the vault under `secret_id`.
+
+    `name` is the key (3–64 of A–Z a–z 0–9 _ -) and never changes, nor do `platform`, `kind` and `allowed_domain`.
+    `generation` grows each time the credentials change, and `version_id` is the secret's version that holds them; while a
+    rotation's overlap lasts (`previous_until`), `previous_version_id` holds the old ones. `fields` holds what only this
+    platform knows (`munchkin_id`). `kind` is `api_key`, `basic`, `bearer`, `oauth2` (authorization code),
+    `client_credentials` or `password`. `state` is `pending` (nobody has authorised it yet), `connected`, `needs_reconnect`
+    (`reason` says why) or `removed`. Times are ISO 8601; `token_ends_at` is the access token's, `granted_at` the grant's.
+    `refused_since` is when the platform began to refuse renewals, and `refusal` the last one's advice; empty where it does not.
+    """
+
+    name: str
+    platform: str
+    kind: str
+    allowed_domain: str
+    state: str
+    generation: int
+    secret_id: str
+    version_id: str = ""
+    label: str = ""
+    client: str = ""
+    account_id: str = ""
+    scopes: str = ""
+    created_at: str = ""
+    updated_at: str = ""
+    granted_at: str = ""
+    token_ends_at: str = ""
+    reason: str = ""
+    previous_version_id: str = ""
+    previous_until: str = ""
+    refused_since: str = ""
+    refusal: str = ""
+    notes: tuple[str, ...] = ()
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What a disconnect hook says: an account has left. `signature` is in lower-case hex and still to be verified."""
+
+    account_id: str
+    client_id: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a connection of one kind is made of, for whoever creates one.
+
+    `fields` are stored in the clear, each with the pattern that it must match; `optional` gives those that may be left out
+    their defaults. `credentials` go to the vault. `allowed_domain` makes the domain from the fields; None: it is given.
+    """
+
+    credentials: tuple[str, ...]
+    fields: dict[str, re.Pattern[str]] = field(default_factory=dict)
+    optional: dict[str, str] = field(default_factory=dict)
+    allowed_domain: Callable[[dict[str, str]], str] | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """source + object → destination + mapping. `source` is `connection:{name}` or `client:{platform}/{client}`.
+
+    A client as source stands for every account that installs it, also the ones still to come. `mapping` gives each
+    destination attribute a JMESPath expression over the source's record; empty means the default of the two platforms.
+    `target` is the destination's object (`persons`, `customobjects/car_c`); empty means what the destination makes of the
+    source's object. `dedupe_fields` are one or two destination attributes; `priority` is `normal` or `high`; `options` are what
+    only the destination's platform knows (`partition`, `overwrite_tags`).
+
+    `keep_newest` says whose versions are remembered per record, so that an older one never overwrites a newer one: those of
+    `events` (and reconciliations; backfills only heed them), of `all`, or of `none`. `weight` is the source's share, next
+    to others', of what a destination takes in a day.
+    """
+
+    name: str
+    source: str
+    object: str
+    destination: str
+    mapping: dict[str, str] = field(default_factory=dict)
+    dedupe_fields: tuple[str, ...] = ("email",)
+    priority: str = "normal"
+    target: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+    keep_newest: str = "events"
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """What records must share to travel in one request.
+
+    `object` is the destination's, with its name where it has several of a kind (`customobjects/car_c`). `options` are pairs
+    that the destination's part understands, in order: `field1` and `field2` (dedupe attributes), `partition`, and so on.
+    """
+
+    destination: str
+    object: str
+    priority: str = "normal"
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def part(self) -> str:
+        """The platform's part that sends it."""
+        return self.object.partition("/")[0]
+
+    @property
+    def object_name(self) -> str:
+        return self.object.partition("/")[2]
+
+    @cached_property
+    def dedupe_fields(self) -> tuple[str, ...]:
+        return tuple(value for name, value in self.options if name in ("field1", "field2"))
+
+    def option(self, name: str) -> str:
+        """Its value, or an empty text."""
+        return dict(self.options).get(name, "")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a platform's listing. `next_page` is None on the last."""
+
+    records: list[Record]
+    next_page: int | None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changed in a platform's account, a page of it, by ascending `updated_at`.
+
+    `cursor` is where the next page begins, in the words of the part that read this one; None on the last.
+    """
+
+    records: list[Record]
+    cursor: str | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """An outgoing call that a platform built. URL, headers and body may hold credentials, so none of them is ever printed.
+
+    `connect_timeout_s` and `read_timeout_s` are seconds, the latter between two bytes of the answer; `total_timeout_s`
+    bounds the whole exchange, redirects included (None: the two others together). `max_response_bytes` bounds what is
+    read of the answer. `credential_headers` names those that no other host may see if a redirect leads there.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    connect_timeout_s: float = 3.0
+    read_timeout_s: float = 10.0
+    total_timeout_s: float | None = None
+    max_response_bytes: int = 10_000_000
+    credential_headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer. Header names are lower case. The body may hold credentials and is not printed."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    def charset(self) -> str:
+        """The charset that `Content-Type` declares, by Python's name for it; empty where it declares none that is known."""
+        parameters = self.headers.get("content-type", "").split(";")[1:]
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip().lower() == "charset":
+                try:
+                    known = codecs.lookup(value.strip().strip("\"'")).name
+                except (LookupError, ValueError):
+                    return ""
+                return "" if known in _NOT_CHARSETS else known
+        return ""
+
+    def text(self) -> str:
+        """The body, decoded by its byte order mark, else by the declared charset, else as UTF-8; without the mark.
+
+        A declared charset that does not fit the bytes is ignored. Raises `UnicodeDecodeError` where UTF-8 does not fit either.
+        """
+        for mark, charset in _BYTE_ORDER_MARKS:
+            if self.body.startswith(mark):
+                return self.body[len(mark) :].decode(charset)
+        try:
+            return self.body.decode(self.charset() or "utf-8")
+        except (LookupError, UnicodeError):
+            return self.body.decode()
+
+    def json(self) -> Any:
+        """The body as JSON, decoded as `text` does. Raises `ValueError`, and `RecursionError` for deep nesting."""
+        return json.loads(self.text())
+
+    def retry_after_s(self) -> float | None:
+        """The wait that `Retry-After` asks for, in seconds from 0 to a day, or None where it asks for none that can be read.
+
+        A point in time is measured from the answer's own `Date`, which egress adds where it is missing.
+        https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+        """
+        text = self.headers.get("retry-after", "").strip()
+        if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", text):
+            wait_s = float(text)
+        else:
+            try:
+                until, sent = (parsedate_to_datetime(date) for date in (text, self.headers.get("date", "")))
+                wait_s = (until - sent).total_seconds()
+            except (ValueError, TypeError, OverflowError):
+                return None
+        return min(max(wait_s, 0.0), 86_400.0)
+
+
+class Meaning(Enum):
+    """What a destination's answer to a batch of records asks for; `ingestion` does it.
+
+    `ACCEPTED`: taken, and what becomes of it is told later, if at all. `APPLIED`: done. `TOKEN_AGAIN`: with a new token.
+    `BACK_OFF`: the rate; after a pause. `QUOTA`: the day's is used up; after its reset. `BAD_DATA`: a record is to blame.
+    `STOP`: nothing of this kind is taken until somebody acts. `RETRY`: later, for a bounded number of times.
+    """
+
+    ACCEPTED = "accepted"
+    APPLIED = "applied"
+    TOKEN_AGAIN = "token_again"  # noqa: S105
+    BACK_OFF = "back_off"
+    QUOTA = "quota"
+    BAD_DATA = "bad_data"
+    STOP = "stop"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A destination's answer, read. `code` is the destination's own, `detail` a sentence that quotes no record.
+
+    `after_s` is the wait in seconds that it asked for, `pause_s` the one that its limits ask for before the next request,
+    also after a success; None where there is none.
+    """
+
+    meaning: Meaning
+    code: str = ""
+    request_id: str = ""
+    after_s: float | None = None
+    pause_s: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a destination says of one request: how many records it has applied, and how many failed with each code."""
+
+    applied: int
+    failed: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one event of a destination says. `kind` is `results` where it tells what became of `requests`, by their ids there.
+
+    `account_id` is the account that it is about and `at` the event's time (ISO 8601, UTC), both empty where not told;
+    `unreadable` counts requests that could not be read, `quota_left` is in records.
+    """
+
+    kind: str
+    event_id: str = ""
+    account_id: str = ""
+    at: str = ""
+    requests: dict[str, Reported] = field(default_factory=dict)
+    unreadable: int = 0
+    quota_left: int | None = None
+
+
+@dataclass(frozen=True)
+class SignedBy:
+    """A signature, and the request that fetches the key which it was made with."""
+
+    signature: bytes = field(repr=False)
+    key: Request

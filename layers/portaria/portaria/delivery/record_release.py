@@ -1,0 +1,332 @@
+"""Sending what waits in the table, one worker a destination, continued by messages to its own queue.
+
+    schedule → {"sweep": ""} → a message for each destination that is due → {"drain": destination} → … until nothing waits
+
+A drain sends the oldest entries of every list in turn, in growing batches that begin with a small one: if the destination is
+still closed, its first request shows it. Entries are deleted after their records were dealt with. A worker that dies leaves its
+lease, which ends by itself, and entries that are sent again. Records that arrive meanwhile join their list, or go directly if
+there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from portaria.aws import queues
+from portaria.aws.table import Table, at_once
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Rejected
+from portaria.core.settings import ReleaseRecordsSettings
+from portaria.core.unexpected_errors import log_unexpected
+from portaria.delivery import pipeline, waiting_records
+from portaria.delivery.pipeline import Delivery
+from portaria.delivery.waiting_records import Backlog, Entry, ListHead, Place, WaitingList
+from portaria.platforms import part
+from portaria.records import dead_letters
+from portaria.records.dead_letters import GAVE_UP
+
+logger = logging.getLogger(__name__)
+
+# How long one message's drain begins new batches; then the next message goes on, so that destinations take turns.
+RUN_S = 45.0
+# A batch begins with this much time left: a slow request, its retry with another token, and the writes after it.
+LEAST_TIME_S = 50.0
+# Entries in the first batch, by how much the next one may be larger, and about how many records the largest has.
+FIRST_BATCH, GROWTH, LARGEST_BATCH = 40, 5, 2_000
+# How many lists one batch takes entries from.
+MAX_LISTS = 200
+# How long the records of a batch may take at a destination's pace.
+SECONDS_A_BATCH = 15.0
+# When a drain that could send nothing is followed by the next.
+AGAIN_S = 30
+# How often an entry may fail for no known reason before it becomes a dead letter, and the wait between two tries.
+MAX_TRIES, TRY_AGAIN_S = 60, 300
+# After so many claims without a release, each entry is tried alone, to find the one that workers die of.
+MAX_UNFINISHED = 4
+# How often the end of a drain is tried against records that arrive meanwhile.
+RELEASES = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one message came to: `swept`, `drained` (nothing waits now), `continued`, `waiting` (for a later time) or `ignored`.
+
+    `quota_left` is as `ingestion` has it. A sweep also says about how many `records` wait, and how long the oldest has waited.
+    """
+
+    state: str
+    queued: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    quota_left: dict[str, int] = field(default_factory=dict)
+    records: int | None = None
+    oldest_s: float | None = None
+
+
+def take(body: str, settings: ReleaseRecordsSettings, time_left_s: Callable[[], float]) -> Outcome:
+    """Deal with one message of the WaitingRecords queue. Raises `Retryable`, and what AWS raises, where it should come back."""
+    try:
+        message = json.loads(body)
+        if "sweep" in message:
+            return _sweep(settings)
+        destination = str(message["drain"])
+    except (ValueError, KeyError, TypeError):
+        logger.error("waiting_records_message_unreadable")
+        return Outcome("ignored")
+    table = Table(settings.table_name)
+    backlog = waiting_records.claim(table, destination)
+    return _Drain(backlog, table, settings, time_left_s).run() if backlog else Outcome("ignored")
+
+
+def _sweep(settings: ReleaseRecordsSettings) -> Outcome:
+    """Queue a drain for each destination that is due. One that is queued twice finds the lease taken, or nothing to do."""
+    now = int(clock.now().timestamp())
+    found = waiting_records.backlogs(Table(settings.table_name))
+    due = [backlog.destination for backlog in found if backlog.next_at <= now]
+    _continue(settings, due)
+    return Outcome(
+        "swept",
+        queued=len(due),
+        records=sum(backlog.records for backlog in found),
+        oldest_s=max((now - backlog.since for backlog in found), default=0),
+    )
+
+
+def _continue(settings: ReleaseRecordsSettings, destinations: Iterable[str]) -> None:
+    bodies = [queues.encode({"drain": destination}) for destination in destinations]
+    queues.send(settings.waiting_records_queue_url, bodies)
+
+
+@dataclass
+class _Reader:
+    """A list that is being drained, and how far it was read.
+
+    `waits_since` is when the first entry that stays began to wait, `read_until` when the last one did that was read.
+    """
+
+    head: ListHead
+    cursor: str | None = None
+    is_read: bool = False
+    waits_since: int | None = None
+    read_until: int | None = None
+
+
+class _Drain:
+    def __init__(
+        self, backlog: Backlog, table: Table, settings: ReleaseRecordsSettings, time_left_s: Callable[[], float]
+    ) -> None:
+        self.backlog = backlog
+        self.table = table
+        self.settings = settings
+        self.time_left_s = time_left_s
+        self.ends_at = clock.now().timestamp() + RUN_S
+        self.counts: dict[str, int] = {}
+        self.quota_left: dict[str, int] = {}
+        # How long the destination has asked for after the last batch.
+        self.pause_s = 0.0
+        # Whether anything left its list.
+        self.is_progress = False
+        # Lists with entries that failed unexpectedly.
+        self.failing: set[WaitingList] = set()
+        # Entries in the next batch, and at most records of each object.
+        self.size = FIRST_BATCH
+        self.most: dict[str, int] = {}
+        self.is_cautious = backlog.unfinished > MAX_UNFINISHED
+
+    def run(self) -> Outcome:
+        is_done = False
+        try:
+            is_done = self._send_all()
+        finally:
+            ended = self._release(is_done=is_done)
+        if ended == "continued":
+            _continue(self.settings, [self.backlog.destination])
+        return Outcome(ended, counts=self.counts, quota_left=self.quota_left)
+
+    def _send_all(self) -> bool:
+        """Whether every list was read to its end, or closed."""
+        for is_bulk in (False, True):
+            heads = waiting_records.heads(self.table, self.backlog.destination)
+            readers = deque(_Reader(head) for head in heads if head.waiting.is_bulk is is_bulk)
+            while readers:
+                if not self._has_time():
+                    for reader in readers:
+                        self._note_since(reader)
+                    return False
+                self._send_some(readers, is_bulk=is_bulk)
+        return True
+
+    def _has_time(self) -> bool:
+        return clock.now().timestamp() < self.ends_at and self.time_left_s() > LEAST_TIME_S
+
+    def _send_some(self, readers: deque[_Reader], *, is_bulk: bool) -> None:
+        """One batch of the lists whose turn it is. Those with more to send go to the end."""
+        turn = self._next(readers)
+        if not turn:
+            return
+        share = max(1, self.size // len(turn))
+        entries = [entry for found in at_once(lambda reader: self._read(reader, share), turn) for entry in found]
+        if self.is_cautious and entries and not self._may_be_tried(entries[0]):
+            entries = []
+        stays = self._deal_with(entries, is_bulk=is_bulk) if entries else set()
+        for reader in turn:
+            stayed = [entry for entry in entries if entry.place in stays and entry.waiting == reader.head.waiting]
+            if stayed and self.pause_s and reader.head.waiting not in self.failing:
+                readers.append(_Reader(reader.head))
+                continue
+            if stayed and reader.waits_since is None:
+                reader.waits_since = stayed[0].since
+            if stayed and reader.head.waiting not in self.failing:
+                # The destination, or the source's share of its quota, takes no more now.
+                self._note_since(reader)
+            elif not reader.is_read:
+                readers.append(reader)
+            else:
+                self._finish(reader)
+        if stays and self.pause_s:
+            clock.sleep(self.pause_s)
+        elif entries and not stays:
+            records = sum(entry.records for entry in entries)
+            most = min([LARGEST_BATCH, *(self._most(reader.head.waiting) for reader in turn)])
+            self.size = max(1, min(self.size * GROWTH, most * len(entries) // records))
+
+    def _next(self, readers: deque[_Reader]) -> list[_Reader]:
+        """The lists whose turn it is, without those that are closed for now."""
+        now = clock.now().timestamp()
+        status = waiting_records.status(self.table, self.backlog.destination)
+        turn: list[_Reader] = []
+        most = 1 if self.is_cautious else min(MAX_LISTS, self.size)
+        while readers and len(turn) < most:
+            reader = readers.popleft()
+            head = reader.head
+            if status.closed_until(head.waiting.object) <= now and head.not_before <= now:
+                turn.append(reader)
+        self.size = 1 if self.is_cautious else min([self.size, *(self._most(reader.head.waiting) for reader in turn)])
+        return turn
+
+    def _most(self, waiting: WaitingList) -> int:
+        """How many records of one batch an object takes at its pace."""
+        if waiting.object not in self.most:
+            self.most[waiting.object] = LARGEST_BATCH
+            with suppress(Rejected):
+                connection = connection_store.get(self.table, waiting.destination)
+                platform = part(connection.platform, waiting.object.partition("/")[0])
+                if per_second := getattr(platform, "REQUESTS_PER_SECOND", None):
+                    a_batch = per_second * pipeline.DRAIN_PACE * SECONDS_A_BATCH
+                    self.most[waiting.object] = max(1, int(platform.MAX_OBJECTS * a_batch))
+        return self.most[waiting.object]
+
+    def _read(self, reader: _Reader, share: int) -> list[Entry]:
+        until_ms = int(clock.now().timestamp() * 1_000) if reader.head.waiting.is_retry else None
+        found, reader.cursor = waiting_records.read(
+            self.table, reader.head.waiting, limit=share, cursor=reader.cursor, until_ms=until_ms
+        )
+        reader.is_read = not reader.cursor
+        if found:
+            reader.read_until = found[-1].since
+        return found
+
+    def _deal_with(self, entries: list[Entry], *, is_bulk: bool) -> set[Place]:
+        """Send entries and delete those whose records are dealt with; the places of those that stay."""
+        outcome = pipeline.ingest_waiting(
+            [Delivery(entry.message_id, entry.body) for entry in entries],
+            self.settings,
+            self.time_left_s,
+            bulk=is_bulk,
+            stored={entry.place: entry.records for entry in entries},
+        )
+        for name, count in outcome.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+        self.quota_left |= outcome.quota_left
+        self.pause_s = outcome.pause_s
+        failed = [entry for entry in entries if entry.message_id in outcome.waiting]
+        stays = {entry.place for entry in failed} | {entry.place for entry in entries if entry.place in outcome.held}
+        for entry in failed:
+            self._count_failure(entry)
+        waiting_records.remove(self.table, [entry for entry in entries if entry.place not in stays])
+        self.is_progress = self.is_progress or len(stays) < len({entry.place for entry in entries})
+        return stays
+
+    def _count_failure(self, entry: Entry) -> None:
+        """SQS counts receives and gives up at some point; here that is done for each entry."""
+        self.failing.add(entry.waiting)
+        if entry.tries + 1 < MAX_TRIES:
+            waiting_records.count_try(self.table, entry)
+        else:
+            self._set_aside(entry)
+
+    def _may_be_tried(self, entry: Entry) -> bool:
+        """False for the entry that the last worker tried alone and died of: it becomes a dead letter."""
+        name = f"{entry.waiting.pk}#{entry.prefix}"
+        if name == self.backlog.trying:
+            self._set_aside(entry)
+            return False
+        waiting_records.note_trial(self.table, self.backlog, name)
+        return True
+
+    def _set_aside(self, entry: Entry) -> None:
+        logger.error("waiting_entry_given_up", extra={"message_id": entry.message_id, "reason": GAVE_UP})
+        dead_letters.put(self.table, dead_letters.of_message(entry.message_id, entry.body))
+        waiting_records.remove(self.table, [entry])
+
+    def _note_since(self, reader: _Reader) -> None:
+        """Write down since when the first entry of a list has waited, where this drain knows it."""
+        since = reader.waits_since or reader.read_until
+        if since is not None and since != reader.head.since:
+            waiting_records.list_since(self.table, reader.head.waiting, since)
+
+    def _finish(self, reader: _Reader) -> None:
+        """Close, and later remove, a list that was read to its end, unless entries stay or arrived meanwhile."""
+        head = reader.head
+        if reader.waits_since is not None:
+            self._note_since(reader)
+        elif head.waiting.is_retry and self._next_retry_at(head.waiting):
+            return
+        elif not head.closed_at:
+            waiting_records.close_list(self.table, head)
+        elif clock.now().timestamp() > head.removable_at:
+            waiting_records.remove_list(self.table, head)
+
+    def _next_retry_at(self, waiting: WaitingList) -> int | None:
+        """When the first entry of a retry list is due (epoch seconds), or None where it has none."""
+        found, _ = waiting_records.read(self.table, waiting, limit=1)
+        return found[0].order // 1_000 if found else None
+
+    def _release(self, *, is_done: bool) -> str:
+        """End the lease, and say when the destination is tried again; remove the backlog where nothing waits."""
+        destination, now = self.backlog.destination, int(clock.now().timestamp())
+        for _ in range(RELEASES if is_done else 0):
+            status = waiting_records.status(self.table, destination)
+            if not status.backlog or status.backlog.fence != self.backlog.fence:
+                return "ignored"
+            arrivals = status.backlog.arrivals
+            heads = waiting_records.heads(self.table, destination)
+            if not heads:
+                if waiting_records.remove_backlog(self.table, self.backlog, arrivals):
+                    return "drained"
+                continue
+            next_at = min(self._next_at(head, status, now) for head in heads)
+            since = min((head.since for head in heads if not head.closed_at), default=now)
+            if waiting_records.release(self.table, self.backlog, arrivals=arrivals, next_at=next_at, since=since):
+                return "waiting" if next_at > now else "continued"
+        try:
+            waiting_records.release(self.table, self.backlog, arrivals=None, next_at=now, since=self.backlog.since)
+        except Exception as error:  # noqa: BLE001 - the lease ends by itself
+            log_unexpected("drain_not_released", error, destination=destination)
+        return "continued"
+
+    def _next_at(self, head: ListHead, status: waiting_records.Status, now: int) -> int:
+        waiting = head.waiting
+        next_at = max(now if self.is_progress else now + AGAIN_S, head.not_before, status.closed_until(waiting.object))
+        if head.closed_at:
+            next_at = max(next_at, head.removable_at + 1)
+        if waiting.is_retry:
+            next_at = max(next_at, self._next_retry_at(waiting) or now)
+        if waiting in self.failing:
+            next_at = max(next_at, now + TRY_AGAIN_S)
+        return next_at

@@ -1,0 +1,195 @@
+"""Uninstalls: a customer takes the integration away, or an administrator deletes a connection.
+
+    hook → verified at the door → [Uninstalls] → confirmed with the platform → removed
+    delete → marked as removed →  [Uninstalls] → removed
+
+A disconnect hook has no date, so it can be sent again after a reinstall: its signature only says that the account once left.
+Whether it has left now is asked of the platform, three times over eleven minutes, since it may take its time. A removed
+connection's item stays for `KEPT_FOR`, so that records on their way still find their route and the operator what became of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from portaria.aws import event_bus, queues
+from portaria.aws.table import Conflict, Table
+from portaria.connections import connection_store, oauth_clients, token_provider, webhook_endpoints
+from portaria.connections.vault import Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected, Retryable
+from portaria.core.settings import AcceptUninstallSettings, RemoveConnectionsSettings
+from portaria.installs import code_exchange
+from portaria.outbound import http_client
+from portaria.platforms import part
+
+logger = logging.getLogger(__name__)
+
+# When a platform that still knows the connection is asked again, in seconds.
+CHECK_AGAIN_S = (60.0, 600.0)
+KEPT_FOR = timedelta(days=90)
+UNINSTALLED = "uninstalled"
+DELETED = "deleted"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one message came to: `removed`, `still_connected` (a hook that was sent again), `checked` (asked again later),
+    or `ignored`."""
+
+    state: str
+
+
+def accept(platform: str, client_name: str, query: dict[str, list[str]], settings: AcceptUninstallSettings) -> str:
+    """Verify a disconnect hook and queue it; returns the connection's name.
+
+    Raises `Rejected` (400 for what is no hook, 403 `bad_signature`, 404 `unknown_client`) and `Retryable`.
+    """
+    uninstall = part(platform, "uninstall")
+    departure = uninstall.parse_departure(query)
+    client = oauth_clients.get(Table(settings.table_name), platform, client_name)
+    uninstall.verify(departure, client, Vault(settings.secrets_prefix).client_secret(platform, client_name))
+    name = connection_store.installed_name(platform, client_name, departure.account_id)
+    queues.send(settings.uninstalls_queue_url, [queues.encode({"connection": name, "why": UNINSTALLED, "checks": 0})])
+    return name
+
+
+def delete(table: Table, queue_url: str, connection: Connection) -> None:
+    """Mark a connection as removed, which stops its use at once, and queue the rest. Raises `Conflict` and `Retryable`.
+
+    Where the message is not taken, deleting again sends it.
+    """
+    if connection.state != "removed":
+        _mark(table, connection, DELETED)
+    message = {"connection": connection.name, "why": DELETED, "secret_id": connection.secret_id}
+    queues.send(queue_url, [queues.encode(message)])
+
+
+def take(body: str, settings: RemoveConnectionsSettings, time_left_s: Callable[[], float]) -> Outcome:
+    """Deal with one message of the Uninstalls queue. Raises `Retryable` where it should come back."""
+    try:
+        message = json.loads(body)
+        name, why = str(message["connection"]), str(message["why"])
+        checks, secret_id = int(message.get("checks", 0)), str(message.get("secret_id", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        logger.error("a message of the Uninstalls queue cannot be read")
+        return Outcome("ignored")
+    return _Removal(name, settings, time_left_s).run(why, checks, secret_id)
+
+
+class _Removal:
+    def __init__(self, name: str, settings: RemoveConnectionsSettings, time_left_s: Callable[[], float]) -> None:
+        self.name = name
+        self.settings = settings
+        self.table = Table(settings.table_name)
+        self.vault = Vault(settings.secrets_prefix)
+        self.supply = token_provider.Supply(self.table, self.vault, settings.sealing_key_id, time_left_s)
+
+    def run(self, why: str, checks: int, secret_id: str) -> Outcome:
+        connection = connection_store.find(self.table, self.name)
+        if not connection or (secret_id and connection.secret_id != secret_id):
+            # Made again by the same name meanwhile: only the old one's secret is left to remove.
+            if secret_id:
+                self.vault.remove(secret_id)
+            return Outcome("removed" if secret_id else "ignored")
+        if connection.state != "removed":
+            if why == DELETED:
+                return Outcome("ignored")
+            if self._still_connected(connection) or self._may_come_back(checks):
+                return self._check_again(checks)
+            try:
+                # By the generation from before the question: whoever installs again meanwhile stays.
+                _mark(self.table, connection, why)
+            except Conflict:
+                raise Retryable("connection_changed", "the connection changed meanwhile", after_s=5) from None
+        webhook_endpoints.close_address(self.table, connection)
+        if why == DELETED:
+            self._unsubscribe(connection)
+        if connection.secret_id:
+            self.vault.remove(connection.secret_id)
+        event_bus.put(
+            self.settings.bus_name,
+            event_bus.REMOVED,
+            {
+                "connection": connection.name,
+                "platform": connection.platform,
+                "client": connection.client,
+                "label": connection.label,
+                "why": why,
+            },
+        )
+        return Outcome("removed")
+
+    def _still_connected(self, connection: Connection) -> bool:
+        """Ask the platform. Only a plain no counts: a platform that does not answer is asked again."""
+        account = part(connection.platform, "account")
+        try:
+            response = self.supply.send(
+                connection,
+                lambda token: account.account_request(connection.allowed_domain, token.credentials["access_token"]),
+            )
+            account.read_account(response, connection.allowed_domain)
+        except Rejected as refused:
+            gone = ("needs_reconnect", "token_refused", "token_expired", "no_credentials", "connection_removed")
+            if refused.reason in gone:
+                return False
+            raise
+        return True
+
+    def _may_come_back(self, checks: int) -> bool:
+        """That a platform refuses a token which somebody has used says nothing of the customer.
+
+        Whoever used it may have stored the new one without pointing to it, or be slow and bring it yet.
+        """
+        connection = connection_store.get(self.table, self.name)
+        if connection.reason != token_provider.ANSWER_LOST:
+            return False
+        return checks < len(CHECK_AGAIN_S) or self.supply.recover(connection)
+
+    def _check_again(self, checks: int) -> Outcome:
+        if checks >= len(CHECK_AGAIN_S):
+            logger.warning("a disconnect hook came for a connection that works", extra={"connection": self.name})
+            return Outcome("still_connected")
+        message = {"connection": self.name, "why": UNINSTALLED, "checks": checks + 1}
+        queues.send(self.settings.uninstalls_queue_url, [queues.encode(message)], delay_s=CHECK_AGAIN_S[checks])
+        return Outcome("checked")
+
+    def _unsubscribe(self, connection: Connection) -> None:
+        """Take the event webhooks back, with the token as it is stored. An account that refuses keeps a dead address."""
+        try:
+            webhooks = part(connection.platform, "webhooks")
+            client = oauth_clients.get(self.table, connection.platform, connection.client)
+        except Rejected:
+            return
+        credentials = self.vault.read(connection.secret_id, connection.version_id)
+        destination = code_exchange.events_url(connection, client, credentials)
+        if not credentials or not destination:
+            return
+        request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
+        with suppress(Rejected):
+            response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+            webhooks.read_answer(response)
+
+
+def _mark(table: Table, connection: Connection, why: str) -> None:
+    """The connection is nobody's to use from here on. Raises `Conflict` where its credentials have just changed."""
+    now = clock.now()
+    table.update(
+        *connection_store.key(connection.name),
+        "SET #state = :removed, #reason = :why, updated_at = :now, expires_at = :expires_at "
+        "REMOVE lease_until, retry_at, tries, sealed, sealed_next, announce, due_pk, due_at",
+        condition="generation = :generation",
+        names={"#state": "state", "#reason": "reason"},
+        values={
+            ":removed": "removed",
+            ":why": why,
+            ":now": clock.to_iso(now),
+            ":expires_at": int((now + KEPT_FOR).timestamp()),
+            ":generation": connection.generation,
+        },
+    )

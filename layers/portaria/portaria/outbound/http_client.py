@@ -1,0 +1,217 @@
+"""The only way for a credential to leave: over https, to the allowed domain, bounded in size and time.
+
+`http_connections` dials, and checks the addresses of the host. A redirect is an answer unless the caller wants it followed;
+then every hop passes the same checks.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace as with_changes
+from email.utils import format_datetime
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from portaria.core import clock
+from portaria.core.entities import Rejected, Request, Response, Retryable
+from portaria.outbound import content_codings
+from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
+
+# The reason where no connection came about, so that nothing was sent.
+UNREACHABLE = "unreachable"
+
+USER_AGENT = "portaria/1 (+integration backend)"
+
+_DEFAULT_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": content_codings.ACCEPTED}
+
+# One a process, for its kept connections.
+transport = Transport()
+
+FORBIDDEN_HEADERS = frozenset(
+    {
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "cookie",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "via",
+        "forwarded",
+        # Headers in which proxies tell a server who its client is.
+        "client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-forwarded",
+        "x-originating-ip",
+        "x-real-ip",
+        "x-remote-addr",
+        "x-remote-ip",
+    }
+)
+FORBIDDEN_PREFIXES = ("x-amz-", "x-amzn-", "x-forwarded-")
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_REPEATABLE = ("GET", "HEAD", "OPTIONS")
+
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?)?")
+_HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
+
+
+def canonical(header_name: str) -> str:
+    """A header's name as servers may read it: many map hyphens to underscores (RFC 3875, 4.1.18), and case never counts."""
+    return header_name.lower().replace("_", "-")
+
+
+def host_allowed(host: str, allowed_domain: str) -> bool:
+    """Whether a host is the allowed domain; `*.example.com` also covers `example.com` and every name below it."""
+    if not _HOST.fullmatch(host):
+        return False
+    if allowed_domain.startswith("*."):
+        return host == allowed_domain[2:] or host.endswith(allowed_domain[1:])
+    return host == allowed_domain
+
+
+def check(request: Request, allowed_domain: str) -> None:
+    """Raises `Rejected` for a request that must not leave; nothing has been sent then."""
+    if not request.url.isascii() or re.search(r"[\x00-\x20\x7f\\]", request.url):
+        raise Rejected("bad_url", "the URL may hold only printable ASCII, without spaces or backslashes", field="url")
+    try:
+        parts = urlsplit(request.url)
+        port = parts.port
+    except ValueError:
+        raise Rejected("bad_url", "the URL cannot be read", field="url") from None
+    if parts.scheme != "https" or "@" in parts.netloc or port not in (None, 443):
+        raise Rejected("bad_url", "the URL must be https, without user and with no port but 443", field="url")
+    # urlsplit lower-cases the host; the one that is dialled is compared, not the text in the URL.
+    if parts.netloc.lower().removesuffix(":443") != parts.hostname or not host_allowed(
+        parts.hostname or "", allowed_domain
+    ):
+        raise Rejected("host_not_allowed", f"this connection may only talk to {allowed_domain}", field="url")
+    for name, value in request.headers.items():
+        if canonical(name) in FORBIDDEN_HEADERS or canonical(name).startswith(FORBIDDEN_PREFIXES):
+            raise Rejected("forbidden_header", f"the header {name.lower()} may not be set", field="headers")
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not _HEADER_VALUE.fullmatch(value):
+            raise Rejected(
+                "bad_header", f"the header {name!r} holds characters that HTTP does not allow", field="headers"
+            )
+
+
+def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
+    """Carry a platform's request and bring its answer, whatever the status.
+
+    `owner` names the account that the request is made for: a kept connection is used for requests of one owner only.
+
+    A redirect is an answer, unless up to `follow_redirects` are to be followed: each is checked as the request was; to another
+    host of the domain go neither credentials nor a body. A 303, and a 301 or 302 that answers a POST, is followed with a GET.
+
+    Raises `Rejected` where the request may not leave (nothing was sent; of a redirect: nothing was sent there) or the answer
+    is too large, and `Retryable` where no whole answer came in time: with `answer_lost` false nothing had been sent, with
+    true the other side may have acted on it.
+    """
+    check(request, allowed_domain)
+    total_s = request.total_timeout_s
+    if total_s is None:
+        total_s = request.connect_timeout_s + request.read_timeout_s
+    ends_at = time.monotonic() + total_s
+    response = _exchange(request, allowed_domain, ends_at, owner)
+    for _ in range(follow_redirects):
+        onward = _redirected(request, response, allowed_domain)
+        if onward is None:
+            return response
+        request = onward
+        response = _exchange(request, allowed_domain, ends_at, owner, redirected=True)
+    if follow_redirects and _redirected(request, response, allowed_domain):
+        raise Rejected(
+            "too_many_redirects", f"{allowed_domain} redirected more than {follow_redirects} times", status=502
+        )
+    return response
+
+
+def _redirected(request: Request, response: Response, allowed_domain: str) -> Request | None:
+    """The request that a redirect asks for, or None where the response is none. Raises `Rejected` where it may not leave."""
+    location = response.headers.get("location")
+    if response.status not in _REDIRECTS or not location:
+        return None
+    if not _PRINTABLE.fullmatch(location):
+        # `urljoin` would take line ends and tabs out, and make a good URL of a bad one.
+        raise _redirect_refused(allowed_domain, "the URL may hold only printable ASCII")
+    try:
+        url = urljoin(request.url, location)
+        same_host = urlsplit(url).hostname == urlsplit(request.url).hostname
+    except ValueError:
+        raise _redirect_refused(allowed_domain, "the URL cannot be read") from None
+    method, body, headers = request.method, request.body, request.headers
+    if (response.status == 303 and method != "HEAD") or (response.status in (301, 302) and method == "POST"):
+        method, body = "GET", None
+        headers = {name: value for name, value in headers.items() if not name.lower().startswith("content-")}
+    if not same_host:
+        if body is not None or method not in _REPEATABLE:
+            raise _redirect_refused(allowed_domain, f"a {method} is not sent again to another host")
+        kept_back = {"authorization", "cookie", *(name.lower() for name in request.credential_headers)}
+        headers = {name: value for name, value in headers.items() if name.lower() not in kept_back}
+    onward = with_changes(request, method=method, url=url, headers=headers, body=body)
+    try:
+        check(onward, allowed_domain)
+    except Rejected as refused:
+        raise _redirect_refused(allowed_domain, refused.detail) from None
+    return onward
+
+
+def _redirect_refused(allowed_domain: str, why: str) -> Rejected:
+    return Rejected(
+        "redirect_not_allowed", f"{allowed_domain} redirected to where the call may not go: {why}", status=502
+    )
+
+
+def _prepared(request: Request) -> requests.PreparedRequest:
+    """Raises `Rejected` where `requests` cannot read the URL, or reads another host in it than the one that was checked."""
+    headers = CaseInsensitiveDict(_DEFAULT_HEADERS)
+    headers.update(request.headers)
+    try:
+        prepared = requests.Request(request.method, request.url, headers, data=request.body).prepare()
+        same_host = urlsplit(prepared.url or "").hostname == urlsplit(request.url).hostname
+    except (requests.exceptions.RequestException, ValueError):
+        same_host = False
+    if not same_host:
+        raise Rejected("bad_url", "the URL cannot be read", field="url")
+    return prepared
+
+
+def _exchange(
+    request: Request, allowed_domain: str, ends_at: float, owner: str, *, redirected: bool = False
+) -> Response:
+    """One request and its answer. After a redirect the other side has acted on the first request, whatever comes now."""
+    prepared = _prepared(request)
+    limits = Limits(request.connect_timeout_s, request.read_timeout_s, ends_at, owner)
+    try:
+        with transport.send(prepared, timeout=limits) as answer:
+            body = answer.raw.read(request.max_response_bytes + 1, decode_content=False)
+    except (NotSent, requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
+        cause = str(error) if isinstance(error, NotSent) else type(error).__name__
+        raise Retryable(UNREACHABLE, f"{allowed_domain} was not reached: {cause}", answer_lost=redirected) from None
+    except requests.exceptions.RequestException as error:
+        cause = str(error) if isinstance(error, NoAnswer) else type(error).__name__
+        raise Retryable("no_answer", f"{allowed_domain} gave no answer: {cause}", answer_lost=True) from None
+    found = {name.lower(): value for name, value in answer.headers.items()}
+    if len(body) <= request.max_response_bytes and (codings := found.pop("content-encoding", "")):
+        body, left = content_codings.decode(body, codings, request.max_response_bytes)
+        if left:
+            found["content-encoding"] = left
+    if len(body) > request.max_response_bytes:
+        raise Rejected(
+            "answer_too_large", f"{allowed_domain} answered more than {request.max_response_bytes} bytes", status=502
+        )
+    found.setdefault("date", format_datetime(clock.now(), usegmt=True))
+    return Response(answer.status_code, found, body)

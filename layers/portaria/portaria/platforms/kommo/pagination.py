@@ -1,0 +1,148 @@
+"""Reading an account's lists: all of one, or what changed in it. https://developers.kommo.com/reference/contacts-list
+
+`send` carries each request and paces it. Everything here raises `Rejected` (`token_refused`) on 401 and `Retryable` on
+anything else that is not a list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from portaria.core.entities import Changes, Page, Record, Rejected, Request, Response, Retryable, Secret
+from portaria.platforms.kommo.tokens import UNREADABLE, not_now
+
+Entity = dict[str, Any]
+Send = Callable[[Request], Response]
+Read = TypeVar("Read")
+
+PAGE_SIZE = 250
+# 7 requests a second for one address, and Lambda's addresses are shared by all accounts. At most two workers read at
+# once (MaximumConcurrency in template.yaml), each at three a second: six in total, which leaves one for exchanges.
+REQUESTS_PER_SECOND = 3.0
+
+
+class Place(NamedTuple):
+    """Where the next page of changes begins. It travels as a text, its numbers with a comma between them.
+
+    Changes are read by their time: after each page the next one begins at the second in which that one ended, as a first
+    page again, because pages by number shift when records change while they are read: what has just changed leaves its place
+    for one at the end. Only a second that fills a whole page by itself is read by number, by id, and each of its pages is
+    followed by a look at where the one before ended: while `last_id` stands there still, nothing has slipped past between.
+    """
+
+    second: int
+    page: int = 0
+    last_id: int = 0
+
+    @classmethod
+    def of(cls, cursor: str, since: int) -> Place:
+        """Raises `Rejected` (`bad_cursor`) for what no version of this has written."""
+        try:
+            return cls(*map(int, cursor.split(","))) if cursor else cls(since)
+        except (ValueError, TypeError):
+            raise Rejected("bad_cursor", "the place to go on from is none of Kommo's: begin anew") from None
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+
+class Account:
+    """One account's lists, read with one token."""
+
+    def __init__(self, send: Send, account_host: str, access_token: Secret) -> None:
+        self._send = send
+        self._host = account_host
+        self._token = access_token
+
+    def page(self, name: str, page: int, complete: Callable[[list[Entity]], None] | None = None) -> Page:
+        """One page, counted from 1, of all that the list `name` holds; `complete` puts in what the list leaves out.
+
+        Pages are ordered by id: what is added or changed meanwhile moves nothing from a page still to come.
+        """
+
+        def read() -> Page:
+            entities, has_next = self.listed(name, f"page={page}&limit={PAGE_SIZE}&order[id]=asc")
+            if complete:
+                complete(entities)
+            return Page([_record(entity) for entity in entities], page + 1 if has_next else None)
+
+        return _checked(read)
+
+    def changes(
+        self, name: str, since: int, cursor: str, complete: Callable[[list[Entity]], None] | None = None
+    ) -> Changes:
+        """A page of what changed since a time (epoch seconds, that one included). Some records come on two pages."""
+
+        def read() -> Changes:
+            place = Place.of(cursor, since)
+            entities, following = self._by_id(name, place) if place.page else self._by_time(name, place)
+            if complete:
+                complete(entities)
+            return Changes([_record(entity) for entity in entities], str(following) if following else None)
+
+        return _checked(read)
+
+    def listed(self, name: str, query: str) -> tuple[list[Entity], bool]:
+        """What a list answers, and whether it has a next page."""
+        headers = {"Authorization": f"Bearer {self._token.reveal()}", "Accept": "application/json"}
+        url = f"https://{self._host}/api/v4/{name}?{query}"
+        body = _read_list(self._send(Request("GET", url, headers, read_timeout_s=15)))
+        return embedded(body, name), bool((body.get("_links") or {}).get("next"))
+
+    def _by_time(self, name: str, place: Place) -> tuple[list[Entity], Place | None]:
+        query = f"page=1&limit={PAGE_SIZE}&filter[updated_at][from]={place.second}&order[updated_at]=asc"
+        entities, has_next = self.listed(name, query)
+        if not has_next:
+            return entities, None
+        times = [int(entity.get("updated_at") or 0) for entity in entities]
+        if min(times) == max(times):
+            return entities, Place(times[0], 1)
+        if max(times) <= place.second:
+            raise Retryable(
+                "answer_unreadable", "Kommo's list is not of what changed since the time that was asked for"
+            )
+        return entities, Place(max(times))
+
+    def _by_id(self, name: str, place: Place) -> tuple[list[Entity], Place]:
+        second = f"filter[updated_at][from]={place.second}&filter[updated_at][to]={place.second}&order[id]=asc"
+        entities, has_next = self.listed(name, f"page={place.page}&limit={PAGE_SIZE}&{second}")
+        if place.page > 1:
+            before, _ = self.listed(name, f"page={(place.page - 1) * PAGE_SIZE}&limit=1&{second}")
+            if [int(entity["id"]) for entity in before] != [place.last_id]:
+                return entities, Place(place.second, 1)
+        if has_next:
+            return entities, Place(place.second, place.page + 1, max(int(entity["id"]) for entity in entities))
+        return entities, Place(place.second + 1)
+
+
+def embedded(entity: Entity, name: str) -> list[Entity]:
+    return (entity.get("_embedded") or {}).get(name) or []
+
+
+def _checked(read: Callable[[], Read]) -> Read:
+    try:
+        return read()
+    except UNREADABLE as error:
+        raise Retryable("answer_unreadable", f"Kommo's list is not as documented: {type(error).__name__}") from None
+
+
+def _read_list(response: Response) -> Entity:
+    if response.status == 204:
+        return {}
+    if response.status == 401:
+        raise Rejected("token_refused", "Kommo refused the access token")
+    if response.status != 200:
+        raise not_now(response)
+    try:
+        body = json.loads(response.body)
+    except UNREADABLE:
+        body = None
+    if not isinstance(body, dict):
+        raise Retryable("answer_unreadable", "Kommo answered 200 without a list")
+    return body
+
+
+def _record(entity: Entity) -> Record:
+    return Record(str(int(entity["id"])), int(entity.get("updated_at") or 0), entity)

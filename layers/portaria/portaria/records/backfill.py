@@ -1,0 +1,284 @@
+"""Backfills: all records of one object of a connection, read page by page into the Records queue.
+
+    running → done, or failed with a reason
+
+A backfill's item says which page comes next. A page's records are queued before the item moves on, so a worker that dies
+anywhere leaves at worst one page to be read and queued again, which changes nothing at the destination.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from portaria.aws import event_bus, queues
+from portaria.aws.table import Conflict, Item, Table
+from portaria.connections import connection_store
+from portaria.core import clock, record_messages
+from portaria.core.entities import Connection, Page, Rejected, Retryable, Route, Secret
+from portaria.core.settings import BackfillRecordsSettings
+from portaria.platforms import part
+from portaria.records import page_reader, reconciliation, routes
+from portaria.records.page_reader import Outcome, Reader
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+# Another worker has just moved this backfill on: it is left alone for a while.
+LEAVE_TO_OTHER_S = 120.0
+
+
+def key(connection: str, route: str, generation: int) -> tuple[str, str]:
+    return f"BACKFILL#{connection}", f"{route}#{generation}"
+
+
+def take(body: str, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> Outcome:
+    """Deal with one message of the Backfills queue: `connection.ready` from the bus, a backfill's or a reconciliation's own.
+
+    Raises `Retryable` where the message should come back; a backfill that has failed for good says so in its item.
+    """
+    try:
+        work = _read(body)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        logger.error("a message of the Backfills queue is none of those that it may be")
+        return Outcome("ignored")
+    if isinstance(work, reconciliation.Wanted):
+        return reconciliation.take(work, settings, time_left_s)
+    if isinstance(work, _Ready):
+        return _begin(*work, settings)
+    return _Reading(work, settings, time_left_s).run()
+
+
+class _Ready(NamedTuple):
+    connection: str
+    generation: int
+
+
+class _Wanted(NamedTuple):
+    connection: str
+    route: str
+    generation: int
+
+
+def _read(body: str) -> _Ready | _Wanted | reconciliation.Wanted:
+    message = json.loads(body)
+    if message.get("detail-type") == event_bus.CONNECTION_READY:
+        return _Ready(str(message["detail"]["connection"]), int(message["detail"]["generation"]))
+    if "reconcile" in message:
+        return reconciliation.read(message)
+    return _Wanted(str(message["connection"]), str(message["route"]), int(message["generation"]))
+
+
+def start(table: Table, queue_url: str, connection: Connection, route_name: str | None = None) -> dict[str, str]:
+    """Have every route that begins at a connection, or one of them, read it from its first page; the routes and their states.
+
+    One that runs already goes on, and its message is queued once more, in case that was lost. Raises `Rejected` (404
+    `unknown_route`, 409 `not_connected`, `nothing_to_read`) and `Retryable`, after which it can be asked for again.
+    """
+    if connection.state != "connected":
+        raise Rejected("not_connected", f"the connection {connection.name} is {connection.state}", status=409)
+    found = routes.for_connection(table, connection)
+    if route_name is not None:
+        found = [route for route in found if route.name == route_name]
+        if not found:
+            detail = f"no route {route_name} begins at the connection {connection.name}"
+            raise Rejected("unknown_route", detail, field="route", status=404)
+    found = [route for route in found if page_reader.source(connection.platform, route.object)]
+    if not found:
+        detail = f"no route begins at {connection.name} with an object that {connection.platform} can list"
+        raise Rejected("nothing_to_read", detail, status=409)
+    newest = latest(table, connection.name)
+    bodies = []
+    for route in found:
+        item = newest.get(route.name)
+        generation = connection.generation
+        if item and item["state"] == "running":
+            generation = item["generation"]
+        else:
+            reconciliation.begin(table, connection, route.object)
+            _create(table, connection, route, generation, again=True)
+        bodies.append(_message(connection.name, route.name, generation))
+    queues.send(queue_url, bodies)
+    return dict.fromkeys(sorted(route.name for route in found), "running")
+
+
+def latest(table: Table, connection: str) -> dict[str, Item]:
+    """The backfill of each route that was started last, whether the route is still there or not."""
+    found: dict[str, Item] = {}
+    for item in table.query_all(key(connection, "", 0)[0]):
+        known = found.get(item["route"])
+        if not known or known["started_at"] < item["started_at"]:
+            found[item["route"]] = item
+    return found
+
+
+def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Outcome:
+    """Start a backfill for each route that begins at the connection. Started twice is started once."""
+    table = Table(settings.table_name)
+    connection = connection_store.find(table, name)
+    if not connection:
+        logger.warning("a connection that became ready is gone", extra={"connection": name})
+        return Outcome("ignored")
+    bodies: list[str] = []
+    for route in routes.for_connection(table, connection):
+        if page_reader.source(connection.platform, route.object):
+            reconciliation.begin(table, connection, route.object)
+            if _create(table, connection, route, generation):
+                bodies.append(_message(name, route.name, generation))
+    queues.send(settings.backfills_queue_url, bodies)
+    logger.info(
+        "backfills were started", extra={"connection": name, "generation": generation, "backfills": len(bodies)}
+    )
+    return Outcome("started", started=len(bodies))
+
+
+def _create(table: Table, connection: Connection, route: Route, generation: int, *, again: bool = False) -> bool:
+    """Whether the backfill is to be queued. One that runs already is queued again: its first message may have been lost.
+
+    One that has ended begins anew only where it is wanted `again`.
+    """
+    try:
+        table.update(
+            *key(connection.name, route.name, generation),
+            "SET #connection = :connection, #route = :route, #generation = :generation, #object = :object, "
+            "#state = :running, next_page = :first, pages = :none, #records = :none, started_at = :now "
+            "REMOVE finished_at, reason, detail",
+            condition="attribute_not_exists(pk) OR (:again = :yes AND #state <> :running)",
+            names={
+                name: name[1:] for name in ("#connection", "#route", "#generation", "#object", "#state", "#records")
+            },
+            values={
+                ":connection": connection.name,
+                ":route": route.name,
+                ":generation": generation,
+                ":object": route.object,
+                ":running": "running",
+                ":first": 1,
+                ":none": 0,
+                ":now": clock.to_iso(clock.now()),
+                ":again": again,
+                ":yes": True,
+            },
+        )
+    except Conflict as conflict:
+        return conflict.item is not None and conflict.item["state"] == "running"
+    return True
+
+
+def _message(connection: str, route: str, generation: int) -> str:
+    return queues.encode({"version": VERSION, "connection": connection, "route": route, "generation": generation})
+
+
+class _Reading:
+    """One worker's turn at a backfill."""
+
+    def __init__(self, wanted: _Wanted, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> None:
+        self.name, self.route_name, self.generation = wanted
+        self.settings = settings
+        self.time_left_s = time_left_s
+        self.table = Table(settings.table_name)
+        self.pages = 0
+        self.records = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"connection": self.name, "route": self.route_name, "generation": self.generation, "pages": self.pages}
+
+    def run(self) -> Outcome:
+        item = self.table.get(*key(self.name, self.route_name, self.generation))
+        if not item or item["state"] != "running":
+            logger.info("there is nothing to read any more", extra=self.facts)
+            return Outcome("ignored")
+        try:
+            self._read(item)
+        except Rejected as rejected:
+            self._fail(item, rejected)
+            return self._outcome("failed")
+        except Retryable as later:
+            if not self.pages:
+                raise
+            # A new message, since this one's receives count how often it came in vain.
+            delay_s = page_reader.PAUSE_S if later.after_s is None else later.after_s
+            logger.info("a backfill goes on later", extra={**self.facts, "reason": later.reason, "after_s": delay_s})
+            body = _message(self.name, self.route_name, self.generation)
+            queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
+            return self._outcome("running")
+        logger.info("a backfill is done", extra={**self.facts, "records": self.records})
+        return self._outcome("done")
+
+    def _outcome(self, state: str) -> Outcome:
+        return Outcome(state, self.pages, self.records)
+
+    def _read(self, item: Item) -> None:
+        route = routes.get(self.table, self.route_name)
+        connection = connection_store.get(self.table, self.name)
+        source = part(connection.platform, route.object)
+        reader = Reader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
+        while item["state"] == "running":
+            number, read_at = item["next_page"], int(clock.now().timestamp() * 1000)
+
+            def ask(send: page_reader.Send, account_host: str, access_token: Secret, number: int = number) -> Page:
+                page: Page = source.read_page(send, account_host, access_token, number)
+                return page
+
+            page = reader.read(ask)
+            bodies = record_messages.pack(
+                page_reader.dated(page.records, read_at),
+                connection=self.name,
+                object=route.object,
+                origin=record_messages.BACKFILL,
+                read_at=read_at,
+                route=route.name,
+            )
+            queues.send(self.settings.bulk_records_queue_url, bodies, tenant=self.name)
+            item = self._check_off(item, page)
+            self.pages += 1
+            self.records += len(page.records)
+
+    def _check_off(self, item: Item, page: Page) -> Item:
+        """Move the item past a page whose records are queued: once, however many workers have queued them.
+
+        Raises `Retryable` where another worker has done so, or has begun anew.
+        """
+        common = "pages = pages + :one, #records = #records + :records"
+        values: Item = {":one": 1, ":records": len(page.records), ":running": "running"}
+        values |= {":number": item["next_page"], ":started_at": item["started_at"]}
+        if page.next_page is None:
+            expression = f"SET {common}, #state = :done, finished_at = :now REMOVE next_page"
+            values |= {":done": "done", ":now": clock.to_iso(clock.now())}
+        else:
+            expression = f"SET {common}, next_page = :next"
+            values |= {":next": page.next_page}
+        try:
+            return self.table.update(
+                *key(self.name, self.route_name, self.generation),
+                expression,
+                condition="next_page = :number AND started_at = :started_at AND #state = :running",
+                names={"#state": "state", "#records": "records"},
+                values=values,
+            )
+        except Conflict:
+            raise Retryable("in_progress", "another worker reads this backfill", after_s=LEAVE_TO_OTHER_S) from None
+
+    def _fail(self, item: Item, rejected: Rejected) -> None:
+        facts = {**self.facts, "reason": rejected.reason, "detail": rejected.detail}
+        logger.error("a backfill has failed", extra=facts)
+        try:
+            self.table.update(
+                *key(self.name, self.route_name, self.generation),
+                "SET #state = :failed, reason = :reason, detail = :detail, finished_at = :now",
+                condition="started_at = :started_at AND #state = :running",
+                names={"#state": "state"},
+                values={
+                    ":started_at": item["started_at"],
+                    ":running": "running",
+                    ":failed": "failed",
+                    ":reason": rejected.reason,
+                    ":detail": rejected.detail,
+                    ":now": clock.to_iso(clock.now()),
+                },
+            )
+        except Conflict:
+            return

@@ -1,0 +1,203 @@
+"""What a destination tells of requests that it took, read by its platform's part `observability`: verified and kept.
+
+A delivery is answered with success only once all of it is stored: what is not is delivered again, for a day. Everything that
+came before is then stored again, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import ModuleType
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from portaria.aws import boto3_clients
+from portaria.aws.table import Table
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Rejected, Reported, Request, Retryable, SignedBy, Statement
+from portaria.core.settings import TrackReceiptsSettings
+from portaria.outbound import http_client
+from portaria.platforms import part
+from portaria.records import receipts
+
+logger = logging.getLogger(__name__)
+
+PART = "delivery_reports"
+# Stands for a client id where none is set.
+NONE_SET = "-"
+KEYS_KEPT_FOR = timedelta(hours=24)
+MAX_KEYS = 16
+MIN_KEY_BITS = 2048
+# How many requests to one domain an unproven call may cause in a minute. Validations are not signed at all: what they use up
+# must not keep the keys of signed deliveries from being fetched, so each domain has its own budget.
+MAX_FETCHES, FETCHES_WITHIN = 20, timedelta(minutes=1)
+# Writes at once, where a delivery has more than one call's time would hold one after another.
+MAX_WRITERS, MANY_REPORTS = 10, 50
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a delivery held: events by kind, requests stored, and the lowest quota that an account of ours has left."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    stored: int = 0
+    elsewhere: int = 0
+    unreadable: int = 0
+    quota_left: int | None = None
+
+
+@dataclass(frozen=True)
+class _Report:
+    account_id: str
+    request_id: str
+    event: Statement
+    reported: Reported
+
+
+def challenge(platform: str, query: Mapping[str, list[str]], settings: TrackReceiptsSettings) -> str:
+    """What a registration's challenge is answered with. Raises `Rejected` (404 where no events are taken)."""
+    return str(_observability(platform, settings).read_challenge(query))
+
+
+def take(platform: str, headers: Mapping[str, str], body: bytes, settings: TrackReceiptsSettings) -> Taken:
+    """Verify and store a delivery. Header names are lower case.
+
+    Raises `Rejected` (401 `bad_signature`, 403 `wrong_recipient`, 404 where no events are taken, 400 and 413 for what is no
+    delivery) and `Retryable` where it should come again.
+    """
+    observability = _observability(platform, settings)
+    content = observability.read_content(body)
+    if validation := observability.validation_request(content):
+        _validate(validation, observability.VALIDATION_DOMAIN)
+        return Taken(Counter(validation=1))
+    # Before any key is fetched: few know the client id.
+    observability.check_recipient(content, headers, settings.adobe_client_id)
+    _verify(observability.read_signatures(headers), body, observability.KEYS_DOMAIN)
+    try:
+        return _store(Table(settings.table_name), platform, list(observability.read_events(content)))
+    except boto3_clients.FAILURES as error:
+        code = boto3_clients.error_code(error) or type(error).__name__
+        raise Retryable("storage_unavailable", f"not all events were stored: {code}") from error
+
+
+def _observability(platform: str, settings: TrackReceiptsSettings) -> ModuleType:
+    found = part(platform, PART)
+    if settings.adobe_client_id == NONE_SET:
+        raise Rejected("not_set_up", "this stack takes no such events: set its parameter AdobeClientId", status=404)
+    return found
+
+
+def _store(table: Table, platform: str, statements: list[Statement]) -> Taken:
+    events: Counter[str] = Counter(statement.kind for statement in statements)
+    ours: dict[str, bool] = {}
+    reports: list[_Report] = []
+    quotas: list[int] = []
+    elsewhere = unreadable = 0
+    for statement in statements:
+        account_id = statement.account_id
+        if account_id and account_id not in ours:
+            ours[account_id] = bool(connection_store.of_account(table, platform, account_id))
+        if not ours.get(account_id):
+            elsewhere += 1
+            continue
+        unreadable += statement.unreadable
+        reports += [
+            _Report(account_id, request_id, statement, reported) for request_id, reported in statement.requests.items()
+        ]
+        if statement.quota_left is not None:
+            quotas.append(statement.quota_left)
+
+    def store(report: _Report) -> None:
+        event, reported = report.event, report.reported
+        receipts.report(
+            table,
+            report.account_id,
+            report.request_id,
+            event.event_id,
+            applied=reported.applied,
+            failed=reported.failed,
+            at=event.at,
+        )
+
+    if len(reports) < MANY_REPORTS:
+        for report in reports:
+            store(report)
+    else:
+        with ThreadPoolExecutor(MAX_WRITERS) as writers:
+            list(writers.map(store, reports))
+    return Taken(events, len(reports), elsewhere, unreadable, min(quotas, default=None))
+
+
+# ------------------------------------------------------------------------------------------------------------ signatures
+
+_keys: OrderedDict[str, tuple[rsa.RSAPublicKey, datetime]] = OrderedDict()
+_fetches: defaultdict[str, deque[datetime]] = defaultdict(deque)
+
+
+def _verify(signatures: list[SignedBy], body: bytes, domain: str) -> None:
+    """Raises `Rejected` (401 `bad_signature`), and `Retryable` where a key was not to be had and no other signature holds."""
+    missing: Retryable | None = None
+    for signed in signatures:
+        try:
+            key = _key(signed.key, domain)
+            key.verify(signed.signature, body, padding.PKCS1v15(), hashes.SHA256())
+        except Retryable as later:
+            missing = later
+        except (Rejected, InvalidSignature) as wrong:
+            logger.info("a signature does not hold", extra={"error": type(wrong).__name__})
+        else:
+            return
+    if missing:
+        raise missing
+    raise Rejected("bad_signature", "no signature of this body holds", field="headers", status=401)
+
+
+def _key(request: Request, domain: str) -> rsa.RSAPublicKey:
+    """A key, fetched once a day and process. Raises `Rejected` where there is none, and `Retryable`."""
+    now = clock.now()
+    known = _keys.get(request.url)
+    if known and now < known[1]:
+        return known[0]
+    response = _fetch(request, domain)
+    if response.status != 200:
+        if response.status in (408, 429) or response.status >= 500:
+            raise Retryable("key_unavailable", f"{domain} answered {response.status}")
+        raise Rejected("unknown_key", f"{domain} answered {response.status}", status=401)
+    try:
+        key: Any = serialization.load_pem_public_key(response.body)
+    except (ValueError, UnsupportedAlgorithm):
+        raise Rejected("bad_key", "what lies there is no public key", status=401) from None
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < MIN_KEY_BITS:
+        raise Rejected("bad_key", f"the key is no RSA key of {MIN_KEY_BITS} bits", status=401)
+    _keys[request.url] = (key, now + KEYS_KEPT_FOR)
+    _keys.move_to_end(request.url)
+    while len(_keys) > MAX_KEYS:
+        _keys.popitem(last=False)
+    return key
+
+
+def _validate(request: Request, domain: str) -> None:
+    """Raises `Retryable` where it did not work."""
+    response = _fetch(request, domain)
+    if not 200 <= response.status < 300:
+        raise Retryable("not_validated", f"{domain} answered {response.status} to the validation")
+
+
+def _fetch(request: Request, domain: str) -> Any:
+    """Raises `Retryable` also where the domain's budget of the last minute is used up."""
+    now, fetches = clock.now(), _fetches[domain]
+    while fetches and fetches[0] < now - FETCHES_WITHIN:
+        fetches.popleft()
+    if len(fetches) >= MAX_FETCHES:
+        raise Retryable("too_many_fetches", f"{MAX_FETCHES} calls a minute are made to {domain}")
+    fetches.append(now)
+    return http_client.send(request, allowed_domain=domain, owner="")

@@ -1,0 +1,116 @@
+"""Reading a connection's account: with a token from the supply, at the platform's pace, while there is time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import TypeVar
+
+from portaria.aws.table import Table
+from portaria.connections import connection_store, token_provider
+from portaria.connections.token_provider import Token
+from portaria.connections.vault import Vault
+from portaria.core.callbacks import time_of_change
+from portaria.core.entities import Connection, Record, Rejected, Request, Response, Retryable, Secret
+from portaria.core.settings import BackfillRecordsSettings
+from portaria.outbound import http_client
+from portaria.outbound.rate_limiter import Pace
+from portaria.platforms import part
+
+Send = Callable[[Request], Response]
+Found = TypeVar("Found")
+
+# After a request's own time-outs there must be time to queue its records and to move the item on.
+TIME_TO_STORE_S = 5.0
+# Between two turns of one reading, where the platform asks for no pause of its own.
+PAUSE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one message of the Backfills queue came to.
+
+    `state` is of a backfill started, running, done or failed; of a reconciliation queued (those that are due), reconciling,
+    reconciled, put_off or ended; or ignored. `started` counts the backfills or reconciliations that were queued.
+    """
+
+    state: str
+    pages: int = 0
+    records: int = 0
+    started: int = 0
+
+
+def source(platform: str, object_name: str, function: str = "read_page") -> ModuleType | None:
+    """The platform's part for an object, where it can be read this way (`read_page`, `read_changes`)."""
+    try:
+        module = part(platform, object_name)
+    except Rejected:
+        return None
+    return module if hasattr(module, function) else None
+
+
+def dated(records: list[Record], read_at: int) -> list[Record]:
+    """Records as versions that are not newer than their reading (epoch milliseconds): see `time_of_change`."""
+    seen_at = read_at // 1_000
+    return [record._replace(updated_at=time_of_change(record.updated_at, seen_at)) for record in records]
+
+
+@cache
+def _pace(platform: str, per_second: float) -> Pace:
+    """One a process, so that the next invocation of a warm worker keeps the distance too."""
+    return Pace(per_second)
+
+
+class Reader:
+    """`connection` is the one that is read; after a reinstall in the midst of it, the newer one."""
+
+    def __init__(
+        self,
+        table: Table,
+        settings: BackfillRecordsSettings,
+        connection: Connection,
+        per_second: float,
+        time_left_s: Callable[[], float],
+    ) -> None:
+        self.table = table
+        self.connection = connection
+        self.vault = Vault(settings.secrets_prefix)
+        self.supply = token_provider.Supply(table, self.vault, settings.sealing_key_id, time_left_s)
+        self.pace = _pace(connection.platform, per_second)
+        self.time_left_s = time_left_s
+
+    def read(self, ask: Callable[[Send, str, Secret], Found]) -> Found:
+        """What `ask` makes of `send`, the account's host and an access token: again with newer ones where there are any.
+
+        Raises `Rejected` as `ask` and the supply of tokens do, and `Retryable` also where too little time is left.
+        """
+        while True:
+            try:
+                return self._with_token(ask)
+            except Rejected:
+                newer = connection_store.get(self.table, self.connection.name)
+                if newer.generation <= self.connection.generation:
+                    raise
+                self.connection = newer
+
+    def send(self, request: Request) -> Response:
+        """One paced request. Raises `Retryable` where its time-outs would outlast the function."""
+        if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
+            raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
+        self.pace.wait()
+        return http_client.send(request, allowed_domain=self.connection.allowed_domain, owner=self.connection.name)
+
+    def _with_token(self, ask: Callable[[Send, str, Secret], Found]) -> Found:
+        def attempt(token: Token) -> Found:
+            return ask(self.send, self.connection.allowed_domain, token.credentials["access_token"])
+
+        token = self.supply.token(self.connection)
+        try:
+            return attempt(token)
+        except Rejected as rejected:
+            newer = self.supply.newer(self.connection, token) if rejected.reason == "token_refused" else None
+            if newer is None:
+                raise
+            return attempt(newer)

@@ -1,0 +1,430 @@
+"""Receipts: what became of each request to a destination, of each request that the front door took, and of each record.
+
+    sent → accepted (taken, no more is known) → applied, or failed by code, as the destination reports
+         → applied at once, where the destination's answer says so
+         → failed with the destination's code
+
+An open receipt is called unknown after its deadline. What a destination reports later (`report`) is kept beside the receipts,
+by account and by the destination's own id of the request: it can come before a receipt knows that id, and reading joins the
+two. Which records a request carried is kept as fingerprints, in one item a request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+
+from portaria.aws.table import Conflict, Item, Table, cursor_after
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Rejected
+from portaria.records import record_index
+
+LIST = "RECEIPTS"
+# The longest that a destination is known to keep trying on its own is 6.5 hours (platforms/marketo).
+DEADLINE = timedelta(hours=24)
+KEPT_FOR = timedelta(days=30)
+
+SENT, ACCEPTED, APPLIED, FAILED, UNKNOWN = "sent", "accepted", "applied", "failed", "unknown"
+# A front-door request of which nothing has been sent yet.
+QUEUED = "queued"
+STATES = (QUEUED, SENT, ACCEPTED, APPLIED, FAILED, UNKNOWN)
+
+# An attribute a code, so that several reports add up.
+_FAILED = "failed#"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a destination has said of a request so far. Its counts need not add up to what was sent."""
+
+    applied: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    reported_at: str = ""
+
+    @property
+    def total(self) -> int:
+        return self.applied + sum(self.failed.values())
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """`state` is sent, accepted, applied, failed or unknown. Times are ISO 8601, `deadline` is epoch seconds.
+
+    `request_id` is the destination's, `code` what it refused the whole request with; `report` is what it told later.
+    """
+
+    correlation_id: str
+    destination: str
+    object: str
+    routes: tuple[str, ...]
+    count: int
+    bytes: int
+    state: str
+    sent_at: str
+    deadline: int
+    accepted_at: str = ""
+    request_id: str = ""
+    code: str = ""
+    report: Report = Report()
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A request that the front door took: `count` records for a destination, at `accepted_at` (ISO 8601)."""
+
+    request_id: str
+    caller: str
+    destination: str
+    object: str
+    count: int
+    correlation_id: str
+    accepted_at: str
+
+
+def key(correlation_id: str) -> tuple[str, str]:
+    return f"RECEIPT#{correlation_id}", "RECEIPT"
+
+
+def correlation_id(destination: str, message_ids: Iterable[str], body: bytes) -> str:
+    """The id of a request: decided by what is sent and by the messages that it is sent for.
+
+    So a redelivery that makes the same request finds the same receipt, a redelivery of a part makes another request and
+    gets another, and the same records under new messages (a redrive, a second backfill) are never taken for a repetition.
+    """
+    digest = hashlib.sha256(destination.encode())
+    for message_id in sorted(set(message_ids)):
+        digest.update(b"\n" + message_id.encode())
+    digest.update(b"\n\n" + body)
+    return digest.hexdigest()[:40]
+
+
+# --------------------------------------------------------------------------------------------------------------- writing
+
+
+def open_receipt(
+    table: Table,
+    correlation_id: str,
+    *,
+    destination: str,
+    object: str,
+    routes: Iterable[str],
+    count: int,
+    size: int,
+    keys: Iterable[str],
+    requests: Iterable[str],
+) -> None:
+    """Write down that a request is about to be sent, for these records (`{source}/{key}`) and front-door requests.
+
+    Raises `Conflict` where it has been sent and accepted already. Whoever dies before all is written has sent nothing yet.
+    """
+    now = clock.now()
+    pk, sk = key(correlation_id)
+    sent_at = clock.to_iso(now)
+    expires_at = int((now + KEPT_FOR).timestamp())
+    item: Item = {
+        "pk": pk,
+        "sk": sk,
+        "list_pk": f"{LIST}#{destination}",
+        "list_sk": f"{sent_at}#{correlation_id}",
+        "correlation_id": correlation_id,
+        "destination": destination,
+        "object": object,
+        "routes": sorted(set(routes)),
+        "count": count,
+        "bytes": size,
+        "state": SENT,
+        "sent_at": sent_at,
+        "deadline": int((now + DEADLINE).timestamp()),
+        "expires_at": expires_at,
+    }
+    table.put(
+        item,
+        condition="attribute_not_exists(pk) OR (#state <> :accepted AND #state <> :applied)",
+        values={":accepted": ACCEPTED, ":applied": APPLIED},
+        names={"#state": "state"},
+    )
+    beside: list[Item] = [
+        {
+            "pk": _sent_pk(destination, sent_at[:10]),
+            "sk": f"{sent_at}#{correlation_id}",
+            "keys": record_index.packed(keys),
+            "expires_at": expires_at,
+        }
+    ]
+    requests = sorted(set(requests) - {""})
+    if requests:
+        beside.append({"pk": pk, "sk": "REQUESTS", "requests": requests, "expires_at": expires_at})
+    beside += [
+        {"pk": f"REQUEST#{request}", "sk": f"RECEIPT#{correlation_id}", "expires_at": expires_at}
+        for request in requests
+    ]
+    table.put_all(beside)
+
+
+def accept(table: Table, correlation_id: str, request_id: str, *, applied: bool = False) -> None:
+    """The destination has taken the request; with `applied` it has done it, too."""
+    values: Item = {
+        ":state": APPLIED if applied else ACCEPTED,
+        ":request_id": request_id,
+        ":now": clock.to_iso(clock.now()),
+    }
+    expression = "SET #state = :state, request_id = :request_id, accepted_at = :now"
+    if request_id:
+        # By which it is found when somebody has nothing but the destination's id.
+        expression += ", #source = :source"
+        values[":source"] = f"request:{request_id}"
+    names = {"#state": "state"} | ({"#source": "source"} if request_id else {})
+    table.update(*key(correlation_id), expression, values=values, names=names)
+
+
+def fail(table: Table, correlation_id: str, code: str, request_id: str) -> None:
+    """A receipt that another worker has brought to `accepted` meanwhile stays so."""
+    try:
+        table.update(
+            *key(correlation_id),
+            "SET #state = :failed, code = :code, request_id = :request_id",
+            condition="#state = :sent",
+            values={":failed": FAILED, ":sent": SENT, ":code": code, ":request_id": request_id},
+            names={"#state": "state"},
+        )
+    except Conflict:
+        return
+
+
+def note_request(
+    table: Table,
+    request_id: str,
+    *,
+    caller: str,
+    destination: str,
+    object: str,
+    count: int,
+    correlation_id: str,
+) -> None:
+    """Write down that the front door has taken a request; `correlation_id` is the one that its caller gave."""
+    now = clock.now()
+    pk, sk = _noted_key(request_id)
+    table.put(
+        {
+            "pk": pk,
+            "sk": sk,
+            "request_id": request_id,
+            "caller": caller,
+            "destination": destination,
+            "object": object,
+            "count": count,
+            "correlation_id": correlation_id,
+            "accepted_at": clock.to_iso(now),
+            "expires_at": int((now + KEPT_FOR).timestamp()),
+        }
+    )
+
+
+def report(
+    table: Table, subscription: str, request_id: str, event_id: str, *, applied: int, failed: dict[str, int], at: str
+) -> None:
+    """Add what an event of a destination says of a request: once, however often and in whatever order events come.
+
+    `at` is the event's own time (ISO 8601). An event tells all of one request at once.
+    """
+    codes = sorted(failed)
+    values: Item = {":event": {f"{event_id} {at}"}, ":known": f"{event_id} {at}", ":applied": applied}
+    values |= {f":code{number}": failed[code] for number, code in enumerate(codes)}
+    values |= {":expires_at": int((clock.now() + KEPT_FOR).timestamp())}
+    names = {"#events": "events", "#applied": "applied", "#expires_at": "expires_at"}
+    names |= {f"#code{number}": f"{_FAILED}{code}" for number, code in enumerate(codes)}
+    added = "".join(f", #code{number} :code{number}" for number in range(len(codes)))
+    try:
+        table.update(
+            *_report_key(subscription, request_id),
+            f"ADD #events :event, #applied :applied{added} SET #expires_at = :expires_at",
+            condition="NOT contains(#events, :known)",
+            values=values,
+            names=names,
+        )
+    except Conflict:
+        return
+
+
+def _report_key(subscription: str, request_id: str) -> tuple[str, str]:
+    return f"REPORT#{subscription}#{request_id}", "REPORT"
+
+
+def _sent_pk(destination: str, day: str) -> str:
+    return f"SENT#{destination}#{day}"
+
+
+# --------------------------------------------------------------------------------------------------------------- reading
+
+# How much one call reads at most of a listing, and how many pages of a day's requests (a megabyte each), to be answered well
+# inside its function's time.
+MAX_READ, PAGE_SIZE = 2_000, 100
+MAX_SENT_PAGES = 25
+
+
+def find(table: Table, correlation_id: str, now: datetime) -> Receipt | None:
+    item = table.get(*key(correlation_id))
+    return read_all(table, [item], now)[0] if item else None
+
+
+def requests_of(table: Table, correlation_id: str) -> list[Noted]:
+    """The front-door requests that a request carried records of."""
+    item = table.get(key(correlation_id)[0], "REQUESTS")
+    items = table.get_many([_noted_key(request) for request in item["requests"]]) if item else {}
+    return sorted(map(_read_noted, items.values()), key=lambda noted: noted.accepted_at)
+
+
+def by_destination(
+    table: Table, destination: str, now: datetime, *, state: str = "", cursor: str | None = None, limit: int = 50
+) -> tuple[list[Receipt], str | None]:
+    """The newest first. With a `state` a page can be short, even empty, before the last: the cursor then leads on."""
+    found: list[Receipt] = []
+    for _ in range(MAX_READ // PAGE_SIZE):
+        items, cursor = table.query(
+            f"{LIST}#{destination}",
+            index="listing",
+            newest_first=True,
+            limit=PAGE_SIZE if state else limit,
+            cursor=cursor,
+        )
+        for position, receipt in enumerate(read_all(table, items, now)):
+            if state in ("", receipt.state):
+                found.append(receipt)
+            if len(found) == limit:
+                ended = not cursor and position == len(items) - 1
+                return found, None if ended else cursor_after(items[position])
+        if not cursor:
+            break
+    return found, cursor
+
+
+def noted(table: Table, request_id: str) -> Noted | None:
+    """What the front door wrote down of a request."""
+    item = table.get(*_noted_key(request_id))
+    return _read_noted(item) if item else None
+
+
+def _noted_key(request_id: str) -> tuple[str, str]:
+    return f"REQUEST#{request_id}", "NOTED"
+
+
+def _read_noted(item: Item) -> Noted:
+    return Noted(**{name: item[name] for name in Noted.__annotations__})
+
+
+def by_request(
+    table: Table, request_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
+) -> tuple[list[Receipt], str | None]:
+    """The receipts of a front-door request, or of what a destination calls by this id."""
+    pointers, cursor = table.query(f"REQUEST#{request_id}", sk_prefix="RECEIPT#", cursor=cursor, limit=limit)
+    if pointers:
+        keys = [key(pointer["sk"].removeprefix("RECEIPT#")) for pointer in pointers]
+        items = list(table.get_many(keys).values())
+    else:
+        items, _ = table.query(f"request:{request_id}", index="by_source")
+    return sorted(read_all(table, items, now), key=lambda receipt: receipt.sent_at), cursor
+
+
+def by_record(
+    table: Table, destination: str, record: str, now: datetime, *, cursor: str | None = None, limit: int = 50
+) -> tuple[list[Receipt], str | None]:
+    """The receipts of the requests that carried a record (`{source}/{key}`), the newest first.
+
+    A page can be short, even empty, before the last: a day's requests are looked through, as many as one call can.
+    """
+    wanted = record_index.of(record)
+    today = now.date()
+    oldest = today - KEPT_FOR
+    day, before = _read_place(cursor, oldest, today) if cursor else (today, "")
+    found: list[Item] = []
+    for _ in range(MAX_SENT_PAGES):
+        sent, more = table.query(_sent_pk(destination, day.isoformat()), newest_first=True, sk_until=before)
+        sent = [item for item in sent if item["sk"] != before]
+        hits = [item for item in sent if record_index.holds(item["keys"], wanted)]
+        hits = hits[: limit - len(found)]
+        found += hits
+        if len(found) == limit:
+            return _sent_receipts(table, found, now), _place(day, hits[-1]["sk"])
+        if more and sent:
+            before = sent[-1]["sk"]
+            continue
+        day, before = day - timedelta(days=1), ""
+        if day < oldest:
+            return _sent_receipts(table, found, now), None
+    return _sent_receipts(table, found, now), _place(day, before)
+
+
+def _sent_receipts(table: Table, sent: list[Item], now: datetime) -> list[Receipt]:
+    """A request that was begun several times has an item of each time: the last one counts."""
+    places = [item["sk"].rpartition("#") for item in sent]
+    items = table.get_many({key(correlation_id): None for _, _, correlation_id in places})
+    known = [(items.get(key(correlation_id)), sent_at) for sent_at, _, correlation_id in places]
+    return read_all(table, [item for item, sent_at in known if item and item["sent_at"] == sent_at], now)
+
+
+def _place(day: date, before: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([day.isoformat(), before]).encode()).decode().rstrip("=")
+
+
+def _read_place(cursor: str, oldest: date, newest: date) -> tuple[date, str]:
+    """Raises `Rejected` (`bad_cursor`)."""
+    try:
+        day, before = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        moment = date.fromisoformat(day)
+        if not isinstance(before, str) or not re.fullmatch(r"[0-9A-Za-z:.#-]{0,100}", before):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
+        raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor") from None
+    # One that has waited for a day begins where records are still kept.
+    return (max(moment, oldest), before) if moment <= newest else (newest, "")
+
+
+def read_all(table: Table, items: list[Item], now: datetime) -> list[Receipt]:
+    """Receipts with what their destinations have reported since, in the order of the items."""
+    accounts: dict[str, str] = {}
+    for destination in {item["destination"] for item in items if item["state"] == ACCEPTED}:
+        connection = connection_store.find(table, destination)
+        accounts[destination] = connection.account_id if connection else ""
+    keys = {
+        item["correlation_id"]: _report_key(accounts[item["destination"]], item["request_id"])
+        for item in items
+        if item["state"] == ACCEPTED and item.get("request_id")
+    }
+    reports = table.get_many(dict.fromkeys(keys.values()))
+    return [read(item, now, reports.get(keys.get(item["correlation_id"], ("", "")))) for item in items]
+
+
+def read(item: Item, now: datetime, reported: Item | None = None) -> Receipt:
+    """An open receipt whose deadline has passed reads `unknown`; nothing has to sweep for that."""
+    receipt = Receipt(
+        correlation_id=item["correlation_id"],
+        destination=item["destination"],
+        object=item.get("object", ""),
+        routes=tuple(item["routes"]),
+        count=item["count"],
+        bytes=item["bytes"],
+        state=item["state"],
+        sent_at=item["sent_at"],
+        deadline=item["deadline"],
+        accepted_at=item.get("accepted_at", ""),
+        request_id=item.get("request_id", ""),
+        code=item.get("code", ""),
+        report=_read_report(reported) if reported else Report(),
+    )
+    if receipt.state == ACCEPTED and receipt.report.total >= max(receipt.count, 1):
+        return replace(receipt, state=FAILED if receipt.report.failed else APPLIED)
+    if receipt.state in (SENT, ACCEPTED) and now.timestamp() > receipt.deadline:
+        return replace(receipt, state=UNKNOWN)
+    return receipt
+
+
+def _read_report(item: Item) -> Report:
+    failed = {name.removeprefix(_FAILED): count for name, count in item.items() if name.startswith(_FAILED) and count}
+    times = [event.rpartition(" ")[2] for event in item.get("events", ())]
+    return Report(item.get("applied", 0), dict(sorted(failed.items())), max(times, default=""))

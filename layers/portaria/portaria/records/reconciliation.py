@@ -1,0 +1,357 @@
+"""Reconciliations: what changed in an account is read again and again, so that events the platform lost still arrive.
+
+    schedule → {"reconcile": "due"} → a page of those that are due, a message each → the changes, page by page
+
+There is one for each object of a connection that some route begins at; its records go all the ways that begin there. Its
+item holds `since`: all that changed until then has been queued. While one reads, `cursor` says how far it came, and
+`asked_at` when it began, which is the next `since`. A page's records are queued before the item moves on, so whoever dies
+leaves a page to be queued twice, which changes nothing at the destination, and never one that is left out.
+
+What a platform no longer lists, because it was deleted there, is not found this way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from portaria.aws import queues
+from portaria.aws.table import Conflict, Item, Table
+from portaria.connections import connection_store, oauth_clients, webhook_endpoints
+from portaria.core import clock, record_messages
+from portaria.core.entities import Changes, Connection, Rejected, Retryable, Secret
+from portaria.core.settings import BackfillRecordsSettings
+from portaria.installs import code_exchange
+from portaria.platforms import part
+from portaria.records import page_reader, reread_requests, routes
+from portaria.records.page_reader import Outcome, Reader
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+DUE = reread_requests.DUE
+PAGE_SIZE = 100
+# How far before `since` each reading begins: the platform's clock may be behind this one, and a change may show in its lists
+# some time after the moment that it is dated. What comes twice is dropped by the next worker, which remembers the newest.
+OVERLAP_S = 300
+# The first one after a backfill was started.
+FIRST_AFTER = timedelta(minutes=5)
+# One whose message is queued leaves the sweeps alone for so long; then, if it is still due, it is queued again.
+QUEUE_AGAIN = timedelta(minutes=30)
+# A connection that must be connected again is looked at so often; connecting it again makes it due.
+DEAD_AGAIN = timedelta(days=1)
+# Platforms end subscriptions whose destination failed too often, and subscribing again changes nothing.
+SUBSCRIBE_AGAIN = timedelta(hours=1)
+# When an account's event webhooks were subscribed last, beside its objects: no object's name is in capitals.
+WEBHOOKS = "WEBHOOKS"
+
+
+def key(connection: str, object_name: str) -> tuple[str, str]:
+    return f"RECONCILIATION#{connection}", object_name
+
+
+def begin(table: Table, connection: Connection, object_name: str, *, since: int | None = None) -> None:
+    """Reconcile an object from now on, where the platform can tell what changed. Begun twice is begun once.
+
+    `since` (epoch seconds) is the oldest change that the first reading must find, where that is not now.
+    Called before a backfill is queued: what changes from then on is for reconciliations. One that is there goes on where it is,
+    and is due soon, also if it was put off.
+    """
+    if not page_reader.source(connection.platform, object_name, "read_changes"):
+        return
+    now = clock.now()
+    due_at = clock.to_iso(now + FIRST_AFTER * (1 + connection_store.spread(f"{connection.name}/{object_name}")))
+    table.update(
+        *key(connection.name, object_name),
+        "SET #connection = :connection, #object = :object, since = if_not_exists(since, :since), "
+        "#cursor = if_not_exists(#cursor, :none), settled_at = if_not_exists(settled_at, :none), "
+        "begun_at = :now, due_pk = :due, due_at = if_not_exists(due_at, :due_at)",
+        names={name: name[1:] for name in ("#connection", "#object", "#cursor")},
+        values={
+            ":connection": connection.name,
+            ":object": object_name,
+            ":since": int(now.timestamp()) if since is None else since,
+            ":none": "",
+            ":now": clock.to_iso(now),
+            ":due": DUE,
+            ":due_at": due_at,
+        },
+    )
+    with suppress(Conflict):
+        table.update(
+            *key(connection.name, object_name),
+            "SET due_at = :due_at",
+            condition="due_at > :due_at",
+            values={":due_at": due_at},
+        )
+
+
+def of_connection(table: Table, name: str) -> list[Item]:
+    """What is reconciled of a connection: items with `object`, `since` (epoch seconds) and `due_at`."""
+    found = table.query_all(key(name, "")[0])
+    return [item for item in found if item["sk"] != WEBHOOKS and not reread_requests.is_request(item)]
+
+
+class Wanted(NamedTuple):
+    """What a message asks for: one reconciliation, or (where `connection` is empty) the page of those due at `cursor`.
+
+    `queued_at` is when the first message about the one was queued.
+    """
+
+    connection: str = ""
+    object: str = ""
+    queued_at: str = ""
+    cursor: str = ""
+
+
+def read(message: dict[str, Any]) -> Wanted:
+    """Raises `KeyError`, `TypeError` or `AttributeError` for what is no message of reconciliations."""
+    one = message["reconcile"]
+    if one == "due":
+        return Wanted(cursor=str(message.get("cursor") or ""))
+    return Wanted(str(one["connection"]), str(one["object"]), str(message["queued_at"]))
+
+
+def take(wanted: Wanted, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> Outcome:
+    """Raises `Retryable` where the message should come back."""
+    if not wanted.connection:
+        return _queue_due(wanted.cursor, settings)
+    return _Reconciling(wanted, settings, time_left_s).run()
+
+
+def _message(connection: str, object_name: str, queued_at: str) -> str:
+    wanted = {"connection": connection, "object": object_name}
+    return queues.encode({"version": VERSION, "reconcile": wanted, "queued_at": queued_at})
+
+
+def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> Outcome:
+    """Queue a message for each reconciliation of one page of those that are due, and one for the next page.
+
+    Each item is moved on by `QUEUE_AGAIN` before its message is queued, so that the next sweep leaves it alone; a death between
+    the two delays it by as much.
+    """
+    table, now = Table(settings.table_name), clock.now()
+    due, next_cursor = table.query(
+        DUE, index="by_due", sk_until=clock.to_iso(now), limit=PAGE_SIZE, cursor=cursor or None
+    )
+    bodies = []
+    for item in due:
+        if not table.postpone(item, clock.to_iso(now + QUEUE_AGAIN)):
+            continue
+        bodies.append(_message(item["connection"], item["object"], clock.to_iso(now)))
+    started = len(bodies)
+    if next_cursor:
+        bodies.append(queues.encode({"reconcile": "due", "cursor": next_cursor}))
+    queues.send(settings.backfills_queue_url, bodies)
+    return Outcome("queued", started=started)
+
+
+class _Reconciling:
+    """One worker's turn at a reconciliation."""
+
+    def __init__(self, wanted: Wanted, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> None:
+        self.name = wanted.connection
+        self.object_name = wanted.object
+        self.queued_at = wanted.queued_at
+        self.settings = settings
+        self.time_left_s = time_left_s
+        self.table = Table(settings.table_name)
+        self.pages = 0
+        self.records = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"connection": self.name, "object": self.object_name, "pages": self.pages, "records": self.records}
+
+    def run(self) -> Outcome:
+        item = self.table.get(*key(self.name, self.object_name))
+        # Sweeps queue what is still due again, however full the queue is: the first of its messages does the work.
+        if (not item or item["settled_at"] >= self.queued_at) and not self._is_requested(item):
+            return self._outcome("ignored")
+        connection = connection_store.find(self.table, self.name)
+        if not connection or connection.state == "removed" or not self._has_route(connection):
+            return self._end(item)
+        item = item or self._begin(connection)
+        if not item:
+            return self._outcome("ignored")
+        if connection.state != "connected":
+            self._settle(item, DEAD_AGAIN)
+            return self._outcome("put_off")
+        try:
+            return self._outcome("reconciled" if self._reconcile(item, connection) else "ignored")
+        except Rejected as rejected:
+            logger.error(
+                "an account cannot be reconciled",
+                extra={**self.facts, "reason": rejected.reason, "detail": rejected.detail},
+            )
+            self._settle(item, self._interval)
+            return self._outcome("put_off")
+        except Retryable as later:
+            if not self.pages:
+                raise
+            # A new message, since this one's receives count how often it came in vain.
+            delay_s = page_reader.PAUSE_S if later.after_s is None else later.after_s
+            logger.info("a reconciliation goes on later", extra={**self.facts, "reason": later.reason})
+            body = _message(self.name, self.object_name, self.queued_at)
+            queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
+            return self._outcome("reconciling")
+
+    def _outcome(self, state: str) -> Outcome:
+        return Outcome(state, self.pages, self.records)
+
+    def _is_requested(self, item: Item | None) -> bool:
+        """Whether an event since the last reading lacked what a mapping needs."""
+        request = reread_requests.find(self.table, self.name, self.object_name)
+        return request is not None and (not item or bool(request["requested_at"] >= item["since"]))
+
+    def _begin(self, connection: Connection) -> Item | None:
+        """An account whose route is newer than its last backfill is reconciled from the first event that lacked something."""
+        request = reread_requests.find(self.table, self.name, self.object_name)
+        if not request:
+            return None
+        begin(self.table, connection, self.object_name, since=int(request["changed_at"]))
+        return self.table.get(*key(self.name, self.object_name))
+
+    @property
+    def _interval(self) -> timedelta:
+        """A tenth more for some than for others, so that accounts connected together are not read together for ever."""
+        every = timedelta(minutes=int(self.settings.reconcile_every_minutes))
+        return every * (0.95 + 0.1 * connection_store.spread(f"{self.name}/{self.object_name}"))
+
+    def _has_route(self, connection: Connection) -> bool:
+        return any(route.object == self.object_name for route in routes.for_connection(self.table, connection))
+
+    def _reconcile(self, item: Item, connection: Connection) -> bool:
+        """Read what changed to its end. False: another worker has moved the item on, and it is left to that one."""
+        source = part(connection.platform, self.object_name)
+        reader = Reader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
+        self._subscribe(reader)
+        asked_at = item.get("asked_at") or max(int(clock.now().timestamp()), item["since"])
+        since, cursor = item["since"] - OVERLAP_S, item["cursor"]
+        while cursor is not None:
+            read_at = int(clock.now().timestamp() * 1000)
+            changes = self._read(source, reader, since, cursor)
+            bodies = record_messages.pack(
+                page_reader.dated(changes.records, read_at),
+                connection=self.name,
+                object=self.object_name,
+                origin=record_messages.RECONCILIATION,
+                read_at=read_at,
+            )
+            queues.send(self.settings.bulk_records_queue_url, bodies, tenant=self.name)
+            following = changes.cursor
+            if changes.records and min(record.updated_at for record in changes.records) > asked_at:
+                # What changes while this is read is for the next one, or an account that is busy would have no end.
+                following = None
+            try:
+                self._move_on(item, cursor, following, asked_at)
+            except Conflict:
+                logger.info("another worker reconciles this", extra=self.facts)
+                return False
+            cursor = following
+            self.pages += 1
+            self.records += len(changes.records)
+        reread_requests.settle(self.table, self.name, self.object_name, asked_at)
+        logger.info("an account was reconciled", extra=self.facts)
+        return True
+
+    def _read(self, source: ModuleType, reader: Reader, since: int, cursor: str) -> Changes:
+        def ask(send: page_reader.Send, account_host: str, access_token: Secret) -> Changes:
+            changes: Changes = source.read_changes(send, account_host, access_token, since, cursor)
+            return changes
+
+        return reader.read(ask)
+
+    def _move_on(self, item: Item, cursor: str, following: str | None, asked_at: int) -> None:
+        """Past a page whose records are queued. Raises `Conflict` where another worker has done so."""
+        values: Item = {":since": item["since"], ":cursor": cursor, ":asked_at": asked_at}
+        if following is None:
+            expression = "SET since = :asked_at, #cursor = :start, settled_at = :now, due_at = :due_at REMOVE asked_at"
+            now = clock.now()
+            values |= {":start": "", ":now": clock.to_iso(now), ":due_at": clock.to_iso(now + self._interval)}
+        else:
+            expression = "SET #cursor = :following, asked_at = :asked_at"
+            values |= {":following": following}
+        self.table.update(
+            *key(self.name, self.object_name),
+            expression,
+            condition="since = :since AND #cursor = :cursor",
+            names={"#cursor": "cursor"},
+            values=values,
+        )
+
+    def _settle(self, item: Item, wait: timedelta) -> None:
+        """Be done with this message: nothing can be read for a while, and then it is read from `since` again."""
+        now = clock.now()
+        reread_requests.settle(self.table, self.name, self.object_name, int(now.timestamp()))
+        with suppress(Conflict):
+            self.table.update(
+                *key(self.name, self.object_name),
+                "SET #cursor = :start, settled_at = :now, due_at = :due_at REMOVE asked_at",
+                condition="settled_at = :settled_at",
+                names={"#cursor": "cursor"},
+                values={
+                    ":start": "",
+                    ":now": clock.to_iso(now),
+                    ":due_at": clock.to_iso(now + wait),
+                    ":settled_at": item["settled_at"],
+                },
+            )
+
+    def _end(self, item: Item | None) -> Outcome:
+        """There is no account to read any more, or nowhere for its records to go; a backfill begins it again."""
+        reread_requests.settle(self.table, self.name, self.object_name, int(clock.now().timestamp()))
+        if item:
+            with suppress(Conflict):
+                self.table.delete(
+                    *key(self.name, self.object_name),
+                    condition="begun_at = :begun_at",
+                    values={":begun_at": item["begun_at"]},
+                )
+        logger.info("nothing is reconciled any more", extra=self.facts)
+        return self._outcome("ended")
+
+    def _subscribe(self, reader: Reader) -> None:
+        """Ask for the account's event webhooks again, once an hour at most. Where that fails, what they lose is read here."""
+        connection = reader.connection
+        try:
+            webhooks = part(connection.platform, "webhooks")
+        except Rejected:
+            return
+        if not self._may_subscribe():
+            return
+        try:
+            credentials = reader.supply.token(connection).credentials
+            if "webhook_key" not in credentials:
+                return
+            client = oauth_clients.get(self.table, connection.platform, connection.client)
+            destination = code_exchange.events_url(connection, client, credentials)
+            # The address is open before the platform hears of it; one of an older grant is nobody's any more.
+            if destination and webhook_endpoints.open_address(self.table, connection, credentials["webhook_key"]):
+                request = webhooks.subscribe_request(
+                    connection.allowed_domain, credentials["access_token"], destination
+                )
+                webhooks.read_answer(reader.send(request))
+        except (Rejected, Retryable) as refused:
+            logger.warning("event webhooks were not subscribed again", extra={**self.facts, "reason": refused.reason})
+
+    def _may_subscribe(self) -> bool:
+        now = clock.now()
+        try:
+            self.table.update(
+                *key(self.name, WEBHOOKS),
+                "SET subscribed_at = :now, expires_at = :forgotten",
+                condition="attribute_not_exists(pk) OR subscribed_at <= :before",
+                values={
+                    ":now": clock.to_iso(now),
+                    ":before": clock.to_iso(now - SUBSCRIBE_AGAIN),
+                    ":forgotten": int((now + DEAD_AGAIN).timestamp()),
+                },
+            )
+        except Conflict:
+            return False
+        return True

@@ -1,0 +1,296 @@
+"""Records on their way: read from messages, mapped, coalesced, and put together into requests that are full.
+
+Nothing here talks to anyone. A record that cannot go on is told with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import isfinite
+from typing import Any, NamedTuple
+
+import orjson
+from jmespath.exceptions import JMESPathError
+
+from portaria.core import record_messages
+from portaria.core.entities import Rejected, Target
+from portaria.records import expressions
+
+# What a mapping may give: what JSON has without going deeper.
+_SIMPLE = (str, int, float)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of the Records queues (see `messages`). `records` are as they came; `read_record` checks each by itself."""
+
+    id: str
+    connection: str
+    object: str
+    origin: str
+    records: list[Any]
+    route: str = ""
+    read_at: int = 0
+    request: str = ""
+    target: Target | None = None
+
+
+class Source(NamedTuple):
+    """One record as it came, to be given back or set aside where it cannot go on. `version` orders those of one key.
+
+    A record `is_partial` where its data lacks keys for which the source may have a value, and `is_incomplete` where a mapping
+    needs one of these: it will be read again as a whole.
+    """
+
+    message: Message
+    record: Any
+    key: str
+    version: tuple[int, int]
+    is_partial: bool = False
+    is_incomplete: bool = False
+
+
+class Outgoing(NamedTuple):
+    """What will stand in a request: the attributes, and every record that they were made of, the newest last."""
+
+    identity: str
+    attributes: dict[str, Any]
+    sources: tuple[Source, ...]
+    route: str
+
+
+class Encoded(NamedTuple):
+    """One object of a request's body."""
+
+    outgoing: Outgoing
+    text: bytes
+
+
+class SetAside(NamedTuple):
+    """A record that cannot go on. `detail` names the field, limit and size, never a value."""
+
+    sources: tuple[Source, ...]
+    route: str
+    reason: str
+    detail: str
+
+
+def read_message(message_id: str, body: str) -> Message:
+    """Raises `Rejected` (`message_unreadable`) for anything that is not a Records message."""
+    try:
+        fields = orjson.loads(body)
+        if fields["version"] != record_messages.VERSION or not isinstance(fields["records"], list):
+            raise ValueError
+        names = {name: fields[name] for name in ("connection", "object", "origin")}
+        names |= {name: fields.get(name, "") for name in ("route", "request")}
+        if not all(isinstance(name, str) for name in names.values()):
+            raise ValueError
+        target = _read_target(fields["target"]) if fields.get("target") else None
+        read_at = int(fields.get("read_at", 0))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise Rejected(
+            "message_unreadable", f"this is no Records message of version {record_messages.VERSION}"
+        ) from None
+    return Message(id=message_id, records=fields["records"], read_at=read_at, target=target, **names)
+
+
+def _read_target(fields: dict[str, Any]) -> Target:
+    options = tuple(sorted((str(name), str(value)) for name, value in fields["options"].items()))
+    return Target(str(fields["destination"]), str(fields["object"]), str(fields["priority"]), options)
+
+
+def target_fields(target: Target) -> dict[str, Any]:
+    """A target as it stands in a message."""
+    options = dict(target.options)
+    return {
+        "destination": target.destination,
+        "object": target.object,
+        "priority": target.priority,
+        "options": options,
+    }
+
+
+def read_record(message: Message, record: Any) -> Source:
+    """Raises `Rejected`: with the reason of whoever could not pack it, or `record_unreadable`."""
+    try:
+        key, updated_at = record["key"], record["updated_at"]
+        if "refused" in record:
+            raise Rejected(str(record["refused"]["reason"]), str(record["refused"]["detail"]))
+        data = record["data"]
+    except (AttributeError, KeyError, TypeError):
+        raise Rejected("record_unreadable", "a record needs a key, updated_at and data") from None
+    if type(key) is not str or type(updated_at) is not int or type(data) is not dict:
+        raise Rejected("record_unreadable", "a record's key is text, updated_at a whole number and data an object")
+    return Source(message, record, key, (updated_at, message.read_at), record.get("partial") is True)
+
+
+class Mapping:
+    """Each destination attribute's JMESPath expression, compiled. Make one with `mapping_of`, which keeps it.
+
+    Raises `Rejected` (`bad_mapping`) that names the attribute whose expression cannot be read.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._pairs = tuple(pairs)
+        self._budget = expressions.Budget()
+        self._expressions = [(name, self._compiled(name, text)) for name, text in self._pairs]
+        self._partial_expressions: list[tuple[str, expressions.Search]] | None = None
+
+    def _compiled(self, attribute: str, expression: str, *, is_partial: bool = False) -> expressions.Search:
+        try:
+            return expressions.compiled(expression, self._budget, is_partial=is_partial)
+        except JMESPathError as error:
+            kind = type(error).__name__
+            detail = f"the expression of {attribute} cannot be read: {kind}"
+            raise Rejected("bad_mapping", detail, field=attribute) from None
+
+    def apply(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The destination's attributes. What is null or empty at the source is left out, so it erases nothing.
+
+        Raises `Rejected` (`mapping_failed`, `mapping_too_costly`, `bad_value`) that names the attribute.
+        """
+        self._budget.left = expressions.MAX_STEPS
+        attributes: dict[str, Any] = {}
+        for attribute, search in self._expressions:
+            try:
+                value = search(data)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is the expression's or the record's fault
+                raise _failure(attribute, error) from None
+            if type(value) is str:
+                if value:
+                    attributes[attribute] = value
+                continue
+            if value is None:
+                continue
+            attributes[attribute] = _simple(attribute, value)
+        return attributes
+
+    def apply_partial(self, data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The attributes that a partial record proves, and whether others need what it lacks. Raises as `apply` does."""
+        if self._partial_expressions is None:
+            self._partial_expressions = [
+                (name, self._compiled(name, text, is_partial=True)) for name, text in self._pairs
+            ]
+        self._budget.start()
+        attributes: dict[str, Any] = {}
+        is_incomplete = False
+        for attribute, search in self._partial_expressions:
+            try:
+                value = search(data)
+            except expressions.Lacking:
+                is_incomplete = True
+                continue
+            except Exception as error:  # noqa: BLE001 - as in `apply`
+                raise _failure(attribute, error) from None
+            if value is not None and value != "":
+                attributes[attribute] = _simple(attribute, value)
+        return attributes, is_incomplete
+
+
+def _failure(attribute: str, error: Exception) -> Rejected:
+    match error:
+        case expressions.TooCostly():
+            detail = (
+                f"the expression of {attribute} multiplies its input: the mapping may take {expressions.MAX_STEPS:,} steps "
+                "for one record; make it simpler"
+            )
+            return Rejected("mapping_too_costly", detail, field=attribute)
+        case expressions.Inexact():
+            return _inexact(attribute)
+    kind = type(error).__name__
+    return Rejected("mapping_failed", f"the mapping of {attribute} failed: {kind}", field=attribute)
+
+
+def _simple(attribute: str, value: Any) -> Any:
+    """A value that a request can carry exactly. Raises `Rejected` (`bad_value`)."""
+    if not isinstance(value, _SIMPLE):
+        kind = type(value).__name__
+        detail = f"{attribute} must be text, a number or a boolean; the mapping gives a {kind}"
+        raise Rejected("bad_value", detail, field=attribute)
+    if type(value) is float:
+        if not isfinite(value):
+            raise Rejected("bad_value", f"{attribute} must be a finite number", field=attribute)
+        if abs(value) >= expressions.LEAST_INEXACT:
+            raise _inexact(attribute)
+    return value
+
+
+def _inexact(attribute: str) -> Rejected:
+    detail = f"{attribute} is a number beyond 64 bits, whose last digits are lost: the source must send it as text"
+    return Rejected("bad_value", detail, field=attribute)
+
+
+@lru_cache(maxsize=512)
+def _kept_mapping(pairs: tuple[tuple[str, str], ...]) -> Mapping:
+    return Mapping(pairs)
+
+
+def mapping_of(pairs: dict[str, str]) -> Mapping:
+    """Compiled once a process for each different set of expressions."""
+    return _kept_mapping(tuple(pairs.items()))
+
+
+def newest(sources: Iterable[Source]) -> tuple[list[Source], int]:
+    """The newest version of each record, the later one of equals, and how many older ones that leaves out."""
+    kept: dict[tuple[str, str], Source] = {}
+    count = 0
+    for source in sources:
+        count += 1
+        identity = (source.message.connection, source.key)
+        known = kept.get(identity)
+        if known is None or known.version <= source.version:
+            kept[identity] = source
+    return list(kept.values()), count - len(kept)
+
+
+def merged(outgoing: Iterable[Outgoing]) -> list[Outgoing]:
+    """One object for each identity at the destination, as upserts one after the other would leave it: the newest
+    attribute wins. In one request, or in two at the same time, nobody promises an order."""
+    known: dict[str, Outgoing] = {}
+    for one in sorted(outgoing, key=lambda one: one.sources[-1].version):
+        # Taken out, so that what goes one by one goes in the order of the newest, too.
+        older = known.pop(one.identity, None)
+        if older is not None:
+            attributes = older.attributes | one.attributes
+            one = Outgoing(one.identity, attributes, older.sources + one.sources, one.route)  # noqa: PLW2901
+        known[one.identity] = one
+    return list(known.values())
+
+
+@dataclass
+class Fill:
+    """Records cut into requests. `chunks` are as full as the limits allow; `refused` fits into none."""
+
+    chunks: list[list[Encoded]] = field(default_factory=list)
+    refused: list[SetAside] = field(default_factory=list)
+
+
+def fill(outgoing: Iterable[Outgoing], *, frame_bytes: int, max_objects: int, max_bytes: int) -> Fill:
+    """Cut records into requests; `frame_bytes` is what stands around them in the body.
+
+    What alone would pass the limit, or cannot be written as JSON, is refused by itself.
+    """
+    cut = Fill()
+    chunk: list[Encoded] = []
+    size = frame_bytes
+    for one in outgoing:
+        try:
+            text = orjson.dumps(one.attributes)
+        except orjson.JSONEncodeError:
+            cut.refused.append(SetAside(one.sources, one.route, "bad_value", "an attribute cannot be written as JSON"))
+            continue
+        length = len(text)
+        if frame_bytes + length > max_bytes:
+            detail = f"the record has {length} bytes in a request; {max_bytes - frame_bytes} are allowed"
+            cut.refused.append(SetAside(one.sources, one.route, "record_too_large", detail))
+            continue
+        if chunk and (len(chunk) == max_objects or size + 1 + length > max_bytes):
+            cut.chunks.append(chunk)
+            chunk, size = [], frame_bytes
+        size += length + (1 if chunk else 0)
+        chunk.append(Encoded(one, text))
+    if chunk:
+        cut.chunks.append(chunk)
+    return cut

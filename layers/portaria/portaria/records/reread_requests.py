@@ -1,0 +1,73 @@
+"""Requests to read an account's changes soon: an event lacked what a mapping needs, and the platform's API has it.
+
+Events of some platforms have less than the API (`intake.Record`). What an event proves is sent at once. For the rest the
+account is reconciled at the next sweep: one page of the changes brings up to 250 records whole, so the requests grow with the
+accounts that change, not with their events.
+
+A request is an item beside the reconciliation's own, due at once. It is removed when a reading that began after it has come
+to its end, so that an event in the midst of a reading is not forgotten.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+
+from portaria.aws.table import Conflict, Item, Table
+from portaria.core import clock
+from portaria.core.entities import Rejected
+from portaria.platforms import part
+
+# The partition of `by_due` that the sweeps of reconciliations look at.
+DUE = "RECONCILIATIONS"
+# No object's name is in capitals.
+SUFFIX = "#WHOLE"
+KEPT_FOR = timedelta(days=15)
+
+
+def key(connection: str, object_name: str) -> tuple[str, str]:
+    return f"RECONCILIATION#{connection}", f"{object_name}{SUFFIX}"
+
+
+def is_request(item: Item) -> bool:
+    return str(item["sk"]).endswith(SUFFIX)
+
+
+def is_possible(platform: str, object_name: str) -> bool:
+    """Whether a platform can tell what changed of an object."""
+    try:
+        return hasattr(part(platform, object_name), "read_changes")
+    except Rejected:
+        return False
+
+
+def request(table: Table, connection: str, object_name: str, changed_at: int) -> None:
+    """Have the changes of an object read at the next sweep; `changed_at` (epoch seconds) is the oldest that is needed."""
+    now = clock.now()
+    pk, sk = key(connection, object_name)
+    item = {
+        "pk": pk,
+        "sk": sk,
+        "connection": connection,
+        "object": object_name,
+        "changed_at": changed_at,
+        "requested_at": int(now.timestamp()),
+        "due_pk": DUE,
+        "due_at": clock.to_iso(now),
+        "expires_at": int((now + KEPT_FOR).timestamp()),
+    }
+    table.put(item)
+
+
+def find(table: Table, connection: str, object_name: str) -> Item | None:
+    return table.get(*key(connection, object_name))
+
+
+def settle(table: Table, connection: str, object_name: str, read_at: int) -> None:
+    """Forget a request that was made before a reading began (epoch seconds)."""
+    with suppress(Conflict):
+        table.delete(
+            *key(connection, object_name),
+            condition="attribute_not_exists(pk) OR requested_at < :read_at",
+            values={":read_at": read_at},
+        )

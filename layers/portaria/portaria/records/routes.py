@@ -1,0 +1,102 @@
+"""Routes: which records of which source go to which destination, and how their attributes are mapped."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from portaria.aws.table import Item, Table
+from portaria.core.entities import Connection, Rejected, Route, Target
+from portaria.platforms import part
+
+LIST = "ROUTES"
+
+
+def key(name: str) -> tuple[str, str]:
+    return f"ROUTE#{name}", "ROUTE"
+
+
+def get(table: Table, name: str) -> Route:
+    """Raises `Rejected` (`unknown_route`) where there is none."""
+    return find(table, name)[0]
+
+
+def find(table: Table, name: str) -> tuple[Route, str]:
+    """A route and its revision, another one after each change. Raises `Rejected` (`unknown_route`)."""
+    item = table.get(*key(name))
+    if not item:
+        raise Rejected("unknown_route", f"there is no route {name!r}", field="route", status=404)
+    return read(item), item.get("revision", "")
+
+
+def for_connection(table: Table, connection: Connection) -> list[Route]:
+    """The routes that start at a connection, by its own name or by the OAuth client that it was installed with."""
+    sources = [f"connection:{connection.name}"]
+    if connection.client:
+        sources.append(f"client:{connection.platform}/{connection.client}")
+    return [read(item) for source in sources for item in table.query_all(source, index="by_source")]
+
+
+def target(route: Route, destination: Connection) -> Target:
+    """What the route's records must share to travel in one request. Raises `Rejected` where the destination takes no such."""
+    object_name = route.target or part(destination.platform, "destination").ACCEPTED.get(route.object, "")
+    if not object_name:
+        raise Rejected("object_not_accepted", f"{destination.platform} takes no {route.object}", field="object")
+    fields = [(f"field{number}", name) for number, name in enumerate(route.dedupe_fields, 1)]
+    return Target(route.destination, object_name, route.priority, tuple(sorted([*fields, *route.options.items()])))
+
+
+def mapping(route: Route, source: Connection, destination: Connection) -> dict[str, str]:
+    """The route's own mapping, or the default of the two platforms. Raises `Rejected` (`no_mapping`) where there is none."""
+    if route.mapping:
+        return route.mapping
+    accepts = part(destination.platform, "destination")
+    object_name = route.target or accepts.ACCEPTED.get(route.object, "")
+    default: dict[str, str] = accepts.default_mapping(part(source.platform, route.object).DEFAULT_MAPPING, object_name)
+    if not default:
+        raise Rejected(
+            "no_mapping", f"there is no default mapping to {object_name}: give the route one", field="mapping"
+        )
+    return default
+
+
+def read(item: Item) -> Route:
+    return Route(
+        name=item["name"],
+        source=item["source"],
+        object=item["object"],
+        destination=item["destination"],
+        mapping=dict(item.get("mapping", {})),
+        dedupe_fields=tuple(item.get("dedupe_fields", ("email",))),
+        priority=item.get("priority", "normal"),
+        target=item.get("target", ""),
+        options=dict(item.get("options", {})),
+        keep_newest=item.get("keep_newest", "events"),
+        weight=item.get("weight", 1),
+    )
+
+
+def to_item(route: Route) -> dict[str, Any]:
+    pk, sk = key(route.name)
+    return {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": route.name, **show(route)}
+
+
+def show(route: Route) -> dict[str, Any]:
+    """Its fields as JSON has them."""
+    return {field.name: getattr(route, field.name) for field in fields(route)} | {
+        "dedupe_fields": list(route.dedupe_fields)
+    }
+
+
+def put(table: Table, route: Route, *, new: bool, revision: str = "") -> str:
+    """Its new revision. Raises `Conflict` where a new one exists already, or an old one does not or has another revision."""
+    return table.put_revision(to_item(route), new=new, revision=revision)
+
+
+def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Route], str | None]:
+    items, cursor = table.query(LIST, index="listing", cursor=cursor, limit=limit)
+    return [read(item) for item in items], cursor
+
+
+def delete(table: Table, name: str) -> None:
+    table.delete(*key(name))
