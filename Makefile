@@ -14,7 +14,7 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
 BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
 CODE := layers cli functions local bench tests
 
-.PHONY: help setup up down status logs invoke demo check style types template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke demo check style types imports template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,8 +67,8 @@ demo: setup ## Let 24 accounts install and compare what arrives in Marketo, fiel
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud)
 	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) configure $(FILE)
 
-check: setup ## Style, types, the templates, the workflows, and no secret in any file
-	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows types
+check: setup ## Style, types, imports, the templates, the workflows, and no secret in any file
+	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows imports types
 
 style:
 	@.venv/bin/ruff format --check $(CODE)
@@ -76,6 +76,10 @@ style:
 
 types:
 	@.venv/bin/mypy
+
+# The contracts are in pyproject.toml.
+imports:
+	@.venv/bin/lint-imports --no-logo --no-cache
 
 # `sam validate --lint` is this without .cfnlintrc, and with a second more to start.
 template:

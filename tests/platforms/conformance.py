@@ -68,7 +68,7 @@ PARTS = {
     "sso": ("sign_on_request", "read_key", "addresses"),
     "events": ("read", "account_of", "RETRY_STATUS"),
     # What objects that are read page by page share.
-    "listing": ("REQUESTS_PER_SECOND",),
+    "pagination": ("REQUESTS_PER_SECOND",),
     "delivery_reports": (
         "VALIDATION_DOMAIN", "KEYS_DOMAIN", "read_challenge", "read_content", "validation_request", "check_recipient",
         "read_signatures", "read_events",
@@ -76,7 +76,16 @@ PARTS = {
     # How a token endpoint's answers are read.
     "answers": ("members", "error_code", "grant_is_over"),
     "identifiers": ("MAX_USERS", "register_request", "read_answer"),
-    "data_ingestion_api": ("ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal"),
+    "data_ingestion_api": (
+        "ROOT",
+        "TOKEN_HEADER",
+        "CORRELATION_HEADER",
+        "HEADERS",
+        "RESOURCES",
+        "account_id",
+        "parse",
+        "refusal",
+    ),
     # What `portaria smoke` sends: an install that the platform refuses, a record for an account that nobody has.
     "smoke_install": ("REFUSALS", "hook_query"),
     "smoke_record": ("KIND", "account_fields", "call"),

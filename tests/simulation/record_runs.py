@@ -350,9 +350,8 @@ class Run:
     def release(self, worker: Worker, batch: list[Message]) -> Iterable[str]:
         (message,) = batch
         try:
-            self.ended.drains += record_release.take(message.body, self.release_settings, lambda: worker.deadline - self.time).state in (
-                "drained", "continued", "waiting",
-            )  # fmt: skip
+            ended = record_release.take(message.body, self.release_settings, lambda: worker.deadline - self.time)
+            self.ended.drains += ended.state in ("drained", "continued", "waiting")
         except (Retryable, *boto3_clients.FAILURES):
             message.visible_at = self.time + 5 * message.deliveries
             return [message.id]

@@ -894,14 +894,17 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
     own, others, heavy = json.loads(done.stderr)
     assert own == [
         "portaria",
-        "portaria.webhooks.install_receiver",
-        "portaria.core.clock",
+        "portaria.aws",
+        "portaria.aws.light_client",
+        "portaria.core",
         "portaria.core.callbacks",
+        "portaria.core.clock",
+        "portaria.core.settings",
         "portaria.platforms",
         "portaria.platforms.kommo",
         "portaria.platforms.kommo.install",
-        "portaria.core.settings",
-        "portaria.aws.light_client",
+        "portaria.webhooks",
+        "portaria.webhooks.install_receiver",
     ]
     assert others == ["handler", "portaria"]
     assert heavy == []

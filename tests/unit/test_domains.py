@@ -223,9 +223,9 @@ class TestAllowedDomains:
     def test_the_list_is_loaded_with_the_first_domain_and_no_sooner(self) -> None:
         code = (
             "import sys, portaria.api.resources.connections\n"
-            "from portaria import domains\n"
+            "from portaria.outbound import domain_rules\n"
             "assert 'publicsuffixlist' not in sys.modules\n"
-            "domains.check_allowed_domain('example.com')\n"
+            "domain_rules.check_allowed_domain('example.com')\n"
             "assert 'publicsuffixlist' in sys.modules\n"
         )
         environment = {"PYTHONPATH": str(ROOT / "layers" / "portaria"), "AWS_REGION": "us-east-1"}

@@ -28,7 +28,7 @@ from portaria.platforms.leadconnector import events as leadconnector_events
 from portaria.platforms.marketo import data_ingestion_api, delivery_reports
 from portaria.records import record_mapping
 
-PACKAGE = Path(record_messages.__file__).parent
+PACKAGE = Path(record_messages.__file__).parent.parent
 # Between the 4 of what grows in proportion (up to 8, where memory is allocated) and the 16 of what grows with the square.
 MOST = 11.0
 # What takes less is lost in the clock's noise.

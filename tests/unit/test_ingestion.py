@@ -45,9 +45,10 @@ def front_door(objects: list[dict[str, Any]], target: dict[str, Any], *, request
     records = [
         Record(key or str(each.get("email", number)), 1_700_000_000, each) for number, each in enumerate(objects)
     ]
+    origin = record_messages.FRONT_DOOR
     (packed,) = record_messages.pack(
-        records, connection="pi-7", object="persons", origin=record_messages.FRONT_DOOR, read_at=5, request=request, target=target
-    )  # fmt: skip
+        records, connection="pi-7", object="persons", origin=origin, read_at=5, request=request, target=target
+    )
     return packed
 
 

@@ -121,9 +121,9 @@ def test_each_output_and_each_log_group_that_commands_ask_for_is_there() -> None
 
 @cache
 def sources() -> list[Path]:
-    """What runs in functions: the command line does not."""
+    """What runs in functions."""
     folders = (ROOT / "functions", ROOT / "layers" / "portaria" / "portaria")
-    return [file for folder in folders for file in sorted(folder.rglob("*.py")) if "cli" not in file.parts]
+    return [file for folder in folders for file in sorted(folder.rglob("*.py"))]
 
 
 @cache

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 import responses
 
-from portaria.aws import queues
+from portaria.aws import due_index, queues
 from portaria.aws.table import Item
 from portaria.connections import connection_store, oauth_clients, token_provider
 from portaria.connections.vault import Vault
@@ -380,7 +380,7 @@ def test_due_ones_are_queued_by_the_page_and_once(desk: Desk) -> None:
         connection = replace(connection_store.get(desk.stack.table, SOURCE), name=f"kommo-acme-{number}")
         reconciliation.begin(desk.stack.table, connection, "contacts")
     assert desk.due(timedelta(minutes=1)) == []
-    with patch.object(reconciliation, "PAGE_SIZE", 4):
+    with patch.object(due_index, "PAGE_SIZE", 4):
         first = desk.due()
         assert len(first) == 5
         (rest,) = [body for body in first if json.loads(body)["reconcile"] == "due"]

@@ -14,6 +14,7 @@ import boto3
 import pytest
 import responses
 
+from portaria.aws import due_index
 from portaria.connections import connection_store, renewal_sweep, token_provider, vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Secret
@@ -109,7 +110,7 @@ def test_the_sample_events_are_understood(office: Office) -> None:
 
 
 def test_a_sweep_hands_on_what_does_not_fit_a_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewal_sweep, "PAGE_SIZE", 10)
+    monkeypatch.setattr(due_index, "PAGE_SIZE", 10)
     for number in range(1, 26):
         due = replace(office.connection, name=f"kommo-acme-{number}")
         office.table.put({**connection_store.to_item(due), "due_at": clock.to_iso(clock.now())})

@@ -9,6 +9,7 @@ from itertools import islice
 from urllib.parse import urlsplit
 
 from portaria.access import private_integrations
+from portaria.aws import due_index
 from portaria.aws.table import Item
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
@@ -165,7 +166,7 @@ def states(deployment: Deployment) -> Iterator[Finding]:
         yield Finding(name, OK, told)
     late = clock.to_iso(clock.now() - LATE)
     with deployment.reading():
-        due, _ = deployment.table.query(connection_store.DUE, index="by_due", sk_until=late, limit=100)
+        due, _ = deployment.table.query(due_index.RENEWALS, index="by_due", sk_until=late, limit=100)
     if due:
         told = f"{len(due)} have been due for more than an hour: {named(str(item.get('name', '?')) for item in due)}"
         yield Finding("renewals", FAIL, told, "look at the log of renew_tokens; " + runbook("renewals-waiting"))

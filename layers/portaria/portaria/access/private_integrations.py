@@ -17,17 +17,15 @@ from dataclasses import replace as with_changes
 from datetime import datetime, timedelta
 
 from portaria.access import api_tokens
-from portaria.aws import event_bus
+from portaria.aws import due_index, event_bus
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Rejected, Secret
+from portaria.core.entities import ROTATION_WARNINGS_AT, Rejected, Secret
 
 logger = logging.getLogger(__name__)
 
 LIST = "PRIVATE_INTEGRATIONS"
 OVERLAP = timedelta(days=7)
-WARN_AT = connection_store.WARN_AT
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def create(
     pk, sk = key(integration_id)
     item: Item = {field: getattr(made, field) for field in FIELDS} | {"scopes": list(scopes)}
     item |= {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": f"{now}#{integration_id}"}
-    item |= {"due_pk": connection_store.DUE, "due_at": due_at(made, clock.now())}
+    item |= {"due_pk": due_index.RENEWALS, "due_at": due_at(made, clock.now())}
     table.put(item, condition="attribute_not_exists(pk)")
     return made, token
 
@@ -213,7 +211,7 @@ def delete(table: Table, integration_id: str) -> None:
 def due_at(integration: PrivateIntegration, now: datetime) -> str:
     """When `renew_tokens` must look at it next (ISO 8601), or an empty text: people are told of a token that grows old."""
     made = clock.from_iso(integration.token_made_at)
-    moments = [made + age for age in WARN_AT if made + age > now]
+    moments = [made + age for age in ROTATION_WARNINGS_AT if made + age > now]
     return clock.to_iso(min(moments)) if moments else ""
 
 
@@ -228,7 +226,7 @@ def warn_of_age(table: Table, bus_name: str, integration_id: str) -> None:
     integration = read(item)
     now = clock.now()
     age = now - clock.from_iso(integration.token_made_at)
-    passed = sum(age >= limit for limit in WARN_AT)
+    passed = sum(age >= limit for limit in ROTATION_WARNINGS_AT)
     if passed > int(item.get("warned", 0)):
         detail = {"private_integration": integration.id, "name": integration.name, "age_days": age.days}
         event_bus.put(bus_name, event_bus.PRIVATE_INTEGRATION_ROTATION_DUE, detail)
@@ -247,7 +245,7 @@ def _due(integration: PrivateIntegration, now: datetime) -> tuple[dict[str, tupl
     due = due_at(integration, now)
     if not due:
         return {}, ["due_pk", "due_at"]
-    return {"due_pk = :due_pk": (":due_pk", connection_store.DUE), "due_at = :due_at": (":due_at", due)}, []
+    return {"due_pk = :due_pk": (":due_pk", due_index.RENEWALS), "due_at = :due_at": (":due_at", due)}, []
 
 
 def _write(

@@ -1,7 +1,7 @@
 """The index `by_due`: items that a sweep visits once their time has come.
 
-An item is in the index while it has `due_pk`, the sweep that visits it, and `due_at`, the time from which it does (ISO 8601, UTC).
-A sweep runs on a schedule, reads the index page by page and queues one message for each item.
+An item is in the index while it has `due_pk`, the sweep that visits it, and `due_at`, the time from which it does
+(ISO 8601, UTC). A sweep runs on a schedule, reads the index page by page and queues one message for each item.
 """
 
 from __future__ import annotations

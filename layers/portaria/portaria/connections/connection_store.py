@@ -16,19 +16,17 @@ from dataclasses import fields as dataclass_fields
 from dataclasses import replace as with_changes
 from datetime import UTC, datetime, timedelta
 
+from portaria.aws import due_index
 from portaria.aws.table import Item, Table
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected
+from portaria.core.entities import ROTATION_WARNINGS_AT, Connection, Rejected
 
 SK = "CONNECTION"
 LIST = "CONNECTIONS"
-# Also private integrations that people must be told of.
-DUE = "CONNECTIONS"
 FIELDS = tuple(field.name for field in dataclass_fields(Connection))
 
 # Kinds whose credentials are what somebody typed in, and so grow old.
 STATIC_KINDS = ("api_key", "basic", "bearer")
-WARN_AT = (timedelta(days=80), timedelta(days=90))
 
 # What the item says of its own accord is to be told to the bus.
 ANNOUNCE = "announce"
@@ -85,7 +83,7 @@ def to_item(connection: Connection, *, announce: str = "") -> Item:
     now = clock.now()
     due = clock.to_iso(now) if announce else due_at(connection, now)
     if due:
-        item |= {"due_pk": DUE, "due_at": due}
+        item |= {"due_pk": due_index.RENEWALS, "due_at": due}
     return item | ({ANNOUNCE: announce} if announce else {})
 
 
@@ -100,7 +98,7 @@ def due_at(connection: Connection, now: datetime) -> str:
         return ""
     moments: list[datetime] = []
     if connection.kind in STATIC_KINDS and connection.granted_at:
-        moments += [clock.from_iso(connection.granted_at) + age for age in WARN_AT]
+        moments += [clock.from_iso(connection.granted_at) + age for age in ROTATION_WARNINGS_AT]
         moments = [moment for moment in moments if moment > now]
     if connection.previous_until:
         moments.append(clock.from_iso(connection.previous_until))
@@ -155,4 +153,4 @@ def _account(platform: str, account_id: str) -> str:
 
 def due_now(announce: str) -> Item:
     """The attributes that have an event put on the bus soon, for an update of the item."""
-    return {"due_pk": DUE, "due_at": clock.to_iso(clock.now()), ANNOUNCE: announce}
+    return due_index.attributes(due_index.RENEWALS, clock.now()) | {ANNOUNCE: announce}

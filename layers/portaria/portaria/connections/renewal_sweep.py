@@ -19,12 +19,12 @@ from datetime import timedelta
 from typing import Any
 
 from portaria.access import private_integrations
-from portaria.aws import event_bus, queues
+from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients, token_provider
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Retryable
+from portaria.core.entities import ROTATION_WARNINGS_AT, Connection, Rejected, Retryable
 from portaria.core.settings import RenewTokensSettings
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms import part
@@ -32,7 +32,6 @@ from portaria.platforms import part
 logger = logging.getLogger(__name__)
 
 # Messages that one sweep message sends before it hands the rest to its successor.
-PAGE_SIZE = 100
 # One provider call and one write of Secrets Manager a renewal. At most two workers (MaximumConcurrency in template.yaml),
 # each at one a second: two a second in total, of Kommo's seven for an address and Secrets Manager's fifty for a region.
 RENEWALS_PER_SECOND = 1.0
@@ -79,25 +78,19 @@ def _sweep(cursor: str | None, settings: RenewTokensSettings) -> Outcome:
     next sweep leaves it alone; a death between the two only delays that visit.
     """
     table = Table(settings.table_name)
-    now = clock.now()
-    due, next_cursor = table.query(
-        connection_store.DUE, index="by_due", sk_until=clock.to_iso(now), limit=PAGE_SIZE, cursor=cursor or None
-    )
-    again = clock.to_iso(now + VISIT_AGAIN)
+    due = due_index.claim_page(table, due_index.RENEWALS, cursor, again_after=VISIT_AGAIN)
     bodies = []
-    for item in due:
-        if not table.postpone(item, again):
-            continue
+    for item in due.claimed:
         is_connection = item["sk"] == connection_store.SK
         bodies.append(
             queues.encode({"connection": item["name"]} if is_connection else {"private_integration": item["id"]})
         )
-    if next_cursor:
-        bodies.append(queues.encode({"sweep": next_cursor}))
+    if due.cursor:
+        bodies.append(queues.encode({"sweep": due.cursor}))
     queues.send(settings.renewals_queue_url, bodies)
-    found = [connection_store.read(item) for item in due if item["sk"] == connection_store.SK]
+    found = [connection_store.read(item) for item in due.items if item["sk"] == connection_store.SK]
     lives = [days for connection in found if (days := days_to_death(connection)) is not None]
-    return Outcome("swept", queued=len(bodies) - bool(next_cursor), days_to_death=min(lives, default=None))
+    return Outcome("swept", queued=len(bodies) - bool(due.cursor), days_to_death=min(lives, default=None))
 
 
 class _Visit:
@@ -222,7 +215,7 @@ class _Visit:
         if connection.kind not in connection_store.STATIC_KINDS or not connection.granted_at:
             return
         age = clock.now() - clock.from_iso(connection.granted_at)
-        passed = sum(age >= limit for limit in connection_store.WARN_AT)
+        passed = sum(age >= limit for limit in ROTATION_WARNINGS_AT)
         if passed <= int(item.get("warned", 0)):
             return
         event_bus.put(

@@ -33,7 +33,7 @@ from dataclasses import replace as with_changes
 from datetime import datetime, timedelta
 from types import ModuleType
 
-from portaria.aws import event_bus
+from portaria.aws import due_index, event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients, refused_grants, vault
 from portaria.connections.refused_grants import Verdict
@@ -741,7 +741,7 @@ class _Renewal:
             # A sweep has it moved into the vault.
             rests_until = connection_store.vault_rests_until(self.item)
             due_at = min(item.get("due_at") or connection_store.NEVER, clock.to_iso(max(clock.now(), rests_until)))
-            item |= {"sealed": sealed, "due_pk": connection_store.DUE, "due_at": due_at}
+            item |= {"sealed": sealed, "due_pk": due_index.RENEWALS, "due_at": due_at}
         else:
             item[connection_store.VERSION_ADDED_AT] = clock.to_iso(clock.now())
         if self.after_401:
@@ -773,7 +773,7 @@ class _Renewal:
         changes |= refused_grants.changes(self.item, self.verdict, error, clock.now())
         if "refused_since" in changes and self.supply.refused_limit is None and self.verdict is Verdict.REFUSED:
             # The visit of the next sweep warns the owner.
-            changes |= {"due_pk": connection_store.DUE, "due_at": clock.to_iso(clock.now())}
+            changes |= {"due_pk": due_index.RENEWALS, "due_at": clock.to_iso(clock.now())}
         if not self.sent:
             # Not relative: boto3 sends it again where the answer got lost, and it may have been done by then.
             changes["tries"] = self.tried - 1

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import cached_property
@@ -19,6 +19,7 @@ from typing import Any
 from portaria.core.callbacks import Arrival, OAuthClient, Record, Refusal, Rejected, Retryable, Secret
 
 __all__ = [
+    "ROTATION_WARNINGS_AT",
     "Account",
     "Answer",
     "Arrival",
@@ -44,6 +45,9 @@ __all__ = [
     "Target",
 ]
 
+
+# A credential that a person typed in does not expire: its owner is reminded to rotate it at these ages.
+ROTATION_WARNINGS_AT = (timedelta(days=80), timedelta(days=90))
 
 # The longest marks first: that of UTF-32 begins like that of UTF-16.
 _BYTE_ORDER_MARKS = (

@@ -19,7 +19,7 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from portaria.aws import queues
+from portaria.aws import due_index, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
 from portaria.core import clock, record_messages
@@ -33,8 +33,6 @@ from portaria.records.page_reader import Outcome, Reader
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-DUE = reread_requests.DUE
-PAGE_SIZE = 100
 # How far before `since` each reading begins: the platform's clock may be behind this one, and a change may show in its lists
 # some time after the moment that it is dated. What comes twice is dropped by the next worker, which remembers the newest.
 OVERLAP_S = 300
@@ -77,7 +75,7 @@ def begin(table: Table, connection: Connection, object_name: str, *, since: int 
             ":since": int(now.timestamp()) if since is None else since,
             ":none": "",
             ":now": clock.to_iso(now),
-            ":due": DUE,
+            ":due": due_index.RECONCILIATIONS,
             ":due_at": due_at,
         },
     )
@@ -135,17 +133,11 @@ def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> Outcome:
     the two delays it by as much.
     """
     table, now = Table(settings.table_name), clock.now()
-    due, next_cursor = table.query(
-        DUE, index="by_due", sk_until=clock.to_iso(now), limit=PAGE_SIZE, cursor=cursor or None
-    )
-    bodies = []
-    for item in due:
-        if not table.postpone(item, clock.to_iso(now + QUEUE_AGAIN)):
-            continue
-        bodies.append(_message(item["connection"], item["object"], clock.to_iso(now)))
+    due = due_index.claim_page(table, due_index.RECONCILIATIONS, cursor, again_after=QUEUE_AGAIN)
+    bodies = [_message(item["connection"], item["object"], clock.to_iso(now)) for item in due.claimed]
     started = len(bodies)
-    if next_cursor:
-        bodies.append(queues.encode({"reconcile": "due", "cursor": next_cursor}))
+    if due.cursor:
+        bodies.append(queues.encode({"reconcile": "due", "cursor": due.cursor}))
     queues.send(settings.backfills_queue_url, bodies)
     return Outcome("queued", started=started)
 

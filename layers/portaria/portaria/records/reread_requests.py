@@ -13,13 +13,12 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 
+from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
 from portaria.core.entities import Rejected
 from portaria.platforms import part
 
-# The partition of `by_due` that the sweeps of reconciliations look at.
-DUE = "RECONCILIATIONS"
 # No object's name is in capitals.
 SUFFIX = "#WHOLE"
 KEPT_FOR = timedelta(days=15)
@@ -52,8 +51,7 @@ def request(table: Table, connection: str, object_name: str, changed_at: int) ->
         "object": object_name,
         "changed_at": changed_at,
         "requested_at": int(now.timestamp()),
-        "due_pk": DUE,
-        "due_at": clock.to_iso(now),
+        **due_index.attributes(due_index.RECONCILIATIONS, now),
         "expires_at": int((now + KEPT_FOR).timestamp()),
     }
     table.put(item)
