@@ -38,28 +38,28 @@ BUGS = (
     # Of the lease.
     Bug(
         "a lease that nobody respects",
-        "tokens",
+        "portaria.connections.token_provider",
         '            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "\n',
         "",
         RENEWALS,
     ),
     Bug(
         "a lease that never ends",
-        "tokens",
+        "portaria.connections.token_provider",
         '            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "\n',
         '            "attribute_not_exists(lease_until) AND "\n',
         RENEWALS,
     ),
     Bug(
         "a lease that ends before the answer",
-        "tokens",
+        "portaria.connections.token_provider",
         "        self.lease_ends = now + LEASE_S\n",
         "        self.lease_ends = now + 2\n        globals().update(TIME_TO_RENEW_S=0.0)\n",
         RENEWALS,
     ),
     Bug(
         "released by whoever does not hold it",
-        "tokens",
+        "portaria.connections.token_provider",
         '            condition="generation = :generation AND fence = :fence",\n'
         '            values={**values, ":generation": self.connection.generation, ":fence": self.fence},\n',
         '            condition="generation = :generation",\n'
@@ -68,14 +68,14 @@ BUGS = (
     ),
     Bug(
         "refreshed without the lease, rather than waiting",
-        "tokens",
-        "            return self._not_mine(conflict.item or connections.get_item(self.table, self.connection.name))\n",
+        "portaria.connections.token_provider",
+        "            return self._not_mine(conflict.item or connection_store.get_item(self.table, self.connection.name))\n",
         "            self.item = conflict.item or {}\n",
         RENEWALS,
     ),
     Bug(
         "refreshed without the lease after waiting",
-        "tokens",
+        "portaria.connections.token_provider",
         "            if leased_until is None:\n",
         "            if leased_until and clock.now() >= ends - timedelta(seconds=50):\n"
         "                turn = _Renewal(self, connection, token)\n"
@@ -88,21 +88,21 @@ BUGS = (
     # Of what a predecessor has left behind.
     Bug(
         "no look for what a dead predecessor has stored",
-        "tokens",
+        "portaria.connections.token_provider",
         "        if self.tried > 1 and self._adopt():\n",
         "        if self.tried > 99 and self._adopt():\n",
         RENEWALS,
     ),
     Bug(
         "an invalid_grant that is believed without looking again",
-        "tokens",
+        "portaria.connections.token_provider",
         "        if self._adopt():\n            return\n        reason, detail",
         "        reason, detail",
         RENEWALS,
     ),
     Bug(
         "tries that are not counted",
-        "tokens",
+        "portaria.connections.token_provider",
         "tries = if_not_exists(tries, :zero) + :one",
         "tries = :one",
         RENEWALS,
@@ -110,7 +110,7 @@ BUGS = (
     ),
     Bug(
         "a lost answer that is called a revocation",
-        "tokens",
+        "portaria.connections.token_provider",
         "        if self.tried > 1:\n            reason = ANSWER_LOST\n",
         "        if self.tried > 99:\n            reason = ANSWER_LOST\n",
         RENEWALS,
@@ -118,7 +118,7 @@ BUGS = (
     ),
     Bug(
         "no way back for the holder of the only pair",
-        "tokens",
+        "portaria.connections.token_provider",
         '            if item.get("reason") == ANSWER_LOST:\n',
         '            if item.get("reason") == "never":\n',
         RENEWALS,
@@ -126,7 +126,7 @@ BUGS = (
     ),
     Bug(
         "a version whose id nobody else can know",
-        "tokens",
+        "portaria.connections.token_provider",
         "    version = vault.version_id(secret_id, generation)\n    if vault_.add",
         "    version = str(uuid.uuid4())\n    if vault_.add",
         RENEWALS,
@@ -135,7 +135,7 @@ BUGS = (
     # Of the order of storing and using.
     Bug(
         "committed before it is stored",
-        "tokens",
+        "portaria.connections.token_provider",
         "            version = version or add_version(self.vault, secret_id, generation, credentials, self.fence)\n"
         "            self._commit(credentials, version=version)\n",
         "            self._commit(credentials, version=vault.version_id(secret_id, generation))\n"
@@ -144,17 +144,17 @@ BUGS = (
     ),
     Bug(
         "used before it is stored",
-        "tokens",
+        "portaria.connections.token_provider",
         "            self._store({**self.old.credentials, **to_stored(grant)}, seal)\n",
         "            headers = {'Authorization': f'Bearer {grant.access_token.reveal()}'}\n"
         "            url = f'https://{self.connection.allowed_domain}/api/v4/account'\n"
-        "            egress.send(Request('GET', url, headers), allowed_domain=self.connection.allowed_domain)\n"
+        "            http_client.send(Request('GET', url, headers), allowed_domain=self.connection.allowed_domain)\n"
         "            self._store({**self.old.credentials, **to_stored(grant)}, seal)\n",
         ("renewal", "two_days"),
     ),
     Bug(
         "a vault that refuses is the end of it",
-        "tokens",
+        "portaria.connections.token_provider",
         "            self._commit(credentials, sealed=seal.seal(credentials))\n",
         '            raise Retryable("vault_unavailable", "")\n',
         RENEWALS,
@@ -162,14 +162,14 @@ BUGS = (
     ),
     Bug(
         "a sealed pair that is not written",
-        "tokens",
+        "portaria.connections.token_provider",
         '            item |= {"sealed": sealed, "due_pk"',
         '            item |= {"due_pk"',
         RENEWALS,
     ),
     Bug(
         "committed over whatever stands there",
-        "tokens",
+        "portaria.connections.token_provider",
         '            condition=f"generation = :old AND {condition}",\n',
         '            condition="generation > :zero OR generation = :old OR fence = :fence OR #state = :connected",\n',
         ("reinstall", "two_installs"),
@@ -177,14 +177,14 @@ BUGS = (
     # Of what an answer means.
     Bug(
         "a 5xx that kills the grant",
-        "platforms.kommo.tokens",
+        "portaria.platforms.kommo.tokens",
         "    if response.status in (400, 401):\n",
         '    if response.status >= 500:\n        raise Rejected("grant_refused", "")\n    if response.status in (400, 401):\n',
         RENEWALS,
     ),
     Bug(
         "a time-out that kills the grant",
-        "tokens",
+        "portaria.connections.token_provider",
         "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
         '                if retryable.answer_lost:\n                    raise Rejected("grant_refused", "") from None\n'
         "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
@@ -192,7 +192,7 @@ BUGS = (
     ),
     Bug(
         "tokens that are handed out in their last minute",
-        "tokens",
+        "portaria.connections.token_provider",
         "MARGIN = timedelta(seconds=60)",
         "MARGIN = timedelta(seconds=1)",
         RENEWALS,
@@ -200,21 +200,21 @@ BUGS = (
     # Of rotations.
     Bug(
         "a new token that is not tried",
-        "rotations",
+        "portaria.connections.rotation",
         "    scopes = try_credentials(table, vault, connection, credentials)\n    version = ",
         '    scopes = ""\n    version = ',
         ("bad_rotation",),
     ),
     Bug(
         "the old token dropped before the commit",
-        "rotations",
+        "portaria.connections.rotation",
         "    fresh = _commit(table, item, fresh)\n    if not until:\n        _drop(vault, connection, in_use)\n",
         "    _drop(vault, connection, in_use)\n    fresh = _commit(table, item, fresh)\n",
         ("fresh_rotation",),
     ),
     Bug(
         "a label that a dead rotation has left, and nobody moves back",
-        "rotations",
+        "portaria.connections.rotation",
         "    if in_use != current:\n",
         '    if in_use == current + "?":\n',
         ("rotation", "bad_rotation"),
@@ -222,7 +222,7 @@ BUGS = (
     # Of installs.
     Bug(
         "an install that two workers do at once",
-        "installs",
+        "portaria.installs.code_exchange",
         '            condition="attribute_not_exists(pk) OR #state = :received OR (#state = :exchanging AND "\n'
         '            "(attribute_not_exists(lease_until) OR lease_until < :now))",\n',
         '            condition="attribute_not_exists(pk) OR #state IN_ANY",\n'.replace(
@@ -232,21 +232,21 @@ BUGS = (
     ),
     Bug(
         "an install that does not look for the stored grant",
-        "installs",
+        "portaria.installs.code_exchange",
         "        found = self.vault.find(self.secret_id)\n",
         "        found = None\n",
         ("install", "reinstall"),
     ),
     Bug(
         "a sealed grant that is dropped",
-        "installs",
+        "portaria.installs.code_exchange",
         '        if sealed := self.item.get("sealed_grant"):\n',
         '        if sealed := self.item.get("sealed_grunt"):\n',
         ("install", "reinstall"),
     ),
     Bug(
         "the old secret removed before the commit",
-        "installs",
+        "portaria.installs.code_exchange",
         "        try:\n            self.table.write_all(writes)\n",
         "        if old and old.secret_id and not superseded:\n            self.vault.remove(old.secret_id)\n"
         "        try:\n            self.table.write_all(writes)\n",
@@ -254,14 +254,14 @@ BUGS = (
     ),
     Bug(
         "the old secret that is never removed",
-        "installs",
+        "portaria.installs.code_exchange",
         "                self.vault.remove(previous)\n",
         "                pass\n",
         ("reinstall",),
     ),
     Bug(
         "the install that came first wins",
-        "installs",
+        "portaria.installs.code_exchange",
         "        superseded = bool(old and old.granted_at > received_at and old.secret_id != self.secret_id)\n",
         "        superseded = False\n",
         ("two_installs",),
@@ -269,21 +269,21 @@ BUGS = (
     # Of departures.
     Bug(
         "a disconnect hook that is believed",
-        "uninstalls",
+        "portaria.installs.uninstall",
         "            if self._still_connected(connection) or self._may_come_back(checks):\n",
         '            if connection.state == "never":\n',
         ("replayed_hook", "departure_and_return"),
     ),
     Bug(
         "a departure that takes the return with it",
-        "uninstalls",
+        "portaria.installs.uninstall",
         '        condition="generation = :generation",\n',
         '        condition="generation > :generation OR generation <= :generation",\n',
         ("return_at_once",),
     ),
     Bug(
         "a removed connection whose secret stays",
-        "uninstalls",
+        "portaria.installs.uninstall",
         "        if connection.secret_id:\n            self.vault.remove(connection.secret_id)\n",
         "",
         ("departure",),
@@ -291,16 +291,16 @@ BUGS = (
     # Of renewals.
     Bug(
         "nobody told of what has ended",
-        "renewals",
+        "portaria.connections.renewal_sweep",
         "            self._tell(connection, announce)\n",
         "            pass\n",
         ("revocation",),
     ),
     Bug(
         "an event that is struck off before the bus has it",
-        "renewals",
-        "        if announce := item.get(connections.ANNOUNCE):\n            self._tell(connection, announce)\n",
-        "        announce = item.get(connections.ANNOUNCE)\n"
+        "portaria.connections.renewal_sweep",
+        "        if announce := item.get(connection_store.ANNOUNCE):\n            self._tell(connection, announce)\n",
+        "        announce = item.get(connection_store.ANNOUNCE)\n"
         "        if announce:\n"
         "            self._settle(item, connection, announced=announce)\n"
         "            self._tell(connection, announce)\n",
@@ -323,7 +323,7 @@ class Stale(Exception):
 @contextmanager
 def planted(bug: Bug) -> Iterator[None]:
     """Raises `Stale`."""
-    module = importlib.import_module(f"portaria.{bug.module}")
+    module = importlib.import_module(bug.module)
     path = Path(str(module.__file__))
     source = path.read_text()
     if source.count(bug.old) != 1:
