@@ -15,7 +15,7 @@ from collections import Counter
 
 from portaria.aws.table import Table
 from portaria.connections import connection_store
-from portaria.connections.token_provider import Supply
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.entities import Rejected, Retryable
 
@@ -23,7 +23,7 @@ from portaria.core.entities import Rejected, Retryable
 def main(table_name: str, prefix: str, key: str, name: str, callers: int) -> None:
     table = Table(table_name)
     connection = connection_store.get(table, name)
-    supply = Supply(table, Vault(prefix), key, lambda: 600.0, patience_s=120.0)
+    supply = TokenProvider(table, Vault(prefix), key, lambda: 600.0, patience_s=120.0)
     supply.vault.read(connection.secret_id, connection.version_id)
     waits_ms: list[float] = []
     tokens: set[str] = set()

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from bench.report import conclude, console
 from portaria.aws.table import Table as Items
-from portaria.connections import connection_store, oauth_clients, renewal_sweep, token_provider, vault
+from portaria.connections import connection_store, oauth_clients, renewal_sweep, vault
+from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Grant, OAuthClient, Secret
@@ -73,7 +74,7 @@ class Sweep:
             ends_at = clock.now() + timedelta(seconds=LIFE_S)
             grant = Grant(Secret(pair.access), ends_at, Secret(pair.refresh))
             version = vault.version_id(secret_id, 1)
-            store.create(secret_id, token_provider.to_stored(grant), version)
+            store.create(secret_id, stored_grant.to_stored(grant), version)
             connection_store.create(
                 table_,
                 Connection(

@@ -21,7 +21,8 @@ from bench.grants import CLIENT_SECRET, Grants, as_a_worker, running_stack
 from bench.report import conclude, console, row, table
 from local.__main__ import step
 from local.stack import Stack
-from portaria.connections.token_provider import Memory, Supply
+from portaria.connections.tokens.cache import TokenCache
+from portaria.connections.tokens.provider import TokenProvider
 
 WORKERS = 8
 ROUNDS = 40
@@ -113,7 +114,7 @@ def our_workers(stack: Stack, grants: Grants, key: str) -> list[Worker]:
     connection = grants.expired_connection()
 
     def worker() -> str:
-        supply = Supply(grants.table, grants.vault, key, lambda: 600.0, memory=Memory())
+        supply = TokenProvider(grants.table, grants.vault, key, lambda: 600.0, memory=TokenCache())
         return supply.token(connection).credentials["access_token"].reveal()
 
     return [worker] * WORKERS

@@ -7,7 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from portaria.api import operations
 from portaria.api.router import Desk, Service
 from portaria.aws.table import Table
-from portaria.connections import token_provider
+from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
 from portaria.core.logs import application_logger
 from portaria.core.settings import CallConnectionSettings
@@ -25,7 +25,7 @@ def time_left_s() -> float:
     return float(running["context"].get_remaining_time_in_millis()) / 1000
 
 
-supply = token_provider.Supply(table, vault, settings.sealing_key_id, time_left_s, patience_s=PATIENCE_S)
+supply = provider.TokenProvider(table, vault, settings.sealing_key_id, time_left_s, patience_s=PATIENCE_S)
 desk = Desk(table, vault, supply=supply, sealing_key_id=settings.sealing_key_id)
 service = Service(operations.of("call_connection"), desk, logger)
 

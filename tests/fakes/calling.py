@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from portaria.connections import connection_store, vault
-from portaria.connections.token_provider import PROCESS
+from portaria.connections.tokens.cache import PROCESS_CACHE
 from portaria.connections.vault import Vault
 from portaria.core.entities import Connection, Secret
 from tests.fakes import functions
@@ -35,7 +35,7 @@ class Calling:
         self.module = functions.load("call_connection", cloud.environment)
         self.log = io.StringIO()
         functions.log_to(self.log)
-        PROCESS.clear()
+        PROCESS_CACHE.clear()
 
     def connect(self, name: str, kind: str = "api_key", **changes: Any) -> Connection:
         """A connection as its creation leaves it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from portaria.connections import connection_store, vault
-from portaria.connections.token_provider import Memory, Supply
+from portaria.connections.tokens.cache import TokenCache
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.entities import Connection, Secret
 from tests.fakes import engage, leadconnector
@@ -36,7 +37,12 @@ def to_leadconnector(cloud: Cloud, name: str = "marketek") -> Connection:
     return connect(cloud, name, "leadconnector", "bearer", leadconnector.HOST, fields, {"token": TOKEN})
 
 
-def supply(cloud: Cloud) -> Supply:
-    return Supply(
-        cloud.table, Vault(PREFIX), cloud.environment["SEALING_KEY_ID"], lambda: 60.0, memory=Memory(), patience_s=8.0
+def supply(cloud: Cloud) -> TokenProvider:
+    return TokenProvider(
+        cloud.table,
+        Vault(PREFIX),
+        cloud.environment["SEALING_KEY_ID"],
+        lambda: 60.0,
+        memory=TokenCache(),
+        patience_s=8.0,
     )

@@ -10,7 +10,8 @@ from unittest.mock import patch
 import orjson
 
 from portaria.aws.table import Table
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
@@ -113,7 +114,7 @@ class Desk:
 @contextmanager
 def desk() -> Iterator[Desk]:
     cloud = Cloud()
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     pipeline._ledger.cache_clear()
     with installed(lambda: cloud):
         opened = Desk(cloud)

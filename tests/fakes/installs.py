@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from portaria.connections import oauth_clients, token_provider
+from portaria.connections import oauth_clients
+from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthClient, Secret
@@ -74,4 +75,4 @@ def events(cloud: Cloud) -> list[tuple[str, dict[str, Any]]]:
 
 
 def forget_tokens() -> None:
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()

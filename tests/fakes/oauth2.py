@@ -16,7 +16,8 @@ from unittest.mock import patch
 from urllib.parse import parse_qs
 
 from portaria.connections import connection_store, oauth_clients, vault
-from portaria.connections.token_provider import Memory, Supply, Token
+from portaria.connections.tokens.cache import Token, TokenCache
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Request, Response, Retryable, Secret
@@ -112,10 +113,10 @@ class Shop:
         self.table.put(connection_store.to_item(made))
         return made
 
-    def process(self, time_left_s: float = 600.0, **more: Any) -> Supply:
+    def process(self, time_left_s: float = 600.0, **more: Any) -> TokenProvider:
         """Another process than all before it."""
         key = self.stack.environment["SEALING_KEY_ID"]
-        return Supply(self.table, self.vault, key, lambda: time_left_s, memory=Memory(), **more)
+        return TokenProvider(self.table, self.vault, key, lambda: time_left_s, memory=TokenCache(), **more)
 
     @property
     def connection(self) -> Connection:
@@ -125,10 +126,10 @@ class Shop:
     def item(self) -> dict[str, Any]:
         return connection_store.get_item(self.table, NAME)
 
-    def token(self, process: Supply | None = None) -> str:
+    def token(self, process: TokenProvider | None = None) -> str:
         return (process or self.process()).token(self.connection).credentials["access_token"].reveal()
 
-    def call(self, process: Supply | None = None) -> int:
+    def call(self, process: TokenProvider | None = None) -> int:
         """The status of a call to the API with the connection's token."""
         return (process or self.process()).send(self.connection, _request).status
 

@@ -18,7 +18,8 @@ from botocore.exceptions import ClientError
 
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
-from portaria.connections import connection_store, renewal_sweep, rotation, token_provider
+from portaria.connections import connection_store, renewal_sweep, rotation
+from portaria.connections.tokens import cache, provider, refresh, stored_grant
 from portaria.connections.vault import ASIDE_LABELS, Vault
 from portaria.core.entities import Rejected, Retryable, Secret
 from portaria.core.settings import RenewTokensSettings
@@ -88,8 +89,8 @@ class World:
     def item(self, *names: str) -> dict[str, Any]:
         return next(item for name in names if (item := self.cloud.item(*connection_store.key(name))))
 
-    def supply(self) -> token_provider.Supply:
-        return token_provider.Supply(Table(TABLE), Vault(PREFIX), KEY_ID, lambda: 90.0, memory=token_provider.Memory())
+    def supply(self) -> provider.TokenProvider:
+        return provider.TokenProvider(Table(TABLE), Vault(PREFIX), KEY_ID, lambda: 90.0, memory=cache.TokenCache())
 
     def visit(self) -> None:
         """What `renew_tokens` does with a connection that is due."""
@@ -104,7 +105,7 @@ class World:
             except Retryable as later:
                 self.schedule.time += later.after_s or 5.0
             except (Died, *boto3_clients.FAILURES):
-                self.schedule.time += token_provider.LEASE_S + 1
+                self.schedule.time += refresh.LEASE_S + 1
         raise AssertionError("a call that never succeeds")
 
     def in_a_day(self) -> int:
@@ -161,7 +162,7 @@ def test_pairs_that_are_stored_twice_take_labels_of_a_fixed_set() -> None:
         world.schedule.time += 3_600
         for token in ("one", "two"):
             credentials = {"access_token": Secret(f"canary-{token}-{turn}")}
-            token_provider.add_version(vault, secret_id, turn + 2, credentials, turn)
+            stored_grant.add_version(vault, secret_id, turn + 2, credentials, turn)
     assert world.most_labels == ASIDE_LABELS + 2
 
 

@@ -19,7 +19,8 @@ import requests
 from botocore.client import BaseClient
 
 from portaria.connections import connection_store, oauth_clients
-from portaria.connections.token_provider import Memory, Supply, Token
+from portaria.connections.tokens.cache import Token, TokenCache
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Request, Response, Secret
@@ -91,16 +92,18 @@ class Desk:
     def connection(self, name: str = "plain") -> Connection:
         return connection_store.get(self.table, name)
 
-    def process(self) -> Supply:
+    def process(self) -> TokenProvider:
         """Another process than all before it."""
-        return Supply(self.table, self.vault, self.stack.environment["SEALING_KEY_ID"], lambda: 600.0, memory=Memory())
+        return TokenProvider(
+            self.table, self.vault, self.stack.environment["SEALING_KEY_ID"], lambda: 600.0, memory=TokenCache()
+        )
 
     def pair(self, name: str = "plain") -> dict[str, str]:
         connection = self.connection(name)
         stored = self.vault.read(connection.secret_id, connection.version_id) or {}
         return {key: stored[key].reveal() for key in ("access_token", "refresh_token") if key in stored}
 
-    def call(self, name: str = "plain", process: Supply | None = None) -> int:
+    def call(self, name: str = "plain", process: TokenProvider | None = None) -> int:
         """The status of a call to the API behind the server."""
 
         def build(token: Token) -> Request:

@@ -38,28 +38,28 @@ BUGS = (
     # Of the lease.
     Bug(
         "a lease that nobody respects",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         '            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "\n',
         "",
         RENEWALS,
     ),
     Bug(
         "a lease that never ends",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         '            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "\n',
         '            "attribute_not_exists(lease_until) AND "\n',
         RENEWALS,
     ),
     Bug(
         "a lease that ends before the answer",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "        self.lease_ends = now + LEASE_S\n",
         "        self.lease_ends = now + 2\n        globals().update(TIME_TO_RENEW_S=0.0)\n",
         RENEWALS,
     ),
     Bug(
         "released by whoever does not hold it",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         '            condition="generation = :generation AND fence = :fence",\n'
         '            values={**values, ":generation": self.connection.generation, ":fence": self.fence},\n',
         '            condition="generation = :generation",\n'
@@ -68,14 +68,14 @@ BUGS = (
     ),
     Bug(
         "refreshed without the lease, rather than waiting",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "            return self._not_mine(conflict.item or connection_store.get_item(self.table, self.connection.name))\n",
         "            self.item = conflict.item or {}\n",
         RENEWALS,
     ),
     Bug(
         "refreshed without the lease after waiting",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.provider",
         "            if leased_until is None:\n",
         "            if leased_until and clock.now() >= ends - timedelta(seconds=50):\n"
         "                turn = _Renewal(self, connection, token)\n"
@@ -88,21 +88,21 @@ BUGS = (
     # Of what a predecessor has left behind.
     Bug(
         "no look for what a dead predecessor has stored",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "        if self.tried > 1 and self._adopt():\n",
         "        if self.tried > 99 and self._adopt():\n",
         RENEWALS,
     ),
     Bug(
         "an invalid_grant that is believed without looking again",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "        if self._adopt():\n            return\n        reason, detail",
         "        reason, detail",
         RENEWALS,
     ),
     Bug(
         "tries that are not counted",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "tries = if_not_exists(tries, :zero) + :one",
         "tries = :one",
         RENEWALS,
@@ -110,7 +110,7 @@ BUGS = (
     ),
     Bug(
         "a lost answer that is called a revocation",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "        if self.tried > 1:\n            reason = ANSWER_LOST\n",
         "        if self.tried > 99:\n            reason = ANSWER_LOST\n",
         RENEWALS,
@@ -118,7 +118,7 @@ BUGS = (
     ),
     Bug(
         "no way back for the holder of the only pair",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         '            if item.get("reason") == ANSWER_LOST:\n',
         '            if item.get("reason") == "never":\n',
         RENEWALS,
@@ -126,7 +126,7 @@ BUGS = (
     ),
     Bug(
         "a version whose id nobody else can know",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.stored_grant",
         "    version = vault.version_id(secret_id, generation)\n    if vault_.add",
         "    version = str(uuid.uuid4())\n    if vault_.add",
         RENEWALS,
@@ -135,7 +135,7 @@ BUGS = (
     # Of the order of storing and using.
     Bug(
         "committed before it is stored",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "            version = version or add_version(self.vault, secret_id, generation, credentials, self.fence)\n"
         "            self._commit(credentials, version=version)\n",
         "            self._commit(credentials, version=vault.version_id(secret_id, generation))\n"
@@ -144,7 +144,7 @@ BUGS = (
     ),
     Bug(
         "used before it is stored",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "            self._store({**self.old.credentials, **to_stored(grant)}, seal)\n",
         "            headers = {'Authorization': f'Bearer {grant.access_token.reveal()}'}\n"
         "            url = f'https://{self.connection.allowed_domain}/api/v4/account'\n"
@@ -154,7 +154,7 @@ BUGS = (
     ),
     Bug(
         "a vault that refuses is the end of it",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "            self._commit(credentials, sealed=seal.seal(credentials))\n",
         '            raise Retryable("vault_unavailable", "")\n',
         RENEWALS,
@@ -162,14 +162,14 @@ BUGS = (
     ),
     Bug(
         "a sealed pair that is not written",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         '            item |= {"sealed": sealed, "due_pk"',
         '            item |= {"due_pk"',
         RENEWALS,
     ),
     Bug(
         "committed over whatever stands there",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         '            condition=f"generation = :old AND {condition}",\n',
         '            condition="generation > :zero OR generation = :old OR fence = :fence OR #state = :connected",\n',
         ("reinstall", "two_installs"),
@@ -184,7 +184,7 @@ BUGS = (
     ),
     Bug(
         "a time-out that kills the grant",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.refresh",
         "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
         '                if retryable.answer_lost:\n                    raise Rejected("grant_refused", "") from None\n'
         "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
@@ -192,7 +192,7 @@ BUGS = (
     ),
     Bug(
         "tokens that are handed out in their last minute",
-        "portaria.connections.token_provider",
+        "portaria.connections.tokens.cache",
         "MARGIN = timedelta(seconds=60)",
         "MARGIN = timedelta(seconds=1)",
         RENEWALS,

@@ -7,7 +7,8 @@ from typing import Any
 
 from portaria.aws import event_bus
 from portaria.aws.table import Table
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens import cache, provider, refresh
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Retryable, Secret
@@ -142,9 +143,9 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
         raise Violation(f"nobody was told that {name} has recovered")
 
 
-def ask(schedule: Schedule, name: str) -> token_provider.Token:
+def ask(schedule: Schedule, name: str) -> cache.Token:
     table = Table(TABLE)
-    supply = token_provider.Supply(table, Vault(PREFIX), KEY_ID, lambda: 60.0, memory=token_provider.Memory())
+    supply = provider.TokenProvider(table, Vault(PREFIX), KEY_ID, lambda: 60.0, memory=cache.TokenCache())
     for _ in range(20):
         try:
             return supply.token(connection_store.get(table, name))
@@ -153,7 +154,7 @@ def ask(schedule: Schedule, name: str) -> token_provider.Token:
         except Rejected as rejected:
             item = schedule.cloud.item(*connection_store.key(name))
             if rejected.reason == "needs_reconnect" and revoked(schedule, item):
-                return token_provider.Token({"access_token": Secret("revoked")}, 0, "")
+                return cache.Token({"access_token": Secret("revoked")}, 0, "")
             raise Violation(f"{name} is connected and gives no token: {rejected.reason}") from None
     raise Violation(f"{name} is connected and never gives a token")
 
@@ -194,7 +195,7 @@ def check_flagged(schedule: Schedule, item: dict[str, Any]) -> None:
         for pair in schedule.platform.given:
             if pair.grant == grant and pair.refresh not in schedule.stored and not schedule.lost(pair):
                 raise Violation(f"{name} was given up, since {pair.refresh} came and was not stored")
-        if item["reason"] != token_provider.ANSWER_LOST:
+        if item["reason"] != refresh.ANSWER_LOST:
             raise Violation(f"{name} lost an answer, but says {item['reason']}")
     told = [detail for kind, detail in schedule.cloud.heard() if kind == event_bus.NEEDS_RECONNECT]
     if not any(detail["connection"] == name and detail["reason"] == item["reason"] for detail in told):

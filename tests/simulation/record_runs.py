@@ -25,7 +25,8 @@ from greenlet import greenlet
 
 from portaria.aws import boto3_clients, queues, table
 from portaria.aws.table import Table
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens import cache, provider
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
@@ -75,7 +76,7 @@ class Worker:
     wake_at: float = 0.0
     deadline: float = 0.0
     deaths: int = 0
-    memory: token_provider.Memory = field(default_factory=token_provider.Memory)
+    memory: cache.TokenCache = field(default_factory=cache.TokenCache)
     ledger: quotas.Ledger | None = None
 
 
@@ -326,7 +327,7 @@ class Run:
                 case _:
                     waiting = self.ingest(worker, queue, batch)
         except Died:
-            worker.memory, worker.ledger = token_provider.Memory(), None
+            worker.memory, worker.ledger = cache.TokenCache(), None
             self.ended.deaths += not self.over
             return
         except Exception as error:
@@ -538,7 +539,7 @@ def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, o
 @contextlib.contextmanager
 def running() -> Iterator[None]:
     """Lead everything that leaves the code to the run that is on: AWS, the destination, the time and chance."""
-    memory = {**(token_provider.Supply.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
+    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -550,7 +551,7 @@ def running() -> Iterator[None]:
             patch.object(pipeline, "_ledger", _ledger),
             patch.object(table, "ThreadPoolExecutor", InTurn),
             patch.object(quotas, "SHARDS", SHARDS),
-            patch.object(token_provider.Supply.__init__, "__kwdefaults__", memory),
+            patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),
         ):
             yield
     finally:

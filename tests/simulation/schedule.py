@@ -24,7 +24,9 @@ from greenlet import greenlet
 
 from portaria.aws import boto3_clients, table
 from portaria.aws.table import Table
-from portaria.connections import connection_store, renewal_sweep, rotation, token_provider, vault
+from portaria.connections import connection_store, renewal_sweep, rotation, vault
+from portaria.connections.tokens import cache, provider, refresh
+from portaria.connections.tokens import provider as token_provider
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
@@ -67,7 +69,7 @@ class Worker:
     """A process: what it keeps in memory, and the turn that it is in. `paused` says that it stood still for a lease."""
 
     number: int
-    memory: token_provider.Memory = field(default_factory=token_provider.Memory)
+    memory: cache.TokenCache = field(default_factory=cache.TokenCache)
     turn: int = 0
     running: greenlet | None = None
     wake_at: float = 0.0
@@ -271,7 +273,7 @@ class Schedule:
             getattr(self, f"take_{queue}")(message.body, lambda: worker.deadline - self.time)
         except Died:
             self.note("dies")
-            worker.memory = token_provider.Memory()
+            worker.memory = cache.TokenCache()
             return
         except Retryable as later:
             again_s = 5.0 if later.after_s is None else later.after_s
@@ -342,7 +344,7 @@ class Schedule:
         if connection is None:
             self.note("there is no such connection")
             return
-        supply = token_provider.Supply(table_, Vault(PREFIX), KEY_ID, time_left_s)
+        supply = provider.TokenProvider(table_, Vault(PREFIX), KEY_ID, time_left_s)
         try:
             if how == "send":
                 supply.send(connection, lambda token: self.build(connection, token))
@@ -352,7 +354,7 @@ class Schedule:
             self.note(f"caller refused: {rejected.reason}")
             self.check_refusal(name, rejected)
 
-    def build(self, connection: Connection, token: token_provider.Token) -> Request:
+    def build(self, connection: Connection, token: cache.Token) -> Request:
         self.check_given_out(connection, token)
         if connection.kind == "bearer":
             secret, url = token.credentials["token"].reveal(), f"https://{connection.allowed_domain}/locations/1"
@@ -366,7 +368,7 @@ class Schedule:
 
     # What is looked at all the time.
 
-    def check_given_out(self, connection: Connection, token: token_provider.Token) -> None:
+    def check_given_out(self, connection: Connection, token: cache.Token) -> None:
         refresh_token = token.credentials.get("refresh_token")
         if refresh_token and refresh_token.reveal() not in self.stored:
             raise Violation(f"a token of {connection.name} was handed out before it was stored")
@@ -572,7 +574,7 @@ class Schedule:
     def pause_s(self) -> float:
         """Mostly until shortly after a lease that has just begun: then its next holder is at work."""
         chance = self.rng.random()
-        return token_provider.LEASE_S + (6 * chance if chance < 0.6 else 75 * chance)
+        return refresh.LEASE_S + (6 * chance if chance < 0.6 else 75 * chance)
 
 
 class Here:
@@ -597,7 +599,7 @@ class _CurrentMemory:
         return getattr(worker.memory if worker else _ASIDE, name)
 
 
-_ASIDE = token_provider.Memory()
+_ASIDE = cache.TokenCache()
 
 
 def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
@@ -625,7 +627,7 @@ def _numbered_uuid() -> uuid.UUID:
 @contextmanager
 def simulating() -> Iterator[None]:
     """Lead everything that leaves the code to the schedule in `HERE`: AWS, platforms, the time and chance."""
-    memory = {**(token_provider.Supply.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
+    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -638,9 +640,9 @@ def simulating() -> Iterator[None]:
             patch.object(secrets, "token_urlsafe", lambda length=32: f"canary-{HERE.get().cloud.number()}"),
             patch.object(secrets, "token_hex", lambda length=4: f"{HERE.get().cloud.number():08x}"),
             patch.object(uuid, "uuid4", _numbered_uuid),
-            patch.object(token_provider.Supply.__init__, "__kwdefaults__", memory),
+            patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),
             patch.object(token_provider, "id", lambda thing: HERE.get().turns, create=True),
-            patch.object(token_provider, "POLL_S", POLL_S),
+            patch.object(provider, "POLL_S", POLL_S),
             patch.object(vault.Seal, "seal", _seal(vault.Seal.seal)),
         ):
             yield

@@ -23,7 +23,8 @@ from greenlet import greenlet
 
 from portaria.aws import boto3_clients, queues, table
 from portaria.aws.table import Table
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Route, Secret
@@ -385,7 +386,7 @@ class _InTurn:
 def playing(scenario: Scenario) -> Iterator[Flow]:
     flow = Flow(scenario)
     pipeline._ledger.cache_clear()
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -402,7 +403,7 @@ def playing(scenario: Scenario) -> Iterator[Flow]:
     finally:
         logging.disable(disabled)
         pipeline._ledger.cache_clear()
-        token_provider.PROCESS.clear()
+        cache.PROCESS_CACHE.clear()
 
 
 def play(scenario: Scenario) -> Result:

@@ -277,7 +277,7 @@ def test_the_rules_see_what_they_look_for() -> None:
     assert {"kommo", "marketo"} <= set(PLATFORMS)
     assert len(NAMES) > 30
     by_name = {module.name: module for module in modules()}
-    assert "portaria.platforms" in own_imports(by_name["portaria.connections.token_provider"])
+    assert "portaria.platforms" in own_imports(by_name["portaria.connections.tokens.refresh"])
     assert "portaria.core.callbacks" in own_imports(by_name["portaria.core.entities"])
     assert Import("portaria.web.render.Page", False, 0).name in {
         one.name for one in imports(by_name["functions.accept_install.handler"]) if not one.at_once

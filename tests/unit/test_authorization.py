@@ -7,7 +7,7 @@ from base64 import b64decode
 import pytest
 
 from portaria.connections import request_auth
-from portaria.connections.token_provider import Token
+from portaria.connections.tokens.cache import Token
 from portaria.core.entities import Connection, Rejected, Request, Secret
 from portaria.outbound import http_client
 

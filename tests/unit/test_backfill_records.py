@@ -12,7 +12,7 @@ import pytest
 import responses
 
 from portaria.aws import queues
-from portaria.connections import token_provider
+from portaria.connections.tokens import cache
 from portaria.outbound.rate_limiter import Pace
 from portaria.records import backfill, reconciliation, routes
 from tests.fakes import functions
@@ -45,7 +45,7 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,

@@ -16,7 +16,8 @@ import requests
 import responses
 
 from portaria.aws import queues, sqs_batch
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens import cache, provider
 from portaria.core.entities import Rejected, Retryable, Route
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound import http_client
@@ -72,7 +73,7 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
@@ -234,7 +235,7 @@ def test_a_worker_that_dies_anywhere_leaves_a_backfill_that_ends_whole(desk: Des
 
 def _dies_at_call(desk: Desk, generation: int) -> bool:
     """Run a backfill in which call `generation // 2` is where the process ends: before it is made, or after it."""
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     desk.listing.tokens.add(f"canary-access-{generation}")
     connect_kommo(desk.stack, generation)
     body = desk.start(generation)
@@ -296,14 +297,14 @@ def test_a_connection_that_was_installed_again_goes_on_with_the_newer_token(desk
 
 def test_a_reinstall_in_the_midst_of_a_page_does_not_fail_the_backfill(desk: Desk) -> None:
     body = desk.start()
-    newer = token_provider.Supply.newer
+    newer = provider.TokenProvider.newer
 
     def reinstall(*given: Any) -> Any:
         connect_kommo(desk.stack, 2)
         return newer(*given)
 
     desk.listing.tokens = {"canary-access-2"}
-    with patch.object(token_provider.Supply, "newer", reinstall):
+    with patch.object(provider.TokenProvider, "newer", reinstall):
         assert desk.take(body).state == "done"
 
 

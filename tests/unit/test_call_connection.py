@@ -19,7 +19,7 @@ import trustme
 from portaria.access import audit
 from portaria.api.resources import calls as shown
 from portaria.connections import proxy_call
-from portaria.connections.token_provider import Supply
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
 from portaria.core.entities import Rejected, Request, Response, Retryable
 from portaria.outbound import http_client
@@ -138,10 +138,10 @@ def test_a_wildcard_needs_to_know_the_host(calling: Calling, api: responses.Requ
 def test_the_whole_call_fits_into_twenty_seconds(calling: Calling, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a token that took its time, then the exchange has what is left."""
     requested: list[Request] = []
-    supply_token, now = Supply.token, clock.now
+    supply_token, now = TokenProvider.token, clock.now
     waited = timedelta(0)
 
-    def late_token(self: Supply, connection: Any) -> Any:
+    def late_token(self: TokenProvider, connection: Any) -> Any:
         nonlocal waited
         token = supply_token(self, connection)
         waited += timedelta(seconds=8)
@@ -151,7 +151,7 @@ def test_the_whole_call_fits_into_twenty_seconds(calling: Calling, monkeypatch: 
         requested.append(request)
         return Response(200, {}, b"")
 
-    monkeypatch.setattr(Supply, "token", late_token)
+    monkeypatch.setattr(TokenProvider, "token", late_token)
     monkeypatch.setattr(clock, "now", lambda: now() + waited)
     monkeypatch.setattr(http_client, "send", send)
     assert calling.call({"method": "GET", "path": "/v1/things"}).status == 200
@@ -455,7 +455,7 @@ def test_a_connection_that_cannot_be_used_says_what_to_do(
 )
 def test_a_call_that_may_not_leave_asks_for_no_token(calling: Calling, url: str) -> None:
     """Given a token that would have to be renewed for it, then a hostile call does not set that off."""
-    with patch.object(Supply, "token", side_effect=AssertionError("a token was asked for")):
+    with patch.object(TokenProvider, "token", side_effect=AssertionError("a token was asked for")):
         assert refused(calling, {"method": "GET", "url": url})["field"] == "url"
 
 
@@ -499,7 +499,7 @@ def test_without_an_answer_the_caller_learns_what_may_have_happened(
 )
 def test_a_call_that_gets_no_token_was_not_sent(calling: Calling, error: Retryable) -> None:
     """Given a token that cannot be had now, an answer lost on the way to it included, then the call itself never left."""
-    with patch.object(Supply, "token", side_effect=error):
+    with patch.object(TokenProvider, "token", side_effect=error):
         answer = calling.call({"method": "POST", "path": "/v1/things"})
     assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
     assert "the call was not sent" in answer.content["detail"]
@@ -508,15 +508,15 @@ def test_a_call_that_gets_no_token_was_not_sent(calling: Calling, error: Retryab
 def test_a_token_that_comes_too_late_is_not_used(
     calling: Calling, api: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, supply_token = clock.now, Supply.token
+    now, supply_token = clock.now, TokenProvider.token
     waited = timedelta(0)
 
-    def late_token(self: Supply, connection: Any) -> Any:
+    def late_token(self: TokenProvider, connection: Any) -> Any:
         nonlocal waited
         waited = timedelta(seconds=19.5)
         return supply_token(self, connection)
 
-    monkeypatch.setattr(Supply, "token", late_token)
+    monkeypatch.setattr(TokenProvider, "token", late_token)
     monkeypatch.setattr(clock, "now", lambda: now() + waited)
     assert calling.call({"method": "POST", "path": "/v1/things"}).status == 503
     assert len(api.calls) == 0

@@ -679,7 +679,7 @@ def test_the_command_line_needs_nothing_else() -> None:
         "pydantic",
         "requests",
     }
-    code = f"import sys, portaria.cli.commands; print(sorted({layer!r} & set(sys.modules)))"
+    code = f"import sys, portaria_cli.commands; print(sorted({layer!r} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

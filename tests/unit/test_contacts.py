@@ -14,7 +14,7 @@ import responses
 from portaria.api.resources import contacts as api
 from portaria.api.validation import parse
 from portaria.connections import connection_store, rotation
-from portaria.connections.token_provider import Supply
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Request, Response, Retryable, Secret
@@ -62,7 +62,7 @@ def outcomes(answer: dict[str, Any]) -> list[str]:
     return [each["outcome"] for each in answer["contacts"]]
 
 
-def show(stack: Cloud, contact_id: str, name: str = NAME, supply_: Supply | None = None) -> dict[str, Any]:
+def show(stack: Cloud, contact_id: str, name: str = NAME, supply_: TokenProvider | None = None) -> dict[str, Any]:
     answer = api.show(stack.table, supply_ or supply(stack), name, contact_id)
     assert api.Contact.model_validate(answer).model_dump() == answer
     return answer

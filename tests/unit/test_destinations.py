@@ -14,7 +14,8 @@ import requests
 import responses
 
 from portaria.aws import queues
-from portaria.connections import connection_store, rotation, token_provider
+from portaria.connections import connection_store, rotation
+from portaria.connections.tokens import cache, static_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Answer, Connection, Meaning, Retryable, Route, Secret
@@ -97,7 +98,7 @@ class Desk:
 
 @pytest.fixture
 def desk(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     pipeline._pace.cache_clear()
     slept: list[float] = []
     monkeypatch.setattr(clock, "sleep", slept.append)
@@ -379,7 +380,9 @@ class TestEngage:
 
     def test_what_was_typed_in_is_read_once_a_batch(self, desk: Desk, platform: Engage) -> None:
         desk.route(to_engage(desk.stack), mapping=USER)
-        with patch.object(token_provider, "typed_in", wraps=token_provider.typed_in) as read:
+        with patch.object(
+            static_credentials, "static_credentials", wraps=static_credentials.static_credentials
+        ) as read:
             desk.ingest(self.users(*range(150)))
         assert (len(platform.requests), read.call_count) == (2, 1)
 

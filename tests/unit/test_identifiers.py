@@ -18,7 +18,7 @@ from portaria.actions import identifiers
 from portaria.api.resources import identifiers as api
 from portaria.api.validation import parse
 from portaria.connections import connection_store
-from portaria.connections.token_provider import Supply
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Request, Response, Retryable
@@ -54,7 +54,7 @@ def users(count: int, *, bad: tuple[int, ...] = ()) -> list[dict[str, str]]:
 
 
 def register(
-    stack: Cloud, given: list[dict[str, str]], name: str = NAME, supply_: Supply | None = None
+    stack: Cloud, given: list[dict[str, str]], name: str = NAME, supply_: TokenProvider | None = None
 ) -> dict[str, Any]:
     sent = parse(api.Registration, {"users": given})
     answer = api.register(stack.table, supply_ or supply(stack), Vault(PREFIX), name, sent)

@@ -15,7 +15,8 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from portaria.aws import queues
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens import cache
 from portaria.core import record_messages
 from portaria.core.entities import Record, Route
 from portaria.delivery import pipeline
@@ -107,7 +108,7 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     with cloud() as stack, responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield Desk(stack, Marketo(mock))
 

@@ -27,7 +27,7 @@ CANARY = "canary-planted/secret+1"
 PLANTED = """
 import base64, json, logging, sys
 import boto3, pytest
-from portaria import events, queues
+from portaria.aws import event_bus, queues
 from portaria.core.entities import Rejected, Retryable, Secret
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
@@ -110,7 +110,7 @@ def test_leak_in_an_arrivals_message(stack):
     queues.send(stack.url("exchanges"), [json.dumps({"code": "c", "account": CANARY})])
 
 def test_leak_in_a_bus_event(stack):
-    events.put("portaria", "connection.ready", {"token": CANARY})
+    event_bus.put("portaria", "connection.ready", {"token": CANARY})
 
 def test_leak_in_a_secrets_name(stack):
     Vault("portaria").create("portaria/grants/" + CANARY.replace("+", ""), {"token": Secret("x")})
@@ -125,7 +125,7 @@ def test_clean(stack, capsys):
     Vault("portaria").create("portaria/grants/a", {"token": Secret(CANARY)})
     stack.table.put({"pk": "ARRIVALS", "sk": "1", "body": json.dumps({"code": CANARY, "code_verifier": CANARY})})
     queues.send(stack.url("exchanges"), [json.dumps({"code": CANARY, "code_verifier": CANARY})])
-    events.put("portaria", "connection.ready", {"connection": "a"})
+    event_bus.put("portaria", "connection.ready", {"connection": "a"})
     logger.warning("token %s", Secret(CANARY), extra={"credentials": {"token": Secret(CANARY)}})
     metric("a")
     with pytest.raises(Rejected):

@@ -15,18 +15,19 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 FUNCTION = """
 import logging, sys
 from aws_lambda_powertools import Metrics
-from portaria import arrivals, queues
+from portaria.aws import queues
 from portaria.core.logs import application_logger
+from portaria.webhooks import install_receiver
 
 logger, metrics = application_logger(), Metrics()
 for level in ("DEBUG", "INFO", "WARNING", "ERROR"):
     logger.log(getattr(logging, level), "from_handler")
     queues.logger.log(getattr(logging, level), "from_module")
-    arrivals.log(level, "from_light")
+    install_receiver.log(level, "from_light")
     logging.getLogger("botocore.endpoint").log(getattr(logging, level), "from_library")
 metrics.add_metric("FromPowertools", "Count", 1)
 metrics.flush_metrics()
-arrivals.count("FromLight")
+install_receiver.count("FromLight")
 """
 
 

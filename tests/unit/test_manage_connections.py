@@ -12,8 +12,9 @@ import pytest
 import requests
 import responses
 
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
 from portaria.connections.oauth_clients import put
+from portaria.connections.tokens import usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthClient, Secret
@@ -200,7 +201,7 @@ class TestEveryKind:
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
-        token_provider.end(stack.table, connection_store.get(stack.table, "marketek"), "token_refused")
+        usability.end(stack.table, connection_store.get(stack.table, "marketek"), "token_refused")
         shown = manage.call("GET", "/connections/marketek").content
         assert (shown["state"], shown["reason"]) == ("needs_reconnect", "token_refused")
         answer = manage.call("PUT", "/connections/marketek", {"credentials": {"token": NEW}})

@@ -16,7 +16,8 @@ import responses
 
 from portaria.aws import due_index, queues
 from portaria.aws.table import Item
-from portaria.connections import connection_store, oauth_clients, token_provider
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthClient, Retryable, Route, Secret
@@ -97,7 +98,7 @@ def stack() -> Iterator[Cloud]:
 
 @pytest.fixture
 def desk(stack: Cloud) -> Iterator[Desk]:
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(Pace, "wait"),
@@ -285,7 +286,7 @@ def test_a_worker_that_dies_anywhere_leaves_one_that_ends_whole(desk: Desk) -> N
 
 
 def _dies_at_call(desk: Desk, case: int) -> bool:
-    token_provider.PROCESS.clear()
+    cache.PROCESS_CACHE.clear()
     desk.now += timedelta(hours=1)
     wanted = range(100, 110)
     for number in wanted:

@@ -15,7 +15,8 @@ import pytest
 import responses
 
 from portaria.aws import due_index
-from portaria.connections import connection_store, renewal_sweep, token_provider, vault
+from portaria.connections import connection_store, renewal_sweep, vault
+from portaria.connections.tokens import usability
 from portaria.core import clock
 from portaria.core.entities import Connection, Secret
 from tests.fakes import functions
@@ -159,7 +160,7 @@ def test_a_dead_grant_is_told_once_and_left_alone(office: Office) -> None:
 
 
 def test_an_event_that_the_bus_refuses_is_told_later(office: Office) -> None:
-    token_provider.end(office.table, office.connection, "grant_revoked")
+    usability.end(office.table, office.connection, "grant_revoked")
     with refusing("PutEvents"):
         assert office.visit() != set()
     assert "announce" in office.item

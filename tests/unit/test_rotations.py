@@ -13,7 +13,8 @@ import responses
 from botocore.client import BaseClient
 
 from portaria.aws import boto3_clients
-from portaria.connections import connection_store, rotation, token_provider
+from portaria.connections import connection_store, rotation
+from portaria.connections.tokens import cache, provider, usability
 from portaria.connections.vault import Vault, version_id
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable, Secret
@@ -86,7 +87,7 @@ def now_of(stack: Cloud) -> Connection:
 
 def in_use(stack: Cloud, connection: Connection | None = None) -> str:
     """The token that a caller gets, in a process that remembers nothing."""
-    supply = token_provider.Supply(stack.table, VAULT, "", lambda: 60.0, memory=token_provider.Memory())
+    supply = provider.TokenProvider(stack.table, VAULT, "", lambda: 60.0, memory=cache.TokenCache())
     return supply.token(connection or now_of(stack)).credentials["token"].reveal()
 
 
@@ -245,7 +246,7 @@ class TestRotating:
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         connect(stack)
-        token_provider.end(stack.table, now_of(stack), "token_refused")
+        usability.end(stack.table, now_of(stack), "token_refused")
         fresh = rotate(stack)
         assert (fresh.state, fresh.reason, in_use(stack), in_reserve(stack)) == ("connected", "", NEW, None)
         assert item(stack)["announce"] == "connection.recovered"
@@ -289,7 +290,7 @@ class TestReplacing:
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         before = connect(stack)
-        token_provider.end(stack.table, before, "token_refused")
+        usability.end(stack.table, before, "token_refused")
         fresh = replace(stack, OLD)
         assert (fresh.state, fresh.generation, fresh.granted_at) == ("connected", 2, before.granted_at)
         assert fresh.version_id == before.version_id
@@ -365,7 +366,7 @@ class TestRivals:
 
         class Ending:
             def pop(self, _: int) -> Any:
-                token_provider.end(stack.table, now_of(stack), "token_refused")
+                usability.end(stack.table, now_of(stack), "token_refused")
                 platform.before = []
                 return 200, {}, '{"location": {}}'
 

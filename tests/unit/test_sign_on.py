@@ -16,7 +16,8 @@ from portaria.actions import single_sign_on
 from portaria.api.resources import sign_on as api
 from portaria.api.validation import parse
 from portaria.aws import boto3_clients
-from portaria.connections import connection_store, token_provider, vault
+from portaria.connections import connection_store, vault
+from portaria.connections.tokens import static_credentials, usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Retryable, Secret
@@ -384,7 +385,7 @@ def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engag
 
 
 def test_one_that_must_be_connected_again(stack: Cloud, engage: Engage) -> None:
-    token_provider.end(stack.table, connection_store.get(stack.table, NAME), "token_refused")
+    usability.end(stack.table, connection_store.get(stack.table, NAME), "token_refused")
     with pytest.raises(Rejected) as error:
         ask(stack)
     assert error.value.reason == "needs_reconnect"
@@ -409,7 +410,7 @@ def test_credentials_that_were_replaced_a_moment_ago(
         )
 
     monkeypatch.setattr(Vault, "read", drop_first)
-    found, credentials = token_provider.typed_in(stack.table, store, connection)
+    found, credentials = static_credentials.static_credentials(stack.table, store, connection)
     assert (found.generation, set(credentials)) == (2, set(LOG_IN))
 
 

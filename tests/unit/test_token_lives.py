@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens.provider import MAX_TURNS
 from portaria.connections.vault import version_id
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable, Secret
@@ -101,7 +102,7 @@ def test_tokens_that_end_before_they_arrive_are_not_asked_for_for_ever(desk: Sho
     with pytest.raises(Retryable) as ended:
         desk.token()
     assert ended.value.reason == "token_ends_now"
-    assert desk.provider.calls["refresh_token"] == token_provider.MAX_TURNS
+    assert desk.provider.calls["refresh_token"] == MAX_TURNS
     assert desk.item["state"] == "connected"
 
 

@@ -15,8 +15,10 @@ import pytest
 import requests
 import responses
 
-from portaria.connections import connection_store, oauth_clients, rotation, token_provider, vault
-from portaria.connections.token_provider import Memory, Supply, Token
+from portaria.connections import connection_store, oauth_clients, rotation, vault
+from portaria.connections.tokens import cache, refresh
+from portaria.connections.tokens.cache import Token, TokenCache
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Rejected, Request, Response, Retryable, Secret
@@ -73,10 +75,10 @@ class Desk:
         self.table.put(connection_store.to_item(made))
         return made
 
-    def process(self, time_left_s: float = 600.0, memory: Memory | None = None, **more: Any) -> Supply:
+    def process(self, time_left_s: float = 600.0, memory: TokenCache | None = None, **more: Any) -> TokenProvider:
         """Another process than all before it."""
         key = self.stack.environment["SEALING_KEY_ID"]
-        return Supply(self.table, self.vault, key, lambda: time_left_s, memory=memory or Memory(), **more)
+        return TokenProvider(self.table, self.vault, key, lambda: time_left_s, memory=memory or TokenCache(), **more)
 
     def ask(self, **how: Any) -> str:
         """The access token that a new process gets."""
@@ -290,7 +292,7 @@ def test_a_refusal_that_another_workers_renewal_explains_ends_nothing(desk: Desk
     desk.expire()
 
     def overtaken(request: requests.PreparedRequest) -> Any:
-        desk.time.passed_s += token_provider.LEASE_S + 1
+        desk.time.passed_s += refresh.LEASE_S + 1
         assert desk.ask() == "canary-access-one+"
         return 401, kommo_fake.PROBLEM, json.dumps({"hint": "Token has been revoked"})
 
@@ -419,10 +421,10 @@ def test_a_dead_holder_is_replaced_when_its_lease_ends(desk: Desk) -> None:
 
 def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
     desk.expire()
-    with patch.object(token_provider._Renewal, "_point_to", side_effect=Died), pytest.raises(Died):
+    with patch.object(refresh.TokenRefresh, "_point_to", side_effect=Died), pytest.raises(Died):
         desk.ask()
     assert desk.item["generation"] == 1
-    desk.time.passed_s += token_provider.LEASE_S + 1
+    desk.time.passed_s += refresh.LEASE_S + 1
     assert desk.ask() == "canary-access-one+"
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
@@ -430,7 +432,7 @@ def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
 def test_with_too_little_time_left_nothing_is_sent(desk: Desk) -> None:
     desk.expire()
     with pytest.raises(Retryable) as short:
-        desk.ask(time_left_s=token_provider.LEASE_S - 1)
+        desk.ask(time_left_s=refresh.LEASE_S - 1)
     assert short.value.reason == "short_of_time"
     assert desk.kommo.calls == []
     assert "lease_until" not in desk.item
@@ -573,7 +575,7 @@ def send_all(
     desk: Desk,
     connection: Connection,
     answers: dict[str, Response],
-    process: Supply | None = None,
+    process: TokenProvider | None = None,
     probe: Response | Exception = DEAD,
 ) -> tuple[Response, list[str]]:
     """`answers` by the token that is sent; `probe` answers LeadConnector's own harmless call."""
@@ -783,6 +785,6 @@ def intercepted(kommo: Kommo, first: Callable[[requests.PreparedRequest], Any]) 
 
 
 def test_fakes_forget_what_a_process_kept() -> None:
-    token_provider.PROCESS.keep(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s"), Token({}, 1, ""))
+    cache.PROCESS_CACHE.keep(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s"), Token({}, 1, ""))
     fakes.forget_tokens()
-    assert token_provider.PROCESS.get(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s")) is None
+    assert cache.PROCESS_CACHE.get(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s")) is None

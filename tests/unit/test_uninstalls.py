@@ -14,7 +14,8 @@ import pytest
 import responses
 
 from portaria.aws import queues
-from portaria.connections import connection_store, token_provider, webhook_endpoints
+from portaria.connections import connection_store, webhook_endpoints
+from portaria.connections.tokens import refresh, usability
 from portaria.core import clock
 from portaria.core.entities import Connection, Secret
 from portaria.installs import uninstall
@@ -69,7 +70,7 @@ class Office(Desk):
         return delays
 
     def flag_answer_lost(self) -> None:
-        token_provider.end(self.table, self.connection_now, token_provider.ANSWER_LOST)
+        usability.end(self.table, self.connection_now, refresh.ANSWER_LOST)
 
     @property
     def connection_now(self) -> Connection:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from dataclasses import replace as with_changes
 
 from portaria.connections import proxy_call
-from portaria.connections.token_provider import Supply, Token
+from portaria.connections.tokens.cache import Token
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
 
@@ -37,7 +38,7 @@ class Outcome:
 class Batch:
     """`after_s` is the wait in seconds after which the rest is welcome, where one was asked for."""
 
-    def __init__(self, supply: Supply, connection: Connection, size: int) -> None:
+    def __init__(self, supply: TokenProvider, connection: Connection, size: int) -> None:
         self.supply = supply
         self.connection = connection
         self.size = size

@@ -11,7 +11,8 @@ from typing import Any
 from portaria.actions.bulk import Batch, Outcome
 from portaria.aws.table import Table
 from portaria.connections import connection_store
-from portaria.connections.token_provider import Supply, Token
+from portaria.connections.tokens.cache import Token
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.core.entities import Connection, Rejected, Request, Retryable
 from portaria.platforms import offered
 
@@ -21,7 +22,7 @@ OVERWRITES = "would take the place of all that the contact has: leave it out, or
 Contact = dict[str, Any]
 
 
-def show(table: Table, supply: Supply, name: str, contact_id: str) -> Contact:
+def show(table: Table, supply: TokenProvider, name: str, contact_id: str) -> Contact:
     """One contact, with the platform's own fields.
 
     Raises `Rejected` (404 `unknown_connection`, `unknown_contact`; 409 `not_offered`, `missing_scope`, `wrong_location`,
@@ -57,7 +58,7 @@ def wrong(table: Table, name: str, contacts: list[Contact], *, overwrite: bool) 
     return errors
 
 
-def upsert(table: Table, supply: Supply, name: str, contacts: list[Contact]) -> Batch:
+def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contact]) -> Batch:
     """Make or change each contact, one request each, and tell what became of them.
 
     Raises `Rejected` (404 `unknown_connection`; 409 as `show`) and `Retryable` where nothing was done for any of them.

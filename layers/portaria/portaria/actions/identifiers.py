@@ -12,8 +12,10 @@ from functools import partial
 
 from portaria.actions.bulk import UNKNOWN, Batch, Outcome
 from portaria.aws.table import Table
-from portaria.connections import connection_store, proxy_call, token_provider
-from portaria.connections.token_provider import Supply, Token
+from portaria.connections import connection_store, proxy_call
+from portaria.connections.tokens import static_credentials
+from portaria.connections.tokens.cache import Token
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.entities import Rejected, Request, Retryable
 from portaria.platforms import offered
@@ -25,7 +27,7 @@ REGISTERED, REFUSED = "registered", "refused"
 User = dict[str, str]
 
 
-def register(table: Table, supply: Supply, vault: Vault, name: str, users: list[User]) -> Batch:
+def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users: list[User]) -> Batch:
     """Register each user (`user_login`, `identifier`) and tell what became of them.
 
     Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `not_permitted`, …) and `Retryable` where nothing was done
@@ -34,7 +36,7 @@ def register(table: Table, supply: Supply, vault: Vault, name: str, users: list[
     connection = connection_store.get(table, name)
     platform = offered(connection.platform, "identifiers", "register_request")
     try:
-        connection, credentials = token_provider.typed_in(table, vault, connection)
+        connection, credentials = static_credentials.static_credentials(table, vault, connection)
     except Rejected as rejected:
         raise proxy_call.with_advice(rejected, connection) from None
 

@@ -21,7 +21,8 @@ from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, proxy_call, token_provider, vault
+from portaria.connections import connection_store, proxy_call, vault
+from portaria.connections.tokens import static_credentials
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Retryable, Secret
@@ -46,7 +47,7 @@ def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> d
     connection = connection_store.get(table, name)
     platform = offered(connection.platform, "sso", "sign_on_request")
     try:
-        connection, credentials = token_provider.typed_in(table, vault_, connection)
+        connection, credentials = static_credentials.static_credentials(table, vault_, connection)
         request = platform.sign_on_request(connection, credentials, user_identifier)
     except Rejected as rejected:
         raise proxy_call.with_advice(rejected, connection) from None

@@ -25,7 +25,7 @@ from portaria.api import authentication, idempotency, problems, validation
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
-from portaria.connections.token_provider import Supply
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.entities import Rejected, Retryable, Secret
 
@@ -50,7 +50,7 @@ class Desk:
 
     table: Table
     vault: Vault
-    supply: Supply | None = None
+    supply: TokenProvider | None = None
     sealing_key_id: str = ""
     uninstalls_queue_url: str = ""
     backfills_queue_url: str = ""
@@ -58,7 +58,7 @@ class Desk:
     managers: str = ADMINISTRATORS
 
     @property
-    def tokens(self) -> Supply:
+    def tokens(self) -> TokenProvider:
         """Raises `RuntimeError` in a function that has no use for tokens."""
         if self.supply is None:
             raise RuntimeError("this function has no supply of tokens")

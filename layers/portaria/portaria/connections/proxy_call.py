@@ -13,9 +13,10 @@ from dataclasses import replace as with_changes
 from datetime import timedelta
 from urllib.parse import unquote, urlsplit
 
-from portaria.connections import request_auth, token_provider
+from portaria.connections import request_auth
 from portaria.connections.connection_store import STATIC_KINDS
 from portaria.connections.credential_echoes import Echoes
+from portaria.connections.tokens import cache, provider, static_credentials, usability
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
 from portaria.core.redaction import MASK, masked_text
@@ -74,7 +75,7 @@ class Answered:
     withheld: str = ""
 
 
-def send(supply: token_provider.Supply, connection: Connection, call: Call) -> Answered:
+def send(supply: provider.TokenProvider, connection: Connection, call: Call) -> Answered:
     """Carry a call and bring its answer, whatever its status, without an echo of the credential.
 
     Raises `Rejected` where the call may not leave or the connection is not connected, and `Retryable` where no whole answer
@@ -86,7 +87,7 @@ def send(supply: token_provider.Supply, connection: Connection, call: Call) -> A
     secrets: set[str] = set()
     left = False
 
-    def build(token: token_provider.Token) -> Request:
+    def build(token: cache.Token) -> Request:
         nonlocal left
         time_left_s = (ends_at - clock.now()).total_seconds()
         if time_left_s < 1:
@@ -105,7 +106,7 @@ def send(supply: token_provider.Supply, connection: Connection, call: Call) -> A
         )
 
     try:
-        token_provider.check_usable(connection)
+        usability.check_usable(connection)
         response = supply.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
     except Rejected as rejected:
         logger.info("connection_called", extra={**told, "reason": rejected.reason})
@@ -215,7 +216,7 @@ def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
         "not_authorised": f"open the link that GET {at}/authorize gives",
         "connection_removed": "make another connection",
         "needs_reconnect": f"hand in new credentials with PUT {at}"
-        if connection.kind in (*STATIC_KINDS, *token_provider.LOG_IN_KINDS)
+        if connection.kind in (*STATIC_KINDS, *static_credentials.LOG_IN_KINDS)
         else f"install its application again, or open the link that GET {at}/authorize gives",
     }.get(rejected.reason)
     if not advice:

@@ -21,7 +21,8 @@ from typing import Any
 from portaria.access import private_integrations
 from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, oauth_clients, token_provider
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.tokens import provider, refresh
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection, Rejected, Retryable
@@ -101,7 +102,7 @@ class _Visit:
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
         self.refused_limit = timedelta(days=float(settings.refused_grant_days))
-        self.supply = token_provider.Supply(
+        self.supply = provider.TokenProvider(
             self.table,
             self.vault,
             settings.sealing_key_id,
@@ -115,7 +116,7 @@ class _Visit:
         if not item:
             return Outcome("ignored")
         connection = connection_store.read(item)
-        if connection.reason == token_provider.ANSWER_LOST and self.supply.recover(connection):
+        if connection.reason == refresh.ANSWER_LOST and self.supply.recover(connection):
             # Due since it was given up: the next visit tells the bus that it is back.
             return Outcome("visited")
         if announce := item.get(connection_store.ANNOUNCE):

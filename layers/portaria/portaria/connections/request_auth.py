@@ -14,7 +14,7 @@ from portaria.core.entities import Connection, Rejected
 from portaria.platforms import part
 
 if TYPE_CHECKING:
-    from portaria.connections.token_provider import Token
+    from portaria.connections.tokens.cache import Token
     from portaria.connections.vault import Credentials
 
 # Kinds whose credential is a token, and its name among the credentials that the supply hands out.

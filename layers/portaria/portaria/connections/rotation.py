@@ -23,7 +23,8 @@ from datetime import timedelta
 
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens import static_credentials
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable
@@ -50,9 +51,9 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
     """
     platform = part(connection.platform, "tokens")
     try:
-        if connection.kind in token_provider.LOG_IN_KINDS:
-            credentials, client = token_provider.with_client(table, vault, connection, credentials)
-            return token_provider.log_in(connection, credentials, client).scopes[:MAX_SCOPES_LENGTH]
+        if connection.kind in static_credentials.LOG_IN_KINDS:
+            credentials, client = static_credentials.with_client(table, vault, connection, credentials)
+            return static_credentials.log_in(connection, credentials, client).scopes[:MAX_SCOPES_LENGTH]
         if hasattr(platform, "probe_request"):
             response = http_client.send(
                 platform.probe_request(connection, credentials),

@@ -23,7 +23,8 @@ import orjson
 
 from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Table
-from portaria.connections import connection_store, token_provider
+from portaria.connections import connection_store
+from portaria.connections.tokens import provider, refusal, static_credentials, usability
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Route, Target
@@ -218,7 +219,7 @@ class _Batch:
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
         # Without a sealing key: a destination's token is logged in for, never renewed here.
-        self.supply = token_provider.Supply(self.table, self.vault, "", time_left_s)
+        self.supply = provider.TokenProvider(self.table, self.vault, "", time_left_s)
         self.ledger = _ledger(settings.table_name, settings.quota_time_zone)
         self.retries = retry_schedule.Schedule(self.table, settings.retry_after_minutes)
         self.outcome = Outcome()
@@ -708,16 +709,18 @@ class _Batch:
 
     def _end_if_dead(self, connection: Connection, response: Response) -> None:
         """A typed-in credential that the platform calls dead, with none in its place, ends the connection."""
-        if connection.kind in connection_store.STATIC_KINDS and token_provider.token_is_dead(connection, response):
+        if connection.kind in connection_store.STATIC_KINDS and refusal.token_is_dead(connection, response):
             with suppress(Conflict):
-                token_provider.end(self.table, connection, "token_refused")
+                usability.end(self.table, connection, "token_refused")
 
     def _typed_in(self, lane: Lane) -> dict[str, Any]:
         """What was typed in, where a request needs more than a token. Read once a batch."""
         if not getattr(lane.platform, "NEEDS_TYPED_IN", False):
             return {}
         if lane.typed_in is None:
-            lane.connection, credentials = token_provider.typed_in(self.table, self.vault, lane.connection)
+            lane.connection, credentials = static_credentials.static_credentials(
+                self.table, self.vault, lane.connection
+            )
             lane.typed_in = dict(credentials)
         return lane.typed_in
 

@@ -22,7 +22,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Item, Table, put_of, update_of
-from portaria.connections import connection_store, oauth_clients, token_provider, vault, webhook_endpoints
+from portaria.connections import connection_store, oauth_clients, vault, webhook_endpoints
+from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Account, Connection, Grant, OAuthClient, Rejected, Retryable, Secret
@@ -286,7 +287,7 @@ class _Exchange:
                     "the platform took the code but its answer never arrived: the customer must connect again",
                 ) from None
             raise
-        credentials = token_provider.to_stored(with_changes(grant, given_at=given_at, client_id=client.client_id))
+        credentials = stored_grant.to_stored(with_changes(grant, given_at=given_at, client_id=client.client_id))
         if not self.install.connection:
             credentials["webhook_key"] = Secret(secrets.token_urlsafe(webhook_endpoints.KEY_BYTES))
         self._store(credentials, seal)

@@ -19,7 +19,8 @@ from datetime import timedelta
 
 from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Table
-from portaria.connections import connection_store, oauth_clients, token_provider, webhook_endpoints
+from portaria.connections import connection_store, oauth_clients, webhook_endpoints
+from portaria.connections.tokens import provider, refresh
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable
@@ -88,7 +89,7 @@ class _Removal:
         self.settings = settings
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
-        self.supply = token_provider.Supply(self.table, self.vault, settings.sealing_key_id, time_left_s)
+        self.supply = provider.TokenProvider(self.table, self.vault, settings.sealing_key_id, time_left_s)
 
     def run(self, why: str, checks: int, secret_id: str) -> Outcome:
         connection = connection_store.find(self.table, self.name)
@@ -147,7 +148,7 @@ class _Removal:
         Whoever used it may have stored the new one without pointing to it, or be slow and bring it yet.
         """
         connection = connection_store.get(self.table, self.name)
-        if connection.reason != token_provider.ANSWER_LOST:
+        if connection.reason != refresh.ANSWER_LOST:
             return False
         return checks < len(CHECK_AGAIN_S) or self.supply.recover(connection)
 

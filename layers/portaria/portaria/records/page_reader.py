@@ -9,8 +9,9 @@ from types import ModuleType
 from typing import TypeVar
 
 from portaria.aws.table import Table
-from portaria.connections import connection_store, token_provider
-from portaria.connections.token_provider import Token
+from portaria.connections import connection_store
+from portaria.connections.tokens import provider
+from portaria.connections.tokens.cache import Token
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import time_of_change
 from portaria.core.entities import Connection, Record, Rejected, Request, Response, Retryable, Secret
@@ -77,7 +78,7 @@ class Reader:
         self.table = table
         self.connection = connection
         self.vault = Vault(settings.secrets_prefix)
-        self.supply = token_provider.Supply(table, self.vault, settings.sealing_key_id, time_left_s)
+        self.supply = provider.TokenProvider(table, self.vault, settings.sealing_key_id, time_left_s)
         self.pace = _pace(connection.platform, per_second)
         self.time_left_s = time_left_s
 

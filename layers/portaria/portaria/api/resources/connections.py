@@ -32,7 +32,7 @@ from portaria.api.validation import (
 from portaria.aws import boto3_clients
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients, rotation
-from portaria.connections.token_provider import LOG_IN_KINDS
+from portaria.connections.tokens.static_credentials import LOG_IN_KINDS
 from portaria.connections.vault import Credentials, Vault, version_id
 from portaria.core import clock
 from portaria.core.entities import Connection, Kind, OAuthClient, Rejected

@@ -11,7 +11,7 @@ from portaria.actions import contacts
 from portaria.api.schemas import Output
 from portaria.api.validation import MAX_ERRORS, Input, InvalidInput
 from portaria.aws.table import Table
-from portaria.connections.token_provider import Supply
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.core.entities import Rejected
 
 
@@ -49,14 +49,14 @@ class Upserted(Output):
     retry_after_s: float | None
 
 
-def show(table: Table, supply: Supply, name: str, contact_id: str) -> dict[str, Any]:
+def show(table: Table, supply: TokenProvider, name: str, contact_id: str) -> dict[str, Any]:
     """Raises `Rejected` (404 `unknown_contact` also for what cannot be an id), and as `contacts.show`."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", contact_id):
         raise Rejected("unknown_contact", "this cannot be the id of a contact", status=404)
     return {"contact": contacts.show(table, supply, name, contact_id)}
 
 
-def upsert(table: Table, supply: Supply, name: str, sent: Upsert) -> dict[str, Any]:
+def upsert(table: Table, supply: TokenProvider, name: str, sent: Upsert) -> dict[str, Any]:
     """Raises `Rejected` (400 `invalid_input` for a contact that is none, or would lose its tags), and as `contacts.upsert`."""
     wrong = contacts.wrong(table, name, sent.contacts, overwrite=sent.overwrite_tags)
     errors = [(f"contacts.{field}", f"contacts.{field} {rule}") for field, rule in wrong[:MAX_ERRORS]]

@@ -11,7 +11,7 @@ from portaria.api.resources.sign_on import Identifier
 from portaria.api.schemas import Output
 from portaria.api.validation import MAX_ERRORS, Input, InvalidInput
 from portaria.aws.table import Table
-from portaria.connections.token_provider import Supply
+from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 
 
@@ -46,7 +46,9 @@ class Registered(Output):
     retry_after_s: float | None
 
 
-def register(table: Table, supply: Supply, vault: Vault, connection_name: str, sent: Registration) -> dict[str, Any]:
+def register(
+    table: Table, supply: TokenProvider, vault: Vault, connection_name: str, sent: Registration
+) -> dict[str, Any]:
     """Raises `Rejected` (400 `invalid_input` for an identifier that came twice), and as `identifiers.register`."""
     _refuse_duplicates(sent.users)
     users = [{"user_login": user.user_login, "identifier": user.identifier} for user in sent.users]

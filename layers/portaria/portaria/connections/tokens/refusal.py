@@ -1,0 +1,43 @@
+"""Whether an API's answer means that it refuses a connection's credential."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace as with_changes
+
+from portaria.connections.tokens.cache import Token
+from portaria.core.entities import Connection, Rejected, Response, Retryable
+from portaria.outbound import http_client
+from portaria.platforms import part
+
+logger = logging.getLogger(__name__)
+
+# Whether a dead credential is dead indeed is asked while its caller waits.
+TIME_TO_PROBE_S = 5.0
+
+
+def token_refused(connection: Connection, response: Response) -> bool:
+    """Whether an answer says that the token is no good. Some platforms answer 401 for a scope that is missing, too."""
+    refused = getattr(part(connection.platform, "tokens"), "token_refused", None)
+    return bool(refused(response)) if refused else response.status == 401
+
+
+def token_is_dead(connection: Connection, response: Response) -> bool:
+    """Whether a platform that can tell says that a typed-in credential will never work again."""
+    tells = hasattr(part(connection.platform, "tokens"), "token_refused")
+    return tells and token_refused(connection, response)
+
+
+def probe_refused(connection: Connection, token: Token) -> bool:
+    """Whether the platform's harmless call is refused as well. Without such a call, or without an answer, it is not."""
+    platform = part(connection.platform, "tokens")
+    if not hasattr(platform, "probe_request"):
+        return False
+    request = with_changes(platform.probe_request(connection, token.credentials), total_timeout_s=TIME_TO_PROBE_S)
+    try:
+        platform.read_probe(http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name))
+    except Rejected as rejected:
+        return rejected.reason == "token_refused"
+    except Retryable:
+        return False
+    return False

@@ -1,0 +1,68 @@
+"""Credentials that a person typed in, and log-ins with them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace as with_changes
+
+from portaria.aws.table import Table
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.tokens.usability import check_usable, is_young
+from portaria.connections.vault import Credentials, Vault
+from portaria.core import clock
+from portaria.core.entities import Connection, Grant, OAuthClient, Rejected, Retryable
+from portaria.outbound import http_client
+from portaria.platforms import part
+
+logger = logging.getLogger(__name__)
+
+LOG_IN_KINDS = ("client_credentials", "password")
+
+
+def log_in(connection: Connection, credentials: Credentials, client: OAuthClient | None) -> Grant:
+    """Ask for a token with credentials that can be used any number of times. Raises `Rejected` and `Retryable`.
+
+    A shared token comes with what is left of its life, which may be nothing.
+    """
+    platform = part(connection.platform, "tokens")
+    given_at = clock.now()
+    response = http_client.send(
+        platform.token_request(connection, credentials, client),
+        allowed_domain=platform.token_domain(connection, client),
+        owner=connection.name,
+    )
+    grant: Grant = platform.read_grant(response, given_at)
+    return with_changes(grant, given_at=given_at)
+
+
+def static_credentials(table: Table, vault_: Vault, connection: Connection) -> tuple[Connection, Credentials]:
+    """The credentials that somebody typed in, for what asks for more than a token, and the connection that they are of now.
+
+    Raises `Rejected` (409 as `check_usable`, or `no_credentials`) and `Retryable`.
+    """
+    while True:
+        check_usable(connection)
+        credentials = vault_.read(connection.secret_id, connection.version_id) if connection.secret_id else None
+        if credentials:
+            return connection, credentials
+        before, connection = connection, connection_store.get(table, connection.name)
+        if connection != before:
+            continue
+        if is_young(connection):
+            raise Retryable(
+                "vault_lags", f"the vault does not show the credentials of {connection.name} yet", after_s=2
+            )
+        raise Rejected("no_credentials", f"the vault holds nothing for the connection {connection.name}", status=409)
+
+
+def with_client(
+    table: Table, vault_: Vault, connection: Connection, credentials: Credentials
+) -> tuple[Credentials, OAuthClient | None]:
+    """What a log-in needs: the credentials, and the connection's OAuth client with its secret, if it has one.
+
+    Raises `Rejected` and `Retryable`.
+    """
+    if not connection.client:
+        return credentials, None
+    client = oauth_clients.get(table, connection.platform, connection.client)
+    return {**credentials, "client_secret": vault_.client_secret(client.platform, client.name)}, client

@@ -1,0 +1,62 @@
+"""Whether a connection can give a token, and the end of a connection that cannot."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from portaria.aws import event_bus
+from portaria.aws.table import Table
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Connection, Rejected
+
+logger = logging.getLogger(__name__)
+
+# The vault may not show yet what was written within this time.
+YOUNG = timedelta(minutes=5)
+
+
+def is_young(connection: Connection) -> bool:
+    return bool(connection.updated_at) and clock.from_iso(connection.updated_at) + YOUNG > clock.now()
+
+
+def check_usable(connection: Connection) -> None:
+    """Raises `Rejected` unless the connection is connected; `detail` says what to do."""
+    match connection.state:
+        case "connected":
+            return
+        case "pending":
+            raise Rejected("not_authorised", f"nobody has authorised the connection {connection.name} yet", status=409)
+        case "removed":
+            raise Rejected("connection_removed", f"the connection {connection.name} has been removed", status=409)
+    why = f" ({connection.reason})" if connection.reason else ""
+    raise Rejected("needs_reconnect", f"the connection {connection.name} must be connected again{why}", status=409)
+
+
+def end(table: Table, connection: Connection, reason: str, *, fence: int | None = None) -> None:
+    """Mark a connection as one that somebody must connect again, and have the bus told.
+
+    Raises `Conflict` where its credentials have changed since, or, with a `fence`, where that lease has been lost.
+    """
+    told = connection_store.due_now(event_bus.NEEDS_RECONNECT)
+    now = clock.to_iso(clock.now())
+    values = {f":{name}": value for name, value in told.items()}
+    table.update(
+        *connection_store.key(connection.name),
+        "SET #state = :needs_reconnect, #reason = :reason, updated_at = :now, "
+        + ", ".join(f"{name} = :{name}" for name in told)
+        + " REMOVE lease_until, retry_at",
+        condition="generation = :generation AND #state = :connected" + (" AND fence = :fence" if fence else ""),
+        names={"#state": "state", "#reason": "reason"},
+        values={
+            **values,
+            ":needs_reconnect": "needs_reconnect",
+            ":connected": "connected",
+            ":reason": reason,
+            ":now": now,
+            ":generation": connection.generation,
+        }
+        | ({":fence": fence} if fence else {}),
+    )
+    logger.error("a connection must be connected again", extra={"connection": connection.name, "reason": reason})
