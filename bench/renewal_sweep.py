@@ -94,7 +94,7 @@ class Sweep:
         started = time.process_time()
         while at < len(messages):
             self.schedule.time += WRITE_S
-            renewal_sweep.take(messages[at].body, settings, lambda: 90.0, Pace(1e9))
+            renewal_sweep.handle_message(messages[at].body, settings, lambda: 90.0, Pace(1e9))
             at += 1
         cpu_s = time.process_time() - started
         gc.enable()

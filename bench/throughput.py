@@ -33,7 +33,7 @@ from bench import marketo_stub
 from bench.report import BUILD, ROOT, conclude, console
 from local.simulators.people import make_contacts
 from portaria.core import record_messages
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from tests.fakes import ingesting
 from tests.fakes.ingesting import MUNCHKIN, Desk
@@ -52,7 +52,7 @@ PAGE = 250
 BATCH = 40
 MAX_PAYLOAD_BYTES = 5_500_000
 
-Batch = list[Delivery]
+Batch = list[QueuedMessage]
 
 
 def batches(count: int) -> Iterator[Batch]:
@@ -81,7 +81,7 @@ def batches(count: int) -> Iterator[Batch]:
         if batch and (len(batch) == BATCH or size + length > MAX_PAYLOAD_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(Delivery(f"m{first}", body))
+        batch.append(QueuedMessage(f"m{first}", body))
         size += length
     if batch:
         yield batch
@@ -237,7 +237,7 @@ def _rounds(
 ) -> list[tuple[float, float]]:
     pairs = []
     for number in range(ROUNDS + 1):
-        again = [[Delivery(f"{number}-{each.id}", each.body) for each in batch] for batch in given]
+        again = [[QueuedMessage(f"{number}-{each.id}", each.body) for each in batch] for batch in given]
 
         def we(again: list[Batch] = again) -> None:
             for batch in again:
@@ -261,7 +261,7 @@ def _against_peer(desk: Desk, peer: Peer, bodies: list[list[bytes]], stub: Stub)
     few = list(batches(PEER_CONTACTS))
     ratios = []
     for number in range(ROUNDS):
-        again = [[Delivery(f"peer{number}-{each.id}", each.body) for each in batch] for batch in few]
+        again = [[QueuedMessage(f"peer{number}-{each.id}", each.body) for each in batch] for batch in few]
         job_s = timed(lambda: _each(peer.run, few))
         stub.check(PEER_CONTACTS)
         our_s = timed(lambda again=again: _each(partial(ours, desk), again))  # type: ignore[misc]
@@ -288,7 +288,7 @@ def grow(port: int) -> dict[str, float]:
     def per_record(desk: Desk, count: int, name: str) -> float:
         taken = 0.0
         for batch in batches(count):
-            again = [Delivery(f"{name}-{each.id}", each.body) for each in batch]
+            again = [QueuedMessage(f"{name}-{each.id}", each.body) for each in batch]
             taken += timed(lambda again=again: ours(desk, again))  # type: ignore[misc]
         stub.check(count)
         return taken / count

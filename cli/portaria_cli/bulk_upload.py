@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from portaria_cli import output
 from portaria_cli.api import Document, NotDone
-from portaria_cli.context import Desk, errors
+from portaria_cli.context import CliContext, errors
 from portaria_cli.import_files import Entry
 
 # The API takes 1,000,000 bytes.
@@ -131,7 +131,7 @@ class Sending:
         self.outcomes |= {entry.place: told for entry in entries}
 
 
-def send(desk: Desk, entries: list[Entry], size: int, field: str, post: Post) -> None:
+def send(desk: CliContext, entries: list[Entry], size: int, field: str, post: Post) -> None:
     """Send all, show how far it is and what became of them; the exit code is 1 unless all came through."""
     sending = Sending(entries, size, field, post)
     with _progress(len(entries)) as tell:

@@ -16,7 +16,7 @@ from portaria_cli import completion, resources
 from portaria_cli.auth import find_api
 from portaria_cli.configure import configure
 from portaria_cli.connections import connections
-from portaria_cli.context import Commands, Desk
+from portaria_cli.context import CliContext, Commands
 from portaria_cli.dead_letters import dead_letters
 from portaria_cli.doctor.command import doctor
 from portaria_cli.integrations import integrations
@@ -55,7 +55,7 @@ def portaria(
     the environment variable PORTARIA_TOKEN, you may do what its scopes say (/v1); then give --api-url or PORTARIA_API_URL
     too. A token never stands on the command line, where others see it.
     """
-    ctx.obj = Desk(partial(find_api, api_url, stack_name, stack_file, token_file), as_json)
+    ctx.obj = CliContext(partial(find_api, api_url, stack_name, stack_file, token_file), as_json)
 
 
 @portaria.command("completion")

@@ -12,7 +12,7 @@ import click
 from portaria_cli import configuration, output
 from portaria_cli.api import Api, Document, NotDone
 from portaria_cli.configuration import IDENTITY
-from portaria_cli.context import Desk, working
+from portaria_cli.context import CliContext, working
 
 # What changes each time something is written, without anything having changed.
 VOLATILE = ("updated_at", "granted_at", "token_ends_at", "age_days", "warnings")
@@ -21,7 +21,7 @@ VOLATILE = ("updated_at", "granted_at", "token_ends_at", "age_days", "warnings")
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
-def configure(desk: Desk, file: Path) -> None:
+def configure(desk: CliContext, file: Path) -> None:
     """Create or replace what FILE describes.
 
     Running it again is harmless. A secret in FILE is {env: NAME} or {file: PATH}; those given are written each time, a

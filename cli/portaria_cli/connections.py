@@ -12,7 +12,7 @@ import click
 
 from portaria_cli import bulk_upload, completion, import_files, output
 from portaria_cli.api import Document, NotDone
-from portaria_cli.context import Desk
+from portaria_cli.context import CliContext
 from portaria_cli.resources import add
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -36,7 +36,7 @@ add(connections, "connections", "NAME", _complete)
 @Name
 @click.option("--now", "expire_now", is_flag=True, help="Drop the old token at once, not after the overlap.")
 @click.pass_obj
-def rotate_connection(desk: Desk, name: str, expire_now: bool) -> None:
+def rotate_connection(desk: CliContext, name: str, expire_now: bool) -> None:
     """Hand in a platform's new token.
 
     It is asked for, or piped in, and tried first. The old one stays in reserve for the days in which the platform lets both
@@ -51,7 +51,7 @@ def rotate_connection(desk: Desk, name: str, expire_now: bool) -> None:
 @connections.command("expire")
 @Name
 @click.pass_obj
-def expire_rotation(desk: Desk, name: str) -> None:
+def expire_rotation(desk: CliContext, name: str) -> None:
     """Drop the old token of a rotation before its time."""
     found = desk.api.post("connections", name, "rotate", "expire", body={})
     desk.print(found, partial(output.shown, found))
@@ -60,7 +60,7 @@ def expire_rotation(desk: Desk, name: str) -> None:
 @connections.command("authorize")
 @Name
 @click.pass_obj
-def authorize_connection(desk: Desk, name: str) -> None:
+def authorize_connection(desk: CliContext, name: str) -> None:
     """Print the link for a person's consent, first or anew."""
     found = desk.api.get("connections", name, "authorize")
     ends = f"It opens once, until {found['expires_at']}." if found["expires_at"] else ""
@@ -70,7 +70,7 @@ def authorize_connection(desk: Desk, name: str) -> None:
 @connections.command("events")
 @Name
 @click.pass_obj
-def create_events_address(desk: Desk, name: str) -> None:
+def create_events_address(desk: CliContext, name: str) -> None:
     """Make the address that a platform's events come to.
 
     It is printed this once, with the secret that its header must carry. Those made before work for another hour.
@@ -89,7 +89,7 @@ def create_events_address(desk: Desk, name: str) -> None:
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; can be repeated.")
 @click.pass_obj
 def call_connection(
-    desk: Desk, name: str, method: str, target: str, data: str | None, headers: tuple[str, ...]
+    desk: CliContext, name: str, method: str, target: str, data: str | None, headers: tuple[str, ...]
 ) -> None:
     """Call the API behind a connection.
 
@@ -117,7 +117,7 @@ def call_connection(
 @Name
 @click.option("--route", metavar="ROUTE", help="Only for this route.")
 @click.pass_obj
-def start_backfill(desk: Desk, name: str, route: str | None) -> None:
+def start_backfill(desk: CliContext, name: str, route: str | None) -> None:
     """Have all of a connection's records read.
 
     For every route that begins there. A backfill that runs goes on; one that has ended begins anew, from the first page.
@@ -129,7 +129,7 @@ def start_backfill(desk: Desk, name: str, route: str | None) -> None:
 @connections.command("backfills")
 @Name
 @click.pass_obj
-def list_backfills(desk: Desk, name: str) -> None:
+def list_backfills(desk: CliContext, name: str) -> None:
     """Show how far a connection's backfills and reconciliations are.
 
     A reconciliation reads again and again what changed in the account, so that events its platform lost still arrive.
@@ -146,7 +146,7 @@ def list_backfills(desk: Desk, name: str) -> None:
 )
 @click.option("--addresses", is_flag=True, help="Print the platform's own address, which holds the key, not a link.")
 @click.pass_obj
-def sign_on(desk: Desk, name: str, user_identifier: str, front_end: str, addresses: bool) -> None:
+def sign_on(desk: CliContext, name: str, user_identifier: str, front_end: str, addresses: bool) -> None:
     """Print a link that signs a user on.
 
     Their browser is sent there. It works once, within two minutes.
@@ -168,7 +168,7 @@ def sign_on(desk: Desk, name: str, user_identifier: str, front_end: str, address
 @Name
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
-def register_identifiers(desk: Desk, name: str, file: Path) -> None:
+def register_identifiers(desk: CliContext, name: str, file: Path) -> None:
     """Register users' identifiers for single sign-on.
 
     An identifier is what another system calls a platform's user. FILE is CSV whose first line names the columns user_login
@@ -185,7 +185,7 @@ def register_identifiers(desk: Desk, name: str, file: Path) -> None:
 @Name
 @click.argument("contact", metavar="ID")
 @click.pass_obj
-def show_contact(desk: Desk, name: str, contact: str) -> None:
+def show_contact(desk: CliContext, name: str, contact: str) -> None:
     """Show a contact, with its platform's own fields."""
     found = desk.api.get("connections", name, "contacts", contact)
     desk.print(found, partial(output.shown, found["contact"]))
@@ -196,7 +196,7 @@ def show_contact(desk: Desk, name: str, contact: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--overwrite-tags", is_flag=True, help="Take tags too: a contact has these afterwards, and no others.")
 @click.pass_obj
-def upsert_contacts(desk: Desk, name: str, file: Path, overwrite_tags: bool) -> None:
+def upsert_contacts(desk: CliContext, name: str, file: Path, overwrite_tags: bool) -> None:
     """Create or update a platform's contacts.
 
     They are found by e-mail address or phone number. FILE is JSON (a list of contacts with the platform's own fields), or

@@ -36,7 +36,7 @@ def errors() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-class Desk:
+class CliContext:
     """The API is looked for when it is first called."""
 
     def __init__(self, find: Callable[[], Api], as_json: bool) -> None:

@@ -11,7 +11,7 @@ import click
 
 from portaria_cli import completion, output
 from portaria_cli.api import Document, NotDone
-from portaria_cli.context import Desk, working
+from portaria_cli.context import CliContext, working
 from portaria_cli.resources import NewestOption, show
 
 KIND = "dead-letters"
@@ -45,7 +45,7 @@ def dead_letters() -> None:
 @click.option("--record", metavar="SOURCE/KEY", help="Only those that hold this record.")
 @NewestOption
 @click.pass_obj
-def list_letters(desk: Desk, /, most: int, **filters: str | None) -> None:
+def list_letters(desk: CliContext, /, most: int, **filters: str | None) -> None:
     """List dead letters, the newest first."""
     found = desk.list(KIND, most=most, **_given(filters))
     desk.print(found, partial(output.listed, KIND, found))
@@ -54,7 +54,7 @@ def list_letters(desk: Desk, /, most: int, **filters: str | None) -> None:
 @dead_letters.command("show")
 @Letter
 @click.pass_obj
-def show_letter(desk: Desk, letter: str) -> None:
+def show_letter(desk: CliContext, letter: str) -> None:
     """Show a dead letter with its records; what looks like a credential reads ***."""
     show(desk, KIND, letter)
 
@@ -63,7 +63,7 @@ def show_letter(desk: Desk, letter: str) -> None:
 @Letter
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(desk: Desk, letter: str, yes: bool) -> None:
+def delete(desk: CliContext, letter: str, yes: bool) -> None:
     """Delete a dead letter and its records for good."""
     if not yes:
         click.confirm(f"Delete the dead letter {letter} and its records?", abort=True, err=True)
@@ -82,7 +82,9 @@ def delete(desk: Desk, letter: str, yes: bool) -> None:
 @click.option("--all", "all_open", is_flag=True, help="All open ones.")
 @click.option("--dry-run", is_flag=True, help="Only tell which these are.")
 @click.pass_obj
-def redrive(desk: Desk, /, letters: tuple[str, ...], all_open: bool, dry_run: bool, **filters: str | None) -> None:
+def redrive(
+    desk: CliContext, /, letters: tuple[str, ...], all_open: bool, dry_run: bool, **filters: str | None
+) -> None:
     """Send dead letters again, at most twenty a second: the LETTERS named, or all open ones that the options leave.
 
     Letters that are named are sent also where they were before. Those that arise meanwhile are left for the next time.
@@ -116,7 +118,7 @@ def redrive(desk: Desk, /, letters: tuple[str, ...], all_open: bool, dry_run: bo
 class Redriving:
     """Letters on their way, call by call. What stopped it before its end is its `trouble`."""
 
-    def __init__(self, desk: Desk, dry_run: bool) -> None:
+    def __init__(self, desk: CliContext, dry_run: bool) -> None:
         self.desk = desk
         self.dry_run = dry_run
         self.outcomes: list[Document] = []

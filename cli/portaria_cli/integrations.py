@@ -17,7 +17,7 @@ from portaria.access import scopes as every_scope
 from portaria_cli import completion, output
 from portaria_cli.api import Document, NotDone
 from portaria_cli.completion import Scope
-from portaria_cli.context import Desk
+from portaria_cli.context import CliContext
 from portaria_cli.resources import MostOption, show
 
 KIND = "private-integrations"
@@ -41,7 +41,7 @@ def integrations() -> None:
 @integrations.command("list")
 @MostOption
 @click.pass_obj
-def list_integrations(desk: Desk, most: int | None) -> None:
+def list_integrations(desk: CliContext, most: int | None) -> None:
     """List private integrations, and how old tokens are."""
     found = desk.list(KIND, most=most)
     desk.print(found, partial(output.listed, KIND, found))
@@ -50,7 +50,7 @@ def list_integrations(desk: Desk, most: int | None) -> None:
 @integrations.command("show")
 @Argument
 @click.pass_obj
-def show_integration(desk: Desk, integration: str) -> None:
+def show_integration(desk: CliContext, integration: str) -> None:
     """Show a private integration; never its token."""
     show(desk, KIND, integration)
 
@@ -68,7 +68,7 @@ def show_integration(desk: Desk, integration: str) -> None:
 @SaveTokenOption
 @click.pass_obj
 def create_integration(
-    desk: Desk,
+    desk: CliContext,
     name: str,
     description: str | None,
     scopes: tuple[str, ...],
@@ -111,7 +111,7 @@ def create_integration(
 )
 @click.pass_obj
 def edit_integration(
-    desk: Desk,
+    desk: CliContext,
     integration: str,
     name: str | None,
     description: str | None,
@@ -145,7 +145,7 @@ def edit_integration(
 @click.option("--now", "expire_now", is_flag=True, help="End the old token at once, not after seven days.")
 @SaveTokenOption
 @click.pass_obj
-def rotate_integration(desk: Desk, integration: str, expire_now: bool, save_token: Path | None) -> None:
+def rotate_integration(desk: CliContext, integration: str, expire_now: bool, save_token: Path | None) -> None:
     """Make a new token and print it.
 
     It is shown this once. The old one works for seven days more: until then `cancel` goes back to it, and `expire` ends it
@@ -169,7 +169,7 @@ def rotate_integration(desk: Desk, integration: str, expire_now: bool, save_toke
         _tell_token(desk, made, f"{made['name']} ({made['id']}) has a new token. {old}", save_token, keep)
 
 
-def _end_rotation(desk: Desk, integration: str, how: str) -> None:
+def _end_rotation(desk: CliContext, integration: str, how: str) -> None:
     found = desk.api.post(KIND, integration, "rotate", how, body={})
     desk.print(found, partial(output.shown, found))
 
@@ -177,7 +177,7 @@ def _end_rotation(desk: Desk, integration: str, how: str) -> None:
 @integrations.command("cancel")
 @Argument
 @click.pass_obj
-def cancel_rotation(desk: Desk, integration: str) -> None:
+def cancel_rotation(desk: CliContext, integration: str) -> None:
     """Go back to the old token; the new one ends."""
     _end_rotation(desk, integration, "cancel")
 
@@ -185,7 +185,7 @@ def cancel_rotation(desk: Desk, integration: str) -> None:
 @integrations.command("expire")
 @Argument
 @click.pass_obj
-def expire_old_token(desk: Desk, integration: str) -> None:
+def expire_old_token(desk: CliContext, integration: str) -> None:
     """End the old token of a rotation before its time."""
     _end_rotation(desk, integration, "expire")
 
@@ -194,7 +194,7 @@ def expire_old_token(desk: Desk, integration: str) -> None:
 @Argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete_integration(desk: Desk, integration: str, yes: bool) -> None:
+def delete_integration(desk: CliContext, integration: str, yes: bool) -> None:
     """Delete a private integration: revoke its tokens.
 
     They work no more from that moment on, anywhere.
@@ -208,7 +208,7 @@ def delete_integration(desk: Desk, integration: str, yes: bool) -> None:
 
 @integrations.command("scopes")
 @click.pass_obj
-def list_scopes(desk: Desk) -> None:
+def list_scopes(desk: CliContext) -> None:
     """List the scopes that there are. Asks nobody."""
     found = [
         {"scope": scope, "allows": allows, "narrows": scope in every_scope.NARROWABLE}
@@ -258,7 +258,9 @@ def _keeping(save_token: Path | None) -> Iterator[Callable[[str], Any]]:
             raise
 
 
-def _tell_token(desk: Desk, made: Document, told: str, save_token: Path | None, keep: Callable[[str], Any]) -> None:
+def _tell_token(
+    desk: CliContext, made: Document, told: str, save_token: Path | None, keep: Callable[[str], Any]
+) -> None:
     if save_token:
         keep(made["token"])
         without = {field: value for field, value in made.items() if field != "token"}

@@ -8,7 +8,7 @@ import click
 
 from portaria_cli import completion, output
 from portaria_cli.api import NotDone
-from portaria_cli.context import Desk
+from portaria_cli.context import CliContext
 from portaria_cli.resources import NewestOption, show
 
 KIND = "receipts"
@@ -29,7 +29,7 @@ def receipts() -> None:
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
 @NewestOption
 @click.pass_obj
-def list_receipts(desk: Desk, /, most: int, **filters: str | None) -> None:
+def list_receipts(desk: CliContext, /, most: int, **filters: str | None) -> None:
     """List receipts by destination, by record or by request, the newest first."""
     given = {name: value for name, value in filters.items() if value}
     if ("connection" in given) == ("request" in given):
@@ -41,6 +41,6 @@ def list_receipts(desk: Desk, /, most: int, **filters: str | None) -> None:
 @receipts.command("show")
 @click.argument("receipt")
 @click.pass_obj
-def show_receipt(desk: Desk, receipt: str) -> None:
+def show_receipt(desk: CliContext, receipt: str) -> None:
     """Show a receipt with what its destination reported."""
     show(desk, KIND, receipt)

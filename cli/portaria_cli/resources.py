@@ -8,7 +8,7 @@ import click
 
 from portaria_cli import completion, output
 from portaria_cli.api import Document, NotDone
-from portaria_cli.context import Desk
+from portaria_cli.context import CliContext
 
 MostOption = click.option("--limit", "most", type=click.IntRange(1), metavar="N", help="The first N only.")
 NewestOption = click.option(
@@ -41,7 +41,7 @@ def installs() -> None:
 )
 @NewestOption
 @click.pass_obj
-def list_installs(desk: Desk, state: str | None, most: int) -> None:
+def list_installs(desk: CliContext, state: str | None, most: int) -> None:
     """List installs, the newest first."""
     found = desk.list("installs", most=most, **({"state": state} if state else {}))
     desk.print(found, partial(output.listed, "installs", found))
@@ -50,7 +50,7 @@ def list_installs(desk: Desk, state: str | None, most: int) -> None:
 @installs.command("show")
 @click.argument("install", shell_complete=completion.names("installs", lambda item: str(item["id"]), "account_host"))
 @click.pass_obj
-def show_install(desk: Desk, install: str) -> None:
+def show_install(desk: CliContext, install: str) -> None:
     """Show an install: what became of it, and the link to try it again."""
     show(desk, "installs", install)
 
@@ -63,7 +63,7 @@ def audit() -> None:
 @audit.command("list")
 @NewestOption
 @click.pass_obj
-def list_audit(desk: Desk, most: int) -> None:
+def list_audit(desk: CliContext, most: int) -> None:
     """List changes, the newest first; --json also tells from where they came and what was asked for."""
     found = desk.list("audit", most=most)
     desk.print(found, partial(output.listed, "audit", found))
@@ -75,21 +75,21 @@ def add(group: click.Group, kind: str, argument: str, complete: completion.Compl
     @group.command("list")
     @MostOption
     @click.pass_obj
-    def list_all(desk: Desk, most: int | None) -> None:
+    def list_all(desk: CliContext, most: int | None) -> None:
         found = desk.list(kind, most=most)
         desk.print(found, partial(output.listed, kind, found))
 
     @group.command("show")
     @click.argument("name", metavar=argument, shell_complete=complete)
     @click.pass_obj
-    def show_one(desk: Desk, name: str) -> None:
+    def show_one(desk: CliContext, name: str) -> None:
         show(desk, kind, *_path(name, argument))
 
     @group.command("delete")
     @click.argument("name", metavar=argument, shell_complete=complete)
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @click.pass_obj
-    def delete(desk: Desk, name: str, yes: bool) -> None:
+    def delete(desk: CliContext, name: str, yes: bool) -> None:
         path = _path(name, argument)
         if not yes:
             click.confirm(f"Delete the {output.TITLES[kind]} {name}?", abort=True, err=True)
@@ -104,7 +104,7 @@ def add(group: click.Group, kind: str, argument: str, complete: completion.Compl
     )
 
 
-def show(desk: Desk, kind: str, *path: str) -> None:
+def show(desk: CliContext, kind: str, *path: str) -> None:
     found = desk.api.get(kind, *path)
     desk.print(found, partial(output.shown, found))
 

@@ -15,7 +15,7 @@ from portaria import platforms
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Refusal, Rejected, Retryable, Secret
 from portaria.core.settings import AcceptInstallSettings
-from portaria.webhooks.install_receiver import Budget, FrontDesk, count, log
+from portaria.webhooks.install_receiver import InstallReceiver, TimeBudget, count, log
 
 if TYPE_CHECKING:
     from portaria.core.callbacks import OAuthClient
@@ -30,12 +30,12 @@ MAX_QUERY_CHARACTERS = 8_000
 RETRY_AFTER_S = 5
 PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
-desk = FrontDesk(AcceptInstallSettings.from_env())
+desk = InstallReceiver(AcceptInstallSettings.from_env())
 
 
 def handler(event: Event, context: object) -> Answer:
     """Answers the three routes of template.yaml; nothing it raises on purpose leaves it."""
-    budget = Budget(spent_s(event))
+    budget = TimeBudget(spent_s(event))
     resource = str(event.get("resource", ""))
     try:
         if resource.endswith("/start"):
@@ -56,7 +56,7 @@ def handler(event: Event, context: object) -> Answer:
         return {**answer, "headers": {**answer["headers"], "Retry-After": str(RETRY_AFTER_S)}}
 
 
-def arrive(event: Event, budget: Budget) -> Answer:
+def arrive(event: Event, budget: TimeBudget) -> Answer:
     """A call to the redirect URI: the marketplace's hook, a browser's return from the consent page, or a refusal."""
     platform, client = parameter(event, "platform"), parameter(event, "client")
     part = platforms.part(platform, "install")

@@ -4,14 +4,14 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api.data_ingestion import FrontDoor
+from portaria.api.data_ingestion import DataIngestionApi
 from portaria.aws.table import Table
 from portaria.core.logs import application_logger
 from portaria.core.settings import AcceptRecordsSettings
 
 logger = application_logger()
 settings = AcceptRecordsSettings.from_env()
-door = FrontDoor(Table(settings.table_name), settings.records_queue_url, logger)
+door = DataIngestionApi(Table(settings.table_name), settings.records_queue_url, logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

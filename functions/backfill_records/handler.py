@@ -35,7 +35,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("BackfillMessages", MetricUnit.Count, 1)
-    outcome = backfill.take(body, settings, time_left_s)
+    outcome = backfill.handle_message(body, settings, time_left_s)
     started = "ReconciliationsStarted" if outcome.state == "queued" else "BackfillsStarted"
     metrics.add_metric(started, MetricUnit.Count, outcome.started)
     metrics.add_metric("PagesRead", MetricUnit.Count, outcome.pages)

@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.api import operations
-from portaria.api.router import Desk, Service
+from portaria.api.router import ApiContext, Service
 from portaria.aws.table import Table
 from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
@@ -26,7 +26,7 @@ def time_left_s() -> float:
 
 
 supply = provider.TokenProvider(table, vault, settings.sealing_key_id, time_left_s, patience_s=PATIENCE_S)
-desk = Desk(table, vault, supply=supply, sealing_key_id=settings.sealing_key_id)
+desk = ApiContext(table, vault, supply=supply, sealing_key_id=settings.sealing_key_id)
 service = Service(operations.of("call_connection"), desk, logger)
 
 

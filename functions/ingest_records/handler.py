@@ -29,7 +29,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     bulk = queue_url == settings.bulk_records_queue_url
     sqs_batch.report_age(event, metrics, "BulkRecords" if bulk else "Records")
     outcome = pipeline.ingest(
-        [pipeline.Delivery(name, record["body"], receives[name]) for name, record in messages.items()],
+        [pipeline.QueuedMessage(name, record["body"], receives[name]) for name, record in messages.items()],
         settings,
         lambda: context.get_remaining_time_in_millis() / 1000,
         bulk=bulk,

@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.api import operations
-from portaria.api.router import Desk, Service
+from portaria.api.router import ApiContext, Service
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
 from portaria.core.logs import application_logger
@@ -14,7 +14,7 @@ from portaria.web import reference
 
 logger = application_logger()
 settings = ManageSettings.from_env()
-desk = Desk(
+desk = ApiContext(
     Table(settings.table_name),
     Vault(settings.secrets_prefix),
     uninstalls_queue_url=settings.uninstalls_queue_url,

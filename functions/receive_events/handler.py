@@ -8,8 +8,8 @@ from typing import Any
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Rejected, Retryable
 from portaria.core.settings import ReceiveEventsSettings
-from portaria.webhooks.event_receiver import HOOK_S, WORK_S, Reception, retry_status
-from portaria.webhooks.install_receiver import Budget, log
+from portaria.webhooks.event_receiver import HOOK_S, WORK_S, EventReceiver, retry_status
+from portaria.webhooks.install_receiver import TimeBudget, log
 
 Event = dict[str, Any]
 Answer = dict[str, Any]
@@ -17,12 +17,12 @@ Answer = dict[str, Any]
 RETRY_AFTER_S = 60
 HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
-reception = Reception(ReceiveEventsSettings.from_env())
+reception = EventReceiver(ReceiveEventsSettings.from_env())
 
 
 def handler(event: Event, context: object) -> Answer:
     """A call as API Gateway hands it over; nothing it raises on purpose leaves it."""
-    budget = Budget(spent_s(event), hook_s=HOOK_S, work_s=WORK_S)
+    budget = TimeBudget(spent_s(event), hook_s=HOOK_S, work_s=WORK_S)
     path = event.get("pathParameters") or {}
     platform, connection, key = (str(path.get(name, "")) for name in ("platform", "connection", "key"))
     request = str((event.get("requestContext") or {}).get("requestId", ""))

@@ -32,7 +32,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
-    outcome = record_release.take(body, settings, time_left_s)
+    outcome = record_release.handle_message(body, settings, time_left_s)
     logger.info("waiting_records_message_done", state=outcome.state, queued=outcome.queued, counts=outcome.counts)
     if outcome.records is not None:
         metrics.add_metric("RecordsWaiting", MetricUnit.Count, outcome.records)

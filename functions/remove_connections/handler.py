@@ -33,7 +33,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("UninstallMessages", MetricUnit.Count, 1)
-    outcome = uninstall.take(body, settings, time_left_s)
+    outcome = uninstall.handle_message(body, settings, time_left_s)
     logger.info("an uninstall message is done", state=outcome.state)
     if outcome.state == "removed":
         metrics.add_metric("ConnectionsRemoved", MetricUnit.Count, 1)

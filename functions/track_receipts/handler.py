@@ -29,7 +29,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             return answer(
                 200, delivery_reports.challenge(platform, event.get("multiValueQueryStringParameters") or {}, settings)
             )
-        taken = delivery_reports.take(platform, headers(event), body(event), settings)
+        taken = delivery_reports.handle_delivery(platform, headers(event), body(event), settings)
     except Rejected as rejected:
         logger.warning("events were refused", reason=rejected.reason, detail=rejected.detail)
         metrics.add_metric("ReceiptEventsRefused", MetricUnit.Count, 1)

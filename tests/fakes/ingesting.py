@@ -17,7 +17,7 @@ from portaria.core import record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
 from portaria.core.settings import IngestRecordsSettings
 from portaria.delivery import pipeline
-from portaria.delivery.pipeline import Delivery, Outcome
+from portaria.delivery.pipeline import BatchOutcome, QueuedMessage
 from portaria.outbound import http_client
 from portaria.records import dead_letters, routes
 from tests.fakes import waiting
@@ -74,7 +74,7 @@ class Desk:
         """One sweep of what waits, and the drains that follow from it; what each message came to."""
         return waiting.release(self.cloud, time_left_s=time_left_s)
 
-    def ingest(self, *deliveries: Delivery, bulk: bool = False, time_left_s: float = 120.0) -> Outcome:
+    def ingest(self, *deliveries: QueuedMessage, bulk: bool = False, time_left_s: float = 120.0) -> BatchOutcome:
         return pipeline.ingest(deliveries, self.settings, lambda: time_left_s, bulk=bulk)
 
     @property

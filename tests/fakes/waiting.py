@@ -59,9 +59,9 @@ def keys(table: Table) -> list[str]:
 def release(cloud: Cloud, *, time_left_s: float = 120.0) -> list[str]:
     """One sweep, and the drains that follow from it; what each message came to."""
     settings: Any = cloud.settings(ReleaseRecordsSettings)
-    outcomes = [record_release.take('{"sweep": ""}', settings, lambda: time_left_s).state]
+    outcomes = [record_release.handle_message('{"sweep": ""}', settings, lambda: time_left_s).state]
     while queue := cloud.queues.get("waiting_records"):
-        outcomes.append(record_release.take(queue.pop(0).body, settings, lambda: time_left_s).state)
+        outcomes.append(record_release.handle_message(queue.pop(0).body, settings, lambda: time_left_s).state)
     return outcomes
 
 

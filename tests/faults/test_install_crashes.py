@@ -16,7 +16,7 @@ import responses
 from portaria.aws import light_client
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Arrival, Retryable, Secret
+from portaria.core.entities import OAuthCallback, Retryable, Secret
 from portaria.core.settings import SweepArrivalsSettings
 from portaria.installs import code_exchange
 from portaria.installs.code_exchange import read_message
@@ -173,11 +173,13 @@ def accept(stack: Cloud, calls: Calls) -> int | None:
     """One call of the widget hook; the status that Kommo got, or None where the process died before it answered."""
     with patch.dict(os.environ, stack.environment), outgoing(calls):
         from portaria.core.settings import AcceptInstallSettings
-        from portaria.webhooks.install_receiver import Budget, FrontDesk
+        from portaria.webhooks.install_receiver import InstallReceiver, TimeBudget
 
-        desk = FrontDesk(AcceptInstallSettings.from_env())
+        desk = InstallReceiver(AcceptInstallSettings.from_env())
         try:
-            desk.accept(Arrival(Secret(CODE), f"{SUBDOMAIN}.kommo.com", "widget"), "kommo", "acme", "", Budget())
+            desk.accept(
+                OAuthCallback(Secret(CODE), f"{SUBDOMAIN}.kommo.com", "widget"), "kommo", "acme", "", TimeBudget()
+            )
         except Died:
             return None
         except Retryable:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portaria.core import record_messages
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from tests.fakes import ingesting, waiting
 from tests.fakes.ingesting import body, refusal
 from tests.fakes.people import contact
@@ -60,7 +60,7 @@ def test_what_the_destination_did_not_take_is_sent_again(origin: str, keep_newes
     """Given a record that was marked and not taken, when its message comes back, then its own mark does not stop it."""
     with ingesting.desk() as desk:
         desk.route("people", keep_newest=keep_newest)
-        message = Delivery("m1", body([contact(1)], origin=origin))
+        message = QueuedMessage("m1", body([contact(1)], origin=origin))
         desk.rule = lambda document: refusal("5000801")
         assert desk.ingest(message).waiting == {}
         desk.rule = lambda document: None

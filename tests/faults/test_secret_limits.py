@@ -95,7 +95,7 @@ class World:
     def visit(self) -> None:
         """What `renew_tokens` does with a connection that is due."""
         settings = self.cloud.settings(RenewTokensSettings)
-        renewal_sweep.take(f'{{"connection": "{NAME}"}}', settings, lambda: 90.0, Pace(1e9))
+        renewal_sweep.handle_message(f'{{"connection": "{NAME}"}}', settings, lambda: 90.0, Pace(1e9))
 
     def until_done(self, work: Callable[[], Any]) -> Any:
         """Repeat a call that failed or whose process ended, as its queue or its administrator would."""

@@ -77,7 +77,7 @@ class Desk:
         assert back["state"] == ["state-1"]
         return back["code"][0], verifier
 
-    def exchange(self, name: str, came_back: tuple[str, str]) -> code_exchange.Outcome:
+    def exchange(self, name: str, came_back: tuple[str, str]) -> code_exchange.ExchangeOutcome:
         """What exchange_code does with a code that came back."""
         code, verifier = came_back
         if connection_store.find(self.table, name) is None:

@@ -32,11 +32,11 @@ from hypothesis import strategies as st
 
 from portaria import platforms
 from portaria.core import record_messages
-from portaria.core.callbacks import Delivery, EventAddress
+from portaria.core.callbacks import EventAddress, WebhookDelivery
 from portaria.core.entities import (
-    Arrival,
     Changes,
     Connection,
+    OAuthCallback,
     OAuthClient,
     Page,
     Refusal,
@@ -474,7 +474,7 @@ class Conformance:
         recorded = json.loads((HERE / platform.name / "deliveries" / f"{case}.json").read_text())
         text = urlencode(recorded["form"]) if "form" in recorded else json.dumps(recorded["json"])
         signed = bool(recorded.get("signed"))
-        delivery = Delivery(recorded["headers"], text.encode(), recorded["received_at"], lambda *given: signed)
+        delivery = WebhookDelivery(recorded["headers"], text.encode(), recorded["received_at"], lambda *given: signed)
         address = EventAddress(recorded["account_id"], sha256(b"canary-secret").hexdigest())
         read, expected = platform.parts["events"].read, recorded["expect"]
         if "raises" in expected:
@@ -501,7 +501,9 @@ class Conformance:
         self, name: str, body: bytes, content_type: str, header: str, value: str, signed: bool
     ) -> None:
         events = platform_of(name).parts["events"]
-        delivery = Delivery({"content-type": content_type, header: value}, body, 1_700_000_000, lambda *given: signed)
+        delivery = WebhookDelivery(
+            {"content-type": content_type, header: value}, body, 1_700_000_000, lambda *given: signed
+        )
         try:
             found = events.read(delivery, EventAddress("1", sha256(b"canary-secret").hexdigest()))
         except Rejected as refused:
@@ -519,7 +521,7 @@ class Conformance:
         if case == "refusal":
             assert isinstance(arrival, Refusal)
             return
-        assert isinstance(arrival, Arrival)
+        assert isinstance(arrival, OAuthCallback)
         assert arrival.code.reveal() == "canary-code"
         assert arrival.account_host == platform.facts.get("arrival_host", platform.facts["account_host"])
         assert arrival.source == case
@@ -568,9 +570,9 @@ class Conformance:
         except Rejected as refused:
             assert refused.field  # noqa: PT017
             return
-        if isinstance(arrival, Arrival) and platform.facts.get("arrival_host") == "":
+        if isinstance(arrival, OAuthCallback) and platform.facts.get("arrival_host") == "":
             assert arrival.account_host == ""
-        elif isinstance(arrival, Arrival):
+        elif isinstance(arrival, OAuthCallback):
             assert re.fullmatch(r"[a-z0-9.-]+", arrival.account_host)
             http_client.check(Request("GET", f"https://{arrival.account_host}/"), arrival.account_host)
 

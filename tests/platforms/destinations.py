@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portaria.core import record_messages
-from portaria.core.entities import Answer, Meaning, Rejected, Request, Response, Target
+from portaria.core.entities import Answer, Disposition, Rejected, Request, Response, Target
 from portaria.delivery import pipeline
 from portaria.records import record_mapping
-from portaria.records.record_mapping import Message, Outgoing, Source
+from portaria.records.record_mapping import Message, OutgoingRecord, Source
 from tests.platforms.conformance import HERE, NAMES, Platform, destination_targets, garbage, platform_of
 
 DESTINATIONS = [name for name in NAMES if "destination" in platform_of(name).parts]
@@ -36,7 +36,7 @@ FUNCTIONS = {
 }
 # SQS can keep a message away for twelve hours.
 MAX_WAIT_S = 43_200.0
-DONE = (Meaning.ACCEPTED, Meaning.APPLIED)
+DONE = (Disposition.ACCEPTED, Disposition.APPLIED)
 
 
 def objects(platform: Platform) -> list[str]:
@@ -77,11 +77,11 @@ def each_reader() -> pytest.MarkDecorator:
     )
 
 
-def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str, Any]) -> Outgoing:
+def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str, Any]) -> OutgoingRecord:
     sender = platform.parts[part]
     checked = sender.check(attributes, target)
     message = Message("m-1", "one", "contacts", record_messages.EVENT, [])
-    return Outgoing(sender.identity(checked, target), checked, (Source(message, {}, "1", (1, 1)),), "route")
+    return OutgoingRecord(sender.identity(checked, target), checked, (Source(message, {}, "1", (1, 1)),), "route")
 
 
 def bodies(platform: Platform, part: str, target: Target, all_attributes: list[dict[str, Any]]) -> Iterator[bytes]:
@@ -267,7 +267,7 @@ class DestinationConformance:
             json.loads(path.read_text())["expect"]["gives"]
             for path in (HERE / platform.name / "fixtures" / f"{part}.read_answer").glob("*.json")
         ]
-        table: dict[str, Meaning] = platform.parts[part].MEANINGS
+        table: dict[str, Disposition] = platform.parts[part].MEANINGS
         told = {(one["meaning"], one.get("code", "")) for one in recorded}
         missing = [
             code for code, meaning in table.items() if (meaning.value, "" if meaning in DONE else code) not in told
@@ -292,7 +292,7 @@ class DestinationConformance:
     ) -> None:
         answer = platform.parts[part].read_answer(Response(status, headers, body))
         assert isinstance(answer, Answer)
-        assert isinstance(answer.meaning, Meaning)
+        assert isinstance(answer.meaning, Disposition)
         assert answer.meaning not in DONE or 200 <= status < 300
         assert answer.meaning in DONE or answer.code
         assert "canary" not in answer.detail
@@ -307,5 +307,5 @@ class DestinationConformance:
     def test_a_page_that_stands_between_is_no_success(self, platform: Platform, part: str, status: int) -> None:
         page = Response(status, {"content-type": "text/html"}, b"<html><body>Sign in to the network</body></html>")
         answer = platform.parts[part].read_answer(page)
-        assert answer.meaning in (Meaning.RETRY, Meaning.STOP)
+        assert answer.meaning in (Disposition.RETRY, Disposition.STOP)
         assert answer.detail.find("Sign in") < 0

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from portaria.core.entities import Arrival, Refusal, Rejected, Secret
+from portaria.core.entities import OAuthCallback, Refusal, Rejected, Secret
 from portaria.platforms.kommo import install
 
 HOSTILE = json.loads((Path(__file__).parent.parent / "unit" / "hostile_referers.json").read_text())
@@ -16,9 +16,9 @@ WIDGET = {"code": ["def50200"], "referer": ["acme.kommo.com"], "from_widget": ["
 BROWSER = {"code": ["def50200"], "referer": ["acme.kommo.com"], "state": ["state-1"]}
 
 
-def read(query: dict[str, list[str]]) -> Arrival:
+def read(query: dict[str, list[str]]) -> OAuthCallback:
     arrival = install.parse_arrival(query)
-    assert isinstance(arrival, Arrival)
+    assert isinstance(arrival, OAuthCallback)
     return arrival
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from portaria.core.entities import Connection, Meaning, Response, Secret, Target
+from portaria.core.entities import Connection, Disposition, Response, Secret, Target
 from portaria.platforms.marketo import ingestion, persons
 
 CONNECTION = Connection(
@@ -48,7 +48,7 @@ def test_retry_after_is_heeded_within_reason(code: str, retry_after: str, after_
 @pytest.mark.parametrize("body", [b"", b"null", b"\xff\xfe", b'"401013"', b'{"error_code":null}', b'{"error_code":{}}'])
 def test_an_unreadable_error_is_known_by_its_status(body: bytes) -> None:
     answer = ingestion.read_answer(Response(500, {}, body))
-    assert (answer.meaning, answer.code) == (Meaning.RETRY, "500")
+    assert (answer.meaning, answer.code) == (Disposition.RETRY, "500")
 
 
 def test_the_request_is_as_documented() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.core.entities import Rejected, Statement
+from portaria.core.entities import DeliveryEvent, Rejected
 from portaria.platforms.marketo import delivery_reports
 
 # The event of Adobe's page, whose counts do not add up.
@@ -37,7 +37,7 @@ values = st.recursive(
 )
 
 
-def read(content: Any) -> list[Statement]:
+def read(content: Any) -> list[DeliveryEvent]:
     return list(delivery_reports.read_events(content))
 
 

@@ -32,7 +32,7 @@ from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import pipeline, quotas, record_release, waiting_records
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from portaria.records import dead_letters, routes
 from tests.fakes.people import DESTINATION, SOURCE, contact
@@ -338,7 +338,7 @@ class Run:
 
     def ingest(self, worker: Worker, queue: str, batch: list[Message]) -> Iterable[str]:
         outcome = pipeline.ingest(
-            [Delivery(message.id, message.body, message.deliveries) for message in batch],
+            [QueuedMessage(message.id, message.body, message.deliveries) for message in batch],
             self.settings,
             lambda: worker.deadline - self.time,
             bulk=queue == BULK,
@@ -351,7 +351,9 @@ class Run:
     def release(self, worker: Worker, batch: list[Message]) -> Iterable[str]:
         (message,) = batch
         try:
-            ended = record_release.take(message.body, self.release_settings, lambda: worker.deadline - self.time)
+            ended = record_release.handle_message(
+                message.body, self.release_settings, lambda: worker.deadline - self.time
+            )
             self.ended.drains += ended.state in ("drained", "continued", "waiting")
         except (Retryable, *boto3_clients.FAILURES):
             message.visible_at = self.time + 5 * message.deliveries
@@ -440,7 +442,7 @@ class Run:
         cursor = None
         while True:
             heads, cursor = dead_letters.list_page(
-                table, dead_letters.Wanted(is_waiting=True), cursor=cursor, newest_first=False
+                table, dead_letters.LetterFilter(is_waiting=True), cursor=cursor, newest_first=False
             )
             for head in heads:
                 told = dead_letters.redrive(table, self.settings.records_queue_url, head.id, again=False, dry_run=False)

@@ -304,7 +304,9 @@ class Schedule:
 
     def take_renewals(self, body: str, time_left_s: Callable[[], float]) -> None:
         try:
-            outcome = renewal_sweep.take(body, self.cloud.settings(RenewTokensSettings), time_left_s, Pace(1e9))
+            outcome = renewal_sweep.handle_message(
+                body, self.cloud.settings(RenewTokensSettings), time_left_s, Pace(1e9)
+            )
         except Rejected as rejected:
             self.note(f"renewal refused: {rejected.reason}")
             self.check_refusal(json.loads(body).get("connection", ""), rejected)
@@ -312,7 +314,7 @@ class Schedule:
             self.note(f"renewal: {outcome.state}")
 
     def take_uninstalls(self, body: str, time_left_s: Callable[[], float]) -> None:
-        outcome = uninstall.take(body, self.cloud.settings(RemoveConnectionsSettings), time_left_s)
+        outcome = uninstall.handle_message(body, self.cloud.settings(RemoveConnectionsSettings), time_left_s)
         self.note(f"uninstall: {outcome.state}")
 
     def take_rotations(self, body: str, time_left_s: Callable[[], float]) -> None:

@@ -30,7 +30,7 @@ from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Route, Secret
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import pipeline, record_release, waiting_records
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, routes
@@ -305,7 +305,7 @@ class Flow:
     def ingest(self, worker: Worker, batch: list[Message]) -> None:
         self.wait(BATCH_S)
         outcome = pipeline.ingest(
-            [Delivery(message.id, message.body, message.deliveries) for message in batch],
+            [QueuedMessage(message.id, message.body, message.deliveries) for message in batch],
             self.settings,
             lambda: worker.deadline - self.time,
         )
@@ -319,7 +319,7 @@ class Flow:
 
     def release(self, worker: Worker, batch: list[Message]) -> None:
         (message,) = batch
-        record_release.take(message.body, self.release_settings, lambda: worker.deadline - self.time)
+        record_release.handle_message(message.body, self.release_settings, lambda: worker.deadline - self.time)
         self.sqs.delete_message(self.cloud.url(WAITING), message.id)
 
     # ------------------------------------------------------------------------------------------------------ what must hold

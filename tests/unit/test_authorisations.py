@@ -88,7 +88,7 @@ class Desk:
         }
         return json.dumps(fields | changes)
 
-    def turn(self, body: str, time_left_s: float = 40.0) -> code_exchange.Outcome:
+    def turn(self, body: str, time_left_s: float = 40.0) -> code_exchange.ExchangeOutcome:
         return code_exchange.exchange(code_exchange.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
 
     def connection(self, name: str = "main") -> Connection:

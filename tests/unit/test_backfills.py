@@ -52,9 +52,9 @@ class Desk:
             }
         )
 
-    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> page_reader.Outcome:
+    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> page_reader.ReadingOutcome:
         left = time_left_s if callable(time_left_s) else lambda: time_left_s
-        return backfill.take(body, self.settings, left)
+        return backfill.handle_message(body, self.settings, left)
 
     def start(self, generation: int = 1) -> str:
         """The backfill's message."""
@@ -261,15 +261,15 @@ def test_two_workers_on_one_backfill_count_each_page_once(desk: Desk) -> None:
     body = desk.start()
     read = desk.listing.pages
 
-    def overtake(self: Any, item: Any, page: Any, check_off: Any = backfill._Reading._check_off) -> Any:
+    def overtake(self: Any, item: Any, page: Any, check_off: Any = backfill._BackfillReading._check_off) -> Any:
         if len(read) == 1:
-            with patch.object(backfill._Reading, "_check_off", check_off):
+            with patch.object(backfill._BackfillReading, "_check_off", check_off):
                 assert desk.take(body, _seconds(1)).state == "running"
         return check_off(self, item, page)
 
     # When it checks the page off, then it leaves the backfill alone for a while
     with (
-        patch.object(backfill._Reading, "_check_off", overtake),
+        patch.object(backfill._BackfillReading, "_check_off", overtake),
         pytest.raises(Retryable, match="in_progress") as later,
     ):
         desk.take(body)
@@ -297,7 +297,7 @@ def test_a_connection_that_was_installed_again_goes_on_with_the_newer_token(desk
 
 def test_a_reinstall_in_the_midst_of_a_page_does_not_fail_the_backfill(desk: Desk) -> None:
     body = desk.start()
-    newer = provider.TokenProvider.newer
+    newer = provider.TokenProvider.refresh_after_401
 
     def reinstall(*given: Any) -> Any:
         connect_kommo(desk.stack, 2)
@@ -456,13 +456,16 @@ class TestStartedByHand:
         """Both are at page 1; the older one has read what was there before it was begun anew."""
         body = desk.start()
 
-        def begin_anew(self: Any, item: Any, page: Any, check_off: Any = backfill._Reading._check_off) -> Any:
+        def begin_anew(self: Any, item: Any, page: Any, check_off: Any = backfill._BackfillReading._check_off) -> Any:
             desk.stack.table.update(
                 *backfill.key(SOURCE, ROUTE, 1), "SET started_at = :later", values={":later": "2999-01-01"}
             )
             return check_off(self, item, page)
 
-        with patch.object(backfill._Reading, "_check_off", begin_anew), pytest.raises(Retryable, match="in_progress"):
+        with (
+            patch.object(backfill._BackfillReading, "_check_off", begin_anew),
+            pytest.raises(Retryable, match="in_progress"),
+        ):
             desk.take(body)
         assert desk.item()["next_page"] == 1
 

@@ -524,7 +524,7 @@ class TestCreations:
     def test_one_that_took_place_and_is_not_remembered_is_told(
         self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(idempotency.Memory, "once", lambda self, *given: given[4]())
+        monkeypatch.setattr(idempotency.IdempotencyStore, "once", lambda self, *given: given[4]())
         wire.lose()
         assert "the first answer was lost: it may be this very creation" in run("configure", file, exit_code=1).stderr
 

@@ -18,9 +18,9 @@ from portaria.connections import connection_store, rotation
 from portaria.connections.tokens import cache, static_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
-from portaria.core.entities import Answer, Connection, Meaning, Retryable, Route, Secret
+from portaria.core.entities import Answer, Connection, Disposition, Retryable, Route, Secret
 from portaria.delivery import pipeline, waiting_records
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import rate_limiter
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, routes
@@ -499,26 +499,26 @@ class TestRoutes:
 
 # What each meaning does with two records in one request: how long their message waits in its queue (`None`: by the back-off)
 # and in the table, what is set aside, the requests that were made, and whether the destination is paused.
-EFFECTS: dict[Meaning, tuple[dict[str, float | None], dict[str, float], list[str], int, bool]] = {
-    Meaning.ACCEPTED: ({}, {}, [], 1, False),
-    Meaning.APPLIED: ({}, {}, [], 1, False),
-    Meaning.TOKEN_AGAIN: ({}, {"m": 1_800}, [], 2, True),
-    Meaning.BACK_OFF: ({"m": None}, {}, [], 1, False),
-    Meaning.QUOTA: ({}, {"m": 77}, [], 1, True),
-    Meaning.BAD_DATA: ({}, {}, ["refused_by_destination"], 3, False),
-    Meaning.STOP: ({}, {"m": 1_800}, [], 1, True),
-    Meaning.RETRY: ({}, {"m": 300}, [], 1, False),
+EFFECTS: dict[Disposition, tuple[dict[str, float | None], dict[str, float], list[str], int, bool]] = {
+    Disposition.ACCEPTED: ({}, {}, [], 1, False),
+    Disposition.APPLIED: ({}, {}, [], 1, False),
+    Disposition.TOKEN_AGAIN: ({}, {"m": 1_800}, [], 2, True),
+    Disposition.BACK_OFF: ({"m": None}, {}, [], 1, False),
+    Disposition.QUOTA: ({}, {"m": 77}, [], 1, True),
+    Disposition.BAD_DATA: ({}, {}, ["refused_by_destination"], 3, False),
+    Disposition.STOP: ({}, {"m": 1_800}, [], 1, True),
+    Disposition.RETRY: ({}, {"m": 300}, [], 1, False),
 }
 
 
-@pytest.mark.parametrize("meaning", Meaning)
-def test_every_meaning_has_its_effect(meaning: Meaning) -> None:
+@pytest.mark.parametrize("meaning", Disposition)
+def test_every_meaning_has_its_effect(meaning: Disposition) -> None:
     in_queue, in_table, reasons, count, is_paused = EFFECTS[meaning]
-    after_s = 77 if meaning is Meaning.QUOTA else None
+    after_s = 77 if meaning is Disposition.QUOTA else None
     with ingesting.desk() as desk:
         desk.route("people")
         with patch.object(persons, "read_answer", lambda response: Answer(meaning, "code", after_s=after_s)):
-            outcome = desk.ingest(Delivery("m", body([contact(1), contact(2)])))
+            outcome = desk.ingest(QueuedMessage("m", body([contact(1), contact(2)])))
         assert outcome.waiting == in_queue
         assert desk.waits == pytest.approx(in_table, abs=5)
         assert [letter["reason"] for letter in desk.letters()] == reasons
@@ -526,14 +526,14 @@ def test_every_meaning_has_its_effect(meaning: Meaning) -> None:
         assert bool(waiting_records.status(desk.table, people.DESTINATION).pauses) == is_paused
 
 
-@pytest.mark.parametrize("meaning", [Meaning.ACCEPTED, Meaning.APPLIED])
-def test_after_a_success_that_asks_for_a_pause_the_rest_waits(meaning: Meaning) -> None:
+@pytest.mark.parametrize("meaning", [Disposition.ACCEPTED, Disposition.APPLIED])
+def test_after_a_success_that_asks_for_a_pause_the_rest_waits(meaning: Disposition) -> None:
     with ingesting.desk() as desk:
         desk.route("people")
         with (
             patch.object(persons, "MAX_OBJECTS", 1),
             patch.object(persons, "read_answer", lambda response: Answer(meaning, pause_s=12)),
         ):
-            outcome = desk.ingest(Delivery("m1", body([contact(1)])), Delivery("m2", body([contact(2)])))
+            outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])), QueuedMessage("m2", body([contact(2)])))
         assert outcome.waiting == {"m2": 12}
         assert len(desk.requests) == 1

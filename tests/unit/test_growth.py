@@ -21,7 +21,7 @@ import pytest
 
 from portaria.api import validation
 from portaria.core import record_messages, redaction
-from portaria.core.callbacks import Delivery, EventAddress
+from portaria.core.callbacks import EventAddress, WebhookDelivery
 from portaria.core.entities import Record, Rejected
 from portaria.platforms.kommo import events as kommo_events
 from portaria.platforms.leadconnector import events as leadconnector_events
@@ -73,12 +73,12 @@ def kommo_form(size: int) -> bytes:
 
 def read_kommo(body: bytes) -> object:
     headers = {"content-type": kommo_events.CONTENT_TYPE}
-    return kommo_events.read(Delivery(headers, body, 0, lambda *_: False), EventAddress("1"))
+    return kommo_events.read(WebhookDelivery(headers, body, 0, lambda *_: False), EventAddress("1"))
 
 
 def read_workflow(body: bytes) -> object:
     return leadconnector_events._read_workflow(
-        Delivery({"content-type": "application/json"}, body, 0, lambda *_: False), EventAddress("1")
+        WebhookDelivery({"content-type": "application/json"}, body, 0, lambda *_: False), EventAddress("1")
     )
 
 

@@ -14,7 +14,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Retryable, Secret
 from portaria.delivery import pipeline, quotas, version_guard, waiting_records
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms.marketo import persons
@@ -63,7 +63,7 @@ def test_an_event_goes_every_way_that_begins_at_its_connection(desk: Desk) -> No
     desk.route("people")
     desk.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
     desk.route("of-companies", object="companies", mapping={"externalCompanyId": "to_string(id)"}, dedupe_fields=())
-    outcome = desk.ingest(Delivery("m1", body([contact(1)])))
+    outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])))
     assert outcome.waiting == {}
     assert desk.accepted == [
         ("persons", {"priority": "normal", "dedupeFields": {"field1": "email"}, "persons": [person(1)]}),
@@ -72,7 +72,7 @@ def test_an_event_goes_every_way_that_begins_at_its_connection(desk: Desk) -> No
 
 
 def test_an_event_without_a_route_is_counted_and_done_with(desk: Desk) -> None:
-    outcome = desk.ingest(Delivery("m1", body([contact(1), contact(2)])))
+    outcome = desk.ingest(QueuedMessage("m1", body([contact(1), contact(2)])))
     assert (outcome.waiting, outcome.counts["RecordsWithoutRoute"]) == ({}, 2)
     assert desk.letters() == []
 
@@ -80,7 +80,7 @@ def test_an_event_without_a_route_is_counted_and_done_with(desk: Desk) -> None:
 def test_one_way_that_leads_nowhere_keeps_no_record_from_the_others(desk: Desk) -> None:
     desk.route("people")
     desk.route("gone", destination="nowhere")
-    assert desk.ingest(Delivery("m1", body([contact(1)]))).waiting == {}
+    assert desk.ingest(QueuedMessage("m1", body([contact(1)]))).waiting == {}
     assert desk.persons == [person(1)]
     assert [(letter["route"], letter["reason"]) for letter in desk.letters()] == [("gone", "unknown_connection")]
 
@@ -93,7 +93,7 @@ def test_persons_go_before_what_links_to_them_and_high_priority_before_both(desk
         front_door([{"vin": "2"}], to("customobjects/car_c", "high")),
         front_door([{"email": "b@example.com"}], to("persons", "high")),
     ]
-    desk.ingest(*[Delivery(str(number), each) for number, each in enumerate(bodies)])
+    desk.ingest(*[QueuedMessage(str(number), each) for number, each in enumerate(bodies)])
     order = [path for path, _ in desk.accepted]
     assert order[:3] == ["persons", "customobjects/car_c", "persons"]
     assert set(order[3:]) == {"lists", "customobjects/car_c"}
@@ -120,7 +120,7 @@ def test_persons_go_before_what_links_to_them_and_high_priority_before_both(desk
 def test_what_the_front_door_took_leaves_in_adobes_own_shape(
     desk: Desk, target: dict[str, Any], sent: dict[str, Any], document: dict[str, Any]
 ) -> None:
-    desk.ingest(Delivery("m1", front_door([sent], target)))
+    desk.ingest(QueuedMessage("m1", front_door([sent], target)))
     assert desk.accepted == [(target["object"], document)]
 
 
@@ -129,14 +129,14 @@ def test_partial_upserts_of_one_person_become_one_with_the_newest_of_each_attrib
     second = front_door([{"email": "A@example.com", "firstName": "Anna"}], to("persons")).replace(
         '"read_at":5', '"read_at":6'
     )
-    outcome = desk.ingest(Delivery("2", second), Delivery("1", first))
+    outcome = desk.ingest(QueuedMessage("2", second), QueuedMessage("1", first))
     assert desk.persons == [{"email": "A@example.com", "firstName": "Anna", "city": "Recife"}]
     assert outcome.counts["RecordsCoalesced"] == 1
 
 
 def test_of_two_companies_that_may_only_be_created_both_go(desk: Desk) -> None:
     both = [{"externalCompanyId": "1", "company": "A"}, {"externalCompanyId": "1", "company": "B"}]
-    desk.ingest(Delivery("m1", front_door(both, to("companies", action="createOnly"))))
+    desk.ingest(QueuedMessage("m1", front_door(both, to("companies", action="createOnly"))))
     assert desk.accepted[0][1]["input"] == both
 
 
@@ -146,18 +146,18 @@ def test_of_two_companies_that_may_only_be_created_both_go(desk: Desk) -> None:
 def test_an_older_event_never_overwrites_a_newer_one_that_came_before(desk: Desk) -> None:
     desk.route("people")
     new, old = {**contact(1, updated_at=200), "first_name": "New"}, contact(1, updated_at=100)
-    desk.ingest(Delivery("1", body([new])))
-    outcome = desk.ingest(Delivery("2", body([old])))
+    desk.ingest(QueuedMessage("1", body([new])))
+    outcome = desk.ingest(QueuedMessage("2", body([old])))
     assert (outcome.waiting, outcome.counts["RecordsSuperseded"]) == ({}, 1)
     assert [one["firstName"] for one in desk.persons] == ["New"]
 
 
 def test_a_backfill_heeds_what_events_have_brought_and_leaves_no_mark(desk: Desk) -> None:
     desk.route("people")
-    desk.ingest(Delivery("1", body([contact(1, updated_at=200)])))
+    desk.ingest(QueuedMessage("1", body([contact(1, updated_at=200)])))
     page = [{**contact(1, updated_at=100), "first_name": "Old"}, contact(2, updated_at=300)]
-    desk.ingest(Delivery("2", body(page, "people", origin=record_messages.BACKFILL)), bulk=True)
-    desk.ingest(Delivery("3", body([{**contact(2, updated_at=250), "first_name": "Late"}])))
+    desk.ingest(QueuedMessage("2", body(page, "people", origin=record_messages.BACKFILL)), bulk=True)
+    desk.ingest(QueuedMessage("3", body([{**contact(2, updated_at=250), "first_name": "Late"}])))
     assert [(one["email"], one["firstName"]) for one in desk.persons] == [
         ("person1@example.com", "Test"), ("person2@example.com", "Test"), ("person2@example.com", "Late"),
     ]  # fmt: skip
@@ -165,31 +165,33 @@ def test_a_backfill_heeds_what_events_have_brought_and_leaves_no_mark(desk: Desk
 
 def test_where_a_route_asks_for_it_backfills_leave_marks_too(desk: Desk) -> None:
     desk.route("people", keep_newest="all")
-    desk.ingest(Delivery("1", body([contact(2, updated_at=300)], "people", origin=record_messages.BACKFILL)), bulk=True)
-    desk.ingest(Delivery("2", body([contact(2, updated_at=250)])))
+    desk.ingest(
+        QueuedMessage("1", body([contact(2, updated_at=300)], "people", origin=record_messages.BACKFILL)), bulk=True
+    )
+    desk.ingest(QueuedMessage("2", body([contact(2, updated_at=250)])))
     assert len(desk.persons) == 1
 
 
 def test_where_a_route_asks_for_none_everything_goes(desk: Desk) -> None:
     desk.route("people", keep_newest="none")
     for number, updated_at in enumerate((300, 250)):
-        desk.ingest(Delivery(str(number), body([contact(2, updated_at=updated_at)])))
+        desk.ingest(QueuedMessage(str(number), body([contact(2, updated_at=updated_at)])))
     assert len(desk.persons) == 2
 
 
 def test_what_an_event_has_brought_is_not_reconciled_again_and_what_was_lost_is(desk: Desk) -> None:
     desk.route("people")
-    desk.ingest(Delivery("1", body([contact(1, updated_at=100)], read_at=100_500)))
+    desk.ingest(QueuedMessage("1", body([contact(1, updated_at=100)], read_at=100_500)))
     missed = [contact(1, updated_at=100), contact(2, updated_at=100)]
-    desk.ingest(Delivery("2", body(missed, origin=record_messages.RECONCILIATION, read_at=999_000)), bulk=True)
+    desk.ingest(QueuedMessage("2", body(missed, origin=record_messages.RECONCILIATION, read_at=999_000)), bulk=True)
     assert [one["email"] for one in desk.persons] == ["person1@example.com", "person2@example.com"]
 
 
 def test_of_two_changes_in_one_second_the_one_that_arrived_later_stays(desk: Desk) -> None:
     desk.route("people")
     late, early = {**contact(1), "first_name": "Late"}, contact(1)
-    desk.ingest(Delivery("1", body([late], read_at=9)))
-    desk.ingest(Delivery("2", body([early], read_at=7)))
+    desk.ingest(QueuedMessage("1", body([late], read_at=9)))
+    desk.ingest(QueuedMessage("2", body([early], read_at=7)))
     assert [one["firstName"] for one in desk.persons] == ["Late"]
 
 
@@ -200,9 +202,9 @@ def test_a_worker_that_died_after_marking_is_followed_by_one_that_sends(desk: De
     # The worker dies before it has written that the message waits: it comes again
     desk.rule = lambda document: Retryable("no_answer", "…", answer_lost=True)
     with patch.object(waiting_records, "put", side_effect=OSError):
-        assert desk.ingest(Delivery("1", message)).waiting == {"1": None}
+        assert desk.ingest(QueuedMessage("1", message)).waiting == {"1": None}
     desk.rule = lambda document: None
-    assert desk.ingest(Delivery("1", message, 2)).waiting == {}
+    assert desk.ingest(QueuedMessage("1", message, 2)).waiting == {}
     assert person(1) in desk.persons
 
 
@@ -219,11 +221,11 @@ def test_what_is_overtaken_while_a_slow_batch_sends_is_not_sent_after_it(
     def overtake(document: Any) -> None:
         desk.rule = lambda document: None
         time["now"] += timedelta(seconds=pipeline.MARKS_HOLD_S)
-        assert desk.ingest(Delivery("new", body([newer]))).waiting == {}
+        assert desk.ingest(QueuedMessage("new", body([newer]))).waiting == {}
 
     desk.rule = overtake
     halves = [body(old[: last // 2], read_at=1), body(old[last // 2 :], read_at=2)]
-    outcome = desk.ingest(*(Delivery(str(number), half) for number, half in enumerate(halves)))
+    outcome = desk.ingest(*(QueuedMessage(str(number), half) for number, half in enumerate(halves)))
     assert outcome.waiting == {}
     assert outcome.counts["RecordsSuperseded"] == 2 - len(names)
     assert [one["firstName"] for one in desk.persons if one["email"] == f"person{last}@example.com"] == names
@@ -242,7 +244,7 @@ def test_what_cannot_be_looked_at_again_is_not_sent(desk: Desk, time: Any, monke
 
     monkeypatch.setattr(persons, "frame", slow)
     monkeypatch.setattr(version_guard, "overtaken", unreachable)
-    assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {"1": None}
+    assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {"1": None}
     assert desk.requests == []
 
 
@@ -252,11 +254,11 @@ def test_what_cannot_be_looked_at_again_is_not_sent(desk: Desk, time: Any, monke
 def test_ingestion_daily_quota_used_up_pauses_the_destination_until_its_reset(desk: Desk, time: Any) -> None:
     desk.route("people")
     desk.rule = lambda document: refusal("4290801")
-    assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {}
+    assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
     # Midnight in Chicago is twelve hours away
     assert 43_200 <= desk.waits["1"] <= 43_261
     # Nothing more is asked until then, of any object
-    assert desk.ingest(Delivery("2", front_door([{"vin": "1"}], to("customobjects/car_c")))).waiting == {}
+    assert desk.ingest(QueuedMessage("2", front_door([{"vin": "1"}], to("customobjects/car_c")))).waiting == {}
     assert set(desk.waits) == {"1", "2"}
     time["now"] = NOON + timedelta(hours=11)
     assert desk.release() == ["swept"]
@@ -282,11 +284,11 @@ def test_what_somebody_must_act_on_stops_its_object_and_tells_the_operator_once(
         front_door([{"vin": "1"}], to("customobjects/car_c")),
         front_door([{"email": "a@example.com"}], to("persons")),
     )
-    first = desk.ingest(Delivery("1", car), Delivery("2", someone))
+    first = desk.ingest(QueuedMessage("1", car), QueuedMessage("2", someone))
     assert first.waiting == {}
     assert first.counts["DestinationsStopped"] == 1
     assert desk.waits == {"1": 1_800}
-    desk.ingest(Delivery("3", car))
+    desk.ingest(QueuedMessage("3", car))
     assert len([path for path, _ in desk.requests if path == "customobjects/car_c"]) == 1
     # Half an hour later one request tries it again, and the operator is not told again
     time["now"] = NOON + timedelta(minutes=31)
@@ -307,7 +309,7 @@ def test_the_quota_is_kept_before_the_destination_has_to(desk: Desk, time: Any) 
     desk.route("people")
     with patch.object(persons, "DAILY_QUOTA", 100):
         bodies = [body([contact(number) for number in range(start, start + 30)]) for start in range(1, 151, 30)]
-        outcomes = [desk.ingest(Delivery(str(number), each)) for number, each in enumerate(bodies)]
+        outcomes = [desk.ingest(QueuedMessage(str(number), each)) for number, each in enumerate(bodies)]
     assert len(desk.persons) <= 100
     assert [outcome.waiting for outcome in outcomes] == [{}] * 5
     assert len({person["email"] for person in desk.persons}) + len(waiting.keys(desk.table)) == 150
@@ -317,7 +319,7 @@ def test_the_quota_is_kept_before_the_destination_has_to(desk: Desk, time: Any) 
 def test_a_quota_that_cannot_be_counted_holds_the_records(desk: Desk) -> None:
     desk.route("people")
     with patch.object(quotas.Ledger, "reserve", side_effect=OSError):
-        assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {"1": None}
+        assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {"1": None}
     assert desk.requests == []
 
 
@@ -326,8 +328,8 @@ def test_a_quota_that_cannot_be_counted_holds_the_records(desk: Desk) -> None:
 
 def test_a_record_is_found_by_its_key_and_a_front_door_request_by_its_id(desk: Desk) -> None:
     desk.route("people")
-    desk.ingest(Delivery("1", body([contact(41)])))
-    desk.ingest(Delivery("2", front_door([{"email": "a@example.com"}], to("persons"), request="their-request")))
+    desk.ingest(QueuedMessage("1", body([contact(41)])))
+    desk.ingest(QueuedMessage("2", front_door([{"email": "a@example.com"}], to("persons"), request="their-request")))
     found, _ = receipts.by_record(desk.table, DESTINATION, f"{SOURCE}/41", clock.now())
     assert [one.request_id for one in found] == ["request-1"]
     found, _ = receipts.by_request(desk.table, "their-request", clock.now())
@@ -337,7 +339,7 @@ def test_a_record_is_found_by_its_key_and_a_front_door_request_by_its_id(desk: D
 def test_mapping_that_multiplies_its_input_makes_a_dead_letter_and_the_other_route_goes_on(desk: Desk) -> None:
     desk.route("people")
     desk.route("costly", mapping={"email": "[@,@][]" + " | [@,@][]" * 18 + " | [0].name"})
-    assert desk.ingest(Delivery("1", body([contact(1)]))).waiting == {}
+    assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
     assert desk.persons == [person(1)]
     (letter,) = desk.letters()
     assert (letter["route"], letter["reason"]) == ("costly", "mapping_too_costly")
@@ -346,7 +348,7 @@ def test_mapping_that_multiplies_its_input_makes_a_dead_letter_and_the_other_rou
 def test_identity_with_white_space_around_it_stands_in_a_request_once(desk: Desk) -> None:
     desk.route("people")
     spaced = contact(1, email=" person1@example.com ", updated_at=1_700_000_001) | {"id": 2, "first_name": "Newer"}
-    desk.ingest(Delivery("1", body([contact(1), spaced])))
+    desk.ingest(QueuedMessage("1", body([contact(1), spaced])))
     ((_, document),) = desk.accepted
     assert [(one["email"], one["firstName"]) for one in document["persons"]] == [("person1@example.com", "Newer")]
 
@@ -369,7 +371,7 @@ def test_destination_that_refuses_the_kind_of_token_pauses_with_one_reason(desk:
         return refusal
 
     with patch.object(http_client, "send", answer), patch.object(Pace, "wait"):
-        deliveries = [Delivery(str(number), body([contact(number)])) for number in range(20)]
+        deliveries = [QueuedMessage(str(number), body([contact(number)])) for number in range(20)]
         outcome = desk.ingest(*deliveries)
     assert (len(asked), outcome.waiting, desk.letters()) == (1, {}, [])
     status = waiting_records.status(desk.table, "marketek")

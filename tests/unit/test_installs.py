@@ -41,7 +41,7 @@ class Desk:
         self.kommo.codes[code] = subdomain
         return fakes.message(code, subdomain)
 
-    def turn(self, body: str, time_left_s: float = 40.0) -> code_exchange.Outcome:
+    def turn(self, body: str, time_left_s: float = 40.0) -> code_exchange.ExchangeOutcome:
         fakes.forget_tokens()
         return code_exchange.exchange(code_exchange.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
 

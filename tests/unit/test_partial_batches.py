@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from portaria.core import clock, record_messages
 from portaria.core.entities import Retryable
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from tests.fakes import ingesting
 from tests.fakes.ingesting import Desk, body, refusal
 from tests.fakes.people import contact
@@ -50,7 +50,7 @@ def test_the_reported_set_is_the_failed_set_in_all_1024_ways(desk: Desk) -> None
         desk.rule = lambda document, failing=failing: (  # type: ignore[misc]
             refusal("5000801") if numbers[document["partitionName"]] in failing else None
         )
-        batch = [Delivery(f"{way}-{n}", body([contact(n)], f"route{n}")) for n in TEN]
+        batch = [QueuedMessage(f"{way}-{n}", body([contact(n)], f"route{n}")) for n in TEN]
         # When they are ingested
         outcome = desk.ingest(*batch)
         # Then exactly those wait in the table, and the others have arrived
@@ -68,7 +68,7 @@ def test_bad_records_are_set_aside_one_by_one_in_an_eighth_of_all_ways(desk: Des
         desk.rule = lambda document, bad=bad: (  # type: ignore[misc]
             refusal("4000802") if any(person["email"] in bad for person in document["persons"]) else None
         )
-        outcome = desk.ingest(*[Delivery(f"{way}-{n}", body([contact(n)], "people")) for n in TEN])
+        outcome = desk.ingest(*[QueuedMessage(f"{way}-{n}", body([contact(n)], "people")) for n in TEN])
         assert outcome.waiting == {}
         assert outcome.counts["DeadLetters"] == len(failing)
         assert set(desk.state()) == {f"person{n}@example.com" for n in TEN if n not in failing}
@@ -77,7 +77,7 @@ def test_bad_records_are_set_aside_one_by_one_in_an_eighth_of_all_ways(desk: Des
 def test_a_dead_letter_holds_the_record_its_reason_and_where_it_was_going(desk: Desk) -> None:
     desk.route("people")
     desk.rule = lambda document: refusal("4000802")
-    desk.ingest(Delivery("m1", body([contact(1)], "people", read_at=77)))
+    desk.ingest(QueuedMessage("m1", body([contact(1)], "people", read_at=77)))
     (letter,) = desk.letters()
     assert letter["reason"] == "refused_by_destination"
     assert letter["detail"] == "the destination refused this record with 4000802"
@@ -113,7 +113,7 @@ def test_shuffled_and_repeated_events_leave_the_newest(
         desk.route("people")
         for number, batch in enumerate(batches):
             outcome = desk.ingest(
-                *[Delivery(f"{number}-{n}", body([one], origin=origin)) for n, one in enumerate(batch)]
+                *[QueuedMessage(f"{number}-{n}", body([one], origin=origin)) for n, one in enumerate(batch)]
             )
             assert outcome.waiting == {}
         left = {int(person["email"][6:-12]): int(person["firstName"][-1]) for person in desk.state().values()}
@@ -126,7 +126,7 @@ def test_ingestion_destination_without_answer_is_asked_after_5_30_and_30_minutes
 ) -> None:
     desk.route("people")
     desk.rule = lambda document: Retryable("no_answer" if lost else "unreachable", "…", answer_lost=lost)
-    assert desk.ingest(Delivery("m1", body([contact(1)], "people"))).waiting == {}
+    assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"))).waiting == {}
     waits = []
     while found := desk.waits:
         waits.append(found["m1"])
@@ -142,9 +142,9 @@ def test_ingestion_waits_for_a_busy_destination_use_none_of_the_tries(desk: Desk
     desk.route("people")
     desk.rule = lambda document: refusal("429001")
     for receives in (1, 2):
-        assert desk.ingest(Delivery("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
+        assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
     # The third wait would be 20 s: the destination is paused, and each pause is twice as long as the one before
-    assert desk.ingest(Delivery("m1", body([contact(1)], "people"), 3)).waiting == {}
+    assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"), 3)).waiting == {}
     waits = []
     for _ in range(7):
         waits.append(desk.waits["m1"])

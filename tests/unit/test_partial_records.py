@@ -11,11 +11,11 @@ from urllib.parse import urlencode
 import pytest
 
 from portaria.core import clock, record_messages
-from portaria.core.callbacks import Delivery as Hook
 from portaria.core.callbacks import EventAddress
+from portaria.core.callbacks import WebhookDelivery as Hook
 from portaria.core.entities import Record, Rejected, Retryable
 from portaria.delivery import waiting_records
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.kommo import contacts, events
 from portaria.records import reread_requests
 from portaria.records.record_mapping import mapping_of
@@ -86,7 +86,7 @@ def custom_field(number: int, name: str, value: str, place: str = "[values][0][v
 
 def send(office: Desk, record: Record, origin: str, read_at: int) -> Any:
     (body,) = record_messages.pack([record], connection=SOURCE, object="contacts", origin=origin, read_at=read_at)
-    return office.ingest(Delivery(f"{origin}-{read_at}", body))
+    return office.ingest(QueuedMessage(f"{origin}-{read_at}", body))
 
 
 def of_api(**changes: Any) -> Record:

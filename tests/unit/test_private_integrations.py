@@ -640,9 +640,9 @@ class TestAge:
         settings = RenewTokensSettings(
             **{name: shared.environment[name.upper()] for name in RenewTokensSettings.__annotations__}
         )
-        renewal_sweep.take('{"sweep": ""}', settings, lambda: 60.0, Pace(100))
+        renewal_sweep.handle_message('{"sweep": ""}', settings, lambda: 60.0, Pace(100))
         for body in shared.receive("renewals"):
-            renewal_sweep.take(body, settings, lambda: 60.0, Pace(100))
+            renewal_sweep.handle_message(body, settings, lambda: 60.0, Pace(100))
 
     def test_people_are_told_at_80_and_at_90_days_once_each(self, manage: Manage, shared: Cloud, time: Clock) -> None:
         integration, _ = manage.create_integration("routes:list")

@@ -492,7 +492,7 @@ class TestAwsFails:
 
     def test_the_second_of_two_messages_fails_and_all_is_delivered_again(self, function: Function) -> None:
         more = {f"contacts[update][{number}][note]": "x" * 3_000 for number in range(150)}
-        sent = event_receiver.Reception._send
+        sent = event_receiver.EventReceiver._send
         bodies: list[str] = []
 
         def send(reception: Any, body: str, connection: str, budget: Any) -> None:
@@ -502,7 +502,7 @@ class TestAwsFails:
             sent(reception, body, connection, budget)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(event_receiver.Reception, "_send", send)
+            patched.setattr(event_receiver.EventReceiver, "_send", send)
             assert function.post(KOMMO, body=form(count=150, **more))["statusCode"] == 503
         function.endpoint.faults.clear()
         assert function.post(KOMMO, body=form(count=150, **more))["statusCode"] == 200

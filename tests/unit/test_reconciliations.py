@@ -61,9 +61,9 @@ class Desk:
         updated_at = int(self.now.timestamp() - seconds)
         self.listing.contacts.append(contact(number, updated_at=updated_at))
 
-    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> page_reader.Outcome:
+    def take(self, body: str, time_left_s: float | Callable[[], float] = PLENTY_S) -> page_reader.ReadingOutcome:
         left = time_left_s if callable(time_left_s) else lambda: time_left_s
-        return backfill.take(body, self.settings, left)
+        return backfill.handle_message(body, self.settings, left)
 
     def due(self, after: timedelta = timedelta(hours=1)) -> list[str]:
         """The messages that a sweep queues, some time later."""

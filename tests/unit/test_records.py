@@ -17,7 +17,7 @@ from portaria.core.entities import Record, Rejected, Target
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
 from portaria.records import record_mapping
-from portaria.records.record_mapping import Message, Outgoing, Source
+from portaria.records.record_mapping import Message, OutgoingRecord, Source
 from tests.fakes.people import contact, person
 
 MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", [], route="people")
@@ -54,8 +54,8 @@ def read(record: Any) -> Record:
     return Record(source.key, source.version[0], source.record["data"], source.is_partial)
 
 
-def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> Outgoing:
-    return Outgoing(key, attributes, (Source(MESSAGE, {"key": key}, key, (version, 0)),), "people")
+def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> OutgoingRecord:
+    return OutgoingRecord(key, attributes, (Source(MESSAGE, {"key": key}, key, (version, 0)),), "people")
 
 
 # --- packing
@@ -291,7 +291,7 @@ def test_requests_are_full_whole_and_within_their_limits(
     assert len(cut.refused) == len(aside)
     assert aside == {key for key, size in length.items() if frame_bytes + size > max_bytes}
 
-    def size(chunk: list[record_mapping.Encoded]) -> int:
+    def size(chunk: list[record_mapping.EncodedRecord]) -> int:
         return frame_bytes + len(b",".join(one.text for one in chunk))
 
     for chunk in cut.chunks:

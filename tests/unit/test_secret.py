@@ -15,7 +15,7 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from portaria.core import clock
-from portaria.core.entities import Arrival, Grant, Request, Secret
+from portaria.core.entities import Grant, OAuthCallback, Request, Secret
 
 TEXT = "canary-secret-text"
 
@@ -118,7 +118,7 @@ def test_a_traceback_with_locals_shows_stars(secret: Secret) -> None:
 
 def test_what_carries_secrets_shows_stars(secret: Secret) -> None:
     things: list[object] = [
-        Arrival(secret, "acme.kommo.com", "widget", secret),
+        OAuthCallback(secret, "acme.kommo.com", "widget", secret),
         Grant(secret, clock.now(), secret),
         Request("POST", "https://acme.kommo.com/", {"Authorization": TEXT}, TEXT.encode()),
     ]

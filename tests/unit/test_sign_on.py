@@ -47,7 +47,7 @@ def key_id(stack: Cloud) -> str:
 
 
 def ask(stack: Cloud, name: str = NAME, **sent: Any) -> dict[str, Any]:
-    asked = parse(api.Asked, {"user_identifier": "u-1", **sent})
+    asked = parse(api.SignOnRequest, {"user_identifier": "u-1", **sent})
     answer = api.begin(stack.table, Vault(PREFIX), key_id(stack), name, asked, API_URL)
     assert api.SignOn.model_validate(answer).model_dump() == answer
     return answer
@@ -445,7 +445,7 @@ def test_credentials_that_are_gone(stack: Cloud, engage: Engage, monkeypatch: py
 )
 def test_bad_input_is_named(sent: dict[str, Any], field: str) -> None:
     with pytest.raises(Rejected) as error:
-        parse(api.Asked, sent)
+        parse(api.SignOnRequest, sent)
     assert error.value.field == field
 
 

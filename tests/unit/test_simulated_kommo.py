@@ -14,7 +14,7 @@ import pytest
 from local.simulators import kommo as simulated
 from local.simulators.kommo import Account, Kommo, event_form
 from local.simulators.world import BadInstruction, World
-from portaria.core.callbacks import Delivery, EventAddress, Events
+from portaria.core.callbacks import EventAddress, Events, WebhookDelivery
 from portaria.platforms.kommo import events
 
 HOST = "acme.kommo.com"
@@ -53,7 +53,7 @@ class Scene:
         """The last event, as the product reads it."""
         body = urlencode(self.forms[-1]).encode()
         headers = {"content-type": "application/x-www-form-urlencoded"}
-        delivery = Delivery(headers, body, int(self.world.clock.now()) + 1, lambda *_: False)
+        delivery = WebhookDelivery(headers, body, int(self.world.clock.now()) + 1, lambda *_: False)
         return events.read(delivery, EventAddress(str(self.account.id)))
 
 

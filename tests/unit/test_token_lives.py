@@ -242,7 +242,7 @@ def test_threads_whose_log_in_was_refused_share_the_next_one(desk: Shop) -> None
     refused = process.token(connection)
 
     def newer() -> str:
-        token = process.newer(connection, refused)
+        token = process.refresh_after_401(connection, refused)
         assert token is not None
         return token.credentials["access_token"].reveal()
 

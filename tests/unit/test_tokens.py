@@ -195,7 +195,7 @@ def test_newer_after_a_refused_token_that_has_ended_renews_it(desk: Desk) -> Non
     supply = desk.process()
     refused = supply.token(desk.connection)
     desk.time.passed_s += 61
-    newer = supply.newer(desk.connection, refused)
+    newer = supply.refresh_after_401(desk.connection, refused)
     assert newer
     assert newer.credentials["access_token"].reveal() == "canary-access-one+"
 
@@ -616,10 +616,10 @@ def test_an_old_token_that_was_dropped_is_forgotten_by_whoever_fell_back_on_it(d
 
 def test_a_token_from_the_reserve_that_dies_leads_back_to_the_one_in_use(desk: Desk) -> None:
     connection, supply = rotated(desk, 60), desk.process()
-    reserve = supply.newer(connection, supply.token(connection))
+    reserve = supply.refresh_after_401(connection, supply.token(connection))
     assert reserve is not None
     assert supply.token(connection).credentials["token"].reveal() == "canary-old"
-    newer = supply.newer(connection, reserve)
+    newer = supply.refresh_after_401(connection, reserve)
     assert newer is not None
     assert newer.credentials["token"].reveal() == "canary-new"
 
@@ -723,7 +723,7 @@ def test_a_refused_login_is_tried_again(desk: Desk, marketo: Connection) -> None
     supply = desk.process()
     token = supply.token(marketo)
     gives(desk, "two", 3600)
-    newer = supply.newer(marketo, token)
+    newer = supply.refresh_after_401(marketo, token)
     assert newer is not None
     assert newer.credentials["access_token"].reveal() == "two"
 

@@ -17,7 +17,7 @@ from portaria.core import clock, record_messages
 from portaria.core.entities import Record
 from portaria.core.settings import ReleaseRecordsSettings
 from portaria.delivery import destination_pause, pipeline, record_release, waiting_records
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.waiting_records import LEASE_S, WaitingList
 from portaria.installs import uninstall
 from portaria.platforms.marketo import persons
@@ -52,7 +52,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Any:
 def closed(desk: Desk, time: Any) -> Desk:
     """Marketo refuses everything until a person acts: it is paused for half an hour."""
     desk.rule = lambda document: refusal("4030801")
-    desk.ingest(Delivery("first", body([contact(1)], read_at=1)))
+    desk.ingest(QueuedMessage("first", body([contact(1)], read_at=1)))
     return desk
 
 
@@ -75,7 +75,7 @@ def open_again(desk: Desk, time: Any, minutes: float = 31) -> None:
 
 def test_ingestion_paused_destination_takes_the_message_off_its_queue_and_keeps_it_as_it_came(closed: Desk) -> None:
     sent = body([contact(2), contact(3)], read_at=77)
-    outcome = closed.ingest(Delivery("m1", sent))
+    outcome = closed.ingest(QueuedMessage("m1", sent))
     assert outcome.waiting == {}
     assert outcome.counts["RecordsHeld"] == 2
     (_, entry) = waiting.entries(closed.table)
@@ -87,20 +87,20 @@ def test_ingestion_paused_destination_takes_the_message_off_its_queue_and_keeps_
 
 def test_ingestion_the_same_message_twice_waits_once(closed: Desk) -> None:
     for receives in (1, 2):
-        closed.ingest(Delivery("m1", body([contact(2)], read_at=77), receives))
+        closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=77), receives))
     assert waiting.keys(closed.table) == ["1", "2"]
 
 
 def test_ingestion_only_the_way_to_the_paused_object_waits(closed: Desk) -> None:
     closed.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
     closed.rule = lambda document: None
-    closed.ingest(Delivery("m1", body([contact(2)], read_at=77)))
+    closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=77)))
     assert [path for path, _ in closed.accepted] == ["customobjects/car_c"]
     assert [entry.route for entry in waiting.entries(closed.table)] == ["people", "people"]
 
 
 def test_ingestion_live_records_and_backfilled_ones_wait_in_lists_of_their_own(closed: Desk) -> None:
-    closed.ingest(Delivery("m1", body([contact(2)], "people", origin=record_messages.BACKFILL)), bulk=True)
+    closed.ingest(QueuedMessage("m1", body([contact(2)], "people", origin=record_messages.BACKFILL)), bulk=True)
     kinds = [head.waiting.kind for head in waiting_records.heads(closed.table, DESTINATION)]
     assert kinds == [waiting_records.BULK, waiting_records.LIVE]
 
@@ -116,7 +116,7 @@ def test_ingestion_message_of_a_mebibyte_that_does_not_compress_waits_whole(clos
         target=target,
     )  # fmt: skip
     assert len(large.encode()) > 1_000_000
-    closed.ingest(Delivery("m1", large))
+    closed.ingest(QueuedMessage("m1", large))
     parts = [item for key, item in closed.cloud.items.items() if "m1" in key[1]]
     assert len(parts) == 3
     assert all(len(part["content"]["B"]) < 400_000 for part in parts)
@@ -135,7 +135,7 @@ def test_waiting_entry_of_several_parts_is_replaced_whole(desk: Desk) -> None:
     fields["records"] = [{"key": str(n), "updated_at": 1, "data": contact(n) | {"note": each[n]}} for n in (0, 1)]
     message = record_mapping.read_message("m1", record_messages.encode(fields))
     for some in (message.records, message.records[:1]):
-        held = waiting_records.Held(LIVE, message, "people", some, 1)
+        held = waiting_records.HeldRecords(LIVE, message, "people", some, 1)
         waiting_records.put(desk.table, held)
         ((entry,), cursor) = waiting_records.read(desk.table, LIVE, limit=1)
         assert waiting_records.read(desk.table, LIVE, limit=1, cursor=cursor) == ([], None)
@@ -148,9 +148,9 @@ def test_waiting_entry_of_several_parts_is_replaced_whole(desk: Desk) -> None:
 
 def test_release_sends_each_sources_records_in_order_of_arrival(closed: Desk, time: Any) -> None:
     for number in (5, 3, 4, 2):
-        closed.ingest(Delivery(f"m{number}", version(number, of=number)))
+        closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     assert [entry.order for entry in waiting.entries(closed.table)] == [1, 2, 3, 4, 5]
-    closed.ingest(Delivery("newest", version(6, of=3)))
+    closed.ingest(QueuedMessage("newest", version(6, of=3)))
     open_again(closed, time)
     closed.release()
     assert sorted(names(closed)) == ["2", "4", "5", "6", "Person1"]
@@ -160,13 +160,13 @@ def test_release_sends_each_sources_records_in_order_of_arrival(closed: Desk, ti
 def test_ingestion_new_records_join_their_list_while_it_is_being_sent(closed: Desk, time: Any) -> None:
     """Given a list of which one batch was sent, when a new record comes, then it goes after the rest."""
     for number in range(2, 60):
-        closed.ingest(Delivery(f"m{number}", version(number, of=number)))
+        closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     open_again(closed, time)
     first = len(waiting.entries(closed.table))
 
     def arrive(document: Any) -> None:
         closed.rule = lambda document: None
-        assert closed.ingest(Delivery("new", version(99, of=99))).waiting == {}
+        assert closed.ingest(QueuedMessage("new", version(99, of=99))).waiting == {}
         assert names(closed) == []
 
     closed.rule = arrive
@@ -181,21 +181,23 @@ def test_ingestion_other_sources_records_are_not_held_up_by_a_sources_share(desk
     desk.connect(other, "kommo")
     desk.route("other", source=f"connection:{other}", keep_newest="none")
     with patch.object(persons, "DAILY_QUOTA", 100):
-        desk.ingest(Delivery("theirs-too", body([contact(6)], connection=other)))
+        desk.ingest(QueuedMessage("theirs-too", body([contact(6)], connection=other)))
         for number in range(10):
             people = [contact(1_000 * number + each) for each in range(11)]
-            desk.ingest(Delivery(f"mine-{number}", body(people)))
+            desk.ingest(QueuedMessage(f"mine-{number}", body(people)))
         assert {entry.waiting.source for entry in waiting.entries(desk.table)} == {SOURCE}
         sent = len(desk.persons)
         mine, theirs = body([contact(7)]), body([contact(8)], connection=other)
-        assert desk.ingest(Delivery("more", mine), Delivery("theirs", theirs)).waiting == {}
+        assert desk.ingest(QueuedMessage("more", mine), QueuedMessage("theirs", theirs)).waiting == {}
     assert {entry.waiting.source for entry in waiting.entries(desk.table)} == {SOURCE}
     assert [person["email"] for person in desk.persons[sent:]] == ["person8@example.com"]
 
 
 def test_release_sends_live_records_before_backfilled_ones(closed: Desk, time: Any) -> None:
-    closed.ingest(Delivery("b", body([contact(8)], "people", origin=record_messages.BACKFILL, read_at=1)), bulk=True)
-    closed.ingest(Delivery("l", body([contact(9)], read_at=2)))
+    closed.ingest(
+        QueuedMessage("b", body([contact(8)], "people", origin=record_messages.BACKFILL, read_at=1)), bulk=True
+    )
+    closed.ingest(QueuedMessage("l", body([contact(9)], read_at=2)))
     open_again(closed, time)
     closed.release()
     assert [person["email"] for person in closed.persons] == [f"person{number}@example.com" for number in (1, 9, 8)]
@@ -206,7 +208,7 @@ def test_release_sends_live_records_before_backfilled_ones(closed: Desk, time: A
 
 def test_release_closed_destination_gets_one_request_a_try(closed: Desk, time: Any) -> None:
     for number in range(2, 200):
-        closed.ingest(Delivery(f"m{number}", version(number, of=number)))
+        closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     for _ in range(5):
         time["now"] += timedelta(minutes=31)
         assert closed.release() == ["swept", "waiting"]
@@ -218,8 +220,8 @@ def test_release_closed_destination_gets_one_request_a_try(closed: Desk, time: A
 def test_release_failing_record_holds_up_no_other(desk: Desk, time: Any) -> None:
     """A 500 may be the record's fault: it waits by itself, and what comes after it goes."""
     desk.rule = lambda document: refusal("5000801") if document["persons"][0]["lastName"] == "1" else None
-    desk.ingest(Delivery("bad", version(1, of=1)))
-    desk.ingest(Delivery("good", version(2, of=2)))
+    desk.ingest(QueuedMessage("bad", version(1, of=1)))
+    desk.ingest(QueuedMessage("good", version(2, of=2)))
     assert names(desk) == ["2"]
     assert desk.waits == {"bad": 300}
 
@@ -238,7 +240,7 @@ def test_destination_that_is_deleted_leaves_its_waiting_records_as_dead_letters(
         origin=record_messages.FRONT_DOOR, read_at=5, target=target,
     )  # fmt: skip
     desk.rule = lambda document: refusal("4290801")
-    desk.ingest(Delivery("event", body([contact(1)])), Delivery("program", front))
+    desk.ingest(QueuedMessage("event", body([contact(1)])), QueuedMessage("program", front))
     uninstall.delete(desk.table, desk.cloud.url("uninstalls"), connection_store.get(desk.table, DESTINATION))
     waiting_records.try_now(desk.table, DESTINATION)
     desk.release()
@@ -249,17 +251,17 @@ def test_destination_that_is_deleted_leaves_its_waiting_records_as_dead_letters(
 
 
 def test_sweep_reports_how_many_records_wait_and_for_how_long(closed: Desk, time: Any) -> None:
-    closed.ingest(Delivery("m1", body([contact(2), contact(3)])))
+    closed.ingest(QueuedMessage("m1", body([contact(2), contact(3)])))
     time["now"] += timedelta(minutes=10)
     settings: Any = closed.cloud.settings(ReleaseRecordsSettings)
-    swept = record_release.take('{"sweep": ""}', settings, lambda: 120.0)
+    swept = record_release.handle_message('{"sweep": ""}', settings, lambda: 120.0)
     assert (swept.queued, swept.records, swept.oldest_s) == (0, 3, 600)
 
 
 @pytest.mark.parametrize("message", ["", "{}", "[]", "null", '{"drain": "nowhere"}', '"sweep"'])
 def test_release_message_that_says_nothing_is_ignored(desk: Desk, message: str) -> None:
     settings: Any = desk.cloud.settings(ReleaseRecordsSettings)
-    assert record_release.take(message, settings, lambda: 120.0).state in ("ignored", "swept")
+    assert record_release.handle_message(message, settings, lambda: 120.0).state in ("ignored", "swept")
 
 
 # -------------------------------------------------------------------------------------------------------- dying workers
@@ -303,11 +305,11 @@ def test_ingestion_worker_dies_at_any_write_of_what_waits_and_the_redelivery_los
     died = False
     with Dying(closed.cloud, at, after=after), patch("portaria.aws.table.ThreadPoolExecutor", InTurn):
         try:
-            closed.ingest(Delivery("m1", message))
+            closed.ingest(QueuedMessage("m1", message))
         except Died:
             died = True
     if died:
-        assert closed.ingest(Delivery("m1", message, 2)).waiting == {}
+        assert closed.ingest(QueuedMessage("m1", message, 2)).waiting == {}
     assert sorted(waiting.keys(closed.table)) == ["1", "2", "3"]
     open_again(closed, time)
     closed.release()
@@ -320,7 +322,7 @@ def test_ingestion_worker_dies_at_any_write_of_what_waits_and_the_redelivery_los
 def test_release_worker_dies_at_any_write_and_the_next_one_finishes(
     closed: Desk, time: Any, at: int, after: bool
 ) -> None:
-    closed.ingest(Delivery("m1", body([contact(2)], read_at=2)))
+    closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=2)))
     open_again(closed, time)
     with Dying(closed.cloud, at, after=after), patch("portaria.aws.table.ThreadPoolExecutor", InTurn):
         try:
@@ -353,7 +355,7 @@ def test_release_record_that_arrives_while_its_list_is_being_removed_is_sent(clo
 
     def late(table: Any, head: Any) -> None:
         message = record_mapping.read_message("late", body([contact(2)], "people"))
-        waiting_records.put(table, waiting_records.Held(LIVE, message, "people", message.records, 1))
+        waiting_records.put(table, waiting_records.HeldRecords(LIVE, message, "people", message.records, 1))
         close(table, head)
 
     with patch.object(waiting_records, "close_list", late):
@@ -368,7 +370,7 @@ def test_release_record_that_arrives_while_its_list_is_being_removed_is_sent(clo
 def test_release_entry_that_fails_unexpectedly_holds_up_no_other_and_ends_as_a_dead_letter(
     closed: Desk, time: Any
 ) -> None:
-    closed.ingest(Delivery("m2", body([contact(2)], read_at=2)))
+    closed.ingest(QueuedMessage("m2", body([contact(2)], read_at=2)))
     open_again(closed, time)
     identity = persons.identity
 
@@ -389,7 +391,7 @@ def test_release_entry_that_fails_unexpectedly_holds_up_no_other_and_ends_as_a_d
 
 def test_release_entry_that_kills_its_workers_is_found_and_ends_as_a_dead_letter(closed: Desk, time: Any) -> None:
     for number in (2, 3):
-        closed.ingest(Delivery(f"m{number}", body([contact(number)], read_at=number)))
+        closed.ingest(QueuedMessage(f"m{number}", body([contact(number)], read_at=number)))
     open_again(closed, time)
     identity = persons.identity
 
@@ -427,13 +429,13 @@ def test_remove_table_too_busy_tries_again(closed: Desk, time: Any) -> None:
 
 def test_ingestion_table_that_takes_no_entry_leaves_the_message_in_its_queue(closed: Desk) -> None:
     with patch.object(waiting_records, "put", side_effect=OSError):
-        assert closed.ingest(Delivery("m1", body([contact(2)])), Delivery("m2", body([contact(3)]))).waiting == {
+        assert closed.ingest(QueuedMessage("m1", body([contact(2)])), QueuedMessage("m2", body([contact(3)]))).waiting == {
             "m1": None, "m2": None,
         }  # fmt: skip
 
 
 def test_parking_end_leaves_a_pause_that_began_meanwhile(desk: Desk, time: Any) -> None:
-    pauses: list[destination_pause.Parking] = []
+    pauses: list[destination_pause.Pause] = []
     for for_s in (60, 600):
         destination_pause.park(desk.table, DESTINATION, "persons", reason="busy", code="", for_s=for_s)
         pauses += waiting_records.status(desk.table, DESTINATION).pauses
@@ -444,10 +446,10 @@ def test_parking_end_leaves_a_pause_that_began_meanwhile(desk: Desk, time: Any) 
 def test_give_back_after_a_short_wait_stays_within_sqs(desk: Desk) -> None:
     """The waits that stay in SQS are short ones, whatever a destination asks for."""
     desk.rule = lambda document: refusal("429001", **{"retry-after": "15"})
-    outcome = desk.ingest(Delivery("m1", body([contact(1)])))
+    outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])))
     assert pipeline.wait_s(outcome.waiting["m1"], 1) == 15
     desk.rule = lambda document: refusal("429001", **{"retry-after": "16"})
-    assert desk.ingest(Delivery("m2", body([contact(2)]))).waiting == {}
+    assert desk.ingest(QueuedMessage("m2", body([contact(2)]))).waiting == {}
     assert desk.waits["m2"] == pytest.approx(16, abs=2)
     assert queues.MAX_HIDDEN_S == 39_600
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from portaria_cli.api import NotDone
-from portaria_cli.context import Desk, working
+from portaria_cli.context import CliContext, working
 from portaria_cli.doctor.findings import FAIL, SKIPPED, STATES, WARN, Finding, NotLooked, NotThere
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def doctor(ctx: click.Context) -> None:
         from portaria_cli.doctor.deployment import Deployment  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise NotDone(f"the doctor needs {missing.name}: pip install '.[doctor]'") from None
-    desk: Desk = ctx.obj
+    desk: CliContext = ctx.obj
     options = ctx.find_root().params
     deployment = Deployment(options["stack_name"], options["stack_file"])
     found: list[Finding] = []

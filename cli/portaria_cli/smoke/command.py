@@ -13,7 +13,7 @@ from rich.text import Text
 from portaria_cli import output
 from portaria_cli.api import NotDone
 from portaria_cli.auth import Principal
-from portaria_cli.context import Desk, working
+from portaria_cli.context import CliContext, working
 from portaria_cli.doctor.command import STYLES
 from portaria_cli.output import Column
 
@@ -59,7 +59,7 @@ def smoke(ctx: click.Context, only: tuple[str, ...], patience: int) -> None:
         from portaria_cli.smoke.session import Session  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise NotDone(f"smoke needs {missing.name}: pip install '.[doctor]'") from None
-    desk: Desk = ctx.obj
+    desk: CliContext = ctx.obj
     if not isinstance(desk.api.caller, Principal):
         raise NotDone("smoke needs AWS credentials: leave out --token-file and PORTARIA_TOKEN", exit_code=2)
     options = ctx.find_root().params
@@ -72,7 +72,7 @@ def smoke(ctx: click.Context, only: tuple[str, ...], patience: int) -> None:
     ctx.exit(INTERRUPTED if report.interrupted else 1 if report.failed else 0)
 
 
-def _ended(desk: Desk, row: Row) -> None:
+def _ended(desk: CliContext, row: Row) -> None:
     """Where no terminal shows how far it is, a line for each check that has ended."""
     if not sys.stderr.isatty():
         desk.say(f"{row.check}: {row.state} ({row.seconds:.1f} s)")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from portaria_cli import output
 from portaria_cli.api import Document, NotDone
-from portaria_cli.context import Desk, working
+from portaria_cli.context import CliContext, working
 from portaria_cli.output import Column
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def teardown(
         from portaria_cli.teardown.removal import Wanted, remove  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise NotDone(f"teardown needs {missing.name}: pip install '.[doctor]'") from None
-    desk: Desk = ctx.obj
+    desk: CliContext = ctx.obj
     options = ctx.find_root().params
     deployment = Deployment(options["stack_name"], options["stack_file"])
     if not STACK_NAME.fullmatch(deployment.stack_name):
@@ -96,7 +96,7 @@ def teardown(
     ctx.exit(1 if any(each.outcome == "failed" for each in done) else 0)
 
 
-def _may_remove(desk: Desk, found: Inventory, confirmed: str | None) -> bool:
+def _may_remove(desk: CliContext, found: Inventory, confirmed: str | None) -> bool:
     if confirmed is not None:
         return True
     if (found.is_empty and not found.stack_status) or desk.as_json or not sys.stdin.isatty():

@@ -22,7 +22,7 @@ UNKNOWN, NOT_SENT = "unknown", "not_sent"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EntryOutcome:
     """What became of an entry. `reason` and `detail` say why it is not what was asked for; `id` is the platform's, if told.
 
     Besides what a platform does with it an entry may be `unknown` (the platform gave no answer and may have done it) or
@@ -44,10 +44,10 @@ class Batch:
         self.size = size
         self.after_s: float | None = None
         self._ends_at = clock.now() + proxy_call.TIME
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, EntryOutcome] = {}
 
     @property
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[EntryOutcome]:
         """One an entry, in their order."""
         return [self._outcomes[entry] for entry in range(self.size)]
 
@@ -84,13 +84,13 @@ class Batch:
                 raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
             raise
 
-    def settle(self, entries: Iterable[int], outcome: Outcome) -> None:
+    def settle(self, entries: Iterable[int], outcome: EntryOutcome) -> None:
         self._outcomes |= dict.fromkeys(entries, outcome)
 
     def lose(self, entries: Iterable[int], lost: Retryable) -> None:
         """The answer about these was lost."""
         detail = f"{lost.detail}; it may have been done all the same: send it again"
-        self.settle(entries, Outcome(UNKNOWN, lost.reason, detail))
+        self.settle(entries, EntryOutcome(UNKNOWN, lost.reason, detail))
 
     def give_up(self, trouble: Rejected | Retryable) -> None:
         """Go no further: what has no outcome yet was not sent. Raises the trouble itself where nothing has one."""
@@ -99,4 +99,6 @@ class Batch:
         if isinstance(trouble, Retryable):
             self.after_s = trouble.after_s
         unsettled = [entry for entry in range(self.size) if entry not in self._outcomes]
-        self.settle(unsettled, Outcome(NOT_SENT, trouble.reason, f"{trouble.detail}; nothing was done about this one"))
+        self.settle(
+            unsettled, EntryOutcome(NOT_SENT, trouble.reason, f"{trouble.detail}; nothing was done about this one")
+        )

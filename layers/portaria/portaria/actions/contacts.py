@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from portaria.actions.bulk import Batch, Outcome
+from portaria.actions.bulk import Batch, EntryOutcome
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.connections.tokens.cache import Token
@@ -81,7 +81,7 @@ def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contac
                     raise
                 batch.lose([number], lost)
                 continue
-            batch.settle([number], Outcome(told.outcome, told.reason, told.detail, told.id))
+            batch.settle([number], EntryOutcome(told.outcome, told.reason, told.detail, told.id))
             pause_s = platform.pause_s(response)
             if pause_s is not None and number + 1 < len(contacts):
                 raise Retryable("rate_limited", "the platform's limit was reached", after_s=pause_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
-from portaria.actions.bulk import UNKNOWN, Batch, Outcome
+from portaria.actions.bulk import UNKNOWN, Batch, EntryOutcome
 from portaria.aws.table import Table
 from portaria.connections import connection_store, proxy_call
 from portaria.connections.tokens import static_credentials
@@ -66,9 +66,9 @@ def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users
                 batch.lose(chosen, lost)
                 continue
             if refused is None:
-                batch.settle(chosen, Outcome(REGISTERED))
+                batch.settle(chosen, EntryOutcome(REGISTERED))
             elif len(chosen) == 1:
-                batch.settle(chosen, Outcome(REFUSED, refused.reason, refused.detail))
+                batch.settle(chosen, EntryOutcome(REFUSED, refused.reason, refused.detail))
             else:
                 suspects |= set(chosen)
                 middle = len(chosen) // 2
@@ -77,6 +77,6 @@ def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users
     except (Rejected, Retryable) as trouble:
         # Whether a platform that refuses a request has registered some of it is not documented.
         detail = "it was refused together with others, and which of them was meant was not found out: send it again"
-        batch.settle(suspects - batch.settled, Outcome(UNKNOWN, "not_isolated", detail))
+        batch.settle(suspects - batch.settled, EntryOutcome(UNKNOWN, "not_isolated", detail))
         batch.give_up(trouble)
     return batch

@@ -48,7 +48,7 @@ _FAILED_ATTEMPTS = ("token_refused", "token_rotated", auth_throttle.REASON)
 
 
 @dataclass(frozen=True)
-class Taken:
+class AcceptedCall:
     """A call whose records are queued, as the log tells of it; `headers` are what its sender says of it."""
 
     caller: str
@@ -60,7 +60,7 @@ class Taken:
     warnings: list[str]
 
 
-class FrontDoor:
+class DataIngestionApi:
     """The front doors of all platforms that have one; `records_queue_url` is where their records go."""
 
     def __init__(self, table: Table, records_queue_url: str, logger: Logger) -> None:
@@ -105,7 +105,7 @@ class FrontDoor:
         detail = "what this needs does not answer now; send the whole request again in a few seconds"
         return self._refuse(part, "unavailable", 500, detail, request_id, RETRY_AFTER_S)
 
-    def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> Taken:
+    def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> AcceptedCall:
         """A death before the last message is queued leaves the caller without an answer, and a note that says more than is
         true of records that are on their way all the same."""
         parameters = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
@@ -129,7 +129,7 @@ class FrontDoor:
             correlation_id=headers[part.CORRELATION_HEADER],
         )
         queues.send(self.records_queue_url, bodies, tenant=integration)
-        return Taken(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
+        return AcceptedCall(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
 
     def _caller(self, event: Event, part: ModuleType) -> Caller:
         token = authentication.header(event, part.TOKEN_HEADER)

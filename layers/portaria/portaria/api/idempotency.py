@@ -44,7 +44,7 @@ def read_key(text: str) -> str:
     return text
 
 
-class Memory:
+class IdempotencyStore:
     """What has been created, by key, in the table."""
 
     def __init__(self, table: Table) -> None:

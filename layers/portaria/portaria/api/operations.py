@@ -24,7 +24,7 @@ from portaria.api.resources import (
     routes,
     sign_on,
 )
-from portaria.api.router import Asked, Operation, Reply
+from portaria.api.router import ApiRequest, Operation, Reply
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 CONFLICT, TOO_LARGE = HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -33,20 +33,20 @@ BAD_GATEWAY, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT
 CALL = "call_connection"
 
 
-def _show_contact(asked: Asked) -> Reply:
+def _show_contact(asked: ApiRequest) -> Reply:
     return Reply(contacts.show(asked.desk.table, asked.desk.tokens, asked.path["name"], asked.path["contact"]))
 
 
-def _upsert_contacts(asked: Asked) -> Reply:
+def _upsert_contacts(asked: ApiRequest) -> Reply:
     return Reply(contacts.upsert(asked.desk.table, asked.desk.tokens, asked.path["name"], asked.sent))
 
 
-def _register_identifiers(asked: Asked) -> Reply:
+def _register_identifiers(asked: ApiRequest) -> Reply:
     desk = asked.desk
     return Reply(identifiers.register(desk.table, desk.tokens, desk.vault, asked.path["name"], asked.sent))
 
 
-def _sign_on(asked: Asked) -> Reply:
+def _sign_on(asked: ApiRequest) -> Reply:
     desk, name = asked.desk, asked.path["name"]
     return Reply(sign_on.begin(desk.table, desk.vault, desk.sealing_key_id, name, asked.sent, asked.api_url))
 
@@ -156,7 +156,7 @@ OPERATIONS = [
     ),
     Operation(
         "create_sso", "POST", "/connections/{name}/sso", "sso:create", "Sign a user on",
-        _sign_on, sign_on.SignOn, function=CALL, input=sign_on.Asked, status=CREATED, changes=True,
+        _sign_on, sign_on.SignOn, function=CALL, input=sign_on.SignOnRequest, status=CREATED, changes=True,
         description="A link that works once, within two minutes, or the platform's own addresses.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),

@@ -45,7 +45,7 @@ ADMINISTRATORS, TOKENS = "administrators", "tokens"
 
 
 @dataclass(frozen=True)
-class Desk:
+class ApiContext:
     """What the operations of one function work with. `managers` says who may manage private integrations."""
 
     table: Table
@@ -66,11 +66,11 @@ class Desk:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ApiRequest:
     """One call, read and allowed. `sent` is the body as the operation's `input` model, `key` its Idempotency-Key if any,
     `if_match` the ETag that an edit insists on, without its quotes (`*` for any), `api_url` where the API was reached."""
 
-    desk: Desk
+    desk: ApiContext
     caller: Caller
     path: dict[str, str]
     sent: Any
@@ -106,7 +106,7 @@ class Operation:
     path: str
     scope: str
     summary: str
-    run: Callable[[Asked], Reply]
+    run: Callable[[ApiRequest], Reply]
     output: type[BaseModel] | None
     function: str = "manage"
     description: str = ""
@@ -134,11 +134,11 @@ class Operation:
 class Service:
     """The operations of one function. Anything that is raised becomes an answer."""
 
-    def __init__(self, operations: list[Operation], desk: Desk, logger: Logger) -> None:
+    def __init__(self, operations: list[Operation], desk: ApiContext, logger: Logger) -> None:
         self.desk = desk
         self.logger = logger
         self.attempts = Attempts(desk.table)
-        self.created = idempotency.Memory(desk.table)
+        self.created = idempotency.IdempotencyStore(desk.table)
         self._routes = {
             (operation.method, prefix + operation.path): (prefix, operation)
             for operation in operations
@@ -212,7 +212,7 @@ class Service:
             audit.end(self.desk.table, entry, "done", target=reply.target)
         return _answer(operation.status, _whole(reply), request_id, reply.etag)
 
-    def _run(self, operation: Operation, asked: Asked, body: str, context: Any) -> Reply:
+    def _run(self, operation: Operation, asked: ApiRequest, body: str, context: Any) -> Reply:
         if not asked.key:
             return operation.run(asked)
         made: list[Reply] = []
@@ -242,7 +242,7 @@ class Service:
                 status=403,
             )
 
-    def _read(self, event: Event, operation: Operation, caller: Caller, path: dict[str, str]) -> tuple[Asked, str]:
+    def _read(self, event: Event, operation: Operation, caller: Caller, path: dict[str, str]) -> tuple[ApiRequest, str]:
         """The call, and its body as it came. Raises `Rejected`."""
         if not all(_NAMED.fullmatch(name) for name in path.values()):
             raise Rejected("unknown_path", "nothing that is kept here has such a name", status=404)
@@ -258,17 +258,17 @@ class Service:
             sent = validation.parse(operation.input, content)
         key = idempotency.read_key(_header(event, idempotency.HEADER)) if operation.creates else ""
         if_match = _read_etag(_header(event, "If-Match")) if operation.edits else ""
-        asked = Asked(self.desk, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
+        asked = ApiRequest(self.desk, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
         return asked, body
 
 
-def require_match(asked: Asked, etag: str) -> None:
+def require_match(asked: ApiRequest, etag: str) -> None:
     """Raises `Rejected` (412 `changed_meanwhile`) where an edit insists on another state than the one that was found."""
     if asked.if_match not in ("", "*", etag):
         raise Rejected("changed_meanwhile", "it has changed since this ETag was given: look at it again", status=412)
 
 
-def changed_meanwhile(asked: Asked) -> Rejected:
+def changed_meanwhile(asked: ApiRequest) -> Rejected:
     """Somebody else changed it while this edit was being made."""
     status = HTTPStatus.PRECONDITION_FAILED if asked.if_match else HTTPStatus.CONFLICT
     return Rejected("changed_meanwhile", "it has just been changed or deleted: look at it again", status=status)

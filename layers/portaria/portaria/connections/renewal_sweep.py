@@ -41,7 +41,7 @@ VISIT_AGAIN = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RenewalOutcome:
     """What one message came to: `swept`, `renewed`, `visited`, `ended` (must be connected again) or `ignored`.
 
     `days_to_death` is how long the refresh tokens of the connections that were found due still live, the shortest of them.
@@ -52,7 +52,9 @@ class Outcome:
     days_to_death: float | None = None
 
 
-def take(body: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], pace: Pace) -> Outcome:
+def handle_message(
+    body: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], pace: Pace
+) -> RenewalOutcome:
     """Deal with one message of the Renewals queue. Raises `Retryable` where it should come back.
 
     `pace` spaces what is asked of platforms: `RENEWALS_PER_SECOND`.
@@ -65,14 +67,14 @@ def take(body: str, settings: RenewTokensSettings, time_left_s: Callable[[], flo
         name = "" if integration else str(message["connection"])
     except (ValueError, KeyError, TypeError, AttributeError):
         logger.error("a message of the Renewals queue is none of those that it may be")
-        return Outcome("ignored")
+        return RenewalOutcome("ignored")
     if integration:
         private_integrations.warn_of_age(Table(settings.table_name), settings.bus_name, str(integration))
-        return Outcome("visited")
+        return RenewalOutcome("visited")
     return _Visit(name, settings, time_left_s, pace).run()
 
 
-def _sweep(cursor: str | None, settings: RenewTokensSettings) -> Outcome:
+def _sweep(cursor: str | None, settings: RenewTokensSettings) -> RenewalOutcome:
     """Queue a visit for each connection of one page of those that are due, and a message for the next page.
 
     A visit queued twice finds nothing to do. Each item is moved on by `VISIT_AGAIN` before its visit is queued, so that the
@@ -91,7 +93,7 @@ def _sweep(cursor: str | None, settings: RenewTokensSettings) -> Outcome:
     queues.send(settings.renewals_queue_url, bodies)
     found = [connection_store.read(item) for item in due.items if item["sk"] == connection_store.SK]
     lives = [days for connection in found if (days := days_to_death(connection)) is not None]
-    return Outcome("swept", queued=len(bodies) - bool(due.cursor), days_to_death=min(lives, default=None))
+    return RenewalOutcome("swept", queued=len(bodies) - bool(due.cursor), days_to_death=min(lives, default=None))
 
 
 class _Visit:
@@ -111,33 +113,33 @@ class _Visit:
             refused_limit=self.refused_limit,
         )
 
-    def run(self) -> Outcome:
+    def run(self) -> RenewalOutcome:
         item = self.table.get(*connection_store.key(self.name))
         if not item:
-            return Outcome("ignored")
+            return RenewalOutcome("ignored")
         connection = connection_store.read(item)
         if connection.reason == refresh.ANSWER_LOST and self.supply.recover(connection):
             # Due since it was given up: the next visit tells the bus that it is back.
-            return Outcome("visited")
+            return RenewalOutcome("visited")
         if announce := item.get(connection_store.ANNOUNCE):
             self._tell(connection, announce)
         if connection.state != "connected":
             self._settle(item, connection, announced=announce)
-            return Outcome("ended" if connection.state == "needs_reconnect" else "ignored")
+            return RenewalOutcome("ended" if connection.state == "needs_reconnect" else "ignored")
         self._warn_of_refusals(item)
         if connection.kind == "oauth2" and self._is_due(connection):
             return self._renew(connection)
         if item.get("sealed") and connection_store.vault_rests_until(item) <= clock.now():
             if not self.supply.unseal(connection):
                 # It stays due: a later sweep tries again.
-                return Outcome("visited")
+                return RenewalOutcome("visited")
             del item["sealed"]
         connection = self._drop_previous(connection)
         self._warn_of_age(connection, item)
         self._settle(item, connection, announced=announce)
-        return Outcome("visited")
+        return RenewalOutcome("visited")
 
-    def _renew(self, connection: Connection) -> Outcome:
+    def _renew(self, connection: Connection) -> RenewalOutcome:
         self.pace.wait()
         try:
             self.supply.renew(connection)
@@ -146,8 +148,8 @@ class _Visit:
                 self._warn_of_refusals(connection_store.get_item(self.table, self.name))
                 raise
             # The item owes the bus this event now: it is told by the visit that the next sweep queues.
-            return Outcome("ended")
-        return Outcome("renewed")
+            return RenewalOutcome("ended")
+        return RenewalOutcome("renewed")
 
     def _is_due(self, connection: Connection) -> bool:
         """Whether the token is in the last part of its life, by the time at which it was renewed last."""

@@ -72,7 +72,7 @@ class Secret:
         raise TypeError("a Secret is not serialised; call reveal() where it is meant to leave")
 
 
-class Arrival(NamedTuple):
+class OAuthCallback(NamedTuple):
     """An authorization code that has just come in, as a platform's `install.parse_arrival` reads it.
 
     `account_host` is the bare host of the account that installs (`acme.kommo.com`): the client secret will be posted to
@@ -142,7 +142,7 @@ def time_of_change(told: int, seen_at: int) -> int:
     return seconds if seconds <= seen_at + MAX_AHEAD_S else seen_at
 
 
-class Delivery(NamedTuple):
+class WebhookDelivery(NamedTuple):
     """One call with events, as it came: header names in lower case, the raw body, the time of arrival (epoch seconds).
 
     `ed25519(public_key, signature, message)` says whether a signature is good; a platform has nothing but the standard library.
@@ -175,14 +175,14 @@ class Events(NamedTuple):
     mended: bool = False
 
 
-class Return(NamedTuple):
+class ConsentReturn(NamedTuple):
     """What every consent page sends a browser back with; the install hook's call has no `state`."""
 
     code: Secret
     state: Secret | None
 
 
-def read_return(query: dict[str, list[str]], *, max_code_length: int) -> Return | Refusal:
+def read_return(query: dict[str, list[str]], *, max_code_length: int) -> ConsentReturn | Refusal:
     """Read `code`, `state` and `error` of a call to a redirect URI (RFC 6749, 4.1.2).
 
     Raises `Rejected` that names the parameter and its rule.
@@ -204,7 +204,7 @@ def read_return(query: dict[str, list[str]], *, max_code_length: int) -> Return 
         )
     if not _PRINTABLE.fullmatch(code):
         raise Rejected("bad_code", "code may hold only printable ASCII characters without spaces", field="code")
-    return Return(Secret(code), state)
+    return ConsentReturn(Secret(code), state)
 
 
 def domain_inside(domain: str, registered: tuple[str, ...]) -> bool:

@@ -16,19 +16,19 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
-from portaria.core.callbacks import Arrival, OAuthClient, Record, Refusal, Rejected, Retryable, Secret
+from portaria.core.callbacks import OAuthCallback, OAuthClient, Record, Refusal, Rejected, Retryable, Secret
 
 __all__ = [
     "ROTATION_WARNINGS_AT",
     "Account",
     "Answer",
-    "Arrival",
     "Changes",
     "Connection",
-    "Departure",
+    "DeliveryEvent",
+    "Disposition",
     "Grant",
     "Kind",
-    "Meaning",
+    "OAuthCallback",
     "OAuthClient",
     "Page",
     "Record",
@@ -41,8 +41,8 @@ __all__ = [
     "Route",
     "Secret",
     "SignedBy",
-    "Statement",
     "Target",
+    "UninstallNotice",
 ]
 
 
@@ -126,7 +126,7 @@ class Connection:
 
 
 @dataclass(frozen=True)
-class Departure:
+class UninstallNotice:
     """What a disconnect hook says: an account has left. `signature` is in lower-case hex and still to be verified."""
 
     account_id: str
@@ -302,7 +302,7 @@ class Response:
         return min(max(wait_s, 0.0), 86_400.0)
 
 
-class Meaning(Enum):
+class Disposition(Enum):
     """What a destination's answer to a batch of records asks for; `ingestion` does it.
 
     `ACCEPTED`: taken, and what becomes of it is told later, if at all. `APPLIED`: done. `TOKEN_AGAIN`: with a new token.
@@ -328,7 +328,7 @@ class Answer:
     also after a success; None where there is none.
     """
 
-    meaning: Meaning
+    meaning: Disposition
     code: str = ""
     request_id: str = ""
     after_s: float | None = None
@@ -345,7 +345,7 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class Statement:
+class DeliveryEvent:
     """What one event of a destination says. `kind` is `results` where it tells what became of `requests`, by their ids there.
 
     `account_id` is the account that it is about and `at` the event's time (ISO 8601, UTC), both empty where not told;

@@ -17,7 +17,7 @@ QUOTA, STOPPED, BUSY = "quota", "stopped", "busy"
 
 
 @dataclass(frozen=True)
-class Parking:
+class Pause:
     """`object` is the destination's, empty for all of them; `until` is epoch seconds, `since` ISO 8601.
 
     `for_s` is how long the pause was meant to be.
@@ -77,7 +77,7 @@ def park(table: Table, destination: str, object_name: str, *, reason: str, code:
     return True
 
 
-def end(table: Table, parking: Parking) -> None:
+def end(table: Table, parking: Pause) -> None:
     """The destination takes the object again. A pause that has begun anew meanwhile stays."""
     with suppress(Conflict):
         table.delete(
@@ -88,8 +88,8 @@ def end(table: Table, parking: Parking) -> None:
         )
 
 
-def read(item: Item) -> Parking:
-    return Parking(
+def read(item: Item) -> Pause:
+    return Pause(
         item["destination"],
         item["object"],
         item["reason"],

@@ -27,18 +27,28 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import provider, refusal, static_credentials, usability
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
-from portaria.core.entities import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Route, Target
+from portaria.core.entities import (
+    Answer,
+    Connection,
+    Disposition,
+    Rejected,
+    Request,
+    Response,
+    Retryable,
+    Route,
+    Target,
+)
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected as _log_unexpected
 from portaria.delivery import destination_pause, quotas, retry_schedule, version_guard, waiting_records
 from portaria.delivery.undelivered import Undelivered
-from portaria.delivery.version_guard import Keeping
+from portaria.delivery.version_guard import VersionScope
 from portaria.delivery.waiting_records import LONGEST_IN_QUEUE_S, Place
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms import part
 from portaria.records import dead_letters, receipts, record_mapping, reread_requests, routes
-from portaria.records.record_mapping import Encoded, Message, Outgoing, SetAside, Source
+from portaria.records.record_mapping import EncodedRecord, Message, OutgoingRecord, RejectedRecord, Source
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +77,7 @@ MARKS_HOLD_S = 2.0
 REFUSED_BY_DESTINATION = "refused_by_destination"
 
 
-class Delivery(NamedTuple):
+class QueuedMessage(NamedTuple):
     """A message as SQS hands it over. `receives` counts this one too."""
 
     id: str
@@ -75,7 +85,7 @@ class Delivery(NamedTuple):
     receives: int = 1
 
 
-class Way(NamedTuple):
+class ResolvedRoute(NamedTuple):
     """Where records go, and how. Those that are in the destination's own shape already have no mapping.
 
     A way that leads nowhere, since its destination is gone or its mapping is wrong, says why in `refused`.
@@ -84,7 +94,7 @@ class Way(NamedTuple):
     route: str
     target: Target
     mapping: record_mapping.Mapping | None = None
-    keeping: Keeping = Keeping.NONE
+    keeping: VersionScope = VersionScope.NONE
     refused: Rejected | None = None
 
     def lacks(self, source: Source) -> bool:
@@ -97,16 +107,16 @@ class Way(NamedTuple):
             return False
 
 
-class Read(NamedTuple):
+class ResolvedMessage(NamedTuple):
     """A message that could be read, the ways that its records go, and those that are records."""
 
     message: Message
-    ways: list[Way]
+    ways: list[ResolvedRoute]
     sources: list[Source]
 
 
 @dataclass
-class Lane:
+class DestinationState:
     """One object of one destination during a batch. Once it is stopped, what is left for it waits for `after_s`.
 
     `is_paused` says that the table has a pause for this wait.
@@ -114,7 +124,7 @@ class Lane:
 
     connection: Connection
     platform: ModuleType
-    pauses: list[destination_pause.Parking] = field(default_factory=list)
+    pauses: list[destination_pause.Pause] = field(default_factory=list)
     stopped: bool = False
     after_s: float | None = None
     reason: str = ""
@@ -126,7 +136,7 @@ class Lane:
 
 
 @dataclass
-class Outcome:
+class BatchOutcome:
     """`waiting` holds the messages that go back, each with its wait in seconds: 0 for at once, None for the back-off.
 
     `held` holds the entries in which records wait in the table. `pause_s` is how long a drain has to wait before it goes on.
@@ -145,25 +155,25 @@ class Outcome:
 
 
 def ingest(
-    deliveries: Iterable[Delivery],
+    deliveries: Iterable[QueuedMessage],
     settings: IngestRecordsSettings,
     time_left_s: Callable[[], float],
     *,
     bulk: bool = False,
-) -> Outcome:
+) -> BatchOutcome:
     """Deal with messages of one queue; `bulk` says that it is the one of backfills. Raises nothing: what fails is told."""
     split_url = settings.bulk_records_queue_url if bulk else settings.records_queue_url
     return _run(_Batch(settings, time_left_s, bulk=bulk, split_url=split_url), deliveries)
 
 
 def ingest_waiting(
-    deliveries: Iterable[Delivery],
+    deliveries: Iterable[QueuedMessage],
     settings: ReleaseRecordsSettings,
     time_left_s: Callable[[], float],
     *,
     bulk: bool,
     stored: Mapping[Place, int],
-) -> Outcome:
+) -> BatchOutcome:
     """Deal with what has waited in the table: `stored` has its entries, and how many records each has. Raises nothing.
 
     What must wait longer is in `Outcome.held` and keeps its place; `Outcome.waiting` has messages that failed unexpectedly.
@@ -171,7 +181,7 @@ def ingest_waiting(
     return _run(_Batch(settings, time_left_s, bulk=bulk, stored=stored), deliveries)
 
 
-def _run(batch: _Batch, deliveries: Iterable[Delivery]) -> Outcome:
+def _run(batch: _Batch, deliveries: Iterable[QueuedMessage]) -> BatchOutcome:
     # A batch's objects live until its end: looking for cycles among them again and again finds none.
     gc.disable()
     try:
@@ -222,19 +232,19 @@ class _Batch:
         self.supply = provider.TokenProvider(self.table, self.vault, "", time_left_s)
         self.ledger = _ledger(settings.table_name, settings.quota_time_zone)
         self.retries = retry_schedule.Schedule(self.table, settings.retry_after_minutes)
-        self.outcome = Outcome()
+        self.outcome = BatchOutcome()
         self.undelivered = Undelivered(self.table, bulk=bulk, stored=stored or {})
         self.receives: dict[str, int] = {}
         self.failed: dict[str, float | None] = {}
-        self.ways: dict[tuple[str, str, str], list[Way] | Rejected] = {}
+        self.ways: dict[tuple[str, str, str], list[ResolvedRoute] | Rejected] = {}
         self.weights: dict[str, int] = {}
         self.can_reread: dict[tuple[str, str], bool] = {}
         self.reread: set[tuple[str, str]] = set()
         self.marked_at = clock.now()
-        self.lanes: dict[tuple[str, str], Lane] = {}
+        self.lanes: dict[tuple[str, str], DestinationState] = {}
 
-    def run(self, deliveries: Iterable[Delivery]) -> Outcome:
-        by_target: dict[Target, list[Outgoing]] = defaultdict(list)
+    def run(self, deliveries: Iterable[QueuedMessage]) -> BatchOutcome:
+        by_target: dict[Target, list[OutgoingRecord]] = defaultdict(list)
         for parts in self._newest(self._read(deliveries)):
             for way, sources in parts:
                 self._map(by_target, way, sources)
@@ -253,8 +263,8 @@ class _Batch:
 
     # ------------------------------------------------------------------------------------------------ what there is to do
 
-    def _read(self, deliveries: Iterable[Delivery]) -> list[Read]:
-        found: list[Read] = []
+    def _read(self, deliveries: Iterable[QueuedMessage]) -> list[ResolvedMessage]:
+        found: list[ResolvedMessage] = []
         for delivery in deliveries:
             self.receives[delivery.id] = delivery.receives
             try:
@@ -265,7 +275,7 @@ class _Batch:
                 self.outcome.hold(delivery.id)
         return found
 
-    def _read_one(self, delivery: Delivery) -> Read | None:
+    def _read_one(self, delivery: QueuedMessage) -> ResolvedMessage | None:
         try:
             message = record_mapping.read_message(delivery.id, delivery.body)
         except Rejected as unreadable:
@@ -276,7 +286,7 @@ class _Batch:
         ways = self._ways(message)
         if isinstance(ways, Rejected):
             sources = tuple(Source(message, record, _key_of(record), (0, 0)) for record in message.records)
-            self.undelivered.refuse(SetAside(sources, message.route, ways.reason, ways.detail))
+            self.undelivered.refuse(RejectedRecord(sources, message.route, ways.reason, ways.detail))
             return None
         if not ways:
             self.outcome.counts["RecordsWithoutRoute"] += len(message.records)
@@ -290,12 +300,12 @@ class _Batch:
                 source = record_mapping.read_record(message, record)
             except Rejected as rejected:
                 source = Source(message, record, _key_of(record), (0, 0))
-                self.undelivered.refuse(SetAside((source,), message.route, rejected.reason, rejected.detail))
+                self.undelivered.refuse(RejectedRecord((source,), message.route, rejected.reason, rejected.detail))
                 continue
             found.append(self._completed(source, ways) if source.is_partial else source)
-        return Read(message, ways, found)
+        return ResolvedMessage(message, ways, found)
 
-    def _completed(self, source: Source, ways: list[Way]) -> Source:
+    def _completed(self, source: Source, ways: list[ResolvedRoute]) -> Source:
         """Have a record that lacks what a mapping needs read again, where its platform can be read. Raises what AWS raises."""
         name = (source.message.connection, source.message.object)
         if not self.can_reread.get(name) or not any(way.lacks(source) for way in ways):
@@ -306,10 +316,10 @@ class _Batch:
         self.outcome.counts["RecordsIncomplete"] += 1
         return source._replace(is_incomplete=True)
 
-    def _ways(self, message: Message) -> list[Way] | Rejected:
+    def _ways(self, message: Message) -> list[ResolvedRoute] | Rejected:
         """Every way that a message's records go, or why they lead nowhere: the route or the source is gone, or wrong."""
         if message.target:
-            return [Way("", message.target)]
+            return [ResolvedRoute("", message.target)]
         name = (message.connection, message.object, message.route)
         if name not in self.ways:
             try:
@@ -318,7 +328,7 @@ class _Batch:
                 self.ways[name] = rejected
         return self.ways[name]
 
-    def _find_ways(self, message: Message) -> list[Way]:
+    def _find_ways(self, message: Message) -> list[ResolvedRoute]:
         source = connection_store.get(self.table, message.connection)
         self.can_reread[source.name, message.object] = reread_requests.is_possible(source.platform, message.object)
         if message.route:
@@ -328,20 +338,20 @@ class _Batch:
         self.weights[message.connection] = max((route.weight for route in found), default=1)
         return [self._way(source, route) for route in found]
 
-    def _way(self, source: Connection, route: Route) -> Way:
+    def _way(self, source: Connection, route: Route) -> ResolvedRoute:
         self.undelivered.destinations[route.name] = route.destination
         try:
             destination = connection_store.get(self.table, route.destination)
-            return Way(
+            return ResolvedRoute(
                 route.name,
                 routes.target(route, destination),
                 record_mapping.mapping_of(routes.mapping(route, source, destination)),
-                Keeping(route.keep_newest),
+                VersionScope(route.keep_newest),
             )
         except Rejected as rejected:
-            return Way(route.name, Target(route.destination, route.target), refused=rejected)
+            return ResolvedRoute(route.name, Target(route.destination, route.target), refused=rejected)
 
-    def _most_records(self, ways: list[Way]) -> int:
+    def _most_records(self, ways: list[ResolvedRoute]) -> int:
         """How many records of one message the slowest of its ways takes in its share of a batch's time."""
         most = sys.maxsize
         for way in ways:
@@ -352,7 +362,7 @@ class _Batch:
                         most = min(most, max(1, int(platform.MAX_OBJECTS * per_second * SECONDS_A_MESSAGE)))
         return most
 
-    def _split(self, delivery: Delivery, message: Message, most: int) -> None:
+    def _split(self, delivery: QueuedMessage, message: Message, most: int) -> None:
         """Whoever dies before the whole is taken off its queue leaves both, and the records go twice."""
         fields = orjson.loads(delivery.body)
         parts = [message.records[start : start + most] for start in range(0, len(message.records), most)]
@@ -360,9 +370,9 @@ class _Batch:
         queues.send(self.split_url, bodies, tenant=message.connection)
         logger.info("a message was split", extra={"message_id": message.id, "messages": len(bodies)})
 
-    def _newest(self, reads: list[Read]) -> Iterator[list[tuple[Way, list[Source]]]]:
+    def _newest(self, reads: list[ResolvedMessage]) -> Iterator[list[tuple[ResolvedRoute, list[Source]]]]:
         """What goes each way, without what is older than what has been on its way, here or in any batch before."""
-        together: dict[tuple[str, str], list[Read]] = defaultdict(list)
+        together: dict[tuple[str, str], list[ResolvedMessage]] = defaultdict(list)
         for read in reads:
             if read.message.target:
                 yield [(read.ways[0], read.sources)]
@@ -379,7 +389,7 @@ class _Batch:
                 alone = {
                     way.route: version_guard.superseded_on(self.table, newest, way.route)
                     for way in ways
-                    if way.keeping is Keeping.ALL
+                    if way.keeping is VersionScope.ALL
                 }
             except Exception as error:  # noqa: BLE001 - whatever it was, these go back and the others go on
                 _log_unexpected("marks could not be kept", error)
@@ -395,10 +405,10 @@ class _Batch:
             for read in group:
                 numbers = by_message[read.message.id]
                 for way in read.ways:
-                    left_out = none if way.keeping is Keeping.NONE else older_on.get(way.route, superseded)
+                    left_out = none if way.keeping is VersionScope.NONE else older_on.get(way.route, superseded)
                     yield [(way, [newest[number] for number in numbers if number not in left_out])]
 
-    def _map(self, by_target: dict[Target, list[Outgoing]], way: Way, sources: list[Source]) -> None:
+    def _map(self, by_target: dict[Target, list[OutgoingRecord]], way: ResolvedRoute, sources: list[Source]) -> None:
         refused = way.refused
         if not refused:
             try:
@@ -412,7 +422,7 @@ class _Batch:
                 return
         if refused:
             for source in sources:
-                self.undelivered.refuse(SetAside((source,), way.route, refused.reason, refused.detail))
+                self.undelivered.refuse(RejectedRecord((source,), way.route, refused.reason, refused.detail))
             return
         target, route, check, identity = way.target, way.route, platform.check, platform.identity
         mapping = way.mapping
@@ -423,11 +433,11 @@ class _Batch:
             try:
                 mapped = mapping.apply_partial(data)[0] if mapping and source.is_partial else apply(data)
                 attributes = check(mapped, target)
-                add(Outgoing(identity(attributes, target), attributes, (source,), route))
+                add(OutgoingRecord(identity(attributes, target), attributes, (source,), route))
             except Rejected as rejected:
                 # What an incomplete record lacks may be what it is refused for: the whole record decides.
                 if not source.is_incomplete:
-                    self.undelivered.refuse(SetAside((source,), route, rejected.reason, rejected.detail))
+                    self.undelivered.refuse(RejectedRecord((source,), route, rejected.reason, rejected.detail))
             except Exception as error:  # noqa: BLE001 - whatever it was, this message goes back and the others go on
                 _log_unexpected("a record could not be mapped", error, route=route)
                 self.outcome.hold(source.message.id)
@@ -436,19 +446,19 @@ class _Batch:
         """High priority first, and what others link to before what links to it."""
         return target.priority != "high", self._lane(target).platform.RANK
 
-    def _lane(self, target: Target) -> Lane:
+    def _lane(self, target: Target) -> DestinationState:
         """Raises `Rejected` where there is no such destination, or it does not take such an object."""
         name = (target.destination, target.object)
         if name not in self.lanes:
             connection = connection_store.get(self.table, target.destination)
             if connection.state == "removed":
                 raise Rejected("connection_removed", f"the destination {connection.name} has been removed")
-            self.lanes[name] = Lane(connection, part(connection.platform, target.part))
+            self.lanes[name] = DestinationState(connection, part(connection.platform, target.part))
         return self.lanes[name]
 
     # ------------------------------------------------------------------------------------------------------------ sending
 
-    def _deliver(self, target: Target, outgoing: list[Outgoing]) -> None:
+    def _deliver(self, target: Target, outgoing: list[OutgoingRecord]) -> None:
         lane = self._lane(target)
         outgoing = self._not_waiting(lane, target, outgoing)
         merged = record_mapping.merged(outgoing)
@@ -465,7 +475,9 @@ class _Batch:
         for chunk in cut.chunks:
             self._deliver_chunk(lane, target, frame, chunk)
 
-    def _not_waiting(self, lane: Lane, target: Target, outgoing: list[Outgoing]) -> list[Outgoing]:
+    def _not_waiting(
+        self, lane: DestinationState, target: Target, outgoing: list[OutgoingRecord]
+    ) -> list[OutgoingRecord]:
         """What may be sent now. The rest waits: for the end of a pause, or behind earlier records of its source."""
         status = waiting_records.status(self.table, target.destination)
         lane.pauses = status.pauses_of(target.object)
@@ -493,7 +505,9 @@ class _Batch:
                 free.append(one)
         return free
 
-    def _deliver_chunk(self, lane: Lane, target: Target, frame: tuple[bytes, bytes], chunk: list[Encoded]) -> None:
+    def _deliver_chunk(
+        self, lane: DestinationState, target: Target, frame: tuple[bytes, bytes], chunk: list[EncodedRecord]
+    ) -> None:
         """Send a request; where the destination finds bad data in it, halve it until the bad records stand alone."""
         pieces = [chunk]
         requests_left = MAX_BISECT_REQUESTS
@@ -510,11 +524,11 @@ class _Batch:
                 continue
             answer = self._send(lane, target, frame, piece)
             requests_left -= 1
-            if answer.meaning in (Meaning.ACCEPTED, Meaning.APPLIED):
+            if answer.meaning in (Disposition.ACCEPTED, Disposition.APPLIED):
                 continue
-            if answer.meaning is Meaning.RETRY:
+            if answer.meaning is Disposition.RETRY:
                 self._try_later(target, piece, answer)
-            elif answer.meaning is not Meaning.BAD_DATA:
+            elif answer.meaning is not Disposition.BAD_DATA:
                 self._hold(lane, target, piece)
             elif len(piece) == 1:
                 detail = answer.detail or f"the destination refused this record with {answer.code}"
@@ -527,14 +541,14 @@ class _Batch:
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
 
-    def _not_overtaken(self, lane: Lane, piece: list[Encoded]) -> list[Encoded]:
+    def _not_overtaken(self, lane: DestinationState, piece: list[EncodedRecord]) -> list[EncodedRecord]:
         """What of a request no newer version has overtaken since the marks were kept. What is left out is dealt with."""
         if (clock.now() - self.marked_at).total_seconds() < MARKS_HOLD_S:
             return piece
         sources = [(source, one.outgoing.route) for one in piece for source in one.outgoing.sources]
         known = [way for ways in self.ways.values() if not isinstance(ways, Rejected) for way in ways]
         # What goes by no route is in the destination's own shape and has no mark.
-        keeping = {"": Keeping.NONE} | {way.route: way.keeping for way in known}
+        keeping = {"": VersionScope.NONE} | {way.route: way.keeping for way in known}
         try:
             older = {id(sources[number][0]) for number in version_guard.overtaken(self.table, sources, keeping)}
         except Exception as error:  # noqa: BLE001 - what may be too old is not sent
@@ -545,12 +559,12 @@ class _Batch:
         self.outcome.counts["RecordsSuperseded"] += len(piece) - len(left)
         return left
 
-    def _reserve(self, lane: Lane, target: Target, piece: list[Encoded]) -> list[Encoded]:
+    def _reserve(self, lane: DestinationState, target: Target, piece: list[EncodedRecord]) -> list[EncodedRecord]:
         """What of a request the destination's day has room for; the rest waits. Nothing is reserved where there is no quota."""
         quota = getattr(lane.platform, "DAILY_QUOTA", None)
         if quota is None:
             return piece
-        by_tenant: dict[str, list[Encoded]] = defaultdict(list)
+        by_tenant: dict[str, list[EncodedRecord]] = defaultdict(list)
         for one in piece:
             by_tenant[one.outgoing.sources[-1].message.connection].append(one)
         subscription = lane.platform.subscription(lane.connection)
@@ -567,7 +581,7 @@ class _Batch:
             lane.stop("quota_unknown", None)
             return piece
         self.outcome.quota_left[subscription] = reservation.left * 100 // quota
-        granted: list[Encoded] = []
+        granted: list[EncodedRecord] = []
         for tenant, ones in by_tenant.items():
             count = reservation.granted.get(tenant, 0)
             granted += ones[:count]
@@ -577,7 +591,9 @@ class _Batch:
                 self.undelivered.wait(target, [one.outgoing for one in ones[count:]], until, is_share=True)
         return granted
 
-    def _send(self, lane: Lane, target: Target, frame: tuple[bytes, bytes], piece: list[Encoded]) -> Answer:
+    def _send(
+        self, lane: DestinationState, target: Target, frame: tuple[bytes, bytes], piece: list[EncodedRecord]
+    ) -> Answer:
         """Send one request and keep its receipt. Stops the lane where sending more to it now cannot help."""
         body = frame[0] + b",".join([one.text for one in piece]) + frame[1]
         name = lane.connection.name
@@ -608,9 +624,9 @@ class _Batch:
         except Conflict:
             # A worker that died, or one with the same delivery, has sent just this and it was accepted.
             logger.info("a request had been accepted before", extra=facts)
-            return Answer(Meaning.ACCEPTED, "accepted_before")
+            return Answer(Disposition.ACCEPTED, "accepted_before")
         except Rejected as rejected:
-            answer = Answer(Meaning.STOP, rejected.reason, detail=rejected.detail)
+            answer = Answer(Disposition.STOP, rejected.reason, detail=rejected.detail)
             self._close_receipt(correlation_id, answer)
         except Retryable as later:
             answer = self._put_off(correlation_id, later)
@@ -618,9 +634,9 @@ class _Batch:
             lane.stop("destination_busy", later.after_s)
         except Exception as error:  # noqa: BLE001 - whatever it was, these go back and other destinations go on
             _log_unexpected("a request could not be sent", error, connection=name, correlation_id=correlation_id)
-            answer = Answer(Meaning.BACK_OFF, "unexpected")
+            answer = Answer(Disposition.BACK_OFF, "unexpected")
         facts |= {"request_id": answer.request_id, "code": answer.code, "meaning": answer.meaning.value}
-        if answer.meaning in (Meaning.ACCEPTED, Meaning.APPLIED):
+        if answer.meaning in (Disposition.ACCEPTED, Disposition.APPLIED):
             logger.info("a request was accepted", extra=facts)
             self.outcome.counts["RequestsAccepted"] += 1
             self.outcome.counts["RecordsSent"] += len(piece)
@@ -632,26 +648,26 @@ class _Batch:
         self._stop(lane, target, answer, facts)
         return answer
 
-    def _stop(self, lane: Lane, target: Target, answer: Answer, facts: dict[str, Any]) -> None:
+    def _stop(self, lane: DestinationState, target: Target, answer: Answer, facts: dict[str, Any]) -> None:
         """What an answer that is no success means for whatever else goes the same way. The table of meanings, in code."""
         match answer.meaning:
-            case Meaning.BAD_DATA | Meaning.RETRY:
+            case Disposition.BAD_DATA | Disposition.RETRY:
                 logger.warning("a request was refused", extra=facts)
-            case Meaning.BACK_OFF:
+            case Disposition.BACK_OFF:
                 # What one request met, the next one would meet as well.
                 lane.stop("destination_busy", answer.after_s)
                 logger.warning("a request was put off", extra=facts)
-            case Meaning.QUOTA:
+            case Disposition.QUOTA:
                 after_s = answer.after_s or self.ledger.until_reset_s()
                 self._park(lane, "", destination_pause.QUOTA, answer, after_s)
                 logger.warning("the destination's day is over", extra=facts)
-            case Meaning.STOP | Meaning.TOKEN_AGAIN:
-                whole = answer.meaning is Meaning.TOKEN_AGAIN
+            case Disposition.STOP | Disposition.TOKEN_AGAIN:
+                whole = answer.meaning is Disposition.TOKEN_AGAIN
                 self._park(lane, "" if whole else target.object, destination_pause.STOPPED, answer, STOPPED_WAIT_S)
                 self.outcome.counts["DestinationsStopped"] += 1
                 logger.error("a destination refuses everything until somebody acts", extra=facts)
 
-    def _end_pauses(self, lane: Lane) -> None:
+    def _end_pauses(self, lane: DestinationState) -> None:
         """The destination takes records again, so a pause that cannot be ended changes nothing for those that it took."""
         try:
             for pause in lane.pauses:
@@ -660,7 +676,7 @@ class _Batch:
             _log_unexpected("pause_not_ended", error, connection=lane.connection.name)
         lane.pauses = []
 
-    def _park(self, lane: Lane, object_name: str, reason: str, answer: Answer, for_s: float) -> None:
+    def _park(self, lane: DestinationState, object_name: str, reason: str, answer: Answer, for_s: float) -> None:
         lane.stop(reason, for_s, is_paused=True)
         destination = lane.connection.name
         try:
@@ -681,12 +697,14 @@ class _Batch:
     def _put_off(self, correlation_id: str, later: Retryable) -> Answer:
         """Whoever gave no answer may have taken the records: that receipt stays open, for the redelivery or as unknown."""
         failed = later.answer_lost or later.reason == http_client.UNREACHABLE
-        answer = Answer(Meaning.RETRY if failed else Meaning.BACK_OFF, later.reason, after_s=later.after_s)
+        answer = Answer(Disposition.RETRY if failed else Disposition.BACK_OFF, later.reason, after_s=later.after_s)
         if not later.answer_lost:
             self._close_receipt(correlation_id, answer)
         return answer
 
-    def _post(self, lane: Lane, target: Target, body: bytes, correlation_id: str, receipt: dict[str, Any]) -> Answer:
+    def _post(
+        self, lane: DestinationState, target: Target, body: bytes, correlation_id: str, receipt: dict[str, Any]
+    ) -> Answer:
         """Raises `Conflict` where this very request has been accepted before, and `Rejected` and `Retryable`."""
         connection = lane.connection
         token = self.supply.token(connection)
@@ -697,12 +715,12 @@ class _Batch:
             raise Retryable("short_of_time", "too little time is left to wait for the answer", after_s=0)
         receipts.open_receipt(self.table, correlation_id, **receipt)
         response, answer = self._exchange(lane, request)
-        if answer.meaning is Meaning.TOKEN_AGAIN and (newer := self.supply.newer(connection, token)):
+        if answer.meaning is Disposition.TOKEN_AGAIN and (newer := self.supply.refresh_after_401(connection, token)):
             lane.typed_in = None
             credentials = {**self._typed_in(lane), **newer.credentials}
             request = build(connection, credentials, target, body, correlation_id)
             response, answer = self._exchange(lane, request)
-        if answer.meaning is Meaning.TOKEN_AGAIN:
+        if answer.meaning is Disposition.TOKEN_AGAIN:
             self._end_if_dead(connection, response)
         self._close_receipt(correlation_id, answer)
         return answer
@@ -713,7 +731,7 @@ class _Batch:
             with suppress(Conflict):
                 usability.end(self.table, connection, "token_refused")
 
-    def _typed_in(self, lane: Lane) -> dict[str, Any]:
+    def _typed_in(self, lane: DestinationState) -> dict[str, Any]:
         """What was typed in, where a request needs more than a token. Read once a batch."""
         if not getattr(lane.platform, "NEEDS_TYPED_IN", False):
             return {}
@@ -724,7 +742,7 @@ class _Batch:
             lane.typed_in = dict(credentials)
         return lane.typed_in
 
-    def _exchange(self, lane: Lane, request: Request) -> tuple[Response, Answer]:
+    def _exchange(self, lane: DestinationState, request: Request) -> tuple[Response, Answer]:
         if per_second := getattr(lane.platform, "REQUESTS_PER_SECOND", None):
             _pace(lane.connection.name, per_second * (DRAIN_PACE if self.is_drain else 1)).wait()
         response = http_client.send(request, allowed_domain=lane.connection.allowed_domain, owner=lane.connection.name)
@@ -734,8 +752,8 @@ class _Batch:
     def _close_receipt(self, correlation_id: str, answer: Answer) -> None:
         """The destination has answered, so a receipt that cannot be written changes nothing for the records."""
         try:
-            if answer.meaning in (Meaning.ACCEPTED, Meaning.APPLIED):
-                applied = answer.meaning is Meaning.APPLIED
+            if answer.meaning in (Disposition.ACCEPTED, Disposition.APPLIED):
+                applied = answer.meaning is Disposition.APPLIED
                 receipts.accept(self.table, correlation_id, answer.request_id, applied=applied)
             else:
                 receipts.fail(self.table, correlation_id, answer.code, answer.request_id)
@@ -744,7 +762,7 @@ class _Batch:
 
     # ------------------------------------------------------------------------------------------- what has not arrived
 
-    def _try_later(self, target: Target, piece: list[Encoded], answer: Answer) -> None:
+    def _try_later(self, target: Target, piece: list[EncodedRecord], answer: Answer) -> None:
         """After the waits of the schedule; what has been through them all is a dead letter.
 
         A message whose records go in several requests has failed once, however many of those have.
@@ -756,7 +774,9 @@ class _Batch:
             wait_s = self.failed[message_id]
             if wait_s is None:
                 for one in ones:
-                    self.undelivered.refuse(SetAside(one.sources, one.route, dead_letters.GAVE_UP, detail), message_id)
+                    self.undelivered.refuse(
+                        RejectedRecord(one.sources, one.route, dead_letters.GAVE_UP, detail), message_id
+                    )
                 continue
             wait_s = max(wait_s, answer.after_s or 0)
             if wait_s <= LONGEST_IN_QUEUE_S and not self.is_drain:
@@ -765,9 +785,9 @@ class _Batch:
                 until = clock.now().timestamp() + wait_s
                 self.undelivered.wait(target, ones, until, message_id=message_id, is_retry=True)
 
-    def _hold(self, lane: Lane, target: Target, piece: list[Encoded]) -> None:
+    def _hold(self, lane: DestinationState, target: Target, piece: list[EncodedRecord]) -> None:
         """Have records wait that a stopped lane takes no more of: briefly in their queue, otherwise in the table."""
-        in_table: dict[str, list[Outgoing]] = {}
+        in_table: dict[str, list[OutgoingRecord]] = {}
         longest_s = lane.after_s or 0.0
         for message_id, ones in _by_message(one.outgoing for one in piece).items():
             needed_s = wait_s(lane.after_s, self.receives[message_id])
@@ -785,14 +805,14 @@ class _Batch:
                 (2 * pause.for_s for pause in lane.pauses if pause.reason == destination_pause.BUSY), default=0
             )
             for_s = max(longest_s, min(before_s, LONGEST_WAIT_S), LONGEST_IN_QUEUE_S)
-            self._park(lane, target.object, destination_pause.BUSY, Answer(Meaning.BACK_OFF, lane.reason), for_s)
+            self._park(lane, target.object, destination_pause.BUSY, Answer(Disposition.BACK_OFF, lane.reason), for_s)
         until = clock.now().timestamp() + (lane.after_s or 0)
         for message_id, ones in in_table.items():
             self.undelivered.wait(target, ones, until, message_id=message_id)
 
 
-def _by_message(outgoing: Iterable[Outgoing]) -> dict[str, list[Outgoing]]:
-    by_message: dict[str, list[Outgoing]] = defaultdict(list)
+def _by_message(outgoing: Iterable[OutgoingRecord]) -> dict[str, list[OutgoingRecord]]:
+    by_message: dict[str, list[OutgoingRecord]] = defaultdict(list)
     for one in outgoing:
         for message_id in {source.message.id for source in one.sources}:
             by_message[message_id].append(one)
@@ -803,14 +823,14 @@ def _unmapped(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _strictest(ways: list[Way]) -> Keeping:
+def _strictest(ways: list[ResolvedRoute]) -> VersionScope:
     """How a message's records are marked where its ways differ."""
     kept = {way.keeping for way in ways}
-    return next(keeping for keeping in (Keeping.ALL, Keeping.EVENTS, Keeping.NONE) if keeping in kept)
+    return next(keeping for keeping in (VersionScope.ALL, VersionScope.EVENTS, VersionScope.NONE) if keeping in kept)
 
 
-def _set_aside(one: Encoded, reason: str, detail: str) -> SetAside:
-    return SetAside(one.outgoing.sources, one.outgoing.route, reason, detail)
+def _set_aside(one: EncodedRecord, reason: str, detail: str) -> RejectedRecord:
+    return RejectedRecord(one.outgoing.sources, one.outgoing.route, reason, detail)
 
 
 def _key_of(record: Any) -> str:

@@ -121,13 +121,13 @@ def _partition(subscription: str, day: str, number: int) -> str:
 
 def used(table: Table, subscription: str, day: str) -> Used:
     """What was reserved on a day (its local date, `2026-11-22`). Kept for a week."""
-    book = _Book(Day(day, 0.0, 0.0))
+    book = _KnownDay(Day(day, 0.0, 0.0))
     book.look(table, subscription, 0.0, ())
     return Used(sum(book.used), dict(book.tenants))
 
 
 @dataclass
-class _Book:
+class _KnownDay:
     """What this process knows of a subscription's day. Counts only grow, so it can only know less than there is.
 
     `hungry` are the tenants that were refused something here, each until it asks again.
@@ -203,7 +203,7 @@ class Ledger:
         self.table = table
         self.zone = ZoneInfo(time_zone)
         self._random = chance or random.Random()  # noqa: S311 - spreads writes, keeps no secret
-        self._books: dict[str, _Book] = {}
+        self._books: dict[str, _KnownDay] = {}
 
     def reserve(
         self, subscription: str, quota: int, shares: dict[str, int], *, bulk: bool, weights: dict[str, int]
@@ -247,18 +247,18 @@ class Ledger:
         """A little later for some than for others, who would all come at once."""
         return day.ends - at + self._random.uniform(1.0, 60.0)
 
-    def _book(self, subscription: str, day: Day, at: float, asking: Iterable[str]) -> _Book:
+    def _book(self, subscription: str, day: Day, at: float, asking: Iterable[str]) -> _KnownDay:
         book = self._books.get(subscription)
         if book is None or book.day != day:
-            before = _Book(day_of(self.zone, datetime.fromtimestamp(day.begins - 1, UTC)))
+            before = _KnownDay(day_of(self.zone, datetime.fromtimestamp(day.begins - 1, UTC)))
             before.look(self.table, subscription, at, ())
-            book = _Book(day, yesterday=before.tenants, weights=before.weights)
+            book = _KnownDay(day, yesterday=before.tenants, weights=before.weights)
         book.look(self.table, subscription, at, asking)
         self._books[subscription] = book
         return book
 
     def _fair(
-        self, book: _Book, quota: int, wanted: dict[str, int], bulk: bool, weights: dict[str, int], at: float
+        self, book: _KnownDay, quota: int, wanted: dict[str, int], bulk: bool, weights: dict[str, int], at: float
     ) -> dict[str, int]:
         """Those of the shares that their tenants may have now."""
         gone = book.day.gone(at)
@@ -286,7 +286,7 @@ class Ledger:
         return fair
 
     def _take(
-        self, subscription: str, book: _Book, quota: int, wanted: dict[str, int], weights: dict[str, int], at: float
+        self, subscription: str, book: _KnownDay, quota: int, wanted: dict[str, int], weights: dict[str, int], at: float
     ) -> dict[str, int]:
         """Count what is wanted, or as much as there is room for: in one shard if it has room for all, else in several."""
         limits = [quota // SHARDS + (shard < quota % SHARDS) for shard in range(SHARDS)]
@@ -320,7 +320,7 @@ class Ledger:
                 missing[tenant] -= taken
         return {tenant: count for tenant, count in granted.items() if count}
 
-    def _within(self, book: _Book, place: tuple[str, str], piece: dict[str, int]) -> tuple[dict[str, int], int]:
+    def _within(self, book: _KnownDay, place: tuple[str, str], piece: dict[str, int]) -> tuple[dict[str, int], int]:
         """Those tenants of a piece that are counted in the shard's item itself: that are there, or that it has room for.
 
         With how many of them are new there.

@@ -25,7 +25,7 @@ from portaria.core.entities import Rejected
 from portaria.core.settings import ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import pipeline, waiting_records
-from portaria.delivery.pipeline import Delivery
+from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.waiting_records import Backlog, Entry, ListHead, Place, WaitingList
 from portaria.platforms import part
 from portaria.records import dead_letters
@@ -54,7 +54,7 @@ RELEASES = 5
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReleaseOutcome:
     """What one message came to: `swept`, `drained` (nothing waits now), `continued`, `waiting` (for a later time) or `ignored`.
 
     `quota_left` is as `ingestion` has it. A sweep also says about how many `records` wait, and how long the oldest has waited.
@@ -68,7 +68,7 @@ class Outcome:
     oldest_s: float | None = None
 
 
-def take(body: str, settings: ReleaseRecordsSettings, time_left_s: Callable[[], float]) -> Outcome:
+def handle_message(body: str, settings: ReleaseRecordsSettings, time_left_s: Callable[[], float]) -> ReleaseOutcome:
     """Deal with one message of the WaitingRecords queue. Raises `Retryable`, and what AWS raises, where it should come back."""
     try:
         message = json.loads(body)
@@ -77,19 +77,19 @@ def take(body: str, settings: ReleaseRecordsSettings, time_left_s: Callable[[], 
         destination = str(message["drain"])
     except (ValueError, KeyError, TypeError):
         logger.error("waiting_records_message_unreadable")
-        return Outcome("ignored")
+        return ReleaseOutcome("ignored")
     table = Table(settings.table_name)
     backlog = waiting_records.claim(table, destination)
-    return _Drain(backlog, table, settings, time_left_s).run() if backlog else Outcome("ignored")
+    return _Drain(backlog, table, settings, time_left_s).run() if backlog else ReleaseOutcome("ignored")
 
 
-def _sweep(settings: ReleaseRecordsSettings) -> Outcome:
+def _sweep(settings: ReleaseRecordsSettings) -> ReleaseOutcome:
     """Queue a drain for each destination that is due. One that is queued twice finds the lease taken, or nothing to do."""
     now = int(clock.now().timestamp())
     found = waiting_records.backlogs(Table(settings.table_name))
     due = [backlog.destination for backlog in found if backlog.next_at <= now]
     _continue(settings, due)
-    return Outcome(
+    return ReleaseOutcome(
         "swept",
         queued=len(due),
         records=sum(backlog.records for backlog in found),
@@ -138,7 +138,7 @@ class _Drain:
         self.most: dict[str, int] = {}
         self.is_cautious = backlog.unfinished > MAX_UNFINISHED
 
-    def run(self) -> Outcome:
+    def run(self) -> ReleaseOutcome:
         is_done = False
         try:
             is_done = self._send_all()
@@ -146,7 +146,7 @@ class _Drain:
             ended = self._release(is_done=is_done)
         if ended == "continued":
             _continue(self.settings, [self.backlog.destination])
-        return Outcome(ended, counts=self.counts, quota_left=self.quota_left)
+        return ReleaseOutcome(ended, counts=self.counts, quota_left=self.quota_left)
 
     def _send_all(self) -> bool:
         """Whether every list was read to its end, or closed."""
@@ -234,7 +234,7 @@ class _Drain:
     def _deal_with(self, entries: list[Entry], *, is_bulk: bool) -> set[Place]:
         """Send entries and delete those whose records are dealt with; the places of those that stay."""
         outcome = pipeline.ingest_waiting(
-            [Delivery(entry.message_id, entry.body) for entry in entries],
+            [QueuedMessage(entry.message_id, entry.body) for entry in entries],
             self.settings,
             self.time_left_s,
             bulk=is_bulk,

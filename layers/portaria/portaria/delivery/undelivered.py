@@ -15,9 +15,9 @@ from portaria.aws.table import Table, at_once
 from portaria.core.entities import Target
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import waiting_records
-from portaria.delivery.waiting_records import Held, Place, WaitingList
+from portaria.delivery.waiting_records import HeldRecords, Place, WaitingList
 from portaria.records import dead_letters, record_mapping
-from portaria.records.record_mapping import Outgoing, SetAside, Source
+from portaria.records.record_mapping import OutgoingRecord, RejectedRecord, Source
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ class Undelivered:
         # Lists that are known to exist.
         self.lists = {waiting for waiting, _ in stored}
         self.waiting: set[Place] = set()
-        self._set_aside: dict[tuple[str, str, str, str], SetAside] = {}
+        self._set_aside: dict[tuple[str, str, str, str], RejectedRecord] = {}
         self._held: dict[tuple[WaitingList, str, str, int], dict[int, Source]] = {}
         self._not_before: dict[WaitingList, int] = {}
         self._next_at: dict[str, int] = {}
 
-    def refuse(self, refused: SetAside, message_id: str = "") -> None:
+    def refuse(self, refused: RejectedRecord, message_id: str = "") -> None:
         """What one message has of one reason becomes one dead letter; with an id, only that message's part of it."""
         for source in refused.sources:
             if message_id and source.message.id != message_id:
@@ -48,12 +48,12 @@ class Undelivered:
             name = (source.message.id, refused.route, refused.reason, refused.detail)
             known = self._set_aside.get(name)
             sources = (*known.sources, source) if known else (source,)
-            self._set_aside[name] = SetAside(sources, refused.route, refused.reason, refused.detail)
+            self._set_aside[name] = RejectedRecord(sources, refused.route, refused.reason, refused.detail)
 
     def wait(
         self,
         target: Target,
-        outgoing: Iterable[Outgoing],
+        outgoing: Iterable[OutgoingRecord],
         until: float,
         *,
         message_id: str = "",
@@ -102,7 +102,7 @@ class Undelivered:
         if not self._held:
             return set()
         held = [
-            Held(
+            HeldRecords(
                 waiting, next(iter(sources.values())).message, route, [each.record for each in sources.values()], order
             )
             for (waiting, _, route, order), sources in self._held.items()
@@ -130,7 +130,7 @@ class Undelivered:
         self.counts["RecordsHeld"] += sum(by_list.values())
         return {each.message.id for each, is_written in zip(held, written, strict=True) if not is_written}
 
-    def _keep(self, held: Held) -> bool:
+    def _keep(self, held: HeldRecords) -> bool:
         if self.stored.get(held.place) == len(held.records):
             return True
         try:
@@ -141,7 +141,7 @@ class Undelivered:
         return True
 
 
-def _letter(one: SetAside, destination: str) -> dead_letters.Letter:
+def _letter(one: RejectedRecord, destination: str) -> dead_letters.Letter:
     """Its id is the same where a redelivery sets the same records aside again. `destination` is the route's."""
     message = one.sources[0].message
     keys = sorted(source.key for source in one.sources)

@@ -25,7 +25,7 @@ SK = "MARK"
 KEPT_FOR = timedelta(days=100)
 
 
-class Keeping(Enum):
+class VersionScope(Enum):
     """Whose versions a route asks to be remembered: see `Route.keep_newest`."""
 
     EVENTS = "events"
@@ -39,7 +39,7 @@ def key(source: Source, route: str = "") -> tuple[str, str]:
     return f"MARK#{message.connection}#{message.object}#{source.key}", f"{SK}#{route}" if route else SK
 
 
-def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, Keeping]) -> set[int]:
+def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, VersionScope]) -> set[int]:
     """Which of these (by position) are older than what has been on its way, and mark the others.
 
     `keeping` says for each message's id how its records are kept. A record that was read again since it may have been missed
@@ -66,27 +66,29 @@ def superseded_on(table: Table, sources: Sequence[Source], route: str) -> set[in
     return _older(table, ((key(source, route), source, number) for number, source in enumerate(sources)))
 
 
-def overtaken(table: Table, sources: Sequence[tuple[Source, str]], keeping: dict[str, Keeping]) -> set[int]:
+def overtaken(table: Table, sources: Sequence[tuple[Source, str]], keeping: dict[str, VersionScope]) -> set[int]:
     """Which of these (by position), each with the route that it goes, are older than what has been on its way since.
 
     `keeping` says for each route how its records are kept. Looks only. Raises what AWS raises.
     """
     numbered = [(source, route, number) for number, (source, route) in enumerate(sources)]
-    places = [(key(source), source, number) for source, route, number in numbered if keeping[route] is not Keeping.NONE]
+    places = [
+        (key(source), source, number) for source, route, number in numbered if keeping[route] is not VersionScope.NONE
+    ]
     places += [
-        (key(source, route), source, number) for source, route, number in numbered if keeping[route] is Keeping.ALL
+        (key(source, route), source, number) for source, route, number in numbered if keeping[route] is VersionScope.ALL
     ]
     return _older(table, places)
 
 
-def _marks(source: Source, keeping: dict[str, Keeping]) -> bool:
+def _marks(source: Source, keeping: dict[str, VersionScope]) -> bool:
     kept = keeping[source.message.id]
     is_live = source.message.origin in (record_messages.EVENT, record_messages.RECONCILIATION)
-    return kept is Keeping.ALL or (kept is Keeping.EVENTS and is_live)
+    return kept is VersionScope.ALL or (kept is VersionScope.EVENTS and is_live)
 
 
-def _heeds(source: Source, keeping: dict[str, Keeping]) -> bool:
-    return keeping[source.message.id] is Keeping.EVENTS and not _marks(source, keeping)
+def _heeds(source: Source, keeping: dict[str, VersionScope]) -> bool:
+    return keeping[source.message.id] is VersionScope.EVENTS and not _marks(source, keeping)
 
 
 def _mark(table: Table, source: Source) -> bool:

@@ -33,7 +33,7 @@ from portaria.aws.table import Conflict, Item, Table, at_once, delete_of, put_of
 from portaria.core import clock, record_messages
 from portaria.core.entities import Target
 from portaria.delivery import destination_pause
-from portaria.delivery.destination_pause import Parking
+from portaria.delivery.destination_pause import Pause
 from portaria.records.dead_letters import MAX_PART_BYTES, cut
 from portaria.records.record_mapping import Message, target_fields
 
@@ -80,7 +80,7 @@ class WaitingList(NamedTuple):
 Place = tuple[WaitingList, str]
 
 
-class Held(NamedTuple):
+class HeldRecords(NamedTuple):
     """Records of one message that must wait. `order` is epoch milliseconds: of the arrival, in a retry list of the next try."""
 
     waiting: WaitingList
@@ -158,10 +158,10 @@ class Backlog:
 class Status(NamedTuple):
     """Whether a destination takes records: its pauses, also those whose time is over, and its backlog."""
 
-    pauses: tuple[Parking, ...]
+    pauses: tuple[Pause, ...]
     backlog: Backlog | None
 
-    def pauses_of(self, object_name: str) -> list[Parking]:
+    def pauses_of(self, object_name: str) -> list[Pause]:
         return [pause for pause in self.pauses if pause.object in ("", object_name)]
 
     def closed_until(self, object_name: str) -> int:
@@ -295,7 +295,7 @@ def _touch_backlog(table: Table, destination: str, count: int, next_at: int, now
         table.update(*key, sets.format(next_at="if_not_exists(next_at, :next_at)"), values=values)
 
 
-def put(table: Table, held: Held) -> None:
+def put(table: Table, held: HeldRecords) -> None:
     """Store an entry; the same records held again take its place. Raises what AWS raises."""
     data = zlib.compress(narrowed(held.message, held.route, held.records).encode())
     digest = hashlib.sha256(data).hexdigest()[:32]
@@ -320,7 +320,7 @@ def put(table: Table, held: Held) -> None:
     table.write_all([*(put_of(item) for item in items), *gone])
 
 
-def _may_replace_more(held: Held) -> bool:
+def _may_replace_more(held: HeldRecords) -> bool:
     """Whether an entry that was stored for the same message before can have had several parts."""
     if len(held.records) == len(held.message.records):
         return False

@@ -62,7 +62,7 @@ class Install:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExchangeOutcome:
     """What became of an install: `state` is `connected` or `failed`, with the reason and the advice where it failed."""
 
     state: str
@@ -89,7 +89,7 @@ def read_message(body: str) -> Install:
     )
 
 
-def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Callable[[], float]) -> Outcome:
+def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Callable[[], float]) -> ExchangeOutcome:
     """Bring an install as far as it goes: to its connection, or to its failure.
 
     Safe to call any number of times and by several workers at once: one works, the others are told to wait. Raises
@@ -105,8 +105,8 @@ def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Call
             exchange.run()
         except Rejected as rejected:
             exchange.fail(rejected)
-            return Outcome("failed", rejected.reason, rejected.detail)
-        return Outcome("connected")
+            return ExchangeOutcome("failed", rejected.reason, rejected.detail)
+        return ExchangeOutcome("connected")
     except Exception as error:
         exchange.release()
         if isinstance(error, Retryable):
@@ -114,10 +114,10 @@ def exchange(install: Install, settings: ExchangeCodeSettings, time_left_s: Call
         raise
 
 
-def _already(conflict: Conflict) -> Outcome:
+def _already(conflict: Conflict) -> ExchangeOutcome:
     item = conflict.item or {}
     if item.get("state") in ("connected", "failed"):
-        return Outcome(item["state"], item.get("reason", ""), item.get("detail", ""))
+        return ExchangeOutcome(item["state"], item.get("reason", ""), item.get("detail", ""))
     wait_s = max(1.0, item.get("lease_until", 0) - clock.now().timestamp() + 1)
     raise Retryable("in_progress", "another worker holds this install", after_s=wait_s)
 

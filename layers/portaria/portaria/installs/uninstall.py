@@ -39,7 +39,7 @@ DELETED = "deleted"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RemovalOutcome:
     """What one message came to: `removed`, `still_connected` (a hook that was sent again), `checked` (asked again later),
     or `ignored`."""
 
@@ -71,7 +71,7 @@ def delete(table: Table, queue_url: str, connection: Connection) -> None:
     queues.send(queue_url, [queues.encode(message)])
 
 
-def take(body: str, settings: RemoveConnectionsSettings, time_left_s: Callable[[], float]) -> Outcome:
+def handle_message(body: str, settings: RemoveConnectionsSettings, time_left_s: Callable[[], float]) -> RemovalOutcome:
     """Deal with one message of the Uninstalls queue. Raises `Retryable` where it should come back."""
     try:
         message = json.loads(body)
@@ -79,7 +79,7 @@ def take(body: str, settings: RemoveConnectionsSettings, time_left_s: Callable[[
         checks, secret_id = int(message.get("checks", 0)), str(message.get("secret_id", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
         logger.error("a message of the Uninstalls queue cannot be read")
-        return Outcome("ignored")
+        return RemovalOutcome("ignored")
     return _Removal(name, settings, time_left_s).run(why, checks, secret_id)
 
 
@@ -91,16 +91,16 @@ class _Removal:
         self.vault = Vault(settings.secrets_prefix)
         self.supply = provider.TokenProvider(self.table, self.vault, settings.sealing_key_id, time_left_s)
 
-    def run(self, why: str, checks: int, secret_id: str) -> Outcome:
+    def run(self, why: str, checks: int, secret_id: str) -> RemovalOutcome:
         connection = connection_store.find(self.table, self.name)
         if not connection or (secret_id and connection.secret_id != secret_id):
             # Made again by the same name meanwhile: only the old one's secret is left to remove.
             if secret_id:
                 self.vault.remove(secret_id)
-            return Outcome("removed" if secret_id else "ignored")
+            return RemovalOutcome("removed" if secret_id else "ignored")
         if connection.state != "removed":
             if why == DELETED:
-                return Outcome("ignored")
+                return RemovalOutcome("ignored")
             if self._still_connected(connection) or self._may_come_back(checks):
                 return self._check_again(checks)
             try:
@@ -124,7 +124,7 @@ class _Removal:
                 "why": why,
             },
         )
-        return Outcome("removed")
+        return RemovalOutcome("removed")
 
     def _still_connected(self, connection: Connection) -> bool:
         """Ask the platform. Only a plain no counts: a platform that does not answer is asked again."""
@@ -152,13 +152,13 @@ class _Removal:
             return False
         return checks < len(CHECK_AGAIN_S) or self.supply.recover(connection)
 
-    def _check_again(self, checks: int) -> Outcome:
+    def _check_again(self, checks: int) -> RemovalOutcome:
         if checks >= len(CHECK_AGAIN_S):
             logger.warning("a disconnect hook came for a connection that works", extra={"connection": self.name})
-            return Outcome("still_connected")
+            return RemovalOutcome("still_connected")
         message = {"connection": self.name, "why": UNINSTALLED, "checks": checks + 1}
         queues.send(self.settings.uninstalls_queue_url, [queues.encode(message)], delay_s=CHECK_AGAIN_S[checks])
-        return Outcome("checked")
+        return RemovalOutcome("checked")
 
     def _unsubscribe(self, connection: Connection) -> None:
         """Take the event webhooks back, with the token as it is stored. An account that refuses keeps a dead address."""

@@ -21,7 +21,7 @@ from portaria.core.entities import Connection, Page, Rejected, Retryable, Route,
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.platforms import part
 from portaria.records import page_reader, reconciliation, routes
-from portaria.records.page_reader import Outcome, Reader
+from portaria.records.page_reader import PageReader, ReadingOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def key(connection: str, route: str, generation: int) -> tuple[str, str]:
     return f"BACKFILL#{connection}", f"{route}#{generation}"
 
 
-def take(body: str, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> Outcome:
+def handle_message(body: str, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> ReadingOutcome:
     """Deal with one message of the Backfills queue: `connection.ready` from the bus, a backfill's or a reconciliation's own.
 
     Raises `Retryable` where the message should come back; a backfill that has failed for good says so in its item.
@@ -43,32 +43,32 @@ def take(body: str, settings: BackfillRecordsSettings, time_left_s: Callable[[],
         work = _read(body)
     except (ValueError, KeyError, TypeError, AttributeError):
         logger.error("a message of the Backfills queue is none of those that it may be")
-        return Outcome("ignored")
-    if isinstance(work, reconciliation.Wanted):
-        return reconciliation.take(work, settings, time_left_s)
-    if isinstance(work, _Ready):
+        return ReadingOutcome("ignored")
+    if isinstance(work, reconciliation.ReconciliationRequest):
+        return reconciliation.handle_message(work, settings, time_left_s)
+    if isinstance(work, _ConnectionReady):
         return _begin(*work, settings)
-    return _Reading(work, settings, time_left_s).run()
+    return _BackfillReading(work, settings, time_left_s).run()
 
 
-class _Ready(NamedTuple):
+class _ConnectionReady(NamedTuple):
     connection: str
     generation: int
 
 
-class _Wanted(NamedTuple):
+class _BackfillRequest(NamedTuple):
     connection: str
     route: str
     generation: int
 
 
-def _read(body: str) -> _Ready | _Wanted | reconciliation.Wanted:
+def _read(body: str) -> _ConnectionReady | _BackfillRequest | reconciliation.ReconciliationRequest:
     message = json.loads(body)
     if message.get("detail-type") == event_bus.CONNECTION_READY:
-        return _Ready(str(message["detail"]["connection"]), int(message["detail"]["generation"]))
+        return _ConnectionReady(str(message["detail"]["connection"]), int(message["detail"]["generation"]))
     if "reconcile" in message:
         return reconciliation.read(message)
-    return _Wanted(str(message["connection"]), str(message["route"]), int(message["generation"]))
+    return _BackfillRequest(str(message["connection"]), str(message["route"]), int(message["generation"]))
 
 
 def start(table: Table, queue_url: str, connection: Connection, route_name: str | None = None) -> dict[str, str]:
@@ -114,13 +114,13 @@ def latest(table: Table, connection: str) -> dict[str, Item]:
     return found
 
 
-def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Outcome:
+def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> ReadingOutcome:
     """Start a backfill for each route that begins at the connection. Started twice is started once."""
     table = Table(settings.table_name)
     connection = connection_store.find(table, name)
     if not connection:
         logger.warning("a connection that became ready is gone", extra={"connection": name})
-        return Outcome("ignored")
+        return ReadingOutcome("ignored")
     bodies: list[str] = []
     for route in routes.for_connection(table, connection):
         if page_reader.source(connection.platform, route.object):
@@ -131,7 +131,7 @@ def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Out
     logger.info(
         "backfills were started", extra={"connection": name, "generation": generation, "backfills": len(bodies)}
     )
-    return Outcome("started", started=len(bodies))
+    return ReadingOutcome("started", started=len(bodies))
 
 
 def _create(table: Table, connection: Connection, route: Route, generation: int, *, again: bool = False) -> bool:
@@ -171,10 +171,12 @@ def _message(connection: str, route: str, generation: int) -> str:
     return queues.encode({"version": VERSION, "connection": connection, "route": route, "generation": generation})
 
 
-class _Reading:
+class _BackfillReading:
     """One worker's turn at a backfill."""
 
-    def __init__(self, wanted: _Wanted, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> None:
+    def __init__(
+        self, wanted: _BackfillRequest, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]
+    ) -> None:
         self.name, self.route_name, self.generation = wanted
         self.settings = settings
         self.time_left_s = time_left_s
@@ -186,11 +188,11 @@ class _Reading:
     def facts(self) -> dict[str, Any]:
         return {"connection": self.name, "route": self.route_name, "generation": self.generation, "pages": self.pages}
 
-    def run(self) -> Outcome:
+    def run(self) -> ReadingOutcome:
         item = self.table.get(*key(self.name, self.route_name, self.generation))
         if not item or item["state"] != "running":
             logger.info("there is nothing to read any more", extra=self.facts)
-            return Outcome("ignored")
+            return ReadingOutcome("ignored")
         try:
             self._read(item)
         except Rejected as rejected:
@@ -208,14 +210,14 @@ class _Reading:
         logger.info("a backfill is done", extra={**self.facts, "records": self.records})
         return self._outcome("done")
 
-    def _outcome(self, state: str) -> Outcome:
-        return Outcome(state, self.pages, self.records)
+    def _outcome(self, state: str) -> ReadingOutcome:
+        return ReadingOutcome(state, self.pages, self.records)
 
     def _read(self, item: Item) -> None:
         route = routes.get(self.table, self.route_name)
         connection = connection_store.get(self.table, self.name)
         source = part(connection.platform, route.object)
-        reader = Reader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
+        reader = PageReader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
         while item["state"] == "running":
             number, read_at = item["next_page"], int(clock.now().timestamp() * 1000)
 

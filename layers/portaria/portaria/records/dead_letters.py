@@ -163,7 +163,7 @@ MAX_READ, PAGE_SIZE = 2_000, 100
 
 
 @dataclass(frozen=True)
-class Head:
+class LetterSummary:
     """A letter without its records, of which it has `count`; `redrives` says how often it was sent again."""
 
     id: str
@@ -188,7 +188,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LetterFilter:
     """Which letters. `connection` is where records come from or where they go; `record` is `{source}/{key}`.
 
     `is_waiting` leaves those to be redriven: open ones, and those whose redrive was never brought to its end.
@@ -201,7 +201,7 @@ class Wanted:
     record: str = ""
     is_waiting: bool = False
 
-    def includes(self, head: Head, item: Item) -> bool:
+    def includes(self, head: LetterSummary, item: Item) -> bool:
         """Whether a letter is among them; `item` is what its head was read from."""
         return (
             self.reason in ("", head.reason)
@@ -215,22 +215,22 @@ class Wanted:
 
 def list_page(
     table: Table,
-    wanted: Wanted,
+    wanted: LetterFilter,
     *,
     cursor: str | None = None,
     limit: int = 50,
     newest_first: bool = True,
     before: str = "",
-) -> tuple[list[Head], str | None]:
+) -> tuple[list[LetterSummary], str | None]:
     """Heads. A page can be short, even empty, before the last: the cursor then leads on. `before` is ISO 8601."""
-    found: list[Head] = []
+    found: list[LetterSummary] = []
     for _ in range(MAX_READ // PAGE_SIZE):
         items, cursor = table.query(
             LIST,
             index="listing",
             newest_first=newest_first,
             sk_until=before,
-            limit=limit if wanted == Wanted() else PAGE_SIZE,
+            limit=limit if wanted == LetterFilter() else PAGE_SIZE,
             cursor=cursor,
         )
         for position, item in enumerate(items):
@@ -245,21 +245,21 @@ def list_page(
     return found, cursor
 
 
-def cursor_behind(head: Head) -> str:
+def cursor_behind(head: LetterSummary) -> str:
     """The cursor that goes on behind a letter."""
     pk, sk = key(head.id)
     return cursor_after({"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": f"{head.set_aside_at}#{head.id}"})
 
 
-def find(table: Table, letter_id: str) -> tuple[Head, Letter] | None:
+def find(table: Table, letter_id: str) -> tuple[LetterSummary, Letter] | None:
     """A letter with its records."""
     item = table.get(*key(letter_id))
     return (read_head(item), _read(table, item)) if item else None
 
 
-def read_head(item: Item) -> Head:
+def read_head(item: Item) -> LetterSummary:
     absent = {"redriven_at": "", "claimed_until": 0}
-    return Head(**{name: item.get(name, absent.get(name)) for name in Head.__annotations__})
+    return LetterSummary(**{name: item.get(name, absent.get(name)) for name in LetterSummary.__annotations__})
 
 
 def _read(table: Table, item: Item) -> Letter:
@@ -281,7 +281,7 @@ OUTCOMES = (WOULD_REDRIVE, REDRIVEN, GONE, IN_PROGRESS, FAILED)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RedriveResult:
     """What became of a letter's redrive. `reason` says why it is not what was asked for; `records` is how many were sent."""
 
     id: str
@@ -295,31 +295,31 @@ def _pace() -> Pace:
     return Pace(RATE)
 
 
-def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_run: bool) -> Outcome:
+def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_run: bool) -> RedriveResult:
     """Send a letter's records as a new message; with `again` also where that has been done before.
 
     Of several callers at once one sends it. Where the queue takes nothing, or not all, the letter stays as it was.
     """
     item = table.get(*key(letter_id))
     if not item:
-        return Outcome(letter_id, 0, GONE, "there is no such letter any more")
+        return RedriveResult(letter_id, 0, GONE, "there is no such letter any more")
     head = read_head(item)
     if head.state == REDRIVEN and not again:
-        return Outcome(letter_id, 0, GONE, "somebody else has just redriven it")
+        return RedriveResult(letter_id, 0, GONE, "somebody else has just redriven it")
     if not head.is_free(clock.now()):
-        return Outcome(letter_id, 0, IN_PROGRESS, "somebody else is redriving it")
+        return RedriveResult(letter_id, 0, IN_PROGRESS, "somebody else is redriving it")
     if dry_run:
-        return Outcome(letter_id, head.count, WOULD_REDRIVE)
+        return RedriveResult(letter_id, head.count, WOULD_REDRIVE)
     _pace().wait()
     claim = uuid.uuid4().hex
     if not _claim(table, head, claim):
-        return Outcome(letter_id, 0, IN_PROGRESS, "somebody else is redriving it")
+        return RedriveResult(letter_id, 0, IN_PROGRESS, "somebody else is redriving it")
     try:
         letter = _read(table, item)
         bodies, unreadable = _bodies(letter)
         if not bodies:
             _release(table, head, claim)
-            return Outcome(letter_id, 0, FAILED, "there is nothing in it that could be sent: delete it")
+            return RedriveResult(letter_id, 0, FAILED, "there is nothing in it that could be sent: delete it")
         queues.send(queue_url, bodies, tenant=letter.connection)
     except Exception as error:  # noqa: BLE001 - whatever it was, the other letters go on
         reason = (
@@ -327,10 +327,10 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
         )
         logger.error("a dead letter was not redriven", extra={"letter": letter_id, "error": reason})
         _release(table, head, claim)
-        return Outcome(letter_id, 0, FAILED, reason)
+        return RedriveResult(letter_id, 0, FAILED, reason)
     _mark(table, letter_id, claim)
     left = f"{unreadable} records without data stay behind" if unreadable else ""
-    return Outcome(letter_id, head.count - unreadable, REDRIVEN, left)
+    return RedriveResult(letter_id, head.count - unreadable, REDRIVEN, left)
 
 
 def discard(table: Table, letter_id: str) -> bool:
@@ -350,7 +350,7 @@ def discard(table: Table, letter_id: str) -> bool:
     return True
 
 
-def _claim(table: Table, head: Head, claim: str) -> bool:
+def _claim(table: Table, head: LetterSummary, claim: str) -> bool:
     """Whether it is ours: it stands as it was read, so one of several who read the same gets it."""
     now = int(clock.now().timestamp())
     try:
@@ -373,7 +373,7 @@ def _claim(table: Table, head: Head, claim: str) -> bool:
     return True
 
 
-def _release(table: Table, head: Head, claim: str) -> None:
+def _release(table: Table, head: LetterSummary, claim: str) -> None:
     """Where this fails, the letter can be taken again when the claim has ended."""
     before = REDRIVEN if head.redrives else OPEN
     _settle(table, head.id, claim, "SET #state = :state REMOVE #claim, claimed_until", {":state": before})

@@ -23,7 +23,7 @@ from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Rejected, Reported, Request, Retryable, SignedBy, Statement
+from portaria.core.entities import DeliveryEvent, Rejected, Reported, Request, Retryable, SignedBy
 from portaria.core.settings import TrackReceiptsSettings
 from portaria.outbound import http_client
 from portaria.platforms import part
@@ -45,7 +45,7 @@ MAX_WRITERS, MANY_REPORTS = 10, 50
 
 
 @dataclass(frozen=True)
-class Taken:
+class DeliverySummary:
     """What a delivery held: events by kind, requests stored, and the lowest quota that an account of ours has left."""
 
     events: Counter[str] = field(default_factory=Counter)
@@ -59,7 +59,7 @@ class Taken:
 class _Report:
     account_id: str
     request_id: str
-    event: Statement
+    event: DeliveryEvent
     reported: Reported
 
 
@@ -68,7 +68,9 @@ def challenge(platform: str, query: Mapping[str, list[str]], settings: TrackRece
     return str(_observability(platform, settings).read_challenge(query))
 
 
-def take(platform: str, headers: Mapping[str, str], body: bytes, settings: TrackReceiptsSettings) -> Taken:
+def handle_delivery(
+    platform: str, headers: Mapping[str, str], body: bytes, settings: TrackReceiptsSettings
+) -> DeliverySummary:
     """Verify and store a delivery. Header names are lower case.
 
     Raises `Rejected` (401 `bad_signature`, 403 `wrong_recipient`, 404 where no events are taken, 400 and 413 for what is no
@@ -78,7 +80,7 @@ def take(platform: str, headers: Mapping[str, str], body: bytes, settings: Track
     content = observability.read_content(body)
     if validation := observability.validation_request(content):
         _validate(validation, observability.VALIDATION_DOMAIN)
-        return Taken(Counter(validation=1))
+        return DeliverySummary(Counter(validation=1))
     # Before any key is fetched: few know the client id.
     observability.check_recipient(content, headers, settings.adobe_client_id)
     _verify(observability.read_signatures(headers), body, observability.KEYS_DOMAIN)
@@ -96,7 +98,7 @@ def _observability(platform: str, settings: TrackReceiptsSettings) -> ModuleType
     return found
 
 
-def _store(table: Table, platform: str, statements: list[Statement]) -> Taken:
+def _store(table: Table, platform: str, statements: list[DeliveryEvent]) -> DeliverySummary:
     events: Counter[str] = Counter(statement.kind for statement in statements)
     ours: dict[str, bool] = {}
     reports: list[_Report] = []
@@ -134,7 +136,7 @@ def _store(table: Table, platform: str, statements: list[Statement]) -> Taken:
     else:
         with ThreadPoolExecutor(MAX_WRITERS) as writers:
             list(writers.map(store, reports))
-    return Taken(events, len(reports), elsewhere, unreadable, min(quotas, default=None))
+    return DeliverySummary(events, len(reports), elsewhere, unreadable, min(quotas, default=None))
 
 
 # ------------------------------------------------------------------------------------------------------------ signatures

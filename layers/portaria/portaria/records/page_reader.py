@@ -30,7 +30,7 @@ PAUSE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReadingOutcome:
     """What one message of the Backfills queue came to.
 
     `state` is of a backfill started, running, done or failed; of a reconciliation queued (those that are due), reconciling,
@@ -64,7 +64,7 @@ def _pace(platform: str, per_second: float) -> Pace:
     return Pace(per_second)
 
 
-class Reader:
+class PageReader:
     """`connection` is the one that is read; after a reinstall in the midst of it, the newer one."""
 
     def __init__(
@@ -111,7 +111,9 @@ class Reader:
         try:
             return attempt(token)
         except Rejected as rejected:
-            newer = self.supply.newer(self.connection, token) if rejected.reason == "token_refused" else None
+            newer = (
+                self.supply.refresh_after_401(self.connection, token) if rejected.reason == "token_refused" else None
+            )
             if newer is None:
                 raise
             return attempt(newer)

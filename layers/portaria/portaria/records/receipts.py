@@ -75,7 +75,7 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class Noted:
+class AcceptedRequest:
     """A request that the front door took: `count` records for a destination, at `accepted_at` (ISO 8601)."""
 
     request_id: str
@@ -273,7 +273,7 @@ def find(table: Table, correlation_id: str, now: datetime) -> Receipt | None:
     return read_all(table, [item], now)[0] if item else None
 
 
-def requests_of(table: Table, correlation_id: str) -> list[Noted]:
+def requests_of(table: Table, correlation_id: str) -> list[AcceptedRequest]:
     """The front-door requests that a request carried records of."""
     item = table.get(key(correlation_id)[0], "REQUESTS")
     items = table.get_many([_noted_key(request) for request in item["requests"]]) if item else {}
@@ -304,7 +304,7 @@ def by_destination(
     return found, cursor
 
 
-def noted(table: Table, request_id: str) -> Noted | None:
+def noted(table: Table, request_id: str) -> AcceptedRequest | None:
     """What the front door wrote down of a request."""
     item = table.get(*_noted_key(request_id))
     return _read_noted(item) if item else None
@@ -314,8 +314,8 @@ def _noted_key(request_id: str) -> tuple[str, str]:
     return f"REQUEST#{request_id}", "NOTED"
 
 
-def _read_noted(item: Item) -> Noted:
-    return Noted(**{name: item[name] for name in Noted.__annotations__})
+def _read_noted(item: Item) -> AcceptedRequest:
+    return AcceptedRequest(**{name: item[name] for name in AcceptedRequest.__annotations__})
 
 
 def by_request(

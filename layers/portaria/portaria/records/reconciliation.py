@@ -28,7 +28,7 @@ from portaria.core.settings import BackfillRecordsSettings
 from portaria.installs import code_exchange
 from portaria.platforms import part
 from portaria.records import page_reader, reread_requests, routes
-from portaria.records.page_reader import Outcome, Reader
+from portaria.records.page_reader import PageReader, ReadingOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def of_connection(table: Table, name: str) -> list[Item]:
     return [item for item in found if item["sk"] != WEBHOOKS and not reread_requests.is_request(item)]
 
 
-class Wanted(NamedTuple):
+class ReconciliationRequest(NamedTuple):
     """What a message asks for: one reconciliation, or (where `connection` is empty) the page of those due at `cursor`.
 
     `queued_at` is when the first message about the one was queued.
@@ -106,15 +106,17 @@ class Wanted(NamedTuple):
     cursor: str = ""
 
 
-def read(message: dict[str, Any]) -> Wanted:
+def read(message: dict[str, Any]) -> ReconciliationRequest:
     """Raises `KeyError`, `TypeError` or `AttributeError` for what is no message of reconciliations."""
     one = message["reconcile"]
     if one == "due":
-        return Wanted(cursor=str(message.get("cursor") or ""))
-    return Wanted(str(one["connection"]), str(one["object"]), str(message["queued_at"]))
+        return ReconciliationRequest(cursor=str(message.get("cursor") or ""))
+    return ReconciliationRequest(str(one["connection"]), str(one["object"]), str(message["queued_at"]))
 
 
-def take(wanted: Wanted, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> Outcome:
+def handle_message(
+    wanted: ReconciliationRequest, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]
+) -> ReadingOutcome:
     """Raises `Retryable` where the message should come back."""
     if not wanted.connection:
         return _queue_due(wanted.cursor, settings)
@@ -126,7 +128,7 @@ def _message(connection: str, object_name: str, queued_at: str) -> str:
     return queues.encode({"version": VERSION, "reconcile": wanted, "queued_at": queued_at})
 
 
-def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> Outcome:
+def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> ReadingOutcome:
     """Queue a message for each reconciliation of one page of those that are due, and one for the next page.
 
     Each item is moved on by `QUEUE_AGAIN` before its message is queued, so that the next sweep leaves it alone; a death between
@@ -139,13 +141,15 @@ def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> Outcome:
     if due.cursor:
         bodies.append(queues.encode({"reconcile": "due", "cursor": due.cursor}))
     queues.send(settings.backfills_queue_url, bodies)
-    return Outcome("queued", started=started)
+    return ReadingOutcome("queued", started=started)
 
 
 class _Reconciling:
     """One worker's turn at a reconciliation."""
 
-    def __init__(self, wanted: Wanted, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> None:
+    def __init__(
+        self, wanted: ReconciliationRequest, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]
+    ) -> None:
         self.name = wanted.connection
         self.object_name = wanted.object
         self.queued_at = wanted.queued_at
@@ -159,7 +163,7 @@ class _Reconciling:
     def facts(self) -> dict[str, Any]:
         return {"connection": self.name, "object": self.object_name, "pages": self.pages, "records": self.records}
 
-    def run(self) -> Outcome:
+    def run(self) -> ReadingOutcome:
         item = self.table.get(*key(self.name, self.object_name))
         # Sweeps queue what is still due again, however full the queue is: the first of its messages does the work.
         if (not item or item["settled_at"] >= self.queued_at) and not self._is_requested(item):
@@ -192,8 +196,8 @@ class _Reconciling:
             queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
             return self._outcome("reconciling")
 
-    def _outcome(self, state: str) -> Outcome:
-        return Outcome(state, self.pages, self.records)
+    def _outcome(self, state: str) -> ReadingOutcome:
+        return ReadingOutcome(state, self.pages, self.records)
 
     def _is_requested(self, item: Item | None) -> bool:
         """Whether an event since the last reading lacked what a mapping needs."""
@@ -220,7 +224,7 @@ class _Reconciling:
     def _reconcile(self, item: Item, connection: Connection) -> bool:
         """Read what changed to its end. False: another worker has moved the item on, and it is left to that one."""
         source = part(connection.platform, self.object_name)
-        reader = Reader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
+        reader = PageReader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
         self._subscribe(reader)
         asked_at = item.get("asked_at") or max(int(clock.now().timestamp()), item["since"])
         since, cursor = item["since"] - OVERLAP_S, item["cursor"]
@@ -251,7 +255,7 @@ class _Reconciling:
         logger.info("an account was reconciled", extra=self.facts)
         return True
 
-    def _read(self, source: ModuleType, reader: Reader, since: int, cursor: str) -> Changes:
+    def _read(self, source: ModuleType, reader: PageReader, since: int, cursor: str) -> Changes:
         def ask(send: page_reader.Send, account_host: str, access_token: Secret) -> Changes:
             changes: Changes = source.read_changes(send, account_host, access_token, since, cursor)
             return changes
@@ -294,7 +298,7 @@ class _Reconciling:
                 },
             )
 
-    def _end(self, item: Item | None) -> Outcome:
+    def _end(self, item: Item | None) -> ReadingOutcome:
         """There is no account to read any more, or nowhere for its records to go; a backfill begins it again."""
         reread_requests.settle(self.table, self.name, self.object_name, int(clock.now().timestamp()))
         if item:
@@ -307,7 +311,7 @@ class _Reconciling:
         logger.info("nothing is reconciled any more", extra=self.facts)
         return self._outcome("ended")
 
-    def _subscribe(self, reader: Reader) -> None:
+    def _subscribe(self, reader: PageReader) -> None:
         """Ask for the account's event webhooks again, once an hour at most. Where that fails, what they lose is read here."""
         connection = reader.connection
         try:

@@ -52,7 +52,7 @@ class Source(NamedTuple):
     is_incomplete: bool = False
 
 
-class Outgoing(NamedTuple):
+class OutgoingRecord(NamedTuple):
     """What will stand in a request: the attributes, and every record that they were made of, the newest last."""
 
     identity: str
@@ -61,14 +61,14 @@ class Outgoing(NamedTuple):
     route: str
 
 
-class Encoded(NamedTuple):
+class EncodedRecord(NamedTuple):
     """One object of a request's body."""
 
-    outgoing: Outgoing
+    outgoing: OutgoingRecord
     text: bytes
 
 
-class SetAside(NamedTuple):
+class RejectedRecord(NamedTuple):
     """A record that cannot go on. `detail` names the field, limit and size, never a value."""
 
     sources: tuple[Source, ...]
@@ -245,52 +245,54 @@ def newest(sources: Iterable[Source]) -> tuple[list[Source], int]:
     return list(kept.values()), count - len(kept)
 
 
-def merged(outgoing: Iterable[Outgoing]) -> list[Outgoing]:
+def merged(outgoing: Iterable[OutgoingRecord]) -> list[OutgoingRecord]:
     """One object for each identity at the destination, as upserts one after the other would leave it: the newest
     attribute wins. In one request, or in two at the same time, nobody promises an order."""
-    known: dict[str, Outgoing] = {}
+    known: dict[str, OutgoingRecord] = {}
     for one in sorted(outgoing, key=lambda one: one.sources[-1].version):
         # Taken out, so that what goes one by one goes in the order of the newest, too.
         older = known.pop(one.identity, None)
         if older is not None:
             attributes = older.attributes | one.attributes
-            one = Outgoing(one.identity, attributes, older.sources + one.sources, one.route)  # noqa: PLW2901
+            one = OutgoingRecord(one.identity, attributes, older.sources + one.sources, one.route)  # noqa: PLW2901
         known[one.identity] = one
     return list(known.values())
 
 
 @dataclass
-class Fill:
+class FilledRequests:
     """Records cut into requests. `chunks` are as full as the limits allow; `refused` fits into none."""
 
-    chunks: list[list[Encoded]] = field(default_factory=list)
-    refused: list[SetAside] = field(default_factory=list)
+    chunks: list[list[EncodedRecord]] = field(default_factory=list)
+    refused: list[RejectedRecord] = field(default_factory=list)
 
 
-def fill(outgoing: Iterable[Outgoing], *, frame_bytes: int, max_objects: int, max_bytes: int) -> Fill:
+def fill(outgoing: Iterable[OutgoingRecord], *, frame_bytes: int, max_objects: int, max_bytes: int) -> FilledRequests:
     """Cut records into requests; `frame_bytes` is what stands around them in the body.
 
     What alone would pass the limit, or cannot be written as JSON, is refused by itself.
     """
-    cut = Fill()
-    chunk: list[Encoded] = []
+    cut = FilledRequests()
+    chunk: list[EncodedRecord] = []
     size = frame_bytes
     for one in outgoing:
         try:
             text = orjson.dumps(one.attributes)
         except orjson.JSONEncodeError:
-            cut.refused.append(SetAside(one.sources, one.route, "bad_value", "an attribute cannot be written as JSON"))
+            cut.refused.append(
+                RejectedRecord(one.sources, one.route, "bad_value", "an attribute cannot be written as JSON")
+            )
             continue
         length = len(text)
         if frame_bytes + length > max_bytes:
             detail = f"the record has {length} bytes in a request; {max_bytes - frame_bytes} are allowed"
-            cut.refused.append(SetAside(one.sources, one.route, "record_too_large", detail))
+            cut.refused.append(RejectedRecord(one.sources, one.route, "record_too_large", detail))
             continue
         if chunk and (len(chunk) == max_objects or size + 1 + length > max_bytes):
             cut.chunks.append(chunk)
             chunk, size = [], frame_bytes
         size += length + (1 if chunk else 0)
-        chunk.append(Encoded(one, text))
+        chunk.append(EncodedRecord(one, text))
     if chunk:
         cut.chunks.append(chunk)
     return cut

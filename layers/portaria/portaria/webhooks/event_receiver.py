@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 from portaria import platforms
 from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import record_messages
-from portaria.core.callbacks import Delivery, EventAddress, Rejected, Retryable
+from portaria.core.callbacks import EventAddress, Rejected, Retryable, WebhookDelivery
 from portaria.core.settings import ReceiveEventsSettings
-from portaria.webhooks.install_receiver import Budget, count, log
+from portaria.webhooks.install_receiver import TimeBudget, count, log
 
 HOOK_S = 1.7
 WORK_S = 1.3
@@ -90,7 +90,7 @@ def read_key(text: str) -> Key:
     return Key(key_hash, header_hash, int(until))
 
 
-class Reception:
+class EventReceiver:
     """Receives events. One a process: it keeps the connections to SQS and DynamoDB and remembers addresses."""
 
     def __init__(self, settings: ReceiveEventsSettings) -> None:
@@ -121,7 +121,7 @@ class Reception:
         key: str,
         headers: dict[str, str],
         body: bytes,
-        budget: Budget,
+        budget: TimeBudget,
         request: str,
     ) -> None:
         """Queue what one delivery brings. Once this returns, its records are in the queue.
@@ -132,7 +132,7 @@ class Reception:
         now = int(time.time())
         address = self._check(platform, connection, key, now, budget)
         part = platforms.part(platform, "events")
-        events = part.read(Delivery(headers, body, now, _ed25519), address)
+        events = part.read(WebhookDelivery(headers, body, now, _ed25519), address)
         queued = 0
         if events.delivery and self._seen(connection, events.delivery, budget):
             events = events._replace(records={}, left={"repeated": sum(map(len, events.records.values()))})
@@ -164,7 +164,7 @@ class Reception:
         log("WARNING", "refused", reason=rejected.reason, detail=rejected.detail, connection=name, request=request)
         count("EventsRefused")
 
-    def _check(self, platform: str, connection: str, key: str, now: int, budget: Budget) -> EventAddress:
+    def _check(self, platform: str, connection: str, key: str, now: int, budget: TimeBudget) -> EventAddress:
         """Raises `Rejected` (404 `unknown_address`) for whoever does not have this connection's key."""
         if not _CONNECTION.fullmatch(connection) or not _KEY.fullmatch(key):
             raise _unknown_address()
@@ -189,12 +189,12 @@ class Reception:
         keys = tuple(read_key(each["S"]) for each in item.get("keys", {}).get("L", []))
         return Address(item["platform"]["S"], item["account_id"]["S"], keys)
 
-    def _send(self, body: str, connection: str, budget: Budget) -> None:
+    def _send(self, body: str, connection: str, budget: TimeBudget) -> None:
         # The group is no order here: it keeps one connection's many from holding up another's few.
         message = {"QueueUrl": self._queue_url, "MessageBody": body, "MessageGroupId": connection}
         self._sqs.call("SendMessage", message, timeout_s=budget.part(QUEUE_S))
 
-    def _seen(self, connection: str, delivery: str, budget: Budget) -> bool:
+    def _seen(self, connection: str, delivery: str, budget: TimeBudget) -> bool:
         try:
             item = self._get(_delivery(connection, delivery), "EVENT", budget.part(REMEMBER_S))
         except (Retryable, AwsError) as error:
@@ -202,7 +202,7 @@ class Reception:
             return False
         return item is not None
 
-    def _remember(self, connection: str, delivery: str, now: int, budget: Budget) -> None:
+    def _remember(self, connection: str, delivery: str, now: int, budget: TimeBudget) -> None:
         """Only once its records are queued: whoever dies before that gets it again."""
         item = {
             "pk": {"S": _delivery(connection, delivery)},

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import clock
-from portaria.core.callbacks import Arrival, OAuthClient, Refusal, Rejected, Retryable, Secret
+from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejected, Retryable, Secret
 from portaria.core.settings import AcceptInstallSettings
 
 HOOK_S = 2.7
@@ -62,7 +62,7 @@ Item = dict[str, dict[str, str]]
 CheckHost = Callable[[OAuthClient, str], None]
 
 
-class Budget:
+class TimeBudget:
     """What is left of a hook's seconds, `spent_s` of which were gone when the handler started; the install hook's by default.
 
     At least a second is planned with, so that one late start does not make the queue's time-out too short to be met.
@@ -77,7 +77,7 @@ class Budget:
         return max(0.05, min(most_s * self._scale, self._ends - time.monotonic()))
 
 
-class Begun(NamedTuple):
+class InstallPageSession(NamedTuple):
     """An install page that was opened: the client, its one-time state, and the cookie that ties it to this browser."""
 
     client: OAuthClient
@@ -119,7 +119,7 @@ def code_verifier(browser: str, state: Secret) -> Secret:
     return Secret(_base64url(hmac.digest(browser.encode(), f"pkce:{state.reveal()}".encode(), "sha256")))
 
 
-class FrontDesk:
+class InstallReceiver:
     """Receives arrivals. One a process: it keeps the connections to SQS and DynamoDB and remembers OAuth clients."""
 
     def __init__(self, settings: AcceptInstallSettings) -> None:
@@ -131,11 +131,11 @@ class FrontDesk:
 
     def accept(
         self,
-        arrival: Arrival,
+        arrival: OAuthCallback,
         platform: str,
         client: str,
         browser: str,
-        budget: Budget,
+        budget: TimeBudget,
         check_host: CheckHost | None = None,
     ) -> str:
         """Store the code and return the install's id. `browser` is the cookie's value, or empty.
@@ -170,7 +170,7 @@ class FrontDesk:
             except (Rejected, Retryable, AwsError) as error:
                 log("INFO", "a refusal came without a state of this browser", platform=platform, error=str(error))
 
-    def begin(self, platform: str, client: str, browser: str) -> Begun:
+    def begin(self, platform: str, client: str, browser: str) -> InstallPageSession:
         """Open the install page: a new state, and this browser's cookie, the old one where it has one.
 
         Keeping the cookie lets a person open the page twice and finish either. Raises `Rejected` for an unknown client.
@@ -179,7 +179,7 @@ class FrontDesk:
         if found is None:
             raise _unknown_client()
         state, token = self._new_state(platform, client, browser, CLAIM_S)
-        return Begun(found, state, token)
+        return InstallPageSession(found, state, token)
 
     def authorize(self, platform: str, client: str, ticket: Secret, browser: str) -> Authorization:
         """Use a ticket up: a state for the connection that it was made for, bound to this browser.
@@ -248,7 +248,7 @@ class FrontDesk:
         return client
 
     def _check_client(
-        self, platform: str, client: str, budget: Budget, host: str, check_host: CheckHost | None
+        self, platform: str, client: str, budget: TimeBudget, host: str, check_host: CheckHost | None
     ) -> None:
         """Raises `Rejected` only where there is certainly no such client, or not for this host; the worker looks again."""
         try:
@@ -328,7 +328,7 @@ class FrontDesk:
             return Rejected("expired_state", "the install page was opened more than 30 minutes ago", field="state")
         return Rejected("used_state", "this state has been used already", field="state")
 
-    def _note(self, install: str, arrival: Arrival, platform: str, client: str, received_at: datetime) -> None:
+    def _note(self, install: str, arrival: OAuthCallback, platform: str, client: str, received_at: datetime) -> None:
         """Write the install down for the result page. Only that: without it the worker writes it."""
         at = clock.to_iso(received_at)
         item = {
@@ -356,11 +356,11 @@ class FrontDesk:
     def _queue(
         self,
         install: str,
-        arrival: Arrival,
+        arrival: OAuthCallback,
         platform: str,
         client: str,
         received_at: datetime,
-        budget: Budget,
+        budget: TimeBudget,
         bound: dict[str, str],
     ) -> None:
         """`bound` is what else an install for a named connection carries."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from portaria.access import audit
-from portaria.api.router import Asked, Reply, page
+from portaria.api.router import ApiRequest, Reply, page
 from portaria.api.schemas import Output
 
 
@@ -27,7 +27,7 @@ class Shown(Output):
     reason: str
 
 
-def list_page(asked: Asked) -> Reply:
+def list_page(asked: ApiRequest) -> Reply:
     """The newest first."""
     found, next_cursor = audit.list_page(asked.desk.table, asked.cursor, asked.limit)
     return page([asdict(entry) for entry in found], next_cursor)

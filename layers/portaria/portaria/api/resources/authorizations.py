@@ -10,7 +10,7 @@ import secrets
 from datetime import timedelta
 
 from portaria.api.resources.oauth_clients import install_page_url
-from portaria.api.router import Asked, Reply
+from portaria.api.router import ApiRequest, Reply
 from portaria.api.schemas import Output
 from portaria.connections import connection_store, oauth_clients
 from portaria.core import clock
@@ -29,7 +29,7 @@ class Shown(Output):
     expires_at: str | None
 
 
-def begin(asked: Asked) -> Reply:
+def begin(asked: ApiRequest) -> Reply:
     """The link that authorizes a connection, also one that is connected already, and its end.
 
     An application that customers install has one install page for all; its link does not end. Raises `Rejected`: 404

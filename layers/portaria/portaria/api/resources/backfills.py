@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal
 
-from portaria.api.router import Asked, Reply
+from portaria.api.router import ApiRequest, Reply
 from portaria.api.schemas import Output
 from portaria.api.validation import Input, ResourceName
 from portaria.connections import connection_store
@@ -59,7 +59,7 @@ class Backfills(Output):
     reconciliations: list[Reconciliation]
 
 
-def start(asked: Asked) -> Reply:
+def start(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`, `unknown_route`, 409 `not_connected`, `nothing_to_read`) and `Retryable`."""
     desk = asked.desk
     connection = connection_store.get(desk.table, asked.path["name"])
@@ -67,7 +67,7 @@ def start(asked: Asked) -> Reply:
     return Reply({"backfills": [{"route": route, "state": state} for route, state in states.items()]})
 
 
-def show(asked: Asked) -> Reply:
+def show(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`)."""
     table, name = asked.desk.table, asked.path["name"]
     connection_store.get(table, name)

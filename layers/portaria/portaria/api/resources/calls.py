@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from pydantic import BeforeValidator, Field
 
-from portaria.api.router import Asked, Reply
+from portaria.api.router import ApiRequest, Reply
 from portaria.api.schemas import Output
 from portaria.api.validation import Input
 from portaria.connections import connection_store, proxy_call
@@ -60,7 +60,7 @@ class Shown(Output):
     withheld: str = ""
 
 
-def call(asked: Asked) -> Reply:
+def call(asked: ApiRequest) -> Reply:
     """Raises `Rejected` and `Retryable` as `calls.send` does, and `Rejected` for what is no call.
 
     Where no whole answer came, it says what became of the call: 504 `answer_lost` (it may have been carried out), 502

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from portaria.access import private_integrations
 from portaria.api.resources.oauth_clients import HIDDEN, Scopes
-from portaria.api.router import Asked, Reply, page, require_match
+from portaria.api.router import ApiRequest, Reply, page, require_match
 from portaria.api.schemas import Output
 from portaria.api.validation import (
     CLIENT_NAME,
@@ -110,7 +110,7 @@ class Shown(Output):
     notes: list[str]
 
 
-def create(asked: Asked) -> Reply:
+def create(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (409 `connection_exists`, `api_domains_missing`; 400 `credentials_refused`, `domain_not_registered`)
     and `Retryable`; nothing is stored then.
 
@@ -159,7 +159,7 @@ def create(asked: Asked) -> Reply:
     return _store(table, vault, connection)
 
 
-def replace(asked: Asked) -> Reply:
+def replace(asked: ApiRequest) -> Reply:
     """Give a connection other credentials for the same account. Raises `Rejected` and `Retryable` as `rotations.replace`."""
     table, sent = asked.desk.table, asked.sent
     connection = connection_store.get(table, asked.path["name"])
@@ -172,7 +172,7 @@ def replace(asked: Asked) -> Reply:
     return _reply(fresh)
 
 
-def rotate(asked: Asked) -> Reply:
+def rotate(asked: ApiRequest) -> Reply:
     """Hand in the platform's new token. Raises `Rejected` and `Retryable` as `rotations.rotate`."""
     table, sent, name = asked.desk.table, asked.sent, asked.path["name"]
     connection = connection_store.get(table, name)
@@ -182,12 +182,12 @@ def rotate(asked: Asked) -> Reply:
     return _reply(fresh)
 
 
-def expire(asked: Asked) -> Reply:
+def expire(asked: ApiRequest) -> Reply:
     """Drop the old token of a rotation before its time. Without one nothing happens. Raises as `rotations.expire`."""
     return _reply(rotation.expire(asked.desk.table, asked.desk.vault, asked.path["name"]))
 
 
-def get(asked: Asked) -> Reply:
+def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`)."""
     name = asked.path["name"]
     connection = connection_store.get(asked.desk.table, name)
@@ -201,13 +201,13 @@ def etag(connection: Connection) -> str:
     return f"{connection.generation}-{connection.state}"
 
 
-def list_page(asked: Asked) -> Reply:
+def list_page(asked: ApiRequest) -> Reply:
     """One that a customer uninstalled is told as removed; those deleted here are left out, so a page may be short."""
     found, next_cursor = connection_store.list_page(asked.desk.table, asked.cursor, asked.limit)
     return page([show(connection) for connection in found if not _is_deleted(connection)], next_cursor)
 
 
-def delete(asked: Asked) -> Reply:
+def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected`: 404 `unknown_connection`, 409 `connection_in_use` while a route leads to it or starts at it.
 
     From here on nobody uses the connection; its secret (which can be brought back for seven days) and its webhooks are removed

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from portaria.api.router import Asked, Filters, Reply, page
+from portaria.api.router import ApiRequest, Filters, Reply, page
 from portaria.api.schemas import Output
 from portaria.api.validation import NAME, Input, Matching
 from portaria.aws.table import Conflict
 from portaria.core import clock, redaction
 from portaria.core.entities import Rejected
 from portaria.records import dead_letters
-from portaria.records.dead_letters import Head, Outcome, Wanted
+from portaria.records.dead_letters import LetterFilter, LetterSummary, RedriveResult
 
 _REASON = Matching(r"[a-z][a-z0-9_]{0,63}", "a reason, such as refused_by_destination")
 _NAME = Matching(NAME, "3 to 64 of A-Z a-z 0-9 _ -")
@@ -138,15 +138,15 @@ class RedriveOutcome(Output):
     next_cursor: str | None
 
 
-def list_page(asked: Asked) -> Reply:
+def list_page(asked: ApiRequest) -> Reply:
     """The newest first."""
     given = {name: asked.filters.get(name, "") for name in FILTERS}
-    wanted = Wanted(given["reason"], given["route"], given["connection"], given["state"], given["record"])
+    wanted = LetterFilter(given["reason"], given["route"], given["connection"], given["state"], given["record"])
     heads, cursor = dead_letters.list_page(asked.desk.table, wanted, cursor=asked.cursor, limit=asked.limit)
     return page([show(head) for head in heads], cursor)
 
 
-def get(asked: Asked) -> Reply:
+def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_dead_letter`)."""
     found = dead_letters.find(asked.desk.table, asked.path["letter"])
     if not found:
@@ -155,24 +155,26 @@ def get(asked: Asked) -> Reply:
     return Reply(show(head) | {"content": _content([letter.raw] if letter.raw else letter.records)})
 
 
-def redrive(asked: Asked) -> Reply:
+def redrive(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`bad_cursor`)."""
     sent: Redrive = asked.sent
     table, ends_at = asked.desk.table, clock.now() + TIME
-    heads: list[Head] = []
+    heads: list[LetterSummary] = []
     next_cursor = None
     if not sent.ids:
-        wanted = Wanted(sent.reason or "", sent.route or "", sent.connection or "", is_waiting=True)
+        wanted = LetterFilter(sent.reason or "", sent.route or "", sent.connection or "", is_waiting=True)
         heads, next_cursor = dead_letters.list_page(
             table, wanted, cursor=sent.cursor, limit=sent.limit, newest_first=False, before=sent.before or ""
         )
-    outcomes: list[Outcome] = []
+    outcomes: list[RedriveResult] = []
     for number, letter_id in enumerate(dict.fromkeys(sent.ids or [head.id for head in heads])):
         if clock.now() <= ends_at:
             queue_url, again = asked.desk.records_queue_url, bool(sent.ids)
             outcomes.append(dead_letters.redrive(table, queue_url, letter_id, again=again, dry_run=sent.dry_run))
         elif sent.ids:
-            outcomes.append(Outcome(letter_id, 0, dead_letters.FAILED, "the time of this call was over: ask again"))
+            outcomes.append(
+                RedriveResult(letter_id, 0, dead_letters.FAILED, "the time of this call was over: ask again")
+            )
         else:
             next_cursor = dead_letters.cursor_behind(heads[number - 1])
             break
@@ -181,7 +183,7 @@ def redrive(asked: Asked) -> Reply:
     )
 
 
-def delete(asked: Asked) -> Reply:
+def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_dead_letter`, 409 `in_progress`)."""
     try:
         if not dead_letters.discard(asked.desk.table, asked.path["letter"]):
@@ -193,7 +195,7 @@ def delete(asked: Asked) -> Reply:
     return Reply(None)
 
 
-def show(head: Head) -> dict[str, Any]:
+def show(head: LetterSummary) -> dict[str, Any]:
     shown = {name: getattr(head, name) for name in Shown.model_fields if name != "records"}
     return shown | {"records": head.count, "redriven_at": head.redriven_at or None}
 

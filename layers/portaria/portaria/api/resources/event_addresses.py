@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 
-from portaria.api.router import Asked, Reply
+from portaria.api.router import ApiRequest, Reply
 from portaria.api.schemas import Output
 from portaria.connections import connection_store, webhook_endpoints
 from portaria.core import clock
@@ -23,7 +23,7 @@ class Shown(Output):
     previous_until: str
 
 
-def create(asked: Asked) -> Reply:
+def create(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`, 409 `not_offered`, `subscribes_itself`) and `Retryable`."""
     table, name = asked.desk.table, asked.path["name"]
     connection = connection_store.get(table, name)

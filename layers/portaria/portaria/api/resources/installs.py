@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from portaria.api.router import Asked, Reply, page
+from portaria.api.router import ApiRequest, Reply, page
 from portaria.api.schemas import Output
 from portaria.aws.table import Item, Table, cursor_after
 from portaria.connections import oauth_clients
@@ -36,7 +36,7 @@ class Shown(Output):
     reconnect_url: str | None
 
 
-def get(asked: Asked) -> Reply:
+def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_install`)."""
     item = asked.desk.table.get(*code_exchange.key(asked.path["install"]))
     if not item:
@@ -44,7 +44,7 @@ def get(asked: Asked) -> Reply:
     return Reply(show(asked.desk.table, item))
 
 
-def list_page(asked: Asked) -> Reply:
+def list_page(asked: ApiRequest) -> Reply:
     """Newest first. With a `state` a page can be short, even empty, before the last: the cursor then leads on.
 
     Raises `Rejected` (`bad_cursor`).

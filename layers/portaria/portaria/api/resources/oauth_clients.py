@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from portaria.api.router import Asked, Reply, changed_meanwhile, page, require_match
+from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.schemas import Output
 from portaria.api.validation import CLIENT_NAME, Input, InvalidInput, Matching, PlatformName, SecretText
 from portaria.aws.table import Conflict, Table
@@ -133,7 +133,7 @@ class Advised(Shown):
     warnings: list[str]
 
 
-def create(asked: Asked) -> Reply:
+def create(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (409 `client_exists`) and `Retryable`.
 
     The secret is stored before the item that makes it usable. A death between the two leaves a secret that nobody uses;
@@ -158,7 +158,7 @@ def create(asked: Asked) -> Reply:
     )
 
 
-def replace(asked: Asked) -> Reply:
+def replace(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_client`, 409 `client_fixed`, `client_in_use`, 409 or 412 `changed_meanwhile`) and
     `Retryable`. Connections that their provider's refusals ended are tried again with what the client is now.
 
@@ -200,18 +200,18 @@ def replace(asked: Asked) -> Reply:
     return Reply(show(client) | _advice(client, asked.api_url), etag=revision)
 
 
-def get(asked: Asked) -> Reply:
+def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_client`)."""
     client, revision = oauth_clients.find(asked.desk.table, asked.path["platform"], asked.path["client"])
     return Reply(show(client) | _advice(client, asked.api_url), etag=revision)
 
 
-def list_page(asked: Asked) -> Reply:
+def list_page(asked: ApiRequest) -> Reply:
     clients, next_cursor = oauth_clients.list_page(asked.desk.table, asked.cursor, asked.limit)
     return page([show(client) for client in clients], next_cursor)
 
 
-def delete(asked: Asked) -> Reply:
+def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected`: 404 `unknown_client`, 409 `client_in_use` while a route or a connection needs it.
 
     The item goes first, so that none stands without its secret. Where a death left the secret behind, deleting again

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from portaria.access import api_tokens, private_integrations, scopes, token_usage
 from portaria.access.private_integrations import PrivateIntegration
-from portaria.api.router import Asked, Reply, changed_meanwhile, page, require_match
+from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.schemas import Output
 from portaria.api.validation import Input, InvalidInput, Matching
 from portaria.aws.table import Conflict
@@ -89,7 +89,7 @@ class WithToken(Shown):
     token: str | None
 
 
-def create(asked: Asked) -> Reply:
+def create(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (403 `beyond_own_scopes`).
 
     With an Idempotency-Key the id follows from it, so that a creation that is repeated after a death finds the first one.
@@ -112,18 +112,18 @@ def create(asked: Asked) -> Reply:
     return _reply(asked, made, {"token": None}, token=token)
 
 
-def get(asked: Asked) -> Reply:
+def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_private_integration`)."""
     return _reply(asked, _find(asked))
 
 
-def list_page(asked: Asked) -> Reply:
+def list_page(asked: ApiRequest) -> Reply:
     found, next_cursor = private_integrations.list_page(asked.desk.table, asked.cursor, asked.limit)
     uses = token_usage.find(asked.desk.table, found)
     return page([show(each, uses) for each in found], next_cursor)
 
 
-def edit(asked: Asked) -> Reply:
+def edit(asked: ApiRequest) -> Reply:
     """Change name, description or scopes; the token stays. Raises `Rejected` (403, 404, 409 or 412 `changed_meanwhile`)."""
     old = _find(asked)
     require_match(asked, str(old.version))
@@ -142,14 +142,14 @@ def edit(asked: Asked) -> Reply:
         raise
 
 
-def delete(asked: Asked) -> Reply:
+def delete(asked: ApiRequest) -> Reply:
     """Its tokens work no more. Raises `Rejected` (403, 404)."""
     _require_own(asked, _find(asked).scopes)
     private_integrations.delete(asked.desk.table, asked.path["integration"])
     return Reply(None)
 
 
-def rotate(asked: Asked) -> Reply:
+def rotate(asked: ApiRequest) -> Reply:
     """A new token. Raises `Rejected` (403, 404, 409 `rotation_under_way`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
@@ -157,14 +157,14 @@ def rotate(asked: Asked) -> Reply:
     return _reply(asked, fresh, {"token": None}, token=token)
 
 
-def cancel(asked: Asked) -> Reply:
+def cancel(asked: ApiRequest) -> Reply:
     """Go back to the old token. Raises `Rejected` (403, 404, 409 `no_rotation`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
     return _reply(asked, private_integrations.cancel_rotation(asked.desk.table, old))
 
 
-def expire(asked: Asked) -> Reply:
+def expire(asked: ApiRequest) -> Reply:
     """End the old token. Raises `Rejected` (403, 404, 409 `no_rotation`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
@@ -191,14 +191,16 @@ def show(integration: PrivateIntegration, uses: dict[str, str]) -> dict[str, Any
     }
 
 
-def _reply(asked: Asked, integration: PrivateIntegration, more: dict[str, Any] | None = None, **once: Any) -> Reply:
+def _reply(
+    asked: ApiRequest, integration: PrivateIntegration, more: dict[str, Any] | None = None, **once: Any
+) -> Reply:
     uses = token_usage.find(asked.desk.table, [integration])
     return Reply(
         show(integration, uses) | (more or {}), etag=str(integration.version), once=once, target=integration.id
     )
 
 
-def _find(asked: Asked) -> PrivateIntegration:
+def _find(asked: ApiRequest) -> PrivateIntegration:
     return private_integrations.get(asked.desk.table, asked.path["integration"])
 
 
@@ -206,7 +208,7 @@ def _unique(wanted: list[str]) -> tuple[str, ...]:
     return tuple(sorted(set(wanted)))
 
 
-def _require_own(asked: Asked, wanted: tuple[str, ...]) -> None:
+def _require_own(asked: ApiRequest, wanted: tuple[str, ...]) -> None:
     """Raises `Rejected` (403 `beyond_own_scopes`) for a token that would reach beyond what it may do itself."""
     if not asked.caller.covers(wanted):
         raise Rejected(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from portaria.api.router import Asked, Filters, Reply, page
+from portaria.api.router import ApiRequest, Filters, Reply, page
 from portaria.api.schemas import Output
 from portaria.api.validation import NAME, Matching
 from portaria.core import clock
 from portaria.core.entities import Rejected
 from portaria.records import receipts
-from portaria.records.receipts import Noted, Receipt
+from portaria.records.receipts import AcceptedRequest, Receipt
 
 FILTERS: Filters = {
     "connection": Matching(NAME, "the name of the destination, 3 to 64 of A-Z a-z 0-9 _ -"),
@@ -64,7 +64,7 @@ class ReceiptWithRequests(Shown):
     requests: list[FrontDoorRequest]
 
 
-def list_page(asked: Asked) -> Reply:
+def list_page(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`unclear_filters`, `bad_cursor`)."""
     given, now, table = asked.filters, clock.now(), asked.desk.table
     request, connection, record, state = (given.get(name, "") for name in ("request", "connection", "record", "state"))
@@ -83,7 +83,7 @@ def list_page(asked: Asked) -> Reply:
     return page([show(receipt) for receipt in found if state in ("", receipt.state)], cursor)
 
 
-def get(asked: Asked) -> Reply:
+def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_receipt`)."""
     table, correlation_id = asked.desk.table, asked.path["receipt"]
     receipt = receipts.find(table, correlation_id, clock.now())
@@ -114,7 +114,7 @@ def show(receipt: Receipt) -> dict[str, Any]:
     }
 
 
-def _queued(noted: Noted) -> dict[str, Any]:
+def _queued(noted: AcceptedRequest) -> dict[str, Any]:
     told = dict.fromkeys(Shown.model_fields)
     return told | {
         "state": receipts.QUEUED,
@@ -128,7 +128,7 @@ def _queued(noted: Noted) -> dict[str, Any]:
     }
 
 
-def _request(noted: Noted) -> dict[str, Any]:
+def _request(noted: AcceptedRequest) -> dict[str, Any]:
     return {
         "id": noted.request_id,
         "caller": noted.caller,

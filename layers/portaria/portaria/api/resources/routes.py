@@ -10,7 +10,7 @@ from jmespath.exceptions import LexerError, ParseError
 from jmespath.functions import Functions
 from pydantic import Field
 
-from portaria.api.router import Asked, Reply, changed_meanwhile, page, require_match
+from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.schemas import Output
 from portaria.api.validation import Input, InvalidInput, Matching, ResourceName
 from portaria.aws.table import Conflict, Table
@@ -86,7 +86,7 @@ class Written(Shown):
     warnings: list[str]
 
 
-def create(asked: Asked) -> Reply:
+def create(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (409 `route_exists`)."""
     table, sent = asked.desk.table, asked.sent
     route, warnings = _checked(table, sent.name, sent)
@@ -98,7 +98,7 @@ def create(asked: Asked) -> Reply:
     return Reply(routes.show(route) | {"warnings": warnings}, etag=revision)
 
 
-def replace(asked: Asked) -> Reply:
+def replace(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_route`, 409 or 412 `changed_meanwhile`)."""
     table, name = asked.desk.table, asked.path["name"]
     _, revision = routes.find(table, name)
@@ -111,18 +111,18 @@ def replace(asked: Asked) -> Reply:
     return Reply(routes.show(route) | {"warnings": warnings}, etag=revision)
 
 
-def get(asked: Asked) -> Reply:
+def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_route`)."""
     route, revision = routes.find(asked.desk.table, asked.path["name"])
     return Reply(routes.show(route), etag=revision)
 
 
-def list_page(asked: Asked) -> Reply:
+def list_page(asked: ApiRequest) -> Reply:
     found, next_cursor = routes.list_page(asked.desk.table, asked.cursor, asked.limit)
     return page([routes.show(route) for route in found], next_cursor)
 
 
-def delete(asked: Asked) -> Reply:
+def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_route`)."""
     routes.get(asked.desk.table, asked.path["name"])
     routes.delete(asked.desk.table, asked.path["name"])

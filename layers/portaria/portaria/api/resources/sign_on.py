@@ -17,7 +17,7 @@ Identifier = Annotated[
 ]
 
 
-class Asked(Input):
+class SignOnRequest(Input):
     """With `addresses` the answer holds the key: keep it out of logs. `front_end` is where a link leads."""
 
     user_identifier: Identifier
@@ -41,7 +41,7 @@ class SignOn(Output):
 
 
 def begin(
-    table: Table, vault: Vault, sealing_key_id: str, connection_name: str, sent: Asked, api_url: str
+    table: Table, vault: Vault, sealing_key_id: str, connection_name: str, sent: SignOnRequest, api_url: str
 ) -> dict[str, Any]:
     """`api_url` is where the API was reached, without `/v1`. The answer is a credential: it must be stored nowhere.
 

@@ -82,7 +82,7 @@ class TokenProvider:
                 return kept
             return self._obtain(connection.name)
 
-    def newer(self, connection: Connection, refused: Token) -> Token | None:
+    def refresh_after_401(self, connection: Connection, refused: Token) -> Token | None:
         """What to try after the platform refused a token (401): a newer one, or None where there is none to be had.
 
         Raises as `token` does.
@@ -118,7 +118,7 @@ class TokenProvider:
         response = self._send(connection, build(token), follow_redirects)
         if not token_refused(connection, response):
             return response
-        newer = self.newer(connection, token)
+        newer = self.refresh_after_401(connection, token)
         if newer is not None:
             response = self._send(connection, build(newer), follow_redirects)
         if connection.kind in connection_store.STATIC_KINDS and token_is_dead(connection, response):

@@ -10,7 +10,17 @@ import json
 import re
 from typing import Any
 
-from portaria.core.entities import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target
+from portaria.core.entities import (
+    Answer,
+    Connection,
+    Disposition,
+    Rejected,
+    Request,
+    Response,
+    Retryable,
+    Secret,
+    Target,
+)
 from portaria.platforms.engage import identifiers
 from portaria.platforms.engage.destination import ATTRIBUTES
 
@@ -25,15 +35,15 @@ NEEDS_TYPED_IN = True
 # What each outcome asks for; `ingestion` does it. After `no_verdict` users may have been registered, and registering them again
 # does no harm.
 MEANINGS = {
-    "registered": Meaning.APPLIED,
-    "user_refused": Meaning.BAD_DATA,
-    "identifier_taken": Meaning.BAD_DATA,
-    "token_refused": Meaning.TOKEN_AGAIN,
-    "not_permitted": Meaning.STOP,
-    "unknown_customer": Meaning.STOP,
-    "refused": Meaning.STOP,
-    "rate_limited": Meaning.BACK_OFF,
-    "no_verdict": Meaning.RETRY,
+    "registered": Disposition.APPLIED,
+    "user_refused": Disposition.BAD_DATA,
+    "identifier_taken": Disposition.BAD_DATA,
+    "token_refused": Disposition.TOKEN_AGAIN,
+    "not_permitted": Disposition.STOP,
+    "unknown_customer": Disposition.STOP,
+    "refused": Disposition.STOP,
+    "rate_limited": Disposition.BACK_OFF,
+    "no_verdict": Disposition.RETRY,
 }
 
 
@@ -88,5 +98,5 @@ def read_answer(response: Response) -> Answer:
             "refused",
             f"Engage refuses every user with {response.status}: check the connection and its application",
         )
-    meaning = MEANINGS.get(code, Meaning.RETRY)
-    return Answer(meaning, "" if meaning is Meaning.APPLIED else code, "", after_s, None, detail)
+    meaning = MEANINGS.get(code, Disposition.RETRY)
+    return Answer(meaning, "" if meaning is Disposition.APPLIED else code, "", after_s, None, detail)

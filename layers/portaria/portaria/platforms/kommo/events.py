@@ -14,7 +14,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl
 
-from portaria.core.callbacks import Delivery, EventAddress, Events, Record, Rejected, time_of_change
+from portaria.core.callbacks import EventAddress, Events, Record, Rejected, WebhookDelivery, time_of_change
 
 # Kommo comes again after any bad answer; more than 100 of them in two hours and it disables the hook.
 RETRY_STATUS = 503
@@ -59,7 +59,7 @@ def account_of(account_id: str, fields: dict[str, str]) -> str:
     return account_id
 
 
-def read(delivery: Delivery, address: EventAddress) -> Events:
+def read(delivery: WebhookDelivery, address: EventAddress) -> Events:
     """Raises `Rejected` (415 `not_a_form`, 413 `too_many_keys`, 400 `too_deep`, `no_account`) for what is no delivery.
 
     Whatever is no contact's or company's present state is left out and counted: `deleted` (a deletion carries id and type

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from portaria.core.callbacks import (
-    Arrival,
+    OAuthCallback,
     OAuthClient,
     Refusal,
     Rejected,
@@ -33,7 +33,7 @@ _RESERVED = frozenset({"www", "api", "auth", "oauth", "developers", "support", "
 MAX_CODE_LENGTH = 2_000
 
 
-def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
+def parse_arrival(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
     """Read the query of a call to the redirect URI. Raises `Rejected` that names the parameter and its rule."""
     returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
     if isinstance(returned, Refusal):
@@ -47,7 +47,7 @@ def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
         raise Rejected(
             "missing_state", "a return from the consent page must carry the state it was given", field="state"
         )
-    return Arrival(code, host.lower(), "browser" if state else "widget", state)
+    return OAuthCallback(code, host.lower(), "browser" if state else "widget", state)
 
 
 def check_account_host(host: str) -> None:

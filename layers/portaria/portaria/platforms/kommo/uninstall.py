@@ -6,19 +6,19 @@ import hashlib
 import hmac
 import re
 
-from portaria.core.entities import Departure, OAuthClient, Rejected, Secret
+from portaria.core.entities import OAuthClient, Rejected, Secret, UninstallNotice
 
 
-def parse_departure(query: dict[str, list[str]]) -> Departure:
+def parse_departure(query: dict[str, list[str]]) -> UninstallNotice:
     """Read the hook's query. Raises `Rejected` that names the parameter."""
-    return Departure(
+    return UninstallNotice(
         account_id=_one(query, "account_id", r"[0-9]{1,20}"),
         client_id=_one(query, "client_uuid", r"[\x21-\x7e]{1,255}"),
         signature=_one(query, "signature", r"[0-9a-fA-F]{64}").lower(),
     )
 
 
-def verify(departure: Departure, client: OAuthClient, client_secret: Secret) -> None:
+def verify(departure: UninstallNotice, client: OAuthClient, client_secret: Secret) -> None:
     """Raises `Rejected` (`bad_signature`) unless the hook is for this client and signed with its secret.
 
     The signature has no date: it says that the account left once, not that it has left now.

@@ -22,11 +22,11 @@ from typing import Any, NoReturn
 from portaria.core.callbacks import (
     MAX_AHEAD_S,
     MOST_SECONDS,
-    Delivery,
     EventAddress,
     Events,
     Record,
     Rejected,
+    WebhookDelivery,
     time_of_change,
 )
 
@@ -77,7 +77,7 @@ def account_of(account_id: str, fields: dict[str, str]) -> str:
     return fields["location_id"]
 
 
-def read(delivery: Delivery, address: EventAddress) -> Events:
+def read(delivery: WebhookDelivery, address: EventAddress) -> Events:
     """Raises `Rejected`: 401 `not_proven`, `bad_signature`, `bad_secret`, `bad_time`; 415 `not_json`; 400 `bad_json`; and for a
     workflow's body 422 `no_contact_id`, `other_location`, which its log shows to the user who wrote it.
 
@@ -91,7 +91,7 @@ def read(delivery: Delivery, address: EventAddress) -> Events:
     return _read_workflow(delivery, address)
 
 
-def _read_app(delivery: Delivery, address: EventAddress) -> Events:
+def _read_app(delivery: WebhookDelivery, address: EventAddress) -> Events:
     event = _object(delivery)
     inner = event.get("data")
     flat = {**event, **inner} if isinstance(inner, dict) else event
@@ -115,7 +115,7 @@ def _read_app(delivery: Delivery, address: EventAddress) -> Events:
     return Events({"contacts": [record]}, {}, _delivery_id(flat, delivery.body))
 
 
-def _read_workflow(delivery: Delivery, address: EventAddress) -> Events:
+def _read_workflow(delivery: WebhookDelivery, address: EventAddress) -> Events:
     """Its record's version is its arrival: a workflow has no time of its own."""
     event = _object(delivery)
     contact, nested_id = _contact_of(event)
@@ -158,7 +158,7 @@ def _named_as_in_api(contact: Node, contact_id: str) -> Node:
     return {**others, **own, USER_FIELDS: {name: others[name] for name in (*users, USER_FIELDS) if name in others}}
 
 
-def _check_signature(delivery: Delivery) -> None:
+def _check_signature(delivery: WebhookDelivery) -> None:
     try:
         signature = base64.b64decode(delivery.headers[SIGNATURE_HEADER], validate=True)
     except ValueError:
@@ -169,7 +169,7 @@ def _check_signature(delivery: Delivery) -> None:
         raise Rejected("bad_signature", detail, field="X-GHL-Signature", status=401)
 
 
-def _check_secret(delivery: Delivery, address: EventAddress) -> None:
+def _check_secret(delivery: WebhookDelivery, address: EventAddress) -> None:
     given = delivery.headers.get(SECRET_HEADER.lower(), "")
     if not given:
         # Also where the older RSA signature stands alone: it is past its sunset, and nobody is to choose the weaker one.
@@ -179,7 +179,7 @@ def _check_secret(delivery: Delivery, address: EventAddress) -> None:
         raise Rejected("bad_secret", "the secret is not this address's", field=SECRET_HEADER, status=401)
 
 
-def _object(delivery: Delivery) -> Node:
+def _object(delivery: WebhookDelivery) -> Node:
     if "json" not in delivery.headers.get("content-type", "").lower():
         raise Rejected("not_json", "events come as application/json", field="Content-Type", status=415)
     try:

@@ -10,7 +10,17 @@ import json
 import re
 from typing import Any
 
-from portaria.core.entities import Answer, Connection, Meaning, Rejected, Request, Response, Retryable, Secret, Target
+from portaria.core.entities import (
+    Answer,
+    Connection,
+    Disposition,
+    Rejected,
+    Request,
+    Response,
+    Retryable,
+    Secret,
+    Target,
+)
 from portaria.platforms.leadconnector import contacts, tokens
 from portaria.platforms.leadconnector.destination import overwrites_tags
 
@@ -30,18 +40,18 @@ DAY_OVER_WAIT_S = 7_200.0
 # writing it again does no harm. `refused` is every other 4xx that is not about a contact: the destination pauses and tries
 # itself again, where each record would become a dead letter of its own.
 MEANINGS = {
-    "created": Meaning.APPLIED,
-    "updated": Meaning.APPLIED,
-    "contact_refused": Meaning.BAD_DATA,
-    "duplicate_contact": Meaning.BAD_DATA,
-    "token_refused": Meaning.TOKEN_AGAIN,
-    "missing_scope": Meaning.STOP,
-    "wrong_location": Meaning.STOP,
-    "wrong_token_type": Meaning.STOP,
-    "refused": Meaning.STOP,
-    "rate_limited": Meaning.BACK_OFF,
-    "day_is_over": Meaning.QUOTA,
-    "no_verdict": Meaning.RETRY,
+    "created": Disposition.APPLIED,
+    "updated": Disposition.APPLIED,
+    "contact_refused": Disposition.BAD_DATA,
+    "duplicate_contact": Disposition.BAD_DATA,
+    "token_refused": Disposition.TOKEN_AGAIN,
+    "missing_scope": Disposition.STOP,
+    "wrong_location": Disposition.STOP,
+    "wrong_token_type": Disposition.STOP,
+    "refused": Disposition.STOP,
+    "rate_limited": Disposition.BACK_OFF,
+    "day_is_over": Disposition.QUOTA,
+    "no_verdict": Disposition.RETRY,
 }
 
 
@@ -104,9 +114,11 @@ def read_answer(response: Response) -> Answer:
         named = [name for name in contacts.FIELDS if re.search(rf"\b{name}\b", detail)]
         about = f": what it says names {', '.join(named)}" if named else ""
         detail = f"LeadConnector refused the contact ({response.status}){about}"
-    meaning = MEANINGS.get(code, Meaning.RETRY)
-    pause_s = contacts.pause_s(response) if meaning is Meaning.APPLIED else None
-    return Answer(meaning, "" if meaning is Meaning.APPLIED else code, _trace_id(response), after_s, pause_s, detail)
+    meaning = MEANINGS.get(code, Disposition.RETRY)
+    pause_s = contacts.pause_s(response) if meaning is Disposition.APPLIED else None
+    return Answer(
+        meaning, "" if meaning is Disposition.APPLIED else code, _trace_id(response), after_s, pause_s, detail
+    )
 
 
 def _text(name: str, value: Any) -> Any:

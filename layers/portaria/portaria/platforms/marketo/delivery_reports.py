@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from portaria.core.entities import Rejected, Reported, Request, SignedBy, Statement
+from portaria.core.entities import DeliveryEvent, Rejected, Reported, Request, SignedBy
 
 # Adobe sends twenty events and 2 MB at most.
 MAX_BODY_BYTES = 2_000_000
@@ -111,14 +111,14 @@ def check_recipient(content: Any, headers: Mapping[str, str], client_id: str) ->
             raise Rejected("wrong_recipient", detail, field="recipientclientid", status=403)
 
 
-def read_events(content: Any) -> Iterator[Statement]:
+def read_events(content: Any) -> Iterator[DeliveryEvent]:
     """What the events of a delivery say, in both shapes in which they come; what cannot be read is `unknown`."""
     for event in _listed(content):
         body = _body(event)
         event_id, kind, data = event.get("eventid", body.get("id")), body.get("type"), body.get("data")
         is_ours = isinstance(kind, str) and kind.startswith(_TYPE)
         if not is_ours or not isinstance(data, dict) or not isinstance(event_id, str) or not _ID.fullmatch(event_id):
-            yield Statement("unknown")
+            yield DeliveryEvent("unknown")
             continue
         account = data.get("munchkinId")
         account = account.upper()[:64] if isinstance(account, str) else ""
@@ -126,7 +126,7 @@ def read_events(content: Any) -> Iterator[Statement]:
         requests, unreadable = _requests(data) if name == "results" else ({}, 0)
         quota = data.get("quota") if name == "status" else None
         quota_left = quota if type(quota) is int and 0 <= quota <= MAX_QUOTA else None
-        yield Statement(name, event_id, account, at, requests, unreadable, quota_left)
+        yield DeliveryEvent(name, event_id, account, at, requests, unreadable, quota_left)
 
 
 def _listed(content: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from portaria.core.entities import Answer, Connection, Meaning, Rejected, Request, Response, Secret, Target
+from portaria.core.entities import Answer, Connection, Disposition, Rejected, Request, Response, Secret, Target
 
 # What every object's part offers as its own.
 __all__ = ["DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "read_answer", "request", "subscription"]
@@ -27,23 +27,23 @@ MAX_WAIT_S = 3_600.0
 
 # What each error code asks for; `ingestion` does it.
 MEANINGS = {
-    "401013": Meaning.TOKEN_AGAIN,
-    "403010": Meaning.STOP,
-    "404040": Meaning.STOP,
-    "429001": Meaning.BACK_OFF,
-    "4000801": Meaning.BAD_DATA,
-    "4000802": Meaning.BAD_DATA,
-    "4030801": Meaning.STOP,
-    "4290801": Meaning.QUOTA,
-    "5000801": Meaning.RETRY,
+    "401013": Disposition.TOKEN_AGAIN,
+    "403010": Disposition.STOP,
+    "404040": Disposition.STOP,
+    "429001": Disposition.BACK_OFF,
+    "4000801": Disposition.BAD_DATA,
+    "4000802": Disposition.BAD_DATA,
+    "4030801": Disposition.STOP,
+    "4290801": Disposition.QUOTA,
+    "5000801": Disposition.RETRY,
 }
 # For an answer without a code that is known, such as a proxy's HTML.
 STATUS_MEANINGS = {
-    400: Meaning.BAD_DATA,
-    401: Meaning.TOKEN_AGAIN,
-    408: Meaning.RETRY,
-    413: Meaning.BAD_DATA,
-    429: Meaning.BACK_OFF,
+    400: Disposition.BAD_DATA,
+    401: Disposition.TOKEN_AGAIN,
+    408: Disposition.RETRY,
+    413: Disposition.BAD_DATA,
+    429: Disposition.BACK_OFF,
 }
 
 
@@ -84,7 +84,7 @@ def read_answer(response: Response) -> Answer:
     """202 is the one success: the request has been taken, and what becomes of its objects is told later, if at all."""
     request_id = response.headers.get("x-request-id", "")[:255]
     if response.status == 202:
-        return Answer(Meaning.ACCEPTED, "", request_id)
+        return Answer(Disposition.ACCEPTED, "", request_id)
     code = _error_code(response.body)
     meaning = MEANINGS.get(code) or STATUS_MEANINGS.get(response.status) or _by_class(response.status)
     return Answer(meaning, code or str(response.status), request_id, _retry_after_s(response))
@@ -129,9 +129,9 @@ def member_identity(attributes: dict[str, Any], target: Target) -> str:
     return identity(attributes, MEMBER)
 
 
-def _by_class(status: int) -> Meaning:
+def _by_class(status: int) -> Disposition:
     """A 2xx other than 202 or a redirect is no answer of this API: something stands between, perhaps not for long."""
-    return Meaning.STOP if 400 <= status < 500 else Meaning.RETRY
+    return Disposition.STOP if 400 <= status < 500 else Disposition.RETRY
 
 
 def _error_code(body: bytes) -> str:

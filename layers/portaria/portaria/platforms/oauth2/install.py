@@ -9,7 +9,7 @@ This part is on accept_install's path: it imports as little as it can.
 
 from __future__ import annotations
 
-from portaria.core.callbacks import Arrival, OAuthClient, Refusal, Rejected, Secret, read_return
+from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejected, Secret, read_return
 
 MAX_CODE_LENGTH = 4_000
 # RFC 6749, 4.1.1 and RFC 7636, 4.3: these are set here, so an authorize_url may not bring its own.
@@ -24,7 +24,7 @@ OWN_PARAMETERS = (
 )
 
 
-def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
+def parse_arrival(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
     """Read the query of a browser's return. Raises `Rejected` that names the parameter and its rule."""
     returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
     if isinstance(returned, Refusal):
@@ -34,7 +34,7 @@ def parse_arrival(query: dict[str, list[str]]) -> Arrival | Refusal:
         raise Rejected(
             "missing_state", "a return from the consent page must carry the state it was given", field="state"
         )
-    return Arrival(code, "", "browser", state)
+    return OAuthCallback(code, "", "browser", state)
 
 
 def authorization_url(client: OAuthClient, state: Secret, code_challenge: str, scopes: str) -> str:
