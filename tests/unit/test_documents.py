@@ -1,0 +1,241 @@
+"""README and the documents: their links, anchors, paths, modules and commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from portaria_cli.commands import portaria
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("requirements/*.md")])
+FOLDERS = (
+    ".github",
+    "bench",
+    "cli",
+    "docs",
+    "events",
+    "examples",
+    "functions",
+    "layers",
+    "local",
+    "requirements",
+    "tests",
+)
+MOST_README_LINES = 200
+# Modules of the former flat layout whose names mean nothing else today.
+FORMER_MODULES = frozenset(
+    {
+        "arrived_events", "attempts.py", "contract", "contract.py", "drain", "egress", "egress.py", "event_addresses.py",
+        "fingerprints", "front_door.py", "http_connections", "ingestion.py", "intake", "intake.py", "listings", "marks.py",
+        "masking", "observability.py", "parking", "rereads", "rotations", "service.py", "signing", "signing.py", "token_uses",
+        "tokens.py", "tracking", "uninstalls",
+    }
+)  # fmt: skip
+# Documents that are planned and linked to already.
+NOT_WRITTEN_YET = {"docs/quickstart.md"}
+# Files of other projects, named as sources.
+OF_OTHER_PROJECTS = {"workflows/python_pip/packager.py", "tests/aws/services/**/*.snapshot.json"}
+# What `make setup`, `make build` and the like create.
+GENERATED = ("build/", ".aws-sam/", ".venv")
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+class Command(NamedTuple):
+    text: str
+    words: tuple[str, ...]
+
+
+@cache
+def files() -> tuple[Path, ...]:
+    found = [path for path in ROOT.iterdir() if path.is_file()]
+    for folder in FOLDERS:
+        found += [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return tuple(path.relative_to(ROOT) for path in found)
+
+
+@cache
+def targets() -> frozenset[str]:
+    rules = re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return frozenset(target for rule in rules for target in rule.split())
+
+
+def prose(text: str) -> str:
+    return _FENCE.sub("", text)
+
+
+def inline_code(path: Path) -> set[str]:
+    """What stands in backticks outside of code blocks, and of headings: those of dated decisions stay as they were."""
+    return set(re.findall(r"`([^`\n]+)`", re.sub(r"^#.*$", "", prose(path.read_text()), flags=re.MULTILINE)))
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """The anchors that GitHub makes of a document's headings."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", prose(path.read_text()), re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        count = 1
+        unique = anchor
+        while unique in found:
+            unique = f"{anchor}-{count}"
+            count += 1
+        found.add(unique)
+    return frozenset(found)
+
+
+def commands(path: Path) -> list[Command]:
+    """The calls of `make` and `portaria` in a document's code blocks and inline code."""
+    text = path.read_text()
+    lines = [line for _, _, block in _FENCE.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    lines += sorted(inline_code(path))
+    found = []
+    for line in lines:
+        for part in re.split(r"&&|\||;", line.strip().removeprefix("$ ")):
+            text = re.sub(r"(?:^|\s)#.*", "", part).strip()
+            if re.match(r"(\.venv/bin/)?(make|portaria)( |$)", text):
+                found.append(Command(text, words(text)))
+    return found
+
+
+def words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:  # a quotation that goes on after a line that was split above
+        return tuple(text.split())
+
+
+def check_portaria(arguments: tuple[str, ...]) -> str:
+    """What is wrong with the arguments of the command line, or nothing."""
+    command: click.Command = portaria
+    known = set(options(command))
+    remaining = list(arguments)
+    while remaining:
+        word = remaining.pop(0)
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            if name not in known:
+                return f"{name} is not an option"
+            if "=" not in word and not options(command).get(name, True) and remaining:
+                remaining.pop(0)
+        elif isinstance(command, click.Group):
+            if word not in command.commands:
+                return "" if word.isupper() or word in {"…", "..."} else f"{word} is not a command"
+            command = command.commands[word]
+            known |= set(options(command))
+    return ""
+
+
+def options(command: click.Command) -> dict[str, bool]:
+    """The options of a command, and whether each is a flag."""
+    return {
+        name: isinstance(parameter, click.Option) and parameter.is_flag
+        for parameter in command.params
+        for name in parameter.opts
+        if name.startswith("--")
+    } | {"--help": True}
+
+
+def check_make(arguments: tuple[str, ...]) -> str:
+    settings = dict(word.split("=", 1) for word in arguments if "=" in word and not word.startswith("-"))
+    named = [word for word in arguments if "=" not in word and not word.startswith("-")]
+    unknown = [word for word in named if word not in targets()]
+    if unknown:
+        return f"{unknown} are not targets"
+    if "portaria" in named and "ARGS" in settings:
+        return check_portaria(words(settings["ARGS"]))
+    if "bench" in named and "NAME" in settings and not (ROOT / "bench" / f"{settings['NAME']}.py").exists():
+        return f"bench/{settings['NAME']}.py does not exist"
+    for name in ("FILE", "EVENT"):
+        value = settings.get(name, "")
+        if "/" in value and not (ROOT / value).exists() and not value.startswith(GENERATED):
+            return f"{value} does not exist"
+    return ""
+
+
+def is_path(code: str) -> bool:
+    """Whether inline code is the path of a file or a folder of this repository."""
+    if not re.fullmatch(r"[\w.<>{}*-]+(/[\w.<>{}*-]*)*", code) or code.startswith(GENERATED):
+        return False
+    first, slash, _ = code.partition("/")
+    return (bool(slash) and first in FOLDERS) or bool(re.search(r"\.(py|md|toml)$", code))
+
+
+def exists(path: str) -> bool:
+    pattern = re.sub(r"<[^>]*>|\{[^}]*\}", "*", path.rstrip("/"))
+    if pattern.split("/")[0] in FOLDERS:
+        # A folder with a placeholder, such as `tests/platforms/<name>/deliveries/`, needs one platform that has it.
+        return any(ROOT.glob(pattern))
+    return any(file.match(pattern) for file in files())
+
+
+def test_readme_fits_two_hundred_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_README_LINES
+
+
+@each_document
+def test_relative_links_and_anchors_resolve(path: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(path.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if not target.exists():
+            if str(target.relative_to(ROOT)) not in NOT_WRITTEN_YET:
+                broken.append(link)
+        elif anchor and anchor not in anchors(target):
+            broken.append(link)
+    assert broken == []
+
+
+@each_document
+def test_paths_in_backticks_exist(path: Path) -> None:
+    missing = {code for code in inline_code(path) if is_path(code) and not exists(code)}
+    assert missing - OF_OTHER_PROJECTS == set()
+
+
+@each_document
+def test_modules_of_the_former_layout_are_not_named(path: Path) -> None:
+    code = inline_code(path)
+    assert {name for name in code if name in FORMER_MODULES and not exists(name)} == set()
+    dotted = {name for name in code if re.fullmatch(r"portaria\.[a-z_]+(\.[a-z_]+)*", name)}
+    missing = {name for name in dotted if not is_module(name)}
+    assert missing == set()
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a package, a module, or something in a module."""
+    package = ROOT / "layers" / "portaria"
+    whole, parent = (package.joinpath(*parts) for parts in (name.split("."), name.split(".")[:-1]))
+    return whole.is_dir() or any(place.with_suffix(".py").exists() for place in (whole, parent))
+
+
+@each_document
+def test_commands_exist(path: Path) -> None:
+    wrong = {}
+    for command in commands(path):
+        name, *arguments = command.words
+        check = check_make if name == "make" else check_portaria
+        problem = check(tuple(arguments))
+        if problem:
+            wrong[command.text] = problem
+    assert wrong == {}
+
+
+def test_commands_are_found() -> None:
+    """The checks above read something."""
+    assert sum(len(commands(path)) for path in DOCUMENTS) > 100
+    assert check_portaria(("connections", "backfil", "NAME")) == "backfil is not a command"
+    assert check_portaria(("installs", "list", "--states", "failed")) == "--states is not an option"
+    assert check_make(("depoy",)) == "['depoy'] are not targets"
+    assert not exists("layers/portaria/portaria/egress.py")
