@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,6 +196,20 @@ def test_relative_links_and_anchors_resolve(path: Path) -> None:
                 broken.append(link)
         elif anchor and anchor not in anchors(target):
             broken.append(link)
+    assert broken == []
+
+
+@each_document
+def test_tables_have_a_header_and_rows_of_equal_width(path: Path) -> None:
+    """A line of text within a table ends it, and GitHub shows the rows behind it as text."""
+    broken = []
+    for is_table, lines in groupby(prose(path.read_text()).splitlines(), key=lambda line: line.startswith("|")):
+        rows = list(lines)
+        if not is_table:
+            continue
+        widths = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+        if len(rows) < 3 or len(widths) != 1 or not re.fullmatch(r"[-:| ]+", rows[1]):
+            broken.append(rows[0])
     assert broken == []
 
 
