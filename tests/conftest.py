@@ -39,7 +39,7 @@ pytest_plugins = ("tests.leaks",)
 
 
 class RequestsMock(responses.RequestsMock):
-    """Stands in for the transport of `egress`, where the original stands in for that of `requests`."""
+    """Stands in for the transport of `http_client`, where the original stands in for that of `requests`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         from portaria.outbound.http_transport import Transport

@@ -95,7 +95,7 @@ class Desk:
         ]
 
     def answer(self, request: Request, *, allowed_domain: str, owner: str) -> Response:
-        """The edge: what leaves through egress, and what comes back."""
+        """The edge: what leaves through `http_client`, and what comes back."""
         if request.url.endswith("/identity/oauth/token"):
             token = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599}
             return Response(200, {}, orjson.dumps(token))

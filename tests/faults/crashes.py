@@ -37,7 +37,7 @@ class Calls:
 
 @contextmanager
 def outgoing(calls: Calls) -> Iterator[Calls]:
-    """Route every AWS call (botocore) and every HTTP call (`egress`) through `calls`."""
+    """Route every AWS call (botocore) and every HTTP call (`http_client`) through `calls`."""
     aws_call, http_send = BaseClient._make_api_call, Transport.send
 
     def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What every destination must bear, whatever it is called: found by its folder, its objects by what `ingestion` asks of one.
+"""What every destination must bear, whatever it is called: found by its folder, its objects by what `pipeline` asks of one.
 
     tests/platforms/{name}/facts.json   `objects`: for each object part some targets, with attributes that are good
                                         for it, pairs that are one and the same there, and what must be refused
@@ -85,7 +85,7 @@ def outgoing(platform: Platform, part: str, target: Target, attributes: dict[str
 
 
 def bodies(platform: Platform, part: str, target: Target, all_attributes: list[dict[str, Any]]) -> Iterator[bytes]:
-    """As `ingestion` makes them."""
+    """As `pipeline` makes them."""
     sender = platform.parts[part]
     before, after = sender.frame(target)
     cut = record_mapping.fill(

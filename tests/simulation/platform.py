@@ -1,4 +1,4 @@
-"""A platform like Kommo in memory, reached through `egress.send`, which knows which tokens are alive.
+"""A platform like Kommo in memory, reached through `http_client.send`, which knows which tokens are alive.
 
 In three modes, which say what a refresh token does that has been used:
 - `strict`: nothing, it is dead, and the pair before it with it;

@@ -26,7 +26,7 @@ STACK_TAG, LOGICAL_TAG = "aws:cloudformation:stack-name", "aws:cloudformation:lo
 ARTIFACTS_STACK, ARTIFACTS_OUTPUT = "aws-sam-cli-managed-default", "SourceBucket"
 # SAM names a layer as the template does, so all stacks of an account share the name.
 LAYERS = ("PortariaLayer", "LibrariesLayer")
-# Attributes of connections and installs that hold a sealed grant (`tokens`, `rotations`, `installs`).
+# Attributes of connections and installs that hold a sealed grant, written by `connections.tokens`, `rotation`, `code_exchange`.
 SEALED = ("sealed", "sealed_next", "sealed_grant")
 HOLDERS = ("CONNECTIONS", "INSTALLS")
 

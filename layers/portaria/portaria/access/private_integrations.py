@@ -34,7 +34,7 @@ class PrivateIntegration:
 
     `token_hash` is of the token in use, made at `token_made_at`; while a rotation's overlap lasts (`previous_until`) the
     one before it works too. Times are ISO 8601. `made_by_key` tells which creation it was that came with an Idempotency-Key.
-    When the tokens were last used is in `token_uses`.
+    When the tokens were last used is in `token_usage`.
     """
 
     id: str

@@ -42,7 +42,7 @@ def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> d
     """The addresses that log a browser in as a user, by front end. Either works, and then no other.
 
     Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `no_credentials`, `user_refused`, `sign_on_refused`, and as
-    `tokens.check_usable`) and `Retryable`.
+    `usability.check_usable`) and `Retryable`.
     """
     connection = connection_store.get(table, name)
     platform = offered(connection.platform, "sso", "sign_on_request")

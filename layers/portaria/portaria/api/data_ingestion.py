@@ -1,6 +1,6 @@
 """The front door: a destination's own API, offered here, so that a program written for it sends through this project.
 
-What such an API looks like is in its platform's part `front_door`; who calls is checked as everywhere in this API, by a
+What such an API looks like is in its platform's part `data_ingestion_api`; who calls is checked as everywhere in this API, by a
 private integration's token, which comes in that platform's header. A call is answered once all of its records are in the
 queue. Whoever gets no such answer sends all of it again: records that were queued before are upserted twice, which leaves
 what once would.
@@ -173,7 +173,7 @@ class DataIngestionApi:
         refusal = part.refusal(reason, status, detail)
         _count("RequestsRefused", 1, code=refusal.code)
         if reason in _FAILED_ATTEMPTS:
-            # The one that `service` counts: for the alarm, when there are many.
+            # The one that `router` counts: for the alarm, when there are many.
             _count("ApiAttemptsFailed", 1)
         headers = {"Content-Type": ["application/json"]}
         if after_s is not None:

@@ -1,6 +1,6 @@
 """Every operation of the API, one row each: what it is called, who may, what goes in and what comes out.
 
-`service` carries them out, `openapi` writes docs/openapi.yaml from them, and a test holds template.yaml against them.
+`router` carries them out, `openapi` writes docs/openapi.yaml from them, and a test holds template.yaml against them.
 """
 
 from __future__ import annotations

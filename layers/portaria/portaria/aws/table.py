@@ -1,6 +1,6 @@
 """The one DynamoDB table: items as plain dictionaries, conditional writes, queries by page.
 
-The keys of each kind of item stand beside the module that owns it (`CONNECTION#{name}` in `connections`).
+The keys of each kind of item stand beside the module that owns it (`CONNECTION#{name}` in `connection_store`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The authenticated call: somebody's own request to a connection's API, with the connection's credential applied.
 
 The caller says method, path or URL, headers and body, and never sees the credential: it is put on just before the request
-leaves through `egress`, headers that would speak in its place are refused, and an answer that repeats it is withheld.
+leaves through `http_client`, headers that would speak in its place are refused, and an answer that repeats it is withheld.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ the version that counts, so nothing depends on which version Secrets Manager cal
 will not take a grant, it is sealed (KMS data key, AES-256-GCM, bound to what it is for), so that the table can keep it.
 
 A secret takes 20 staging labels and 100 versions, and Secrets Manager removes a version only when the version has no label, is
-a day old, and the secret has more than 100. So labels here come from a fixed set, and `connections.VERSION_EVERY` spaces the
-versions that renewals add.
+a day old, and the secret has more than 100. So labels here come from a fixed set, and `connection_store.VERSION_EVERY` spaces
+the versions that renewals add.
 
 https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html
 https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html

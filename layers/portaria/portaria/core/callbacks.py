@@ -1,7 +1,7 @@
 """The part of the contract that the install hook needs: the two errors, secrets, and what arrives.
 
 It stands apart, and its values are named tuples, since the hook has three seconds from a cold start: importing
-`dataclasses` and making one of them costs more than a whole named-tuple module. Everyone else finds these in `contract`.
+`dataclasses` and making one of them costs more than a whole named-tuple module. Other code finds these in `entities`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the parts of Portaria say to one another: values, the two errors, and what a platform must offer.
 
-Everything here is plain data. Platforms build a `Request` and read a `Response`; only `egress` carries them.
+Everything here is plain data. Platforms build a `Request` and read a `Response`; only `http_client` sends them.
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ class Response:
     def retry_after_s(self) -> float | None:
         """The wait that `Retry-After` asks for, in seconds from 0 to a day, or None where it asks for none that can be read.
 
-        A point in time is measured from the answer's own `Date`, which egress adds where it is missing.
+        A point in time is measured from the answer's own `Date`, which `http_client` adds where it is missing.
         https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
         """
         text = self.headers.get("retry-after", "").strip()
@@ -303,7 +303,7 @@ class Response:
 
 
 class Disposition(Enum):
-    """What a destination's answer to a batch of records asks for; `ingestion` does it.
+    """What a destination's answer to a batch of records asks for; `pipeline` does it.
 
     `ACCEPTED`: taken, and what becomes of it is told later, if at all. `APPLIED`: done. `TOKEN_AGAIN`: with a new token.
     `BACK_OFF`: the rate; after a pause. `QUOTA`: the day's is used up; after its reset. `BAD_DATA`: a record is to blame.

@@ -1,4 +1,4 @@
-"""Messages of the Records queues, as they are written. `records` reads them.
+"""Messages of the Records queues, as they are written. `record_mapping` reads them.
 
     {"version": 1, "connection": "kommo-acme-1", "object": "contacts", "origin": "event", "route": "people-to-marketo",
      "read_at": 1732272000123, "request": "6f1c…", "target": {…},
@@ -13,7 +13,7 @@ a key that its data lacks is unknown, not empty.
 An integer that 64 bits cannot hold is written as text: most JSON readers, this project's workers among them, would turn it
 into an inexact number.
 
-This is on the path of events, which have two seconds from a cold start: it imports the standard library and `intake`, no more.
+Events must be answered within two seconds from a cold start, so this module imports only the standard library and `callbacks`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Every record ends in one of five ways: the destination has taken it (or a newer version of it), a newer version is on its way,
 it is among the dead letters with its reason, it waits in the table (`waiting_records`), or its message goes back to the queue
 (one that is too much for a slow destination as several). So a message goes back exactly when at least one of its records has
-not been dealt with. `drain` sends what waits in the table through the same code.
+not been dealt with. `record_release` sends what waits in the table through the same code.
 """
 
 from __future__ import annotations

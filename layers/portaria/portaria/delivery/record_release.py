@@ -57,7 +57,7 @@ RELEASES = 5
 class ReleaseOutcome:
     """What one message came to: `swept`, `drained` (nothing waits now), `continued`, `waiting` (for a later time) or `ignored`.
 
-    `quota_left` is as `ingestion` has it. A sweep also says about how many `records` wait, and how long the oldest has waited.
+    `quota_left` is as `pipeline` has it. A sweep also says about how many `records` wait, and how long the oldest has waited.
     """
 
     state: str

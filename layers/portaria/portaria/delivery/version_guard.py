@@ -6,8 +6,8 @@ on, since a version passes its own mark. The version that set the mark is on its
 left out as older is not lost. Between mark and request time may pass (a destination that is slow or paced, a request that is
 halved); so whoever sends late looks again, and only what happens while a request is under way stays unseen.
 
-An incomplete record (see `records.Source`) is marked just before its second: what is read later of the same second has more,
-and passes.
+An incomplete record (see `record_mapping.Source`) is marked just before its second, so that the complete record of the same
+second, which is read later, passes.
 """
 
 from __future__ import annotations

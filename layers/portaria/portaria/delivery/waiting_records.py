@@ -1,4 +1,4 @@
-"""Records that wait for their destination: kept in the table, in order of arrival, until `drain` sends them.
+"""Records that wait for their destination: kept in the table, in order of arrival, until `record_release` sends them.
 
 A message that waits in SQS counts as in flight, of which a queue allows about 120,000 for all destinations together. It may
 stay invisible for 12 hours in total, and each wait costs one of its receives. So SQS has only waits up to `LONGEST_IN_QUEUE_S`.

@@ -85,7 +85,7 @@ def check_header_name(text: str, *, with_digits: bool = False) -> str:
     for prefix in (*REFUSED_HEADER_PREFIXES, *http_client.FORBIDDEN_PREFIXES):
         if name.startswith(prefix):
             raise _bad_header(f"must not begin with {prefix}")
-    # Beyond Zendesk's list: a header that `egress` would refuse with every call.
+    # Beyond Zendesk's list: a header that `http_client` would refuse with every call.
     if name in REFUSED_HEADERS or name in http_client.FORBIDDEN_HEADERS:
         raise _bad_header(f"must not be {name}: HTTP or a proxy needs that header")
     if re.fullmatch(r"[A-Za-z0-9_-]+", text) and not with_digits and re.search(r"[0-9]", text):

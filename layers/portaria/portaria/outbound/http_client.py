@@ -1,6 +1,6 @@
 """The only way for a credential to leave: over https, to the allowed domain, bounded in size and time.
 
-`http_connections` dials, and checks the addresses of the host. A redirect is an answer unless the caller wants it followed;
+`http_transport` dials, and checks the addresses of the host. A redirect is an answer unless the caller wants it followed;
 then every hop passes the same checks.
 """
 

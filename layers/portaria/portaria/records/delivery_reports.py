@@ -1,4 +1,4 @@
-"""What a destination tells of requests that it took, read by its platform's part `observability`: verified and kept.
+"""What a destination tells of requests that it took, read by its platform's part `delivery_reports`: verified and kept.
 
 A delivery is answered with success only once all of it is stored: what is not is delivered again, for a day. Everything that
 came before is then stored again, which changes nothing.

@@ -24,7 +24,7 @@ _SIMPLE = (str, int, float)
 
 @dataclass(frozen=True)
 class Message:
-    """A message of the Records queues (see `messages`). `records` are as they came; `read_record` checks each by itself."""
+    """A message of the Records queues (see `record_messages`). `records` are unchecked; `read_record` checks each of them."""
 
     id: str
     connection: str

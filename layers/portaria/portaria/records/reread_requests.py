@@ -1,6 +1,6 @@
 """Requests to read an account's changes soon: an event lacked what a mapping needs, and the platform's API has it.
 
-Events of some platforms have less than the API (`intake.Record`). What an event proves is sent at once. For the rest the
+Events of some platforms have less than the API (`callbacks.Record`). What an event proves is sent at once. For the rest the
 account is reconciled at the next sweep: one page of the changes brings up to 250 records whole, so the requests grow with the
 accounts that change, not with their events.
 

@@ -61,7 +61,7 @@ class Shown(Output):
 
 
 def call(asked: ApiRequest) -> Reply:
-    """Raises `Rejected` and `Retryable` as `calls.send` does, and `Rejected` for what is no call.
+    """Raises `Rejected` and `Retryable` as `proxy_call.send` does, and `Rejected` for what is no call.
 
     Where no whole answer came, it says what became of the call: 504 `answer_lost` (it may have been carried out), 502
     `unreachable` (nothing was sent).

@@ -160,7 +160,7 @@ def create(asked: ApiRequest) -> Reply:
 
 
 def replace(asked: ApiRequest) -> Reply:
-    """Give a connection other credentials for the same account. Raises `Rejected` and `Retryable` as `rotations.replace`."""
+    """Give a connection other credentials for the same account. Raises `Rejected` and `Retryable` as `rotation.replace`."""
     table, sent = asked.desk.table, asked.sent
     connection = connection_store.get(table, asked.path["name"])
     require_match(asked, etag(connection))
@@ -173,7 +173,7 @@ def replace(asked: ApiRequest) -> Reply:
 
 
 def rotate(asked: ApiRequest) -> Reply:
-    """Hand in the platform's new token. Raises `Rejected` and `Retryable` as `rotations.rotate`."""
+    """Hand in the platform's new token. Raises `Rejected` and `Retryable` as `rotation.rotate`."""
     table, sent, name = asked.desk.table, asked.sent, asked.path["name"]
     connection = connection_store.get(table, name)
     credentials = _credentials(_own_kind(connection), connection.kind, sent.credentials)
@@ -183,7 +183,7 @@ def rotate(asked: ApiRequest) -> Reply:
 
 
 def expire(asked: ApiRequest) -> Reply:
-    """Drop the old token of a rotation before its time. Without one nothing happens. Raises as `rotations.expire`."""
+    """Drop the old token of a rotation before its time. Without one nothing happens. Raises as `rotation.expire`."""
     return _reply(rotation.expire(asked.desk.table, asked.desk.vault, asked.path["name"]))
 
 

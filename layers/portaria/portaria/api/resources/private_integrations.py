@@ -172,7 +172,7 @@ def expire(asked: ApiRequest) -> Reply:
 
 
 def show(integration: PrivateIntegration, uses: dict[str, str]) -> dict[str, Any]:
-    """Everything but the tokens and their hashes. `uses` is what `token_uses.find` gives for it."""
+    """Everything but the tokens and their hashes. `uses` is what `token_usage.find` gives for it."""
     now = clock.now()
     overlaps = integration.overlaps(now)
     return {

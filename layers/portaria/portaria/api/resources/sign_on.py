@@ -45,7 +45,7 @@ def begin(
 ) -> dict[str, Any]:
     """`api_url` is where the API was reached, without `/v1`. The answer is a credential: it must be stored nowhere.
 
-    Raises `Rejected` and `Retryable` as `sign_on.addresses`.
+    Raises `Rejected` and `Retryable` as `single_sign_on.addresses`.
     """
     if sent.deliver == "addresses":
         found = single_sign_on.addresses(table, vault, connection_name, sent.user_identifier)

@@ -112,7 +112,7 @@ class TokenProvider:
 
         A credential that the platform calls dead, with none to take its place, ends the connection until somebody
         reconnects it. Since the caller may have chosen where the request went, the platform is asked once more, at an
-        address that it did not choose. Raises as `token` and `egress.send` do.
+        address that it did not choose. Raises as `token` and `http_client.send` do.
         """
         token = self.token(connection)
         response = self._send(connection, build(token), follow_redirects)

@@ -1,7 +1,7 @@
 """Registering identifiers of Engage's users from records, many a request.
 
 https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers). `identifiers` builds the request and reads
-the answer; here it becomes what `ingestion` asks of a destination.
+the answer; here it becomes what `pipeline` asks of a destination.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 # The client id and the customer's token go with each request, beside the token of the log-in.
 NEEDS_TYPED_IN = True
 
-# What each outcome asks for; `ingestion` does it. After `no_verdict` users may have been registered, and registering them again
+# What each outcome asks for; `pipeline` does it. After `no_verdict` users may have been registered, and registering them again
 # does no harm.
 MEANINGS = {
     "registered": Disposition.APPLIED,

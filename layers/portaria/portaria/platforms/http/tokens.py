@@ -11,7 +11,7 @@ import re
 from portaria.core.entities import Kind
 
 KINDS = {
-    # `domains` says which names a header may not have, and that digits need the option.
+    # `domain_rules` says which names a header may not have, and that digits need the option.
     "api_key": Kind(
         credentials=("key",),
         fields={

@@ -1,7 +1,7 @@
 """Making or changing LeadConnector's contacts from records, one a request: there is no call for several.
 
 https://marketplace.gohighlevel.com/docs/ghl/contacts/upsert-contact. `contacts` builds the request and reads the answer; here
-it becomes what `ingestion` asks of a destination.
+it becomes what `pipeline` asks of a destination.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REQUESTS_PER_SECOND = 2.0
 # When the day begins is not documented, so this is how often it is looked at.
 DAY_OVER_WAIT_S = 7_200.0
 
-# What each outcome of an upsert asks for; `ingestion` does it. After `no_verdict` the contact may have been written, and
+# What each outcome of an upsert asks for; `pipeline` does it. After `no_verdict` the contact may have been written, and
 # writing it again does no harm. `refused` is every other 4xx that is not about a contact: the destination pauses and tries
 # itself again, where each record would become a dead letter of its own.
 MEANINGS = {

@@ -25,7 +25,7 @@ REQUEST_SOURCE = "Portaria"
 MEMBER = ("leadId",)
 MAX_WAIT_S = 3_600.0
 
-# What each error code asks for; `ingestion` does it.
+# What each error code asks for; `pipeline` does it.
 MEANINGS = {
     "401013": Disposition.TOKEN_AGAIN,
     "403010": Disposition.STOP,
