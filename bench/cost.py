@@ -183,7 +183,7 @@ def waiting(shape: Shape, assumed: Assumed) -> Bill:
 
 
 def idle(shape: Shape, assumed: Assumed, connections: int) -> Bill:
-    """A month in which nothing arrives, as README counts it: alarms and metrics above the ten free ones of each."""
+    """A month in which nothing arrives, as docs/cost.md counts it: alarms and metrics above the ten free ones of each."""
     bill = Bill(secret_month=connections + 2, key_month=1, alarm_month=max(0, shape.alarm_metrics - FREE_ALARMS))
     bill.add(metric_month=max(0, len(IDLE_METRICS) - FREE_METRICS))
     bill.add(api_metric_month=HOOK_METRICS * HOOK_HOURS_A_DAY / 24 if connections else 0)
