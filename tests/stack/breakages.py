@@ -65,7 +65,7 @@ def disabled_event_source(cloud: LocalCloud) -> Iterator[None]:
 
 @contextmanager
 def throttled(cloud: LocalCloud) -> Iterator[None]:
-    """The function that renews tokens may not run: no call to the API shows that."""
+    """The function that renews tokens cannot run: no call to the API shows that."""
     name = cloud.stack.functions["renew_tokens"]
     cloud.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     try:

@@ -350,6 +350,7 @@ BEST = {
     "upsert_contacts": "lead",
     "register_identifiers": "engage",
     "create_sso": "engage",
+    "resume_destination": "lead",
 }
 CALLS: dict[str, list[Body]] = {
     "key": [{"method": "GET", "path": "/api/me"}, {"method": "POST", "path": "/api/me", "json": {"a": [1, "é"]}}],

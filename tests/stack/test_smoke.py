@@ -83,7 +83,7 @@ def test_smoke_whole_stack_passes_and_leaves_nothing(stack: LocalCloud) -> None:
         ),
         pytest.param(breakages.wrong_bus, "forged-code", "could not finish the install", id="wrong bus"),
         pytest.param(breakages.disabled_event_source, "event-sources", "is disabled", id="disabled event source"),
-        pytest.param(breakages.throttled, "functions", "RenewTokensFunction may not run", id="throttled function"),
+        pytest.param(breakages.throttled, "functions", "RenewTokensFunction cannot run", id="throttled function"),
         pytest.param(breakages.wrong_queue, "front-door", "answered 500", id="wrong queue"),
         pytest.param(denied("accept_records", "dynamodb:Query"), "front-door", "answered 500", id="no index permission"),
         pytest.param(denied("manage", "dynamodb:PutItem"), "private-integration", "", id="no table permission"),

@@ -13,6 +13,7 @@ from portaria.core import clock
 from portaria.installs import code_exchange
 from portaria_cli.api import NotDone
 from portaria_cli.doctor.findings import NotLooked, NotThere
+from portaria_cli.smoke import flows
 from portaria_cli.smoke.run import Failed, Names, Run, the_part
 
 ENDED = ("connected", "failed")
@@ -72,7 +73,7 @@ def _subscription(run: Run, names: Names) -> None:
 
 
 def _dead_letters(run: Run, names: Names) -> None:
-    for letter in list(run.api.list("dead-letters", connection=names.destination)):
+    for letter in flows.dead_letters(run):
         _delete(run, "dead-letters", letter["id"])
 
 
