@@ -148,6 +148,7 @@ def aws(stub_module: str = "bench.aws_stub") -> Iterator[dict[str, str]]:
                 "AWS_CONFIG_FILE": os.devnull,
                 "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
                 "TABLE_NAME": "portaria",
+                "POWERTOOLS_SERVICE_NAME": "portaria",
                 "EXCHANGES_QUEUE_URL": f"https://localhost:{port}/123456789012/exchanges",
                 "UNPROVEN_EXCHANGES_QUEUE_URL": f"https://localhost:{port}/123456789012/unproven_exchanges",
                 "RECORDS_QUEUE_URL": f"https://localhost:{port}/123456789012/records",
