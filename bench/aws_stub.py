@@ -1,7 +1,8 @@
 """SQS and DynamoDB over TLS on loopback, answering at once. `python -m bench.aws_stub DIRECTORY` prints its port.
 
-DIRECTORY gets two bundles, each with this server's authority beside what is read in production, since reading authorities is
-a good part of a cold start: `boto3.pem` with those that boto3 ships, `signing.pem` with those of `portaria.aws.light_client`.
+Reading certificate authorities takes much of a cold start, so the server writes two bundles of production size into DIRECTORY,
+each with its own authority added: `boto3.pem` has the authorities that boto3 ships, `signing.pem` those of
+`portaria.aws.light_client`.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class Printing:
         self.wanted = wanted
         self.raw = raw
         self.count = 0
-        # A line is never folded: a terminal wraps it, and what goes into a pipe is searched line by line.
+        # Each event stays on one line: a terminal wraps it, and programs that read a pipe search line by line.
         self._console = Console(highlight=False, soft_wrap=True)
 
     def print(self, events: list[Event]) -> None:

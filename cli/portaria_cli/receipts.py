@@ -22,11 +22,14 @@ def receipts() -> None:
 
 @receipts.command("list")
 @click.option(
-    "--connection", metavar="NAME", shell_complete=completion.names("connections"), help="Those of this destination."
+    "--connection",
+    metavar="NAME",
+    shell_complete=completion.names("connections"),
+    help="Only receipts of this destination.",
 )
-@click.option("--record", metavar="SOURCE/KEY", help="Only those that carried this record to the destination.")
-@click.option("--request", metavar="ID", help="Those of the request with this X-Request-Id.")
-@click.option("--correlation-id", metavar="ID", help="Those of front-door requests with this X-Correlation-Id.")
+@click.option("--record", metavar="SOURCE/KEY", help="Only requests that contained this record.")
+@click.option("--request", metavar="ID", help="Only receipts of the request with this X-Request-Id.")
+@click.option("--correlation-id", metavar="ID", help="Only receipts of front-door requests with this X-Correlation-Id.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
 @NewestOption
 @click.pass_obj

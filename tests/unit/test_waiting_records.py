@@ -349,10 +349,10 @@ def test_resume_dies_at_any_write_and_a_repetition_finishes(closed: Desk, time: 
     url = closed.cloud.url("waiting_records")
     with Dying(closed.cloud, at, after=after), patch("portaria.aws.table.ThreadPoolExecutor", InTurn):
         try:
-            destination_states.resume(closed.table, url, DESTINATION)
+            destination_states.resume(closed.table, url, destination_states.find(closed.table, DESTINATION))
         except Died:
             assert waiting.keys(closed.table) == ["1"]
-    destination_states.resume(closed.table, url, DESTINATION)
+    destination_states.resume(closed.table, url, destination_states.find(closed.table, DESTINATION))
     closed.release()
     assert [person["email"] for person in closed.persons] == ["person1@example.com"]
     assert waiting.entries(closed.table) == []
@@ -360,7 +360,9 @@ def test_resume_dies_at_any_write_and_a_repetition_finishes(closed: Desk, time: 
 
 def test_resume_of_a_destination_that_still_refuses_loses_nothing(closed: Desk, time: Any) -> None:
     for _ in range(5):
-        destination_states.resume(closed.table, closed.cloud.url("waiting_records"), DESTINATION)
+        destination_states.resume(
+            closed.table, closed.cloud.url("waiting_records"), destination_states.find(closed.table, DESTINATION)
+        )
         closed.release()
         (pause,) = waiting_records.status(closed.table, DESTINATION).pauses
         assert pause.until == time["now"].timestamp() + pipeline.STOPPED_WAIT_S
@@ -374,7 +376,9 @@ def test_resume_while_another_worker_drains_is_tried_by_that_one(closed: Desk, t
     open_again(closed, time, minutes=0)
     backlog = waiting_records.claim(closed.table, DESTINATION)
     assert backlog
-    destination_states.resume(closed.table, closed.cloud.url("waiting_records"), DESTINATION)
+    destination_states.resume(
+        closed.table, closed.cloud.url("waiting_records"), destination_states.find(closed.table, DESTINATION)
+    )
     far = int(time["now"].timestamp()) + 1_800
     assert not waiting_records.release(closed.table, backlog, arrivals=backlog.arrivals, next_at=far, since=0)
 

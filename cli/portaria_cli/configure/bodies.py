@@ -19,7 +19,7 @@ MODELS: dict[str, type[validation.Input]] = {
     "connections": connection_rules.Creation,
     "routes": route_rules.Creation,
 }
-# What takes the place of a field that must be there. No fault about such a field is reported twice.
+# Placeholders for required fields that have a problem, so that their problem is reported only once.
 _IN_PLACE = {
     "platform": UNREAD,
     "name": UNREAD,

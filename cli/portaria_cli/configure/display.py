@@ -44,9 +44,7 @@ def summary(results: Sequence[Document], steps: Sequence[Step], console: Console
     if not results:
         return
     counts = Counter(str(result["change"]) for result in results)
-    words = ", ".join(
-        f"{counts[change]} {change}" for change in ("created", "replaced", "updated", "unchanged") if counts[change]
-    )
+    words = ", ".join(f"{counts[change]} {change}" for change in CHANGES if counts[change])
     console.print(f"\n{words}", style="bold")
     for result, step in zip(results, steps, strict=True):
         if step.entry.kind == "oauth-clients" and (step.action == CREATE or "redirect_uri" in step.fields):

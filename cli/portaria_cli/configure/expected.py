@@ -71,7 +71,7 @@ class Expected:
         ]
 
     def find(self, *path: str) -> Document | None:
-        """What stands at a path in the API, or None. Raises `NotDone`."""
+        """Return the resource at a path of the API, or None if there is none. Raises `NotDone`."""
         if path not in self._found:
             self._found[path] = self.api.find(*path)
         return self._found[path]

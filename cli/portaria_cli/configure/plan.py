@@ -36,7 +36,7 @@ _FOLLOWS: dict[str, tuple[Steps, ...]] = {
 
 @dataclass(frozen=True)
 class Step:
-    """`fields` are those that change; `reason` says why something is replaced, or written without a known difference."""
+    """`fields` lists the fields that change. `reason` says why an entry is replaced, or written without a known difference."""
 
     entry: Entry
     action: str

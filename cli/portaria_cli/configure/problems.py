@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """`detail` is a sentence that quotes no secret; `commands` remove what stands in the way."""
+    """`detail` is a sentence without secrets. `commands` delete the resources that prevent the change."""
 
     place: Place
     detail: str

@@ -77,8 +77,8 @@ def _explained(error: yaml.MarkedYAMLError) -> Problem:
     for begin, advice in _ADVICE:
         if said.startswith(begin):
             return Problem(place, f"not YAML: {advice.replace('{since}', since)}")
-    # Some of PyYAML's messages quote what stands there, which may be a secret.
-    rest = re.sub(r"'[^']*'", "what stands here", said)
+    # Some of PyYAML's messages quote the text at that place, which may be a secret.
+    rest = re.sub(r"'[^']*'", "the text here", said)
     return Problem(place, f"not YAML: {rest or 'check this line'}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -235,7 +235,7 @@ def parked(deployment: Deployment) -> Iterator[Finding]:
         if item.get("reason") == STOPPED:
             yield Finding(name, FAIL, f"{what} is stopped{code}", runbook("destinations-stopped"))
         else:
-            until = clock.to_iso(datetime.fromtimestamp(item["until"], UTC))
+            until = clock.epoch_to_iso(item["until"])
             yield Finding(
                 name, WARN, f"{what} is paused until {until}: {item.get('reason')}{code}", runbook("quota-left")
             )
@@ -253,7 +253,7 @@ def parked(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _waiting(backlog: waiting_records.Backlog) -> str:
-    since = clock.to_iso(datetime.fromtimestamp(backlog.since, UTC))
+    since = clock.epoch_to_iso(backlog.since)
     return f"about {backlog.records:,} records wait, the first since {since}"
 
 

@@ -192,7 +192,7 @@ class Table:
                 raise _bad_cursor() from None
             raise
         last = answer.get("LastEvaluatedKey")
-        return [_plain(item) for item in answer["Items"]], _cursor(_plain(last)) if last else None
+        return [_plain(item) for item in answer["Items"]], encode_cursor(_plain(last)) if last else None
 
     def put_all(self, items: Iterable[Item]) -> None:
         """Put many items, whatever stands there: in no order, and not as one. Raises `Retryable` where some were not taken."""
@@ -313,16 +313,22 @@ def _simple(value: Any) -> Any:
 
 def cursor_after(item: Item) -> str:
     """The cursor that goes on behind an item of the index `listing`."""
-    return _cursor({name: item[name] for name in ("pk", "sk", "list_pk", "list_sk")})
+    return encode_cursor({name: item[name] for name in ("pk", "sk", "list_pk", "list_sk")})
 
 
-def _cursor(key: Item) -> str:
-    return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
+def encode_cursor(place: Any) -> str:
+    """A place in a listing, as JSON can hold it, as text that callers send back."""
+    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> Any:
+    """The place of a cursor, of any shape, since callers can send what they want. Raises `ValueError` or `RecursionError`."""
+    return json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
 
 
 def _read_cursor(cursor: str) -> Item:
     try:
-        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        key = decode_cursor(cursor)
         if not all(isinstance(name, str) and isinstance(value, str) for name, value in key.items()):
             raise ValueError
     except (ValueError, AttributeError, RecursionError):

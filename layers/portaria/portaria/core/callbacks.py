@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_STATE_LENGTH = 200
+# What may stand in a path as the name of an OAuth client, before it becomes part of a key.
+CLIENT_IN_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 

@@ -67,21 +67,19 @@ def find(table: Table, name: str) -> DestinationState:
     return DestinationState(name, tuple(pause for pause in status.pauses if pause.until > now), backlog)
 
 
-def resume(table: Table, queue_url: str, name: str) -> DestinationState:
-    """End a destination's pauses and have what waits for it tried at once; the state before.
+def resume(table: Table, queue_url: str, before: DestinationState) -> None:
+    """End a destination's pauses and have what waits for it tried at once. `before` is the state that was found.
 
     Pauses end before the backlog becomes due, and the message comes last. Whoever dies in between leaves records that wait
     until their backlog is due, as they did before, or until this is repeated. Raises what AWS raises.
     """
-    before = find(table, name)
-    waiting_records.try_now(table, name)
+    waiting_records.try_now(table, before.name)
     if before.backlog:
         try:
-            queues.send(queue_url, [queues.encode({"drain": name})])
+            queues.send(queue_url, [queues.encode({"drain": before.name})])
         except Retryable as error:
             # The sweep of the next minute finds the backlog due.
-            logger.warning("drain_not_queued", extra={"connection": name, "reason": error.reason})
-    return before
+            logger.warning("drain_not_queued", extra={"connection": before.name, "reason": error.reason})
 
 
 def resume_after_change(table: Table, queue_url: str, name: str) -> int | None:
@@ -90,7 +88,9 @@ def resume_after_change(table: Table, queue_url: str, name: str) -> int | None:
     The change is done by now, so a failure is only logged, and answered with None: a pause ends by itself.
     """
     try:
-        return resume(table, queue_url, name).records
+        before = find(table, name)
+        resume(table, queue_url, before)
+        return before.records
     except boto3_clients.FAILURES as error:
         logger.warning("waiting_records_not_tried", extra={"connection": name, "error": type(error).__name__})
         return None

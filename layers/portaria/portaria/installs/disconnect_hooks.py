@@ -9,7 +9,6 @@ replaced since.
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -18,6 +17,7 @@ from portaria.aws.table import Table
 from portaria.connections import oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
+from portaria.core.callbacks import CLIENT_IN_PATH
 from portaria.core.entities import OAuthClient, Rejected, Secret, UninstallNotice
 from portaria.platforms import part
 
@@ -26,8 +26,6 @@ REMEMBERED_S = 60.0
 # After how long a wrong signature, a client that was not found or a missing secret is worth another read.
 RECHECK_S = 10.0
 MAX_REMEMBERED = 500
-
-_CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 T = TypeVar("T")
 
@@ -64,7 +62,7 @@ class HookVerifier:
         """
         uninstall = part(platform, "uninstall")
         departure: UninstallNotice = uninstall.parse_departure(query)
-        if not _CLIENT_NAME.fullmatch(client_name):
+        if not CLIENT_IN_PATH.fullmatch(client_name):
             raise _unknown_client()
         client = self._client(platform, client_name).get()
         if not hmac.compare_digest(departure.client_id.encode(), client.client_id.encode()):

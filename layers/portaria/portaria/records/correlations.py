@@ -6,12 +6,10 @@ finds its receipts. A page costs at most as many queries as it may have rows.
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from datetime import datetime
 
-from portaria.aws.table import Table
+from portaria.aws.table import Table, decode_cursor, encode_cursor
 from portaria.core.entities import Rejected
 from portaria.records import receipt_search, receipts
 from portaria.records.receipts import AcceptedRequest, Receipt
@@ -50,13 +48,13 @@ def search(
 
 
 def _place(list_sk: str, inner: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([list_sk, inner]).encode()).decode().rstrip("=")
+    return encode_cursor([list_sk, inner])
 
 
 def _read_place(cursor: str) -> tuple[str, str]:
     """Raises `Rejected` (`bad_cursor`)."""
     try:
-        list_sk, inner = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        list_sk, inner = decode_cursor(cursor)
         if not re.fullmatch(r"[0-9A-Za-z:.#-]{1,100}", list_sk) or not isinstance(inner, str):
             raise ValueError
     except (ValueError, TypeError, RecursionError):

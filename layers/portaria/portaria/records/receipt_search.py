@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from datetime import date, datetime, timedelta
 
-from portaria.aws.table import Item, Table, cursor_after
+from portaria.aws.table import Item, Table, cursor_after, decode_cursor, encode_cursor
 from portaria.core.entities import Rejected
 from portaria.records import record_index
 from portaria.records.receipts import (
@@ -17,11 +15,11 @@ from portaria.records.receipts import (
     PAGE_SIZE,
     AcceptedRequest,
     Receipt,
-    _noted_key,
-    _sent_pk,
     key,
+    noted_key,
     read_all,
     read_noted,
+    sent_pk,
 )
 
 MAX_SENT_PAGES = 25
@@ -35,7 +33,7 @@ def find(table: Table, correlation_id: str, now: datetime) -> Receipt | None:
 def requests_of(table: Table, correlation_id: str) -> list[AcceptedRequest]:
     """The front-door requests that a request carried records of."""
     item = table.get(key(correlation_id)[0], "REQUESTS")
-    items = table.get_many([_noted_key(request) for request in item["requests"]]) if item else {}
+    items = table.get_many([noted_key(request) for request in item["requests"]]) if item else {}
     return sorted(map(read_noted, items.values()), key=lambda noted: noted.accepted_at)
 
 
@@ -65,7 +63,7 @@ def by_destination(
 
 def noted(table: Table, request_id: str) -> AcceptedRequest | None:
     """What the front door wrote down of a request."""
-    item = table.get(*_noted_key(request_id))
+    item = table.get(*noted_key(request_id))
     return read_noted(item) if item else None
 
 
@@ -102,7 +100,7 @@ def by_record(
     day, before = _read_place(cursor, oldest, today) if cursor else (today, "")
     found: list[Item] = []
     for _ in range(MAX_SENT_PAGES):
-        sent, more = table.query(_sent_pk(destination, day.isoformat()), newest_first=True, sk_until=before)
+        sent, more = table.query(sent_pk(destination, day.isoformat()), newest_first=True, sk_until=before)
         sent = [item for item in sent if item["sk"] != before]
         hits = [item for item in sent if record_index.holds(item["keys"], wanted)]
         hits = hits[: limit - len(found)]
@@ -127,13 +125,13 @@ def _sent_receipts(table: Table, sent: list[Item], now: datetime) -> list[Receip
 
 
 def _place(day: date, before: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([day.isoformat(), before]).encode()).decode().rstrip("=")
+    return encode_cursor([day.isoformat(), before])
 
 
 def _read_place(cursor: str, oldest: date, newest: date) -> tuple[date, str]:
     """Raises `Rejected` (`bad_cursor`)."""
     try:
-        day, before = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        day, before = decode_cursor(cursor)
         moment = date.fromisoformat(day)
         if not isinstance(before, str) or not re.fullmatch(r"[0-9A-Za-z:.#-]{0,100}", before):
             raise ValueError

@@ -149,7 +149,7 @@ def open_receipt(
     )
     beside: list[Item] = [
         {
-            "pk": _sent_pk(destination, sent_at[:10]),
+            "pk": sent_pk(destination, sent_at[:10]),
             "sk": f"{sent_at}#{correlation_id}",
             "keys": record_index.packed(keys),
             "expires_at": expires_at,
@@ -207,7 +207,7 @@ def note_request(
 ) -> None:
     """Write down that the front door has taken a request; one write, by which it is listed under its correlation id too."""
     now = clock.now()
-    pk, sk = _noted_key(request_id)
+    pk, sk = noted_key(request_id)
     accepted_at = clock.to_iso(now)
     item: Item = {
         "pk": pk,
@@ -262,7 +262,7 @@ def _report_key(subscription: str, request_id: str) -> tuple[str, str]:
     return f"REPORT#{subscription}#{request_id}", "REPORT"
 
 
-def _sent_pk(destination: str, day: str) -> str:
+def sent_pk(destination: str, day: str) -> str:
     return f"SENT#{destination}#{day}"
 
 
@@ -271,7 +271,7 @@ def _sent_pk(destination: str, day: str) -> str:
 MAX_READ, PAGE_SIZE = 2_000, 100
 
 
-def _noted_key(request_id: str) -> tuple[str, str]:
+def noted_key(request_id: str) -> tuple[str, str]:
     return f"REQUEST#{request_id}", "NOTED"
 
 

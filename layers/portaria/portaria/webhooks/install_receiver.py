@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import clock
-from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejected, Retryable, Secret
+from portaria.core.callbacks import CLIENT_IN_PATH, OAuthCallback, OAuthClient, Refusal, Rejected, Retryable, Secret
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks import arrival_sources
 from portaria.webhooks.request_log import count, log
@@ -44,19 +44,23 @@ NOTE_S = 0.9
 PAGE_READ_S = 2.0
 # For each of the three calls that a ticket takes, after the client has been read.
 TICKET_S = 1.2
+
 CLIENT_REMEMBERED_S = 60.0
 # Short, so that a client that has just been registered is found.
 NO_CLIENT_REMEMBERED_S = 5.0
 MAX_REMEMBERED_CLIENTS = 500
+
 STATE_LIFE_S = 30 * 60
 KEPT_LIFE_S = 24 * 60 * 60
 INSTALL_LIFE_S = 90 * 24 * 60 * 60
+
 # Where arrivals are kept that their queue did not take.
 ARRIVALS = "ARRIVALS"
 UNPROVEN_ARRIVALS = "ARRIVALS#UNPROVEN"
-_CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
 _INSTALL_ID = re.compile(r"[a-z2-7]{26}")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+
 Item = dict[str, dict[str, str]]
 CheckHost = Callable[[OAuthClient, str], None]
 
@@ -221,7 +225,7 @@ class InstallReceiver:
 
     def find_client(self, platform: str, name: str, timeout_s: float) -> OAuthClient | None:
         """The OAuth client, or None where there is none for certain. Raises `Retryable` and `AwsError`."""
-        if not _CLIENT_NAME.fullmatch(name):
+        if not CLIENT_IN_PATH.fullmatch(name):
             return None
         until, client, _ = self._clients.get((platform, name), (0.0, None, {}))
         if time.monotonic() < until:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 
 from portaria.api.router import ApiRequest, Reply
@@ -81,7 +80,7 @@ def show(asked: ApiRequest) -> Reply:
             "reconciliations": [
                 {
                     "object": item["object"],
-                    "since": clock.to_iso(datetime.fromtimestamp(item["since"], UTC)),
+                    "since": clock.epoch_to_iso(item["since"]),
                     "due_at": item["due_at"],
                 }
                 for item in reconciliation.of_connection(table, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from portaria.api.router import ApiRequest, Reply, page
@@ -74,7 +73,7 @@ def resume(asked: ApiRequest) -> Reply:
     before = destination_states.find(asked.desk.table, name)
     if before.is_open:
         connection_store.get(asked.desk.table, name)
-    before = destination_states.resume(asked.desk.table, asked.desk.waiting_records_queue_url, name)
+    destination_states.resume(asked.desk.table, asked.desk.waiting_records_queue_url, before)
     ended = [_pause(each) for each in before.pauses]
     return Reply({"name": name, "ended": ended, "waiting_records": before.records})
 
@@ -89,9 +88,9 @@ def show(state: DestinationState, connection: str | None) -> dict[str, Any]:
         "connection": connection,
         "reason": last.reason if last else None,
         "since": last.since if last else None,
-        "next_try_at": _iso(next_try_at) if next_try_at else None,
+        "next_try_at": clock.epoch_to_iso(next_try_at) if next_try_at else None,
         "waiting_records": state.records,
-        "oldest_since": _iso(backlog.since) if backlog else None,
+        "oldest_since": clock.epoch_to_iso(backlog.since) if backlog else None,
         "oldest_age_s": max(0, int(now - backlog.since)) if backlog else None,
         "pauses": [_pause(each) for each in state.pauses],
     }
@@ -103,9 +102,5 @@ def _pause(pause: DestinationPause) -> dict[str, Any]:
         "reason": pause.reason,
         "code": pause.code,
         "since": pause.since,
-        "until": _iso(pause.until),
+        "until": clock.epoch_to_iso(pause.until),
     }
-
-
-def _iso(epoch_s: int) -> str:
-    return clock.to_iso(datetime.fromtimestamp(epoch_s, UTC))

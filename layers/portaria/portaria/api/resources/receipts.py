@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from portaria.api.router import ApiRequest, Filters, Reply, page
@@ -151,7 +151,7 @@ def show(receipt: Receipt) -> dict[str, Any]:
         "bytes": receipt.bytes,
         "sent_at": receipt.sent_at,
         "accepted_at": receipt.accepted_at or None,
-        "deadline": clock.to_iso(datetime.fromtimestamp(receipt.deadline, UTC)),
+        "deadline": clock.epoch_to_iso(receipt.deadline),
         "request_id": receipt.request_id or None,
         "correlation_id": receipt.trace.correlation_id or None,
         "request_source": receipt.trace.request_source or None,
