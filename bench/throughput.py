@@ -44,8 +44,10 @@ ROUNDS = 5
 # A tenth of them shows how the peer stands.
 PEER_CONTACTS = 10_000
 SMALL, LARGE = 1_000, 1_000_000
+# The large process delivers 25,000 records, the small one ten times 1,000, and so on.
+ROUNDS_OF_GROWTH, SMALL_EACH = 40, 10
 PEER = BUILD / "peer"
-LIMITS = {"growth": 1.10, "peak_mib": 512.0}
+LIMITS = {"growth": 1.10, "late_growth": 1.10, "peak_mib": 512.0}
 LEAST = {"floor_ratio": 0.4, "peer_ratio": 5.0}
 HOST = "mkto-ingestion-api.adobe.io"
 PAGE = 250
@@ -55,10 +57,10 @@ MAX_PAYLOAD_BYTES = 5_500_000
 Batch = list[QueuedMessage]
 
 
-def batches(count: int) -> Iterator[Batch]:
+def batches(count: int, start: int = 0) -> Iterator[Batch]:
     """Messages as backfill_records makes them of Kommo's pages, and as Lambda gets them: 40, and at most 6 MB.
 
-    All are of 250 made-up people, told apart by their ids and addresses.
+    All are of 250 made-up people, told apart by their ids and addresses, which count from `start`.
     """
     people = make_contacts(1, "acme.kommo.com", PAGE, seed=1, without_email=0.0).contacts
     texts = [_template(each) for each in people]
@@ -73,8 +75,8 @@ def batches(count: int) -> Iterator[Batch]:
     )
     batch: Batch = []
     size = 0
-    for first in range(0, count, PAGE):
-        numbers = range(first, min(first + PAGE, count))
+    for first in range(start, start + count, PAGE):
+        numbers = range(first, min(first + PAGE, start + count))
         records = [texts[number % PAGE].replace('"@I@"', str(number)).replace("@N@", str(number)) for number in numbers]
         body = f'{head[:-1]},"records":[{",".join(records)}]}}'
         length = len(body.encode())
@@ -216,7 +218,7 @@ def measure() -> bool:
         with patch.object(http_client, "send", send):
             pairs = _rounds(desk, given, bodies, floor, stub)
             peers = _against_peer(desk, peer, bodies, stub)
-        grown = _grown(port)
+        grown = grow(port)
     figures = {
         "records_per_s": CONTACTS / statistics.median(our_s for our_s, _ in pairs),
         "floor_ratio": statistics.median(floor_s / our_s for our_s, floor_s in pairs),
@@ -278,37 +280,81 @@ def _each(work: Callable[[Batch], None], given: list[Batch]) -> None:
 
 
 def grow(port: int) -> dict[str, float]:
-    """Seconds a record from 1,000 to 1,000,000, and the peak of memory, of a process that does nothing else.
+    """Compare a process that delivers 1,000,000 records with one that gets 1,000 at a time; also the peak of its memory.
 
-    What makes the messages is not counted; one batch of them is held at a time, as a worker holds it.
+    The two alternate, so that both meet the same load of the machine. `growth` is the median of their ratios, `late_growth`
+    that of the last half against that of the first. Making the messages is not counted.
     """
-    logging.getLogger("portaria").setLevel(logging.CRITICAL)
-    send, stub = http_client.send, Stub(port)
+    stub = Stub(port)
+    each = LARGE // ROUNDS_OF_GROWTH
 
-    def per_record(desk: Desk, count: int, name: str) -> float:
-        taken = 0.0
-        for batch in batches(count):
-            again = [QueuedMessage(f"{name}-{each.id}", each.body) for each in batch]
-            taken += timed(lambda again=again: ours(desk, again))  # type: ignore[misc]
+    def delivered(child: Child, count: int, start: int = 0) -> float:
+        taken_s = child.deliver(count, start)
         stub.check(count)
-        return taken / count
+        return taken_s / count
 
+    with _child(port) as large, _child(port) as small:
+        delivered(small, SMALL)
+        ratios = []
+        for number in range(ROUNDS_OF_GROWTH):
+            large_s = delivered(large, each, number * each)
+            ratios.append(large_s / statistics.fmean(delivered(small, SMALL) for _ in range(SMALL_EACH)))
+        peak_mib = large.peak_mib()
+    early, late = (statistics.median(half) for half in (ratios[: len(ratios) // 2], ratios[len(ratios) // 2 :]))
+    return {"growth": statistics.median(ratios), "late_growth": late / early, "peak_mib": peak_mib}
+
+
+class Child:
+    """A process of its own that delivers as many records as it is asked for, with one pipeline and one table."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def _ask(self, line: str) -> float:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the process that delivers ended with {self.process.wait()}")
+        return float(answer)
+
+    def deliver(self, count: int, start: int) -> float:
+        """Deliver `count` records with ids from `start` on; the seconds that it took."""
+        return self._ask(f"{count} {start}")
+
+    def peak_mib(self) -> float:
+        return self._ask("peak")
+
+
+@contextlib.contextmanager
+def _child(port: int) -> Iterator[Child]:
+    command = [sys.executable, "-m", "bench.throughput", str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Child(process)
+        finally:
+            process.kill()
+
+
+def _serve(port: int) -> None:
+    logging.getLogger("portaria").setLevel(logging.CRITICAL)
+    send = http_client.send
     with dialling(port), ingesting.desk() as desk, patch.object(http_client, "send", send):
         desk.route("people")
-        small = [per_record(desk, SMALL, f"small{number}") for number in range(20)]
-        large = per_record(desk, LARGE, "large")
-        small += [per_record(desk, SMALL, f"small-again{number}") for number in range(20)]
-    # `getrusage` would tell the parent's peak, which a process has from the moment of its birth.
-    status = Path("/proc/self/status").read_text()
-    peak_mib = int(re.search(r"VmHWM:\s+([0-9]+) kB", status)[1]) / 1024  # type: ignore[index]
-    return {"growth": large / statistics.median(small), "peak_mib": peak_mib}
-
-
-def _grown(port: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "bench.throughput", str(port)]
-    told: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return told
+        for number, line in enumerate(sys.stdin):
+            if line == "peak\n":
+                # `getrusage` reports the parent's peak, which a process has from the moment of its birth.
+                status = Path("/proc/self/status").read_text()
+                print(int(re.search(r"VmHWM:\s+([0-9]+) kB", status)[1]) / 1024, flush=True)  # type: ignore[index]
+                continue
+            taken_s = 0.0
+            for batch in batches(*map(int, line.split())):
+                again = [QueuedMessage(f"{number}-{each.id}", each.body) for each in batch]
+                taken_s += timed(lambda again=again: ours(desk, again))  # type: ignore[misc]
+            print(taken_s, flush=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(grow(int(sys.argv[1]))))
+    _serve(int(sys.argv[1]))
