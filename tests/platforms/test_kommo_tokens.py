@@ -56,7 +56,7 @@ def test_a_hint_decides_whatever_the_title_says(hint: str, title: str | None, st
 def test_each_reason_comes_with_advice_of_its_own() -> None:
     details = [detail for _, detail in tokens._FINAL_HINTS.values()]
     assert len(set(details)) == len(details)
-    assert {reason for reason, _ in tokens._FINAL_HINTS.values()} == set(HINTS.values())
+    assert {refusal.reason for refusal, _ in tokens._FINAL_HINTS.values()} == set(HINTS.values())
 
 
 FIELDS = st.dictionaries(st.sampled_from(["title", "status", "detail"]) | st.text(max_size=6), st.text(max_size=6))

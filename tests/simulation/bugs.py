@@ -111,15 +111,15 @@ BUGS = (
     Bug(
         "a lost answer that is called a revocation",
         "portaria.connections.tokens.refresh",
-        "        if self.tried > 1:\n            reason = ANSWER_LOST\n",
-        "        if self.tried > 99:\n            reason = ANSWER_LOST\n",
+        "        if self.tried > 1:\n            reason = ConnectionReason.ANSWER_LOST\n",
+        "        if self.tried > 99:\n            reason = ConnectionReason.ANSWER_LOST\n",
         RENEWALS,
         STRICT,
     ),
     Bug(
         "no way back for the holder of the only pair",
         "portaria.connections.tokens.refresh",
-        '            if item.get("reason") == ANSWER_LOST:\n',
+        '            if item.get("reason") == ConnectionReason.ANSWER_LOST:\n',
         '            if item.get("reason") == "never":\n',
         RENEWALS,
         STRICT,
@@ -179,14 +179,14 @@ BUGS = (
         "a 5xx that kills the grant",
         "portaria.platforms.kommo.tokens",
         "    if response.status in (400, 401):\n",
-        '    if response.status >= 500:\n        raise Rejected("grant_refused", "")\n    if response.status in (400, 401):\n',
+        '    if response.status >= 500:\n        raise GrantRevoked("")\n    if response.status in (400, 401):\n',
         RENEWALS,
     ),
     Bug(
         "a time-out that kills the grant",
         "portaria.connections.tokens.refresh",
         "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
-        '                if retryable.answer_lost:\n                    raise Rejected("grant_refused", "") from None\n'
+        '                if retryable.answer_lost:\n                    raise GrantRevoked("") from None\n'
         "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
         RENEWALS,
     ),

@@ -6,7 +6,8 @@ import random
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from portaria.core.entities import Response, Retryable
+from portaria.core.entities import Response
+from portaria.core.errors import AnswerLost, Unreachable
 from tests.simulation.cloud import error
 
 # Of every call: the process dies; the worker stands still for longer than its lease; its message is delivered twice.
@@ -53,13 +54,13 @@ def index_lag_s(rng: random.Random) -> float:
 
 def no_answer(name: str) -> Exception:
     if is_http(name):
-        return Retryable("no_answer", "the platform gave no answer", answer_lost=True)
+        return AnswerLost("the platform gave no answer")
     timeout: Exception = ReadTimeoutError(endpoint_url=name)
     return timeout
 
 
 def unreachable() -> Exception:
-    return Retryable("unreachable", "the platform was not reached")
+    return Unreachable("the platform was not reached")
 
 
 def refused(status: int) -> Response:

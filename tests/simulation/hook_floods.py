@@ -36,7 +36,8 @@ from portaria.aws.table import Table
 from portaria.connections import oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import OAuthClient, Request, Response, Retryable, Secret
+from portaria.core.entities import OAuthClient, Request, Response, Secret
+from portaria.core.errors import AnswerLost, Unreachable
 from portaria.installs import code_exchange
 from portaria.outbound import http_client, rate_limiter
 from portaria.webhooks import arrival_sources, install_receiver, request_log
@@ -345,15 +346,15 @@ class World:
         kind = host.partition("-")[0]
         if kind == "missing":
             self.spend(REQUEST_CPU_S, 0.03)
-            raise Retryable(http_client.UNREACHABLE, "no such host")
+            raise Unreachable("no such host")
         if kind == "silent":
             self.spend(REQUEST_CPU_S, request.connect_timeout_s)
-            raise Retryable(http_client.UNREACHABLE, "no connection")
+            raise Unreachable("no connection")
         self.result.requests += 1
         self.requests_at[int(self.now)] += 1
         if kind == "hangs":
             self.spend(REQUEST_CPU_S, request.connect_timeout_s + request.read_timeout_s)
-            raise Retryable("no_answer", "no answer", answer_lost=True)
+            raise AnswerLost("no answer")
         self.spend(REQUEST_CPU_S, REQUEST_S)
         return self.kommo.send(request, allowed_domain=allowed_domain)
 

@@ -8,10 +8,11 @@ from typing import Any
 from portaria.aws import event_bus
 from portaria.aws.table import Table
 from portaria.connections import connection_store
-from portaria.connections.tokens import cache, provider, refresh
+from portaria.connections.tokens import cache, provider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from tests import leaks
 from tests.simulation import scenarios
 from tests.simulation.cloud import KEY_ID, PREFIX, TABLE
@@ -195,7 +196,7 @@ def check_flagged(schedule: Schedule, item: dict[str, Any]) -> None:
         for pair in schedule.platform.given:
             if pair.grant == grant and pair.refresh not in schedule.stored and not schedule.lost(pair):
                 raise Violation(f"{name} was given up, since {pair.refresh} came and was not stored")
-        if item["reason"] != refresh.ANSWER_LOST:
+        if item["reason"] != ConnectionReason.ANSWER_LOST:
             raise Violation(f"{name} lost an answer, but says {item['reason']}")
     told = [detail for kind, detail in schedule.cloud.heard() if kind == event_bus.NEEDS_RECONNECT]
     if not any(detail["connection"] == name and detail["reason"] == item["reason"] for detail in told):

@@ -30,6 +30,7 @@ from portaria.connections.tokens import cache, provider
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
+from portaria.core.errors import AnswerLost
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import pipeline, quotas, record_release, waiting_records
 from portaria.delivery.pipeline import QueuedMessage
@@ -401,7 +402,7 @@ class Run:
         self.wait(request.connect_timeout_s + request.read_timeout_s if kind == "timeout" else self.rng.random() * 0.3)
         self.maybe_die()
         if kind in ("timeout", "reset"):
-            raise Retryable("no_answer", "no whole answer came", answer_lost=True)
+            raise AnswerLost("no whole answer came")
         if kind:
             code = CODES[kind]
             return Response(int(code[:3]), {}, json.dumps({"error_code": code, "message": "no"}).encode())

@@ -10,10 +10,11 @@ import responses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.connections import connection_store, oauth_clients, refused_grants
+from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import Manage, watched
@@ -208,7 +209,7 @@ def test_replace_client_tries_connections_again_that_refusals_ended(manage: Mana
     manage.call("POST", "/oauth-clients", MACHINE)
     stored(manage, "machine", "api.example.com", "connected")
     pk, sk = connection_store.key("one")
-    ended = {":state": "needs_reconnect", ":reason": refused_grants.REASON}
+    ended = {":state": "needs_reconnect", ":reason": ConnectionReason.REFUSED_TOO_LONG}
     names = {"#state": "state", "#reason": "reason"}
     manage.cloud.table.update(pk, sk, "SET #state = :state, #reason = :reason", values=ended, names=names)
     body = {"client_id": "client-1", "client_secret": "canary-right", "token_url": MACHINE["token_url"]}

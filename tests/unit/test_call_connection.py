@@ -22,6 +22,7 @@ from portaria.connections import proxy_call
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
 from portaria.core.entities import Rejected, Request, Response, Retryable
+from portaria.core.errors import AnswerLost, AnswerTooLarge
 from portaria.outbound import http_client
 from tests.fakes import functions
 from tests.fakes.aws import cloud
@@ -494,7 +495,7 @@ def test_without_an_answer_the_caller_learns_what_may_have_happened(
     [
         Retryable("renewal_in_progress", "another worker renews the token", after_s=7),
         Retryable("vault_unavailable", "the vault did not answer", after_s=7),
-        Retryable("no_answer", "the answer to a renewal was lost", after_s=7, answer_lost=True),
+        AnswerLost("the answer to a renewal was lost", after_s=7),
     ],
 )
 def test_a_call_that_gets_no_token_was_not_sent(calling: Calling, error: Retryable) -> None:
@@ -579,8 +580,8 @@ def test_call_that_only_reads_has_no_audit_entry(calling: Calling, api: response
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (Retryable("no_answer", "it gave no answer", answer_lost=True), "failed"),
-        (Rejected("answer_too_large", "too large", status=502), "failed"),
+        (AnswerLost("it gave no answer"), "failed"),
+        (AnswerTooLarge("too large"), "failed"),
         (Rejected("host_not_allowed", "not there"), "refused"),
     ],
 )
@@ -609,7 +610,7 @@ def test_each_call_is_logged_with_where_it_went(calling: Calling, api: responses
 
 
 def test_a_call_that_fails_is_logged_with_its_reason(calling: Calling) -> None:
-    with patch.object(http_client, "send", side_effect=Retryable("no_answer", "none", answer_lost=True)):
+    with patch.object(http_client, "send", side_effect=AnswerLost("none")):
         calling.call({"method": "DELETE", "path": "/v1/things/7"})
     line = logged(calling)[-1]
     assert (line["method"], line["path"], line["reason"], line["answer_lost"]) == (

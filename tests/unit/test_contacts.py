@@ -18,6 +18,7 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Request, Response, Retryable, Secret
+from portaria.core.errors import AnswerTooLarge
 from portaria.outbound import http_client
 from portaria.platforms.leadconnector import contacts as leadconnector_contacts
 from tests.fakes.aws import PREFIX, Cloud
@@ -266,7 +267,7 @@ def test_an_answer_that_is_too_large_has_been_lost(
 
     def send_and_drop(request: Request, **named: Any) -> Response:
         send(request, **named)
-        raise Rejected("answer_too_large", "it answered more than can be read here", status=502)
+        raise AnswerTooLarge("it answered more than can be read here")
 
     monkeypatch.setattr(http_client, "send", send_and_drop)
     answer = upsert(stack, people(2))

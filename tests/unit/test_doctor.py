@@ -24,7 +24,8 @@ from botocore.model import ServiceModel
 from portaria.access import private_integrations
 from portaria.aws import boto3_clients
 from portaria.core import clock
-from portaria.core.entities import Request, Response, Retryable
+from portaria.core.entities import Request, Response
+from portaria.core.errors import Unreachable
 from portaria.outbound import http_client
 from portaria_cli.commands import portaria as command_line
 from portaria_cli.doctor import data
@@ -160,7 +161,7 @@ class World:
         self.sent.append(request)
         assert allowed_domain != "gone.example.com"
         if allowed_domain in self.unreachable:
-            raise Retryable("unreachable", f"{allowed_domain} was not reached: gaierror")
+            raise Unreachable(f"{allowed_domain} was not reached: gaierror")
         return Response(self.status if request.method == "GET" else 403)
 
 

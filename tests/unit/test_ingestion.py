@@ -12,7 +12,8 @@ import pytest
 from portaria.connections import connection_store
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
-from portaria.core.entities import Connection, Record, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Record, Request, Response, Secret
+from portaria.core.errors import AnswerLost
 from portaria.delivery import pipeline, quotas, version_guard, waiting_records
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
@@ -200,7 +201,7 @@ def test_a_worker_that_died_after_marking_is_followed_by_one_that_sends(desk: De
     desk.route("people")
     message = body([contact(1)], origin=origin)
     # The worker dies before it has written that the message waits: it comes again
-    desk.rule = lambda document: Retryable("no_answer", "…", answer_lost=True)
+    desk.rule = lambda document: AnswerLost("…")
     with patch.object(waiting_records, "put", side_effect=OSError):
         assert desk.ingest(QueuedMessage("1", message)).waiting == {"1": None}
     desk.rule = lambda document: None

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portaria.core import clock, record_messages
-from portaria.core.entities import Retryable
+from portaria.core.errors import AnswerLost, Unreachable
 from portaria.delivery.pipeline import QueuedMessage
 from tests.fakes import ingesting
 from tests.fakes.ingesting import Desk, body, refusal
@@ -125,7 +125,7 @@ def test_ingestion_destination_without_answer_is_asked_after_5_30_and_30_minutes
     desk: Desk, lost: bool, time: Any
 ) -> None:
     desk.route("people")
-    desk.rule = lambda document: Retryable("no_answer" if lost else "unreachable", "…", answer_lost=lost)
+    desk.rule = lambda document: AnswerLost("…") if lost else Unreachable("…")
     assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"))).waiting == {}
     waits = []
     while found := desk.waits:

@@ -15,6 +15,8 @@ from portaria.aws import event_bus
 from portaria.connections import connection_store, oauth_clients, refused_grants, vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Response, Retryable, Secret
+from portaria.core.errors import AnswerLost, Unreachable
+from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import cloud
@@ -93,7 +95,7 @@ def test_each_providers_refusal_ends_a_grant_within_the_bound(office: Office, sh
     [ended] = office.told(event_bus.NEEDS_RECONNECT)
     assert ended["reconnect_url"]
     if shape == WITHOUT_KNOWN_WORDS:
-        assert office.connection.reason == refused_grants.REASON
+        assert office.connection.reason == ConnectionReason.REFUSED_TOO_LONG
         assert 7 <= office.provider.calls["refresh_token"] <= 9
     else:
         assert office.connection.reason == "grant_revoked"
@@ -117,7 +119,7 @@ def test_a_run_of_refusals_warns_from_the_first_day_and_ends_after_the_limit(off
     assert office.state == ("connected", "")
     assert 6 <= len(office.told(event_bus.REFRESH_REFUSED)) <= 7, "once a day"
     office.days(2)
-    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
     calls = office.provider.calls["refresh_token"]
     office.days(10)
     assert office.provider.calls["refresh_token"] == calls, "an ended connection is left alone"
@@ -142,7 +144,7 @@ def test_a_refusal_in_any_words_ends_a_grant_after_the_limit(office: Office, ans
     office.days(6)
     assert office.state == ("connected", "")
     office.days(3)
-    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +153,8 @@ def test_a_refusal_in_any_words_ends_a_grant_after_the_limit(office: Office, ans
         json_answer(500, {"error": "invalid_grant"}),
         json_answer(503, {}),
         Response(502, {"content-type": "text/html"}, b"<html>"),
-        Retryable("no_answer", "no answer came", answer_lost=True),
-        Retryable("unreachable", "not reached"),
+        AnswerLost("no answer came"),
+        Unreachable("not reached"),
         json_answer(429, {"error": "slow_down"}),
         json_answer(408, {}),
         Response(200, {}, b"{"),
@@ -170,7 +172,7 @@ def test_no_failure_of_the_provider_ends_a_grant(office: Office, answer: Respons
     assert office.connection.generation > 1
 
 
-@pytest.mark.parametrize("failure", [json_answer(503, {}), Retryable("no_answer", "no answer", answer_lost=True)])
+@pytest.mark.parametrize("failure", [json_answer(503, {}), AnswerLost("no answer")])
 def test_a_failure_begins_the_run_of_refusals_anew(office: Office, failure: Response | Retryable) -> None:
     office.provider.answers = [UNKNOWN]
     office.days(7)
@@ -183,7 +185,7 @@ def test_a_failure_begins_the_run_of_refusals_anew(office: Office, failure: Resp
     assert office.state == ("connected", "")
     assert office.connection.refused_since > began
     office.days(2)
-    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
 
 
 def test_a_rate_limit_neither_ends_a_run_nor_begins_it_anew(office: Office) -> None:
@@ -195,7 +197,7 @@ def test_a_rate_limit_neither_ends_a_run_nor_begins_it_anew(office: Office) -> N
     assert (office.state, office.connection.refused_since) == (("connected", ""), began)
     office.provider.answers = [UNKNOWN]
     office.days(1)
-    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
 
 
 def test_two_refusals_far_apart_are_no_run(office: Office) -> None:
@@ -270,7 +272,7 @@ def test_a_pair_that_a_predecessor_stored_is_taken_before_a_run_ends_the_connect
 def test_correcting_the_client_tries_ended_connections_again(office: Office) -> None:
     office.provider.answers = [json_answer(401, {"error": "invalid_client"})]
     office.days(9)
-    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
     office.told()
     office.provider.answers = []
     assert refused_grants.resume(office.table, "oauth2", "other") == []
@@ -290,7 +292,7 @@ def test_a_connection_that_is_tried_again_in_vain_ends_again(office: Office) -> 
     office.days(6)
     assert office.state == ("connected", "")
     office.days(3)
-    assert office.state == ("needs_reconnect", refused_grants.REASON)
+    assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
     assert office.told(event_bus.RECOVERED) == []
     assert len(office.told(event_bus.NEEDS_RECONNECT)) == 2
 

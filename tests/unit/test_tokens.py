@@ -22,6 +22,7 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.core.errors import AnswerLost, Unreachable
 from portaria.outbound import http_client
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
@@ -637,8 +638,8 @@ def test_after_the_overlap_a_dead_token_ends_the_connection(desk: Desk) -> None:
         Response(200, body=b'{"location": {"id": "loc1"}}'),
         Response(401, body=b'{"statusCode":401,"message":"The token is not authorized for this scope."}'),
         Response(500),
-        Retryable("no_answer", "no answer", answer_lost=True),
-        Retryable("unreachable", "not reached"),
+        AnswerLost("no answer"),
+        Unreachable("not reached"),
     ],
 )
 def test_one_401_at_a_path_of_the_callers_does_not_end_a_connection(desk: Desk, probe: Response | Exception) -> None:

@@ -15,9 +15,10 @@ import responses
 
 from portaria.aws import queues
 from portaria.connections import connection_store, oauth_clients, vault, webhook_endpoints
-from portaria.connections.tokens import refresh, usability
+from portaria.connections.tokens import usability
 from portaria.core import clock
 from portaria.core.entities import Connection, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from portaria.installs import disconnect_hooks, uninstall
 from portaria.webhooks import event_receiver
 from tests.fakes import functions
@@ -70,7 +71,7 @@ class Office(Desk):
         return delays
 
     def flag_answer_lost(self) -> None:
-        usability.end(self.table, self.connection_now, refresh.ANSWER_LOST)
+        usability.end(self.table, self.connection_now, ConnectionReason.ANSWER_LOST)
 
     @property
     def connection_now(self) -> Connection:

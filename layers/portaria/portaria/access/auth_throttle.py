@@ -14,7 +14,7 @@ from datetime import timedelta
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from portaria.core import clock
-from portaria.core.entities import Retryable
+from portaria.core.errors import AuthThrottled
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,6 @@ WINDOW = timedelta(minutes=1)
 MOST = 20
 KNOWN_FOR = timedelta(minutes=15)
 MAX_KEPT = 10_000
-REASON = "too_many_attempts"
 
 
 class Attempts:
@@ -74,7 +73,5 @@ def _keep(kept: dict[str, float], name: str, until: float) -> None:
     kept[name] = until
 
 
-def _too_many(wait_s: float) -> Retryable:
-    return Retryable(
-        REASON, "too many requests from this address had tokens that do not work", after_s=max(1.0, wait_s)
-    )
+def _too_many(wait_s: float) -> AuthThrottled:
+    return AuthThrottled("too many requests from this address had tokens that do not work", after_s=max(1.0, wait_s))

@@ -21,6 +21,7 @@ from portaria.aws import due_index, event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT, Rejected, Secret
+from portaria.core.errors import ChangedMeanwhile
 
 logger = logging.getLogger(__name__)
 
@@ -146,9 +147,7 @@ def drop_scopes_of(table: Table, connection: str) -> None:
                 # It was deleted, or changed since it was listed: the index may also be a little behind.
                 found = find(table, found.id)
         else:
-            raise Rejected(
-                "changed_meanwhile", "the private integration is being changed by others: try again", status=409
-            )
+            raise ChangedMeanwhile("the private integration is being changed by others: try again")
 
 
 def _narrowed(integration: PrivateIntegration, connection: str) -> set[str]:
@@ -279,9 +278,7 @@ def _write(
         if conflict.item.get("updated_at") == fresh.updated_at and conflict.item.get("token_hash") == fresh.token_hash:
             # Sent twice because the first answer got lost, it refuses itself.
             return fresh
-        raise Rejected(
-            "changed_meanwhile", "the private integration has just changed: read it and try again", status=409
-        ) from None
+        raise ChangedMeanwhile("the private integration has just changed: read it and try again") from None
     return fresh
 
 

@@ -15,6 +15,7 @@ from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
+from portaria.core.errors import AnswerTooLarge
 
 # Less is left of a call's time for no request: it would be cut off, and nobody would know what became of it.
 LEAST_TIME_S = 2.0
@@ -74,14 +75,14 @@ class Batch:
 
         try:
             return self.supply.send(self.connection, bounded)
+        except AnswerTooLarge as too_large:
+            raise Retryable(too_large.reason, too_large.detail, answer_lost=True) from None
         except Rejected as rejected:
-            if rejected.reason == "answer_too_large":
-                raise Retryable(rejected.reason, rejected.detail, answer_lost=True) from None
             raise proxy_call.with_advice(rejected, self.connection) from None
         except Retryable as later:
             if later.answer_lost and not left:
                 # The answer to a log-in was lost.
-                raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
+                raise later.replaced(answer_lost=False) from None
             raise
 
     def settle(self, entries: Iterable[int], outcome: EntryOutcome) -> None:

@@ -14,6 +14,7 @@ from portaria.connections import connection_store
 from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core.entities import Connection, Rejected, Request, Retryable
+from portaria.core.errors import NeedsReconnect, RateLimited, TokenRefused
 from portaria.platforms import offered
 
 CREATED, UPDATED, REFUSED = "created", "updated", "refused"
@@ -38,7 +39,7 @@ def show(table: Table, supply: TokenProvider, name: str, contact_id: str) -> Con
         raise _of_this_connection(rejected, connection) from None
     except Retryable as later:
         # Nothing can have been changed, so that nothing was lost with the answer.
-        raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
+        raise later.replaced(answer_lost=False) from None
     return contact
 
 
@@ -84,7 +85,7 @@ def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contac
             batch.settle([number], EntryOutcome(told.outcome, told.reason, told.detail, told.id))
             pause_s = platform.pause_s(response)
             if pause_s is not None and number + 1 < len(contacts):
-                raise Retryable("rate_limited", "the platform's limit was reached", after_s=pause_s)
+                raise RateLimited("the platform's limit was reached", after_s=pause_s)
     except Rejected as rejected:
         batch.give_up(_of_this_connection(rejected, connection))
     except Retryable as later:
@@ -94,7 +95,7 @@ def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contac
 
 def _of_this_connection(rejected: Rejected, connection: Connection) -> Rejected:
     """A token that the platform calls dead has ended the connection by now."""
-    if rejected.reason != "token_refused":
+    if not isinstance(rejected, TokenRefused):
         return rejected
     detail = f"{rejected.detail}: replace it with PUT /connections/{connection.name}"
-    return Rejected("needs_reconnect", detail, status=409)
+    return NeedsReconnect(detail)

@@ -56,7 +56,7 @@ def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> d
         key = platform.read_key(response)
     except Retryable as later:
         # A key that was lost with the answer is nobody's, and another can be had: nothing was lost that would matter.
-        raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
+        raise later.replaced(answer_lost=False) from None
     found: dict[str, Secret] = platform.addresses(connection, key)
     return found
 

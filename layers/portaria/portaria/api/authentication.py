@@ -18,6 +18,7 @@ from portaria.access.private_integrations import PrivateIntegration
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.entities import Rejected
+from portaria.core.errors import ApiTokenRefused, ApiTokenRotated, TokenMissing
 
 TOKEN_PREFIX = "/v1"  # noqa: S105 - a path
 ADMIN_PREFIX = "/admin/v1"
@@ -68,7 +69,7 @@ def bearer(event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
     """
     given = header(event, "authorization")
     if not given:
-        raise Rejected("token_missing", "send Authorization: Bearer and a private integration's token", status=401)
+        raise TokenMissing("send Authorization: Bearer and a private integration's token")
     found = _BEARER.fullmatch(given) if len(given) <= MAX_HEADER_LENGTH else None
     return holder(found[1] if found else "", event, table, attempts)
 
@@ -80,10 +81,8 @@ def holder(token: str, event: dict[str, Any], table: Table, attempts: Attempts) 
     integration_id = api_tokens.integration_id(token)
     if not integration_id:
         attempts.failed(where, token_hash)
-        raise Rejected(
-            "token_refused",
-            "this is not a private integration's token: a token is portaria_ followed by 48 letters and digits",
-            status=401,
+        raise ApiTokenRefused(
+            "this is not a private integration's token: a token is portaria_ followed by 48 letters and digits"
         )
     integration = private_integrations.find(table, integration_id)
     works = _works(integration, token_hash)
@@ -104,14 +103,10 @@ def _works(integration: PrivateIntegration | None, token_hash: str) -> bool:
 
 def _refused(integration: PrivateIntegration | None, token_hash: str) -> Rejected:
     if integration and hmac.compare_digest(integration.previous_hash or _NOTHING, token_hash):
-        return Rejected(
-            "token_rotated",
-            f"this token was replaced by a rotation and stopped working at {integration.previous_until}: use the new token",
-            status=401,
+        return ApiTokenRotated(
+            f"this token was replaced by a rotation and stopped working at {integration.previous_until}: use the new token"
         )
-    return Rejected(
-        "token_refused", "this token does not work: it was revoked, or it belongs to another stack", status=401
-    )
+    return ApiTokenRefused("this token does not work: it was revoked, or it belongs to another stack")
 
 
 def source(event: dict[str, Any]) -> str:

@@ -24,7 +24,6 @@ from aws_lambda_powertools import Logger, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 
 from portaria import platforms
-from portaria.access import auth_throttle
 from portaria.access.auth_throttle import Attempts
 from portaria.api import authentication
 from portaria.api.authentication import Caller
@@ -33,6 +32,7 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Rejected, Retryable, Target, Trace
+from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope, PortariaError, TokenMissing
 from portaria.records import receipts
 
 Event = dict[str, Any]
@@ -46,7 +46,7 @@ MAX_KNOWN = 1_000
 RETRY_AFTER_S = 5
 # ASCII is a part of UTF-8.
 CHARSETS = ("utf-8", "utf8", "us-ascii")
-_FAILED_ATTEMPTS = ("token_refused", "token_rotated", auth_throttle.REASON)
+_FAILED_ATTEMPTS = (ApiTokenRefused, AuthThrottled)
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class DataIngestionApi:
             taken = self._take(event, platform, part, request_id)
         except Rejected as rejected:
             self.logger.warning("records were refused", reason=rejected.reason, detail=rejected.detail)
-            return self._refuse(part, rejected.reason, rejected.status, rejected.detail, request_id)
+            return self._refuse(part, rejected, rejected.status, request_id)
         except Retryable as later:
             self.logger.warning("records were put off", reason=later.reason, detail=later.detail)
-            if later.reason == auth_throttle.REASON:
-                return self._refuse(part, later.reason, 429, later.detail, request_id, later.after_s)
+            if isinstance(later, AuthThrottled):
+                return self._refuse(part, later, 429, request_id, later.after_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
             kind = boto3_clients.error_code(error) or type(error).__name__
@@ -105,7 +105,7 @@ class DataIngestionApi:
             _count("RecordsAccepted", taken.count)
             return _http(202, "", request_id, {WARNING_HEADER: taken.warnings} if taken.warnings else {})
         detail = "what this needs does not answer now; send the whole request again in a few seconds"
-        return self._refuse(part, "unavailable", 500, detail, request_id, RETRY_AFTER_S)
+        return self._refuse(part, Retryable("unavailable", detail), 500, request_id, RETRY_AFTER_S)
 
     def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> AcceptedCall:
         """Check a call and queue its records.
@@ -147,7 +147,7 @@ class DataIngestionApi:
     def _caller(self, event: Event, part: ModuleType) -> Caller:
         token = authentication.header(event, part.TOKEN_HEADER)
         if not token:
-            raise Rejected("token_missing", f"send a private integration's token in {part.TOKEN_HEADER}", status=403)
+            raise TokenMissing(f"send a private integration's token in {part.TOKEN_HEADER}", status=403)
         return authentication.holder(token, event, self.table, self.attempts)
 
     def _connection(self, caller: Caller, platform: str, part: ModuleType, parameters: dict[str, str]) -> Connection:
@@ -157,7 +157,7 @@ class DataIngestionApi:
         without one, so that it cannot find out which accounts are connected.
         """
         if not any(authentication.split(scope)[0] == SCOPE for scope in caller.scopes or ()):
-            raise Rejected("missing_scope", f"this token's private integration lacks the scope {SCOPE}", status=403)
+            raise MissingScope(f"this token's private integration lacks the scope {SCOPE}")
         account_id = part.account_id(parameters)
         usable = [each for each in self._of_account(platform, account_id) if caller.allows(SCOPE, each.name)]
         if not usable and not caller.allows(SCOPE):
@@ -165,7 +165,7 @@ class DataIngestionApi:
                 "this token may send to some connections only, and the account that the path names belongs to none of them: "
                 f"check the account in the path, or give the private integration the scope {SCOPE}@ and the connection's name"
             )
-            raise Rejected("missing_scope", detail, status=403)
+            raise MissingScope(detail)
         if not usable:
             detail = "the account that the path names has no connection here: make one"
             raise Rejected("unknown_account", detail, status=404)
@@ -186,11 +186,11 @@ class DataIngestionApi:
         return found
 
     def _refuse(
-        self, part: ModuleType, reason: str, status: int, detail: str, request_id: str, after_s: float | None = None
+        self, part: ModuleType, error: PortariaError, status: int, request_id: str, after_s: float | None = None
     ) -> Answer:
-        refusal = part.refusal(reason, status, detail)
+        refusal = part.refusal(error.reason, status, error.detail)
         _count("RequestsRefused", 1, code=refusal.code)
-        if reason in _FAILED_ATTEMPTS:
+        if isinstance(error, _FAILED_ATTEMPTS):
             # The one that `router` counts: for the alarm, when there are many.
             _count("ApiAttemptsFailed", 1)
         headers = {"Content-Type": ["application/json"]}

@@ -19,7 +19,7 @@ from aws_lambda_powertools import Logger, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import BaseModel
 
-from portaria.access import audit, auth_throttle
+from portaria.access import audit
 from portaria.access.auth_throttle import Attempts
 from portaria.api import authentication, idempotency, problems, validation
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
@@ -28,6 +28,7 @@ from portaria.aws.table import Table
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.errors import ApiTokenRefused, AuthThrottled, ChangedMeanwhile, MissingScope, TokenMissing
 
 Event = dict[str, Any]
 Answer = dict[str, Any]
@@ -154,12 +155,12 @@ class Service:
             answer = self._carry_out(event, context, request_id)
         except Rejected as rejected:
             answer = _refuse(rejected, request_id)
-            if rejected.reason in ("token_refused", "token_rotated"):
+            if isinstance(rejected, ApiTokenRefused):
                 _count_failed_attempt()
         except Retryable as later:
             self.logger.warning("a call was put off", reason=later.reason, detail=later.detail)
             answer = _put_off(later, request_id)
-            if later.reason == auth_throttle.REASON:
+            if isinstance(later, AuthThrottled):
                 _count_failed_attempt()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
@@ -239,11 +240,7 @@ class Service:
         connection = path.get("name", "") if operation.narrowable else ""
         if not caller.allows(operation.scope, connection):
             narrowed = f", or {operation.scope}@{connection}" if connection and validation.is_name(connection) else ""
-            raise Rejected(
-                "missing_scope",
-                f"the token lacks the scope {operation.scope}{narrowed}",
-                status=403,
-            )
+            raise MissingScope(f"the token lacks the scope {operation.scope}{narrowed}")
 
     def _read(self, event: Event, operation: Operation, caller: Caller, path: dict[str, str]) -> tuple[ApiRequest, str]:
         """The call, and its body as it came. Raises `Rejected`."""
@@ -272,13 +269,13 @@ class Service:
 def require_match(asked: ApiRequest, etag: str) -> None:
     """Raises `Rejected` (412 `changed_meanwhile`) where an edit insists on another state than the one that was found."""
     if asked.if_match not in ("", "*", etag):
-        raise Rejected("changed_meanwhile", "it has changed since this ETag was read: read it again", status=412)
+        raise ChangedMeanwhile("it has changed since this ETag was read: read it again", status=412)
 
 
 def changed_meanwhile(asked: ApiRequest) -> Rejected:
     """Somebody else changed it while this edit was being made."""
     status = HTTPStatus.PRECONDITION_FAILED if asked.if_match else HTTPStatus.CONFLICT
-    return Rejected("changed_meanwhile", "it has just been changed or deleted: read it again", status=status)
+    return ChangedMeanwhile("it has just been changed or deleted: read it again", status=status)
 
 
 def page(shown: list[Content], next_cursor: str | None) -> Reply:
@@ -373,15 +370,15 @@ def _refuse(rejected: Rejected, request_id: str) -> Answer:
     headers = {}
     if rejected.status == HTTPStatus.UNAUTHORIZED:
         # RFC 6750, 3: without a token nothing is said about one. API Gateway renames the header: see openapi.CHALLENGE_HEADER.
-        error = "" if rejected.reason == "token_missing" else ', error="invalid_token"'
+        error = "" if isinstance(rejected, TokenMissing) else ', error="invalid_token"'
         headers["WWW-Authenticate"] = [f'Bearer realm="portaria"{error}']
-    elif rejected.status == HTTPStatus.FORBIDDEN and rejected.reason == "missing_scope":
+    elif rejected.status == HTTPStatus.FORBIDDEN and isinstance(rejected, MissingScope):
         headers["WWW-Authenticate"] = ['Bearer realm="portaria", error="insufficient_scope"']
     return _problem(document, request_id, headers)
 
 
 def _put_off(later: Retryable, request_id: str) -> Answer:
     """503, or 429 for whoever came too often, with the wait that was asked for."""
-    status = HTTPStatus.TOO_MANY_REQUESTS if later.reason == auth_throttle.REASON else HTTPStatus.SERVICE_UNAVAILABLE
+    status = HTTPStatus.TOO_MANY_REQUESTS if isinstance(later, AuthThrottled) else HTTPStatus.SERVICE_UNAVAILABLE
     headers = {"Retry-After": [str(round(later.after_s or RETRY_AFTER_S))]}
     return _problem(problems.problem(status, later.reason, later.detail), request_id, headers)

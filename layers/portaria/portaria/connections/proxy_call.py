@@ -19,6 +19,7 @@ from portaria.connections.credential_echoes import Echoes
 from portaria.connections.tokens import cache, provider, static_credentials, usability
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
+from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorized
 from portaria.core.redaction import MASK, masked_text
 from portaria.outbound import http_client
 
@@ -115,7 +116,7 @@ def send(supply: provider.TokenProvider, connection: Connection, call: Call) -> 
         logger.info("connection_called", extra={**told, "reason": later.reason, "answer_lost": later.answer_lost})
         if later.answer_lost and not left:
             # The answer to a renewal of the token was lost, and the call waits for another.
-            raise Retryable(later.reason, later.detail, after_s=later.after_s) from None
+            raise later.replaced(answer_lost=False) from None
         raise
     answered = _shown(response, Echoes(secrets))
     withheld = bool(answered.withheld)
@@ -214,16 +215,18 @@ def _refuse_headers(call: Call, applied: set[str]) -> None:
 def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
     """A connection that cannot be used says what to do about it."""
     at = f"/connections/{connection.name}"
-    advice = {
-        "not_authorised": f"open the link that GET {at}/authorize returns",
-        "connection_removed": "create another connection",
-        "needs_reconnect": f"replace its credentials with PUT {at}"
-        if connection.kind in (*STATIC_KINDS, *static_credentials.LOG_IN_KINDS)
-        else f"install its application again, or open the link that GET {at}/authorize returns",
-    }.get(rejected.reason)
-    if not advice:
-        return rejected
-    return Rejected(rejected.reason, f"{rejected.detail}: {advice}", field=rejected.field, status=rejected.status)
+    match rejected:
+        case NotAuthorized():
+            advice = f"open the link that GET {at}/authorize returns"
+        case ConnectionRemoved():
+            advice = "create another connection"
+        case NeedsReconnect() if connection.kind in (*STATIC_KINDS, *static_credentials.LOG_IN_KINDS):
+            advice = f"replace its credentials with PUT {at}"
+        case NeedsReconnect():
+            advice = f"install its application again, or open the link that GET {at}/authorize returns"
+        case _:
+            return rejected
+    return rejected.replaced(detail=f"{rejected.detail}: {advice}")
 
 
 def _shown(response: Response, echoes: Echoes) -> Answered:

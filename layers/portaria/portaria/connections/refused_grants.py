@@ -16,15 +16,14 @@ from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Rejected, Retryable
+from portaria.core.entities import Retryable
+from portaria.core.errors import RateLimited, Rejected
+from portaria.core.stored_reasons import ConnectionReason
 
-# The reason of a connection that a run of refusals has ended.
-REASON = "refused_too_long"
 # A run of fewer refusals is no evidence, however long it has lasted.
 LEAST_REFUSALS = 3
 # 4xx that say nothing about what was sent: time-out, too early, rate limits.
 _NO_REFUSAL = (408, 425, 429)
-_RATE_REASONS = ("rate_limited", "rate_blocked")
 MAX_DETAIL_LENGTH = 500
 
 
@@ -40,7 +39,7 @@ def verdict(status: int | None, error: Rejected | Retryable) -> Verdict:
     """`status` is the answer's, None where no answer came."""
     if status is None or status >= 500:
         return Verdict.FAILED
-    if status in _NO_REFUSAL or error.reason in _RATE_REASONS:
+    if status in _NO_REFUSAL or isinstance(error, RateLimited):
         return Verdict.NONE
     if 400 <= status < 500:
         return Verdict.REFUSED
@@ -72,7 +71,11 @@ def resume(table: Table, platform: str, client: str) -> list[str]:
     """
     resumed = []
     for item in table.query_all(connection_store.LIST, index="listing"):
-        if (item["platform"], item.get("client"), item.get("reason")) != (platform, client, REASON):
+        if (item["platform"], item.get("client"), item.get("reason")) != (
+            platform,
+            client,
+            ConnectionReason.REFUSED_TOO_LONG,
+        ):
             continue
         due = connection_store.due_now(event_bus.RECOVERED)
         del due[connection_store.ANNOUNCE]
@@ -86,7 +89,7 @@ def resume(table: Table, platform: str, client: str) -> list[str]:
                 values={
                     ":connected": "connected",
                     ":needs_reconnect": "needs_reconnect",
-                    ":refused": REASON,
+                    ":refused": ConnectionReason.REFUSED_TOO_LONG,
                     ":none": "",
                     ":zero": 0,
                     ":yes": True,

@@ -22,11 +22,13 @@ from portaria.access import private_integrations
 from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients
-from portaria.connections.tokens import provider, refresh
+from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection, Rejected, Retryable
+from portaria.core.errors import NeedsReconnect
 from portaria.core.settings import RenewTokensSettings
+from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms import part
 
@@ -118,7 +120,7 @@ class _Visit:
         if not item:
             return RenewalOutcome("ignored")
         connection = connection_store.read(item)
-        if connection.reason == refresh.ANSWER_LOST and self.supply.recover(connection):
+        if connection.reason == ConnectionReason.ANSWER_LOST and self.supply.recover(connection):
             # Due since it was given up: the next visit tells the bus that it is back.
             return RenewalOutcome("visited")
         if announce := item.get(connection_store.ANNOUNCE):
@@ -143,12 +145,12 @@ class _Visit:
         self.pace.wait()
         try:
             self.supply.renew(connection)
-        except (Rejected, Retryable) as error:
-            if error.reason != "needs_reconnect":
-                self._warn_of_refusals(connection_store.get_item(self.table, self.name))
-                raise
-            # The item owes the bus this event now: it is told by the visit that the next sweep queues.
+        except NeedsReconnect:
+            # The item now holds the event to announce. The visit that the next sweep queues announces it.
             return RenewalOutcome("ended")
+        except (Rejected, Retryable):
+            self._warn_of_refusals(connection_store.get_item(self.table, self.name))
+            raise
         return RenewalOutcome("renewed")
 
     def _is_due(self, connection: Connection) -> bool:

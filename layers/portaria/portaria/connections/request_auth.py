@@ -10,7 +10,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
-from portaria.core.entities import Connection, Rejected
+from portaria.core.entities import Connection
+from portaria.core.errors import NoCredentials
 from portaria.platforms import part
 
 if TYPE_CHECKING:
@@ -46,10 +47,8 @@ def credential_headers(connection: Connection, credentials: Credentials) -> dict
             case kind:
                 token = credentials[_TOKENS[kind]].reveal()
     except KeyError:
-        raise Rejected(
-            "no_credentials",
-            f"the connection {connection.name} has no credentials of its kind, {connection.kind}",
-            status=409,
+        raise NoCredentials(
+            f"the connection {connection.name} has no credentials of its kind, {connection.kind}"
         ) from None
     header = getattr(part(connection.platform, "tokens"), "TOKEN_HEADER", "")
     return {header: token} if header else {"Authorization": f"Bearer {token}"}

@@ -28,6 +28,7 @@ from portaria.connections.tokens import static_credentials
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable
+from portaria.core.errors import ConnectionRemoved, NoCredentials
 from portaria.outbound import http_client
 from portaria.platforms import part
 
@@ -103,7 +104,7 @@ def expire(table: Table, vault: Vault, name: str) -> Connection:
     item = connection_store.get_item(table, name)
     connection = connection_store.read(item)
     if connection.state == "removed":
-        raise Rejected("connection_removed", f"the connection {name} has been removed", status=409)
+        raise ConnectionRemoved(f"the connection {name} has been removed")
     if not connection.previous_version_id:
         return connection
     # The vault first: until the item is written, what it points to is simply not there.
@@ -165,7 +166,7 @@ def _claim(table: Table, connection: Connection) -> Item:
     except Conflict as conflict:
         item = conflict.item or {}
     if item.get("state") == "removed":
-        raise Rejected("connection_removed", f"the connection {connection.name} has been removed", status=409)
+        raise ConnectionRemoved(f"the connection {connection.name} has been removed")
     if item.get("generation") != connection.generation:
         raise changed(connection.name)
     raise Retryable(
@@ -224,10 +225,8 @@ def _labelled(vault: Vault, connection: Connection) -> tuple[str, Credentials | 
     """The version in use, which is made the vault's current one where a death left that label elsewhere; what it holds."""
     current = vault.current_version(connection.secret_id)
     if not current:
-        raise Rejected(
-            "no_credentials",
-            f"Secrets Manager has no secret for {connection.name}: delete the connection and create it again",
-            status=409,
+        raise NoCredentials(
+            f"Secrets Manager has no secret for {connection.name}: delete the connection and create it again"
         )
     in_use = connection.version_id or current
     stored = vault.read(connection.secret_id, in_use)

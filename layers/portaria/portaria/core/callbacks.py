@@ -1,4 +1,4 @@
-"""The part of the contract that the install hook needs: the two errors, secrets, and what arrives.
+"""The part of the contract that the install hook needs: secrets, and what arrives.
 
 It stands apart, and its values are named tuples, since the hook has three seconds from a cold start: importing
 `dataclasses` and making one of them costs more than a whole named-tuple module. Other code finds these in `entities`.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from portaria.core.errors import Rejected as Rejected  # noqa: PLC0414 - exported again for the modules that import it here
+from portaria.core.errors import Retryable as Retryable  # noqa: PLC0414
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -16,36 +19,6 @@ MAX_STATE_LENGTH = 200
 # What may stand in a path as the name of an OAuth client, before it becomes part of a key.
 CLIENT_IN_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-
-
-class Rejected(Exception):
-    """The input is wrong, or the other side refused for good: doing the same again cannot help.
-
-    `reason` is a stable word for programs (`code_expired`); `detail` is a sentence for the person who must act: it names
-    the field, the limit and the size of what came, never the value of a secret. `field` is the input's field, if any.
-    """
-
-    def __init__(self, reason: str, detail: str, *, field: str | None = None, status: int = 400) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-        self.field = field
-        self.status = status
-
-
-class Retryable(Exception):
-    """It did not work now and may work later: the work goes back to its queue.
-
-    `after_s` is the wait in seconds that the other side asked for, or None where the queue's own back-off should decide.
-    `answer_lost` says that a request left and no answer came: the other side may have done the work.
-    """
-
-    def __init__(self, reason: str, detail: str, *, after_s: float | None = None, answer_lost: bool = False) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-        self.after_s = after_s
-        self.answer_lost = answer_lost
 
 
 class Secret:

@@ -27,6 +27,7 @@ from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Account, Connection, Grant, OAuthClient, Rejected, Retryable, Secret
+from portaria.core.errors import CodeRefused, CodeUsed
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.outbound import http_client
 from portaria.platforms import part
@@ -38,7 +39,7 @@ LEASE_S = 45
 TIME_TO_EXCHANGE_S = 34.0
 KEPT_FOR = timedelta(days=90)
 # What a platform says of a code that has been exchanged before.
-CODE_OVER = ("code_used", "code_refused")
+CODE_OVER = (CodeUsed, CodeRefused)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def exchange(
     except Exception as error:
         exchange.release()
         if isinstance(error, Retryable):
-            raise Retryable(error.reason, error.detail, after_s=exchange.wait_s(error.after_s)) from error
+            raise error.replaced(after_s=exchange.wait_s(error.after_s), answer_lost=False) from error
         raise
 
 
@@ -347,8 +348,8 @@ class _Exchange:
         response = http_client.send(request, allowed_domain=host, owner=self.install.id)
         try:
             grant: Grant = platform.read_grant(response, given_at)
-        except Rejected as rejected:
-            if rejected.reason in CODE_OVER and self.attempt > 1:
+        except CODE_OVER:
+            if self.attempt > 1:
                 raise Rejected(
                     "answer_lost",
                     "the platform used the code but its response was lost: the customer must connect again",

@@ -20,11 +20,12 @@ from portaria.aws import queues
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.entities import Retryable
+from portaria.core.errors import AnswerLost, PlatformUnavailable, RateLimited, Unreachable
 from portaria.core.settings import ExchangeCodeSettings
+from portaria.core.stored_reasons import InstallFailure
 from portaria.installs import code_exchange
 from portaria.installs.code_exchange import ExchangeOutcome, Install
 from portaria.installs.hook_sources import HookSources
-from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms import part
 
@@ -39,12 +40,15 @@ QUICK_CONNECT_S = 1.5
 # The first wait of an arrival without a proof. It waits as long again as its code is old: seven tries in 20 minutes.
 FIRST_WAIT_S = 15.0
 
-# What says that a code, or the account it came with, was made up. A wrong client secret or redirect URI is our own mistake.
-FORGED = ("bad_code", "invalid_account", "code_used", "platform_refused")
-NO_ANSWER = (http_client.UNREACHABLE, "no_answer")
-ASKED_TO_PAUSE = ("rate_limited", "rate_blocked")
-# A host's or a platform's reasons for a later try. Others are those of this stack, whose next try is as good in the same queue.
-ELSEWHERE = (*NO_ANSWER, *ASKED_TO_PAUSE, "platform_error", "answer_unreadable")
+# The failures of a forged code or account. A wrong client secret or redirect URI is an error of the stack's owner.
+FORGED = frozenset(
+    {
+        InstallFailure.BAD_CODE,
+        InstallFailure.INVALID_ACCOUNT,
+        InstallFailure.CODE_USED,
+        InstallFailure.PLATFORM_REFUSED,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,13 @@ class ExchangeQueues:
             outcome = code_exchange.exchange(
                 install, self._settings, time_left_s, connect_timeout_s=QUICK_CONNECT_S if is_unproven else None
             )
-        except Retryable as later:
-            if later.reason not in ELSEWHERE:
-                raise
+        except PlatformUnavailable as later:
+            # Any other `Retryable` has its cause in this stack: the next try is as good in the same queue.
             self._note(install, later)
             wait_s = _next_wait_s(install, later)
             if is_unproven:
                 return self._send(message, install, later.reason, wait_s)
-            raise Retryable(later.reason, later.detail, after_s=wait_s if is_deferred else later.after_s) from later
+            raise later.replaced(after_s=wait_s if is_deferred else later.after_s, answer_lost=False) from later
         if install.address_hash:
             if outcome.state == "connected" and install.source == "widget":
                 self._sources.succeeded(install.platform, install.address_hash)
@@ -114,16 +117,16 @@ class ExchangeQueues:
             # With a delay, so that what waits is not in flight: of those SQS allows 120,000.
             queues.send(to, [message.body], delay_s=min(delay_s, queues.MAX_SEND_DELAY_S), tenant=install.address_hash)
         except Retryable as refused:
-            raise Retryable(refused.reason, refused.detail, after_s=5) from refused
+            raise refused.replaced(after_s=5) from refused
         return ExchangeOutcome("deferred" if is_suspect else "waiting", reason)
 
     def _note(self, install: Install, later: Retryable) -> None:
         """Remember a host that did not answer, and a platform that asked for a pause."""
-        if later.reason in ASKED_TO_PAUSE:
+        if isinstance(later, RateLimited):
             self._paused_until = max(self._paused_until, clock.now().timestamp() + (later.after_s or 0))
-        if later.reason not in NO_ANSWER:
+        if not isinstance(later, Unreachable | AnswerLost):
             return
-        if later.reason == http_client.UNREACHABLE:
+        if isinstance(later, Unreachable):
             self._sources.unreachable(install.account_host)
         else:
             self._sources.silent(install.account_host)
@@ -135,7 +138,7 @@ def _next_wait_s(install: Install, later: Retryable) -> float:
     """As long as the code is old, or as the other side asked for; the last try is before the code's life ends."""
     age_s = (clock.now() - install.received_at).total_seconds()
     life_s = (_code_ends_at(install) - clock.now()).total_seconds()
-    wait_s = max(FIRST_WAIT_S, age_s, later.after_s if later.reason in ASKED_TO_PAUSE and later.after_s else 0)
+    wait_s = max(FIRST_WAIT_S, age_s, later.after_s if isinstance(later, RateLimited) and later.after_s else 0)
     return max(1.0, min(wait_s, life_s - 30)) if life_s > 30 else wait_s
 
 

@@ -20,11 +20,13 @@ from datetime import timedelta
 from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
-from portaria.connections.tokens import provider, refresh
+from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable, UninstallNotice
+from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NoCredentials, TokenExpired, TokenRefused
 from portaria.core.settings import RemoveConnectionsSettings
+from portaria.core.stored_reasons import ConnectionReason
 from portaria.installs import code_exchange
 from portaria.outbound import http_client
 from portaria.platforms import part
@@ -128,11 +130,8 @@ class _Removal:
                 lambda token: account.account_request(connection.allowed_domain, token.credentials["access_token"]),
             )
             account.read_account(response, connection.allowed_domain)
-        except Rejected as refused:
-            gone = ("needs_reconnect", "token_refused", "token_expired", "no_credentials", "connection_removed")
-            if refused.reason in gone:
-                return False
-            raise
+        except (NeedsReconnect, TokenRefused, TokenExpired, NoCredentials, ConnectionRemoved):
+            return False
         return True
 
     def _may_come_back(self, checks: int) -> bool:
@@ -141,7 +140,7 @@ class _Removal:
         Whoever used it may have stored the new one without pointing to it, or be slow and bring it yet.
         """
         connection = connection_store.get(self.table, self.name)
-        if connection.reason != refresh.ANSWER_LOST:
+        if connection.reason != ConnectionReason.ANSWER_LOST:
             return False
         return checks < len(CHECK_AGAIN_S) or self.supply.recover(connection)
 

@@ -16,12 +16,13 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from portaria.core import clock
-from portaria.core.entities import Rejected, Request, Response, Retryable
+from portaria.core.entities import Rejected, Request, Response
+from portaria.core.errors import AnswerLost, AnswerTooLarge, Unreachable
 from portaria.outbound import content_codings
 from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
 
-# The reason where no connection came about, so that nothing was sent.
-UNREACHABLE = "unreachable"
+# For callers that still compare the reason; others catch `Unreachable`.
+UNREACHABLE = Unreachable.reason
 
 USER_AGENT = "portaria/1 (+integration backend)"
 
@@ -207,10 +208,10 @@ def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool 
     except (NotSent, requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
         cause = str(error) if isinstance(error, NotSent) else type(error).__name__
         cause = "its name could not be resolved" if cause == "gaierror" else cause
-        raise Retryable(UNREACHABLE, f"{_host(request)} was not reached: {cause}", answer_lost=redirected) from None
+        raise Unreachable(f"{_host(request)} was not reached: {cause}", answer_lost=redirected) from None
     except requests.exceptions.RequestException as error:
         cause = str(error) if isinstance(error, NoAnswer) else type(error).__name__
-        raise Retryable("no_answer", f"{_host(request)} gave no answer: {cause}", answer_lost=True) from None
+        raise AnswerLost(f"{_host(request)} gave no answer: {cause}") from None
     found = {name.lower(): value for name, value in answer.headers.items()}
     if len(body) <= request.max_response_bytes and (codings := found.pop("content-encoding", "")):
         body, left = content_codings.decode(body, codings, request.max_response_bytes)
@@ -218,6 +219,6 @@ def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool 
             found["content-encoding"] = left
     if len(body) > request.max_response_bytes:
         detail = f"{_host(request)} answered with more than {request.max_response_bytes:,} bytes"
-        raise Rejected("answer_too_large", detail, status=502)
+        raise AnswerTooLarge(detail)
     found.setdefault("date", format_datetime(clock.now(), usegmt=True))
     return Response(answer.status_code, found, body)

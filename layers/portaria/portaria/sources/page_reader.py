@@ -15,6 +15,7 @@ from portaria.connections.tokens.cache import Token
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import time_of_change
 from portaria.core.entities import Connection, Record, Rejected, Request, Response, Retryable, Secret
+from portaria.core.errors import TokenRefused
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
@@ -110,10 +111,8 @@ class PageReader:
         token = self.supply.token(self.connection)
         try:
             return attempt(token)
-        except Rejected as rejected:
-            newer = (
-                self.supply.refresh_after_401(self.connection, token) if rejected.reason == "token_refused" else None
-            )
+        except TokenRefused:
+            newer = self.supply.refresh_after_401(self.connection, token)
             if newer is None:
                 raise
             return attempt(newer)

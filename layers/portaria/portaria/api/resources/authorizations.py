@@ -15,6 +15,7 @@ from portaria.api.schemas import Output
 from portaria.connections import connection_store, oauth_clients
 from portaria.core import clock
 from portaria.core.entities import Rejected
+from portaria.core.errors import ConnectionRemoved
 from portaria.platforms import part
 
 TICKET_LIFE = timedelta(minutes=15)
@@ -44,7 +45,7 @@ def begin(asked: ApiRequest) -> Reply:
         )
         raise Rejected("not_authorisable", detail, status=409)
     if connection.state not in STATES:
-        raise Rejected("connection_removed", f"the connection {name} is {connection.state}", status=409)
+        raise ConnectionRemoved(f"the connection {name} is {connection.state}")
     try:
         client = oauth_clients.get(table, connection.platform, connection.client)
     except Rejected as unknown:

@@ -14,8 +14,8 @@ from portaria.api.schemas import Output
 from portaria.api.validation import Input
 from portaria.connections import connection_store, proxy_call
 from portaria.connections.proxy_call import Call
-from portaria.connections.tokens.refresh import UNREACHABLE
 from portaria.core.entities import Rejected, Retryable
+from portaria.core.errors import AnswerTooLarge, Unreachable
 
 # A body of 1,000,000 bytes in base64, or as text of which every other character has to be escaped.
 MAX_REQUEST_BYTES = 2_100_000
@@ -85,7 +85,7 @@ def _became(later: Retryable) -> Exception:
             f"{later.detail}; the request may have been processed, so check before you repeat it",
             status=504,
         )
-    if later.reason == UNREACHABLE:
+    if isinstance(later, Unreachable):
         return Rejected(later.reason, f"{later.detail}; nothing was sent", status=502)
     return Retryable(later.reason, f"{later.detail}; the request was not sent", after_s=later.after_s)
 
@@ -104,7 +104,7 @@ def show(answered: proxy_call.Answered) -> dict[str, Any]:
         # Quotes and control characters are escaped twice on the way; base64 never is.
         shown = _in_base64(head, response.body)
     if _size(shown) > MAX_SHOWN_BYTES:
-        raise Rejected("answer_too_large", "the response is too large: Lambda can return 6 MB", status=502)
+        raise AnswerTooLarge("the response is too large: Lambda can return 6 MB")
     return shown
 
 

@@ -20,6 +20,7 @@ from portaria.api.validation import Input, InvalidInput, Matching
 from portaria.aws.table import Conflict
 from portaria.core import clock
 from portaria.core.entities import Rejected
+from portaria.core.errors import ChangedMeanwhile
 
 MAX_SCOPES = 200
 
@@ -136,10 +137,8 @@ def edit(asked: ApiRequest) -> Reply:
     _require_own(asked, old.scopes)
     try:
         return _reply(asked, private_integrations.edit(asked.desk.table, old, **changes))
-    except Rejected as rejected:
-        if rejected.reason == "changed_meanwhile":
-            raise changed_meanwhile(asked) from None
-        raise
+    except ChangedMeanwhile:
+        raise changed_meanwhile(asked) from None
 
 
 def delete(asked: ApiRequest) -> Reply:

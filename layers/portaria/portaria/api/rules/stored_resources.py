@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
-from portaria.core.entities import Connection, OAuthClient, Rejected
-from portaria.installs import uninstall
+from portaria.core.entities import Connection, OAuthClient
+from portaria.core.errors import Rejected
+from portaria.core.stored_reasons import ConnectionReason
 
 
 @dataclass(frozen=True)
@@ -36,4 +37,4 @@ class Stored:
 
 def is_deleted(connection: Connection) -> bool:
     """Whether it is gone for administrators, though its item stays for a while for what is still on its way."""
-    return connection.state == "removed" and connection.reason == uninstall.DELETED
+    return connection.state == "removed" and connection.reason == ConnectionReason.DELETED

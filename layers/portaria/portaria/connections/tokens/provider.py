@@ -23,6 +23,8 @@ from portaria.connections.tokens.usability import check_usable, end, is_young
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
+from portaria.core.errors import NoCredentials
+from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
 
 logger = logging.getLogger(__name__)
@@ -125,7 +127,7 @@ class TokenProvider:
             used = [token, newer] if newer is not None else [token]
             if all(probe_refused(connection, each) for each in used):
                 with suppress(Conflict):
-                    end(self.table, connection, "token_refused")
+                    end(self.table, connection, ConnectionReason.TOKEN_REFUSED)
         return response
 
     def renew(self, connection: Connection) -> Token:
@@ -272,9 +274,7 @@ class TokenProvider:
                 raise Retryable(
                     "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
                 )
-            raise Rejected(
-                "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
-            )
+            raise NoCredentials(f"Secrets Manager has no credentials for the connection {connection.name}")
         ends_at, given_at = credentials.get("expires_at"), credentials.get("given_at")
         # Pairs that were stored without it: a generation's token is given when the generation begins.
         begins = given_at.reveal() if given_at else connection.updated_at
@@ -292,9 +292,7 @@ class TokenProvider:
             raise refusal
         credentials = self.vault.read(connection.secret_id, connection.version_id) if connection.secret_id else {}
         if credentials is None:
-            raise Rejected(
-                "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
-            )
+            raise NoCredentials(f"Secrets Manager has no credentials for the connection {connection.name}")
         credentials, client = with_client(self.table, self.vault, connection, credentials)
         try:
             grant = log_in(connection, credentials, client)

@@ -39,6 +39,8 @@ from portaria.connections.tokens.usability import end
 from portaria.connections.vault import Credentials, Seal, Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Grant, OAuthClient, Rejected, Request, Retryable
+from portaria.core.errors import AccountMoved, GrantRevoked, NeedsReconnect, TokenExpired, Unreachable, WrongClient
+from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
 from portaria.platforms import part
 
@@ -51,10 +53,6 @@ TIME_TO_RENEW_S = 40.0
 # Between failed tries: doubling from 2 s to five minutes.
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 300.0
-# The reason of a connection that ended because the platform's answer to a renewal never arrived.
-ANSWER_LOST = "answer_lost"
-# The reason that `http_client` gives where nothing was sent.
-UNREACHABLE = "unreachable"
 # Where the OAuth client itself is wrong, until somebody corrects it: from five minutes to an hour.
 CLIENT_WRONG_WAIT_S = 300.0
 CLIENT_WRONG_LONGEST_WAIT_S = 3_600.0
@@ -102,11 +100,9 @@ class TokenRefresh:
         """
         if not self.context.sealing_key_id or "refresh_token" not in self.old.credentials:
             if self.context.sealing_key_id and self.old.ends_within(timedelta(0)):
-                self._end("token_expired", "its access token has ended and came without a refresh token")
-            raise Rejected(
-                "token_expired",
-                f"the access token of {self.connection.name} has expired and cannot be renewed: connect again",
-                status=409,
+                self._end(ConnectionReason.TOKEN_EXPIRED, "its access token has ended and came without a refresh token")
+            raise TokenExpired(
+                f"the access token of {self.connection.name} has expired and cannot be renewed: connect again"
             )
         try:
             self._claim()
@@ -117,11 +113,11 @@ class TokenRefresh:
         except Conflict:
             return None
         except Exception as error:
-            if getattr(error, "reason", "") != "needs_reconnect" and self._refused_too_long():
+            if not isinstance(error, NeedsReconnect) and self._refused_too_long():
                 if self._adopt():
                     return None
                 detail = f"the provider has refused every renewal for too long: {getattr(error, 'detail', '')}"
-                self._end(refused_grants.REASON, detail, fence=self.fence)
+                self._end(ConnectionReason.REFUSED_TOO_LONG, detail, fence=self.fence)
             self._give_up(error)
             raise
         return None
@@ -176,11 +172,11 @@ class TokenRefresh:
         seal = vault.prepare_seal(self.context.sealing_key_id, {"connection": self.connection.name})
         try:
             grant = self._ask(platform, client, request)
-        except Rejected as rejected:
-            if rejected.reason == "grant_refused":
-                self._check_client_unchanged(client)
-                self._refused(rejected)
-            elif rejected.reason != "account_moved" or not self._follow_move(client):
+        except GrantRevoked as revoked:
+            self._check_client_unchanged(client)
+            self._refused(revoked)
+        except AccountMoved:
+            if not self._follow_move(client):
                 raise
         else:
             self._store({**self.old.credentials, **to_stored(grant)}, seal)
@@ -219,7 +215,7 @@ class TokenRefresh:
             except Retryable as retryable:
                 self.verdict = refused_grants.verdict(status, retryable)
                 # Once it has been sent in an earlier turn, it has been.
-                self.sent = retryable.reason != UNREACHABLE
+                self.sent = not isinstance(retryable, Unreachable)
                 if not retryable.answer_lost or self.tried > 1:
                     raise
                 self._count_try()
@@ -252,8 +248,7 @@ class TokenRefresh:
         client that is wrong, and the grant lives on with the right one."""
         given_to = self.old.credentials.get("client_id")
         if given_to and given_to.reveal() != client.client_id:
-            raise Rejected(
-                "wrong_client",
+            raise WrongClient(
                 f"the tokens of {self.connection.name} were given to another client_id than the one that the OAuth client "
                 f"{client.platform}/{client.name} has now: put that back, or connect again",
             )
@@ -262,9 +257,9 @@ class TokenRefresh:
         """The platform calls the refresh token used or revoked: it is dead only if nothing newer stands anywhere."""
         if self._adopt():
             return
-        reason, detail = "grant_revoked", rejected.detail
+        reason, detail = ConnectionReason.GRANT_REVOKED, rejected.detail
         if self.tried > 1:
-            reason = ANSWER_LOST
+            reason = ConnectionReason.ANSWER_LOST
             detail = "the platform renewed the tokens but its response was lost"
         self._end(reason, detail, fence=self.fence)
 
@@ -276,15 +271,13 @@ class TokenRefresh:
             and refused_grants.has_lasted(self.item, limit, clock.now())
         )
 
-    def _end(self, reason: str, detail: str, *, fence: int | None = None) -> None:
+    def _end(self, reason: ConnectionReason, detail: str, *, fence: int | None = None) -> None:
         """End the connection and raise `Rejected` (`needs_reconnect`), unless it has changed meanwhile."""
         try:
             end(self.table, self.connection, reason, fence=fence)
         except Conflict:
             return
-        raise Rejected(
-            "needs_reconnect", f"the customer must connect {self.connection.name} again: {detail}", status=409
-        )
+        raise NeedsReconnect(f"the customer must connect {self.connection.name} again: {detail}")
 
     def _store(self, credentials: Credentials, seal: Seal) -> None:
         """Put the new pair where it survives, before anyone uses it: the vault or, sealed, the table.
@@ -343,13 +336,13 @@ class TokenRefresh:
             item = conflict.item or {}
             if item.get("generation") != self.connection.generation:
                 return
-            if item.get("reason") == ANSWER_LOST:
+            if item.get("reason") == ConnectionReason.ANSWER_LOST:
                 with suppress(Conflict):
                     self._point_to(
                         fresh,
                         sealed,
                         "#state = :needs_reconnect AND #reason = :lost",
-                        {":needs_reconnect": "needs_reconnect", ":lost": ANSWER_LOST},
+                        {":needs_reconnect": "needs_reconnect", ":lost": ConnectionReason.ANSWER_LOST},
                         announce=event_bus.RECOVERED,
                     )
             elif sealed:
@@ -391,7 +384,7 @@ class TokenRefresh:
 
     def _give_up(self, error: Exception) -> None:
         """Give the lease back with a pause before the next turn; where that fails, the lease ends by itself."""
-        if isinstance(error, Rejected) and error.reason == "needs_reconnect":
+        if isinstance(error, NeedsReconnect):
             return
         wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self.tried - 1, 10))
         if isinstance(error, Rejected):

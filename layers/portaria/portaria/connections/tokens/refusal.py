@@ -7,6 +7,7 @@ from dataclasses import replace as with_changes
 
 from portaria.connections.tokens.cache import Token
 from portaria.core.entities import Connection, Rejected, Response, Retryable
+from portaria.core.errors import TokenRefused
 from portaria.outbound import http_client
 from portaria.platforms import part
 
@@ -36,8 +37,8 @@ def probe_refused(connection: Connection, token: Token) -> bool:
     request = with_changes(platform.probe_request(connection, token.credentials), total_timeout_s=TIME_TO_PROBE_S)
     try:
         platform.read_probe(http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name))
-    except Rejected as rejected:
-        return rejected.reason == "token_refused"
-    except Retryable:
+    except TokenRefused:
+        return True
+    except (Rejected, Retryable):
         return False
     return False

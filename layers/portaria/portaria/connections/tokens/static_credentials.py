@@ -10,7 +10,8 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.tokens.usability import check_usable, is_young
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Grant, OAuthClient, Rejected, Retryable
+from portaria.core.entities import Connection, Grant, OAuthClient, Retryable
+from portaria.core.errors import NoCredentials
 from portaria.outbound import http_client
 from portaria.platforms import part
 
@@ -57,9 +58,7 @@ def static_credentials(table: Table, vault_: Vault, connection: Connection) -> t
             raise Retryable(
                 "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
             )
-        raise Rejected(
-            "no_credentials", f"Secrets Manager has no credentials for the connection {connection.name}", status=409
-        )
+        raise NoCredentials(f"Secrets Manager has no credentials for the connection {connection.name}")
 
 
 def with_client(

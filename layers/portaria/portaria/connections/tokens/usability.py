@@ -9,7 +9,8 @@ from portaria.aws import event_bus
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected
+from portaria.core.entities import Connection
+from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorized
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +28,11 @@ def check_usable(connection: Connection) -> None:
         case "connected":
             return
         case "pending":
-            raise Rejected(
-                "not_authorised", f"the connection {connection.name} has not been authorized yet", status=409
-            )
+            raise NotAuthorized(f"the connection {connection.name} has not been authorized yet")
         case "removed":
-            raise Rejected("connection_removed", f"the connection {connection.name} has been removed", status=409)
+            raise ConnectionRemoved(f"the connection {connection.name} has been removed")
     why = f" ({connection.reason})" if connection.reason else ""
-    raise Rejected("needs_reconnect", f"the connection {connection.name} must be connected again{why}", status=409)
+    raise NeedsReconnect(f"the connection {connection.name} must be connected again{why}")
 
 
 def end(table: Table, connection: Connection, reason: str, *, fence: int | None = None) -> None:

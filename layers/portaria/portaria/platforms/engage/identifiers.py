@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.errors import RateLimited
 from portaria.platforms.engage import tokens
 
 MAX_USERS = 100
@@ -86,7 +87,7 @@ def read_answer(response: Response) -> Refused | None:
             status=409,
         )
     if response.status == 429:
-        raise Retryable("rate_limited", "Engage's rate limit is reached (429)", after_s=tokens.retry_after_s(response))
+        raise RateLimited("Engage's rate limit is reached (429)", after_s=tokens.retry_after_s(response))
     if response.status in _REFUSALS and (response.status != 404 or body):
         return Refused(*_REFUSALS[response.status])
     if response.status == 404:

@@ -9,17 +9,33 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlencode
 
-from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Connection, Request, Response, Retryable, Secret
+from portaria.core.errors import RateLimited, TypedRejected
 from portaria.platforms.engage import tokens
+
+
+class UserRefused(TypedRejected):
+    """Engage has no user with this identifier, or does not let the user sign on."""
+
+    reason = "user_refused"
+    status = 409
+
+
+class SignOnRefused(TypedRejected):
+    """Engage refused the client or the grant type."""
+
+    reason = "sign_on_refused"
+    status = 409
+
 
 # Engage documents the shape of a failure and no codes: these are RFC 6749's, and what ASP.NET's servers make of them. With
 # this grant type the user is what is granted.
-_REFUSALS = {
-    "invalid_grant": ("user_refused", "Engage has no user with this identifier, or does not let the user sign on"),
-    "invalid_client": ("sign_on_refused", "Engage refused the client id or the client secret"),
-    "invalid_clientid": ("sign_on_refused", "Engage does not know the client id"),
-    "unauthorized_client": ("sign_on_refused", "Engage does not allow this client to sign users on"),
-    "unsupported_grant_type": ("sign_on_refused", "Engage does not offer single sign-on to this client"),
+_REFUSALS: dict[str, tuple[type[TypedRejected], str]] = {
+    "invalid_grant": (UserRefused, "Engage has no user with this identifier, or does not let the user sign on"),
+    "invalid_client": (SignOnRefused, "Engage refused the client id or the client secret"),
+    "invalid_clientid": (SignOnRefused, "Engage does not know the client id"),
+    "unauthorized_client": (SignOnRefused, "Engage does not allow this client to sign users on"),
+    "unsupported_grant_type": (SignOnRefused, "Engage does not offer single sign-on to this client"),
 }
 _REFUSING = (200, 400, 401, 403, 404, 409, 422)
 MAX_KEY_LENGTH = 1_000
@@ -52,11 +68,11 @@ def read_key(response: Response) -> Secret:
     """
     body = tokens.object_of(response.body)
     if response.status in _REFUSING and isinstance(body.get("error"), str):
-        unknown = ("sign_on_refused", f"Engage refused the sign-on with {response.status} and a code not known here")
-        reason, detail = _REFUSALS.get(str(body["error"]).lower(), unknown)
-        raise Rejected(reason, detail, field="user_identifier" if reason == "user_refused" else None, status=409)
+        unknown = (SignOnRefused, f"Engage refused the sign-on with {response.status} and a code not known here")
+        refusal, detail = _REFUSALS.get(str(body["error"]).lower(), unknown)
+        raise refusal(detail, field="user_identifier" if refusal is UserRefused else None)
     if response.status == 429:
-        raise Retryable("rate_limited", "Engage's rate limit is reached (429)", after_s=tokens.retry_after_s(response))
+        raise RateLimited("Engage's rate limit is reached (429)", after_s=tokens.retry_after_s(response))
     key = body.get("key")
     if response.status != 200 or not isinstance(key, str):
         raise Retryable("key_not_given", f"Engage's sign-on answered {response.status} without a key")

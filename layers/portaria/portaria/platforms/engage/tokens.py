@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 from portaria.core.entities import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.core.errors import NoCredentials
 
 ENVIRONMENTS = {"homologation": "sandbox.engage.bz", "production": "my.engage.bz"}
 KINDS = {
@@ -87,10 +88,8 @@ def read_grant(response: Response, now: datetime) -> Grant:
 def customer_token(connection: Connection, credentials: dict[str, Secret]) -> str:
     """Raises `Rejected` (`no_credentials`) for a connection that was made when this credential was not asked for yet."""
     if "customer_token" not in credentials:
-        raise Rejected(
-            "no_credentials",
-            f"the connection {connection.name} has no customer_token: replace all of its credentials, with customer_token",
-            status=409,
+        raise NoCredentials(
+            f"the connection {connection.name} has no customer_token: replace all of its credentials, with customer_token"
         )
     return credentials["customer_token"].reveal()
 

@@ -6,6 +6,7 @@ import json
 from base64 import urlsafe_b64decode
 
 from portaria.core.entities import Account, Rejected, Request, Response, Secret
+from portaria.core.errors import TokenRefused
 from portaria.platforms.kommo.install import check_account_host
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
@@ -25,7 +26,7 @@ def read_account(response: Response, account_host: str) -> Account:
     Raises `Rejected` (`account_mismatch`, `token_refused`) and `Retryable`.
     """
     if response.status == 401:
-        raise Rejected("token_refused", "Kommo refused the token that it has just issued")
+        raise TokenRefused("Kommo refused the token that it has just issued")
     if response.status != 200:
         raise not_now(response)
     try:

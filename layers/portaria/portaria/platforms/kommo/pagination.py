@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from portaria.core.entities import Changes, Page, Record, Rejected, Request, Response, Retryable, Secret
+from portaria.core.entities import Changes, Page, Record, Rejected, Request, Response, Secret
+from portaria.core.errors import AnswerUnreadable, TokenRefused
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
 Entity = dict[str, Any]
@@ -100,9 +101,7 @@ class Account:
         if min(times) == max(times):
             return entities, Place(times[0], 1)
         if max(times) <= place.second:
-            raise Retryable(
-                "answer_unreadable", "Kommo's list is not of what changed since the time that was asked for"
-            )
+            raise AnswerUnreadable("Kommo's list is not of what changed since the time that was asked for")
         return entities, Place(max(times))
 
     def _by_id(self, name: str, place: Place) -> tuple[list[Entity], Place]:
@@ -125,14 +124,14 @@ def _checked(read: Callable[[], Read]) -> Read:
     try:
         return read()
     except UNREADABLE as error:
-        raise Retryable("answer_unreadable", f"Kommo's list is not as documented: {type(error).__name__}") from None
+        raise AnswerUnreadable(f"Kommo's list is not as documented: {type(error).__name__}") from None
 
 
 def _read_list(response: Response) -> Entity:
     if response.status == 204:
         return {}
     if response.status == 401:
-        raise Rejected("token_refused", "Kommo refused the access token")
+        raise TokenRefused("Kommo refused the access token")
     if response.status != 200:
         raise not_now(response)
     try:
@@ -140,7 +139,7 @@ def _read_list(response: Response) -> Entity:
     except UNREADABLE:
         body = None
     if not isinstance(body, dict):
-        raise Retryable("answer_unreadable", "Kommo answered 200 without a list")
+        raise AnswerUnreadable("Kommo answered 200 without a list")
     return body
 
 

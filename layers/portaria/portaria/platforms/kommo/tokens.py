@@ -13,12 +13,27 @@ from portaria.core.entities import (
     Grant,
     Kind,
     OAuthClient,
-    Rejected,
     Request,
     Response,
     Retryable,
     Secret,
     kept_scopes,
+)
+from portaria.core.errors import (
+    AccountMoved,
+    AnswerUnreadable,
+    BadCode,
+    CodeExpired,
+    CodeUsed,
+    GrantRevoked,
+    InvalidAccount,
+    PlatformFailed,
+    PlatformRefused,
+    RateBlocked,
+    RateLimited,
+    TypedRejected,
+    WrongClient,
+    WrongRedirectUri,
 )
 from portaria.platforms.kommo.install import check_account_host, check_client_host
 
@@ -36,17 +51,17 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Re
 BLOCKED_WAIT_S = 30.0
 
 # Hints are matched in lower case, as the start of what Kommo says; `title` and `detail` may be in Russian.
-_FINAL_HINTS = {
-    "authorization code has been revoked": ("code_used", "the code had been used before"),
-    "authorization code has expired": ("code_expired", "the code reached Kommo after its 20 minutes"),
-    "cannot decrypt the authorization code": ("bad_code", "Kommo does not know this code"),
-    "check the `client_id` parameter": ("wrong_client", "Kommo does not know this client_id: check the OAuth client"),
+_FINAL_HINTS: dict[str, tuple[type[TypedRejected], str]] = {
+    "authorization code has been revoked": (CodeUsed, "the code had been used before"),
+    "authorization code has expired": (CodeExpired, "the code reached Kommo after its 20 minutes"),
+    "cannot decrypt the authorization code": (BadCode, "Kommo does not know this code"),
+    "check the `client_id` parameter": (WrongClient, "Kommo does not know this client_id: check the OAuth client"),
     "redirect uri is not associated with client": (
-        "wrong_redirect_uri",
+        WrongRedirectUri,
         "the redirect URI differs from the one registered with Kommo: make both equal, trailing slash included",
     ),
-    "invalid account": ("invalid_account", "Kommo does not know the account at this host"),
-    "token has been revoked": ("code_used", "the code had been used or revoked before"),
+    "invalid account": (InvalidAccount, "Kommo does not know the account at this host"),
+    "token has been revoked": (CodeUsed, "the code had been used or revoked before"),
 }
 
 # What Kommo says of a refresh token that has been used, revoked or kept for too long, or that was given to another client.
@@ -88,12 +103,12 @@ def read_refreshed(response: Response, now: datetime, refresh_token: Secret) -> 
     if response.status in (400, 401):
         hint = str(_problem(response).get("hint", "")).strip().lower()
         if hint.startswith(_DEAD_GRANT_HINTS):
-            raise Rejected("grant_refused", "Kommo says that the refresh token is used, revoked or expired")
+            raise GrantRevoked("Kommo says that the refresh token is used, revoked or expired")
     try:
         return read_grant(response, now)
-    except Rejected as rejected:
-        if rejected.reason == "invalid_account" or (response.status == 401 and rejected.reason == "wrong_client"):
-            raise Rejected("account_moved", f"{rejected.detail}, or the account has moved") from None
+    except (InvalidAccount, WrongClient) as rejected:
+        if isinstance(rejected, InvalidAccount) or response.status == 401:
+            raise AccountMoved(f"{rejected.detail}, or the account has moved") from None
         raise
 
 
@@ -130,33 +145,29 @@ def read_grant(response: Response, now: datetime) -> Grant:
                 scopes=kept_scopes(str(body.get("scope", ""))),
             )
         except UNREADABLE:
-            raise Retryable(
-                "answer_unreadable", "Kommo answered 200 without a pair of tokens", answer_lost=True
-            ) from None
+            raise AnswerUnreadable("Kommo answered 200 without a pair of tokens", answer_lost=True) from None
     problem = _problem(response)
     hint = str(problem.get("hint", "")).strip().lower()
-    for start, (reason, detail) in _FINAL_HINTS.items():
+    for start, (refusal, detail) in _FINAL_HINTS.items():
         if hint.startswith(start):
-            raise Rejected(reason, detail)
+            raise refusal(detail)
     if response.status == 401 and problem:
         # What Kommo says, without a hint, to a wrong client id or secret.
-        raise Rejected("wrong_client", "Kommo refused the client id or the client secret: check the OAuth client")
+        raise WrongClient("Kommo refused the client id or the client secret: check the OAuth client")
     if response.status == 400 and problem:
-        raise Rejected("platform_refused", "Kommo refused the exchange with 400 and an unknown reason")
+        raise PlatformRefused("Kommo refused the exchange with 400 and an unknown reason")
     if response.status == 404:
-        raise Rejected("invalid_account", "there is no account at this host")
+        raise InvalidAccount("there is no account at this host")
     raise not_now(response)
 
 
 def not_now(response: Response) -> Retryable:
     """What an answer other than success means for the next try: 429 and the 403 of a rate block ask for a pause."""
     if response.status == 429:
-        return Retryable("rate_limited", "Kommo's rate limit is reached (429)", after_s=_retry_after(response))
+        return RateLimited("Kommo's rate limit is reached (429)", after_s=_retry_after(response))
     if response.status == 403:
-        return Retryable(
-            "rate_blocked", "Kommo blocks this address because of its request rate (403)", after_s=BLOCKED_WAIT_S
-        )
-    return Retryable("platform_error", f"Kommo answered {response.status}")
+        return RateBlocked("Kommo blocks this address because of its request rate (403)", after_s=BLOCKED_WAIT_S)
+    return PlatformFailed(f"Kommo answered {response.status}")
 
 
 def _life(expires_in: object) -> timedelta:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.errors import MissingScope, RateLimited, TokenRefused
 from portaria.platforms.leadconnector import tokens
 from portaria.platforms.leadconnector.tokens import Trouble
 
@@ -169,12 +170,12 @@ def _refuse(response: Response, scope: str) -> None:
     """Raise what an answer says about the token, the location or the pace, if anything; nothing was done then."""
     match tokens.trouble(response):
         case Trouble.DEAD:
-            raise Rejected("token_refused", "LeadConnector refused the token", status=409)
+            raise TokenRefused("LeadConnector refused the token", status=409)
         case Trouble.NO_SCOPE:
             detail = (
                 f"the token lacks LeadConnector's scope {scope}: add it to the private integration in LeadConnector"
             )
-            raise Rejected("missing_scope", detail, status=409)
+            raise MissingScope(detail, status=409)
         case Trouble.NOT_THIS_LOCATION:
             raise Rejected("wrong_location", "the token does not have access to this location", status=409)
         case Trouble.WRONG_TYPE:
@@ -183,7 +184,7 @@ def _refuse(response: Response, scope: str) -> None:
         wait_s = pause_s(response)
         if wait_s is None or "retry-after" in response.headers:
             wait_s = tokens.retry_after_s(response)
-        raise Retryable("rate_limited", "LeadConnector's rate limit is reached (429)", after_s=wait_s)
+        raise RateLimited("LeadConnector's rate limit is reached (429)", after_s=wait_s)
 
 
 def _no_verdict(response: Response) -> Retryable:

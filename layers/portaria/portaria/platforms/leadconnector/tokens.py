@@ -13,6 +13,7 @@ import re
 from enum import Enum
 
 from portaria.core.entities import Connection, Kind, Rejected, Request, Response, Retryable, Secret
+from portaria.core.errors import RateLimited, TokenRefused
 
 HOST = "services.leadconnectorhq.com"
 API_VERSION = "2021-07-28"
@@ -107,7 +108,7 @@ def read_probe(response: Response) -> None:
         case Trouble.NO_SCOPE:
             return
         case Trouble.DEAD:
-            raise Rejected("token_refused", "LeadConnector refused the token", status=409)
+            raise TokenRefused("LeadConnector refused the token", status=409)
         case Trouble.NOT_THIS_LOCATION:
             raise Rejected("wrong_location", "the token does not have access to this location", status=409)
         case Trouble.WRONG_TYPE:
@@ -115,7 +116,7 @@ def read_probe(response: Response) -> None:
     if response.status in (400, 404, 422):
         raise Rejected("wrong_location", "LeadConnector has no location with this location_id", status=409)
     if response.status == 429:
-        raise Retryable("rate_limited", "LeadConnector's rate limit is reached (429)", after_s=retry_after_s(response))
+        raise RateLimited("LeadConnector's rate limit is reached (429)", after_s=retry_after_s(response))
     raise Retryable("no_verdict", f"LeadConnector answered {response.status} and did not say whether the token works")
 
 

@@ -24,6 +24,19 @@ from portaria.core.entities import (
     Secret,
     kept_scopes,
 )
+from portaria.core.errors import (
+    AnswerUnreadable,
+    BadScopes,
+    CodeRefused,
+    GrantRevoked,
+    NoCredentials,
+    PlatformFailed,
+    PlatformRefused,
+    RateLimited,
+    TypedRejected,
+    WrongClient,
+    WrongRedirectUri,
+)
 from portaria.platforms.oauth2 import answers
 from portaria.platforms.oauth2.answers import UNREADABLE
 
@@ -57,32 +70,30 @@ _CLIENT_REFUSED = (
 _REDIRECT_URI = (
     "the redirect URI differs from the one registered with the provider: make both equal, trailing slash included"
 )
-_REFUSALS = {
-    "invalid_client": ("wrong_client", _CLIENT_REFUSED),
-    "incorrect_client_credentials": ("wrong_client", _CLIENT_REFUSED),
-    "bad_client_secret": ("wrong_client", _CLIENT_REFUSED),
-    "bad_client_id": ("wrong_client", _CLIENT_REFUSED),
-    "unauthorized_client": ("wrong_client", ("the provider does not allow this client to use this grant: check the "
+_REFUSALS: dict[str, tuple[type[TypedRejected], str]] = {
+    "invalid_client": (WrongClient, _CLIENT_REFUSED),
+    "incorrect_client_credentials": (WrongClient, _CLIENT_REFUSED),
+    "bad_client_secret": (WrongClient, _CLIENT_REFUSED),
+    "bad_client_id": (WrongClient, _CLIENT_REFUSED),
+    "unauthorized_client": (WrongClient, ("the provider does not allow this client to use this grant: check the "
         "OAuth client's settings there")),
-    "invalid_client_id": ("wrong_client", "the provider does not know this client_id: check the OAuth client"),
-    "redirect_uri_mismatch": ("wrong_redirect_uri", _REDIRECT_URI),
-    "bad_redirect_uri": ("wrong_redirect_uri", _REDIRECT_URI),
-    "invalid_scope": ("bad_scopes", ("the provider does not grant these scopes: check the scopes of the OAuth client "
+    "invalid_client_id": (WrongClient, "the provider does not know this client_id: check the OAuth client"),
+    "redirect_uri_mismatch": (WrongRedirectUri, _REDIRECT_URI),
+    "bad_redirect_uri": (WrongRedirectUri, _REDIRECT_URI),
+    "invalid_scope": (BadScopes, ("the provider does not grant these scopes: check the scopes of the OAuth client "
         "and the connection")),
-    "unsupported_grant_type": ("platform_refused", "the provider does not offer this grant at its token URL"),
-    "invalid_request": ("platform_refused", "the provider found the request malformed: check token_url and token_auth"),
+    "unsupported_grant_type": (PlatformRefused, "the provider does not offer this grant at its token URL"),
+    "invalid_request": (PlatformRefused, "the provider found the request malformed: check token_url and token_auth"),
 }  # fmt: skip
 # Some servers call a redirect URI that differs a malformed request (django-oauth-toolkit, node-oauth2-server).
 _MALFORMED_EXCHANGE = (
-    "platform_refused",
     "the provider found the request malformed: where a code was exchanged, check first that the redirect URI equals the one "
-    "registered with the provider, trailing slash included; then check token_url and token_auth",
+    "registered with the provider, trailing slash included; then check token_url and token_auth"
 )
 _CODE_OVER = (
-    "code_refused",
-    "the provider does not take the code: used before, too old, or the redirect URI differs from the registered one",
+    "the provider does not take the code: used before, too old, or the redirect URI differs from the registered one"
 )
-_REFRESH_OVER = ("grant_refused", "the provider does not take the refresh token any more")
+_REFRESH_OVER = "the provider does not take the refresh token any more"
 _PERMANENT_REDIRECTS = (301, 308)
 # A path that can be told on: nothing in it can be a credential or markup.
 _SHOWABLE_PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,100}")
@@ -138,7 +149,7 @@ def refresh_request(
 def token_request(connection: Connection, credentials: dict[str, Secret], client: OAuthClient | None) -> Request:
     """Client credentials (RFC 6749, 4.4). `credentials` hold the client's `client_secret`. Raises `Rejected` without them."""
     if client is None or "client_secret" not in credentials:
-        raise Rejected("no_credentials", "this connection needs an OAuth client and its secret", status=409)
+        raise NoCredentials("this connection needs an OAuth client and its secret")
     scopes = requested_scopes(connection, client)
     values = {"grant_type": "client_credentials"} | ({"scope": scopes} if scopes else {})
     return _request(client, credentials["client_secret"], values)
@@ -185,10 +196,10 @@ def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str])
 
 def _read(response: Response, now: datetime, *, refreshing: bool = False) -> Grant:
     if response.status == 429:
-        raise Retryable("rate_limited", "the provider's rate limit is reached (429)", after_s=_retry_after(response))
+        raise RateLimited("the provider's rate limit is reached (429)", after_s=_retry_after(response))
     if response.status >= 500:
         # Whatever its body says: a provider in trouble has not judged the grant.
-        raise Retryable("platform_error", f"the provider answered {response.status}", after_s=_retry_after(response))
+        raise PlatformFailed(f"the provider answered {response.status}", after_s=_retry_after(response))
     body = answers.members(response)
     succeeded = response.status in (200, 201)
     if succeeded and body.get(answers.TOKEN):
@@ -204,18 +215,19 @@ def _read(response: Response, now: datetime, *, refreshing: bool = False) -> Gra
     if response.status in _PERMANENT_REDIRECTS:
         raise Rejected("wrong_token_url", _moved(response))
     # Not the provider's own words: a gateway's, or a page for people.
-    raise Retryable("platform_error", f"the provider answered {response.status}", after_s=_retry_after(response))
+    raise PlatformFailed(f"the provider answered {response.status}", after_s=_retry_after(response))
 
 
 def _refusal(response: Response, body: dict[str, object], code: str, *, refreshing: bool) -> Rejected | Retryable:
     if code in answers.NOT_NOW:
-        return Retryable("platform_error", "the provider is temporarily unavailable", after_s=_retry_after(response))
+        return PlatformFailed("the provider is temporarily unavailable", after_s=_retry_after(response))
     if answers.grant_is_over(response, body, code, refreshing=refreshing):
-        return Rejected(*(_REFRESH_OVER if refreshing else _CODE_OVER))
+        return GrantRevoked(_REFRESH_OVER) if refreshing else CodeRefused(_CODE_OVER)
     if code == "invalid_request" and not refreshing:
-        return Rejected(*_MALFORMED_EXCHANGE)
+        return PlatformRefused(_MALFORMED_EXCHANGE)
     unknown = f"the provider refused with {response.status} and an unknown error"
-    return Rejected(*_REFUSALS.get(code, ("platform_refused", unknown)))
+    refusal, detail = _REFUSALS.get(code, (PlatformRefused, unknown))
+    return refusal(detail)
 
 
 def _moved(response: Response) -> str:
@@ -239,9 +251,7 @@ def _grant(body: dict[str, object], now: datetime) -> Grant:
         if not isinstance(refresh_token, str) or not (_TOKEN.fullmatch(refresh_token) or not refresh_token):
             raise ValueError
     except UNREADABLE:
-        raise Retryable(
-            "answer_unreadable", "the provider answered 200 without a usable token", answer_lost=True
-        ) from None
+        raise AnswerUnreadable("the provider answered 200 without a usable token", answer_lost=True) from None
     token_type = body.get("token_type")
     return Grant(
         access_token=Secret(access_token),
