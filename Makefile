@@ -14,7 +14,7 @@ ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
 BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
 CODE := layers cli functions local bench tests
 
-.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo check style types imports template workflows secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo check style types imports template workflows document secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,14 @@ setup: .venv/.ready .venv/bin/portaria .venv-sam/.ready .venv-ministack/.ready $
 	@echo "Installing $< into $(@D) (once)"
 	@$(PYTHON) -m venv --clear --without-pip $(@D)
 	@.venv/bin/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --requirement $<
+	@touch $@
+
+# The linter of docs/openapi.yaml. `make check` needs Node.js; nothing else does.
+.node/.ready: requirements/redocly/package-lock.json
+	@command -v npm >/dev/null || { echo 'make check needs npm (Node.js 20.19 or newer) to lint docs/openapi.yaml' >&2; exit 1; }
+	@echo "Installing requirements/redocly into .node (once)"
+	@mkdir -p .node && cp requirements/redocly/package.json requirements/redocly/package-lock.json .node/
+	@npm ci --prefix .node --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 # The command line, from this folder. Not an editable install: of two folders it would import a finder into every process.
@@ -74,8 +82,8 @@ demo: setup ## Let 24 accounts install and compare what arrives in Marketo, fiel
 configure: setup ## Register what FILE=... describes (STACK=build/stack.json for the local cloud, ARGS=--dry-run to look first)
 	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) configure $(FILE) $(ARGS)
 
-check: setup ## Style, types, imports, the templates, the workflows, and no secret in any file
-	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows imports types
+check: setup .node/.ready ## Style, types, imports, the API's document, the templates, the workflows, and no secret in any file
+	@$(MAKE) --no-print-directory --jobs 2 style secrets template workflows document imports types
 
 style:
 	@.venv/bin/ruff format --check $(CODE)
@@ -94,6 +102,12 @@ template:
 
 workflows:
 	@.venv/bin/actionlint
+
+# Rules in .redocly.yaml. What the linter prints about itself (updates, Node's versions) is shown only if it fails.
+document:
+	@.venv/bin/openapi-spec-validator docs/openapi.yaml
+	@log=$$(REDOCLY_SUPPRESS_UPDATE_NOTICE=true REDOCLY_TELEMETRY=off .node/node_modules/.bin/redocly lint --config .redocly.yaml --format stylish 2>&1) \
+		&& echo 'docs/openapi.yaml: no findings of redocly lint' || { echo "$$log"; exit 1; }
 
 # What tests/secret_scan.py explains is none. Nothing is looked up on the network.
 secrets:
@@ -148,4 +162,4 @@ lock: .venv/.ready ## Pin anew what requirements/*.in ask for, with hashes (some
 	@cd requirements && for name in dev sam ministack runtime build; do PIP_CONFIG_FILE=/dev/null ../.venv/bin/$(PIN) $$name.in || exit; done
 
 clean: ## Remove what was built and installed here
-	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack .venv-runtime .venv-build-*
+	@rm -rf .aws-sam build .venv .venv-sam .venv-ministack .venv-runtime .venv-build-* .node

@@ -21,6 +21,8 @@ from portaria.api.router import Operation
 
 Document = dict[str, Any]
 
+# The rules by which it changes are in docs/api.md.
+VERSION = "1.0.0"
 REF = "#/components/schemas/"
 RESPONSES = "#/components/responses/"
 REQUEST_ID = {"description": "The id of the request.", "schema": {"type": "string"}}
@@ -114,12 +116,14 @@ def document() -> Document:
         "openapi": "3.1.0",
         "info": {
             "title": "Portaria",
-            "version": "1",
+            "version": VERSION,
             "summary": "Connections, routes, installs and private integrations of one stack, and its front door for records.",
             "description": DESCRIPTION
             + "\n| scope | allows | can be narrowed to a connection (`scope@name`) |\n|---|---|---|\n"
             + scopes
             + "\n",
+            "contact": {"name": "Portaria contributors"},
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [
             {"url": ".", "description": "For programs, with a private integration's token"},
@@ -273,7 +277,7 @@ def _reference(model: type[BaseModel], schemas: Document) -> Document:
     if name not in schemas:
         made = model.model_json_schema(ref_template=f"{REF}{name}{{model}}")
         for inner, schema in made.pop("$defs", {}).items():
-            schemas[f"{name}{inner}"] = schema
+            schemas[f"{name}{inner}"] = schema | {"title": f"{name}{inner}"}
         schemas[name] = made | {"title": name}
     return {"$ref": f"{REF}{name}"}
 
