@@ -114,7 +114,7 @@ def our_workers(stack: Stack, grants: Grants, key: str) -> list[Worker]:
     connection = grants.expired_connection()
 
     def worker() -> str:
-        supply = TokenProvider(grants.table, grants.vault, key, lambda: 600.0, memory=TokenCache())
+        supply = TokenProvider(grants.table, grants.vault, key, lambda: 600.0, cache=TokenCache())
         return supply.token(connection).credentials["access_token"].reveal()
 
     return [worker] * WORKERS

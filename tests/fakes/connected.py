@@ -43,6 +43,6 @@ def supply(cloud: Cloud) -> TokenProvider:
         Vault(PREFIX),
         cloud.environment["SEALING_KEY_ID"],
         lambda: 60.0,
-        memory=TokenCache(),
+        cache=TokenCache(),
         patience_s=8.0,
     )

@@ -116,7 +116,7 @@ class Shop:
     def process(self, time_left_s: float = 600.0, **more: Any) -> TokenProvider:
         """Another process than all before it."""
         key = self.stack.environment["SEALING_KEY_ID"]
-        return TokenProvider(self.table, self.vault, key, lambda: time_left_s, memory=TokenCache(), **more)
+        return TokenProvider(self.table, self.vault, key, lambda: time_left_s, cache=TokenCache(), **more)
 
     @property
     def connection(self) -> Connection:

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store, renewal_sweep, rotation
-from portaria.connections.tokens import cache, provider, refresh, stored_grant
+from portaria.connections.tokens import cache, provider, refresh_lease, stored_grant
 from portaria.connections.vault import ASIDE_LABELS, Vault
 from portaria.core.entities import Rejected, Retryable, Secret
 from portaria.core.settings import RenewTokensSettings
@@ -90,7 +90,7 @@ class World:
         return next(item for name in names if (item := self.cloud.item(*connection_store.key(name))))
 
     def supply(self) -> provider.TokenProvider:
-        return provider.TokenProvider(Table(TABLE), Vault(PREFIX), KEY_ID, lambda: 90.0, memory=cache.TokenCache())
+        return provider.TokenProvider(Table(TABLE), Vault(PREFIX), KEY_ID, lambda: 90.0, cache=cache.TokenCache())
 
     def visit(self) -> None:
         """What `renew_tokens` does with a connection that is due."""
@@ -105,7 +105,7 @@ class World:
             except Retryable as later:
                 self.schedule.time += later.after_s or 5.0
             except (Died, *boto3_clients.FAILURES):
-                self.schedule.time += refresh.LEASE_S + 1
+                self.schedule.time += refresh_lease.LEASE_S + 1
         raise AssertionError("a call that never succeeds")
 
     def in_a_day(self) -> int:

@@ -95,7 +95,7 @@ class Desk:
     def process(self) -> TokenProvider:
         """Another process than all before it."""
         return TokenProvider(
-            self.table, self.vault, self.stack.environment["SEALING_KEY_ID"], lambda: 600.0, memory=TokenCache()
+            self.table, self.vault, self.stack.environment["SEALING_KEY_ID"], lambda: 600.0, cache=TokenCache()
         )
 
     def pair(self, name: str = "plain") -> dict[str, str]:

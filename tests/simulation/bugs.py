@@ -38,28 +38,28 @@ BUGS = (
     # Of the lease.
     Bug(
         "a lease that nobody respects",
-        "portaria.connections.tokens.refresh",
+        "portaria.connections.tokens.refresh_lease",
         '            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "\n',
         "",
         RENEWALS,
     ),
     Bug(
         "a lease that never ends",
-        "portaria.connections.tokens.refresh",
+        "portaria.connections.tokens.refresh_lease",
         '            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "\n',
         '            "attribute_not_exists(lease_until) AND "\n',
         RENEWALS,
     ),
     Bug(
         "a lease that ends before the answer",
-        "portaria.connections.tokens.refresh",
-        "        self.lease_ends = now + LEASE_S\n",
-        "        self.lease_ends = now + 2\n        globals().update(TIME_TO_RENEW_S=0.0)\n",
+        "portaria.connections.tokens.refresh_lease",
+        "        self.ends_at = now + LEASE_S\n",
+        "        self.ends_at = now + 2\n        globals().update(TIME_TO_REFRESH_S=0.0)\n",
         RENEWALS,
     ),
     Bug(
         "released by whoever does not hold it",
-        "portaria.connections.tokens.refresh",
+        "portaria.connections.tokens.refresh_lease",
         '            condition="generation = :generation AND fence = :fence",\n'
         '            values={**values, ":generation": self.connection.generation, ":fence": self.fence},\n',
         '            condition="generation = :generation",\n'
@@ -69,8 +69,8 @@ BUGS = (
     Bug(
         "refreshed without the lease, rather than waiting",
         "portaria.connections.tokens.refresh",
-        "            return self._not_mine(conflict.item or connection_store.get_item(self.table, self.connection.name))\n",
-        "            self.item = conflict.item or {}\n",
+        "            return self.lease.held_until(conflict.item or self._item_now())\n",
+        "            self.lease.item = conflict.item or {}\n",
         RENEWALS,
     ),
     Bug(
@@ -78,9 +78,9 @@ BUGS = (
         "portaria.connections.tokens.provider",
         "            if leased_until is None:\n",
         "            if leased_until and clock.now() >= ends - timedelta(seconds=50):\n"
-        "                turn = _Renewal(self, connection, token)\n"
-        "                turn.item, turn.tried = item, 2\n"
-        "                turn.lease_ends = clock.now().timestamp() + LEASE_S\n"
+        "                turn = self._refresh(connection, token)\n"
+        "                turn.lease.item, turn.lease.tries = item, 2\n"
+        "                turn.lease.ends_at = clock.now().timestamp() + 45\n"
         "                turn._take_turn()\n"
         "            if leased_until is None:\n",
         RENEWALS,
@@ -89,20 +89,20 @@ BUGS = (
     Bug(
         "no look for what a dead predecessor has stored",
         "portaria.connections.tokens.refresh",
-        "        if self.tried > 1 and self._adopt():\n",
-        "        if self.tried > 99 and self._adopt():\n",
+        "        if self.lease.tries > 1 and self.storage.adopt():\n",
+        "        if self.lease.tries > 99 and self.storage.adopt():\n",
         RENEWALS,
     ),
     Bug(
         "an invalid_grant that is believed without looking again",
         "portaria.connections.tokens.refresh",
-        "        if self._adopt():\n            return\n        reason, detail",
+        "        if self.storage.adopt():\n            return\n        reason, detail",
         "        reason, detail",
         RENEWALS,
     ),
     Bug(
         "tries that are not counted",
-        "portaria.connections.tokens.refresh",
+        "portaria.connections.tokens.refresh_lease",
         "tries = if_not_exists(tries, :zero) + :one",
         "tries = :one",
         RENEWALS,
@@ -111,14 +111,14 @@ BUGS = (
     Bug(
         "a lost answer that is called a revocation",
         "portaria.connections.tokens.refresh",
-        "        if self.tried > 1:\n            reason = ConnectionReason.ANSWER_LOST\n",
-        "        if self.tried > 99:\n            reason = ConnectionReason.ANSWER_LOST\n",
+        "        if self.lease.tries > 1:\n            reason = ConnectionReason.ANSWER_LOST\n",
+        "        if self.lease.tries > 99:\n            reason = ConnectionReason.ANSWER_LOST\n",
         RENEWALS,
         STRICT,
     ),
     Bug(
         "no way back for the holder of the only pair",
-        "portaria.connections.tokens.refresh",
+        "portaria.connections.tokens.pair_storage",
         '            if item.get("reason") == ConnectionReason.ANSWER_LOST:\n',
         '            if item.get("reason") == "never":\n',
         RENEWALS,
@@ -135,41 +135,44 @@ BUGS = (
     # Of the order of storing and using.
     Bug(
         "committed before it is stored",
-        "portaria.connections.tokens.refresh",
-        "            version = version or add_version(self.vault, secret_id, generation, credentials, self.fence)\n"
+        "portaria.connections.tokens.pair_storage",
+        "            version = version or add_version(self.vault, secret_id, generation, credentials, self.lease.fence)\n"
         "            self._commit(credentials, version=version)\n",
         "            self._commit(credentials, version=vault.version_id(secret_id, generation))\n"
-        "            add_version(self.vault, secret_id, generation, credentials, self.fence)\n",
+        "            add_version(self.vault, secret_id, generation, credentials, self.lease.fence)\n",
         RENEWALS,
     ),
     Bug(
         "used before it is stored",
         "portaria.connections.tokens.refresh",
-        "            self._store({**self.old.credentials, **to_stored(grant)}, seal)\n",
+        "            self.storage.store({**self.old.credentials, **to_stored(grant)}, seal)\n",
+        "            from portaria.core.entities import Request\n"
         "            headers = {'Authorization': f'Bearer {grant.access_token.reveal()}'}\n"
         "            url = f'https://{self.connection.allowed_domain}/api/v4/account'\n"
-        "            http_client.send(Request('GET', url, headers), allowed_domain=self.connection.allowed_domain)\n"
-        "            self._store({**self.old.credentials, **to_stored(grant)}, seal)\n",
+        "            host, name = self.connection.allowed_domain, self.connection.name\n"
+        "            http_client.send(Request('GET', url, headers), allowed_domain=host, owner=name)\n"
+        "            self.storage.store({**self.old.credentials, **to_stored(grant)}, seal)\n",
         ("renewal", "two_days"),
     ),
     Bug(
         "a vault that refuses is the end of it",
-        "portaria.connections.tokens.refresh",
+        "portaria.connections.tokens.pair_storage",
         "            self._commit(credentials, sealed=seal.seal(credentials))\n",
+        "            from portaria.core.errors import Retryable\n"
         '            raise Retryable("vault_unavailable", "")\n',
         RENEWALS,
         STRICT,
     ),
     Bug(
         "a sealed pair that is not written",
-        "portaria.connections.tokens.refresh",
+        "portaria.connections.tokens.pair_storage",
         '            item |= {"sealed": sealed, "due_pk"',
         '            item |= {"due_pk"',
         RENEWALS,
     ),
     Bug(
         "committed over whatever stands there",
-        "portaria.connections.tokens.refresh",
+        "portaria.connections.tokens.pair_storage",
         '            condition=f"generation = :old AND {condition}",\n',
         '            condition="generation > :zero OR generation = :old OR fence = :fence OR #state = :connected",\n',
         ("reinstall", "two_installs"),
@@ -184,10 +187,11 @@ BUGS = (
     ),
     Bug(
         "a time-out that kills the grant",
-        "portaria.connections.tokens.refresh",
-        "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
-        '                if retryable.answer_lost:\n                    raise GrantRevoked("") from None\n'
-        "                if not retryable.answer_lost or self.tried > 1:\n                    raise\n",
+        "portaria.connections.tokens.refresh_call",
+        "                if not retryable.answer_lost or self.lease.tries > 1:\n                    raise\n",
+        "                if retryable.answer_lost:\n                    from portaria.core.errors import GrantRevoked\n"
+        '                    raise GrantRevoked("") from None\n'
+        "                if not retryable.answer_lost or self.lease.tries > 1:\n                    raise\n",
         RENEWALS,
     ),
     Bug(

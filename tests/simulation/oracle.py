@@ -146,7 +146,7 @@ def check_connected(schedule: Schedule, item: dict[str, Any]) -> None:
 
 def ask(schedule: Schedule, name: str) -> cache.Token:
     table = Table(TABLE)
-    supply = provider.TokenProvider(table, Vault(PREFIX), KEY_ID, lambda: 60.0, memory=cache.TokenCache())
+    supply = provider.TokenProvider(table, Vault(PREFIX), KEY_ID, lambda: 60.0, cache=cache.TokenCache())
     for _ in range(20):
         try:
             return supply.token(connection_store.get(table, name))

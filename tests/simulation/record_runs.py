@@ -544,7 +544,7 @@ def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, o
 @contextlib.contextmanager
 def running() -> Iterator[None]:
     """Lead everything that leaves the code to the run that is on: AWS, the destination, the time and chance."""
-    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
+    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "cache": _CurrentMemory()}
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -25,7 +25,7 @@ from greenlet import greenlet
 from portaria.aws import boto3_clients, table
 from portaria.aws.table import Table
 from portaria.connections import connection_store, renewal_sweep, rotation, vault
-from portaria.connections.tokens import cache, provider, refresh
+from portaria.connections.tokens import cache, provider, refresh_lease
 from portaria.connections.tokens import provider as token_provider
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
@@ -576,7 +576,7 @@ class Schedule:
     def pause_s(self) -> float:
         """Mostly until shortly after a lease that has just begun: then its next holder is at work."""
         chance = self.rng.random()
-        return refresh.LEASE_S + (6 * chance if chance < 0.6 else 75 * chance)
+        return refresh_lease.LEASE_S + (6 * chance if chance < 0.6 else 75 * chance)
 
 
 class Here:
@@ -629,7 +629,7 @@ def _numbered_uuid() -> uuid.UUID:
 @contextmanager
 def simulating() -> Iterator[None]:
     """Lead everything that leaves the code to the schedule in `HERE`: AWS, platforms, the time and chance."""
-    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "memory": _CurrentMemory()}
+    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "cache": _CurrentMemory()}
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -31,7 +31,7 @@ from botocore.exceptions import ClientError
 
 from portaria.aws import light_client
 from portaria.connections import connection_store
-from portaria.connections.tokens import provider
+from portaria.connections.tokens import sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Record, Retryable, Secret
@@ -387,8 +387,8 @@ class Teller:
         """A day has passed: the access token of a connection has ended, and its secret takes another version."""
         store, ended = Vault(PREFIX), clock.to_iso(clock.now() - timedelta(hours=1))
         connection = connection_store.get(self.stack.table, name)
-        supply = provider.TokenProvider(self.stack.table, store, self.stack.environment["SEALING_KEY_ID"], lambda: 60.0)
-        assert supply.unseal(connection)
+        key = self.stack.environment["SEALING_KEY_ID"]
+        assert sealed_credentials.move_to_vault(self.stack.table, store, key, connection)
         connection = connection_store.get(self.stack.table, name)
         credentials = store.read(connection.secret_id, connection.version_id) or {}
         version = str(uuid.uuid4())

@@ -87,7 +87,7 @@ def now_of(stack: Cloud) -> Connection:
 
 def in_use(stack: Cloud, connection: Connection | None = None) -> str:
     """The token that a caller gets, in a process that remembers nothing."""
-    supply = provider.TokenProvider(stack.table, VAULT, "", lambda: 60.0, memory=cache.TokenCache())
+    supply = provider.TokenProvider(stack.table, VAULT, "", lambda: 60.0, cache=cache.TokenCache())
     return supply.token(connection or now_of(stack)).credentials["token"].reveal()
 
 

@@ -16,7 +16,7 @@ import requests
 import responses
 
 from portaria.connections import connection_store, oauth_clients, rotation, vault
-from portaria.connections.tokens import cache, refresh
+from portaria.connections.tokens import cache, pair_storage, refresh_lease, sealed_credentials
 from portaria.connections.tokens.cache import Token, TokenCache
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
@@ -76,10 +76,10 @@ class Desk:
         self.table.put(connection_store.to_item(made))
         return made
 
-    def process(self, time_left_s: float = 600.0, memory: TokenCache | None = None, **more: Any) -> TokenProvider:
+    def process(self, time_left_s: float = 600.0, cache: TokenCache | None = None, **more: Any) -> TokenProvider:
         """Another process than all before it."""
         key = self.stack.environment["SEALING_KEY_ID"]
-        return TokenProvider(self.table, self.vault, key, lambda: time_left_s, memory=memory or TokenCache(), **more)
+        return TokenProvider(self.table, self.vault, key, lambda: time_left_s, cache=cache or TokenCache(), **more)
 
     def ask(self, **how: Any) -> str:
         """The access token that a new process gets."""
@@ -293,7 +293,7 @@ def test_a_refusal_that_another_workers_renewal_explains_ends_nothing(desk: Desk
     desk.expire()
 
     def overtaken(request: requests.PreparedRequest) -> Any:
-        desk.time.passed_s += refresh.LEASE_S + 1
+        desk.time.passed_s += refresh_lease.LEASE_S + 1
         assert desk.ask() == "canary-access-one+"
         return 401, kommo_fake.PROBLEM, json.dumps({"hint": "Token has been revoked"})
 
@@ -422,10 +422,10 @@ def test_a_dead_holder_is_replaced_when_its_lease_ends(desk: Desk) -> None:
 
 def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
     desk.expire()
-    with patch.object(refresh.TokenRefresh, "_point_to", side_effect=Died), pytest.raises(Died):
+    with patch.object(pair_storage.PairStorage, "_point_to", side_effect=Died), pytest.raises(Died):
         desk.ask()
     assert desk.item["generation"] == 1
-    desk.time.passed_s += refresh.LEASE_S + 1
+    desk.time.passed_s += refresh_lease.LEASE_S + 1
     assert desk.ask() == "canary-access-one+"
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
@@ -433,7 +433,7 @@ def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
 def test_with_too_little_time_left_nothing_is_sent(desk: Desk) -> None:
     desk.expire()
     with pytest.raises(Retryable) as short:
-        desk.ask(time_left_s=refresh.LEASE_S - 1)
+        desk.ask(time_left_s=refresh_lease.LEASE_S - 1)
     assert short.value.reason == "short_of_time"
     assert desk.kommo.calls == []
     assert "lease_until" not in desk.item
@@ -450,7 +450,8 @@ def test_a_pair_that_the_vault_refuses_is_kept_sealed_and_moved_later(desk: Desk
     assert "sealed" in desk.item
 
     assert desk.ask() == "canary-access-one+"
-    assert desk.process().unseal(connection_store.get(desk.table, NAME))
+    key = desk.process().sealing_key_id
+    assert sealed_credentials.move_to_vault(desk.table, desk.vault, key, connection_store.get(desk.table, NAME))
     assert "sealed" not in desk.item
     assert desk.ask() == "canary-access-one+"
     assert desk.stored()["refresh_token"].reveal() == "canary-refresh-one+"

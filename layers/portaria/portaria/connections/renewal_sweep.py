@@ -22,7 +22,7 @@ from portaria.access import private_integrations
 from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients
-from portaria.connections.tokens import provider
+from portaria.connections.tokens import provider, sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection, Rejected, Retryable
@@ -132,7 +132,7 @@ class _Visit:
         if connection.kind == "oauth2" and self._is_due(connection):
             return self._renew(connection)
         if item.get("sealed") and connection_store.vault_rests_until(item) <= clock.now():
-            if not self.supply.unseal(connection):
+            if not sealed_credentials.move_to_vault(self.table, self.vault, self.settings.sealing_key_id, connection):
                 # It stays due: a later sweep tries again.
                 return RenewalOutcome("visited")
             del item["sealed"]

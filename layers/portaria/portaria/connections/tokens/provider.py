@@ -13,17 +13,17 @@ from contextlib import suppress
 from datetime import timedelta
 
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, vault
+from portaria.connections import connection_store
 from portaria.connections.tokens.cache import PROCESS_CACHE, Token, TokenCache
-from portaria.connections.tokens.refresh import RefreshContext, TokenRefresh, fence_of
+from portaria.connections.tokens.refresh import TokenRefresh
+from portaria.connections.tokens.refresh_context import RefreshContext
 from portaria.connections.tokens.refusal import probe_refused, token_is_dead, token_refused
-from portaria.connections.tokens.static_credentials import LOG_IN_KINDS, log_in, with_client
-from portaria.connections.tokens.stored_grant import add_version
-from portaria.connections.tokens.usability import check_usable, end, is_young
-from portaria.connections.vault import Credentials, Vault
+from portaria.connections.tokens.static_credentials import LOG_IN_KINDS
+from portaria.connections.tokens.token_sources import TokenSources
+from portaria.connections.tokens.usability import check_usable, end
+from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
-from portaria.core.errors import NoCredentials
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
 
@@ -53,7 +53,7 @@ class TokenProvider:
         sealing_key_id: str,
         time_left_s: Callable[[], float],
         *,
-        memory: TokenCache = PROCESS_CACHE,
+        cache: TokenCache = PROCESS_CACHE,
         patience_s: float = PATIENCE_S,
         refused_limit: timedelta | None = None,
     ) -> None:
@@ -61,9 +61,10 @@ class TokenProvider:
         self.vault = vault
         self.sealing_key_id = sealing_key_id
         self.time_left_s = time_left_s
-        self.memory = memory
+        self.cache = cache
         self.patience_s = patience_s
         self.refused_limit = refused_limit
+        self.sources = TokenSources(table, vault, sealing_key_id, cache)
 
     def token(self, connection: Connection) -> Token:
         """A token that holds for another minute at least, or for a tenth of its life where that is less.
@@ -72,14 +73,14 @@ class TokenProvider:
         `no_credentials`, `token_expired`) and `Retryable` where the vault or the platform does not answer.
         """
         check_usable(connection)
-        before = self.memory.get(connection)
+        before = self.cache.get(connection)
         if before and before.holds():
-            early = before.early() * (0.8 + 0.2 * connection_store.spread(f"{id(self.memory)}#{connection.name}"))
+            early = before.early() * (0.8 + 0.2 * connection_store.spread(f"{id(self.cache)}#{connection.name}"))
             if connection.kind == "oauth2" and before.ends_within(early):
                 return self._renew_early(connection, before)
             return before
-        with self.memory.lock(connection):
-            kept = self.memory.get(connection)
+        with self.cache.lock(connection):
+            kept = self.cache.get(connection)
             if kept and (kept.holds() or self._came_meanwhile(kept, before)):
                 return kept
             return self._obtain(connection.name)
@@ -89,9 +90,9 @@ class TokenProvider:
 
         Raises as `token` does.
         """
-        with self.memory.lock(connection):
-            kept = self.memory.get(connection)
-            self.memory.forget(connection)
+        with self.cache.lock(connection):
+            kept = self.cache.get(connection)
+            self.cache.forget(connection)
             item = connection_store.get_item(self.table, connection.name)
             now = connection_store.read(item)
             check_usable(now)
@@ -99,13 +100,16 @@ class TokenProvider:
                 return self._obtain(now.name)
             if now.kind in LOG_IN_KINDS and kept and kept is not refused and not kept.ends_within(timedelta(0)):
                 # Another thread logged in again while this one waited.
-                return self.memory.keep(now, kept)
+                return self.cache.keep(now, kept)
             if now.kind in connection_store.STATIC_KINDS:
-                # One from the reserve that is refused leads back to the one in use.
-                return self._previous(now) if refused.version_id == now.version_id else self._obtain(now.name)
+                # Where the credentials before a rotation were refused, use those in use.
+                if refused.version_id != now.version_id:
+                    return self._obtain(now.name)
+                before = self.sources.before_rotation(now)
+                return self.cache.keep(now, before) if before else None
             renewable = bool(self.sealing_key_id) and "refresh_token" in refused.credentials
             if now.kind == "oauth2" and (not renewable or _refused_before(item, now)):
-                self.memory.keep(now, refused)
+                self.cache.keep(now, refused)
                 return None
             return self._obtain(now.name, refused=now.generation, after_401=True)
 
@@ -133,38 +137,8 @@ class TokenProvider:
     def renew(self, connection: Connection) -> Token:
         """Have the token of exactly this generation renewed, unless that has been done. Raises as `token` does."""
         check_usable(connection)
-        with self.memory.lock(connection):
+        with self.cache.lock(connection):
             return self._obtain(connection.name, refused=connection.generation)
-
-    def unseal(self, connection: Connection) -> bool:
-        """Move sealed credentials into the vault. False: they stay sealed, and are used all the same."""
-        item = connection_store.get_item(self.table, connection.name)
-        sealed = item.get("sealed")
-        if not sealed:
-            return True
-        connection = connection_store.read(item)
-        credentials = vault.unseal(self.sealing_key_id, {"connection": connection.name}, sealed)
-        try:
-            version = add_version(self.vault, connection.secret_id, connection.generation, credentials, fence_of(item))
-        except (Retryable, Rejected) as refused:
-            facts = {"connection": connection.name, "reason": refused.reason}
-            logger.warning("credentials_stay_sealed", extra=facts)
-            return False
-        try:
-            self.table.update(
-                *connection_store.key(connection.name),
-                f"SET version_id = :version, {connection_store.VERSION_ADDED_AT} = :now REMOVE sealed",
-                condition="generation = :generation AND attribute_exists(sealed)",
-                values={
-                    ":version": version,
-                    ":now": clock.to_iso(clock.now()),
-                    ":generation": connection.generation,
-                },
-            )
-        except Conflict:
-            # Renewed meanwhile.
-            return False
-        return True
 
     def recover(self, connection: Connection) -> bool:
         """Bring back a connection that was given up for a lost answer, if that answer's pair was stored after all.
@@ -193,32 +167,21 @@ class TokenProvider:
 
     def _renew_early(self, connection: Connection, kept: Token) -> Token:
         """Renew a token that is good for some more minutes, in this caller's time, if nothing stands in the way."""
-        lock = self.memory.lock(connection)
+        lock = self.cache.lock(connection)
         if not self.sealing_key_id or "refresh_token" not in kept.credentials:
             return kept
         pause = min(timedelta(seconds=30), kept.early() / 2)
-        if not self.memory.may_renew_early(connection, pause) or not lock.acquire(blocking=False):
+        if not self.cache.may_renew_early(connection, pause) or not lock.acquire(blocking=False):
             return kept
         try:
             return self._obtain(connection.name, refused=connection.generation, wait=False)
         except (Retryable, Rejected) as error:
             if kept.ends_within(timedelta(0)):
                 raise
-            logger.info("a token was not renewed early", extra={"connection": connection.name, "reason": error.reason})
+            logger.info("early_refresh_failed", extra={"connection": connection.name, "reason": error.reason})
             return kept
         finally:
             lock.release()
-
-    def _previous(self, connection: Connection) -> Token | None:
-        """The credentials that a rotation replaced, while their overlap lasts."""
-        previous = connection.previous_version_id
-        if not previous or clock.from_iso(connection.previous_until) <= clock.now():
-            return None
-        credentials = self.vault.read(connection.secret_id, previous)
-        if not credentials:
-            return None
-        logger.warning("the credentials before the rotation are used", extra={"connection": connection.name})
-        return self.memory.keep(connection, Token(credentials, connection.generation, previous))
 
     def _obtain(self, name: str, *, refused: int = 0, wait: bool = True, after_401: bool = False) -> Token:
         """A token of a newer generation than `refused`, from the vault or the platform.
@@ -232,17 +195,17 @@ class TokenProvider:
             connection = connection_store.read(item)
             check_usable(connection)
             if connection.kind in LOG_IN_KINDS:
-                return self.memory.keep(connection, self._log_in(connection))
-            token = self._stored(connection, item)
+                return self.cache.keep(connection, self.sources.log_in(connection))
+            token = self.sources.stored(connection, item)
             if token is None:
                 continue
             if connection.kind != "oauth2":
-                return self.memory.keep(connection, token)
+                return self.cache.keep(connection, token)
             first = first or connection.generation
             # What was renewed while this call waited may be used at once where it lives short, by whomever it was renewed.
             fresh = connection.generation > first and token.is_short_lived() and not token.ends_within(timedelta(0))
             if connection.generation > refused and (token.holds() or fresh):
-                return self.memory.keep(connection, token)
+                return self.cache.keep(connection, token)
             if turns >= MAX_TURNS:
                 raise Retryable(
                     "token_ends_now",
@@ -260,56 +223,6 @@ class TokenProvider:
                     after_s=max(1.0, leased_until - clock.now().timestamp()),
                 )
             clock.sleep(POLL_S * (1 + secrets.randbelow(100) / 100))
-
-    def _stored(self, connection: Connection, item: Item) -> Token | None:
-        """What the connection's item points to, or None where it points elsewhere by now."""
-        if sealed := item.get("sealed"):
-            credentials: Credentials | None = vault.unseal(self.sealing_key_id, {"connection": connection.name}, sealed)
-        else:
-            credentials = self.vault.read(connection.secret_id, connection.version_id)
-        if not credentials:
-            if connection_store.get(self.table, connection.name) != connection:
-                return None
-            if is_young(connection):
-                raise Retryable(
-                    "vault_lags", f"Secrets Manager does not return the credentials of {connection.name} yet", after_s=2
-                )
-            raise NoCredentials(f"Secrets Manager has no credentials for the connection {connection.name}")
-        ends_at, given_at = credentials.get("expires_at"), credentials.get("given_at")
-        # Pairs that were stored without it: a generation's token is given when the generation begins.
-        begins = given_at.reveal() if given_at else connection.updated_at
-        return Token(
-            credentials,
-            connection.generation,
-            connection.version_id,
-            clock.from_iso(ends_at.reveal()) if ends_at else None,
-            clock.from_iso(begins) if ends_at and begins else None,
-        )
-
-    def _log_in(self, connection: Connection) -> Token:
-        """Client credentials and passwords: any number of tokens may be asked for, so nothing has to be stored."""
-        if refusal := self.memory.refusal(connection):
-            raise refusal
-        credentials = self.vault.read(connection.secret_id, connection.version_id) if connection.secret_id else {}
-        if credentials is None:
-            raise NoCredentials(f"Secrets Manager has no credentials for the connection {connection.name}")
-        credentials, client = with_client(self.table, self.vault, connection, credentials)
-        try:
-            grant = log_in(connection, credentials, client)
-        except Rejected as rejected:
-            self.memory.refuse(connection, rejected)
-            raise
-        if grant.expires_at <= clock.now():
-            raise Retryable(
-                "token_ends_now", f"{connection.platform} issued a token that has already expired", after_s=2
-            )
-        return Token(
-            {"access_token": grant.access_token},
-            connection.generation,
-            connection.version_id,
-            grant.expires_at,
-            grant.given_at,
-        )
 
 
 def _refused_before(item: Item, connection: Connection) -> bool:

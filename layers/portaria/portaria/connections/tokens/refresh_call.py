@@ -1,0 +1,63 @@
+"""The provider call of a refresh: send the refresh token, read the new pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace as with_changes
+from types import ModuleType
+
+from portaria.connections import refused_grants
+from portaria.connections.refused_grants import Verdict
+from portaria.connections.tokens import refresh_lease
+from portaria.connections.tokens.cache import Token
+from portaria.connections.tokens.refresh_lease import RefreshLease
+from portaria.core import clock
+from portaria.core.entities import Connection, Grant, OAuthClient, Request
+from portaria.core.errors import Rejected, Retryable, Unreachable
+from portaria.outbound import http_client
+
+
+class RefreshCall:
+    """`sent` is whether the last attempt may have sent the refresh token; `verdict` is what its answer says of the grant."""
+
+    def __init__(
+        self, connection: Connection, old: Token, lease: RefreshLease, time_left_s: Callable[[], float]
+    ) -> None:
+        self.connection = connection
+        self.old = old
+        self.lease = lease
+        self.time_left_s = time_left_s
+        self.sent = False
+        self.verdict = Verdict.NONE
+
+    def send(self, platform: ModuleType, client: OAuthClient, request: Request) -> Grant:
+        """Send the refresh token, and once more at once where the answer was lost: that answer cannot be had again.
+
+        Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and the HTTP client do, `Retryable`
+        (`short_of_time`), and `Conflict` where the lease has been lost.
+        """
+        domain = platform.token_domain(self.connection, client)
+        needed_s = refresh_lease.TIME_TO_REFRESH_S
+        while True:
+            if min(self.lease.time_left_s(), self.time_left_s()) < needed_s:
+                raise refresh_lease.short_of_time()
+            try:
+                self.sent, status = True, None
+                # A token's life begins when the provider issues it, which is before its answer arrives.
+                given_at = clock.now()
+                response = http_client.send(request, allowed_domain=domain, owner=self.connection.name)
+                status = response.status
+                grant: Grant = platform.read_refreshed(response, given_at, self.old.credentials["refresh_token"])
+            except Rejected as rejected:
+                self.verdict = refused_grants.verdict(status, rejected) if status else Verdict.NONE
+                raise
+            except Retryable as retryable:
+                self.verdict = refused_grants.verdict(status, retryable)
+                self.sent = not isinstance(retryable, Unreachable)
+                if not retryable.answer_lost or self.lease.tries > 1:
+                    raise
+                self.lease.count_try()
+                self.sent = False
+                needed_s = request.connect_timeout_s + request.read_timeout_s + 10
+                continue
+            return with_changes(grant, given_at=given_at, client_id=client.client_id)

@@ -1,0 +1,95 @@
+"""The lease on a connection's refresh: at most one worker at a time sends the refresh token.
+
+The lease is part of the connection's item. `fence` grows with each claim, so that a worker that lost its lease cannot write:
+each of its writes is conditional on its fence. `tries` counts how often the refresh token may have been sent.
+"""
+
+from __future__ import annotations
+
+from portaria.aws.table import Item, Table
+from portaria.connections import connection_store
+from portaria.core import clock
+from portaria.core.entities import Connection
+from portaria.core.errors import Retryable
+
+# The platform's time-outs (18 s) < the time from sending to the commit < the lease < the time left to the function: a holder
+# whose lease has ended is dead, or was stopped for longer than any of its calls may take.
+LEASE_S = 45.0
+TIME_TO_REFRESH_S = 40.0
+
+
+class RefreshLease:
+    """One worker's claim to refresh a connection's tokens. `item` is the connection's item as the claim found it."""
+
+    def __init__(self, table: Table, connection: Connection) -> None:
+        self.table = table
+        self.connection = connection
+        self.item: Item = {}
+        self.tries = 0
+        self.ends_at = 0.0
+
+    @property
+    def fence(self) -> int:
+        return fence_of(self.item)
+
+    def claim(self, time_left_s: float) -> None:
+        """Raises `Conflict` where there is nothing to claim (see `held_until`), and `Retryable` (`short_of_time`)."""
+        now = clock.now().timestamp()
+        if time_left_s < LEASE_S:
+            raise short_of_time()
+        self.ends_at = now + LEASE_S
+        self.item = self.table.update(
+            *connection_store.key(self.connection.name),
+            "SET lease_until = :until, fence = if_not_exists(fence, :zero) + :one, tries = if_not_exists(tries, :zero) + :one",
+            condition="generation = :generation AND #state = :connected AND "
+            "(attribute_not_exists(lease_until) OR lease_until < :now) AND "
+            "(attribute_not_exists(retry_at) OR retry_at <= :now)",
+            names={"#state": "state"},
+            values={
+                ":until": int(self.ends_at),
+                ":now": int(now),
+                ":zero": 0,
+                ":one": 1,
+                ":generation": self.connection.generation,
+                ":connected": "connected",
+            },
+        )
+        self.tries = int(self.item["tries"])
+
+    def held_until(self, item: Item) -> float | None:
+        """After a failed claim: until when (epoch seconds) another worker holds the lease; None where the item has changed.
+
+        `item` is the connection's item now. Raises `Retryable` (`renewal_waits`) during the pause after a failed refresh.
+        """
+        if item.get("generation") != self.connection.generation or item.get("state") != "connected":
+            return None
+        wait_s = item.get("retry_at", 0) - clock.now().timestamp()
+        if wait_s > 0:
+            detail = f"the token of {self.connection.name} could not be renewed a moment ago; the next attempt is later"
+            raise Retryable("renewal_waits", detail, after_s=max(1.0, wait_s))
+        # A lease that has ended since the claim needs no wait: the next claim succeeds.
+        return float(item.get("lease_until", 0))
+
+    def time_left_s(self) -> float:
+        return self.ends_at - clock.now().timestamp()
+
+    def count_try(self) -> None:
+        """Record that the refresh token is about to be sent once more. Raises `Conflict` where the lease has been lost."""
+        self.tries = int(self.update("SET tries = :tries", {":tries": self.tries + 1})["tries"])
+
+    def update(self, expression: str, values: Item) -> Item:
+        """Write to the item as the lease's holder. Raises `Conflict` where a later worker has claimed the lease."""
+        return self.table.update(
+            *connection_store.key(self.connection.name),
+            expression,
+            condition="generation = :generation AND fence = :fence",
+            values={**values, ":generation": self.connection.generation, ":fence": self.fence},
+        )
+
+
+def fence_of(item: Item) -> int:
+    return int(item.get("fence", 0))
+
+
+def short_of_time() -> Retryable:
+    return Retryable("short_of_time", "there is too little time left to renew a token", after_s=1)
