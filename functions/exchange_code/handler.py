@@ -13,9 +13,9 @@ from portaria.core import clock
 from portaria.core.entities import Retryable
 from portaria.core.logs import application_logger
 from portaria.core.settings import ExchangeCodeSettings
-from portaria.installs import code_exchange
-from portaria.installs.code_exchange import ExchangeOutcome
+from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.exchange_queues import ExchangeQueues, Message
+from portaria.installs.install_messages import read_message
 
 logger = application_logger()
 metrics = Metrics()
@@ -68,7 +68,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> Taken:
     logger.thread_safe_clear_keys()
     try:
-        install = code_exchange.read_message(record["body"])
+        install = read_message(record["body"])
     except (ValueError, KeyError, TypeError) as error:
         logger.error("install_unreadable", error=type(error).__name__)
         return Taken(record["messageId"], UNEXPECTED, (0.0, 0.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from portaria.aws import queues
 from portaria.aws.table import Table
 from portaria.core.settings import SweepArrivalsSettings
-from portaria.installs.code_exchange import read_message
+from portaria.installs.install_messages import read_message
 from portaria.webhooks.install_receiver import ARRIVALS, UNPROVEN_ARRIVALS
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 
 from portaria.aws import queues
 from portaria.aws.table import Table
@@ -24,10 +23,11 @@ from portaria.core.errors import AnswerLost, PlatformUnavailable, RateLimited, U
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.core.stored_reasons import InstallFailure
 from portaria.installs import code_exchange
-from portaria.installs.code_exchange import ExchangeOutcome, Install
+from portaria.installs.exchange_outcomes import ExchangeOutcome, expire
 from portaria.installs.hook_sources import HookSources
+from portaria.installs.install_lease import LEASE_S
+from portaria.installs.install_messages import Install
 from portaria.outbound.rate_limiter import Pace
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class ExchangeQueues:
         """
         is_unproven = message.queue_url == self._settings.unproven_exchanges_queue_url
         is_deferred = message.queue_url == self._settings.deferred_exchanges_queue_url
-        if clock.now() >= _code_ends_at(install) and (ended := code_exchange.expire(install, self._settings)):
+        if clock.now() >= install.code_ends_at() and (ended := expire(install, self._settings)):
             return ended
         if not is_deferred:
             is_suspect, host_wait_s = self._sources.look(install.address_hash, install.account_host)
@@ -89,7 +89,7 @@ class ExchangeQueues:
             if is_unproven and wait_s > 0:
                 return self._send(message, install, "host_waits", wait_s)
         # The queue hides a message for 6 x the time-out; a code cannot wait that long for the next worker if this one dies.
-        queues.give_back(message.queue_url, message.receipt_handle, code_exchange.LEASE_S + 1)
+        queues.give_back(message.queue_url, message.receipt_handle, LEASE_S + 1)
         (self._deferred_pace if is_deferred else self._pace).wait()
         try:
             outcome = code_exchange.exchange(
@@ -137,10 +137,6 @@ class ExchangeQueues:
 def _next_wait_s(install: Install, later: Retryable) -> float:
     """As long as the code is old, or as the other side asked for; the last try is before the code's life ends."""
     age_s = (clock.now() - install.received_at).total_seconds()
-    life_s = (_code_ends_at(install) - clock.now()).total_seconds()
+    life_s = (install.code_ends_at() - clock.now()).total_seconds()
     wait_s = max(FIRST_WAIT_S, age_s, later.after_s if isinstance(later, RateLimited) and later.after_s else 0)
     return max(1.0, min(wait_s, life_s - 30)) if life_s > 30 else wait_s
-
-
-def _code_ends_at(install: Install) -> datetime:
-    return install.received_at + part(install.platform, "tokens").CODE_LIFE  # type: ignore[no-any-return]

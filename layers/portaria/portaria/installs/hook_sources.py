@@ -17,7 +17,7 @@ from datetime import timedelta
 from portaria.aws import boto3_clients
 from portaria.aws.table import Item, Table
 from portaria.core import clock
-from portaria.webhooks.arrival_sources import PK, SK
+from portaria.webhooks.arrival_sources import known_sources_key
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class HookSources:
                 return
             self._remember(self._suspects, source, REMEMBERED_S)
             if item.get("known_until"):
-                self._table.update(PK + platform, SK, "REMOVE #source", names={"#source": source})
+                self._table.update(*known_sources_key(platform), "REMOVE #source", names={"#source": source})
                 self._table.update(*key(source), "REMOVE known_until")
                 with self._lock:
                     self._renewed.pop((platform, source), None)
@@ -129,7 +129,10 @@ class HookSources:
             if is_renewed:
                 return
             item = self._table.update(
-                PK + platform, SK, "SET #source = :until", names={"#source": source}, values={":until": until}
+                *known_sources_key(platform),
+                "SET #source = :until",
+                names={"#source": source},
+                values={":until": until},
             )
             self._drop_oldest(platform, item)
         except boto3_clients.FAILURES as error:
@@ -141,7 +144,7 @@ class HookSources:
     def _drop_oldest(self, platform: str, item: Item) -> None:
         sources = sorted((int(until), source) for source, until in item.items() if source not in ("pk", "sk"))
         for _, source in sources[: max(0, len(sources) - MOST_KNOWN)]:
-            self._table.update(PK + platform, SK, "REMOVE #source", names={"#source": source})
+            self._table.update(*known_sources_key(platform), "REMOVE #source", names={"#source": source})
 
     def _remember(self, kept: dict[str, float], name: str, for_s: float) -> None:
         with self._lock:

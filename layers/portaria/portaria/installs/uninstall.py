@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -27,8 +26,7 @@ from portaria.core.entities import Connection, Rejected, Retryable, UninstallNot
 from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NoCredentials, TokenExpired, TokenRefused
 from portaria.core.settings import RemoveConnectionsSettings
 from portaria.core.stored_reasons import ConnectionReason
-from portaria.installs import code_exchange
-from portaria.outbound import http_client
+from portaria.installs import event_subscriptions
 from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
@@ -73,7 +71,7 @@ def handle_message(body: str, settings: RemoveConnectionsSettings, time_left_s: 
         name, why = str(message["connection"]), str(message["why"])
         checks, secret_id = int(message.get("checks", 0)), str(message.get("secret_id", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
-        logger.error("a message of the Uninstalls queue cannot be read")
+        logger.error("uninstall_message_unreadable")
         return RemovalOutcome("ignored")
     return _Removal(name, settings, time_left_s).run(why, checks, secret_id)
 
@@ -146,27 +144,22 @@ class _Removal:
 
     def _check_again(self, checks: int) -> RemovalOutcome:
         if checks >= len(CHECK_AGAIN_S):
-            logger.warning("a disconnect hook came for a connection that works", extra={"connection": self.name})
+            logger.warning("uninstall_not_confirmed", extra={"connection": self.name})
             return RemovalOutcome("still_connected")
         message = {"connection": self.name, "why": UNINSTALLED, "checks": checks + 1}
         queues.send(self.settings.uninstalls_queue_url, [queues.encode(message)], delay_s=CHECK_AGAIN_S[checks])
         return RemovalOutcome("checked")
 
     def _unsubscribe(self, connection: Connection) -> None:
-        """Take the event webhooks back, with the token as it is stored. An account that refuses keeps a dead address."""
+        """Delete the subscription to the event webhooks, with the stored token."""
         try:
-            webhooks = part(connection.platform, "webhooks")
+            part(connection.platform, "webhooks")
             client = oauth_clients.get(self.table, connection.platform, connection.client)
         except Rejected:
             return
         credentials = self.vault.read(connection.secret_id, connection.version_id)
-        destination = code_exchange.events_url(connection, client, credentials)
-        if not credentials or not destination:
-            return
-        request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
-        with suppress(Rejected):
-            response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
-            webhooks.read_answer(response)
+        destination = event_subscriptions.events_url(connection, client, credentials)
+        event_subscriptions.unsubscribe(connection, credentials, destination)
 
 
 def _mark(table: Table, connection: Connection, why: str) -> None:

@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
+
+from portaria.core.item_keys import ItemKey
 
 # What one process sends from one known address to the queue for proven arrivals: this many a second, and a burst. A stranger
 # who shares such an address, or who once sent a working code from one, cannot fill that queue.
 KNOWN_PER_S = 1.0
 KNOWN_BURST = 20.0
 
-PK = "HOOK_SOURCES#"
-SK = "HOOK_SOURCES"
+
+def known_sources_key(platform: str) -> ItemKey:
+    """The item that lists the addresses a platform is known to call from."""
+    return f"HOOK_SOURCES#{platform}", "HOOK_SOURCES"
 
 
-def source_of(event: dict[str, Any]) -> str:
-    """The hash of the caller's address as API Gateway saw it, empty where it names none.
+def hash_address(address: str) -> str:
+    """The hash of a caller's address; empty where the event names none.
 
-    Headers are not read, because their sender writes them. Of an IPv6 address only the network of 64 bits counts, since one
-    host has all of it. The address itself is not needed later, so it is not kept.
+    Of an IPv6 address only the network of 64 bits counts, since one host has all of it. The address itself is not needed later,
+    so it is not stored.
     """
-    address = str(((event.get("requestContext") or {}).get("identity") or {}).get("sourceIp") or "")
     if ":" in address:
         from ipaddress import IPv6Address  # noqa: PLC0415 - most callers have an IPv4 address
 
