@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
@@ -150,6 +150,35 @@ class TestTheHook:
             "source": "widget",
             "address_hash": SOURCE,
         }
+
+    def test_hook_in_payload_format_2_is_queued(self, function: Function) -> None:
+        """As an HTTP API with a route hands it over: one shape of event is as good as the other."""
+        event = EVENTS["widget_hook"]
+        query = {name: values[0] for name, values in event["multiValueQueryStringParameters"].items()}
+        address = event["requestContext"]["identity"]["sourceIp"]
+        http = {
+            "method": "GET",
+            "path": event["path"],
+            "protocol": "HTTP/1.1",
+            "sourceIp": address,
+            "userAgent": "curl",
+        }
+        answer = function.handler.handler(
+            {
+                "version": "2.0",
+                "routeKey": "GET /install/{platform}/{client}",
+                "rawPath": event["path"],
+                "rawQueryString": urlencode(query),
+                "headers": {"accept": "*/*"},
+                "pathParameters": event["pathParameters"],
+                "requestContext": {"http": http, "requestId": "id", "timeEpoch": int(time.time() * 1000)},
+                "isBase64Encoded": False,
+            },
+            None,
+        )
+        assert answer["statusCode"] == 200
+        [message] = function.queued()
+        assert (message["install_id"], message["code"], message["address_hash"]) == (INSTALL, CODE, SOURCE)
 
     @pytest.mark.parametrize("host", ["anyone.amocrm.ru", "anyone.amocrm.com"])
     def test_hook_for_a_domain_that_the_client_is_not_for_is_refused(self, function: Function, host: str) -> None:
@@ -306,7 +335,7 @@ class TestTheQueueFails:
         function.get("widget_hook")
         items, _ = function.aws.table.query(install_receiver.UNPROVEN_ARRIVALS)
         assert items[0]["sk"] == INSTALL
-        assert 0 < items[0]["expires_at"] - time.time() - 86_400 < 60 or items[0]["expires_at"] - time.time() <= 86_400
+        assert 86_340 < items[0]["expires_at"] - time.time() <= 86_400
 
     def test_neither_takes_it(self, function: Function, capsys: pytest.CaptureFixture[str]) -> None:
         function.endpoint.faults |= {"sqs": "drop", "dynamodb.PutItem": "InternalServerError"}
