@@ -67,7 +67,7 @@ def context_of(event: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return context
 
 
-def cases(*given: Case) -> Any:
+def cases(*given: Case) -> pytest.MarkDecorator:
     events = [(case.rest, case.expected) for case in given] + [(case.format_2, case.expected) for case in given]
     ids = [f"{case.name}, {shape}" for shape in ("REST", "format 2.0") for case in given]
     return pytest.mark.parametrize(("event", "expected"), events, ids=ids)
