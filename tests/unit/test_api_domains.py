@@ -14,6 +14,7 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.core.item_keys import oauth_client_key
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
@@ -72,7 +73,7 @@ def legacy(
     oauth_clients.put(manage.cloud.table, client, new=True)
     vault = Vault(PREFIX)
     vault.replace(vault.client_secret_id(platform, name), {"client_secret": Secret("canary-client-secret")})
-    pk, sk = oauth_clients.key(platform, name)
+    pk, sk = oauth_client_key(platform, name)
     manage.cloud.table.update(pk, sk, "REMOVE api_domains")
     return client
 

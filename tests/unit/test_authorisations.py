@@ -26,6 +26,8 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Retryable, Secret
 from portaria.installs import code_exchange
+from portaria.installs.exchange_outcomes import ExchangeOutcome
+from portaria.installs.install_messages import read_message
 from portaria.webhooks.install_receiver import install_id
 from tests.fakes import functions
 from tests.fakes import installs as fakes
@@ -88,8 +90,8 @@ class Desk:
         }
         return json.dumps(fields | changes)
 
-    def turn(self, body: str, time_left_s: float = 40.0) -> code_exchange.ExchangeOutcome:
-        return code_exchange.exchange(code_exchange.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
+    def turn(self, body: str, time_left_s: float = 40.0) -> ExchangeOutcome:
+        return code_exchange.exchange(read_message(body), fakes.settings(self.stack), lambda: time_left_s)
 
     def connection(self, name: str = "main") -> Connection:
         return connection_store.get(self.stack.table, name)
@@ -181,7 +183,7 @@ class TestTheReturn:
         items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
         assert "login.example.com" in items
         assert "canary" not in items
-        assert "canary" not in repr(code_exchange.read_message(desk.message()))
+        assert "canary" not in repr(read_message(desk.message()))
 
     @pytest.mark.parametrize(
         ("own", "clients", "scopes"),

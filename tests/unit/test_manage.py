@@ -21,7 +21,7 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection
-from portaria.installs import code_exchange
+from portaria.core.item_keys import INSTALLS_LIST, install_key
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import API_HOST, API_URL, REQUEST_ID, Manage, proxy_event, secrets_stored, watched
@@ -88,12 +88,12 @@ def credentials_of(stack: Cloud, name: str) -> dict[str, Any] | None:
 
 def add_install(stack: Cloud, number: int, state: str = "connected", **fields: Any) -> str:
     install_id = f"{number:026d}"
-    pk, sk = code_exchange.key(install_id)
+    pk, sk = install_key(install_id)
     received_at = f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}.000Z"
     stack.table.put(
         {
             "pk": pk, "sk": sk, "state": state, "platform": "kommo", "client": "acme", "attempts": 1,
-            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": code_exchange.LIST,
+            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": INSTALLS_LIST,
             "list_sk": f"{received_at}#{install_id}", **fields,
         }
     )  # fmt: skip

@@ -16,6 +16,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.core.item_keys import OAUTH_CLIENTS_LIST
 from portaria.delivery import destination_pause, waiting_records
 from portaria.outbound import domain_rules
 from portaria.records import dead_letters
@@ -43,7 +44,7 @@ def listed(deployment: Deployment, list_pk: str) -> list[Item]:
 
 
 def all_clients(deployment: Deployment) -> list[OAuthClient]:
-    return [oauth_clients.read(item) for item in listed(deployment, oauth_clients.LIST)]
+    return [oauth_clients.read(item) for item in listed(deployment, OAUTH_CLIENTS_LIST)]
 
 
 def all_connections(deployment: Deployment) -> list[Connection]:

@@ -5,7 +5,6 @@ The link holds a ticket that opens it once, within 15 minutes. Only the ticket's
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from datetime import timedelta
 
@@ -16,6 +15,7 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.core import clock
 from portaria.core.entities import Rejected
 from portaria.core.errors import ConnectionRemoved
+from portaria.core.item_keys import ticket_key
 from portaria.platforms import part
 
 TICKET_LIFE = timedelta(minutes=15)
@@ -62,10 +62,11 @@ def begin(asked: ApiRequest) -> Reply:
     tokens = part(connection.platform, "tokens")
     ticket = secrets.token_urlsafe(32)
     expires_at = clock.now() + TICKET_LIFE
+    pk, sk = ticket_key(ticket)
     table.put(
         {
-            "pk": f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}",
-            "sk": "TICKET",
+            "pk": pk,
+            "sk": sk,
             "platform": connection.platform,
             "client": connection.client,
             "connection": name,

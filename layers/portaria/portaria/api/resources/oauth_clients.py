@@ -12,6 +12,7 @@ from portaria.aws.table import Conflict
 from portaria.connections import oauth_clients, refused_grants
 from portaria.connections.vault import Vault
 from portaria.core.entities import OAuthClient, Rejected, Secret
+from portaria.core.item_keys import oauth_client_key
 
 
 class Shown(Output):
@@ -45,7 +46,7 @@ def create(asked: ApiRequest) -> Reply:
     """
     table, vault, sent = asked.desk.table, asked.desk.vault, asked.sent
     client = oauth_client_rules.check_creation(sent, asked.api_url)
-    if table.get(*oauth_clients.key(client.platform, client.name)):
+    if table.get(*oauth_client_key(client.platform, client.name)):
         raise _exists(client)
     _store_secret(vault, client, sent.client_secret)
     try:
@@ -110,7 +111,7 @@ def delete(asked: ApiRequest) -> Reply:
     if user := next(iter(Stored(table).connections_of(platform, name)), None):
         detail = f"the connection {user.name} renews its tokens with this OAuth client: delete the connection first"
         raise Rejected("client_in_use", detail, status=409)
-    found = table.get(*oauth_clients.key(platform, name))
+    found = table.get(*oauth_client_key(platform, name))
     if found:
         oauth_clients.delete(table, platform, name)
     vault.remove(vault.client_secret_id(platform, name), at_once=True)
