@@ -31,14 +31,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             )
         taken = delivery_reports.handle_delivery(platform, headers(event), body(event), settings)
     except Rejected as rejected:
-        logger.warning("events were refused", reason=rejected.reason, detail=rejected.detail)
+        logger.warning("delivery_events_refused", reason=rejected.reason, detail=rejected.detail)
         metrics.add_metric("ReceiptEventsRefused", MetricUnit.Count, 1)
         return answer(rejected.status, f"{rejected.reason}: {rejected.detail}\n")
     except Retryable as later:
-        logger.error("events were not taken", reason=later.reason, detail=later.detail)
+        logger.error("delivery_events_not_stored", reason=later.reason, detail=later.detail)
         return answer(503, f"{later.reason}: try again later\n")
     logger.info(
-        "events were taken",
+        "delivery_events_stored",
         events=taken.events,
         stored=taken.stored,
         elsewhere=taken.elsewhere,
