@@ -35,7 +35,8 @@ from portaria.connections.tokens import sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Record, Retryable, Secret
-from portaria.delivery import destination_pause, waiting_records
+from portaria.delivery import backlogs, destination_pause
+from portaria.delivery.destination_pause import PauseReason
 from portaria.installs.hook_sources import KNOWN_SUSPECT_AT, HookSources
 from portaria.outbound.rate_limiter import Pace
 from portaria.records import receipts
@@ -322,7 +323,9 @@ class Teller:
         with patch.object(clock, "now", lambda: later):
             self._release(lambda document: None)
         # Where nothing waits, the next message itself finds that a pause is over.
-        destination_pause.park(self.stack.table, "marketo-one", "persons", reason="stopped", code="", for_s=-1)
+        destination_pause.begin(
+            self.stack.table, "marketo-one", "persons", reason=PauseReason.STOPPED, code="", for_s=-1
+        )
         self.put("records", other)
         assert self.work("ingest_records", "records") == set()
         assert "person5@example.com" in self.marketo.emails
@@ -341,7 +344,7 @@ class Teller:
         self.marketo.rule = rule
         table, now = self.stack.table, {":now": 0}
         for item in list(table.query_all(destination_pause.partition("marketo-one"))):
-            attribute = "next_at" if item["sk"] == waiting_records.SK else "until"
+            attribute = "next_at" if item["sk"] == backlogs.SK else "until"
             table.update(item["pk"], item["sk"], "SET #at = :now", names={"#at": attribute}, values=now)
         forget_tokens()
         for message in ('{"sweep": ""}', ""):
