@@ -125,10 +125,13 @@ class TestEtags:
     def test_of_a_connection(self, manage: Manage) -> None:
         created = manage.call("POST", "/connections", HTTP).headers["ETag"]
         body = {"credentials": {"token": "canary-next"}}
-        changed = send(manage, "PUT", "/connections/erp", body, if_match=created)
+        changed = send(manage, "PUT", "/connections/erp/credentials", body, if_match=created)
         assert changed.status == 200
         assert manage.call("GET", "/connections/erp").headers["ETag"] == changed.headers["ETag"] != created
-        assert reason(send(manage, "PUT", "/connections/erp", body, if_match=created)) == (412, "changed_meanwhile")
+        assert reason(send(manage, "PUT", "/connections/erp/credentials", body, if_match=created)) == (
+            412,
+            "changed_meanwhile",
+        )
 
     @pytest.mark.parametrize(("headers", "status"), [({}, 409), ({"if_match": "*"}, 412)])
     def test_two_edits_at_once_do_not_both_win(self, manage: Manage, headers: dict[str, str], status: int) -> None:
@@ -154,5 +157,7 @@ class TestEtags:
             return replace(table, vault, connection, credentials)
 
         with patch.object(rotation, "replace", other_first):
-            answer = send(manage, "PUT", "/connections/erp", {"credentials": {"token": "canary-later"}}, if_match="*")
+            answer = send(
+                manage, "PUT", "/connections/erp/credentials", {"credentials": {"token": "canary-later"}}, if_match="*"
+            )
         assert reason(answer) == (409, "connection_changed")

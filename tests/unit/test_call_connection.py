@@ -17,7 +17,7 @@ import responses
 import trustme
 
 from portaria.access import audit
-from portaria.api.resources import calls as shown
+from portaria.api.resources.connections import calls as shown
 from portaria.connections import proxy_call
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
@@ -434,10 +434,10 @@ def test_a_number_that_json_cannot_carry_is_refused(calling: Calling) -> None:
 @pytest.mark.parametrize(
     ("state", "kind", "reason", "advice"),
     [
-        ("pending", "oauth2", "not_authorised", "/connections/{name}/authorize"),
+        ("pending", "oauth2", "not_authorised", "/connections/{name}/authorizations"),
         ("removed", "bearer", "connection_removed", "create another connection"),
-        ("needs_reconnect", "oauth2", "needs_reconnect", "/connections/{name}/authorize"),
-        ("needs_reconnect", "bearer", "needs_reconnect", "PUT /connections/{name}"),
+        ("needs_reconnect", "oauth2", "needs_reconnect", "/connections/{name}/authorizations"),
+        ("needs_reconnect", "bearer", "needs_reconnect", "PUT /connections/{name}/credentials"),
     ],
 )
 def test_a_connection_that_cannot_be_used_says_what_to_do(

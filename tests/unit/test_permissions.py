@@ -168,7 +168,7 @@ class Teller:
         connection = {"platform": "marketo", "credentials": credentials, "fields": {"munchkin_id": marketo.MUNCHKIN}}
         for name in ("marketo-one", "marketo-two"):
             self.administer("POST", "/connections", {**connection, "name": name})
-        self.administer("PUT", "/connections/marketo-one", connection)
+        self.administer("PUT", "/connections/marketo-one/credentials", connection)
         route = {"source": "client:kommo/acme", "object": "contacts", "destination": "marketo-one"}
         for name in ("people", "spare-route"):
             self.administer("POST", "/routes", {**route, "name": name})
@@ -508,7 +508,7 @@ class Teller:
 
     def _receive(self) -> None:
         """A workflow tells of a contact at its address, then an app does, whose delivery is remembered."""
-        made = self.administer("POST", "/connections/marketek/events")
+        made = self.administer("POST", "/connections/marketek/event-addresses")
         event = fakes.sample("receive_events", "leadconnector_workflow")
         event["pathParameters"]["key"] = made["url"].rpartition("/")[2]
         event["multiValueHeaders"]["X-Portaria-Secret"] = [made["header_value"]]
@@ -564,7 +564,7 @@ class Teller:
         (shown,) = self.administer("GET", "/receipts?request=r-1")["items"]
         assert shown["state"] == "applied"
         assert self.administer("GET", "/receipts?connection=marketo-one&record=kommo-acme-1/1")["items"] == [shown]
-        assert self.administer("GET", f"/receipts/{shown['receipt']}")["requests"] == []
+        assert self.administer("GET", f"/receipts/{shown['id']}")["requests"] == []
         self.put("records_dead_letters", "no message")
         with refusing("PutItem"):
             (kept,) = self.work("keep_dead_letters", "records_dead_letters")

@@ -323,30 +323,36 @@ class TestRotating:
         integration, old = manage.create_integration("routes:list")
         made_at = manage.call("GET", f"/private-integrations/{integration}").content["token_made_at"]
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
-        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")
+        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotation/cancel")
         assert (cancelled.status, cancelled.content["previous_until"]) == (200, None)
         assert cancelled.content["token_made_at"] == made_at
         time.advance(8 * 24 * 3600)
         assert manage.program(old, "GET", "/routes").status == 200
         assert manage.program(new, "GET", "/routes").status == 401
-        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")) == (409, "no_rotation")
+        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotation/cancel")) == (
+            409,
+            "no_rotation",
+        )
 
     def test_the_old_one_expired_early(self, manage: Manage) -> None:
         integration, old = manage.create_integration("routes:list")
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
-        assert manage.call("POST", f"/private-integrations/{integration}/rotate/expire").status == 200
+        assert manage.call("POST", f"/private-integrations/{integration}/rotation/expire").status == 200
         assert manage.program(old, "GET", "/routes").status == 401
         assert manage.program(new, "GET", "/routes").status == 200
-        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotate/expire")) == (409, "no_rotation")
+        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotation/expire")) == (
+            409,
+            "no_rotation",
+        )
 
     def test_a_token_cancelled_when_it_is_old_is_not_due_any_more(self, manage: Manage, time: Clock) -> None:
         integration, _ = manage.create_integration("routes:list")
         time.advance(91 * 24 * 3600)
         manage.call("POST", f"/private-integrations/{integration}/rotate", {})
-        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")
+        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotation/cancel")
         assert (cancelled.status, cancelled.content["age_days"]) == (200, 91)
 
-    @pytest.mark.parametrize("path", ["rotate", "rotate/cancel", "rotate/expire", ""])
+    @pytest.mark.parametrize("path", ["rotate", "rotate/cancel", "rotation/expire", ""])
     def test_one_that_is_not_there(self, manage: Manage, path: str) -> None:
         address = f"/private-integrations/0123456789/{path}".rstrip("/")
         for method in ("POST",) if path else ("GET", "DELETE"):
@@ -459,7 +465,8 @@ class TestWhoManages:
     @pytest.mark.parametrize(
         ("method", "path", "body"),
         [
-            ("POST", "/rotate", {}), ("POST", "/rotate/cancel", None), ("POST", "/rotate/expire", None), ("DELETE", "", None),
+            ("POST", "/rotate", {}), ("POST", "/rotation/cancel", None), ("POST", "/rotation/expire", None),
+            ("DELETE", "", None),
             ("PATCH", "", {"name": "mine"}), ("PATCH", "", {"scopes": ["routes:list"]}),
         ],
     )  # fmt: skip

@@ -38,7 +38,7 @@ Description = Annotated[str, Matching(rf"(?:{_NO_CONTROL}|\n){{0,1000}}", "at mo
 Scopes = Annotated[list[Annotated[str, AfterValidator(_check_scope)]], Field(min_length=1, max_length=MAX_SCOPES)]
 
 
-class Creation(Input):
+class PrivateIntegrationCreation(Input):
     name: Name
     description: Description = ""
     scopes: Scopes
@@ -47,7 +47,7 @@ class Creation(Input):
         return self.model_dump()
 
 
-class Edit(Input):
+class PrivateIntegrationEdit(Input):
     """Omitted fields keep their values."""
 
     name: Name | None = None
@@ -58,7 +58,7 @@ class Edit(Input):
         return self.model_dump(exclude_none=True)
 
 
-class Rotation(Input):
+class PrivateIntegrationRotation(Input):
     """With `expire_now` the previous token stops working at once, otherwise after seven days."""
 
     expire_now: bool = False
@@ -67,7 +67,7 @@ class Rotation(Input):
         return self.model_dump()
 
 
-class Shown(Output):
+class PrivateIntegrationOutput(Output):
     """Times are ISO 8601; those of the last use are rounded to the hour. `previous_until` is set while two tokens work."""
 
     id: str
@@ -84,7 +84,7 @@ class Shown(Output):
     previous_last_used_at: str | None
 
 
-class WithToken(Shown):
+class PrivateIntegrationWithToken(PrivateIntegrationOutput):
     """`token` is returned once; it is null if the creation was repeated."""
 
     token: str | None
@@ -144,7 +144,7 @@ def edit(asked: ApiRequest) -> Reply:
 def delete(asked: ApiRequest) -> Reply:
     """Its tokens work no more. Raises `Rejected` (403, 404)."""
     _require_own(asked, _find(asked).scopes)
-    private_integrations.delete(asked.desk.table, asked.path["integration"])
+    private_integrations.delete(asked.desk.table, asked.path["id"])
     return Reply(None)
 
 
@@ -200,7 +200,7 @@ def _reply(
 
 
 def _find(asked: ApiRequest) -> PrivateIntegration:
-    return private_integrations.get(asked.desk.table, asked.path["integration"])
+    return private_integrations.get(asked.desk.table, asked.path["id"])
 
 
 def _unique(wanted: list[str]) -> tuple[str, ...]:
