@@ -463,8 +463,8 @@ class Teller:
         name = self.install("called-code", "called")
         body = {"method": "GET", "path": "/api/v4/account"}
 
-        def call() -> int:
-            event = proxy_event("POST", f"/connections/{name}/call", body)
+        def call(path: str = "/api/v4/account", **headers: str) -> int:
+            event = with_headers(proxy_event("POST", f"/connections/{name}/call", body | {"path": path}), **headers)
             status = self.handlers["call_connection"].handler(event, fakes.Context())["statusCode"]
             forget_tokens()
             return int(status)
@@ -476,6 +476,8 @@ class Teller:
         with refusing("PutSecretValue"):
             assert call() == 200
         assert call() == 200
+        assert [call(idempotency_key="one") for _ in range(2)] == [200, 200]
+        assert call("no path", idempotency_key="two") == 400
 
     def _sign_on(self) -> None:
         """A program signs a user on with its token, a browser opens the link, and somebody guesses tokens."""
@@ -491,7 +493,7 @@ class Teller:
         assert self.handlers["redeem_ticket"].handler(event, fakes.Context())["statusCode"] == 303
         assert self.manage.program("portaria_guess", "GET", "/routes").status == 401
         made = with_headers(proxy_event("POST", "/private-integrations", {"name": "x", "scopes": ["routes:list"]}))
-        assert self.manage.answer(with_headers(made, idempotency_key="once")).status == 201
+        assert [self.manage.answer(with_headers(made, idempotency_key="once")).status for _ in range(2)] == [201, 201]
 
     def _take_in(self) -> None:
         """A program sends persons through the front door."""

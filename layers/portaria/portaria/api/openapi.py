@@ -65,8 +65,8 @@ below `/admin/v1` with AWS Signature Version 4.
 - **Errors** are problem documents (RFC 9457) with `type`, `title`, `status`, `detail`, `request_id` and, where one field is to
   blame, `field`. `type` is for programs and does not change; `detail` is a sentence for people.
 - **Pagination**: a listing returns `items` and `next_cursor`. Send it as `cursor` to get the next page; it is null on the last.
-- **Idempotency**: send an `Idempotency-Key` with a creation. A repetition with the same key within a day gets the first
-  response.
+- **Idempotency**: send an `Idempotency-Key` with a POST that creates or sends something. A repetition with the same key within
+  a day gets the first response. With another path or body it is 422, and 409 while the first request is in progress.
 - **Concurrency**: send the `ETag` that you read as `If-Match`. If the resource has changed since, the response is 412.
 - Each response has the id of its request in `X-Request-Id`.
 """
@@ -82,7 +82,7 @@ MEANINGS = {
     HTTPStatus.CONFLICT: "The request conflicts with the current state; `detail` says how.",
     HTTPStatus.PRECONDITION_FAILED: "The resource has changed since its `ETag` was read.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used with a different body before.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used with a different path or body before.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many requests, or too many with tokens that do not work: wait `Retry-After` seconds.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "An unexpected error; the log has the details under `request_id`.",
     HTTPStatus.BAD_GATEWAY: "The platform could not be reached and nothing was sent, or its response cannot be returned.",
@@ -287,8 +287,8 @@ def _name(status: HTTPStatus) -> str:
 
 def _problem(status: HTTPStatus) -> Document:
     headers: Document = {"X-Request-Id": REQUEST_ID}
-    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+    if status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers["Retry-After"] = {"description": "Seconds to wait, if waiting helps.", "schema": {"type": "integer"}}
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         headers[CHALLENGE_HEADER] = {
             "description": "For a token: the challenge of RFC 6750, which API Gateway renames from `WWW-Authenticate`.",

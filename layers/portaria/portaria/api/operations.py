@@ -94,7 +94,8 @@ OPERATIONS = [
     ),
     Operation(
         "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Rotate a connection's token",
-        connections.rotate, connections.ConnectionOutput, input=connection_rules.CredentialsRotation, changes=True,
+        connections.rotate, connections.ConnectionOutput, input=connection_rules.CredentialsRotation, creates=True,
+        changes=True,
         statuses=(CONFLICT,),
         description="Send the new token that the platform issued. It is tested first. The previous token is kept as a fallback "
         "for as long as the platform accepts both.",
@@ -107,13 +108,14 @@ OPERATIONS = [
     Operation(
         "create_authorization", "POST", "/connections/{name}/authorizations", "authorizations:create",
         "Create an authorization link", authorizations.create, authorizations.Authorization,
-        status=CREATED, changes=True, statuses=(CONFLICT,),
+        status=CREATED, creates=True, is_secret=True, changes=True, statuses=(CONFLICT,),
         description="A person opens the link to grant access. It can be opened once, within 15 minutes; the link to an install "
         "page does not expire.",
     ),
     Operation(
         "call_connection", "POST", "/connections/{name}/call", "connections:call", "Send a request through a connection",
-        calls.call, calls.CallResponse, function=CALL, input=calls.CallRequest, max_bytes=calls.MAX_REQUEST_BYTES, changes=True,
+        calls.call, calls.CallResponse, function=CALL, input=calls.CallRequest, max_bytes=calls.MAX_REQUEST_BYTES,
+        creates=True, is_secret=True, at_most_once=True, changes=True,
         description="The request goes to the connection's API with its credential added. A response body that contains the "
         "credential is withheld.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
@@ -121,14 +123,14 @@ OPERATIONS = [
     Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
         "Create a webhook URL for events", event_addresses.create, event_addresses.EventAddress,
-        status=CREATED, changes=True, statuses=(CONFLICT,),
+        status=CREATED, creates=True, is_secret=True, changes=True, statuses=(CONFLICT,),
         description="The URL and the secret of its header are returned once. Earlier URLs work for another hour.",
     ),
     Operation(
         "start_backfill", "POST", "/connections/{name}/backfills", "backfills:create",
         "Start a connection's backfills", backfills.start, backfills.StartedBackfills,
         input=backfills.BackfillCreation,
-        status=HTTPStatus.ACCEPTED, changes=True, statuses=(CONFLICT,),
+        status=HTTPStatus.ACCEPTED, creates=True, changes=True, statuses=(CONFLICT,),
         description="Reads all records of the account for each route that starts at the connection, or for one route. A "
         "running backfill continues; one that has ended starts again from the first page.",
     ),
@@ -144,18 +146,19 @@ OPERATIONS = [
     Operation(
         "upsert_contacts", "POST", "/connections/{name}/contacts", "contacts:upsert", "Create or update contacts",
         _upsert_contacts, contacts.UpsertedContacts, function=CALL, input=contacts.ContactUpsert, max_bytes=1_000_000,
-        changes=True,
+        creates=True, changes=True,
         description="The response has an outcome for each contact.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "register_identifiers", "POST", "/connections/{name}/identifiers", "identifiers:register",
         "Register user identifiers for single sign-on", _register_identifiers, identifiers.RegisteredIdentifiers, function=CALL,
-        input=identifiers.IdentifierRegistration, max_bytes=1_000_000, changes=True,
+        input=identifiers.IdentifierRegistration, max_bytes=1_000_000, creates=True, changes=True,
         description="The response has an outcome for each user.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "create_sso", "POST", "/connections/{name}/sso", "sso:create", "Create a single sign-on link",
-        _sign_on, sign_on.SignOnLink, function=CALL, input=sign_on.SignOnRequest, status=CREATED, changes=True,
+        _sign_on, sign_on.SignOnLink, function=CALL, input=sign_on.SignOnRequest, status=CREATED, creates=True,
+        is_secret=True, changes=True,
         description="The link works once, within two minutes. `deliver` can ask for the platform's own URLs instead.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
@@ -204,7 +207,7 @@ OPERATIONS = [
     ),
     Operation(
         "resume_destination", "POST", "/destinations/{name}/resume", "destinations:resume",
-        "Resume a destination", destinations.resume, destinations.ResumedDestination, changes=True,
+        "Resume a destination", destinations.resume, destinations.ResumedDestination, creates=True, changes=True,
         description="Its pauses end, and its waiting records are tried at once. If it still refuses, the next pause begins.",
     ),
     # Dead letters
@@ -220,7 +223,7 @@ OPERATIONS = [
     ),
     Operation(
         "redrive_dead_letters", "POST", "/dead-letters/redrive", "dead-letters:redrive", "Redrive dead letters",
-        dead_letters.redrive, dead_letters.RedriveOutcome, input=dead_letters.DeadLetterRedrive, changes=True,
+        dead_letters.redrive, dead_letters.RedriveOutcome, input=dead_letters.DeadLetterRedrive, creates=True, changes=True,
         statuses=(NOT_FOUND,),
         description="Sends the records again, at most twenty dead letters a second. The response has an outcome for each; "
         "`dry_run` returns the outcomes and sends nothing.",
@@ -239,8 +242,9 @@ OPERATIONS = [
     Operation(
         "create_private_integration", "POST", "/private-integrations", "private-integrations:create",
         "Create a private integration", private_integrations.create, private_integrations.PrivateIntegrationWithToken,
-        input=private_integrations.PrivateIntegrationCreation, status=CREATED, creates=True, changes=True, managers_only=True,
-        description="The token is returned once. A repetition with the same `Idempotency-Key` returns null in its place.",
+        input=private_integrations.PrivateIntegrationCreation, status=CREATED, creates=True, is_secret=True, changes=True,
+        managers_only=True,
+        description="The token is returned once, and again if the request is repeated with the same `Idempotency-Key`.",
     ),
     Operation(
         "show_private_integration", "GET", "/private-integrations/{id}", "private-integrations:show",
@@ -262,7 +266,7 @@ OPERATIONS = [
         "rotate_private_integration", "POST", "/private-integrations/{id}/rotate",
         "private-integrations:rotate", "Rotate a private integration's token", private_integrations.rotate,
         private_integrations.PrivateIntegrationWithToken, input=private_integrations.PrivateIntegrationRotation,
-        changes=True, managers_only=True,
+        creates=True, is_secret=True, changes=True, managers_only=True,
         statuses=(CONFLICT,),
         description="The previous token works for seven more days, or stops working at once (`expire_now`).",
     ),

@@ -1,7 +1,8 @@
 """Administering private integrations: named, scoped tokens for programs that call this API.
 
-A token is told once, in the answer to its creation or rotation; the answer to a repeated creation (`Idempotency-Key`) has
-null in its place, and another rotation makes another. Where tokens may manage private integrations at all, one may give on,
+A token is returned once, in the response to its creation or rotation, and again if that request is repeated with its
+`Idempotency-Key`: the stored response has it sealed. Where the process died before it was stored, a token that nobody has used
+is replaced. Where tokens may manage private integrations at all, one may give on,
 and touch, no more than it has itself.
 """
 
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from portaria.access import api_tokens, private_integrations, scopes, token_usage
+from portaria.access import api_tokens, private_integrations, scopes, token_reissue, token_usage
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.schemas import Output
@@ -85,7 +86,7 @@ class PrivateIntegrationOutput(Output):
 
 
 class PrivateIntegrationWithToken(PrivateIntegrationOutput):
-    """`token` is returned once; it is null if the creation was repeated."""
+    """`token` is returned once. It is null if a repeated request found that the token has been used."""
 
     token: str | None
 
@@ -98,9 +99,9 @@ def create(asked: ApiRequest) -> Reply:
     sent, table = asked.sent, asked.desk.table
     wanted = _unique(sent.scopes)
     _require_own(asked, wanted)
+    made_by_key = _key_digest(asked)
     owner = f"{asked.caller.id}\n{asked.key}"
     integration_id = api_tokens.id_from(owner.encode()) if asked.key else api_tokens.new_id()
-    made_by_key = api_tokens.digest(owner) if asked.key else ""
     try:
         made, token = private_integrations.create(
             table, integration_id, sent.name, sent.description, wanted, asked.caller.id, made_by_key
@@ -109,8 +110,17 @@ def create(asked: ApiRequest) -> Reply:
         found = private_integrations.get(table, integration_id)
         if not made_by_key or found.made_by_key != made_by_key:
             raise
-        return _reply(asked, found, {"token": None})
+        # Of the first token alone: one of a rotation was the answer to another request.
+        return _reissued(asked, found, is_newest=found.token_made_at == found.created_at)
     return _reply(asked, made, {"token": None}, token=token)
+
+
+def _reissued(asked: ApiRequest, found: PrivateIntegration, *, is_newest: bool) -> Reply:
+    """The answer to a request that was done before and did not get this far: with another token, if nobody uses the first."""
+    again = token_reissue.reissue(asked.desk.table, found) if is_newest else None
+    if not again:
+        return _reply(asked, found, {"token": None})
+    return _reply(asked, again[0], {"token": None}, token=again[1])
 
 
 def get(asked: ApiRequest) -> Reply:
@@ -152,7 +162,10 @@ def rotate(asked: ApiRequest) -> Reply:
     """A new token. Raises `Rejected` (403, 404, 409 `rotation_under_way`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
-    fresh, token = private_integrations.rotate(asked.desk.table, old, expire_now=asked.sent.expire_now)
+    by_key = _key_digest(asked)
+    if by_key and old.rotated_by_key == by_key:
+        return _reissued(asked, old, is_newest=True)
+    fresh, token = private_integrations.rotate(asked.desk.table, old, expire_now=asked.sent.expire_now, by_key=by_key)
     return _reply(asked, fresh, {"token": None}, token=token)
 
 
@@ -197,6 +210,11 @@ def _reply(
     return Reply(
         show(integration, uses) | (more or {}), etag=str(integration.version), once=once, target=integration.id
     )
+
+
+def _key_digest(asked: ApiRequest) -> str:
+    """What is stored of an Idempotency-Key, or an empty text where there is none."""
+    return api_tokens.digest(f"{asked.caller.id}\n{asked.key}") if asked.key else ""
 
 
 def _find(asked: ApiRequest) -> PrivateIntegration:
