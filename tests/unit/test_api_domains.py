@@ -122,13 +122,13 @@ def test_create_connection_of_a_client_without_domains_is_refused(manage: Manage
 # ---------------------------------------------------------------------------------------------------------- authorizing
 
 
-@pytest.mark.parametrize(("state", "status"), [("pending", 409), ("connected", 200), ("needs_reconnect", 200)])
+@pytest.mark.parametrize(("state", "status"), [("pending", 409), ("connected", 201), ("needs_reconnect", 201)])
 def test_authorize_with_a_client_without_domains_goes_on_only_for_connections_that_had_tokens(
     manage: Manage, state: str, status: int
 ) -> None:
     legacy(manage)
     stored(manage, "consent", "api.example.com", state)
-    answer = manage.call("GET", "/connections/one/authorize")
+    answer = manage.call("POST", "/connections/one/authorizations")
     assert answer.status == status
     if status == 409:
         assert answer.content["type"].endswith(":api_domains_missing")
@@ -138,7 +138,7 @@ def test_authorize_with_a_client_without_domains_goes_on_only_for_connections_th
 def test_authorize_a_connection_outside_the_clients_domains_is_refused(manage: Manage, state: str) -> None:
     manage.call("POST", "/oauth-clients", CONSENT)
     stored(manage, "consent", "evil.example.net", state)
-    answer = manage.call("GET", "/connections/one/authorize")
+    answer = manage.call("POST", "/connections/one/authorizations")
     assert answer.status == 409
     assert answer.content["type"].endswith(":domain_not_registered")
 

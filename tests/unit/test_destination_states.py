@@ -299,7 +299,10 @@ class TestConnectionChanges:
         assert manage.call("POST", "/connections", CREATION).status == 201
         pause(stack)
         wait(stack, 1)
-        assert manage.call("PUT", "/connections/marketo-main", {"credentials": CREATION["credentials"]}).status == 200
+        assert (
+            manage.call("PUT", "/connections/marketo-main/credentials", {"credentials": CREATION["credentials"]}).status
+            == 200
+        )
         assert backlogs.status(stack.table, "marketo-main").pauses == ()
         assert len(stack.receive("waiting_records")) == 1
 

@@ -169,7 +169,7 @@ class Teller:
         connection = {"platform": "marketo", "credentials": credentials, "fields": {"munchkin_id": marketo.MUNCHKIN}}
         for name in ("marketo-one", "marketo-two"):
             self.administer("POST", "/connections", {**connection, "name": name})
-        self.administer("PUT", "/connections/marketo-one", connection)
+        self.administer("PUT", "/connections/marketo-one/credentials", connection)
         route = {"source": "client:kommo/acme", "object": "contacts", "destination": "marketo-one"}
         for name in ("people", "spare-route"):
             self.administer("POST", "/routes", {**route, "name": name})
@@ -466,8 +466,8 @@ class Teller:
         name = self.install("called-code", "called")
         body = {"method": "GET", "path": "/api/v4/account"}
 
-        def call() -> int:
-            event = proxy_event("POST", f"/connections/{name}/call", body)
+        def call(path: str = "/api/v4/account", **headers: str) -> int:
+            event = with_headers(proxy_event("POST", f"/connections/{name}/call", body | {"path": path}), **headers)
             status = self.handlers["call_connection"].handler(event, fakes.Context())["statusCode"]
             forget_tokens()
             return int(status)
@@ -479,6 +479,8 @@ class Teller:
         with refusing("PutSecretValue"):
             assert call() == 200
         assert call() == 200
+        assert [call(idempotency_key="one") for _ in range(2)] == [200, 200]
+        assert call("no path", idempotency_key="two") == 400
 
     def _sign_on(self) -> None:
         """A program signs a user on with its token, a browser opens the link, and somebody guesses tokens."""
@@ -494,7 +496,7 @@ class Teller:
         assert self.handlers["redeem_ticket"].handler(event, fakes.Context())["statusCode"] == 303
         assert self.manage.program("portaria_guess", "GET", "/routes").status == 401
         made = with_headers(proxy_event("POST", "/private-integrations", {"name": "x", "scopes": ["routes:list"]}))
-        assert self.manage.answer(with_headers(made, idempotency_key="once")).status == 201
+        assert [self.manage.answer(with_headers(made, idempotency_key="once")).status for _ in range(2)] == [201, 201]
 
     def _take_in(self) -> None:
         """A program sends persons through the front door."""
@@ -511,7 +513,7 @@ class Teller:
 
     def _receive(self) -> None:
         """A workflow tells of a contact at its address, then an app does, whose delivery is remembered."""
-        made = self.administer("POST", "/connections/marketek/events")
+        made = self.administer("POST", "/connections/marketek/event-addresses")
         event = fakes.sample("receive_events", "leadconnector_workflow")
         event["pathParameters"]["key"] = made["url"].rpartition("/")[2]
         event["multiValueHeaders"]["X-Portaria-Secret"] = [made["header_value"]]
@@ -567,7 +569,7 @@ class Teller:
         (shown,) = self.administer("GET", "/receipts?request=r-1")["items"]
         assert shown["state"] == "applied"
         assert self.administer("GET", "/receipts?connection=marketo-one&record=kommo-acme-1/1")["items"] == [shown]
-        assert self.administer("GET", f"/receipts/{shown['receipt']}")["requests"] == []
+        assert self.administer("GET", f"/receipts/{shown['id']}")["requests"] == []
         self.put("records_dead_letters", "no message")
         with refusing("PutItem"):
             (kept,) = self.work("keep_dead_letters", "records_dead_letters")

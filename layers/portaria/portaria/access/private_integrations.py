@@ -34,7 +34,8 @@ class PrivateIntegration:
     """`scopes` are `{resource}:{operation}`, some narrowed: `connections:call@crm`. `version` grows with each change.
 
     `token_hash` is of the token in use, made at `token_made_at`; while a rotation's overlap lasts (`previous_until`) the
-    one before it works too. Times are ISO 8601. `made_by_key` tells which creation it was that came with an Idempotency-Key.
+    one before it works too. Times are ISO 8601. `made_by_key` and `rotated_by_key` tell which
+    creation and which rotation it was, if it came with an Idempotency-Key.
     When the tokens were last used is in `token_usage`.
     """
 
@@ -52,6 +53,7 @@ class PrivateIntegration:
     previous_made_at: str = ""
     previous_until: str = ""
     made_by_key: str = ""
+    rotated_by_key: str = ""
 
     def overlaps(self, now: datetime) -> bool:
         """Whether two tokens work."""
@@ -59,7 +61,7 @@ class PrivateIntegration:
 
 
 FIELDS = tuple(field.name for field in dataclass_fields(PrivateIntegration))
-_TOKENS = ("token_hash", "token_made_at", "previous_hash", "previous_made_at", "previous_until")
+_TOKENS = ("token_hash", "token_made_at", "previous_hash", "previous_made_at", "previous_until", "rotated_by_key")
 
 
 def key(integration_id: str) -> tuple[str, str]:
@@ -154,7 +156,9 @@ def _narrowed(integration: PrivateIntegration, connection: str) -> set[str]:
     return {scope for scope in integration.scopes if scope.endswith(f"@{connection}")}
 
 
-def rotate(table: Table, old: PrivateIntegration, *, expire_now: bool) -> tuple[PrivateIntegration, Secret]:
+def rotate(
+    table: Table, old: PrivateIntegration, *, expire_now: bool, by_key: str = ""
+) -> tuple[PrivateIntegration, Secret]:
     """A new token. The old one works for `OVERLAP` more, unless it is to `expire_now`.
 
     Raises `Rejected`: 404, 409 `changed_meanwhile`, 409 `rotation_under_way` where two tokens work already. A third would end
@@ -176,6 +180,7 @@ def rotate(table: Table, old: PrivateIntegration, *, expire_now: bool) -> tuple[
         previous_hash="" if expire_now else old.token_hash,
         previous_made_at="" if expire_now else old.token_made_at,
         previous_until="" if expire_now else clock.to_iso(now + OVERLAP),
+        rotated_by_key=by_key,
     )
     return _write(table, old, fresh, _TOKENS), token
 
@@ -190,6 +195,7 @@ def cancel_rotation(table: Table, old: PrivateIntegration) -> PrivateIntegration
         previous_hash="",
         previous_made_at="",
         previous_until="",
+        rotated_by_key="",
     )
     return _write(table, old, fresh, _TOKENS)
 

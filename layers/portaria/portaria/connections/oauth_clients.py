@@ -86,7 +86,11 @@ def reconnect_url(client: OAuthClient, connection: str) -> str:
     if not client.token_url:
         return f"{redirect_uri}/start"
     base_url = redirect_uri.removesuffix(f"/install/{client.platform}/{client.name}")
-    return f"{base_url}/admin/v1/connections/{connection}/authorize" if connection and base_url != redirect_uri else ""
+    return (
+        f"{base_url}/admin/v1/connections/{connection}/authorizations"
+        if connection and base_url != redirect_uri
+        else ""
+    )
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[OAuthClient], str | None]:

@@ -18,7 +18,7 @@ MAX_READ = 2_000
 PAGE_SIZE = 200
 
 
-class Shown(Output):
+class InstallOutput(Output):
     """A field is null if the install has not reached that point. `reconnect_url` is where the customer can try again."""
 
     id: str
@@ -38,7 +38,7 @@ class Shown(Output):
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_install`)."""
-    item = asked.desk.table.get(*install_key(asked.path["install"]))
+    item = asked.desk.table.get(*install_key(asked.path["id"]))
     if not item:
         raise Rejected("unknown_install", "there is no install with this id; installs are kept for 90 days", status=404)
     return Reply(show(asked.desk.table, item))

@@ -15,13 +15,13 @@ from portaria.core.entities import OAuthClient, Rejected, Secret
 from portaria.core.item_keys import oauth_client_key
 
 
-class Shown(Output):
+class OAuthClientOutput(Output):
     """`grant` and the fields after it are present only if the client sets its own endpoints."""
 
     platform: str
     name: str
     client_id: str
-    client_secret: Literal["*****"]
+    credentials_set: list[Literal["client_secret"]]
     redirect_uri: str
     scopes: str
     api_domains: list[str]
@@ -32,7 +32,7 @@ class Shown(Output):
     token_auth: str = ""
 
 
-class Advised(Shown):
+class OAuthClientWithWarnings(OAuthClientOutput):
     """`warnings` are sentences about what may be a mistake."""
 
     warnings: list[str]
