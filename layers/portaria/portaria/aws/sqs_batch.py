@@ -65,10 +65,10 @@ def handle_records(
         try:
             take(record)
         except Rejected as rejected:
-            logger.error("a message was refused", reason=rejected.reason, detail=rejected.detail)
+            logger.error("message_refused", reason=rejected.reason, detail=rejected.detail)
         except Retryable as later:
             after_s = wait_s(later.after_s, receives)
-            logger.warning("a message waits", reason=later.reason, detail=later.detail, after_s=after_s)
+            logger.warning("message_delayed", reason=later.reason, detail=later.detail, after_s=after_s)
             queues.give_back(queue_url, record.receipt_handle, after_s)
             raise
         except Exception as error:
