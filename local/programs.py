@@ -50,10 +50,10 @@ class Outcome:
     def rows(self) -> list[tuple[str, int, str]]:
         return [
             ("calls with a program's token", self.answered, "a private integration, rotated once"),
-            ("refused: its old token, expired", self.old_token_refused, "the new one worked on"),
+            ("refused: its old token, expired", self.old_token_refused, "the new token works"),
             ("refused: its token, revoked", self.token_after_revocation_refused, "from the next call on"),
-            ("Engage links opened", self.sso_opened, f"{self.sso_let_in} person let in at {FRONT_END}"),
-            ("refused: a link opened again", self.sso_reused_refused, "a page says that it was used"),
+            ("Engage links opened", self.sso_opened, f"{self.sso_let_in} person signed on at {FRONT_END}"),
+            ("refused: a link opened again", self.sso_reused_refused, "the page says that it was used"),
         ]
 
     def wrong(self) -> list[str]:
