@@ -392,7 +392,11 @@ def show(run: Run, result: dict[str, Any], aside: int, program: programs.Outcome
     table.add_column(justify="right")
     table.add_column(style="dim")
     rows = [
-        ("installs accepted", result["installs_accepted"], f"{ACCOUNTS - BROWSERS} by webhook, {BROWSERS} in a browser"),
+        (
+            "installs accepted",
+            result["installs_accepted"],
+            f"{ACCOUNTS - BROWSERS} by webhook, {BROWSERS} in a browser",
+        ),
         ("installs connected", result["installs_connected"], "tokens stored, webhooks subscribed"),
         ("installs lost", result["installs_lost"], "with 1 repeated webhook and 2 outages"),
         ("consents refused", run.refusals_told, "the page says so; nothing is stored"),

@@ -1,4 +1,4 @@
-"""Find the connections that are due and renew their tokens, one visit a message."""
+"""Find the connections that are due, and renew their tokens, one connection for each message."""
 
 from collections.abc import Callable
 from typing import Any

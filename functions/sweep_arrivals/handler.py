@@ -1,4 +1,4 @@
-"""Move the installs that accept_install kept in the table, because the queue failed, into the queue."""
+"""Queue the installs that accept_install stored in the table because the queue refused them."""
 
 from typing import Any
 

@@ -258,7 +258,9 @@ def test_blocks_are_run_or_say_why_not(path: Path) -> None:
     fences = list(_FENCE.finditer(text))
     assert [fence[0] for fence in fences if fence[2] not in LANGUAGES] == []
     marked = {fence.start(): found[1] for fence in fences if (found := _NOT_RUN.search(text, 0, fence.start()))}
-    assert len(re.findall(r"^ *<!-- not run", text, re.MULTILINE)) == len(marked), "a mark is not directly above its block"
+    assert len(re.findall(r"^ *<!-- not run", text, re.MULTILINE)) == len(marked), (
+        "a mark is not directly above its block"
+    )
     for fence in fences:
         reason = marked.get(fence.start())
         if reason is None:

@@ -1,4 +1,4 @@
-"""SQS: sending messages, and giving one back for later."""
+"""Send SQS messages, and return a received message to its queue."""
 
 from __future__ import annotations
 
