@@ -177,7 +177,7 @@ def install(run: Run, account: Account) -> None:
 
 
 def through_hook(run: Run, host: str, times: int = 1) -> None:
-    """Kommo's install webhook: once, or as often as somebody repeats it."""
+    """Send Kommo's install webhook, once or repeated."""
     code = run.control.issue_code(run.client_id, host)
     query = {"code": code.code, "referer": host, "from_widget": "1", "client_id": run.client_id, "platform": "1"}
     with run.session() as session:
@@ -211,7 +211,7 @@ def forge(run: Run) -> None:
 
 
 def arrive(run: Run, accounts: list[Account], told: Callable[[], None]) -> None:
-    """Everybody at `INSTALLS_PER_SECOND`, except that nobody arrives by accident in the moment when SQS refuses."""
+    """Install all accounts at `INSTALLS_PER_SECOND`. Only one account installs while SQS refuses."""
     alone = [account for account in accounts if account.special == "while SQS refuses"]
     for account in alone:
         install(run, account)

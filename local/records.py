@@ -100,7 +100,7 @@ class Outcome:
         ]
 
     def wrong(self) -> list[str]:
-        """What is not as it should be, in sentences."""
+        """The problems, as sentences."""
         figures = self.figures()
         expected = {
             f"{LIVE + NEW - self.live} live events did not arrive": self.live == LIVE + NEW,
@@ -335,7 +335,7 @@ class Records:
     # ---------------------------------------------------------------------------------------------------------- the ends
 
     def mend(self) -> None:
-        """Marketo takes the person from now on; what was set aside is sent again."""
+        """Let Marketo accept the person, and redrive the dead letter."""
         self.control.change_marketo(self.munchkin, poison={})
         told = portaria("dead-letters", "redrive", *self.of_poison, "--dry-run")
         self.outcome.would_redrive = told["counts"].get("would_redrive", 0)
@@ -363,7 +363,7 @@ class Records:
 
 
 def until(enough: Callable[[], bool]) -> None:
-    """Look until it is enough, or for as long as one has patience: what is missing then is told at the end."""
+    """Poll until the number is reached or the time is over. The summary reports what is missing."""
     deadline = time.monotonic() + PATIENCE_S
     while not enough() and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY_S)
