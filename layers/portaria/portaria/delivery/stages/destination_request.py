@@ -35,6 +35,7 @@ from portaria.core.entities import (
     Target,
     Trace,
 )
+from portaria.core.errors import Unreachable
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import Answered, BatchDestination
 from portaria.outbound import http_client
@@ -110,7 +111,7 @@ class DestinationRequests:
         return Answered(piece, answer, facts)
 
     def _not_answered(self, correlation_id: str, later: Retryable) -> Answer:
-        failed = later.answer_lost or later.reason == http_client.UNREACHABLE
+        failed = later.answer_lost or isinstance(later, Unreachable)
         answer = Answer(Disposition.RETRY if failed else Disposition.BACK_OFF, later.reason, after_s=later.after_s)
         if not later.answer_lost:
             self._close_receipt(correlation_id, answer)
