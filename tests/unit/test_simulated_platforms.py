@@ -78,7 +78,7 @@ class Scene:
     def key(self, user: str, **changes: str) -> Secret:
         return sso.read_key(self.send(sso.sign_on_request(ENGAGE, credentials(**changes), user)))
 
-    def upsert(self, **contact: Any) -> contacts.UpsertedContacts:
+    def upsert(self, **contact: Any) -> contacts.Upserted:
         token = {"token": Secret(OLD)}
         return contacts.read_upserted(self.send(contacts.upsert_request(MARKETEK, token, contact)))
 

@@ -140,7 +140,7 @@ def _read_secret(value: object) -> Secret:
     try:
         _refuse_mask(value)
     except MaskedSecret:
-        raise PydanticCustomError(MASKED_SECRET, MASK_RULE) from None  # type: ignore[arg-type]
+        raise PydanticCustomError(MASKED_SECRET, MASK_RULE) from None
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", value):
         raise PydanticCustomError(
             "rule",
