@@ -1,6 +1,6 @@
 """Receive a marketplace install and store its code; show the customer the install page and the install's state.
 
-Pages are imported when one is rendered, because the install webhook does not use them.
+Modules that only pages use are imported when a page is requested: the install webhook does not wait for them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from portaria.core.callbacks import Refusal, Rejected, Retryable, Secret
 from portaria.core.http_request import HttpRequest
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks.install_receiver import InstallReceiver
-from portaria.webhooks.install_sessions import InstallSessions
-from portaria.webhooks.install_status import read_status
 from portaria.webhooks.light_table import LightTable
 from portaria.webhooks.oauth_client_cache import OAuthClientCache
 from portaria.webhooks.oauth_state import COOKIE, COOKIE_LIFE_S, OAuthStates
@@ -26,6 +24,7 @@ from portaria.webhooks.time_budget import TimeBudget
 if TYPE_CHECKING:
     from portaria.core.callbacks import OAuthClient
     from portaria.web.render import Page
+    from portaria.webhooks.install_sessions import InstallSessions
 
 Answer = dict[str, Any]
 
@@ -37,7 +36,6 @@ settings = AcceptInstallSettings.from_env()
 table = LightTable(settings.table_name)
 clients, states = OAuthClientCache(table), OAuthStates(table)
 receiver = InstallReceiver(settings, table, clients, states)
-sessions = InstallSessions(table, clients, states)
 
 
 def handler(event: dict[str, Any], context: object) -> Answer:
@@ -90,7 +88,7 @@ def start(request: HttpRequest) -> Answer:
     part = platforms.part(request.path_parameter("platform"), "install")
     if hasattr(part, "authorization_url"):
         return authorize(request, part.authorization_url)
-    session = sessions.begin(request)
+    session = install_sessions().begin(request)
     answer = page(
         request,
         lambda pages, language: pages.start(
@@ -110,7 +108,7 @@ def authorize(request: HttpRequest, authorization_url: Callable[[OAuthClient, Se
     if len(tickets) != 1:
         detail = "this address needs the ticket of a link made for one connection: ask for a new link"
         raise Rejected("missing_ticket", detail, field="ticket", status=404)
-    authorization = sessions.authorize(request, Secret(tickets[0]))
+    authorization = install_sessions().authorize(request, Secret(tickets[0]))
     location = authorization_url(
         authorization.client, authorization.state, authorization.code_challenge, authorization.scopes
     )
@@ -124,6 +122,8 @@ def authorize(request: HttpRequest, authorization_url: Callable[[OAuthClient, Se
 
 
 def result(request: HttpRequest) -> Answer:
+    from portaria.webhooks.install_status import read_status  # noqa: PLC0415
+
     install = request.path_parameter("install")
     status = read_status(table, install)
     if "application/json" in request.headers.get("accept"):
@@ -158,8 +158,14 @@ def turn_away(request: HttpRequest, reason: str, detail: str, status: int) -> An
     )
 
 
+def install_sessions() -> InstallSessions:
+    from portaria.webhooks.install_sessions import InstallSessions  # noqa: PLC0415
+
+    return InstallSessions(table, clients, states)
+
+
 def page(request: HttpRequest, render: Callable[[Any, str], Page]) -> Answer:
-    from portaria.web import render as pages  # noqa: PLC0415 - the webhook needs no page
+    from portaria.web import render as pages  # noqa: PLC0415
 
     rendered = render(pages, pages.language_of(request.headers.get("accept-language")))
     return {"statusCode": rendered.status, "headers": rendered.headers, "body": rendered.body}

@@ -43,7 +43,6 @@ from portaria.outbound import http_client, rate_limiter
 from portaria.webhooks import (
     arrival_sources,
     install_receiver,
-    install_status,
     oauth_client_cache,
     oauth_state,
     request_log,
@@ -54,7 +53,7 @@ from tests.simulation.cloud import BUS, KEY_ID, PREFIX, TABLE, Cloud, Message, S
 from tests.unit.template import template
 
 # The modules of the receiving path that read the time.
-TIMED = (arrival_sources, install_receiver, install_status, oauth_client_cache, oauth_state)
+TIMED = (arrival_sources, install_receiver, oauth_client_cache, oauth_state)
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 QUEUES = ("exchanges", "unproven_exchanges", "deferred_exchanges")
 RESOURCES = {

@@ -953,8 +953,6 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
         "portaria.webhooks",
         "portaria.webhooks.arrival_sources",
         "portaria.webhooks.install_receiver",
-        "portaria.webhooks.install_sessions",
-        "portaria.webhooks.install_status",
         "portaria.webhooks.light_table",
         "portaria.webhooks.oauth_client_cache",
         "portaria.webhooks.oauth_state",

@@ -903,7 +903,7 @@ class TestTrouble:
         assert [record["data"] for message in door.queued() for record in message.records] == body["persons"]
 
     def test_a_mistake_of_this_projects_own_is_told_without_its_words(self, door: Door) -> None:
-        with patch.object(door.module.door, "_take", side_effect=ValueError("canary-value")):
+        with patch.object(door.module.api, "_take", side_effect=ValueError("canary-value")):
             answer = door.send("persons", PERSONS)
         assert answer.code == "5000801"
         assert "canary" not in answer.text + door.log.getvalue()

@@ -54,10 +54,10 @@ class Module(NamedTuple):
 
 
 class Import(NamedTuple):
-    """`name` is the whole dotted name, of a module or of something in one; `at_once` where importing the module imports it."""
+    """`name` is the dotted name of a module or of a member of one; `on_import` where importing the module imports it."""
 
     name: str
-    at_once: bool
+    on_import: bool
     line: int
 
 
@@ -80,22 +80,22 @@ each_module = pytest.mark.parametrize("module", modules(), ids=NAMES)
 
 @cache
 def imports(module: Module) -> tuple[Import, ...]:
-    return tuple(_imports(module.tree, module.name, at_once=True))
+    return tuple(_imports(module.tree, module.name, on_import=True))
 
 
-def _imports(node: ast.AST, name: str, *, at_once: bool) -> Iterator[Import]:
+def _imports(node: ast.AST, name: str, *, on_import: bool) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             for alias in child.names:
-                yield Import(alias.name, at_once, child.lineno)
+                yield Import(alias.name, on_import, child.lineno)
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, f"{name}: a relative import"
             for alias in child.names:
-                yield Import(f"{child.module}.{alias.name}", at_once, child.lineno)
+                yield Import(f"{child.module}.{alias.name}", on_import, child.lineno)
         else:
             only_for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from _imports(child, name, at_once=at_once and not only_for_types and not inside)
+            yield from _imports(child, name, on_import=on_import and not only_for_types and not inside)
 
 
 def module_of(name: str) -> str:
@@ -167,8 +167,8 @@ def test_platforms_only_build_and_read(module: Module) -> None:
         assert not calls & {"datetime.now", "datetime.utcnow", "datetime.today"}
 
 
-def imported_at_once(start: str) -> set[str]:
-    """What importing a module imports at once, our own modules followed; top-level names of everyone else's."""
+def imports_of(start: str) -> set[str]:
+    """All modules that importing a module imports: this project's own by their names, others by their top-level names."""
     by_name = {module.name: module for module in modules()}
     seen: set[str] = set()
     waiting = [start]
@@ -179,17 +179,17 @@ def imported_at_once(start: str) -> set[str]:
         seen.add(name)
         if name in by_name:
             for one in imports(by_name[name]):
-                if one.at_once:
+                if one.on_import:
                     waiting.append(module_of(one.name) or one.name.partition(".")[0])
     return seen
 
 
 @pytest.mark.parametrize(("function", "part"), [("accept_install", "install"), ("receive_events", "events")])
 def test_a_hook_pays_for_nothing_that_it_does_not_use(function: str, part: str) -> None:
-    hook = imported_at_once(f"functions.{function}.handler")
+    hook = imports_of(f"functions.{function}.handler")
     for name in NAMES:
         if platform_of(name) and name.endswith(f".{part}"):
-            hook |= imported_at_once(name)
+            hook |= imports_of(name)
     heavy = {"boto3", "botocore", "requests", "urllib3", "aws_lambda_powertools", "cryptography", "jinja2", "markupsafe",
              "pydantic", "jmespath", "orjson", "dataclasses", "logging", "asyncio", "email", "http"}  # fmt: skip
     assert not hook & heavy
@@ -281,7 +281,7 @@ def test_the_rules_see_what_they_look_for() -> None:
     assert "portaria.platforms" in own_imports(by_name["portaria.connections.tokens.refresh"])
     assert "portaria.core.callbacks" in own_imports(by_name["portaria.core.entities"])
     assert Import("portaria.web.render.Page", False, 0).name in {
-        one.name for one in imports(by_name["functions.accept_install.handler"]) if not one.at_once
+        one.name for one in imports(by_name["functions.accept_install.handler"]) if not one.on_import
     }
     assert raised(
         next(f for f in public_functions(by_name["portaria.connections.oauth_clients"].tree) if f.name == "find")

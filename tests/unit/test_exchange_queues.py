@@ -55,13 +55,13 @@ class Worker:
         """Give the function a batch; the bodies that come back."""
         send = queues.send
 
-        def at_once(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str = "") -> None:
+        def send_immediately(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str = "") -> None:
             self.sent.append((queue_url.rpartition("/")[2], delay_s))
             send(queue_url, bodies, tenant=tenant)
 
         named = {str(number): body for number, body in enumerate(bodies)}
         with (
-            patch.object(queues, "send", at_once),
+            patch.object(queues, "send", send_immediately),
             patch.object(queues, "give_back", lambda url, handle, after_s: self.given_back.append(after_s)),
         ):
             answer = self.function.handler(functions.sqs_event(named, queue, receives), functions.Context(40))

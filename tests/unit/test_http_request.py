@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from portaria.core.errors import Rejected
 from portaria.core.http_request import Headers, HttpRequest
 from tests.fakes import gateway
 from tests.fakes.functions import ROOT, sample
@@ -172,6 +173,14 @@ def test_headers_name_in_two_cases_has_the_values_of_both() -> None:
     headers = Headers({"X-Case": ["1"], "x-case": ["2"], "X-CASE": []})
     assert headers.values("X-cAsE") == ["1", "2"]
     assert headers.joined() == {"x-case": "1, 2"}
+
+
+def test_once_repeated_header_is_refused() -> None:
+    headers = HttpRequest.from_event(rest(multiValueHeaders={"X-One": [" 1 "], "X-Two": ["1"], "x-two": ["1"]})).headers
+    assert (headers.once("x-one"), headers.once("X-None")) == ("1", "")
+    with pytest.raises(Rejected) as refused:
+        headers.once("X-Two")
+    assert (refused.value.reason, refused.value.field) == ("header_repeated", "X-Two")
 
 
 @cases(

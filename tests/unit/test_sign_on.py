@@ -415,7 +415,7 @@ def test_credentials_that_were_replaced_a_moment_ago(
 
 
 def test_credentials_that_are_gone(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
-    Vault(PREFIX).remove(connection_store.get(stack.table, NAME).secret_id, at_once=True)
+    Vault(PREFIX).remove(connection_store.get(stack.table, NAME).secret_id, immediately=True)
     with pytest.raises(Retryable, match="vault_lags"):
         ask(stack)
     now = clock.now()

@@ -62,11 +62,11 @@ class Office(Desk):
         """Work, with what is sent for later there at once; how long it should have stayed away."""
         delays, send = [], queues.send
 
-        def at_once(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
+        def send_immediately(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
             delays.append(delay_s)
             send(queue_url, bodies)
 
-        with patch.object(queues, "send", at_once):
+        with patch.object(queues, "send", send_immediately):
             assert self.work() == set()
         return delays
 

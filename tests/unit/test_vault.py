@@ -84,8 +84,8 @@ def test_a_removed_secret_is_gone_for_readers_and_can_be_brought_back(kept: Vaul
 
 def test_a_secret_removed_at_once_leaves_its_name_free(kept: Vault) -> None:
     kept.create("portaria/oauth-clients/kommo/gone", {"client_secret": Secret("old")})
-    kept.remove("portaria/oauth-clients/kommo/gone", at_once=True)
-    kept.remove("portaria/oauth-clients/kommo/gone", at_once=True)
+    kept.remove("portaria/oauth-clients/kommo/gone", immediately=True)
+    kept.remove("portaria/oauth-clients/kommo/gone", immediately=True)
     kept.create("portaria/oauth-clients/kommo/gone", {"client_secret": Secret("new")})
     assert kept.client_secret("kommo", "gone").reveal() == "new"
 

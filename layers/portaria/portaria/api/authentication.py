@@ -23,6 +23,7 @@ from portaria.core.errors import ApiTokenRefused, ApiTokenRotated, TokenMissing
 TOKEN_PREFIX = "/v1"  # noqa: S105 - a path
 ADMIN_PREFIX = "/admin/v1"
 MAX_HEADER_LENGTH = 500
+UNKNOWN_SOURCE = "unknown"
 _BEARER = re.compile(r"bearer +([^ ]+) *", re.IGNORECASE)
 # What a token is compared with where there is nothing to compare it with, in the same time.
 _NOTHING = "0" * 64
@@ -71,12 +72,15 @@ def bearer(event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
     if not given:
         raise TokenMissing("send Authorization: Bearer and a private integration's token")
     found = _BEARER.fullmatch(given) if len(given) <= MAX_HEADER_LENGTH else None
-    return holder(found[1] if found else "", event, table, attempts)
+    return holder(found[1] if found else "", source(event), table, attempts)
 
 
-def holder(token: str, event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
-    """The private integration that a token is of, however it came. Raises as `bearer`, but never `token_missing`."""
-    token_hash, where = api_tokens.digest(token), source(event)
+def holder(token: str, where: str, table: Table, attempts: Attempts) -> Caller:
+    """The private integration that a token belongs to. `where` is the caller's source address.
+
+    Raises as `bearer`, but never `token_missing`.
+    """
+    token_hash = api_tokens.digest(token)
     attempts.check(where, token_hash)
     integration_id = api_tokens.integration_id(token)
     if not integration_id:
@@ -111,7 +115,7 @@ def _refused(integration: PrivateIntegration | None, token_hash: str) -> Rejecte
 
 def source(event: dict[str, Any]) -> str:
     """The address that the call came from, as API Gateway saw it: no header can change it."""
-    return str((event["requestContext"].get("identity") or {}).get("sourceIp") or "unknown")
+    return str((event["requestContext"].get("identity") or {}).get("sourceIp") or UNKNOWN_SOURCE)
 
 
 def header(event: dict[str, Any], name: str) -> str:

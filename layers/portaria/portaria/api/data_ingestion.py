@@ -13,7 +13,6 @@ import os
 import re
 import traceback
 import uuid
-from base64 import b64decode
 from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
@@ -33,9 +32,9 @@ from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Rejected, Retryable, Target, Trace
 from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope, PortariaError, TokenMissing
+from portaria.core.http_request import HttpRequest
 from portaria.records import receipts
 
-Event = dict[str, Any]
 Answer = dict[str, Any]
 
 SCOPE = "records:send"
@@ -73,13 +72,13 @@ class DataIngestionApi:
         self._doors = {part.ROOT: (platform, part) for platform, part in platforms.having("data_ingestion_api").items()}
         self._known: dict[tuple[str, str], tuple[float, list[Connection]]] = {}
 
-    def answer(self, event: Event) -> Answer:
-        """A call as API Gateway's proxy integration hands it over, and its answer in the platform's own shape."""
+    def answer(self, request: HttpRequest) -> Answer:
+        """Answer a call in the platform's own shape."""
         request_id = str(uuid.uuid4())
         self.logger.append_keys(request=request_id)
-        platform, part = self._doors["/" + str(event["resource"]).split("/")[1]]
+        platform, part = self._doors["/" + request.resource.split("/")[1]]
         try:
-            taken = self._take(event, platform, part, request_id)
+            taken = self._take(request, platform, part, request_id)
         except Rejected as rejected:
             self.logger.warning("records were refused", reason=rejected.reason, detail=rejected.detail)
             return self._refuse(part, rejected, rejected.status, request_id)
@@ -107,27 +106,27 @@ class DataIngestionApi:
         detail = "what this needs does not answer now; send the whole request again in a few seconds"
         return self._refuse(part, Retryable("unavailable", detail), 500, request_id, RETRY_AFTER_S)
 
-    def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> AcceptedCall:
+    def _take(self, request: HttpRequest, platform: str, part: ModuleType, request_id: str) -> AcceptedCall:
         """Check a call and queue its records.
 
         If the process dies before the last message is queued, the caller gets no answer, and the note counts more records than
         are on their way.
         """
-        if event["resource"] not in part.RESOURCES or event["httpMethod"] != "POST":
+        if request.resource not in part.RESOURCES or request.method != "POST":
             # Nothing is looked up: which paths there are is public.
             detail = (
                 f"there is nothing at this path with this method; send records by POST to {', '.join(part.RESOURCES)}"
             )
             raise Rejected("unknown_path", detail, status=404)
-        parameters = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
-        caller = self._caller(event, part)
+        parameters = request.path_parameters
+        caller = self._caller(request, part)
         connection = self._connection(caller, platform, part, parameters)
-        headers = {name: _header(event, name, most) for name, most in part.HEADERS.items()}
+        headers = {name: _header(request, name, most) for name, most in part.HEADERS.items()}
         trace = Trace(headers[part.CORRELATION_HEADER], headers[part.SOURCE_HEADER])
-        _check_content_type(event)
-        body = _body(event)
+        _check_content_type(request)
+        body = _body(request)
         now = clock.now()
-        sent = part.parse(event["resource"], parameters, body, connection.name, int(now.timestamp()))
+        sent = part.parse(request.resource, parameters, body, connection.name, int(now.timestamp()))
         integration = caller.id.rpartition(":")[2]
         bodies: list[str] = []
         for target, records in sent.groups:
@@ -144,11 +143,13 @@ class DataIngestionApi:
         queues.send(self.records_queue_url, bodies, tenant=integration)
         return AcceptedCall(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
 
-    def _caller(self, event: Event, part: ModuleType) -> Caller:
-        token = authentication.header(event, part.TOKEN_HEADER)
+    def _caller(self, request: HttpRequest, part: ModuleType) -> Caller:
+        token = request.headers.once(part.TOKEN_HEADER)
         if not token:
             raise TokenMissing(f"send a private integration's token in {part.TOKEN_HEADER}", status=403)
-        return authentication.holder(token, event, self.table, self.attempts)
+        return authentication.holder(
+            token, request.source_address or authentication.UNKNOWN_SOURCE, self.table, self.attempts
+        )
 
     def _connection(self, caller: Caller, platform: str, part: ModuleType, parameters: dict[str, str]) -> Connection:
         """The one that the account's records go through: of several that the caller may use, the first that works, by name.
@@ -226,9 +227,9 @@ def _pack(
     return bodies
 
 
-def _header(event: Event, name: str, most: int) -> str:
+def _header(request: HttpRequest, name: str, most: int) -> str:
     """A header that may be left out. Raises `Rejected` (`bad_header`, `header_repeated`)."""
-    value = authentication.header(event, name)
+    value = request.headers.once(name)
     if len(value) > most:
         raise Rejected(
             "bad_header", f"the header {name} may have {most} characters; this has {len(value):,}", field=name
@@ -238,9 +239,9 @@ def _header(event: Event, name: str, most: int) -> str:
     return value
 
 
-def _check_content_type(event: Event) -> None:
+def _check_content_type(request: HttpRequest) -> None:
     """Raises `Rejected` (`bad_content_type`, `header_repeated`) for anything but JSON in UTF-8. What was sent is not quoted."""
-    media_type, *parameters = (text.strip().lower() for text in authentication.header(event, "Content-Type").split(";"))
+    media_type, *parameters = (text.strip().lower() for text in request.headers.once("Content-Type").split(";"))
     if media_type != "application/json":
         what = "must be" if media_type else "is missing: it must be"
         raise Rejected("bad_content_type", f"the header Content-Type {what} application/json", field="Content-Type")
@@ -253,16 +254,14 @@ def _check_content_type(event: Event) -> None:
             )
 
 
-def _body(event: Event) -> bytes:
+def _body(request: HttpRequest) -> bytes:
     """The body as it was sent. Raises `Rejected` (`bad_body`)."""
-    encoding = authentication.header(event, "Content-Encoding").lower()
+    encoding = request.headers.once("Content-Encoding").lower()
     if encoding not in ("", "identity"):
         raise Rejected("bad_body", "the body must come as it is: leave Content-Encoding out", field="Content-Encoding")
-    text = str(event.get("body") or "")
-    try:
-        return b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
-    except ValueError:
-        raise Rejected("bad_body", "the body must be JSON in UTF-8") from None
+    if request.body is None:
+        raise Rejected("bad_body", "the body must be JSON in UTF-8")
+    return request.body
 
 
 def _count(name: str, value: int, **dimensions: str) -> None:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 # How long LeadConnector, the one platform that rotates, lets the old token work.
 OVERLAP = timedelta(days=7)
-AT_ONCE = timedelta(0)
+NO_OVERLAP = timedelta(0)
 # The token in use, handed in again within this time, is somebody repeating a call whose answer they never got.
 REPEATED_WITHIN = timedelta(minutes=10)
 # Longer than the function that does this may run (`manage`, 20 s): a holder whose lease has ended is dead.
@@ -87,7 +87,7 @@ def rotate(table: Table, vault: Vault, name: str, credentials: Credentials, *, e
             f"PUT /connections/{connection.name}/credentials",
             status=409,
         )
-    fresh = _exchange(table, vault, connection, credentials, overlap=AT_ONCE if expire_now else OVERLAP)
+    fresh = _exchange(table, vault, connection, credentials, overlap=NO_OVERLAP if expire_now else OVERLAP)
     return expire(table, vault, name) if expire_now else fresh
 
 

@@ -181,9 +181,9 @@ class Vault:
         except ClientError as error:
             raise _unavailable(error) from None
 
-    def remove(self, secret_id: str, *, at_once: bool = False) -> None:
+    def remove(self, secret_id: str, *, immediately: bool = False) -> None:
         """Delete a secret, by default with `RECOVERY_DAYS` to bring it back; one that is not there is no error."""
-        how = {"ForceDeleteWithoutRecovery": True} if at_once else {"RecoveryWindowInDays": RECOVERY_DAYS}
+        how = {"ForceDeleteWithoutRecovery": True} if immediately else {"RecoveryWindowInDays": RECOVERY_DAYS}
         try:
             _call("delete_secret", SecretId=secret_id, **how)
         except ClientError as error:

@@ -16,6 +16,8 @@ import base64
 import time
 from typing import Any, NamedTuple
 
+from portaria.core.errors import Rejected
+
 # A longer time between API Gateway and this process means that their clocks disagree.
 MAX_ELAPSED_S = 10.0
 
@@ -40,6 +42,15 @@ class Headers:
     def get(self, name: str) -> str:
         """All values of a header, joined as RFC 9110, 5.3, allows; empty where the header is missing."""
         return ", ".join(self.values(name))
+
+    def once(self, name: str) -> str:
+        """The value of a header that may be sent once, without surrounding spaces. Raises `Rejected` (`header_repeated`)."""
+        values = self.values(name)
+        if len(values) > 1:
+            raise Rejected(
+                "header_repeated", f"the header {name} was sent {len(values)} times: send it once", field=name
+            )
+        return values[0].strip() if values else ""
 
     def joined(self) -> dict[str, str]:
         """All headers by name in lower case, repeated ones joined."""

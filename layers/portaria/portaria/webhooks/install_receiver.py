@@ -21,15 +21,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import clock
 from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejected, Retryable, Secret
 from portaria.core.http_request import HttpRequest
+from portaria.core.item_keys import install_key, install_list_key
 from portaria.core.settings import AcceptInstallSettings
-from portaria.webhooks import arrival_sources, install_status
-from portaria.webhooks.light_table import LightTable, text
+from portaria.webhooks import arrival_sources
+from portaria.webhooks.light_table import CONDITION_FAILED, LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
 from portaria.webhooks.oauth_state import COOKIE, OAuthStates, code_verifier
 from portaria.webhooks.request_log import count, log
@@ -38,27 +38,16 @@ from portaria.webhooks.time_budget import TimeBudget
 CLIENT_READ_S = 0.4
 QUEUE_S = 0.9
 KEEP_S = 0.9
+# A person waits for this write, not a webhook.
+STATUS_S = 0.9
 KEPT_LIFE_S = 24 * 60 * 60
+INSTALL_LIFE_S = 90 * 24 * 60 * 60
 
 # Partitions that keep the arrivals which their queue did not take.
 ARRIVALS = "ARRIVALS"
 UNPROVEN_ARRIVALS = "ARRIVALS#UNPROVEN"
 
 CheckHost = Callable[[OAuthClient, str], None]
-
-
-class _Arrival(NamedTuple):
-    """An install to store. `bound` holds what an install for a named connection carries besides; `source` is
-    `arrival_sources.hash_address`; `is_proven` decides the queue."""
-
-    install_id: str
-    platform: str
-    client: str
-    callback: OAuthCallback
-    received_at: str
-    bound: dict[str, str]
-    source: str
-    is_proven: bool
 
 
 def install_id(platform: str, client: str, code: Secret) -> str:
@@ -106,9 +95,20 @@ class InstallReceiver:
                     "code_verifier": code_verifier(browser, callback.state).reveal(),
                 }
                 callback = callback._replace(account_host=text(state, "account_host"))
-            install_status.write_received(self._table, install, callback, platform, client, received_at)
+            self._write_received(install, callback, platform, client, received_at)
         is_proven = callback.state is not None or self._clients.is_known_source(platform, client, source)
-        self._store(_Arrival(install, platform, client, callback, received_at, bound, source, is_proven), budget)
+        known = {
+            "install_id": install,
+            "platform": platform,
+            "client": client,
+            "account_host": callback.account_host,
+            "source": callback.source,
+        }
+        message: dict[str, str | int] = {"version": 1, **known, **bound}
+        message |= {"code": callback.code.reveal(), "received_at": received_at}
+        if source:
+            message["address_hash"] = source
+        self._store(message, known, source, is_proven, budget)
         return install
 
     def refuse(self, refusal: Refusal, request: HttpRequest) -> None:
@@ -134,28 +134,56 @@ class InstallReceiver:
         if check_host:
             check_host(found, host)
 
-    def _store(self, arrival: _Arrival, budget: TimeBudget) -> None:
-        """Queue an install, or keep it in the table where its queue refuses it. Raises `Retryable` where both refuse."""
-        callback = arrival.callback
-        known = {
-            "install_id": arrival.install_id,
-            "platform": arrival.platform,
-            "client": arrival.client,
+    def _write_received(
+        self, install: str, callback: OAuthCallback, platform: str, client: str, received_at: str
+    ) -> None:
+        """Write an install for its status page. A failure is only logged, because the worker writes the install as well."""
+        pk, sk = install_key(install)
+        list_pk, list_sk = install_list_key(install, received_at)
+        item: dict[str, str | int] = {
+            "pk": pk,
+            "sk": sk,
+            "list_pk": list_pk,
+            "list_sk": list_sk,
+            "state": "received",
+            "platform": platform,
+            "client": client,
             "account_host": callback.account_host,
-            "source": callback.source,
+            "arrived_by": callback.source,
+            "received_at": received_at,
+            "attempts": 0,
+            "expires_at": int(time.time()) + INSTALL_LIFE_S,
         }
-        code = callback.code.reveal()
-        message = {"version": 1, **known, **arrival.bound, "code": code, "received_at": arrival.received_at}
-        if arrival.source:
-            message["address_hash"] = arrival.source
+        try:
+            self._table.put(item, STATUS_S, condition="attribute_not_exists(pk)")
+        except AwsError as error:
+            if error.code != CONDITION_FAILED:
+                log("WARNING", "install_status_not_written", install_id=install, error=str(error))
+        except Retryable as error:
+            log("WARNING", "install_status_not_written", install_id=install, error=str(error))
+
+    def _store(
+        self, message: dict[str, str | int], known: dict[str, str], source: str, is_proven: bool, budget: TimeBudget
+    ) -> None:
+        """Queue an install, or keep it in the table where its queue refuses it. Raises `Retryable` where both refuse.
+
+        `known` are the fields for the log: none of them is a secret.
+        """
         body = json.dumps(message, separators=(",", ":"))
-        refused = self._send(arrival, body, budget)
-        if not refused:
-            log("INFO", "install_received", **known, stored="queue", proven=arrival.is_proven)
+        request = {"QueueUrl": self._queue_url if is_proven else self._unproven_queue_url, "MessageBody": body}
+        if source and not is_proven:
+            # Not for the order: with a group for each address, many messages of one address do not delay others.
+            request["MessageGroupId"] = source
+        try:
+            self._sqs.call("SendMessage", request, timeout_s=budget.part(QUEUE_S))
+        except (Retryable, AwsError) as error:
+            refused = str(error)
+        else:
+            log("INFO", "install_received", **known, stored="queue", proven=is_proven)
             return
-        kept_in = ARRIVALS if arrival.is_proven else UNPROVEN_ARRIVALS
+        kept_in = ARRIVALS if is_proven else UNPROVEN_ARRIVALS
         expires_at = int(time.time()) + KEPT_LIFE_S
-        item: dict[str, str | int] = {"pk": kept_in, "sk": arrival.install_id, "body": body, "expires_at": expires_at}
+        item: dict[str, str | int] = {"pk": kept_in, "sk": known["install_id"], "body": body, "expires_at": expires_at}
         try:
             self._table.put(item, budget.part(KEEP_S))
         except (Retryable, AwsError) as error:
@@ -164,16 +192,3 @@ class InstallReceiver:
             raise Retryable("not_stored", "the install could not be stored", after_s=5) from None
         log("WARNING", "install_received", **known, stored="table", queue_error=refused)
         count("ArrivalsKept")
-
-    def _send(self, arrival: _Arrival, body: str, budget: TimeBudget) -> str:
-        """Send a message to the install's queue; why the queue refused it, or empty text."""
-        queue_url = self._queue_url if arrival.is_proven else self._unproven_queue_url
-        request = {"QueueUrl": queue_url, "MessageBody": body}
-        if arrival.source and not arrival.is_proven:
-            # Not for the order: with a group for each address, many messages of one address do not delay others.
-            request["MessageGroupId"] = arrival.source
-        try:
-            self._sqs.call("SendMessage", request, timeout_s=budget.part(QUEUE_S))
-        except (Retryable, AwsError) as error:
-            return str(error)
-        return ""

@@ -114,7 +114,7 @@ def delete(asked: ApiRequest) -> Reply:
     found = table.get(*oauth_client_key(platform, name))
     if found:
         oauth_clients.delete(table, platform, name)
-    vault.remove(vault.client_secret_id(platform, name), at_once=True)
+    vault.remove(vault.client_secret_id(platform, name), immediately=True)
     if not found:
         raise _unknown(platform, name)
     return Reply(None)

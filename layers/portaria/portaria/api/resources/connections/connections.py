@@ -213,7 +213,7 @@ def _store(asked: ApiRequest, connection: Connection) -> Reply:
         connection_store.create(table, connection)
     except Conflict:
         if connection.secret_id:
-            asked.desk.vault.remove(connection.secret_id, at_once=True)
+            asked.desk.vault.remove(connection.secret_id, immediately=True)
         raise _exists(connection.name) from None
     _send_waiting(asked, connection.name)
     return _reply(connection_store.get(table, connection.name))
