@@ -20,7 +20,7 @@ from tests.unit.template import ROOT, Function, functions, resources, target, te
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 ALARMS = resources("AWS::CloudWatch::Alarm")
-PARTS = ("**Meaning.**", "**Check.**", "**Action.**", "**Resolved when.**")
+PARTS = ("**Means.**", "**Look here.**", "**Do this.**", "**Over when.**")
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html and the like.
 METRICS_OF_AWS = {
     "AWS/SQS": {"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"},
