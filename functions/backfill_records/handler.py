@@ -1,4 +1,4 @@
-"""Read an account's records page by page into the BulkRecords queue: all of them once, and what changed again and again."""
+"""Queue an account's records page by page: all of them in a backfill, the changed ones in a reconciliation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ logger = application_logger()
 metrics = Metrics()
 settings = BackfillRecordsSettings.from_env()
 
-# What is counted of outcomes that end something.
+# Metrics of final outcomes.
 ENDS = {
     "done": "BackfillsDone",
     "failed": "BackfillsFailed",

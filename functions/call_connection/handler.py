@@ -1,4 +1,4 @@
-"""Use a connection: call its API with its credential applied, or do what its platform offers. For both kinds of callers."""
+"""Use a connection: call its API with the credential applied, or run an action of its platform."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from portaria.connections.vault import Vault
 from portaria.core.logs import application_logger
 from portaria.core.settings import CallConnectionSettings
 
-# How long a call waits for a token that another worker renews: the rest of its 20 seconds is for the call itself.
+# How long a call waits for a token that another worker renews. The rest of its 20 seconds is for the call itself.
 PATIENCE_S = 8.0
 
 logger = application_logger()

@@ -1,4 +1,4 @@
-"""The API over what this project keeps: for administrators (AWS IAM, /admin/v1) and for private integrations (/v1)."""
+"""The API, for administrators (AWS IAM, /admin/v1) and for private integrations (/v1)."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ portaria configure examples/portaria.yaml
 portaria configure examples/connections.yaml
 sandbox kommo click-install padaria
 """
-# Another test runs this one, on a cloud on which nothing has happened yet.
+# test_quickstart.py runs it, on a cloud on which nothing has happened yet.
 TOUR = ROOT / "docs" / "quickstart.md"
 # Tokens that the documents save. A token file is never overwritten.
 TOKENS = ("nightly.token", "bi-listing.token", "bi-listing-new.token")
@@ -26,11 +26,9 @@ TOKENS = ("nightly.token", "bi-listing.token", "bi-listing-new.token")
 
 def documents() -> list[Path]:
     """Connections come first, because the others use what its commands authorize and rotate."""
-    connections = ROOT / "docs" / "connections.md"
-    return [
-        connections,
-        *(path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]) if path not in (connections, TOUR)),
-    ]
+    first = ROOT / "docs" / "connections.md"
+    others = [path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]) if path not in (first, TOUR)]
+    return [first, *(path for path in others if not path.name.endswith(".pt-BR.md"))]
 
 
 def test_documents_shell_blocks_print_what_they_show(stack: LocalCloud) -> None:

@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 
 def render(text: str) -> Markup:
-    """A text as HTML. All but the two marks is escaped."""
+    """A text as HTML. Everything except the two marks is escaped."""
     html = str(escape(text))
     # Code first, so that marks inside it stay as they are.
     pieces = re.split(r"`([^`]+)`", html)

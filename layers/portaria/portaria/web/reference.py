@@ -1,4 +1,4 @@
-"""The API's own description: its OpenAPI document as JSON, and a reference page for people. Neither needs a token."""
+"""The OpenAPI document as JSON, and the reference page. Neither needs a token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXTS = "reference_texts.toml"
 
 
 def answer(event: dict[str, Any]) -> dict[str, Any] | None:
-    """The answer to one of the two, or None for any other call."""
+    """The answer to a call of one of the two, or None for any other call."""
     match event.get("resource"):
         case "/v1/openapi.json":
             headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
@@ -35,7 +35,7 @@ def answer(event: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _language(event: dict[str, Any]) -> str:
-    """The language that the link of the page asks for (`?lang=pt`), or else the browser."""
+    """The language of the query (`?lang=pt`), or else of the browser."""
     wanted = (event.get("queryStringParameters") or {}).get("lang")
     if wanted in render.LANGUAGES:
         return str(wanted)
@@ -79,7 +79,7 @@ def _group(document: dict[str, Any], name: str, language: str) -> dict[str, Any]
 def _operation(
     document: dict[str, Any], method: str, path: str, operation: dict[str, Any], language: str
 ) -> dict[str, Any]:
-    """What the page shows of an operation."""
+    """An operation as the page shows it."""
     name, summary = operation["operationId"], operation["summary"]
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     responses = {status: schema_rows.response(document, each) for status, each in operation["responses"].items()}

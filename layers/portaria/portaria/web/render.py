@@ -1,4 +1,4 @@
-"""The pages that people see: while installing start, result, refused and rejected, and where a sign-on link does not work.
+"""The pages: start, result, refused and rejected of an install, the invalid sign-on link, and the API reference.
 
 Each function returns a whole answer in one of three languages: status, headers and HTML. The pages load nothing from
 elsewhere, except the platform's own button script on the start page, and all links of ours are relative, so they work under
@@ -92,7 +92,7 @@ class Page:
 
 
 def language_of(accept_language: str | None) -> str:
-    """`pt`, `es` or `en`: the best of what Accept-Language asks for (RFC 9110, 12.5.4), English where it asks for neither.
+    """`pt`, `es` or `en`: the best match for Accept-Language (RFC 9110, 12.5.4), English if there is none.
 
     Broken parts of the header are passed over, and only its first thousand characters are read.
     """
@@ -107,7 +107,7 @@ def language_of(accept_language: str | None) -> str:
 
 
 def start(language: str, *, client_label: str, client_id: str, consent_url: str, button: dict[str, str]) -> Page:
-    """The hosted install page: what will happen, the platform's button and a plain link to its consent page.
+    """The install page: what will happen, the platform's button, and a plain link to its consent page.
 
     `button` holds the attributes of the platform's button script, `src` among them; empty where it has none. Both it and
     `consent_url` must be https. They carry the one-time state, so the page is made for one browser.
@@ -136,7 +136,7 @@ def start(language: str, *, client_label: str, client_id: str, consent_url: str,
 
 
 def result(language: str, *, install: str, state: str, start_url: str, reason: str = "", account: str = "") -> Page:
-    """The result page: connecting, connected or failed. While connecting it asks its own URL for JSON and follows.
+    """The result page: connecting, connected or failed. While connecting, it polls its own URL for JSON.
 
     `state` is the install's (`received`, `exchanging`, `connected`, `failed`); one that is not known counts as connecting.
     `start_url` must be relative; any other is left out.
@@ -168,12 +168,12 @@ def result(language: str, *, install: str, state: str, start_url: str, reason: s
 
 
 def refused(language: str, *, start_url: str) -> Page:
-    """The customer said no on the consent page."""
+    """The page after the customer refused consent."""
     return _page("refused.html", language, start_url=_relative(start_url))
 
 
 def rejected(language: str, *, reason: str, detail: str, start_url: str | None, status: int = 400) -> Page:
-    """The answer to input that cannot be used: what is wrong and who must do what.
+    """The page for invalid input: what is wrong, and what the customer and the operator must do.
 
     `detail` is an English sentence for the operator. `start_url` must be relative; None or any other shows no link.
     """
@@ -192,12 +192,12 @@ def rejected(language: str, *, reason: str, detail: str, start_url: str | None, 
 def reference(
     language: str, *, chrome: dict[str, Markup], groups: list[dict[str, Any]], scopes: list[tuple[str, str, bool]]
 ) -> Page:
-    """The API's reference: `chrome` has the page's own texts, `groups` the operations, `scopes` what each scope allows."""
+    """The API reference: `chrome` has the page's texts, `groups` the operations, `scopes` the meaning of each scope."""
     return _page("reference.html", language, chrome=chrome, groups=groups, scopes=scopes, languages=LANGUAGES)
 
 
 def sign_on_failed(language: str, *, reason: str, status: int) -> Page:
-    """A sign-on link that leads nowhere: why, and that another is one click away."""
+    """The page of an invalid sign-on link: the reason, and how to get a new link."""
     return _page(
         "sign_on.html",
         language,
@@ -250,7 +250,7 @@ def _page(
 
 
 def _relative(url: str | None) -> str | None:
-    """The URL if it can only lead to a place on this host beside or below the page, else None."""
+    """The URL if it can only lead to this host, beside or below the page, else None."""
     if not url or not re.fullmatch(r"[A-Za-z0-9._~%/?=&-]+", url) or url.startswith("/"):
         return None
     return url
