@@ -29,14 +29,14 @@ def handler(event: Event, context: LambdaContext) -> Answer:
     try:
         address = single_sign_on.redeem(table, settings.sealing_key_id, ticket)
     except Rejected as rejected:
-        logger.warning("a sign-on link was refused", reason=rejected.reason)
+        logger.warning("sign_on_link_refused", reason=rejected.reason)
         return page(event, rejected.reason, rejected.status)
     except Retryable as later:
-        logger.error("a sign-on link was not opened", reason=later.reason, detail=later.detail)
+        logger.error("sign_on_link_not_opened", reason=later.reason, detail=later.detail)
         return unavailable(event)
     except Exception as error:  # noqa: BLE001 - whatever it was, a person is waiting
         # Its text may quote what was sent, so only its kind and place are told.
-        logger.error("opening a link failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+        logger.error("sign_on_link_failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
         return unavailable(event)
     headers = {
         "Location": address.reveal(),

@@ -30,7 +30,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("RenewalMessages", MetricUnit.Count, 1)
     outcome = renewal_sweep.handle_message(body, settings, time_left_s, pace)
-    logger.info("a renewal message is done", state=outcome.state, queued=outcome.queued)
+    logger.info("renewal_message_handled", state=outcome.state, queued=outcome.queued)
     if outcome.state == "swept":
         metrics.add_metric("ConnectionsDue", MetricUnit.Count, outcome.queued)
     elif outcome.state == "renewed":

@@ -247,4 +247,4 @@ def test_the_shortest_life_among_the_due_is_a_metric(office: Office, capsys: pyt
 
 def test_a_message_that_cannot_be_read_is_done_with(office: Office) -> None:
     assert office.handle("[]", "{", '{"other": 1}', '"text"') == set()
-    assert "none of those" in office.log.getvalue()
+    assert "renewal_message_unreadable" in office.log.getvalue()

@@ -96,9 +96,7 @@ def end(table: Table, entry: Entry, outcome: str, *, target: str = "", reason: s
             values={":outcome": outcome, ":reason": reason, ":target": target or entry.target},
         )
     except boto3_clients.FAILURES as error:
-        logger.error(
-            "an audit entry was not completed", extra={"entry": entry.id, "code": boto3_clients.error_code(error)}
-        )
+        logger.error("audit_entry_not_completed", extra={"entry": entry.id, "code": boto3_clients.error_code(error)})
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Entry], str | None]:

@@ -60,7 +60,7 @@ class Attempts:
             )
         except boto3_clients.FAILURES as error:
             # The attempt is refused all the same.
-            logger.warning("a failed attempt was not counted", extra={"code": boto3_clients.error_code(error)})
+            logger.warning("failed_attempt_not_counted", extra={"code": boto3_clients.error_code(error)})
             return
         if int(item["failed_attempts"]) > MOST:
             _keep(self._put_off, source, ends)

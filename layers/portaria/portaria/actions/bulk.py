@@ -39,8 +39,8 @@ class EntryOutcome:
 class Batch:
     """`after_s` is the wait in seconds after which the rest is welcome, where one was asked for."""
 
-    def __init__(self, supply: TokenProvider, connection: Connection, size: int) -> None:
-        self.supply = supply
+    def __init__(self, token_provider: TokenProvider, connection: Connection, size: int) -> None:
+        self.token_provider = token_provider
         self.connection = connection
         self.size = size
         self.after_s: float | None = None
@@ -74,7 +74,7 @@ class Batch:
             return with_changes(request, total_timeout_s=min(usual_s, time_left_s))
 
         try:
-            return self.supply.send(self.connection, bounded)
+            return self.token_provider.send(self.connection, bounded)
         except AnswerTooLarge as too_large:
             raise Retryable(too_large.reason, too_large.detail, answer_lost=True) from None
         except Rejected as rejected:

@@ -23,7 +23,7 @@ OVERWRITES = "would take the place of all that the contact has: leave it out, or
 Contact = dict[str, Any]
 
 
-def show(table: Table, supply: TokenProvider, name: str, contact_id: str) -> Contact:
+def show(table: Table, token_provider: TokenProvider, name: str, contact_id: str) -> Contact:
     """One contact, with the platform's own fields.
 
     Raises `Rejected` (404 `unknown_connection`, `unknown_contact`; 409 `not_offered`, `missing_scope`, `wrong_location`,
@@ -31,7 +31,7 @@ def show(table: Table, supply: TokenProvider, name: str, contact_id: str) -> Con
     """
     connection = connection_store.get(table, name)
     platform = offered(connection.platform, "contacts", "contact_request")
-    batch = Batch(supply, connection, 1)
+    batch = Batch(token_provider, connection, 1)
     try:
         response = batch.send(lambda token: platform.contact_request(connection, token.credentials, contact_id))
         contact: Contact = platform.read_contact(response)
@@ -59,7 +59,7 @@ def wrong(table: Table, name: str, contacts: list[Contact], *, overwrite: bool) 
     return errors
 
 
-def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contact]) -> Batch:
+def upsert(table: Table, token_provider: TokenProvider, name: str, contacts: list[Contact]) -> Batch:
     """Make or change each contact, one request each, and tell what became of them.
 
     Raises `Rejected` (404 `unknown_connection`; 409 as `show`) and `Retryable` where nothing was done for any of them.
@@ -71,7 +71,7 @@ def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contac
         built: Request = platform.upsert_request(connection, token.credentials, contact)
         return built
 
-    batch = Batch(supply, connection, len(contacts))
+    batch = Batch(token_provider, connection, len(contacts))
     try:
         for number, contact in enumerate(contacts):
             try:

@@ -27,7 +27,7 @@ REGISTERED, REFUSED = "registered", "refused"
 User = dict[str, str]
 
 
-def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users: list[User]) -> Batch:
+def register(table: Table, token_provider: TokenProvider, vault: Vault, name: str, users: list[User]) -> Batch:
     """Register each user (`user_login`, `identifier`) and tell what became of them.
 
     Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `not_permitted`, …) and `Retryable` where nothing was done
@@ -47,7 +47,7 @@ def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users
         )
         return built
 
-    batch = Batch(supply, connection, len(users))
+    batch = Batch(token_provider, connection, len(users))
     size = platform.MAX_USERS
     waiting = deque(list(range(len(users)))[start : start + size] for start in range(0, len(users), size))
     suspects: set[int] = set()

@@ -109,7 +109,7 @@ def redeem(table: Table, sealing_key_id: str, ticket: Secret) -> Secret:
     if not hmac.compare_digest(expected, mac):
         raise _altered()
     _use_up(table, ticket_id)
-    logger.info("a sign-on link was opened", extra={"connection": item["connection"], "link": ticket_id})
+    logger.info("sign_on_link_opened", extra={"connection": item["connection"], "link": ticket_id})
     return sealed["address"]
 
 
@@ -133,7 +133,7 @@ def _unseal(sealing_key_id: str, ticket_id: str, item: Item) -> Credentials:
     try:
         return vault.unseal(sealing_key_id, _context(ticket_id, item["connection"]), item["sealed"])
     except Rejected:
-        logger.warning("a sign-on link's seal is broken", extra={"link": ticket_id})
+        logger.warning("sign_on_seal_broken", extra={"link": ticket_id})
         raise _altered() from None
 
 

@@ -76,7 +76,7 @@ class Answered:
     withheld: str = ""
 
 
-def send(supply: provider.TokenProvider, connection: Connection, call: Call) -> Answered:
+def send(token_provider: provider.TokenProvider, connection: Connection, call: Call) -> Answered:
     """Carry a call and bring its answer, whatever its status, without an echo of the credential.
 
     Raises `Rejected` where the call may not leave or the connection is not connected, and `Retryable` where no whole answer
@@ -108,7 +108,7 @@ def send(supply: provider.TokenProvider, connection: Connection, call: Call) -> 
 
     try:
         usability.check_usable(connection)
-        response = supply.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
+        response = token_provider.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
     except Rejected as rejected:
         logger.info("connection_called", extra={**told, "reason": rejected.reason})
         raise with_advice(rejected, connection) from None

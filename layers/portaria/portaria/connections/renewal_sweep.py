@@ -68,7 +68,7 @@ def handle_message(
         integration = message.get("private_integration")
         name = "" if integration else str(message["connection"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        logger.error("a message of the Renewals queue is none of those that it may be")
+        logger.error("renewal_message_unreadable")
         return RenewalOutcome("ignored")
     if integration:
         private_integrations.warn_of_age(Table(settings.table_name), settings.bus_name, str(integration))
@@ -106,7 +106,7 @@ class _Visit:
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
         self.refused_limit = timedelta(days=float(settings.refused_grant_days))
-        self.supply = provider.TokenProvider(
+        self.token_provider = provider.TokenProvider(
             self.table,
             self.vault,
             settings.sealing_key_id,
@@ -120,7 +120,7 @@ class _Visit:
         if not item:
             return RenewalOutcome("ignored")
         connection = connection_store.read(item)
-        if connection.reason == ConnectionReason.ANSWER_LOST and self.supply.recover(connection):
+        if connection.reason == ConnectionReason.ANSWER_LOST and self.token_provider.recover(connection):
             # Due since it was given up: the next visit tells the bus that it is back.
             return RenewalOutcome("visited")
         if announce := item.get(connection_store.ANNOUNCE):
@@ -144,7 +144,7 @@ class _Visit:
     def _renew(self, connection: Connection) -> RenewalOutcome:
         self.pace.wait()
         try:
-            self.supply.renew(connection)
+            self.token_provider.renew(connection)
         except NeedsReconnect:
             # The item now holds the event to announce. The visit that the next sweep queues announces it.
             return RenewalOutcome("ended")

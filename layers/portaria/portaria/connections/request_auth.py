@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from portaria.connections.tokens.cache import Token
     from portaria.connections.vault import Credentials
 
-# Kinds whose credential is a token, and its name among the credentials that the supply hands out.
+# Kinds whose credential is a token, and its name among the credentials that the token provider returns.
 _TOKENS = {
     "bearer": "token",
     "oauth2": "access_token",

@@ -322,7 +322,7 @@ def _drop(vault: Vault, connection: Connection, version: str) -> None:
         vault.drop(connection.secret_id, version)
     except Retryable as retryable:
         facts = {"connection": connection.name, "reason": retryable.reason}
-        logger.warning("replaced credentials are still in the vault, unused", extra=facts)
+        logger.warning("replaced_credentials_kept", extra=facts)
 
 
 def _same(one: Credentials, other: Credentials) -> bool:

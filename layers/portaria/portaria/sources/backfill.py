@@ -44,7 +44,7 @@ def handle_message(body: str, settings: BackfillRecordsSettings, time_left_s: Ca
     try:
         work = _read(body)
     except (ValueError, KeyError, TypeError, AttributeError):
-        logger.error("a message of the Backfills queue is none of those that it may be")
+        logger.error("backfill_message_unreadable")
         return ReadingOutcome("ignored")
     if isinstance(work, reconciliation.ReconciliationRequest):
         return reconciliation.handle_message(work, settings, time_left_s)
@@ -124,7 +124,7 @@ def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Rea
     table = Table(settings.table_name)
     connection = connection_store.find(table, name)
     if not connection:
-        logger.warning("a connection that became ready is gone", extra={"connection": name})
+        logger.warning("ready_connection_missing", extra={"connection": name})
         return ReadingOutcome("ignored")
     # It may be a destination that refused everything until it was connected again.
     waiting_records.try_now(table, name)
@@ -135,9 +135,7 @@ def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Rea
             if _create(table, connection, route, generation):
                 bodies.append(_message(name, route.name, generation))
     queues.send(settings.backfills_queue_url, bodies)
-    logger.info(
-        "backfills were started", extra={"connection": name, "generation": generation, "backfills": len(bodies)}
-    )
+    logger.info("backfills_started", extra={"connection": name, "generation": generation, "backfills": len(bodies)})
     return ReadingOutcome("started", started=len(bodies))
 
 
@@ -198,7 +196,7 @@ class _BackfillReading:
     def run(self) -> ReadingOutcome:
         item = self.table.get(*key(self.name, self.route_name, self.generation))
         if not item or item["state"] != "running":
-            logger.info("there is nothing to read any more", extra=self.facts)
+            logger.info("backfill_ignored", extra=self.facts)
             return ReadingOutcome("ignored")
         try:
             self._read(item)
@@ -210,11 +208,11 @@ class _BackfillReading:
                 raise
             # A new message, since this one's receives count how often it came in vain.
             delay_s = page_reader.PAUSE_S if later.after_s is None else later.after_s
-            logger.info("a backfill goes on later", extra={**self.facts, "reason": later.reason, "after_s": delay_s})
+            logger.info("backfill_postponed", extra={**self.facts, "reason": later.reason, "after_s": delay_s})
             body = _message(self.name, self.route_name, self.generation)
             queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
             return self._outcome("running")
-        logger.info("a backfill is done", extra={**self.facts, "records": self.records})
+        logger.info("backfill_completed", extra={**self.facts, "records": self.records})
         return self._outcome("done")
 
     def _outcome(self, state: str) -> ReadingOutcome:
@@ -273,7 +271,7 @@ class _BackfillReading:
 
     def _fail(self, item: Item, rejected: Rejected) -> None:
         facts = {**self.facts, "reason": rejected.reason, "detail": rejected.detail}
-        logger.error("a backfill has failed", extra=facts)
+        logger.error("backfill_failed", extra=facts)
         try:
             self.table.update(
                 *key(self.name, self.route_name, self.generation),

@@ -1,4 +1,4 @@
-"""Reading a connection's account: with a token from the supply, at the platform's pace, while there is time left."""
+"""Reading a connection's account: with a token, within the platform's rate limit, while there is time left."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ class PageReader:
         self.table = table
         self.connection = connection
         self.vault = Vault(settings.secrets_prefix)
-        self.supply = provider.TokenProvider(table, self.vault, settings.sealing_key_id, time_left_s)
+        self.token_provider = provider.TokenProvider(table, self.vault, settings.sealing_key_id, time_left_s)
         self.pace = _pace(connection.platform, per_second)
         self.time_left_s = time_left_s
 
     def read(self, ask: Callable[[Send, str, Secret], Found]) -> Found:
         """What `ask` makes of `send`, the account's host and an access token: again with newer ones where there are any.
 
-        Raises `Rejected` as `ask` and the supply of tokens do, and `Retryable` also where too little time is left.
+        Raises `Rejected` as `ask` and the token provider do, and `Retryable` also where too little time is left.
         """
         while True:
             try:
@@ -108,11 +108,11 @@ class PageReader:
         def attempt(token: Token) -> Found:
             return ask(self.send, self.connection.allowed_domain, token.credentials["access_token"])
 
-        token = self.supply.token(self.connection)
+        token = self.token_provider.token(self.connection)
         try:
             return attempt(token)
         except TokenRefused:
-            newer = self.supply.refresh_after_401(self.connection, token)
+            newer = self.token_provider.refresh_after_401(self.connection, token)
             if newer is None:
                 raise
             return attempt(newer)

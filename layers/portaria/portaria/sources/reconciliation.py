@@ -182,7 +182,7 @@ class _Reconciling:
             return self._outcome("reconciled" if self._reconcile(item, connection) else "ignored")
         except Rejected as rejected:
             logger.error(
-                "an account cannot be reconciled",
+                "reconciliation_refused",
                 extra={**self.facts, "reason": rejected.reason, "detail": rejected.detail},
             )
             self._settle(item, self._interval)
@@ -192,7 +192,7 @@ class _Reconciling:
                 raise
             # A new message, since this one's receives count how often it came in vain.
             delay_s = page_reader.PAUSE_S if later.after_s is None else later.after_s
-            logger.info("a reconciliation goes on later", extra={**self.facts, "reason": later.reason})
+            logger.info("reconciliation_postponed", extra={**self.facts, "reason": later.reason})
             body = _message(self.name, self.object_name, self.queued_at)
             queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
             return self._outcome("reconciling")
@@ -247,13 +247,13 @@ class _Reconciling:
             try:
                 self._move_on(item, cursor, following, asked_at)
             except Conflict:
-                logger.info("another worker reconciles this", extra=self.facts)
+                logger.info("reconciliation_leased_elsewhere", extra=self.facts)
                 return False
             cursor = following
             self.pages += 1
             self.records += len(changes.records)
         reread_requests.settle(self.table, self.name, self.object_name, asked_at)
-        logger.info("an account was reconciled", extra=self.facts)
+        logger.info("reconciliation_completed", extra=self.facts)
         return True
 
     def _read(self, source: ModuleType, reader: PageReader, since: int, cursor: str) -> Changes:
@@ -309,7 +309,7 @@ class _Reconciling:
                     condition="begun_at = :begun_at",
                     values={":begun_at": item["begun_at"]},
                 )
-        logger.info("nothing is reconciled any more", extra=self.facts)
+        logger.info("reconciliation_ended", extra=self.facts)
         return self._outcome("ended")
 
     def _subscribe(self, reader: PageReader) -> None:
@@ -322,7 +322,7 @@ class _Reconciling:
         if not self._may_subscribe():
             return
         try:
-            credentials = reader.supply.token(connection).credentials
+            credentials = reader.token_provider.token(connection).credentials
             if "webhook_key" not in credentials:
                 return
             client = oauth_clients.get(self.table, connection.platform, connection.client)
@@ -334,7 +334,7 @@ class _Reconciling:
                 )
                 webhooks.read_answer(reader.send(request))
         except (Rejected, Retryable) as refused:
-            logger.warning("event webhooks were not subscribed again", extra={**self.facts, "reason": refused.reason})
+            logger.warning("webhook_subscription_failed", extra={**self.facts, "reason": refused.reason})
 
     def _may_subscribe(self) -> bool:
         now = clock.now()

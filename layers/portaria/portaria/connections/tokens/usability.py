@@ -60,4 +60,4 @@ def end(table: Table, connection: Connection, reason: str, *, fence: int | None 
         }
         | ({":fence": fence} if fence else {}),
     )
-    logger.error("a connection must be connected again", extra={"connection": connection.name, "reason": reason})
+    logger.error("connection_needs_reconnect", extra={"connection": connection.name, "reason": reason})
