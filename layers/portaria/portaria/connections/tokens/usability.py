@@ -1,4 +1,4 @@
-"""Whether a connection can give a token, and the end of a connection that cannot."""
+"""Whether a connection can be used, and the end of a connection that cannot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorize
 
 logger = logging.getLogger(__name__)
 
-# The vault may not show yet what was written within this time.
+# The vault may not return yet what was written within this time.
 YOUNG = timedelta(minutes=5)
 
 
@@ -36,7 +36,7 @@ def check_usable(connection: Connection) -> None:
 
 
 def end(table: Table, connection: Connection, reason: str, *, fence: int | None = None) -> None:
-    """Mark a connection as one that somebody must connect again, and have the bus told.
+    """Mark a connection as one that must be connected again, and schedule the event about it.
 
     Raises `Conflict` where its credentials have changed since, or, with a `fence`, where that lease has been lost.
     """
