@@ -1,4 +1,4 @@
-"""The outbound HTTP client, the only way for a credential to leave: over https, to the allowed domain, bounded in size and time.
+"""The outbound HTTP client, the only way out for a credential: over https, to the allowed domain, with limits on size and time.
 
 `http_transport` connects, and checks the addresses of the host. A redirect is a response unless the caller wants it followed;
 then every hop passes the same checks.

@@ -313,7 +313,7 @@ class _Reconciling:
         return self._outcome("ended")
 
     def _subscribe(self, reader: PageReader) -> None:
-        """Subscribe the account's event webhooks again, at most once an hour. A failure loses nothing: this reads the changes."""
+        """Subscribe the account's event webhooks again, at most once an hour. After a failure this reads the changes."""
         connection = reader.connection
         try:
             webhooks = part(connection.platform, "webhooks")
