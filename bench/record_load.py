@@ -34,7 +34,7 @@ from portaria.connections import connection_store, oauth_clients, webhook_endpoi
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Route, Secret
-from portaria.delivery import waiting_records
+from portaria.delivery import backlogs
 from portaria.records import routes
 from portaria.sources import backfill
 
@@ -315,13 +315,13 @@ class Load:
         for queue in ("records", "bulk_records", "backfills"):
             told = sqs.get_queue_attributes(QueueUrl=self.stack.queues[queue], AttributeNames=names)["Attributes"]
             found += sum(int(told[name]) for name in names)
-        backlogs = self.stack.client("dynamodb").query(
+        found_backlogs = self.stack.client("dynamodb").query(
             TableName=self.stack.table,
             IndexName="listing",
             KeyConditionExpression="list_pk = :waiting",
-            ExpressionAttributeValues={":waiting": {"S": waiting_records.LISTING}},
+            ExpressionAttributeValues={":waiting": {"S": backlogs.LISTING}},
         )["Items"]
-        return found + sum(max(0, int(backlog["waiting"]["N"])) for backlog in backlogs)
+        return found + sum(max(0, int(backlog["waiting"]["N"])) for backlog in found_backlogs)
 
     def arrivals(self) -> dict[str, float]:
         """By e-mail address, when the last request with that person came; the simulators' clock is this one's."""

@@ -57,7 +57,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--port", default=0, envvar="GATEWAY_PORT", help="Port for MiniStack; a free one by default.")
 def up(port: int) -> None:
-    """Start it, or bring it up to date; build/stack.json tells where everything is."""
+    """Start the local cloud, or update it. build/stack.json has its addresses."""
     describe(local_cloud.up(step, console.print, port=port, keep=True))
 
 

@@ -159,7 +159,7 @@ class Control:
         return bool(self._call("POST", "/adobe/registrations", {"url": url, "client_id": client_id})["active"])
 
     def deliver_adobe_events(self, url: str, munchkin: str, *, shape: str = "flat", times: int = 1) -> int:
-        """Tell the URL what became of an instance's requests since the last time; how many events were taken.
+        """Report the outcome of an instance's new requests to the URL. Returns the number of accepted events.
 
         `shape` is `flat` or `wrapped`. Events that met 429, 5xx or no answer come again the next time.
         """
@@ -178,7 +178,7 @@ class Control:
         self._call("POST", "/oauth2/change", {"name": name, **changes})
 
     def give_oauth2_grant(self, name: str, scope: str = "") -> dict[str, Any]:
-        """Tokens as if somebody had just consented: what the token endpoint would have answered."""
+        """The answer of the token endpoint after a consent, without a browser."""
         return dict(self._call("POST", "/oauth2/grants", {"name": name, "scope": scope}))
 
     def end_oauth2_tokens(self, name: str, *, revoke: bool = False) -> None:
@@ -221,7 +221,7 @@ class Control:
 
     def add_engage_user(self, customer_id: str, username: str, password: str, **details: Any) -> None:
         """Give `client_id`, `client_secret` and `customer_token`, `environment="production"` where it is not homologation, and
-        `manages_users=False` for somebody without the permission UserManagement."""
+        `manages_users=False` creates a user without the permission UserManagement."""
         given = {"customer_id": customer_id, "username": username, "password": password, **details}
         self._call("POST", "/engage/users", given)
 

@@ -177,7 +177,7 @@ def install(run: Run, account: Account) -> None:
 
 
 def through_hook(run: Run, host: str, times: int = 1) -> None:
-    """Kommo's install webhook: once, or as often as somebody repeats it."""
+    """Send Kommo's install webhook, once or repeated."""
     code = run.control.issue_code(run.client_id, host)
     query = {"code": code.code, "referer": host, "from_widget": "1", "client_id": run.client_id, "platform": "1"}
     with run.session() as session:
@@ -211,7 +211,7 @@ def forge(run: Run) -> None:
 
 
 def arrive(run: Run, accounts: list[Account], told: Callable[[], None]) -> None:
-    """Everybody at `INSTALLS_PER_SECOND`, except that nobody arrives by accident in the moment when SQS refuses."""
+    """Install all accounts at `INSTALLS_PER_SECOND`. Only one account installs while SQS refuses."""
     alone = [account for account in accounts if account.special == "while SQS refuses"]
     for account in alone:
         install(run, account)
@@ -311,7 +311,7 @@ def watch(run: Run, accounts: list[Account], expected: int) -> None:
     """Show the bars until everything has arrived, or nothing has moved for too long."""
     columns = (TextColumn("{task.description:<34}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        arrivals = progress.add_task("arrivals answered", total=len(accounts) + REFUSALS + 1)
+        arrivals = progress.add_task("webhooks answered", total=len(accounts) + REFUSALS + 1)
         connected = progress.add_task("accounts connected", total=len(accounts))
         applied = progress.add_task("contacts in Marketo", total=expected)
         failures: list[BaseException] = []
@@ -363,47 +363,51 @@ def figures(run: Run, expected: dict[str, dict[str, str]]) -> dict[str, Any]:
 
 
 def verdict(run: Run, result: dict[str, Any], aside: int, without_email: int, foreign: list[str]) -> list[str]:
-    """What is not as it should be, in sentences; empty where all is well."""
+    """The problems, as sentences."""
     wrong = []
     if result["installs_accepted"] != ACCOUNTS:
-        wrong.append(f"{result['installs_accepted']} of {ACCOUNTS} arrivals were accepted")
+        wrong.append(f"{result['installs_accepted']} of {ACCOUNTS} installs were accepted")
     if result["installs_lost"]:
         failed = [f"{each['account_host']} ({each['state']} {each.get('reason', '')})" for each in installs(run)
                   if each["state"] != "connected"]  # fmt: skip
-        wrong.append(f"{result['installs_lost']} installs were lost: {', '.join(failed) or 'without a trace'}")
+        wrong.append(f"{result['installs_lost']} installs were lost: {', '.join(failed) or 'not found'}")
     if result["contacts_applied"] != result["contacts_expected"]:
         wrong.append(f"{result['contacts_expected'] - result['contacts_applied']} contacts did not arrive")
     if result["contacts_wrong"]:
         wrong.append(f"{result['contacts_wrong']} contacts differ from Kommo's")
     if aside != without_email:
-        wrong.append(f"{aside} records were set aside with a reason; {without_email} contacts have no e-mail address")
+        wrong.append(f"{aside} dead letters were stored; {without_email} contacts have no e-mail address")
     if run.forged_refused != len(FORGED_REFERERS):
-        wrong.append("a forged hook was not refused")
+        wrong.append("a forged webhook was not refused")
     if run.refusals_told != REFUSALS:
-        wrong.append("a customer who said no was not told so")
+        wrong.append("the page after a refused consent did not say so")
     if foreign:
-        wrong.append(f"something was sent to {', '.join(foreign)}")
+        wrong.append(f"requests were sent to {', '.join(foreign)}")
     return wrong
 
 
 def show(run: Run, result: dict[str, Any], aside: int, program: programs.Outcome, of_records: records.Outcome) -> None:
-    table = Table(title="What became of them", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(title="Summary", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(justify="left")
     table.add_column(justify="right")
     table.add_column(style="dim")
     rows = [
-        ("installs accepted", result["installs_accepted"], f"{ACCOUNTS - BROWSERS} by hook, {BROWSERS} in a browser"),
+        (
+            "installs accepted",
+            result["installs_accepted"],
+            f"{ACCOUNTS - BROWSERS} by webhook, {BROWSERS} in a browser",
+        ),
         ("installs connected", result["installs_connected"], "tokens stored, webhooks subscribed"),
-        ("installs lost", result["installs_lost"], "one came 3 times, 2 met trouble"),
-        ("customers who said no", run.refusals_told, "told so; nothing was stored"),
-        ("forged hooks refused", result["forged_refused"], "no byte left for their hosts"),
-        ("contacts expected", result["contacts_expected"], "those with an e-mail address"),
-        ("contacts applied", result["contacts_applied"], "each field compared with Kommo's"),
+        ("installs lost", result["installs_lost"], "with 1 repeated webhook and 2 outages"),
+        ("consents refused", run.refusals_told, "the page says so; nothing is stored"),
+        ("forged webhooks refused", result["forged_refused"], "no request to their hosts"),
+        ("contacts expected", result["contacts_expected"], "contacts with an e-mail address"),
+        ("contacts applied", result["contacts_applied"], "each field compared with Kommo"),
         ("contacts wrong", result["contacts_wrong"], ""),
-        ("contacts set aside", aside, "no e-mail address; kept aside"),
-        ("requests to Marketo", result["marketo_requests"], "each at most 1,000 contacts, 1 MB"),
-        ("answer to an arrival, median", f"{result['ack_p50_ms']} ms", "Kommo waits 3,000"),
-        ("answer to an arrival, p99", f"{result['ack_p99_ms']} ms", "cold starts included"),
+        ("dead letters", aside, "contacts without an e-mail address"),
+        ("requests to Marketo", result["marketo_requests"], "each up to 1,000 contacts and 1 MB"),
+        ("webhook answered, median", f"{result['ack_p50_ms']} ms", "Kommo waits 3,000 ms"),
+        ("webhook answered, p99", f"{result['ack_p99_ms']} ms", "cold starts included"),
         *program.rows(),
         *of_records.rows(),
         ("duration", f"{result['seconds']} s", ""),
@@ -415,21 +419,21 @@ def show(run: Run, result: dict[str, Any], aside: int, program: programs.Outcome
 
 
 def play(stack: Stack) -> bool:
-    """One whole run. True if nothing was lost and nothing is wrong."""
+    """Run the demo once. True if there is no problem."""
     control = Control(stack.control_url)
     refused_before = set(control.hosts()["refused"])
     run = Run(stack, control)
-    with step(f"Making up {ACCOUNTS} Kommo accounts and a Marketo instance"):
+    with step(f"Creating {ACCOUNTS} Kommo accounts and a Marketo instance"):
         accounts = cast(run)
         control.add_kommo_account(f"refuses{run.mark}")
-    console.print("Registering them, as an administrator with a file:")
+    console.print("Registering them with a configuration file:")
     register(run)
     expected, without_email = expected_persons(run, accounts)
     started = time.monotonic()
     watch(run, accounts, len(expected))
     result = figures(run, expected)
     aside = set_aside(run)
-    with step("A program with a token, and a person signed on at Engage"):
+    with step("Calling the API with a token, and signing a person on at Engage"):
         program = programs.play(stack, control, run.session, run.mark)
     result |= program.figures()
     connections = {item["account_host"]: item["connection"] for item in installs(run) if item["state"] == "connected"}
@@ -457,7 +461,7 @@ def play(stack: Stack) -> bool:
     for sentence in wrong:
         console.print(f"[red]✗ {sentence}[/]")
     if not wrong:
-        console.print("[green]✓ Nothing was lost, nothing is wrong.[/]")
+        console.print("[green]✓ Nothing was lost, and every contact is correct.[/]")
     console.print(f"[dim]The figures are in {RESULT.relative_to(ROOT)}.[/]")
     return not wrong
 
@@ -482,7 +486,7 @@ def run_demo(keep: bool) -> int:
         return 130
     finally:
         if ours and not keep:
-            with step("Stopping what was started"):
+            with step("Stopping the local cloud"):
                 local_cloud.down()
 
 

@@ -54,7 +54,7 @@ def _function(logical_id: str, version: dict[str, Any], layers: dict[str, Path])
     unqualified = version["FunctionArn"].rpartition(":")[0]
     return Function(
         name=version["FunctionName"],
-        # Callers and queues go to the alias, and the context tells the function so.
+        # Callers and queues invoke the alias, which the function sees in its context.
         arn=f"{unqualified}:{ALIAS}",
         version=version["Version"],
         role=version["Role"],
@@ -109,7 +109,7 @@ def choose(stack: Stack, logical_id: str) -> Function:
 
 
 def read_event(logical_id: str, name: str) -> bytes:
-    """The event in a file, or on standard input for `-`. Raises `click.BadParameter` for what is no JSON file."""
+    """The event in a file, or on standard input for `-`. Raises `click.BadParameter` if it is not JSON."""
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
         json.loads(text)

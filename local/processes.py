@@ -104,7 +104,7 @@ def listening_socket(port: int = 0) -> socket.socket:
 
 
 def free_port(wanted: int = 0) -> int:
-    """A port that nobody listens on. Raises `NotStarted` naming who holds it if `wanted` is taken."""
+    """A free port. Raises `NotStarted` with the process that uses `wanted`, if it is in use."""
     with listening_socket(wanted) as listener:
         return int(listener.getsockname()[1])
 

@@ -50,10 +50,10 @@ class Outcome:
     def rows(self) -> list[tuple[str, int, str]]:
         return [
             ("calls with a program's token", self.answered, "a private integration, rotated once"),
-            ("refused: its old token, expired", self.old_token_refused, "the new one worked on"),
+            ("refused: its old token, expired", self.old_token_refused, "the new token works"),
             ("refused: its token, revoked", self.token_after_revocation_refused, "from the next call on"),
-            ("Engage links opened", self.sso_opened, f"{self.sso_let_in} person let in at {FRONT_END}"),
-            ("refused: a link opened again", self.sso_reused_refused, "a page says that it was used"),
+            ("Engage links opened", self.sso_opened, f"{self.sso_let_in} person signed on at {FRONT_END}"),
+            ("refused: a link opened again", self.sso_reused_refused, "the page says that it was used"),
         ]
 
     def wrong(self) -> list[str]:
@@ -74,7 +74,7 @@ CALLS = 6
 
 
 def play(stack: Stack, control: Control, session: Callable[[], requests.Session], mark: str) -> Outcome:
-    """All of it, under names with this mark. `session` makes what reaches the API by its public name."""
+    """Run all calls, with names that contain `mark`. `session` makes clients that reach the API by its public name."""
     connection = connect(control, mark)
     scopes = ("connections:list", f"identifiers:register@{connection}", f"sso:create@{connection}")
     made = portaria("integrations", "create", f"Padaria {mark}", *(f"--scope={scope}" for scope in scopes))
@@ -140,7 +140,7 @@ def let_in(control: Control, customer: str, location: str) -> bool:
 
 
 def portaria(*arguments: str) -> Any:
-    """Run the command line as an administrator; what it tells a program. Raises `NotStarted` with its words where it fails."""
+    """Run the command line as an administrator and return its JSON. Raises `NotStarted` with its error message if it fails."""
     command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "--json", *arguments]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
     done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)

@@ -35,7 +35,7 @@ PLATFORM_HOSTS = (
     "one.engage.bz",
     "static.adobeioevents.com",
     "csm.adobe.io",
-    # OAuth 2.0 providers of nobody's: the domain is reserved for examples (RFC 2606).
+    # Simulated OAuth 2.0 providers: the domain is reserved for examples (RFC 2606).
     "*.oauth.example.net",
 )
 API_HOST = "*.execute-api.us-east-1.amazonaws.com"

@@ -89,18 +89,18 @@ class Outcome:
 
     def rows(self) -> list[tuple[str, int | str, str]]:
         return [
-            ("live events in Marketo", self.live, f"the slowest after {self.slowest_s:.1f} s"),
-            ("lost event reconciled", self.reconciled, "Kommo never sent it; time moved on"),
-            ("custom objects", self.custom_objects, f"{self.waited_for_person} of them before their person"),
-            ("refused by Marketo", self.refused, f"one of {self.refused_together} in its request"),
-            ("redriven dead letters", self.redriven, "the cause mended, a dry run before"),
-            ("records by a program", self.applied, "by Adobe's paths: 202, then applied"),
+            ("live events in Marketo", self.live, f"the slowest took {self.slowest_s:.1f} s"),
+            ("lost event reconciled", self.reconciled, "found by reconciliation"),
+            ("custom objects", self.custom_objects, f"{self.waited_for_person} sent before their person"),
+            ("refused by Marketo", self.refused, f"1 of {self.refused_together} records in a request"),
+            ("redriven dead letters", self.redriven, "after a dry run and a correction"),
+            ("records by a program", self.applied, "sent to the data ingestion endpoint"),
             ("receipts of one record", self.receipts_of_record, "found by its key"),
-            ("requests with a known end", self.receipts["applied"], "as Adobe's signed events tell"),
+            ("requests applied", self.receipts["applied"], "as Adobe's signed events report"),
         ]
 
     def wrong(self) -> list[str]:
-        """What is not as it should be, in sentences."""
+        """The problems, as sentences."""
         figures = self.figures()
         expected = {
             f"{LIVE + NEW - self.live} live events did not arrive": self.live == LIVE + NEW,
@@ -158,9 +158,9 @@ class Records:
                 self.change()
             with step(f"A program sends {SENT} persons, and Marketo refuses 1 of {TOGETHER}"):
                 self.send()
-            with step("The refused one again, and what Adobe tells of all requests"):
+            with step("Redriving the refused record, and receiving Adobe's reports"):
                 self.mend()
-        with step("The doctor looks at the stack"):
+        with step("Running the doctor"):
             report = self.ask_doctor()
         say(report)
         return self.outcome
@@ -335,7 +335,7 @@ class Records:
     # ---------------------------------------------------------------------------------------------------------- the ends
 
     def mend(self) -> None:
-        """Marketo takes the person from now on; what was set aside is sent again."""
+        """Let Marketo accept the person, and redrive the dead letter."""
         self.control.change_marketo(self.munchkin, poison={})
         told = portaria("dead-letters", "redrive", *self.of_poison, "--dry-run")
         self.outcome.would_redrive = told["counts"].get("would_redrive", 0)
@@ -363,7 +363,7 @@ class Records:
 
 
 def until(enough: Callable[[], bool]) -> None:
-    """Look until it is enough, or for as long as one has patience: what is missing then is told at the end."""
+    """Poll until the number is reached or the time is over. The summary reports what is missing."""
     deadline = time.monotonic() + PATIENCE_S
     while not enough() and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY_S)

@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass
 class _Exchange:
-    """An invocation and what became of it, with the times (monotonic) at which it was taken and answered."""
+    """An invocation and its outcome, with the monotonic times at which it was received and answered."""
 
     invocation: Invocation
     taken_at: float | None = None

@@ -64,7 +64,7 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Stack:
-    """A running local cloud, as build/stack.json tells it.
+    """A running local cloud, as build/stack.json describes it.
 
     `api_url` is the deployed API at MiniStack; `public_url` the same under the name it would have on AWS, reached
     through `proxy_url` and trusted with `ca_bundle`. `queues`, `functions` and `log_groups` are by name
@@ -261,7 +261,7 @@ def _reusable(say: Callable[[str], None], port: int) -> Stack | None:
 
 
 def _start(step: Step, say: Callable[[str], None], port: int, keep: bool) -> Stack:
-    """Start MiniStack, the simulators and the proxy. The latter two inherit their sockets: nobody can take their ports.
+    """Start MiniStack, the simulators and the proxy. The latter two inherit their sockets, so that their ports stay theirs.
 
     Returns the stack that was saved, running again, or one that nothing is deployed to yet.
     """

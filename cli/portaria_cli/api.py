@@ -108,7 +108,7 @@ class Api:
             try:
                 return self._call("POST", path, body=body, headers=headers)[0]
             except NotDone as refused:
-                if refused.reason != "creation_in_progress" or monotonic() > waits_until:
+                if refused.reason != "request_in_progress" or monotonic() > waits_until:
                     raise _after_a_lost_answer(refused) from None
                 sleep(refused.retry_after_s or 1)
 

@@ -53,29 +53,29 @@ def rotate_connection(desk: CliContext, name: str, expire_now: bool) -> None:
 @click.pass_obj
 def expire_rotation(desk: CliContext, name: str) -> None:
     """Delete the old token of a rotation now."""
-    found = desk.api.post("connections", name, "rotate", "expire", body={})
+    found = desk.api.post("connections", name, "rotation", "expire", body={})
     desk.print(found, partial(output.shown, found))
 
 
 @connections.command("authorize")
 @Name
 @click.pass_obj
-def authorize_connection(desk: CliContext, name: str) -> None:
+def create_authorization(desk: CliContext, name: str) -> None:
     """Print a link with which a person grants access, or grants it again."""
-    found = desk.api.get("connections", name, "authorize")
+    found = desk.api.create("connections", name, "authorizations", body={})
     ends = f"The link works once, until {found['expires_at']}." if found["expires_at"] else ""
-    desk.print_alone(found, found["authorize_url"], said=ends)
+    desk.print_alone(found, found["url"], said=ends)
 
 
 @connections.command("events")
 @Name
 @click.pass_obj
-def create_events_address(desk: CliContext, name: str) -> None:
+def create_event_address(desk: CliContext, name: str) -> None:
     """Create the webhook URL for a platform's events.
 
     It is printed this once, with the secret that its header must carry. Those made before work for another hour.
     """
-    found = desk.api.post("connections", name, "events", body={})
+    found = desk.api.post("connections", name, "event-addresses", body={})
     header = found["header_name"]
     said = f"Header {header}: {found['header_value']} " if header else ""
     desk.print_alone(found, found["url"], said=f"{said}(Keep it secret: it is not shown again.)")
@@ -126,7 +126,7 @@ def start_backfill(desk: CliContext, name: str, route: str | None) -> None:
     For every route that begins there. A backfill that runs goes on; one that has ended begins anew, from the first page.
     """
     found = desk.api.post("connections", name, "backfills", body={"route": route} if route else {})
-    desk.print(found, partial(output.started, found["backfills"]))
+    desk.print(found, partial(output.started, found["runs"]))
 
 
 @connections.command("backfills")
@@ -191,7 +191,7 @@ def register_identifiers(desk: CliContext, name: str, file: Path) -> None:
 def show_contact(desk: CliContext, name: str, contact: str) -> None:
     """Show a contact, with its platform's own fields."""
     found = desk.api.get("connections", name, "contacts", contact)
-    desk.print(found, partial(output.shown, found["contact"]))
+    desk.print(found, partial(output.shown, {"id": found["id"], **found["fields"]}))
 
 
 @connections.command("upsert")

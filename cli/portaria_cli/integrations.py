@@ -182,7 +182,7 @@ def rotate_integration(desk: CliContext, integration: str, expire_now: bool, sav
 
 
 def _end_rotation(desk: CliContext, integration: str, how: str) -> None:
-    found = desk.api.post(KIND, integration, "rotate", how, body={})
+    found = desk.api.post(KIND, integration, "rotation", how, body={})
     desk.print(found, partial(output.shown, found))
 
 

@@ -188,9 +188,12 @@ def started(items: list[dict[str, Any]], console: Console) -> None:
 
 
 def backfills(found: dict[str, Any], console: Console) -> None:
-    for title, columns in (("backfills", BACKFILLS), ("reconciliations", RECONCILIATIONS)):
-        if found[title]:
-            print_table(columns, found[title], console)
+    for field, title, columns in (
+        ("runs", "backfills", BACKFILLS),
+        ("reconciliations", "reconciliations", RECONCILIATIONS),
+    ):
+        if found[field]:
+            print_table(columns, found[field], console)
         else:
             console.print(f"There are no {title}.", style="dim")
 
@@ -277,8 +280,8 @@ COLUMNS = {
         _of("target"), _of("outcome", is_whole=True), _of("reason", 1),
     ),
     "receipts": (
-        _of("receipt", is_whole=True), _time("sent_at"), _of("state", is_whole=True), _of("count"), _of("object", 4),
-        _of("destination", 3), _of("applied", 2), _of("failed", 1), _of("code", 5),
+        _of("id", title="receipt", is_whole=True), _time("sent_at"), _of("state", is_whole=True), _of("count"),
+        _of("object", 4), _of("destination", 3), _of("applied", 2), _of("failed", 1), _of("code", 5),
     ),
     "destinations": (
         _of("name", is_whole=True), _of("state", is_whole=True), _of("reason", 1), _time("since", 3),

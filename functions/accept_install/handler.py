@@ -1,22 +1,25 @@
-"""Receive a marketplace install and store its code; show the customer where to begin and how far it is.
+"""Receive a marketplace install and store its code; show the customer the install page and the install's state.
 
-Whatever a page needs is imported when a page is made: the install hook waits for none of it.
+Pages are imported when one is rendered, because the install webhook does not use them.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
 from portaria.aws.light_client import AwsError
 from portaria.core.callbacks import Refusal, Rejected, Retryable, Secret
+from portaria.core.http_request import HttpRequest
 from portaria.core.settings import AcceptInstallSettings
-from portaria.webhooks.arrival_sources import source_of
 from portaria.webhooks.install_receiver import InstallReceiver
+from portaria.webhooks.install_sessions import InstallSessions
+from portaria.webhooks.install_status import read_status
+from portaria.webhooks.light_table import LightTable
+from portaria.webhooks.oauth_client_cache import OAuthClientCache
+from portaria.webhooks.oauth_state import COOKIE, COOKIE_LIFE_S, OAuthStates
 from portaria.webhooks.request_log import count, log
 from portaria.webhooks.time_budget import TimeBudget
 
@@ -24,56 +27,57 @@ if TYPE_CHECKING:
     from portaria.core.callbacks import OAuthClient
     from portaria.web.render import Page
 
-Event = dict[str, Any]
 Answer = dict[str, Any]
 
-COOKIE = "__Host-portaria"
-COOKIE_LIFE_S = 30 * 60
 MAX_QUERY_CHARACTERS = 8_000
 RETRY_AFTER_S = 5
 PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
-desk = InstallReceiver(AcceptInstallSettings.from_env())
+settings = AcceptInstallSettings.from_env()
+table = LightTable(settings.table_name)
+clients, states = OAuthClientCache(table), OAuthStates(table)
+receiver = InstallReceiver(settings, table, clients, states)
+sessions = InstallSessions(table, clients, states)
 
 
-def handler(event: Event, context: object) -> Answer:
-    """Answers the three routes of template.yaml; nothing it raises on purpose leaves it."""
-    budget = TimeBudget(spent_s(event))
-    resource = str(event.get("resource", ""))
+def handler(event: dict[str, Any], context: object) -> Answer:
+    """Answers the three routes of template.yaml. Catches every error that the calls below are documented to raise."""
+    request = HttpRequest.from_event(event)
+    budget = TimeBudget(request.elapsed_s())
     try:
-        if resource.endswith("/start"):
-            return start(event)
-        if resource.endswith("/result/{install}"):
-            return result(event)
-        return arrive(event, budget)
+        if request.resource.endswith("/start"):
+            return start(request)
+        if request.resource.endswith("/result/{install}"):
+            return result(request)
+        return arrive(request, budget)
     except Rejected as rejected:
-        log("WARNING", "install_call_refused", reason=rejected.reason, detail=rejected.detail, resource=resource)
-        if resource.endswith("/{client}"):
+        log(
+            "WARNING", "install_call_refused", reason=rejected.reason, detail=rejected.detail, resource=request.resource
+        )
+        if request.resource.endswith("/{client}"):
             # API Gateway counts these among the method's 4XX; an alarm subtracts them to see the calls that it refused itself.
             count("InstallCallsRefused")
-        return turn_away(event, rejected.reason, rejected.detail, rejected.status)
+        return turn_away(request, rejected.reason, rejected.detail, rejected.status)
     except (Retryable, AwsError) as error:
-        log("ERROR", "not answered as it should be", error=str(error), resource=resource)
+        log("ERROR", "install_call_failed", error=str(error), resource=request.resource)
         detail = "storage cannot be reached; nothing was used up, so load this page again in a few seconds"
-        answer = turn_away(event, "unavailable", detail, 503)
+        answer = turn_away(request, "unavailable", detail, 503)
         return {**answer, "headers": {**answer["headers"], "Retry-After": str(RETRY_AFTER_S)}}
 
 
-def arrive(event: Event, budget: TimeBudget) -> Answer:
-    """A call to the redirect URI: the marketplace's hook, a browser's return from the consent page, or a refusal."""
-    platform, client = parameter(event, "platform"), parameter(event, "client")
-    part = platforms.part(platform, "install")
-    arrival = part.parse_arrival(query(event))
-    if isinstance(arrival, Refusal):
-        desk.refuse(arrival, platform, client, cookie(event))
-        return page(event, lambda pages, language: pages.refused(language, start_url=beside(event, "start")))
-    check_host = getattr(part, "check_client_host", None)
-    install = desk.accept(arrival, platform, client, cookie(event), budget, check_host, source_of(event))
-    if arrival.state is None:
+def arrive(request: HttpRequest, budget: TimeBudget) -> Answer:
+    """A call to the redirect URI: the marketplace's webhook, a browser's return from the consent page, or a refusal."""
+    part = platforms.part(request.path_parameter("platform"), "install")
+    callback = part.parse_arrival(checked_query(request))
+    if isinstance(callback, Refusal):
+        receiver.refuse(callback, request)
+        return page(request, lambda pages, language: pages.refused(language, start_url=beside(request, "start")))
+    install = receiver.accept(callback, request, budget, getattr(part, "check_client_host", None))
+    if callback.state is None:
         return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
     # Away from the URL that holds the code, before anything is shown.
     headers = {
-        "Location": beside(event, f"result/{install}"),
+        "Location": beside(request, f"result/{install}"),
         "Cache-Control": "no-store",
         "Referrer-Policy": "no-referrer",
         # As on the pages: a redirect with another policy would cut Kommo's window off from the page that opened it.
@@ -82,88 +86,89 @@ def arrive(event: Event, budget: TimeBudget) -> Answer:
     return {"statusCode": 303, "headers": headers, "body": ""}
 
 
-def start(event: Event) -> Answer:
-    platform, client = parameter(event, "platform"), parameter(event, "client")
-    part = platforms.part(platform, "install")
+def start(request: HttpRequest) -> Answer:
+    part = platforms.part(request.path_parameter("platform"), "install")
     if hasattr(part, "authorization_url"):
-        return authorize(event, part.authorization_url)
-    begun = desk.begin(platform, client, cookie(event))
+        return authorize(request, part.authorization_url)
+    session = sessions.begin(request)
     answer = page(
-        event,
+        request,
         lambda pages, language: pages.start(
             language,
-            client_label=client,
-            client_id=begun.client.client_id,
-            consent_url=part.consent_url(begun.client.client_id, begun.state),
-            button=part.button(begun.client.client_id, begun.state, language),
+            client_label=request.path_parameter("client"),
+            client_id=session.client.client_id,
+            consent_url=part.consent_url(session.client.client_id, session.state),
+            button=part.button(session.client.client_id, session.state, language),
         ),
     )
-    return {**answer, "headers": {**answer["headers"], "Set-Cookie": set_cookie(begun.browser)}}
+    return {**answer, "headers": {**answer["headers"], "Set-Cookie": set_cookie(session.browser)}}
 
 
-def authorize(event: Event, authorization_url: Callable[[OAuthClient, Secret, str, str], str]) -> Answer:
-    """The link that an administrator made for one connection: straight on to its provider's consent page."""
-    tickets = query(event).get("ticket", [])
+def authorize(request: HttpRequest, authorization_url: Callable[[OAuthClient, Secret, str, str], str]) -> Answer:
+    """The link that an administrator made for one connection: it redirects to its provider's consent page."""
+    tickets = checked_query(request).get("ticket", [])
     if len(tickets) != 1:
         detail = "this address needs the ticket of a link made for one connection: ask for a new link"
         raise Rejected("missing_ticket", detail, field="ticket", status=404)
-    platform, client = parameter(event, "platform"), parameter(event, "client")
-    begun = desk.authorize(platform, client, Secret(tickets[0]), cookie(event))
+    authorization = sessions.authorize(request, Secret(tickets[0]))
+    location = authorization_url(
+        authorization.client, authorization.state, authorization.code_challenge, authorization.scopes
+    )
     headers = {
-        "Location": authorization_url(begun.client, begun.state, begun.code_challenge, begun.scopes),
+        "Location": location,
         "Cache-Control": "no-store",
         "Referrer-Policy": "no-referrer",
-        "Set-Cookie": set_cookie(begun.browser),
+        "Set-Cookie": set_cookie(authorization.browser),
     }
     return {"statusCode": 303, "headers": headers, "body": ""}
 
 
-def result(event: Event) -> Answer:
-    install = parameter(event, "install")
-    status = desk.status(install)
-    if "application/json" in header(event, "accept"):
+def result(request: HttpRequest) -> Answer:
+    install = request.path_parameter("install")
+    status = read_status(table, install)
+    if "application/json" in request.headers.get("accept"):
         body = {"state": status.state, "reason": status.reason, "account": status.account}
         headers = {**PLAIN, "Content-Type": "application/json", "Vary": "Accept-Language, Accept"}
         return {"statusCode": 200, "headers": headers, "body": json.dumps(body)}
     return page(
-        event,
+        request,
         lambda pages, language: pages.result(
             language,
             install=install,
             state=status.state,
-            start_url=start_of_result(event),
+            start_url=start_of_result(request),
             reason=status.reason,
             account=status.account,
         ),
     )
 
 
-def turn_away(event: Event, reason: str, detail: str, status: int) -> Answer:
-    """A page for people, one line for programs such as the install hook."""
-    if "text/html" not in header(event, "accept"):
+def turn_away(request: HttpRequest, reason: str, detail: str, status: int) -> Answer:
+    """A page for people, one line for programs such as the install webhook."""
+    if "text/html" not in request.headers.get("accept"):
         return {"statusCode": status, "headers": PLAIN, "body": f"{reason}: {detail}\n"}
     known = status != 404
-    resource = str(event.get("resource", ""))
-    start_url = start_of_result(event) if resource.endswith("/result/{install}") else beside(event, "start")
+    is_result = request.resource.endswith("/result/{install}")
+    start_url = start_of_result(request) if is_result else beside(request, "start")
     return page(
-        event,
+        request,
         lambda pages, language: pages.rejected(
             language, reason=reason, detail=detail, start_url=start_url if known else None, status=status
         ),
     )
 
 
-def page(event: Event, render: Callable[[Any, str], Page]) -> Answer:
-    from portaria.web import render as pages  # noqa: PLC0415 - the hook needs no page
+def page(request: HttpRequest, render: Callable[[Any, str], Page]) -> Answer:
+    from portaria.web import render as pages  # noqa: PLC0415 - the webhook needs no page
 
-    made = render(pages, pages.language_of(header(event, "accept-language")))
-    return {"statusCode": made.status, "headers": made.headers, "body": made.body}
+    rendered = render(pages, pages.language_of(request.headers.get("accept-language")))
+    return {"statusCode": rendered.status, "headers": rendered.headers, "body": rendered.body}
 
 
-def query(event: Event) -> dict[str, list[str]]:
-    """The query as API Gateway decoded it. Raises `Rejected` where it is too long or no text."""
-    values: dict[str, list[str]] = event.get("multiValueQueryStringParameters") or {}
-    length = sum(len(name) + len(value) for name, several in values.items() for value in several)
+def checked_query(request: HttpRequest) -> dict[str, list[str]]:
+    """Raises `Rejected` (`query_too_long`, `bad_query`) for a query that is too long or not UTF-8."""
+    query = request.query
+    length = sum(len(name) + len(value) for name, several in query.items() for value in several)
     if length > MAX_QUERY_CHARACTERS:
         raise Rejected(
             "query_too_long",
@@ -172,50 +177,23 @@ def query(event: Event) -> dict[str, list[str]]:
             status=414,
         )
     try:
-        "".join(name + "".join(several) for name, several in values.items()).encode()
+        "".join(name + "".join(several) for name, several in query.items()).encode()
     except UnicodeEncodeError:
         raise Rejected("bad_query", "the query must be UTF-8, percent-encoded", field="query") from None
-    return values
+    return query
 
 
-def beside(event: Event, rest: str) -> str:
+def beside(request: HttpRequest, rest: str) -> str:
     """A relative URL below `/install/{platform}/{client}`, whatever stage or base path stands before it."""
-    return rest if ends_with_slash(event) else f"{parameter(event, 'client')}/{rest}"
+    return rest if request.path.endswith("/") else f"{request.path_parameter('client')}/{rest}"
 
 
-def start_of_result(event: Event) -> str:
+def start_of_result(request: HttpRequest) -> str:
     """The relative URL of the start page from `…/result/{install}`."""
-    return "../../start" if ends_with_slash(event) else "../start"
-
-
-def ends_with_slash(event: Event) -> bool:
-    """Whether the path was sent with a trailing slash, which API Gateway matches all the same."""
-    context = event.get("requestContext") or {}
-    return str(context.get("path") or event.get("path") or "").endswith("/")
+    # API Gateway also matches a path with a trailing slash.
+    return "../../start" if request.path.endswith("/") else "../start"
 
 
 def set_cookie(browser: Secret) -> str:
     # Lax, not Strict: the return from the consent page is a navigation from the platform's site.
     return f"{COOKIE}={browser.reveal()}; Path=/; Max-Age={COOKIE_LIFE_S}; Secure; HttpOnly; SameSite=Lax"
-
-
-def parameter(event: Event, name: str) -> str:
-    return str((event.get("pathParameters") or {}).get(name, ""))
-
-
-def header(event: Event, name: str) -> str:
-    """All values of a header, joined as HTTP allows; header names come as the client wrote them."""
-    several = event.get("multiValueHeaders") or {}
-    return ", ".join(value for key, values in several.items() if key.lower() == name for value in values or [])
-
-
-def cookie(event: Event) -> str:
-    found = re.findall(rf"(?:^|[;,])\s*{COOKIE}=([A-Za-z0-9_-]*)", header(event, "cookie")[:16_000])
-    return found[0] if len(found) == 1 else ""
-
-
-def spent_s(event: Event) -> float:
-    """Seconds since API Gateway took the call, a cold start included; 0 where its clock and ours plainly disagree."""
-    arrived_ms = (event.get("requestContext") or {}).get("requestTimeEpoch") or 0
-    spent = time.time() - arrived_ms / 1000
-    return spent if 0 < spent < 10 else 0.0

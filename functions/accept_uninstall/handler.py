@@ -7,6 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
 from portaria.core.entities import Rejected, Retryable
+from portaria.core.http_request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import AcceptUninstallSettings
 from portaria.installs import uninstall
@@ -21,12 +22,11 @@ PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    parameters = event.get("pathParameters") or {}
-    platform, client = str(parameters.get("platform", "")), str(parameters.get("client", ""))
-    query: dict[str, list[str]] = event.get("multiValueQueryStringParameters") or {}
+    request = HttpRequest.from_event(event)
+    platform, client = request.path_parameter("platform"), request.path_parameter("client")
     try:
-        departure = verifier.verify(platform, client, query)
-        connection = uninstall.accept(departure, platform, client, settings.uninstalls_queue_url)
+        notice = verifier.verify(platform, client, request.query)
+        connection = uninstall.accept(notice, platform, client, settings.uninstalls_queue_url)
     except Rejected as rejected:
         logger.warning("disconnect_hook_refused", reason=rejected.reason, detail=rejected.detail)
         return answer(rejected.status, f"{rejected.reason}: {rejected.detail}\n")

@@ -13,15 +13,15 @@ from portaria.core import clock
 from portaria.core.entities import Retryable
 from portaria.core.logs import application_logger
 from portaria.core.settings import ExchangeCodeSettings
-from portaria.installs import code_exchange
-from portaria.installs.code_exchange import ExchangeOutcome
+from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.exchange_queues import ExchangeQueues, Message
+from portaria.installs.install_messages import read_message
 
 logger = application_logger()
 metrics = Metrics()
 settings = ExchangeCodeSettings.from_env()
 exchanges = ExchangeQueues(settings)
-# By name, which is what an event source tells of its queue.
+# By name, because an event source's ARN contains its queue's name.
 QUEUES = {
     url.rsplit("/", 1)[-1]: url
     for url in (
@@ -31,12 +31,12 @@ QUEUES = {
     )
 }
 UNEXPECTED = ExchangeOutcome("", "unexpected")
-# States of a message that is in another queue now, or in its own as a new one.
+# States of a message that was sent to another queue, or to its own queue again.
 SENT_ON = ("waiting", "deferred")
 
 
-class Taken(NamedTuple):
-    """What became of one message. `ages_s` are the code's when the message was taken and when that ended."""
+class MessageResult(NamedTuple):
+    """The result of one message. `ages_s` are the ages of the code when its processing began and ended."""
 
     message_id: str
     outcome: ExchangeOutcome | None
@@ -49,29 +49,29 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     records = event["Records"]
     queue_url = QUEUES.get(records[0]["eventSourceARN"].rsplit(":", 1)[-1], settings.exchanges_queue_url)
 
-    def take(record: dict[str, Any]) -> Taken:
+    def handle_message(record: dict[str, Any]) -> MessageResult:
         return exchange(record, queue_url, context)
 
     if len(records) == 1:
-        results = [take(records[0])]
+        results = [handle_message(records[0])]
     else:
         # One exchange mostly waits for an account's host: a host that does not answer must not hold up the others.
         with ThreadPoolExecutor(len(records)) as pool:
-            results = list(pool.map(take, records))
-    for taken in results:
-        report(taken, is_deferred=queue_url == settings.deferred_exchanges_queue_url)
-    ended = [taken for taken in results if taken.outcome and taken.outcome is not UNEXPECTED]
-    failed = {taken.message_id for taken in results} - {taken.message_id for taken in ended}
+            results = list(pool.map(handle_message, records))
+    for result in results:
+        report(result, is_deferred=queue_url == settings.deferred_exchanges_queue_url)
+    ended = [result for result in results if result.outcome and result.outcome is not UNEXPECTED]
+    failed = {result.message_id for result in results} - {result.message_id for result in ended}
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
-def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> Taken:
+def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> MessageResult:
     logger.thread_safe_clear_keys()
     try:
-        install = code_exchange.read_message(record["body"])
+        install = read_message(record["body"])
     except (ValueError, KeyError, TypeError) as error:
         logger.error("install_unreadable", error=type(error).__name__)
-        return Taken(record["messageId"], UNEXPECTED, (0.0, 0.0))
+        return MessageResult(record["messageId"], UNEXPECTED, (0.0, 0.0))
     logger.thread_safe_append_keys(
         install_id=install.id, platform=install.platform, client=install.client, host=install.account_host
     )
@@ -80,12 +80,12 @@ def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> 
     taken_at = clock.now()
     outcome: ExchangeOutcome | None = None
     try:
-        outcome = exchanges.take(message, install, lambda: context.get_remaining_time_in_millis() / 1000)
+        outcome = exchanges.handle_message(message, install, lambda: context.get_remaining_time_in_millis() / 1000)
     except Retryable as later:
         logger.warning("install_waits", reason=later.reason, detail=later.detail, after_s=later.after_s)
         queues.give_back(queue_url, record["receiptHandle"], later.after_s or 5)
     except Exception as error:  # noqa: BLE001 - one message must not fail the others of its batch
-        # Its text may quote what was sent, so only its kind and place are told.
+        # The error's text may quote what was sent, so only its type and place are logged.
         logger.error(
             "install_failed_unexpectedly", error=type(error).__name__, at=traceback.format_tb(error.__traceback__)
         )
@@ -95,19 +95,19 @@ def exchange(record: dict[str, Any], queue_url: str, context: LambdaContext) -> 
     if outcome and outcome is not UNEXPECTED:
         name = "install_sent_on" if outcome.state in SENT_ON else "install_ended"
         logger.info(name, state=outcome.state, reason=outcome.reason, detail=outcome.detail, age_s=ages_s[1])
-    return Taken(record["messageId"], outcome, (ages_s[0], ages_s[1]))
+    return MessageResult(record["messageId"], outcome, (ages_s[0], ages_s[1]))
 
 
-def report(taken: Taken, *, is_deferred: bool) -> None:
-    """Metrics are not for several threads."""
+def report(result: MessageResult, *, is_deferred: bool) -> None:
+    """Powertools' metrics are not safe for several threads, so they are added after all messages are done."""
     if not is_deferred:
-        # Each time that it is taken: of one whose answer is long in coming, the last counts.
-        metrics.add_metric("CodeAgeSeconds", MetricUnit.Seconds, taken.ages_s[0])
-    if taken.outcome is UNEXPECTED:
+        # At each receive of the message: a code whose exchange takes several tries is counted with each age.
+        metrics.add_metric("CodeAgeSeconds", MetricUnit.Seconds, result.ages_s[0])
+    if result.outcome is UNEXPECTED:
         metrics.add_metric(sqs_batch.MESSAGES_FAILED, MetricUnit.Count, 1)
-    elif taken.outcome is None or taken.outcome.state in SENT_ON:
-        state = taken.outcome.state if taken.outcome else "waiting"
+    elif result.outcome is None or result.outcome.state in SENT_ON:
+        state = result.outcome.state if result.outcome else "waiting"
         metrics.add_metric(f"Installs{state.capitalize()}", MetricUnit.Count, 1)
     else:
-        metrics.add_metric(f"Installs{taken.outcome.state.capitalize()}", MetricUnit.Count, 1)
-        metrics.add_metric("InstallAge", MetricUnit.Seconds, taken.ages_s[1])
+        metrics.add_metric(f"Installs{result.outcome.state.capitalize()}", MetricUnit.Count, 1)
+        metrics.add_metric("InstallAge", MetricUnit.Seconds, result.ages_s[1])

@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from portaria.aws import queues, sqs_batch
 from portaria.core.logs import application_logger
 from portaria.core.settings import IngestRecordsSettings
-from portaria.delivery import pipeline
+from portaria.delivery import pipeline, retry_schedule
 
 logger = application_logger()
 metrics = Metrics()
@@ -35,7 +35,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         bulk=bulk,
     )
     for message_id, asked_s in outcome.waiting.items():
-        wait_s = pipeline.wait_s(asked_s, receives[message_id])
+        wait_s = retry_schedule.wait_s(asked_s, receives[message_id])
         queues.give_back(queue_url, messages[message_id]["receiptHandle"], wait_s)
     metrics.add_metric("RecordMessages", MetricUnit.Count, len(messages))
     metrics.add_metric("RecordMessagesGivenBack", MetricUnit.Count, len(outcome.waiting))
@@ -43,5 +43,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         metrics.add_metric(name, MetricUnit.Count, count)
     for percent in outcome.quota_left.values():
         metrics.add_metric("QuotaLeftPercent", MetricUnit.Percent, percent)
-    logger.info("a batch has ended", messages=len(messages), given_back=len(outcome.waiting), counts=outcome.counts)
+    logger.info("record_batch_ended", messages=len(messages), given_back=len(outcome.waiting), counts=outcome.counts)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in outcome.waiting]}

@@ -37,7 +37,7 @@ def keep(record: SQSRecord) -> None:
         raise
     metrics.add_metric("DeadLettersKept", MetricUnit.Count, 1)
     logger.error(
-        "a message became a dead letter",
+        "dead_letter_kept",
         letter=letter.id,
         reason=letter.reason,
         connection=letter.connection,

@@ -17,6 +17,7 @@ settings = ManageSettings.from_env()
 desk = ApiContext(
     Table(settings.table_name),
     Vault(settings.secrets_prefix),
+    sealing_key_id=settings.sealing_key_id,
     uninstalls_queue_url=settings.uninstalls_queue_url,
     records_queue_url=settings.records_queue_url,
     backfills_queue_url=settings.backfills_queue_url,

@@ -1,4 +1,4 @@
-"""Open a sign-on link, once: send the browser on to the platform, or show why the link does not work."""
+"""Open a sign-on link, once: redirect the browser to the platform, or show why the link does not work."""
 
 import traceback
 from http import HTTPStatus
@@ -9,13 +9,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from portaria.actions import single_sign_on
 from portaria.aws.table import Table
 from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.http_request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import RedeemTicketSettings
 from portaria.web import render
 
 RETRY_AFTER_S = 5
 
-Event = dict[str, Any]
 Answer = dict[str, Any]
 
 logger = application_logger()
@@ -24,20 +24,20 @@ table = Table(settings.table_name)
 
 
 @logger.inject_lambda_context(clear_state=True)
-def handler(event: Event, context: LambdaContext) -> Answer:
-    ticket = Secret(str((event.get("pathParameters") or {}).get("ticket", "")))
+def handler(event: dict[str, Any], context: LambdaContext) -> Answer:
+    request = HttpRequest.from_event(event)
     try:
-        address = single_sign_on.redeem(table, settings.sealing_key_id, ticket)
+        address = single_sign_on.redeem(table, settings.sealing_key_id, Secret(request.path_parameter("ticket")))
     except Rejected as rejected:
         logger.warning("sign_on_link_refused", reason=rejected.reason)
-        return page(event, rejected.reason, rejected.status)
+        return page(request, rejected.reason, rejected.status)
     except Retryable as later:
         logger.error("sign_on_link_not_opened", reason=later.reason, detail=later.detail)
-        return unavailable(event)
+        return unavailable(request)
     except Exception as error:  # noqa: BLE001 - whatever it was, a person is waiting
-        # Its text may quote what was sent, so only its kind and place are told.
+        # The error's text may quote what was sent, so only its type and place are logged.
         logger.error("sign_on_link_failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
-        return unavailable(event)
+        return unavailable(request)
     headers = {
         "Location": address.reveal(),
         "Cache-Control": "no-store",
@@ -49,15 +49,12 @@ def handler(event: Event, context: LambdaContext) -> Answer:
     return {"statusCode": int(HTTPStatus.SEE_OTHER), "headers": headers, "body": ""}
 
 
-def unavailable(event: Event) -> Answer:
-    answer = page(event, "unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+def unavailable(request: HttpRequest) -> Answer:
+    answer = page(request, "unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
     return {**answer, "headers": {**answer["headers"], "Retry-After": str(RETRY_AFTER_S)}}
 
 
-def page(event: Event, reason: str, status: int) -> Answer:
-    several = event.get("multiValueHeaders") or {}
-    wanted = ", ".join(
-        value for name, values in several.items() if name.lower() == "accept-language" for value in values or []
-    )
-    made = render.sign_on_failed(render.language_of(wanted), reason=reason, status=int(status))
-    return {"statusCode": made.status, "headers": made.headers, "body": made.body}
+def page(request: HttpRequest, reason: str, status: int) -> Answer:
+    language = render.language_of(request.headers.get("accept-language"))
+    rendered = render.sign_on_failed(language, reason=reason, status=int(status))
+    return {"statusCode": rendered.status, "headers": rendered.headers, "body": rendered.body}

@@ -1,4 +1,4 @@
-"""Confirm that an account has left and remove its connection."""
+"""Confirm an uninstall with the platform and remove the connection."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return sqs_batch.handle(
         event,
         context,
-        take,
+        handle_message,
         queue="Uninstalls",
         queue_url=settings.uninstalls_queue_url,
         logger=logger,
@@ -31,9 +31,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     )
 
 
-def take(body: str, time_left_s: Callable[[], float]) -> None:
+def handle_message(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("UninstallMessages", MetricUnit.Count, 1)
     outcome = uninstall.handle_message(body, settings, time_left_s)
-    logger.info("an uninstall message is done", state=outcome.state)
+    logger.info("uninstall_message_done", state=outcome.state)
     if outcome.state == "removed":
         metrics.add_metric("ConnectionsRemoved", MetricUnit.Count, 1)

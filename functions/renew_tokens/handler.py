@@ -1,4 +1,4 @@
-"""Find the connections that are due and renew their tokens, one visit a message."""
+"""Find the connections that are due, and renew their tokens, one connection for each message."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("RenewalMessages", MetricUnit.Count, 1)
     outcome = renewal_sweep.handle_message(body, settings, time_left_s, pace)
-    logger.info("renewal_message_handled", state=outcome.state, queued=outcome.queued)
+    logger.info("renewal_done", state=outcome.state, queued=outcome.queued)
     if outcome.state == "swept":
         metrics.add_metric("ConnectionsDue", MetricUnit.Count, outcome.queued)
     elif outcome.state == "renewed":

@@ -1,4 +1,4 @@
-"""Move the installs that accept_install kept in the table, because the queue failed, into the queue."""
+"""Queue the installs that accept_install stored in the table because the queue refused them."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     try:
         swept = arrival_sweep.sweep_arrivals(settings)
     except Retryable as later:
-        logger.warning("kept installs wait another minute", reason=later.reason)
+        logger.warning("kept_installs_not_queued", reason=later.reason)
         return
     if swept:
-        logger.info("kept installs were queued", count=swept)
+        logger.info("kept_installs_queued", count=swept)

@@ -1,6 +1,5 @@
-"""Take what a destination tells of the requests that it took, and answer its challenge when it is subscribed to."""
+"""Receive a destination's delivery reports, and answer the challenge of their registration."""
 
-from base64 import b64decode
 from typing import Any
 
 from aws_lambda_powertools import Metrics
@@ -8,6 +7,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.core.entities import Rejected, Retryable
+from portaria.core.http_request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import TrackReceiptsSettings
 from portaria.records import delivery_reports
@@ -23,22 +23,22 @@ PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.add_metric("ReceiptCalls", MetricUnit.Count, 1)
-    platform = str((event.get("pathParameters") or {}).get("platform", ""))
+    request = HttpRequest.from_event(event)
+    platform = request.path_parameter("platform")
     try:
-        if event["httpMethod"] == "GET":
-            return answer(
-                200, delivery_reports.challenge(platform, event.get("multiValueQueryStringParameters") or {}, settings)
-            )
-        taken = delivery_reports.handle_delivery(platform, headers(event), body(event), settings)
+        if request.method == "GET":
+            return answer(200, delivery_reports.challenge(platform, request.query, settings))
+        # A repeated header has all its values joined, and so is no signature.
+        taken = delivery_reports.handle_delivery(platform, request.headers.joined(), body(request), settings)
     except Rejected as rejected:
-        logger.warning("events were refused", reason=rejected.reason, detail=rejected.detail)
+        logger.warning("delivery_reports_refused", reason=rejected.reason, detail=rejected.detail)
         metrics.add_metric("ReceiptEventsRefused", MetricUnit.Count, 1)
         return answer(rejected.status, f"{rejected.reason}: {rejected.detail}\n")
     except Retryable as later:
-        logger.error("events were not taken", reason=later.reason, detail=later.detail)
+        logger.error("delivery_reports_not_stored", reason=later.reason, detail=later.detail)
         return answer(503, f"{later.reason}: try again later\n")
     logger.info(
-        "events were taken",
+        "delivery_reports_stored",
         events=taken.events,
         stored=taken.stored,
         elsewhere=taken.elsewhere,
@@ -52,19 +52,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return answer(200, "stored\n")
 
 
-def headers(event: dict[str, Any]) -> dict[str, str]:
-    """By name in lower case; one that came several times has all its values, and so is no signature."""
-    several = event.get("multiValueHeaders") or {}
-    return {name.lower(): ", ".join(values or []) for name, values in several.items()}
-
-
-def body(event: dict[str, Any]) -> bytes:
+def body(request: HttpRequest) -> bytes:
     """The bytes that were signed."""
-    text = str(event.get("body") or "")
-    try:
-        return b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
-    except ValueError:
-        raise Rejected("bad_json", "the body is not text in UTF-8") from None
+    if request.body is None:
+        raise Rejected("bad_json", "the body is not text in UTF-8")
+    return request.body
 
 
 def answer(status: int, text: str) -> dict[str, Any]:

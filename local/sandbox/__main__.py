@@ -16,7 +16,7 @@ from local.__main__ import step
 from local.control import Control
 from local.processes import NotStarted
 from local.sandbox import accounts, browser, environment, faults, kommo, marketo, platforms
-from local.sandbox.desk import Sandbox
+from local.sandbox.context import Sandbox
 
 VARIABLE = "_SANDBOX_COMPLETE"
 NEXT = (
@@ -108,7 +108,7 @@ def start() -> None:
         line = text.format(activate=f". {environment.relative(environment.FILE)}")
         console.print(f"  {line:<52} [dim]# {why}[/]", soft_wrap=True)
     console.print(
-        "\nThe tour goes on from there: docs/quickstart.md. `sandbox --help` lists what else can be done.",
+        "\nContinue with docs/quickstart.md. `sandbox --help` lists all commands.",
         soft_wrap=True,
     )
 

@@ -1,6 +1,6 @@
 """`build/sandbox.env`: the credentials of the sandbox's accounts, as variables that a shell reads and `examples/` names.
 
-It also puts the commands `portaria` and `sandbox` on the PATH, and tells `portaria` where the local cloud is.
+It also puts the commands `portaria` and `sandbox` on the PATH, and sets the local cloud's address for `portaria`.
 """
 
 from __future__ import annotations

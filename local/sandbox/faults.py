@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from local.sandbox.desk import Duration, Sandbox, pass_sandbox, say, table
+from local.sandbox.context import Duration, Sandbox, pass_sandbox, say, table
 from local.simulators.world import FAULT_KINDS
 
 PLATFORMS = ("kommo", "marketo", "oauth2", "leadconnector", "engage", "adobe")
@@ -57,7 +57,7 @@ def fault(sandbox: Sandbox, /, platform: str, kind: str, **details: Any) -> None
         given["account"] = given["account"].lower()
     status = {"status": int(kind)} if kind.isdigit() else {}
     number = sandbox.control.set_fault(platform, "status" if status else kind, **status, **given)
-    ends = f"ends after {given['duration_s']:.0f} s" if "duration_s" in given else "goes on"
+    ends = f"ends after {given['duration_s']:.0f} s" if "duration_s" in given else "lasts until it is removed"
     say(f"Fault {number} {ends}: `sandbox clear-faults {number}` removes it.")
 
 

@@ -9,7 +9,7 @@ import click
 from local.processes import NotStarted
 from local.sandbox import browser
 from local.sandbox.accounts import KOMMO_CLIENT
-from local.sandbox.desk import Account, Assignment, Sandbox, pass_sandbox, say, table
+from local.sandbox.context import Account, Assignment, Sandbox, pass_sandbox, say, table
 from local.simulators.people import CHANGEABLE
 
 AccountArgument = click.argument("account", type=Account())

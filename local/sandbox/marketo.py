@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from local.sandbox import browser
-from local.sandbox.desk import Assignment, Sandbox, pass_sandbox, say, table
+from local.sandbox.context import Assignment, Sandbox, pass_sandbox, say, table
 from local.sandbox.environment import MUNCHKIN
 from local.stack import ADOBE_CLIENT_ID
 
@@ -123,7 +123,7 @@ def show_objects(sandbox: Sandbox, instance: str) -> None:
 @InstanceOption
 @pass_sandbox
 def report(sandbox: Sandbox, instance: str) -> None:
-    """Have Adobe report what became of the requests (Observability Data Stream)."""
+    """Have Adobe report the outcome of the requests (Observability Data Stream)."""
     url = f"{sandbox.stack.public_url}/receipts/marketo"
     sandbox.control.register_adobe_webhook(url, ADOBE_CLIENT_ID)
     taken = sandbox.control.deliver_adobe_events(url, instance)

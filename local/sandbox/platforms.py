@@ -9,7 +9,7 @@ import click
 
 from local.processes import NotStarted
 from local.sandbox import browser, environment
-from local.sandbox.desk import Provider, Sandbox, pass_sandbox, say, table
+from local.sandbox.context import Provider, Sandbox, pass_sandbox, say, table
 from local.sandbox.environment import CUSTOMER, LOCATION
 
 

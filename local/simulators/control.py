@@ -28,10 +28,10 @@ what hid it (`200 lost`, `200 garbled`).
 | `GET /marketo/objects` | `?munchkin=` → `{custom_objects: {name: {records, waiting, waited}}, companies, members, lists}` |
 | `GET /marketo/requests` | `?munchkin=` → `{"requests": [{request_id, status, error_code, objects, bytes, …}]}` |
 | `POST /adobe/registrations` | `{url, client_id}` registers a webhook → `{active}`, whether it answered the challenge |
-| `POST /adobe/deliveries` | `{url, munchkin, shape?, times?}` tells it what became of requests → `{events, done}` |
+| `POST /adobe/deliveries` | `{url, munchkin, shape?, times?}` reports the outcome of requests to it → `{events, done}` |
 | `POST /oauth2/providers` | see `oauth2.Provider` for what can be said → `{host, authorize_url, token_url}` |
 | `POST /oauth2/change` | `{name, …}`: other settings of a provider, such as `refresh_mode`, `grace_s`, `expires_in` |
-| `POST /oauth2/grants` | `{name, scope?}` → tokens as if somebody had consented |
+| `POST /oauth2/grants` | `{name, scope?}` → tokens, as after a consent |
 | `POST /oauth2/end` | `{name, revoke?}`: its access tokens end now; with `revoke` its grants too |
 | `GET /oauth2/state` | → a line a provider: `calls` by grant type and outcome (`refresh_token rotated`), `grants` |
 | `POST /leadconnector/locations` | `{id, name?, requests_per_window?, requests_per_day?, refuses_duplicates?}` |

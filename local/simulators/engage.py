@@ -145,7 +145,7 @@ class Engage:
         return error(400, "unsupported_grant_type")
 
     def log_in(self, environment: str, given: Mapping[str, str]) -> web.Response:
-        """There is no refresh token: whoever needs a token again logs in again."""
+        """There is no refresh token: a caller logs in again."""
         user = self.users.get((environment, given.get("customer_id", ""), given.get("username", "")))
         if user is None or given.get("password") != user.password:
             return error(400, "invalid_grant")

@@ -86,7 +86,7 @@ class Account:
 
 @dataclass
 class Code:
-    """An authorization code and what became of it: calls that carried it, and token pairs that it was exchanged for."""
+    """An authorization code, the calls that carried it, and the token pairs that it was exchanged for."""
 
     client_id: str
     host: str
@@ -374,7 +374,7 @@ class Kommo:
         return problem(status, {404: "Not Found", 429: "Too Many Requests"}.get(status, "Bad Request"))
 
     def refuse(self, request: web.BaseRequest) -> web.Response | None:
-        """Seven requests a second an account; whoever keeps on gets 403 for everything."""
+        """Seven requests a second for each account. A caller that continues gets 403 for every request."""
         account = self.accounts.get(request.host)
         if account is None:
             return None

@@ -20,7 +20,7 @@ from local.simulators.world import BadInstruction, Route, World
 
 HOST = "services.leadconnectorhq.com"
 API_VERSION = "2021-07-28"
-# "Rotate and expire later": how long the old token goes on working.
+# "Rotate and expire later": how long the old token stays valid.
 OVERLAP_S = 7 * 24 * 3600.0
 WINDOW_S = 10.0
 SCOPES = ("contacts.readonly", "contacts.write", "locations.readonly")

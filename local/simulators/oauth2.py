@@ -126,7 +126,7 @@ class OAuth2:
         return found
 
     def give(self, name: str, scope: str) -> dict[str, Any]:
-        """A grant as if somebody had just consented: the answer of the token endpoint, for whoever needs no browser."""
+        """A grant without a browser: the answer of the token endpoint after a consent."""
         provider = self.provider(name)
         return self.new_grant(provider, self.issued[provider.host], scope)
 
@@ -183,7 +183,7 @@ class OAuth2:
     # ---------------------------------------------------------------------------------------------------------- consent
 
     async def consent_page(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
-        """The page has a link to allow and one to deny. A wrong client or redirect URI is told here, never redirected."""
+        """The page has a link to allow and one to deny. A wrong client or redirect URI is shown here and never redirected."""
         provider = self.providers[request.host]
         query = request.query
         if problem := consent_problem(provider, query):
@@ -300,7 +300,7 @@ class OAuth2:
     # -------------------------------------------------------------------------------------------------------------- API
 
     async def show_me(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
-        """What an API behind the provider tells about the caller: who has a token (RFC 6750), or the client itself.
+        """What an API of the provider returns about the caller: who has a token (RFC 6750), or the client itself.
 
         The client's secret is also its password, its API key and a bearer token without an end.
         """

@@ -72,7 +72,7 @@ def make_contacts(account_id: int, host: str, count: int, *, seed: int, without_
 def new_contact(
     account_id: int, host: str, contacts: list[dict[str, Any]], companies: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """One that somebody has just made: it has nothing yet but the next number."""
+    """A new contact, which has only its id."""
     first = zlib.crc32(host.encode()) % 40_000 * 50_000
     number = max((contact["id"] for contact in contacts), default=first) - first + 1
     contact = _contact(random.Random(number), account_id, host, number, companies, 1.0)

@@ -11,7 +11,7 @@ from portaria.connections.vault import Vault
 from portaria.core.entities import Connection, Secret
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.manage import Answer, proxy_event, read
+from tests.fakes.manage import Answer, proxy_event, read, with_headers
 
 HOST = "api.example.com"
 KEY = "canary-key/with+signs"
@@ -54,9 +54,9 @@ class Calling:
         connection_store.create(self.cloud.table, connection)
         return connection
 
-    def call(self, body: Any, name: str = "keyed") -> Answer:
+    def call(self, body: Any, name: str = "keyed", **headers: str) -> Answer:
         """A `body` that is text is sent as it is. No answer and no line of the log ever holds a credential."""
-        event = proxy_event("POST", f"/connections/{name}/call", body)
+        event = with_headers(proxy_event("POST", f"/connections/{name}/call", body), **headers)
         answer = read(event, self.module.handler(event, functions.Context()))
         for text in (answer.text, str(answer.headers), self.log.getvalue()):
             assert "canary" not in text

@@ -12,8 +12,8 @@ from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthClient, Secret
+from portaria.core.item_keys import install_key
 from portaria.core.settings import ExchangeCodeSettings
-from portaria.installs import code_exchange
 from portaria.webhooks.install_receiver import install_id
 from tests.fakes import kommo
 from tests.fakes.aws import PREFIX, Cloud
@@ -67,7 +67,7 @@ def message(code: str, subdomain: str) -> str:
 
 
 def item(cloud: Cloud, code: str) -> dict[str, Any]:
-    return cloud.table.get(*code_exchange.key(install_id("kommo", "acme", Secret(code)))) or {}
+    return cloud.table.get(*install_key(install_id("kommo", "acme", Secret(code)))) or {}
 
 
 def events(cloud: Cloud) -> list[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.settings import ReleaseRecordsSettings
-from portaria.delivery import record_release, waiting_records
+from portaria.delivery import backlogs, record_release, waiting_entries, waiting_lists
 from tests.fakes import aws, functions
 from tests.simulation.cloud import Cloud
 
@@ -28,24 +28,24 @@ def later(**by: float) -> Iterator[None]:
         yield
 
 
-def entries(table: Table) -> list[waiting_records.Entry]:
+def entries(table: Table) -> list[waiting_entries.Entry]:
     """All entries of all lists that the destinations' backlogs lead to, list by list in their order."""
     return [
         entry
-        for backlog in waiting_records.backlogs(table)
-        for head in waiting_records.heads(table, backlog.destination)
-        for entry in waiting_records.read(table, head.waiting, limit=EVERYTHING)[0]
+        for backlog in backlogs.list_all(table)
+        for head in waiting_lists.heads(table, backlog.destination)
+        for entry in waiting_entries.read(table, head.waiting, limit=EVERYTHING)[0]
     ]
 
 
 def waits(table: Table) -> dict[str, float]:
     """How many seconds pass before each message that waits is tried again, by the message's id."""
     now, found = clock.now().timestamp(), {}
-    for backlog in waiting_records.backlogs(table):
-        status = waiting_records.status(table, backlog.destination)
-        for head in waiting_records.heads(table, backlog.destination):
+    for backlog in backlogs.list_all(table):
+        status = backlogs.status(table, backlog.destination)
+        for head in waiting_lists.heads(table, backlog.destination):
             closed_until = max(head.not_before, status.closed_until(head.waiting.object))
-            for entry in waiting_records.read(table, head.waiting, limit=EVERYTHING)[0]:
+            for entry in waiting_entries.read(table, head.waiting, limit=EVERYTHING)[0]:
                 due = entry.order / 1_000 if head.waiting.is_retry else 0.0
                 found[entry.message_id] = max(0.0, closed_until - now, due - now)
     return found

@@ -17,9 +17,16 @@ from portaria.aws import light_client
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthCallback, Retryable, Secret
-from portaria.core.settings import SweepArrivalsSettings
+from portaria.core.http_request import HttpRequest
+from portaria.core.settings import AcceptInstallSettings, SweepArrivalsSettings
 from portaria.installs import arrival_sweep, code_exchange
-from portaria.installs.code_exchange import read_message
+from portaria.installs.install_lease import LEASE_S
+from portaria.installs.install_messages import read_message
+from portaria.webhooks.install_receiver import InstallReceiver
+from portaria.webhooks.light_table import LightTable
+from portaria.webhooks.oauth_client_cache import OAuthClientCache
+from portaria.webhooks.oauth_state import OAuthStates
+from portaria.webhooks.time_budget import TimeBudget
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.kommo import Kommo
@@ -48,7 +55,7 @@ def turn(cloud: Cloud, body: str, time: fakes.Clock, calls: Calls | None = None)
         with outgoing(calls or Calls()):
             code_exchange.exchange(read_message(body), fakes.settings(cloud), lambda: 40.0)
     except Died:
-        time.advance(code_exchange.LEASE_S + 1)
+        time.advance(LEASE_S + 1)
     except Retryable as later:
         time.advance(later.after_s or 1)
 
@@ -172,15 +179,13 @@ def test_a_refused_install_ends_with_its_first_reason_whatever_dies(long: bool) 
 def accept(stack: Cloud, calls: Calls) -> int | None:
     """One call of the widget hook; the status that Kommo got, or None where the process died before it answered."""
     with patch.dict(os.environ, stack.environment), outgoing(calls):
-        from portaria.core.settings import AcceptInstallSettings
-        from portaria.webhooks.install_receiver import InstallReceiver
-        from portaria.webhooks.time_budget import TimeBudget
-
-        desk = InstallReceiver(AcceptInstallSettings.from_env())
+        settings = AcceptInstallSettings.from_env()
+        table = LightTable(settings.table_name)
+        receiver = InstallReceiver(settings, table, OAuthClientCache(table), OAuthStates(table))
+        event = {"pathParameters": {"platform": "kommo", "client": "acme"}}
+        callback = OAuthCallback(Secret(CODE), f"{SUBDOMAIN}.kommo.com", "widget")
         try:
-            desk.accept(
-                OAuthCallback(Secret(CODE), f"{SUBDOMAIN}.kommo.com", "widget"), "kommo", "acme", "", TimeBudget()
-            )
+            receiver.accept(callback, HttpRequest.from_event(event), TimeBudget())
         except Died:
             return None
         except Retryable:

@@ -24,8 +24,10 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Request, Response, Secret
+from portaria.core.item_keys import oauth_client_key
 from portaria.installs import code_exchange
-from portaria.installs.code_exchange import Install
+from portaria.installs.exchange_outcomes import ExchangeOutcome
+from portaria.installs.install_messages import Install
 from portaria.outbound import http_client
 from portaria.platforms.oauth2.install import authorization_url
 from tests.fakes import installs as fakes
@@ -52,7 +54,7 @@ class Desk:
             url(self.server.kind.authorize), url(self.server.kind.token),
             "authorization_code" if client.redirect_uri else "client_credentials", client.token_auth, self.server.host,
         )._replace(**changes)  # fmt: skip
-        oauth_clients.put(self.table, made, new=not self.table.get(*oauth_clients.key("oauth2", made.name)))
+        oauth_clients.put(self.table, made, new=not self.table.get(*oauth_client_key("oauth2", made.name)))
         secret_id = self.vault.client_secret_id("oauth2", made.name)
         self.vault.replace(secret_id, {"client_secret": Secret(client.client_secret)})
         return made
@@ -77,7 +79,7 @@ class Desk:
         assert back["state"] == ["state-1"]
         return back["code"][0], verifier
 
-    def exchange(self, name: str, came_back: tuple[str, str]) -> code_exchange.ExchangeOutcome:
+    def exchange(self, name: str, came_back: tuple[str, str]) -> ExchangeOutcome:
         """What exchange_code does with a code that came back."""
         code, verifier = came_back
         if connection_store.find(self.table, name) is None:

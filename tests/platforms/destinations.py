@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from portaria.core import record_messages
 from portaria.core.entities import Answer, Disposition, Rejected, Request, Response, Target, Trace
-from portaria.delivery import pipeline
+from portaria.delivery.stages import destination_request
 from portaria.records import record_mapping
 from portaria.records.record_mapping import Message, OutgoingRecord, Source
 from tests.platforms.conformance import HERE, NAMES, Platform, destination_targets, garbage, platform_of
@@ -194,7 +194,7 @@ class DestinationConformance:
             assert "canary" not in re.sub("|".join(allowed) or "(?!)", "", sent)
             assert "canary" in f"{request.headers}", "a request without credentials?"
             # The tail of a receive must leave time for this
-            assert request.connect_timeout_s + request.read_timeout_s + pipeline.TIME_TO_FINISH_S < 60
+            assert request.connect_timeout_s + request.read_timeout_s + destination_request.TIME_TO_FINISH_S < 60
 
     @each_target()
     def test_an_identity_is_stable_and_tells_objects_apart(

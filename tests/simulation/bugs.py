@@ -226,7 +226,7 @@ BUGS = (
     # Of installs.
     Bug(
         "an install that two workers do at once",
-        "portaria.installs.code_exchange",
+        "portaria.installs.install_lease",
         '            condition="attribute_not_exists(pk) OR #state = :received OR (#state = :exchanging AND "\n'
         '            "(attribute_not_exists(lease_until) OR lease_until < :now))",\n',
         '            condition="attribute_not_exists(pk) OR #state IN_ANY",\n'.replace(
@@ -236,37 +236,37 @@ BUGS = (
     ),
     Bug(
         "an install that does not look for the stored grant",
-        "portaria.installs.code_exchange",
+        "portaria.installs.grant_exchange",
         "        found = self.vault.find(self.secret_id)\n",
         "        found = None\n",
         ("install", "reinstall"),
     ),
     Bug(
         "a sealed grant that is dropped",
-        "portaria.installs.code_exchange",
-        '        if sealed := self.item.get("sealed_grant"):\n',
-        '        if sealed := self.item.get("sealed_grunt"):\n',
+        "portaria.installs.grant_exchange",
+        '        if sealed := self.lease.item.get("sealed_grant"):\n',
+        '        if sealed := self.lease.item.get("sealed_grunt"):\n',
         ("install", "reinstall"),
     ),
     Bug(
         "the old secret removed before the commit",
-        "portaria.installs.code_exchange",
+        "portaria.installs.connection_commit",
         "        try:\n            self.table.write_all(writes)\n",
-        "        if old and old.secret_id and not superseded:\n            self.vault.remove(old.secret_id)\n"
+        "        if old and old.secret_id and not superseded:\n            self.grants.vault.remove(old.secret_id)\n"
         "        try:\n            self.table.write_all(writes)\n",
         ("reinstall", "two_installs"),
     ),
     Bug(
         "the old secret that is never removed",
         "portaria.installs.code_exchange",
-        "                self.vault.remove(previous)\n",
-        "                pass\n",
+        "            self.vault.remove(previous)\n",
+        "            pass\n",
         ("reinstall",),
     ),
     Bug(
         "the install that came first wins",
-        "portaria.installs.code_exchange",
-        "        superseded = bool(old and old.granted_at > received_at and old.secret_id != self.secret_id)\n",
+        "portaria.installs.connection_commit",
+        "        superseded = bool(old and old.granted_at > received_at and old.secret_id != self.grants.secret_id)\n",
         "        superseded = False\n",
         ("two_installs",),
     ),

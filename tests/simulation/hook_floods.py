@@ -19,7 +19,7 @@ import sys
 import time as real_time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -38,14 +38,23 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthClient, Request, Response, Secret
 from portaria.core.errors import AnswerLost, Unreachable
-from portaria.installs import code_exchange
+from portaria.core.item_keys import install_key
 from portaria.outbound import http_client, rate_limiter
-from portaria.webhooks import arrival_sources, install_receiver, request_log
+from portaria.webhooks import (
+    arrival_sources,
+    install_receiver,
+    install_status,
+    oauth_client_cache,
+    oauth_state,
+    request_log,
+)
 from tests.fakes import functions
 from tests.simulation import platform as kommo
 from tests.simulation.cloud import BUS, KEY_ID, PREFIX, TABLE, Cloud, Message, Sqs, installed
 from tests.unit.template import template
 
+# The modules of the receiving path that read the time.
+TIMED = (arrival_sources, install_receiver, install_status, oauth_client_cache, oauth_state)
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 QUEUES = ("exchanges", "unproven_exchanges", "deferred_exchanges")
 RESOURCES = {
@@ -442,7 +451,7 @@ class World:
 
     def look(self) -> None:
         for real in self.reals.values():
-            if not real.connected_at and self.cloud.item(*code_exchange.key(real.install)).get("state") == "connected":
+            if not real.connected_at and self.cloud.item(*install_key(real.install)).get("state") == "connected":
                 real.connected_at = self.now
 
     def count_in_flight(self) -> None:
@@ -507,14 +516,15 @@ def playing(scenario: Scenario) -> Iterator[World]:
             patch.object(clock, "sleep", world.wait),
             patch.object(http_client, "send", world.send),
             patch.object(light_client.AwsClient, "call", _call_aws(world)),
-            patch.object(install_receiver, "time", virtual),
+            ExitStack() as patches,
             patch.object(request_log, "write_line", lambda line: None),
-            patch.object(arrival_sources, "time", virtual),
             patch.object(rate_limiter, "time", virtual),
             patch.dict(
                 "os.environ", {"POWERTOOLS_SERVICE_NAME": "portaria", "POWERTOOLS_METRICS_NAMESPACE": "Portaria"}
             ),
         ):
+            for module in TIMED:
+                patches.enter_context(patch.object(module, "time", virtual))
             yield world
     finally:
         logging.disable(disabled)

@@ -32,7 +32,7 @@ from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
 from portaria.core.errors import AnswerLost
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
-from portaria.delivery import pipeline, quotas, record_release, waiting_records
+from portaria.delivery import backlogs, pipeline, quotas, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from portaria.records import dead_letter_redrive, dead_letters, routes
@@ -269,7 +269,7 @@ class Run:
 
     def sweep(self) -> float:
         """When the schedule's next message comes that finds a destination due; it is sent where that is now."""
-        due_at = min((backlog.next_at for backlog in waiting_records.backlogs(Table(TABLE))), default=NEVER)
+        due_at = min((backlog.next_at for backlog in backlogs.list_all(Table(TABLE))), default=NEVER)
         if self.cloud.queues.get(WAITING):
             return NEVER
         at = max(due_at, self.swept_at + SWEEP_EVERY_S)
@@ -346,7 +346,7 @@ class Run:
         )
         receives = {message.id: message.deliveries for message in batch}
         for message_id, asked_s in outcome.waiting.items():
-            queues.give_back(self.cloud.url(queue), message_id, pipeline.wait_s(asked_s, receives[message_id]))
+            queues.give_back(self.cloud.url(queue), message_id, retry_schedule.wait_s(asked_s, receives[message_id]))
         return outcome.waiting
 
     def release(self, worker: Worker, batch: list[Message]) -> Iterable[str]:
@@ -429,7 +429,7 @@ class Run:
         self.time += LONGEST_INDEX_LAG_S
         if left := {queue: len(held) for queue, held in self.cloud.queues.items() if held}:
             raise Broken(f"messages that nobody takes: {left}")
-        if kept := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == waiting_records.SK}):
+        if kept := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == backlogs.SK}):
             raise Broken(f"records that nobody sends: {kept}")
         self.look(after_redrive=False)
         self.faulty = False

@@ -13,7 +13,7 @@ from portaria.connections import connection_store, oauth_clients, vault
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Secret
-from portaria.installs import code_exchange
+from portaria.core.item_keys import install_key
 from portaria.webhooks.install_receiver import install_id
 from tests.simulation.cloud import PREFIX, TABLE, Cloud
 from tests.simulation.platform import (
@@ -90,7 +90,7 @@ def install(schedule: Schedule, code: str, after_s: float = 0.0) -> None:
             "source": "widget",
             "received_at": clock.to_iso(clock.now()),
         }
-        schedule.installed[code] = code_exchange.key(message["install_id"])  # type: ignore[arg-type]
+        schedule.installed[code] = install_key(message["install_id"])  # type: ignore[arg-type]
         schedule.post("exchanges", json.dumps(message))
 
     schedule.at(after_s, happen)

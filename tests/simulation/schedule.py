@@ -32,6 +32,8 @@ from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
 from portaria.core.settings import ExchangeCodeSettings, RemoveConnectionsSettings, RenewTokensSettings
 from portaria.installs import code_exchange, uninstall
+from portaria.installs.install_lease import LEASE_S
+from portaria.installs.install_messages import read_message
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from tests.simulation import cloud as clouds
@@ -45,7 +47,7 @@ BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
 # What each function may take, in seconds, and for how long its queue hides a message that is being worked on.
 TIME_LIMITS_S = {"exchanges": 40.0, "renewals": 90.0, "uninstalls": 90.0, "rotations": 20.0, "callers": 60.0}
 HIDDEN_S = {
-    "exchanges": code_exchange.LEASE_S + 1.0, "renewals": 540.0, "uninstalls": 540.0, "rotations": 31.0, "callers": 70.0,
+    "exchanges": LEASE_S + 1.0, "renewals": 540.0, "uninstalls": 540.0, "rotations": 31.0, "callers": 70.0,
 }  # fmt: skip
 AGAIN_S = 10.0
 # Where a lease can end before the function does, its holder may stand still for longer than both, which no Lambda would:
@@ -297,9 +299,7 @@ class Schedule:
             messages.remove(message)
 
     def take_exchanges(self, body: str, time_left_s: Callable[[], float]) -> None:
-        outcome = code_exchange.exchange(
-            code_exchange.read_message(body), self.cloud.settings(ExchangeCodeSettings), time_left_s
-        )
+        outcome = code_exchange.exchange(read_message(body), self.cloud.settings(ExchangeCodeSettings), time_left_s)
         self.note(f"install: {outcome.state} {outcome.reason}")
 
     def take_renewals(self, body: str, time_left_s: Callable[[], float]) -> None:

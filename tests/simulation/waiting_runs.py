@@ -29,7 +29,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Route, Secret
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
-from portaria.delivery import pipeline, record_release, waiting_records
+from portaria.delivery import backlogs, pipeline, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from portaria.platforms.marketo import persons
@@ -238,7 +238,7 @@ class Flow:
                         self.resume(worker)
                 self.look()
                 is_busy = any(worker.running is not None for worker in (*self.ingesting, *self.releasing))
-                if not following and not is_busy and not any(self.cloud.queues.values()) and not self.backlogs():
+                if not following and not is_busy and not any(self.cloud.queues.values()) and not self.all_backlogs():
                     break
                 self.move_on(following[0] if following else NEVER)
         finally:
@@ -253,7 +253,7 @@ class Flow:
         moments = [next_arrival, *(worker.wake_at for worker in (*self.ingesting, *self.releasing) if worker.running)]
         moments += [message.visible_at for held in self.cloud.queues.values() for message in held]
         later = [moment for moment in moments if moment > self.time]
-        due_at = min((backlog.next_at for backlog in self.backlogs()), default=NEVER)
+        due_at = min((backlog.next_at for backlog in self.all_backlogs()), default=NEVER)
         sweep_at = max(self.sweeps_at, due_at)
         if sweep_at <= self.time:
             self.sweeps_at = self.time + 60
@@ -263,8 +263,8 @@ class Flow:
         if self.time == NEVER:
             raise Broken("nothing happens any more")
 
-    def backlogs(self) -> list[waiting_records.Backlog]:
-        return waiting_records.backlogs(Table(TABLE))
+    def all_backlogs(self) -> list[backlogs.Backlog]:
+        return backlogs.list_all(Table(TABLE))
 
     def post(self, queue: str, body: str, at: float) -> None:
         self.cloud.queues.setdefault(queue, []).append(Message(body, at, f"posted-{self.cloud.number()}"))
@@ -312,7 +312,7 @@ class Flow:
         for message in batch:
             self.result.most_receives = max(self.result.most_receives, message.deliveries)
             if message.id in outcome.waiting:
-                wait_s = pipeline.wait_s(outcome.waiting[message.id], message.deliveries)
+                wait_s = retry_schedule.wait_s(outcome.waiting[message.id], message.deliveries)
                 queues.give_back(self.cloud.url(LIVE), message.id, wait_s)
             else:
                 self.sqs.delete_message(self.cloud.url(LIVE), message.id)
@@ -331,14 +331,14 @@ class Flow:
             oldest = next(iter(self.sent_at.values()))
             if self.time - oldest > MOST_DELAY_S:
                 raise Broken(f"a record for the open destination waits for {self.time - oldest:.0f} s")
-        self.result.most_waiting = max([self.result.most_waiting, *(each.records for each in self.backlogs())])
+        self.result.most_waiting = max([self.result.most_waiting, *(each.records for each in self.all_backlogs())])
 
     def judge(self) -> Result:
         if self.cloud.expired:
             raise Broken(f"SQS dropped {len(self.cloud.expired)} messages")
         if dead := list(Table(TABLE).query_all(dead_letters.LIST, index="listing")):
             raise Broken(f"{len(dead)} dead letters: {dead[0]['detail']}")
-        if left := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == waiting_records.SK}):
+        if left := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == backlogs.SK}):
             raise Broken(f"records that nobody sends: {left}")
         if self.sent_at:
             raise Broken(f"{len(self.sent_at)} records for the open destination never came")

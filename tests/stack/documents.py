@@ -1,8 +1,10 @@
-"""Running the shell blocks of a Markdown document in order, in one shell, and comparing what they print.
+"""Run the shell blocks of a Markdown document in order, in one shell, and compare what they print.
 
-A block marked `sh` is run. A block marked `text` right after it is what it prints: `…` stands for any text within a line, a
-line that is `…` alone for any lines, and runs of spaces count as one. A block that prints a line with `error:` must fail;
-every command of the others must succeed.
+A block `sh` has commands. A block `text` right after it is their output. A block `console` has commands after `$ ` and their
+output below each. In an output, `…` stands for any text within a line, a line `…` for any lines, and runs of spaces count as
+one. A block whose output has a line with `error:` must fail. Every other command of a block `sh` must succeed.
+
+`<!-- not run: REASON -->` in the line above a block excludes it. tests/unit/test_documents.py lists the accepted reasons.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ import os
 import re
 import secrets
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 TIMEOUT_S = 120.0
 # Nothing of a person's settings: not of the make that runs this, nor of another sandbox.
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME")
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^(?P<indent> *)```(?P<kind>\w*)\n(?P<content>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"<!-- not run: (.+) -->\s*\Z")
 HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 
 
@@ -28,21 +32,42 @@ class Block:
     section: str
     script: str
     prints: str | None = None
+    may_fail: bool = False
+
+    @property
+    def fails(self) -> bool:
+        return "error:" in (self.prints or "")
 
 
 def blocks(document: Path) -> list[Block]:
-    """The shell blocks of a document, with what each prints."""
+    """The blocks of a document that are run, with their output."""
     text = document.read_text()
     headings = [(found.start(), found[1]) for found in HEADING.finditer(text)]
     found: list[Block] = []
+    is_open = False  # whether an output may follow
     for fence in FENCED.finditer(text):
-        kind, content = fence[1], fence[2]
         section = next((title for start, title in reversed(headings) if start < fence.start()), "")
-        if kind == "sh":
+        content = textwrap.dedent(fence["content"])
+        if fence["kind"] == "text" and is_open:
+            found[-1] = replace(found[-1], prints=content)
+        is_open = False
+        if fence["kind"] not in ("sh", "console") or NOT_RUN.search(text, 0, fence.start()):
+            continue
+        if fence["kind"] == "sh":
             found.append(Block(section, content))
-        elif kind == "text" and found and found[-1].prints is None:
-            found[-1] = Block(found[-1].section, found[-1].script, content)
+            is_open = True
+        else:
+            found += _commands(section, content)
     return found
+
+
+def _commands(section: str, content: str) -> Iterator[Block]:
+    """A command begins with `$ ` and continues after a backslash. A line that begins with `# ` is a comment."""
+    for part in re.split(r"^\$ ", content, flags=re.MULTILINE)[1:]:
+        command = re.match(r"(?:.*\\\n)*.*\n", part)
+        assert command
+        prints = re.sub(r"^# .*\n", "", part[command.end() :], flags=re.MULTILINE)
+        yield Block(section, command[0], prints, may_fail=True)
 
 
 class Shell:
@@ -110,20 +135,3 @@ def _pattern(line: str) -> str:
 
 def _lines_of(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-
-
-def transcripts(document: Path) -> list[Block]:
-    """The commands of the blocks that are marked `<!-- runs on the sandbox -->`, each with what it prints.
-
-    A command begins with `$ ` and goes on after a backslash; a line that begins with `# ` is a comment.
-    """
-    found: list[Block] = []
-    for marked in re.finditer(
-        r"<!-- runs on the sandbox -->\n```\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL
-    ):
-        for part in re.split(r"^\$ ", marked[1], flags=re.MULTILINE)[1:]:
-            command = re.match(r"(?:.*\\\n)*.*\n", part)
-            assert command
-            prints = re.sub(r"^# .*\n", "", part[command.end() :], flags=re.MULTILINE)
-            found.append(Block(document.name, command[0], prints))
-    return found

@@ -76,9 +76,9 @@ class Scenery:
         made._install()
         made._make_connections()
         integration = made.ask("POST", "private-integrations", {"name": "anchor", "scopes": SCOPES})
-        made.anchors["private-integrations", "integration"].append({"integration": integration["id"]})
+        made.anchors["private-integrations", "id"].append({"id": integration["id"]})
         ended = made.scene.wait_for_end()
-        made.anchors["installs", "install"].append({"install": ended[0]["id"]})
+        made.anchors["installs", "id"].append({"id": ended[0]["id"]})
         made.source = ended[0]["connection"]
         made._wait_for_records()
         return made
@@ -108,17 +108,17 @@ class Scenery:
         entries = [{"Id": str(number), "MessageBody": f"{self.name} {number}"} for number in range(LETTERS)]
         self.cloud.sqs.send_message_batch(QueueUrl=self.cloud.stack.queues["records"], Entries=entries)
         receipts = wait_for(lambda: self.ask("GET", f"receipts?connection=marketo-{self.name}")["items"], bool)
-        self.anchors["receipts", "receipt"].append({"receipt": receipts[0]["receipt"]})
+        self.anchors["receipts", "id"].append({"id": receipts[0]["id"]})
         letters = wait_for(
             lambda: [
-                {"letter": letter["id"]}
+                {"id": letter["id"]}
                 for letter in self.ask("GET", "dead-letters?reason=message_unreadable&limit=100")["items"]
                 if letter["set_aside_at"] >= began
             ],
             lambda found: len(found) >= LETTERS,
         )
-        self.anchors["dead-letters", "letter"].append(letters[0])
-        self.spares["dead-letters", "letter"] += letters[1:]
+        self.anchors["dead-letters", "id"].append(letters[0])
+        self.spares["dead-letters", "id"] += letters[1:]
 
     def _make_connections(self) -> None:
         control, name = self.cloud.control, self.name
@@ -194,14 +194,14 @@ class Scenery:
             self.anchors["connections", "name"].append({"name": f"{name}-{kind}"})
         ana = {"email": "ana@example.com", "firstName": "Ana"}
         (upserted,) = self.ask("POST", f"connections/{name}-lead/contacts", {"contacts": [ana]})["contacts"]
-        self.contact = {"name": f"{name}-lead", "contact": upserted["id"]}
-        self.anchors["connections", "name", "contact"].append(self.contact)
+        self.contact = {"name": f"{name}-lead", "id": upserted["id"]}
+        self.anchors["connections", "name", "id"].append(self.contact)
         self.ask("POST", f"connections/{name}-engage/identifiers", {"users": [self.user("ana")]})
 
     def add_program(self, scopes: list[str]) -> str:
         """Another private integration's token. No call is about it, so that none can take it away."""
         made = self.ask("POST", "private-integrations", {"name": "program", "scopes": scopes})
-        self.programs.append({"integration": made["id"]})
+        self.programs.append({"id": made["id"]})
         return str(made["token"])
 
     def user(self, name: str) -> dict[str, str]:
@@ -215,10 +215,10 @@ class Scenery:
 
     def clear(self) -> None:
         """Take away what was made, what needs others first."""
-        for things in (self.spares, self.anchors, {("private-integrations", "integration"): self.programs}):
+        for things in (self.spares, self.anchors, {("private-integrations", "id"): self.programs}):
             for resource in ("routes", "connections", "oauth-clients", "private-integrations"):
                 for key, paths in things.items():
-                    if key[0] == resource and "contact" not in key:
+                    if key[0] == resource and "id" not in key[2:]:
                         for path in paths:
                             address = "/".join([resource, *path.values()])
                             self.cloud.admin.delete(f"{self.cloud.public_url}/admin/v1/{address}")
@@ -256,7 +256,7 @@ class Scenery:
                 return fitting + clients
             case "create_connection":
                 return [{**body, "name": fresh} for body in self.kinds.values()]
-            case "replace_connection":
+            case "replace_credentials":
                 return [credentials, {**connection, **credentials}]
             case "rotate_connection":
                 return [credentials, {**credentials, "expire_now": True}]
@@ -277,7 +277,7 @@ class Scenery:
             case "start_backfill":
                 return [{}, {"route": f"route-{self.name}"}]
             case "redrive_dead_letters":
-                letter = self.anchors["dead-letters", "letter"][0]["letter"]
+                letter = self.anchors["dead-letters", "id"][0]["id"]
                 filters = {"connection": self.name, "reason": "message_unreadable", "dry_run": False}
                 return [{"ids": [letter], "dry_run": True}, filters, {**filters, "before": "2026-01-01T00:00:00Z"}]
             case "create_private_integration":
@@ -298,12 +298,12 @@ class Scenery:
 
     def _note_made(self, resource: str, made: Body) -> None:
         match resource:
-            case "events":
+            case "event-addresses" | "authorizations":
                 return
             case "oauth-clients":
                 spare = {"platform": made["platform"], "client": made["name"]}
             case "private-integrations":
-                spare = {"integration": made["id"]}
+                spare = {"id": made["id"]}
             case "sso":
                 spare = {"ticket": (made["link"] or "").rpartition("/")[2]}
             case _:
@@ -312,7 +312,7 @@ class Scenery:
 
     def prepare(self, operation: Operation) -> None:
         """Let there be what the operation's best call needs."""
-        integration = f"private-integrations/{self.anchors['private-integrations', 'integration'][0]['integration']}"
+        integration = f"private-integrations/{self.anchors['private-integrations', 'id'][0]['id']}"
         match operation_id(operation):
             case "delete_oauth_client":
                 self._note_made("oauth-clients", self.ask("POST", "oauth-clients", self._new("kommo", self.clients)))
@@ -324,7 +324,7 @@ class Scenery:
                 body = {"name": "spare", "scopes": SCOPES}
                 self._note_made("private-integrations", self.ask("POST", "private-integrations", body))
             case "rotate_private_integration":
-                self.cloud.admin.post(f"{self.cloud.public_url}/admin/v1/{integration}/rotate/cancel")
+                self.cloud.admin.post(f"{self.cloud.public_url}/admin/v1/{integration}/rotation/cancel")
             case "cancel_private_integration_rotation" | "expire_private_integration_rotation":
                 self.cloud.admin.post(f"{self.cloud.public_url}/admin/v1/{integration}/rotate", json={})
             case "redeem_ticket":
@@ -341,12 +341,12 @@ class Scenery:
 
 # Which of the connections an operation succeeds with.
 BEST = {
-    "create_events_address": "lead",
+    "create_event_address": "lead",
     "call_connection": "key",
     "rotate_connection": "lead",
     "expire_rotation": "lead",
-    "replace_connection": "basic",
-    "authorize_connection": "consent",
+    "replace_credentials": "basic",
+    "create_authorization": "consent",
     "upsert_contacts": "lead",
     "register_identifiers": "engage",
     "create_sso": "engage",

@@ -50,9 +50,9 @@ class Provider:
         return dict(self.cloud.admin.get(f"{self.cloud.public_url}/admin/v1/connections/{self.name}").json())
 
     def link(self) -> str:
-        answer = self.cloud.admin.get(f"{self.cloud.public_url}/admin/v1/connections/{self.name}/authorize")
+        answer = self.cloud.admin.post(f"{self.cloud.public_url}/admin/v1/connections/{self.name}/authorizations")
         assert answer.status_code == 200, answer.text
-        return str(answer.json()["authorize_url"])
+        return str(answer.json()["url"])
 
     def decide(self, browser: Web, link: str, decision: str) -> Any:
         """Open the link, come to the provider's page, choose there, and come back."""
@@ -113,5 +113,5 @@ def test_client_credentials_need_nobody(stack: LocalCloud) -> None:
     assert provider.connect("client_credentials")["state"] == "connected"
     calls = stack.control.oauth2(provider.name)["calls"]
     assert set(calls) == {"client_credentials issued"}
-    answer = stack.admin.get(f"{stack.public_url}/admin/v1/connections/{provider.name}/authorize")
+    answer = stack.admin.post(f"{stack.public_url}/admin/v1/connections/{provider.name}/authorizations")
     assert answer.status_code == 409

@@ -108,13 +108,13 @@ def test_the_old_token_ends_with_the_overlap(integration: Integration) -> None:
     rotated = integration.manage("POST", "/rotate", {}).json()
     assert rotated["previous_until"]
     assert [integration.status(token) for token in (integration.token, rotated["token"])] == [200, 200]
-    assert integration.manage("POST", "/rotate/expire").json()["previous_until"] is None
+    assert integration.manage("POST", "/rotation/expire").json()["previous_until"] is None
     assert [integration.status(token) for token in (integration.token, rotated["token"])] == [401, 200]
 
 
 def test_a_cancelled_rotation_leaves_the_old_token_and_ends_the_new_one(integration: Integration) -> None:
     new = integration.manage("POST", "/rotate", {}).json()["token"]
-    integration.manage("POST", "/rotate/cancel")
+    integration.manage("POST", "/rotation/cancel")
     assert [integration.status(token) for token in (integration.token, new)] == [200, 401]
 
 

@@ -103,10 +103,7 @@ def test_no_secret_is_ever_an_answer_but_those_that_are_told_once() -> None:
     assert names == {
         ("create_private_integration", "token"),
         ("rotate_private_integration", "token"),
-        *((f"{what}_oauth_client", "client_secret") for what in ("create", "show", "replace")),
-        ("list_oauth_clients", "client_secret"),
     }
-    assert openapi.document()["components"]["schemas"]["OauthClient"]["properties"]["client_secret"]["const"] == "*****"
 
 
 def page(shared: Cloud, **event: Any) -> tuple[dict[str, str], str]:

@@ -14,6 +14,7 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.core.item_keys import oauth_client_key
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
@@ -72,7 +73,7 @@ def legacy(
     oauth_clients.put(manage.cloud.table, client, new=True)
     vault = Vault(PREFIX)
     vault.replace(vault.client_secret_id(platform, name), {"client_secret": Secret("canary-client-secret")})
-    pk, sk = oauth_clients.key(platform, name)
+    pk, sk = oauth_client_key(platform, name)
     manage.cloud.table.update(pk, sk, "REMOVE api_domains")
     return client
 
@@ -121,13 +122,13 @@ def test_create_connection_of_a_client_without_domains_is_refused(manage: Manage
 # ---------------------------------------------------------------------------------------------------------- authorizing
 
 
-@pytest.mark.parametrize(("state", "status"), [("pending", 409), ("connected", 200), ("needs_reconnect", 200)])
+@pytest.mark.parametrize(("state", "status"), [("pending", 409), ("connected", 201), ("needs_reconnect", 201)])
 def test_authorize_with_a_client_without_domains_goes_on_only_for_connections_that_had_tokens(
     manage: Manage, state: str, status: int
 ) -> None:
     legacy(manage)
     stored(manage, "consent", "api.example.com", state)
-    answer = manage.call("GET", "/connections/one/authorize")
+    answer = manage.call("POST", "/connections/one/authorizations")
     assert answer.status == status
     if status == 409:
         assert answer.content["type"].endswith(":api_domains_missing")
@@ -137,7 +138,7 @@ def test_authorize_with_a_client_without_domains_goes_on_only_for_connections_th
 def test_authorize_a_connection_outside_the_clients_domains_is_refused(manage: Manage, state: str) -> None:
     manage.call("POST", "/oauth-clients", CONSENT)
     stored(manage, "consent", "evil.example.net", state)
-    answer = manage.call("GET", "/connections/one/authorize")
+    answer = manage.call("POST", "/connections/one/authorizations")
     assert answer.status == 409
     assert answer.content["type"].endswith(":domain_not_registered")
 

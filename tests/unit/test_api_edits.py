@@ -92,9 +92,35 @@ class TestIdempotencyKeys:
             second = send(manage, "POST", "/connections", HTTP, idempotency_key="one")
             go_on.set()
             first.join(10)
-        assert reason(second) == (503, "creation_in_progress")
+        assert reason(second) == (409, "request_in_progress")
         assert second.headers["Retry-After"] == "2"
         assert answers[0].status == 201
+
+    def test_key_used_for_another_path_is_refused(self, manage: Manage) -> None:
+        for name in ("erp", "erp-two"):
+            send(manage, "POST", "/connections", {**HTTP, "name": name})
+        first, second = (
+            send(manage, "POST", f"/destinations/{name}/resume", None, idempotency_key="two")
+            for name in ("erp", "erp-two")
+        )
+        assert first.status == 200
+        assert reason(second) == (422, "idempotency_key_reused")
+
+    def test_answer_with_a_secret_is_stored_sealed_and_returned_again(self, manage: Manage) -> None:
+        connection_store.create(
+            manage.cloud.table,
+            Connection(
+                "marketek", "leadconnector", "bearer", "services.leadconnectorhq.com", "connected", 1, "s",
+                fields={"location_id": "loc-1"},
+            ),
+        )  # fmt: skip
+        path = "/connections/marketek/event-addresses"
+        first, again = (send(manage, "POST", path, None, idempotency_key="one") for _ in range(2))
+        assert first.status == 201
+        assert again.content == first.content
+        items = str(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
+        assert first.content["url"].rpartition("/")[2] not in items
+        assert send(manage, "POST", path, None, idempotency_key="two").content["url"] != first.content["url"]
 
     def test_nothing_of_a_credential_is_kept(self, manage: Manage) -> None:
         send(manage, "POST", "/connections", HTTP, idempotency_key="one")
@@ -125,10 +151,13 @@ class TestEtags:
     def test_of_a_connection(self, manage: Manage) -> None:
         created = manage.call("POST", "/connections", HTTP).headers["ETag"]
         body = {"credentials": {"token": "canary-next"}}
-        changed = send(manage, "PUT", "/connections/erp", body, if_match=created)
+        changed = send(manage, "PUT", "/connections/erp/credentials", body, if_match=created)
         assert changed.status == 200
         assert manage.call("GET", "/connections/erp").headers["ETag"] == changed.headers["ETag"] != created
-        assert reason(send(manage, "PUT", "/connections/erp", body, if_match=created)) == (412, "changed_meanwhile")
+        assert reason(send(manage, "PUT", "/connections/erp/credentials", body, if_match=created)) == (
+            412,
+            "changed_meanwhile",
+        )
 
     @pytest.mark.parametrize(("headers", "status"), [({}, 409), ({"if_match": "*"}, 412)])
     def test_two_edits_at_once_do_not_both_win(self, manage: Manage, headers: dict[str, str], status: int) -> None:
@@ -154,5 +183,7 @@ class TestEtags:
             return replace(table, vault, connection, credentials)
 
         with patch.object(rotation, "replace", other_first):
-            answer = send(manage, "PUT", "/connections/erp", {"credentials": {"token": "canary-later"}}, if_match="*")
+            answer = send(
+                manage, "PUT", "/connections/erp/credentials", {"credentials": {"token": "canary-later"}}, if_match="*"
+            )
         assert reason(answer) == (409, "connection_changed")

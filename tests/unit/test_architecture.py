@@ -23,8 +23,9 @@ SERVICES = {
     "portaria.aws.table": {"dynamodb"},
     "portaria.aws.queues": {"sqs"},
     "portaria.aws.event_bus": {"events"},
-    "portaria.webhooks.install_receiver": {"sqs", "dynamodb"},
-    "portaria.webhooks.event_receiver": {"sqs", "dynamodb"},
+    "portaria.webhooks.install_receiver": {"sqs"},
+    "portaria.webhooks.event_receiver": {"sqs"},
+    "portaria.webhooks.light_table": {"dynamodb"},
 }
 NO_NAMES = {
     "utils",

@@ -26,6 +26,8 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Retryable, Secret
 from portaria.installs import code_exchange
+from portaria.installs.exchange_outcomes import ExchangeOutcome
+from portaria.installs.install_messages import read_message
 from portaria.webhooks.install_receiver import install_id
 from tests.fakes import functions
 from tests.fakes import installs as fakes
@@ -88,8 +90,8 @@ class Desk:
         }
         return json.dumps(fields | changes)
 
-    def turn(self, body: str, time_left_s: float = 40.0) -> code_exchange.ExchangeOutcome:
-        return code_exchange.exchange(code_exchange.read_message(body), fakes.settings(self.stack), lambda: time_left_s)
+    def turn(self, body: str, time_left_s: float = 40.0) -> ExchangeOutcome:
+        return code_exchange.exchange(read_message(body), fakes.settings(self.stack), lambda: time_left_s)
 
     def connection(self, name: str = "main") -> Connection:
         return connection_store.get(self.stack.table, name)
@@ -181,7 +183,7 @@ class TestTheReturn:
         items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
         assert "login.example.com" in items
         assert "canary" not in items
-        assert "canary" not in repr(code_exchange.read_message(desk.message()))
+        assert "canary" not in repr(read_message(desk.message()))
 
     @pytest.mark.parametrize(
         ("own", "clients", "scopes"),
@@ -262,7 +264,7 @@ class TestTheReturn:
         assert desk.provider.calls == []
         [(kind, detail)] = desk.events()
         assert (kind, detail["reason"]) == ("install.failed", "connection_gone")
-        assert detail["reconnect_url"] == "https://api.example.com/live/admin/v1/connections/main/authorize"
+        assert detail["reconnect_url"] == "https://api.example.com/live/admin/v1/connections/main/authorizations"
 
     def test_a_connection_that_does_not_exist_any_more_takes_no_grant(self, desk: Desk) -> None:
         desk.stack.table.delete(*connection_store.key("main"))
@@ -356,16 +358,16 @@ class TestTheLink:
 
     def begin(self, desk: Desk) -> tuple[str, dict[str, Any]]:
         """The ticket of a new link, and its item."""
-        url = Manage(desk.stack).call("GET", "/connections/main/authorize").content["authorize_url"]
+        url = Manage(desk.stack).call("POST", "/connections/main/authorizations").content["url"]
         ticket = parse_qs(urlsplit(url).query)["ticket"][0]
         item = desk.stack.table.get(f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}", "TICKET")
         assert item is not None
         return ticket, item
 
     def test_it_is_on_the_redirect_uris_host_and_ends_in_15_minutes(self, desk: Desk, manage: Manage) -> None:
-        answer = manage.call("GET", "/connections/main/authorize")
-        assert answer.status == 200
-        url, _, ticket = answer.content["authorize_url"].partition("?ticket=")
+        answer = manage.call("POST", "/connections/main/authorizations")
+        assert answer.status == 201
+        url, _, ticket = answer.content["url"].partition("?ticket=")
         assert url == "https://api.example.com/live/install/oauth2/erp/start"
         assert len(ticket) == 43
         left_s = (clock.from_iso(answer.content["expires_at"]) - clock.now()).total_seconds()
@@ -412,16 +414,16 @@ class TestTheLink:
         self, desk: Desk, manage: Manage, changes: dict[str, str], reason: str
     ) -> None:
         desk.change(**changes)
-        answer = manage.call("GET", "/connections/main/authorize")
+        answer = manage.call("POST", "/connections/main/authorizations")
         assert (answer.status, answer.content["type"].rpartition(":")[2]) == (409, reason)
         assert not [key for key in self.tickets(desk)]
 
     def test_a_connection_that_is_not_there(self, manage: Manage) -> None:
-        assert manage.call("GET", "/connections/nobody/authorize").status == 404
+        assert manage.call("POST", "/connections/nobody/authorizations").status == 404
 
     def test_a_client_that_has_become_one_without_consent(self, desk: Desk, manage: Manage) -> None:
         oauth_clients.put(desk.stack.table, CLIENT._replace(authorize_url="", grant="client_credentials"), new=False)
-        answer = manage.call("GET", "/connections/main/authorize")
+        answer = manage.call("POST", "/connections/main/authorizations")
         assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_authorisable")
 
     def test_an_installed_platforms_link_is_its_install_page(self, desk: Desk, manage: Manage) -> None:
@@ -430,9 +432,9 @@ class TestTheLink:
             desk.stack.table,
             Connection("kommo-acme-1", "kommo", "oauth2", "a.kommo.com", "needs_reconnect", 1, "secret", client="acme"),
         )
-        answer = manage.call("GET", "/connections/kommo-acme-1/authorize")
+        answer = manage.call("POST", "/connections/kommo-acme-1/authorizations")
         assert answer.content == {
-            "authorize_url": "https://api.example.com/live/install/kommo/acme/start",
+            "url": "https://api.example.com/live/install/kommo/acme/start",
             "expires_at": None,
         }
         assert not self.tickets(desk)

@@ -20,7 +20,8 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import cache, provider
 from portaria.core.entities import Rejected, Retryable, Route
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.delivery import destination_pause, waiting_records
+from portaria.delivery import backlogs, destination_pause
+from portaria.delivery.destination_pause import PauseReason
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from portaria.records import routes
@@ -88,9 +89,9 @@ ALL = [str(number) for number in range(1, 11)]
 
 
 def test_connection_that_is_connected_again_is_not_stopped_as_a_destination(desk: Desk) -> None:
-    destination_pause.park(desk.stack.table, SOURCE, "", reason="stopped", code="401", for_s=1_800)
+    destination_pause.begin(desk.stack.table, SOURCE, "", reason=PauseReason.STOPPED, code="401", for_s=1_800)
     assert desk.take(desk.ready(2)).state == "started"
-    assert waiting_records.status(desk.stack.table, SOURCE).pauses == ()
+    assert backlogs.status(desk.stack.table, SOURCE).pauses == ()
 
 
 def test_a_connection_that_is_ready_has_all_its_contacts_read(desk: Desk) -> None:

@@ -17,7 +17,8 @@ import responses
 import trustme
 
 from portaria.access import audit
-from portaria.api.resources import calls as shown
+from portaria.api.resources.connections import calls as shown
+from portaria.aws import boto3_clients
 from portaria.connections import proxy_call
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
@@ -25,7 +26,7 @@ from portaria.core.entities import Rejected, Request, Response, Retryable
 from portaria.core.errors import AnswerLost, AnswerTooLarge
 from portaria.outbound import http_client
 from tests.fakes import functions
-from tests.fakes.aws import cloud
+from tests.fakes.aws import TABLE, cloud
 from tests.fakes.calling import CREDENTIALS, HOST, KEY, Calling
 from tests.fakes.internet import ADDRESS, OK, Server, answering, internet, redirect
 from tests.fakes.manage import REQUEST_ID, proxy_event, read
@@ -434,10 +435,10 @@ def test_a_number_that_json_cannot_carry_is_refused(calling: Calling) -> None:
 @pytest.mark.parametrize(
     ("state", "kind", "reason", "advice"),
     [
-        ("pending", "oauth2", "not_authorised", "/connections/{name}/authorize"),
+        ("pending", "oauth2", "not_authorised", "/connections/{name}/authorizations"),
         ("removed", "bearer", "connection_removed", "create another connection"),
-        ("needs_reconnect", "oauth2", "needs_reconnect", "/connections/{name}/authorize"),
-        ("needs_reconnect", "bearer", "needs_reconnect", "PUT /connections/{name}"),
+        ("needs_reconnect", "oauth2", "needs_reconnect", "/connections/{name}/authorizations"),
+        ("needs_reconnect", "bearer", "needs_reconnect", "PUT /connections/{name}/credentials"),
     ],
 )
 def test_a_connection_that_cannot_be_used_says_what_to_do(
@@ -701,4 +702,59 @@ def test_a_sample_event_is_a_call(calling: Calling, api: responses.RequestsMock,
     event["pathParameters"] = {"name": "keyed"}
     answer = calling.module.handler(event, functions.Context())
     assert answer["statusCode"] == 200
+    assert len(api.calls) == 1
+
+
+# --------------------------------------------------------------------------------------------------------- idempotency keys
+
+
+def test_call_repeated_with_its_key_sends_one_request(calling: Calling, api: responses.RequestsMock) -> None:
+    api.post(URL, body="made", status=201)
+    body = {"method": "POST", "path": "/v1/things", "json": {"a": 1}}
+    first, again = (calling.call(body, idempotency_key="once") for _ in range(2))
+    assert (first.status, first.content["status"], again.content) == (200, 201, first.content)
+    assert len(api.calls) == 1
+    other = calling.call({**body, "json": {"a": 2}}, idempotency_key="once")
+    assert (other.status, other.content["type"]) == (422, "urn:portaria:problem:idempotency_key_reused")
+    items = str(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
+    assert "made" not in items.replace("made_by", "")
+
+
+def test_call_with_a_lost_answer_is_not_sent_again_with_its_key(calling: Calling, api: responses.RequestsMock) -> None:
+    api.post(URL, body=requests.exceptions.ReadTimeout("canary"))
+    body = {"method": "POST", "path": "/v1/things"}
+    first, again = (calling.call(body, idempotency_key="lost") for _ in range(2))
+    assert (first.status, again.status) == (504, 504)
+    assert "use another Idempotency-Key" in again.content["detail"]
+    assert len(api.calls) == 1
+
+
+def test_call_that_was_stopped_is_not_sent_again_with_its_key(calling: Calling, api: responses.RequestsMock) -> None:
+    def die(request: requests.PreparedRequest) -> Any:
+        raise SystemExit
+
+    api.add_callback("POST", URL, die)
+    body = {"method": "POST", "path": "/v1/things"}
+    with pytest.raises(SystemExit):
+        calling.call(body, idempotency_key="stopped")
+    answer = calling.call(body, idempotency_key="stopped")
+    assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:request_in_progress")
+    assert answer.headers["Retry-After"]
+    assert len(api.calls) <= 1
+
+
+def test_call_that_was_not_sent_can_be_sent_with_its_key(calling: Calling, api: responses.RequestsMock) -> None:
+    body = {"method": "POST", "path": "/v1/things"}
+    api.post(URL, body=requests.exceptions.ConnectTimeout("canary"))
+    assert calling.call(body, idempotency_key="again").status == 502
+    api.replace("POST", URL, body="made")
+    assert calling.call(body, idempotency_key="again").status == 200
+
+
+def test_call_with_a_large_answer_does_not_keep_it(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get(URL, body="x" * 300_000)
+    body = {"method": "GET", "path": "/v1/things"}
+    first, again = (calling.call(body, idempotency_key="large") for _ in range(2))
+    assert first.status == 200
+    assert (again.status, again.content["type"]) == (409, "urn:portaria:problem:answer_not_kept")
     assert len(api.calls) == 1

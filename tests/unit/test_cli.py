@@ -330,7 +330,7 @@ class TestCalls:
         done = run("connections", "authorize", "shop-main")
         assert re.fullmatch(r"https://\S+/install/oauth2/shop/start\?ticket=\S{43}\n", done.stdout)
         assert re.fullmatch(r"The link works once, until \S+Z\.\n", done.stderr)
-        assert set(told("connections", "authorize", "shop-main")) == {"authorize_url", "expires_at"}
+        assert set(told("connections", "authorize", "shop-main")) == {"url", "expires_at"}
         assert "needs no authorization" in run("connections", "authorize", "erp", exit_code=1).stderr
 
 

@@ -229,7 +229,7 @@ def test_each_contact_has_an_outcome(marketek: LeadConnector, file: Path) -> Non
     assert marketek.contacts[again["outcomes"][3]["id"]]["tags"] == ["vip"]
     contact = run("connections", "contact", "marketek", shown["outcomes"][0]["id"]).stdout
     assert "maria@example.com" in contact
-    assert told("connections", "contact", "marketek", shown["outcomes"][0]["id"])["contact"]["firstName"] == "Maria"
+    assert told("connections", "contact", "marketek", shown["outcomes"][0]["id"])["fields"]["firstName"] == "Maria"
     assert "no contact with this id" in run("connections", "contact", "marketek", "none", exit_code=1).stderr
 
 

@@ -143,7 +143,7 @@ class TestReceipts:
         receipts.accept(stack.table, ID, "r-1")
         assert ID in run("receipts", "list", "--connection", "marketo-one").stdout
         assert ID in run("receipts", "list", "--connection", "marketo-one", "--record", "kommo-acme/1").stdout
-        assert [item["receipt"] for item in told("receipts", "list", "--request", "q-2")] == [ID]
+        assert [item["id"] for item in told("receipts", "list", "--request", "q-2")] == [ID]
         assert "queued" in run("receipts", "list", "--request", "q-1").stdout
         assert "queued" in run("receipts", "list", "--correlation-id", "theirs").stdout
         assert "accepted" in run("receipts", "show", ID).stdout

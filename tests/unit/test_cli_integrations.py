@@ -517,12 +517,12 @@ class TestCreations:
         assert len(wire.requests) == 1
 
     def test_the_second_waits_for_the_first(self, wire: Wire, file: Path) -> None:
-        answers: list[Any] = [ConnectionClosedError, "creation_in_progress", "creation_in_progress", None]
+        answers: list[Any] = [ConnectionClosedError, "request_in_progress", "request_in_progress", None]
 
         def still_at_it(request: AWSPreparedRequest) -> Answered:
             answer = answers.pop(0) if request.method == "POST" else None
-            if answer == "creation_in_progress":
-                return problem(503, answer, **{"Retry-After": "2"})
+            if answer == "request_in_progress":
+                return problem(409, answer, **{"Retry-After": "2"})
             if answer:
                 raise answer(endpoint_url=request.url, request=request, error="lost")
             return wire.deliver(request)

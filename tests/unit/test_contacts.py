@@ -11,7 +11,7 @@ import pytest
 import requests
 import responses
 
-from portaria.api.resources import contacts as api
+from portaria.api.resources.actions import contacts as api
 from portaria.api.validation import parse
 from portaria.connections import connection_store, rotation
 from portaria.connections.tokens.provider import TokenProvider
@@ -51,9 +51,9 @@ def people(count: int) -> list[dict[str, Any]]:
 
 
 def upsert(stack: Cloud, given: list[dict[str, Any]], name: str = NAME, **more: Any) -> dict[str, Any]:
-    sent = parse(api.Upsert, {"contacts": given, **more})
+    sent = parse(api.ContactUpsert, {"contacts": given, **more})
     answer = api.upsert(stack.table, supply(stack), name, sent)
-    assert api.Upserted.model_validate(answer).model_dump() == answer
+    assert api.UpsertedContacts.model_validate(answer).model_dump() == answer
     assert len(answer["contacts"]) == len(given)
     assert "canary" not in repr(answer)
     return answer
@@ -91,7 +91,7 @@ def test_contacts_are_made_changed_and_read(stack: Cloud, leadconnector: LeadCon
     again = upsert(stack, [{"email": "person1@example.com", "city": "Olinda"}, {"phone": "+5581999990000"}])
     assert outcomes(again) == ["updated", "created"]
     assert again["contacts"][0]["id"] == made["contacts"][1]["id"]
-    contact = show(stack, again["contacts"][0]["id"])["contact"]
+    contact = show(stack, again["contacts"][0]["id"])["fields"]
     assert (contact["firstName"], contact["city"]) == ("Person 1", "Olinda")
 
 
@@ -147,7 +147,7 @@ def test_a_dead_token_ends_the_connection(stack: Cloud, leadconnector: LeadConne
     leadconnector.good.clear()
     error_ = trouble(stack, reading=reading)
     assert (error_.reason, getattr(error_, "status", 0)) == ("needs_reconnect", 409)
-    assert f"PUT /connections/{NAME}" in error_.detail
+    assert f"PUT /connections/{NAME}/credentials" in error_.detail
     ended = connection_store.get(stack.table, NAME)
     assert (ended.state, ended.reason) == ("needs_reconnect", "token_refused")
     # The next call is not sent at all.
@@ -383,7 +383,7 @@ def test_bad_input_is_named_before_anything_is_sent(
 )
 def test_a_bad_call_is_named(sent: dict[str, Any], field: str) -> None:
     with pytest.raises(Rejected) as refused:
-        parse(api.Upsert, sent)
+        parse(api.ContactUpsert, sent)
     assert refused.value.field == field
 
 

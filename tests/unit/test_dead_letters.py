@@ -15,7 +15,7 @@ from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.api.resources import dead_letters as api
+from portaria.api.resources.delivery import dead_letters as api
 from portaria.aws import queues
 from portaria.aws.table import Conflict, Table
 from portaria.core import clock, record_messages, redaction

@@ -16,15 +16,17 @@ from botocore.exceptions import ClientError
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Target
-from portaria.delivery import destination_pause, waiting_records
-from portaria.delivery.waiting_records import HeldRecords, WaitingList
+from portaria.delivery import backlogs, destination_pause, waiting_entries, waiting_lists
+from portaria.delivery.destination_pause import PauseReason
+from portaria.delivery.waiting_entries import HeldRecords
+from portaria.delivery.waiting_lists import WaitingList
 from portaria.records import record_mapping
 from tests.fakes import marketo
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Wire, run, told, wired
 from tests.fakes.manage import Manage
 
-WAITING = WaitingList("marketo-main", "persons", waiting_records.LIVE, "pi-7")
+WAITING = WaitingList("marketo-main", "persons", waiting_lists.LIVE, "pi-7")
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
 CREATION = {
     "name": "marketo-main",
@@ -68,7 +70,9 @@ def connect(stack: Cloud, name: str = "marketo-main", **changes: Any) -> None:
 def pause(
     stack: Cloud, name: str = "marketo-main", object_name: str = "", reason: str = "stopped", **more: Any
 ) -> None:
-    destination_pause.park(stack.table, name, object_name, reason=reason, **{"code": "4030801", "for_s": 1_800, **more})
+    destination_pause.begin(
+        stack.table, name, object_name, reason=PauseReason(reason), **{"code": "4030801", "for_s": 1_800, **more}
+    )
 
 
 def wait(stack: Cloud, count: int, name: str = "marketo-main", minutes: int = 30) -> None:
@@ -79,15 +83,15 @@ def wait(stack: Cloud, count: int, name: str = "marketo-main", minutes: int = 30
         connection="pi-7", object="persons", origin=record_messages.FRONT_DOOR, read_at=5, target=target,
     )  # fmt: skip
     message = record_mapping.read_message("m-1", body)
-    waiting = waiting_records.list_of(Target(name, "persons"), "pi-7", bulk=False)
+    waiting = waiting_lists.list_of(Target(name, "persons"), "pi-7", bulk=False)
     next_at = {name: int((clock.now() + timedelta(minutes=minutes)).timestamp())}
-    waiting_records.announce(stack.table, [waiting], next_at)
-    waiting_records.put(stack.table, HeldRecords(waiting, message, "", message.records, 5))
-    waiting_records.confirm(stack.table, {waiting: count}, {}, next_at)
+    waiting_lists.announce(stack.table, [waiting], next_at)
+    waiting_entries.put(stack.table, HeldRecords(waiting, message, "", message.records, 5))
+    waiting_lists.confirm(stack.table, {waiting: count}, {}, next_at)
 
 
 def entries(stack: Cloud) -> int:
-    found, _ = waiting_records.read(stack.table, WAITING, limit=10)
+    found, _ = waiting_entries.read(stack.table, WAITING, limit=10)
     return sum(entry.records for entry in found)
 
 
@@ -135,7 +139,7 @@ class TestList:
         ]
 
     def test_list_pause_without_waiting_records_is_tried_when_it_ends(self, manage: Manage, stack: Cloud) -> None:
-        pause(stack, reason="quota", code="4290801", for_s=3_600)
+        pause(stack, reason=PauseReason.QUOTA, code="4290801", for_s=3_600)
         (shown,) = listed(manage)
         assert (shown["state"], shown["reason"], shown["waiting_records"]) == ("paused", "quota", 0)
         assert (shown["next_try_at"], shown["oldest_since"]) == ("2026-03-10T13:00:00.000Z", None)
@@ -158,7 +162,7 @@ class TestList:
 
     def test_list_destination_that_is_being_drained_is_tried_now(self, manage: Manage, stack: Cloud) -> None:
         wait(stack, 1)
-        assert waiting_records.claim(stack.table, "marketo-main")
+        assert backlogs.claim(stack.table, "marketo-main")
         assert listed(manage)[0]["next_try_at"] is None
 
     def test_list_waiting_records_of_a_deleted_connection(self, manage: Manage, stack: Cloud) -> None:
@@ -174,14 +178,14 @@ class TestList:
 
     def test_list_leaves_out_a_backlog_whose_lists_are_empty(self, manage: Manage, stack: Cloud) -> None:
         wait(stack, 2)
-        found, _ = waiting_records.read(stack.table, WAITING, limit=10)
-        waiting_records.remove(stack.table, found)
+        found, _ = waiting_entries.read(stack.table, WAITING, limit=10)
+        waiting_entries.remove(stack.table, found)
         assert [each["waiting_records"] for each in listed(manage)] == [0]
-        (head,) = waiting_records.heads(stack.table, "marketo-main")
-        waiting_records.close_list(stack.table, head)
+        (head,) = waiting_lists.heads(stack.table, "marketo-main")
+        waiting_lists.close_list(stack.table, head)
         assert listed(manage) == []
         # The count is about right at best: an open list may have entries.
-        waiting_records.announce(stack.table, [WAITING._replace(source="pi-8")], {"marketo-main": 1})
+        waiting_lists.announce(stack.table, [WAITING._replace(source="pi-8")], {"marketo-main": 1})
         assert [each["name"] for each in listed(manage)] == ["marketo-main"]
         wait(stack, 1)
         assert [each["waiting_records"] for each in listed(manage)] == [1]
@@ -213,7 +217,7 @@ class TestResume:
         assert sorted((each["reason"], each["object"]) for each in answer["ended"]) == [
             ("quota", ""), ("stopped", "persons"),
         ]  # fmt: skip
-        status = waiting_records.status(stack.table, "marketo-main")
+        status = backlogs.status(stack.table, "marketo-main")
         assert status.pauses == ()
         assert status.backlog
         assert status.backlog.next_at == 0
@@ -241,7 +245,7 @@ class TestResume:
         wait(stack, 1)
         with refusing("SendMessage"):
             assert resume(manage)["waiting_records"] == 1
-        backlog = waiting_records.status(stack.table, "marketo-main").backlog
+        backlog = backlogs.status(stack.table, "marketo-main").backlog
         assert backlog
         assert backlog.next_at == 0
 
@@ -283,20 +287,23 @@ class TestConnectionChanges:
         wait(stack, 4)
         deleted = manage.call("DELETE", "/connections/marketo-main")
         assert (deleted.status, deleted.content) == (200, {"name": "marketo-main", "waiting_records": 4})
-        assert waiting_records.status(stack.table, "marketo-main").pauses == ()
+        assert backlogs.status(stack.table, "marketo-main").pauses == ()
         assert len(stack.receive("waiting_records")) == 1
         # A request that was under way pauses it once more.
         pause(stack)
         assert manage.call("POST", "/connections", CREATION).status == 201
-        assert waiting_records.status(stack.table, "marketo-main").pauses == ()
+        assert backlogs.status(stack.table, "marketo-main").pauses == ()
         assert [json.loads(body) for body in stack.receive("waiting_records")] == [{"drain": "marketo-main"}]
 
     def test_new_credentials_resume_it(self, manage: Manage, stack: Cloud, logged_in: responses.RequestsMock) -> None:
         assert manage.call("POST", "/connections", CREATION).status == 201
         pause(stack)
         wait(stack, 1)
-        assert manage.call("PUT", "/connections/marketo-main", {"credentials": CREATION["credentials"]}).status == 200
-        assert waiting_records.status(stack.table, "marketo-main").pauses == ()
+        assert (
+            manage.call("PUT", "/connections/marketo-main/credentials", {"credentials": CREATION["credentials"]}).status
+            == 200
+        )
+        assert backlogs.status(stack.table, "marketo-main").pauses == ()
         assert len(stack.receive("waiting_records")) == 1
 
     def test_deletion_without_waiting_records_says_none(self, manage: Manage, stack: Cloud) -> None:
@@ -306,7 +313,7 @@ class TestConnectionChanges:
     def test_deletion_that_cannot_read_what_waits_is_done_all_the_same(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         pause(stack)
-        with patch.object(waiting_records, "status", side_effect=throttled()):
+        with patch.object(backlogs, "status", side_effect=throttled()):
             answer = manage.call("DELETE", "/connections/marketo-main")
         assert (answer.status, answer.content["waiting_records"]) == (200, None)
 

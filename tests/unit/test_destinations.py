@@ -19,8 +19,9 @@ from portaria.connections.tokens import cache, static_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Answer, Connection, Disposition, Retryable, Route, Secret
-from portaria.delivery import pipeline, waiting_records
+from portaria.delivery import backlogs
 from portaria.delivery.pipeline import QueuedMessage
+from portaria.delivery.stages import destination_request
 from portaria.outbound import rate_limiter
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, routes
@@ -99,7 +100,7 @@ class Desk:
 @pytest.fixture
 def desk(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
     cache.PROCESS_CACHE.clear()
-    pipeline._pace.cache_clear()
+    destination_request._pace.cache_clear()
     slept: list[float] = []
     monkeypatch.setattr(clock, "sleep", slept.append)
     monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: 0.0))
@@ -230,7 +231,7 @@ class TestLeadConnector:
         rotation.replace(desk.stack.table, Vault(PREFIX), ended, {"token": Secret(NEWER_TOKEN)})
         desk.release(minutes=31)
         assert len(platform.contacts) == 1
-        assert waiting_records.status(desk.stack.table, marketek.name).pauses == ()
+        assert backlogs.status(desk.stack.table, marketek.name).pauses == ()
         assert desk.held == {}
 
     @pytest.mark.parametrize(
@@ -298,7 +299,7 @@ class TestLeadConnector:
         assert desk.ingest(each(1, 2)) == (set() if parked else {"m1", "m2"})
         assert (desk.held if parked else desk.waits) == pytest.approx({"m1": wait_s, "m2": wait_s}, abs=5)
         assert len(platform.calls) == 1
-        assert bool(waiting_records.status(desk.stack.table, marketek.name).pauses) == parked
+        assert bool(backlogs.status(desk.stack.table, marketek.name).pauses) == parked
 
     def test_a_message_whose_requests_all_fail_has_failed_once(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
@@ -413,7 +414,7 @@ class TestEngage:
         assert desk.held == pytest.approx({"m1": 1_800}, abs=5)
         assert len(platform.requests) == (2 if status == 401 else 1)
         assert connection_store.get(desk.stack.table, main.name).state == "connected"
-        (pause,) = waiting_records.status(desk.stack.table, main.name).pauses_of("users")
+        (pause,) = backlogs.status(desk.stack.table, main.name).pauses_of("users")
         assert pause.reason == "stopped"
 
     def test_a_connection_without_its_customers_token_waits_for_it(self, desk: Desk, platform: Engage) -> None:
@@ -523,7 +524,7 @@ def test_every_meaning_has_its_effect(meaning: Disposition) -> None:
         assert desk.waits == pytest.approx(in_table, abs=5)
         assert [letter["reason"] for letter in desk.letters()] == reasons
         assert len(desk.requests) == count
-        assert bool(waiting_records.status(desk.table, people.DESTINATION).pauses) == is_paused
+        assert bool(backlogs.status(desk.table, people.DESTINATION).pauses) == is_paused
 
 
 @pytest.mark.parametrize("meaning", [Disposition.ACCEPTED, Disposition.APPLIED])

@@ -43,6 +43,15 @@ FORMER_MODULES = frozenset(
 OF_OTHER_PROJECTS = {"workflows/python_pip/packager.py", "tests/aws/services/**/*.snapshot.json"}
 # What `make setup`, `make build` and the like create.
 GENERATED = ("build/", ".aws-sam/", ".venv")
+# Languages of code blocks; `sh` and `console` are run.
+LANGUAGES = ("sh", "console", "text", "http", "json", "mermaid", "python", "yaml")
+REASONS_NOT_TO_RUN = (
+    "needs an AWS account",
+    "needs Docker",
+    "has placeholders",
+    "takes minutes",
+)
+_NOT_RUN = re.compile(r"<!-- not run: (.+) -->\s*\Z")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -240,6 +249,25 @@ def test_commands_exist(path: Path) -> None:
         if problem:
             wrong[command.text] = problem
     assert wrong == {}
+
+
+@each_document
+def test_blocks_are_run_or_say_why_not(path: Path) -> None:
+    """A block `sh` or `console` is run (tests/stack/test_documents.py). A block without a language would escape that."""
+    text = path.read_text()
+    fences = list(_FENCE.finditer(text))
+    assert [fence[0] for fence in fences if fence[2] not in LANGUAGES] == []
+    marked = {fence.start(): found[1] for fence in fences if (found := _NOT_RUN.search(text, 0, fence.start()))}
+    assert len(re.findall(r"^ *<!-- not run", text, re.MULTILINE)) == len(marked), (
+        "a mark is not directly above its block"
+    )
+    for fence in fences:
+        reason = marked.get(fence.start())
+        if reason is None:
+            continue
+        assert fence[2] in ("sh", "console"), f"only commands are run: {reason}"
+        test = re.fullmatch(r"run by (tests/\S+\.py)", reason)
+        assert (ROOT / test[1]).exists() if test else reason in REASONS_NOT_TO_RUN
 
 
 def test_commands_are_found() -> None:

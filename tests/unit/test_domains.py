@@ -222,7 +222,7 @@ class TestAllowedDomains:
 
     def test_the_list_is_loaded_with_the_first_domain_and_no_sooner(self) -> None:
         code = (
-            "import sys, portaria.api.resources.connections\n"
+            "import sys, portaria.api.resources.connections.connections\n"
             "from portaria.outbound import domain_rules\n"
             "assert 'publicsuffixlist' not in sys.modules\n"
             "domain_rules.check_allowed_domain('example.com')\n"

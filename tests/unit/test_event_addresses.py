@@ -23,7 +23,7 @@ def manage(stack: Cloud) -> Manage:
 def test_the_address_and_its_secret_are_told_once_and_kept_as_hashes(manage: Manage, stack: Cloud) -> None:
     to_leadconnector(stack)
 
-    made = manage.call("POST", "/connections/marketek/events")
+    made = manage.call("POST", "/connections/marketek/event-addresses")
 
     assert made.status == 201
     key = made.content["url"].removeprefix(f"{API_URL}/events/leadconnector/marketek/")
@@ -41,7 +41,7 @@ def test_the_address_and_its_secret_are_told_once_and_kept_as_hashes(manage: Man
 
 def test_each_is_another_and_those_before_are_kept_for_an_hour(manage: Manage, stack: Cloud) -> None:
     to_leadconnector(stack)
-    urls = [manage.call("POST", "/connections/marketek/events").content["url"] for _ in range(9)]
+    urls = [manage.call("POST", "/connections/marketek/event-addresses").content["url"] for _ in range(9)]
     assert len(set(urls)) == 9
     item = stack.table.get(event_receiver.partition("marketek"), event_receiver.SK) or {}
     keys = [event_receiver.read_key(text) for text in item["keys"]]
@@ -50,10 +50,10 @@ def test_each_is_another_and_those_before_are_kept_for_an_hour(manage: Manage, s
 
 def test_a_program_needs_the_scope_for_this_connection(manage: Manage, stack: Cloud) -> None:
     to_leadconnector(stack)
-    _, other = manage.create_integration("connections:events@another", "connections:show")
-    _, own = manage.create_integration("connections:events@marketek")
-    assert manage.program(other, "POST", "/connections/marketek/events").status == 403
-    assert manage.program(own, "POST", "/connections/marketek/events").status == 201
+    _, other = manage.create_integration("event-addresses:create@another", "connections:show")
+    _, own = manage.create_integration("event-addresses:create@marketek")
+    assert manage.program(other, "POST", "/connections/marketek/event-addresses").status == 403
+    assert manage.program(own, "POST", "/connections/marketek/event-addresses").status == 201
 
 
 def test_a_platform_without_events_and_one_that_subscribes_by_itself(manage: Manage, stack: Cloud) -> None:
@@ -61,15 +61,15 @@ def test_a_platform_without_events_and_one_that_subscribes_by_itself(manage: Man
     installed = Connection("kommo-acme-1", "kommo", "oauth2", "acme.kommo.com", "connected", 1, "s", client="acme",
                            account_id="1", granted_at="2026-01-01T00:00:00.000Z")  # fmt: skip
     connection_store.create(stack.table, installed)
-    answer = manage.call("POST", "/connections/engage-one/events")
+    answer = manage.call("POST", "/connections/engage-one/event-addresses")
     assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_offered")
-    answer = manage.call("POST", "/connections/kommo-acme-1/events")
+    answer = manage.call("POST", "/connections/kommo-acme-1/event-addresses")
     assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:subscribes_itself")
     assert "install the application again" in answer.content["detail"]
 
 
 def test_a_connection_that_is_not_there_or_was_removed(manage: Manage, stack: Cloud) -> None:
-    assert manage.call("POST", "/connections/nobody/events").status == 404
+    assert manage.call("POST", "/connections/nobody/event-addresses").status == 404
     to_leadconnector(stack)
     assert manage.call("DELETE", "/connections/marketek").status == 200
-    assert manage.call("POST", "/connections/marketek/events").status == 404
+    assert manage.call("POST", "/connections/marketek/event-addresses").status == 404

@@ -15,7 +15,7 @@ import responses
 import trustme
 
 from portaria.actions import identifiers
-from portaria.api.resources import identifiers as api
+from portaria.api.resources.actions import identifiers as api
 from portaria.api.validation import parse
 from portaria.connections import connection_store
 from portaria.connections.tokens.provider import TokenProvider
@@ -56,9 +56,9 @@ def users(count: int, *, bad: tuple[int, ...] = ()) -> list[dict[str, str]]:
 def register(
     stack: Cloud, given: list[dict[str, str]], name: str = NAME, supply_: TokenProvider | None = None
 ) -> dict[str, Any]:
-    sent = parse(api.Registration, {"users": given})
+    sent = parse(api.IdentifierRegistration, {"users": given})
     answer = api.register(stack.table, supply_ or supply(stack), Vault(PREFIX), name, sent)
-    assert api.Registered.model_validate(answer).model_dump() == answer
+    assert api.RegisteredIdentifiers.model_validate(answer).model_dump() == answer
     assert "canary" not in repr(answer)
     assert [(each["user_login"], each["identifier"]) for each in answer["users"]] == [
         (each["user_login"], each["identifier"]) for each in given
@@ -378,7 +378,7 @@ def test_at_most_twenty_of_them_are_named(stack: Cloud, engage: Engage) -> None:
 )  # fmt: skip
 def test_bad_input_is_named(sent: dict[str, Any], field: str) -> None:
     with pytest.raises(Rejected) as error:
-        parse(api.Registration, sent)
+        parse(api.IdentifierRegistration, sent)
     assert error.value.field == field
 
 

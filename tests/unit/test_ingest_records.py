@@ -19,8 +19,9 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import cache
 from portaria.core import record_messages
 from portaria.core.entities import Record, Route
-from portaria.delivery import pipeline
-from portaria.delivery.waiting_records import LONGEST_IN_QUEUE_S
+from portaria.delivery import retry_schedule
+from portaria.delivery.retry_schedule import LONGEST_IN_QUEUE_S
+from portaria.delivery.stages import send
 from portaria.installs import uninstall
 from portaria.records import dead_letters, receipts, routes
 from tests.fakes import functions, waiting
@@ -237,7 +238,7 @@ def test_where_everything_is_refused_the_search_ends_and_everything_is_kept(desk
         f"m{start}": message([contact(number) for number in range(start, start + 100)], desk.route)
         for start in range(0, 400, 100)
     }
-    with patch.object(pipeline, "MAX_BISECT_REQUESTS", 20):
+    with patch.object(send, "MAX_BISECT_REQUESTS", 20):
         assert desk.ingest(bodies) == set()
     assert len(desk.marketo.requests) <= 20 + 10
     letters = desk.dead_letters()
@@ -312,12 +313,12 @@ def test_a_destination_that_cannot_now_gets_the_records_later(desk: Desk, answer
 
 
 def test_waits_grow_with_the_receives_whatever_a_short_retry_after_says() -> None:
-    assert [pipeline.wait_s(None, receives) for receives in (1, 2, 3, 4, 5, 6, 7, 10)] == [
+    assert [retry_schedule.wait_s(None, receives) for receives in (1, 2, 3, 4, 5, 6, 7, 10)] == [
         5, 10, 20, 40, 80, 160, 320, 600,
     ]  # fmt: skip
-    assert pipeline.wait_s(1, 4) == 40
-    assert pipeline.wait_s(10_800, 1) == 10_800
-    assert pipeline.wait_s(0, 9) == 0
+    assert retry_schedule.wait_s(1, 4) == 40
+    assert retry_schedule.wait_s(10_800, 1) == 10_800
+    assert retry_schedule.wait_s(0, 9) == 0
 
 
 def test_a_message_that_arrives_twice_is_sent_once(desk: Desk) -> None:
@@ -419,7 +420,7 @@ def test_no_record_and_no_token_reaches_the_log(capsys: pytest.CaptureFixture[st
         desk.ingest({"m6": message([contact(6)], desk.route)})
     output = capsys.readouterr()
     text = desk.log.getvalue() + output.out + output.err
-    assert "a request was accepted" in text
+    assert "request_accepted" in text
     assert "request-1" in text
     for secret in ("example.com", "canary", "Person", "+1555"):
         assert secret not in text

@@ -14,8 +14,9 @@ from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Request, Response, Secret
 from portaria.core.errors import AnswerLost
-from portaria.delivery import pipeline, quotas, version_guard, waiting_records
+from portaria.delivery import backlogs, quotas, version_guard, waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
+from portaria.delivery.stages import deduplicate
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms.marketo import persons
@@ -202,7 +203,7 @@ def test_a_worker_that_died_after_marking_is_followed_by_one_that_sends(desk: De
     message = body([contact(1)], origin=origin)
     # The worker dies before it has written that the message waits: it comes again
     desk.rule = lambda document: AnswerLost("…")
-    with patch.object(waiting_records, "put", side_effect=OSError):
+    with patch.object(waiting_entries, "put", side_effect=OSError):
         assert desk.ingest(QueuedMessage("1", message)).waiting == {"1": None}
     desk.rule = lambda document: None
     assert desk.ingest(QueuedMessage("1", message, 2)).waiting == {}
@@ -221,7 +222,7 @@ def test_what_is_overtaken_while_a_slow_batch_sends_is_not_sent_after_it(
 
     def overtake(document: Any) -> None:
         desk.rule = lambda document: None
-        time["now"] += timedelta(seconds=pipeline.MARKS_HOLD_S)
+        time["now"] += timedelta(seconds=deduplicate.MARKS_HOLD_S)
         assert desk.ingest(QueuedMessage("new", body([newer]))).waiting == {}
 
     desk.rule = overtake
@@ -237,7 +238,7 @@ def test_what_cannot_be_looked_at_again_is_not_sent(desk: Desk, time: Any, monke
     read = persons.frame
 
     def slow(target: Any) -> tuple[bytes, bytes]:
-        time["now"] += timedelta(seconds=pipeline.MARKS_HOLD_S)
+        time["now"] += timedelta(seconds=deduplicate.MARKS_HOLD_S)
         return read(target)
 
     def unreachable(*_: Any) -> None:
@@ -271,9 +272,9 @@ def test_ingestion_daily_quota_used_up_pauses_the_destination_until_its_reset(de
     assert desk.persons == [person(1)]
     assert desk.waits == {}
     # Nothing is left of it in the end
-    time["now"] += timedelta(seconds=waiting_records.LEASE_S + 2)
+    time["now"] += timedelta(seconds=backlogs.LEASE_S + 2)
     assert desk.release() == ["swept", "drained"]
-    assert waiting_records.status(desk.table, DESTINATION) == ((), None)
+    assert backlogs.status(desk.table, DESTINATION) == ((), None)
 
 
 @pytest.mark.parametrize("code", ["4030801", "404040"])
@@ -375,7 +376,7 @@ def test_destination_that_refuses_the_kind_of_token_pauses_with_one_reason(desk:
         deliveries = [QueuedMessage(str(number), body([contact(number)])) for number in range(20)]
         outcome = desk.ingest(*deliveries)
     assert (len(asked), outcome.waiting, desk.letters()) == (1, {}, [])
-    status = waiting_records.status(desk.table, "marketek")
+    status = backlogs.status(desk.table, "marketek")
     assert [(pause.reason, pause.code) for pause in status.pauses] == [("stopped", "wrong_token_type")]
     assert status.backlog
     assert status.backlog.records == 20

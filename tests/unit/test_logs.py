@@ -17,17 +17,17 @@ import logging, sys
 from aws_lambda_powertools import Metrics
 from portaria.aws import queues
 from portaria.core.logs import application_logger
-from portaria.webhooks import install_receiver
+from portaria.webhooks import request_log
 
 logger, metrics = application_logger(), Metrics()
 for level in ("DEBUG", "INFO", "WARNING", "ERROR"):
     logger.log(getattr(logging, level), "from_handler")
     queues.logger.log(getattr(logging, level), "from_module")
-    install_receiver.log(level, "from_light")
+    request_log.log(level, "from_light")
     logging.getLogger("botocore.endpoint").log(getattr(logging, level), "from_library")
 metrics.add_metric("FromPowertools", "Count", 1)
 metrics.flush_metrics()
-install_receiver.count("FromLight")
+request_log.count("FromLight")
 """
 
 

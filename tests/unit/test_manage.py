@@ -21,7 +21,7 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection
-from portaria.installs import code_exchange
+from portaria.core.item_keys import INSTALLS_LIST, install_key
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import API_HOST, API_URL, REQUEST_ID, Manage, proxy_event, secrets_stored, watched
@@ -88,12 +88,12 @@ def credentials_of(stack: Cloud, name: str) -> dict[str, Any] | None:
 
 def add_install(stack: Cloud, number: int, state: str = "connected", **fields: Any) -> str:
     install_id = f"{number:026d}"
-    pk, sk = code_exchange.key(install_id)
+    pk, sk = install_key(install_id)
     received_at = f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}.000Z"
     stack.table.put(
         {
             "pk": pk, "sk": sk, "state": state, "platform": "kommo", "client": "acme", "attempts": 1,
-            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": code_exchange.LIST,
+            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": INSTALLS_LIST,
             "list_sk": f"{received_at}#{install_id}", **fields,
         }
     )  # fmt: skip
@@ -154,7 +154,7 @@ class TestOAuthClients:
             "platform": "kommo",
             "name": "acme",
             "client_id": "client-1",
-            "client_secret": "*****",
+            "credentials_set": ["client_secret"],
             "redirect_uri": f"https://{API_HOST}/live/install/kommo/acme",
             "scopes": "",
             "api_domains": ["*.kommo.com"],
@@ -335,7 +335,7 @@ class TestConnections:
         assert answer.content["kind"] == "client_credentials"
         assert answer.content["allowed_domain"] == "mkto-ingestion-api.adobe.io"
         assert answer.content["fields"] == {"munchkin_id": "123-ABC-456"}
-        assert answer.content["credentials"] == {"client_id": "*****", "client_secret": "*****"}
+        assert answer.content["credentials_set"] == ["client_id", "client_secret"]
         assert answer.content["created_at"]
         assert len(marketo.calls) == 1
         stored = connection_store.get(stack.table, "marketo-main")
@@ -410,22 +410,26 @@ class TestConnections:
         before = connection_store.get(stack.table, "marketo-main")
         fresh = {"client_id": "marketo-2", "client_secret": f"{CANARY}-fresh"}
         body = {"platform": "marketo", "fields": CONNECTION["fields"], "credentials": fresh}
-        answer = furnished.call("PUT", "/connections/marketo-main", body)
+        answer = furnished.call("PUT", "/connections/marketo-main/credentials", body)
         assert (answer.status, answer.content["generation"]) == (200, 2)
         after = connection_store.get(stack.table, "marketo-main")
         assert (after.secret_id, after.created_at) == (before.secret_id, before.created_at)
         assert credentials_of(stack, "marketo-main") == fresh
         marketo.replace("POST", TOKEN_URL, status=401, json={})
-        refused = furnished.call("PUT", "/connections/marketo-main", {**body, "credentials": CONNECTION["credentials"]})
+        refused = furnished.call(
+            "PUT", "/connections/marketo-main/credentials", {**body, "credentials": CONNECTION["credentials"]}
+        )
         assert refused.status == 400
         assert credentials_of(stack, "marketo-main") == fresh
         assert connection_store.get(stack.table, "marketo-main") == after
 
     def test_a_connection_keeps_its_account(self, furnished: Manage) -> None:
         body = {name: value for name, value in CONNECTION.items() if name != "name"}
-        answer = furnished.call("PUT", "/connections/marketo-main", {**body, "fields": {"munchkin_id": "999-XYZ-999"}})
+        answer = furnished.call(
+            "PUT", "/connections/marketo-main/credentials", {**body, "fields": {"munchkin_id": "999-XYZ-999"}}
+        )
         assert (answer.status, answer.content["field"]) == (409, "fields.munchkin_id")
-        assert furnished.call("PUT", "/connections/none", body).status == 404
+        assert furnished.call("PUT", "/connections/none/credentials", body).status == 404
 
     def test_deleted_it_is_gone_and_its_removal_is_queued(self, furnished: Manage, stack: Cloud) -> None:
         secret_id = connection_store.get(stack.table, "marketo-main").secret_id

@@ -46,12 +46,10 @@ def test_every_route_of_the_connection_is_read(manage: Manage, stack: Cloud) -> 
     routes.put(stack.table, Route("others", "connection:kommo-acme-9", "contacts", DESTINATION), new=True)
     answer = manage.call("POST", PATH, {})
     assert answer.status == 202
-    assert answer.content == {
-        "backfills": [{"route": "firms", "state": "running"}, {"route": ROUTE, "state": "running"}]
-    }
+    assert answer.content == {"runs": [{"route": "firms", "state": "running"}, {"route": ROUTE, "state": "running"}]}
     assert {json.loads(body)["route"] for body in stack.receive("backfills")} == {"firms", ROUTE}
     shown = manage.call("GET", PATH).content
-    assert [(one["route"], one["object"], one["state"], one["records"]) for one in shown["backfills"]] == [
+    assert [(one["route"], one["object"], one["state"], one["records"]) for one in shown["runs"]] == [
         ("firms", "companies", "running", 0),
         (ROUTE, "contacts", "running", 0),
     ]
@@ -62,9 +60,7 @@ def test_every_route_of_the_connection_is_read(manage: Manage, stack: Cloud) -> 
 
 def test_one_route_alone(manage: Manage, stack: Cloud) -> None:
     routes.put(stack.table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
-    assert manage.call("POST", PATH, {"route": "firms"}).content["backfills"] == [
-        {"route": "firms", "state": "running"}
-    ]
+    assert manage.call("POST", PATH, {"route": "firms"}).content["runs"] == [{"route": "firms", "state": "running"}]
     assert len(stack.receive("backfills")) == 1
 
 
@@ -72,16 +68,16 @@ def test_one_route_alone(manage: Manage, stack: Cloud) -> None:
 def test_one_that_has_ended_begins_anew_and_the_list_shows_the_newest(manage: Manage, stack: Cloud, state: str) -> None:
     manage.call("POST", PATH, {})
     end(stack, state, reason="token_refused" if state == "failed" else "", detail="")
-    (ended,) = manage.call("GET", PATH).content["backfills"]
+    (ended,) = manage.call("GET", PATH).content["runs"]
     assert (ended["state"], ended["records"]) == (state, 7)
     manage.call("POST", PATH, {})
-    (begun,) = manage.call("GET", PATH).content["backfills"]
+    (begun,) = manage.call("GET", PATH).content["runs"]
     assert (begun["state"], begun["records"], begun["reason"], begun["finished_at"]) == ("running", 0, "", "")
     assert len(stack.receive("backfills")) == 2
 
 
 def test_nothing_was_asked_for_yet(manage: Manage) -> None:
-    assert manage.call("GET", PATH).content == {"backfills": [], "reconciliations": []}
+    assert manage.call("GET", PATH).content == {"runs": [], "reconciliations": []}
 
 
 @pytest.mark.parametrize(
@@ -109,11 +105,11 @@ def test_a_connection_that_is_not_connected(manage: Manage, stack: Cloud) -> Non
 
 
 def test_a_scope_can_be_for_this_connection_alone(manage: Manage) -> None:
-    _, token = manage.create_integration(f"connections:backfill@{SOURCE}")
+    _, token = manage.create_integration(f"backfills:create@{SOURCE}")
     assert manage.program(token, "POST", PATH, {}).status == 202
     assert manage.program(token, "POST", f"/connections/{DESTINATION}/backfills", {}).status == 403
     assert manage.program(token, "GET", PATH).status == 403
-    _, reader = manage.create_integration(f"connections:backfills@{SOURCE}")
+    _, reader = manage.create_integration(f"backfills:list@{SOURCE}")
     assert manage.program(reader, "GET", PATH).status == 200
     assert manage.program(reader, "POST", PATH, {}).status == 403
 
@@ -130,7 +126,7 @@ class TestCommandLine:
         shown = run("connections", "backfills", SOURCE)
         assert "changes of" in shown.output
         as_json = json.loads(run("--json", "connections", "backfills", SOURCE).output)
-        assert as_json["backfills"][0]["route"] == ROUTE
+        assert as_json["runs"][0]["route"] == ROUTE
 
     def test_none_is_said_so(self, wire: Wire) -> None:
         assert "There are no backfills." in run("connections", "backfills", SOURCE).output

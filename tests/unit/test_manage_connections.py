@@ -18,6 +18,7 @@ from portaria.connections.tokens import usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthClient, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import leadconnector
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.engage import CUSTOMER, LOG_IN, Engage
@@ -120,7 +121,7 @@ class TestEveryKind:
         assert (shown["name"], shown["platform"]) == (sent["name"], sent["platform"])
         assert shown["kind"] == sent.get("kind", shown["kind"])
         assert shown["state"] == ("pending" if kind == "oauth2" else "connected")
-        assert shown["credentials"] == {name: "*****" for name in sent.get("credentials", {})}
+        assert set(shown["credentials_set"]) == set(sent.get("credentials", {}))
         assert shown["age_days"] == (None if kind == "oauth2" else 0)
         assert manage.call("GET", f"/connections/{sent['name']}").content == shown
         assert manage.call("GET", "/connections").content["items"] == [shown]
@@ -154,7 +155,7 @@ class TestEveryKind:
         manage.call("POST", "/connections", ALL[kind])
         before = connection_store.get(stack.table, ALL[kind]["name"])
         body = {"credentials": ALL[kind].get("credentials", {}), field: value}
-        answer = manage.call("PUT", f"/connections/{ALL[kind]['name']}", body)
+        answer = manage.call("PUT", f"/connections/{ALL[kind]['name']}/credentials", body)
         assert answer.status == 409
         named = "credentials" if kind in ("oauth2", "client_credentials") else field
         assert answer.content["field"].partition(".")[0] == named
@@ -180,7 +181,7 @@ class TestEveryKind:
     ) -> None:
         manage.call("POST", "/connections", API_KEY)
         body = {"credentials": {"key": "a"}, "kind": "basic", "fields": {"header_name": "X-Other"}}
-        answer = manage.call("PUT", "/connections/erp", body)
+        answer = manage.call("PUT", "/connections/erp/credentials", body)
         assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:connection_fixed")
         assert [error["field"] for error in answer.content["errors"]] == ["kind", "fields.header_name"]
 
@@ -200,7 +201,7 @@ class TestEveryKind:
             values={":old": {"header_name": "X-Api-Key"}},
         )
         body = {"credentials": {"key": "canary-other"}, "fields": {"header_name": "X-Api-Key"}}
-        assert manage.call("PUT", "/connections/erp", body).status == 200
+        assert manage.call("PUT", "/connections/erp/credentials", body).status == 200
 
     def test_its_age_is_told_in_days(self, manage: Manage, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         manage.call("POST", "/connections", BEARER)
@@ -215,9 +216,11 @@ class TestEveryKind:
         manage.call("POST", "/connections", sent)
         fresh = {name: f"{value}" for name, value in sent["credentials"].items()}
         fresh |= {"leadconnector": {"token": NEW}, "engage": LOG_IN}.get(kind, {name: "canary-new" for name in fresh})
-        answer = manage.call("PUT", f"/connections/{sent['name']}", {**sent, "credentials": fresh} | {"name": "x"})
+        answer = manage.call(
+            "PUT", f"/connections/{sent['name']}/credentials", {**sent, "credentials": fresh} | {"name": "x"}
+        )
         assert (answer.status, answer.content["field"]) == (400, "name")
-        answer = manage.call("PUT", f"/connections/{sent['name']}", {"credentials": fresh})
+        answer = manage.call("PUT", f"/connections/{sent['name']}/credentials", {"credentials": fresh})
         assert answer.status == 200
         assert answer.content["generation"] == (1 if kind == "engage" else 2)
         assert credentials_of(stack, sent["name"]) == fresh
@@ -226,10 +229,10 @@ class TestEveryKind:
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
-        usability.end(stack.table, connection_store.get(stack.table, "marketek"), "token_refused")
+        usability.end(stack.table, connection_store.get(stack.table, "marketek"), ConnectionReason.TOKEN_REFUSED)
         shown = manage.call("GET", "/connections/marketek").content
         assert (shown["state"], shown["reason"]) == ("needs_reconnect", "token_refused")
-        answer = manage.call("PUT", "/connections/marketek", {"credentials": {"token": NEW}})
+        answer = manage.call("PUT", "/connections/marketek/credentials", {"credentials": {"token": NEW}})
         assert (answer.status, answer.content["state"], answer.content["reason"]) == (200, "connected", "")
         item = connection_store.get_item(stack.table, "marketek")
         assert item["announce"] == "connection.recovered"
@@ -415,7 +418,7 @@ class TestLeadConnector:
         left = clock.from_iso(rotated.content["previous_until"]) - clock.now()
         assert timedelta(days=6, hours=23) < left <= timedelta(days=7)
         assert credentials_of(stack, "marketek") == {"token": NEW}
-        ended = manage.call("POST", "/connections/marketek/rotate/expire")
+        ended = manage.call("POST", "/connections/marketek/rotation/expire")
         assert (ended.status, ended.content["previous_until"]) == (200, "")
 
     def test_rotated_at_once(self, manage: Manage, world: World) -> None:
@@ -442,7 +445,7 @@ class TestLeadConnector:
         assert (answer.status, answer.content["field"]) == (400, field)
 
     def test_one_that_is_not_there(self, manage: Manage) -> None:
-        for path in ("rotate", "rotate/expire"):
+        for path in ("rotate", "rotation/expire"):
             answer = manage.call("POST", f"/connections/none/{path}", {"credentials": {"token": NEW}})
             assert answer.status == 404
 
@@ -459,7 +462,7 @@ class TestEngage:
     def test_the_same_fields_without_the_default_are_the_same(self, manage: Manage, world: World) -> None:
         manage.call("POST", "/connections", ENGAGE)
         body = {"credentials": LOG_IN, "fields": {"customer_id": CUSTOMER}}
-        assert manage.call("PUT", "/connections/engage-one", body).status == 200
+        assert manage.call("PUT", "/connections/engage-one/credentials", body).status == 200
 
     def test_a_wrong_password_is_told_without_engages_own_words(self, manage: Manage, world: World) -> None:
         wrong = {**LOG_IN, "password": "canary-wrong"}

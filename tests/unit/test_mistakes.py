@@ -88,7 +88,8 @@ COMMANDS = [
     (f"{CALL} crm GET /me --header host:x", 1, "the header host cannot be set by a call"),
     (
         f"{CALL} open-one GET /me", 1,
-        "the connection open-one has not been authorized yet: open the link that GET /connections/open-one/authorize returns",
+        "the connection open-one has not been authorized yet: open the link that "
+        "POST /connections/open-one/authorizations returns",
     ),
     # receipts
     ("receipts list", 2, RECEIPT_FILTERS),
@@ -130,7 +131,8 @@ COMMANDS = [
     ("integrations show nope", 1, "there is no private integration with this id"),
     # what does not fit
     ("connections delete crm --yes", 1, "the route people uses this connection: delete the route first"),
-    ("connections authorize crm", 1, "crm has the kind bearer, which needs no authorization: replace its credentials with PUT"),
+    ("connections authorize crm", 1, "crm has the kind bearer, which needs no authorization: replace its credentials with PUT "
+     "/connections/crm/credentials"),
     ("connections authorize open-one", 1, "there is no OAuth client oauth2/shop"),
     ("connections contact crm 1", 1, "connections to http do not support this operation"),
     ("connections sso crm maria", 1, "connections to http do not support this operation"),
@@ -350,7 +352,7 @@ CALLS: list[tuple[str, str, Any, int, str]] = [
      "scopes.0 is not a scope; the API reference lists them"),
     ("PATCH", "/private-integrations/a1b2c3d4e5", {}, 400, "there is nothing to change: give name, description or scopes"),
     ("PATCH", "/private-integrations/zzzzzzzzzz", {"name": "x"}, 404, "there is no private integration with this id"),
-    ("POST", "/private-integrations/a1b2c3d4e5/rotate/expire", {}, 409, "there is no rotation to end: only one token works"),
+    ("POST", "/private-integrations/a1b2c3d4e5/rotation/expire", {}, 409, "there is no rotation to end: only one token works"),
     ("GET", "/routes?limit=0", None, 400, "limit must be a number from 1 to 100"),
     ("GET", "/routes?limit=1&limit=2", None, 400, "limit was given 2 times: give it once"),
     ("GET", "/routes?cursor=x", None, 400,
@@ -380,7 +382,7 @@ CALLS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/connections", {**HTTP, "credentials": {"token": "a b"}}, 400,
      "credentials.token must be 1 to 4,096 printable ASCII characters without spaces or line breaks; this one has 3"),
     ("POST", "/connections", {**HTTP, "name": "crm", "credentials": {"token": "x"}}, 409,
-     "the connection crm exists already: replace its credentials with PUT"),
+     "the connection crm exists already: replace its credentials with PUT /connections/crm/credentials"),
     ("POST", "/connections", {**HTTP, "allowed_domain": "https://api.example.com", "credentials": {"token": "x"}}, 400,
      "allowed_domain must be a host name alone, without https:// (other schemes are never used)"),
     ("POST", "/connections", {**HTTP, "allowed_domain": "*.com.br", "credentials": {"token": "x"}}, 400,
@@ -388,7 +390,7 @@ CALLS: list[tuple[str, str, Any, int, str]] = [
      "not exist (https://publicsuffix.org)"),
     ("POST", "/connections", {**HTTP, "platform": "kommo", "credentials": {}}, 400,
      "connections to kommo are created by installing its application: open the OAuth client's install page"),
-    ("PUT", "/connections/crm", {"credentials": {"token": "x"}, "allowed_domain": "other.example.com"}, 409,
+    ("PUT", "/connections/crm/credentials", {"credentials": {"token": "x"}, "allowed_domain": "other.example.com"}, 409,
      "allowed_domain of a connection cannot change: create another connection and point the routes to it"),
     ("DELETE", "/connections/crm", None, 409, "the route people uses this connection: delete the route first"),
     ("DELETE", "/routes/nope", None, 404, "there is no route nope"),

@@ -9,6 +9,7 @@ import pytest
 
 from portaria.connections import connection_store, oauth_clients
 from portaria.core.entities import Connection, OAuthClient
+from portaria.core.item_keys import oauth_client_key
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import API_HOST, Manage, secrets_stored, watched
 
@@ -48,7 +49,7 @@ class TestAClientOfAnyProvider:
             "platform": "oauth2",
             "name": "erp",
             "client_id": "client-1",
-            "client_secret": "*****",
+            "credentials_set": ["client_secret"],
             "redirect_uri": f"https://{API_HOST}/live/install/oauth2/erp",
             "scopes": "read write",
             "api_domains": ["api.example.com"],
@@ -289,7 +290,7 @@ class TestAClientOfAPlatformThatKnowsItsEndpoints:
         assert not {"grant", "authorize_url", "token_url", "token_auth"} & set(shown)
 
     def test_one_that_was_stored_before_there_were_others_is_read(self, manage: Manage) -> None:
-        pk, sk = oauth_clients.key("kommo", "old")
+        pk, sk = oauth_client_key("kommo", "old")
         old = {"platform": "kommo", "name": "old", "client_id": "client-1", "redirect_uri": "https://a.example.com/x"}
         manage.cloud.table.put({"pk": pk, "sk": sk, **old, "scopes": ""})
         client = oauth_clients.get(manage.cloud.table, "kommo", "old")
@@ -309,7 +310,7 @@ class TestAClientOfAPlatformThatKnowsItsEndpoints:
             "https://api.example.com/live/install/kommo/acme",
             "https://login.example.com/token",
             "main",
-            "https://api.example.com/live/admin/v1/connections/main/authorize",
+            "https://api.example.com/live/admin/v1/connections/main/authorizations",
         ),
         ("https://hooks.example.com/elsewhere", "https://login.example.com/token", "main", ""),
         ("https://api.example.com/live/install/kommo/acme", "https://login.example.com/token", "", ""),

@@ -15,7 +15,7 @@ from portaria.core.callbacks import EventAddress
 from portaria.core.callbacks import WebhookDelivery as Hook
 from portaria.core.entities import Record, Rejected
 from portaria.core.errors import AnswerLost
-from portaria.delivery import waiting_records
+from portaria.delivery import waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.kommo import contacts, events
 from portaria.records import reread_requests
@@ -127,7 +127,7 @@ def test_incomplete_event_never_overwrites_a_whole_record_of_its_second(office: 
 def test_incomplete_event_passes_its_own_mark_after_its_worker_died(office: Desk) -> None:
     office.route("people")
     office.rule = lambda document: AnswerLost("…")
-    with patch.object(waiting_records, "put", side_effect=OSError):
+    with patch.object(waiting_entries, "put", side_effect=OSError):
         assert send(office, event(), record_messages.EVENT, ARRIVED * 1_000).waiting
     office.rule = lambda document: None
     send(office, event(), record_messages.EVENT, ARRIVED * 1_000)

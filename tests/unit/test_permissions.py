@@ -35,7 +35,8 @@ from portaria.connections.tokens import sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
 from portaria.core.entities import Record, Retryable, Secret
-from portaria.delivery import destination_pause, waiting_records
+from portaria.delivery import backlogs, destination_pause
+from portaria.delivery.destination_pause import PauseReason
 from portaria.installs.hook_sources import KNOWN_SUSPECT_AT, HookSources
 from portaria.outbound.rate_limiter import Pace
 from portaria.records import receipts
@@ -168,7 +169,7 @@ class Teller:
         connection = {"platform": "marketo", "credentials": credentials, "fields": {"munchkin_id": marketo.MUNCHKIN}}
         for name in ("marketo-one", "marketo-two"):
             self.administer("POST", "/connections", {**connection, "name": name})
-        self.administer("PUT", "/connections/marketo-one", connection)
+        self.administer("PUT", "/connections/marketo-one/credentials", connection)
         route = {"source": "client:kommo/acme", "object": "contacts", "destination": "marketo-one"}
         for name in ("people", "spare-route"):
             self.administer("POST", "/routes", {**route, "name": name})
@@ -322,7 +323,9 @@ class Teller:
         with patch.object(clock, "now", lambda: later):
             self._release(lambda document: None)
         # Where nothing waits, the next message itself finds that a pause is over.
-        destination_pause.park(self.stack.table, "marketo-one", "persons", reason="stopped", code="", for_s=-1)
+        destination_pause.begin(
+            self.stack.table, "marketo-one", "persons", reason=PauseReason.STOPPED, code="", for_s=-1
+        )
         self.put("records", other)
         assert self.work("ingest_records", "records") == set()
         assert "person5@example.com" in self.marketo.emails
@@ -341,7 +344,7 @@ class Teller:
         self.marketo.rule = rule
         table, now = self.stack.table, {":now": 0}
         for item in list(table.query_all(destination_pause.partition("marketo-one"))):
-            attribute = "next_at" if item["sk"] == waiting_records.SK else "until"
+            attribute = "next_at" if item["sk"] == backlogs.SK else "until"
             table.update(item["pk"], item["sk"], "SET #at = :now", names={"#at": attribute}, values=now)
         forget_tokens()
         for message in ('{"sweep": ""}', ""):
@@ -463,8 +466,8 @@ class Teller:
         name = self.install("called-code", "called")
         body = {"method": "GET", "path": "/api/v4/account"}
 
-        def call() -> int:
-            event = proxy_event("POST", f"/connections/{name}/call", body)
+        def call(path: str = "/api/v4/account", **headers: str) -> int:
+            event = with_headers(proxy_event("POST", f"/connections/{name}/call", body | {"path": path}), **headers)
             status = self.handlers["call_connection"].handler(event, fakes.Context())["statusCode"]
             forget_tokens()
             return int(status)
@@ -476,6 +479,8 @@ class Teller:
         with refusing("PutSecretValue"):
             assert call() == 200
         assert call() == 200
+        assert [call(idempotency_key="one") for _ in range(2)] == [200, 200]
+        assert call("no path", idempotency_key="two") == 400
 
     def _sign_on(self) -> None:
         """A program signs a user on with its token, a browser opens the link, and somebody guesses tokens."""
@@ -491,7 +496,7 @@ class Teller:
         assert self.handlers["redeem_ticket"].handler(event, fakes.Context())["statusCode"] == 303
         assert self.manage.program("portaria_guess", "GET", "/routes").status == 401
         made = with_headers(proxy_event("POST", "/private-integrations", {"name": "x", "scopes": ["routes:list"]}))
-        assert self.manage.answer(with_headers(made, idempotency_key="once")).status == 201
+        assert [self.manage.answer(with_headers(made, idempotency_key="once")).status for _ in range(2)] == [201, 201]
 
     def _take_in(self) -> None:
         """A program sends persons through the front door."""
@@ -508,7 +513,7 @@ class Teller:
 
     def _receive(self) -> None:
         """A workflow tells of a contact at its address, then an app does, whose delivery is remembered."""
-        made = self.administer("POST", "/connections/marketek/events")
+        made = self.administer("POST", "/connections/marketek/event-addresses")
         event = fakes.sample("receive_events", "leadconnector_workflow")
         event["pathParameters"]["key"] = made["url"].rpartition("/")[2]
         event["multiValueHeaders"]["X-Portaria-Secret"] = [made["header_value"]]
@@ -564,7 +569,7 @@ class Teller:
         (shown,) = self.administer("GET", "/receipts?request=r-1")["items"]
         assert shown["state"] == "applied"
         assert self.administer("GET", "/receipts?connection=marketo-one&record=kommo-acme-1/1")["items"] == [shown]
-        assert self.administer("GET", f"/receipts/{shown['receipt']}")["requests"] == []
+        assert self.administer("GET", f"/receipts/{shown['id']}")["requests"] == []
         self.put("records_dead_letters", "no message")
         with refusing("PutItem"):
             (kept,) = self.work("keep_dead_letters", "records_dead_letters")

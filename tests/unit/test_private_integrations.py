@@ -101,6 +101,34 @@ class TestTokens:
         assert len({api_tokens.make("0123456789").reveal() for _ in range(1000)}) == 1000
 
 
+def lose_answer(manage: Manage, event: dict[str, Any]) -> str:
+    """The process dies after the change and before its answer is stored; the token that was made, which nobody received."""
+    made: list[str] = []
+    make = api_tokens.make
+
+    def noted(integration_id: str) -> Any:
+        token = make(integration_id)
+        made.append(token.reveal())
+        return token
+
+    with (
+        patch.object(api_tokens, "make", noted),
+        patch("portaria.api.idempotency.KeptAnswers.store", side_effect=SystemExit),
+        pytest.raises(SystemExit),
+    ):
+        manage.answer(event)
+    forget_answers()
+    return made[-1]
+
+
+def forget_answers() -> None:
+    """As if the time of a stopped request, or the life of its key, had ended."""
+    dynamodb = boto3_clients.client("dynamodb")
+    for item in dynamodb.scan(TableName=TABLE)["Items"]:
+        if item["pk"] == {"S": "IDEMPOTENCY"}:
+            dynamodb.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
+
+
 class TestCreating:
     def test_its_token_is_told_once_and_only_its_hash_is_stored(self, manage: Manage) -> None:
         made = manage.call("POST", "/private-integrations", {"name": "Conexão com BI", "scopes": ["routes:list"]})
@@ -142,14 +170,14 @@ class TestCreating:
         assert (answer.status, answer.content["field"]) == (400, field)
         assert stored() == "[]"
 
-    def test_a_key_makes_it_once_and_the_token_is_not_told_again(self, manage: Manage) -> None:
+    def test_create_repeated_with_its_key_returns_the_first_answer_and_stores_no_token(self, manage: Manage) -> None:
         def create(key: str, name: str = "BI") -> Answer:
             body = {"name": name, "scopes": ["routes:list"]}
             return manage.answer(with_headers(proxy_event("POST", "/private-integrations", body), idempotency_key=key))
 
         first, again, other = create("one"), create("one"), create("two")
         assert (first.status, again.status, other.status) == (201, 201, 201)
-        assert again.content == first.content | {"token": None}
+        assert again.content == first.content
         assert again.headers["ETag"] == first.headers["ETag"]
         assert other.content["id"] != first.content["id"]
         assert reason(create("one", name="other")) == (422, "idempotency_key_reused")
@@ -157,18 +185,65 @@ class TestCreating:
         assert first.content["token"] not in stored()
         assert manage.program(first.content["token"], "GET", "/routes").status == 200
 
-    def test_a_creation_that_a_death_cut_off_is_found_by_its_key(self, manage: Manage) -> None:
+    def test_create_repeated_after_a_death_returns_a_working_token(self, manage: Manage) -> None:
         event = with_headers(
             proxy_event("POST", "/private-integrations", {"name": "BI", "scopes": ["routes:list"]}), idempotency_key="k"
         )
-        with patch("portaria.api.router.audit.end", side_effect=SystemExit), pytest.raises(SystemExit):
-            manage.answer(event)
-        items = boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]
-        record = next(item for item in items if item["pk"] == {"S": "IDEMPOTENCY"})
-        boto3_clients.client("dynamodb").delete_item(TableName=TABLE, Key={"pk": record["pk"], "sk": record["sk"]})
+        lost = lose_answer(manage, event)
         answer = manage.answer(event)
-        assert (answer.status, answer.content["token"]) == (201, None)
+        assert answer.status == 201
+        assert manage.program(answer.content["token"], "GET", "/routes").status == 200
+        assert manage.program(lost, "GET", "/routes").status == 401
         assert len(manage.call("GET", "/private-integrations").content["items"]) == 1
+
+    def test_create_repeated_after_its_token_was_used_keeps_that_token(self, manage: Manage) -> None:
+        event = with_headers(
+            proxy_event("POST", "/private-integrations", {"name": "BI", "scopes": ["routes:list"]}), idempotency_key="k"
+        )
+        lost = lose_answer(manage, event)
+        assert manage.program(lost, "GET", "/routes").status == 200
+        assert manage.answer(event).content["token"] is None
+        assert manage.program(lost, "GET", "/routes").status == 200
+
+    def test_create_repeated_after_a_rotation_returns_no_token(self, manage: Manage) -> None:
+        event = with_headers(
+            proxy_event("POST", "/private-integrations", {"name": "BI", "scopes": ["routes:list"]}), idempotency_key="k"
+        )
+        first = manage.answer(event)
+        rotated = manage.call("POST", f"/private-integrations/{first.content['id']}/rotate", {"expire_now": True})
+        forget_answers()
+        assert manage.answer(event).content["token"] is None
+        assert manage.program(rotated.content["token"], "GET", "/routes").status == 200
+
+    def test_rotate_repeated_with_its_key_returns_the_first_answer(self, manage: Manage) -> None:
+        integration, old = manage.create_integration("routes:list")
+        event = with_headers(
+            proxy_event("POST", f"/private-integrations/{integration}/rotate", {}), idempotency_key="k"
+        )
+        first, again = manage.answer(event), manage.answer(event)
+        assert (first.status, again.content) == (200, first.content)
+        for token in (old, first.content["token"]):
+            assert manage.program(token, "GET", "/routes").status == 200
+        assert first.content["token"] not in stored()
+
+    @pytest.mark.parametrize("used", [False, True])
+    def test_rotate_repeated_after_a_death_returns_a_working_token_unless_it_was_used(
+        self, manage: Manage, used: bool
+    ) -> None:
+        integration, old = manage.create_integration("routes:list")
+        event = with_headers(
+            proxy_event("POST", f"/private-integrations/{integration}/rotate", {}), idempotency_key="k"
+        )
+        lost = lose_answer(manage, event)
+        if used:
+            assert manage.program(lost, "GET", "/routes").status == 200
+        answer = manage.answer(event)
+        assert answer.status == 200
+        assert (answer.content["token"] is None) == used
+        assert manage.program(lost, "GET", "/routes").status == (200 if used else 401)
+        if not used:
+            assert manage.program(answer.content["token"], "GET", "/routes").status == 200
+        assert manage.program(old, "GET", "/routes").status == 200
 
     @pytest.mark.parametrize("key", ["with space", "é", "x" * 256])
     def test_a_key_that_is_none(self, manage: Manage, key: str) -> None:
@@ -323,30 +398,36 @@ class TestRotating:
         integration, old = manage.create_integration("routes:list")
         made_at = manage.call("GET", f"/private-integrations/{integration}").content["token_made_at"]
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
-        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")
+        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotation/cancel")
         assert (cancelled.status, cancelled.content["previous_until"]) == (200, None)
         assert cancelled.content["token_made_at"] == made_at
         time.advance(8 * 24 * 3600)
         assert manage.program(old, "GET", "/routes").status == 200
         assert manage.program(new, "GET", "/routes").status == 401
-        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")) == (409, "no_rotation")
+        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotation/cancel")) == (
+            409,
+            "no_rotation",
+        )
 
     def test_the_old_one_expired_early(self, manage: Manage) -> None:
         integration, old = manage.create_integration("routes:list")
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
-        assert manage.call("POST", f"/private-integrations/{integration}/rotate/expire").status == 200
+        assert manage.call("POST", f"/private-integrations/{integration}/rotation/expire").status == 200
         assert manage.program(old, "GET", "/routes").status == 401
         assert manage.program(new, "GET", "/routes").status == 200
-        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotate/expire")) == (409, "no_rotation")
+        assert reason(manage.call("POST", f"/private-integrations/{integration}/rotation/expire")) == (
+            409,
+            "no_rotation",
+        )
 
     def test_a_token_cancelled_when_it_is_old_is_not_due_any_more(self, manage: Manage, time: Clock) -> None:
         integration, _ = manage.create_integration("routes:list")
         time.advance(91 * 24 * 3600)
         manage.call("POST", f"/private-integrations/{integration}/rotate", {})
-        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotate/cancel")
+        cancelled = manage.call("POST", f"/private-integrations/{integration}/rotation/cancel")
         assert (cancelled.status, cancelled.content["age_days"]) == (200, 91)
 
-    @pytest.mark.parametrize("path", ["rotate", "rotate/cancel", "rotate/expire", ""])
+    @pytest.mark.parametrize("path", ["rotate", "rotation/cancel", "rotation/expire", ""])
     def test_one_that_is_not_there(self, manage: Manage, path: str) -> None:
         address = f"/private-integrations/0123456789/{path}".rstrip("/")
         for method in ("POST",) if path else ("GET", "DELETE"):
@@ -459,7 +540,8 @@ class TestWhoManages:
     @pytest.mark.parametrize(
         ("method", "path", "body"),
         [
-            ("POST", "/rotate", {}), ("POST", "/rotate/cancel", None), ("POST", "/rotate/expire", None), ("DELETE", "", None),
+            ("POST", "/rotate", {}), ("POST", "/rotation/cancel", None), ("POST", "/rotation/expire", None),
+            ("DELETE", "", None),
             ("PATCH", "", {"name": "mine"}), ("PATCH", "", {"scopes": ["routes:list"]}),
         ],
     )  # fmt: skip

@@ -266,7 +266,7 @@ class TestFinding:
         while True:
             answer = manage.call("GET", f"/receipts?{query}" + (f"&cursor={cursor}" if cursor else ""))
             assert answer.status == 200, answer.text
-            found += [item["receipt"] for item in answer.content["items"]]
+            found += [item["id"] for item in answer.content["items"]]
             cursor = answer.content["next_cursor"]
             if not cursor:
                 return found
@@ -317,7 +317,7 @@ class TestFinding:
     def test_by_front_door_request(self, table: Table, manage: Manage, time: Time) -> None:
         note(table, "q-1")
         answer = manage.call("GET", "/receipts?request=q-1").content["items"]
-        assert [(item["receipt"], item["state"], item["count"]) for item in answer] == [(None, "queued", 3)]
+        assert [(item["id"], item["state"], item["count"]) for item in answer] == [(None, "queued", 3)]
         assert self.ids(manage, "request=q-1&state=sent") == []
         ids = [f"{number:040d}" for number in range(3)]
         for each in ids:
@@ -334,7 +334,7 @@ class TestFinding:
         note(table, "q-1", "nightly 7/é")
         query = "correlation_id=nightly%207%2F%C3%A9"
         (queued,) = manage.call("GET", f"/receipts?{query}").content["items"]
-        assert (queued["receipt"], queued["state"], queued["correlation_id"]) == (None, "queued", "nightly 7/é")
+        assert (queued["id"], queued["state"], queued["correlation_id"]) == (None, "queued", "nightly 7/é")
         open_receipt(table, requests=("q-1",), trace=Trace("nightly 7/é", "export"))
         assert self.ids(manage, query) == [ID]
         assert self.ids(manage, f"{query}&state=queued") == []
@@ -351,7 +351,7 @@ class TestFinding:
         pages, cursor = [], ""
         while True:
             answer = manage.call("GET", f"/receipts?correlation_id={'n' * 255}&limit=2{cursor}").content
-            pages.append([item["receipt"] for item in answer["items"]])
+            pages.append([item["id"] for item in answer["items"]])
             if not answer["next_cursor"]:
                 break
             cursor = f"&cursor={answer['next_cursor']}"
@@ -382,7 +382,7 @@ class TestFinding:
         receipts.accept(table, ID, "r-1")
         receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=1, failed={"1004": 1}, at="2026-03-10T12:01:00.000Z")
         assert manage.call("GET", f"/receipts/{ID}").content == {
-            "receipt": ID,
+            "id": ID,
             "state": "failed",
             "destination": "marketo-one",
             "object": "persons",

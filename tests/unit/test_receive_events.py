@@ -90,8 +90,8 @@ def function(aws: Cloud) -> Iterator[Function]:
     with aws_endpoint() as endpoint:
         made = Function(aws, endpoint)
         yield made
-        made.handler.reception._sqs.close()
-        made.handler.reception._dynamodb.close()
+        made.handler.receiver._sqs.close()
+        made.handler.receiver._table.close()
     aws.receive("records")
     dynamodb = client("dynamodb")
     for item in dynamodb.scan(TableName=aws.table.name)["Items"]:
@@ -304,7 +304,7 @@ class TestTheKey:
             function.post(KOMMO)
         assert function.endpoint.operations() == ["dynamodb.GetItem", *["sqs.SendMessage"] * 3]
         monkeypatch.setattr(event_receiver, "REMEMBERED_S", 0)
-        function.handler.reception._addresses.clear()
+        function.handler.receiver._addresses.clear()
         function.endpoint.calls.clear()
         for _ in range(2):
             function.post(KOMMO)
@@ -485,7 +485,7 @@ class TestAwsFails:
     def test_everything_hangs_and_it_is_answered_in_its_two_seconds(self, function: Function) -> None:
         function.post(KOMMO)
         function.endpoint.faults |= {"sqs": "hang", "dynamodb": "hang"}
-        function.handler.reception._addresses.clear()
+        function.handler.receiver._addresses.clear()
         started = time.monotonic()
         assert function.post(KOMMO, spent_s=0.4)["statusCode"] == 503
         assert time.monotonic() - started < 1.4

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from local.sandbox import accounts, environment
 from local.sandbox.__main__ import sandbox
-from local.sandbox.desk import Assignment, Duration
+from local.sandbox.context import Assignment, Duration
 from local.stack import ROOT, Stack
 
 STACK = Stack(

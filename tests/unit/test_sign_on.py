@@ -13,7 +13,7 @@ import requests
 import responses
 
 from portaria.actions import single_sign_on
-from portaria.api.resources import sign_on as api
+from portaria.api.resources.actions import sign_on as api
 from portaria.api.validation import parse
 from portaria.aws import boto3_clients
 from portaria.connections import connection_store, vault
@@ -21,6 +21,7 @@ from portaria.connections.tokens import static_credentials, usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import PREFIX, TABLE, Cloud
 from tests.fakes.connected import connect, to_engage, to_leadconnector
 from tests.fakes.engage import LOG_IN, Engage, refusal
@@ -49,7 +50,7 @@ def key_id(stack: Cloud) -> str:
 def ask(stack: Cloud, name: str = NAME, **sent: Any) -> dict[str, Any]:
     asked = parse(api.SignOnRequest, {"user_identifier": "u-1", **sent})
     answer = api.begin(stack.table, Vault(PREFIX), key_id(stack), name, asked, API_URL)
-    assert api.SignOn.model_validate(answer).model_dump() == answer
+    assert api.SignOnLink.model_validate(answer).model_dump() == answer
     return answer
 
 
@@ -385,11 +386,11 @@ def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engag
 
 
 def test_one_that_must_be_connected_again(stack: Cloud, engage: Engage) -> None:
-    usability.end(stack.table, connection_store.get(stack.table, NAME), "token_refused")
+    usability.end(stack.table, connection_store.get(stack.table, NAME), ConnectionReason.TOKEN_REFUSED)
     with pytest.raises(Rejected) as error:
         ask(stack)
     assert error.value.reason == "needs_reconnect"
-    assert f"PUT /connections/{NAME}" in error.value.detail
+    assert f"PUT /connections/{NAME}/credentials" in error.value.detail
 
 
 def test_credentials_that_were_replaced_a_moment_ago(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from portaria.access import api_tokens
 from portaria.api.validation import CLIENT_NAME, NAME
 from portaria.core import clock
-from portaria.installs import code_exchange
+from portaria.core.item_keys import install_key
 from portaria.outbound import domain_rules
 from portaria.platforms import part
 from portaria_cli.api import NotDone
@@ -185,11 +185,11 @@ def run_of(stack: Cloud, api: Any, logged: list[Json] | None = None) -> Run:
 
 
 def install_of(stack: Cloud) -> Json | None:
-    return stack.table.get(*code_exchange.key(Names(MARK).install(Names(MARK).name)))
+    return stack.table.get(*install_key(Names(MARK).install(Names(MARK).name)))
 
 
 def put_install(stack: Cloud, **fields: Any) -> None:
-    pk, sk = code_exchange.key(Names(MARK).install(Names(MARK).name))
+    pk, sk = install_key(Names(MARK).install(Names(MARK).name))
     stack.table.put({"pk": pk, "sk": sk, "client": Names(MARK).name, **fields})
 
 

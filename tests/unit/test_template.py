@@ -13,7 +13,7 @@ from portaria.api.operations import OPERATIONS
 from portaria.aws import event_bus
 from portaria.aws.table import INDEXES
 from portaria.core import settings
-from portaria.delivery import record_release, waiting_records
+from portaria.delivery import backlogs, record_release, retry_schedule
 from portaria.platforms.marketo import data_ingestion_api
 from tests.unit.template import ROOT, Function, as_list, functions, operations, resources, target, template, walk
 
@@ -225,7 +225,7 @@ def test_retry_after_minutes_accepts_waits_of_eleven_hours_at_most(minutes: str,
 
 def test_a_worker_that_has_the_lease_of_a_drain_is_dead_before_it_ends() -> None:
     (function,) = [function for function in functions() if function.name == "release_records"]
-    assert function.properties["Timeout"] < waiting_records.LEASE_S
+    assert function.properties["Timeout"] < backlogs.LEASE_S
     assert function.properties["Timeout"] > record_release.RUN_S + record_release.LEAST_TIME_S
 
 
@@ -233,7 +233,7 @@ def test_messages_in_flight_stay_below_the_limit_of_sqs_whatever_destinations_do
     """At 40 messages a batch and a batch a second, which `make bench` does not reach, each hidden as long as they may be."""
     workers = sum(max(every_value(event["ScalingConfig"]["MaximumConcurrency"])) for event in record_sources())
     a_second = workers * max(event["BatchSize"] for event in record_sources())
-    assert a_second * waiting_records.LONGEST_IN_QUEUE_S < 120_000
+    assert a_second * retry_schedule.LONGEST_IN_QUEUE_S < 120_000
 
 
 def record_sources() -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ def test_what_it_names_is_there(name: str) -> None:
 
 
 def test_every_row_says_who_what_how_and_which_test() -> None:
-    section = MODEL.partition("## How, and what stands in the way")[2].partition("\n## ")[0]
+    section = MODEL.partition("## Threats and controls")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")][2:]
     assert len(rows) > 25
     for row in rows:

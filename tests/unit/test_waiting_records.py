@@ -16,9 +16,20 @@ from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.entities import Record
 from portaria.core.settings import ReleaseRecordsSettings
-from portaria.delivery import destination_pause, destination_states, pipeline, record_release, waiting_records
+from portaria.delivery import (
+    backlogs,
+    destination_pause,
+    destination_states,
+    record_release,
+    retry_schedule,
+    waiting_entries,
+    waiting_lists,
+)
+from portaria.delivery.backlogs import LEASE_S
+from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.pipeline import QueuedMessage
-from portaria.delivery.waiting_records import LEASE_S, WaitingList
+from portaria.delivery.stages import record_outcomes
+from portaria.delivery.waiting_lists import WaitingList
 from portaria.installs import uninstall
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, record_mapping
@@ -29,7 +40,7 @@ from tests.simulation.cloud import Cloud
 from tests.simulation.faults import Died, throttled
 
 NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)
-LIVE = WaitingList(DESTINATION, "persons", waiting_records.LIVE, SOURCE)
+LIVE = WaitingList(DESTINATION, "persons", waiting_lists.LIVE, SOURCE)
 
 
 @pytest.fixture
@@ -101,8 +112,8 @@ def test_ingestion_only_the_way_to_the_paused_object_waits(closed: Desk) -> None
 
 def test_ingestion_live_records_and_backfilled_ones_wait_in_lists_of_their_own(closed: Desk) -> None:
     closed.ingest(QueuedMessage("m1", body([contact(2)], "people", origin=record_messages.BACKFILL)), bulk=True)
-    kinds = [head.waiting.kind for head in waiting_records.heads(closed.table, DESTINATION)]
-    assert kinds == [waiting_records.BULK, waiting_records.LIVE]
+    kinds = [head.waiting.kind for head in waiting_lists.heads(closed.table, DESTINATION)]
+    assert kinds == [waiting_lists.BULK, waiting_lists.LIVE]
 
 
 def test_ingestion_message_of_a_mebibyte_that_does_not_compress_waits_whole(closed: Desk, time: Any) -> None:
@@ -135,10 +146,10 @@ def test_waiting_entry_of_several_parts_is_replaced_whole(desk: Desk) -> None:
     fields["records"] = [{"key": str(n), "updated_at": 1, "data": contact(n) | {"note": each[n]}} for n in (0, 1)]
     message = record_mapping.read_message("m1", record_messages.encode(fields))
     for some in (message.records, message.records[:1]):
-        held = waiting_records.HeldRecords(LIVE, message, "people", some, 1)
-        waiting_records.put(desk.table, held)
-        ((entry,), cursor) = waiting_records.read(desk.table, LIVE, limit=1)
-        assert waiting_records.read(desk.table, LIVE, limit=1, cursor=cursor) == ([], None)
+        held = waiting_entries.HeldRecords(LIVE, message, "people", some, 1)
+        waiting_entries.put(desk.table, held)
+        ((entry,), cursor) = waiting_entries.read(desk.table, LIVE, limit=1)
+        assert waiting_entries.read(desk.table, LIVE, limit=1, cursor=cursor) == ([], None)
         assert json.loads(entry.body)["records"] == some
     assert len(entry.sort_keys) < 3
 
@@ -227,7 +238,7 @@ def test_release_failing_record_holds_up_no_other(desk: Desk, time: Any) -> None
 
 
 def test_new_credentials_end_the_pauses_of_a_destination(closed: Desk, time: Any) -> None:
-    waiting_records.try_now(closed.table, DESTINATION)
+    backlogs.try_now(closed.table, DESTINATION)
     closed.rule = lambda document: None
     closed.release()
     assert len(closed.persons) == 1
@@ -242,7 +253,7 @@ def test_destination_that_is_deleted_leaves_its_waiting_records_as_dead_letters(
     desk.rule = lambda document: refusal("4290801")
     desk.ingest(QueuedMessage("event", body([contact(1)])), QueuedMessage("program", front))
     uninstall.delete(desk.table, desk.cloud.url("uninstalls"), connection_store.get(desk.table, DESTINATION))
-    waiting_records.try_now(desk.table, DESTINATION)
+    backlogs.try_now(desk.table, DESTINATION)
     desk.release()
     assert waiting.entries(desk.table) == []
     assert sorted((letter["reason"], letter["connection"]) for letter in desk.letters()) == [
@@ -334,7 +345,7 @@ def test_release_worker_dies_at_any_write_and_the_next_one_finishes(
         time["now"] += timedelta(seconds=LEASE_S + 2)
         closed.release()
     assert set(closed.state()) == {"person1@example.com", "person2@example.com"}
-    status = waiting_records.status(closed.table, DESTINATION)
+    status = backlogs.status(closed.table, DESTINATION)
     # A pause that is over may be left for the next request to end.
     assert (status.backlog, status.closed_until("persons") > time["now"].timestamp()) == (None, False)
     assert not any(pk.startswith("WAITING#") for pk, _ in closed.cloud.items)
@@ -344,7 +355,7 @@ def test_release_worker_dies_at_any_write_and_the_next_one_finishes(
 @pytest.mark.parametrize("at", range(1, 5))
 def test_resume_dies_at_any_write_and_a_repetition_finishes(closed: Desk, time: Any, at: int, after: bool) -> None:
     """Given two pauses, so that the death can be between them; the destination takes records again."""
-    destination_pause.park(closed.table, DESTINATION, "", reason="quota", code="", for_s=7_200)
+    destination_pause.begin(closed.table, DESTINATION, "", reason=PauseReason.QUOTA, code="", for_s=7_200)
     closed.rule = lambda document: None
     url = closed.cloud.url("waiting_records")
     with Dying(closed.cloud, at, after=after), patch("portaria.aws.table.ThreadPoolExecutor", InTurn):
@@ -364,8 +375,8 @@ def test_resume_of_a_destination_that_still_refuses_loses_nothing(closed: Desk, 
             closed.table, closed.cloud.url("waiting_records"), destination_states.find(closed.table, DESTINATION)
         )
         closed.release()
-        (pause,) = waiting_records.status(closed.table, DESTINATION).pauses
-        assert pause.until == time["now"].timestamp() + pipeline.STOPPED_WAIT_S
+        (pause,) = backlogs.status(closed.table, DESTINATION).pauses
+        assert pause.until == time["now"].timestamp() + record_outcomes.STOPPED_WAIT_S
         time["now"] += timedelta(minutes=1)
     assert waiting.keys(closed.table) == ["1"]
     assert closed.letters() == []
@@ -374,19 +385,19 @@ def test_resume_of_a_destination_that_still_refuses_loses_nothing(closed: Desk, 
 def test_resume_while_another_worker_drains_is_tried_by_that_one(closed: Desk, time: Any) -> None:
     """Given a drain that is under way when the pauses end, then its end does not put the next try off."""
     open_again(closed, time, minutes=0)
-    backlog = waiting_records.claim(closed.table, DESTINATION)
+    backlog = backlogs.claim(closed.table, DESTINATION)
     assert backlog
     destination_states.resume(
         closed.table, closed.cloud.url("waiting_records"), destination_states.find(closed.table, DESTINATION)
     )
     far = int(time["now"].timestamp()) + 1_800
-    assert not waiting_records.release(closed.table, backlog, arrivals=backlog.arrivals, next_at=far, since=0)
+    assert not backlogs.release(closed.table, backlog, arrivals=backlog.arrivals, next_at=far, since=0)
 
 
 def test_release_destination_that_another_worker_drains_is_left_to_it(closed: Desk, time: Any) -> None:
     open_again(closed, time)
-    assert waiting_records.claim(closed.table, DESTINATION) is not None
-    waiting_records.try_now(closed.table, DESTINATION)
+    assert backlogs.claim(closed.table, DESTINATION) is not None
+    backlogs.try_now(closed.table, DESTINATION)
     assert closed.release() == ["swept", "ignored"]
     assert closed.persons == []
 
@@ -394,14 +405,14 @@ def test_release_destination_that_another_worker_drains_is_left_to_it(closed: De
 def test_release_record_that_arrives_while_its_list_is_being_removed_is_sent(closed: Desk, time: Any) -> None:
     """Given a drain that has found a list empty, when a worker that saw it open puts an entry there, then it is found."""
     open_again(closed, time)
-    close = waiting_records.close_list
+    close = waiting_lists.close_list
 
     def late(table: Any, head: Any) -> None:
         message = record_mapping.read_message("late", body([contact(2)], "people"))
-        waiting_records.put(table, waiting_records.HeldRecords(LIVE, message, "people", message.records, 1))
+        waiting_entries.put(table, waiting_entries.HeldRecords(LIVE, message, "people", message.records, 1))
         close(table, head)
 
-    with patch.object(waiting_records, "close_list", late):
+    with patch.object(waiting_lists, "close_list", late):
         closed.release()
     assert len(closed.persons) == 1
     # The worker has died before it could say so
@@ -446,7 +457,7 @@ def test_release_entry_that_kills_its_workers_is_found_and_ends_as_a_dead_letter
     with patch.object(persons, "identity", killing):
         for _ in range(record_release.MAX_UNFINISHED + 4):
             try:
-                with patch.object(waiting_records, "release", return_value=True):
+                with patch.object(backlogs, "release", return_value=True):
                     closed.release()
             except Died:
                 closed.cloud.queues.clear()
@@ -466,12 +477,12 @@ def test_remove_table_too_busy_tries_again(closed: Desk, time: Any) -> None:
         return call()
 
     closed.cloud.carry = carry
-    waiting_records.remove(closed.table, found)
+    waiting_entries.remove(closed.table, found)
     assert waiting.entries(closed.table) == []
 
 
 def test_ingestion_table_that_takes_no_entry_leaves_the_message_in_its_queue(closed: Desk) -> None:
-    with patch.object(waiting_records, "put", side_effect=OSError):
+    with patch.object(waiting_entries, "put", side_effect=OSError):
         assert closed.ingest(QueuedMessage("m1", body([contact(2)])), QueuedMessage("m2", body([contact(3)]))).waiting == {
             "m1": None, "m2": None,
         }  # fmt: skip
@@ -480,17 +491,17 @@ def test_ingestion_table_that_takes_no_entry_leaves_the_message_in_its_queue(clo
 def test_parking_end_leaves_a_pause_that_began_meanwhile(desk: Desk, time: Any) -> None:
     pauses: list[destination_pause.DestinationPause] = []
     for for_s in (60, 600):
-        destination_pause.park(desk.table, DESTINATION, "persons", reason="busy", code="", for_s=for_s)
-        pauses += waiting_records.status(desk.table, DESTINATION).pauses
+        destination_pause.begin(desk.table, DESTINATION, "persons", reason=PauseReason.BUSY, code="", for_s=for_s)
+        pauses += backlogs.status(desk.table, DESTINATION).pauses
     destination_pause.end(desk.table, pauses[0])
-    assert waiting_records.status(desk.table, DESTINATION).pauses == (pauses[1],)
+    assert backlogs.status(desk.table, DESTINATION).pauses == (pauses[1],)
 
 
 def test_give_back_after_a_short_wait_stays_within_sqs(desk: Desk) -> None:
     """The waits that stay in SQS are short ones, whatever a destination asks for."""
     desk.rule = lambda document: refusal("429001", **{"retry-after": "15"})
     outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])))
-    assert pipeline.wait_s(outcome.waiting["m1"], 1) == 15
+    assert retry_schedule.wait_s(outcome.waiting["m1"], 1) == 15
     desk.rule = lambda document: refusal("429001", **{"retry-after": "16"})
     assert desk.ingest(QueuedMessage("m2", body([contact(2)]))).waiting == {}
     assert desk.waits["m2"] == pytest.approx(16, abs=2)

@@ -49,7 +49,9 @@ def _write(api: Api, step: Step) -> Document:
     else:
         before = api.get(*step.path)
         identity = IDENTITY[step.entry.section]
-        after = api.put(*step.path, body={name: value for name, value in body.items() if name not in identity})
+        # Of a connection only the credentials can change.
+        part = ("credentials",) if step.entry.section == "connections" else ()
+        after = api.put(*step.path, *part, body={name: value for name, value in body.items() if name not in identity})
         change = "unchanged" if _lasting(before) == _lasting(after) else "updated"
     return {**after, "resource": SECTIONS[step.entry.section], "change": change}
 

@@ -15,9 +15,9 @@ from portaria.api.validation import Fault
 from portaria_cli.configure.entries import UNREAD, Entry, Steps
 
 MODELS: dict[str, type[validation.Input]] = {
-    "clients": oauth_client_rules.Creation,
-    "connections": connection_rules.Creation,
-    "routes": route_rules.Creation,
+    "clients": oauth_client_rules.OAuthClientCreation,
+    "connections": connection_rules.ConnectionCreation,
+    "routes": route_rules.RouteCreation,
 }
 # Placeholders for required fields that have a problem, so that their problem is reported only once.
 _IN_PLACE = {

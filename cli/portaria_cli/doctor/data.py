@@ -16,7 +16,8 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Rejected
-from portaria.delivery import destination_pause, waiting_records
+from portaria.core.item_keys import OAUTH_CLIENTS_LIST
+from portaria.delivery import backlogs, destination_pause
 from portaria.outbound import domain_rules
 from portaria.records import dead_letters
 from portaria_cli.doctor.deployment import Deployment
@@ -43,7 +44,7 @@ def listed(deployment: Deployment, list_pk: str) -> list[Item]:
 
 
 def all_clients(deployment: Deployment) -> list[OAuthClient]:
-    return [oauth_clients.read(item) for item in listed(deployment, oauth_clients.LIST)]
+    return [oauth_clients.read(item) for item in listed(deployment, OAUTH_CLIENTS_LIST)]
 
 
 def all_connections(deployment: Deployment) -> list[Connection]:
@@ -225,8 +226,8 @@ def scopes(deployment: Deployment) -> Iterator[Finding]:
 def parked(deployment: Deployment) -> Iterator[Finding]:
     """No destination is stopped, or has used up its day, and no records wait for one for long."""
     name, now = "destinations", clock.now().timestamp()
-    backlogs = [waiting_records.read_backlog(item) for item in listed(deployment, waiting_records.LISTING)]
-    waiting = {backlog.destination: _waiting(backlog) for backlog in backlogs}
+    waiting_for = [backlogs.read_backlog(item) for item in listed(deployment, backlogs.LISTING)]
+    waiting = {backlog.destination: _waiting(backlog) for backlog in waiting_for}
     on = [item for item in listed(deployment, destination_pause.LIST) if int(item.get("until") or 0) > now]
     for item in on:
         what = f"{item['destination']}{' for ' + item['object'] if item.get('object') else ''}"
@@ -240,7 +241,7 @@ def parked(deployment: Deployment) -> Iterator[Finding]:
                 name, WARN, f"{what} is paused until {until}: {item.get('reason')}{code}", runbook("quota-left")
             )
     paused = {item["destination"] for item in on}
-    for backlog in backlogs:
+    for backlog in waiting_for:
         if backlog.destination not in paused and now - backlog.since > LONG_WAIT.total_seconds():
             told = f"{backlog.destination} accepts records again, and {waiting[backlog.destination]}"
             advice = (
@@ -248,11 +249,15 @@ def parked(deployment: Deployment) -> Iterator[Finding]:
             )
             yield Finding(name, WARN, told, advice)
     if not on:
-        sent = f"; {sum(backlog.records for backlog in backlogs):,} waiting records are being sent" if backlogs else ""
+        sent = (
+            f"; {sum(backlog.records for backlog in waiting_for):,} waiting records are being sent"
+            if waiting_for
+            else ""
+        )
         yield Finding(name, OK, f"none is stopped or paused{sent}")
 
 
-def _waiting(backlog: waiting_records.Backlog) -> str:
+def _waiting(backlog: backlogs.Backlog) -> str:
     since = clock.epoch_to_iso(backlog.since)
     return f"about {backlog.records:,} records wait, the first since {since}"
 

@@ -10,7 +10,7 @@ from portaria.aws.boto3_clients import error_code
 from portaria.aws.table import Conflict
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.installs import code_exchange
+from portaria.core.item_keys import install_key
 from portaria_cli.api import NotDone
 from portaria_cli.doctor.findings import NotLooked, NotThere
 from portaria_cli.smoke import flows
@@ -99,7 +99,7 @@ def _install(run: Run, names: Names) -> None:
     Where exchange_code has not got the code yet, a note in the install's place makes it drop the code when it does.
     """
     table = run.deployment.table
-    pk, sk = code_exchange.key(names.install(names.name))
+    pk, sk = install_key(names.install(names.name))
     item = table.get(pk, sk)
     if item and item["state"] not in ENDED:
         raise StillNeeded("it is under way and ends by itself; the next run removes it")

@@ -84,7 +84,7 @@ def private_integration(run: Run) -> Result:
     new = Secret(str(run.api.post("private-integrations", integration, "rotate", body={})["token"]))
     _expect(run, "the old token during a rotation", old, 200)
     _expect(run, "the new token during a rotation", new, 200)
-    run.api.post("private-integrations", integration, "rotate", "expire", body={})
+    run.api.post("private-integrations", integration, "rotation", "expire", body={})
     _expect(run, "the old token after the rotation", old, 401)
     _expect(run, "the new token after the rotation", new, 200)
     run.api.delete("private-integrations", integration)

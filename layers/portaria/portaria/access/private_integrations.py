@@ -34,8 +34,8 @@ class PrivateIntegration:
     """`scopes` are `{resource}:{operation}`, some narrowed: `connections:call@crm`. `version` grows with each change.
 
     `token_hash` is the hash of the current token, created at `token_made_at`; during a rotation's overlap (until
-    `previous_until`) the previous token is valid too. Times are ISO 8601. `made_by_key` identifies the creation request that
-    had an Idempotency-Key. `token_usage` has the times of the tokens' last use.
+    `previous_until`) the previous token is valid too. Times are ISO 8601. `made_by_key` and `rotated_by_key` identify the
+    creation and the rotation that had an Idempotency-Key. `token_usage` has the times of the tokens' last use.
     """
 
     id: str
@@ -52,6 +52,7 @@ class PrivateIntegration:
     previous_made_at: str = ""
     previous_until: str = ""
     made_by_key: str = ""
+    rotated_by_key: str = ""
 
     def overlaps(self, now: datetime) -> bool:
         """Whether two tokens are valid."""
@@ -59,7 +60,7 @@ class PrivateIntegration:
 
 
 FIELDS = tuple(field.name for field in dataclass_fields(PrivateIntegration))
-_TOKENS = ("token_hash", "token_made_at", "previous_hash", "previous_made_at", "previous_until")
+_TOKENS = ("token_hash", "token_made_at", "previous_hash", "previous_made_at", "previous_until", "rotated_by_key")
 
 
 def key(integration_id: str) -> tuple[str, str]:
@@ -154,7 +155,9 @@ def _narrowed(integration: PrivateIntegration, connection: str) -> set[str]:
     return {scope for scope in integration.scopes if scope.endswith(f"@{connection}")}
 
 
-def rotate(table: Table, old: PrivateIntegration, *, expire_now: bool) -> tuple[PrivateIntegration, Secret]:
+def rotate(
+    table: Table, old: PrivateIntegration, *, expire_now: bool, by_key: str = ""
+) -> tuple[PrivateIntegration, Secret]:
     """Create a new token. The old one stays valid for `OVERLAP`, unless `expire_now`.
 
     Raises `Rejected`: 404, 409 `changed_meanwhile`, 409 `rotation_under_way` where two tokens are valid already. A third would
@@ -176,6 +179,7 @@ def rotate(table: Table, old: PrivateIntegration, *, expire_now: bool) -> tuple[
         previous_hash="" if expire_now else old.token_hash,
         previous_made_at="" if expire_now else old.token_made_at,
         previous_until="" if expire_now else clock.to_iso(now + OVERLAP),
+        rotated_by_key=by_key,
     )
     return _write(table, old, fresh, _TOKENS), token
 
@@ -190,6 +194,7 @@ def cancel_rotation(table: Table, old: PrivateIntegration) -> PrivateIntegration
         previous_hash="",
         previous_made_at="",
         previous_until="",
+        rotated_by_key="",
     )
     return _write(table, old, fresh, _TOKENS)
 

@@ -9,23 +9,23 @@ import re
 
 # Each scope and what it allows.
 SCOPES = {
-    "clients:list": "List OAuth clients",
-    "clients:show": "Get an OAuth client",
-    "clients:create": "Create an OAuth client",
-    "clients:replace": "Replace an OAuth client",
-    "clients:delete": "Delete an OAuth client",
+    "oauth-clients:list": "List OAuth clients",
+    "oauth-clients:show": "Get an OAuth client",
+    "oauth-clients:create": "Create an OAuth client",
+    "oauth-clients:replace": "Replace an OAuth client",
+    "oauth-clients:delete": "Delete an OAuth client",
     "connections:list": "List connections",
     "connections:show": "Get a connection",
     "connections:create": "Create a connection",
-    "connections:replace": "Replace a connection's credentials",
     "connections:delete": "Delete a connection",
     "connections:rotate": "Rotate a connection's token",
     "connections:expire": "Delete a connection's previous token",
-    "connections:authorize": "Create an authorization link",
     "connections:call": "Send a request through a connection",
-    "connections:backfill": "Start a connection's backfills",
-    "connections:backfills": "List a connection's backfills and reconciliations",
-    "connections:events": "Create a webhook URL for events",
+    "credentials:replace": "Replace a connection's credentials",
+    "authorizations:create": "Create an authorization link",
+    "event-addresses:create": "Create a webhook URL for events",
+    "backfills:create": "Start a connection's backfills",
+    "backfills:list": "List a connection's backfills and reconciliations",
     "contacts:show": "Get a contact",
     "contacts:upsert": "Create or update contacts",
     "identifiers:register": "Register user identifiers for single sign-on",
@@ -58,12 +58,8 @@ SCOPES = {
 }
 NARROWABLE = frozenset(
     {
-        *(
-            f"connections:{what}"
-            for what in (
-                "show", "replace", "delete", "rotate", "expire", "authorize", "call", "events", "backfill", "backfills",
-            )
-        ),
+        *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call")),
+        *("credentials:replace", "authorizations:create", "event-addresses:create", "backfills:create", "backfills:list"),
         *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create", "records:send", "destinations:resume"),
     }
 )  # fmt: skip

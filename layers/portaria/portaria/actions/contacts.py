@@ -97,5 +97,5 @@ def _of_this_connection(rejected: Rejected, connection: Connection) -> Rejected:
     """A refused token as `NeedsReconnect`: the refusal has ended the connection. Other errors stay as they are."""
     if not isinstance(rejected, TokenRefused):
         return rejected
-    detail = f"{rejected.detail}: replace it with PUT /connections/{connection.name}"
+    detail = f"{rejected.detail}: replace it with PUT /connections/{connection.name}/credentials"
     return NeedsReconnect(detail)

@@ -1,14 +1,15 @@
-"""Idempotency keys: a creation that is sent again with the same `Idempotency-Key` gets the first one's answer.
+"""Idempotency keys: a request that is repeated with the same `Idempotency-Key` gets the answer of the first one.
 
-A key is its caller's and its operation's own and lives for a day. What is stored is the answer, without what is told only
-once (a token), and a keyed hash of the body: nobody who reads the table can guess a credential from it. A creation that was
-refused or failed is forgotten, so the same key may try again.
+A key belongs to its caller and operation and lives for a day. Stored are the answer and a keyed hash of the path and the body,
+so that the table does not help to guess a credential. An answer that holds a secret is stored sealed (KMS). A request that was
+refused or failed is forgotten, so the same key may try again; one whose outcome is unknown (504) is kept.
 
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, by Powertools' idempotency utility.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import re
@@ -24,13 +25,33 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 )
 
 from portaria.aws.table import Table
-from portaria.core.entities import Rejected, Retryable
+from portaria.connections import vault
+from portaria.core.entities import Rejected, Retryable, Secret
 
 KEPT_FOR_S = 24 * 3600
 HEADER = "Idempotency-Key"
 MAX_LENGTH = 255
 
+# An answer that is larger is not kept: an item of DynamoDB holds 400 kB, and a sealed one grows by a third.
+MAX_ANSWER_BYTES = 200_000
+
 Content = dict[str, Any]
+
+
+class RequestInProgress(Rejected):
+    """The first request with the key has not ended. `after_s` is the wait in seconds before it is worth repeating."""
+
+    def __init__(self, after_s: float) -> None:
+        detail = f"the first request with this {HEADER} is still in progress, or was stopped before its end"
+        super().__init__("request_in_progress", detail, field=HEADER, status=409)
+        self.after_s = after_s
+
+
+class WholeDay:
+    """The time left of a request that must not be done twice: if it is stopped, its key is taken until the key expires."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return KEPT_FOR_S * 1000
 
 
 def read_key(text: str) -> str:
@@ -42,6 +63,48 @@ def read_key(text: str) -> str:
             field=HEADER,
         )
     return text
+
+
+class KeptAnswers:
+    """How the answers of one request are stored: as they are, or sealed where they hold a secret."""
+
+    def __init__(self, sealing_key_id: str, is_secret: bool, caller: str, operation: str, key: str) -> None:
+        self._sealing_key_id = sealing_key_id
+        self._is_secret = is_secret
+        self._context = {"idempotency": hashlib.sha256(json.dumps([caller, operation, key]).encode()).hexdigest()}
+        self._seal: vault.Seal | None = None
+
+    def prepare(self) -> None:
+        """Raises `Retryable` where KMS does not answer."""
+        if self._is_secret:
+            self._seal = vault.prepare_seal(self._sealing_key_id, self._context)
+
+    def store(self, target: str, etag: str, content: Content | None) -> Content:
+        text = json.dumps(content, ensure_ascii=False)
+        kept: Content = {"target": target, "etag": etag}
+        if len(text.encode()) > MAX_ANSWER_BYTES:
+            return kept | {"too_large": True}
+        if self._seal:
+            return kept | {"sealed": self._seal.seal({"content": Secret(text)})}
+        return kept | {"content": content}
+
+    def store_unknown(self, refused: Rejected) -> Content:
+        """A request of which nobody knows whether it was done."""
+        return {"target": "", "etag": "", "unknown": [refused.reason, refused.detail]}
+
+    def read(self, kept: Content) -> Content | None:
+        """Raises `Rejected` where the first request ended so (504), or where its answer was too large (409)."""
+        if "unknown" in kept:
+            reason, detail = kept["unknown"]
+            raise Rejected(reason, f"{detail}; use another {HEADER} to send it again", status=504)
+        if "too_large" in kept:
+            detail = f"the request was done before with this {HEADER}; its response is too large to be kept"
+            raise Rejected("answer_not_kept", detail, field=HEADER, status=409)
+        if "sealed" in kept:
+            opened = vault.unseal(self._sealing_key_id, self._context, str(kept["sealed"]))
+            content: Content | None = json.loads(opened["content"].reveal())
+            return content
+        return kept["content"]  # type: ignore[no-any-return]
 
 
 class IdempotencyStore:
@@ -59,12 +122,12 @@ class IdempotencyStore:
         )
 
     def once(
-        self, caller: str, operation: str, key: str, body: str, create: Callable[[], Content], context: Any
+        self, caller: str, operation: str, key: str, request: str, create: Callable[[], Content], context: Any
     ) -> Content:
-        """Do it, or answer what it came to the first time.
+        """Do it, or return what it came to the first time. `request` is the path and the body, as text.
 
-        Raises what `create` raises, `Rejected` (422 `idempotency_key_reused`) for another body, and `Retryable` where the first
-        one is still being worked on or its outcome cannot be read.
+        Raises what `create` raises, `Rejected` (422 `idempotency_key_reused`) for another request, `RequestInProgress`, and
+        `Retryable` where the outcome cannot be read.
         """
         config = IdempotencyConfig(
             event_key_jmespath="key",
@@ -79,7 +142,7 @@ class IdempotencyStore:
 
         asked = {
             "key": json.dumps([caller, operation, key]),
-            "fingerprint": hmac.digest(key.encode(), body.encode(), "sha256").hex(),
+            "fingerprint": hmac.digest(key.encode(), request.encode(), "sha256").hex(),
         }
         wrapped = idempotent_function(
             run, data_keyword_argument="asked", persistence_store=self._store, config=config, key_prefix="creation"
@@ -89,15 +152,13 @@ class IdempotencyStore:
         except IdempotencyValidationError:
             raise Rejected(
                 "idempotency_key_reused",
-                f"this {HEADER} was used with a different body before: use a new one for each creation",
+                f"this {HEADER} was used with a different path or body before: use a new one for each request",
                 field=HEADER,
                 status=422,
             ) from None
         except IdempotencyAlreadyInProgressError:
-            raise Retryable(
-                "creation_in_progress", "the first request with this key is still in progress", after_s=2
-            ) from None
+            raise RequestInProgress(after_s=2) from None
         except (IdempotencyPersistenceLayerError, IdempotencyInconsistentStateError) as error:
-            # Where the creation itself raised and its record could not be taken back, that is what counts.
-            raise Retryable("creation_unknown", f"the key could not be checked: {type(error).__name__}") from None
+            # Where the request itself raised and its record could not be taken back, that is what counts.
+            raise Retryable("outcome_unknown", f"the key could not be checked: {type(error).__name__}") from None
         return content

@@ -45,15 +45,18 @@ PARAMETERS: dict[str, tuple[str, str, str]] = {
     "name": (validation.NAME, "The name of the connection or route.", "crm"),
     "platform": (validation.PLATFORM_NAME, "The platform's name.", ""),
     "client": (validation.CLIENT_NAME, "The OAuth client's name.", "acme"),
-    "install": (r"[A-Za-z0-9_-]{1,64}", "The install's id.", "4f1c2a9b"),
-    "receipt": (r"[0-9a-f]{40}", "The receipt's id.", ""),
-    "letter": (r"[A-Za-z0-9_-]{1,64}", "The dead letter's id.", ""),
-    "integration": (
+}
+# What the parameter `id` is, by the step of the path before it.
+IDS: dict[str, tuple[str, str, str]] = {
+    "installs": (r"[A-Za-z0-9_-]{1,64}", "The install's id.", "4f1c2a9b"),
+    "receipts": (r"[0-9a-f]{40}", "The receipt's id.", ""),
+    "dead-letters": (r"[A-Za-z0-9_-]{1,64}", "The dead letter's id.", ""),
+    "private-integrations": (
         r"[0-9A-Za-z]{10}",
         "The private integration's id: the ten characters after `portaria_` in its token.",
         "4fZ0aQ9xTb",
     ),
-    "contact": (r"[A-Za-z0-9]{1,64}", "The contact's id at the platform.", "ocQHyuzHvysMo5N5VsXc"),
+    "contacts": (r"[A-Za-z0-9]{1,64}", "The contact's id at the platform.", "ocQHyuzHvysMo5N5VsXc"),
 }
 DESCRIPTION = """\
 Programs call with a private integration's token, `Authorization: Bearer portaria_…`. Administrators call the same operations
@@ -62,8 +65,8 @@ below `/admin/v1` with AWS Signature Version 4.
 - **Errors** are problem documents (RFC 9457) with `type`, `title`, `status`, `detail`, `request_id` and, where one field is to
   blame, `field`. `type` is for programs and does not change; `detail` is a sentence for people.
 - **Pagination**: a listing returns `items` and `next_cursor`. Send it as `cursor` to get the next page; it is null on the last.
-- **Idempotency**: send an `Idempotency-Key` with a creation. A repetition with the same key within a day gets the first
-  response.
+- **Idempotency**: send an `Idempotency-Key` with a POST that creates or sends something. A repetition with the same key within
+  a day gets the first response. With another path or body it is 422, and 409 while the first request is in progress.
 - **Concurrency**: send the `ETag` that you read as `If-Match`. If the resource has changed since, the response is 412.
 - Each response has the id of its request in `X-Request-Id`.
 """
@@ -79,15 +82,13 @@ MEANINGS = {
     HTTPStatus.CONFLICT: "The request conflicts with the current state; `detail` says how.",
     HTTPStatus.PRECONDITION_FAILED: "The resource has changed since its `ETag` was read.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used with a different body before.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used with a different path or body before.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many requests, or too many with tokens that do not work: wait `Retry-After` seconds.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "An unexpected error; the log has the details under `request_id`.",
     HTTPStatus.BAD_GATEWAY: "The platform could not be reached and nothing was sent, or its response cannot be returned.",
     HTTPStatus.SERVICE_UNAVAILABLE: "Temporarily unavailable: try again after `Retry-After` seconds.",
     HTTPStatus.GATEWAY_TIMEOUT: "No complete response came from the platform: the request may have been processed.",
 }
-# What several modules call a model: there the thing's name comes first.
-COMMON_NAMES = ("Advised", "Asked", "Called", "Creation", "Edit", "Replacement", "Rotation", "WithToken", "Written")
 ALWAYS = (
     HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE,
@@ -167,13 +168,8 @@ def statuses(operation: Operation) -> list[HTTPStatus]:
 
 
 def schema_name(model: type[BaseModel]) -> str:
-    """`portaria.api.resources.oauth_clients.Shown` → `OauthClient`, `oauth_client_rules.Creation` → `OauthClientCreation`."""
-    module = model.__module__.rpartition(".")[2]
-    words = module.removesuffix("_rules").removesuffix("s").split("_")
-    thing = "".join(word.capitalize() for word in words)
-    if model.__name__ == "Shown":
-        return thing
-    return f"{thing}{model.__name__}" if model.__name__ in COMMON_NAMES else model.__name__
+    """The class's name. `ConnectionOutput` → `Connection`: the suffix keeps it apart from the entity of that name."""
+    return model.__name__.removesuffix("Output")
 
 
 def _operation(operation: Operation, schemas: Document) -> Document:
@@ -201,7 +197,8 @@ def _operation(operation: Operation, schemas: Document) -> Document:
 def _parameters(operation: Operation) -> list[Document]:
     made: list[Document] = []
     for name in operation.parameters:
-        pattern, description, example = PARAMETERS[name]
+        before = operation.path.split(f"/{{{name}}}")[0].rpartition("/")[2]
+        pattern, description, example = IDS[before] if name == "id" else PARAMETERS[name]
         schema: Document = {"type": "string", "pattern": f"^(?:{pattern})$"}
         each = {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
         made.append(each | ({"example": example} if example else {}))
@@ -275,9 +272,10 @@ def _reference(model: type[BaseModel], schemas: Document) -> Document:
     """Put a model's schema, and those in it, among `schemas`."""
     name = schema_name(model)
     if name not in schemas:
-        made = model.model_json_schema(ref_template=f"{REF}{name}{{model}}")
+        made = model.model_json_schema(ref_template=f"{REF}{{model}}")
         for inner, schema in made.pop("$defs", {}).items():
-            schemas[f"{name}{inner}"] = schema | {"title": f"{name}{inner}"}
+            if schemas.setdefault(inner, schema | {"title": inner}) != schema | {"title": inner}:
+                raise ValueError(f"two schemas have the name {inner}")
         schemas[name] = made | {"title": name}
     return {"$ref": f"{REF}{name}"}
 
@@ -289,8 +287,8 @@ def _name(status: HTTPStatus) -> str:
 
 def _problem(status: HTTPStatus) -> Document:
     headers: Document = {"X-Request-Id": REQUEST_ID}
-    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+    if status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers["Retry-After"] = {"description": "Seconds to wait, if waiting helps.", "schema": {"type": "integer"}}
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         headers[CHALLENGE_HEADER] = {
             "description": "For a token: the challenge of RFC 6750, which API Gateway renames from `WWW-Authenticate`.",

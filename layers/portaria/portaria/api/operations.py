@@ -7,24 +7,10 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from portaria.api.resources import (
-    audit,
-    authorizations,
-    backfills,
-    calls,
-    connections,
-    contacts,
-    dead_letters,
-    destinations,
-    event_addresses,
-    identifiers,
-    installs,
-    oauth_clients,
-    private_integrations,
-    receipts,
-    routes,
-    sign_on,
-)
+from portaria.api.resources import audit, installs, oauth_clients, private_integrations
+from portaria.api.resources.actions import contacts, identifiers, sign_on
+from portaria.api.resources.connections import authorizations, calls, connections, event_addresses
+from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, routes
 from portaria.api.router import ApiRequest, Operation, Reply
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 
@@ -37,7 +23,7 @@ CALL = "call_connection"
 
 
 def _show_contact(asked: ApiRequest) -> Reply:
-    return Reply(contacts.show(asked.desk.table, asked.desk.tokens, asked.path["name"], asked.path["contact"]))
+    return Reply(contacts.show(asked.desk.table, asked.desk.tokens, asked.path["name"], asked.path["id"]))
 
 
 def _upsert_contacts(asked: ApiRequest) -> Reply:
@@ -57,128 +43,137 @@ def _sign_on(asked: ApiRequest) -> Reply:
 OPERATIONS = [
     # OAuth clients
     Operation(
-        "list_oauth_clients", "GET", "/oauth-clients", "clients:list", "List OAuth clients",
-        oauth_clients.list_page, oauth_clients.Shown, listing=True,
+        "list_oauth_clients", "GET", "/oauth-clients", "oauth-clients:list", "List OAuth clients",
+        oauth_clients.list_page, oauth_clients.OAuthClientOutput, listing=True,
     ),
     Operation(
-        "create_oauth_client", "POST", "/oauth-clients", "clients:create", "Create an OAuth client",
-        oauth_clients.create, oauth_clients.Advised, input=oauth_client_rules.Creation, status=CREATED,
+        "create_oauth_client", "POST", "/oauth-clients", "oauth-clients:create", "Create an OAuth client",
+        oauth_clients.create, oauth_clients.OAuthClientWithWarnings, input=oauth_client_rules.OAuthClientCreation,
+        status=CREATED,
         creates=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
-        "show_oauth_client", "GET", "/oauth-clients/{platform}/{client}", "clients:show", "Get an OAuth client",
-        oauth_clients.get, oauth_clients.Advised,
+        "show_oauth_client", "GET", "/oauth-clients/{platform}/{client}", "oauth-clients:show", "Get an OAuth client",
+        oauth_clients.get, oauth_clients.OAuthClientWithWarnings,
     ),
     Operation(
-        "replace_oauth_client", "PUT", "/oauth-clients/{platform}/{client}", "clients:replace", "Replace an OAuth client",
-        oauth_clients.replace, oauth_clients.Advised, input=oauth_client_rules.Replacement,
+        "replace_oauth_client", "PUT", "/oauth-clients/{platform}/{client}", "oauth-clients:replace", "Replace an OAuth client",
+        oauth_clients.replace, oauth_clients.OAuthClientWithWarnings, input=oauth_client_rules.OAuthClientReplacement,
         edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
-        "delete_oauth_client", "DELETE", "/oauth-clients/{platform}/{client}", "clients:delete", "Delete an OAuth client",
+        "delete_oauth_client", "DELETE", "/oauth-clients/{platform}/{client}", "oauth-clients:delete", "Delete an OAuth client",
         oauth_clients.delete, None, status=NO_CONTENT, changes=True, statuses=(CONFLICT,),
     ),
     # Connections
     Operation(
         "list_connections", "GET", "/connections", "connections:list", "List connections",
-        connections.list_page, connections.Shown, listing=True,
+        connections.list_page, connections.ConnectionOutput, listing=True,
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
-        connections.create, connections.Shown, input=connection_rules.Creation, status=CREATED,
+        connections.create, connections.ConnectionOutput, input=connection_rules.ConnectionCreation, status=CREATED,
         description="Credentials are tested first, where the platform offers a request for that, and stored only if they work.",
         creates=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
         "show_connection", "GET", "/connections/{name}", "connections:show", "Get a connection",
-        connections.get, connections.Shown, description="Secrets are shown as `*****`.",
+        connections.get, connections.ConnectionOutput,
+        description="`credentials_set` names the credentials that are stored; they are not returned.",
     ),
     Operation(
-        "replace_connection", "PUT", "/connections/{name}", "connections:replace", "Replace a connection's credentials",
-        connections.replace, connections.Shown, input=connection_rules.Replacement,
+        "replace_credentials", "PUT", "/connections/{name}/credentials", "credentials:replace",
+        "Replace a connection's credentials",
+        connections.replace, connections.ConnectionOutput, input=connection_rules.CredentialsReplacement,
         edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
         "delete_connection", "DELETE", "/connections/{name}", "connections:delete", "Delete a connection",
-        connections.delete, connections.Deleted, changes=True, statuses=(CONFLICT,),
+        connections.delete, connections.DeletedConnection, changes=True, statuses=(CONFLICT,),
         description="Records that wait for it become dead letters; the answer says about how many.",
     ),
     Operation(
         "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Rotate a connection's token",
-        connections.rotate, connections.Shown, input=connection_rules.Rotation, changes=True, statuses=(CONFLICT,),
+        connections.rotate, connections.ConnectionOutput, input=connection_rules.CredentialsRotation, creates=True,
+        changes=True,
+        statuses=(CONFLICT,),
         description="Send the new token that the platform issued. It is tested first. The previous token is kept as a fallback "
         "for as long as the platform accepts both.",
     ),
     Operation(
-        "expire_rotation", "POST", "/connections/{name}/rotate/expire", "connections:expire",
-        "Delete a connection's previous token", connections.expire, connections.Shown, changes=True, statuses=(CONFLICT,),
+        "expire_rotation", "POST", "/connections/{name}/rotation/expire", "connections:expire",
+        "Delete a connection's previous token", connections.expire, connections.ConnectionOutput, changes=True,
+        statuses=(CONFLICT,),
     ),
     Operation(
-        "authorize_connection", "GET", "/connections/{name}/authorize", "connections:authorize",
-        "Create an authorization link", authorizations.begin, authorizations.Shown,
-        changes=True, statuses=(CONFLICT,),
+        "create_authorization", "POST", "/connections/{name}/authorizations", "authorizations:create",
+        "Create an authorization link", authorizations.create, authorizations.Authorization,
+        status=CREATED, creates=True, is_secret=True, changes=True, statuses=(CONFLICT,),
         description="A person opens the link to grant access. It can be opened once, within 15 minutes; the link to an install "
         "page does not expire.",
     ),
     Operation(
         "call_connection", "POST", "/connections/{name}/call", "connections:call", "Send a request through a connection",
-        calls.call, calls.Shown, function=CALL, input=calls.Called, max_bytes=calls.MAX_REQUEST_BYTES, changes=True,
+        calls.call, calls.CallResponse, function=CALL, input=calls.CallRequest, max_bytes=calls.MAX_REQUEST_BYTES,
+        creates=True, is_secret=True, at_most_once=True, changes=True,
         description="The request goes to the connection's API with its credential added. A response body that contains the "
         "credential is withheld.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
-        "create_events_address", "POST", "/connections/{name}/events", "connections:events",
-        "Create a webhook URL for events", event_addresses.create, event_addresses.Shown,
-        status=CREATED, changes=True, statuses=(CONFLICT,),
+        "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
+        "Create a webhook URL for events", event_addresses.create, event_addresses.EventAddress,
+        status=CREATED, creates=True, is_secret=True, changes=True, statuses=(CONFLICT,),
         description="The URL and the secret of its header are returned once. Earlier URLs work for another hour.",
     ),
     Operation(
-        "start_backfill", "POST", "/connections/{name}/backfills", "connections:backfill",
-        "Start a connection's backfills", backfills.start, backfills.BackfillsStarted,
-        input=backfills.BackfillWanted,
-        status=HTTPStatus.ACCEPTED, changes=True, statuses=(CONFLICT,),
+        "start_backfill", "POST", "/connections/{name}/backfills", "backfills:create",
+        "Start a connection's backfills", backfills.start, backfills.StartedBackfills,
+        input=backfills.BackfillCreation,
+        status=HTTPStatus.ACCEPTED, creates=True, changes=True, statuses=(CONFLICT,),
         description="Reads all records of the account for each route that starts at the connection, or for one route. A "
         "running backfill continues; one that has ended starts again from the first page.",
     ),
     Operation(
-        "list_backfills", "GET", "/connections/{name}/backfills", "connections:backfills",
-        "List a connection's backfills and reconciliations", backfills.show, backfills.Backfills,
+        "list_backfills", "GET", "/connections/{name}/backfills", "backfills:list",
+        "List a connection's backfills and reconciliations", backfills.show, backfills.BackfillStatus,
     ),
     # What platforms offer
     Operation(
-        "show_contact", "GET", "/connections/{name}/contacts/{contact}", "contacts:show", "Get a contact",
+        "show_contact", "GET", "/connections/{name}/contacts/{id}", "contacts:show", "Get a contact",
         _show_contact, contacts.Contact, function=CALL, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "upsert_contacts", "POST", "/connections/{name}/contacts", "contacts:upsert", "Create or update contacts",
-        _upsert_contacts, contacts.Upserted, function=CALL, input=contacts.Upsert, max_bytes=1_000_000, changes=True,
+        _upsert_contacts, contacts.UpsertedContacts, function=CALL, input=contacts.ContactUpsert, max_bytes=1_000_000,
+        creates=True, changes=True,
         description="The response has an outcome for each contact.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "register_identifiers", "POST", "/connections/{name}/identifiers", "identifiers:register",
-        "Register user identifiers for single sign-on", _register_identifiers, identifiers.Registered, function=CALL,
-        input=identifiers.Registration, max_bytes=1_000_000, changes=True,
+        "Register user identifiers for single sign-on", _register_identifiers, identifiers.RegisteredIdentifiers, function=CALL,
+        input=identifiers.IdentifierRegistration, max_bytes=1_000_000, creates=True, changes=True,
         description="The response has an outcome for each user.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "create_sso", "POST", "/connections/{name}/sso", "sso:create", "Create a single sign-on link",
-        _sign_on, sign_on.SignOn, function=CALL, input=sign_on.SignOnRequest, status=CREATED, changes=True,
+        _sign_on, sign_on.SignOnLink, function=CALL, input=sign_on.SignOnRequest, status=CREATED, creates=True,
+        is_secret=True, changes=True,
         description="The link works once, within two minutes. `deliver` can ask for the platform's own URLs instead.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     # Routes
     Operation(
-        "list_routes", "GET", "/routes", "routes:list", "List routes", routes.list_page, routes.Shown, listing=True,
+        "list_routes", "GET", "/routes", "routes:list", "List routes", routes.list_page, routes.RouteOutput, listing=True,
     ),
     Operation(
-        "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.Written,
-        input=route_rules.Creation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
+        "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.RouteWithWarnings,
+        input=route_rules.RouteCreation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
     ),
-    Operation("show_route", "GET", "/routes/{name}", "routes:show", "Get a route", routes.get, routes.Shown),
+    Operation("show_route", "GET", "/routes/{name}", "routes:show", "Get a route", routes.get, routes.RouteOutput),
     Operation(
-        "replace_route", "PUT", "/routes/{name}", "routes:replace", "Replace a route", routes.replace, routes.Written,
-        input=route_rules.Replacement, edits=True, changes=True, statuses=(CONFLICT,),
+        "replace_route", "PUT", "/routes/{name}", "routes:replace", "Replace a route", routes.replace, routes.RouteWithWarnings,
+        input=route_rules.RouteReplacement, edits=True, changes=True, statuses=(CONFLICT,),
     ),
     Operation(
         "delete_route", "DELETE", "/routes/{name}", "routes:delete", "Delete a route", routes.delete, None,
@@ -187,105 +182,112 @@ OPERATIONS = [
     # Installs
     Operation(
         "list_installs", "GET", "/installs", "installs:list", "List installs",
-        installs.list_page, installs.Shown, listing=True, filters={"state": installs.STATES}, description="Newest first.",
+        installs.list_page, installs.InstallOutput, listing=True, filters={"state": installs.STATES},
+        description="Newest first.",
     ),
     Operation(
-        "show_install", "GET", "/installs/{install}", "installs:show", "Get an install", installs.get, installs.Shown,
+        "show_install", "GET", "/installs/{id}", "installs:show", "Get an install", installs.get, installs.InstallOutput,
     ),
     # Receipts
     Operation(
         "list_receipts", "GET", "/receipts", "receipts:list", "List receipts",
-        receipts.list_page, receipts.Shown, listing=True, filters=receipts.FILTERS, statuses=(NOT_FOUND,),
+        receipts.list_page, receipts.ReceiptOutput, listing=True, filters=receipts.FILTERS, statuses=(NOT_FOUND,),
         description="Filter by one of `connection` (the destination, optionally with `record`), `request` and "
         "`correlation_id`. Newest first.",
     ),
     Operation(
-        "show_receipt", "GET", "/receipts/{receipt}", "receipts:show", "Get a receipt",
+        "show_receipt", "GET", "/receipts/{id}", "receipts:show", "Get a receipt",
         receipts.get, receipts.ReceiptWithRequests,
     ),
     # Destinations
     Operation(
         "list_destinations", "GET", "/destinations", "destinations:list",
-        "List destinations", destinations.list_page, destinations.Shown, listing=True,
+        "List destinations", destinations.list_page, destinations.Destination, listing=True,
         description="Destinations that are paused or have waiting records.",
     ),
     Operation(
         "resume_destination", "POST", "/destinations/{name}/resume", "destinations:resume",
-        "Resume a destination", destinations.resume, destinations.Resumed, changes=True,
+        "Resume a destination", destinations.resume, destinations.ResumedDestination, creates=True, changes=True,
         description="Its pauses end, and its waiting records are tried at once. If it still refuses, the next pause begins.",
     ),
     # Dead letters
     Operation(
         "list_dead_letters", "GET", "/dead-letters", "dead-letters:list", "List dead letters",
-        dead_letters.list_page, dead_letters.Shown, listing=True, filters=dead_letters.FILTERS, statuses=(NOT_FOUND,),
+        dead_letters.list_page, dead_letters.DeadLetter, listing=True, filters=dead_letters.FILTERS, statuses=(NOT_FOUND,),
         description="Newest first.",
     ),
     Operation(
-        "show_dead_letter", "GET", "/dead-letters/{letter}", "dead-letters:show", "Get a dead letter with its records",
+        "show_dead_letter", "GET", "/dead-letters/{id}", "dead-letters:show", "Get a dead letter with its records",
         dead_letters.get, dead_letters.DeadLetterWithRecords,
         description="Values that look like credentials are shown as `***`.",
     ),
     Operation(
         "redrive_dead_letters", "POST", "/dead-letters/redrive", "dead-letters:redrive", "Redrive dead letters",
-        dead_letters.redrive, dead_letters.RedriveOutcome, input=dead_letters.Redrive, changes=True, statuses=(NOT_FOUND,),
+        dead_letters.redrive, dead_letters.RedriveOutcome, input=dead_letters.DeadLetterRedrive, creates=True, changes=True,
+        statuses=(NOT_FOUND,),
         description="Sends the records again, at most twenty dead letters a second. The response has an outcome for each; "
         "`dry_run` returns the outcomes and sends nothing.",
     ),
     Operation(
-        "delete_dead_letter", "DELETE", "/dead-letters/{letter}", "dead-letters:delete",
+        "delete_dead_letter", "DELETE", "/dead-letters/{id}", "dead-letters:delete",
         "Delete a dead letter", dead_letters.delete, None, status=NO_CONTENT, changes=True,
         statuses=(CONFLICT,),
     ),
     # Private integrations
     Operation(
         "list_private_integrations", "GET", "/private-integrations", "private-integrations:list",
-        "List private integrations", private_integrations.list_page, private_integrations.Shown,
+        "List private integrations", private_integrations.list_page, private_integrations.PrivateIntegrationOutput,
         listing=True, managers_only=True,
     ),
     Operation(
         "create_private_integration", "POST", "/private-integrations", "private-integrations:create",
-        "Create a private integration", private_integrations.create, private_integrations.WithToken,
-        input=private_integrations.Creation, status=CREATED, creates=True, changes=True, managers_only=True,
-        description="The token is returned once. A repetition with the same `Idempotency-Key` returns null in its place.",
+        "Create a private integration", private_integrations.create, private_integrations.PrivateIntegrationWithToken,
+        input=private_integrations.PrivateIntegrationCreation, status=CREATED, creates=True, is_secret=True, changes=True,
+        managers_only=True,
+        description="The token is returned once, and again if the request is repeated with the same `Idempotency-Key`.",
     ),
     Operation(
-        "show_private_integration", "GET", "/private-integrations/{integration}", "private-integrations:show",
-        "Get a private integration", private_integrations.get, private_integrations.Shown, managers_only=True,
+        "show_private_integration", "GET", "/private-integrations/{id}", "private-integrations:show",
+        "Get a private integration", private_integrations.get, private_integrations.PrivateIntegrationOutput,
+        managers_only=True,
     ),
     Operation(
-        "edit_private_integration", "PATCH", "/private-integrations/{integration}", "private-integrations:edit",
-        "Update a private integration", private_integrations.edit, private_integrations.Shown,
-        input=private_integrations.Edit, edits=True, changes=True, managers_only=True, statuses=(CONFLICT,),
+        "edit_private_integration", "PATCH", "/private-integrations/{id}", "private-integrations:edit",
+        "Update a private integration", private_integrations.edit, private_integrations.PrivateIntegrationOutput,
+        input=private_integrations.PrivateIntegrationEdit, edits=True, changes=True, managers_only=True, statuses=(CONFLICT,),
         description="Changes name, description or scopes. The token stays; new scopes apply from its next request on.",
     ),
     Operation(
-        "delete_private_integration", "DELETE", "/private-integrations/{integration}", "private-integrations:delete",
+        "delete_private_integration", "DELETE", "/private-integrations/{id}", "private-integrations:delete",
         "Delete a private integration", private_integrations.delete, None, status=NO_CONTENT, changes=True,
         managers_only=True, description="Its tokens stop working at once.",
     ),
     Operation(
-        "rotate_private_integration", "POST", "/private-integrations/{integration}/rotate",
+        "rotate_private_integration", "POST", "/private-integrations/{id}/rotate",
         "private-integrations:rotate", "Rotate a private integration's token", private_integrations.rotate,
-        private_integrations.WithToken, input=private_integrations.Rotation, changes=True, managers_only=True,
+        private_integrations.PrivateIntegrationWithToken, input=private_integrations.PrivateIntegrationRotation,
+        creates=True, is_secret=True, changes=True, managers_only=True,
         statuses=(CONFLICT,),
         description="The previous token works for seven more days, or stops working at once (`expire_now`).",
     ),
     Operation(
-        "cancel_private_integration_rotation", "POST", "/private-integrations/{integration}/rotate/cancel",
+        "cancel_private_integration_rotation", "POST", "/private-integrations/{id}/rotation/cancel",
         "private-integrations:cancel", "Cancel a token rotation",
-        private_integrations.cancel, private_integrations.Shown, changes=True, managers_only=True, statuses=(CONFLICT,),
+        private_integrations.cancel, private_integrations.PrivateIntegrationOutput, changes=True, managers_only=True,
+        statuses=(CONFLICT,),
         description="The previous token stays valid; the new one stops working.",
     ),
     Operation(
-        "expire_private_integration_rotation", "POST", "/private-integrations/{integration}/rotate/expire",
+        "expire_private_integration_rotation", "POST", "/private-integrations/{id}/rotation/expire",
         "private-integrations:expire", "Revoke the previous token",
-        private_integrations.expire, private_integrations.Shown, changes=True, managers_only=True, statuses=(CONFLICT,),
+        private_integrations.expire, private_integrations.PrivateIntegrationOutput, changes=True, managers_only=True,
+        statuses=(CONFLICT,),
         description="Ends a rotation early: only the new token works.",
     ),
     # Audit
     Operation(
         "list_audit", "GET", "/audit", "audit:list", "List audit entries",
-        audit.list_page, audit.Shown, listing=True, description="Newest first: who requested which change.",
+        audit.list_page, audit.AuditEntry, listing=True, description="Newest first: who requested which change.",
     ),
 ]  # fmt: skip
 

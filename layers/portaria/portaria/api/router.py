@@ -51,7 +51,7 @@ class ApiContext:
 
     table: Table
     vault: Vault
-    supply: TokenProvider | None = None
+    token_provider: TokenProvider | None = None
     sealing_key_id: str = ""
     uninstalls_queue_url: str = ""
     backfills_queue_url: str = ""
@@ -62,9 +62,9 @@ class ApiContext:
     @property
     def tokens(self) -> TokenProvider:
         """Raises `RuntimeError` in a function that has no use for tokens."""
-        if self.supply is None:
-            raise RuntimeError("this function has no supply of tokens")
-        return self.supply
+        if self.token_provider is None:
+            raise RuntimeError("this function has no token provider")
+        return self.token_provider
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,10 @@ class Reply:
 class Operation:
     """One row of the API. `path` is below `/v1` and `/admin/v1`; a connection's `{name}` at its beginning narrows the scope.
 
-    `function` is the one that serves it. `creates` takes an Idempotency-Key, `edits` an If-Match, `listing` a limit and a
-    cursor and the `filters`. `changes` has an audit entry, unless its input has a `changes()` that denies it. `statuses` are
-    those beyond what every operation of its shape has.
+    `function` is the one that serves it. `creates` takes an Idempotency-Key: it creates or sends something. Then `is_secret`
+    stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
+    `listing` a limit and a cursor and the `filters`. `changes` has an audit entry, unless its input has a `changes()` that
+    denies it. `statuses` are those beyond what every operation of its shape has.
     """
 
     id: str
@@ -115,6 +116,8 @@ class Operation:
     input: type[validation.Input] | None = None
     status: HTTPStatus = HTTPStatus.OK
     creates: bool = False
+    is_secret: bool = False
+    at_most_once: bool = False
     edits: bool = False
     changes: bool = False
     listing: bool = False
@@ -219,14 +222,29 @@ class Service:
     def _run(self, operation: Operation, asked: ApiRequest, body: str, context: Any) -> Reply:
         if not asked.key:
             return operation.run(asked)
+        kept = idempotency.KeptAnswers(
+            self.desk.sealing_key_id, operation.is_secret, asked.caller.id, operation.id, asked.key
+        )
+        # Before the request: what was done must not be lost because its answer cannot be sealed.
+        kept.prepare()
         made: list[Reply] = []
 
         def create() -> Content:
-            made.append(operation.run(asked))
-            return {"content": made[0].content, "etag": made[0].etag, "target": made[0].target}
+            try:
+                made.append(operation.run(asked))
+            except Rejected as refused:
+                if refused.status != HTTPStatus.GATEWAY_TIMEOUT:
+                    raise
+                return kept.store_unknown(refused)
+            return kept.store(made[0].target, made[0].etag, _whole(made[0]))
 
-        first = self.created.once(asked.caller.id, operation.id, asked.key, body, create, context)
-        return made[0] if made else Reply(first["content"], first["etag"], target=first["target"])
+        request = json.dumps([asked.path, body])
+        time = idempotency.WholeDay() if operation.at_most_once else context
+        first = self.created.once(asked.caller.id, operation.id, asked.key, request, create, time)
+        if made:
+            return made[0]
+        content = kept.read(first)
+        return Reply(content, str(first["etag"]), target=str(first["target"]))
 
     def _require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
         if caller.scopes is None:
@@ -374,6 +392,8 @@ def _refuse(rejected: Rejected, request_id: str) -> Answer:
         headers["WWW-Authenticate"] = [f'Bearer realm="portaria"{error}']
     elif rejected.status == HTTPStatus.FORBIDDEN and isinstance(rejected, MissingScope):
         headers["WWW-Authenticate"] = ['Bearer realm="portaria", error="insufficient_scope"']
+    if isinstance(rejected, idempotency.RequestInProgress):
+        headers["Retry-After"] = [str(round(rejected.after_s))]
     return _problem(document, request_id, headers)
 
 

@@ -37,23 +37,30 @@ _Checked = TypeVar("_Checked")
 
 class Fault(NamedTuple):
     """A wrong field and a sentence about it. `steps` lead to the field in the body, where `field` does not say it; `of_name`
-    is whether it is the field's name that is wrong, and `meant` the name that it probably stands for."""
+    is whether it is the field's name that is wrong, and `meant` the name that it probably stands for. `reason` is set where
+    programs must be able to tell this fault from others."""
 
     field: str
     detail: str
     steps: tuple[str | int, ...] = ()
     of_name: bool = False
     meant: str = ""
+    reason: str = ""
 
 
 class InvalidInput(Rejected):
-    """Several fields may be wrong at once: `errors` holds each of them; the first is also the text."""
+    """Several fields may be wrong at once: `errors` holds each of them; the first is also the text.
+
+    A fault with a reason of its own comes first and gives the refusal its reason.
+    """
 
     def __init__(
         self, errors: Sequence[tuple[str, str] | Fault], reason: str = "invalid_input", status: int = 400
     ) -> None:
-        self.errors = [Fault(*error) for error in errors]
-        super().__init__(reason, self.errors[0].detail, field=self.errors[0].field or None, status=status)
+        self.errors = sorted((Fault(*error) for error in errors), key=lambda fault: not fault.reason)
+        super().__init__(
+            self.errors[0].reason or reason, self.errors[0].detail, field=self.errors[0].field or None, status=status
+        )
 
 
 class Refusals:
@@ -111,9 +118,29 @@ class Matching:
         return handler(schema) | {"pattern": f"^(?:{self.pattern})$", "description": self.rule}
 
 
+MASKED_SECRET = "masked_secret"  # noqa: S105 - a reason
+MASK_RULE = "is a mask, not a secret: send the secret itself, or leave the field out if it may be left out"
+# What people copy from a page or a log in place of a secret.
+_MASK = re.compile(r"\*{3,}")
+
+
+class MaskedSecret(ValueError):
+    """What came in place of a secret is a mask such as `*****`."""
+
+
+def _refuse_mask(text: str) -> None:
+    """Raises `MaskedSecret`."""
+    if _MASK.fullmatch(text.strip()):
+        raise MaskedSecret(MASK_RULE)
+
+
 def _read_secret(value: object) -> Secret:
     if not isinstance(value, str):
         raise PydanticCustomError("rule", "must be text")
+    try:
+        _refuse_mask(value)
+    except MaskedSecret:
+        raise PydanticCustomError(MASKED_SECRET, MASK_RULE) from None
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", value):
         raise PydanticCustomError(
             "rule",
@@ -164,10 +191,12 @@ def hide(value: Any) -> Any:
 
 
 def read_credential(kind: str, name: str, value: object) -> Secret:
-    """A credential that `hide` has wrapped. Raises `ValueError` with the rule in words, and no part of the value."""
+    """A credential that `hide` has wrapped. Raises `ValueError` with the rule in words, and no part of the value; it is a
+    `MaskedSecret` for a mask."""
     if not isinstance(value, Secret):
         raise ValueError("must be text")
     text = value.reveal()
+    _refuse_mask(text)
     if (kind, name) not in _CREDENTIAL_RULES:
         # White space around a token is none of it: it comes with copying it from a page.
         return _read_secret(text.strip() if name == "token" else text)
@@ -309,14 +338,14 @@ def _explain(error: ErrorDetails, fields: list[str]) -> Fault:
             rule = "must be true or false"
         case "literal_error":
             rule = f"must be {context['expected']}"
-        case "rule":
+        case "rule" | "masked_secret":
             rule = error["msg"]
         case _:
             rule = "has a value of the wrong type"
     of_name = error["type"] == "extra_forbidden" or "[key]" in error["loc"]
-    return Fault(
-        path, f"{path or 'the body'} {rule}", tuple(step for step in error["loc"] if step != "[key]"), of_name, meant
-    )
+    placed = tuple(step for step in error["loc"] if step != "[key]")
+    reason = MASKED_SECRET if error["type"] == MASKED_SECRET else ""
+    return Fault(path, f"{path or 'the body'} {rule}", placed, of_name, meant, reason)
 
 
 def _shown(name: str) -> str:

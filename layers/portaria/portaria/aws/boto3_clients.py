@@ -1,4 +1,4 @@
-"""AWS clients with explicit time-outs and retries, one a service and process."""
+"""boto3 clients with explicit timeouts and retries, one for each service in a process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-# Three tries, a connection in a second and an answer in three. A worker that has just been given a grant has 20 s left:
-# enough for the vault to hang through all its tries and for the table to take the grant all the same.
+# Three attempts, each with one second to connect and three to answer. A worker that has just received a grant has 20 s left.
+# That is enough for Secrets Manager to time out three times, and for the table to store the grant then.
 CONFIG = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 3})
 
-# What a call raises that AWS refused, or never answered.
+# Raised by a call that AWS refused or did not answer.
 FAILURES = (ClientError, BotoCoreError)
-# Of those refusals the ones that pass by themselves.
+# Codes of temporary refusals.
 _PASSING = frozenset(
     {
         "InternalServerError", "ProvisionedThroughputExceededException", "RequestLimitExceeded", "ServiceUnavailable",
@@ -25,7 +25,7 @@ _PASSING = frozenset(
 )  # fmt: skip
 
 
-# boto3's default session must not make two clients at once; a client itself is for any number of threads.
+# boto3's default session is not thread-safe while it creates a client. Clients are thread-safe.
 _making = threading.Lock()
 
 
@@ -42,5 +42,5 @@ def error_code(error: Exception) -> str:
 
 
 def passes(error: Exception) -> bool:
-    """Whether a failure may be gone when the same is tried again."""
+    """Whether a failure is temporary, so that a retry may succeed."""
     return isinstance(error, BotoCoreError) or error_code(error) in _PASSING

@@ -1,4 +1,4 @@
-"""The index `by_due`: items that a sweep visits once their time has come.
+"""The index `by_due`: items that a sweep processes when they are due.
 
 An item is in the index while it has `due_pk`, the sweep that visits it, and `due_at`, the time from which it does
 (ISO 8601, UTC). A sweep runs on a schedule, reads the index page by page and queues one message for each item.
@@ -12,14 +12,14 @@ from typing import NamedTuple
 from portaria.aws.table import Item, Table
 from portaria.core import clock
 
-# `renew_tokens` visits connections and private integrations, `backfill_records` visits reconciliations.
+# `renew_tokens` sweeps connections and private integrations, `backfill_records` sweeps reconciliations.
 RENEWALS = "CONNECTIONS"
 RECONCILIATIONS = "RECONCILIATIONS"
 PAGE_SIZE = 100
 
 
 class DuePage(NamedTuple):
-    """One page of due items. `claimed` are those whose `due_at` this sweep has moved; `cursor` is None on the last page."""
+    """One page of due items. `claimed` are the items that this sweep has postponed; `cursor` is None on the last page."""
 
     items: list[Item]
     claimed: list[Item]
@@ -27,7 +27,7 @@ class DuePage(NamedTuple):
 
 
 def attributes(sweep: str, due_at: datetime) -> Item:
-    """The attributes that put an item into the index."""
+    """The attributes that add an item to the index."""
     return {"due_pk": sweep, "due_at": clock.to_iso(due_at)}
 
 

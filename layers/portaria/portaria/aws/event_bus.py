@@ -1,4 +1,4 @@
-"""The project's own events, on its EventBridge bus. Each is delivered at least once, so its readers must bear it twice."""
+"""The project's events on its EventBridge bus. Each is delivered at least once, so consumers must accept duplicates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRIVATE_INTEGRATION_ROTATION_DUE = "private_integration.rotation_due"
 
 
 def put(bus_name: str, detail_type: str, detail: dict[str, Any]) -> None:
-    """Raises `Retryable` where the bus did not take the event."""
+    """Raises `Retryable` if the bus did not accept the event."""
     entry = {"EventBusName": bus_name, "Source": SOURCE, "DetailType": detail_type, "Detail": json.dumps(detail)}
     try:
         answer = boto3_clients.client("events").put_events(Entries=[entry])

@@ -24,10 +24,10 @@ from typing import Any
 from portaria.core.callbacks import Retryable
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-# Reading the system's 130 authorities would take a third of a cold start, and AWS's endpoints need these five. Where they do
-# not do (a partition with others, or new ones some day), the system's are added: see `_connect`.
+# AWS's endpoints need these five root certificates. Reading the system's 130 would take a third of a cold start. If the five do
+# not verify an endpoint (another partition, new roots), the system's are added: see `_connect`.
 AMAZON_ROOTS = os.path.join(os.path.dirname(__file__), "amazon_roots.pem")
-# A connection that has been idle for longer is not tried again: a frozen sandbox hears nothing of the other side's close.
+# A connection that was idle for longer is not reused: a frozen execution environment does not see that the server closed it.
 MAX_IDLE_S = 20.0
 MAX_HEAD_BYTES = 32_768
 MAX_BODY_BYTES = 1_048_576
@@ -48,14 +48,14 @@ RETRYABLE_CODES = frozenset(
         "TransactionConflictException",
     }
 )
-# Other messages may quote the canonical request, which holds the session token.
+# Other messages may quote the canonical request, which contains the session token.
 CODES_WITH_SAFE_MESSAGE = frozenset(
     {"AccessDenied", "AccessDeniedException", "QueueDoesNotExist", "ResourceNotFoundException"}
 )
 
 
 class AwsError(Exception):
-    """The service refused for good. `code` is its word for it (`ConditionalCheckFailedException`), `status` the HTTP status."""
+    """The service refused permanently. `code` is AWS's error code (`ConditionalCheckFailedException`)."""
 
     def __init__(self, service: str, operation: str, code: str, status: int, detail: str = "") -> None:
         super().__init__(f"{service} {operation}: {code} (HTTP {status})" + (f": {detail}" if detail else ""))
@@ -64,11 +64,11 @@ class AwsError(Exception):
 
 
 class _Stale(Exception):
-    """A kept connection turned out to be closed before anything was answered on it."""
+    """The server had closed the kept connection before it answered."""
 
 
 class _NotSent(Exception):
-    """No connection came about, so nothing was sent."""
+    """No connection was established, so nothing was sent."""
 
 
 def authorization(
@@ -126,9 +126,9 @@ class AwsClient:
         self._content_type = f"application/x-amz-json-{json_version}"
         self._region = os.environ["AWS_REGION"]
         self._scheme, self._host, self._port = endpoint(service, self._region)
-        # As bytes, which spares the import of the codec for international names.
+        # As bytes, which avoids importing the codec for international names.
         self._name = self._host.strip("[]").encode("ascii")
-        # Made here, at the start of the process: Lambda gives that phase a full processor whatever the memory size.
+        # Created at the start of the process: Lambda gives that phase a full processor, whatever the memory size.
         ca_bundle = os.environ.get("AWS_CA_BUNDLE")
         self._tls = _tls_context(ca_bundle or AMAZON_ROOTS) if self._scheme == "https" else None
         self._may_widen_trust = not ca_bundle
@@ -227,7 +227,7 @@ class AwsClient:
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
             raw = socket.socket(family, kind, protocol)
             try:
-                # Half of what is left, so that a silent address leaves time for the other one.
+                # Half of the remaining time, so that an address that does not answer leaves time for the other one.
                 raw.settimeout(_left(deadline) / (len(addresses) - position))
                 raw.connect(address)
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -261,7 +261,7 @@ class AwsClient:
 
 
 class _Answer:
-    """Reads one HTTP/1.1 answer within a deadline that holds for the whole of it, however slowly its bytes come.
+    """Reads one HTTP/1.1 answer. The deadline is for the whole answer, however slowly its bytes arrive.
 
     http.client would import the email package, a third of this path's start, and its time-outs hold for each read only.
     """
@@ -337,7 +337,7 @@ def _tls_context(ca_bundle: str) -> ssl.SSLContext:
 
 
 def _resolve(host: bytes, port: int, deadline: float) -> list[Any]:
-    """Look the name up in a thread of its own: the system's resolver takes no time-out and may hang for many seconds."""
+    """Resolve the name in a thread, because the system's resolver has no timeout and may block for many seconds."""
     found: list[Any] = []
     problems: list[str] = []
 
@@ -356,7 +356,7 @@ def _resolve(host: bytes, port: int, deadline: float) -> list[Any]:
 
 
 def _left(deadline: float) -> float:
-    """Seconds until the deadline. Raises `TimeoutError` where it has passed."""
+    """Seconds until the deadline. Raises `TimeoutError` if it has passed."""
     if (left := deadline - time.monotonic()) <= 0:
         raise TimeoutError
     return left

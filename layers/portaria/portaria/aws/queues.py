@@ -1,4 +1,4 @@
-"""SQS: sending messages, and giving one back for later."""
+"""Send SQS messages, and return a received message to its queue."""
 
 from __future__ import annotations
 
@@ -52,4 +52,4 @@ def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:
             VisibilityTimeout=max(0, min(MAX_HIDDEN_S, round(after_s))),
         )
     except (ClientError, BotoCoreError) as error:
-        logger.warning("a message's visibility was not changed", extra={"error": type(error).__name__})
+        logger.warning("visibility_not_changed", extra={"error": type(error).__name__})

@@ -1,4 +1,4 @@
-"""One batch of SQS messages through one function: what fails goes back to its queue for as long as it should stay away."""
+"""Process a batch of SQS messages. Failed messages return to their queue with a delay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from portaria.core.entities import Rejected, Retryable
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 300.0
 
-# Messages that failed for a reason that the code does not expect. A gradual deployment is rolled back when there are any.
+# Metric of messages that failed for an unexpected reason. Any such message rolls back a gradual deployment.
 MESSAGES_FAILED = "MessagesFailed"
 
 _processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
@@ -35,7 +35,7 @@ def handle(
     logger: Logger,
     metrics: Metrics,
 ) -> dict[str, Any]:
-    """Give each message's body, and the time left, to `take`; answer with the messages that go back.
+    """Call `take` with each message's body and the remaining time. Returns the messages that failed.
 
     `queue` names the queue in its metric (`Renewals` → `RenewalsAgeSeconds`).
 
@@ -58,21 +58,21 @@ def handle_records(
     logger: Logger,
     metrics: Metrics,
 ) -> dict[str, Any]:
-    """The same for who must know more of a message than its body."""
+    """The same for callers that need more of a message than its body."""
 
     def deliver(record: SQSRecord) -> None:
         receives = int(record.attributes.approximate_receive_count)
         try:
             take(record)
         except Rejected as rejected:
-            logger.error("a message was refused", reason=rejected.reason, detail=rejected.detail)
+            logger.error("message_refused", reason=rejected.reason, detail=rejected.detail)
         except Retryable as later:
             after_s = wait_s(later.after_s, receives)
-            logger.warning("a message waits", reason=later.reason, detail=later.detail, after_s=after_s)
+            logger.warning("message_delayed", reason=later.reason, detail=later.detail, after_s=after_s)
             queues.give_back(queue_url, record.receipt_handle, after_s)
             raise
         except Exception as error:
-            # Its text may quote what was sent, so only its kind and place are told.
+            # The exception's text may quote the request, so only its type and place are logged.
             logger.error("message_failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
             metrics.add_metric(MESSAGES_FAILED, MetricUnit.Count, 1)
             queues.give_back(queue_url, record.receipt_handle, wait_s(None, receives))
@@ -94,5 +94,5 @@ def report_age(event: dict[str, Any], metrics: Metrics, queue: str) -> None:
 
 
 def wait_s(asked_s: float | None, receives: int) -> float:
-    """How long a message stays away: as long as asked, and 5 to 300 s by the number of times that it has come in vain."""
+    """The delay of a failed message: the requested time, else 5 to 300 s by the number of receives."""
     return max(asked_s or 0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(receives - 1, 10)))

@@ -1,6 +1,6 @@
 """The one DynamoDB table: items as plain dictionaries, conditional writes, queries by page.
 
-The keys of each kind of item stand beside the module that owns it (`CONNECTION#{name}` in `connection_store`).
+The module that owns a kind of item defines its keys (`CONNECTION#{name}` in `connection_store`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ INDEXES = {
     "by_due": ("due_pk", "due_at"),
 }
 
-# What one batch call may read.
+# The most items that one batch read may have.
 MAX_READS = 100
-# What one may write, and how often in a row one may come back with nothing done.
+# The most items that one batch write may have, and how often in a row one may fail completely.
 MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
 
 # boto3's own pool has ten connections.
@@ -45,7 +45,7 @@ _deserialize = TypeDeserializer().deserialize
 
 
 class Conflict(Exception):
-    """A condition did not hold: someone else was there first. `item` is what stands there now, where it is known."""
+    """A condition did not hold: another writer was first. `item` is the stored item, if it is known."""
 
     def __init__(self, item: Item | None = None) -> None:
         super().__init__("the item has changed")
@@ -60,7 +60,7 @@ class Table:
 
     @property
     def client(self) -> Any:
-        """boto3's, for a library that keeps items of its own here."""
+        """The boto3 table, for a library that stores its own items in it."""
         return boto3_clients.client("dynamodb")
 
     def get(self, pk: str, sk: str) -> Item | None:
@@ -69,7 +69,7 @@ class Table:
         return _plain(answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
-        """The items that exist among these, by their keys; strongly consistent reads, a hundred a call."""
+        """Those of these items that exist, by their keys. Strongly consistent reads, a hundred in each call."""
         found: dict[tuple[str, str], Item] = {}
         waiting = list(keys)
         while waiting:
@@ -85,11 +85,11 @@ class Table:
     def put(
         self, item: Item, *, condition: str = "", values: Item | None = None, names: dict[str, str] | None = None
     ) -> None:
-        """Raises `Conflict` where the condition does not hold."""
+        """Raises `Conflict` if the condition does not hold."""
         self._write("put_item", {"Item": _typed(item)}, condition, values, names)
 
     def put_revision(self, item: Item, *, new: bool, revision: str = "") -> str:
-        """Put an item that has another `revision` after each change, and return it.
+        """Put an item with a new `revision`, which identifies this change, and return it.
 
         Raises `Conflict` where a new one exists already, or an old one does not or has another revision than the one given.
         """
@@ -111,7 +111,7 @@ class Table:
         values: Item | None = None,
         names: dict[str, str] | None = None,
     ) -> Item:
-        """Returns the whole item as it is after the update. Raises `Conflict` where the condition does not hold."""
+        """Returns the whole item after the update. Raises `Conflict` if the condition does not hold."""
         call = {"Key": _key(pk, sk), "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
         return _plain(self._write("update_item", call, condition, values, names).get("Attributes", {}))
 
@@ -124,11 +124,11 @@ class Table:
         values: Item | None = None,
         names: dict[str, str] | None = None,
     ) -> None:
-        """Raises `Conflict` where the condition does not hold."""
+        """Raises `Conflict` if the condition does not hold."""
         self._write("delete_item", {"Key": _key(pk, sk)}, condition, values, names)
 
     def write_all(self, writes: list[dict[str, Any]]) -> None:
-        """All of these, each made by `put_of`, `update_of` or `delete_of`, or none. Raises `Conflict`."""
+        """Write all of these or none. Each is made by `put_of`, `update_of` or `delete_of`. Raises `Conflict`."""
         items = [{kind: {"TableName": self.name, **call}} for write in writes for kind, call in write.items()]
         try:
             self.client.transact_write_items(TransactItems=items)
@@ -143,7 +143,7 @@ class Table:
             raise
 
     def postpone(self, item: Item, due_at: str) -> bool:
-        """Have an item of the index `by_due` be due later. False where somebody else has changed when it is."""
+        """Postpone an item of the index `by_due`. False if another writer has changed its due time."""
         values = {":later": due_at, ":due_at": item["due_at"]}
         try:
             self.update(item["pk"], item["sk"], "SET due_at = :later", condition="due_at = :due_at", values=values)
@@ -187,7 +187,7 @@ class Table:
         try:
             answer = self.client.query(**call)
         except ClientError as error:
-            # A cursor that was made up, or belongs to another listing, names no place in this one.
+            # A cursor that was invented, or belongs to another listing, has no place in this one.
             if cursor and boto3_clients.error_code(error) == "ValidationException":
                 raise _bad_cursor() from None
             raise
@@ -195,7 +195,7 @@ class Table:
         return [_plain(item) for item in answer["Items"]], encode_cursor(_plain(last)) if last else None
 
     def put_all(self, items: Iterable[Item]) -> None:
-        """Put many items, whatever stands there: in no order, and not as one. Raises `Retryable` where some were not taken."""
+        """Put many items unconditionally, in any order and not atomically. Raises `Retryable` if some were not written."""
         waiting = [{"PutRequest": {"Item": _typed(item)}} for item in items]
         tries = 0
         while waiting:
@@ -228,7 +228,7 @@ class Table:
 
 
 def _again(tries: int) -> int:
-    """Pause after a batch of which nothing was taken. Raises `Retryable` where that goes on."""
+    """Pause after a batch of which nothing was written. Raises `Retryable` if that repeats."""
     if tries >= MAX_VAIN_BATCHES:
         raise Retryable("storage_busy", "the table does not accept writes now")
     clock.sleep(0.05 * 2**tries)
@@ -236,7 +236,7 @@ def _again(tries: int) -> int:
 
 
 def at_once(work: Callable[[One], Found], items: Sequence[One]) -> list[Found]:
-    """What `work` makes of each, in their order, many calls at the same time. Raises what `work` raises."""
+    """The results of `work` for each, in order, with concurrent calls. Raises what `work` raises."""
     if len(items) <= 1:
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:
@@ -312,17 +312,17 @@ def _simple(value: Any) -> Any:
 
 
 def cursor_after(item: Item) -> str:
-    """The cursor that goes on behind an item of the index `listing`."""
+    """The cursor that continues after an item of the index `listing`."""
     return encode_cursor({name: item[name] for name in ("pk", "sk", "list_pk", "list_sk")})
 
 
 def encode_cursor(place: Any) -> str:
-    """A place in a listing, as JSON can hold it, as text that callers send back."""
+    """A place in a listing (any JSON value) as text that callers send back."""
     return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str) -> Any:
-    """The place of a cursor, of any shape, since callers can send what they want. Raises `ValueError` or `RecursionError`."""
+    """The place of a cursor, of any type, because callers can send anything. Raises `ValueError` or `RecursionError`."""
     return json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
 
 

@@ -6,14 +6,10 @@ from portaria.aws.table import Item, Table
 from portaria.core import clock
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.core.item_keys import OAUTH_CLIENTS_LIST, oauth_client_key
 from portaria.platforms import part
 
-LIST = "CLIENTS"
 FIELDS = OAuthClient._fields
-
-
-def key(platform: str, name: str) -> tuple[str, str]:
-    return f"CLIENT#{platform}#{name}", "CLIENT"
 
 
 def get(table: Table, platform: str, name: str) -> OAuthClient:
@@ -23,7 +19,7 @@ def get(table: Table, platform: str, name: str) -> OAuthClient:
 
 def find(table: Table, platform: str, name: str) -> tuple[OAuthClient, str]:
     """A client and its revision, which changes with each write. Raises `Rejected` (`unknown_client`)."""
-    item = table.get(*key(platform, name))
+    item = table.get(*oauth_client_key(platform, name))
     if not item:
         raise Rejected("unknown_client", f"there is no OAuth client {platform}/{name}", field="client", status=404)
     return read(item), item.get("revision", "")
@@ -73,9 +69,13 @@ def check_connection(client: OAuthClient, connection: Connection) -> None:
 
 def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> str:
     """Returns the new revision. Raises `Conflict` where a `new` client exists, or an old one was changed or deleted."""
-    pk, sk = key(client.platform, client.name)
+    pk, sk = oauth_client_key(client.platform, client.name)
     item = {field: getattr(client, field) for field in FIELDS}
-    item |= {"list_pk": LIST, "list_sk": f"{client.platform}#{client.name}", "updated_at": clock.to_iso(clock.now())}
+    item |= {
+        "list_pk": OAUTH_CLIENTS_LIST,
+        "list_sk": f"{client.platform}#{client.name}",
+        "updated_at": clock.to_iso(clock.now()),
+    }
     return table.put_revision({"pk": pk, "sk": sk, **item}, new=new, revision=revision)
 
 
@@ -86,13 +86,17 @@ def reconnect_url(client: OAuthClient, connection: str) -> str:
     if not client.token_url:
         return f"{redirect_uri}/start"
     base_url = redirect_uri.removesuffix(f"/install/{client.platform}/{client.name}")
-    return f"{base_url}/admin/v1/connections/{connection}/authorize" if connection and base_url != redirect_uri else ""
+    return (
+        f"{base_url}/admin/v1/connections/{connection}/authorizations"
+        if connection and base_url != redirect_uri
+        else ""
+    )
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[OAuthClient], str | None]:
-    items, cursor = table.query(LIST, index="listing", cursor=cursor, limit=limit)
+    items, cursor = table.query(OAUTH_CLIENTS_LIST, index="listing", cursor=cursor, limit=limit)
     return [read(item) for item in items], cursor
 
 
 def delete(table: Table, platform: str, name: str) -> None:
-    table.delete(*key(platform, name))
+    table.delete(*oauth_client_key(platform, name))

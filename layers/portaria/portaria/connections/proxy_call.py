@@ -217,13 +217,13 @@ def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
     at = f"/connections/{connection.name}"
     match rejected:
         case NotAuthorized():
-            advice = f"open the link that GET {at}/authorize returns"
+            advice = f"open the link that POST {at}/authorizations returns"
         case ConnectionRemoved():
             advice = "create another connection"
         case NeedsReconnect() if connection.kind in (*STATIC_KINDS, *static_credentials.LOG_IN_KINDS):
-            advice = f"replace its credentials with PUT {at}"
+            advice = f"replace its credentials with PUT {at}/credentials"
         case NeedsReconnect():
-            advice = f"install its application again, or open the link that GET {at}/authorize returns"
+            advice = f"install its application again, or open the link that POST {at}/authorizations returns"
         case _:
             return rejected
     return rejected.replaced(detail=f"{rejected.detail}: {advice}")

@@ -82,7 +82,8 @@ def rotate(table: Table, vault: Vault, name: str, credentials: Credentials, *, e
     if not hasattr(part(connection.platform, "tokens"), "probe_request"):
         raise Rejected(
             "not_rotatable",
-            f"{connection.platform} has no request that tests a token safely: replace the credentials with PUT",
+            f"{connection.platform} has no request that tests a token safely: replace the credentials with "
+            f"PUT /connections/{connection.name}/credentials",
             status=409,
         )
     fresh = _exchange(table, vault, connection, credentials, overlap=AT_ONCE if expire_now else OVERLAP)

@@ -131,6 +131,7 @@ class RemoveConnectionsSettings(Environment):
 class ManageSettings(Environment):
     table_name: str
     secrets_prefix: str
+    sealing_key_id: str
     uninstalls_queue_url: str
     records_queue_url: str
     backfills_queue_url: str

@@ -1,31 +1,39 @@
-"""Pauses of destinations: the day's quota is used up, a person has to act first, or the destination asked for a longer wait.
+"""Pauses of destinations: the daily quota is used up, a person must act, or the destination asked for a longer wait.
 
-Records for a paused object wait in the table (`waiting_records`) instead of being refused one request after the other. When the
-pause is over, one request decides whether it ends or the next one begins.
+Records for a paused object wait in the table (`waiting_lists`) instead of being refused one request after the other. When the
+pause has passed, one request decides whether it ends or the next one begins.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
 
 LIST = "PARKED"
-QUOTA, STOPPED, BUSY = "quota", "stopped", "busy"
+
+
+class PauseReason(StrEnum):
+    """`QUOTA`: the daily quota is used up. `STOPPED`: a person must act. `BUSY`: the destination asked for a longer wait."""
+
+    QUOTA = "quota"
+    STOPPED = "stopped"
+    BUSY = "busy"
 
 
 @dataclass(frozen=True)
 class DestinationPause:
     """`object` is the destination's, empty for all of them; `until` is epoch seconds, `since` ISO 8601.
 
-    `for_s` is how long the pause was meant to be.
+    `code` is the destination's own, `for_s` the planned length in seconds.
     """
 
     destination: str
     object: str
-    reason: str
+    reason: PauseReason
     code: str
     until: int
     since: str
@@ -33,7 +41,7 @@ class DestinationPause:
 
 
 def partition(destination: str) -> str:
-    """Where a destination's pauses are, with its backlog (see `waiting_records`): one query reads them all."""
+    """The partition of a destination's pauses and its backlog (see `backlogs`): one query reads them all."""
     return f"PARKED#{destination}"
 
 
@@ -41,8 +49,11 @@ def key(destination: str, object_name: str) -> tuple[str, str]:
     return partition(destination), object_name or "*"
 
 
-def park(table: Table, destination: str, object_name: str, *, reason: str, code: str, for_s: float) -> bool:
-    """Whether this is new: the object was not parked for this reason before."""
+def begin(table: Table, destination: str, object_name: str, *, reason: PauseReason, code: str, for_s: float) -> bool:
+    """Pause an object for `for_s` seconds from now; whether this is new, so that it was not paused for this reason before.
+
+    Raises what AWS raises.
+    """
     now = clock.now()
     pk, sk = key(destination, object_name)
     until = int(now.timestamp() + for_s)
@@ -53,7 +64,7 @@ def park(table: Table, destination: str, object_name: str, *, reason: str, code:
         "list_sk": f"{destination}/{object_name}",
         "destination": destination,
         "object": object_name,
-        "reason": reason,
+        "reason": reason.value,
         "code": code,
         "until": until,
         "for_s": int(for_s),
@@ -63,7 +74,7 @@ def park(table: Table, destination: str, object_name: str, *, reason: str, code:
         table.put(
             item,
             condition="attribute_not_exists(pk) OR reason <> :reason",
-            values={":reason": reason},
+            values={":reason": reason.value},
         )
     except Conflict:
         table.update(
@@ -77,14 +88,14 @@ def park(table: Table, destination: str, object_name: str, *, reason: str, code:
     return True
 
 
-def end(table: Table, parking: DestinationPause) -> None:
-    """The destination takes the object again. A pause that has begun anew meanwhile stays."""
+def end(table: Table, pause: DestinationPause) -> None:
+    """Remove a pause. One that was prolonged since it was read stays. Raises what AWS raises."""
     with suppress(Conflict):
         table.delete(
-            *key(parking.destination, parking.object),
+            *key(pause.destination, pause.object),
             condition="attribute_not_exists(pk) OR #until = :until",
             names={"#until": "until"},
-            values={":until": parking.until},
+            values={":until": pause.until},
         )
 
 
@@ -92,7 +103,7 @@ def read(item: Item) -> DestinationPause:
     return DestinationPause(
         item["destination"],
         item["object"],
-        item["reason"],
+        PauseReason(item["reason"]),
         item["code"],
         int(item["until"]),
         item["since"],

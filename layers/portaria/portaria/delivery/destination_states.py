@@ -14,9 +14,9 @@ from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Table, at_once
 from portaria.core import clock
 from portaria.core.entities import Retryable
-from portaria.delivery import destination_pause, waiting_records
+from portaria.delivery import backlogs, destination_pause, waiting_lists
+from portaria.delivery.backlogs import Backlog
 from portaria.delivery.destination_pause import DestinationPause
-from portaria.delivery.waiting_records import Backlog
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class DestinationState:
 def page(table: Table, *, after: str, limit: int) -> tuple[list[DestinationState], str | None]:
     """The destinations that do not take everything at once, by name, and the name after which the next page begins."""
     names = {item["destination"] for item in table.query_all(destination_pause.LIST, index="listing")}
-    names |= {backlog.destination for backlog in waiting_records.backlogs(table)}
+    names |= {backlog.destination for backlog in backlogs.list_all(table)}
     asked = sorted(name for name in names if name > after)
     found = [state for state in at_once(partial(find, table), asked[:limit]) if not state.is_open]
     return found, asked[limit - 1] if len(asked) > limit else None
@@ -60,9 +60,9 @@ def find(table: Table, name: str) -> DestinationState:
 
     A backlog outlives its records by some minutes. It counts as gone where all of its lists were found empty.
     """
-    status = waiting_records.status(table, name)
+    status = backlogs.status(table, name)
     backlog, now = status.backlog, clock.now().timestamp()
-    if backlog and not backlog.records and all(head.closed_at for head in waiting_records.heads(table, name)):
+    if backlog and not backlog.records and all(head.closed_at for head in waiting_lists.heads(table, name)):
         backlog = None
     return DestinationState(name, tuple(pause for pause in status.pauses if pause.until > now), backlog)
 
@@ -73,7 +73,7 @@ def resume(table: Table, queue_url: str, before: DestinationState) -> None:
     Pauses end before the backlog becomes due, and the message comes last. Whoever dies in between leaves records that wait
     until their backlog is due, as they did before, or until this is repeated. Raises what AWS raises.
     """
-    waiting_records.try_now(table, before.name)
+    backlogs.try_now(table, before.name)
     if before.backlog:
         try:
             queues.send(queue_url, [queues.encode({"drain": before.name})])

@@ -24,9 +24,12 @@ from portaria.core import clock
 from portaria.core.entities import Rejected
 from portaria.core.settings import ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected
-from portaria.delivery import pipeline, waiting_records
-from portaria.delivery.pipeline import QueuedMessage
-from portaria.delivery.waiting_records import Backlog, Entry, ListHead, Place, WaitingList
+from portaria.delivery import backlogs, pipeline, waiting_entries, waiting_lists
+from portaria.delivery.backlogs import Backlog
+from portaria.delivery.stages.batch_state import QueuedMessage
+from portaria.delivery.stages.destination_request import DRAIN_PACE
+from portaria.delivery.waiting_entries import Entry
+from portaria.delivery.waiting_lists import ListHead, Place, WaitingList
 from portaria.platforms import part
 from portaria.records import dead_letters
 from portaria.records.dead_letters import GAVE_UP
@@ -79,14 +82,14 @@ def handle_message(body: str, settings: ReleaseRecordsSettings, time_left_s: Cal
         logger.error("waiting_records_message_unreadable")
         return ReleaseOutcome("ignored")
     table = Table(settings.table_name)
-    backlog = waiting_records.claim(table, destination)
+    backlog = backlogs.claim(table, destination)
     return _Drain(backlog, table, settings, time_left_s).run() if backlog else ReleaseOutcome("ignored")
 
 
 def _sweep(settings: ReleaseRecordsSettings) -> ReleaseOutcome:
     """Queue a drain for each destination that is due. One that is queued twice finds the lease taken, or nothing to do."""
     now = int(clock.now().timestamp())
-    found = waiting_records.backlogs(Table(settings.table_name))
+    found = backlogs.list_all(Table(settings.table_name))
     due = [backlog.destination for backlog in found if backlog.next_at <= now]
     _continue(settings, due)
     return ReleaseOutcome(
@@ -151,7 +154,7 @@ class _Drain:
     def _send_all(self) -> bool:
         """Whether every list was read to its end, or closed."""
         for is_bulk in (False, True):
-            heads = waiting_records.heads(self.table, self.backlog.destination)
+            heads = waiting_lists.heads(self.table, self.backlog.destination)
             readers = deque(_Reader(head) for head in heads if head.waiting.is_bulk is is_bulk)
             while readers:
                 if not self._has_time():
@@ -198,7 +201,7 @@ class _Drain:
     def _next(self, readers: deque[_Reader]) -> list[_Reader]:
         """The lists whose turn it is, without those that are closed for now."""
         now = clock.now().timestamp()
-        status = waiting_records.status(self.table, self.backlog.destination)
+        status = backlogs.status(self.table, self.backlog.destination)
         turn: list[_Reader] = []
         most = 1 if self.is_cautious else min(MAX_LISTS, self.size)
         while readers and len(turn) < most:
@@ -217,13 +220,13 @@ class _Drain:
                 connection = connection_store.get(self.table, waiting.destination)
                 platform = part(connection.platform, waiting.object.partition("/")[0])
                 if per_second := getattr(platform, "REQUESTS_PER_SECOND", None):
-                    a_batch = per_second * pipeline.DRAIN_PACE * SECONDS_A_BATCH
+                    a_batch = per_second * DRAIN_PACE * SECONDS_A_BATCH
                     self.most[waiting.object] = max(1, int(platform.MAX_OBJECTS * a_batch))
         return self.most[waiting.object]
 
     def _read(self, reader: _Reader, share: int) -> list[Entry]:
         until_ms = int(clock.now().timestamp() * 1_000) if reader.head.waiting.is_retry else None
-        found, reader.cursor = waiting_records.read(
+        found, reader.cursor = waiting_entries.read(
             self.table, reader.head.waiting, limit=share, cursor=reader.cursor, until_ms=until_ms
         )
         reader.is_read = not reader.cursor
@@ -248,7 +251,7 @@ class _Drain:
         stays = {entry.place for entry in failed} | {entry.place for entry in entries if entry.place in outcome.held}
         for entry in failed:
             self._count_failure(entry)
-        waiting_records.remove(self.table, [entry for entry in entries if entry.place not in stays])
+        waiting_entries.remove(self.table, [entry for entry in entries if entry.place not in stays])
         self.is_progress = self.is_progress or len(stays) < len({entry.place for entry in entries})
         return stays
 
@@ -256,7 +259,7 @@ class _Drain:
         """SQS counts receives and gives up at some point; here that is done for each entry."""
         self.failing.add(entry.waiting)
         if entry.tries + 1 < MAX_TRIES:
-            waiting_records.count_try(self.table, entry)
+            waiting_entries.count_try(self.table, entry)
         else:
             self._set_aside(entry)
 
@@ -266,19 +269,19 @@ class _Drain:
         if name == self.backlog.trying:
             self._set_aside(entry)
             return False
-        waiting_records.note_trial(self.table, self.backlog, name)
+        backlogs.note_trial(self.table, self.backlog, name)
         return True
 
     def _set_aside(self, entry: Entry) -> None:
         logger.error("waiting_entry_given_up", extra={"message_id": entry.message_id, "reason": GAVE_UP})
         dead_letters.put(self.table, dead_letters.of_message(entry.message_id, entry.body))
-        waiting_records.remove(self.table, [entry])
+        waiting_entries.remove(self.table, [entry])
 
     def _note_since(self, reader: _Reader) -> None:
         """Write down since when the first entry of a list has waited, where this drain knows it."""
         since = reader.waits_since or reader.read_until
         if since is not None and since != reader.head.since:
-            waiting_records.list_since(self.table, reader.head.waiting, since)
+            waiting_lists.list_since(self.table, reader.head.waiting, since)
 
     def _finish(self, reader: _Reader) -> None:
         """Close, and later remove, a list that was read to its end, unless entries stay or arrived meanwhile."""
@@ -288,39 +291,39 @@ class _Drain:
         elif head.waiting.is_retry and self._next_retry_at(head.waiting):
             return
         elif not head.closed_at:
-            waiting_records.close_list(self.table, head)
+            waiting_lists.close_list(self.table, head)
         elif clock.now().timestamp() > head.removable_at:
-            waiting_records.remove_list(self.table, head)
+            waiting_lists.remove_list(self.table, head)
 
     def _next_retry_at(self, waiting: WaitingList) -> int | None:
         """When the first entry of a retry list is due (epoch seconds), or None where it has none."""
-        found, _ = waiting_records.read(self.table, waiting, limit=1)
+        found, _ = waiting_entries.read(self.table, waiting, limit=1)
         return found[0].order // 1_000 if found else None
 
     def _release(self, *, is_done: bool) -> str:
         """End the lease, and say when the destination is tried again; remove the backlog where nothing waits."""
         destination, now = self.backlog.destination, int(clock.now().timestamp())
         for _ in range(RELEASES if is_done else 0):
-            status = waiting_records.status(self.table, destination)
+            status = backlogs.status(self.table, destination)
             if not status.backlog or status.backlog.fence != self.backlog.fence:
                 return "ignored"
             arrivals = status.backlog.arrivals
-            heads = waiting_records.heads(self.table, destination)
+            heads = waiting_lists.heads(self.table, destination)
             if not heads:
-                if waiting_records.remove_backlog(self.table, self.backlog, arrivals):
+                if backlogs.remove(self.table, self.backlog, arrivals):
                     return "drained"
                 continue
             next_at = min(self._next_at(head, status, now) for head in heads)
             since = min((head.since for head in heads if not head.closed_at), default=now)
-            if waiting_records.release(self.table, self.backlog, arrivals=arrivals, next_at=next_at, since=since):
+            if backlogs.release(self.table, self.backlog, arrivals=arrivals, next_at=next_at, since=since):
                 return "waiting" if next_at > now else "continued"
         try:
-            waiting_records.release(self.table, self.backlog, arrivals=None, next_at=now, since=self.backlog.since)
+            backlogs.release(self.table, self.backlog, arrivals=None, next_at=now, since=self.backlog.since)
         except Exception as error:  # noqa: BLE001 - the lease ends by itself
             log_unexpected("drain_not_released", error, destination=destination)
         return "continued"
 
-    def _next_at(self, head: ListHead, status: waiting_records.Status, now: int) -> int:
+    def _next_at(self, head: ListHead, status: backlogs.Status, now: int) -> int:
         waiting = head.waiting
         next_at = max(now if self.is_progress else now + AGAIN_S, head.not_before, status.closed_until(waiting.object))
         if head.closed_at:

@@ -1,7 +1,8 @@
-"""The waits after which records are sent again that met a destination's failure or no answer; afterwards they are given up.
+"""When records are sent again.
 
-SQS counts every receive of a message, also those in which it only waited for a quota. So failures are counted here, in an item
-that exists only for messages that have met one.
+`Schedule` has the waits after a destination's failure or a lost answer; after the last one, records become dead letters. SQS
+counts every receive of a message, also those in which it only waited for a quota. So failures are counted here, in an item
+that exists only for messages that have had one. `wait_s` is the back-off of messages that return to their queue.
 """
 
 from __future__ import annotations
@@ -15,6 +16,22 @@ from portaria.core import clock
 SK = "FAILURES"
 # Longer than all waits of the schedule together.
 KEPT_FOR = timedelta(days=15)
+# The waits of a message if the destination does not say how long: doubled with each receive, so that a destination that
+# accepts records again is noticed within ten minutes.
+FIRST_WAIT_S = 5.0
+LONGEST_WAIT_S = 600.0
+# The longest that a message stays invisible because of its destination; longer waits are pauses of the destination, and its
+# records wait in the table. A thousand messages a second, more than the largest `Size` handles, are then 15,000 of the
+# 120,000 that SQS allows in flight. A message is received three times at most for a destination that stays busy, so these
+# take few receives from others.
+LONGEST_IN_QUEUE_S = 15.0
+
+
+def wait_s(asked_s: float | None, receives: int) -> float:
+    """The seconds that a message stays invisible: 0 if 0 is asked for, else at least the back-off of its receives."""
+    if asked_s == 0:
+        return 0
+    return max(asked_s or 0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(receives - 1, 20)))
 
 
 class Schedule:
@@ -29,9 +46,9 @@ class Schedule:
         return len(self.waits_s) + 1
 
     def next(self, message_ids: Iterable[str]) -> dict[str, float | None]:
-        """Count a failure of each message; the seconds that it waits now, or None where all waits are over.
+        """Count a failure of each message; the seconds that it waits now, or None after the last wait.
 
-        Raises what AWS raises; a failure that was counted twice for a process that died costs one of the tries.
+        Raises what AWS raises. If a process dies after the count, the failure is counted twice, which costs one of the tries.
         """
         ids = list(message_ids)
         counts = at_once(self._count, ids)

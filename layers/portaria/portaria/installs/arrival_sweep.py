@@ -1,19 +1,19 @@
-"""Arrivals that were kept in the table because SQS refused them: queued by a schedule."""
+"""Queue the arrivals that were kept in the table because SQS refused them. A schedule runs this."""
 
 from __future__ import annotations
 
 from portaria.aws import queues
 from portaria.aws.table import Table
 from portaria.core.settings import SweepArrivalsSettings
-from portaria.installs.code_exchange import read_message
+from portaria.installs.install_messages import read_message
 from portaria.webhooks.install_receiver import ARRIVALS, UNPROVEN_ARRIVALS
 
 
 def sweep_arrivals(settings: SweepArrivalsSettings) -> int:
-    """Queue the installs that were kept in the table, proven ones first, and forget each once it is queued.
+    """Queue the installs that were kept in the table, proven ones first, and delete each once it is queued.
 
-    Returns how many. A death between the two queues one twice, which is harmless: its code is exchanged once. Raises
-    `Retryable` while the queue does not take them.
+    Returns how many. After a death between the two, one is queued twice, which is harmless: its code is exchanged once.
+    Raises `Retryable` while the queue refuses them.
     """
     table, swept = Table(settings.table_name), 0
     for kept_in, queue_url in (

@@ -1,7 +1,7 @@
-"""Verify disconnect hooks. A forged hook costs no read of Secrets Manager.
+"""Verify disconnect hooks without a read of Secrets Manager for each forged one.
 
 Anyone may call the address, and a read of a client's secret costs money and counts towards Secrets Manager's quota. So the
-form of the query comes first, then the OAuth client, then the client id. The signature is compared with a secret that this
+query's form is checked first, then the OAuth client, then the client id. The signature is compared with a secret that this
 process remembers: a wrong one causes another read only if the last is `RECHECK_S` old, because the secret may have been
 replaced since.
 """
@@ -47,7 +47,7 @@ class _Known(Generic[T]):
 
 
 class HookVerifier:
-    """One a process, since it remembers what it has read. Lambda gives a process one hook at a time."""
+    """One a process, because it remembers what it has read. Lambda gives a process one hook at a time."""
 
     def __init__(self, table: Table, vault: Vault) -> None:
         self._table = table
@@ -56,26 +56,26 @@ class HookVerifier:
         self._secrets: dict[tuple[str, str], _Known[Secret]] = {}
 
     def verify(self, platform: str, client_name: str, query: dict[str, list[str]]) -> UninstallNotice:
-        """Return what the hook says, if the client's secret signed it.
+        """Return the hook's content, if the client's secret signed it.
 
         Raises `Rejected` (400 for a malformed hook, 403 `bad_signature`, 404 `unknown_client`) and `Retryable`.
         """
         uninstall = part(platform, "uninstall")
-        departure: UninstallNotice = uninstall.parse_departure(query)
+        notice: UninstallNotice = uninstall.parse_departure(query)
         if not CLIENT_IN_PATH.fullmatch(client_name):
             raise _unknown_client()
         client = self._client(platform, client_name).get()
-        if not hmac.compare_digest(departure.client_id.encode(), client.client_id.encode()):
+        if not hmac.compare_digest(notice.client_id.encode(), client.client_id.encode()):
             raise Rejected("bad_signature", "the hook names another client than this address", status=403)
         secret = self._secret(platform, client_name, REMEMBERED_S)
         try:
-            uninstall.verify(departure, client, secret.get())
+            uninstall.verify(notice, client, secret.get())
         except Rejected as refused:
             fresh = self._secret(platform, client_name, RECHECK_S)
             if fresh is secret:
                 raise refused from None
-            uninstall.verify(departure, client, fresh.get())
-        return departure
+            uninstall.verify(notice, client, fresh.get())
+        return notice
 
     def _client(self, platform: str, name: str) -> _Known[OAuthClient]:
         return _remember(
@@ -89,7 +89,7 @@ class HookVerifier:
 def _remember(
     known: dict[tuple[str, str], _Known[T]], key: tuple[str, str], read: Callable[[], T], most_s: float
 ) -> _Known[T]:
-    """What is known, unless it is older than `most_s`; a refusal is kept for `RECHECK_S` at most."""
+    """The known value, unless it is older than `most_s`; a refusal is kept for `RECHECK_S` at most."""
     found = known.get(key)
     if found and found.age_s() < (min(most_s, RECHECK_S) if isinstance(found.value, Rejected) else most_s):
         return found

@@ -1,12 +1,12 @@
-"""Which code is exchanged when: three queues of one worker, so that forged arrivals do not delay real ones.
+"""The order in which codes are exchanged: three queues of one worker, so that forged arrivals do not delay real ones.
 
     proven     a state was given out here, or the platform calls from this address: many tries in a code's life
     unproven   everything else: quick tries, a few of them
-    deferred   arrivals from addresses whose codes failed: slowly, and not many at once
+    deferred   arrivals from addresses whose codes failed: slowly, and only a few concurrently
 
-A message moves on by being sent to the next queue and then deleted from its own. A death between the two leaves it in both; the
-install's lease and its id, which is made of the code, make the second one harmless. No arrival is dropped: a deferred one is
-tried as soon as a worker is free, and fails visibly when its code's life ends.
+A message is sent to the next queue and then deleted from its own. A death between the two leaves it in both; the install's
+lease and its id, which is made of the code, make the second one harmless. No arrival is dropped: a deferred one is tried when a
+worker is free, and fails visibly when its code expires.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 
 from portaria.aws import queues
 from portaria.aws.table import Table
@@ -24,10 +23,11 @@ from portaria.core.errors import AnswerLost, PlatformUnavailable, RateLimited, U
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.core.stored_reasons import InstallFailure
 from portaria.installs import code_exchange
-from portaria.installs.code_exchange import ExchangeOutcome, Install
+from portaria.installs.exchange_outcomes import ExchangeOutcome, expire
 from portaria.installs.hook_sources import HookSources
+from portaria.installs.install_lease import LEASE_S
+from portaria.installs.install_messages import Install
 from portaria.outbound.rate_limiter import Pace
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 # exchanges are mostly forged ones, with which Kommo should not be troubled more than needed.
 EXCHANGES_PER_S = 6.0
 DEFERRED_PER_S = 1.0
-# A quick try gives up a host to which no connection comes about. It has not sent anything to it then.
+# A quick try gives up a host to which no connection can be made. Nothing has been sent to it then.
 QUICK_CONNECT_S = 1.5
-# The first wait of an arrival without a proof. It waits as long again as its code is old: seven tries in 20 minutes.
+# The first wait of an unproven arrival. Each later wait equals the age of its code: seven tries in 20 minutes.
 FIRST_WAIT_S = 15.0
 
 # The failures of a forged code or account. A wrong client secret or redirect URI is an error of the stack's owner.
@@ -71,7 +71,7 @@ class ExchangeQueues:
         # Until when quick tries wait, because the platform asked for a pause (epoch seconds).
         self._paused_until = 0.0
 
-    def take(self, message: Message, install: Install, time_left_s: Callable[[], float]) -> ExchangeOutcome:
+    def handle_message(self, message: Message, install: Install, time_left_s: Callable[[], float]) -> ExchangeOutcome:
         """Exchange a code, or send its message on.
 
         The outcome's state is the install's, `waiting` (sent to be tried again) or `deferred` (sent to the deferred ones).
@@ -79,7 +79,7 @@ class ExchangeQueues:
         """
         is_unproven = message.queue_url == self._settings.unproven_exchanges_queue_url
         is_deferred = message.queue_url == self._settings.deferred_exchanges_queue_url
-        if clock.now() >= _code_ends_at(install) and (ended := code_exchange.expire(install, self._settings)):
+        if clock.now() >= install.code_ends_at() and (ended := expire(install, self._settings)):
             return ended
         if not is_deferred:
             is_suspect, host_wait_s = self._sources.look(install.address_hash, install.account_host)
@@ -88,8 +88,8 @@ class ExchangeQueues:
             wait_s = max(host_wait_s, self._paused_until - clock.now().timestamp())
             if is_unproven and wait_s > 0:
                 return self._send(message, install, "host_waits", wait_s)
-        # The queue hides a message for 6 x the time-out; a code cannot wait that long for the next worker if this one dies.
-        queues.give_back(message.queue_url, message.receipt_handle, code_exchange.LEASE_S + 1)
+        # The queue hides a message for 6 x the time-out. If this worker dies, its code cannot wait that long for the next one.
+        queues.give_back(message.queue_url, message.receipt_handle, LEASE_S + 1)
         (self._deferred_pace if is_deferred else self._pace).wait()
         try:
             outcome = code_exchange.exchange(
@@ -114,7 +114,7 @@ class ExchangeQueues:
         is_suspect, _ = self._sources.look(install.address_hash, install.account_host)
         to = self._settings.deferred_exchanges_queue_url if is_suspect else self._settings.unproven_exchanges_queue_url
         try:
-            # With a delay, so that what waits is not in flight: of those SQS allows 120,000.
+            # With a delay, because a delayed message is not in flight: SQS allows 120,000 of those.
             queues.send(to, [message.body], delay_s=min(delay_s, queues.MAX_SEND_DELAY_S), tenant=install.address_hash)
         except Retryable as refused:
             raise refused.replaced(after_s=5) from refused
@@ -137,10 +137,6 @@ class ExchangeQueues:
 def _next_wait_s(install: Install, later: Retryable) -> float:
     """As long as the code is old, or as the other side asked for; the last try is before the code's life ends."""
     age_s = (clock.now() - install.received_at).total_seconds()
-    life_s = (_code_ends_at(install) - clock.now()).total_seconds()
+    life_s = (install.code_ends_at() - clock.now()).total_seconds()
     wait_s = max(FIRST_WAIT_S, age_s, later.after_s if isinstance(later, RateLimited) and later.after_s else 0)
     return max(1.0, min(wait_s, life_s - 30)) if life_s > 30 else wait_s
-
-
-def _code_ends_at(install: Install) -> datetime:
-    return install.received_at + part(install.platform, "tokens").CODE_LIFE  # type: ignore[no-any-return]

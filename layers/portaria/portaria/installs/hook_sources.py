@@ -1,11 +1,11 @@
-"""What the exchange of codes tells of the addresses that they came from, and of the hosts that they were sent to.
+"""The results of earlier exchanges, by the address that a code came from and by the host that it was sent to.
 
 An item `SOURCE#{hash}` counts an address' failures since its last success. An address whose codes fail is suspect: its later
-arrivals wait in the queue for deferred exchanges, where they delay no others. An address whose hook worked is known: the item
-`HOOK_SOURCES#{platform}` lists these for the receiving path (`arrival_sources`), and more failures make them suspect.
-An item `SILENT_HOST#{host}` says that a host took a code and did not answer, so that other workers do not wait for it as long.
+arrivals wait in the queue for deferred exchanges, where they do not delay others. An address whose webhook worked is known: the
+item `HOOK_SOURCES#{platform}` lists these for the receiving path (`arrival_sources`), and more failures make one suspect.
+An item `SILENT_HOST#{host}` records that a host accepted a code and did not answer, so that other workers do not wait for it.
 
-Nothing here decides whether an install succeeds. Losing a write costs speed: an address is learned by its next success.
+Nothing here decides whether an install succeeds. A lost write only costs time: the next success records the address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import timedelta
 from portaria.aws import boto3_clients
 from portaria.aws.table import Item, Table
 from portaria.core import clock
-from portaria.webhooks.arrival_sources import PK, SK
+from portaria.webhooks.arrival_sources import known_sources_key
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 SUSPECT_AT, KNOWN_SUSPECT_AT = 2, 20
 FORGOTTEN_AFTER = timedelta(days=1)
 KNOWN_FOR = timedelta(days=30)
-# How often an address that goes on working is written down again.
+# How often the item of a known address is renewed.
 RENEWED_EVERY = timedelta(days=1)
 MOST_KNOWN = 200
-# For how long a host that did not answer is left alone.
+# How long no request is sent to a host that did not answer.
 SILENT_S = 60.0
-# For how long a process takes an address for suspect without reading its item.
+# How long a process treats an address as suspect without reading its item again.
 REMEMBERED_S = 60.0
 MAX_REMEMBERED = 20_000
 
@@ -54,9 +54,9 @@ class HookSources:
         self._lock = threading.Lock()
 
     def look(self, source: str, host: str) -> tuple[bool, float]:
-        """Whether codes from this address have failed, and for how many seconds this host should be left alone.
+        """Whether codes from this address have failed, and for how many seconds no request should be sent to this host.
 
-        What cannot be read is taken for good.
+        Where the items cannot be read, the address is not suspect and the host not silent.
         """
         now = clock.now().timestamp()
         is_suspect, silent_s = self._suspects.get(source, 0.0) > now, self._silent.get(host, 0.0) - now
@@ -76,11 +76,11 @@ class HookSources:
         return is_suspect, max(0.0, silent_s)
 
     def unreachable(self, host: str) -> None:
-        """No connection to a host came about. Finding that out takes a moment, so only this process remembers it."""
+        """Remember, in this process only, that no connection to a host could be made: another process notices that quickly."""
         self._remember(self._silent, host, SILENT_S)
 
     def silent(self, host: str) -> None:
-        """A host took a request and did not answer: every process leaves it alone for a while."""
+        """Record that a host accepted a request and did not answer, for every process."""
         self._remember(self._silent, host, SILENT_S)
         until = int(clock.now().timestamp() + SILENT_S)
         pk, sk = host_key(host)
@@ -90,7 +90,7 @@ class HookSources:
             logger.warning("source_not_written", extra={"code": boto3_clients.error_code(error)})
 
     def failed(self, platform: str, source: str) -> None:
-        """Count a failure; an address that was known is not any more after many without a success."""
+        """Count a failure. After many without a success, a known address is not known any more."""
         now = clock.now()
         try:
             item = self._table.update(
@@ -106,7 +106,7 @@ class HookSources:
                 return
             self._remember(self._suspects, source, REMEMBERED_S)
             if item.get("known_until"):
-                self._table.update(PK + platform, SK, "REMOVE #source", names={"#source": source})
+                self._table.update(*known_sources_key(platform), "REMOVE #source", names={"#source": source})
                 self._table.update(*key(source), "REMOVE known_until")
                 with self._lock:
                     self._renewed.pop((platform, source), None)
@@ -114,7 +114,7 @@ class HookSources:
             logger.warning("source_not_written", extra={"code": boto3_clients.error_code(error)})
 
     def succeeded(self, platform: str, source: str) -> None:
-        """Take an address for one that the platform calls from."""
+        """Record an address as one that the platform calls from."""
         now = clock.now()
         until = int((now + KNOWN_FOR).timestamp())
         with self._lock:
@@ -129,7 +129,10 @@ class HookSources:
             if is_renewed:
                 return
             item = self._table.update(
-                PK + platform, SK, "SET #source = :until", names={"#source": source}, values={":until": until}
+                *known_sources_key(platform),
+                "SET #source = :until",
+                names={"#source": source},
+                values={":until": until},
             )
             self._drop_oldest(platform, item)
         except boto3_clients.FAILURES as error:
@@ -141,7 +144,7 @@ class HookSources:
     def _drop_oldest(self, platform: str, item: Item) -> None:
         sources = sorted((int(until), source) for source, until in item.items() if source not in ("pk", "sk"))
         for _, source in sources[: max(0, len(sources) - MOST_KNOWN)]:
-            self._table.update(PK + platform, SK, "REMOVE #source", names={"#source": source})
+            self._table.update(*known_sources_key(platform), "REMOVE #source", names={"#source": source})
 
     def _remember(self, kept: dict[str, float], name: str, for_s: float) -> None:
         with self._lock:

@@ -1,11 +1,11 @@
-"""Uninstalls: a customer takes the integration away, or an administrator deletes a connection.
+"""Uninstalls: a customer removes the integration, or an administrator deletes a connection.
 
-    hook → verified at the door → [Uninstalls] → confirmed with the platform → removed
-    delete → marked as removed →  [Uninstalls] → removed
+    hook → verified by accept_uninstall → [Uninstalls] → confirmed with the platform → removed
+    delete → marked as removed          → [Uninstalls] → removed
 
-A disconnect hook has no date, so it can be sent again after a reinstall: its signature only says that the account once left.
-Whether it has left now is asked of the platform, three times over eleven minutes, since it may take its time. A removed
-connection's item stays for `KEPT_FOR`, so that records on their way still find their route and the operator what became of it.
+A disconnect hook has no date, so it can be replayed after a reinstall: its signature only proves an earlier uninstall.
+Therefore the platform is asked whether the account is connected, three times over eleven minutes, because its answer may lag. A
+removed connection's item stays for `KEPT_FOR`: records on their way still find their route, and operators see what happened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -27,38 +26,36 @@ from portaria.core.entities import Connection, Rejected, Retryable, UninstallNot
 from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NoCredentials, TokenExpired, TokenRefused
 from portaria.core.settings import RemoveConnectionsSettings
 from portaria.core.stored_reasons import ConnectionReason
-from portaria.installs import code_exchange
-from portaria.outbound import http_client
+from portaria.installs import event_subscriptions
 from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
-# When a platform that still knows the connection is asked again, in seconds.
+# The waits before a platform that still accepts the connection's token is asked again.
 CHECK_AGAIN_S = (60.0, 600.0)
 KEPT_FOR = timedelta(days=90)
-UNINSTALLED = "uninstalled"
-DELETED = "deleted"
+UNINSTALLED, DELETED = ConnectionReason.UNINSTALLED, ConnectionReason.DELETED
 
 
 @dataclass(frozen=True)
 class RemovalOutcome:
-    """What one message came to: `removed`, `still_connected` (a hook that was sent again), `checked` (asked again later),
-    or `ignored`."""
+    """The result of one message: `removed`, `still_connected` (a replayed hook), `checked` (to be checked again later), or
+    `ignored`."""
 
     state: str
 
 
-def accept(departure: UninstallNotice, platform: str, client_name: str, queue_url: str) -> str:
+def accept(notice: UninstallNotice, platform: str, client_name: str, queue_url: str) -> str:
     """Queue a disconnect hook that was verified; returns the connection's name. Raises `Retryable`."""
-    name = connection_store.installed_name(platform, client_name, departure.account_id)
+    name = connection_store.installed_name(platform, client_name, notice.account_id)
     queues.send(queue_url, [queues.encode({"connection": name, "why": UNINSTALLED, "checks": 0})])
     return name
 
 
 def delete(table: Table, queue_url: str, connection: Connection) -> None:
-    """Mark a connection as removed, which stops its use at once, and queue the rest. Raises `Conflict` and `Retryable`.
+    """Mark a connection as removed, which stops its use immediately, and queue the rest. Raises `Conflict` and `Retryable`.
 
-    Where the message is not taken, deleting again sends it.
+    If the message cannot be queued, deleting again sends it.
     """
     if connection.state != "removed":
         _mark(table, connection, DELETED)
@@ -67,13 +64,13 @@ def delete(table: Table, queue_url: str, connection: Connection) -> None:
 
 
 def handle_message(body: str, settings: RemoveConnectionsSettings, time_left_s: Callable[[], float]) -> RemovalOutcome:
-    """Deal with one message of the Uninstalls queue. Raises `Retryable` where it should come back."""
+    """Handle one message of the Uninstalls queue. Raises `Retryable` where it should be delivered again."""
     try:
         message = json.loads(body)
         name, why = str(message["connection"]), str(message["why"])
         checks, secret_id = int(message.get("checks", 0)), str(message.get("secret_id", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
-        logger.error("a message of the Uninstalls queue cannot be read")
+        logger.error("uninstall_message_unreadable")
         return RemovalOutcome("ignored")
     return _Removal(name, settings, time_left_s).run(why, checks, secret_id)
 
@@ -84,12 +81,12 @@ class _Removal:
         self.settings = settings
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
-        self.supply = provider.TokenProvider(self.table, self.vault, settings.sealing_key_id, time_left_s)
+        self.token_provider = provider.TokenProvider(self.table, self.vault, settings.sealing_key_id, time_left_s)
 
     def run(self, why: str, checks: int, secret_id: str) -> RemovalOutcome:
         connection = connection_store.find(self.table, self.name)
         if not connection or (secret_id and connection.secret_id != secret_id):
-            # Made again by the same name meanwhile: only the old one's secret is left to remove.
+            # A new connection has this name: only the secret of the old one is left to remove.
             if secret_id:
                 self.vault.remove(secret_id)
             return RemovalOutcome("removed" if secret_id else "ignored")
@@ -99,7 +96,7 @@ class _Removal:
             if self._still_connected(connection) or self._may_come_back(checks):
                 return self._check_again(checks)
             try:
-                # By the generation from before the question: whoever installs again meanwhile stays.
+                # With the generation from before the check: a connection that was installed again meanwhile stays.
                 _mark(self.table, connection, why)
             except Conflict:
                 raise Retryable("connection_changed", "the connection changed meanwhile", after_s=5) from None
@@ -122,10 +119,10 @@ class _Removal:
         return RemovalOutcome("removed")
 
     def _still_connected(self, connection: Connection) -> bool:
-        """Ask the platform. Only a plain no counts: a platform that does not answer is asked again."""
+        """Ask the platform. Only a clear refusal counts: a platform that does not answer is asked again."""
         account = part(connection.platform, "account")
         try:
-            response = self.supply.send(
+            response = self.token_provider.send(
                 connection,
                 lambda token: account.account_request(connection.allowed_domain, token.credentials["access_token"]),
             )
@@ -135,42 +132,37 @@ class _Removal:
         return True
 
     def _may_come_back(self, checks: int) -> bool:
-        """That a platform refuses a token which somebody has used says nothing of the customer.
+        """Whether the refused token may have a successor: the platform then refused the token, not the customer.
 
-        Whoever used it may have stored the new one without pointing to it, or be slow and bring it yet.
+        A worker that used the refresh token may have stored the new pair without committing it, or may still do so.
         """
         connection = connection_store.get(self.table, self.name)
         if connection.reason != ConnectionReason.ANSWER_LOST:
             return False
-        return checks < len(CHECK_AGAIN_S) or self.supply.recover(connection)
+        return checks < len(CHECK_AGAIN_S) or self.token_provider.recover(connection)
 
     def _check_again(self, checks: int) -> RemovalOutcome:
         if checks >= len(CHECK_AGAIN_S):
-            logger.warning("a disconnect hook came for a connection that works", extra={"connection": self.name})
+            logger.warning("uninstall_not_confirmed", extra={"connection": self.name})
             return RemovalOutcome("still_connected")
         message = {"connection": self.name, "why": UNINSTALLED, "checks": checks + 1}
         queues.send(self.settings.uninstalls_queue_url, [queues.encode(message)], delay_s=CHECK_AGAIN_S[checks])
         return RemovalOutcome("checked")
 
     def _unsubscribe(self, connection: Connection) -> None:
-        """Take the event webhooks back, with the token as it is stored. An account that refuses keeps a dead address."""
+        """Delete the subscription to the event webhooks, with the stored token."""
         try:
-            webhooks = part(connection.platform, "webhooks")
+            part(connection.platform, "webhooks")
             client = oauth_clients.get(self.table, connection.platform, connection.client)
         except Rejected:
             return
         credentials = self.vault.read(connection.secret_id, connection.version_id)
-        destination = code_exchange.events_url(connection, client, credentials)
-        if not credentials or not destination:
-            return
-        request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
-        with suppress(Rejected):
-            response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
-            webhooks.read_answer(response)
+        destination = event_subscriptions.events_url(connection, client, credentials)
+        event_subscriptions.unsubscribe(connection, credentials, destination)
 
 
 def _mark(table: Table, connection: Connection, why: str) -> None:
-    """The connection is nobody's to use from here on. Raises `Conflict` where its credentials have just changed."""
+    """Mark a connection as removed: it cannot be used any more. Raises `Conflict` where its credentials have just changed."""
     now = clock.now()
     table.update(
         *connection_store.key(connection.name),

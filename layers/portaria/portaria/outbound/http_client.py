@@ -21,9 +21,6 @@ from portaria.core.errors import AnswerLost, AnswerTooLarge, Unreachable
 from portaria.outbound import content_codings
 from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
 
-# For callers that still compare the reason; others catch `Unreachable`.
-UNREACHABLE = Unreachable.reason
-
 USER_AGENT = "portaria/1 (+integration backend)"
 
 _DEFAULT_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": content_codings.ACCEPTED}

@@ -80,7 +80,7 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
         reason = (
             error.reason if isinstance(error, Retryable) else boto3_clients.error_code(error) or type(error).__name__
         )
-        logger.error("a dead letter was not redriven", extra={"letter": letter_id, "error": reason})
+        logger.error("dead_letter_not_redriven", extra={"letter": letter_id, "error": reason})
         _release(table, head, claim)
         return RedriveResult(letter_id, 0, FAILED, reason)
     _mark(table, letter_id, claim)
@@ -150,7 +150,7 @@ def _settle(table: Table, letter_id: str, claim: str, expression: str, values: I
             values=values | {":claim": claim},
         )
     except (Conflict, *boto3_clients.FAILURES) as error:
-        logger.warning("a dead letter keeps its claim", extra={"letter": letter_id, "error": type(error).__name__})
+        logger.warning("dead_letter_claim_not_ended", extra={"letter": letter_id, "error": type(error).__name__})
 
 
 def _bodies(letter: Letter) -> tuple[list[str], int]:

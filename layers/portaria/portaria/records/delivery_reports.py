@@ -157,7 +157,7 @@ def _verify(signatures: list[SignedBy], body: bytes, domain: str) -> None:
         except Retryable as later:
             missing = later
         except (Rejected, InvalidSignature) as wrong:
-            logger.info("a signature does not hold", extra={"error": type(wrong).__name__})
+            logger.info("signature_invalid", extra={"error": type(wrong).__name__})
         else:
             return
     if missing:

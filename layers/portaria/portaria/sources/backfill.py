@@ -19,7 +19,7 @@ from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Page, Rejected, Retryable, Route, Secret
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.delivery import waiting_records
+from portaria.delivery import backlogs
 from portaria.platforms import part
 from portaria.records import routes
 from portaria.sources import page_reader, reconciliation
@@ -127,7 +127,7 @@ def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Rea
         logger.warning("ready_connection_missing", extra={"connection": name})
         return ReadingOutcome("ignored")
     # The connection may be a destination that refused every record until it was connected again.
-    waiting_records.try_now(table, name)
+    backlogs.try_now(table, name)
     bodies: list[str] = []
     for route in routes.for_connection(table, connection):
         if page_reader.source(connection.platform, route.object):

@@ -25,7 +25,7 @@ from portaria.connections import connection_store, oauth_clients, webhook_endpoi
 from portaria.core import clock, record_messages
 from portaria.core.entities import Changes, Connection, Rejected, Retryable, Secret
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.installs import code_exchange
+from portaria.installs import event_subscriptions
 from portaria.platforms import part
 from portaria.records import reread_requests, routes
 from portaria.sources import page_reader
@@ -326,7 +326,7 @@ class _Reconciling:
             if "webhook_key" not in credentials:
                 return
             client = oauth_clients.get(self.table, connection.platform, connection.client)
-            destination = code_exchange.events_url(connection, client, credentials)
+            destination = event_subscriptions.events_url(connection, client, credentials)
             # The URL is opened before the platform learns it. The URL of an older grant is not opened again.
             if destination and webhook_endpoints.open_address(self.table, connection, credentials["webhook_key"]):
                 request = webhooks.subscribe_request(

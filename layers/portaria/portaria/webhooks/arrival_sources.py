@@ -1,34 +1,36 @@
-"""The address that an arrival came from, and which queue its code goes to.
+"""The address that an arrival came from, which decides the queue of its code.
 
-Anyone may call a redirect URI. What a stranger sends must not delay what a marketplace sends, so arrivals go to two queues: one
-for those with a state that was given out here, and for those from addresses whose codes have worked (a marketplace calls from
-its own servers); the other for the rest. Nothing is refused here.
+Anyone may call a redirect URI. Forged calls must not delay a marketplace's, so arrivals go to two queues: one for those with a
+state that was created here, and for those from addresses whose codes have worked (a marketplace calls from its own servers);
+the other for the rest. Nothing is refused here.
 
-This module is on the install hook's path: only the standard library, and no more of it than is needed.
+This module is on the webhooks' cold path: only the standard library, and no more of it than is needed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
 
-# What one process sends from one known address to the queue for proven arrivals: this many a second, and a burst. A stranger
-# who shares such an address, or who once sent a working code from one, cannot fill that queue.
+from portaria.core.item_keys import ItemKey
+
+# The arrivals that one process sends from one known address to the queue for proven arrivals: this many a second, and a burst.
+# An attacker who shares such an address, or who once sent a working code from one, cannot fill that queue.
 KNOWN_PER_S = 1.0
 KNOWN_BURST = 20.0
 
-PK = "HOOK_SOURCES#"
-SK = "HOOK_SOURCES"
+
+def known_sources_key(platform: str) -> ItemKey:
+    """The item that lists the addresses a platform is known to call from."""
+    return f"HOOK_SOURCES#{platform}", "HOOK_SOURCES"
 
 
-def source_of(event: dict[str, Any]) -> str:
-    """The hash of the caller's address as API Gateway saw it, empty where it names none.
+def hash_address(address: str) -> str:
+    """The hash of a caller's address; empty where the event names none.
 
-    Headers are not read, because their sender writes them. Of an IPv6 address only the network of 64 bits counts, since one
-    host has all of it. The address itself is not needed later, so it is not kept.
+    Of an IPv6 address only the network of 64 bits counts, since one host has all of it. The address itself is not needed later,
+    so it is not stored.
     """
-    address = str(((event.get("requestContext") or {}).get("identity") or {}).get("sourceIp") or "")
     if ":" in address:
         from ipaddress import IPv6Address  # noqa: PLC0415 - most callers have an IPv4 address
 
@@ -40,7 +42,7 @@ def source_of(event: dict[str, Any]) -> str:
 
 
 class KnownSources:
-    """How much of each known address' allowance is left in this process."""
+    """The allowance that each known address has left in this process."""
 
     def __init__(self) -> None:
         self._left: dict[str, tuple[float, float]] = {}

@@ -1,4 +1,4 @@
-"""Taking a platform's events in: their records go to the Records queue before anyone is answered.
+"""Receive events of platforms: their records are in the Records queue before the platform gets an answer.
 
 The strictest platform waits two seconds, a cold start included, and they are spent so:
 
@@ -7,30 +7,32 @@ The strictest platform waits two seconds, a cold start included, and they are sp
     0.8 s  at most for SQS
     0.3 s  for the answer's way back
 
-What is not taken in that time is answered with the status that makes the platform come again, and nothing is kept aside: the
-platform still has the event, and what it gives up on is found by reconciling.
+An event that is not queued in that time is answered with the status that makes the platform deliver it again. Nothing is stored
+elsewhere: the platform still has the event, and reconciliation finds the changes that the platform stops delivering.
 
-Each address carries a secret key. This function reads no secret: the table holds the keys' SHA-256 (`EVENTS#{connection}`),
-written by `event_addresses`. Whoever has no key learns nothing: an unknown connection and a wrong key get one answer, after one
-read each. It is 404 and not 403, which would say that there is something to be let into.
+Each address contains a secret key. This function reads no secret: the table holds the keys' SHA-256 (`EVENTS#{connection}`),
+written by `webhook_endpoints`. An unknown connection and a wrong key get the same answer, after one read each. It is 404 and
+not 403, because 403 would reveal that the connection exists.
 
-This module is on the events' path: no boto3, no Powertools, nothing that is not used there.
+This module is on the webhooks' cold path: no boto3, no Powertools, nothing that is not used there.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import re
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from portaria import platforms
 from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import record_messages
 from portaria.core.callbacks import EventAddress, Rejected, Retryable, WebhookDelivery
+from portaria.core.http_request import HttpRequest
+from portaria.core.item_keys import ItemKey
 from portaria.core.settings import ReceiveEventsSettings
+from portaria.webhooks.light_table import LightTable
 from portaria.webhooks.request_log import count, log
 from portaria.webhooks.time_budget import TimeBudget
 
@@ -50,8 +52,6 @@ SK = "KEY"
 # `{platform}-{client}-{account}` is longer than a name that somebody gives; SQS takes 128 characters for a group.
 _CONNECTION = re.compile(r"[A-Za-z0-9_-]{3,128}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")
-
-Item = dict[str, Any]
 
 
 class Key(NamedTuple):
@@ -95,45 +95,23 @@ class EventReceiver:
     """Receives events. One a process: it keeps the connections to SQS and DynamoDB and remembers addresses."""
 
     def __init__(self, settings: ReceiveEventsSettings) -> None:
-        self._table_name = settings.table_name
         self._queue_url = settings.records_queue_url
         self._sqs = AwsClient("sqs", "AmazonSQS")
-        self._dynamodb = AwsClient("dynamodb", "DynamoDB_20120810")
+        self._table = LightTable(settings.table_name)
         self._addresses: dict[str, tuple[float, Address]] = {}
 
-    def body(self, body: str | None, is_base64: bool) -> bytes:
-        """The bytes that were sent. Raises `Rejected` (413 `body_too_large`, 400 `bad_body`)."""
-        text = body or ""
-        # Of base64, three quarters are left; a text has at least a byte a character.
-        if len(text) > (MAX_BODY_BYTES * 4 // 3 + 4 if is_base64 else MAX_BODY_BYTES):
-            raise _too_large(len(text))
-        try:
-            content = base64.b64decode(text, validate=True) if is_base64 else text.encode()
-        except ValueError:
-            raise Rejected("bad_body", "the body cannot be decoded") from None
-        if len(content) > MAX_BODY_BYTES:
-            raise _too_large(len(content))
-        return content
+    def receive(self, request: HttpRequest, budget: TimeBudget) -> None:
+        """Queue the records of one delivery. Once this returns, its records are in the queue.
 
-    def receive(
-        self,
-        platform: str,
-        connection: str,
-        key: str,
-        headers: dict[str, str],
-        body: bytes,
-        budget: TimeBudget,
-        request: str,
-    ) -> None:
-        """Queue what one delivery brings. Once this returns, its records are in the queue.
-
-        Raises `Rejected`: 404 `unknown_address`, or what the platform's part finds wrong with it. Raises `Retryable` and
-        `AwsError` where it should be delivered again; some of its records may have been queued then.
+        Raises `Rejected`: 404 `unknown_address`, 413 `body_too_large`, 400 `bad_body`, or what the platform's part finds wrong.
+        Raises `Retryable` and `AwsError` where it should be delivered again; some of its records may have been queued then.
         """
+        connection = request.path_parameter("connection")
+        body = _check_body(request.body)
         now = int(time.time())
-        address = self._check(platform, connection, key, now, budget)
-        part = platforms.part(platform, "events")
-        events = part.read(WebhookDelivery(headers, body, now, _ed25519), address)
+        address = self._check(request, now, budget)
+        part = platforms.part(request.path_parameter("platform"), "events")
+        events = part.read(WebhookDelivery(request.headers.joined(), body, now, _ed25519), address)
         queued = 0
         if events.delivery and self._seen(connection, events.delivery, budget):
             events = events._replace(records={}, left={"repeated": sum(map(len, events.records.values()))})
@@ -151,7 +129,7 @@ class EventReceiver:
         if events.delivery and queued:
             self._remember(connection, events.delivery, now, budget)
         left = {name: number for name, number in events.left.items() if number}
-        log("INFO", "events received", connection=connection, request=request, records=queued, **left)
+        log("INFO", "events_received", connection=connection, request=request.request_id, records=queued, **left)
         if queued:
             count("EventsReceived", queued)
         if left:
@@ -159,14 +137,22 @@ class EventReceiver:
         if events.mended:
             count("EventsMended")
 
-    def refuse(self, rejected: Rejected, connection: str, request: str) -> None:
-        """Write down a delivery that was not taken; never its key or its body."""
-        name = connection if _CONNECTION.fullmatch(connection) else ""
-        log("WARNING", "refused", reason=rejected.reason, detail=rejected.detail, connection=name, request=request)
+    def refuse(self, rejected: Rejected, request: HttpRequest) -> None:
+        """Log a delivery that was refused; never its key or its body."""
+        connection = request.path_parameter("connection")
+        log(
+            "WARNING",
+            "events_refused",
+            reason=rejected.reason,
+            detail=rejected.detail,
+            connection=connection if _CONNECTION.fullmatch(connection) else "",
+            request=request.request_id,
+        )
         count("EventsRefused")
 
-    def _check(self, platform: str, connection: str, key: str, now: int, budget: TimeBudget) -> EventAddress:
-        """Raises `Rejected` (404 `unknown_address`) for whoever does not have this connection's key."""
+    def _check(self, request: HttpRequest, now: int, budget: TimeBudget) -> EventAddress:
+        """Raises `Rejected` (404 `unknown_address`) unless the path holds this connection's key."""
+        platform, connection, key = (request.path_parameter(name) for name in ("platform", "connection", "key"))
         if not _CONNECTION.fullmatch(connection) or not _KEY.fullmatch(key):
             raise _unknown_address()
         given = digest(key)
@@ -184,7 +170,7 @@ class EventReceiver:
         return found
 
     def _read_address(self, connection: str, timeout_s: float) -> Address | None:
-        item = self._get(partition(connection), SK, timeout_s)
+        item = self._table.get((partition(connection), SK), timeout_s)
         if item is None:
             return None
         keys = tuple(read_key(each["S"]) for each in item.get("keys", {}).get("L", []))
@@ -197,30 +183,19 @@ class EventReceiver:
 
     def _seen(self, connection: str, delivery: str, budget: TimeBudget) -> bool:
         try:
-            item = self._get(_delivery(connection, delivery), "EVENT", budget.part(REMEMBER_S))
+            item = self._table.get(_delivery_key(connection, delivery), budget.part(REMEMBER_S))
         except (Retryable, AwsError) as error:
-            log("WARNING", "a delivery was not looked up", connection=connection, error=str(error))
+            log("WARNING", "delivery_not_looked_up", connection=connection, error=str(error))
             return False
         return item is not None
 
     def _remember(self, connection: str, delivery: str, now: int, budget: TimeBudget) -> None:
-        """Only once its records are queued: whoever dies before that gets it again."""
-        item = {
-            "pk": {"S": _delivery(connection, delivery)},
-            "sk": {"S": "EVENT"},
-            "expires_at": {"N": str(now + DELIVERY_LIFE_S)},
-        }
+        """Only once its records are queued: after a death before that, the platform delivers it again."""
+        pk, sk = _delivery_key(connection, delivery)
         try:
-            request = {"TableName": self._table_name, "Item": item}
-            self._dynamodb.call("PutItem", request, timeout_s=budget.part(REMEMBER_S))
+            self._table.put({"pk": pk, "sk": sk, "expires_at": now + DELIVERY_LIFE_S}, budget.part(REMEMBER_S))
         except (Retryable, AwsError) as error:
-            log("WARNING", "a delivery was not written down", connection=connection, error=str(error))
-
-    def _get(self, pk: str, sk: str, timeout_s: float) -> Item | None:
-        """A strongly consistent read."""
-        request = {"TableName": self._table_name, "Key": {"pk": {"S": pk}, "sk": {"S": sk}}, "ConsistentRead": True}
-        item: Item | None = self._dynamodb.call("GetItem", request, timeout_s=timeout_s).get("Item")
-        return item
+            log("WARNING", "delivery_not_remembered", connection=connection, error=str(error))
 
 
 def retry_status(platform: str) -> int:
@@ -239,8 +214,17 @@ def _match(address: Address, platform: str, given: str, now: int) -> EventAddres
     return EventAddress(address.account_id, matching[0].header_hash)
 
 
-def _delivery(connection: str, delivery: str) -> str:
-    return f"EVENT#{connection}#{digest(delivery)}"
+def _delivery_key(connection: str, delivery: str) -> ItemKey:
+    return f"EVENT#{connection}#{digest(delivery)}", "EVENT"
+
+
+def _check_body(body: bytes | None) -> bytes:
+    if body is None:
+        raise Rejected("bad_body", "the body cannot be decoded")
+    if len(body) > MAX_BODY_BYTES:
+        detail = f"a body may have {MAX_BODY_BYTES} bytes; this has {len(body)}"
+        raise Rejected("body_too_large", detail, status=413)
+    return body
 
 
 def _ed25519(public_key: bytes, signature: bytes, message: bytes) -> bool:
@@ -257,7 +241,3 @@ def _ed25519(public_key: bytes, signature: bytes, message: bytes) -> bool:
 
 def _unknown_address() -> Rejected:
     return Rejected("unknown_address", "there is no such address", status=404)
-
-
-def _too_large(size: int) -> Rejected:
-    return Rejected("body_too_large", f"a body may have {MAX_BODY_BYTES} bytes; this has {size} or more", status=413)

@@ -1,4 +1,4 @@
-"""The time that a webhook has left."""
+"""The time that is left to answer a webhook."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ WORK_S = 2.2
 
 
 class TimeBudget:
-    """What is left of a hook's seconds, `spent_s` of which were gone when the handler started; the install hook's by default.
+    """The rest of a webhook's time limit, of which `spent_s` had passed when the handler started. The defaults are the install
+    webhook's.
 
-    At least a second is planned with, so that one late start does not make the queue's time-out too short to be met.
+    It is at least a second, so that a late start does not make the queue's time-out too short.
     """
 
     def __init__(self, spent_s: float = 0.0, *, hook_s: float = HOOK_S, work_s: float = WORK_S) -> None:

@@ -10,7 +10,7 @@ from portaria.api.router import ApiRequest, Reply, page
 from portaria.api.schemas import Output
 
 
-class Shown(Output):
+class AuditEntry(Output):
     """`asked` is the request without secrets; for most operations it holds the names of its fields. With the `outcome` `begun`
     the end of the request was not recorded: the change may have been made."""
 

@@ -9,7 +9,7 @@ from portaria.api.schemas import Output
 from portaria.aws.table import Item, Table, cursor_after
 from portaria.connections import oauth_clients
 from portaria.core.entities import Rejected
-from portaria.installs import code_exchange
+from portaria.core.item_keys import INSTALLS_LIST, install_key
 
 STATES = ("received", "exchanging", "connected", "failed")
 # How many items one call reads at most when it looks for a state: enough for a day of many installs, and answered well
@@ -18,7 +18,7 @@ MAX_READ = 2_000
 PAGE_SIZE = 200
 
 
-class Shown(Output):
+class InstallOutput(Output):
     """A field is null if the install has not reached that point. `reconnect_url` is where the customer can try again."""
 
     id: str
@@ -38,7 +38,7 @@ class Shown(Output):
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_install`)."""
-    item = asked.desk.table.get(*code_exchange.key(asked.path["install"]))
+    item = asked.desk.table.get(*install_key(asked.path["id"]))
     if not item:
         raise Rejected("unknown_install", "there is no install with this id; installs are kept for 90 days", status=404)
     return Reply(show(asked.desk.table, item))
@@ -53,7 +53,7 @@ def list_page(asked: ApiRequest) -> Reply:
     found: list[Item] = []
     for _ in range(MAX_READ // PAGE_SIZE):
         items, cursor = table.query(
-            code_exchange.LIST, index="listing", newest_first=True, limit=PAGE_SIZE if state else limit, cursor=cursor
+            INSTALLS_LIST, index="listing", newest_first=True, limit=PAGE_SIZE if state else limit, cursor=cursor
         )
         for position, item in enumerate(items):
             if state in (None, item.get("state")):

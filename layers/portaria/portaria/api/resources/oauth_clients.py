@@ -12,15 +12,16 @@ from portaria.aws.table import Conflict
 from portaria.connections import oauth_clients, refused_grants
 from portaria.connections.vault import Vault
 from portaria.core.entities import OAuthClient, Rejected, Secret
+from portaria.core.item_keys import oauth_client_key
 
 
-class Shown(Output):
+class OAuthClientOutput(Output):
     """`grant` and the fields after it are present only if the client sets its own endpoints."""
 
     platform: str
     name: str
     client_id: str
-    client_secret: Literal["*****"]
+    credentials_set: list[Literal["client_secret"]]
     redirect_uri: str
     scopes: str
     api_domains: list[str]
@@ -31,7 +32,7 @@ class Shown(Output):
     token_auth: str = ""
 
 
-class Advised(Shown):
+class OAuthClientWithWarnings(OAuthClientOutput):
     """`warnings` are sentences about what may be a mistake."""
 
     warnings: list[str]
@@ -45,7 +46,7 @@ def create(asked: ApiRequest) -> Reply:
     """
     table, vault, sent = asked.desk.table, asked.desk.vault, asked.sent
     client = oauth_client_rules.check_creation(sent, asked.api_url)
-    if table.get(*oauth_clients.key(client.platform, client.name)):
+    if table.get(*oauth_client_key(client.platform, client.name)):
         raise _exists(client)
     _store_secret(vault, client, sent.client_secret)
     try:
@@ -110,7 +111,7 @@ def delete(asked: ApiRequest) -> Reply:
     if user := next(iter(Stored(table).connections_of(platform, name)), None):
         detail = f"the connection {user.name} renews its tokens with this OAuth client: delete the connection first"
         raise Rejected("client_in_use", detail, status=409)
-    found = table.get(*oauth_clients.key(platform, name))
+    found = table.get(*oauth_client_key(platform, name))
     if found:
         oauth_clients.delete(table, platform, name)
     vault.remove(vault.client_secret_id(platform, name), at_once=True)

@@ -1,7 +1,8 @@
 """Administering private integrations: named, scoped tokens for programs that call this API.
 
-A token is told once, in the answer to its creation or rotation; the answer to a repeated creation (`Idempotency-Key`) has
-null in its place, and another rotation makes another. Where tokens may manage private integrations at all, one may give on,
+A token is returned once, in the response to its creation or rotation, and again if that request is repeated with its
+`Idempotency-Key`: the stored response has it sealed. Where the process died before it was stored, a token that nobody has used
+is replaced. Where tokens may manage private integrations at all, one may give on,
 and touch, no more than it has itself.
 """
 
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from portaria.access import api_tokens, private_integrations, scopes, token_usage
+from portaria.access import api_tokens, private_integrations, scopes, token_reissue, token_usage
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.schemas import Output
@@ -38,7 +39,7 @@ Description = Annotated[str, Matching(rf"(?:{_NO_CONTROL}|\n){{0,1000}}", "at mo
 Scopes = Annotated[list[Annotated[str, AfterValidator(_check_scope)]], Field(min_length=1, max_length=MAX_SCOPES)]
 
 
-class Creation(Input):
+class PrivateIntegrationCreation(Input):
     name: Name
     description: Description = ""
     scopes: Scopes
@@ -47,7 +48,7 @@ class Creation(Input):
         return self.model_dump()
 
 
-class Edit(Input):
+class PrivateIntegrationEdit(Input):
     """Omitted fields keep their values."""
 
     name: Name | None = None
@@ -58,7 +59,7 @@ class Edit(Input):
         return self.model_dump(exclude_none=True)
 
 
-class Rotation(Input):
+class PrivateIntegrationRotation(Input):
     """With `expire_now` the previous token stops working at once, otherwise after seven days."""
 
     expire_now: bool = False
@@ -67,7 +68,7 @@ class Rotation(Input):
         return self.model_dump()
 
 
-class Shown(Output):
+class PrivateIntegrationOutput(Output):
     """Times are ISO 8601; those of the last use are rounded to the hour. `previous_until` is set while two tokens work."""
 
     id: str
@@ -84,8 +85,8 @@ class Shown(Output):
     previous_last_used_at: str | None
 
 
-class WithToken(Shown):
-    """`token` is returned once; it is null if the creation was repeated."""
+class PrivateIntegrationWithToken(PrivateIntegrationOutput):
+    """`token` is returned once. It is null if a repeated request found that the token has been used."""
 
     token: str | None
 
@@ -98,9 +99,9 @@ def create(asked: ApiRequest) -> Reply:
     sent, table = asked.sent, asked.desk.table
     wanted = _unique(sent.scopes)
     _require_own(asked, wanted)
+    made_by_key = _key_digest(asked)
     owner = f"{asked.caller.id}\n{asked.key}"
     integration_id = api_tokens.id_from(owner.encode()) if asked.key else api_tokens.new_id()
-    made_by_key = api_tokens.digest(owner) if asked.key else ""
     try:
         made, token = private_integrations.create(
             table, integration_id, sent.name, sent.description, wanted, asked.caller.id, made_by_key
@@ -109,8 +110,17 @@ def create(asked: ApiRequest) -> Reply:
         found = private_integrations.get(table, integration_id)
         if not made_by_key or found.made_by_key != made_by_key:
             raise
-        return _reply(asked, found, {"token": None})
+        # Of the first token alone: one of a rotation was the answer to another request.
+        return _reissued(asked, found, is_newest=found.token_made_at == found.created_at)
     return _reply(asked, made, {"token": None}, token=token)
+
+
+def _reissued(asked: ApiRequest, found: PrivateIntegration, *, is_newest: bool) -> Reply:
+    """The answer to a request that was done before and did not get this far: with another token, if nobody uses the first."""
+    again = token_reissue.reissue(asked.desk.table, found) if is_newest else None
+    if not again:
+        return _reply(asked, found, {"token": None})
+    return _reply(asked, again[0], {"token": None}, token=again[1])
 
 
 def get(asked: ApiRequest) -> Reply:
@@ -144,7 +154,7 @@ def edit(asked: ApiRequest) -> Reply:
 def delete(asked: ApiRequest) -> Reply:
     """Its tokens work no more. Raises `Rejected` (403, 404)."""
     _require_own(asked, _find(asked).scopes)
-    private_integrations.delete(asked.desk.table, asked.path["integration"])
+    private_integrations.delete(asked.desk.table, asked.path["id"])
     return Reply(None)
 
 
@@ -152,7 +162,10 @@ def rotate(asked: ApiRequest) -> Reply:
     """A new token. Raises `Rejected` (403, 404, 409 `rotation_under_way`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
-    fresh, token = private_integrations.rotate(asked.desk.table, old, expire_now=asked.sent.expire_now)
+    by_key = _key_digest(asked)
+    if by_key and old.rotated_by_key == by_key:
+        return _reissued(asked, old, is_newest=True)
+    fresh, token = private_integrations.rotate(asked.desk.table, old, expire_now=asked.sent.expire_now, by_key=by_key)
     return _reply(asked, fresh, {"token": None}, token=token)
 
 
@@ -199,8 +212,13 @@ def _reply(
     )
 
 
+def _key_digest(asked: ApiRequest) -> str:
+    """What is stored of an Idempotency-Key, or an empty text where there is none."""
+    return api_tokens.digest(f"{asked.caller.id}\n{asked.key}") if asked.key else ""
+
+
 def _find(asked: ApiRequest) -> PrivateIntegration:
-    return private_integrations.get(asked.desk.table, asked.path["integration"])
+    return private_integrations.get(asked.desk.table, asked.path["id"])
 
 
 def _unique(wanted: list[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from portaria.api import validation
 from portaria.api.rules.known_resources import Known
 from portaria.api.rules.oauth_client_rules import Scopes
 from portaria.api.validation import (
@@ -18,6 +19,7 @@ from portaria.api.validation import (
     Fault,
     Input,
     InvalidInput,
+    MaskedSecret,
     Matching,
     PlatformName,
     Refusals,
@@ -41,7 +43,7 @@ GivenCredentials = dict[
 GivenFields = dict[str, Annotated[Any, WithJsonSchema({"type": "string"})]]
 
 
-class Creation(Input):
+class ConnectionCreation(Input):
     """`kind` can be omitted if the platform has only one, and `allowed_domain` if the platform determines it."""
 
     platform: PlatformName
@@ -54,7 +56,7 @@ class Creation(Input):
     credentials: GivenCredentials = Field(default_factory=dict)
 
 
-class Replacement(Input):
+class CredentialsReplacement(Input):
     """Only the credentials change. Any other field that is sent must equal the stored one."""
 
     credentials: GivenCredentials
@@ -66,7 +68,7 @@ class Replacement(Input):
     fields: GivenFields = Field(default_factory=dict)
 
 
-class Rotation(Input):
+class CredentialsRotation(Input):
     """With `expire_now` the previous token is deleted at once, otherwise after the time for which the platform accepts both."""
 
     credentials: GivenCredentials
@@ -84,7 +86,7 @@ class Checked(NamedTuple):
     client: OAuthClient | None
 
 
-def check_creation(sent: Creation, known: Known) -> Checked:
+def check_creation(sent: ConnectionCreation, known: Known) -> Checked:
     """Raises `Rejected` with everything that is wrong: 400, 409 `api_domains_missing`."""
     refusals = Refusals()
     refusals.of(lambda: _refuse_install_name(sent.name))
@@ -106,7 +108,7 @@ def check_creation(sent: Creation, known: Known) -> Checked:
     return Checked(tokens, kind_name, fields, credentials, allowed_domain, client)
 
 
-def check_replacement(connection: Connection, sent: Creation | Replacement) -> Credentials:
+def check_replacement(connection: Connection, sent: ConnectionCreation | CredentialsReplacement) -> Credentials:
     """The credentials to try. Raises `Rejected` with everything that is wrong: 400, 409 `no_own_credentials`,
     `connection_fixed`."""
     kind = own_kind(connection)
@@ -157,7 +159,7 @@ def own_kind(connection: Connection) -> Kind:
     return kind
 
 
-def _kind_name(tokens: ModuleType, sent: Creation) -> str:
+def _kind_name(tokens: ModuleType, sent: ConnectionCreation) -> str:
     kinds = sorted(tokens.KINDS)
     if sent.kind is None and len(kinds) == 1:
         return str(kinds[0])
@@ -167,7 +169,7 @@ def _kind_name(tokens: ModuleType, sent: Creation) -> str:
     return sent.kind
 
 
-def _fields(kind: Kind, kind_name: str, sent: Creation) -> dict[str, str]:
+def _fields(kind: Kind, kind_name: str, sent: ConnectionCreation) -> dict[str, str]:
     """The kind's fields, checked, with its defaults. `scopes` stands in the body for itself, and is a field like others."""
     given = dict(sent.fields)
     errors: list[tuple[str, str] | Fault] = []
@@ -202,6 +204,10 @@ def check_credentials(kind: Kind, kind_name: str, given: dict[str, Any]) -> Cred
         else:
             try:
                 given = {**given, name: read_credential(kind_name, name, given[name])}
+            except MaskedSecret as wrong:
+                errors.append(
+                    Fault(f"credentials.{name}", f"credentials.{name} {wrong}", reason=validation.MASKED_SECRET)
+                )
             except ValueError as wrong:
                 errors.append((f"credentials.{name}", f"credentials.{name} {wrong}"))
     errors += _unknown("credentials", set(given) - set(kind.credentials), kind.credentials)
@@ -239,7 +245,9 @@ def _allowed_domain(kind: Kind, given: str | None, fields: dict[str, str]) -> st
     return made
 
 
-def _client(known: Known, tokens: ModuleType, kind: Kind, kind_name: str, sent: Creation) -> OAuthClient | None:
+def _client(
+    known: Known, tokens: ModuleType, kind: Kind, kind_name: str, sent: ConnectionCreation
+) -> OAuthClient | None:
     """The OAuth client of a kind that has no credentials of its own."""
     if kind.credentials:
         if sent.client is not None:
@@ -264,7 +272,7 @@ def _client(known: Known, tokens: ModuleType, kind: Kind, kind_name: str, sent: 
     return client
 
 
-def refuse_changes(connection: Connection, sent: Creation | Replacement) -> None:
+def refuse_changes(connection: Connection, sent: ConnectionCreation | CredentialsReplacement) -> None:
     """Raises `Rejected` (409 `connection_fixed`) with all that would be other than when the connection was created."""
     kind = kinds_of(connection.platform).get(connection.kind)
     defaults = kind.optional if kind else {}

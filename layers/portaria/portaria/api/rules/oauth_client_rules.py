@@ -21,7 +21,6 @@ from portaria.core.entities import Connection, OAuthClient, Rejected
 from portaria.outbound import domain_rules
 from portaria.platforms import having, part
 
-HIDDEN = "*****"
 ENDPOINT_FIELDS = ("grant", "authorize_url", "token_url", "token_auth")
 MAX_API_DOMAINS = 20
 # A refusal names so many of the connections that stand in the way.
@@ -84,7 +83,7 @@ ApiDomains = Annotated[
 ]
 
 
-class Replacement(Input):
+class OAuthClientReplacement(Input):
     """Without `client_secret` or `api_domains` the stored values are kept. Without `redirect_uri`, this API's own URL is used.
 
     `api_domains` are the domains that the client's connections may have; its tokens are sent nowhere else. The default for
@@ -103,13 +102,13 @@ class Replacement(Input):
     token_auth: Literal["basic", "post"] | None = None
 
 
-class Creation(Replacement):
+class OAuthClientCreation(OAuthClientReplacement):
     platform: PlatformName
     name: ClientName
     client_secret: SecretText
 
 
-def check_creation(sent: Creation, api_url: str) -> OAuthClient:
+def check_creation(sent: OAuthClientCreation, api_url: str) -> OAuthClient:
     """The client that `sent` describes. Raises `Rejected` with everything that is wrong with it."""
     _require_install_part(sent.platform)
     refusals = Refusals()
@@ -125,7 +124,7 @@ def check_creation(sent: Creation, api_url: str) -> OAuthClient:
     return client
 
 
-def check_replacement(old: OAuthClient, sent: Replacement, known: Known, api_url: str) -> OAuthClient:
+def check_replacement(old: OAuthClient, sent: OAuthClientReplacement, known: Known, api_url: str) -> OAuthClient:
     """What the client becomes. Raises `Rejected` (409 `client_fixed`, `client_in_use`) with everything that is wrong with it.
 
     Stored secrets never go to a host that they were not given for: with another token host the client's secret must come
@@ -160,7 +159,7 @@ def check_replacement(old: OAuthClient, sent: Replacement, known: Known, api_url
     return client
 
 
-def moves_tokens(old: OAuthClient, sent: Replacement) -> bool:
+def moves_tokens(old: OAuthClient, sent: OAuthClientReplacement) -> bool:
     """Whether the client's tokens would come from another host."""
     return urlsplit(sent.token_url or "").hostname != urlsplit(old.token_url).hostname
 
@@ -178,7 +177,7 @@ def show(client: OAuthClient) -> dict[str, Any]:
         "platform": client.platform,
         "name": client.name,
         "client_id": client.client_id,
-        "client_secret": HIDDEN,
+        "credentials_set": ["client_secret"],
         "redirect_uri": client.redirect_uri,
         "scopes": client.scopes,
         "api_domains": list(oauth_clients.api_domains(client)),
@@ -202,7 +201,7 @@ def read_shown(shown: dict[str, Any]) -> OAuthClient:
     )._replace(api_domains=" ".join(shown["api_domains"]), **given)
 
 
-def make(platform: str, name: str, sent: Replacement, grant: str, api_url: str) -> OAuthClient:
+def make(platform: str, name: str, sent: OAuthClientReplacement, grant: str, api_url: str) -> OAuthClient:
     redirect_uri = sent.redirect_uri or f"{api_url}/install/{platform}/{name}"
     client = OAuthClient(platform, name, sent.client_id, redirect_uri, sent.scopes)
     errors = _endpoint_errors(platform, sent, grant) + _domain_errors(platform, sent)
@@ -213,7 +212,7 @@ def make(platform: str, name: str, sent: Replacement, grant: str, api_url: str) 
     return client._replace(**given | {"grant": grant})
 
 
-def _domain_errors(platform: str, sent: Replacement) -> list[tuple[str, str]]:
+def _domain_errors(platform: str, sent: OAuthClientReplacement) -> list[tuple[str, str]]:
     """Where a platform's accounts have domains of its own, no other can be registered."""
     own = getattr(part(platform, "install"), "API_DOMAINS", ())
     if not own:
@@ -223,7 +222,7 @@ def _domain_errors(platform: str, sent: Replacement) -> list[tuple[str, str]]:
     return [("api_domains", f"api_domains may hold only {', '.join(own)} and names inside them for {platform}")]
 
 
-def _endpoint_errors(platform: str, sent: Replacement, grant: str) -> list[tuple[str, str]]:
+def _endpoint_errors(platform: str, sent: OAuthClientReplacement, grant: str) -> list[tuple[str, str]]:
     """What is missing or too much of the fields that say where a provider's endpoints are."""
     grants = getattr(part(platform, "tokens"), "CLIENT_GRANTS", ())
     if not grants:

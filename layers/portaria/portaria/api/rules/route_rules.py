@@ -39,7 +39,7 @@ DestinationObject = Annotated[
 Keeping = Literal["events", "all", "none"]
 
 
-class Replacement(Input):
+class RouteReplacement(Input):
     """An empty `mapping` uses the default of the two platforms, an empty `target` the destination's object for `object`, and
     empty `dedupe_fields` the destination's default.
 
@@ -60,11 +60,11 @@ class Replacement(Input):
     weight: int = Field(default=1, ge=1, le=100)
 
 
-class Creation(Replacement):
+class RouteCreation(RouteReplacement):
     name: ResourceName
 
 
-def check(name: str, sent: Replacement, known: Known) -> tuple[Route, list[str]]:
+def check(name: str, sent: RouteReplacement, known: Known) -> tuple[Route, list[str]]:
     """The route, known to be usable as far as that can be known now, and what is doubtful about it.
 
     Raises `Rejected` with everything that is wrong.
@@ -131,7 +131,7 @@ def _check_dedupe_fields(dedupe_fields: tuple[str, ...], mapped: dict[str, str])
         raise InvalidInput(errors)
 
 
-def _source_part(known: Known, sent: Replacement) -> ModuleType:
+def _source_part(known: Known, sent: RouteReplacement) -> ModuleType:
     """The source platform's part that reads the object, or takes its events."""
     kind, _, name = sent.source.partition(":")
     try:
@@ -153,7 +153,7 @@ def _source_part(known: Known, sent: Replacement) -> ModuleType:
     )
 
 
-def _destination_part(known: Known, sent: Replacement) -> ModuleType:
+def _destination_part(known: Known, sent: RouteReplacement) -> ModuleType:
     try:
         platform = known.connection(sent.destination).platform
     except Rejected as unknown:
@@ -164,7 +164,7 @@ def _destination_part(known: Known, sent: Replacement) -> ModuleType:
         raise Rejected("not_a_destination", f"records cannot be sent to {platform}", field="destination") from None
 
 
-def _target(destination: ModuleType, sent: Replacement) -> str:
+def _target(destination: ModuleType, sent: RouteReplacement) -> str:
     """What the records become at the destination."""
     if sent.target:
         if not destination.TARGETS.fullmatch(sent.target):
@@ -179,7 +179,7 @@ def _target(destination: ModuleType, sent: Replacement) -> str:
     return str(destination.ACCEPTED[sent.object])
 
 
-def _check_options(destination: ModuleType, sent: Replacement) -> None:
+def _check_options(destination: ModuleType, sent: RouteReplacement) -> None:
     errors = []
     for name, value in sent.options.items():
         if name not in destination.OPTIONS:

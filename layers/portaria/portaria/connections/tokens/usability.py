@@ -11,6 +11,7 @@ from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorized
+from portaria.core.stored_reasons import ConnectionReason
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def check_usable(connection: Connection) -> None:
     raise NeedsReconnect(f"the connection {connection.name} must be connected again{why}")
 
 
-def end(table: Table, connection: Connection, reason: str, *, fence: int | None = None) -> None:
+def end(table: Table, connection: Connection, reason: ConnectionReason, *, fence: int | None = None) -> None:
     """Mark a connection as one that must be connected again, and schedule the event about it.
 
     Raises `Conflict` where its credentials have changed since, or, with a `fence`, where that lease has been lost.

@@ -14,7 +14,7 @@ from portaria.core.entities import Rejected
 from portaria.records import routes
 
 
-class Shown(Output):
+class RouteOutput(Output):
     name: str
     source: str
     object: str
@@ -28,7 +28,7 @@ class Shown(Output):
     weight: int
 
 
-class Written(Shown):
+class RouteWithWarnings(RouteOutput):
     """`warnings` are sentences about what may be a mistake."""
 
     warnings: list[str]

@@ -14,19 +14,19 @@ from portaria.sources import backfill, reconciliation
 State = Literal["running", "done", "failed"]
 
 
-class BackfillWanted(Input):
+class BackfillCreation(Input):
     """Without `route`, every route that starts at the connection is read."""
 
     route: ResourceName | None = None
 
 
-class RouteState(Output):
+class BackfillState(Output):
     route: str
     state: State
 
 
-class BackfillsStarted(Output):
-    backfills: list[RouteState]
+class StartedBackfills(Output):
+    runs: list[BackfillState]
 
 
 class Backfill(Output):
@@ -51,10 +51,10 @@ class Reconciliation(Output):
     due_at: str
 
 
-class Backfills(Output):
-    """The newest backfill of each route, and the reconciliations that follow it."""
+class BackfillStatus(Output):
+    """`runs` has the newest backfill of each route, `reconciliations` what follows it."""
 
-    backfills: list[Backfill]
+    runs: list[Backfill]
     reconciliations: list[Reconciliation]
 
 
@@ -63,7 +63,7 @@ def start(asked: ApiRequest) -> Reply:
     desk = asked.desk
     connection = connection_store.get(desk.table, asked.path["name"])
     states = backfill.start(desk.table, desk.backfills_queue_url, connection, asked.sent.route)
-    return Reply({"backfills": [{"route": route, "state": state} for route, state in states.items()]})
+    return Reply({"runs": [{"route": route, "state": state} for route, state in states.items()]})
 
 
 def show(asked: ApiRequest) -> Reply:
@@ -73,7 +73,7 @@ def show(asked: ApiRequest) -> Reply:
     found = [item for _, item in sorted(backfill.latest(table, name).items())]
     return Reply(
         {
-            "backfills": [
+            "runs": [
                 {field: item.get(field, 0 if field in ("pages", "records") else "") for field in Backfill.model_fields}
                 for item in found
             ],

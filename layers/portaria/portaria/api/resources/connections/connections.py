@@ -14,7 +14,6 @@ from typing import Any, Literal
 from portaria.access import private_integrations
 from portaria.api.router import ApiRequest, Reply, page, require_match
 from portaria.api.rules import connection_rules
-from portaria.api.rules.oauth_client_rules import HIDDEN
 from portaria.api.rules.stored_resources import Stored, is_deleted
 from portaria.api.schemas import Output
 from portaria.api.validation import hide
@@ -29,8 +28,9 @@ from portaria.installs import uninstall
 from portaria.records import routes
 
 
-class Shown(Output):
-    """Times are ISO 8601. A value is empty or null if a connection of this kind does not have it, or not yet."""
+class ConnectionOutput(Output):
+    """`credentials_set` names the credentials that are stored. Times are ISO 8601. A value is empty or null if a connection of
+    this kind does not have it, or not yet."""
 
     name: str
     platform: str
@@ -52,11 +52,11 @@ class Shown(Output):
     refusal: str
     age_days: int | None
     fields: dict[str, str]
-    credentials: dict[str, Literal["*****"]]
+    credentials_set: list[str]
     notes: list[str]
 
 
-class Deleted(Output):
+class DeletedConnection(Output):
     """About how many records waited for it, or null where that could not be read.
 
     They become dead letters, unless a connection of this name is created before they are tried, which is within a minute.
@@ -193,7 +193,7 @@ def show(connection: Connection) -> dict[str, Any]:
     return shown | {
         "age_days": (clock.now() - clock.from_iso(connection.granted_at)).days if connection.granted_at else None,
         "fields": connection.fields,
-        "credentials": {name: HIDDEN for name in (kind.credentials if kind else ())},
+        "credentials_set": list(kind.credentials if kind and connection.state != "removed" else ()),
         "notes": list(connection.notes),
     }
 
@@ -220,5 +220,5 @@ def _store(asked: ApiRequest, connection: Connection) -> Reply:
 
 
 def _exists(name: str) -> Rejected:
-    detail = f"the connection {name} exists already: replace its credentials with PUT"
+    detail = f"the connection {name} exists already: replace its credentials with PUT /connections/{name}/credentials"
     return Rejected("connection_exists", detail, field="name", status=409)

@@ -1,6 +1,7 @@
 """What a batch did not deliver: records that wait in the table, and records that become dead letters.
 
-Both are collected while the batch sends, and written at its end, before its messages are deleted.
+Both are collected while the batch runs, and written at its end, before its messages are deleted: the dead letters first, then
+new waiting lists, their entries, and the counts of the lists (see `waiting_lists` for the order within them).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Iterable, Mapping
 from portaria.aws.table import Table, at_once
 from portaria.core.entities import Target
 from portaria.core.unexpected_errors import log_unexpected
-from portaria.delivery import waiting_records
-from portaria.delivery.waiting_records import HeldRecords, Place, WaitingList
+from portaria.delivery import waiting_entries, waiting_lists
+from portaria.delivery.waiting_entries import HeldRecords
+from portaria.delivery.waiting_lists import Place, WaitingList
 from portaria.records import dead_letters, record_mapping
 from portaria.records.record_mapping import OutgoingRecord, RejectedRecord, Source
 
@@ -23,32 +25,38 @@ logger = logging.getLogger(__name__)
 
 
 class Undelivered:
-    """`stored` is how many records each entry has that a drain's batch is made of; these entries are kept or replaced."""
+    """Collects records and writes them at the end.
+
+    `stored` has the entries that a drain's batch is made of, with the number of records of each: they are kept or replaced.
+    `destinations` has the destination of each route, `lists` the waiting lists that are known to exist. After `write`,
+    `waiting` has the entries that hold records, and `counts` the metrics.
+    """
 
     def __init__(self, table: Table, *, bulk: bool, stored: Mapping[Place, int]) -> None:
         self.table = table
         self.bulk = bulk
         self.stored = stored
         self.counts: Counter[str] = Counter()
-        # The destination of each route.
         self.destinations: dict[str, str] = {}
-        # Lists that are known to exist.
         self.lists = {waiting for waiting, _ in stored}
         self.waiting: set[Place] = set()
-        self._set_aside: dict[tuple[str, str, str, str], RejectedRecord] = {}
+        self._rejected: dict[tuple[str, str, str, str], RejectedRecord] = {}
         self._held: dict[tuple[WaitingList, str, str, int], dict[int, Source]] = {}
         self._not_before: dict[WaitingList, int] = {}
         self._next_at: dict[str, int] = {}
 
     def refuse(self, refused: RejectedRecord, message_id: str = "") -> None:
-        """What one message has of one reason becomes one dead letter; with an id, only that message's part of it."""
+        """Make a dead letter of a record; with an id, only of the sources in that message.
+
+        The records of one message with the same route and reason share a letter.
+        """
         for source in refused.sources:
             if message_id and source.message.id != message_id:
                 continue
             name = (source.message.id, refused.route, refused.reason, refused.detail)
-            known = self._set_aside.get(name)
+            known = self._rejected.get(name)
             sources = (*known.sources, source) if known else (source,)
-            self._set_aside[name] = RejectedRecord(sources, refused.route, refused.reason, refused.detail)
+            self._rejected[name] = RejectedRecord(sources, refused.route, refused.reason, refused.detail)
 
     def wait(
         self,
@@ -58,43 +66,47 @@ class Undelivered:
         *,
         message_id: str = "",
         is_share: bool = False,
+        is_listed: bool = False,
         is_retry: bool = False,
     ) -> None:
         """Keep records in the table until a moment (epoch seconds); with an id, only that message's part of them.
 
-        `is_share` says that their source waits for its share of a quota, `is_retry` that these records failed.
+        `is_share`: their source waits for its share of a quota. `is_listed`: their waiting list exists already. `is_retry`:
+        these records failed.
         """
         at = math.ceil(until)
         for one in outgoing:
             for source in one.sources:
                 if message_id and source.message.id != message_id:
                     continue
-                waiting = waiting_records.list_of(target, source.message.connection, bulk=self.bulk, retry=is_retry)
-                order = at * 1_000 if is_retry else waiting_records.arrival_order(source.message)
+                waiting = waiting_lists.list_of(target, source.message.connection, bulk=self.bulk, retry=is_retry)
+                order = at * 1_000 if is_retry else waiting_entries.arrival_order(source.message)
                 name = (waiting, source.message.id, one.route, order)
                 self._held.setdefault(name, {})[id(source)] = source
+                if is_listed:
+                    self.lists.add(waiting)
                 if is_share:
                     self._not_before[waiting] = at
         self._next_at[target.destination] = min(at, self._next_at.get(target.destination, at))
 
     def write(self) -> set[str]:
-        """The ids of the messages of which something could not be written."""
+        """Write everything; the ids of the messages of which something could not be written. Raises nothing."""
         return self._write_letters() | self._write_waiting()
 
     def _write_letters(self) -> set[str]:
         failed = set()
         counts: Counter[tuple[str, str]] = Counter()
-        for one in self._set_aside.values():
+        for one in self._rejected.values():
             message = one.sources[0].message
             try:
                 dead_letters.put(self.table, _letter(one, self.destinations.get(one.route, "")))
-            except Exception as error:  # noqa: BLE001 - whatever it was, these records have not been dealt with
-                log_unexpected("records_not_set_aside", error, route=one.route)
+            except Exception as error:  # noqa: BLE001 - the message of these records returns to the queue
+                log_unexpected("dead_letter_not_written", error, route=one.route)
                 failed.add(message.id)
                 continue
             counts[one.route, one.reason] += len(one.sources)
         for (route, reason), count in counts.items():
-            logger.warning("records were set aside", extra={"route": route, "reason": reason, "records": count})
+            logger.warning("dead_letters_written", extra={"route": route, "reason": reason, "records": count})
         self.counts["DeadLetters"] += counts.total()
         return failed
 
@@ -110,14 +122,14 @@ class Undelivered:
         messages = {each.message.id for each in held}
         try:
             if new := {each.waiting for each in held} - self.lists:
-                waiting_records.announce(self.table, new, self._next_at)
+                waiting_lists.announce(self.table, new, self._next_at)
             written = at_once(self._keep, held)
             counts: Counter[WaitingList] = Counter({each.waiting: 0 for each in held})
             for each, is_written in zip(held, written, strict=True):
                 if is_written:
                     counts[each.waiting] += len(each.records) - self.stored.get(each.place, 0)
-            waiting_records.confirm(self.table, counts, self._not_before, self._next_at)
-        except Exception as error:  # noqa: BLE001 - whatever it was, these records have not been dealt with
+            waiting_lists.confirm(self.table, counts, self._not_before, self._next_at)
+        except Exception as error:  # noqa: BLE001 - the message of these records returns to the queue
             log_unexpected("records_not_kept_waiting", error)
             return messages
         self.waiting = {each.place for each, is_written in zip(held, written, strict=True) if is_written}
@@ -134,15 +146,15 @@ class Undelivered:
         if self.stored.get(held.place) == len(held.records):
             return True
         try:
-            waiting_records.put(self.table, held)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the others are kept
+            waiting_entries.put(self.table, held)
+        except Exception as error:  # noqa: BLE001 - the others are kept
             log_unexpected("records_not_kept_waiting", error, message_id=held.message.id)
             return False
         return True
 
 
 def _letter(one: RejectedRecord, destination: str) -> dead_letters.Letter:
-    """Its id is the same where a redelivery sets the same records aside again. `destination` is the route's."""
+    """Its id is the same if a redelivery rejects the same records again. `destination` is the route's."""
     message = one.sources[0].message
     keys = sorted(source.key for source in one.sources)
     return dead_letters.Letter(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from portaria.actions import identifiers
-from portaria.api.resources.sign_on import Identifier
+from portaria.api.resources.actions.sign_on import Identifier
 from portaria.api.schemas import Output
 from portaria.api.validation import MAX_ERRORS, Input, InvalidInput
 from portaria.aws.table import Table
@@ -15,15 +15,15 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 
 
-class User(Input):
+class IdentifiedUser(Input):
     """`user_login` is the user's login at the platform, `identifier` the id of the same person in the other system."""
 
     user_login: Identifier
     identifier: Identifier
 
 
-class Registration(Input):
-    users: list[User] = Field(min_length=1, max_length=500)
+class IdentifierRegistration(Input):
+    users: list[IdentifiedUser] = Field(min_length=1, max_length=500)
 
     def audited(self) -> dict[str, Any]:
         return {"users": len(self.users)}
@@ -39,7 +39,7 @@ class UserOutcome(Output):
     detail: str
 
 
-class Registered(Output):
+class RegisteredIdentifiers(Output):
     """One outcome for each user, in the same order. `retry_after_s` is the wait that the platform requested, or null."""
 
     users: list[UserOutcome]
@@ -47,12 +47,12 @@ class Registered(Output):
 
 
 def register(
-    table: Table, supply: TokenProvider, vault: Vault, connection_name: str, sent: Registration
+    table: Table, token_provider: TokenProvider, vault: Vault, connection_name: str, sent: IdentifierRegistration
 ) -> dict[str, Any]:
     """Raises `Rejected` (400 `invalid_input` for an identifier that came twice), and as `identifiers.register`."""
     _refuse_duplicates(sent.users)
     users = [{"user_login": user.user_login, "identifier": user.identifier} for user in sent.users]
-    batch = identifiers.register(table, supply, vault, connection_name, users)
+    batch = identifiers.register(table, token_provider, vault, connection_name, users)
     shown = [
         {**user, "outcome": became.outcome, "reason": became.reason, "detail": became.detail}
         for user, became in zip(users, batch.outcomes, strict=True)
@@ -60,7 +60,7 @@ def register(
     return {"users": shown, "retry_after_s": batch.after_s}
 
 
-def _refuse_duplicates(users: list[User]) -> None:
+def _refuse_duplicates(users: list[IdentifiedUser]) -> None:
     """An identifier is one user's: of two that share one, the platform would take whichever it likes."""
     first: dict[str, int] = {}
     errors = []

@@ -1,11 +1,10 @@
-"""Authorizations: the link in which a person lets a connection into their account at the provider.
+"""Authorizations: the link with which a person lets a connection into their account at the provider.
 
 The link holds a ticket that opens it once, within 15 minutes. Only the ticket's SHA-256 is stored; accept_install uses it up.
 """
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from datetime import timedelta
 
@@ -16,6 +15,7 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.core import clock
 from portaria.core.entities import Rejected
 from portaria.core.errors import ConnectionRemoved
+from portaria.core.item_keys import ticket_key
 from portaria.platforms import part
 
 TICKET_LIFE = timedelta(minutes=15)
@@ -23,14 +23,14 @@ KIND = "oauth2"
 STATES = ("pending", "connected", "needs_reconnect")
 
 
-class Shown(Output):
-    """`expires_at` is null if the link does not expire."""
+class Authorization(Output):
+    """`url` is returned once: a person opens it to grant access. `expires_at` is null if the link does not expire."""
 
-    authorize_url: str
+    url: str
     expires_at: str | None
 
 
-def begin(asked: ApiRequest) -> Reply:
+def create(asked: ApiRequest) -> Reply:
     """The link that authorizes a connection, also one that is connected already, and its end.
 
     An application that customers install has one install page for all; its link does not end. Raises `Rejected`: 404
@@ -41,7 +41,8 @@ def begin(asked: ApiRequest) -> Reply:
     connection = connection_store.get(table, name)
     if connection.kind != KIND:
         detail = (
-            f"{name} has the kind {connection.kind}, which needs no authorization: replace its credentials with PUT"
+            f"{name} has the kind {connection.kind}, which needs no authorization: replace its credentials with "
+            f"PUT /connections/{name}/credentials"
         )
         raise Rejected("not_authorisable", detail, status=409)
     if connection.state not in STATES:
@@ -51,7 +52,7 @@ def begin(asked: ApiRequest) -> Reply:
     except Rejected as unknown:
         raise Rejected(unknown.reason, unknown.detail, status=409) from None
     if not hasattr(part(connection.platform, "install"), "authorization_url"):
-        return Reply({"authorize_url": install_page_url(client), "expires_at": None})
+        return Reply({"url": install_page_url(client), "expires_at": None})
     try:
         oauth_clients.check_connection(client, connection)
     except Rejected as outside:
@@ -62,10 +63,11 @@ def begin(asked: ApiRequest) -> Reply:
     tokens = part(connection.platform, "tokens")
     ticket = secrets.token_urlsafe(32)
     expires_at = clock.now() + TICKET_LIFE
+    pk, sk = ticket_key(ticket)
     table.put(
         {
-            "pk": f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}",
-            "sk": "TICKET",
+            "pk": pk,
+            "sk": sk,
             "platform": connection.platform,
             "client": connection.client,
             "connection": name,
@@ -75,4 +77,4 @@ def begin(asked: ApiRequest) -> Reply:
         }
     )
     url = f"{install_page_url(client)}?ticket={ticket}"
-    return Reply({"authorize_url": url, "expires_at": clock.to_iso(expires_at)})
+    return Reply({"url": url, "expires_at": clock.to_iso(expires_at)})

@@ -41,7 +41,7 @@ EXCERPT_CHARACTERS = 20_000
 MAX_DEPTH_DETAIL = "the record is nested too deeply to be shown"
 
 
-class Shown(Output):
+class DeadLetter(Output):
     """`records` is how many it holds, `redrives` how often they were sent again. Kept for 90 days after `set_aside_at`.
 
     `source` is the name of the connection, or of the private integration, that the records came from; `connection` is what the
@@ -76,7 +76,7 @@ class DeadRecord(Output):
     excerpt: str | None
 
 
-class DeadLetterWithRecords(Shown):
+class DeadLetterWithRecords(DeadLetter):
     """`content` has the first records, up to 100,000 characters. A message that could not be read counts as one record."""
 
     content: list[DeadRecord]
@@ -98,7 +98,7 @@ _Moment = Annotated[
 ]
 
 
-class Redrive(Input):
+class DeadLetterRedrive(Input):
     """Which dead letters to redrive: those with these `ids`, even if they were redriven before, or all open ones that match the
     filters.
 
@@ -132,7 +132,7 @@ class Redrive(Input):
         return self.model_dump(exclude_none=True, exclude={"cursor"})
 
 
-class Redriven(Output):
+class RedrivenDeadLetter(Output):
     """`records` counts the records that were sent; `reason` says why the dead letter was not redriven, or not completely."""
 
     id: str
@@ -144,7 +144,7 @@ class Redriven(Output):
 class RedriveOutcome(Output):
     """One outcome for each dead letter. If `more` is true, repeat the request with `next_cursor` as its `cursor`."""
 
-    letters: list[Redriven]
+    letters: list[RedrivenDeadLetter]
     more: bool
     next_cursor: str | None
 
@@ -172,7 +172,7 @@ def _require_names(table: Table, wanted: LetterFilter) -> None:
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_dead_letter`)."""
-    found = dead_letters.find(asked.desk.table, asked.path["letter"])
+    found = dead_letters.find(asked.desk.table, asked.path["id"])
     if not found:
         raise _unknown()
     head, letter = found
@@ -182,7 +182,7 @@ def get(asked: ApiRequest) -> Reply:
 
 def redrive(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`bad_cursor`, 404 `unknown_connection`, `unknown_route`)."""
-    sent: Redrive = asked.sent
+    sent: DeadLetterRedrive = asked.sent
     table, ends_at = asked.desk.table, clock.now() + TIME
     heads: list[LetterSummary] = []
     next_cursor = None
@@ -218,7 +218,7 @@ def redrive(asked: ApiRequest) -> Reply:
 def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_dead_letter`, 409 `in_progress`)."""
     try:
-        if not dead_letter_redrive.discard(asked.desk.table, asked.path["letter"]):
+        if not dead_letter_redrive.discard(asked.desk.table, asked.path["id"]):
             raise _unknown()
     except Conflict:
         raise Rejected("in_progress", "this dead letter is being redriven: try again in a minute", status=409) from None
@@ -230,7 +230,7 @@ def show(table: Table, heads: list[LetterSummary]) -> list[dict[str, Any]]:
     sources = named.of_sources(table, {head.connection for head in heads})
     destinations = named.of_destinations(table, {head.route for head in heads if not head.destination})
     return [
-        {name: getattr(head, name) for name in Shown.model_fields if name not in ("records", "source")}
+        {name: getattr(head, name) for name in DeadLetter.model_fields if name not in ("records", "source")}
         | {
             "source": sources.get(head.connection, head.connection),
             "destination": head.destination or destinations.get(head.route, ""),

@@ -46,7 +46,7 @@ class FrontDoorRequest(Output):
     accepted_at: str
 
 
-class Shown(Output):
+class ReceiptOutput(Output):
     """One request to a destination. In the state `accepted` the destination has taken it; `applied` and `failed` (by the
     destination's code) count what it has reported since, and need not add up to `count`. In the state `unknown` not every
     outcome was reported before the deadline.
@@ -57,7 +57,7 @@ class Shown(Output):
     `queued` is a front-door request of which nothing has been sent yet; values that are not known are null.
     """
 
-    receipt: str | None
+    id: str | None
     state: Literal["queued", "sent", "accepted", "applied", "failed", "unknown"]
     destination: str
     object: str
@@ -76,7 +76,7 @@ class Shown(Output):
     reported_at: str | None
 
 
-class ReceiptWithRequests(Shown):
+class ReceiptWithRequests(ReceiptOutput):
     """`requests` are the front-door requests whose records it carried."""
 
     requests: list[FrontDoorRequest]
@@ -131,7 +131,7 @@ def _require_names(table: Table, connection: str, record: str, now: datetime) ->
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_receipt`)."""
-    table, correlation_id = asked.desk.table, asked.path["receipt"]
+    table, correlation_id = asked.desk.table, asked.path["id"]
     receipt = receipt_search.find(table, correlation_id, clock.now())
     if not receipt:
         raise Rejected("unknown_receipt", "there is no receipt with this id; receipts are kept for 30 days", status=404)
@@ -142,7 +142,7 @@ def get(asked: ApiRequest) -> Reply:
 def show(receipt: Receipt) -> dict[str, Any]:
     """A receipt as the API tells it: null for what it has not come to."""
     return {
-        "receipt": receipt.correlation_id,
+        "id": receipt.correlation_id,
         "state": receipt.state,
         "destination": receipt.destination,
         "object": receipt.object,
@@ -163,7 +163,7 @@ def show(receipt: Receipt) -> dict[str, Any]:
 
 
 def _queued(noted: AcceptedRequest) -> dict[str, Any]:
-    told = dict.fromkeys(Shown.model_fields)
+    told = dict.fromkeys(ReceiptOutput.model_fields)
     return told | {
         "state": receipts.QUEUED,
         "destination": noted.destination,

@@ -27,7 +27,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class Called(Input):
+class CallRequest(Input):
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     path: str | None = Field(default=None, description="A path that begins with `/`, with its query. Give it or `url`.")
     url: str | None = Field(
@@ -50,7 +50,7 @@ class Called(Input):
         return {"method": self.method, **proxy_call.whereabouts(self.url or self.path or "")}
 
 
-class Shown(Output):
+class CallResponse(Output):
     """The response of the connection's API, whatever its status: in `body` if it is UTF-8, otherwise in `body_base64`.
 
     `withheld` says why there is no body: it contained the connection's credential, or it could not be decoded. Detecting the
@@ -108,7 +108,7 @@ def show(answered: proxy_call.Answered) -> dict[str, Any]:
     return shown
 
 
-def _read(asked: Called) -> Call:
+def _read(asked: CallRequest) -> Call:
     given = asked.model_fields_set
     if (asked.path is None) == (asked.url is None):
         raise Rejected("bad_call", "give either path or url", field="path")
@@ -127,7 +127,7 @@ def _read(asked: Called) -> Call:
     return Call(asked.method, target, headers, _body(asked, given))
 
 
-def _body(asked: Called, given: set[str]) -> bytes | None:
+def _body(asked: CallRequest, given: set[str]) -> bytes | None:
     try:
         if "content" in given:
             return json.dumps(asked.content, ensure_ascii=False, allow_nan=False).encode()

@@ -16,7 +16,7 @@ from portaria.delivery.destination_pause import DestinationPause
 from portaria.delivery.destination_states import DestinationState
 
 
-class Pause(Output):
+class DestinationPauseOutput(Output):
     """`quota` is over when the day ends, `stopped` needs a person, `busy` is a wait that the destination asked for.
 
     An empty `object` stands for all objects. `code` is the destination's. `until` is when one request tries again.
@@ -29,7 +29,7 @@ class Pause(Output):
     until: str
 
 
-class Shown(Output):
+class Destination(Output):
     """`reason` and `since` are those of the pause that ends last; without a pause, records wait for a retry or for their turn.
 
     `connection` is its state, or null where there is no connection of this name. About `waiting_records` records wait, the
@@ -45,14 +45,14 @@ class Shown(Output):
     waiting_records: int
     oldest_since: str | None
     oldest_age_s: int | None
-    pauses: list[Pause]
+    pauses: list[DestinationPauseOutput]
 
 
-class Resumed(Output):
+class ResumedDestination(Output):
     """What was ended, and about how many records are tried now. Both are empty where the destination takes everything."""
 
     name: str
-    ended: list[Pause]
+    ended: list[DestinationPauseOutput]
     waiting_records: int
 
 

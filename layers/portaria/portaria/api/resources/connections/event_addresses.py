@@ -13,7 +13,7 @@ from portaria.core.entities import Rejected, Secret
 from portaria.platforms import offered
 
 
-class Shown(Output):
+class EventAddress(Output):
     """`url` and the secret `header_value`, which the platform must send in the header `header_name`, are returned once. Both
     header fields are null if no header is needed. Earlier URLs work until `previous_until`."""
 

@@ -32,7 +32,7 @@ class Addresses(Output):
     customer: str
 
 
-class SignOn(Output):
+class SignOnLink(Output):
     """`link` works once, until `expires_at`; both are null where `addresses` were asked for, and the other way round."""
 
     link: str | None

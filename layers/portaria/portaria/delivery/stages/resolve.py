@@ -1,0 +1,189 @@
+"""Stage 1, resolve: read each message and find the routes of its records.
+
+Writes, in this order for each message, before the next message is read:
+
+- An unreadable message becomes a dead letter. After a death the message is delivered again, and its letter has the same id.
+- A message with too many records for a slow destination is sent to its queue again in parts. After a death before the original
+  is deleted, both exist and the records are delivered twice, which destinations tolerate.
+- A partial record that lacks what a mapping needs has its account's changes read again (`reread_requests`). The request is
+  written before the record is marked and sent: a death in between costs one unneeded reading.
+
+Nothing has been sent or marked when this stage ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from portaria.aws import queues
+from portaria.aws.table import Table
+from portaria.connections import connection_store
+from portaria.core import record_messages
+from portaria.core.entities import Connection, Rejected, Route, Target
+from portaria.core.unexpected_errors import log_unexpected
+from portaria.delivery.stages.batch_state import (
+    BatchDestinations,
+    BatchOutcome,
+    QueuedMessage,
+    ResolvedBatch,
+    ResolvedMessage,
+    ResolvedRoute,
+)
+from portaria.delivery.stages.undelivered import Undelivered
+from portaria.delivery.version_guard import VersionScope
+from portaria.records import dead_letters, record_mapping, reread_requests, routes
+from portaria.records.record_mapping import Message, RejectedRecord, Source
+
+logger = logging.getLogger(__name__)
+
+# The sending time of one message's records at a destination's rate. A batch of forty such messages then fits into one
+# invocation. A larger message is split, because all of it would return to the queue for each part that was sent.
+SECONDS_A_MESSAGE = 2.0
+
+
+class MessageResolver:
+    """`split_url` is the queue for the parts of split messages; without it, no message is split."""
+
+    def __init__(
+        self,
+        table: Table,
+        destinations: BatchDestinations,
+        undelivered: Undelivered,
+        outcome: BatchOutcome,
+        *,
+        split_url: str,
+    ) -> None:
+        self._table = table
+        self._destinations = destinations
+        self._undelivered = undelivered
+        self._outcome = outcome
+        self._split_url = split_url
+        self._routes: dict[tuple[str, str, str], list[ResolvedRoute] | Rejected] = {}
+        self._weights: dict[str, int] = {}
+        self._route_destinations: dict[str, str] = {}
+        # Of each source object, whether its platform can list changes, and those that were requested in this batch.
+        self._can_reread: dict[tuple[str, str], bool] = {}
+        self._reread: set[tuple[str, str]] = set()
+
+    def resolve(self, queued: Iterable[QueuedMessage]) -> ResolvedBatch:
+        """The readable messages with their routes. A message that fails unexpectedly returns to the queue. Raises nothing."""
+        found: list[ResolvedMessage] = []
+        for each in queued:
+            try:
+                if resolved := self._resolve_one(each):
+                    found.append(resolved)
+            except Exception as error:  # noqa: BLE001 - this message returns to the queue and the others go on
+                log_unexpected("message_not_resolved", error, message_id=each.id)
+                self._outcome.hold(each.id)
+        return ResolvedBatch(found, self._weights, self._route_destinations)
+
+    def _resolve_one(self, queued: QueuedMessage) -> ResolvedMessage | None:
+        try:
+            message = record_mapping.read_message(queued.id, queued.body)
+        except Rejected as unreadable:
+            facts = {"message_id": queued.id, "reason": unreadable.reason, "detail": unreadable.detail}
+            logger.error("records_message_unreadable", extra=facts)
+            dead_letters.put(self._table, dead_letters.of_message(queued.id, queued.body))
+            self._outcome.counts["DeadLetters"] += 1
+            return None
+        found = self._routes_of(message)
+        if isinstance(found, Rejected):
+            sources = tuple(Source(message, record, _key_of(record), (0, 0)) for record in message.records)
+            self._undelivered.refuse(RejectedRecord(sources, message.route, found.reason, found.detail))
+            return None
+        if not found:
+            self._outcome.counts["RecordsWithoutRoute"] += len(message.records)
+            return None
+        if self._split_url and len(message.records) > (most := self._most_records(found)):
+            self._split(queued, message, most)
+            return None
+        return ResolvedMessage(message, found, self._read_records(message, found))
+
+    def _read_records(self, message: Message, found: list[ResolvedRoute]) -> list[Source]:
+        sources: list[Source] = []
+        for record in message.records:
+            try:
+                source = record_mapping.read_record(message, record)
+            except Rejected as rejected:
+                source = Source(message, record, _key_of(record), (0, 0))
+                self._undelivered.refuse(RejectedRecord((source,), message.route, rejected.reason, rejected.detail))
+                continue
+            sources.append(self._completed(source, found) if source.is_partial else source)
+        return sources
+
+    def _completed(self, source: Source, found: list[ResolvedRoute]) -> Source:
+        """Request a complete reading of a record that lacks what a mapping needs, if its platform can list changes.
+
+        Raises what AWS raises.
+        """
+        name = (source.message.connection, source.message.object)
+        if not self._can_reread.get(name) or not any(route.lacks(source) for route in found):
+            return source
+        if name not in self._reread:
+            reread_requests.request(self._table, *name, changed_at=source.version[0])
+            self._reread.add(name)
+        self._outcome.counts["RecordsIncomplete"] += 1
+        return source._replace(is_incomplete=True)
+
+    def _routes_of(self, message: Message) -> list[ResolvedRoute] | Rejected:
+        """Every route of a message's records, or why there is none: the route or the source is gone, or wrong."""
+        if message.target:
+            return [ResolvedRoute("", message.target)]
+        name = (message.connection, message.object, message.route)
+        if name not in self._routes:
+            try:
+                self._routes[name] = self._find_routes(message)
+            except Rejected as rejected:
+                self._routes[name] = rejected
+        return self._routes[name]
+
+    def _find_routes(self, message: Message) -> list[ResolvedRoute]:
+        source = connection_store.get(self._table, message.connection)
+        self._can_reread[source.name, message.object] = reread_requests.is_possible(source.platform, message.object)
+        if message.route:
+            found = [routes.get(self._table, message.route)]
+        else:
+            found = [route for route in routes.for_connection(self._table, source) if route.object == message.object]
+        self._weights[message.connection] = max((route.weight for route in found), default=1)
+        return [self._resolve_route(source, route) for route in found]
+
+    def _resolve_route(self, source: Connection, route: Route) -> ResolvedRoute:
+        self._route_destinations[route.name] = route.destination
+        try:
+            destination = connection_store.get(self._table, route.destination)
+            return ResolvedRoute(
+                route.name,
+                routes.target(route, destination),
+                record_mapping.mapping_of(routes.mapping(route, source, destination)),
+                VersionScope(route.keep_newest),
+            )
+        except Rejected as rejected:
+            return ResolvedRoute(route.name, Target(route.destination, route.target), refused=rejected)
+
+    def _most_records(self, found: list[ResolvedRoute]) -> int:
+        """How many records of one message the slowest of its destinations accepts in `SECONDS_A_MESSAGE`."""
+        most = sys.maxsize
+        for route in found:
+            if not route.refused:
+                with suppress(Rejected):
+                    platform = self._destinations.get(route.target).platform
+                    if per_second := getattr(platform, "REQUESTS_PER_SECOND", None):
+                        most = min(most, max(1, int(platform.MAX_OBJECTS * per_second * SECONDS_A_MESSAGE)))
+        return most
+
+    def _split(self, queued: QueuedMessage, message: Message, most: int) -> None:
+        fields = orjson.loads(queued.body)
+        parts = [message.records[start : start + most] for start in range(0, len(message.records), most)]
+        bodies = [record_messages.encode({**fields, "records": part}) for part in parts]
+        queues.send(self._split_url, bodies, tenant=message.connection)
+        logger.info("message_split", extra={"message_id": message.id, "messages": len(bodies)})
+
+
+def _key_of(record: Any) -> str:
+    return str(record.get("key", "")) if isinstance(record, dict) else ""

@@ -1,0 +1,211 @@
+"""Stage 4, send: cut a target's records into full requests, send them, and report each result to the next stage.
+
+`Sender.send` is a generator. `record_outcomes` handles each result before the next request is sent, so a pause that an answer
+causes is in the table, and its destination is stopped, before anything else is sent there.
+
+Order for each request:
+
+1. Waiting records and pauses are read. Records that must wait are never sent in front of earlier ones.
+2. Marks are read again if they are old.
+3. Quota is reserved. After a death from here on, the reserved objects stay counted, although they were not sent.
+4. The request is sent with its receipt (`destination_request`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from portaria.aws.table import Table
+from portaria.core import clock
+from portaria.core.entities import Answer, Disposition, Target
+from portaria.core.unexpected_errors import log_unexpected
+from portaria.delivery import backlogs, quotas, waiting_lists
+from portaria.delivery.stages.batch_state import (
+    BatchDestination,
+    BatchOutcome,
+    Refused,
+    SendResult,
+    Unsent,
+    Waits,
+)
+from portaria.delivery.stages.deduplicate import Deduplicator
+from portaria.delivery.stages.destination_request import DestinationRequests
+from portaria.records import record_mapping
+from portaria.records.record_mapping import EncodedRecord, OutgoingRecord, RejectedRecord
+
+# The most requests that search for the invalid records of one full request: enough to find about twenty scattered ones. If
+# more are invalid, the route is wrong, and the rest becomes dead letters together.
+MAX_BISECT_REQUESTS = 250
+
+REFUSED_BY_DESTINATION = "refused_by_destination"
+
+
+class QuotaReserver:
+    """Reserves a destination's daily quota for the tenants of a request. `weights` are those of their routes."""
+
+    def __init__(self, ledger: quotas.Ledger, weights: dict[str, int], outcome: BatchOutcome, *, bulk: bool) -> None:
+        self._ledger = ledger
+        self._weights = weights
+        self._outcome = outcome
+        self._bulk = bulk
+
+    def reserve(
+        self, destination: BatchDestination, piece: list[EncodedRecord]
+    ) -> tuple[list[EncodedRecord], list[Waits]]:
+        """The records that may be sent today, and those that wait for their share. Stops the destination on a failure."""
+        quota = getattr(destination.platform, "DAILY_QUOTA", None)
+        if quota is None:
+            return piece, []
+        by_tenant: dict[str, list[EncodedRecord]] = defaultdict(list)
+        for one in piece:
+            by_tenant[one.outgoing.sources[-1].message.connection].append(one)
+        subscription = destination.platform.subscription(destination.connection)
+        try:
+            reservation = self._ledger.reserve(
+                subscription,
+                quota,
+                {tenant: len(ones) for tenant, ones in by_tenant.items()},
+                bulk=self._bulk,
+                weights={tenant: self._weights.get(tenant, 1) for tenant in by_tenant},
+            )
+        except Exception as error:  # noqa: BLE001 - records that cannot be counted are not sent
+            log_unexpected("quota_not_reserved", error, connection=destination.connection.name)
+            destination.stop("quota_unknown", None)
+            return piece, []
+        self._outcome.quota_left[subscription] = reservation.left * 100 // quota
+        granted: list[EncodedRecord] = []
+        waits: list[Waits] = []
+        for tenant, ones in by_tenant.items():
+            count = reservation.granted.get(tenant, 0)
+            granted += ones[:count]
+            if ones[count:]:
+                self._outcome.counts["RecordsOverShare"] += len(ones) - count
+                until = clock.now().timestamp() + (reservation.after_s or 0)
+                waits.append(Waits([one.outgoing for one in ones[count:]], until, is_share=True))
+        return granted, waits
+
+
+class Sender:
+    """Sends the records of one target after the other. In a drain (`is_drain`), the records come from their waiting lists."""
+
+    def __init__(
+        self,
+        table: Table,
+        deduplicator: Deduplicator,
+        quota: QuotaReserver,
+        requests: DestinationRequests,
+        outcome: BatchOutcome,
+        *,
+        bulk: bool,
+        is_drain: bool,
+    ) -> None:
+        self._table = table
+        self._deduplicator = deduplicator
+        self._quota = quota
+        self._requests = requests
+        self._outcome = outcome
+        self._bulk = bulk
+        self._is_drain = is_drain
+
+    def send(
+        self, destination: BatchDestination, target: Target, outgoing: list[OutgoingRecord]
+    ) -> Iterator[SendResult]:
+        """What became of each record. The caller handles each result before it asks for the next. Raises what AWS raises."""
+        status = backlogs.status(self._table, target.destination)
+        destination.pauses = status.pauses_of(target.object)
+        now, closed_until = clock.now().timestamp(), status.closed_until(target.object)
+        # If records wait, the drain tries whether a pause has ended.
+        if closed_until > now or (destination.pauses and status.backlog and not self._is_drain):
+            self._outcome.counts["RecordsParked"] += len(outgoing)
+            yield Waits(outgoing, max(closed_until, now))
+            outgoing = []
+        elif status.backlog and not self._is_drain:
+            outgoing, waits = self._not_waiting(target, outgoing, now)
+            yield from waits
+        merged = record_mapping.merged(outgoing)
+        self._outcome.counts["RecordsCoalesced"] += len(outgoing) - len(merged)
+        frame = destination.platform.frame(target)
+        cut = record_mapping.fill(
+            merged,
+            frame_bytes=len(frame[0]) + len(frame[1]),
+            max_objects=destination.platform.MAX_OBJECTS,
+            max_bytes=destination.platform.MAX_BODY_BYTES,
+        )
+        for refused in cut.refused:
+            yield Refused(refused)
+        for chunk in cut.chunks:
+            yield from self._send_chunk(destination, target, frame, chunk)
+
+    def _not_waiting(
+        self, target: Target, outgoing: list[OutgoingRecord], now: float
+    ) -> tuple[list[OutgoingRecord], list[Waits]]:
+        """The records that no earlier record of their source waits in front of, and those that join a waiting list."""
+        of = {
+            source.message.connection: waiting_lists.list_of(target, source.message.connection, bulk=self._bulk)
+            for one in outgoing
+            for source in one.sources
+        }
+        lists = waiting_lists.existing(self._table, of.values())
+        free: list[OutgoingRecord] = []
+        waits: list[Waits] = []
+        for one in outgoing:
+            waiting = of[one.sources[-1].message.connection]
+            if waiting in lists:
+                waits.append(Waits([one], max(now, lists[waiting]), is_listed=True))
+            else:
+                free.append(one)
+        return free, waits
+
+    def _send_chunk(
+        self, destination: BatchDestination, target: Target, frame: tuple[bytes, bytes], chunk: list[EncodedRecord]
+    ) -> Iterator[SendResult]:
+        """Send a request. If the destination finds invalid data in it, halve it until each invalid record stands alone."""
+        pieces = [chunk]
+        requests_left = MAX_BISECT_REQUESTS
+        while pieces:
+            piece = pieces.pop()
+            if not destination.is_stopped:
+                piece = self._not_overtaken(destination, piece)
+            if piece and not destination.is_stopped:
+                piece, waits = self._quota.reserve(destination, piece)
+                yield from waits
+            if destination.is_stopped:
+                yield Unsent(piece)
+                continue
+            if not piece:
+                continue
+            answered = self._requests.send(destination, target, frame, piece)
+            requests_left -= 1
+            if answered is None:
+                continue
+            yield answered
+            if answered.answer.meaning is not Disposition.BAD_DATA:
+                continue
+            if len(piece) > 1 and requests_left > 0:
+                half = len(piece) // 2
+                pieces += [piece[half:], piece[:half]]
+            else:
+                yield from _refused(piece, answered.answer)
+
+    def _not_overtaken(self, destination: BatchDestination, piece: list[EncodedRecord]) -> list[EncodedRecord]:
+        """Stops the destination if the marks cannot be read: a record that may be outdated is not sent."""
+        try:
+            return self._deduplicator.not_overtaken(piece)
+        except Exception as error:  # noqa: BLE001 - these records wait and the other destinations go on
+            log_unexpected("marks_not_read", error, connection=destination.connection.name)
+            destination.stop("marks_unknown", None)
+            return piece
+
+
+def _refused(piece: list[EncodedRecord], answer: Answer) -> Iterator[Refused]:
+    if len(piece) == 1:
+        detail = answer.detail or f"the destination refused this record with {answer.code}"
+    else:
+        detail = (
+            f"the destination refused a request that contained this record with {answer.code}; too many "
+            "were refused to try each record alone"
+        )
+    for one in piece:
+        outgoing = one.outgoing
+        yield Refused(RejectedRecord(outgoing.sources, outgoing.route, REFUSED_BY_DESTINATION, detail))

@@ -1,0 +1,136 @@
+"""The transaction that points a connection to an install's grant and records that in the install."""
+
+from __future__ import annotations
+
+from dataclasses import replace as with_changes
+from typing import Any
+
+from portaria.aws import event_bus
+from portaria.aws.table import Conflict, Item, put_of, update_of
+from portaria.connections import connection_store, oauth_clients
+from portaria.connections.vault import Credentials
+from portaria.core import clock
+from portaria.core.entities import Account, Connection, OAuthClient, Rejected, Retryable
+from portaria.core.item_keys import install_key
+from portaria.installs.grant_exchange import GrantExchange
+from portaria.installs.install_lease import InstallLease
+from portaria.installs.install_messages import Install
+from portaria.platforms import part
+
+
+class ConnectionCommit:
+    """Commits the grant of one install."""
+
+    def __init__(self, lease: InstallLease, grants: GrantExchange) -> None:
+        self.lease = lease
+        self.grants = grants
+        self.install = lease.install
+        self.table = lease.table
+
+    def commit(self, account: Account | None, credentials: Credentials, client: OAuthClient) -> None:
+        """Point the account's connection to this grant, or the named one where there is no `account`, and write that down
+        in the install, in one transaction.
+
+        Of two grants for one connection the one that arrived later stands, whichever is exchanged first. Raises `Rejected`
+        where the named connection is gone, and `Retryable` where the connection changed meanwhile.
+        """
+        name = self.install.connection
+        if account:
+            name = connection_store.installed_name(client.platform, client.name, account.id)
+        old = connection_store.find(self.table, name)
+        connection = _of_account(account, client, name, old) if account else check_named(self.install, old, client)
+        received_at = clock.to_iso(self.install.received_at)
+        superseded = bool(old and old.granted_at > received_at and old.secret_id != self.grants.secret_id)
+        writes: list[dict[str, Any]] = []
+        if old and superseded:
+            generation = old.generation
+        else:
+            generation = old.generation + 1 if old else 1
+            writes.append(self._connection_write(connection, generation, credentials, client, old))
+        outcome: Item = {"connection": name, "generation": generation, "superseded": superseded}
+        if old and not superseded and old.secret_id != self.grants.secret_id:
+            outcome["previous_secret_id"] = old.secret_id
+        writes.append(
+            update_of(
+                *install_key(self.install.id),
+                "SET " + ", ".join(f"#{field} = :{field}" for field in outcome),
+                condition="attempts = :attempt",
+                values={f":{field}": value for field, value in outcome.items()} | {":attempt": self.lease.attempt},
+                names={f"#{field}": field for field in outcome},
+            )
+        )
+        try:
+            self.table.write_all(writes)
+        except Conflict:
+            raise Retryable("connection_changed", "the connection changed meanwhile", after_s=1) from None
+        self.lease.item |= outcome
+
+    def _connection_write(
+        self,
+        connection: Connection,
+        generation: int,
+        credentials: Credentials,
+        client: OAuthClient,
+        old: Connection | None,
+    ) -> dict[str, Any]:
+        scopes = credentials["scopes"].reveal()
+        if not scopes and self.install.connection:
+            # A provider that names none has granted those that it was asked for.
+            scopes = part(client.platform, "tokens").granted_as_requested(connection, client)
+        connection = with_changes(
+            connection,
+            state="connected",
+            generation=generation,
+            secret_id=self.grants.secret_id,
+            version_id=self.grants.version_id,
+            scopes=scopes,
+            reason="",
+            refused_since="",
+            refusal="",
+            updated_at=clock.to_iso(clock.now()),
+            granted_at=clock.to_iso(self.install.received_at),
+            token_ends_at=credentials["expires_at"].reveal(),
+        )
+        if not old:
+            return put_of(connection_store.to_item(connection), "attribute_not_exists(pk)")
+        announce = event_bus.RECOVERED if old.state == "needs_reconnect" else ""
+        return put_of(
+            connection_store.to_item(connection, announce=announce),
+            # The state too, so that one that is removed meanwhile stays removed.
+            "generation = :generation AND secret_id = :secret_id AND #state = :state",
+            {":generation": old.generation, ":secret_id": old.secret_id, ":state": old.state},
+            {"#state": "state"},
+        )
+
+
+def check_named(install: Install, connection: Connection | None, client: OAuthClient) -> Connection:
+    """The connection that the grant is for. Raises `Rejected` where the grant cannot be for it any more."""
+    kind = part(install.platform, "tokens").KIND
+    if (
+        connection is None
+        or connection.state == "removed"
+        or (connection.platform, connection.client, connection.kind) != (install.platform, install.client, kind)
+    ):
+        raise Rejected(
+            "connection_gone",
+            f"the connection {install.connection} was removed or replaced after its link was made",
+        )
+    oauth_clients.check_connection(client, connection)
+    return connection
+
+
+def _of_account(account: Account, client: OAuthClient, name: str, old: Connection | None) -> Connection:
+    """An account's connection, without what this grant brings."""
+    return Connection(
+        name=name,
+        platform=client.platform,
+        kind=part(client.platform, "tokens").KIND,
+        allowed_domain=account.host,
+        state="pending",
+        generation=0,
+        secret_id="",
+        label=account.name,
+        client=client.name,
+        account_id=account.id,
+        created_at=old.created_at if old else clock.to_iso(clock.now()),
+    )

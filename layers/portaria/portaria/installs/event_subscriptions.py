@@ -1,0 +1,59 @@
+"""Subscriptions to the event webhooks of a connected account."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from portaria.aws.table import Table
+from portaria.connections import connection_store, webhook_endpoints
+from portaria.connections.vault import Credentials
+from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.outbound import http_client
+from portaria.platforms import part
+
+
+def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
+    """The URL that a platform sends a connection's events to; empty where the redirect URI is not this API's own."""
+    redirect_uri = client.redirect_uri.rstrip("/")
+    base_url = redirect_uri.removesuffix(f"/install/{client.platform}/{client.name}")
+    if not credentials or base_url == redirect_uri:
+        return ""
+    return f"{base_url}/events/{connection.platform}/{connection.name}/{credentials['webhook_key'].reveal()}"
+
+
+def subscribe(table: Table, connection: Connection, client: OAuthClient, credentials: Credentials | None) -> None:
+    """Subscribe to an account's event webhooks. An account that may not have them is connected all the same, with a note.
+
+    The address is open before the platform learns of it, so no event is refused. Raises `Retryable`.
+    """
+    destination = events_url(connection, client, credentials)
+    if not credentials or not destination:
+        return
+    if not webhook_endpoints.open_address(table, connection, credentials["webhook_key"]):
+        return
+    webhooks = part(connection.platform, "webhooks")
+    request = webhooks.subscribe_request(connection.allowed_domain, credentials["access_token"], destination)
+    try:
+        response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+        webhooks.read_answer(response)
+    except Rejected as refused:
+        table.update(
+            *connection_store.key(connection.name),
+            "SET notes = :notes",
+            condition="generation = :generation",
+            values={":notes": [refused.detail], ":generation": connection.generation},
+        )
+
+
+def unsubscribe(connection: Connection, credentials: Credentials | None, destination: str) -> None:
+    """Delete the subscription of the URL `destination`. An account that refuses keeps it: its events are refused here.
+
+    Without credentials or a destination nothing is sent. Raises `Retryable`.
+    """
+    if not credentials or not destination:
+        return
+    webhooks = part(connection.platform, "webhooks")
+    request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
+    with suppress(Rejected):
+        response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
+        webhooks.read_answer(response)
