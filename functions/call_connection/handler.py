@@ -25,8 +25,8 @@ def time_left_s() -> float:
     return float(running["context"].get_remaining_time_in_millis()) / 1000
 
 
-supply = provider.TokenProvider(table, vault, settings.sealing_key_id, time_left_s, patience_s=PATIENCE_S)
-desk = ApiContext(table, vault, supply=supply, sealing_key_id=settings.sealing_key_id)
+token_provider = provider.TokenProvider(table, vault, settings.sealing_key_id, time_left_s, patience_s=PATIENCE_S)
+desk = ApiContext(table, vault, token_provider=token_provider, sealing_key_id=settings.sealing_key_id)
 service = Service(operations.of("call_connection"), desk, logger)
 
 

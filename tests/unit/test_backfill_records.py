@@ -112,6 +112,6 @@ def test_no_record_and_no_token_reaches_the_log(desk: Desk, capsys: pytest.Captu
     desk.handle(functions.sample("backfill_records", "next_pages"))
     output = capsys.readouterr()
     text = desk.log.getvalue() + output.out + output.err
-    assert "a backfill is done" in text
+    assert "backfill_completed" in text
     for secret in ("example.com", "canary", "Person", "+1555"):
         assert secret not in text

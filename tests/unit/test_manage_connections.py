@@ -18,6 +18,7 @@ from portaria.connections.tokens import usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import OAuthClient, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import leadconnector
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.engage import CUSTOMER, LOG_IN, Engage
@@ -228,7 +229,7 @@ class TestEveryKind:
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
-        usability.end(stack.table, connection_store.get(stack.table, "marketek"), "token_refused")
+        usability.end(stack.table, connection_store.get(stack.table, "marketek"), ConnectionReason.TOKEN_REFUSED)
         shown = manage.call("GET", "/connections/marketek").content
         assert (shown["state"], shown["reason"]) == ("needs_reconnect", "token_refused")
         answer = manage.call("PUT", "/connections/marketek/credentials", {"credentials": {"token": NEW}})

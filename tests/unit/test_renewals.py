@@ -19,6 +19,7 @@ from portaria.connections import connection_store, renewal_sweep, vault
 from portaria.connections.tokens import usability
 from portaria.core import clock
 from portaria.core.entities import Connection, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
@@ -160,7 +161,7 @@ def test_a_dead_grant_is_told_once_and_left_alone(office: Office) -> None:
 
 
 def test_an_event_that_the_bus_refuses_is_told_later(office: Office) -> None:
-    usability.end(office.table, office.connection, "grant_revoked")
+    usability.end(office.table, office.connection, ConnectionReason.GRANT_REVOKED)
     with refusing("PutEvents"):
         assert office.visit() != set()
     assert "announce" in office.item
@@ -247,4 +248,4 @@ def test_the_shortest_life_among_the_due_is_a_metric(office: Office, capsys: pyt
 
 def test_a_message_that_cannot_be_read_is_done_with(office: Office) -> None:
     assert office.handle("[]", "{", '{"other": 1}', '"text"') == set()
-    assert "none of those" in office.log.getvalue()
+    assert "renewal_message_unreadable" in office.log.getvalue()

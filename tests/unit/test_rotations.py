@@ -18,6 +18,7 @@ from portaria.connections.tokens import cache, provider, usability
 from portaria.connections.vault import Vault, version_id
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.leadconnector import HOST, LOCATION, LeadConnector, error
 from tests.fakes.manage import empty
@@ -246,7 +247,7 @@ class TestRotating:
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         connect(stack)
-        usability.end(stack.table, now_of(stack), "token_refused")
+        usability.end(stack.table, now_of(stack), ConnectionReason.TOKEN_REFUSED)
         fresh = rotate(stack)
         assert (fresh.state, fresh.reason, in_use(stack), in_reserve(stack)) == ("connected", "", NEW, None)
         assert item(stack)["announce"] == "connection.recovered"
@@ -290,7 +291,7 @@ class TestReplacing:
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         before = connect(stack)
-        usability.end(stack.table, before, "token_refused")
+        usability.end(stack.table, before, ConnectionReason.TOKEN_REFUSED)
         fresh = replace(stack, OLD)
         assert (fresh.state, fresh.generation, fresh.granted_at) == ("connected", 2, before.granted_at)
         assert fresh.version_id == before.version_id
@@ -366,7 +367,7 @@ class TestRivals:
 
         class Ending:
             def pop(self, _: int) -> Any:
-                usability.end(stack.table, now_of(stack), "token_refused")
+                usability.end(stack.table, now_of(stack), ConnectionReason.TOKEN_REFUSED)
                 platform.before = []
                 return 200, {}, '{"location": {}}'
 

@@ -21,6 +21,7 @@ from portaria.connections.tokens import static_credentials, usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import PREFIX, TABLE, Cloud
 from tests.fakes.connected import connect, to_engage, to_leadconnector
 from tests.fakes.engage import LOG_IN, Engage, refusal
@@ -385,7 +386,7 @@ def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engag
 
 
 def test_one_that_must_be_connected_again(stack: Cloud, engage: Engage) -> None:
-    usability.end(stack.table, connection_store.get(stack.table, NAME), "token_refused")
+    usability.end(stack.table, connection_store.get(stack.table, NAME), ConnectionReason.TOKEN_REFUSED)
     with pytest.raises(Rejected) as error:
         ask(stack)
     assert error.value.reason == "needs_reconnect"

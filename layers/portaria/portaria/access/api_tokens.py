@@ -2,9 +2,9 @@
 
     portaria_  +  10: the private integration's id  +  32: the secret, 190 bits  +  6: a checksum
 
-The prefix and the checksum (CRC-32 of all before it, in base 62) let secret scanners find a token that slipped out, without
-asking anyone: `portaria_[0-9A-Za-z]{48}`. Only a token's SHA-256 is ever stored; a secret of that length needs no slower
-hash. https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/
+The prefix and the checksum (CRC-32 of all before it, in base 62) let secret scanners recognize a leaked token offline:
+`portaria_[0-9A-Za-z]{48}`. Only a token's SHA-256 is stored; a secret of that length needs no slower hash.
+https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def new_id() -> str:
 
 
 def id_from(key: bytes) -> str:
-    """The id that a key decides: the same for whoever asks twice."""
+    """The id that a key decides: the same each time."""
     number = int.from_bytes(hashlib.sha256(key).digest(), "big")
     return _base62(number % len(ALPHABET) ** ID_LENGTH, ID_LENGTH)
 
 
 def integration_id(token: str) -> str:
-    """Whose token a text says that it is; empty where it is none, or has been mistyped or cut off."""
+    """The id of the private integration that a token names; empty where the text is no valid token."""
     found = _TOKEN.fullmatch(token)
     if not found or _with_checksum(token[:-CHECKSUM_LENGTH]) != token:
         return ""
@@ -49,7 +49,7 @@ def integration_id(token: str) -> str:
 
 
 def digest(token: str) -> str:
-    """What is stored of a token."""
+    """The hash that is stored instead of a token."""
     return hashlib.sha256(token.encode("utf-8", "backslashreplace")).hexdigest()
 
 

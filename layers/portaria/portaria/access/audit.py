@@ -1,8 +1,8 @@
-"""The audit trail: who asked for which change through the API, from where, and what became of it.
+"""The audit trail: who requested which change through the API, from where, and with which outcome.
 
-An entry is written before a change is begun and completed after it, so that no change is without one, whenever a process
-dies: an entry that stays `begun` says that the change may have been made. Entries are kept for `KEPT_FOR`, and nothing in the
-product changes or deletes one.
+An entry is written before a change and completed after it, so that every change has one even if the process dies. An entry that
+stays `begun` means that the change may have been made. Entries are kept for `KEPT_FOR`, and the product never changes or
+deletes a completed one.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ KEPT_FOR = timedelta(days=400)
 class Entry:
     """One change. `by` is an AWS principal's ARN or `private-integration:{id}`, `by_name` that integration's name.
 
-    `asked` is what was asked for, without secrets. `outcome` is `begun`, `done`, `refused` (nothing was changed; `reason` says
-    why) or `failed` (it may have been made).
+    `asked` is the request without secrets. `outcome` is `begun`, `done`, `refused` (nothing was changed; `reason` says why) or
+    `failed` (the change may have been made).
     """
 
     id: str
@@ -60,7 +60,7 @@ def begin(
     asked: dict[str, Any],
     request_id: str,
 ) -> Entry:
-    """Write an entry for what is about to be changed. Raises `Retryable` where it cannot be written: then nothing may be."""
+    """Write an entry before a change. Raises `Retryable` where it cannot be written: then the change must not be made."""
     now = clock.now()
     entry = Entry(
         f"{int(now.timestamp() * 1000):013d}{secrets.token_hex(6)}",
@@ -87,7 +87,7 @@ def begin(
 
 
 def end(table: Table, entry: Entry, outcome: str, *, target: str = "", reason: str = "") -> None:
-    """Complete an entry. Where that fails it stays `begun`: the change is not undone for it, and the log tells."""
+    """Complete an entry. If that fails, the entry stays `begun` and the failure is logged; the change is not undone."""
     try:
         table.update(
             *key(entry.id),
@@ -96,13 +96,11 @@ def end(table: Table, entry: Entry, outcome: str, *, target: str = "", reason: s
             values={":outcome": outcome, ":reason": reason, ":target": target or entry.target},
         )
     except boto3_clients.FAILURES as error:
-        logger.error(
-            "an audit entry was not completed", extra={"entry": entry.id, "code": boto3_clients.error_code(error)}
-        )
+        logger.error("audit_entry_not_completed", extra={"entry": entry.id, "code": boto3_clients.error_code(error)})
 
 
 def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Entry], str | None]:
-    """The newest first."""
+    """One page of entries, the newest first."""
     items, cursor = table.query(LIST, index="listing", newest_first=True, cursor=cursor, limit=limit)
     return [read(item) for item in items], cursor
 

@@ -1,8 +1,8 @@
-"""Failed attempts to call the API: counted for each address they come from, and put off when there are too many.
+"""Throttling of failed authentication: failed attempts are counted for each source address, and too many are throttled.
 
-The count of a minute is one item a source, so that all instances share it; an instance that has learnt that a source is put
-off remembers it and spends nothing more on it, neither a read nor a write. A token that this instance has seen work lately is
-not put off with its neighbours: an address may stand for a whole office.
+The count of a minute is one item for each source, which all instances share. An instance that knows that a source is throttled
+does not read or write for it again in that minute. A token that this instance has recently seen work is not throttled, because
+many users may share one address.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from portaria.core.errors import AuthThrottled
 logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(minutes=1)
-# Failed attempts of one source in one window. Above, whatever comes from it waits for the next window.
+# The failed attempts of one source in one window. Above this, its requests are throttled until the next window.
 MOST = 20
 KNOWN_FOR = timedelta(minutes=15)
 MAX_KEPT = 10_000
 
 
 class Attempts:
-    """What one instance remembers. Times are epoch seconds."""
+    """The throttled sources and working tokens that one instance knows. Times are epoch seconds."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -34,7 +34,7 @@ class Attempts:
         self._known: dict[str, float] = {}
 
     def check(self, source: str, token_hash: str) -> None:
-        """Raises `Retryable` (`too_many_attempts`) for a source that is put off, unless the token is known to work."""
+        """Raises `AuthThrottled` for a throttled source, unless the token is known to work."""
         now = clock.now().timestamp()
         until = self._put_off.get(source, 0.0)
         if until > now and self._known.get(token_hash, 0.0) <= now:
@@ -44,12 +44,12 @@ class Attempts:
         _keep(self._known, token_hash, clock.now().timestamp() + KNOWN_FOR.total_seconds())
 
     def failed(self, source: str, token_hash: str) -> None:
-        """Count one. Raises `Retryable` (`too_many_attempts`) where it was one too many."""
+        """Count a failed attempt. Raises `AuthThrottled` above the limit."""
         self._known.pop(token_hash, None)
         now = clock.now().timestamp()
         window = int(now // WINDOW.total_seconds())
         ends = (window + 1) * WINDOW.total_seconds()
-        # The address itself is nobody's business: what is stored is its hash, for two minutes.
+        # The address is personal data: only its hash is stored, for two minutes.
         name = hashlib.sha256(source.encode()).hexdigest()[:32]
         try:
             item = self.table.update(
@@ -60,7 +60,7 @@ class Attempts:
             )
         except boto3_clients.FAILURES as error:
             # The attempt is refused all the same.
-            logger.warning("a failed attempt was not counted", extra={"code": boto3_clients.error_code(error)})
+            logger.warning("failed_attempt_not_counted", extra={"code": boto3_clients.error_code(error)})
             return
         if int(item["failed_attempts"]) > MOST:
             _keep(self._put_off, source, ends)

@@ -1,10 +1,10 @@
 """Private integrations: named, scoped tokens that let programs call this project's own API.
 
-One item holds all of an integration: what it may do, and the hashes of the tokens that work. So a call is authorised by one
-strongly consistent read of it, and every change (a scope taken away, a rotation, a deletion) counts from the next read on,
-wherever that happens. A rotation leaves the old token working beside the new one for `OVERLAP`.
+One item holds an integration: its scopes and the hashes of its valid tokens. One strongly consistent read authorizes a call,
+and every change (a removed scope, a rotation, a deletion) takes effect with the next read in any process. After a rotation the
+old token stays valid beside the new one for `OVERLAP`.
 
-Modelled on LeadConnector's private integrations, as its pages describe them.
+Modelled on LeadConnector's private integrations, as its documentation describes them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ OVERLAP = timedelta(days=7)
 class PrivateIntegration:
     """`scopes` are `{resource}:{operation}`, some narrowed: `connections:call@crm`. `version` grows with each change.
 
-    `token_hash` is of the token in use, made at `token_made_at`; while a rotation's overlap lasts (`previous_until`) the
-    one before it works too. Times are ISO 8601. `made_by_key` and `rotated_by_key` tell which
-    creation and which rotation it was, if it came with an Idempotency-Key.
-    When the tokens were last used is in `token_usage`.
+    `token_hash` is the hash of the current token, created at `token_made_at`; during a rotation's overlap (until
+    `previous_until`) the previous token is valid too. Times are ISO 8601. `made_by_key` and `rotated_by_key` identify the
+    creation and the rotation that had an Idempotency-Key. `token_usage` has the times of the tokens' last use.
     """
 
     id: str
@@ -56,7 +55,7 @@ class PrivateIntegration:
     rotated_by_key: str = ""
 
     def overlaps(self, now: datetime) -> bool:
-        """Whether two tokens work."""
+        """Whether two tokens are valid."""
         return bool(self.previous_hash) and now < clock.from_iso(self.previous_until)
 
 
@@ -101,7 +100,7 @@ def create(
     by: str,
     made_by_key: str = "",
 ) -> tuple[PrivateIntegration, Secret]:
-    """A new one and its token, which is never told again. Raises `Conflict` where the id is taken."""
+    """Returns a new private integration and its token, which is not stored. Raises `Conflict` where the id is taken."""
     now = clock.to_iso(clock.now())
     token = api_tokens.make(integration_id)
     made = PrivateIntegration(
@@ -130,10 +129,10 @@ def edit(table: Table, old: PrivateIntegration, **changes: object) -> PrivateInt
 
 
 def drop_scopes_of(table: Table, connection: str) -> None:
-    """Take the scopes that are narrowed to a connection from every private integration, before that connection is deleted.
+    """Remove the scopes that are narrowed to a connection from every private integration, before the connection is deleted.
 
-    Another connection may get its name, and must not be reached by those who were let in to the first. Raises `Rejected`
-    (409 `changed_meanwhile`) where an integration keeps changing.
+    A later connection may get the same name, and those integrations must not have access to it. Raises `ChangedMeanwhile`
+    where an integration keeps changing.
     """
     for item in table.query_all(LIST, index="listing"):
         found: PrivateIntegration | None = read(item)
@@ -146,7 +145,7 @@ def drop_scopes_of(table: Table, connection: str) -> None:
                 logger.info("scopes_dropped", extra={"private_integration": found.id, "connection": connection})
                 break
             except Rejected:
-                # It was deleted, or changed since it was listed: the index may also be a little behind.
+                # It was deleted or changed since it was listed. The index may also be slightly out of date.
                 found = find(table, found.id)
         else:
             raise ChangedMeanwhile("the private integration is being changed by others: try again")
@@ -159,10 +158,10 @@ def _narrowed(integration: PrivateIntegration, connection: str) -> set[str]:
 def rotate(
     table: Table, old: PrivateIntegration, *, expire_now: bool, by_key: str = ""
 ) -> tuple[PrivateIntegration, Secret]:
-    """A new token. The old one works for `OVERLAP` more, unless it is to `expire_now`.
+    """Create a new token. The old one stays valid for `OVERLAP`, unless `expire_now`.
 
-    Raises `Rejected`: 404, 409 `changed_meanwhile`, 409 `rotation_under_way` where two tokens work already. A third would end
-    the first, which is the one in use wherever the second never arrived.
+    Raises `Rejected`: 404, 409 `changed_meanwhile`, 409 `rotation_under_way` where two tokens are valid already. A third would
+    end the first, which programs that never received the second still use.
     """
     now = clock.now()
     if old.overlaps(now) and not expire_now:
@@ -186,7 +185,7 @@ def rotate(
 
 
 def cancel_rotation(table: Table, old: PrivateIntegration) -> PrivateIntegration:
-    """Go back to the old token; the new one ends at once. Raises `Rejected` (404, 409 `no_rotation`, `changed_meanwhile`)."""
+    """Restore the old token and end the new one at once. Raises `Rejected` (404, 409 `no_rotation`, `changed_meanwhile`)."""
     _require_overlap(old)
     fresh = with_changes(
         old,
@@ -201,14 +200,14 @@ def cancel_rotation(table: Table, old: PrivateIntegration) -> PrivateIntegration
 
 
 def expire_old_token(table: Table, old: PrivateIntegration) -> PrivateIntegration:
-    """End the old token before its time. Raises `Rejected` (404, 409 `no_rotation`, `changed_meanwhile`)."""
+    """End the old token early. Raises `Rejected` (404, 409 `no_rotation`, `changed_meanwhile`)."""
     _require_overlap(old)
     fresh = with_changes(old, previous_hash="", previous_made_at="", previous_until="")
     return _write(table, old, fresh, _TOKENS)
 
 
 def delete(table: Table, integration_id: str) -> None:
-    """Its tokens work no more. Raises `Rejected` (404)."""
+    """Delete a private integration and so its tokens. Raises `Rejected` (404)."""
     try:
         table.delete(*key(integration_id), condition="attribute_exists(pk)")
     except Conflict:
@@ -216,16 +215,16 @@ def delete(table: Table, integration_id: str) -> None:
 
 
 def due_at(integration: PrivateIntegration, now: datetime) -> str:
-    """When `renew_tokens` must look at it next (ISO 8601), or an empty text: people are told of a token that grows old."""
+    """When `renew_tokens` must visit it next (ISO 8601) to warn of an old token; empty where it need not."""
     made = clock.from_iso(integration.token_made_at)
     moments = [made + age for age in ROTATION_WARNINGS_AT if made + age > now]
     return clock.to_iso(min(moments)) if moments else ""
 
 
 def warn_of_age(table: Table, bus_name: str, integration_id: str) -> None:
-    """Tell the bus, once for each limit, that a token has reached 80 or 90 days. Raises `Retryable`.
+    """Publish, once for each limit, that a token is 80 or 90 days old. Raises `Retryable`.
 
-    A death between event and item has the event told again.
+    A death between the event and the write of the item repeats the event.
     """
     item = table.get(*key(integration_id))
     if not item:
@@ -248,7 +247,7 @@ def warn_of_age(table: Table, bus_name: str, integration_id: str) -> None:
 
 
 def _due(integration: PrivateIntegration, now: datetime) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """What an update sets, each with its value, and removes, so that the integration is due when it should be."""
+    """What an update sets (with values) and removes for the integration's next due time."""
     due = due_at(integration, now)
     if not due:
         return {}, ["due_pk", "due_at"]
@@ -282,7 +281,7 @@ def _write(
         if not conflict.item:
             raise _unknown() from None
         if conflict.item.get("updated_at") == fresh.updated_at and conflict.item.get("token_hash") == fresh.token_hash:
-            # Sent twice because the first answer got lost, it refuses itself.
+            # A write that was sent twice, because its first answer was lost, conflicts with itself.
             return fresh
         raise ChangedMeanwhile("the private integration has just changed: read it and try again") from None
     return fresh

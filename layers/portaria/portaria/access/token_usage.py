@@ -1,6 +1,6 @@
 """When the tokens of private integrations were last used, to the hour.
 
-These are items of their own: functions that strangers can reach write them, and may write no private integration.
+They are separate items, because the public functions write them and may not write private integrations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from portaria.core import clock
 KEPT_FOR = timedelta(days=400)
 MAX_KNOWN = 10_000
 
-# The hour that this process has last written for a token's hash: each process writes at most one item an hour for a token.
+# The hour that this process has last written, by a token's hash: each process writes at most once an hour for a token.
 _written: dict[str, str] = {}
 
 
@@ -41,7 +41,7 @@ def note(table: Table, integration_id: str, token_hash: str) -> None:
 
 
 def find(table: Table, integrations: Iterable[PrivateIntegration]) -> dict[str, str]:
-    """When each token of these integrations was last used (ISO 8601), by the token's hash; without those that never were."""
+    """When each token of these integrations was last used (ISO 8601), by the token's hash, without unused tokens."""
     keys = [key(each.id, digest) for each in integrations for digest in (each.token_hash, each.previous_hash) if digest]
     return {item["sk"]: item["used_at"] for item in table.get_many(keys).values()}
 

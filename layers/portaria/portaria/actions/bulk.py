@@ -1,7 +1,7 @@
-"""Many entries in one call: each has an outcome of its own, and all the requests fit into the time of one call.
+"""Many entries in one API call: each entry has its own outcome, and all requests fit into the time of one call.
 
-Work is done request by request, and stops where going on would not help: what is left then was `not_sent`, so the caller
-knows exactly what to send again. Only where nothing at all was done is the trouble the answer to the whole call.
+Requests are sent one after the other until one fails in a way that the next ones would share. The remaining entries are
+`not_sent`, so the caller knows what to send again. The error is the answer to the whole call only if no entry has an outcome.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
 from portaria.core.errors import AnswerTooLarge
 
-# Less is left of a call's time for no request: it would be cut off, and nobody would know what became of it.
+# Do not start a request with less time left than this: it would be cut off, with an unknown outcome.
 LEAST_TIME_S = 2.0
 UNKNOWN, NOT_SENT = "unknown", "not_sent"
 
 
 @dataclass(frozen=True)
 class EntryOutcome:
-    """What became of an entry. `reason` and `detail` say why it is not what was asked for; `id` is the platform's, if told.
+    """The outcome of an entry. `reason` and `detail` say why it failed; `id` is the platform's, if known.
 
-    Besides what a platform does with it an entry may be `unknown` (the platform gave no answer and may have done it) or
-    `not_sent` (nothing was done about it, for a reason that is not its own).
+    Besides the platform's outcomes there are `unknown` (the platform did not answer and may have processed the entry) and
+    `not_sent` (the entry was not sent, because of an error that is not about it).
     """
 
     outcome: str
@@ -37,10 +37,10 @@ class EntryOutcome:
 
 
 class Batch:
-    """`after_s` is the wait in seconds after which the rest is welcome, where one was asked for."""
+    """`after_s` is the wait in seconds before the remaining entries should be sent, where the platform asked for one."""
 
-    def __init__(self, supply: TokenProvider, connection: Connection, size: int) -> None:
-        self.supply = supply
+    def __init__(self, token_provider: TokenProvider, connection: Connection, size: int) -> None:
+        self.token_provider = token_provider
         self.connection = connection
         self.size = size
         self.after_s: float | None = None
@@ -49,7 +49,7 @@ class Batch:
 
     @property
     def outcomes(self) -> list[EntryOutcome]:
-        """One an entry, in their order."""
+        """One outcome for each entry, in order."""
         return [self._outcomes[entry] for entry in range(self.size)]
 
     @property
@@ -57,9 +57,9 @@ class Batch:
         return set(self._outcomes)
 
     def send(self, build: Callable[[Token], Request]) -> Response:
-        """Carry one request, within what is left of the call's time.
+        """Send one request within the remaining time of the call.
 
-        Raises `Rejected`, and `Retryable`: with `answer_lost` only where this very request left and may have been acted on.
+        Raises `Rejected`, and `Retryable`: with `answer_lost` only where this request was sent and may have been processed.
         """
         left = False
 
@@ -74,14 +74,14 @@ class Batch:
             return with_changes(request, total_timeout_s=min(usual_s, time_left_s))
 
         try:
-            return self.supply.send(self.connection, bounded)
+            return self.token_provider.send(self.connection, bounded)
         except AnswerTooLarge as too_large:
             raise Retryable(too_large.reason, too_large.detail, answer_lost=True) from None
         except Rejected as rejected:
             raise proxy_call.with_advice(rejected, self.connection) from None
         except Retryable as later:
             if later.answer_lost and not left:
-                # The answer to a log-in was lost.
+                # The answer to a log-in was lost; this request was not sent.
                 raise later.replaced(answer_lost=False) from None
             raise
 
@@ -89,12 +89,12 @@ class Batch:
         self._outcomes |= dict.fromkeys(entries, outcome)
 
     def lose(self, entries: Iterable[int], lost: Retryable) -> None:
-        """The answer about these was lost."""
+        """Settle entries whose answer was lost as `unknown`."""
         detail = f"{lost.detail}; it may have been processed: send it again"
         self.settle(entries, EntryOutcome(UNKNOWN, lost.reason, detail))
 
     def give_up(self, trouble: Rejected | Retryable) -> None:
-        """Go no further: what has no outcome yet was not sent. Raises the trouble itself where nothing has one."""
+        """Settle the remaining entries as `not_sent`. Raises `trouble` itself where no entry has an outcome."""
         if not self._outcomes:
             raise trouble
         if isinstance(trouble, Retryable):

@@ -1,6 +1,6 @@
-"""A platform's own contacts, read and written through a connection; the platform's part is `contacts`.
+"""Reading and writing a platform's contacts through a connection. The platform's part is `contacts`.
 
-Writing finds the contact by its e-mail address or phone number, so whatever is `unknown` may be sent again.
+An upsert finds the contact by its email address or phone number, so an entry whose outcome is `unknown` may be sent again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OVERWRITES = "would take the place of all that the contact has: leave it out, or
 Contact = dict[str, Any]
 
 
-def show(table: Table, supply: TokenProvider, name: str, contact_id: str) -> Contact:
+def show(table: Table, token_provider: TokenProvider, name: str, contact_id: str) -> Contact:
     """One contact, with the platform's own fields.
 
     Raises `Rejected` (404 `unknown_connection`, `unknown_contact`; 409 `not_offered`, `missing_scope`, `wrong_location`,
@@ -31,23 +31,23 @@ def show(table: Table, supply: TokenProvider, name: str, contact_id: str) -> Con
     """
     connection = connection_store.get(table, name)
     platform = offered(connection.platform, "contacts", "contact_request")
-    batch = Batch(supply, connection, 1)
+    batch = Batch(token_provider, connection, 1)
     try:
         response = batch.send(lambda token: platform.contact_request(connection, token.credentials, contact_id))
         contact: Contact = platform.read_contact(response)
     except Rejected as rejected:
         raise _of_this_connection(rejected, connection) from None
     except Retryable as later:
-        # Nothing can have been changed, so that nothing was lost with the answer.
+        # A read changes nothing, so it may be repeated.
         raise later.replaced(answer_lost=False) from None
     return contact
 
 
 def wrong(table: Table, name: str, contacts: list[Contact], *, overwrite: bool) -> list[tuple[str, str]]:
-    """What the platform says is wrong with contacts before anything is sent: the field (`3.email`) and a sentence for each.
+    """The errors in contacts by the platform's rules, before anything is sent: a field (`3.email`) and a sentence for each.
 
-    Without `overwrite` that includes the fields of which a contact would lose what it has. Raises `Rejected` (404
-    `unknown_connection`, 409 `not_offered`).
+    Without `overwrite` they include the fields whose values would replace all values that a contact has. Raises `Rejected`
+    (404 `unknown_connection`, 409 `not_offered`).
     """
     platform = offered(connection_store.get(table, name).platform, "contacts", "upsert_request")
     errors: list[tuple[str, str]] = []
@@ -59,10 +59,10 @@ def wrong(table: Table, name: str, contacts: list[Contact], *, overwrite: bool) 
     return errors
 
 
-def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contact]) -> Batch:
-    """Make or change each contact, one request each, and tell what became of them.
+def upsert(table: Table, token_provider: TokenProvider, name: str, contacts: list[Contact]) -> Batch:
+    """Create or update each contact with one request each, and return the outcomes.
 
-    Raises `Rejected` (404 `unknown_connection`; 409 as `show`) and `Retryable` where nothing was done for any of them.
+    Raises `Rejected` (404 `unknown_connection`; 409 as `show`) and `Retryable` where no contact has an outcome.
     """
     connection = connection_store.get(table, name)
     platform = offered(connection.platform, "contacts", "upsert_request")
@@ -71,7 +71,7 @@ def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contac
         built: Request = platform.upsert_request(connection, token.credentials, contact)
         return built
 
-    batch = Batch(supply, connection, len(contacts))
+    batch = Batch(token_provider, connection, len(contacts))
     try:
         for number, contact in enumerate(contacts):
             try:
@@ -94,7 +94,7 @@ def upsert(table: Table, supply: TokenProvider, name: str, contacts: list[Contac
 
 
 def _of_this_connection(rejected: Rejected, connection: Connection) -> Rejected:
-    """A token that the platform calls dead has ended the connection by now."""
+    """A refused token as `NeedsReconnect`: the refusal has ended the connection. Other errors stay as they are."""
     if not isinstance(rejected, TokenRefused):
         return rejected
     detail = f"{rejected.detail}: replace it with PUT /connections/{connection.name}/credentials"

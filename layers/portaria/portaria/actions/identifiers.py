@@ -1,8 +1,8 @@
-"""Registering what another system calls a platform's users, many at once; the platform's part is `identifiers`.
+"""Registering the identifiers of a platform's users in another system, in bulk. The platform's part is `identifiers`.
 
-A platform takes several users in one request and refuses all of them for one. So a refused request is halved, and its halves
-are halved, until the one that is meant stands alone: the others are registered, and the number of requests stays bounded.
-Registering a user again is harmless, so whatever is `unknown` may be sent again.
+A platform accepts several users in one request and refuses the request for one wrong user. A refused request is split in halves
+until the wrong user is alone: the others are registered, and the number of requests stays bounded. Registering a user again is
+harmless, so an entry whose outcome is `unknown` may be sent again.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from portaria.connections.vault import Vault
 from portaria.core.entities import Rejected, Request, Retryable
 from portaria.platforms import offered
 
-# Enough to isolate three users of 500 in the worst case; a call in which everybody is refused ends here.
+# Enough to isolate three of 500 users in the worst case; a call in which every user is refused ends here.
 MAX_REQUESTS = 60
 REGISTERED, REFUSED = "registered", "refused"
 
 User = dict[str, str]
 
 
-def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users: list[User]) -> Batch:
-    """Register each user (`user_login`, `identifier`) and tell what became of them.
+def register(table: Table, token_provider: TokenProvider, vault: Vault, name: str, users: list[User]) -> Batch:
+    """Register each user (`user_login`, `identifier`) and return the outcomes.
 
-    Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `not_permitted`, …) and `Retryable` where nothing was done
-    for anybody.
+    Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `not_permitted`, …) and `Retryable` where no user has an
+    outcome.
     """
     connection = connection_store.get(table, name)
     platform = offered(connection.platform, "identifiers", "register_request")
@@ -47,7 +47,7 @@ def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users
         )
         return built
 
-    batch = Batch(supply, connection, len(users))
+    batch = Batch(token_provider, connection, len(users))
     size = platform.MAX_USERS
     waiting = deque(list(range(len(users)))[start : start + size] for start in range(0, len(users), size))
     suspects: set[int] = set()
@@ -76,10 +76,10 @@ def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users
             else:
                 suspects |= set(chosen)
                 middle = len(chosen) // 2
-                # Behind those that have not been tried at all.
+                # After the users that have not been tried yet.
                 waiting += [chosen[:middle], chosen[middle:]]
     except (Rejected, Retryable) as trouble:
-        # Whether a platform that refuses a request has registered some of it is not documented.
+        # It is not documented whether a platform registers some users of a request that it refuses.
         detail = "it was refused together with others, and it is not known which of them is to blame: send it again"
         batch.settle(suspects - batch.settled, EntryOutcome(UNKNOWN, "not_isolated", detail))
         batch.give_up(trouble)

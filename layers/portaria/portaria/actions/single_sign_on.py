@@ -1,14 +1,14 @@
-"""Single sign-on: a person goes from another system into a platform without logging in; the platform's part is `sso`.
+"""Single sign-on: a user of another system opens a platform without logging in. The platform's part is `sso`.
 
-The platform gives a key that logs a browser in, once. The system that asks for it gets a link instead, that works once and for
-two minutes, so that the key itself never comes near its logs: it lies sealed in the table until the link is opened.
+The platform issues a key that logs a browser in once. The other system gets a link instead, which works once and for two
+minutes, so that the key never appears in its logs: the key stays sealed in the table until the link is opened.
 
-    POST: data key → key from the platform → address sealed with a MAC key of its own → table      link = {id}.{mac}
-    GET:  read → unseal → compare the MAC → mark as used, if nobody has → on to the address
+    POST: data key → key from the platform → URL sealed with a new MAC key → table      link = {id}.{mac}
+    GET:  read → unseal → compare the MAC → mark as used, unless it is → redirect to the URL
 
-The seal is bound to the link's id and connection, the MAC also to its end. An altered link uses nothing up; of several who
-open one link at a time the conditional write lets one through. A death before the link is stored leaves a key that nobody has;
-a death after it was marked leaves a link that is used, and a person who asks for another.
+The seal is bound to the link's id and connection, the MAC also to its end. Opening an altered link does not use the link up. If
+several browsers open one link at the same time, the conditional write accepts one. A death before the link is stored leaves an
+unused key; a death after the link was marked leaves a used link, and the user requests another.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from portaria.platforms import offered
 logger = logging.getLogger(__name__)
 
 LIFE = timedelta(minutes=2)
-# So long a link that has ended is told from one that never was.
+# For this time an expired link is distinguished from an unknown one.
 REMEMBERED = timedelta(hours=1)
 FRONT_ENDS = ("default", "customer")
 _TICKET = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
 
 
 def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> dict[str, Secret]:
-    """The addresses that log a browser in as a user, by front end. Either works, and then no other.
+    """The URLs that log a browser in as a user, by front end. The first one that is opened works, the others then do not.
 
     Raises `Rejected` (404 `unknown_connection`; 409 `not_offered`, `no_credentials`, `user_refused`, `sign_on_refused`, and as
     `usability.check_usable`) and `Retryable`.
@@ -55,7 +55,7 @@ def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> d
         response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
         key = platform.read_key(response)
     except Retryable as later:
-        # A key that was lost with the answer is nobody's, and another can be had: nothing was lost that would matter.
+        # A key that was lost with the answer is harmless, and another can be requested.
         raise later.replaced(answer_lost=False) from None
     found: dict[str, Secret] = platform.addresses(connection, key)
     return found
@@ -64,9 +64,9 @@ def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> d
 def begin(
     table: Table, vault_: Vault, sealing_key_id: str, name: str, user_identifier: str, front_end: str
 ) -> tuple[Secret, datetime]:
-    """A ticket that leads to the address at one of `FRONT_ENDS` once, and its end. Raises as `addresses`."""
+    """Returns a ticket that leads once to the URL at one of `FRONT_ENDS`, and its end. Raises as `addresses`."""
     ticket_id = secrets.token_urlsafe(16)
-    # First what can fail: a key that cannot be sealed would be a key wasted.
+    # First the step that can fail: a key that cannot be sealed would be wasted.
     seal = vault.prepare_seal(sealing_key_id, _context(ticket_id, name))
     address = addresses(table, vault_, name, user_identifier)[front_end]
     mac_key = secrets.token_urlsafe(32)
@@ -87,10 +87,10 @@ def begin(
 
 
 def redeem(table: Table, sealing_key_id: str, ticket: Secret) -> Secret:
-    """Use a ticket up: the address that it leads to.
+    """Use a ticket up and return the URL that it leads to.
 
     Raises `Rejected` (404 `altered_link`, `unknown_link`; 410 `used_link`, `expired_link`), and `Retryable` where KMS does not
-    answer: it is not used up then.
+    answer: the ticket can still be used then.
     """
     found = _TICKET.fullmatch(ticket.reveal())
     if not found:
@@ -105,11 +105,11 @@ def redeem(table: Table, sealing_key_id: str, ticket: Secret) -> Secret:
         raise Rejected("expired_link", "the link has expired: it works for two minutes", status=410)
     sealed = _unseal(sealing_key_id, ticket_id, item)
     expected = _mac(sealed["mac_key"].reveal(), ticket_id, item["connection"], item["ends_at"])
-    # As texts: base64 has several for the same bytes.
+    # Compared as text: base64 has several texts for the same bytes.
     if not hmac.compare_digest(expected, mac):
         raise _altered()
     _use_up(table, ticket_id)
-    logger.info("a sign-on link was opened", extra={"connection": item["connection"], "link": ticket_id})
+    logger.info("sign_on_link_opened", extra={"connection": item["connection"], "link": ticket_id})
     return sealed["address"]
 
 
@@ -123,17 +123,17 @@ def _use_up(table: Table, ticket_id: str) -> None:
             values={":now": clock.to_iso(clock.now()), ":by": by},
         )
     except Conflict as conflict:
-        # Sent twice because the first answer got lost, it refuses itself.
+        # A write that was sent twice, because its first answer was lost, conflicts with itself.
         if (conflict.item or {}).get("used_by") != by:
             raise _used() from None
 
 
 def _unseal(sealing_key_id: str, ticket_id: str, item: Item) -> Credentials:
-    """Raises `Rejected` (`altered_link`) where the item is not as it was stored, or not where, and `Retryable`."""
+    """Raises `Rejected` (`altered_link`) where the item was changed or moved, and `Retryable`."""
     try:
         return vault.unseal(sealing_key_id, _context(ticket_id, item["connection"]), item["sealed"])
     except Rejected:
-        logger.warning("a sign-on link's seal is broken", extra={"link": ticket_id})
+        logger.warning("sign_on_seal_broken", extra={"link": ticket_id})
         raise _altered() from None
 
 
@@ -142,7 +142,7 @@ def _key(ticket_id: str) -> tuple[str, str]:
 
 
 def _context(ticket_id: str, name: str) -> dict[str, str]:
-    # One key, which no other sealed credential has: a role that opens links can open nothing else (template.yaml).
+    # No other sealed credential has this context key: the role that opens links can open nothing else (template.yaml).
     return {"ticket": f"{ticket_id}/{name}"}
 
 

@@ -51,7 +51,7 @@ class ApiContext:
 
     table: Table
     vault: Vault
-    supply: TokenProvider | None = None
+    token_provider: TokenProvider | None = None
     sealing_key_id: str = ""
     uninstalls_queue_url: str = ""
     backfills_queue_url: str = ""
@@ -62,9 +62,9 @@ class ApiContext:
     @property
     def tokens(self) -> TokenProvider:
         """Raises `RuntimeError` in a function that has no use for tokens."""
-        if self.supply is None:
-            raise RuntimeError("this function has no supply of tokens")
-        return self.supply
+        if self.token_provider is None:
+            raise RuntimeError("this function has no token provider")
+        return self.token_provider
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Connections: stored credentials for one account of one platform, the credentials themselves being in the vault.
+"""Connections: stored credentials for one account of one platform. The credentials themselves are in the vault.
 
-A connection's item is the commit point of its credentials: whoever wants them follows `secret_id` and `version_id`, so
-replacing them is one conditional write, and until it is made the old ones stand whole.
+A connection's item is the commit point of its credentials: every reader follows `secret_id` and `version_id`, so replacing
+them is one conditional write, and until then the old ones are in use.
 
-Beside the connection's fields the item holds what its keepers need: the lease of whoever changes its credentials
-(`lease_until`, `fence`, `tries`, `retry_at`, see `tokens`), credentials that the vault does not take now (`sealed`), when a
-renewal last added a version to the secret (`version_added_at`), an event that is still to be put on the bus (`announce`), and
-when `renew_tokens` must look at it (`due_at`, in the index `by_due`).
+Besides the connection's fields the item has attributes for the workers: the lease on its credentials (`lease_until`, `fence`,
+`tries`, `retry_at`, see `tokens.refresh_lease`), credentials that the vault could not accept (`sealed`), when a refresh last
+added a version to the secret (`version_added_at`), an event that is still to be published (`announce`), and when `renew_tokens`
+must visit it (`due_at`, in the index `by_due`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ SK = "CONNECTION"
 LIST = "CONNECTIONS"
 FIELDS = tuple(field.name for field in dataclass_fields(Connection))
 
-# Kinds whose credentials are what somebody typed in, and so grow old.
+# Kinds whose credentials a person entered: they do not expire by themselves.
 STATIC_KINDS = ("api_key", "basic", "bearer")
 
-# What the item says of its own accord is to be told to the bus.
+# The attribute that names an event which is still to be published.
 ANNOUNCE = "announce"
 VERSION_ADDED_AT = "version_added_at"
-# Renewals add at most one version to a secret in this time: 72 a day of the 100 that a secret takes. The rest is for workers
-# that store a pair twice. AWS advises against more than one each ten minutes.
+# Refreshes add at most one version to a secret in this time: 72 a day of the 100 that a secret can have. The rest is for
+# workers that store a pair twice. AWS advises against more than one version each ten minutes.
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
 VERSION_EVERY = timedelta(minutes=20)
-# Sorts behind every moment.
+# Sorts after every time.
 NEVER = "9999"
 
 
@@ -44,7 +44,7 @@ def key(name: str) -> tuple[str, str]:
 
 
 def installed_name(platform: str, client: str, account_id: str) -> str:
-    """How a connection is called that an account made by installing a client's application."""
+    """The name of a connection that an account made by installing a client's application."""
     return f"{platform}-{client}-{account_id}"
 
 
@@ -59,7 +59,7 @@ def get(table: Table, name: str) -> Connection:
 
 
 def get_item(table: Table, name: str) -> Item:
-    """The whole item, its keepers' attributes included. Raises `Rejected` (`unknown_connection`)."""
+    """The whole item, the workers' attributes included. Raises `Rejected` (`unknown_connection`)."""
     item = table.get(*key(name))
     if not item:
         raise Rejected("unknown_connection", f"there is no connection {name}", field="connection", status=404)
@@ -73,7 +73,7 @@ def read(item: Item) -> Connection:
 
 
 def to_item(connection: Connection, *, announce: str = "") -> Item:
-    """A connection as it is stored, due when it should be; at once where there is an event to `announce`."""
+    """A connection as it is stored, with its due time: now where there is an event to `announce`."""
     pk, sk = key(connection.name)
     item: Item = {field: getattr(connection, field) for field in FIELDS}
     item["notes"] = list(connection.notes)
@@ -88,11 +88,11 @@ def to_item(connection: Connection, *, announce: str = "") -> Item:
 
 
 def due_at(connection: Connection, now: datetime) -> str:
-    """When `renew_tokens` must look at a connection next (ISO 8601), or an empty text where it need not.
+    """When `renew_tokens` must visit a connection next (ISO 8601); empty where it need not.
 
-    A token is renewed when 80 to 90 % of its life are over: spread by the name, so that accounts that were connected together
-    are not renewed together. Of typed-in credentials people are warned at 80 and 90 days, and the old ones of a rotation go
-    when their overlap ends.
+    A token is refreshed when 80 to 90 % of its life have passed, spread by the name, so that accounts that were connected
+    together are not refreshed together. Owners of static credentials are warned at 80 and 90 days. The old credentials of a
+    rotation are dropped when their overlap ends.
     """
     if connection.state != "connected":
         return ""
@@ -108,25 +108,25 @@ def due_at(connection: Connection, now: datetime) -> str:
 
 
 def renewal_at(connection: Connection) -> datetime:
-    """When a connection's access token should be renewed, by when it was given (`updated_at`) and when it ends."""
+    """When a connection's access token should be refreshed, from when it was issued (`updated_at`) and when it ends."""
     given = clock.from_iso(connection.updated_at)
     life = clock.from_iso(connection.token_ends_at) - given
     return given + life * (0.8 + 0.1 * spread(f"{connection.name}#{connection.generation}"))
 
 
 def vault_rests_until(item: Item) -> datetime:
-    """Until when renewals of a connection add no version to its secret."""
+    """Until when refreshes of a connection add no version to its secret."""
     added_at = item.get(VERSION_ADDED_AT)
     return clock.from_iso(added_at) + VERSION_EVERY if added_at else datetime.min.replace(tzinfo=UTC)
 
 
 def spread(text: str) -> float:
-    """A number from 0 to 1 that a text decides: jitter that is the same wherever it is worked out."""
+    """A number from 0 to 1 that a text decides: jitter that is the same in every process."""
     return zlib.crc32(text.encode()) / 2**32
 
 
 def create(table: Table, connection: Connection) -> None:
-    """Raises `Conflict` where the name is taken, by whatever kind of connection but one that has been removed."""
+    """Raises `Conflict` where the name is taken by a connection that has not been removed."""
     now = clock.to_iso(clock.now())
     table.put(
         to_item(with_changes(connection, created_at=now, updated_at=now)),
@@ -142,15 +142,15 @@ def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Connec
 
 
 def of_account(table: Table, platform: str, account_id: str) -> list[Connection]:
-    """Every connection to one account, by name, the removed ones too. A new one is among them soon, not at once."""
+    """Every connection to one account, by name, the removed ones too. The index is eventually consistent."""
     return [read(item) for item in table.query_all(_account(platform, account_id), index="by_source")]
 
 
 def _account(platform: str, account_id: str) -> str:
-    """What stands in `source`, the key of the index `by_source`, next to what routes have there."""
+    """The value of `source`, the key of the index `by_source`, which routes use too."""
     return f"account:{platform}/{account_id}"
 
 
 def due_now(announce: str) -> Item:
-    """The attributes that have an event put on the bus soon, for an update of the item."""
+    """The attributes that schedule the publishing of an event, for an update of the item."""
     return due_index.attributes(due_index.RENEWALS, clock.now()) | {ANNOUNCE: announce}

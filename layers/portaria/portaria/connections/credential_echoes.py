@@ -1,7 +1,7 @@
-"""Recognizing a connection's credential in an answer that repeats it, also where it is escaped, encoded or cut.
+"""Recognizing a connection's credential in a response that repeats it, also where it is escaped, encoded or cut.
 
-Best effort: an API that wants to tell a caller the credential it was called with can always find a way to write it that is
-not recognized here (compressed, encrypted, spelled out). What is recognized is in the tests of this module.
+Best effort: an API that deliberately discloses the credential can always write it in a form that is not recognized here
+(compressed, encrypted, spelled out). The tests of this module list the recognized forms.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 
-# Shorter ones would be found in half of all answers, and hide nothing.
+# Shorter secrets would be found in half of all responses.
 SHORTEST = 4
-# Those between are found only where they stand alone, or a password like 1234 would be found in every long number.
+# Shorter secrets than this are found only as whole words: a password like 1234 would be found in every long number.
 SHORTEST_ANYWHERE = 8
-# A part of this length, or of an eighth of a credential, is taken for the whole: each part of twice its length holds one.
+# A part of this length, or an eighth of a credential, counts as the credential: any part of twice that length contains one.
 PART = 12
 MOST_PARTS = 8
 # JSON within JSON within a query, and the like.
@@ -28,7 +28,7 @@ _WHITE_SPACE = re.compile(r"[\s\x00]+")
 
 
 class Echoes:
-    """What to look for of a connection's secrets."""
+    """The forms of a connection's secrets to look for."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._forms: set[str] = set()
@@ -40,7 +40,7 @@ class Echoes:
                 self._alone.append(re.compile(rf"(?<![a-z0-9]){re.escape(secret.lower())}(?![a-z0-9])"))
 
     def are_in(self, content: bytes | str) -> bool:
-        """Whether any of the secrets, or enough of one, is in a body or in a header's value."""
+        """Whether a body or a header's value contains any of the secrets, or a long enough part of one."""
         text = content if isinstance(content, str) else _decoded(content)
         return any(
             any(form in packed for form in self._forms) or any(alone.search(view) for alone in self._alone)
@@ -49,7 +49,7 @@ class Echoes:
 
 
 def _decoded(body: bytes) -> str:
-    """Whatever charset a body is declared in, it is read as UTF-8, or as Latin-1 where that does not fit."""
+    """The body as UTF-8, or as Latin-1 where that does not fit, whatever charset it declares."""
     try:
         return body.decode()
     except UnicodeDecodeError:
@@ -57,7 +57,7 @@ def _decoded(body: bytes) -> str:
 
 
 def _views(text: str) -> Iterator[tuple[str, str]]:
-    """The text, lower-cased, as each layer of escapes is taken away; and the same without white space and null bytes."""
+    """The text in lower case after each layer of escapes is removed; and the same without white space and null bytes."""
     for _ in range(MAX_LAYERS):
         # Without null bytes UTF-16 and UTF-32 read like ASCII.
         view = text.replace("\x00", "").lower()
@@ -88,7 +88,7 @@ def _character(escape: re.Match[str]) -> str:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret and its parts as they stand in a view without white space."""
+    """A secret and its parts as they appear in a view without white space."""
     for text in {secret, _unescaped(secret)}:
         yield from _encodings(text)
         for wide in (text.encode("utf-16-le", "replace"), text.encode("utf-16-be", "replace")):
@@ -107,7 +107,7 @@ def _encodings(text: str) -> Iterator[str]:
 
 
 def _parts(secret: str) -> list[str]:
-    """Parts in a row. Of a JSON Web Token only its signature: the rest is the same in others, and opens nothing without it."""
+    """Consecutive parts. Of a JSON Web Token only the signature: other tokens share the rest, which is useless without it."""
     signed = _JWT.match(secret)
     own = secret[signed.end() :] if signed else secret
     if len(own) < (PART if signed else 2 * PART):
@@ -117,7 +117,7 @@ def _parts(secret: str) -> list[str]:
 
 
 def _in_base64(data: bytes) -> Iterator[str]:
-    """How data stands in the base64 of something longer: at each of the three alignments, without the edges."""
+    """The data's forms within the base64 of a longer text: at each of the three alignments, without the edges."""
     for before in range(3):
         encoded = b64encode(bytes(before) + data).decode()
         form = encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6].lower()

@@ -18,7 +18,7 @@ def get(table: Table, platform: str, name: str) -> OAuthClient:
 
 
 def find(table: Table, platform: str, name: str) -> tuple[OAuthClient, str]:
-    """A client and its revision, another one after each change. Raises `Rejected` (`unknown_client`)."""
+    """A client and its revision, which changes with each write. Raises `Rejected` (`unknown_client`)."""
     item = table.get(*oauth_client_key(platform, name))
     if not item:
         raise Rejected("unknown_client", f"there is no OAuth client {platform}/{name}", field="client", status=404)
@@ -30,12 +30,12 @@ def read(item: Item) -> OAuthClient:
 
 
 def api_domains(client: OAuthClient) -> tuple[str, ...]:
-    """The domains that the client's connections may have: those registered with it, else its platform's; maybe none."""
+    """The domains that the client's connections may have: those registered with it, else its platform's. May be empty."""
     return tuple(client.api_domains.split()) or default_api_domains(client.platform)
 
 
 def default_api_domains(platform: str) -> tuple[str, ...]:
-    """The domains of a client that names none; none for a platform that stands for any provider."""
+    """The domains of a client that names none. Empty for a platform that stands for any provider."""
     return getattr(part(platform, "install"), "DEFAULT_API_DOMAINS", ())
 
 
@@ -61,14 +61,14 @@ def check_domain(client: OAuthClient, domain: str, *, field: str | None = None) 
 
 
 def check_connection(client: OAuthClient, connection: Connection) -> None:
-    """Raises `Rejected` as `check_domain` unless tokens may be obtained for the connection. One that has had some, and whose
-    client was registered before there were `api_domains`, goes on."""
+    """Raises `Rejected` as `check_domain` unless tokens may be obtained for the connection. A connection that already has
+    tokens, and whose client was registered before there were `api_domains`, continues to work."""
     if connection.state == "pending" or api_domains(client):
         check_domain(client, connection.allowed_domain)
 
 
 def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> str:
-    """Its new revision. Raises `Conflict` where a new one exists already, or an old one does not or has another revision."""
+    """Returns the new revision. Raises `Conflict` where a `new` client exists, or an old one was changed or deleted."""
     pk, sk = oauth_client_key(client.platform, client.name)
     item = {field: getattr(client, field) for field in FIELDS}
     item |= {
@@ -80,8 +80,8 @@ def put(table: Table, client: OAuthClient, *, new: bool, revision: str = "") -> 
 
 
 def reconnect_url(client: OAuthClient, connection: str) -> str:
-    """Where a connection is authorised again: the client's install page. Where a client names its own endpoints there is no
-    page for everybody, and this is where an administrator gets the link; empty where that is not known."""
+    """The URL where a connection is authorized again: the client's install page. A client that names its own endpoints has no
+    public page; then this is the URL where an administrator gets the link, empty where that is not known."""
     redirect_uri = client.redirect_uri.rstrip("/")
     if not client.token_url:
         return f"{redirect_uri}/start"

@@ -1,7 +1,7 @@
-"""The authenticated call: somebody's own request to a connection's API, with the connection's credential applied.
+"""Proxied calls: a caller's own request to a connection's API, sent with the connection's credential.
 
-The caller says method, path or URL, headers and body, and never sees the credential: it is put on just before the request
-leaves through `http_client`, headers that would speak in its place are refused, and an answer that repeats it is withheld.
+The caller gives the method, a path or URL, headers and a body, and never sees the credential. It is added just before
+`http_client` sends the request. Headers that would replace it are refused, and a response that repeats it is withheld.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from portaria.outbound import http_client
 
 logger = logging.getLogger(__name__)
 
-# API Gateway waits 29 seconds: everything must fit, the wait for a token included.
+# API Gateway waits 29 seconds. The whole call must fit into this time, including the wait for a token.
 TIME = timedelta(seconds=20)
 FOLLOWED_REDIRECTS = 5
 MAX_URL_LENGTH = 8_000
 MAX_HEADERS = 50
 MAX_HEADER_BYTES = 8_192
 MAX_BODY_BYTES = 1_000_000
-# Lambda answers with 6 MB at most, of JSON within JSON.
+# Lambda returns at most 6 MB, and the response is JSON within JSON.
 MAX_ANSWER_BYTES = 4_000_000
 
-# What the connection itself says about who calls, and what belongs to the one connection that HTTP makes. Answers come
-# decoded, so their encoding is not the caller's to choose; and whole, since a part of a credential cannot be recognized.
+# Headers that identify the caller, which the connection sets, and hop-by-hop headers. Responses are decoded, so the caller
+# cannot choose their encoding, and complete, because a part of a credential cannot be recognized.
 FORBIDDEN_HEADERS = http_client.FORBIDDEN_HEADERS | {
     *("accept-encoding", "authorization", "date", "from", "if-range", "keep-alive", "max-forwards", "proxy-connection"),
     *("range", "referer", "server", "user-agent", "warning", "www-authenticate"),
@@ -45,7 +45,7 @@ FORBIDDEN_PREFIXES = (*http_client.FORBIDDEN_PREFIXES, "proxy-", "x-zis-")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 
-# Of an answer's headers: those of the one connection, of the encoding that has been undone, and sessions.
+# Response headers that are not passed on: hop-by-hop headers, those of the decoded encoding, and cookies.
 _KEPT_BACK = frozenset(
     {
         *("connection", "content-encoding", "content-length", "keep-alive", "proxy-authenticate", "proxy-connection"),
@@ -53,14 +53,14 @@ _KEPT_BACK = frozenset(
     }
 )
 
-# Among a connection's credentials, what may be seen.
+# The members of a connection's credentials that are not secret.
 _NO_SECRETS = frozenset({"client", "client_id", "expires_at", "given_at", "scopes", "token_type", "username"})
 MAX_PATH_SHOWN = 300
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a caller wants sent. `target` is a path that begins with `/`, or a whole URL."""
+    """A caller's request. `target` is a path that begins with `/`, or a whole URL."""
 
     method: str
     target: str = field(repr=False)
@@ -70,17 +70,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Answered:
-    """`withheld` says why the body is not shown; empty where it is."""
+    """The response for the caller. `withheld` says why the body is withheld; empty where it is not."""
 
     response: Response
     withheld: str = ""
 
 
-def send(supply: provider.TokenProvider, connection: Connection, call: Call) -> Answered:
-    """Carry a call and bring its answer, whatever its status, without an echo of the credential.
+def send(token_provider: provider.TokenProvider, connection: Connection, call: Call) -> Answered:
+    """Send a call and return its response, of any status, without the credential.
 
-    Raises `Rejected` where the call may not leave or the connection is not connected, and `Retryable` where no whole answer
-    came: with `answer_lost` the call may have been carried out.
+    Raises `Rejected` where the call may not be sent or the connection is not connected, and `Retryable` where no complete
+    response came: with `answer_lost` the API may have processed the call.
     """
     ends_at = clock.now() + TIME
     plain = _request(connection, call)
@@ -108,14 +108,14 @@ def send(supply: provider.TokenProvider, connection: Connection, call: Call) -> 
 
     try:
         usability.check_usable(connection)
-        response = supply.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
+        response = token_provider.send(connection, build, follow_redirects=FOLLOWED_REDIRECTS)
     except Rejected as rejected:
         logger.info("connection_called", extra={**told, "reason": rejected.reason})
         raise with_advice(rejected, connection) from None
     except Retryable as later:
         logger.info("connection_called", extra={**told, "reason": later.reason, "answer_lost": later.answer_lost})
         if later.answer_lost and not left:
-            # The answer to a renewal of the token was lost, and the call waits for another.
+            # The answer to a token refresh was lost; the call itself was not sent.
             raise later.replaced(answer_lost=False) from None
         raise
     answered = _shown(response, Echoes(secrets))
@@ -125,7 +125,7 @@ def send(supply: provider.TokenProvider, connection: Connection, call: Call) -> 
 
 
 def whereabouts(target: str) -> dict[str, str]:
-    """Where a call goes, for logs and the audit trail: its host, if it names one, and its path. Never its query.
+    """The host (if the target names one) and path of a call, for logs and the audit trail, without its query.
 
     A part of the path that looks like a credential is masked.
     """
@@ -139,7 +139,7 @@ def whereabouts(target: str) -> dict[str, str]:
 
 
 def _request(connection: Connection, call: Call) -> Request:
-    """The call without its credential, checked as far as it can be. Raises `Rejected`."""
+    """The call without its credential, after all checks that do not need it. Raises `Rejected`."""
     if call.body is not None:
         if call.method in ("GET", "HEAD"):
             raise Rejected("body_not_allowed", f"a {call.method} request cannot have a body", field="body")
@@ -205,7 +205,7 @@ def _check_headers(call: Call) -> None:
 
 
 def _refuse_headers(call: Call, applied: set[str]) -> None:
-    """The headers that the connection sets are its own."""
+    """Raises `Rejected` where the caller sets a header that the connection sets."""
     for name in call.headers:
         if http_client.canonical(name) in applied:
             detail = f"the connection sets the header {name.lower()} itself: leave it out"
@@ -213,7 +213,7 @@ def _refuse_headers(call: Call, applied: set[str]) -> None:
 
 
 def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
-    """A connection that cannot be used says what to do about it."""
+    """The error with advice on what to do, where the connection cannot be used."""
     at = f"/connections/{connection.name}"
     match rejected:
         case NotAuthorized():
@@ -230,7 +230,7 @@ def with_advice(rejected: Rejected, connection: Connection) -> Rejected:
 
 
 def _shown(response: Response, echoes: Echoes) -> Answered:
-    """An answer as the caller may see it: an echo of the credential masks a header and withholds a body."""
+    """The response as the caller may see it: a header that repeats the credential is masked, such a body is withheld."""
     dropped = _KEPT_BACK | {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
     headers = {
         name: MASK if echoes.are_in(value) else value

@@ -1,10 +1,10 @@
-"""Runs of refusals: a provider that answers renewals with nothing but 4xx, in words that do not end a grant by themselves.
+"""Runs of refusals: a provider that answers refreshes with nothing but 4xx, with error codes that do not end a grant.
 
-Such a refusal may be the OAuth client's fault (a wrong secret), the provider's (a broken gateway), or the end of the grant in
-words that nobody has listed. The first refusal begins a run, which the connection's item remembers; an answer of 5xx, a
-time-out or a success ends it. The owner is warned while it lasts (`connection.refresh_refused` once a day, `portaria doctor`,
-the log). A run that has lasted for the stack's RefusedGrantDays ends the connection as `refused_too_long`. Its tokens stay
-in the vault: correcting the OAuth client tries such connections again, see `resume`.
+Such a refusal may have its cause in the OAuth client (a wrong secret), in the provider (a broken gateway), or in the end of the
+grant under an unknown error code. The first refusal begins a run, which the connection's item records; a 5xx answer, a time-out
+or a success ends it. The owner is warned during the run (`connection.refresh_refused` once a day, `portaria doctor`, the log).
+A run that has lasted for the stack's RefusedGrantDays ends the connection as `refused_too_long`. Its tokens stay in the vault:
+`resume` tries such connections again after the OAuth client has been corrected.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from portaria.core.stored_reasons import ConnectionReason
 
 # A run of fewer refusals is no evidence, however long it has lasted.
 LEAST_REFUSALS = 3
-# 4xx that say nothing about what was sent: time-out, too early, rate limits.
+# 4xx that are not about the request's content: time-out, too early, rate limits.
 _NO_REFUSAL = (408, 425, 429)
 MAX_DETAIL_LENGTH = 500
 
 
 class Verdict(Enum):
-    """What the answer to a renewal says of the grant. `NONE`: nothing either way, as a rate limit."""
+    """What the answer to a refresh says of the grant. `NONE`: nothing, for example a rate limit."""
 
     REFUSED = "refused"
     FAILED = "failed"
@@ -48,7 +48,7 @@ def verdict(status: int | None, error: Rejected | Retryable) -> Verdict:
 
 
 def changes(item: Item, found: Verdict, error: Exception, now: datetime) -> Item:
-    """What the item of a connection remembers after an attempt that did not renew it."""
+    """The attributes that a connection's item gets after an attempt that did not refresh its tokens."""
     if found is Verdict.REFUSED:
         begins = {} if item.get("refused_since") else {"refused_since": clock.to_iso(now), "refused_told": 0}
         told = getattr(error, "detail", "")[:MAX_DETAIL_LENGTH]
@@ -59,15 +59,15 @@ def changes(item: Item, found: Verdict, error: Exception, now: datetime) -> Item
 
 
 def has_lasted(item: Item, limit: timedelta, now: datetime) -> bool:
-    """Whether one more refusal ends the connection. The item is as it stands before that refusal is remembered."""
+    """Whether one more refusal ends the connection. `item` is the item before that refusal is recorded."""
     since = str(item.get("refused_since", ""))
     return bool(since) and _times(item) + 1 >= LEAST_REFUSALS and clock.from_iso(since) + limit <= now
 
 
 def resume(table: Table, platform: str, client: str) -> list[str]:
-    """Try the connections again that refusals ended, since their OAuth client has been corrected. Returns their names.
+    """Try the connections of a corrected OAuth client again that refusals ended. Returns their names.
 
-    Each is renewed by the next sweep; a new run of refusals ends it again.
+    The next sweep refreshes each of them; a new run of refusals ends it again.
     """
     resumed = []
     for item in table.query_all(connection_store.LIST, index="listing"):

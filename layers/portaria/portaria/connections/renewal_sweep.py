@@ -1,11 +1,11 @@
-"""Renewals: what has to be done for connections without anyone asking, found through an index and paced by a queue.
+"""Renewals: the scheduled work on connections. An index finds the connections that are due, a queue limits the rate.
 
-    schedule → {"sweep"} → a page of due connections, a message each → one visit a connection
+    schedule → {"sweep"} → a page of due connections, a message each → one visit for each connection
 
-A visit does whatever is due at once: it puts an event on the bus that the item still owes it, moves sealed credentials into the
-vault, drops the old credentials of a rotation whose overlap has ended, warns of credentials that grow old and of renewals that
-the platform refuses, and renews tokens. Each part can be done twice without harm, so a death anywhere costs one more visit. A
-connection that must be connected again leaves the index once the bus knows, and is not tried any more.
+A visit does everything that is due: it publishes an event that the item still holds, moves sealed credentials into the vault,
+drops the old credentials of a rotation whose overlap has ended, warns of old credentials and of refused refreshes, and
+refreshes tokens. Each step is idempotent, so if the worker dies, another visit repeats it. A connection that must be connected
+again leaves the index after its event has been published, and is not tried again.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
-# Messages that one sweep message sends before it hands the rest to its successor.
-# One provider call and one write of Secrets Manager a renewal. At most two workers (MaximumConcurrency in template.yaml),
-# each at one a second: two a second in total, of Kommo's seven for an address and Secrets Manager's fifty for a region.
+# Each renewal makes one provider call and one write to Secrets Manager. At most two workers (MaximumConcurrency in
+# template.yaml) renew one each second: two a second in total. Kommo allows seven a second from one address, Secrets Manager
+# fifty in a region.
 RENEWALS_PER_SECOND = 1.0
-# A connection whose visit is queued leaves the sweeps alone for so long; then, if it is still due, it is queued again.
+# Sweeps skip a connection for this time after its visit was queued; then, if it is still due, they queue it again.
 VISIT_AGAIN = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
 class RenewalOutcome:
-    """What one message came to: `swept`, `renewed`, `visited`, `ended` (must be connected again) or `ignored`.
+    """The outcome of one message: `swept`, `renewed`, `visited`, `ended` (must be connected again) or `ignored`.
 
-    `days_to_death` is how long the refresh tokens of the connections that were found due still live, the shortest of them.
+    `days_to_death` is the shortest remaining life, in days, of the due connections' refresh tokens.
     """
 
     state: str
@@ -57,9 +57,9 @@ class RenewalOutcome:
 def handle_message(
     body: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], pace: Pace
 ) -> RenewalOutcome:
-    """Deal with one message of the Renewals queue. Raises `Retryable` where it should come back.
+    """Handle one message of the Renewals queue. Raises `Retryable` where it should return to the queue.
 
-    `pace` spaces what is asked of platforms: `RENEWALS_PER_SECOND`.
+    `pace` limits the rate of requests to platforms: `RENEWALS_PER_SECOND`.
     """
     try:
         message = json.loads(body)
@@ -68,7 +68,7 @@ def handle_message(
         integration = message.get("private_integration")
         name = "" if integration else str(message["connection"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        logger.error("a message of the Renewals queue is none of those that it may be")
+        logger.error("renewal_message_unreadable")
         return RenewalOutcome("ignored")
     if integration:
         private_integrations.warn_of_age(Table(settings.table_name), settings.bus_name, str(integration))
@@ -77,10 +77,10 @@ def handle_message(
 
 
 def _sweep(cursor: str | None, settings: RenewTokensSettings) -> RenewalOutcome:
-    """Queue a visit for each connection of one page of those that are due, and a message for the next page.
+    """Queue a visit for each connection of one page of the due ones, and a message for the next page.
 
-    A visit queued twice finds nothing to do. Each item is moved on by `VISIT_AGAIN` before its visit is queued, so that the
-    next sweep leaves it alone; a death between the two only delays that visit.
+    A duplicate visit finds nothing to do. Each item's due time is moved by `VISIT_AGAIN` before its visit is queued, so that
+    the next sweep skips it; a death between the two delays that visit.
     """
     table = Table(settings.table_name)
     due = due_index.claim_page(table, due_index.RENEWALS, cursor, again_after=VISIT_AGAIN)
@@ -106,7 +106,7 @@ class _Visit:
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
         self.refused_limit = timedelta(days=float(settings.refused_grant_days))
-        self.supply = provider.TokenProvider(
+        self.token_provider = provider.TokenProvider(
             self.table,
             self.vault,
             settings.sealing_key_id,
@@ -120,8 +120,8 @@ class _Visit:
         if not item:
             return RenewalOutcome("ignored")
         connection = connection_store.read(item)
-        if connection.reason == ConnectionReason.ANSWER_LOST and self.supply.recover(connection):
-            # Due since it was given up: the next visit tells the bus that it is back.
+        if connection.reason == ConnectionReason.ANSWER_LOST and self.token_provider.recover(connection):
+            # It has been due since it ended: the next visit publishes that it has recovered.
             return RenewalOutcome("visited")
         if announce := item.get(connection_store.ANNOUNCE):
             self._tell(connection, announce)
@@ -133,7 +133,7 @@ class _Visit:
             return self._renew(connection)
         if item.get("sealed") and connection_store.vault_rests_until(item) <= clock.now():
             if not sealed_credentials.move_to_vault(self.table, self.vault, self.settings.sealing_key_id, connection):
-                # It stays due: a later sweep tries again.
+                # It stays due, and a later sweep tries again.
                 return RenewalOutcome("visited")
             del item["sealed"]
         connection = self._drop_previous(connection)
@@ -144,7 +144,7 @@ class _Visit:
     def _renew(self, connection: Connection) -> RenewalOutcome:
         self.pace.wait()
         try:
-            self.supply.renew(connection)
+            self.token_provider.renew(connection)
         except NeedsReconnect:
             # The item now holds the event to announce. The visit that the next sweep queues announces it.
             return RenewalOutcome("ended")
@@ -154,11 +154,11 @@ class _Visit:
         return RenewalOutcome("renewed")
 
     def _is_due(self, connection: Connection) -> bool:
-        """Whether the token is in the last part of its life, by the time at which it was renewed last."""
+        """Whether the token is in the last part of its life, counted from its last refresh."""
         return bool(connection.token_ends_at) and connection_store.renewal_at(connection) <= clock.now()
 
     def _settle(self, item: Item, connection: Connection, *, announced: str | None) -> None:
-        """Write down that all that was due has been done, unless something else has become due meanwhile."""
+        """Record that everything due has been done, unless something else has become due meanwhile."""
         due_at = connection_store.due_at(connection, clock.now())
         if item.get("sealed"):
             due_at = min(due_at or connection_store.NEVER, clock.to_iso(connection_store.vault_rests_until(item)))
@@ -190,7 +190,7 @@ class _Visit:
         event_bus.put(self.settings.bus_name, announce, detail)
 
     def _reconnect_url(self, connection: Connection) -> str:
-        """Where the customer connects again; empty where an administrator must give new credentials."""
+        """The URL where the customer connects again; empty where an administrator must enter new credentials."""
         if not connection.client:
             return ""
         try:
@@ -200,7 +200,7 @@ class _Visit:
         return oauth_clients.reconnect_url(client, connection.name)
 
     def _drop_previous(self, connection: Connection) -> Connection:
-        """End the old credentials of a rotation whose overlap is over."""
+        """Drop the old credentials of a rotation whose overlap has ended."""
         if not connection.previous_until or clock.from_iso(connection.previous_until) > clock.now():
             return connection
         self.vault.drop(connection.secret_id, connection.previous_version_id)
@@ -216,7 +216,7 @@ class _Visit:
         return with_changes(connection, previous_until="", previous_version_id="")
 
     def _warn_of_age(self, connection: Connection, item: Item) -> None:
-        """Tell the bus, once for each limit, that typed-in credentials have reached 80 or 90 days."""
+        """Publish, once for each limit, that static credentials are 80 or 90 days old."""
         if connection.kind not in connection_store.STATIC_KINDS or not connection.granted_at:
             return
         age = clock.now() - clock.from_iso(connection.granted_at)
@@ -239,7 +239,7 @@ class _Visit:
             return
 
     def _warn_of_refusals(self, item: Item) -> None:
-        """Tell the bus, once a day while it lasts, that the platform refuses to renew the connection's tokens."""
+        """Publish, once a day during a run of refusals, that the platform refuses to refresh the connection's tokens."""
         connection = connection_store.read(item)
         if not connection.refused_since:
             return
@@ -272,7 +272,7 @@ class _Visit:
 
 
 def days_to_death(connection: Connection) -> float | None:
-    """How long a refresh token still lives if nobody uses it, in days; None where the platform sets no end."""
+    """The remaining life of an unused refresh token in days; None where the platform sets no end."""
     life: timedelta | None = getattr(part(connection.platform, "tokens"), "REFRESH_LIFE", None)
     if not life or connection.state != "connected":
         return None

@@ -1,8 +1,7 @@
-"""How a connection's credentials go onto a call: in the headers that its kind says, and nowhere else.
+"""Adding a connection's credentials to a request: only in headers, which the connection's kind decides.
 
-RFC 6750 (bearer tokens), RFC 7617 (basic authentication, in UTF-8). A platform whose API wants more than the credential,
-such as a version, says so in `call_headers` of its `tokens` part, and in `TOKEN_HEADER` where it wants the bare token in a
-header of its own.
+RFC 6750 (bearer tokens), RFC 7617 (basic authentication, in UTF-8). A platform whose API needs other headers, such as a
+version, has `call_headers` in its `tokens` part, and `TOKEN_HEADER` if the bare token belongs in another header.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from portaria.connections.tokens.cache import Token
     from portaria.connections.vault import Credentials
 
-# Kinds whose credential is a token, and its name among the credentials that the supply hands out.
+# Kinds whose credential is a token, and its name among the credentials that the token provider returns.
 _TOKENS = {
     "bearer": "token",
     "oauth2": "access_token",
@@ -28,15 +27,15 @@ _TOKENS = {
 
 
 def headers(connection: Connection, token: Token) -> dict[str, str]:
-    """The headers that carry the credential, and those that the platform asks for with every call.
+    """The headers with the credential, and those that the platform needs with every request.
 
-    Raises `Rejected` (`no_credentials`) where the vault holds something else than the connection's kind needs.
+    Raises `Rejected` (`no_credentials`) where the vault does not hold what the connection's kind needs.
     """
     return credential_headers(connection, token.credentials) | _platform_headers(connection)
 
 
 def credential_headers(connection: Connection, credentials: Credentials) -> dict[str, str]:
-    """Only the headers that carry the credential: what must not follow a redirect to another host. Raises as `headers`."""
+    """Only the headers with the credential, which must not follow a redirect to another host. Raises as `headers`."""
     try:
         match connection.kind:
             case "api_key":

@@ -1,16 +1,15 @@
-"""Replacing credentials that somebody typed in: the new ones are tried before anything uses them, and one write puts them in.
+"""Replacing static credentials: the new ones are tested before anything uses them, and one write puts them into use.
 
     claim (lease, fence) → try → stage → promote → commit
 
-The new credentials are tried with the platform, staged in the vault under an id of their own, promoted to be the current
-version by compare and swap, and then the connection's item is made to point to them: that conditional write is the commit.
-Refused credentials are not stored, because a secret takes 100 versions a day. A death before the commit leaves the old ones in
-use. It may leave the label of the current version on one that no item ever pointed to; whoever changes the credentials next
-moves that back first, so that what the item points to always has a label, since Secrets Manager may delete versions without
-one.
+The new credentials are tested with the platform, staged in the vault as a new version, and promoted to the current version by
+compare and swap. Then a conditional write points the connection's item to them: that is the commit. Refused credentials are not
+stored, because a secret takes 100 versions a day. If the worker dies before the commit, the old credentials stay in use. The
+label of the current version may then be on a version that no item ever pointed to. The next change of the credentials moves the
+label back first, so that the version in use always has a label: Secrets Manager may delete versions without one.
 
-After a rotation the old credentials stay beside the new for as long as the platform lets both work, and can be dropped at
-once. `tokens` falls back on them.
+After a rotation the old credentials are kept while the platform accepts both, and can be dropped earlier. `tokens` falls back
+on them.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
-# How long LeadConnector, the one platform that rotates, lets the old token work.
+# How long LeadConnector, the only platform with rotation, accepts the old token.
 OVERLAP = timedelta(days=7)
 NO_OVERLAP = timedelta(0)
-# The token in use, handed in again within this time, is somebody repeating a call whose answer they never got.
+# The token in use, sent again within this time, is a repeated request whose first answer was lost.
 REPEATED_WITHIN = timedelta(minutes=10)
-# Longer than the function that does this may run (`manage`, 20 s): a holder whose lease has ended is dead.
+# Longer than the function may run (`manage`, 20 s): a holder whose lease has ended is dead.
 LEASE_S = 30
 
 
 def try_credentials(table: Table, vault: Vault, connection: Connection, credentials: Credentials) -> str:
-    """Log in with the credentials, or make the platform's harmless call with them; the scopes that were granted, if told.
+    """Log in with the credentials, or send the platform's harmless request with them. Returns the granted scopes, if known.
 
-    Raises `Rejected` (`credentials_refused`) where the platform says no and `Retryable` where it says nothing. Where a platform
-    has no call that is harmless, nothing is sent.
+    Raises `Rejected` (`credentials_refused`) where the platform refuses them and `Retryable` where it does not answer. Nothing
+    is sent to a platform without a harmless request.
     """
     platform = part(connection.platform, "tokens")
     try:
@@ -75,7 +74,7 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
 
 
 def rotate(table: Table, vault: Vault, name: str, credentials: Credentials, *, expire_now: bool) -> Connection:
-    """Put a platform's new token in the old one's place, which stays in reserve for `OVERLAP` unless it is to `expire_now`.
+    """Replace a platform's token. The old one is kept for `OVERLAP`, unless `expire_now`.
 
     Raises `Rejected` (404 `unknown_connection`, 409 `not_rotatable`, and as `replace` does) and `Retryable`.
     """
@@ -92,7 +91,7 @@ def rotate(table: Table, vault: Vault, name: str, credentials: Credentials, *, e
 
 
 def replace(table: Table, vault: Vault, connection: Connection, credentials: Credentials) -> Connection:
-    """Put credentials in the place of others, which are dropped. The same ones again change nothing but a bad state.
+    """Replace credentials and drop the old ones. Storing the same ones again only reconnects an ended connection.
 
     Raises `Rejected` (400 `credentials_refused`, 409 `connection_changed`, `connection_removed` or `no_credentials`) and
     `Retryable`.
@@ -101,14 +100,14 @@ def replace(table: Table, vault: Vault, connection: Connection, credentials: Cre
 
 
 def expire(table: Table, vault: Vault, name: str) -> Connection:
-    """Drop what a rotation left in reserve, if anything. Raises `Rejected` (404, 409) and `Retryable`."""
+    """Drop the previous credentials of a rotation, if there are any. Raises `Rejected` (404, 409) and `Retryable`."""
     item = connection_store.get_item(table, name)
     connection = connection_store.read(item)
     if connection.state == "removed":
         raise ConnectionRemoved(f"the connection {name} has been removed")
     if not connection.previous_version_id:
         return connection
-    # The vault first: until the item is written, what it points to is simply not there.
+    # The vault first: until the item is written, it points to credentials that are already gone, which readers accept.
     vault.drop(connection.secret_id, connection.previous_version_id)
     fresh = with_changes(connection, previous_version_id="", previous_until="", updated_at=clock.to_iso(clock.now()))
     try:
@@ -136,7 +135,7 @@ def _exchange(
     credentials: Credentials,
     overlap: timedelta | None = None,
 ) -> Connection:
-    """`overlap` is how long the old credentials stay in reserve; None for a replacement, which keeps none."""
+    """`overlap` is how long the old credentials are kept; None for a replacement, which keeps none."""
     item = _claim(table, connection)
     try:
         return _take_turn(table, vault, item, credentials, overlap)
@@ -146,7 +145,7 @@ def _exchange(
 
 
 def _claim(table: Table, connection: Connection) -> Item:
-    """The item with this worker's lease and fence in it; a renewal of tokens uses the same ones."""
+    """Returns the item with this worker's lease and fence; token refreshes use the same lease."""
     now = int(clock.now().timestamp())
     try:
         return table.update(
@@ -178,7 +177,7 @@ def _claim(table: Table, connection: Connection) -> Item:
 
 
 def _give_back(table: Table, item: Item) -> None:
-    """End the lease before its time; where that fails, it ends by itself."""
+    """Return the lease early. If that fails, it ends by itself."""
     with suppress(Exception):
         table.update(
             item["pk"],
@@ -202,11 +201,11 @@ def _take_turn(
     try:
         vault.promote(connection.secret_id, old=in_use, new=version)
     except Conflict:
-        # By somebody who holds no lease; or by this very call, which was sent twice because the first answer got lost.
+        # Changed without a lease, or by this very call, which was sent twice because the first answer was lost.
         if vault.current_version(connection.secret_id) != version:
             raise changed(connection.name) from None
     now = clock.now()
-    # A credential that the platform calls dead is no reserve.
+    # A credential that the platform no longer accepts is not kept.
     until = now + overlap if overlap is not None and connection.state == "connected" else None
     fresh = with_changes(
         connection,
@@ -223,7 +222,7 @@ def _take_turn(
 
 
 def _labelled(vault: Vault, connection: Connection) -> tuple[str, Credentials | None]:
-    """The version in use, which is made the vault's current one where a death left that label elsewhere; what it holds."""
+    """The version in use and its credentials. If a death left the label on another version, it is moved back first."""
     current = vault.current_version(connection.secret_id)
     if not current:
         raise NoCredentials(
@@ -232,7 +231,7 @@ def _labelled(vault: Vault, connection: Connection) -> tuple[str, Credentials | 
     in_use = connection.version_id or current
     stored = vault.read(connection.secret_id, in_use)
     if stored is None:
-        # Nothing to fall back on: the new ones take the place of whatever is there.
+        # There is nothing to fall back on: the new credentials replace the current version.
         return current, None
     if in_use != current:
         try:
@@ -243,7 +242,7 @@ def _labelled(vault: Vault, connection: Connection) -> tuple[str, Credentials | 
 
 
 def _keep(table: Table, vault: Vault, item: Item, credentials: Credentials, *, is_rotation: bool) -> Connection:
-    """The same credentials once more. They are tried, and bring back a connection that was given up; their age stays."""
+    """Store the same credentials again: they are tested and reconnect an ended connection. Their age does not change."""
     connection = connection_store.read(item)
     if is_rotation and clock.from_iso(connection.granted_at) + REPEATED_WITHIN < clock.now():
         raise Rejected(
@@ -259,7 +258,7 @@ def _keep(table: Table, vault: Vault, item: Item, credentials: Credentials, *, i
 
 
 def _commit(table: Table, item: Item, fresh: Connection) -> Connection:
-    """Let the item point to the new credentials, unless it has changed since the claim."""
+    """Point the item to the new credentials, unless it has changed since the claim."""
     of_another_age = ("warned",) if fresh.granted_at != item["granted_at"] else ()
     recovered = item["state"] == "needs_reconnect"
     fresh = with_changes(
@@ -286,7 +285,7 @@ def _commit(table: Table, item: Item, fresh: Connection) -> Connection:
             gone=("lease_until", "retry_at", "tries", *of_another_age),
         )  # fmt: skip
     except Conflict as conflict:
-        # Sent twice because the first answer got lost, it refuses itself.
+        # A write that was sent twice, because its first answer was lost, conflicts with itself.
         now = conflict.item or {}
         if (now.get("generation"), now.get("version_id")) != (fresh.generation, fresh.version_id):
             raise changed(fresh.name) from None
@@ -303,7 +302,7 @@ def _write(
     *,
     gone: tuple[str, ...] = (),
 ) -> None:
-    """Write some of a connection's fields, with the moment when it is due next."""
+    """Write some of a connection's fields, with its next due time."""
     item = connection_store.to_item(fresh, announce=announce)
     due = ("due_pk", "due_at", connection_store.ANNOUNCE)
     found = [*fields, *(name for name in due if name in item)]
@@ -318,12 +317,12 @@ def _write(
 
 
 def _drop(vault: Vault, connection: Connection, version: str) -> None:
-    """Let go of what was replaced. Nothing points to it, so that a failure here is not worth an error."""
+    """Drop replaced credentials. Nothing points to them, so a failure is only logged."""
     try:
         vault.drop(connection.secret_id, version)
     except Retryable as retryable:
         facts = {"connection": connection.name, "reason": retryable.reason}
-        logger.warning("replaced credentials are still in the vault, unused", extra=facts)
+        logger.warning("replaced_credentials_kept", extra=facts)
 
 
 def _same(one: Credentials, other: Credentials) -> bool:

@@ -1,13 +1,13 @@
-"""The vault: every credential lives in Secrets Manager, and only this module reads or writes there.
+"""The vault: Secrets Manager holds every credential, and only this module reads or writes there.
 
-Each change of a connection's credentials is a new *version* of its secret, under an id that the generation decides: of two
-writers of one generation the first one's credentials stand, whoever was delayed for how long. A connection's item names
-the version that counts, so nothing depends on which version Secrets Manager calls the current one. Where Secrets Manager
-will not take a grant, it is sealed (KMS data key, AES-256-GCM, bound to what it is for), so that the table can keep it.
+Each change of a connection's credentials is a new *version* of its secret, under an id that the generation decides: if two
+workers write one generation, the first one's credentials are kept, however long the other was delayed. A connection's item
+names the version in use, so nothing depends on which version Secrets Manager calls the current one. If Secrets Manager does not
+accept a grant, the grant is sealed (KMS data key, AES-256-GCM, bound to its purpose), so that the table can store it.
 
-A secret takes 20 staging labels and 100 versions, and Secrets Manager removes a version only when the version has no label, is
-a day old, and the secret has more than 100. So labels here come from a fixed set, and `connection_store.VERSION_EVERY` spaces
-the versions that renewals add.
+A secret has at most 20 staging labels and 100 versions. Secrets Manager removes a version only when it has no label, is a day
+old, and the secret has more than 100. Therefore labels come from a fixed set, and `connection_store.VERSION_EVERY` limits how
+often refreshes add a version.
 
 https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html
 https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
@@ -32,30 +32,31 @@ from portaria.core.entities import Rejected, Retryable, Secret
 
 Credentials = dict[str, Secret]
 
-# Days in which a removed secret can be brought back, the shortest that Secrets Manager allows.
+# Days in which a removed secret can be restored, the fewest that Secrets Manager allows.
 RECOVERY_DAYS = 7
 MAX_SECRET_BYTES = 65_536
-# Labels for versions that must not take AWSCURRENT from another one. With AWSCURRENT, AWSPREVIOUS and AWSPENDING, a secret has
-# at most 11 labels.
+# Labels for versions that must not take AWSCURRENT from another version. With AWSCURRENT, AWSPREVIOUS and AWSPENDING, a secret
+# has at most 11 labels.
 ASIDE_LABELS = 8
-# How long a caller waits when a secret has 100 versions: every one of them may be younger than a day.
+# The wait when a secret has 100 versions: each of them may be younger than a day.
 FULL_WAIT_S = 3_600.0
-# A secret that waits for its removal answers InvalidRequestException: it is gone for every reader.
+# For a secret that is scheduled for deletion Secrets Manager answers InvalidRequestException: readers treat it as deleted.
 GONE = ("ResourceNotFoundException", "InvalidRequestException")
 
 _VERSIONS = uuid.UUID("6f0f6f2e-6f4b-4f0e-9d37-5d1f3a9c7b52")
 
 
 def version_id(secret_id: str, generation: int) -> str:
-    """The id of the version that holds a generation's credentials: the same for whoever writes it."""
+    """The id of the version that holds a generation's credentials: the same for every worker."""
     return str(uuid.uuid5(_VERSIONS, f"{secret_id}#{generation}"))
 
 
 class Vault:
     """`prefix` begins the name of every secret: `{prefix}/grants/{id}`, `{prefix}/oauth-clients/{platform}/{client}`.
 
-    Every method raises `Retryable` where Secrets Manager does not answer or takes no more (`vault_full`): it may have done the
-    work. Methods that store credentials raise `Rejected` (`credentials_too_large`) above `MAX_SECRET_BYTES`.
+    Every method raises `Retryable` where Secrets Manager does not answer or accepts no more versions (`vault_full`); it may
+    have processed the request. Methods that store credentials raise `Rejected` (`credentials_too_large`) above
+    `MAX_SECRET_BYTES`.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -82,7 +83,7 @@ class Vault:
         return found[0] if found else None
 
     def find(self, secret_id: str, version: str = "") -> tuple[Credentials, str] | None:
-        """As `read`, with the id of the version that it was."""
+        """As `read`, with the id of that version."""
         which = {"VersionId": version} if version else {}
         try:
             answer = _call("get_secret_value", SecretId=secret_id, **which)
@@ -95,7 +96,7 @@ class Vault:
     def create(self, secret_id: str, credentials: Credentials, version: str = "") -> str:
         """Store credentials under a new name and return their version's id, by default one of Secrets Manager's own.
 
-        Where the name exists the first writer's credentials stand.
+        Where the name exists, the first writer's credentials are kept.
         """
         token = {"ClientRequestToken": version} if version else {}
         try:
@@ -107,28 +108,28 @@ class Vault:
         return str(answer["VersionId"])
 
     def add(self, secret_id: str, version: str, credentials: Credentials) -> bool:
-        """Store credentials as a version, which becomes the current one. False where others stand under its id already."""
+        """Store credentials as a version, which becomes the current one. False where its id already holds other credentials."""
         return self._put(secret_id, version, credentials, "AWSCURRENT")
 
     def add_aside(self, secret_id: str, version: str, credentials: Credentials, turn: int) -> None:
         """Store credentials as a version that takes no label from the version in use.
 
-        `turn` numbers the turns at a connection (its fence). Of `ASIDE_LABELS` labels each turn takes the next one, so that the
-        label is taken from a version that was stored eight turns earlier.
+        `turn` is the connection's fence. Each turn takes the next of the `ASIDE_LABELS` labels, so that the label is taken from
+        a version that was stored eight turns earlier.
         """
         self._put(secret_id, version, credentials, f"ASIDE-{turn % ASIDE_LABELS}")
 
     def stage(self, secret_id: str, version: str, credentials: Credentials) -> None:
         """Store credentials as a version that nothing uses yet; `promote` makes it the current one.
 
-        The version staged before loses its label.
+        The version that was staged before loses its label.
         """
         self._put(secret_id, version, credentials, "AWSPENDING")
 
     def promote(self, secret_id: str, *, old: str, new: str) -> None:
         """Make a staged version the current one in the old one's place, which stays readable as the previous one.
 
-        Compare and swap: raises `Conflict` where the old one is not the current one any more.
+        Compare and swap: raises `Conflict` where the old version is no longer the current one.
         """
         try:
             _call(
@@ -144,7 +145,7 @@ class Vault:
             raise _unavailable(error) from None
 
     def current_version(self, secret_id: str) -> str:
-        """The id of the version that is the current one; an empty text where there is none, or the secret is being removed."""
+        """The id of the current version; empty where there is none or the secret is scheduled for deletion."""
         try:
             answer = _call("describe_secret", SecretId=secret_id)
         except ClientError as error:
@@ -157,7 +158,7 @@ class Vault:
         return next((version for version, labels in stages.items() if "AWSCURRENT" in labels), "")
 
     def drop(self, secret_id: str, version: str) -> None:
-        """Take the label from the previous version, so that Secrets Manager may remove it. Gone already is no error."""
+        """Take the label from the previous version, so that Secrets Manager may remove it. Does nothing where it has none."""
         try:
             _call(
                 "update_secret_version_stage",
@@ -170,7 +171,7 @@ class Vault:
                 raise _unavailable(error) from None
 
     def replace(self, secret_id: str, credentials: Credentials) -> None:
-        """Store credentials under a name, new or not: the last writer's stand."""
+        """Store credentials under a name, new or not: the last writer's are kept."""
         try:
             try:
                 _call("create_secret", Name=secret_id, SecretString=_storable(credentials))
@@ -182,7 +183,7 @@ class Vault:
             raise _unavailable(error) from None
 
     def remove(self, secret_id: str, *, immediately: bool = False) -> None:
-        """Delete a secret, by default with `RECOVERY_DAYS` to bring it back; one that is not there is no error."""
+        """Delete a secret, by default with `RECOVERY_DAYS` to restore it. Does nothing where there is none."""
         how = {"ForceDeleteWithoutRecovery": True} if immediately else {"RecoveryWindowInDays": RECOVERY_DAYS}
         try:
             _call("delete_secret", SecretId=secret_id, **how)
@@ -208,9 +209,9 @@ class Vault:
 
 @dataclass(frozen=True)
 class Seal:
-    """A data key, fetched from KMS before it is needed, so that sealing itself can not fail for want of a service.
+    """A data key, fetched from KMS before it is needed, so that sealing itself needs no service.
 
-    `context` says what the sealed credentials are for (`{"connection": name}`): they open only with the same one.
+    `context` says what the sealed credentials are for (`{"connection": name}`): they can be opened only with the same one.
     """
 
     context: dict[str, str]
@@ -239,7 +240,7 @@ def prepare_seal(key_id: str, context: dict[str, str]) -> Seal:
 def unseal(key_id: str, context: dict[str, str], sealed: str) -> Credentials:
     """Open what `Seal.seal` made in the same context.
 
-    Raises `Retryable` where KMS does not answer and `Rejected` (`seal_broken`) where the seal is not of this context, or was
+    Raises `Retryable` where KMS does not answer and `Rejected` (`seal_broken`) where the seal is of another context or was
     altered.
     """
     broken = Rejected("seal_broken", "the sealed credentials cannot be opened: connect again", status=409)
@@ -259,7 +260,7 @@ def unseal(key_id: str, context: dict[str, str], sealed: str) -> Credentials:
 
 
 def _call(operation: str, **parameters: Any) -> dict[str, Any]:
-    """Raises botocore's `ClientError` for a refusal to be looked at, and `Retryable` where no answer came."""
+    """Raises botocore's `ClientError` for an error answer, and `Retryable` where no answer came."""
     try:
         answer: dict[str, Any] = getattr(boto3_clients.client("secretsmanager"), operation)(**parameters)
     except BotoCoreError as error:
@@ -297,7 +298,7 @@ def _unavailable(error: Exception) -> Retryable:
             "the secret has as many versions as Secrets Manager allows, and each is kept for a day: try again later",
             after_s=FULL_WAIT_S,
         )
-    # The error's own text may quote what was sent: only its kind is told.
+    # Without the error's text, which may quote the credentials.
     return Retryable(
         "vault_unavailable",
         f"Secrets Manager or KMS did not respond: {boto3_clients.error_code(error) or type(error).__name__}",

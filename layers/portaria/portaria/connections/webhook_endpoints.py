@@ -1,9 +1,9 @@
-"""Addresses for events: giving a connection a new one, and taking it back.
+"""Webhook URLs for events: creating and closing a connection's URL.
 
-An address carries a random key, and where the platform has such a header, events need a secret of its own in it. The table
-holds their SHA-256, for `event_receiver` to check; it is written before the platform hears of the address, so that no event
-finds it unknown. One that is replaced works for another hour, since events are on their way to it; one that is closed is still
-known for a minute to whoever has just used it, and ingest_records drops what comes of that.
+A URL contains a random key. On platforms that can send a header, events must also have a secret in that header. The table
+holds the SHA-256 of both, for `event_receiver` to check; it is written before the platform learns the URL, so that no event
+arrives at an unknown URL. A replaced URL works for another hour, because events for it are on their way. After a URL is closed,
+processes that have just used it accept events for another minute; ingest_records drops those.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from portaria.webhooks.event_receiver import SK, Key, digest, partition, read_ke
 # 256 bits.
 KEY_BYTES = 32
 OVERLAP_S = 60 * 60
-# Of the keys that were replaced within the overlap. Whoever makes more in an hour ends the oldest early.
+# Of the keys that were replaced within the overlap. With more replacements in an hour the oldest key ends early.
 MAX_PREVIOUS = 5
-# A closed address is forgotten after this.
+# The item of a closed URL is deleted after this time.
 CLOSED_FOR = timedelta(days=1)
 
 
 def open_address(table: Table, connection: Connection, key: Secret, header: Secret | None = None) -> bool:
-    """Let events in by this key, and for an hour still by the one before. Doing it again with the same key changes nothing.
+    """Accept events with this key, and for another hour with the previous one. Idempotent for the same key.
 
-    False where a later grant of the connection has opened its own: then this one is nobody's any more. Raises `Retryable` where
-    somebody else opened one at the same moment.
+    False where a later grant of the connection has opened its own URL. Raises `Retryable` where another request opened one at
+    the same time.
     """
     item = table.get(partition(connection.name), SK) or {}
     if item.get("granted_at", "") > connection.granted_at:
@@ -56,7 +56,7 @@ def open_address(table: Table, connection: Connection, key: Secret, header: Secr
 
 
 def close_address(table: Table, connection: Connection) -> None:
-    """Let nothing in any more, but what a later grant has opened. Without an address nothing happens."""
+    """Accept no more events, except at a URL that a later grant has opened. Does nothing without a URL."""
     try:
         table.update(
             partition(connection.name),

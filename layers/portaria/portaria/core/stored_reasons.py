@@ -27,11 +27,3 @@ class InstallFailure(StrEnum):
     CODE_USED = "code_used"
     INVALID_ACCOUNT = "invalid_account"
     PLATFORM_REFUSED = "platform_refused"
-
-
-class PauseReason(StrEnum):
-    """Why a destination is paused."""
-
-    QUOTA = "quota"
-    STOPPED = "stopped"
-    BUSY = "busy"

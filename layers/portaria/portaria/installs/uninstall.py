@@ -34,8 +34,7 @@ logger = logging.getLogger(__name__)
 # The waits before a platform that still accepts the connection's token is asked again.
 CHECK_AGAIN_S = (60.0, 600.0)
 KEPT_FOR = timedelta(days=90)
-UNINSTALLED = "uninstalled"
-DELETED = "deleted"
+UNINSTALLED, DELETED = ConnectionReason.UNINSTALLED, ConnectionReason.DELETED
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class _Removal:
         self.settings = settings
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
-        self.supply = provider.TokenProvider(self.table, self.vault, settings.sealing_key_id, time_left_s)
+        self.token_provider = provider.TokenProvider(self.table, self.vault, settings.sealing_key_id, time_left_s)
 
     def run(self, why: str, checks: int, secret_id: str) -> RemovalOutcome:
         connection = connection_store.find(self.table, self.name)
@@ -123,7 +122,7 @@ class _Removal:
         """Ask the platform. Only a clear refusal counts: a platform that does not answer is asked again."""
         account = part(connection.platform, "account")
         try:
-            response = self.supply.send(
+            response = self.token_provider.send(
                 connection,
                 lambda token: account.account_request(connection.allowed_domain, token.credentials["access_token"]),
             )
@@ -140,7 +139,7 @@ class _Removal:
         connection = connection_store.get(self.table, self.name)
         if connection.reason != ConnectionReason.ANSWER_LOST:
             return False
-        return checks < len(CHECK_AGAIN_S) or self.supply.recover(connection)
+        return checks < len(CHECK_AGAIN_S) or self.token_provider.recover(connection)
 
     def _check_again(self, checks: int) -> RemovalOutcome:
         if checks >= len(CHECK_AGAIN_S):

@@ -1,21 +1,21 @@
-"""Undoing the content codings of an answer, as far as the bytes agree with their label (RFC 9110, 8.4.1)."""
+"""Decoding the content codings of a response, as far as the bytes match their label (RFC 9110, 8.4.1)."""
 
 from __future__ import annotations
 
 import zlib
 
-# What is asked for with each request. Others are not decoded: a server that uses them was not asked to.
+# The codings that each request accepts. Others are not decoded, because the request did not accept them.
 ACCEPTED = "gzip, deflate"
 MAX_CODINGS = 5
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def decode(body: bytes, codings: str, limit: int) -> tuple[bytes, str]:
-    """The body without its codings, and those that could not be undone: empty where it is plain now.
+    """Returns the decoded body, and the codings that could not be decoded (empty where it is plain).
 
-    `codings` is the value of `Content-Encoding`. A body that is labelled gzip and is not is taken as it is. One that cannot be
-    decoded to its end stays as it came, since a part of a body must not pass for the whole. More than `limit` bytes
-    are never produced: where the body is larger, `limit` + 1 bytes of it are returned.
+    `codings` is the value of `Content-Encoding`. A body that is labelled gzip but is not stays as it is. A body that cannot be
+    decoded completely stays encoded, because a part must not pass for the whole body. At most `limit` + 1 bytes are decoded:
+    a result of that length means that the body is larger than `limit`.
     """
     applied = [coding for each in codings.split(",") if (coding := each.strip().lower()) not in ("", "identity")]
     if len(applied) > MAX_CODINGS:
@@ -35,14 +35,14 @@ def _undone(body: bytes, coding: str, limit: int) -> bytes | None:
     if coding in ("gzip", "x-gzip"):
         return _gunzipped(body, limit) if body.startswith(_GZIP_MAGIC) else body
     if coding == "deflate":
-        # In zlib's format by the standard; some servers send the bare stream.
+        # The standard prescribes zlib's format; some servers send the raw stream.
         zlib_format = _inflated(body, zlib.MAX_WBITS, limit)
         return zlib_format if zlib_format is not None else _inflated(body, -zlib.MAX_WBITS, limit)
     return None
 
 
 def _gunzipped(body: bytes, limit: int) -> bytes | None:
-    """All members of a gzip file. Bytes behind the last one are ignored, as gzip itself does."""
+    """All members of a gzip file. Bytes after the last one are ignored, as gzip itself does."""
     found = b""
     while body.startswith(_GZIP_MAGIC) and len(found) <= limit:
         member = zlib.decompressobj(zlib.MAX_WBITS | 16)

@@ -1,7 +1,7 @@
-"""The names that a connection is made with: its allowed domain, and the header of an API key.
+"""Rules for two fields of a connection: its allowed domain, and the header of an API key.
 
 The rules are those of Zendesk's connections. The list of public suffixes is https://publicsuffix.org/list/, as
-`publicsuffixlist` bundles it; it takes a quarter of a second to load, so it is loaded with the first domain that is checked.
+`publicsuffixlist` bundles it. Loading takes a quarter of a second, so it is loaded with the first domain that is checked.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ REFUSED_HEADERS = frozenset(
 REFUSED_HEADER_PREFIXES = ("x-amz-", "x-amzn-", "x-forwarded-", "x-zis-")
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-# A last label like these makes the whole an IPv4 address for whoever resolves it: 1.2.3.4, 2130706433, 0x7f.1, 0177.0.0.1.
+# Resolvers read a name whose last label is such a number as an IPv4 address: 1.2.3.4, 2130706433, 0x7f.1, 0177.0.0.1.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 def check_allowed_domain(text: str) -> str:
-    """The domain as it is stored, in lower case. Raises `Rejected` (`bad_allowed_domain`), which quotes no part of it.
+    """Returns the domain as it is stored, in lower case. Raises `Rejected` (`bad_allowed_domain`) without quoting it.
 
-    A host name of at most 128 characters whose labels have at most 63, or `*.` and one, which stands for that name and
-    every name below it. Refused are all forms of IP addresses, names under no known top-level domain, and names that are
-    only a public suffix, private ones included: `*.com.au` and `*.myshopify.com` would cover strangers. So would a wildcard
-    above a public suffix: `*.amazonaws.com` covers `s3.amazonaws.com`, and the names of Amazon's customers below it.
-    Without the wildcard a public suffix (`github.io`, `s3.amazonaws.com`) is refused too: it belongs to all who have a
-    name below it, and not to one who could have given a credential for it.
+    Allowed are a host name of at most 128 characters whose labels have at most 63, and such a name after `*.`, which covers the
+    name and every name below it. IP addresses in any form, names without a known top-level domain, and public suffixes, private
+    ones included, are refused: `*.com.au` and `*.myshopify.com` would cover names of other owners. So would a wildcard above a
+    public suffix: `*.amazonaws.com` covers `s3.amazonaws.com` and the names of Amazon's customers below it. Without the
+    wildcard a public suffix (`github.io`, `s3.amazonaws.com`) is refused too, because it has no single owner who could issue a
+    credential for it.
     """
     if len(text) > MAX_DOMAIN_LENGTH:
         raise _refused(f"may have {MAX_DOMAIN_LENGTH} characters; this has {len(text)}")
@@ -74,7 +74,7 @@ def check_allowed_domain(text: str) -> str:
 
 
 def check_header_name(text: str, *, with_digits: bool = False) -> str:
-    """The header that an API key travels in, as it was given. Raises `Rejected` (`bad_header_name`).
+    """Returns the name of an API key's header unchanged. Raises `Rejected` (`bad_header_name`).
 
     Letters, hyphens and underscores; digits only where the connection allows them (`allow_digits_in_header_name`).
     """
@@ -98,7 +98,7 @@ def check_header_name(text: str, *, with_digits: bool = False) -> str:
 
 
 def _check_characters(name: str) -> None:
-    """One sentence for each of the ways in which people give something else than a host name."""
+    """Raises `Rejected` with a sentence for each common mistake."""
     if "*" in name:
         raise _refused("may have one wildcard (*), as its first label only")
     if "://" in name:
@@ -132,7 +132,7 @@ def _check_label(label: str) -> None:
 
 
 def _advice(text: str) -> str:
-    """How to write a name that is not ASCII, where it can be written at all."""
+    """How to write a name that is not ASCII, if it can be written in punycode."""
     wildcard, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
     try:
         punycode = wildcard + idna.encode(name, uts46=True).decode()
@@ -151,7 +151,7 @@ def _public_suffixes() -> PublicSuffixList:
 
 @cache
 def _public_suffix_below(name: str) -> str:
-    """A public suffix below a name, or an empty text. The library does not answer this, so its list is read here."""
+    """A public suffix below a name; empty where there is none. The library has no such query, so its list is read here."""
     from importlib.resources import files  # noqa: PLC0415 - see above
 
     listed = (files("publicsuffixlist") / "public_suffix_list.dat").read_text("utf-8")

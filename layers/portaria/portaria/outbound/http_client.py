@@ -1,6 +1,6 @@
-"""The only way for a credential to leave: over https, to the allowed domain, bounded in size and time.
+"""The outbound HTTP client, the only way out for a credential: over https, to the allowed domain, with limits on size and time.
 
-`http_transport` dials, and checks the addresses of the host. A redirect is an answer unless the caller wants it followed;
+`http_transport` connects, and checks the addresses of the host. A redirect is a response unless the caller wants it followed;
 then every hop passes the same checks.
 """
 
@@ -21,14 +21,11 @@ from portaria.core.errors import AnswerLost, AnswerTooLarge, Unreachable
 from portaria.outbound import content_codings
 from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
 
-# For callers that still compare the reason; others catch `Unreachable`.
-UNREACHABLE = Unreachable.reason
-
 USER_AGENT = "portaria/1 (+integration backend)"
 
 _DEFAULT_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": content_codings.ACCEPTED}
 
-# One a process, for its kept connections.
+# One for each process, because it keeps connections.
 transport = Transport()
 
 FORBIDDEN_HEADERS = frozenset(
@@ -46,7 +43,7 @@ FORBIDDEN_HEADERS = frozenset(
         "proxy-authenticate",
         "via",
         "forwarded",
-        # Headers in which proxies tell a server who its client is.
+        # Headers in which proxies name the client.
         "client-ip",
         "cf-connecting-ip",
         "fastly-client-ip",
@@ -71,7 +68,7 @@ _HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][
 
 
 def canonical(header_name: str) -> str:
-    """A header's name as servers may read it: many map hyphens to underscores (RFC 3875, 4.1.18), and case never counts."""
+    """A header's name as servers may read it: many map hyphens to underscores (RFC 3875, 4.1.18), and case is ignored."""
     return header_name.lower().replace("_", "-")
 
 
@@ -85,7 +82,7 @@ def host_allowed(host: str, allowed_domain: str) -> bool:
 
 
 def check(request: Request, allowed_domain: str) -> None:
-    """Raises `Rejected` for a request that must not leave; nothing has been sent then."""
+    """Raises `Rejected` for a request that must not be sent."""
     if not request.url.isascii() or re.search(r"[\x00-\x20\x7f\\]", request.url):
         raise Rejected("bad_url", "the URL must be printable ASCII without spaces and backslashes", field="url")
     try:
@@ -99,7 +96,7 @@ def check(request: Request, allowed_domain: str) -> None:
             "the URL must begin with https:// and may have neither a user nor a port other than 443",
             field="url",
         )
-    # urlsplit lower-cases the host; the one that is dialled is compared, not the text in the URL.
+    # urlsplit converts the host to lower case. The host that is connected to is compared, not the text in the URL.
     if parts.netloc.lower().removesuffix(":443") != parts.hostname or not host_allowed(
         parts.hostname or "", allowed_domain
     ):
@@ -116,16 +113,15 @@ def check(request: Request, allowed_domain: str) -> None:
 
 
 def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
-    """Carry a platform's request and bring its answer, whatever the status.
+    """Send a platform's request and return its response, of any status.
 
     `owner` names the account that the request is made for: a kept connection is used for requests of one owner only.
 
-    A redirect is an answer, unless up to `follow_redirects` are to be followed: each is checked as the request was; to another
-    host of the domain go neither credentials nor a body. A 303, and a 301 or 302 that answers a POST, is followed with a GET.
+    A redirect is a response, unless up to `follow_redirects` are to be followed. Each is checked as the request was. Neither
+    credentials nor a body are sent to another host of the domain. A 303, and a 301 or 302 after a POST, is followed with a GET.
 
-    Raises `Rejected` where the request may not leave (nothing was sent; of a redirect: nothing was sent there) or the answer
-    is too large, and `Retryable` where no whole answer came in time: with `answer_lost` false nothing had been sent, with
-    true the other side may have acted on it.
+    Raises `Rejected` where the request (or a redirect) may not be sent, and `AnswerTooLarge`. Raises `Retryable` where no
+    complete response came in time: with `answer_lost` false nothing was sent, with true the other side may have processed it.
     """
     check(request, allowed_domain)
     total_s = request.total_timeout_s
@@ -146,12 +142,12 @@ def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, ow
 
 
 def _redirected(request: Request, response: Response, allowed_domain: str) -> Request | None:
-    """The request that a redirect asks for, or None where the response is none. Raises `Rejected` where it may not leave."""
+    """The request for a redirect, or None where the response is no redirect. Raises `Rejected` where it may not be sent."""
     location = response.headers.get("location")
     if response.status not in _REDIRECTS or not location:
         return None
     if not _PRINTABLE.fullmatch(location):
-        # `urljoin` would take line ends and tabs out, and make a good URL of a bad one.
+        # `urljoin` removes line ends and tabs, which would turn an invalid URL into a valid one.
         raise _redirect_refused(_host(request), "the URL must be printable ASCII")
     try:
         url = urljoin(request.url, location)
@@ -180,7 +176,7 @@ def _redirect_refused(host: str, why: str) -> Rejected:
 
 
 def _host(request: Request) -> str:
-    """The host that is dialled, for messages: where the domain has a wildcard, it names no host."""
+    """The host of a request, for messages: a domain with a wildcard names no host."""
     return urlsplit(request.url).hostname or ""
 
 
@@ -199,7 +195,7 @@ def _prepared(request: Request) -> requests.PreparedRequest:
 
 
 def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool = False) -> Response:
-    """One request and its answer. After a redirect the other side has acted on the first request, whatever comes now."""
+    """Send one request and read its response. If `redirected`, the other side has already processed the first request."""
     prepared = _prepared(request)
     limits = Limits(request.connect_timeout_s, request.read_timeout_s, ends_at, owner)
     try:

@@ -1,12 +1,12 @@
 """HTTP/1.1 over TLS: a transport for `requests` whose connections are reused only while nothing unexpected has come on them.
 
-h11 parses the answers; this module dials, bounds the time, and decides which connections are kept. A connection is closed
-after an answer that was not read to its end, that is framed in an unusual way, or that is followed by any other byte, and
-before a request for which it is not silent. What a server sends too late for that check can still be taken for the answer
-to the next request, so a connection is reused for the same owner only.
+h11 parses the responses; this module connects, bounds the time, and decides which connections are kept. A connection is closed
+after a response that was not read to its end, that is framed in an unusual way, or that is followed by any other byte, and
+before a request if unread bytes have arrived. Bytes that a server sends after that check could be read as the response to the
+next request, so a connection is reused for the same owner only.
 
-A host's addresses are looked up once, all of them must be public, and one of those is dialled: a name cannot change its
-meaning between the check and the call. Behind a proxy (`HTTPS_PROXY`) names are resolved and checked by the proxy.
+A host's addresses are looked up once, all of them must be public, and one of them is connected to: the name's addresses cannot
+change between the check and the connection. Behind a proxy (`HTTPS_PROXY`) the proxy resolves and checks names.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ _UNUSUAL_LINE_END = re.compile(rb"(?<!\r)\n|\n[ \t]")
 
 
 class NotSent(requests.exceptions.ConnectionError):
-    """No connection came about, so nothing was sent. Its only argument is the kind of its cause."""
+    """The connection failed, so nothing was sent. The only argument is the kind of the cause."""
 
 
 class ProxyError(ConnectionError):
-    """The proxy cannot be spoken to, or does not connect."""
+    """The proxy does not answer, or refuses to connect."""
 
 
 class NoAnswer(requests.exceptions.ConnectionError):
-    """The request may have arrived, and no whole answer came. Its only argument is the kind of its cause."""
+    """The request may have arrived, and no complete response came. The only argument is the kind of the cause."""
 
 
 class Limits(NamedTuple):
-    """What bounds one exchange. `ends_at` is by `time.monotonic`; `owner` names the account that the connection is kept for."""
+    """The time limits of one exchange. `ends_at` is by `time.monotonic`; the connection is kept for the account `owner`."""
 
     connect_s: float
     read_s: float
@@ -62,7 +62,7 @@ class Limits(NamedTuple):
     owner: str = ""
 
     def step_s(self, step_s: float) -> float:
-        """What one step may take: its own time-out, and no more than is left to the exchange. Raises `TimeoutError`."""
+        """The time-out of one step: its own, but no more than the remaining time of the exchange. Raises `TimeoutError`."""
         left_s = self.ends_at - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("the exchange has had all its time")
@@ -70,7 +70,7 @@ class Limits(NamedTuple):
 
 
 class Transport(BaseAdapter):
-    """One a process, for its kept connections. Follows no redirect, retries nothing, keeps no cookie, reads no .netrc."""
+    """Keeps a process's connections. Follows no redirect, retries nothing, keeps no cookie, reads no .netrc."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Transport(BaseAdapter):
         cert: Any = None,
         proxies: Any = None,
     ) -> requests.Response:
-        """Send a request; the body of its answer is read through `raw`. `timeout` is a `Limits`.
+        """Send a request; the body of its response is read through `raw`. `timeout` is a `Limits`.
 
         Raises `NotSent`, `NoAnswer`, and `Rejected` for a host whose addresses are not public.
         """
@@ -119,7 +119,7 @@ class Transport(BaseAdapter):
             connection.close()
 
     def keep(self, connection: _Connection) -> None:
-        """Take a connection back, whose answer has been read to its end."""
+        """Keep a connection whose response has been read to its end, if it can be reused."""
         if not connection.is_reusable():
             connection.close()
             return
@@ -174,7 +174,7 @@ class Transport(BaseAdapter):
 
 
 class Body:
-    """The body of an answer, still encoded as the server sent it."""
+    """The body of a response, still encoded as the server sent it."""
 
     def __init__(self, transport: Transport, connection: _Connection, limits: Limits) -> None:
         self._transport = transport
@@ -198,7 +198,7 @@ class Body:
         return bytes(found[:amount])
 
     def close(self) -> None:
-        """An answer that was not read to its end takes its connection with it."""
+        """Close the connection if its response was not read to its end."""
         if self._connection:
             self._connection.close()
             self._connection = None
@@ -216,7 +216,7 @@ class _Connection:
         self._unusual = False
 
     def begin(self, request: requests.PreparedRequest, host: str, limits: Limits) -> h11.Response:
-        """Send a request and read the head of its answer."""
+        """Send a request and read the head of its response."""
         headers = [("Host", host), *request.headers.items()]
         if self._http.our_state is h11.DONE:
             self._http.start_next_cycle()
@@ -232,19 +232,19 @@ class _Connection:
         except TimeoutError:
             raise
         except OSError:
-            # A server may refuse a request before it has read all of it, and its answer may already be here.
+            # A server may refuse a request before it has read all of it, and its response may have arrived.
             self._unusual = True
         return self._head(limits)
 
     def _head(self, limits: Limits) -> h11.Response:
-        """The final answer's head. Interim answers are skipped (RFC 9110, 15.2); h11 refuses a 101 that nobody asked for."""
+        """The final response's head. Interim responses are skipped (RFC 9110, 15.2); h11 refuses an unrequested 101."""
         read = bytearray()
         for _ in range(MAX_INTERIM_ANSWERS + 1):
             event = self._event(limits, read)
             if isinstance(event, h11.Response):
                 rest = len(self._http.trailing_data[0])
                 names = {name for name, _ in event.headers}
-                # RFC 9112, 2.2 and 5.2 and 6.3: readers differ in how they take these.
+                # RFC 9112, 2.2, 5.2 and 6.3: recipients differ in how they parse these.
                 self._unusual |= bool(_UNUSUAL_LINE_END.search(read, 0, len(read) - rest))
                 self._unusual |= {b"content-length", b"transfer-encoding"} <= names
                 return event
@@ -262,12 +262,12 @@ class _Connection:
         raise h11.RemoteProtocolError("the connection ended within the answer")
 
     def is_reusable(self) -> bool:
-        """Whether the last exchange has ended, as a whole and in the usual way, and nothing stands behind it."""
+        """Whether the last exchange is complete, was framed in the usual way, and no byte followed it."""
         ended = (self._http.our_state, self._http.their_state) == (h11.DONE, h11.DONE)
         return ended and not self._unusual and self._http.trailing_data == (b"", False)
 
     def is_silent(self) -> bool:
-        """Whether the connection is open and holds no byte that has not been read. Does not wait."""
+        """Whether the connection is open and has no unread byte. Does not wait."""
         try:
             self._sock.settimeout(0)
             self._sock.recv(1)
@@ -298,7 +298,7 @@ class _Connection:
 
 
 def _connect(found: list[Any], limits: Limits) -> socket.socket:
-    """Connect to the first address that answers; they are as `getaddrinfo` gave them."""
+    """Connect to the first address that answers. `found` is what `getaddrinfo` returned."""
     *others, last = found
     for address in others:
         with suppress(OSError):
@@ -310,7 +310,7 @@ def _connect_to(address: Any, limits: Limits) -> socket.socket:
     family, kind, protocol, _, where = address
     sock = socket.socket(family, kind, protocol)
     try:
-        # With Nagle's algorithm the last bytes of a request could wait 40 ms to be sent.
+        # Nagle's algorithm could delay the last bytes of a request by 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(limits.step_s(limits.connect_s))
         sock.connect(where)
@@ -321,7 +321,7 @@ def _connect_to(address: Any, limits: Limits) -> socket.socket:
 
 
 def _through_proxy(proxy: str, host: str, limits: Limits) -> socket.socket:
-    """A connection to a host through an HTTP proxy, by CONNECT (RFC 9110, 9.3.6). Raises `OSError` where there is none."""
+    """Connect to a host through an HTTP proxy, by CONNECT (RFC 9110, 9.3.6). Raises `OSError` where that fails."""
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme != "http" or not parts.hostname:
         raise ProxyError("HTTPS_PROXY must be an http:// URL")

@@ -1,4 +1,4 @@
-"""Which addresses may be dialled: those of the public internet.
+"""Which addresses may be connected to: those of the public internet.
 
 The registries: https://www.iana.org/assignments/iana-ipv4-special-registry,
 https://www.iana.org/assignments/iana-ipv6-special-registry. Python's `is_global` differs between versions.
@@ -24,15 +24,15 @@ _NOT_PUBLIC = tuple(
         *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
     )
 )
-# Loopback, mapped, link-local, unique local and multicast addresses are all outside of it.
+# Loopback, mapped, link-local, unique local and multicast addresses are all outside this network.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# An IPv4 address as a network without IPv4 sees it: its gateway leads to the address in the last four bytes.
+# An IPv4 address as a network without IPv4 sees it: the gateway connects to the address in the last four bytes.
 # https://docs.aws.amazon.com/vpc/latest/userguide/nat-gateway-nat64-dns64.html
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Whether an address, as a name server gave it, belongs to the public internet."""
+    """Whether an address belongs to the public internet."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         if ip in _NAT64:
@@ -43,7 +43,7 @@ def is_public(address: str) -> bool:
 
 
 def resolve(host: str, port: int, timeout_s: float) -> list[Any]:
-    """Every address of a host, at least one, as `getaddrinfo` gives them. Raises `OSError`.
+    """Every address of a host, at least one, as `getaddrinfo` returns them. Raises `OSError`.
 
     The look-up runs in its own thread, because `getaddrinfo` has no time-out and cannot be interrupted.
     """

@@ -1,4 +1,4 @@
-"""Evenly spaced calls of one process to a platform that counts them."""
+"""A rate limiter that spaces one process's requests to a platform evenly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from portaria.core import clock
 
 
 class Pace:
-    """Each caller takes the next free moment and waits for it. Safe to use from several threads."""
+    """Each caller reserves the next free time and waits for it. Thread-safe."""
 
     def __init__(self, per_second: float) -> None:
         self.interval_s = 1 / per_second

@@ -2,8 +2,8 @@
 
     running → done, or failed with a reason
 
-A backfill's item says which page comes next. A page's records are queued before the item moves on, so a worker that dies
-anywhere leaves at worst one page to be read and queued again, which changes nothing at the destination.
+A backfill's item has the number of the next page. A page's records are queued before the item is updated, so if a worker dies,
+at most one page is read and queued again, which changes nothing at the destination.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from portaria.sources.page_reader import PageReader, ReadingOutcome
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-# Another worker has just moved this backfill on: it is left alone for a while.
+# The wait after another worker has read a page of this backfill.
 LEAVE_TO_OTHER_S = 120.0
 
 
@@ -37,14 +37,14 @@ def key(connection: str, route: str, generation: int) -> tuple[str, str]:
 
 
 def handle_message(body: str, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]) -> ReadingOutcome:
-    """Deal with one message of the Backfills queue: `connection.ready` from the bus, a backfill's or a reconciliation's own.
+    """Handle one message of the Backfills queue: `connection.ready` from the bus, a backfill's or a reconciliation's own.
 
-    Raises `Retryable` where the message should come back; a backfill that has failed for good says so in its item.
+    Raises `Retryable` where the message should return to the queue. A backfill's final failure is recorded in its item.
     """
     try:
         work = _read(body)
     except (ValueError, KeyError, TypeError, AttributeError):
-        logger.error("a message of the Backfills queue is none of those that it may be")
+        logger.error("backfill_message_unreadable")
         return ReadingOutcome("ignored")
     if isinstance(work, reconciliation.ReconciliationRequest):
         return reconciliation.handle_message(work, settings, time_left_s)
@@ -74,10 +74,10 @@ def _read(body: str) -> _ConnectionReady | _BackfillRequest | reconciliation.Rec
 
 
 def start(table: Table, queue_url: str, connection: Connection, route_name: str | None = None) -> dict[str, str]:
-    """Have every route that begins at a connection, or one of them, read it from its first page; the routes and their states.
+    """Start a backfill for every route from a connection, or for one of them. Returns the routes and their states.
 
-    One that runs already goes on, and its message is queued once more, in case that was lost. Raises `Rejected` (404
-    `unknown_route`, 409 `not_connected`, `nothing_to_read`) and `Retryable`, after which it can be asked for again.
+    A backfill that is running continues, and its message is queued again in case it was lost. Raises `Rejected` (404
+    `unknown_route`, 409 `not_connected`, `nothing_to_read`) and `Retryable`, after which the call can be repeated.
     """
     if connection.state != "connected":
         raise Rejected("not_connected", f"the connection {connection.name} is {connection.state}", status=409)
@@ -110,7 +110,7 @@ def start(table: Table, queue_url: str, connection: Connection, route_name: str 
 
 
 def latest(table: Table, connection: str) -> dict[str, Item]:
-    """The backfill of each route that was started last, whether the route is still there or not."""
+    """The latest backfill of each route, including routes that have been deleted."""
     found: dict[str, Item] = {}
     for item in table.query_all(key(connection, "", 0)[0]):
         known = found.get(item["route"])
@@ -120,13 +120,13 @@ def latest(table: Table, connection: str) -> dict[str, Item]:
 
 
 def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> ReadingOutcome:
-    """Start a backfill for each route that begins at the connection. Started twice is started once."""
+    """Start a backfill for each route from the connection. Idempotent."""
     table = Table(settings.table_name)
     connection = connection_store.find(table, name)
     if not connection:
-        logger.warning("a connection that became ready is gone", extra={"connection": name})
+        logger.warning("ready_connection_missing", extra={"connection": name})
         return ReadingOutcome("ignored")
-    # It may be a destination that refused everything until it was connected again.
+    # The connection may be a destination that refused every record until it was connected again.
     backlogs.try_now(table, name)
     bodies: list[str] = []
     for route in routes.for_connection(table, connection):
@@ -135,16 +135,14 @@ def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Rea
             if _create(table, connection, route, generation):
                 bodies.append(_message(name, route.name, generation))
     queues.send(settings.backfills_queue_url, bodies)
-    logger.info(
-        "backfills were started", extra={"connection": name, "generation": generation, "backfills": len(bodies)}
-    )
+    logger.info("backfills_started", extra={"connection": name, "generation": generation, "backfills": len(bodies)})
     return ReadingOutcome("started", started=len(bodies))
 
 
 def _create(table: Table, connection: Connection, route: Route, generation: int, *, again: bool = False) -> bool:
-    """Whether the backfill is to be queued. One that runs already is queued again: its first message may have been lost.
+    """Whether the backfill must be queued. A running one is queued again, because its first message may have been lost.
 
-    One that has ended begins anew only where it is wanted `again`.
+    A backfill that has ended starts again only with `again`.
     """
     try:
         table.update(
@@ -198,7 +196,7 @@ class _BackfillReading:
     def run(self) -> ReadingOutcome:
         item = self.table.get(*key(self.name, self.route_name, self.generation))
         if not item or item["state"] != "running":
-            logger.info("there is nothing to read any more", extra=self.facts)
+            logger.info("backfill_ignored", extra=self.facts)
             return ReadingOutcome("ignored")
         try:
             self._read(item)
@@ -208,13 +206,13 @@ class _BackfillReading:
         except Retryable as later:
             if not self.pages:
                 raise
-            # A new message, since this one's receives count how often it came in vain.
+            # A new message, because this one's receive count must count failed attempts only.
             delay_s = page_reader.PAUSE_S if later.after_s is None else later.after_s
-            logger.info("a backfill goes on later", extra={**self.facts, "reason": later.reason, "after_s": delay_s})
+            logger.info("backfill_postponed", extra={**self.facts, "reason": later.reason, "after_s": delay_s})
             body = _message(self.name, self.route_name, self.generation)
             queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
             return self._outcome("running")
-        logger.info("a backfill is done", extra={**self.facts, "records": self.records})
+        logger.info("backfill_completed", extra={**self.facts, "records": self.records})
         return self._outcome("done")
 
     def _outcome(self, state: str) -> ReadingOutcome:
@@ -247,9 +245,9 @@ class _BackfillReading:
             self.records += len(page.records)
 
     def _check_off(self, item: Item, page: Page) -> Item:
-        """Move the item past a page whose records are queued: once, however many workers have queued them.
+        """Record that a page's records are queued: once, however many workers have queued them.
 
-        Raises `Retryable` where another worker has done so, or has begun anew.
+        Raises `Retryable` where another worker has recorded it or has started the backfill again.
         """
         common = "pages = pages + :one, #records = #records + :records"
         values: Item = {":one": 1, ":records": len(page.records), ":running": "running"}
@@ -273,7 +271,7 @@ class _BackfillReading:
 
     def _fail(self, item: Item, rejected: Rejected) -> None:
         facts = {**self.facts, "reason": rejected.reason, "detail": rejected.detail}
-        logger.error("a backfill has failed", extra=facts)
+        logger.error("backfill_failed", extra=facts)
         try:
             self.table.update(
                 *key(self.name, self.route_name, self.generation),

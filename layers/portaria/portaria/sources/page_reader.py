@@ -1,4 +1,4 @@
-"""Reading a connection's account: with a token from the supply, at the platform's pace, while there is time left."""
+"""Reading a connection's account: with a token, within the platform's rate limit, while there is time left."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from portaria.platforms import part
 Send = Callable[[Request], Response]
 Found = TypeVar("Found")
 
-# After a request's own time-outs there must be time to queue its records and to move the item on.
+# The time needed after a request's time-outs to queue its records and to write the item.
 TIME_TO_STORE_S = 5.0
-# Between two turns of one reading, where the platform asks for no pause of its own.
+# Between two turns of one reading, where the platform does not ask for a pause.
 PAUSE_S = 5.0
 
 
 @dataclass(frozen=True)
 class ReadingOutcome:
-    """What one message of the Backfills queue came to.
+    """The outcome of one message of the Backfills queue.
 
-    `state` is of a backfill started, running, done or failed; of a reconciliation queued (those that are due), reconciling,
-    reconciled, put_off or ended; or ignored. `started` counts the backfills or reconciliations that were queued.
+    `state` is, for a backfill, `started`, `running`, `done` or `failed`; for a reconciliation `queued` (a page of the due
+    ones), `reconciling`, `reconciled`, `put_off` or `ended`; or `ignored`. `started` counts the backfills or reconciliations
+    that were queued.
     """
 
     state: str
@@ -54,19 +55,19 @@ def source(platform: str, object_name: str, function: str = "read_page") -> Modu
 
 
 def dated(records: list[Record], read_at: int) -> list[Record]:
-    """Records as versions that are not newer than their reading (epoch milliseconds): see `time_of_change`."""
+    """Records whose versions are not newer than the time they were read at (epoch milliseconds): see `time_of_change`."""
     seen_at = read_at // 1_000
     return [record._replace(updated_at=time_of_change(record.updated_at, seen_at)) for record in records]
 
 
 @cache
 def _pace(platform: str, per_second: float) -> Pace:
-    """One a process, so that the next invocation of a warm worker keeps the distance too."""
+    """One for each process, so that the next invocation of a warm worker respects the rate too."""
     return Pace(per_second)
 
 
 class PageReader:
-    """`connection` is the one that is read; after a reinstall in the midst of it, the newer one."""
+    """Reads one account. `connection` is replaced by the newer one if the account is installed again meanwhile."""
 
     def __init__(
         self,
@@ -79,14 +80,14 @@ class PageReader:
         self.table = table
         self.connection = connection
         self.vault = Vault(settings.secrets_prefix)
-        self.supply = provider.TokenProvider(table, self.vault, settings.sealing_key_id, time_left_s)
+        self.token_provider = provider.TokenProvider(table, self.vault, settings.sealing_key_id, time_left_s)
         self.pace = _pace(connection.platform, per_second)
         self.time_left_s = time_left_s
 
     def read(self, ask: Callable[[Send, str, Secret], Found]) -> Found:
-        """What `ask` makes of `send`, the account's host and an access token: again with newer ones where there are any.
+        """Call `ask` with `send`, the account's host and an access token; repeat it if there is a newer connection.
 
-        Raises `Rejected` as `ask` and the supply of tokens do, and `Retryable` also where too little time is left.
+        Raises `Rejected` as `ask` and the token provider do, and `Retryable` also where too little time is left.
         """
         while True:
             try:
@@ -98,7 +99,7 @@ class PageReader:
                 self.connection = newer
 
     def send(self, request: Request) -> Response:
-        """One paced request. Raises `Retryable` where its time-outs would outlast the function."""
+        """Send one request at the platform's rate. Raises `Retryable` where its time-outs would outlast the function."""
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         self.pace.wait()
@@ -108,11 +109,11 @@ class PageReader:
         def attempt(token: Token) -> Found:
             return ask(self.send, self.connection.allowed_domain, token.credentials["access_token"])
 
-        token = self.supply.token(self.connection)
+        token = self.token_provider.token(self.connection)
         try:
             return attempt(token)
         except TokenRefused:
-            newer = self.supply.refresh_after_401(self.connection, token)
+            newer = self.token_provider.refresh_after_401(self.connection, token)
             if newer is None:
                 raise
             return attempt(newer)

@@ -1,13 +1,13 @@
-"""Reconciliations: what changed in an account is read again and again, so that events the platform lost still arrive.
+"""Reconciliations: the changes in an account are read at intervals, so that lost events still reach the destination.
 
     schedule → {"reconcile": "due"} → a page of those that are due, a message each → the changes, page by page
 
-There is one for each object of a connection that some route begins at; its records go all the ways that begin there. Its
-item holds `since`: all that changed until then has been queued. While one reads, `cursor` says how far it came, and
-`asked_at` when it began, which is the next `since`. A page's records are queued before the item moves on, so whoever dies
-leaves a page to be queued twice, which changes nothing at the destination, and never one that is left out.
+There is one for each object of a connection that is the source of a route; its records follow all routes from there. In its
+item, `since` is the time up to which all changes have been queued. During a reading, `cursor` is the position in the list and
+`asked_at` the time when the reading began, which is the next `since`. A page's records are queued before the item is updated.
+So a death can queue a page twice, which changes nothing at the destination, but never skips one.
 
-What a platform no longer lists, because it was deleted there, is not found this way.
+Records that were deleted at the platform are no longer listed and so are not found.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from portaria.sources.page_reader import PageReader, ReadingOutcome
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-# How far before `since` each reading begins: the platform's clock may be behind this one, and a change may show in its lists
-# some time after the moment that it is dated. What comes twice is dropped by the next worker, which remembers the newest.
+# How far before `since` each reading begins: the platform's clock may be behind, and a change may appear in its lists after the
+# time of its date. The next worker drops duplicates, because it knows the newest version.
 OVERLAP_S = 300
-# The first one after a backfill was started.
+# The first reconciliation after a backfill was started.
 FIRST_AFTER = timedelta(minutes=5)
-# One whose message is queued leaves the sweeps alone for so long; then, if it is still due, it is queued again.
+# Sweeps skip a reconciliation for this time after its message was queued; then, if it is still due, they queue it again.
 QUEUE_AGAIN = timedelta(minutes=30)
-# A connection that must be connected again is looked at so often; connecting it again makes it due.
+# How often a connection that must be connected again is checked; connecting it again makes it due.
 DEAD_AGAIN = timedelta(days=1)
-# Platforms end subscriptions whose destination failed too often, and subscribing again changes nothing.
+# Platforms end subscriptions whose destination failed too often; subscribing again is idempotent.
 SUBSCRIBE_AGAIN = timedelta(hours=1)
-# When an account's event webhooks were subscribed last, beside its objects: no object's name is in capitals.
+# The sort key for the time of an account's last webhook subscription, beside its objects: no object's name is in capitals.
 WEBHOOKS = "WEBHOOKS"
 
 
@@ -54,11 +54,11 @@ def key(connection: str, object_name: str) -> tuple[str, str]:
 
 
 def begin(table: Table, connection: Connection, object_name: str, *, since: int | None = None) -> None:
-    """Reconcile an object from now on, where the platform can tell what changed. Begun twice is begun once.
+    """Reconcile an object from now on, if the platform can list changes. Idempotent.
 
-    `since` (epoch seconds) is the oldest change that the first reading must find, where that is not now.
-    Called before a backfill is queued: what changes from then on is for reconciliations. One that is there goes on where it is,
-    and is due soon, also if it was put off.
+    `since` (epoch seconds) is the oldest change that the first reading must find; None: now. Called before a backfill is
+    queued, so that reconciliations find the changes from then on. An existing reconciliation keeps its position and becomes due
+    soon, also if it was postponed.
     """
     if not page_reader.source(connection.platform, object_name, "read_changes"):
         return
@@ -90,15 +90,15 @@ def begin(table: Table, connection: Connection, object_name: str, *, since: int 
 
 
 def of_connection(table: Table, name: str) -> list[Item]:
-    """What is reconciled of a connection: items with `object`, `since` (epoch seconds) and `due_at`."""
+    """The reconciliations of a connection: items with `object`, `since` (epoch seconds) and `due_at`."""
     found = table.query_all(key(name, "")[0])
     return [item for item in found if item["sk"] != WEBHOOKS and not reread_requests.is_request(item)]
 
 
 class ReconciliationRequest(NamedTuple):
-    """What a message asks for: one reconciliation, or (where `connection` is empty) the page of those due at `cursor`.
+    """The content of a message: one reconciliation, or (where `connection` is empty) the page of due ones at `cursor`.
 
-    `queued_at` is when the first message about the one was queued.
+    `queued_at` is when the first message about the reconciliation was queued.
     """
 
     connection: str = ""
@@ -108,7 +108,7 @@ class ReconciliationRequest(NamedTuple):
 
 
 def read(message: dict[str, Any]) -> ReconciliationRequest:
-    """Raises `KeyError`, `TypeError` or `AttributeError` for what is no message of reconciliations."""
+    """Raises `KeyError`, `TypeError` or `AttributeError` for any other message."""
     one = message["reconcile"]
     if one == "due":
         return ReconciliationRequest(cursor=str(message.get("cursor") or ""))
@@ -118,7 +118,7 @@ def read(message: dict[str, Any]) -> ReconciliationRequest:
 def handle_message(
     wanted: ReconciliationRequest, settings: BackfillRecordsSettings, time_left_s: Callable[[], float]
 ) -> ReadingOutcome:
-    """Raises `Retryable` where the message should come back."""
+    """Raises `Retryable` where the message should return to the queue."""
     if not wanted.connection:
         return _queue_due(wanted.cursor, settings)
     return _Reconciling(wanted, settings, time_left_s).run()
@@ -130,10 +130,10 @@ def _message(connection: str, object_name: str, queued_at: str) -> str:
 
 
 def _queue_due(cursor: str, settings: BackfillRecordsSettings) -> ReadingOutcome:
-    """Queue a message for each reconciliation of one page of those that are due, and one for the next page.
+    """Queue a message for each reconciliation of one page of the due ones, and one for the next page.
 
-    Each item is moved on by `QUEUE_AGAIN` before its message is queued, so that the next sweep leaves it alone; a death between
-    the two delays it by as much.
+    Each item's due time is moved by `QUEUE_AGAIN` before its message is queued, so that the next sweep skips it; a death
+    between the two delays it by that time.
     """
     table, now = Table(settings.table_name), clock.now()
     due = due_index.claim_page(table, due_index.RECONCILIATIONS, cursor, again_after=QUEUE_AGAIN)
@@ -166,7 +166,7 @@ class _Reconciling:
 
     def run(self) -> ReadingOutcome:
         item = self.table.get(*key(self.name, self.object_name))
-        # Sweeps queue what is still due again, however full the queue is: the first of its messages does the work.
+        # Sweeps queue a due reconciliation again, however full the queue is: the first of its messages does the work.
         if (not item or item["settled_at"] >= self.queued_at) and not self._is_requested(item):
             return self._outcome("ignored")
         connection = connection_store.find(self.table, self.name)
@@ -182,7 +182,7 @@ class _Reconciling:
             return self._outcome("reconciled" if self._reconcile(item, connection) else "ignored")
         except Rejected as rejected:
             logger.error(
-                "an account cannot be reconciled",
+                "reconciliation_refused",
                 extra={**self.facts, "reason": rejected.reason, "detail": rejected.detail},
             )
             self._settle(item, self._interval)
@@ -190,9 +190,9 @@ class _Reconciling:
         except Retryable as later:
             if not self.pages:
                 raise
-            # A new message, since this one's receives count how often it came in vain.
+            # A new message, because this one's receive count must count failed attempts only.
             delay_s = page_reader.PAUSE_S if later.after_s is None else later.after_s
-            logger.info("a reconciliation goes on later", extra={**self.facts, "reason": later.reason})
+            logger.info("reconciliation_postponed", extra={**self.facts, "reason": later.reason})
             body = _message(self.name, self.object_name, self.queued_at)
             queues.send(self.settings.backfills_queue_url, [body], delay_s=delay_s)
             return self._outcome("reconciling")
@@ -201,12 +201,12 @@ class _Reconciling:
         return ReadingOutcome(state, self.pages, self.records)
 
     def _is_requested(self, item: Item | None) -> bool:
-        """Whether an event since the last reading lacked what a mapping needs."""
+        """Whether an event since the last reading lacked a field that a mapping needs."""
         request = reread_requests.find(self.table, self.name, self.object_name)
         return request is not None and (not item or bool(request["requested_at"] >= item["since"]))
 
     def _begin(self, connection: Connection) -> Item | None:
-        """An account whose route is newer than its last backfill is reconciled from the first event that lacked something."""
+        """Reconcile an account whose route is newer than its last backfill, from the first event that lacked a field."""
         request = reread_requests.find(self.table, self.name, self.object_name)
         if not request:
             return None
@@ -215,7 +215,7 @@ class _Reconciling:
 
     @property
     def _interval(self) -> timedelta:
-        """A tenth more for some than for others, so that accounts connected together are not read together for ever."""
+        """With jitter by name, so that accounts that were connected together are not always read together."""
         every = timedelta(minutes=int(self.settings.reconcile_every_minutes))
         return every * (0.95 + 0.1 * connection_store.spread(f"{self.name}/{self.object_name}"))
 
@@ -223,7 +223,7 @@ class _Reconciling:
         return any(route.object == self.object_name for route in routes.for_connection(self.table, connection))
 
     def _reconcile(self, item: Item, connection: Connection) -> bool:
-        """Read what changed to its end. False: another worker has moved the item on, and it is left to that one."""
+        """Read the changes to their end. False: another worker has updated the item and continues the reading."""
         source = part(connection.platform, self.object_name)
         reader = PageReader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
         self._subscribe(reader)
@@ -242,18 +242,18 @@ class _Reconciling:
             queues.send(self.settings.bulk_records_queue_url, bodies, tenant=self.name)
             following = changes.cursor
             if changes.records and min(record.updated_at for record in changes.records) > asked_at:
-                # What changes while this is read is for the next one, or an account that is busy would have no end.
+                # Changes during this reading are left to the next one; otherwise reading a busy account would not end.
                 following = None
             try:
                 self._move_on(item, cursor, following, asked_at)
             except Conflict:
-                logger.info("another worker reconciles this", extra=self.facts)
+                logger.info("reconciliation_leased_elsewhere", extra=self.facts)
                 return False
             cursor = following
             self.pages += 1
             self.records += len(changes.records)
         reread_requests.settle(self.table, self.name, self.object_name, asked_at)
-        logger.info("an account was reconciled", extra=self.facts)
+        logger.info("reconciliation_completed", extra=self.facts)
         return True
 
     def _read(self, source: ModuleType, reader: PageReader, since: int, cursor: str) -> Changes:
@@ -264,7 +264,7 @@ class _Reconciling:
         return reader.read(ask)
 
     def _move_on(self, item: Item, cursor: str, following: str | None, asked_at: int) -> None:
-        """Past a page whose records are queued. Raises `Conflict` where another worker has done so."""
+        """Record that a page's records are queued. Raises `Conflict` where another worker has done so."""
         values: Item = {":since": item["since"], ":cursor": cursor, ":asked_at": asked_at}
         if following is None:
             expression = "SET since = :asked_at, #cursor = :start, settled_at = :now, due_at = :due_at REMOVE asked_at"
@@ -282,7 +282,7 @@ class _Reconciling:
         )
 
     def _settle(self, item: Item, wait: timedelta) -> None:
-        """Be done with this message: nothing can be read for a while, and then it is read from `since` again."""
+        """End this message's work: nothing can be read for `wait`, then a reading begins at `since` again."""
         now = clock.now()
         reread_requests.settle(self.table, self.name, self.object_name, int(now.timestamp()))
         with suppress(Conflict):
@@ -300,7 +300,7 @@ class _Reconciling:
             )
 
     def _end(self, item: Item | None) -> ReadingOutcome:
-        """There is no account to read any more, or nowhere for its records to go; a backfill begins it again."""
+        """End the reconciliation: the account or its last route is gone. A backfill begins it again."""
         reread_requests.settle(self.table, self.name, self.object_name, int(clock.now().timestamp()))
         if item:
             with suppress(Conflict):
@@ -309,11 +309,11 @@ class _Reconciling:
                     condition="begun_at = :begun_at",
                     values={":begun_at": item["begun_at"]},
                 )
-        logger.info("nothing is reconciled any more", extra=self.facts)
+        logger.info("reconciliation_ended", extra=self.facts)
         return self._outcome("ended")
 
     def _subscribe(self, reader: PageReader) -> None:
-        """Ask for the account's event webhooks again, once an hour at most. Where that fails, what they lose is read here."""
+        """Subscribe the account's event webhooks again, at most once an hour. After a failure this reads the changes."""
         connection = reader.connection
         try:
             webhooks = part(connection.platform, "webhooks")
@@ -322,19 +322,19 @@ class _Reconciling:
         if not self._may_subscribe():
             return
         try:
-            credentials = reader.supply.token(connection).credentials
+            credentials = reader.token_provider.token(connection).credentials
             if "webhook_key" not in credentials:
                 return
             client = oauth_clients.get(self.table, connection.platform, connection.client)
             destination = event_subscriptions.events_url(connection, client, credentials)
-            # The address is open before the platform hears of it; one of an older grant is nobody's any more.
+            # The URL is opened before the platform learns it. The URL of an older grant is not opened again.
             if destination and webhook_endpoints.open_address(self.table, connection, credentials["webhook_key"]):
                 request = webhooks.subscribe_request(
                     connection.allowed_domain, credentials["access_token"], destination
                 )
                 webhooks.read_answer(reader.send(request))
         except (Rejected, Retryable) as refused:
-            logger.warning("event webhooks were not subscribed again", extra={**self.facts, "reason": refused.reason})
+            logger.warning("webhook_subscription_failed", extra={**self.facts, "reason": refused.reason})
 
     def _may_subscribe(self) -> bool:
         now = clock.now()

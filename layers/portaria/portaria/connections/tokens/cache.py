@@ -1,4 +1,4 @@
-"""Access tokens that a process keeps until shortly before they end."""
+"""Access tokens that a process keeps until shortly before they expire."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from portaria.core.entities import Connection, Rejected
 
 logger = logging.getLogger(__name__)
 
-# A token that ends sooner than this is not handed out, or a request that takes its full time-out would outlive it. Both this
-# and EARLY are at most a part of the life that the provider gave: a token of a minute would otherwise always be too old.
+# A token that expires sooner than this is not returned: a request that takes its full time-out would outlive it. Both this and
+# EARLY are at most a part of the token's life, because a token of one minute would otherwise always be too old.
 MARGIN = timedelta(seconds=60)
 MARGIN_PART = 0.1
-# A caller whose token ends within this (less by a fifth for some, so that not all come at once) has it renewed, if nobody
-# else is at it, and goes on with the old one if it cannot be.
+# A caller whose token expires within this time (a fifth less for some callers, as jitter) refreshes it, unless another caller
+# already does. If the refresh fails, the caller uses the old token.
 EARLY = timedelta(minutes=5)
 EARLY_PART = 0.2
 MAX_KEPT = 2_000
@@ -27,9 +27,9 @@ MAX_KEPT = 2_000
 
 @dataclass(frozen=True)
 class Token:
-    """What a caller may use of a connection now: its credentials by name, `access_token` among them for OAuth's kinds.
+    """The credentials of a connection that a caller may use now, by name; those of OAuth's kinds include `access_token`.
 
-    `ends_at` is None for what does not end, `given_at` where that is not known.
+    `ends_at` is None for a credential that does not expire, `given_at` where the time is not known.
     """
 
     credentials: Credentials
@@ -42,7 +42,7 @@ class Token:
         return self.ends_at is not None and self.ends_at - time <= clock.now()
 
     def holds(self) -> bool:
-        """Whether it may be handed out."""
+        """Whether it may be returned to callers."""
         return not self.ends_within(self._at_most(MARGIN, MARGIN_PART))
 
     def is_short_lived(self) -> bool:
@@ -50,7 +50,7 @@ class Token:
         return self.ends_at is not None and self.given_at is not None and self.ends_at - self.given_at <= MARGIN
 
     def early(self) -> timedelta:
-        """How long before its end it is renewed while it still holds."""
+        """How long before its end it is refreshed while it is still valid."""
         return self._at_most(EARLY, EARLY_PART)
 
     def _at_most(self, most: timedelta, part_of_life: float) -> timedelta:
@@ -60,7 +60,7 @@ class Token:
 
 
 class TokenCache:
-    """What one process keeps: a token for each secret, and a lock, so that one thread asks for all."""
+    """The tokens that one process keeps, one for each secret, with a lock each, so that one thread refreshes for all."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}
@@ -70,7 +70,7 @@ class TokenCache:
         self._guard = threading.Lock()
 
     def get(self, connection: Connection) -> Token | None:
-        """A token of this generation or a newer one, unless it is one that a rotation left in reserve and that was dropped."""
+        """A token of this generation or a newer one, unless it is the previous one of a rotation and was dropped."""
         token = self._tokens.get(cache_key(connection))
         if not token or token.generation < connection.generation:
             return None
@@ -89,7 +89,7 @@ class TokenCache:
         self._tokens.pop(cache_key(connection), None)
 
     def refuse(self, connection: Connection, rejected: Rejected) -> None:
-        """Answer the same for a minute: a platform locks out whoever keeps coming with a wrong password."""
+        """Repeat this refusal for a minute: platforms lock out clients that keep sending a wrong password."""
         until = clock.now() + timedelta(minutes=1)
         self._refused[cache_key(connection), connection.generation] = (until, rejected)
 
@@ -98,7 +98,7 @@ class TokenCache:
         return rejected if until > clock.now() else None
 
     def may_renew_early(self, connection: Connection, pause: timedelta) -> bool:
-        """Once in a while: as long as the platform is down, its callers need not all find out."""
+        """Whether `pause` has passed since the last early refresh: not every caller tries while the platform is down."""
         now = clock.now()
         if self._not_early.get(cache_key(connection), now) > now:
             return False
@@ -122,5 +122,5 @@ PROCESS_CACHE = TokenCache()
 
 
 def cache_key(connection: Connection) -> str:
-    """By the secret, not the name: a connection that was removed and made again by its old name has another account's."""
+    """By the secret, not the name: a connection that was removed and created again may have another account."""
     return connection.secret_id or f"{connection.name}#{connection.created_at}"

@@ -1,6 +1,6 @@
 """The access tokens of connections: callers ask for one and do not see where it comes from.
 
-A token stays in the process's cache until shortly before it ends. To refresh it, exactly one worker claims the connection
+A token stays in the process's cache until shortly before it expires. Exactly one worker claims the connection to refresh it
 (`refresh`); every other caller waits and reads again.
 """
 
@@ -29,21 +29,21 @@ from portaria.outbound import http_client
 
 logger = logging.getLogger(__name__)
 
-# How long a caller waits for another one's renewal: until that one's lease must have ended, and a little longer.
+# How long a caller waits for another worker's refresh: a little longer than that worker's lease can last.
 PATIENCE_S = 60.0
 POLL_S = 0.15
-# After a renewal for a 401 whose new token was refused as well, the next renewal for a 401 waits: from five minutes to an hour.
+# If the token of a refresh after a 401 is refused as well, the next refresh after a 401 waits: from five minutes to an hour.
 AFTER_401_WAIT_S = 300.0
 AFTER_401_LONGEST_WAIT_S = 3_600.0
-# How often one caller has a token renewed that ends before it can be used.
+# How often one caller refreshes a token that expires before it can be used.
 MAX_TURNS = 3
 
 
 class TokenProvider:
-    """`time_left_s` is what is left to the function; `patience_s` bounds the wait for another worker's renewal.
+    """`time_left_s` returns the time left to the function; `patience_s` bounds the wait for another worker's refresh.
 
-    Without `sealing_key_id` tokens are handed out and not renewed: that is left to the scheduled renewal. `refused_limit` is
-    how long a provider may refuse renewals before the connection ends; without it refusals are only remembered.
+    Without a `sealing_key_id` tokens are returned and not refreshed: the scheduled renewal does that. `refused_limit` is how
+    long a provider may refuse refreshes before the connection ends; None: refusals are only recorded.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class TokenProvider:
         self.sources = TokenSources(table, vault, sealing_key_id, cache)
 
     def token(self, connection: Connection) -> Token:
-        """A token that holds for another minute at least, or for a tenth of its life where that is less.
+        """Return a token that is valid for at least another minute, or for a tenth of its life if that is less.
 
-        Raises `Rejected` where the connection cannot give one until somebody acts (`needs_reconnect`, `not_authorised`,
+        Raises `Rejected` where the connection has none until somebody acts (`needs_reconnect`, `not_authorised`,
         `no_credentials`, `token_expired`) and `Retryable` where the vault or the platform does not answer.
         """
         check_usable(connection)
@@ -86,7 +86,7 @@ class TokenProvider:
             return self._obtain(connection.name)
 
     def refresh_after_401(self, connection: Connection, refused: Token) -> Token | None:
-        """What to try after the platform refused a token (401): a newer one, or None where there is none to be had.
+        """Return the token to try after the platform refused one (401), or None where there is no newer one.
 
         Raises as `token` does.
         """
@@ -99,7 +99,7 @@ class TokenProvider:
             if now.generation > refused.generation:
                 return self._obtain(now.name)
             if now.kind in LOG_IN_KINDS and kept and kept is not refused and not kept.ends_within(timedelta(0)):
-                # Another thread logged in again while this one waited.
+                # Another thread logged in while this one waited.
                 return self.cache.keep(now, kept)
             if now.kind in connection_store.STATIC_KINDS:
                 # Where the credentials before a rotation were refused, use those in use.
@@ -114,11 +114,11 @@ class TokenProvider:
             return self._obtain(now.name, refused=now.generation, after_401=True)
 
     def send(self, connection: Connection, build: Callable[[Token], Request], *, follow_redirects: int = 0) -> Response:
-        """Carry a request that is built with a token; after a 401 once more with a newer one, if there is one.
+        """Send a request that is built with a token; after a 401 once more with a newer one, if there is one.
 
-        A credential that the platform calls dead, with none to take its place, ends the connection until somebody
-        reconnects it. Since the caller may have chosen where the request went, the platform is asked once more, at an
-        address that it did not choose. Raises as `token` and `http_client.send` do.
+        If the platform says that a static credential is no longer valid and there is no other, the connection ends until
+        somebody reconnects it. The caller may have chosen the URL of the request, so the platform is first asked again, at a
+        URL that the caller did not choose. Raises as `token` and `http_client.send` do.
         """
         token = self.token(connection)
         response = self._send(connection, build(token), follow_redirects)
@@ -135,15 +135,15 @@ class TokenProvider:
         return response
 
     def renew(self, connection: Connection) -> Token:
-        """Have the token of exactly this generation renewed, unless that has been done. Raises as `token` does."""
+        """Refresh the token of exactly this generation, unless that has been done. Raises as `token` does."""
         check_usable(connection)
         with self.cache.lock(connection):
             return self._obtain(connection.name, refused=connection.generation)
 
     def recover(self, connection: Connection) -> bool:
-        """Bring back a connection that was given up for a lost answer, if that answer's pair was stored after all.
+        """Reconnect a connection that ended because of a lost answer, if that answer's pair was stored after all.
 
-        A holder that was stopped for longer than its lease may have stored it, and died before it could point to it.
+        A worker that was stopped for longer than its lease may have stored the pair and died before the item pointed to it.
         """
         turn = self._refresh(connection, Token({}, connection.generation, connection.version_id))
         return turn.recover()
@@ -156,7 +156,7 @@ class TokenProvider:
 
     @staticmethod
     def _came_meanwhile(kept: Token, before: Token | None) -> bool:
-        """Whether another thread obtained a token while this one waited for it: one that lives so short may be used at once."""
+        """Whether another thread obtained a token meanwhile. One with a life this short may be used at once."""
         return kept is not before and kept.is_short_lived() and not kept.ends_within(timedelta(0))
 
     def _send(self, connection: Connection, request: Request, follow_redirects: int) -> Response:
@@ -166,7 +166,7 @@ class TokenProvider:
         )
 
     def _renew_early(self, connection: Connection, kept: Token) -> Token:
-        """Renew a token that is good for some more minutes, in this caller's time, if nothing stands in the way."""
+        """Refresh a token that is valid for some more minutes, unless another caller does. If that fails, keep the token."""
         lock = self.cache.lock(connection)
         if not self.sealing_key_id or "refresh_token" not in kept.credentials:
             return kept
@@ -184,9 +184,9 @@ class TokenProvider:
             lock.release()
 
     def _obtain(self, name: str, *, refused: int = 0, wait: bool = True, after_401: bool = False) -> Token:
-        """A token of a newer generation than `refused`, from the vault or the platform.
+        """Return a token of a newer generation than `refused`, from the vault or the platform.
 
-        `after_401` says that the platform refused the token of that generation.
+        `after_401` is whether the platform refused the token of that generation.
         """
         ends = clock.now() + timedelta(seconds=min(self.patience_s, max(0.0, self.time_left_s() - 5)))
         first, turns = 0, 0
@@ -202,7 +202,7 @@ class TokenProvider:
             if connection.kind != "oauth2":
                 return self.cache.keep(connection, token)
             first = first or connection.generation
-            # What was renewed while this call waited may be used at once where it lives short, by whomever it was renewed.
+            # A short-lived token that any worker refreshed while this call waited may be used at once.
             fresh = connection.generation > first and token.is_short_lived() and not token.ends_within(timedelta(0))
             if connection.generation > refused and (token.holds() or fresh):
                 return self.cache.keep(connection, token)
@@ -226,7 +226,7 @@ class TokenProvider:
 
 
 def _refused_before(item: Item, connection: Connection) -> bool:
-    """Whether the token of this generation came from a renewal for a 401, and it is too soon for another one."""
+    """Whether the token of this generation came from a refresh after a 401, and it is too soon for another one."""
     times = int(item.get("renewed_after_401", 0))
     if not times:
         return False

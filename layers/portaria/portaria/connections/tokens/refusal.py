@@ -1,4 +1,4 @@
-"""Whether an API's answer means that it refuses a connection's credential."""
+"""Whether an API's response means that it refuses a connection's credential."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
-# Whether a dead credential is dead indeed is asked while its caller waits.
+# The probe runs while the caller waits.
 TIME_TO_PROBE_S = 5.0
 
 
 def token_refused(connection: Connection, response: Response) -> bool:
-    """Whether an answer says that the token is no good. Some platforms answer 401 for a scope that is missing, too."""
+    """Whether a response says that the token is not valid. Some platforms also answer 401 for a missing scope."""
     refused = getattr(part(connection.platform, "tokens"), "token_refused", None)
     return bool(refused(response)) if refused else response.status == 401
 
 
 def token_is_dead(connection: Connection, response: Response) -> bool:
-    """Whether a platform that can tell says that a typed-in credential will never work again."""
+    """Whether a platform that can tell says that a static credential will not work again."""
     tells = hasattr(part(connection.platform, "tokens"), "token_refused")
     return tells and token_refused(connection, response)
 
 
 def probe_refused(connection: Connection, token: Token) -> bool:
-    """Whether the platform's harmless call is refused as well. Without such a call, or without an answer, it is not."""
+    """Whether the platform refuses its harmless request as well. False without such a request or without an answer."""
     platform = part(connection.platform, "tokens")
     if not hasattr(platform, "probe_request"):
         return False

@@ -1,4 +1,4 @@
-"""Credentials that a person typed in, and log-ins with them."""
+"""Static credentials: those that a person entered, and log-ins with them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LOG_IN_KINDS = ("client_credentials", "password")
 def log_in(
     connection: Connection, credentials: Credentials, client: OAuthClient | None, *, is_trial: bool = False
 ) -> Grant:
-    """Ask for a token with credentials that can be used any number of times. Raises `Rejected` and `Retryable`.
+    """Request a token with credentials that can be used any number of times. Raises `Rejected` and `Retryable`.
 
-    A shared token comes with what is left of its life, which may be nothing. In a trial, which comes before credentials are
-    stored, a platform may also say that there is no such account.
+    The platform may return a shared token with the rest of its life, which may be zero. In a trial, before credentials are
+    stored, the platform may also answer that there is no such account.
     """
     platform = part(connection.platform, "tokens")
     given_at = clock.now()
@@ -42,7 +42,7 @@ def log_in(
 
 
 def static_credentials(table: Table, vault_: Vault, connection: Connection) -> tuple[Connection, Credentials]:
-    """The credentials that somebody typed in, for what asks for more than a token, and the connection that they are of now.
+    """The static credentials of a connection, for requests that need more than a token, and the connection as it is now.
 
     Raises `Rejected` (409 as `check_usable`, or `no_credentials`) and `Retryable`.
     """
@@ -64,7 +64,7 @@ def static_credentials(table: Table, vault_: Vault, connection: Connection) -> t
 def with_client(
     table: Table, vault_: Vault, connection: Connection, credentials: Credentials
 ) -> tuple[Credentials, OAuthClient | None]:
-    """What a log-in needs: the credentials, and the connection's OAuth client with its secret, if it has one.
+    """The credentials that a log-in needs, and the connection's OAuth client with its secret, if it has one.
 
     Raises `Rejected` and `Retryable`.
     """

@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 def add_version(vault_: Vault, secret_id: str, generation: int, credentials: Credentials, fence: int) -> str:
     """Store a generation's credentials and return the id of their version.
 
-    Usually the one that the generation decides, where a successor looks; where a predecessor that was stopped for long has
-    stored another pair there meanwhile, one of its own, since the later pair is the one to keep. It takes no label from the
-    version in use, which may have got its own the same way: Secrets Manager may delete versions without one.
+    The generation usually decides the id, so that a later worker finds the version. If an earlier worker, stopped for a long
+    time, has stored another pair under that id, this pair gets a new id, because the later pair is the valid one. That version
+    takes no label from the version in use: Secrets Manager may delete versions without a label.
     """
     version = vault.version_id(secret_id, generation)
     if vault_.add(secret_id, version, credentials):
@@ -29,7 +29,7 @@ def add_version(vault_: Vault, secret_id: str, generation: int, credentials: Cre
 
 
 def to_stored(grant: Grant) -> Credentials:
-    """A grant as the vault keeps it."""
+    """A grant as the vault stores it."""
     stored = {
         "access_token": grant.access_token,
         "expires_at": Secret(clock.to_iso(grant.expires_at)),

@@ -1,4 +1,4 @@
-"""Whether a connection can give a token, and the end of a connection that cannot."""
+"""Whether a connection can be used, and the end of a connection that cannot."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorized
+from portaria.core.stored_reasons import ConnectionReason
 
 logger = logging.getLogger(__name__)
 
-# The vault may not show yet what was written within this time.
+# The vault may not return yet what was written within this time.
 YOUNG = timedelta(minutes=5)
 
 
@@ -35,8 +36,8 @@ def check_usable(connection: Connection) -> None:
     raise NeedsReconnect(f"the connection {connection.name} must be connected again{why}")
 
 
-def end(table: Table, connection: Connection, reason: str, *, fence: int | None = None) -> None:
-    """Mark a connection as one that somebody must connect again, and have the bus told.
+def end(table: Table, connection: Connection, reason: ConnectionReason, *, fence: int | None = None) -> None:
+    """Mark a connection as one that must be connected again, and schedule the event about it.
 
     Raises `Conflict` where its credentials have changed since, or, with a `fence`, where that lease has been lost.
     """
@@ -60,4 +61,4 @@ def end(table: Table, connection: Connection, reason: str, *, fence: int | None 
         }
         | ({":fence": fence} if fence else {}),
     )
-    logger.error("a connection must be connected again", extra={"connection": connection.name, "reason": reason})
+    logger.error("connection_needs_reconnect", extra={"connection": connection.name, "reason": reason})

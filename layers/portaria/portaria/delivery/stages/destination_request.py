@@ -36,6 +36,7 @@ from portaria.core.entities import (
     Trace,
 )
 from portaria.core.errors import Unreachable
+from portaria.core.stored_reasons import ConnectionReason
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import Answered, BatchDestination
 from portaria.outbound import http_client
@@ -144,7 +145,7 @@ class DestinationRequests:
         """End the connection if the platform calls its static credential invalid and none has replaced it."""
         if connection.kind in connection_store.STATIC_KINDS and refusal.token_is_dead(connection, response):
             with suppress(Conflict):
-                usability.end(self._table, connection, "token_refused")
+                usability.end(self._table, connection, ConnectionReason.TOKEN_REFUSED)
 
     def _static_credentials(self, destination: BatchDestination) -> dict[str, Any]:
         """What a person entered, if a request needs more than a token. Read once a batch."""

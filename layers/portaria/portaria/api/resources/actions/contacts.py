@@ -50,20 +50,20 @@ class UpsertedContacts(Output):
     retry_after_s: float | None
 
 
-def show(table: Table, supply: TokenProvider, name: str, contact_id: str) -> dict[str, Any]:
+def show(table: Table, token_provider: TokenProvider, name: str, contact_id: str) -> dict[str, Any]:
     """Raises `Rejected` (404 `unknown_contact` also for what cannot be an id), and as `contacts.show`."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", contact_id):
         raise Rejected("unknown_contact", "this is not a contact's id", status=404)
-    return {"id": contact_id, "fields": contacts.show(table, supply, name, contact_id)}
+    return {"id": contact_id, "fields": contacts.show(table, token_provider, name, contact_id)}
 
 
-def upsert(table: Table, supply: TokenProvider, name: str, sent: ContactUpsert) -> dict[str, Any]:
+def upsert(table: Table, token_provider: TokenProvider, name: str, sent: ContactUpsert) -> dict[str, Any]:
     """Raises `Rejected` (400 `invalid_input` for a contact that is none, or would lose its tags), and as `contacts.upsert`."""
     wrong = contacts.wrong(table, name, sent.contacts, overwrite=sent.overwrite_tags)
     errors = [(f"contacts.{field}", f"contacts.{field} {rule}") for field, rule in wrong[:MAX_ERRORS]]
     if errors:
         raise InvalidInput(errors)
-    batch = contacts.upsert(table, supply, name, sent.contacts)
+    batch = contacts.upsert(table, token_provider, name, sent.contacts)
     shown = [
         {"outcome": became.outcome, "id": became.id or None, "reason": became.reason, "detail": became.detail}
         for became in batch.outcomes

@@ -47,12 +47,12 @@ class RegisteredIdentifiers(Output):
 
 
 def register(
-    table: Table, supply: TokenProvider, vault: Vault, connection_name: str, sent: IdentifierRegistration
+    table: Table, token_provider: TokenProvider, vault: Vault, connection_name: str, sent: IdentifierRegistration
 ) -> dict[str, Any]:
     """Raises `Rejected` (400 `invalid_input` for an identifier that came twice), and as `identifiers.register`."""
     _refuse_duplicates(sent.users)
     users = [{"user_login": user.user_login, "identifier": user.identifier} for user in sent.users]
-    batch = identifiers.register(table, supply, vault, connection_name, users)
+    batch = identifiers.register(table, token_provider, vault, connection_name, users)
     shown = [
         {**user, "outcome": became.outcome, "reason": became.reason, "detail": became.detail}
         for user, became in zip(users, batch.outcomes, strict=True)
