@@ -16,7 +16,8 @@ from jmespath.exceptions import JMESPathError
 
 from portaria.core import record_messages
 from portaria.core.entities import NO_TRACE, Rejected, Target, Trace
-from portaria.records import expressions
+from portaria.records import expression_budget, expressions
+from portaria.records.expression_compiler import Search
 
 # What a mapping may give: what JSON has without going deeper.
 _SIMPLE = (str, int, float)
@@ -141,11 +142,11 @@ class Mapping:
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self._pairs = tuple(pairs)
-        self._budget = expressions.Budget()
+        self._budget = expression_budget.Budget()
         self._expressions = [(name, self._compiled(name, text)) for name, text in self._pairs]
-        self._partial_expressions: list[tuple[str, expressions.Search]] | None = None
+        self._partial_expressions: list[tuple[str, Search]] | None = None
 
-    def _compiled(self, attribute: str, expression: str, *, is_partial: bool = False) -> expressions.Search:
+    def _compiled(self, attribute: str, expression: str, *, is_partial: bool = False) -> Search:
         try:
             return expressions.compiled(expression, self._budget, is_partial=is_partial)
         except JMESPathError as error:
@@ -158,7 +159,7 @@ class Mapping:
 
         Raises `Rejected` (`mapping_failed`, `mapping_too_costly`, `bad_value`) that names the attribute.
         """
-        self._budget.left = expressions.MAX_STEPS
+        self._budget.left = expression_budget.MAX_STEPS
         attributes: dict[str, Any] = {}
         for attribute, search in self._expressions:
             try:
@@ -186,7 +187,7 @@ class Mapping:
         for attribute, search in self._partial_expressions:
             try:
                 value = search(data)
-            except expressions.Lacking:
+            except expression_budget.Lacking:
                 is_incomplete = True
                 continue
             except Exception as error:  # noqa: BLE001 - as in `apply`
@@ -198,13 +199,13 @@ class Mapping:
 
 def _failure(attribute: str, error: Exception) -> Rejected:
     match error:
-        case expressions.TooCostly():
+        case expression_budget.TooCostly():
             detail = (
                 f"the expression of {attribute} needs too many steps: a mapping may take "
-                f"{expressions.MAX_STEPS:,} for one record; simplify the expression"
+                f"{expression_budget.MAX_STEPS:,} for one record; simplify the expression"
             )
             return Rejected("mapping_too_costly", detail, field=attribute)
-        case expressions.Inexact():
+        case expression_budget.Inexact():
             return _inexact(attribute)
     kind = type(error).__name__
     return Rejected("mapping_failed", f"the mapping of {attribute} failed: {kind}", field=attribute)
@@ -219,7 +220,7 @@ def _simple(attribute: str, value: Any) -> Any:
     if type(value) is float:
         if not isfinite(value):
             raise Rejected("bad_value", f"{attribute} must be a finite number", field=attribute)
-        if abs(value) >= expressions.LEAST_INEXACT:
+        if abs(value) >= expression_budget.LEAST_INEXACT:
             raise _inexact(attribute)
     return value
 

@@ -14,7 +14,8 @@ from portaria.api.rules.known_resources import Known
 from portaria.api.validation import Fault, Input, InvalidInput, Matching, Refusals, ResourceName, nearest
 from portaria.core.entities import Rejected, Route
 from portaria.platforms import part
-from portaria.records import expressions
+from portaria.records import expression_budget, expressions
+from portaria.records.expression_compiler import Search
 
 MAX_ATTRIBUTES = 200
 MAX_EXPRESSION_LENGTH = 1_000
@@ -223,12 +224,12 @@ def _complaint(expression: str) -> str:
     return _cost_complaint(search)
 
 
-def _cost_complaint(search: expressions.Search) -> str:
+def _cost_complaint(search: Search) -> str:
     """A complaint where an expression multiplies whatever it is given: it does so with an empty record, too."""
     try:
         search({})
-    except expressions.TooCostly:
-        return f"multiplies its input: an evaluation may take {expressions.MAX_STEPS:,} steps; make it simpler"
+    except expression_budget.TooCostly:
+        return f"multiplies its input: an evaluation may take {expression_budget.MAX_STEPS:,} steps; make it simpler"
     except Exception:  # noqa: BLE001 - what an empty record lacks, another one may have
         return ""
     return ""
