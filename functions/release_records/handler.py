@@ -23,7 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return sqs_batch.handle(
         event,
         context,
-        take,
+        handle_message,
         queue="WaitingRecords",
         queue_url=settings.waiting_records_queue_url,
         logger=logger,
@@ -31,7 +31,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     )
 
 
-def take(body: str, time_left_s: Callable[[], float]) -> None:
+def handle_message(body: str, time_left_s: Callable[[], float]) -> None:
     outcome = record_release.handle_message(body, settings, time_left_s)
     logger.info("waiting_records_message_done", state=outcome.state, queued=outcome.queued, counts=outcome.counts)
     if outcome.records is not None:

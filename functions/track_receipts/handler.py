@@ -1,4 +1,4 @@
-"""Receive a destination's delivery reports, and answer the challenge of their registration."""
+"""Store what a destination reports about accepted requests, and answer the challenge of its subscription."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""What keeps records from a destination: its pauses, and the records that wait for it.
+"""The state of destinations: their pauses, and the records that wait for them.
 
 The index `listing` names the destinations; each state is then read consistently. A destination is a connection's name. The
-connection may be deleted already, with records that still wait.
+connection may have been deleted while records still wait.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DestinationState:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes new records at once."""
+        """Whether new records are sent immediately."""
         return not self.pauses and self.backlog is None
 
     @property
@@ -47,7 +47,7 @@ class DestinationState:
 
 
 def page(table: Table, *, after: str, limit: int) -> tuple[list[DestinationState], str | None]:
-    """The destinations that do not take everything at once, by name, and the name after which the next page begins."""
+    """The destinations that are not open, by name, and the name after which the next page begins. Raises what AWS raises."""
     names = {item["destination"] for item in table.query_all(destination_pause.LIST, index="listing")}
     names |= {backlog.destination for backlog in backlogs.list_all(table)}
     asked = sorted(name for name in names if name > after)
@@ -56,9 +56,9 @@ def page(table: Table, *, after: str, limit: int) -> tuple[list[DestinationState
 
 
 def find(table: Table, name: str) -> DestinationState:
-    """One strongly consistent query, or two.
+    """Read with one strongly consistent query, or two. Raises what AWS raises.
 
-    A backlog outlives its records by some minutes. It counts as gone where all of its lists were found empty.
+    A backlog exists for some minutes longer than its records. It is left out if all of its lists were found empty.
     """
     status = backlogs.status(table, name)
     backlog, now = status.backlog, clock.now().timestamp()
@@ -68,10 +68,10 @@ def find(table: Table, name: str) -> DestinationState:
 
 
 def resume(table: Table, queue_url: str, before: DestinationState) -> None:
-    """End a destination's pauses and have what waits for it tried at once. `before` is the state that was found.
+    """End a destination's pauses and send its waiting records immediately. `before` is the state that was found.
 
-    Pauses end before the backlog becomes due, and the message comes last. Whoever dies in between leaves records that wait
-    until their backlog is due, as they did before, or until this is repeated. Raises what AWS raises.
+    Pauses end before the backlog becomes due, and the message is sent last. After a death in between, records wait until
+    their backlog is due, as they did before, or until this is repeated. Raises what AWS raises.
     """
     backlogs.try_now(table, before.name)
     if before.backlog:
@@ -83,9 +83,9 @@ def resume(table: Table, queue_url: str, before: DestinationState) -> None:
 
 
 def resume_after_change(table: Table, queue_url: str, name: str) -> int | None:
-    """The same for a connection that has new credentials, or is gone: about how many records waited for it.
+    """Resume a connection that has new credentials, or was deleted; about how many records waited for it.
 
-    The change is done by now, so a failure is only logged, and answered with None: a pause ends by itself.
+    The change is stored already, so a failure is only logged, and the result is None: a pause ends by itself.
     """
     try:
         before = find(table, name)

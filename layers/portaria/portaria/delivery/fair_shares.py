@@ -1,4 +1,4 @@
-"""Max-min fairness between tenants, with forecasts in place of what is known only in the evening.
+"""Max-min fairness between tenants, with forecasts of what each will need until the end of the day.
 
 https://en.wikipedia.org/wiki/Max-min_fairness
 """
@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-# A pace is not told from less of a day than this.
+# A tenant's rate is not computed from a smaller part of the day than this.
 LEAST_PACE = 1 / 24
-# Levels are worked out again after so long, and after so long for each tenant: 20 s for 20,000 tenants.
+# Levels are computed again after this time, and after this time for each tenant: 20 s for 20,000 tenants.
 LEVELS_S = 5.0
 LEVELS_S_A_TENANT = 0.001
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What is known of a day. `hungry` are tenants that were refused something, each until when (epoch seconds).
+    """The known counts of a day. `hungry` has the tenants that were refused a part, each with its end (epoch seconds).
 
-    They would take more than their pace so far says.
+    They would use more than their rate so far says.
     """
 
     today: Mapping[str, int]

@@ -1,21 +1,21 @@
-"""What a destination has been sent today, of what it takes in a day: reserved by tenant before each request.
+"""Daily quotas of destinations: objects are reserved for each tenant before each request.
 
-A day's count is kept in `SHARDS` items, each of which goes up to its part of the quota by a conditional write. So all of them
-together never pass it, however many workers write at once, and none is a hot key: at Adobe's 5,000 requests a second each
-takes 500 writes of the 1,000 that DynamoDB allows. The same write counts what each tenant was given, so fairness costs no
-further one; and every answer brings the item as it is now, so a worker knows what the others do without asking.
+A day's count is kept in `SHARDS` items. A conditional write increases each item up to its part of the quota, so all of them
+together never exceed it, however many workers write at the same time. No item is a hot key: at Adobe's 5,000 requests a second,
+each takes 500 of the 1,000 writes that DynamoDB allows. The same write counts what each tenant was given, so fairness costs no
+further write; and each answer has the current item, so a worker knows what the others do without reading.
 
-A shard's item has room for `TENANTS_A_SHARD` tenants. Beyond that a tenant is counted in one of `BUCKETS` further items, which
-its name decides, by a write of its own after the shard's. So no item grows with the number of tenants (at 20,000, a bucket has
-20), and neither does the cost of a reservation. A process that dies between the two writes leaves a tenant with less than it
-was given, which only fairness sees. A tenant's count is the sum over all items.
+A shard's item has room for `TENANTS_A_SHARD` tenants. Further tenants are counted in one of `BUCKETS` other items, chosen by
+their name, by a second write after the shard's. So no item grows with the number of tenants (at 20,000, a bucket has 20), and
+neither does the cost of a reservation. After a death between the two writes, a tenant's count is too small, which affects
+only fairness. A tenant's count is the sum over all items.
 
-Who gets how much is worked out on these counts, which may be `STALE_S` old, or `STALE_S_A_TENANT` for each tenant where there
-are many, and is therefore nearly right; that the quota holds does not depend on it. A tenant that asks is never that old. A
-tenant can always have its own part, the quota divided by weight. Beyond that it shares, by weight and with whoever else asks
-for more, what the others are not expected to need: the larger of what they used yesterday and what they would use today at
-the pace so far, for the rest of the day. Some of the quota is kept for what nobody expected, less and less towards the reset:
-live events may use more of it than backfills.
+Shares are computed from these counts, which may be `STALE_S` old, or `STALE_S_A_TENANT` for each tenant if there are many.
+Shares are therefore nearly right; that the quota holds does not depend on them. The counts of a tenant that asks are at most
+`STALE_S` old. A tenant can always have its own part, the quota divided by weight. Beyond that, it shares by weight, with the
+other tenants that ask for more, what the rest is not expected to need: the larger of what a tenant used yesterday and what it
+would use today at its rate so far, for the rest of the day. A part of the quota is kept for unexpected records, less and less
+towards the reset: live events may use more of it than backfills.
 
 A day lasts from midnight to midnight of a time zone, so 23 or 25 hours twice a year.
 """
@@ -48,10 +48,10 @@ KEPT_FOR = timedelta(days=7)
 # `python -m bench day` shows what these give.
 LIVE_LEAVES = (0.0, 0.05)
 BULK_LEAVES = (0.05, 0.5)
-# A request that is on its way at the reset may be counted on either side: so shortly before it none begins.
+# A request during the reset may be counted on either day, so no request begins this shortly before it.
 CLOSING_S = 30.0
-# Whoever waits for its share asks again after a quarter of what is left of the day: about twenty times from one reset to the
-# next, which the queue's receives allow for.
+# A tenant that waits for its share asks again after a quarter of what is left of the day: about twenty times between two
+# resets.
 LEAST_WAIT_S = 300.0
 # DynamoDB takes 4 kB of update expression, of which each tenant needs about ten bytes.
 MAX_TENANTS_A_WRITE = 250
@@ -120,7 +120,7 @@ def _partition(subscription: str, day: str, number: int) -> str:
 
 
 def used(table: Table, subscription: str, day: str) -> Used:
-    """What was reserved on a day (its local date, `2026-11-22`). Kept for a week."""
+    """The objects that were reserved on a day (its local date, `2026-11-22`). Kept for a week. Raises what DynamoDB raises."""
     book = _KnownDay(Day(day, 0.0, 0.0))
     book.look(table, subscription, 0.0, ())
     return Used(sum(book.used), dict(book.tenants))
@@ -128,9 +128,9 @@ def used(table: Table, subscription: str, day: str) -> Used:
 
 @dataclass
 class _KnownDay:
-    """What this process knows of a subscription's day. Counts only grow, so it can only know less than there is.
+    """What this process knows of a subscription's day. Counts only grow, so the known ones are never too large.
 
-    `hungry` are the tenants that were refused something here, each until it asks again.
+    `hungry` has the tenants that were refused a part here, each until it asks again.
     """
 
     day: Day
@@ -174,7 +174,7 @@ class _KnownDay:
         return [place for place, seen in seen_at.items() if seen is None or at - seen > STALE_S]
 
     def room(self, place: tuple[str, str]) -> int:
-        """For how many more tenants a shard's item has room."""
+        """How many more tenants fit into a shard's item."""
         return TENANTS_A_SHARD - int(self._items.get(place, {}).get("tenants", 0))
 
     def holds(self, place: tuple[str, str], tenant: str) -> bool:
@@ -199,7 +199,7 @@ class Ledger:
     """Of one process, and not for several threads. `reserve` is to be called right before the request that it is for."""
 
     def __init__(self, table: Table, time_zone: str, chance: random.Random | None = None) -> None:
-        """Raises `ZoneInfoNotFoundError` where the time zone is none that this machine knows."""
+        """Raises `ZoneInfoNotFoundError` if this machine does not know the time zone."""
         self.table = table
         self.zone = ZoneInfo(time_zone)
         self._random = chance or random.Random()  # noqa: S311 - spreads writes, keeps no secret
@@ -208,10 +208,10 @@ class Ledger:
     def reserve(
         self, subscription: str, quota: int, shares: dict[str, int], *, bulk: bool, weights: dict[str, int]
     ) -> Reservation:
-        """Reserve objects of today's quota. `shares` says how many each tenant has in the request; `weights` default to 1.
+        """Reserve objects of today's quota. `shares` has the objects of each tenant in the request; `weights` default to 1.
 
-        A tenant gets all that it asks for or nothing, but for the last objects of a day, of which it may get a part. What
-        was reserved stays so whatever becomes of the request. Raises what DynamoDB raises; then nothing may be sent.
+        A tenant gets all that it asks for or nothing; of the last objects of a day it may get a part. Reserved objects stay
+        counted, also if the request fails. Raises what DynamoDB raises; then nothing may be sent.
         """
         now = clock.now()
         at = now.timestamp()
@@ -239,12 +239,12 @@ class Ledger:
         return Reservation(granted, after_s, left)
 
     def until_reset_s(self) -> float:
-        """The seconds until the next day begins, a little later for some than for others."""
+        """The seconds until the next day begins, with jitter."""
         now = clock.now()
         return self._until_reset(day_of(self.zone, now), now.timestamp())
 
     def _until_reset(self, day: Day, at: float) -> float:
-        """A little later for some than for others, who would all come at once."""
+        """The seconds until the reset, with jitter, so that not all workers send at the same moment."""
         return day.ends - at + self._random.uniform(1.0, 60.0)
 
     def _book(self, subscription: str, day: Day, at: float, asking: Iterable[str]) -> _KnownDay:
@@ -270,7 +270,7 @@ class Ledger:
         left = quota - sum(book.used)
         of_own, beyond = BULK_LEAVES if bulk else LIVE_LEAVES
         if bulk and not book.yesterday:
-            # Nobody sent anything yesterday, so who else there is cannot be known, nor how small the own part should be.
+            # No tenant sent anything yesterday, so the number of tenants, and with it the own part, is unknown.
             of_own = beyond
         own_room, most = left - of_own * quota * (1 - gone), quota - beyond * quota * (1 - gone)
         fair: dict[str, int] = {}

@@ -1,10 +1,10 @@
-"""Sending what waits in the table, one worker a destination, continued by messages to its own queue.
+"""Send waiting records, with one worker for each destination, which continues by messages to its own queue.
 
     schedule → {"sweep": ""} → a message for each destination that is due → {"drain": destination} → … until nothing waits
 
-A drain sends the oldest entries of every list in turn, in growing batches that begin with a small one: if the destination is
-still closed, its first request shows it. Entries are deleted after their records were dealt with. A worker that dies leaves its
-lease, which ends by itself, and entries that are sent again. Records that arrive meanwhile join their list, or go directly if
+A drain sends the oldest entries of each list in turn, in growing batches that begin with a small one: if the destination is
+still closed, its first request shows it. Entries are deleted after their records were dealt with. If a worker dies, its lease
+ends by itself, and its entries are sent again. Records that arrive during a drain join their list, or are sent directly if
 there is none.
 """
 
@@ -36,31 +36,32 @@ from portaria.records.dead_letters import GAVE_UP
 
 logger = logging.getLogger(__name__)
 
-# How long one message's drain begins new batches; then the next message goes on, so that destinations take turns.
+# How long the drain of one message begins new batches; then another message continues it, so that destinations take turns.
 RUN_S = 45.0
 # A batch begins with this much time left: a slow request, its retry with another token, and the writes after it.
 LEAST_TIME_S = 50.0
-# Entries in the first batch, by how much the next one may be larger, and about how many records the largest has.
+# Entries in the first batch, the factor by which the next one may be larger, and about the most records in a batch.
 FIRST_BATCH, GROWTH, LARGEST_BATCH = 40, 5, 2_000
 # How many lists one batch takes entries from.
 MAX_LISTS = 200
-# How long the records of a batch may take at a destination's pace.
+# The sending time of one batch at a destination's rate.
 SECONDS_A_BATCH = 15.0
-# When a drain that could send nothing is followed by the next.
+# The seconds between a drain that could send nothing and the next one.
 AGAIN_S = 30
-# How often an entry may fail for no known reason before it becomes a dead letter, and the wait between two tries.
+# How often an entry may fail unexpectedly before it becomes a dead letter, and the wait between two tries.
 MAX_TRIES, TRY_AGAIN_S = 60, 300
-# After so many claims without a release, each entry is tried alone, to find the one that workers die of.
+# After this many claims without a release, each entry is tried alone, to find the one that kills workers.
 MAX_UNFINISHED = 4
-# How often the end of a drain is tried against records that arrive meanwhile.
+# How often the end of a drain is tried again because records have arrived.
 RELEASES = 5
 
 
 @dataclass(frozen=True)
 class ReleaseOutcome:
-    """What one message came to: `swept`, `drained` (nothing waits now), `continued`, `waiting` (for a later time) or `ignored`.
+    """The result of one message: `swept`, `drained` (nothing waits), `continued`, `waiting` (for a later time) or `ignored`.
 
-    `quota_left` is as `pipeline` has it. A sweep also says about how many `records` wait, and how long the oldest has waited.
+    `counts` and `quota_left` are as in `BatchOutcome`. A sweep also has about how many `records` wait, and how long the
+    oldest has waited.
     """
 
     state: str
@@ -72,7 +73,10 @@ class ReleaseOutcome:
 
 
 def handle_message(body: str, settings: ReleaseRecordsSettings, time_left_s: Callable[[], float]) -> ReleaseOutcome:
-    """Deal with one message of the WaitingRecords queue. Raises `Retryable`, and what AWS raises, where it should come back."""
+    """Handle one message of the WaitingRecords queue.
+
+    Raises `Retryable`, and what AWS raises; then the message should be delivered again.
+    """
     try:
         message = json.loads(body)
         if "sweep" in message:
@@ -87,7 +91,7 @@ def handle_message(body: str, settings: ReleaseRecordsSettings, time_left_s: Cal
 
 
 def _sweep(settings: ReleaseRecordsSettings) -> ReleaseOutcome:
-    """Queue a drain for each destination that is due. One that is queued twice finds the lease taken, or nothing to do."""
+    """Queue a drain for each destination that is due. A second drain finds the lease taken, or nothing to do."""
     now = int(clock.now().timestamp())
     found = backlogs.list_all(Table(settings.table_name))
     due = [backlog.destination for backlog in found if backlog.next_at <= now]
@@ -109,7 +113,7 @@ def _continue(settings: ReleaseRecordsSettings, destinations: Iterable[str]) -> 
 class _Reader:
     """A list that is being drained, and how far it was read.
 
-    `waits_since` is when the first entry that stays began to wait, `read_until` when the last one did that was read.
+    `waits_since` is when the first entry that stays began to wait, `read_until` when the last entry that was read did.
     """
 
     head: ListHead
@@ -130,9 +134,9 @@ class _Drain:
         self.ends_at = clock.now().timestamp() + RUN_S
         self.counts: dict[str, int] = {}
         self.quota_left: dict[str, int] = {}
-        # How long the destination has asked for after the last batch.
+        # The wait that the destination asked for in the last batch.
         self.pause_s = 0.0
-        # Whether anything left its list.
+        # Whether any entry has left its list.
         self.is_progress = False
         # Lists with entries that failed unexpectedly.
         self.failing: set[WaitingList] = set()
@@ -168,7 +172,7 @@ class _Drain:
         return clock.now().timestamp() < self.ends_at and self.time_left_s() > LEAST_TIME_S
 
     def _send_some(self, readers: deque[_Reader], *, is_bulk: bool) -> None:
-        """One batch of the lists whose turn it is. Those with more to send go to the end."""
+        """Send one batch of the lists whose turn it is. Lists with more entries go to the end."""
         turn = self._next(readers)
         if not turn:
             return
@@ -185,7 +189,7 @@ class _Drain:
             if stayed and reader.waits_since is None:
                 reader.waits_since = stayed[0].since
             if stayed and reader.head.waiting not in self.failing:
-                # The destination, or the source's share of its quota, takes no more now.
+                # The destination is closed, or the source has used its share of the quota.
                 self._note_since(reader)
             elif not reader.is_read:
                 readers.append(reader)
@@ -199,7 +203,7 @@ class _Drain:
             self.size = max(1, min(self.size * GROWTH, most * len(entries) // records))
 
     def _next(self, readers: deque[_Reader]) -> list[_Reader]:
-        """The lists whose turn it is, without those that are closed for now."""
+        """The lists whose turn it is, without those that must wait."""
         now = clock.now().timestamp()
         status = backlogs.status(self.table, self.backlog.destination)
         turn: list[_Reader] = []
@@ -213,7 +217,7 @@ class _Drain:
         return turn
 
     def _most(self, waiting: WaitingList) -> int:
-        """How many records of one batch an object takes at its pace."""
+        """How many records of one batch an object accepts in `SECONDS_A_BATCH`."""
         if waiting.object not in self.most:
             self.most[waiting.object] = LARGEST_BATCH
             with suppress(Rejected):
@@ -235,7 +239,10 @@ class _Drain:
         return found
 
     def _deal_with(self, entries: list[Entry], *, is_bulk: bool) -> set[Place]:
-        """Send entries and delete those whose records are dealt with; the places of those that stay."""
+        """Send entries, then delete those whose records were dealt with; the places of those that stay.
+
+        After a death before the deletion, the records are sent again.
+        """
         outcome = pipeline.ingest_waiting(
             [QueuedMessage(entry.message_id, entry.body) for entry in entries],
             self.settings,
@@ -256,35 +263,35 @@ class _Drain:
         return stays
 
     def _count_failure(self, entry: Entry) -> None:
-        """SQS counts receives and gives up at some point; here that is done for each entry."""
+        """Count an unexpected failure, as SQS counts receives; after `MAX_TRIES` the entry becomes a dead letter."""
         self.failing.add(entry.waiting)
         if entry.tries + 1 < MAX_TRIES:
             waiting_entries.count_try(self.table, entry)
         else:
-            self._set_aside(entry)
+            self._give_up(entry)
 
     def _may_be_tried(self, entry: Entry) -> bool:
         """False for the entry that the last worker tried alone and died of: it becomes a dead letter."""
         name = f"{entry.waiting.pk}#{entry.prefix}"
         if name == self.backlog.trying:
-            self._set_aside(entry)
+            self._give_up(entry)
             return False
         backlogs.note_trial(self.table, self.backlog, name)
         return True
 
-    def _set_aside(self, entry: Entry) -> None:
+    def _give_up(self, entry: Entry) -> None:
         logger.error("waiting_entry_given_up", extra={"message_id": entry.message_id, "reason": GAVE_UP})
         dead_letters.put(self.table, dead_letters.of_message(entry.message_id, entry.body))
         waiting_entries.remove(self.table, [entry])
 
     def _note_since(self, reader: _Reader) -> None:
-        """Write down since when the first entry of a list has waited, where this drain knows it."""
+        """Write down since when the first entry of a list has waited, if this drain knows it."""
         since = reader.waits_since or reader.read_until
         if since is not None and since != reader.head.since:
             waiting_lists.list_since(self.table, reader.head.waiting, since)
 
     def _finish(self, reader: _Reader) -> None:
-        """Close, and later remove, a list that was read to its end, unless entries stay or arrived meanwhile."""
+        """Close, and later remove, a list that was read to its end, unless entries stay or have arrived."""
         head = reader.head
         if reader.waits_since is not None:
             self._note_since(reader)
@@ -296,12 +303,15 @@ class _Drain:
             waiting_lists.remove_list(self.table, head)
 
     def _next_retry_at(self, waiting: WaitingList) -> int | None:
-        """When the first entry of a retry list is due (epoch seconds), or None where it has none."""
+        """When the first entry of a retry list is due (epoch seconds), or None if it is empty."""
         found, _ = waiting_entries.read(self.table, waiting, limit=1)
         return found[0].order // 1_000 if found else None
 
     def _release(self, *, is_done: bool) -> str:
-        """End the lease, and say when the destination is tried again; remove the backlog where nothing waits."""
+        """End the lease and set when the destination is tried again, or remove the backlog if nothing waits.
+
+        After a death before this, the lease ends after `LEASE_S`, and the next sweep finds the backlog due.
+        """
         destination, now = self.backlog.destination, int(clock.now().timestamp())
         for _ in range(RELEASES if is_done else 0):
             status = backlogs.status(self.table, destination)

@@ -1,13 +1,13 @@
-"""Marks: which version of a record has been on its way last, so that an older one never overwrites it.
+"""Marks: the newest version of each record that was sent, so that an older version never overwrites it.
 
-Events come out of order, a backfill's page may be older than an event that overtook it, and queues promise no order. A mark is
-written before its record is sent: if the process dies between the two, the message comes again, finds its own mark, and goes
-on, since a version passes its own mark. The version that set the mark is on its way or among the dead letters, so whatever is
-left out as older is not lost. Between mark and request time may pass (a destination that is slow or paced, a request that is
-halved); so whoever sends late looks again, and only what happens while a request is under way stays unseen.
+Events arrive out of order, a backfill's page may be older than an event that overtook it, and queues guarantee no order. A mark
+is written before its record is sent. If the process dies between the two, the redelivered message finds its own mark and goes
+on, because a version is never superseded by its own mark. The version that wrote the mark has been sent or is a dead letter, so
+no record that is left out as older is lost. Time may pass between mark and request (a slow or rate-limited destination, a
+request that is halved). Marks are therefore read again before a late request; only a change during a request stays unseen.
 
 An incomplete record (see `record_mapping.Source`) is marked just before its second, so that the complete record of the same
-second, which is read later, passes.
+second, which is read later, is not superseded.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from portaria.core import clock, record_messages
 from portaria.records.record_mapping import Source
 
 SK = "MARK"
-# Longer than a dead letter is kept, which can be sent again, and than records have to wait for a destination in practice.
+# Longer than a dead letter, which can be redriven, is kept, and longer than records wait for a destination in practice.
 KEPT_FOR = timedelta(days=100)
 
 
 class VersionScope(Enum):
-    """Whose versions a route asks to be remembered: see `Route.keep_newest`."""
+    """Which origins' versions a route marks: see `Route.keep_newest`."""
 
     EVENTS = "events"
     ALL = "all"
@@ -34,20 +34,20 @@ class VersionScope(Enum):
 
 
 def key(source: Source, route: str = "") -> tuple[str, str]:
-    """Of what goes every way, or of what goes only one: a backfill of one route says nothing of the others."""
+    """The key of a record's mark: for all routes, or for one, because a backfill of one route says nothing about the others."""
     message = source.message
     return f"MARK#{message.connection}#{message.object}#{source.key}", f"{SK}#{route}" if route else SK
 
 
 def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, VersionScope]) -> set[int]:
-    """Which of these (by position) are older than what has been on its way, and mark the others.
+    """Mark records; those (by position) that are older than what was sent before are not marked but returned.
 
-    `keeping` says for each message's id how its records are kept. A record that was read again since it may have been missed
-    (reconciliation) is left out too where an event has brought the same version. Raises what AWS raises.
+    `keeping` has the scope of each message, by its id. A record of a reconciliation, which is read because its event may have
+    been missed, is also returned if an event has brought the same version. Raises what AWS raises.
     """
     by_message = {source.message.id: source for source in sources}.values()
     marked = {source.message.id for source in by_message if _marks(source, keeping)}
-    # What goes one way has a mark of its own, and must not be older than what goes every way either.
+    # Records of one route have a mark of their own, and must not be older than those of all routes either.
     heeded = {source.message.id for source in by_message if _heeds(source, keeping)}
     heeded |= {source.message.id for source in by_message if source.message.route and source.message.id in marked}
     older: set[int] = set()
@@ -62,14 +62,14 @@ def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, Versi
 
 
 def superseded_on(table: Table, sources: Sequence[Source], route: str) -> set[int]:
-    """Which of these (by position), which go every way, are older than what went this one way alone. Raises what AWS raises."""
+    """Which records (by position) of all routes are older than what was sent by this route alone. Raises what AWS raises."""
     return _older(table, ((key(source, route), source, number) for number, source in enumerate(sources)))
 
 
 def overtaken(table: Table, sources: Sequence[tuple[Source, str]], keeping: dict[str, VersionScope]) -> set[int]:
-    """Which of these (by position), each with the route that it goes, are older than what has been on its way since.
+    """Which records (by position), each with its route, are older than what was sent since they were marked.
 
-    `keeping` says for each route how its records are kept. Looks only. Raises what AWS raises.
+    `keeping` has the scope of each route. Writes nothing. Raises what AWS raises.
     """
     numbered = [(source, route, number) for number, (source, route) in enumerate(sources)]
     places = [
@@ -92,10 +92,10 @@ def _heeds(source: Source, keeping: dict[str, VersionScope]) -> bool:
 
 
 def _mark(table: Table, source: Source) -> bool:
-    """Whether the record may go on: nothing newer has been on its way."""
+    """Write a record's mark; False if a newer version was sent. Raises what AWS raises."""
     version = _version(source)
-    # Two changes of one second cannot be told apart by what is read later, and nearly always it is the same one. Its own
-    # mark it passes, or a redelivery would leave it out. What goes one way was dropped nowhere else: it is sent again.
+    # A later reading cannot tell apart two changes of one second, which nearly always are the same change. A record passes its
+    # own mark, or a redelivery would leave it out. A reconciliation of one route is sent again: only that route missed it.
     again = source.message.origin == record_messages.RECONCILIATION and not source.message.route
     passing, bound = (
         ("newest < :bound OR newest = :newest", version[:SECONDS]) if again else ("newest <= :bound", version)
@@ -120,9 +120,9 @@ SECONDS = 11
 
 
 def _version(source: Source) -> str:
-    """Sorts as text: seconds of the change, then milliseconds of the reading.
+    """A text that sorts by version: seconds of the change, then milliseconds of the reading.
 
-    That of an incomplete record sorts behind all of the second before and in front of all others of its own.
+    An incomplete record sorts after all versions of the second before, and before all others of its own second.
     """
     updated_at, read_at = source.version
     seconds, read_ms = max(0, updated_at), f"{max(0, read_at):015d}"
@@ -132,7 +132,7 @@ def _version(source: Source) -> str:
 
 
 def _older(table: Table, places: Iterable[tuple[tuple[str, str], Source, int]]) -> set[int]:
-    """The numbers of those whose place has the mark of a newer version."""
+    """The numbers of the records whose place has the mark of a newer version."""
     looked_at = list(places)
     known = table.get_many({place for place, _, _ in looked_at})
     if not known:

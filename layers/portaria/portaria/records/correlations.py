@@ -1,6 +1,6 @@
-"""Receipts by the X-Correlation-Id that callers of the front door gave their requests.
+"""Receipts by the X-Correlation-Id of front-door requests.
 
-One query lists the requests with an id, the newest first (`receipts.note_request` wrote them), and one more for each of them
+One query lists the requests with an id, the newest first (`receipts.note_request` writes them), and one more for each of them
 finds its receipts. A page costs at most as many queries as it may have rows.
 """
 
@@ -18,7 +18,7 @@ from portaria.records.receipts import AcceptedRequest, Receipt
 def search(
     table: Table, correlation_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[list[Receipt | AcceptedRequest], str | None]:
-    """The receipts of the requests with an id; a request of which nothing has been sent yet stands for itself.
+    """The receipts of the requests with an id; a request without receipts yet is listed itself.
 
     The listing is eventually consistent: a request is found about a second after its 202. Raises `Rejected` (`bad_cursor`).
     """

@@ -1,4 +1,7 @@
-"""Sending dead letters to the Records queue again, and discarding them. A letter is sent once, however many callers ask."""
+"""Redrive dead letters, by sending their records to the Records queue again, and delete them.
+
+Of several callers at the same time, one redrives a letter.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ from portaria.records.dead_letters import (
 
 logger = logging.getLogger(__name__)
 
-# How long whoever redrives a letter has for it.
+# How long the claim of a redrive lasts.
 CLAIM_S = 300
-# Letters a second: what is sent again should not stand in the way of what is new.
+# Letters a second, so that redriven records do not delay new ones.
 RATE = 20.0
 WOULD_REDRIVE, GONE, IN_PROGRESS, FAILED = "would_redrive", "gone", "in_progress", "failed"
 OUTCOMES = (WOULD_REDRIVE, REDRIVEN, GONE, IN_PROGRESS, FAILED)
@@ -37,7 +40,7 @@ OUTCOMES = (WOULD_REDRIVE, REDRIVEN, GONE, IN_PROGRESS, FAILED)
 
 @dataclass(frozen=True)
 class RedriveResult:
-    """What became of a letter's redrive. `reason` says why it is not what was asked for; `records` is how many were sent."""
+    """The result of a letter's redrive. `reason` says why it was not redriven, or not completely; `records` were sent."""
 
     id: str
     records: int
@@ -51,9 +54,9 @@ def _pace() -> Pace:
 
 
 def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_run: bool) -> RedriveResult:
-    """Send a letter's records as a new message; with `again` also where that has been done before.
+    """Send a letter's records as a new message; with `again`, also if it was redriven before. Raises what DynamoDB raises.
 
-    Of several callers at once one sends it. Where the queue takes nothing, or not all, the letter stays as it was.
+    If the queue accepts none of it, or not all, the letter keeps its state.
     """
     item = table.get(*key(letter_id))
     if not item:
@@ -89,7 +92,10 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
 
 
 def discard(table: Table, letter_id: str) -> bool:
-    """Delete a letter and its records: whether there was one. Raises `Conflict` where somebody is redriving it."""
+    """Delete a letter, its head first; whether there was one. Raises `Conflict` if a redrive has claimed it.
+
+    After a death behind the head, its parts stay until they expire.
+    """
     item = table.get(*key(letter_id))
     if not item:
         return False
@@ -106,7 +112,7 @@ def discard(table: Table, letter_id: str) -> bool:
 
 
 def _claim(table: Table, head: LetterSummary, claim: str) -> bool:
-    """Whether it is ours: it stands as it was read, so one of several who read the same gets it."""
+    """Claim a letter, if it is as it was read: only one of several callers that read the same succeeds."""
     now = int(clock.now().timestamp())
     try:
         table.update(
@@ -129,7 +135,7 @@ def _claim(table: Table, head: LetterSummary, claim: str) -> bool:
 
 
 def _release(table: Table, head: LetterSummary, claim: str) -> None:
-    """Where this fails, the letter can be taken again when the claim has ended."""
+    """End a claim without a redrive. If this fails, the letter can be redriven when the claim has ended."""
     before = REDRIVEN if head.redrives else OPEN
     _settle(table, head.id, claim, "SET #state = :state REMOVE #claim, claimed_until", {":state": before})
 

@@ -1,13 +1,14 @@
-"""Dead letters: records that could not go on, kept with their reason until somebody sends them again or deletes them.
+"""Dead letters: records that could not be delivered, kept with their reason until a person redrives or deletes them.
 
     open → redriving → redriven, and from there again
 
-A letter is a head, which listings show, and parts that hold its records, compressed. The parts are written first, so a head
-that is there is whole. Letters are kept for `KEPT_FOR`, whatever became of them.
+A letter is a head, which listings show, and parts that hold its records, compressed. The parts are written first, so a letter
+with a head is complete. Letters are kept for `KEPT_FOR`, whatever their state.
 
-A redrive claims the head, sends the records as a new message and marks the head. Whoever dies between the first two has sent
-nothing, and between the last two leaves a letter that was sent: after `CLAIM_S` either may be taken again, and records bear
-being sent twice. Versions stay as they were, so a redriven record never overwrites a newer one.
+A redrive claims the head, sends the records as a new message, and marks the head. After a death between claim and message,
+nothing was sent; after one between message and mark, the records were sent. In both cases the letter can be redriven again
+after `dead_letter_redrive.CLAIM_S`, and destinations tolerate records that are sent twice. Versions stay as they were, so a
+redriven record never overwrites a newer one.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from portaria.records import record_index, record_mapping
 logger = logging.getLogger(__name__)
 
 LIST = "DEAD_LETTERS"
-# Long enough for whoever comes back from holidays; after it the records are gone for good.
+# Long enough for an operator who returns from holidays; then the records are deleted.
 KEPT_FOR = timedelta(days=90)
 # An item holds 400 kB.
 MAX_PART_BYTES = 350_000
-# Why a whole message stands here.
+# Reasons of letters that hold a whole message.
 GAVE_UP, UNREADABLE = "gave_up", "message_unreadable"
 OPEN, REDRIVING, REDRIVEN = "open", "redriving", "redriven"
 STATES = (OPEN, REDRIVING, REDRIVEN)
@@ -41,11 +42,11 @@ STATES = (OPEN, REDRIVING, REDRIVEN)
 
 @dataclass(frozen=True)
 class Letter:
-    """Records of one source that could not go on, all for the same reason.
+    """Records of one source that could not be delivered, all for the same reason.
 
-    `id` is the same where the same records are set aside again for the same delivery. `reason` is a stable word, `detail` a
-    sentence that quotes no value. `raw` is a message that nobody could read; it stands in place of `records` then. The rest is
-    what the message said, which a redrive says again.
+    `id` is the same if a redelivery rejects the same records again. `reason` is a stable word, `detail` a sentence that quotes
+    no value. `raw` is an unreadable message; `records` is empty then. The other fields are the message's, which a redrive
+    sends again.
     """
 
     id: str
@@ -79,7 +80,7 @@ def part_key(letter_id: str, number: int) -> tuple[str, str]:
 
 
 def put(table: Table, letter: Letter) -> None:
-    """Keep a letter; one that is kept already stays as it is, with what became of it."""
+    """Store a letter: its parts, then its head. A letter that exists already keeps its state. Raises what AWS raises."""
     now = clock.now()
     expires_at = int((now + KEPT_FOR).timestamp())
     payload = {"records": letter.records, "raw": letter.raw, "target": letter.target, "trace": letter.trace}
@@ -110,11 +111,11 @@ def put(table: Table, letter: Letter) -> None:
 
 
 def of_message(message_id: str, body: str) -> Letter:
-    """The letter of a Records message that no worker could handle; one that cannot be read keeps its text."""
+    """The letter of a Records message that failed on each delivery; an unreadable message is kept as text."""
     letter_id = hashlib.sha256(f"{message_id}\n{GAVE_UP}".encode()).hexdigest()[:32]
     try:
         message = record_mapping.read_message(message_id, body)
-        # What cannot be written again, such as what is nested too deeply, is kept as it came.
+        # A message that cannot be encoded again, such as one that is nested too deeply, is kept as it is.
         record_messages.encode({"records": message.records})
     except (Rejected, ValueError, RecursionError):
         detail = f"this is not a Records message of version {record_messages.VERSION}"
@@ -138,30 +139,33 @@ def of_message(message_id: str, body: str) -> Letter:
 
 
 def cut(data: bytes) -> list[bytes]:
-    """Parts that an item can hold, one at least."""
+    """Cut data into parts that fit into an item; at least one."""
     return [data[start : start + MAX_PART_BYTES] for start in range(0, len(data), MAX_PART_BYTES)] or [b""]
 
 
 def joined(parts: list[bytes]) -> dict[str, Any]:
-    """What `put` cut into parts."""
+    """The content that `put` cut into parts."""
     return dict(json.loads(zlib.decompress(b"".join(parts))))
 
 
 def _fingerprints(letter: Letter) -> bytes:
-    """By which a letter is found for a record, without its key in every listing."""
+    """The fingerprints of a letter's records, by which it is found without their keys in every listing."""
     keys = [
         record["key"] for record in letter.records if isinstance(record, dict) and isinstance(record.get("key"), str)
     ]
     return record_index.packed(f"{letter.connection}/{each}" for each in keys)
 
 
-# How much one call reads at most of the listing.
+# How many items of the listing one call reads at most.
 MAX_READ, PAGE_SIZE = 2_000, 100
 
 
 @dataclass(frozen=True)
 class LetterSummary:
-    """A letter without its records, of which it has `count`; `redrives` says how often it was sent again."""
+    """A letter without its `count` records; `redrives` says how often it was redriven. Times are ISO 8601.
+
+    `claimed_until` (epoch seconds) is when a redrive's claim ends.
+    """
 
     id: str
     state: str
@@ -180,15 +184,15 @@ class LetterSummary:
     claimed_until: int
 
     def is_free(self, now: datetime) -> bool:
-        """Whether nobody is just sending it again."""
+        """Whether no redrive has claimed it."""
         return self.state != REDRIVING or self.claimed_until < now.timestamp()
 
 
 @dataclass(frozen=True)
 class LetterFilter:
-    """Which letters. `connection` is where records come from or where they go; `record` is `{source}/{key}`.
+    """A filter of letters. `connection` is the source or the destination; `record` is `{source}/{key}`.
 
-    `is_waiting` leaves those to be redriven: open ones, and those whose redrive was never brought to its end.
+    `is_waiting` selects the letters to redrive: open ones, and those whose redrive did not finish.
     """
 
     reason: str = ""
@@ -199,7 +203,7 @@ class LetterFilter:
     is_waiting: bool = False
 
     def includes(self, head: LetterSummary, item: Item) -> bool:
-        """Whether a letter is among them; `item` is what its head was read from."""
+        """Whether the filter selects a letter; `item` is the stored head."""
         return (
             self.reason in ("", head.reason)
             and self.route in ("", head.route)
@@ -219,7 +223,7 @@ def list_page(
     newest_first: bool = True,
     before: str = "",
 ) -> tuple[list[LetterSummary], str | None]:
-    """Heads. A page can be short, even empty, before the last: the cursor then leads on. `before` is ISO 8601."""
+    """A page of heads, and the cursor of the next page. A page with a cursor may be short or empty. `before` is ISO 8601."""
     found: list[LetterSummary] = []
     for _ in range(MAX_READ // PAGE_SIZE):
         items, cursor = table.query(
@@ -243,13 +247,13 @@ def list_page(
 
 
 def cursor_behind(head: LetterSummary) -> str:
-    """The cursor that goes on behind a letter."""
+    """The cursor of the page that begins after a letter."""
     pk, sk = key(head.id)
     return cursor_after({"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": f"{head.set_aside_at}#{head.id}"})
 
 
 def find(table: Table, letter_id: str) -> tuple[LetterSummary, Letter] | None:
-    """A letter with its records."""
+    """A letter with its records, or None."""
     item = table.get(*key(letter_id))
     return (read_head(item), read_letter(table, item)) if item else None
 

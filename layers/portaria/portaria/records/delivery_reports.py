@@ -1,7 +1,7 @@
-"""What a destination tells of requests that it took, read by its platform's part `delivery_reports`: verified and kept.
+"""What a destination reports about accepted requests: verified, read by its platform's `delivery_reports`, and stored.
 
-A delivery is answered with success only once all of it is stored: what is not is delivered again, for a day. Everything that
-came before is then stored again, which changes nothing.
+A delivery is answered with success only after all of it is stored. Otherwise the platform delivers it again, for a day; events
+that were stored before are then stored again, which changes nothing.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from portaria.records import receipts
 logger = logging.getLogger(__name__)
 
 PART = "delivery_reports"
-# Stands for a client id where none is set.
+# The parameter's value if no client id is set.
 NONE_SET = "-"
 KEYS_KEPT_FOR = timedelta(hours=24)
 MAX_KEYS = 16
 MIN_KEY_BITS = 2048
-# How many requests to one domain an unproven call may cause in a minute. Validations are not signed at all: what they use up
-# must not keep the keys of signed deliveries from being fetched, so each domain has its own budget.
+# How many requests to one domain unverified calls may cause in a minute. Validations are not signed. Each domain has its own
+# budget, so that validations do not keep the keys of signed deliveries from being fetched.
 MAX_FETCHES, FETCHES_WITHIN = 20, timedelta(minutes=1)
-# Writes at once, where a delivery has more than one call's time would hold one after another.
+# Concurrent writes, for deliveries with more reports than one call's time allows one after another.
 MAX_WRITERS, MANY_REPORTS = 10, 50
 
 
 @dataclass(frozen=True)
 class DeliverySummary:
-    """What a delivery held: events by kind, requests stored, and the lowest quota that an account of ours has left."""
+    """What a delivery contained: events by kind, stored requests, and the lowest remaining quota of a connected account."""
 
     events: Counter[str] = field(default_factory=Counter)
     stored: int = 0
@@ -64,7 +64,7 @@ class _Report:
 
 
 def challenge(platform: str, query: Mapping[str, list[str]], settings: TrackReceiptsSettings) -> str:
-    """What a registration's challenge is answered with. Raises `Rejected` (404 where no events are taken)."""
+    """The answer to a registration's challenge. Raises `Rejected` (404 if this stack accepts no events)."""
     return str(_observability(platform, settings).read_challenge(query))
 
 
@@ -73,15 +73,15 @@ def handle_delivery(
 ) -> DeliverySummary:
     """Verify and store a delivery. Header names are lower case.
 
-    Raises `Rejected` (401 `bad_signature`, 403 `wrong_recipient`, 404 where no events are taken, 400 and 413 for what is no
-    delivery) and `Retryable` where it should come again.
+    Raises `Rejected` (401 `bad_signature`, 403 `wrong_recipient`, 404 if this stack accepts no events, 400 and 413 if it is
+    not a valid delivery) and `Retryable` if it should be delivered again.
     """
     observability = _observability(platform, settings)
     content = observability.read_content(body)
     if validation := observability.validation_request(content):
         _validate(validation, observability.VALIDATION_DOMAIN)
         return DeliverySummary(Counter(validation=1))
-    # Before any key is fetched: few know the client id.
+    # Before any key is fetched, because few callers know the client id.
     observability.check_recipient(content, headers, settings.adobe_client_id)
     _verify(observability.read_signatures(headers), body, observability.KEYS_DOMAIN)
     try:
@@ -100,25 +100,23 @@ def _observability(platform: str, settings: TrackReceiptsSettings) -> ModuleType
     return found
 
 
-def _store(table: Table, platform: str, statements: list[DeliveryEvent]) -> DeliverySummary:
-    events: Counter[str] = Counter(statement.kind for statement in statements)
+def _store(table: Table, platform: str, events: list[DeliveryEvent]) -> DeliverySummary:
+    kinds: Counter[str] = Counter(event.kind for event in events)
     ours: dict[str, bool] = {}
     reports: list[_Report] = []
     quotas: list[int] = []
     elsewhere = unreadable = 0
-    for statement in statements:
-        account_id = statement.account_id
+    for event in events:
+        account_id = event.account_id
         if account_id and account_id not in ours:
             ours[account_id] = bool(connection_store.of_account(table, platform, account_id))
         if not ours.get(account_id):
             elsewhere += 1
             continue
-        unreadable += statement.unreadable
-        reports += [
-            _Report(account_id, request_id, statement, reported) for request_id, reported in statement.requests.items()
-        ]
-        if statement.quota_left is not None:
-            quotas.append(statement.quota_left)
+        unreadable += event.unreadable
+        reports += [_Report(account_id, request_id, event, reported) for request_id, reported in event.requests.items()]
+        if event.quota_left is not None:
+            quotas.append(event.quota_left)
 
     def store(report: _Report) -> None:
         event, reported = report.event, report.reported
@@ -138,7 +136,7 @@ def _store(table: Table, platform: str, statements: list[DeliveryEvent]) -> Deli
     else:
         with ThreadPoolExecutor(MAX_WRITERS) as writers:
             list(writers.map(store, reports))
-    return DeliverySummary(events, len(reports), elsewhere, unreadable, min(quotas, default=None))
+    return DeliverySummary(kinds, len(reports), elsewhere, unreadable, min(quotas, default=None))
 
 
 # ------------------------------------------------------------------------------------------------------------ signatures

@@ -15,7 +15,7 @@ Node = dict[str, Any]
 # Of one record, for all the expressions of its mapping together: some milliseconds. A contact with 500 custom fields, 20 of
 # them mapped by conditions, takes 40,000.
 MAX_STEPS = 100_000
-# What a step holds of text.
+# The characters of text that one step covers.
 CHARACTERS_A_STEP = 32
 # JSON may write one character as an escape of this many.
 ESCAPE_LENGTH = 6
@@ -24,7 +24,7 @@ SHORT_TEXT = 1_000
 # A float from here on may stand for an integer that a JSON reader could not hold.
 LEAST_INEXACT = 2.0**63
 
-# A call takes as long as so many of the other nodes.
+# The cost of a node in steps, if it is not one.
 _COSTS = {
     "function_expression": 10,
     "multi_select_list": 3,
@@ -37,7 +37,7 @@ _OF_ALL_KEYS = ("keys", "values", "length", "merge", "to_string", "contains")
 
 
 class TooCostly(Exception):
-    """An evaluation would look at, or make, more than its budget allows."""
+    """An evaluation would read or make more than its budget allows."""
 
 
 class Lacking(Exception):
@@ -68,7 +68,7 @@ class Budget:
         self.spend(length // CHARACTERS_A_STEP)
 
     def spend_value(self, value: Any, *, is_partial: bool = False) -> None:
-        """What it takes to look at a whole value, however often a part of it occurs.
+        """Charge the reading of a whole value, each time that a part of it occurs.
 
         Raises `Inexact` for a number in it whose digits are lost, and `Lacking` for an object of a partial record.
         """

@@ -15,7 +15,7 @@ from portaria.records.expression_budget import SHORT_TEXT, Budget, Lacking, Node
 
 Search = Callable[[Any], Any]
 
-# Nodes that give back what they are given.
+# Nodes that return their argument.
 _ITSELF = ("current", "identity")
 
 _functions = Functions()
@@ -25,12 +25,12 @@ _MISSING = object()
 
 
 def _is_false(value: Any) -> bool:
-    """JMESPath's idea of false: 0 is true."""
+    """Whether JMESPath treats a value as false. 0 is true."""
     return value is None or value is False or (not value and isinstance(value, str | list | dict))
 
 
 def _is_comparable(value: Any) -> bool:
-    """Numbers and, as the library has it, texts; what it cannot compare after all raises `TypeError`."""
+    """Whether the library compares a value: a number or a text. A number with a text raises `TypeError`."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
@@ -39,7 +39,7 @@ def _is_number(value: Any) -> bool:
 
 
 class _Expression:
-    """An argument like `&name`. The library's functions know it by the name of its class and call `visit`."""
+    """An argument like `&name`. The library's functions recognize it by the name of its class and call `visit`."""
 
     def __init__(self, search: Search) -> None:
         self.expression = search

@@ -19,20 +19,20 @@ from portaria.records.expression_compiler import Compiler, Search
 
 # How deep an expression may be nested: each level takes frames of Python's stack, when it is compiled and when it is called.
 MAX_DEPTH = 60
-# What nearly every mapping has: the first value of the custom field with a code.
+# The expression in nearly every mapping: the first value of the custom field with a code.
 _FIRST_WHERE = re.compile(
     r"([A-Za-z_]\w*)\[\?([A-Za-z_]\w*)=='([^'\\]*)'\]\.([A-Za-z_]\w*)\[\]\.([A-Za-z_]\w*) \| \[0\]", re.ASCII
 )
 
 
 def compiled(expression: str, budget: Budget | None = None, *, is_partial: bool = False) -> Search:
-    """What `jmespath.search(expression, …)` would find, as a function of the data.
+    """A function of the data that returns what `jmespath.search(expression, …)` returns.
 
-    With a `budget` the caller starts it before each evaluation. With `is_partial` the function raises `Lacking` where it needs
-    a key that an object of the data does not have.
+    A caller that gives a `budget` starts it before each evaluation. With `is_partial`, the function raises `Lacking` if it
+    needs a key that an object of the data does not have.
 
-    Raises `jmespath.exceptions.JMESPathError` for what is no expression, or one that is nested deeper than `MAX_DEPTH`. The
-    function raises it where a call in it fails, `TypeError` where it compares a number with a text, `TooCostly` and `Inexact`.
+    Raises `jmespath.exceptions.JMESPathError` if the expression is invalid, or nested deeper than `MAX_DEPTH`. The function
+    raises it if a call in it fails, `TypeError` if it compares a number with a text, `TooCostly` and `Inexact`.
     """
     try:
         parsed = cast(Node, jmespath.compile(expression).parsed)

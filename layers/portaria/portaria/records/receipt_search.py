@@ -62,7 +62,7 @@ def by_destination(
 
 
 def noted(table: Table, request_id: str) -> AcceptedRequest | None:
-    """What the front door wrote down of a request."""
+    """The stored front-door request, or None."""
     item = table.get(*noted_key(request_id))
     return read_noted(item) if item else None
 
@@ -79,7 +79,7 @@ def of_call(
 def by_request(
     table: Table, request_id: str, now: datetime, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[list[Receipt], str | None]:
-    """The receipts of a front-door request, or of what a destination calls by this id."""
+    """The receipts of a front-door request, or of a request that the destination gave this id."""
     found, next_cursor = of_call(table, request_id, now, cursor=cursor, limit=limit)
     if found or cursor or next_cursor:
         return found, next_cursor
@@ -92,7 +92,7 @@ def by_record(
 ) -> tuple[list[Receipt], str | None]:
     """The receipts of the requests that carried a record (`{source}/{key}`), the newest first.
 
-    A page can be short, even empty, before the last: a day's requests are looked through, as many as one call can.
+    A page with a cursor may be short or empty: one call searches at most `MAX_SENT_PAGES` pages of requests.
     """
     wanted = record_index.of(record)
     today = now.date()
@@ -117,7 +117,7 @@ def by_record(
 
 
 def _sent_receipts(table: Table, sent: list[Item], now: datetime) -> list[Receipt]:
-    """A request that was begun several times has an item of each time: the last one counts."""
+    """A request that was started several times has an item for each time: the last one counts."""
     places = [item["sk"].rpartition("#") for item in sent]
     items = table.get_many({key(correlation_id): None for _, _, correlation_id in places})
     known = [(items.get(key(correlation_id)), sent_at) for sent_at, _, correlation_id in places]
@@ -141,5 +141,5 @@ def _read_place(cursor: str, oldest: date, newest: date) -> tuple[date, str]:
             "the cursor is not valid: send the next_cursor of the last response, or none to begin again",
             field="cursor",
         ) from None
-    # One that has waited for a day begins where records are still kept.
+    # An old cursor begins at the oldest day that is still stored.
     return (max(moment, oldest), before) if moment <= newest else (newest, "")

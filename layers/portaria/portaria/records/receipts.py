@@ -1,12 +1,12 @@
-"""Receipts: what became of each request to a destination, of each request that the front door took, and of each record.
+"""Receipts: the outcome of each request to a destination, and of each accepted front-door request.
 
-    sent → accepted (taken, no more is known) → applied, or failed by code, as the destination reports
-         → applied at once, where the destination's answer says so
+    sent → accepted (the outcome is not known yet) → applied, or failed by code, as the destination reports
+         → applied immediately, if the destination's answer says so
          → failed with the destination's code
 
-An open receipt is called unknown after its deadline. What a destination reports later (`report`) is kept beside the receipts,
-by account and by the destination's own id of the request: it can come before a receipt knows that id, and reading joins the
-two. Which records a request carried is kept as fingerprints, in one item a request.
+An open receipt reads as `unknown` after its deadline. What a destination reports later (`report`) is stored beside the
+receipts, by account and by the destination's own id of the request, because a report may arrive before the receipt has that id.
+Reading joins the two. The records of a request are stored as fingerprints, in one item for each request.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from portaria.records import record_index
 LIST = "RECEIPTS"
 # The listing of the front door's requests by the correlation id of their caller (see `correlations`).
 BY_CORRELATION = "CORRELATION"
-# The longest that a destination is known to keep trying on its own is 6.5 hours (platforms/marketo).
+# The longest documented time that a destination retries on its own is 6.5 hours (platforms/marketo).
 DEADLINE = timedelta(hours=24)
 KEPT_FOR = timedelta(days=30)
 SENT, ACCEPTED, APPLIED, FAILED, UNKNOWN = "sent", "accepted", "applied", "failed", "unknown"
-# A front-door request of which nothing has been sent yet.
+# The state of a front-door request without any request to a destination yet.
 QUEUED = "queued"
 STATES = (QUEUED, SENT, ACCEPTED, APPLIED, FAILED, UNKNOWN)
 # An attribute a code, so that several reports add up.
@@ -38,7 +38,7 @@ _FAILED = "failed#"
 
 @dataclass(frozen=True)
 class Report:
-    """What a destination has said of a request so far. Its counts need not add up to what was sent."""
+    """What a destination has reported about a request so far. The counts need not add up to the records that were sent."""
 
     applied: int = 0
     failed: dict[str, int] = field(default_factory=dict)
@@ -53,8 +53,8 @@ class Report:
 class Receipt:
     """`state` is sent, accepted, applied, failed or unknown. Times are ISO 8601, `deadline` is epoch seconds.
 
-    `request_id` is the destination's, `code` what it refused the whole request with; `report` is what it told later. `trace` is
-    the caller's, where all records came from one call of the front door.
+    `request_id` is the destination's, `code` its reason for refusing the whole request, `report` what it reported later.
+    `trace` is the caller's, if all records came from one front-door request.
     """
 
     correlation_id: str
@@ -75,7 +75,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class AcceptedRequest:
-    """A request that the front door took: `count` records for a destination, at `accepted_at` (ISO 8601)."""
+    """An accepted front-door request: `count` records for a destination, at `accepted_at` (ISO 8601)."""
 
     request_id: str
     caller: str
@@ -91,10 +91,10 @@ def key(correlation_id: str) -> tuple[str, str]:
 
 
 def correlation_id(destination: str, message_ids: Iterable[str], body: bytes) -> str:
-    """The id of a request: decided by what is sent and by the messages that it is sent for.
+    """The id of a request: a hash of its body and of the messages that it is sent for.
 
-    So a redelivery that makes the same request finds the same receipt, a redelivery of a part makes another request and
-    gets another, and the same records under new messages (a redrive, a second backfill) are never taken for a repetition.
+    So a redelivery that makes the same request finds the same receipt; a redelivery of a part makes another request with
+    another receipt; and the same records in new messages (a redrive, a second backfill) are never mistaken for a repetition.
     """
     digest = hashlib.sha256(destination.encode())
     for message_id in sorted(set(message_ids)):
@@ -116,9 +116,10 @@ def open_receipt(
     requests: Iterable[str],
     trace: Trace = NO_TRACE,
 ) -> None:
-    """Write down that a request is about to be sent, for these records (`{source}/{key}`) and front-door requests.
+    """Store that a request is about to be sent, with the keys of its records (`{source}/{key}`) and its front-door requests.
 
-    Raises `Conflict` where it has been sent and accepted already. Whoever dies before all is written has sent nothing yet.
+    Raises `Conflict` if it was sent and accepted before, and what AWS raises. The receipt is written first, then the indexes
+    by which it is found. After a death in between, nothing was sent, and a redelivery writes all of them again.
     """
     now = clock.now()
     pk, sk = key(correlation_id)
@@ -166,7 +167,7 @@ def open_receipt(
 
 
 def accept(table: Table, correlation_id: str, request_id: str, *, applied: bool = False) -> None:
-    """The destination has taken the request; with `applied` it has done it, too."""
+    """Close a receipt: the destination has accepted the request; with `applied`, also applied it. Raises what AWS raises."""
     values: Item = {
         ":state": APPLIED if applied else ACCEPTED,
         ":request_id": request_id,
@@ -174,7 +175,7 @@ def accept(table: Table, correlation_id: str, request_id: str, *, applied: bool 
     }
     expression = "SET #state = :state, request_id = :request_id, accepted_at = :now"
     if request_id:
-        # By which it is found when somebody has nothing but the destination's id.
+        # The index by which it is found with the destination's id.
         expression += ", #source = :source"
         values[":source"] = f"request:{request_id}"
     names = {"#state": "state"} | ({"#source": "source"} if request_id else {})
@@ -182,7 +183,7 @@ def accept(table: Table, correlation_id: str, request_id: str, *, applied: bool 
 
 
 def fail(table: Table, correlation_id: str, code: str, request_id: str) -> None:
-    """A receipt that another worker has brought to `accepted` meanwhile stays so."""
+    """Close a receipt: the request failed. A receipt that another worker has closed as accepted stays as it is."""
     try:
         table.update(
             *key(correlation_id),
@@ -205,7 +206,7 @@ def note_request(
     count: int,
     trace: Trace = NO_TRACE,
 ) -> None:
-    """Write down that the front door has taken a request; one write, by which it is listed under its correlation id too."""
+    """Store an accepted front-door request, in one write that also lists it by its correlation id. Raises what AWS raises."""
     now = clock.now()
     pk, sk = noted_key(request_id)
     accepted_at = clock.to_iso(now)
@@ -235,9 +236,9 @@ def _trace_item(trace: Trace) -> Item:
 def report(
     table: Table, subscription: str, request_id: str, event_id: str, *, applied: int, failed: dict[str, int], at: str
 ) -> None:
-    """Add what an event of a destination says of a request: once, however often and in whatever order events come.
+    """Add a destination's event about a request: once, however often and in whatever order events are delivered.
 
-    `at` is the event's own time (ISO 8601). An event tells all of one request at once.
+    `at` is the event's own time (ISO 8601). An event has all that it says about one request. Raises what AWS raises.
     """
     codes = sorted(failed)
     values: Item = {":event": {f"{event_id} {at}"}, ":known": f"{event_id} {at}", ":applied": applied}
@@ -266,8 +267,7 @@ def sent_pk(destination: str, day: str) -> str:
     return f"SENT#{destination}#{day}"
 
 
-# How much one call reads at most of a listing, and how many pages of a day's requests (a megabyte each), to be answered well
-# inside its function's time.
+# How many items of a listing one call reads at most, so that it ends well within its function's time.
 MAX_READ, PAGE_SIZE = 2_000, 100
 
 
@@ -288,7 +288,7 @@ def read_noted(item: Item) -> AcceptedRequest:
 
 
 def read_all(table: Table, items: list[Item], now: datetime) -> list[Receipt]:
-    """Receipts with what their destinations have reported since, in the order of the items."""
+    """Receipts with what their destinations have reported, in the order of the items."""
     accounts: dict[str, str] = {}
     for destination in {item["destination"] for item in items if item["state"] == ACCEPTED}:
         connection = connection_store.find(table, destination)
@@ -303,7 +303,7 @@ def read_all(table: Table, items: list[Item], now: datetime) -> list[Receipt]:
 
 
 def read(item: Item, now: datetime, reported: Item | None = None) -> Receipt:
-    """An open receipt whose deadline has passed reads `unknown`; nothing has to sweep for that."""
+    """A receipt from its item. An open one reads as `unknown` after its deadline, so no sweep is needed."""
     receipt = Receipt(
         correlation_id=item["correlation_id"],
         destination=item["destination"],

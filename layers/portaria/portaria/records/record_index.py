@@ -1,6 +1,6 @@
-"""Which records something holds, in eight bytes each: found by whoever knows a record, told to nobody else.
+"""Fingerprints of records, in eight bytes each: they tell whether a known record is among them, and reveal no key.
 
-64 bits: among a billion records, chance finds a wrong one for one in eighteen billion that are looked for.
+With 64 bits and a billion records, one search in eighteen billion finds a wrong record.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ def of(record: str) -> bytes:
 
 
 def packed(records: Iterable[str]) -> bytes:
-    """Those of many, each once."""
+    """The fingerprints of several records, each once."""
     return b"".join(dict.fromkeys(map(of, records)))
 
 
 def holds(packed: bytes, record: bytes) -> bool:
-    """Whether a record's is among those that were packed."""
+    """Whether a record's fingerprint is among packed ones."""
     place = packed.find(record)
     while place % LENGTH and place >= 0:
         place = packed.find(record, place + 1)

@@ -1,6 +1,6 @@
-"""Records on their way: read from messages, mapped, coalesced, and put together into requests that are full.
+"""Records are read from messages, mapped, merged, and put together into full requests. Pure functions without I/O.
 
-Nothing here talks to anyone. A record that cannot go on is told with its reason; the others go on.
+A record that fails is returned, or raised, with its reason; the others are processed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from portaria.core.entities import NO_TRACE, Rejected, Target, Trace
 from portaria.records import expression_budget, expressions
 from portaria.records.expression_compiler import Search
 
-# What a mapping may give: what JSON has without going deeper.
+# The types of a mapping's values: JSON without objects and lists.
 _SIMPLE = (str, int, float)
 
 
@@ -40,10 +40,10 @@ class Message:
 
 
 class Source(NamedTuple):
-    """One record as it came, to be given back or set aside where it cannot go on. `version` orders those of one key.
+    """One record as it arrived. `version` orders the records of one key: (seconds of the change, milliseconds of the reading).
 
-    A record `is_partial` where its data lacks keys for which the source may have a value, and `is_incomplete` where a mapping
-    needs one of these: it will be read again as a whole.
+    A record `is_partial` if its data lacks keys for which the source may have a value. It `is_incomplete` if a mapping needs
+    one of these; then it is read again as a whole.
     """
 
     message: Message
@@ -55,7 +55,7 @@ class Source(NamedTuple):
 
 
 class OutgoingRecord(NamedTuple):
-    """What will stand in a request: the attributes, and every record that they were made of, the newest last."""
+    """An object of a request: its attributes, and every record that they were made of, the newest last."""
 
     identity: str
     attributes: dict[str, Any]
@@ -64,14 +64,14 @@ class OutgoingRecord(NamedTuple):
 
 
 class EncodedRecord(NamedTuple):
-    """One object of a request's body."""
+    """One object of a request's body, encoded as JSON."""
 
     outgoing: OutgoingRecord
     text: bytes
 
 
 class RejectedRecord(NamedTuple):
-    """A record that cannot go on. `detail` names the field, limit and size, never a value."""
+    """Records that cannot be delivered. `detail` names the field, limit and size, never a value."""
 
     sources: tuple[Source, ...]
     route: str
@@ -105,7 +105,7 @@ def _read_target(fields: dict[str, Any]) -> Target:
 
 
 def target_fields(target: Target) -> dict[str, Any]:
-    """A target as it stands in a message."""
+    """A target as a message has it."""
     options = dict(target.options)
     return {
         "destination": target.destination,
@@ -121,7 +121,7 @@ def read_trace(fields: dict[str, Any] | None) -> Trace:
 
 
 def read_record(message: Message, record: Any) -> Source:
-    """Raises `Rejected`: with the reason of whoever could not pack it, or `record_unreadable`."""
+    """Raises `Rejected`: with the reason of the sender that could not pack it, or `record_unreadable`."""
     try:
         key, updated_at = record["key"], record["updated_at"]
         if "refused" in record:
@@ -135,9 +135,9 @@ def read_record(message: Message, record: Any) -> Source:
 
 
 class Mapping:
-    """Each destination attribute's JMESPath expression, compiled. Make one with `mapping_of`, which keeps it.
+    """Each destination attribute's JMESPath expression, compiled. `mapping_of` makes and caches one.
 
-    Raises `Rejected` (`bad_mapping`) that names the attribute whose expression cannot be read.
+    Raises `Rejected` (`bad_mapping`) that names the attribute whose expression is invalid.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -155,7 +155,7 @@ class Mapping:
             raise Rejected("bad_mapping", detail, field=attribute) from None
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The destination's attributes. What is null or empty at the source is left out, so it erases nothing.
+        """The destination's attributes. A value that is null or empty at the source is left out, so it erases nothing.
 
         Raises `Rejected` (`mapping_failed`, `mapping_too_costly`, `bad_value`) that names the attribute.
         """
@@ -164,7 +164,7 @@ class Mapping:
         for attribute, search in self._expressions:
             try:
                 value = search(data)
-            except Exception as error:  # noqa: BLE001 - whatever it was, it is the expression's or the record's fault
+            except Exception as error:  # noqa: BLE001 - the expression or the record is to blame
                 raise _failure(attribute, error) from None
             if type(value) is str:
                 if value:
@@ -176,7 +176,7 @@ class Mapping:
         return attributes
 
     def apply_partial(self, data: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """The attributes that a partial record proves, and whether others need what it lacks. Raises as `apply` does."""
+        """The attributes that a partial record has, and whether others need what it lacks. Raises as `apply` does."""
         if self._partial_expressions is None:
             self._partial_expressions = [
                 (name, self._compiled(name, text, is_partial=True)) for name, text in self._pairs
@@ -212,7 +212,7 @@ def _failure(attribute: str, error: Exception) -> Rejected:
 
 
 def _simple(attribute: str, value: Any) -> Any:
-    """A value that a request can carry exactly. Raises `Rejected` (`bad_value`)."""
+    """A value that JSON represents exactly. Raises `Rejected` (`bad_value`)."""
     if not isinstance(value, _SIMPLE):
         kind = type(value).__name__
         detail = f"{attribute} must be text, a number or a boolean; the mapping gives a {kind}"
@@ -243,7 +243,7 @@ def mapping_of(pairs: dict[str, str]) -> Mapping:
 
 
 def newest(sources: Iterable[Source]) -> tuple[list[Source], int]:
-    """The newest version of each record, the later one of equals, and how many older ones that leaves out."""
+    """The newest version of each record (of equal ones, the last), and how many older versions were left out."""
     kept: dict[tuple[str, str], Source] = {}
     count = 0
     for source in sources:
@@ -256,11 +256,13 @@ def newest(sources: Iterable[Source]) -> tuple[list[Source], int]:
 
 
 def merged(outgoing: Iterable[OutgoingRecord]) -> list[OutgoingRecord]:
-    """One object for each identity at the destination, as upserts one after the other would leave it: the newest
-    attribute wins. In one request, or in two at the same time, nobody promises an order."""
+    """One object for each identity at the destination, as consecutive upserts would leave it: the newest attribute wins.
+
+    Destinations guarantee no order within a request, or between two requests at the same time.
+    """
     known: dict[str, OutgoingRecord] = {}
     for one in sorted(outgoing, key=lambda one: one.sources[-1].version):
-        # Taken out, so that what goes one by one goes in the order of the newest, too.
+        # Removed and inserted again, so that the objects are in the order of their newest record.
         older = known.pop(one.identity, None)
         if older is not None:
             attributes = older.attributes | one.attributes
@@ -271,16 +273,16 @@ def merged(outgoing: Iterable[OutgoingRecord]) -> list[OutgoingRecord]:
 
 @dataclass
 class FilledRequests:
-    """Records cut into requests. `chunks` are as full as the limits allow; `refused` fits into none."""
+    """Records cut into requests. `chunks` are as full as the limits allow; `refused` has the records that fit into none."""
 
     chunks: list[list[EncodedRecord]] = field(default_factory=list)
     refused: list[RejectedRecord] = field(default_factory=list)
 
 
 def fill(outgoing: Iterable[OutgoingRecord], *, frame_bytes: int, max_objects: int, max_bytes: int) -> FilledRequests:
-    """Cut records into requests; `frame_bytes` is what stands around them in the body.
+    """Cut records into requests; `frame_bytes` is the size of the body around them.
 
-    What alone would pass the limit, or cannot be written as JSON, is refused by itself.
+    A record that alone exceeds the limit, or cannot be encoded as JSON, is refused.
     """
     cut = FilledRequests()
     chunk: list[EncodedRecord] = []

@@ -1,11 +1,11 @@
 """Requests to read an account's changes soon: an event lacked what a mapping needs, and the platform's API has it.
 
-Events of some platforms have less than the API (`callbacks.Record`). What an event proves is sent at once. For the rest the
-account is reconciled at the next sweep: one page of the changes brings up to 250 records whole, so the requests grow with the
-accounts that change, not with their events.
+Events of some platforms have less than the API (`callbacks.Record`). The attributes that an event has values for are sent
+immediately. For the others, the account is reconciled at the next sweep: one page of changes has up to 250 complete records, so
+the number of requests grows with the accounts that change, not with their events.
 
-A request is an item beside the reconciliation's own, due at once. It is removed when a reading that began after it has come
-to its end, so that an event in the midst of a reading is not forgotten.
+A request is an item beside the reconciliation's own and is due immediately. It is removed after a reading that began after the
+request has ended, so that an event during a reading is not forgotten.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_request(item: Item) -> bool:
 
 
 def is_possible(platform: str, object_name: str) -> bool:
-    """Whether a platform can tell what changed of an object."""
+    """Whether a platform can list the changes of an object."""
     try:
         return hasattr(part(platform, object_name), "read_changes")
     except Rejected:
@@ -62,7 +62,7 @@ def find(table: Table, connection: str, object_name: str) -> Item | None:
 
 
 def settle(table: Table, connection: str, object_name: str, read_at: int) -> None:
-    """Forget a request that was made before a reading began (epoch seconds)."""
+    """Remove a request that was made before a reading began (epoch seconds)."""
     with suppress(Conflict):
         table.delete(
             *key(connection, object_name),
