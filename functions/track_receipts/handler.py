@@ -31,14 +31,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         # A repeated header has all its values joined, and so is no signature.
         taken = delivery_reports.handle_delivery(platform, request.headers.joined(), body(request), settings)
     except Rejected as rejected:
-        logger.warning("delivery_reports_refused", reason=rejected.reason, detail=rejected.detail)
+        logger.warning("delivery_events_refused", reason=rejected.reason, detail=rejected.detail)
         metrics.add_metric("ReceiptEventsRefused", MetricUnit.Count, 1)
         return answer(rejected.status, f"{rejected.reason}: {rejected.detail}\n")
     except Retryable as later:
-        logger.error("delivery_reports_not_stored", reason=later.reason, detail=later.detail)
+        logger.error("delivery_events_not_stored", reason=later.reason, detail=later.detail)
         return answer(503, f"{later.reason}: try again later\n")
     logger.info(
-        "delivery_reports_stored",
+        "delivery_events_stored",
         events=taken.events,
         stored=taken.stored,
         elsewhere=taken.elsewhere,
