@@ -7,14 +7,18 @@ export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria:cli
 RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
-ON_THEIR_OWN := tests/unit tests/platforms tests/aws tests/peers \
+ON_THEIR_OWN := tests/unit tests/template tests/platforms tests/aws tests/peers \
 	$(filter-out %_kills.py,$(wildcard tests/faults/test_*.py))
 # Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, functions
 # that need no cloud, and pages.
 BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
+# The lanes of `make test`, one run of pytest each, and where they leave their reports.
+LANES := alone cloud beside
+REPORTS := build/tests
+STARTED := $(shell date +%s)
 CODE := layers cli functions local bench tests
 
-.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo check style types imports template workflows document secrets test test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo check style types imports template workflows document secrets test test-others test-alone test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -114,15 +118,26 @@ secrets:
 	@git ls-files -z --cached --others --exclude-standard -- ':!.secrets.baseline' \
 		| xargs -0 -n 150 -P 2 .venv/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline
 
-test: check ## Everything: checks, unit, platforms, template, the local cloud, browser, short faults
-	@$(RUN) -m pytest --numprocesses 2 --dist loadfile $(ON_THEIR_OWN)
-	@$(MAKE) --no-print-directory --jobs 2 test-cloud test-beside
+# A lane that fails stops no other one, and the summary names what failed in each.
+test: check ## Everything: checks, unit, platforms, template, the local cloud, browser, short faults; a summary at the end
+	@rm -rf $(REPORTS)
+	@failed=0; \
+	$(MAKE) --no-print-directory --keep-going --jobs 2 test-cloud test-others || failed=1; \
+	$(RUN) -m tests.summary --started $(STARTED) $(LANES:%=$(REPORTS)/%.xml) || failed=1; \
+	exit $$failed
+
+# The local cloud's tests wait more than they work. What can be divided comes last, so that both processors are busy to the end.
+test-others:
+	@failed=0; for lane in beside alone; do $(MAKE) --no-print-directory test-$$lane || failed=1; done; exit $$failed
+
+test-alone:
+	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --junit-xml $(REPORTS)/alone.xml $(ON_THEIR_OWN)
 
 test-cloud:
-	@$(RUN) -m pytest tests/stack tests/browser tests/faults $(patsubst %,--ignore %,$(ON_THEIR_OWN) $(BESIDE))
+	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml tests/stack tests/browser tests/faults $(patsubst %,--ignore %,$(ON_THEIR_OWN) $(BESIDE))
 
 test-beside:
-	@$(RUN) -m pytest $(BESIDE)
+	@$(RUN) -m pytest --junit-xml $(REPORTS)/beside.xml $(BESIDE)
 
 openapi: setup ## Write docs/openapi.yaml anew, from the operations
 	@$(RUN) -m portaria.api.openapi > docs/openapi.yaml
@@ -134,7 +149,8 @@ bench: setup ## Measure the published figures (NAME=cold_answer for one)
 	@$(RUN) -m bench $(NAME)
 
 faults: setup ## The long fault suites and the long fuzz of the API: about two hours
-	@$(RUN) -m pytest tests/faults tests/peers tests/stack/test_api_fuzz.py --long --verbose --capture=no
+	@$(RUN) -m pytest tests/faults tests/peers tests/stack/test_api_fuzz.py tests/stack/test_smoke.py tests/stack/test_grants.py \
+		tests/stack/test_two_checkouts.py --long --verbose --capture=no
 
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) $(ARGS)

@@ -35,8 +35,8 @@ sys.path[:0] = [str(ROOT / "layers" / "portaria"), str(ROOT / "cli")]
 settings.register_profile("portaria", deadline=None, derandomize=True, max_examples=60, database=None)
 settings.load_profile("portaria")
 
-# Fails a test that lets a secret out.
-pytest_plugins = ("tests.leaks",)
+# `leaks` fails a test that lets a secret out; `local_cloud` has the fixture `stack`, one for the whole session.
+pytest_plugins = ("tests.leaks", "tests.fakes.local_cloud")
 
 
 class RequestsMock(responses.RequestsMock):
@@ -71,6 +71,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long versions of the fault suites")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: a case that only `--long` runs, because a shorter one shows the same")
+
+
 @pytest.fixture(autouse=True)
 def _no_patch_is_left() -> Iterator[None]:
     """Fail a test that leaves a patch behind. `monkeypatch` restores what it found, which may be a patch that has ended."""
@@ -90,6 +94,8 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("long") and not item.config.getoption("--long"):
+        pytest.skip("a shorter case shows the same: make faults")
     if item.path.relative_to(ROOT / "tests").parts[0] in ON_LOOPBACK or item.get_closest_marker("enable_socket"):
         enable_socket()
     else:

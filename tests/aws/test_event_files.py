@@ -12,10 +12,10 @@ import pytest
 from tests.aws.recorded import apigateway, events, lambda_sqs
 from tests.fakes import functions
 from tests.fakes.manage import proxy_event, with_token
-from tests.unit.template import template
+from tests.fakes.paths import ROOT
+from tests.fakes.template import template
 
 Event = dict[str, Any]
-ROOT = Path(__file__).resolve().parent.parent.parent
 FILES = sorted((ROOT / "events").glob("*/*.json"))
 
 # test_apigateway_lambda::test_lambda_aws_proxy_integration: the members of a REST API's proxy event.

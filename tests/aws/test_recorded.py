@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.aws.expectations import MEMORY, MINISTACK, MOTO, Expectation
 from tests.aws.recorded import apigateway, dynamodb, events, kms, lambda_sqs, secretsmanager, sqs
+from tests.fakes.paths import ROOT
 
-FIDELITY = Path(__file__).resolve().parent.parent.parent / "docs" / "fidelity.md"
+FIDELITY = ROOT / "docs" / "fidelity.md"
 
 ALL: tuple[Expectation, ...] = (
     *sqs.EXPECTATIONS,

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from portaria.web import render
-from tests.stack.conftest import LocalCloud, stack  # noqa: F401 (a fixture)
+from tests.fakes.local_cloud import LocalCloud
 
 # From consent to connected, cold functions included.
 CONNECTED_WITHIN_MS = 60_000
@@ -60,7 +60,7 @@ Visit = Callable[..., Customer]
 
 
 @pytest.fixture
-def register(stack: LocalCloud) -> Register:  # noqa: F811
+def register(stack: LocalCloud) -> Register:
     def make(*, registered_with_kommo: str = "") -> Installation:
         unique = secrets.token_hex(4)
         client, client_id, client_secret = f"browser-{unique}", f"client-{unique}", f"canary-{unique}"
@@ -84,7 +84,7 @@ def register(stack: LocalCloud) -> Register:  # noqa: F811
 
 
 @pytest.fixture
-def visit(browser: Browser, stack: LocalCloud) -> Iterator[Visit]:  # noqa: F811
+def visit(browser: Browser, stack: LocalCloud) -> Iterator[Visit]:
     """Makes customers. At the end none may have asked a third host or have had an error in the console."""
     customers: list[Customer] = []
 
@@ -212,7 +212,7 @@ def test_an_install_that_fails_says_whose_turn_it_is(register: Register, visit: 
     expect(customer.page).to_have_url(installation.start_url)
 
 
-def test_an_address_of_no_integration_says_so(stack: LocalCloud, visit: Visit) -> None:  # noqa: F811
+def test_an_address_of_no_integration_says_so(stack: LocalCloud, visit: Visit) -> None:
     customer = visit()
     answer = customer.page.goto(f"{stack.public_url}/install/kommo/nobody/start")
     assert answer is not None

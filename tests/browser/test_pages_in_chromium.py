@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, Request, Route, expect
 
 from portaria.web import render
 from tests.browser.conftest import CLIENT_ID, INSTALL, STATE, Site, Watch
@@ -222,19 +222,19 @@ def test_a_window_that_opened_ours_cannot_talk_to_it(open_context: Context, site
 
 
 def test_the_plain_link_leads_to_the_consent_page_in_the_same_window(page: Page, site: Site, watch: Watch) -> None:
-    seen: list[str] = []
+    seen: list[Request] = []
 
     def consent(route: Route) -> None:
-        seen.append(route.request.url)
-        assert "referer" not in route.request.headers
+        seen.append(route.request)
         route.fulfill(body="<title>Kommo</title>", content_type="text/html")
 
     watch.consent = consent
     page.goto(site.page("start"))
     page.get_by_role("link", name="Continue to kommo.com").click()
     page.wait_for_url("https://www.kommo.com/oauth?**")
-    assert len(seen) == 1
-    assert f"state={STATE}" in seen[0]
+    (request,) = seen
+    assert f"state={STATE}" in request.url
+    assert "referer" not in request.headers
 
 
 def test_start_is_reached_by_keyboard_alone(page: Page, site: Site, watch: Watch) -> None:
@@ -325,7 +325,9 @@ def test_what_has_the_focus_is_seen(page: Page, site: Site, name: str) -> None:
 def test_what_is_touched_is_large_enough(open_context: Context, site: Site, targets: str) -> None:
     page = open_context(viewport={"width": 390, "height": 844}, has_touch=True).new_page()
     page.goto(site.page(targets))
-    for target in page.locator("a, summary, [role=button]").all():
+    found = page.locator("a, summary, [role=button]").all()
+    assert found
+    for target in found:
         box = target.bounding_box()
         assert box is not None
         assert box["height"] >= 24  # WCAG 2.2, 2.5.8

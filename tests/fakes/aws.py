@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,10 +17,12 @@ from moto.kms.utils import generate_private_key
 
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
+from tests.fakes.fast_moto import fast_moto
+from tests.fakes.paths import ROOT
 
 TABLE = "portaria"
 PREFIX = "portaria"
-TEMPLATE = Path(__file__).resolve().parent.parent.parent / "template.yaml"
+TEMPLATE = ROOT / "template.yaml"
 # moto makes RSA keys for every KMS key, also for one that only encrypts: a tenth of a second each, so one is made for all.
 _private_key = cache(generate_private_key)
 # A transaction of moto's copies the whole table, which fails while another thread writes.
@@ -82,6 +83,7 @@ def cloud() -> Iterator[Cloud]:
     """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
     with (
         mock_aws(),
+        fast_moto(),
         patch("moto.kms.models.generate_private_key", _private_key),
         patch.object(BotocoreStubber, "__call__", _call_alone),
     ):

@@ -12,14 +12,14 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-from tests.fakes import gateway
+from aws_lambda_powertools.shared import user_agent
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.fakes import gateway
+from tests.fakes.paths import ROOT
 
 
 def load(name: str, environment: dict[str, str]) -> ModuleType:
@@ -28,7 +28,8 @@ def load(name: str, environment: dict[str, str]) -> ModuleType:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    with patch.dict(os.environ, environment):
+    # Clients outlive the copies of a function here: each copy would add one more Powertools feature to every later call.
+    with patch.dict(os.environ, environment), patch.object(user_agent, "register_feature_to_client"):
         spec.loader.exec_module(module)
     sys.modules[spec.name] = module
     vars(module)["handler"] = checked(module.handler)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from portaria.connections import oauth_clients
@@ -17,22 +15,6 @@ from portaria.core.settings import ExchangeCodeSettings
 from portaria.webhooks.install_receiver import install_id
 from tests.fakes import kommo
 from tests.fakes.aws import PREFIX, Cloud
-
-
-@dataclass
-class Clock:
-    """Virtual time: `portaria.core.clock.now` is the real time plus what a test let pass."""
-
-    passed: timedelta = field(default_factory=timedelta)
-
-    def __post_init__(self) -> None:
-        self._now = clock.now
-
-    def now(self) -> Any:
-        return self._now() + self.passed
-
-    def advance(self, seconds: float) -> None:
-        self.passed += timedelta(seconds=seconds)
 
 
 def register(cloud: Cloud) -> None:

@@ -14,6 +14,7 @@ from portaria.api import openapi
 from portaria.api.operations import OPERATIONS
 from portaria.api.router import Operation
 from portaria.aws import boto3_clients
+from portaria.core.item_keys import INSTALLS_LIST, install_key
 from tests.fakes import functions, gateway
 from tests.fakes.aws import TABLE, Cloud
 
@@ -175,3 +176,23 @@ def empty() -> None:
         boto3_clients.client("dynamodb").delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
     for name in secrets_stored():
         boto3_clients.client("secretsmanager").delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+
+
+TOKEN_URL = "https://123-abc-456.mktorest.com/identity/oauth/token"
+
+
+CANARY = "canary-secret-5f2c"
+
+
+def add_install(stack: Cloud, number: int, state: str = "connected", **fields: Any) -> str:
+    install_id = f"{number:026d}"
+    pk, sk = install_key(install_id)
+    received_at = f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}.000Z"
+    stack.table.put(
+        {
+            "pk": pk, "sk": sk, "state": state, "platform": "kommo", "client": "acme", "attempts": 1,
+            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": INSTALLS_LIST,
+            "list_sk": f"{received_at}#{install_id}", **fields,
+        }
+    )  # fmt: skip
+    return install_id

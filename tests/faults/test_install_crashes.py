@@ -15,7 +15,6 @@ import responses
 
 from portaria.aws import light_client
 from portaria.connections.vault import Vault
-from portaria.core import clock
 from portaria.core.entities import OAuthCallback, Retryable, Secret
 from portaria.core.http_request import HttpRequest
 from portaria.core.settings import AcceptInstallSettings, SweepArrivalsSettings
@@ -29,8 +28,9 @@ from portaria.webhooks.oauth_state import OAuthStates
 from portaria.webhooks.time_budget import TimeBudget
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.crashes import Calls, Died, outgoing
 from tests.fakes.kommo import Kommo
-from tests.faults.crashes import Calls, Died, outgoing
+from tests.fakes.virtual_time import VirtualClock
 
 CODE, SUBDOMAIN = "canary-code-1", "acme"
 EARLIER = "canary-code-0"
@@ -48,7 +48,7 @@ class End:
     died: bool
 
 
-def turn(cloud: Cloud, body: str, time: fakes.Clock, calls: Calls | None = None) -> None:
+def turn(cloud: Cloud, body: str, time: VirtualClock, calls: Calls | None = None) -> None:
     """One delivery of the message. A lease that a death left behind ends before the queue delivers again."""
     fakes.forget_tokens()
     try:
@@ -61,11 +61,11 @@ def turn(cloud: Cloud, body: str, time: fakes.Clock, calls: Calls | None = None)
 
 
 def run(die_at: int, when: str, *, reinstall: bool, code_known: bool = True) -> End:
-    time = fakes.Clock()
+    time = VirtualClock()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(clock, "now", time.now),
+        time.installed(),
     ):
         kommo = Kommo(mock)
         fakes.register(stack)

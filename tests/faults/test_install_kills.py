@@ -14,33 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.conftest import LocalCloud, stack
-from tests.stack.scenes import Scene, wait_for
-
-__all__ = ["stack"]
+from tests.fakes.local_cloud import LocalCloud, needs_proc, workers
+from tests.fakes.scenes import Scene, wait_for
 
 RESULT = Path("build/faults/install_kills.json")
 # A worker killed before it shortened its message's time leaves it hidden for the queue's whole 240 s, and the next may be too.
 PATIENCE_S = 900.0
-
-
-def workers(cloud: LocalCloud, *functions: str) -> list[int]:
-    """The processes in which these functions run (`ExchangeCode`): children of this stack's MiniStack."""
-    found = []
-    for directory in Path("/proc").iterdir():
-        if directory.name.isdigit():
-            try:
-                parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
-                command = (directory / "cmdline").read_bytes().decode(errors="replace")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            ours = parent == cloud.stack.pids["ministack"] and "ministack-lambda" in command
-            if ours and any(f"{name}Function" in command for name in functions):
-                found.append(int(directory.name))
-    return found
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the functions' processes in /proc")
 
 
 @needs_proc

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.faults.test_simulation import write_result
 from tests.leaks import without_secrets
 from tests.simulation.bugs import BUGS, QUICK, planted, seek
 from tests.simulation.record_bugs import RECORD_BUGS
+from tests.simulation.results import write_result
 
 # Most are caught within a hundred.
 LIMIT = 3_000

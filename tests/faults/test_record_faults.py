@@ -12,15 +12,14 @@ from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from portaria.core import record_messages
 from portaria.delivery.pipeline import QueuedMessage
 from tests.fakes import ingesting, waiting
 from tests.fakes.ingesting import body, refusal
 from tests.fakes.people import contact
+from tests.fakes.shuffled_events import check_newest_is_left, deliveries, origins
 from tests.simulation.record_runs import Ended, attempt_all
-from tests.unit import test_partial_batches as partial_batches
 
 RESULT = Path("build/faults/record_faults.json")
 RUNS, LONG_RUNS = 60, 3_000
@@ -72,6 +71,4 @@ def test_what_the_destination_did_not_take_is_sent_again(origin: str, keep_newes
 def test_shuffled_and_repeated_events_leave_the_newest_in_10_000_cases(long: bool) -> None:
     if not long:
         pytest.skip("takes some minutes: make faults")
-    inner = partial_batches.test_shuffled_and_repeated_events_leave_the_newest.hypothesis.inner_test  # type: ignore[attr-defined]
-    origins = st.sampled_from([record_messages.EVENT, record_messages.RECONCILIATION])
-    settings(max_examples=CASES)(given(partial_batches.deliveries(), origins)(inner))()
+    settings(max_examples=CASES)(given(deliveries(), origins)(check_newest_is_left))()

@@ -16,11 +16,8 @@ import pytest
 
 from bench.grants import as_a_worker
 from bench.record_load import Load
-from tests.faults.test_install_kills import needs_proc, workers
-from tests.stack.conftest import LocalCloud, stack
-from tests.stack.scenes import wait_for
-
-__all__ = ["stack"]
+from tests.fakes.local_cloud import LocalCloud, needs_proc, workers
+from tests.fakes.scenes import wait_for
 
 RESULT = Path("build/faults/record_kills.json")
 EVENTS, KILLS = 150, 10

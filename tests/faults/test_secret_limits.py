@@ -24,9 +24,10 @@ from portaria.connections.vault import ASIDE_LABELS, Vault
 from portaria.core.entities import Rejected, Retryable, Secret
 from portaria.core.settings import RenewTokensSettings
 from portaria.outbound.rate_limiter import Pace
+from tests.fakes.crashes import Died
 from tests.simulation import limits, scenarios
 from tests.simulation.cloud import KEY_ID, PREFIX, TABLE, Cloud
-from tests.simulation.faults import Died, throttled
+from tests.simulation.faults import throttled
 from tests.simulation.scenarios import FOREVER, NAME, STATIC
 from tests.simulation.schedule import BEGIN, HERE, Schedule, simulating
 

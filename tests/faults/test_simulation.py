@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 
 from tests.simulation import faults
 from tests.simulation.platform import MODES
+from tests.simulation.results import write_result
 from tests.simulation.runner import Case, Chunk, Failure, Tally, attempt, random_chunks, run_all
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.schedule import simulating
 
-RESULT = Path("build/faults/simulation.json")
 SCHEDULES, LONG_SCHEDULES = 500, 100_000
 PROCESSES = 2
 # Where every pair of faults is tried, with the modes that make a difference there.
@@ -33,13 +31,6 @@ ONCE_BROKEN = (
     # A refusal behind a lost answer was taken for the customer's departure.
     Case("strict", 0, "replayed_hook", ((13, "pause_before"),)),
 )
-
-
-def write_result(**figures: int) -> None:
-    """Add figures to the result, which the planted bugs share."""
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    old = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    RESULT.write_text(json.dumps({**old, **figures}, indent=2) + "\n")
 
 
 def conclude(parts: dict[str, Tally], took_s: float) -> None:

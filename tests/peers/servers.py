@@ -21,7 +21,8 @@ from typing import Any
 import requests
 import trustme
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.fakes.paths import ROOT
+
 REDIRECT_URI = "https://hooks.example.com/install/oauth2"
 # Everything that form encoding changes, and what it might break.
 ODD = "a+b/c=%41&d e:f"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from unittest.mock import patch
 
 import pytest
 
@@ -15,7 +14,7 @@ from portaria.connections import rotation
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable, Secret
 from tests.fakes.aws import cloud
-from tests.fakes.virtual_time import Time
+from tests.fakes.virtual_time import VirtualClock
 from tests.peers.desk import Desk, beside
 from tests.peers.servers import CLIENTS, KINDS, Server, Unavailable, serving
 
@@ -40,10 +39,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture
-def time() -> Iterator[Time]:
+def time() -> Iterator[VirtualClock]:
     """The product's clock; `later` moves the server's with it."""
-    time = Time()
-    with patch.object(clock, "now", time.now), patch.object(clock, "sleep", time.sleep):
+    time = VirtualClock()
+    with time.installed():
         yield time
 
 
@@ -54,7 +53,7 @@ def desk(server: Server) -> Iterator[Desk]:
         yield desk
 
 
-def later(desk: Desk, time: Time, seconds: float) -> None:
+def later(desk: Desk, time: VirtualClock, seconds: float) -> None:
     time.passed_s += seconds
     desk.server.control(offset_s=time.passed_s)
 
@@ -134,14 +133,14 @@ def test_access_token_that_dies_early_is_renewed_at_the_first_401(desk: Desk) ->
     assert desk.sent["refresh_token"] == 1
 
 
-def test_access_token_that_ended_is_renewed_before_a_call(desk: Desk, time: Time) -> None:
+def test_access_token_that_ended_is_renewed_before_a_call(desk: Desk, time: VirtualClock) -> None:
     desk.connect()
     later(desk, time, 4_000)
     assert desk.call() == 200
     assert desk.sent["refresh_token"] == 1
 
 
-def test_refresh_token_that_ended_must_be_connected_again(desk: Desk, time: Time) -> None:
+def test_refresh_token_that_ended_must_be_connected_again(desk: Desk, time: VirtualClock) -> None:
     desk.connect()
     later(desk, time, 90_000)
     assert refused(desk).reason == "needs_reconnect"
@@ -149,7 +148,7 @@ def test_refresh_token_that_ended_must_be_connected_again(desk: Desk, time: Time
 
 
 @pytest.mark.parametrize("life_s", [30, 60, 300])
-def test_short_lived_tokens_are_kept_and_renewed_once_for_all(desk: Desk, time: Time, life_s: int) -> None:
+def test_short_lived_tokens_are_kept_and_renewed_once_for_all(desk: Desk, time: VirtualClock, life_s: int) -> None:
     desk.server.control(access_s=life_s)
     desk.connect()
     process = desk.process()
@@ -200,7 +199,7 @@ def test_token_url_without_the_slash_that_the_server_wants_is_told_at_once(desk:
     assert (outcome.state, outcome.reason) == ("failed", "wrong_token_url")
 
 
-def test_eight_concurrent_renewals_are_one_call_and_serve_everyone(desk: Desk, time: Time) -> None:
+def test_eight_concurrent_renewals_are_one_call_and_serve_everyone(desk: Desk, time: VirtualClock) -> None:
     desk.server.control(access_s=60)
     desk.connect()
     later(desk, time, 60)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from portaria.core.entities import OAuthCallback, Refusal, Rejected, Secret
 from portaria.platforms.kommo import install
+from tests.fakes.paths import HOSTILE_REFERERS
 
-HOSTILE = json.loads((Path(__file__).parent.parent / "unit" / "hostile_referers.json").read_text())
+HOSTILE = json.loads(HOSTILE_REFERERS.read_text())
 WIDGET = {"code": ["def50200"], "referer": ["acme.kommo.com"], "from_widget": ["1"]}
 BROWSER = {"code": ["def50200"], "referer": ["acme.kommo.com"], "state": ["state-1"]}
 

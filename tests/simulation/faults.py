@@ -24,10 +24,6 @@ HTTP_TIMEOUT_S = 18.0
 CONNECT_TIMEOUT_S = 3.0
 
 
-class Died(BaseException):
-    """The process is gone: no `except Exception` may live on after it."""
-
-
 def is_http(name: str) -> bool:
     return "." not in name.partition(" ")[0]
 

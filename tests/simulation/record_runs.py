@@ -36,9 +36,10 @@ from portaria.delivery import backlogs, pipeline, quotas, record_release, retry_
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from portaria.records import dead_letter_redrive, dead_letters, routes
+from tests.fakes.crashes import Died
 from tests.fakes.people import DESTINATION, SOURCE, contact
 from tests.simulation.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
-from tests.simulation.faults import LONGEST_INDEX_LAG_S, Died, index_lag_s, throttled
+from tests.simulation.faults import LONGEST_INDEX_LAG_S, index_lag_s, throttled
 
 BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
 MUNCHKIN = "123-ABC-456"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from tests.stack.conftest import LocalCloud
+from tests.fakes.local_cloud import LocalCloud
 
 Breakage = Callable[[LocalCloud], AbstractContextManager[object]]
 

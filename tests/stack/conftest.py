@@ -1,116 +1,22 @@
-"""The local cloud for end-to-end tests: the one that runs in this checkout, or one started for the session."""
+"""The simulators' control, and the neighbouring checkout, for tests of the local cloud."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-import requests
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-from requests.auth import AuthBase
 
-from local import stack as local_cloud
 from local.control import Control
-from local.stack import Stack
-from tests.stack import leaks
+from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.neighbour import checkout, neighbour
+from tests.fakes.scenes import Scene
 
-
-class SignedByAws(AuthBase):
-    """Signs a request for API Gateway with SigV4, as an AWS principal does."""
-
-    def __init__(self, access_key_id: str, secret_access_key: str, region: str) -> None:
-        self._signer = SigV4Auth(Credentials(access_key_id, secret_access_key), "execute-api", region)
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        headers = {name: value for name, value in request.headers.items() if name.lower() == "content-type"}
-        signed = AWSRequest(method=request.method, url=request.url, data=request.body, headers=headers)
-        self._signer.add_auth(signed)
-        request.headers.update(dict(signed.headers.items()))
-        return request
-
-
-class Web(requests.Session):
-    """The outside world's view of a local cloud: every https host through its proxy, none of this machine's settings."""
-
-    def __init__(self, stack: Stack, *, auth: AuthBase | None = None) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.proxies = {"https": stack.proxy_url}
-        self.verify = stack.ca_bundle
-        self.auth = auth
-
-    def request(self, method: str | bytes, url: str | bytes, *arguments: Any, **settings: Any) -> requests.Response:
-        return super().request(method, url, *arguments, **{"timeout": 30, **settings})
-
-
-@dataclass(frozen=True)
-class LocalCloud:
-    """What a test needs of the running stack.
-
-    `web` calls the API and the simulators' hosts; `admin` is `web` with every request signed by the account's root.
-    `functions` is the boto3 client of Lambda, `secrets` of Secrets Manager, `iam` of IAM, and so on.
-    """
-
-    stack: Stack
-    control: Control
-    web: requests.Session
-    admin: requests.Session
-    dynamodb: Any
-    sqs: Any
-    events: Any
-    secrets: Any
-    functions: Any
-    iam: Any
-    logs: Any
-
-    @property
-    def api_url(self) -> str:
-        return self.stack.api_url
-
-    @property
-    def public_url(self) -> str:
-        return self.stack.public_url
+__all__ = ["checkout", "neighbour"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tour comes first: it shows a stack on which nothing has happened yet."""
     items.sort(key=lambda item: item.path.name != "test_quickstart.py")
-
-
-@pytest.fixture(scope="session")
-def stack() -> Iterator[LocalCloud]:
-    """This checkout's local cloud, up to date. It is read for leaks at the end, and stopped only if it did not run before."""
-    before = Stack.read()
-    ran = before is not None and not before.dead_parts()
-    logs = leaks.sizes()
-    running = local_cloud.up(lambda _title: contextlib.nullcontext(), print)
-    control = Control(running.control_url)
-    with (
-        contextlib.closing(control),
-        Web(running) as web,
-        Web(running, auth=SignedByAws(running.access_key_id, running.secret_access_key, running.region)) as admin,
-        leaks.watching(running, logs),
-    ):
-        yield LocalCloud(
-            stack=running,
-            control=control,
-            web=web,
-            admin=admin,
-            dynamodb=running.client("dynamodb"),
-            sqs=running.client("sqs"),
-            events=running.client("events"),
-            secrets=running.client("secretsmanager"),
-            functions=running.client("lambda"),
-            iam=running.client("iam"),
-            logs=running.client("logs"),
-        )
-    if not ran:
-        local_cloud.down()
 
 
 @pytest.fixture
@@ -119,3 +25,8 @@ def control(stack: LocalCloud) -> Iterator[Control]:
     stack.control.clear_faults()
     yield stack.control
     stack.control.clear_faults()
+
+
+@pytest.fixture
+def scene(stack: LocalCloud) -> Scene:
+    return Scene(stack)

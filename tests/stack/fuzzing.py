@@ -33,9 +33,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
 )
 
+from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.scenes import Scene, wait_for
 from tests.leaks import without_secrets
-from tests.stack.conftest import LocalCloud
-from tests.stack.scenes import Scene, wait_for
 
 Json = Any
 Body = dict[str, Json]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from portaria.access import api_tokens
+from tests.fakes.local_cloud import LocalCloud
 from tests.stack import fuzzing
-from tests.stack.conftest import LocalCloud
 from tests.stack.fuzzing import Fuzz, Group, Scenery
 
 RESULT = Path("build/faults/api_fuzz.json")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import LocalCloud
-from tests.stack.scenes import wait_for
+from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.scenes import secret, wait_for
 
 LEADCONNECTOR = "services.leadconnectorhq.com"
 MARKETO = "mkto-ingestion-api.adobe.io"
@@ -55,10 +55,6 @@ class Administrator:
 @pytest.fixture
 def administrator(stack: LocalCloud) -> Administrator:
     return Administrator(stack)
-
-
-def secret(prefix: str = "") -> str:
-    return f"{prefix}canary-{secrets.token_hex(16)}"
 
 
 @dataclass

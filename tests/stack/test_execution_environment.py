@@ -215,7 +215,9 @@ def test_exception_becomes_a_function_error_and_a_log_line(function: Make) -> No
     ],
 )
 def test_initialization_that_fails_is_the_invocations_error(function: Make, code: str, kind: str, text: str) -> None:
-    for report in invoke(function(code), 1, 2):
+    reports = invoke(function(code), 1, 2)
+    assert len(reports) == 2
+    for report in reports:
         found_kind, found_text = error_of(report)
         assert found_kind == kind
         assert text in found_text

@@ -15,8 +15,8 @@ from bench import fan_in
 from bench.grants import Grants, as_a_worker
 from portaria.aws.table import Table
 from portaria.connections import connection_store
-from tests.stack.conftest import LocalCloud
-from tests.stack.scenes import Scene, wait_for
+from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.scenes import Scene, wait_for
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_an_account_that_moved_to_another_subdomain_is_followed(scene: Scene) ->
     assert (found["allowed_domain"], found["state"]) == (moved, "connected")
 
 
-@pytest.mark.parametrize("life_s", [30, 3_600])
+@pytest.mark.parametrize("life_s", [30, pytest.param(3_600, marks=pytest.mark.long)])
 def test_a_crowd_that_asks_for_one_expired_token_makes_one_call(stack: LocalCloud, life_s: int) -> None:
     """The short version of `make bench NAME=fan_in`: real processes, a real lease."""
     with as_a_worker(stack.stack) as key:

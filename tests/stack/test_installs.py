@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.stack.conftest import LocalCloud
-from tests.stack.scenes import Scene, wait_for
+from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.paths import HOSTILE_REFERERS
+from tests.fakes.scenes import Scene, wait_for
 
-HOSTILE = json.loads((Path(__file__).parent.parent / "unit" / "hostile_referers.json").read_text())
-
-
-@pytest.fixture
-def scene(stack: LocalCloud) -> Scene:
-    return Scene(stack)
+HOSTILE = json.loads(HOSTILE_REFERERS.read_text())
 
 
 def test_an_installs_contacts_are_in_marketo(scene: Scene) -> None:

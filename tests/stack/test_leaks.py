@@ -7,9 +7,9 @@ import time
 from collections import Counter
 
 from local.stack import LOCAL
+from tests.fakes import local_cloud_leaks as leaks
+from tests.fakes.local_cloud import LocalCloud
 from tests.leaks import Watch
-from tests.stack import leaks
-from tests.stack.conftest import LocalCloud
 
 # Not what the session's own check looks for, which reads all this too.
 PLANTED = "planted-secret"

@@ -11,8 +11,8 @@ from urllib.parse import urljoin
 
 import pytest
 
-from tests.stack.conftest import LocalCloud, Web
-from tests.stack.scenes import wait_for
+from tests.fakes.local_cloud import LocalCloud, Web
+from tests.fakes.scenes import wait_for
 
 
 class Provider:

@@ -14,8 +14,8 @@ import pytest
 import requests
 
 from portaria.access import api_tokens, auth_throttle
-from tests.stack.conftest import LocalCloud, Web
-from tests.stack.test_connections import secret
+from tests.fakes.local_cloud import LocalCloud, Web
+from tests.fakes.scenes import secret
 
 Found = TypeVar("Found")
 

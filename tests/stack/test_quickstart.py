@@ -8,7 +8,7 @@ import time
 import pytest
 
 from local.stack import ROOT
-from tests.stack.conftest import LocalCloud
+from tests.fakes.local_cloud import LocalCloud
 from tests.stack.documents import Shell, blocks, difference
 
 TOUR = ROOT / "docs" / "quickstart.md"

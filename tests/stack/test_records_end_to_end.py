@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 
 from local.stack import ADOBE_CLIENT_ID
-from tests.stack.conftest import LocalCloud
-from tests.stack.scenes import Scene, wait_for
-
-
-@pytest.fixture
-def scene(stack: LocalCloud) -> Scene:
-    return Scene(stack)
+from tests.fakes.scenes import Scene, wait_for
 
 
 def listed(scene: Scene, resource: str, **filters: str) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@ import pytest
 from local import invoke
 from local.execution_environment import RUNTIME, ExecutionEnvironment, Function, Report, merge_layers
 from local.stack import ROOT, STACK_FILE
+from tests.fakes.local_cloud import LocalCloud
 from tests.leaks import WATCH
-from tests.stack.conftest import LocalCloud
 
 if sys.platform != "linux" and not RUNTIME.exists():
     pytest.skip("AWS's runtime client exists for Linux only", allow_module_level=True)
@@ -250,6 +250,7 @@ def test_code_and_layers_of_a_function_are_within_lambdas_limit(functions: dict[
     def size(folder: Path) -> int:
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
+    assert functions
     for function in functions.values():
         assert size(function.code) + sum(map(size, function.layers)) <= MAX_UNZIPPED_BYTES
 

@@ -7,19 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from local.sandbox import environment
 from local.sandbox.__main__ import sandbox
 from local.stack import ROOT
-from tests.stack.conftest import LocalCloud
-from tests.stack.scenes import Scene, wait_for
-
-
-@pytest.fixture
-def scene(stack: LocalCloud) -> Scene:
-    return Scene(stack)
+from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.scenes import Scene, wait_for
 
 
 def run(*arguments: str) -> str:

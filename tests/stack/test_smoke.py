@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from local.stack import ROOT, STACK_FILE
 from portaria_cli.commands import portaria
 from portaria_cli.smoke.command import CHECK_NAMES
+from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.scenes import wait_for
 from tests.stack import breakages
 from tests.stack.breakages import Breakage, denied
-from tests.stack.conftest import LocalCloud
-from tests.stack.scenes import wait_for
 
 # Kept on purpose, or removed by DynamoDB: the audit trail, and notes that expire.
 KEPT = ("AUDIT#", "IDEMPOTENCY", "REQUEST#")
@@ -81,11 +81,16 @@ def test_smoke_whole_stack_passes_and_leaves_nothing(stack: LocalCloud) -> None:
             denied("exchange_code", "secretsmanager:GetSecretValue"), "forged-code", "vault_unavailable",
             id="missing permission",
         ),
-        pytest.param(breakages.wrong_bus, "forged-code", "could not finish the install", id="wrong bus"),
+        pytest.param(
+            breakages.wrong_bus, "forged-code", "could not finish the install", id="wrong bus", marks=pytest.mark.long
+        ),
         pytest.param(breakages.disabled_event_source, "event-sources", "is disabled", id="disabled event source"),
         pytest.param(breakages.throttled, "functions", "RenewTokensFunction cannot run", id="throttled function"),
         pytest.param(breakages.wrong_queue, "front-door", "answered 500", id="wrong queue"),
-        pytest.param(denied("accept_records", "dynamodb:Query"), "front-door", "answered 500", id="no index permission"),
+        pytest.param(
+            denied("accept_records", "dynamodb:Query"), "front-door", "answered 500",
+            id="no index permission", marks=pytest.mark.long,
+        ),
         pytest.param(denied("manage", "dynamodb:PutItem"), "private-integration", "", id="no table permission"),
         pytest.param(breakages.deleted_schedule, "schedules", "RenewalsSchedule does not exist", id="deleted schedule"),
         pytest.param(
@@ -123,7 +128,7 @@ def waiting_run(cloud: LocalCloud) -> Iterator[subprocess.Popen[str]]:
             process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_smoke_interrupted_removes_what_it_made(stack: LocalCloud, number: signal.Signals) -> None:
     # An install of a broken stack above may still be under way: it ends by itself, and a later run removes it.
     before = set(left(stack))

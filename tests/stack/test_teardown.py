@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from local.stack import STACK_FILE
 from portaria_cli.commands import portaria
-from tests.stack.conftest import LocalCloud
-from tests.unit.template import template
+from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.template import template
 
 Json = dict[str, Any]
 KEPT = ("Table", "SealingKey")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 
 from local.stack import Stack
-from tests.stack.conftest import LocalCloud
-from tests.stack.test_local_cloud import checkout, neighbour
-
-__all__ = ["checkout", "neighbour"]
+from tests.fakes.local_cloud import LocalCloud
 
 
+@pytest.mark.long  # In `make test`, another lane runs test_local_cloud.py, with such a checkout, beside this stack.
 def test_both_checkouts_run_side_by_side(stack: LocalCloud, neighbour: Stack) -> None:
     assert not stack.stack.dead_parts()
     assert stack.stack.aws_endpoint_url != neighbour.aws_endpoint_url

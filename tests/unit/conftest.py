@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import trustme
 
+from portaria_cli import local_cloud
 from tests.fakes.aws import Cloud, cloud
-from tests.fakes.manage import empty
-from tests.unit.roles import recording
+from tests.fakes.manage import Manage, empty
+from tests.fakes.paths import ROOT
+from tests.fakes.roles import granted
+
+__all__ = ["granted"]
 
 
 @pytest.fixture(autouse=True)
-def _granted() -> Iterator[None]:
-    with recording() as recorder:
+def _no_local_cloud_of_this_checkout() -> Iterator[None]:
+    """The command line looks for a local cloud where it runs; one may run in this checkout beside the tests."""
+    look = local_cloud.stack_file
+
+    def elsewhere() -> Path | None:
+        return None if Path.cwd().resolve().is_relative_to(ROOT) else look()
+
+    # Not by `monkeypatch`, which would then be undone after the fixtures that a test asks for.
+    with patch.object(local_cloud, "stack_file", elsewhere):
         yield
-    assert recorder.refused == [], "template.yaml does not grant what a handler used"
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +42,15 @@ def shared() -> Iterator[Cloud]:
 def stack(shared: Cloud) -> Iterator[Cloud]:
     yield shared
     empty()
+
+
+@pytest.fixture
+def manage(stack: Cloud) -> Manage:
+    """The administrators' API; suites that read what it logs have one of their own."""
+    return Manage(stack)
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority for servers on loopback."""
+    return trustme.CA()

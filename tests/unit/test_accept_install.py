@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -24,31 +23,17 @@ from portaria.core import clock
 from portaria.core.entities import OAuthClient, Secret
 from portaria.installs.hook_sources import HookSources
 from portaria.webhooks import arrival_sources, install_receiver, install_sessions, oauth_client_cache, oauth_state
-from tests.fakes import functions
+from tests.fakes.accept_install import EVENTS, load_handler
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
+from tests.fakes.paths import ROOT
 from tests.unit.locks import pins
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 HANDLER = ROOT / "functions" / "accept_install" / "handler.py"
-EVENTS: dict[str, dict[str, Any]] = {
-    path.stem: json.loads(path.read_text()) for path in (ROOT / "events" / "accept_install").glob("*.json")
-}
 CODE = EVENTS["widget_hook"]["multiValueQueryStringParameters"]["code"][0]
 INSTALL = install_receiver.install_id("kommo", "crm", Secret(CODE))
 SOURCE = arrival_sources.hash_address(EVENTS["widget_hook"]["requestContext"]["identity"]["sourceIp"])
 HTML = {"Accept": ["text/html"]}
-
-
-def load_handler(endpoint_url: str, **environment: str) -> Any:
-    """A fresh copy of the function, as a cold start makes it."""
-    values = {
-        "TABLE_NAME": "portaria",
-        "EXCHANGES_QUEUE_URL": f"{endpoint_url}/1/exchanges",
-        "UNPROVEN_EXCHANGES_QUEUE_URL": f"{endpoint_url}/1/unproven_exchanges",
-        "AWS_ENDPOINT_URL": endpoint_url,
-    }
-    return functions.load("accept_install", values | environment)
 
 
 class Function:

@@ -32,10 +32,10 @@ from portaria.platforms import part
 from portaria.records import record_mapping
 from tests.fakes import functions, marketo
 from tests.fakes.aws import TABLE, Cloud
+from tests.fakes.aws_errors import refusing
 from tests.fakes.functions import sample
-from tests.fakes.installs import Clock
 from tests.fakes.manage import Manage, empty
-from tests.unit.test_private_integrations import refusing
+from tests.fakes.virtual_time import VirtualClock
 
 SUBSCRIPTION = "556-RJS-213"
 API_URL = "https://abc123.execute-api.us-east-1.amazonaws.com/live"
@@ -159,15 +159,15 @@ def event_of(
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def time() -> Iterator[VirtualClock]:
     """Time that stands still until a test moves it on."""
-    virtual, began = Clock(), clock.now()
-    monkeypatch.setattr(clock, "now", lambda: began + virtual.passed)
-    return virtual
+    time = VirtualClock()
+    with time.installed():
+        yield time
 
 
 @pytest.fixture
-def door(shared: Cloud, time: Clock) -> Iterator[Door]:
+def door(shared: Cloud, time: VirtualClock) -> Iterator[Door]:
     yield Door(shared)
     empty()
     shared.receive("records")
@@ -733,7 +733,9 @@ class TestWho:
         private_integrations.delete(door.stack.table, door.integration)
         assert door.send("persons", PERSONS).code == "401013"
 
-    def test_both_tokens_work_while_a_rotation_overlaps_and_then_the_new_one(self, door: Door, time: Clock) -> None:
+    def test_both_tokens_work_while_a_rotation_overlaps_and_then_the_new_one(
+        self, door: Door, time: VirtualClock
+    ) -> None:
         _, made = private_integrations.rotate(door.stack.table, door.program, expire_now=False)
         fresh = made.reveal()
         assert door.send("persons", PERSONS).status == 202
@@ -859,7 +861,7 @@ class TestWhere:
         _, gone = door.let_in("records:send@marketo-gone")
         assert door.send("persons", PERSONS, token=gone).code == "4030801"
 
-    def test_which_connection_it_is_is_remembered_for_a_minute(self, door: Door, time: Clock) -> None:
+    def test_which_connection_it_is_is_remembered_for_a_minute(self, door: Door, time: VirtualClock) -> None:
         asked: list[str] = []
         call = BaseClient._make_api_call
 

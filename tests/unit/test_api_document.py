@@ -19,8 +19,9 @@ from portaria.web import reference, render
 from tests.fakes import functions
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage, proxy_event
+from tests.fakes.paths import ROOT
 
-DOCUMENT = functions.ROOT / "docs" / "openapi.yaml"
+DOCUMENT = ROOT / "docs" / "openapi.yaml"
 FRONT_DOOR = {
     "send_persons", "send_custom_objects", "send_companies", "send_program_members", "remove_program_members",
     "send_list_members", "remove_list_members",

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.fakes.paths import ROOT
+
 PACKAGE = ROOT / "layers" / "portaria" / "portaria"
 COMMAND_LINE = ROOT / "cli" / "portaria_cli"
 FUNCTIONS = ROOT / "functions"

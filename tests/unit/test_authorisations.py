@@ -17,8 +17,6 @@ import boto3
 import pytest
 import requests
 import responses
-from botocore.client import BaseClient
-from botocore.exceptions import ClientError
 
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
@@ -32,7 +30,9 @@ from portaria.webhooks.install_receiver import install_id
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.aws_errors import refusing
 from tests.fakes.manage import Manage, empty
+from tests.fakes.virtual_time import VirtualClock
 
 TOKEN_URL = "https://login.example.com/token"
 CLIENT = OAuthClient(
@@ -72,7 +72,7 @@ class Provider:
 
 
 class Desk:
-    def __init__(self, stack: Cloud, provider: Provider, time: fakes.Clock) -> None:
+    def __init__(self, stack: Cloud, provider: Provider, time: VirtualClock) -> None:
         self.stack, self.provider, self.time = stack, provider, time
 
     def message(self, code: str = "canary-code", **changes: Any) -> str:
@@ -109,10 +109,10 @@ class Desk:
 
 @pytest.fixture
 def desk(shared: Cloud) -> Iterator[Desk]:
-    time = fakes.Clock()
+    time = VirtualClock()
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(clock, "now", time.now),
+        time.installed(),
     ):
         oauth_clients.put(shared.table, CLIENT, new=True)
         vault = Vault(PREFIX)
@@ -123,18 +123,6 @@ def desk(shared: Cloud) -> Iterator[Desk]:
         yield Desk(shared, Provider(mock), time)
     shared.receive("heard")
     empty()
-
-
-def refusing(*operations: str) -> Any:
-    """AWS calls of these operations fail as when a service throttles."""
-    call = BaseClient._make_api_call
-
-    def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        if operation in operations:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
-        return call(client, operation, parameters)
-
-    return patch.object(BaseClient, "_make_api_call", make_api_call)
 
 
 class TestTheReturn:

@@ -27,8 +27,8 @@ from portaria.outbound.rate_limiter import Pace
 from portaria.records import routes
 from portaria.sources import backfill, page_reader, reconciliation
 from tests.fakes.aws import Cloud, cloud
+from tests.fakes.crashes import Calls, Died, outgoing
 from tests.fakes.people import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
-from tests.faults.crashes import Calls, Died, outgoing
 
 PLENTY_S = 60.0
 PROBLEM = {"Content-Type": "application/problem+json"}

@@ -280,7 +280,7 @@ def test_an_answer_that_would_grow_on_its_way_goes_in_base64(text: str) -> None:
 
 
 def test_an_answer_whose_head_is_too_large_is_refused() -> None:
-    with pytest.raises(Exception, match="answer_too_large"):
+    with pytest.raises(Rejected, match="answer_too_large"):
         shown.show(proxy_call.Answered(Response(200, {"x": '"' * 4_000_000}, b"")))
 
 

@@ -25,11 +25,11 @@ from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.command_line import Answered, Wire, empty_listing, run, told, wired
 from tests.fakes.engage import CUSTOMER, LOG_IN
 from tests.fakes.leadconnector import LOCATION
-from tests.fakes.manage import API_URL
-from tests.unit.test_manage import CANARY, TOKEN_URL, add_install
-from tests.unit.test_manage_connections import OLD, World
+from tests.fakes.manage import API_URL, CANARY, TOKEN_URL, add_install
+from tests.fakes.paths import ROOT
+from tests.fakes.world import OLD, World
 
-EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "portaria.yaml"
+EXAMPLE = ROOT / "examples" / "portaria.yaml"
 EXAMPLE_ENVIRONMENT = {
     "KOMMO_CLIENT_ID": "kommo-client-id",
     "KOMMO_CLIENT_SECRET": f"{CANARY}-kommo",

@@ -14,8 +14,8 @@ from portaria.records import dead_letter_redrive, dead_letters, receipts
 from portaria_cli import dead_letters as cli_dead_letters
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
-from tests.unit.test_dead_letters import letter, put, record, sent, state
-from tests.unit.test_receipts import ID, note, open_receipt
+from tests.fakes.letters import letter, put, record, sent, state
+from tests.fakes.receipts import ID, note, open_receipt
 
 
 @pytest.fixture
@@ -114,8 +114,12 @@ class TestRedrive:
         busy = [Answered(503, "{}", {"Retry-After": "1"})] * 2
         wire.instead = lambda request: busy.pop() if busy else wire.deliver(request)
         run("dead-letters", "redrive", "--all")
+        assert busy == []
+        assert len(sent(stack)) == 1
+        put(stack, letter("letter-2"))
         wire.instead = lambda request: Answered(503, "{}", {"Retry-After": "1"})
         run("dead-letters", "redrive", "--all", exit_code=1)
+        assert sent(stack) == []
 
     def test_interrupted_it_tells_how_far_it_was(
         self, wire: Wire, stack: Cloud, monkeypatch: pytest.MonkeyPatch

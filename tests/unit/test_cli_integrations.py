@@ -38,10 +38,9 @@ from portaria_cli import auth, completion, output
 from portaria_cli.commands import portaria
 from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.command_line import Answered, Wire, empty_listing, headers_of, run, told, wired
-from tests.fakes.manage import API_URL, empty
-from tests.unit.test_manage import add_install
+from tests.fakes.manage import API_URL, add_install, empty
+from tests.fakes.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 TOKEN = re.compile(r"portaria_[0-9A-Za-z]{48}\n")
 SHOWN_ONCE = "This token cannot be shown again"
 CONFIGURED = "clients: [{platform: kommo, name: acme, client_id: a, client_secret: canary-secret}]"

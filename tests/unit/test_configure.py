@@ -36,8 +36,9 @@ from tests.fakes.configurations import (
     unmarked,
 )
 from tests.fakes.manage import API_URL, empty, secrets_stored
+from tests.fakes.paths import ROOT
 
-EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture

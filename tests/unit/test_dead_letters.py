@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from portaria.api.resources.delivery import dead_letters as api
 from portaria.aws import queues
 from portaria.aws.table import Conflict, Table
-from portaria.core import clock, record_messages, redaction
+from portaria.core import clock, redaction
 from portaria.core.entities import Retryable
 from portaria.outbound import rate_limiter
 from portaria.records import dead_letter_redrive, dead_letters
-from portaria.records.dead_letters import Letter
 from tests.fakes import functions
 from tests.fakes.aws import Cloud
+from tests.fakes.letters import letter, put, record, sent, state
 from tests.fakes.manage import Manage
 
 LEADCONNECTOR_TOKEN = "pit-" + "0a1b2c3d-0000-4000-8000-0123456789ab"
@@ -39,44 +39,10 @@ def stack(stack: Cloud) -> Iterator[Cloud]:
     stack.receive("records")
 
 
-@pytest.fixture
-def manage(stack: Cloud) -> Manage:
-    return Manage(stack)
-
-
 @pytest.fixture(autouse=True)
 def _nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
     dead_letter_redrive._pace.cache_clear()
-
-
-def record(key: str = "37054081", **data: Any) -> dict[str, Any]:
-    return {"key": key, "updated_at": 1_732_271_999, "data": data or {"name": "Ana Souza"}}
-
-
-def letter(letter_id: str = "letter-1", **changes: Any) -> Letter:
-    return replace(
-        Letter(
-            letter_id, "kommo-acme-1", "people", "contacts", record_messages.EVENT, "no_dedupe_value",
-            "the record has no value for email", [record()], read_at=1_732_272_000_123,
-        ),
-        **changes,
-    )  # fmt: skip
-
-
-def put(stack: Cloud, *letters: Letter) -> None:
-    for each in letters:
-        dead_letters.put(stack.table, each)
-
-
-def state(stack: Cloud, letter_id: str = "letter-1") -> str:
-    found = dead_letters.find(stack.table, letter_id)
-    assert found
-    return found[0].state
-
-
-def sent(stack: Cloud) -> list[dict[str, Any]]:
-    return [json.loads(body) for body in stack.receive("records")]
 
 
 def redrive(manage: Manage, **body: Any) -> dict[str, Any]:

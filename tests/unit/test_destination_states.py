@@ -10,8 +10,6 @@ from unittest.mock import patch
 
 import pytest
 import responses
-from botocore.client import BaseClient
-from botocore.exceptions import ClientError
 
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
@@ -23,6 +21,7 @@ from portaria.delivery.waiting_lists import WaitingList
 from portaria.records import record_mapping
 from tests.fakes import marketo
 from tests.fakes.aws import Cloud
+from tests.fakes.aws_errors import refusing, throttled
 from tests.fakes.command_line import Wire, run, told, wired
 from tests.fakes.manage import Manage
 
@@ -313,7 +312,7 @@ class TestConnectionChanges:
     def test_deletion_that_cannot_read_what_waits_is_done_all_the_same(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         pause(stack)
-        with patch.object(backlogs, "status", side_effect=throttled()):
+        with patch.object(backlogs, "status", side_effect=throttled("Query")):
             answer = manage.call("DELETE", "/connections/marketo-main")
         assert (answer.status, answer.content["waiting_records"]) == (200, None)
 
@@ -353,19 +352,3 @@ class TestCommandLine:
         assert said == "marketo-main is deleted. About 1 record waits for it, and becomes a dead letter."
         connect(stack, "marketo-two")
         assert run("connections", "delete", "marketo-two", "--yes").stdout == "marketo-two is deleted.\n"
-
-
-def throttled() -> ClientError:
-    return ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, "Query")
-
-
-def refusing(operation: str) -> Any:
-    """AWS refuses one operation."""
-    call = BaseClient._make_api_call
-
-    def make_api_call(client: Any, name: str, parameters: Any) -> Any:
-        if name == operation:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, name)
-        return call(client, name, parameters)
-
-    return patch.object(BaseClient, "_make_api_call", make_api_call)

@@ -34,7 +34,8 @@ from portaria_cli.doctor.findings import STATES
 from tests.fakes.aws import TABLE, Cloud, cloud
 from tests.fakes.command_line import run
 from tests.fakes.manage import empty
-from tests.unit.template import ROOT, functions, resources, target
+from tests.fakes.paths import ROOT
+from tests.fakes.template import functions, resources, target
 
 API_URL = "https://abc123.execute-api.us-east-1.amazonaws.com/live"
 STACK = "portaria"

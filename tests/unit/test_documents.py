@@ -13,8 +13,9 @@ import click
 import pytest
 
 from portaria_cli.commands import portaria
+from tests.fakes.paths import ROOT
+from tests.unit.documents import _FENCE, anchors, inline_code, prose
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("requirements/*.md")])
 FOLDERS = (
     ".github",
@@ -52,7 +53,6 @@ REASONS_NOT_TO_RUN = (
     "takes minutes",
 )
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->\s*\Z")
-_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -74,31 +74,6 @@ def files() -> tuple[Path, ...]:
 def targets() -> frozenset[str]:
     rules = re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return frozenset(target for rule in rules for target in rule.split())
-
-
-def prose(text: str) -> str:
-    return _FENCE.sub("", text)
-
-
-def inline_code(path: Path) -> set[str]:
-    """What stands in backticks outside of code blocks, and of headings: those of dated decisions stay as they were."""
-    return set(re.findall(r"`([^`\n]+)`", re.sub(r"^#.*$", "", prose(path.read_text()), flags=re.MULTILINE)))
-
-
-@cache
-def anchors(path: Path) -> frozenset[str]:
-    """The anchors that GitHub makes of a document's headings."""
-    found: set[str] = set()
-    for heading in re.findall(r"^#{1,6} +(.+?) *$", prose(path.read_text()), re.MULTILINE):
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
-        anchor = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
-        count = 1
-        unique = anchor
-        while unique in found:
-            unique = f"{anchor}-{count}"
-            count += 1
-        found.add(unique)
-    return frozenset(found)
 
 
 def commands(path: Path) -> list[Command]:

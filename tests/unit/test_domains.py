@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from portaria.core.entities import Rejected, Request
 from portaria.outbound import domain_rules, http_client
-from tests.conftest import ROOT
+from tests.fakes.paths import ROOT
 
 LABEL_63 = "a" * 63
 # 128 characters: 63 + 1 + 52 + 1 + 11

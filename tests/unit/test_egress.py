@@ -30,10 +30,10 @@ from portaria.core import clock
 from portaria.core.entities import Rejected, Request, Response, Retryable
 from portaria.outbound import http_client, public_addresses
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
+from tests.fakes.paths import HOSTILE_URLS as CORPUS
 
 HOST = "acme.kommo.com"
 URL = f"https://{HOST}/api/v4/account"
-CORPUS = Path(__file__).parent / "hostile_urls.txt"
 HOSTILE_URLS = [json.loads(line) for line in CORPUS.read_text().splitlines() if line and not line.startswith("#")]
 
 
@@ -187,11 +187,6 @@ def test_a_header_value_with_spaces_around_it_is_refused_not_called_a_lost_answe
 
 
 # ----------------------------------------------------------------------------------------------- answers, over real TLS
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture(autouse=True)

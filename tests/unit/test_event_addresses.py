@@ -5,19 +5,12 @@ from __future__ import annotations
 import json
 import re
 
-import pytest
-
 from portaria.connections import connection_store
 from portaria.core.entities import Connection
 from portaria.webhooks import event_receiver
 from tests.fakes.aws import Cloud
 from tests.fakes.connected import to_engage, to_leadconnector
 from tests.fakes.manage import API_URL, Manage
-
-
-@pytest.fixture
-def manage(stack: Cloud) -> Manage:
-    return Manage(stack)
 
 
 def test_the_address_and_its_secret_are_told_once_and_kept_as_hashes(manage: Manage, stack: Cloud) -> None:

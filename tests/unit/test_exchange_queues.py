@@ -15,7 +15,6 @@ from botocore.exceptions import ClientError
 
 from portaria.aws import queues
 from portaria.connections.vault import Vault
-from portaria.core import clock
 from portaria.core.entities import Retryable
 from portaria.installs import exchange_queues, hook_sources
 from portaria.installs.hook_sources import HookSources
@@ -23,6 +22,7 @@ from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.kommo import PROBLEM, Kommo
+from tests.fakes.virtual_time import VirtualClock
 
 TOKEN, ACCOUNT = "/oauth2/access_token", "/api/v4/account"
 PROVEN, UNPROVEN, DEFERRED = "exchanges", "unproven_exchanges", "deferred_exchanges"
@@ -36,7 +36,7 @@ TWICE_BUSY = (429, {**PROBLEM, "Retry-After": "40"}, "{}")
 class Worker:
     """exchange_code with its three queues; what is sent with a delay is there at once, and noted."""
 
-    def __init__(self, stack: Cloud, kommo: Kommo, time: fakes.Clock) -> None:
+    def __init__(self, stack: Cloud, kommo: Kommo, time: VirtualClock) -> None:
         self.stack, self.kommo, self.time = stack, kommo, time
         self.function = functions.load("exchange_code", stack.environment)
         self.sources = HookSources(stack.table)
@@ -78,12 +78,11 @@ class Worker:
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    time = fakes.Clock()
+    time = VirtualClock()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(clock, "now", time.now),
-        patch.object(clock, "sleep", time.advance),
+        time.installed(),
     ):
         fakes.register(stack)
         yield Worker(stack, Kommo(mock), time)

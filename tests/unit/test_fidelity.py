@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.fakes.paths import ROOT
+
 TEXT = (ROOT / "docs" / "fidelity.md").read_text()
 PLATFORMS = ("kommo", "marketo", "leadconnector", "engage", "oauth2", "http")
 SOURCE, TEST = 1, 3
@@ -87,6 +88,8 @@ def texts() -> dict[Path, str]:
 
 def test_every_captured_delivery_is_listed_and_says_where_it_was_captured() -> None:
     listed = {name for _, cells in ROWS for name in named(cells[TEST])}
-    for path in ROOT.glob("tests/platforms/*/deliveries/captured_*.json"):
+    captured = list(ROOT.glob("tests/platforms/*/deliveries/captured_*.json"))
+    assert captured
+    for path in captured:
         assert f"D/{path.name}" in listed or "D/captured_*.json" in listed
         assert json.loads(path.read_text())["source"].startswith("captured ")

@@ -6,16 +6,16 @@ import copy
 import json
 import socket
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from portaria.core.entities import OAuthClient, Rejected, Secret
 from portaria.platforms.kommo import tokens
-from tests.unit.test_accept_install import EVENTS, load_handler
+from tests.fakes.accept_install import EVENTS, load_handler
+from tests.fakes.paths import HOSTILE_REFERERS
 
-CORPUS: dict[str, list[str]] = json.loads((Path(__file__).parent / "hostile_referers.json").read_text())
+CORPUS: dict[str, list[str]] = json.loads(HOSTILE_REFERERS.read_text())
 REFERERS = [
     pytest.param(referer, id=f"{kind}-{ascii(referer)[1:-1][:60]}")
     for kind, group in CORPUS.items()

@@ -19,12 +19,12 @@ from portaria.outbound import http_client
 from tests.fakes.aws import cloud
 from tests.fakes.calling import Calling
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
+from tests.fakes.paths import HOSTILE_URLS as CORPUS
 
 pytestmark = pytest.mark.enable_socket
 
 HOST = "acme.kommo.com"
 WILDCARD = "*.kommo.com"
-CORPUS = Path(__file__).parent / "hostile_urls.txt"
 URLS = [json.loads(line) for line in CORPUS.read_text().splitlines() if line and not line.startswith("#")]
 
 # Where a path may try to take the place of the host. Each is either refused or reaches the host that is allowed.
@@ -80,11 +80,6 @@ def calling() -> Iterator[Calling]:
         # The fake table takes longer for an item than everything else together.
         with patch.object(connection_store, "get", lambda table, name: connected[name]):
             yield calling
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,6 @@ pytestmark = pytest.mark.enable_socket
 HOST = "acme.kommo.com"
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def net(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet]:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))

@@ -12,7 +12,8 @@ import pytest
 from portaria.core.errors import Rejected
 from portaria.core.http_request import Headers, HttpRequest
 from tests.fakes import gateway
-from tests.fakes.functions import ROOT, sample
+from tests.fakes.functions import sample
+from tests.fakes.paths import ROOT
 
 PATH = "/hooks/one"
 SECRETS = ("canary-code", "canary-cookie", "canary-header", "canary-body", "canary-ticket")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -11,8 +11,6 @@ from unittest.mock import patch
 import pytest
 import requests
 import responses
-from botocore.client import BaseClient
-from botocore.exceptions import ClientError
 
 from portaria.aws import queues
 from portaria.connections import connection_store
@@ -26,6 +24,7 @@ from portaria.installs import uninstall
 from portaria.records import dead_letters, receipts, routes
 from tests.fakes import functions, waiting
 from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws_errors import refusing
 from tests.fakes.marketo import Marketo, error, refuse_persons
 from tests.fakes.people import DESTINATION, ROUTE, SOURCE, contact, person, set_up
 
@@ -112,18 +111,6 @@ def desk() -> Iterator[Desk]:
     cache.PROCESS_CACHE.clear()
     with cloud() as stack, responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield Desk(stack, Marketo(mock))
-
-
-def refusing(matches: Callable[[str, dict[str, Any]], bool]) -> Any:
-    """AWS calls that match fail as when a service throttles."""
-    call = BaseClient._make_api_call
-
-    def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        if matches(operation, parameters):
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
-        return call(client, operation, parameters)
-
-    return patch.object(BaseClient, "_make_api_call", make_api_call)
 
 
 def test_a_batch_becomes_one_request_with_a_receipt(desk: Desk) -> None:
@@ -351,14 +338,14 @@ def test_a_redelivered_part_of_a_batch_gets_its_own_receipt(desk: Desk) -> None:
 
 def test_a_receipt_that_cannot_be_written_before_sending_holds_the_records(desk: Desk) -> None:
     body = {"m1": message([contact(1)], desk.route)}
-    with refusing(lambda operation, call: operation == "PutItem"):
+    with refusing("PutItem"):
         assert desk.ingest(body) == {"m1"}
     assert desk.marketo.requests == []
     assert desk.ingest(body) == set()
 
 
 def test_a_receipt_that_cannot_be_closed_after_202_does_not_send_again(desk: Desk) -> None:
-    with refusing(lambda operation, call: operation == "UpdateItem" and call["Key"]["pk"]["S"].startswith("RECEIPT#")):
+    with refusing("UpdateItem", where=lambda call: call["Key"]["pk"]["S"].startswith("RECEIPT#")):
         assert desk.ingest({"m1": message([contact(1)], desk.route)}) == set()
     assert len(desk.marketo.requests) == 1
     assert desk.receipts()[0]["state"] == "sent"
@@ -372,14 +359,14 @@ def test_an_answer_that_was_lost_leaves_the_receipt_open(desk: Desk) -> None:
 
 def test_dead_letters_that_cannot_be_written_hold_their_messages_only(desk: Desk) -> None:
     bodies = {"m1": message([contact(1, email=None)], desk.route), "m2": message([contact(2)], desk.route)}
-    with refusing(lambda operation, call: operation == "PutItem" and "DEAD_LETTER#" in call["Item"]["pk"]["S"]):
+    with refusing("PutItem", where=lambda call: "DEAD_LETTER#" in call["Item"]["pk"]["S"]):
         assert desk.ingest(bodies) == {"m1"}
     assert desk.marketo.emails == ["person2@example.com"]
 
 
 def test_a_table_that_does_not_answer_holds_everything(desk: Desk) -> None:
     bodies = {f"m{number}": message([contact(number)], desk.route) for number in range(3)}
-    with refusing(lambda operation, call: operation == "GetItem"):
+    with refusing("GetItem"):
         assert desk.ingest(bodies) == set(bodies)
 
 

@@ -12,13 +12,10 @@ import boto3
 import pytest
 import requests
 import responses
-from botocore.client import BaseClient
-from botocore.exceptions import ClientError
 
 from portaria.aws.table import Conflict
 from portaria.connections import oauth_clients, webhook_endpoints
 from portaria.connections.vault import Vault
-from portaria.core import clock
 from portaria.core.entities import Retryable, Secret
 from portaria.installs import code_exchange
 from portaria.installs.exchange_outcomes import ExchangeOutcome
@@ -29,7 +26,9 @@ from portaria.webhooks import event_receiver
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.aws_errors import refusing
 from tests.fakes.kommo import Kommo
+from tests.fakes.virtual_time import VirtualClock
 
 TOKEN, ACCOUNT, WEBHOOKS = "/oauth2/access_token", "/api/v4/account", "/api/v4/webhooks"
 NGINX = (403, {"Content-Type": "text/html"}, "<html><head><title>403 Forbidden</title></head></html>")
@@ -38,7 +37,7 @@ NGINX = (403, {"Content-Type": "text/html"}, "<html><head><title>403 Forbidden</
 class Desk:
     """The back office of one stack, one code at a time."""
 
-    def __init__(self, stack: Cloud, kommo: Kommo, time: fakes.Clock) -> None:
+    def __init__(self, stack: Cloud, kommo: Kommo, time: VirtualClock) -> None:
         self.stack, self.kommo, self.time = stack, kommo, time
 
     def code(self, code: str, subdomain: str = "acme") -> str:
@@ -66,26 +65,14 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    time = fakes.Clock()
+    time = VirtualClock()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(clock, "now", time.now),
+        time.installed(),
     ):
         fakes.register(stack)
         yield Desk(stack, Kommo(mock), time)
-
-
-def refusing(*operations: str) -> Any:
-    """AWS calls of these operations fail as when a service throttles."""
-    call = BaseClient._make_api_call
-
-    def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        if operation in operations:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
-        return call(client, operation, parameters)
-
-    return patch.object(BaseClient, "_make_api_call", make_api_call)
 
 
 def test_a_code_becomes_a_connection(desk: Desk) -> None:

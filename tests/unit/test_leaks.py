@@ -16,11 +16,11 @@ from xml.etree import ElementTree
 import pytest
 
 from tests import leaks
+from tests.fakes.paths import ROOT
 from tests.simulation.cloud import Cloud, Message
 from tests.simulation.oracle import check_leaks
 from tests.simulation.schedule import Schedule, Violation
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 CANARY = "canary-planted/secret+1"
 
 # Every test whose name begins with `test_leak` leaks once, in its own way; the others must not be blamed.

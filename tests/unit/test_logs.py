@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.unit.template import ROOT, template
+from tests.fakes.paths import ROOT
+from tests.fakes.template import template
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # Logs at each level through the loggers of the handler, a module and the cold path, and emits two metrics.

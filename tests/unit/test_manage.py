@@ -21,15 +21,23 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection
-from portaria.core.item_keys import INSTALLS_LIST, install_key
-from tests.fakes import functions
+from tests.fakes import functions, template
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.manage import API_HOST, API_URL, REQUEST_ID, Manage, proxy_event, secrets_stored, watched
-from tests.unit import template
+from tests.fakes.manage import (
+    API_HOST,
+    API_URL,
+    CANARY,
+    REQUEST_ID,
+    TOKEN_URL,
+    Manage,
+    add_install,
+    proxy_event,
+    secrets_stored,
+    watched,
+)
+from tests.fakes.paths import ROOT
 
-EVENTS = Path(__file__).resolve().parent.parent.parent / "events" / "manage"
-TOKEN_URL = "https://123-abc-456.mktorest.com/identity/oauth/token"
-CANARY = "canary-secret-5f2c"
+EVENTS = ROOT / "events" / "manage"
 
 CLIENT = {"platform": "kommo", "name": "acme", "client_id": "client-1", "client_secret": f"{CANARY}-client"}
 CONNECTION = {
@@ -84,20 +92,6 @@ def credentials_of(stack: Cloud, name: str) -> dict[str, Any] | None:
     connection = connection_store.get(stack.table, name)
     stored = Vault(PREFIX).read(connection.secret_id, connection.version_id)
     return stored and {name: value.reveal() for name, value in stored.items()}
-
-
-def add_install(stack: Cloud, number: int, state: str = "connected", **fields: Any) -> str:
-    install_id = f"{number:026d}"
-    pk, sk = install_key(install_id)
-    received_at = f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}.000Z"
-    stack.table.put(
-        {
-            "pk": pk, "sk": sk, "state": state, "platform": "kommo", "client": "acme", "attempts": 1,
-            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": INSTALLS_LIST,
-            "list_sk": f"{received_at}#{install_id}", **fields,
-        }
-    )  # fmt: skip
-    return install_id
 
 
 class TestPaths:

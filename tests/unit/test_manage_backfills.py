@@ -30,11 +30,6 @@ def stack(shared: Cloud) -> Iterator[Cloud]:
     shared.receive("backfills")
 
 
-@pytest.fixture
-def manage(stack: Cloud) -> Manage:
-    return Manage(stack)
-
-
 def end(stack: Cloud, state: str, **more: Any) -> None:
     """The backfill has ended."""
     item = stack.table.get(*backfill.key(SOURCE, ROUTE, 1)) or {}

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qs
 
 import pytest
-import requests
 import responses
 
 from portaria.connections import connection_store
-from portaria.connections.oauth_clients import put
 from portaria.connections.tokens import usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import OAuthClient, Secret
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import leadconnector
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.engage import CUSTOMER, LOG_IN, Engage
-from tests.fakes.leadconnector import LOCATION, LeadConnector
+from tests.fakes.engage import CUSTOMER, LOG_IN
+from tests.fakes.leadconnector import LOCATION
 from tests.fakes.manage import Manage, secrets_stored, watched
+from tests.fakes.world import NEW, OLD, PROVIDER, World
 
 CANARY = "canary/+=secret.5f2c"
-OLD, NEW = "pit-canary-old", "pit-canary-new"
-PROVIDER = "login.example.com"
 Sent = dict[str, Any]
 
 API_KEY: Sent = {
@@ -67,33 +61,6 @@ def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]
     assert "canary" not in printed.out + printed.err
     items = stack.table.query_all(connection_store.LIST, index="listing")
     assert "canary" not in repr(list(items))
-
-
-class World:
-    """The platforms, each with what it takes, and an OAuth provider with one client of each grant."""
-
-    def __init__(self, mock: responses.RequestsMock, stack: Cloud) -> None:
-        self.mock = mock
-        self.engage = Engage(mock)
-        self.leadconnector = LeadConnector(mock, OLD, NEW)
-        self.granted = "read"
-        self.asked: list[dict[str, str]] = []
-        mock.add_callback("POST", f"https://{PROVIDER}/token", self._token)
-        for name, grant in (("shop-app", "authorization_code"), ("shop-machine", "client_credentials")):
-            client = OAuthClient(
-                "oauth2", name, "client-1", f"https://api.example.com/install/oauth2/{name}", "read write",
-                f"https://{PROVIDER}/authorize", f"https://{PROVIDER}/token", grant, "post", "*.example.com",
-            )  # fmt: skip
-            put(stack.table, client, new=True)
-            vault = Vault(PREFIX)
-            vault.replace(vault.client_secret_id("oauth2", name), {"client_secret": Secret("canary-client")})
-
-    def _token(self, request: requests.PreparedRequest) -> Any:
-        body = request.body.decode() if isinstance(request.body, bytes) else str(request.body)
-        self.asked.append({name: values[0] for name, values in parse_qs(body).items()})
-        answer = {"access_token": "canary-token", "token_type": "bearer", "expires_in": 3600}
-        answer |= {"scope": self.granted} if self.granted else {}
-        return 200, {"Content-Type": "application/json"}, json.dumps(answer)
 
 
 @pytest.fixture

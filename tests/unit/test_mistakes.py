@@ -21,10 +21,10 @@ from portaria.access import private_integrations
 from tests.fakes.aws import Cloud
 from tests.fakes.calling import Calling
 from tests.fakes.command_line import Wire, run, told, wired
+from tests.fakes.letters import letter
+from tests.fakes.letters import put as put_letters
 from tests.fakes.manage import Manage
-from tests.unit.test_dead_letters import letter
-from tests.unit.test_dead_letters import put as put_letters
-from tests.unit.test_receipts import open_receipt
+from tests.fakes.receipts import open_receipt
 
 ROUTE = {"name": "people", "source": "connection:crm", "object": "contacts", "destination": "marketo-one"}
 RECEIPT_FILTERS = "give one of --connection (optionally with --record), --request and --correlation-id"

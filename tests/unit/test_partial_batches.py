@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from portaria.core import clock, record_messages
 from portaria.core.errors import AnswerLost, Unreachable
@@ -17,6 +16,7 @@ from portaria.delivery.pipeline import QueuedMessage
 from tests.fakes import ingesting
 from tests.fakes.ingesting import Desk, body, refusal
 from tests.fakes.people import contact
+from tests.fakes.shuffled_events import Deliveries, check_newest_is_left, deliveries, origins
 
 TEN = range(10)
 WAYS = [set(way) for size in range(11) for way in itertools.combinations(TEN, size)]
@@ -86,38 +86,9 @@ def test_a_dead_letter_holds_the_record_its_reason_and_where_it_was_going(desk: 
     assert letter["records"][0]["data"] == contact(1)
 
 
-versions = st.lists(
-    st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from(["Ana", "Bia", "Caio"])), min_size=1, max_size=12
-)
-
-
-@st.composite
-def deliveries(draw: Any) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
-    """Changes of contacts, and the same ones shuffled, some twice, cut into batches."""
-    changes = []
-    for number, at, name in draw(versions):
-        changes.append({**contact(number, updated_at=at), "first_name": f"{name}{at}"})
-    arriving = draw(st.permutations(changes + draw(st.lists(st.sampled_from(changes), max_size=6))))
-    cuts = sorted(draw(st.lists(st.integers(0, len(arriving)), max_size=4)))
-    batches = [arriving[start:end] for start, end in itertools.pairwise([0, *cuts, len(arriving)])]
-    return changes, [batch for batch in batches if batch]
-
-
-@given(deliveries(), st.sampled_from([record_messages.EVENT, record_messages.RECONCILIATION]))
-def test_shuffled_and_repeated_events_leave_the_newest(
-    given_: tuple[list[dict[str, Any]], list[list[dict[str, Any]]]], origin: str
-) -> None:
-    changes, batches = given_
-    newest = {one["id"]: one["updated_at"] for one in sorted(changes, key=lambda one: one["updated_at"])}
-    with ingesting.desk() as desk:
-        desk.route("people")
-        for number, batch in enumerate(batches):
-            outcome = desk.ingest(
-                *[QueuedMessage(f"{number}-{n}", body([one], origin=origin)) for n, one in enumerate(batch)]
-            )
-            assert outcome.waiting == {}
-        left = {int(person["email"][6:-12]): int(person["firstName"][-1]) for person in desk.state().values()}
-    assert left == newest
+@given(deliveries(), origins)
+def test_shuffled_and_repeated_events_leave_the_newest(given_: Deliveries, origin: str) -> None:
+    check_newest_is_left(given_, origin)
 
 
 @pytest.mark.parametrize("lost", [True, False])

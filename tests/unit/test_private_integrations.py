@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -25,8 +24,9 @@ from portaria.installs import uninstall
 from portaria.outbound.rate_limiter import Pace
 from tests.fakes import functions
 from tests.fakes.aws import TABLE, Cloud
-from tests.fakes.installs import Clock
+from tests.fakes.aws_errors import refusing
 from tests.fakes.manage import Answer, Manage, empty, proxy_event, with_headers, with_token
+from tests.fakes.virtual_time import VirtualClock
 
 ALL = ("connections:list", "connections:show", "routes:list")
 
@@ -43,26 +43,12 @@ def managed_by_tokens(shared: Cloud) -> Iterator[Manage]:
     empty()
 
 
-@contextmanager
-def refusing(*operations: str) -> Iterator[None]:
-    """AWS throttles these operations."""
-    call = BaseClient._make_api_call
-
-    def make_api_call(client: Any, name: str, parameters: dict[str, Any]) -> Any:
-        if name in operations:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, name)
-        return call(client, name, parameters)
-
-    with patch.object(BaseClient, "_make_api_call", make_api_call):
-        yield
-
-
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def time() -> Iterator[VirtualClock]:
     """Time that stands still until a test moves it on: what is counted by the minute must not depend on when it runs."""
-    virtual, began = Clock(), clock.now()
-    monkeypatch.setattr(clock, "now", lambda: began + virtual.passed)
-    return virtual
+    time = VirtualClock()
+    with time.installed():
+        yield time
 
 
 def connection(name: str) -> Connection:
@@ -312,7 +298,7 @@ class TestUsing:
             assert manage.program(token, "GET", "/routes").status == 200
         assert asked == [("GetItem", True), ("Query", None)]
 
-    def test_last_use_is_told_to_the_hour_and_written_once_in_it(self, manage: Manage, time: Clock) -> None:
+    def test_last_use_is_told_to_the_hour_and_written_once_in_it(self, manage: Manage, time: VirtualClock) -> None:
         integration, token = manage.create_integration("routes:list")
 
         def last_used() -> str:
@@ -353,7 +339,7 @@ class TestUsing:
 
 
 class TestRotating:
-    def test_both_tokens_work_for_seven_days(self, manage: Manage, time: Clock) -> None:
+    def test_both_tokens_work_for_seven_days(self, manage: Manage, time: VirtualClock) -> None:
         integration, old = manage.create_integration("routes:list")
         rotated = manage.call("POST", f"/private-integrations/{integration}/rotate", {})
         new = rotated.content["token"]
@@ -394,7 +380,7 @@ class TestRotating:
         )
         assert manage.program(old, "GET", "/routes").status == 200
 
-    def test_cancelled(self, manage: Manage, time: Clock) -> None:
+    def test_cancelled(self, manage: Manage, time: VirtualClock) -> None:
         integration, old = manage.create_integration("routes:list")
         made_at = manage.call("GET", f"/private-integrations/{integration}").content["token_made_at"]
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
@@ -420,7 +406,7 @@ class TestRotating:
             "no_rotation",
         )
 
-    def test_a_token_cancelled_when_it_is_old_is_not_due_any_more(self, manage: Manage, time: Clock) -> None:
+    def test_a_token_cancelled_when_it_is_old_is_not_due_any_more(self, manage: Manage, time: VirtualClock) -> None:
         integration, _ = manage.create_integration("routes:list")
         time.advance(91 * 24 * 3600)
         manage.call("POST", f"/private-integrations/{integration}/rotate", {})
@@ -558,7 +544,7 @@ class TestWhoManages:
 
 class TestGuessing:
     def test_ten_thousand_guesses_slow_down_and_raise_the_alarm(
-        self, manage: Manage, capsys: pytest.CaptureFixture[str], time: Clock
+        self, manage: Manage, capsys: pytest.CaptureFixture[str], time: VirtualClock
     ) -> None:
         integration, known = manage.create_integration("routes:list")
         _, unknown = manage.create_integration("routes:list")
@@ -593,7 +579,7 @@ class TestGuessing:
         time.advance(61)
         assert manage.program(unknown, "GET", "/routes", source="203.0.113.9").status == 200
 
-    def test_all_instances_count_together(self, manage: Manage, shared: Cloud, time: Clock) -> None:
+    def test_all_instances_count_together(self, manage: Manage, shared: Cloud, time: VirtualClock) -> None:
         other = Manage(shared)
         bad = api_tokens.make("zzzzzzzzzz").reveal()
         for number in range(auth_throttle.MOST):
@@ -726,7 +712,9 @@ class TestAge:
         for body in shared.receive("renewals"):
             renewal_sweep.handle_message(body, settings, lambda: 60.0, Pace(100))
 
-    def test_people_are_told_at_80_and_at_90_days_once_each(self, manage: Manage, shared: Cloud, time: Clock) -> None:
+    def test_people_are_told_at_80_and_at_90_days_once_each(
+        self, manage: Manage, shared: Cloud, time: VirtualClock
+    ) -> None:
         integration, _ = manage.create_integration("routes:list")
         self.visit(shared)
         assert heard(shared) == []
@@ -740,7 +728,7 @@ class TestAge:
         assert ages == [[80], [], [], [91], []]
         assert manage.call("GET", f"/private-integrations/{integration}").content["age_days"] == 121
 
-    def test_a_rotation_begins_anew(self, manage: Manage, shared: Cloud, time: Clock) -> None:
+    def test_a_rotation_begins_anew(self, manage: Manage, shared: Cloud, time: VirtualClock) -> None:
         integration, _ = manage.create_integration("routes:list")
         time.advance(81 * 24 * 3600)
         self.visit(shared)

@@ -39,8 +39,7 @@ def test_messages_are_sent_in_order_each_once(count: int) -> None:
 
 @pytest.mark.parametrize(("delay_s", "sent"), [(0, None), (-5, None), (0.2, 1), (7, 7), (900, 900), (90_000, 900)])
 def test_a_delay_is_one_that_sqs_takes(delay_s: float, sent: int | None) -> None:
-    for call in sending(["x", "y"], delay_s=delay_s):
-        assert call.get("DelaySeconds") == sent
+    assert [call.get("DelaySeconds") for call in sending(["x", "y"], delay_s=delay_s)] == [sent, sent]
 
 
 def test_the_largest_message_is_one_that_sqs_takes() -> None:

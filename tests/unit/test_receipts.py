@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import NO_TRACE, Connection, Trace
+from portaria.core.entities import Connection, Trace
 from portaria.records import receipt_search, receipts, record_index
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import Manage
+from tests.fakes.receipts import BODY, ID, note, open_receipt
+from tests.fakes.virtual_time import VirtualClock
 
-BODY = b'{"persons":[{"email":"person1@example.com"}]}'
-ID = receipts.correlation_id("marketo-one", ["m1"], BODY)
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)
 MUNCHKIN = "123-ABC-456"
 
@@ -28,49 +29,10 @@ def table(stack: Cloud) -> Table:
 
 
 @pytest.fixture
-def manage(stack: Cloud) -> Manage:
-    return Manage(stack)
-
-
-class Time:
-    """The clock, which stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def passes(self, **span: float) -> None:
-        self.now += timedelta(**span)
-
-
-@pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    time = Time()
-    monkeypatch.setattr(clock, "now", lambda: time.now)
-    return time
-
-
-def open_receipt(
-    table: Table,
-    correlation_id: str = ID,
-    *,
-    destination: str = "marketo-one",
-    count: int = 1,
-    keys: tuple[str, ...] = ("kommo-acme/1",),
-    requests: tuple[str, ...] = (),
-    trace: Trace = NO_TRACE,
-) -> None:
-    receipts.open_receipt(
-        table,
-        correlation_id,
-        destination=destination,
-        object="persons",
-        routes=["people", "people", "leads"],
-        count=count,
-        size=len(BODY),
-        keys=list(keys),
-        requests=list(requests),
-        trace=trace,
-    )
+def time() -> Iterator[VirtualClock]:
+    time = VirtualClock(NOW)
+    with time.installed():
+        yield time
 
 
 def state(table: Table, after: timedelta = timedelta()) -> str:
@@ -221,12 +183,12 @@ class TestReports:
         receipts.accept(table, ID, "r-1")
         assert self.told(table)[0] == "applied"
 
-    def test_counts_that_do_not_add_up_leave_it_open_until_the_deadline(self, table: Table, time: Time) -> None:
+    def test_counts_that_do_not_add_up_leave_it_open_until_the_deadline(self, table: Table, time: VirtualClock) -> None:
         """As in Adobe's own example: 100 received, 10 created, 10 updated, 20 failed."""
         self.accepted(table, count=100)
         receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=20, failed={"503": 10, "404": 10}, at="")
         assert self.told(table) == ("accepted", 20, {"404": 10, "503": 10})
-        time.passes(hours=25)
+        time.advance(hours=25)
         assert self.told(table) == ("unknown", 20, {"404": 10, "503": 10})
 
     def test_another_accounts_report_with_the_same_request_id_is_not_ours(self, table: Table) -> None:
@@ -234,9 +196,9 @@ class TestReports:
         receipts.report(table, "999-XYZ-999", "r-1", "e-1", applied=10, failed={}, at="")
         assert self.told(table)[0] == "accepted"
 
-    def test_a_late_report_ends_the_unknown(self, table: Table, time: Time) -> None:
+    def test_a_late_report_ends_the_unknown(self, table: Table, time: VirtualClock) -> None:
         self.accepted(table)
-        time.passes(hours=30)
+        time.advance(hours=30)
         assert self.told(table)[0] == "unknown"
         receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=10, failed={}, at="")
         assert self.told(table)[0] == "applied"
@@ -271,32 +233,36 @@ class TestFinding:
             if not cursor:
                 return found
 
-    def test_by_destination_the_newest_first_and_by_state(self, table: Table, manage: Manage, time: Time) -> None:
+    def test_by_destination_the_newest_first_and_by_state(
+        self, table: Table, manage: Manage, time: VirtualClock
+    ) -> None:
         ids = [f"{number:040d}" for number in range(7)]
         for number, each in enumerate(ids):
             open_receipt(table, each)
             if number % 2:
                 receipts.accept(table, each, f"r-{number}")
-            time.passes(seconds=1)
+            time.advance(seconds=1)
         open_receipt(table, "f" * 40, destination="another")
         assert self.ids(manage, "connection=marketo-one&limit=3") == ids[::-1]
         assert self.ids(manage, "connection=marketo-one&state=accepted&limit=2") == [ids[5], ids[3], ids[1]]
 
-    def test_by_record_over_days_and_pages(self, table: Table, manage: Manage, time: Time) -> None:
+    def test_by_record_over_days_and_pages(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         ids = [f"{number:040d}" for number in range(6)]
         for number, each in enumerate(ids):
             open_receipt(table, each, keys=("kommo-acme/7", "kommo-acme/8") if number % 2 else ("kommo-acme/8",))
-            time.passes(hours=30)
+            time.advance(hours=30)
         assert self.ids(manage, "connection=marketo-one&record=kommo-acme/7") == [ids[5], ids[3], ids[1]]
         assert self.ids(manage, "connection=marketo-one&record=kommo-acme/8&limit=1") == ids[::-1]
         for query, unknown in (("marketo-one&record=kommo-acme/9", "marketo-one"), ("another&record=x-1/7", "another")):
             answer = manage.call("GET", f"/receipts?connection={query}")
             assert (answer.status, answer.content["detail"]) == (404, f"there is no connection {unknown}")
 
-    def test_a_request_that_was_begun_twice_is_found_once(self, table: Table, manage: Manage, time: Time) -> None:
+    def test_a_request_that_was_begun_twice_is_found_once(
+        self, table: Table, manage: Manage, time: VirtualClock
+    ) -> None:
         open_receipt(table)
         receipts.fail(table, ID, "500", "")
-        time.passes(minutes=5)
+        time.advance(minutes=5)
         open_receipt(table)
         assert self.ids(manage, "connection=marketo-one&record=kommo-acme/1") == [ID]
 
@@ -314,7 +280,7 @@ class TestFinding:
         assert not record_index.holds(first + second, b"efghijkl")
         assert record_index.holds(b"efghefgh" + first, first)
 
-    def test_by_front_door_request(self, table: Table, manage: Manage, time: Time) -> None:
+    def test_by_front_door_request(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         note(table, "q-1")
         answer = manage.call("GET", "/receipts?request=q-1").content["items"]
         assert [(item["id"], item["state"], item["count"]) for item in answer] == [(None, "queued", 3)]
@@ -322,7 +288,7 @@ class TestFinding:
         ids = [f"{number:040d}" for number in range(3)]
         for each in ids:
             open_receipt(table, each, requests=("q-1", "q-2", ""))
-            time.passes(seconds=1)
+            time.advance(seconds=1)
         assert self.ids(manage, "request=q-1&limit=2") == ids
         note(table, "q-2")
         shown = manage.call("GET", f"/receipts/{ids[0]}").content
@@ -330,7 +296,7 @@ class TestFinding:
         assert {request["correlation_id"] for request in shown["requests"]} == {"theirs"}
         assert self.ids(manage, "request=never-heard-of") == []
 
-    def test_by_correlation_id(self, table: Table, manage: Manage, time: Time) -> None:
+    def test_by_correlation_id(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         note(table, "q-1", "nightly 7/é")
         query = "correlation_id=nightly%207%2F%C3%A9"
         (queued,) = manage.call("GET", f"/receipts?{query}").content["items"]
@@ -343,11 +309,11 @@ class TestFinding:
         assert (shown["correlation_id"], shown["request_source"]) == ("nightly 7/é", "export")
         assert self.ids(manage, "correlation_id=another") == []
 
-    def test_by_correlation_id_in_pages(self, table: Table, manage: Manage, time: Time) -> None:
+    def test_by_correlation_id_in_pages(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         for number in range(5):
             note(table, f"q-{number}", "n" * 255)
             open_receipt(table, f"{number:040d}", requests=(f"q-{number}",))
-            time.passes(seconds=1)
+            time.advance(seconds=1)
         pages, cursor = [], ""
         while True:
             answer = manage.call("GET", f"/receipts?correlation_id={'n' * 255}&limit=2{cursor}").content
@@ -376,7 +342,7 @@ class TestFinding:
         receipts.accept(table, ID, "67b28858#1")
         assert self.ids(manage, "request=67b28858%231") == [ID]
 
-    def test_what_a_receipt_shows(self, table: Table, manage: Manage, time: Time) -> None:
+    def test_what_a_receipt_shows(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         connect(table)
         open_receipt(table, count=2)
         receipts.accept(table, ID, "r-1")
@@ -440,15 +406,3 @@ class TestFinding:
         _, token = manage.create_integration("receipts:list")
         assert manage.program(token, "GET", "/receipts?request=q-1").status == 200
         assert manage.program(token, "GET", f"/receipts/{ID}").status == 403
-
-
-def note(table: Table, request_id: str, correlation_id: str = "theirs") -> None:
-    receipts.note_request(
-        table,
-        request_id,
-        caller="0123456789",
-        destination="marketo-one",
-        object="persons",
-        count=3,
-        trace=Trace(correlation_id),
-    )

@@ -28,9 +28,9 @@ from portaria.records import reread_requests, routes
 from portaria.sources import backfill, page_reader, reconciliation
 from portaria.webhooks import event_receiver
 from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.crashes import Calls, Died, outgoing
 from tests.fakes.manage import empty
 from tests.fakes.people import DESTINATION, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
-from tests.faults.crashes import Calls, Died, outgoing
 
 DUE = json.dumps({"reconcile": "due"})
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -21,7 +21,7 @@ from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import cloud
 from tests.fakes.oauth2 import CLIENT, NAME, Provider, Shop, json_answer, serving
-from tests.fakes.virtual_time import DAY_S, Time
+from tests.fakes.virtual_time import DAY_S, VirtualClock
 
 # Seven providers' shapes, as case 03 of the reported cases has them, without their known words.
 SHAPES = {
@@ -40,7 +40,7 @@ UNKNOWN = json_answer(400, {"error": "something_new", "error_description": "cana
 class Office(Shop):
     """A shop with the function that renews; sweeps find the connection whenever it is due."""
 
-    def __init__(self, stack: Any, provider: Provider, time: Time) -> None:
+    def __init__(self, stack: Any, provider: Provider, time: VirtualClock) -> None:
         super().__init__(stack, provider)
         self.time = time
         self.function = functions.load("renew_tokens", stack.environment)
@@ -74,10 +74,9 @@ class Office(Shop):
 
 @pytest.fixture
 def office() -> Iterator[Office]:
-    time = Time()
+    time = VirtualClock()
     with (
-        patch.object(clock, "now", time.now),
-        patch.object(clock, "sleep", time.sleep),
+        time.installed(),
         cloud() as stack,
         serving(Provider(expires_in=DAY_S)) as provider,
     ):

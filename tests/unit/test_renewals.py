@@ -23,9 +23,9 @@ from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
-from tests.fakes.virtual_time import DAY_S, Time
-from tests.unit.test_installs import refusing
-from tests.unit.test_tokens import NAME, TOKEN_PATH, Desk
+from tests.fakes.aws_errors import refusing
+from tests.fakes.tokens import NAME, TOKEN_PATH, Desk
+from tests.fakes.virtual_time import DAY_S, VirtualClock
 
 RECONNECT = "https://api.example.com/live/install/kommo/acme/start"
 
@@ -33,7 +33,7 @@ RECONNECT = "https://api.example.com/live/install/kommo/acme/start"
 class Office(Desk):
     """A desk with the function that renews."""
 
-    def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: Time) -> None:
+    def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: VirtualClock) -> None:
         super().__init__(stack, mock, time)
         self.function = functions.load("renew_tokens", stack.environment)
         self.log = io.StringIO()
@@ -72,12 +72,11 @@ class Office(Desk):
 
 @pytest.fixture
 def office() -> Iterator[Office]:
-    time = Time()
+    time = VirtualClock()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(clock, "now", time.now),
-        patch.object(clock, "sleep", time.sleep),
+        time.installed(),
     ):
         yield Office(stack, mock, time)
 

@@ -20,10 +20,10 @@ from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable, Secret
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.crashes import Calls, Died, outgoing
 from tests.fakes.leadconnector import HOST, LOCATION, LeadConnector, error
 from tests.fakes.manage import empty
-from tests.faults.crashes import Calls, Died, outgoing
-from tests.unit.template import resources
+from tests.fakes.template import resources
 
 NAME = "marketek-main"
 OLD, NEW, NEWER = "pit-canary-old", "pit-canary-new", "pit-canary-newer"

@@ -187,12 +187,16 @@ def test_commands_wrong_usage_says_what_is_right(arguments: list[str], told: str
 
 
 def test_commands_all_have_help() -> None:
+    seen: list[str] = []
+
     def walk(command: click.Command, path: str) -> None:
+        seen.append(path)
         assert command.get_short_help_str(), path
         for name, child in getattr(command, "commands", {}).items():
             walk(child, f"{path} {name}")
 
     walk(sandbox, "sandbox")
+    assert len(seen) > 10
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

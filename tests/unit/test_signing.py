@@ -495,11 +495,6 @@ class TestErrors:
             assert error.value.__cause__ is None
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 class TestTls:
     @pytest.fixture
     def call(self, tmp_path: Path, authority: trustme.CA) -> Iterator[Callable[..., dict[str, Any]]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,9 +15,10 @@ from local.simulators.kommo import Account, Kommo, event_form
 from local.simulators.world import BadInstruction, World
 from portaria.core.callbacks import EventAddress, Events, WebhookDelivery
 from portaria.platforms.kommo import events
+from tests.fakes.paths import ROOT
 
 HOST = "acme.kommo.com"
-CAPTURED = Path(__file__).parent.parent / "platforms" / "kommo" / "deliveries"
+CAPTURED = ROOT / "tests" / "platforms" / "kommo" / "deliveries"
 
 
 class Scene:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from portaria_cli.smoke.run import Answer, Failed, Names, Run, the_part
 from portaria_cli.smoke.session import MARK_ALPHABET, MARK_LENGTH
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.command_line import run as run_command
+from tests.fakes.virtual_time import VirtualClock
 
 Json = dict[str, Any]
 MARK = "abcdefghij"
@@ -41,19 +42,11 @@ def stack() -> Iterator[Cloud]:
         yield made
 
 
-class Time:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def pass_s(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    time = Time()
-    monkeypatch.setattr(clock, "now", lambda: time.now)
-    return time
+def time() -> Iterator[VirtualClock]:
+    time = VirtualClock(datetime(2026, 3, 1, 12, tzinfo=UTC))
+    with time.installed():
+        yield time
 
 
 # ----------------------------------------------------------------------------------------------------------------- names
@@ -91,31 +84,31 @@ def test_checks_of_the_command_are_those_there_are() -> None:
 # ----------------------------------------------------------------------------------------------------------------- lease
 
 
-def test_lease_taken_twice_holds_the_second_off_until_its_end(stack: Cloud, time: Time) -> None:
+def test_lease_taken_twice_holds_the_second_off_until_its_end(stack: Cloud, time: VirtualClock) -> None:
     Lease(stack.table, "first").take()
     second = Lease(stack.table, "second")
     with pytest.raises(Held) as held:
         second.take()
     assert 0 < held.value.left_s <= LEASE_S + 1
-    time.pass_s(LEASE_S + 1)
+    time.advance(LEASE_S + 1)
     second.take()
     assert second.marks == ["first"]
 
 
-def test_lease_renewed_stays_held(stack: Cloud, time: Time) -> None:
+def test_lease_renewed_stays_held(stack: Cloud, time: VirtualClock) -> None:
     lease = Lease(stack.table, "first")
     lease.take()
     for _ in range(10):
-        time.pass_s(RENEW_AFTER_S)
+        time.advance(RENEW_AFTER_S)
         lease.renew()
     with pytest.raises(Held):
         Lease(stack.table, "second").take()
 
 
-def test_lease_taken_over_is_lost_and_keeps_its_mark(stack: Cloud, time: Time) -> None:
+def test_lease_taken_over_is_lost_and_keeps_its_mark(stack: Cloud, time: VirtualClock) -> None:
     slow, quick = Lease(stack.table, "slow"), Lease(stack.table, "quick")
     slow.take()
-    time.pass_s(LEASE_S + 1)
+    time.advance(LEASE_S + 1)
     quick.take()
     with pytest.raises(Lost):
         slow.renew()
@@ -125,7 +118,7 @@ def test_lease_taken_over_is_lost_and_keeps_its_mark(stack: Cloud, time: Time) -
     assert (stack.table.get(*KEY) or {})["marks"] == ["slow", "quick"]
 
 
-def test_lease_ended_leaves_marks_that_were_not_forgotten(stack: Cloud, time: Time) -> None:
+def test_lease_ended_leaves_marks_that_were_not_forgotten(stack: Cloud, time: VirtualClock) -> None:
     lease = Lease(stack.table, "first")
     lease.take()
     lease.end()

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
 from tests.dependency_audit import LOCKS, Audit
+from tests.fakes.paths import ROOT
 from tests.unit.locks import pins
-from tests.unit.template import ROOT
 
 DEV = ROOT / "requirements" / "dev.txt"
 LAYERS = sorted(ROOT.glob("layers/*/requirements.txt"))
@@ -71,6 +71,7 @@ def test_each_list_of_wishes_has_its_lock() -> None:
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.parent.name)
 def test_tests_run_with_the_very_files_that_the_layers_have(layer: Path) -> None:
     developed_with = pins(DEV)
+    assert pins(layer)
     for pin, hashes in pins(layer).items():
         assert developed_with[pin] == hashes
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -17,18 +16,18 @@ from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable, Secret
 from tests.fakes.aws import PREFIX, cloud
 from tests.fakes.oauth2 import API, NAME, Provider, Shop, json_answer, serving
-from tests.fakes.virtual_time import Time
+from tests.fakes.virtual_time import VirtualClock
 
 
 @pytest.fixture
-def time() -> Iterator[Time]:
-    time = Time()
-    with patch.object(clock, "now", time.now), patch.object(clock, "sleep", time.sleep):
+def time() -> Iterator[VirtualClock]:
+    time = VirtualClock()
+    with time.installed():
         yield time
 
 
 @pytest.fixture
-def desk(time: Time) -> Iterator[Shop]:
+def desk(time: VirtualClock) -> Iterator[Shop]:
     with cloud() as stack, serving(Provider()) as provider:
         yield Shop(stack, provider)
 
@@ -37,7 +36,7 @@ def desk(time: Time) -> Iterator[Shop]:
 
 
 @pytest.mark.parametrize("life_s", [2, 30, 60, 300, 3_600, 86_400])
-def test_eight_processes_with_an_ended_token_renew_once(desk: Shop, time: Time, life_s: int) -> None:
+def test_eight_processes_with_an_ended_token_renew_once(desk: Shop, time: VirtualClock, life_s: int) -> None:
     desk.provider.expires_in = life_s
     desk.connect(life_s)
     time.passed_s += life_s
@@ -54,7 +53,7 @@ def test_a_process_that_asks_again_keeps_a_short_lived_token(desk: Shop, life_s:
     assert desk.provider.calls["refresh_token"] == 1
 
 
-def test_a_waiter_takes_what_the_holder_got_however_short_it_lives(desk: Shop, time: Time) -> None:
+def test_a_waiter_takes_what_the_holder_got_however_short_it_lives(desk: Shop, time: VirtualClock) -> None:
     """Given a token of 20 s of which 19 are over when the waiter looks, then the waiter uses it all the same."""
     desk.connect(0)
     desk.table.update(
@@ -86,7 +85,7 @@ def test_a_waiter_takes_what_the_holder_got_however_short_it_lives(desk: Shop, t
     assert desk.provider.calls["refresh_token"] == 0
 
 
-def test_a_life_is_counted_from_when_it_was_asked_for(desk: Shop, time: Time) -> None:
+def test_a_life_is_counted_from_when_it_was_asked_for(desk: Shop, time: VirtualClock) -> None:
     desk.provider.expires_in, desk.provider.takes_s = 30, 10
     desk.connect(0)
     process = desk.process()
@@ -110,7 +109,9 @@ def test_tokens_that_end_before_they_arrive_are_not_asked_for_for_ever(desk: Sho
 
 
 @pytest.mark.parametrize("life_s", [30, 60, 300, 600, 1_500])
-def test_a_token_is_not_renewed_in_the_first_four_fifths_of_its_life(desk: Shop, time: Time, life_s: int) -> None:
+def test_a_token_is_not_renewed_in_the_first_four_fifths_of_its_life(
+    desk: Shop, time: VirtualClock, life_s: int
+) -> None:
     desk.provider.expires_in = life_s
     desk.connect(life_s)
     process = desk.process()
@@ -123,7 +124,9 @@ def test_a_token_is_not_renewed_in_the_first_four_fifths_of_its_life(desk: Shop,
     assert desk.provider.calls["refresh_token"] == 1, "and before the last tenth, in one caller's time"
 
 
-def test_one_process_that_asks_every_five_seconds_renews_five_minute_tokens_once_each(desk: Shop, time: Time) -> None:
+def test_one_process_that_asks_every_five_seconds_renews_five_minute_tokens_once_each(
+    desk: Shop, time: VirtualClock
+) -> None:
     desk.provider.expires_in = 300
     desk.connect(300)
     process = desk.process()
@@ -138,7 +141,9 @@ def test_one_process_that_asks_every_five_seconds_renews_five_minute_tokens_once
 
 
 @pytest.mark.parametrize("life_s", [30, 60])
-def test_an_early_renewal_that_fails_is_tried_again_within_a_short_life(desk: Shop, time: Time, life_s: int) -> None:
+def test_an_early_renewal_that_fails_is_tried_again_within_a_short_life(
+    desk: Shop, time: VirtualClock, life_s: int
+) -> None:
     desk.provider.expires_in = life_s
     desk.connect(life_s)
     process = desk.process()
@@ -153,7 +158,7 @@ def test_an_early_renewal_that_fails_is_tried_again_within_a_short_life(desk: Sh
     assert desk.token(process) == "canary-a-2"
 
 
-def test_a_pair_that_was_stored_without_its_beginning_has_the_generations(desk: Shop, time: Time) -> None:
+def test_a_pair_that_was_stored_without_its_beginning_has_the_generations(desk: Shop, time: VirtualClock) -> None:
     desk.connect(300)
     connection = desk.connection
     credentials = desk.vault.read(connection.secret_id, connection.version_id) or {}
@@ -167,7 +172,7 @@ def test_a_pair_that_was_stored_without_its_beginning_has_the_generations(desk: 
 
 
 @pytest.mark.parametrize("expires_in", [0, None, -5, "", "soon", 10**400, [3600], True])
-def test_a_life_that_cannot_be_read_costs_nothing(desk: Shop, time: Time, expires_in: Any) -> None:
+def test_a_life_that_cannot_be_read_costs_nothing(desk: Shop, time: VirtualClock, expires_in: Any) -> None:
     desk.provider.expires_in = expires_in
     desk.connect(0)
     process = desk.process()
@@ -179,7 +184,7 @@ def test_a_life_that_cannot_be_read_costs_nothing(desk: Shop, time: Time, expire
 
 
 @pytest.mark.parametrize("expires_in", ["3600", 3600.0, " 3600 "])
-def test_a_life_in_another_form_is_read(desk: Shop, time: Time, expires_in: Any) -> None:
+def test_a_life_in_another_form_is_read(desk: Shop, time: VirtualClock, expires_in: Any) -> None:
     desk.provider.expires_in = expires_in
     desk.connect(0)
     desk.token()
@@ -199,7 +204,7 @@ def logged_in(desk: Shop) -> Connection:
 
 
 @pytest.mark.parametrize("life_s", [5, 30, 60])
-def test_a_log_in_serves_a_process_while_its_short_token_lasts(desk: Shop, time: Time, life_s: int) -> None:
+def test_a_log_in_serves_a_process_while_its_short_token_lasts(desk: Shop, time: VirtualClock, life_s: int) -> None:
     desk.provider.expires_in = life_s
     connection, process = logged_in(desk), desk.process()
     for _ in range(10):
@@ -254,7 +259,7 @@ def test_threads_whose_log_in_was_refused_share_the_next_one(desk: Shop) -> None
 
 
 @pytest.mark.parametrize("age_s", [0, 30, 299, 2_000])
-def test_a_token_that_dies_early_is_renewed_once_whatever_its_age(desk: Shop, time: Time, age_s: int) -> None:
+def test_a_token_that_dies_early_is_renewed_once_whatever_its_age(desk: Shop, time: VirtualClock, age_s: int) -> None:
     desk.connect(3_600)
     desk.provider.dead.add("canary-a-0")
     time.passed_s += age_s
@@ -273,7 +278,7 @@ def test_many_callers_of_a_token_that_died_renew_once(desk: Shop) -> None:
     assert desk.provider.calls["refresh_token"] == 1
 
 
-def test_an_api_that_refuses_every_token_is_asked_less_and_less_often(desk: Shop, time: Time) -> None:
+def test_an_api_that_refuses_every_token_is_asked_less_and_less_often(desk: Shop, time: VirtualClock) -> None:
     desk.connect(10**9)
     desk.provider.expires_in = 10**9
     desk.provider.dead |= {f"canary-a-{number}" for number in range(100)}
@@ -288,7 +293,7 @@ def test_an_api_that_refuses_every_token_is_asked_less_and_less_often(desk: Shop
     assert renewed_after == [0, 5, 15, 35, 75, 135, 195]
 
 
-def test_a_renewal_on_schedule_ends_the_pause_after_refused_tokens(desk: Shop, time: Time) -> None:
+def test_a_renewal_on_schedule_ends_the_pause_after_refused_tokens(desk: Shop, time: VirtualClock) -> None:
     desk.connect(3_600)
     desk.provider.dead |= {"canary-a-0", "canary-a-1"}
     assert desk.call() == 401
@@ -308,7 +313,7 @@ def test_a_grant_that_turns_out_to_be_over_after_a_401_must_be_connected_again(d
     assert (desk.item["state"], desk.item["reason"]) == ("needs_reconnect", "grant_revoked")
 
 
-def test_a_token_without_a_refresh_token_is_used_to_its_end_and_then_given_up(desk: Shop, time: Time) -> None:
+def test_a_token_without_a_refresh_token_is_used_to_its_end_and_then_given_up(desk: Shop, time: VirtualClock) -> None:
     desk.connect(3_600, refresh_token="")
     desk.provider.dead.add("canary-a-0")
     assert desk.call() == 401, "nothing could be renewed, and a 401 alone says too little"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_documents import ROOT, anchors, inline_code, prose
+from tests.fakes.paths import ROOT
+from tests.unit.documents import anchors, inline_code, prose
 
 TRANSLATED_FOLDER = ROOT / "docs" / "pt-BR"
 _CODE_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

@@ -16,7 +16,6 @@ import responses
 from portaria.aws import queues
 from portaria.connections import connection_store, oauth_clients, vault, webhook_endpoints
 from portaria.connections.tokens import usability
-from portaria.core import clock
 from portaria.core.entities import Connection, Secret
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.installs import disconnect_hooks, uninstall
@@ -25,15 +24,15 @@ from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import Cloud, cloud
-from tests.fakes.virtual_time import Time
-from tests.unit.test_installs import refusing
-from tests.unit.test_tokens import NAME, Desk
+from tests.fakes.aws_errors import refusing
+from tests.fakes.tokens import NAME, Desk
+from tests.fakes.virtual_time import VirtualClock
 
 WEBHOOK = f"https://api.example.com/live/events/kommo/{NAME}/canary-webhook-key"
 
 
 class Office(Desk):
-    def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: Time) -> None:
+    def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: VirtualClock) -> None:
         super().__init__(stack, mock, time)
         self.door = functions.load("accept_uninstall", stack.environment)
         self.worker = functions.load("remove_connections", stack.environment)
@@ -85,12 +84,11 @@ def sign(account_id: str, secret: str = kommo_fake.CLIENT_SECRET) -> str:
 
 @pytest.fixture
 def office() -> Iterator[Office]:
-    time = Time()
+    time = VirtualClock()
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(clock, "now", time.now),
-        patch.object(clock, "sleep", time.sleep),
+        time.installed(),
     ):
         yield Office(stack, mock, time)
 

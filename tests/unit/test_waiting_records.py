@@ -34,10 +34,11 @@ from portaria.installs import uninstall
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, record_mapping
 from tests.fakes import ingesting, waiting
+from tests.fakes.crashes import Died
 from tests.fakes.ingesting import Desk, body, refusal
 from tests.fakes.people import DESTINATION, SOURCE, contact
 from tests.simulation.cloud import Cloud
-from tests.simulation.faults import Died, throttled
+from tests.simulation.faults import throttled
 
 NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)
 LIVE = WaitingList(DESTINATION, "persons", waiting_lists.LIVE, SOURCE)

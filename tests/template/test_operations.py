@@ -16,7 +16,8 @@ import pytest
 from portaria.platforms.marketo import data_ingestion_api as marketo_front_door
 from portaria_cli.commands import portaria
 from portaria_cli.doctor.stack import TOO_OLD_S
-from tests.unit.template import ROOT, Function, functions, resources, target, template, walk
+from tests.fakes.paths import ROOT
+from tests.fakes.template import Function, functions, resources, target, template, walk
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 ALARMS = resources("AWS::CloudWatch::Alarm")
@@ -276,6 +277,7 @@ def test_the_dashboards_widgets_do_not_lie_upon_one_another() -> None:
         assert not taken & cells
         assert widget["x"] + widget["width"] <= 24
         taken |= cells
+    assert taken
 
 
 # --------------------------------------------------------------------------------------------------- throttles, firewall

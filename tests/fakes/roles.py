@@ -16,10 +16,12 @@ from functools import cache
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import pytest
 from botocore.client import BaseClient
 
 from tests.fakes import aws
-from tests.unit.template import ROOT, Function, as_list, functions
+from tests.fakes.paths import ROOT
+from tests.fakes.template import Function, as_list, functions
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 HANDLERS = {str(ROOT / "functions" / function.name / "handler.py"): function.name for function in functions()}
@@ -156,7 +158,7 @@ def uses(service: str, operation: str, parameters: dict[str, Any]) -> list[Use]:
     if service == "events" and operation == "PutEvents":
         buses = {entry.get("EventBusName", "default") for entry in parameters["Entries"]}
         return [Use("events:PutEvents", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/{bus}") for bus in sorted(buses)]
-    return [Use(f"{service}:{operation}", "unknown to tests/unit/roles.py")]
+    return [Use(f"{service}:{operation}", "unknown to tests/fakes/roles.py")]
 
 
 def leading_keys(call: dict[str, Any]) -> tuple[str, ...]:
@@ -220,6 +222,14 @@ def recording() -> Iterator[Recorder]:
 
     with patch.object(BaseClient, "_make_api_call", make_api_call):
         yield recorder
+
+
+@pytest.fixture(autouse=True)
+def granted() -> Iterator[None]:
+    """For a suite's conftest: each of its tests that drives a handler fails where the function's role grants less."""
+    with recording() as recorder:
+        yield
+    assert recorder.refused == [], "template.yaml does not grant what a handler used"
 
 
 def consumed_queue(function: Function) -> list[str]:

@@ -26,7 +26,6 @@ import boto3
 import pytest
 import requests
 import responses
-from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from portaria.aws import light_client
@@ -43,7 +42,7 @@ from portaria.records import receipts
 from portaria.sources import reconciliation
 from portaria.webhooks import event_receiver
 from portaria.webhooks.install_receiver import install_id
-from tests.fakes import adobe, kommo, leadconnector, marketo
+from tests.fakes import adobe, aws_errors, kommo, leadconnector, marketo
 from tests.fakes import functions as fakes
 from tests.fakes import installs as fake_installs
 from tests.fakes.aws import PREFIX, Cloud, cloud
@@ -55,8 +54,8 @@ from tests.fakes.leadconnector import LeadConnector
 from tests.fakes.manage import Manage, proxy_event, with_headers, with_token
 from tests.fakes.marketo import Marketo, refuse_persons
 from tests.fakes.people import Listing, contact
-from tests.unit.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
-from tests.unit.template import Function, functions, resources, target, template
+from tests.fakes.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
+from tests.fakes.template import Function, functions, resources, target, template
 
 each_function = pytest.mark.parametrize("function", functions(), ids=lambda function: function.name)
 
@@ -64,14 +63,7 @@ each_function = pytest.mark.parametrize("function", functions(), ids=lambda func
 @contextmanager
 def refusing(*operations: str) -> Iterator[None]:
     """Operations are throttled, after the recorder has seen them."""
-    call = BaseClient._make_api_call
-
-    def make_api_call(client: Any, name: str, parameters: dict[str, Any]) -> Any:
-        if name in operations:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, name)
-        return call(client, name, parameters)
-
-    with patch.object(BaseClient, "_make_api_call", make_api_call), recording() as nested:
+    with aws_errors.refusing(*operations), recording() as nested:
         yield
     _seen_elsewhere.append(nested)
 
@@ -668,7 +660,9 @@ def test_each_granted_resource_is_used(story: Story, function: Function) -> None
     assert idle == []
 
 
-@each_function
+@pytest.mark.parametrize(
+    "function", [each for each in functions() if consumed_queue(each)], ids=lambda function: function.name
+)
 def test_lambda_may_poll_the_queue_that_feeds_the_function(function: Function) -> None:
     for queue in consumed_queue(function):
         for action in POLLING:

@@ -14,8 +14,8 @@ from aws_lambda_powertools import Metrics as Emitter
 from portaria.aws import queues, sqs_batch
 from portaria.core import clock
 from portaria.webhooks import request_log
-from tests.aws.cloudwatch import Metrics, Queue
-from tests.aws.translation import deploy
+from tests.fakes.translation import deploy
+from tests.template.cloudwatch import Metrics, Queue
 
 STACK = deploy("portaria", Deployment="Canary10Percent5Minutes", AdobeClientId="adobe")
 ALARMS = STACK.of("AWS::CloudWatch::Alarm")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.aws.translation import translated
-from tests.unit.template import ROOT, functions
+from tests.fakes.paths import ROOT
+from tests.fakes.template import functions
+from tests.fakes.translation import translated
 
 
 def versions(*parameters: tuple[str, str], code: str = "first") -> dict[str, dict[str, Any]]:

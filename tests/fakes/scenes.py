@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from tests.stack.conftest import LocalCloud
+from tests.fakes.local_cloud import LocalCloud
 
 PATIENCE_S = 120.0
 
@@ -110,3 +110,7 @@ def wait_for(look: Callable[[], Found], enough: Callable[[Found], bool], patienc
             return found
         assert time.monotonic() < deadline, f"waited {patience_s:.0f} s; last seen: {found}"
         time.sleep(0.3)
+
+
+def secret(prefix: str = "") -> str:
+    return f"{prefix}canary-{secrets.token_hex(16)}"

@@ -15,7 +15,8 @@ from portaria.aws.table import INDEXES
 from portaria.core import settings
 from portaria.delivery import backlogs, record_release, retry_schedule
 from portaria.platforms.marketo import data_ingestion_api
-from tests.unit.template import ROOT, Function, as_list, functions, operations, resources, target, template, walk
+from tests.fakes.paths import ROOT
+from tests.fakes.template import Function, as_list, functions, operations, resources, target, template, walk
 
 QUEUES = resources("AWS::SQS::Queue")
 ALARMS = resources("AWS::CloudWatch::Alarm")
@@ -149,7 +150,9 @@ def test_no_two_functions_share_a_log_group() -> None:
     assert sorted([*groups, "ApiAccessLogs"]) == sorted(resources("AWS::Logs::LogGroup"))
 
 
-@each_function
+@pytest.mark.parametrize(
+    "function", [each for each in functions() if each.events_of("SQS")], ids=lambda function: function.name
+)
 def test_a_queues_consumer_reports_each_message_and_is_limited(function: Function) -> None:
     for event in function.events_of("SQS"):
         assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
@@ -169,6 +172,7 @@ def every_value(value: Any) -> list[int]:
 
 def test_something_keeps_every_function_from_running_without_limit() -> None:
     """A queue's maximum, a reservation, a schedule, or the API's throttling."""
+    assert api()["MethodSettings"]
     for setting in api()["MethodSettings"]:
         throttle = setting["ThrottlingRateLimit"]["Fn::Select"][1]["Ref"]
         rate, burst = map(int, template()["Parameters"][throttle]["Default"].split(","))
@@ -371,6 +375,7 @@ def test_a_key_rotates(name: str) -> None:
 
 def test_who_may_send_to_a_queue_is_narrow() -> None:
     """Only the bus's one rule, and only to what it feeds."""
+    assert resources("AWS::SQS::QueuePolicy")
     for name, policy in resources("AWS::SQS::QueuePolicy").items():
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
             if statement["Effect"] == "Deny":
@@ -397,6 +402,7 @@ def test_each_rule_may_reach_its_targets_and_their_dead_letters() -> None:
 
 
 def test_a_rule_hears_what_the_code_says() -> None:
+    assert resources("AWS::Events::Rule")
     for rule in resources("AWS::Events::Rule").values():
         pattern = rule["Properties"]["EventPattern"]
         assert pattern["source"] == [event_bus.SOURCE]
@@ -491,10 +497,11 @@ def test_whatever_can_fail_unseen_is_watched() -> None:
 
 
 def test_a_schedule_that_failed_is_not_repeated_beside_the_next() -> None:
-    for function in functions():
-        for event in function.events_of("ScheduleV2"):
-            assert re.fullmatch(r"rate\((1 minute|\d+ minutes)\)", event["ScheduleExpression"])
-            assert event["RetryPolicy"] == {"MaximumRetryAttempts": 0}
+    scheduled = [event for function in functions() for event in function.events_of("ScheduleV2")]
+    assert scheduled
+    for event in scheduled:
+        assert re.fullmatch(r"rate\((1 minute|\d+ minutes)\)", event["ScheduleExpression"])
+        assert event["RetryPolicy"] == {"MaximumRetryAttempts": 0}
 
 
 def test_whatever_is_referred_to_is_there() -> None:

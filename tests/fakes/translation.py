@@ -13,10 +13,10 @@ import re
 import subprocess
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.fakes.paths import ROOT
+
 SAM_PYTHON = ROOT / ".venv-sam" / "bin" / "python"
 REGION, ACCOUNT, PARTITION = "us-east-1", "123456789012", "aws"
 
@@ -72,7 +72,13 @@ def translated(parameters: tuple[tuple[str, str], ...], code: str = "code") -> d
 
 
 def deploy(stack_name: str, **parameters: str) -> Stack:
-    return resolve(translated(tuple(sorted(parameters.items()))), stack_name, parameters)
+    """The stack that template.yaml becomes; the same object for the same parameters, which nothing may change."""
+    return _deployed(stack_name, tuple(sorted(parameters.items())))
+
+
+@cache
+def _deployed(stack_name: str, parameters: tuple[tuple[str, str], ...]) -> Stack:
+    return resolve(translated(parameters), stack_name, dict(parameters))
 
 
 def resolve(template: dict[str, Any], stack_name: str, parameters: dict[str, str]) -> Stack:

@@ -1,0 +1,9 @@
+"""Where the repository is, and corpora that several suites read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOSTILE_REFERERS = Path(__file__).with_name("hostile_referers.json")
+HOSTILE_URLS = Path(__file__).with_name("hostile_urls.txt")

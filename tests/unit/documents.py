@@ -1,0 +1,34 @@
+"""Markdown as the tests of the documents read it: prose, inline code and the anchors of headings."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+
+
+def prose(text: str) -> str:
+    return _FENCE.sub("", text)
+
+
+def inline_code(path: Path) -> set[str]:
+    """What stands in backticks outside of code blocks, and of headings: those of dated decisions stay as they were."""
+    return set(re.findall(r"`([^`\n]+)`", re.sub(r"^#.*$", "", prose(path.read_text()), flags=re.MULTILINE)))
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """The anchors that GitHub makes of a document's headings."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", prose(path.read_text()), re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        count = 1
+        unique = anchor
+        while unique in found:
+            unique = f"{anchor}-{count}"
+            count += 1
+        found.add(unique)
+    return frozenset(found)
