@@ -312,7 +312,9 @@ class Ledger:
             for tenant in piece.keys() - within.keys():
                 bucket = _bucket_key(subscription, book.day.name, _bucket_of(tenant))
                 beside.setdefault(bucket, {})[tenant] = piece[tenant]
-            counted = run_concurrently(lambda each: self._count(each[0], book.day, each[1], weights), list(beside.items()))
+            counted = run_concurrently(
+                lambda each: self._count(each[0], book.day, each[1], weights), list(beside.items())
+            )
             for bucket, item in zip(beside, counted, strict=True):
                 book.see(bucket, item, at)
             for tenant, taken in piece.items():

@@ -177,7 +177,9 @@ class _Drain:
         if not turn:
             return
         share = max(1, self.size // len(turn))
-        entries = [entry for found in run_concurrently(lambda reader: self._read(reader, share), turn) for entry in found]
+        entries = [
+            entry for found in run_concurrently(lambda reader: self._read(reader, share), turn) for entry in found
+        ]
         if self.is_cautious and entries and not self._may_be_tried(entries[0]):
             entries = []
         stays = self._deal_with(entries, is_bulk=is_bulk) if entries else set()
