@@ -47,7 +47,7 @@ PAIRS = int(os.environ.get("PAIRS", "2"))
 PER_SECOND = float(os.environ.get("PER_SECOND", "6"))
 WARMING = 100
 # Every call in progress has a process of its own at MiniStack.
-AT_ONCE = 8
+MAX_CONCURRENT = 8
 PATIENCE_S = 600.0
 # Of all events, those that come twice, and those behind a newer one.
 TWICE, BEHIND = 0.05, 0.05
@@ -281,7 +281,7 @@ class Load:
         begins = time.monotonic() + 0.5
         session = requests.Session()
         session.trust_env = False
-        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
+        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=MAX_CONCURRENT))
 
         def one(number: int) -> float:
             time.sleep(max(0.0, begins + number / PER_SECOND - time.monotonic()))
@@ -293,7 +293,7 @@ class Load:
                         return time.time()
             return 0.0
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
             answered = list(pool.map(one, range(len(events))))
         self.accepted += sum(at > 0 for at in answered)
         self.refused += sum(at == 0 for at in answered)

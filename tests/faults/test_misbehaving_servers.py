@@ -74,11 +74,12 @@ def send(account: str, owner: str, read_timeout_s: float, method: str = "POST") 
 
 class Pair(NamedTuple):
     way: Way
-    at_once: bool
+    immediately: bool
     one_owner: bool
 
     def __str__(self) -> str:
-        return f"{self.way.name}, {'at once' if self.at_once else 'settled'}, {'one owner' if self.one_owner else 'two owners'}"
+        when, owners = "immediate" if self.immediately else "settled", "one owner" if self.one_owner else "two owners"
+        return f"{self.way.name}, {when}, {owners}"
 
 
 def accounts_in(response: Response | None) -> set[str]:
@@ -88,14 +89,14 @@ def accounts_in(response: Response | None) -> set[str]:
 
 def try_pair(server: MisbehavingServer, net: Internet, pair: Pair, number: int) -> list[str]:
     """What went wrong in one pair: empty where each caller got what was its own, or an error."""
-    way, at_once = pair.way, pair.at_once
+    way, immediately = pair.way, pair.immediately
     http_client.transport.close()
     net.dialled.clear()
     first, second = f"A{number}", f"B{number}"
     server.misbehave(way, first)
     try:
         a = send(first, "one" if pair.one_owner else "first", LONG_S if way.harmless else SHORT_S, way.method)
-        if not at_once:
+        if not immediately:
             assert server.sent.wait(10)
         b = send(second, "one" if pair.one_owner else "second", LONG_S)
     except Exception as unexpected:
@@ -120,16 +121,16 @@ def try_pair(server: MisbehavingServer, net: Internet, pair: Pair, number: int) 
 def test_no_answer_reaches_another_caller(server: MisbehavingServer, net: Internet, long: bool) -> None:
     # What a server sends unasked while a request is on its way cannot be told from the answer to it: only the owner protects.
     pairs = [
-        Pair(way, at_once, one_owner)
+        Pair(way, immediately, one_owner)
         for way in WAYS
-        for at_once in (False, True)
+        for immediately in (False, True)
         for one_owner in (False, True)
-        if not (way.stray and at_once and one_owner)
+        if not (way.stray and immediately and one_owner)
     ]
     if not long:
         # The others repeat these with another timing, or never use a connection twice.
-        pairs = [pair for pair in pairs if pair.one_owner is not (pair.way.stray and pair.at_once)]
-        pairs = [pair for pair in pairs if not pair.at_once or pair.way.stray or pair.way.harmless]
+        pairs = [pair for pair in pairs if pair.one_owner is not (pair.way.stray and pair.immediately)]
+        pairs = [pair for pair in pairs if not pair.immediately or pair.way.stray or pair.way.harmless]
     if long:
         order = random.Random(13)
         while len(pairs) < LONG_PAIRS:
@@ -152,7 +153,7 @@ def test_no_answer_reaches_another_caller(server: MisbehavingServer, net: Intern
 
 
 @pytest.mark.parametrize(
-    ("cls", "method", "bug", "way", "at_once", "one_owner", "caught_as"),
+    ("cls", "method", "bug", "way", "immediately", "one_owner", "caught_as"),
     [
         (_Connection, "is_reusable", lambda self: True, "two answers at once", False, True, "mixed_up"),
         (_Connection, "is_silent", lambda self: True, "a second answer later", False, True, "mixed_up"),
@@ -167,10 +168,10 @@ def test_a_planted_bug_is_caught(
     method: str,
     bug: object,
     way: str,
-    at_once: bool,
+    immediately: bool,
     one_owner: bool,
     caught_as: str,
 ) -> None:
     (chosen,) = [each for each in WAYS if each.name == way]
     monkeypatch.setattr(cls, method, bug)
-    assert caught_as in try_pair(server, net, Pair(chosen, at_once, one_owner), 1)
+    assert caught_as in try_pair(server, net, Pair(chosen, immediately, one_owner), 1)

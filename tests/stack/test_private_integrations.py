@@ -67,7 +67,7 @@ def reason(answer: requests.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["type"].rpartition(":")[2]
 
 
-def at_once(number: int, work: Callable[[], Found], workers: int = 4) -> list[Found]:
+def run_concurrently(number: int, work: Callable[[], Found], workers: int = 4) -> list[Found]:
     """So many, as many of them at the same time as there are workers: MiniStack starts a process for each."""
     with ThreadPoolExecutor(workers) as pool:
         return [future.result() for future in [pool.submit(work) for _ in range(number)]]
@@ -135,7 +135,7 @@ def test_of_rotations_at_the_same_time_one_wins(integration: Integration) -> Non
         with Web(integration.cloud.stack, auth=integration.cloud.admin.auth) as administrator:  # type: ignore[arg-type]
             return administrator.post(url, json=body)
 
-    answers = at_once(4, rotate)
+    answers = run_concurrently(4, rotate)
     assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 3}
     assert {reason(answer)[1] for answer in answers if answer.status_code == 409} <= {
         "changed_meanwhile",
@@ -145,7 +145,7 @@ def test_of_rotations_at_the_same_time_one_wins(integration: Integration) -> Non
     assert [integration.status(token) for token in (integration.token, won)] == [200, 200]
 
     # Those who want the old one gone may each win, one after the other: then only the last one's token works.
-    answers = [answer for answer in at_once(4, lambda: rotate(expire_now=True)) if answer.status_code == 200]
+    answers = [answer for answer in run_concurrently(4, lambda: rotate(expire_now=True)) if answer.status_code == 200]
     last = max(answers, key=lambda answer: int(answer.headers["ETag"].strip('"'))).json()["token"]
     given = {answer.json()["token"] for answer in answers}
     assert {token for token in {integration.token, won, *given} if integration.status(token) == 200} == {last}
@@ -250,7 +250,7 @@ def engage(stack: LocalCloud) -> Engage:
 
 def test_a_sign_on_link_lets_one_of_twenty_in_once(engage: Engage) -> None:
     link = engage.link()
-    answers = at_once(20, lambda: engage.open(link))
+    answers = run_concurrently(20, lambda: engage.open(link))
     assert Counter(answer.status_code for answer in answers) == {303: 1, 410: 19}
     (opened,) = (answer for answer in answers if answer.status_code == 303)
     assert (opened.headers["Cache-Control"], opened.headers["Referrer-Policy"]) == ("no-store", "no-referrer")

@@ -213,7 +213,7 @@ def test_a_log_in_serves_a_process_while_its_short_token_lasts(desk: Shop, time:
     assert desk.provider.calls["client_credentials"] == 1
 
 
-def at_once(count: int, act: Any) -> list[Any]:
+def run_concurrently(count: int, act: Any) -> list[Any]:
     """Let so many threads begin together; what each came to."""
     barrier, came_to = threading.Barrier(count), []
 
@@ -237,7 +237,7 @@ def test_threads_that_wait_for_a_log_in_share_it(desk: Shop, life_s: int, takes_
     def ask() -> str:
         return process.token(connection).credentials["access_token"].reveal()
 
-    got = at_once(8, ask)
+    got = run_concurrently(8, ask)
     assert got == ["canary-a-1"] * 8
     assert desk.provider.calls["client_credentials"] == 1
 
@@ -251,7 +251,7 @@ def test_threads_whose_log_in_was_refused_share_the_next_one(desk: Shop) -> None
         assert token is not None
         return token.credentials["access_token"].reveal()
 
-    assert at_once(8, newer) == ["canary-a-2"] * 8
+    assert run_concurrently(8, newer) == ["canary-a-2"] * 8
     assert desk.provider.calls["client_credentials"] == 2
 
 

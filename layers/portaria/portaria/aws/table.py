@@ -38,7 +38,7 @@ MAX_READS = 100
 MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
 
 # boto3's own pool has ten connections.
-AT_ONCE = 10
+MAX_CONCURRENT = 10
 
 _serialize = TypeSerializer().serialize
 _deserialize = TypeDeserializer().deserialize
@@ -235,11 +235,11 @@ def _again(tries: int) -> int:
     return tries + 1
 
 
-def at_once(work: Callable[[One], Found], items: Sequence[One]) -> list[Found]:
+def run_concurrently(work: Callable[[One], Found], items: Sequence[One]) -> list[Found]:
     """The results of `work` for each, in order, with concurrent calls. Raises what `work` raises."""
     if len(items) <= 1:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:
+    with ThreadPoolExecutor(min(MAX_CONCURRENT, len(items))) as pool:
         return list(pool.map(work, items))
 
 

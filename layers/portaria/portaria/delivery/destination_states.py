@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from portaria.aws import boto3_clients, queues
-from portaria.aws.table import Table, at_once
+from portaria.aws.table import Table, run_concurrently
 from portaria.core import clock
 from portaria.core.entities import Retryable
 from portaria.delivery import backlogs, destination_pause, waiting_lists
@@ -51,7 +51,7 @@ def page(table: Table, *, after: str, limit: int) -> tuple[list[DestinationState
     names = {item["destination"] for item in table.query_all(destination_pause.LIST, index="listing")}
     names |= {backlog.destination for backlog in backlogs.list_all(table)}
     asked = sorted(name for name in names if name > after)
-    found = [state for state in at_once(partial(find, table), asked[:limit]) if not state.is_open]
+    found = [state for state in run_concurrently(partial(find, table), asked[:limit]) if not state.is_open]
     return found, asked[limit - 1] if len(asked) > limit else None
 
 

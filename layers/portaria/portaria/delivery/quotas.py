@@ -30,7 +30,7 @@ from typing import NamedTuple
 from zlib import crc32
 from zoneinfo import ZoneInfo
 
-from portaria.aws.table import Conflict, Item, Table, at_once
+from portaria.aws.table import Conflict, Item, Table, run_concurrently
 from portaria.core import clock
 from portaria.delivery.fair_shares import Counts, Levels
 
@@ -312,7 +312,9 @@ class Ledger:
             for tenant in piece.keys() - within.keys():
                 bucket = _bucket_key(subscription, book.day.name, _bucket_of(tenant))
                 beside.setdefault(bucket, {})[tenant] = piece[tenant]
-            counted = at_once(lambda each: self._count(each[0], book.day, each[1], weights), list(beside.items()))
+            counted = run_concurrently(
+                lambda each: self._count(each[0], book.day, each[1], weights), list(beside.items())
+            )
             for bucket, item in zip(beside, counted, strict=True):
                 book.see(bucket, item, at)
             for tenant, taken in piece.items():

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from portaria.aws import queues
-from portaria.aws.table import Table, at_once
+from portaria.aws.table import Table, run_concurrently
 from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Rejected
@@ -177,7 +177,9 @@ class _Drain:
         if not turn:
             return
         share = max(1, self.size // len(turn))
-        entries = [entry for found in at_once(lambda reader: self._read(reader, share), turn) for entry in found]
+        entries = [
+            entry for found in run_concurrently(lambda reader: self._read(reader, share), turn) for entry in found
+        ]
         if self.is_cautious and entries and not self._may_be_tried(entries[0]):
             entries = []
         stays = self._deal_with(entries, is_bulk=is_bulk) if entries else set()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from portaria.aws.table import Table, at_once
+from portaria.aws.table import Table, run_concurrently
 from portaria.core import clock
 
 SK = "FAILURES"
@@ -51,7 +51,7 @@ class Schedule:
         Raises what AWS raises. If a process dies after the count, the failure is counted twice, which costs one of the tries.
         """
         ids = list(message_ids)
-        counts = at_once(self._count, ids)
+        counts = run_concurrently(self._count, ids)
         return {
             message_id: self.waits_s[count - 1] if count <= len(self.waits_s) else None
             for message_id, count in zip(ids, counts, strict=True)

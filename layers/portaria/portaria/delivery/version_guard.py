@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from enum import Enum
 
-from portaria.aws.table import Conflict, Table, at_once
+from portaria.aws.table import Conflict, Table, run_concurrently
 from portaria.core import clock, record_messages
 from portaria.records.record_mapping import Source
 
@@ -52,7 +52,7 @@ def superseded(table: Table, sources: Sequence[Source], keeping: dict[str, Versi
     heeded |= {source.message.id for source in by_message if source.message.route and source.message.id in marked}
     older: set[int] = set()
     if marking := [number for number, source in enumerate(sources) if source.message.id in marked]:
-        passed = at_once(lambda number: _mark(table, sources[number]), marking)
+        passed = run_concurrently(lambda number: _mark(table, sources[number]), marking)
         older |= {number for number, passes in zip(marking, passed, strict=True) if not passes}
     if heeded:
         older |= _older(

@@ -18,7 +18,7 @@ from functools import partial
 from typing import NamedTuple
 
 from portaria.aws import boto3_clients
-from portaria.aws.table import Conflict, Item, Table, at_once, delete_of, put_of
+from portaria.aws.table import Conflict, Item, Table, delete_of, put_of, run_concurrently
 from portaria.core import clock, record_messages
 from portaria.delivery import backlogs
 from portaria.delivery.waiting_lists import Place, WaitingList
@@ -189,7 +189,7 @@ def remove(table: Table, entries: Iterable[Entry]) -> None:
         if pause_s:
             clock.sleep(pause_s)
         is_last = pause_s == REMOVE_AGAIN_S[-1]
-        outcomes = at_once(partial(_remove, table, give_up=is_last), left)
+        outcomes = run_concurrently(partial(_remove, table, give_up=is_last), left)
         for entry, is_gone in zip(left, outcomes, strict=True):
             gone[entry.waiting.destination] += entry.records if is_gone else 0
         left = [entry for entry, is_gone in zip(left, outcomes, strict=True) if is_gone is None]

@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from portaria.aws.table import Conflict, Item, Table, at_once
+from portaria.aws.table import Conflict, Item, Table, run_concurrently
 from portaria.core import clock
 from portaria.core.entities import Target
 from portaria.delivery import backlogs
@@ -142,7 +142,7 @@ def _touch(
     by_destination: dict[str, int] = defaultdict(int)
     for waiting, count in counts.items():
         by_destination[waiting.destination] += count
-    at_once(lambda waiting: _touch_list(table, waiting, not_before.get(waiting), now), list(counts))
+    run_concurrently(lambda waiting: _touch_list(table, waiting, not_before.get(waiting), now), list(counts))
     # The lists first: a drain reads the backlog's arrivals, looks for lists, and removes a backlog without lists.
     for destination, count in by_destination.items():
         backlogs.touch(table, destination, count, next_at[destination], now)

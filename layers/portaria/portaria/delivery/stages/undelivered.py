@@ -12,7 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-from portaria.aws.table import Table, at_once
+from portaria.aws.table import Table, run_concurrently
 from portaria.core.entities import Target
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import waiting_entries, waiting_lists
@@ -123,7 +123,7 @@ class Undelivered:
         try:
             if new := {each.waiting for each in held} - self.lists:
                 waiting_lists.announce(self.table, new, self._next_at)
-            written = at_once(self._keep, held)
+            written = run_concurrently(self._keep, held)
             counts: Counter[WaitingList] = Counter({each.waiting: 0 for each in held})
             for each, is_written in zip(held, written, strict=True):
                 if is_written:
