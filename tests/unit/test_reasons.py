@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import enum
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,8 +127,16 @@ def test_replaced_keeps_the_type_and_the_other_attributes() -> None:
     assert (first.after_s, str(first)) == (30, "rate_blocked: blocked")
 
 
-def test_errors_module_imports_only_typing() -> None:
-    tree = ast.parse(inspect.getsource(errors))
-    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"__future__", "typing"}
-    assert not any(isinstance(node, ast.Import) for node in ast.walk(tree))
+def test_cold_start_imports_the_roots_of_the_tree_only() -> None:
+    modules = [
+        "portaria.webhooks.install_receiver",
+        "portaria.webhooks.event_receiver",
+        *(
+            f"portaria.platforms.{name}"
+            for name in ("kommo.install", "kommo.events", "oauth2.install", "leadconnector.events")
+        ),
+    ]
+    script = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "portaria.core.error_roots" in ran.stdout.split()
+    assert "portaria.core.errors" not in ran.stdout.split()

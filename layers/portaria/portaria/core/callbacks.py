@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from portaria.core.errors import Rejected as Rejected  # noqa: PLC0414 - exported again for the modules that import it here
-from portaria.core.errors import Retryable as Retryable  # noqa: PLC0414
+from portaria.core.error_roots import Rejected as Rejected  # noqa: PLC0414 - exported again for the modules that import it here
+from portaria.core.error_roots import Retryable as Retryable  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from collections.abc import Callable

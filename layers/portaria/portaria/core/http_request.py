@@ -16,7 +16,7 @@ import base64
 import time
 from typing import Any, NamedTuple
 
-from portaria.core.errors import Rejected
+from portaria.core.error_roots import Rejected
 
 # A longer time between API Gateway and this process means that their clocks disagree.
 MAX_ELAPSED_S = 10.0
