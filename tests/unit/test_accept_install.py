@@ -928,7 +928,7 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
         "portaria.core",
         "portaria.core.callbacks",
         "portaria.core.clock",
-        "portaria.core.errors",
+        "portaria.core.error_roots",
         "portaria.core.http_request",
         "portaria.core.item_keys",
         "portaria.core.settings",
