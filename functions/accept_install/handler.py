@@ -62,12 +62,12 @@ def handler(event: Event, context: object) -> Answer:
 def arrive(event: Event, budget: TimeBudget) -> Answer:
     """A call to the redirect URI: the marketplace's hook, a browser's return from the consent page, or a refusal."""
     platform, client = parameter(event, "platform"), parameter(event, "client")
-    part = platforms.part(platform, "install")
-    arrival = part.parse_arrival(query(event))
+    found = platforms.load(platform)
+    arrival = found.require(found.install).parse_callback(query(event))
     if isinstance(arrival, Refusal):
         desk.refuse(arrival, platform, client, cookie(event))
         return page(event, lambda pages, language: pages.refused(language, start_url=beside(event, "start")))
-    check_host = getattr(part, "check_client_host", None)
+    check_host = found.account_domains.check_client_host if found.account_domains else None
     install = desk.accept(arrival, platform, client, cookie(event), budget, check_host, source_of(event))
     if arrival.state is None:
         return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
@@ -84,9 +84,10 @@ def arrive(event: Event, budget: TimeBudget) -> Answer:
 
 def start(event: Event) -> Answer:
     platform, client = parameter(event, "platform"), parameter(event, "client")
-    part = platforms.part(platform, "install")
-    if hasattr(part, "authorization_url"):
-        return authorize(event, part.authorization_url)
+    found = platforms.load(platform)
+    if found.authorization_links:
+        return authorize(event, found.authorization_links.authorization_url)
+    consent_page = found.require(found.consent_page)
     begun = desk.begin(platform, client, cookie(event))
     answer = page(
         event,
@@ -94,8 +95,8 @@ def start(event: Event) -> Answer:
             language,
             client_label=client,
             client_id=begun.client.client_id,
-            consent_url=part.consent_url(begun.client.client_id, begun.state),
-            button=part.button(begun.client.client_id, begun.state, language),
+            consent_url=consent_page.consent_url(begun.client.client_id, begun.state),
+            button=consent_page.button(begun.client.client_id, begun.state, language),
         ),
     )
     return {**answer, "headers": {**answer["headers"], "Set-Cookie": set_cookie(begun.browser)}}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
+from portaria import platforms
 from portaria.actions.bulk import UNKNOWN, Batch, EntryOutcome
 from portaria.aws.table import Table
 from portaria.connections import connection_store, proxy_call
@@ -18,7 +19,6 @@ from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.entities import Rejected, Request, Retryable
-from portaria.platforms import offered
 
 # Enough to isolate three users of 500 in the worst case; a call in which everybody is refused ends here.
 MAX_REQUESTS = 60
@@ -34,7 +34,8 @@ def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users
     for anybody.
     """
     connection = connection_store.get(table, name)
-    platform = offered(connection.platform, "identifiers", "register_request")
+    platform = platforms.load(connection.platform)
+    identifiers = platform.offer(platform.identifiers)
     try:
         connection, credentials = static_credentials.static_credentials(table, vault, connection)
     except Rejected as rejected:
@@ -42,13 +43,10 @@ def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users
 
     def request(chosen: list[int], token: Token) -> Request:
         access_token = token.credentials["access_token"]
-        built: Request = platform.register_request(
-            connection, credentials, access_token, [users[entry] for entry in chosen]
-        )
-        return built
+        return identifiers.register_request(connection, credentials, access_token, [users[entry] for entry in chosen])
 
     batch = Batch(supply, connection, len(users))
-    size = platform.MAX_USERS
+    size = identifiers.MAX_USERS
     waiting = deque(list(range(len(users)))[start : start + size] for start in range(0, len(users), size))
     suspects: set[int] = set()
     requests = 0
@@ -63,7 +61,7 @@ def register(table: Table, supply: TokenProvider, vault: Vault, name: str, users
             chosen = waiting.popleft()
             requests += 1
             try:
-                refused = platform.read_answer(batch.send(partial(request, chosen)))
+                refused = identifiers.read_answer(batch.send(partial(request, chosen)))
             except Retryable as lost:
                 if not lost.answer_lost:
                     raise

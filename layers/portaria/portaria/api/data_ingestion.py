@@ -17,7 +17,6 @@ from base64 import b64decode
 from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
-from types import ModuleType
 from typing import Any
 
 from aws_lambda_powertools import Logger, single_metric
@@ -33,6 +32,7 @@ from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Rejected, Retryable, Target, Trace
 from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope, PortariaError, TokenMissing
+from portaria.platforms import record_protocols as protocols
 from portaria.records import receipts
 
 Event = dict[str, Any]
@@ -70,7 +70,9 @@ class DataIngestionApi:
         self.records_queue_url = records_queue_url
         self.logger = logger
         self.attempts = Attempts(table)
-        self._doors = {part.ROOT: (platform, part) for platform, part in platforms.having("data_ingestion_api").items()}
+        self._doors = {
+            part.ROOT: (platform.name, part) for platform in platforms.every() if (part := platform.data_ingestion_api)
+        }
         self._known: dict[tuple[str, str], tuple[float, list[Connection]]] = {}
 
     def answer(self, event: Event) -> Answer:
@@ -107,7 +109,7 @@ class DataIngestionApi:
         detail = "what this needs does not answer now; send the whole request again in a few seconds"
         return self._refuse(part, Retryable("unavailable", detail), 500, request_id, RETRY_AFTER_S)
 
-    def _take(self, event: Event, platform: str, part: ModuleType, request_id: str) -> AcceptedCall:
+    def _take(self, event: Event, platform: str, part: protocols.DataIngestionApi, request_id: str) -> AcceptedCall:
         """Check a call and queue its records.
 
         If the process dies before the last message is queued, the caller gets no answer, and the note counts more records than
@@ -144,13 +146,15 @@ class DataIngestionApi:
         queues.send(self.records_queue_url, bodies, tenant=integration)
         return AcceptedCall(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
 
-    def _caller(self, event: Event, part: ModuleType) -> Caller:
+    def _caller(self, event: Event, part: protocols.DataIngestionApi) -> Caller:
         token = authentication.header(event, part.TOKEN_HEADER)
         if not token:
             raise TokenMissing(f"send a private integration's token in {part.TOKEN_HEADER}", status=403)
         return authentication.holder(token, event, self.table, self.attempts)
 
-    def _connection(self, caller: Caller, platform: str, part: ModuleType, parameters: dict[str, str]) -> Connection:
+    def _connection(
+        self, caller: Caller, platform: str, part: protocols.DataIngestionApi, parameters: dict[str, str]
+    ) -> Connection:
         """The one that the account's records go through: of several that the caller may use, the first that works, by name.
 
         A token for some connections only gets the same answer (403) for an account of another connection as for an account
@@ -186,7 +190,12 @@ class DataIngestionApi:
         return found
 
     def _refuse(
-        self, part: ModuleType, error: PortariaError, status: int, request_id: str, after_s: float | None = None
+        self,
+        part: protocols.DataIngestionApi,
+        error: PortariaError,
+        status: int,
+        request_id: str,
+        after_s: float | None = None,
     ) -> Answer:
         refusal = part.refusal(error.reason, status, error.detail)
         _count("RequestsRefused", 1, code=refusal.code)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from portaria import platforms
 from portaria.aws.table import Item, Table
 from portaria.core import clock
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Rejected
-from portaria.platforms import part
 
 LIST = "CLIENTS"
 FIELDS = OAuthClient._fields
@@ -40,7 +40,8 @@ def api_domains(client: OAuthClient) -> tuple[str, ...]:
 
 def default_api_domains(platform: str) -> tuple[str, ...]:
     """The domains of a client that names none; none for a platform that stands for any provider."""
-    return getattr(part(platform, "install"), "DEFAULT_API_DOMAINS", ())
+    domains = platforms.load(platform).account_domains
+    return domains.DEFAULT_API_DOMAINS if domains else ()
 
 
 def check_domain(client: OAuthClient, domain: str, *, field: str | None = None) -> None:

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import orjson
 
+from portaria import platforms
 from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store
@@ -49,7 +49,7 @@ from portaria.delivery.version_guard import VersionScope
 from portaria.delivery.waiting_records import LONGEST_IN_QUEUE_S, Place
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
-from portaria.platforms import part
+from portaria.platforms.record_protocols import RecordDestination
 from portaria.records import dead_letters, receipts, record_mapping, reread_requests, routes
 from portaria.records.record_mapping import EncodedRecord, Message, OutgoingRecord, RejectedRecord, Source
 
@@ -127,7 +127,7 @@ class BatchDestination:
     """
 
     connection: Connection
-    platform: ModuleType
+    platform: RecordDestination
     pauses: list[destination_pause.DestinationPause] = field(default_factory=list)
     stopped: bool = False
     after_s: float | None = None
@@ -362,7 +362,7 @@ class _Batch:
             if not way.refused:
                 with suppress(Rejected):
                     platform = self._lane(way.target).platform
-                    if per_second := getattr(platform, "REQUESTS_PER_SECOND", None):
+                    if per_second := platform.REQUESTS_PER_SECOND:
                         most = min(most, max(1, int(platform.MAX_OBJECTS * per_second * SECONDS_A_MESSAGE)))
         return most
 
@@ -457,7 +457,9 @@ class _Batch:
             connection = connection_store.get(self.table, target.destination)
             if connection.state == "removed":
                 raise Rejected("connection_removed", f"the destination {connection.name} has been removed")
-            self.lanes[name] = BatchDestination(connection, part(connection.platform, target.part))
+            platform = platforms.load(connection.platform)
+            destination = platform.require(platform.destination_object(target.part))
+            self.lanes[name] = BatchDestination(connection, destination)
         return self.lanes[name]
 
     # ------------------------------------------------------------------------------------------------------------ sending
@@ -568,17 +570,17 @@ class _Batch:
 
     def _reserve(self, lane: BatchDestination, target: Target, piece: list[EncodedRecord]) -> list[EncodedRecord]:
         """What of a request the destination's day has room for; the rest waits. Nothing is reserved where there is no quota."""
-        quota = getattr(lane.platform, "DAILY_QUOTA", None)
+        quota = platforms.load(lane.connection.platform).daily_quota
         if quota is None:
             return piece
         by_tenant: dict[str, list[EncodedRecord]] = defaultdict(list)
         for one in piece:
             by_tenant[one.outgoing.sources[-1].message.connection].append(one)
-        subscription = lane.platform.subscription(lane.connection)
+        subscription = quota.subscription(lane.connection)
         try:
             reservation = self.ledger.reserve(
                 subscription,
-                quota,
+                quota.DAILY_QUOTA,
                 {tenant: len(ones) for tenant, ones in by_tenant.items()},
                 bulk=self.bulk,
                 weights={tenant: self.weights.get(tenant, 1) for tenant in by_tenant},
@@ -587,7 +589,7 @@ class _Batch:
             _log_unexpected("no quota could be reserved", error, connection=lane.connection.name)
             lane.stop("quota_unknown", None)
             return piece
-        self.outcome.quota_left[subscription] = reservation.left * 100 // quota
+        self.outcome.quota_left[subscription] = reservation.left * 100 // quota.DAILY_QUOTA
         granted: list[EncodedRecord] = []
         for tenant, ones in by_tenant.items():
             count = reservation.granted.get(tenant, 0)
@@ -744,7 +746,7 @@ class _Batch:
 
     def _typed_in(self, lane: BatchDestination) -> dict[str, Any]:
         """What was typed in, where a request needs more than a token. Read once a batch."""
-        if not getattr(lane.platform, "NEEDS_TYPED_IN", False):
+        if not lane.platform.NEEDS_STATIC_CREDENTIALS:
             return {}
         if lane.typed_in is None:
             lane.connection, credentials = static_credentials.static_credentials(
@@ -754,7 +756,7 @@ class _Batch:
         return lane.typed_in
 
     def _exchange(self, lane: BatchDestination, request: Request) -> tuple[Response, Answer]:
-        if per_second := getattr(lane.platform, "REQUESTS_PER_SECOND", None):
+        if per_second := lane.platform.REQUESTS_PER_SECOND:
             _pace(lane.connection.name, per_second * (DRAIN_PACE if self.is_drain else 1)).wait()
         response = http_client.send(request, allowed_domain=lane.connection.allowed_domain, owner=lane.connection.name)
         answer: Answer = lane.platform.read_answer(response)

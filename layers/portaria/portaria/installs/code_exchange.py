@@ -20,17 +20,18 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from portaria import platforms
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table, put_of, update_of
 from portaria.connections import connection_store, oauth_clients, vault, webhook_endpoints
 from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Account, Connection, Grant, OAuthClient, Rejected, Retryable, Secret
+from portaria.core.entities import Account, Connection, OAuthClient, Rejected, Retryable, Secret
 from portaria.core.errors import CodeRefused, CodeUsed
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.outbound import http_client
-from portaria.platforms import part
+from portaria.platforms.protocols import TokenEndpoint
 
 LIST = "INSTALLS"
 # Longer than exchange_code may run (40 s): a lease that has ended belongs to a worker that is dead.
@@ -330,7 +331,7 @@ class _Exchange:
         return credentials
 
     def _exchange(self, client: OAuthClient) -> Credentials:
-        platform = part(self.install.platform, "tokens")
+        endpoint = _token_endpoint(self.install.platform)
         if clock.now() >= self._code_ends_at():
             raise Rejected("code_expired", "the authorization code expired before the platform accepted it")
         client_secret = self.vault.client_secret(self.install.platform, self.install.client)
@@ -340,14 +341,15 @@ class _Exchange:
                 "short_of_time", "there is too little time left to wait for the platform's response", after_s=1
             )
         host = self.item["account_host"]
-        proof = [self.install.code_verifier] if self.install.code_verifier else []
         given_at = clock.now()
-        request = platform.exchange_request(client, client_secret, host, self.install.code, *proof)
+        request = endpoint.exchange_request(
+            client, client_secret, host, self.install.code, self.install.code_verifier or None
+        )
         if self.connect_timeout_s is not None:
             request = with_changes(request, connect_timeout_s=self.connect_timeout_s)
         response = http_client.send(request, allowed_domain=host, owner=self.install.id)
         try:
-            grant: Grant = platform.read_grant(response, given_at)
+            grant = endpoint.read_grant(response, given_at)
         except CODE_OVER:
             if self.attempt > 1:
                 raise Rejected(
@@ -382,17 +384,17 @@ class _Exchange:
                 raise refused
 
     def _read_account(self, credentials: Credentials) -> Account:
-        platform = part(self.install.platform, "account")
+        platform = platforms.load(self.install.platform)
+        accounts = platform.require(platform.account_lookup)
         host = self.item["account_host"]
-        request = platform.account_request(host, credentials["access_token"])
+        request = accounts.account_request(host, credentials["access_token"])
         response = http_client.send(request, allowed_domain=host, owner=self.install.id)
-        account: Account = platform.read_account(response, host)
-        return account
+        return accounts.read_account(response, host)
 
     def _check_named(self, connection: Connection | None, client: OAuthClient) -> Connection:
         """The connection that the grant is for, if it is still one that the grant can be for. Raises `Rejected`."""
         install = self.install
-        kind = part(install.platform, "tokens").KIND
+        kind = _token_endpoint(install.platform).KIND
         if (
             connection is None
             or connection.state == "removed"
@@ -447,7 +449,7 @@ class _Exchange:
         return Connection(
             name=name,
             platform=client.platform,
-            kind=part(client.platform, "tokens").KIND,
+            kind=_token_endpoint(client.platform).KIND,
             allowed_domain=account.host,
             state="pending",
             generation=0,
@@ -469,7 +471,8 @@ class _Exchange:
         scopes = credentials["scopes"].reveal()
         if not scopes and self.install.connection:
             # A provider that names none has granted those that it was asked for.
-            scopes = part(client.platform, "tokens").granted_as_requested(connection, client)
+            platform = platforms.load(client.platform)
+            scopes = platform.require(platform.provider_clients).granted_as_requested(connection, client)
         connection = with_changes(
             connection,
             state="connected",
@@ -506,7 +509,8 @@ class _Exchange:
             return
         if not webhook_endpoints.open_address(self.table, connection, credentials["webhook_key"]):
             return
-        webhooks = part(self.install.platform, "webhooks")
+        platform = platforms.load(self.install.platform)
+        webhooks = platform.require(platform.webhook_subscriptions)
         request = webhooks.subscribe_request(connection.allowed_domain, credentials["access_token"], destination)
         try:
             response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
@@ -525,7 +529,8 @@ class _Exchange:
         destination = events_url(connection, client, self.vault.read(previous_secret_id))
         if not credentials or not destination:
             return
-        webhooks = part(self.install.platform, "webhooks")
+        platform = platforms.load(self.install.platform)
+        webhooks = platform.require(platform.webhook_subscriptions)
         request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
         with suppress(Rejected):
             response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
@@ -542,8 +547,12 @@ class _Exchange:
         )
 
     def _code_ends_at(self) -> datetime:
-        life: timedelta = part(self.install.platform, "tokens").CODE_LIFE
-        return self.install.received_at + life
+        return self.install.received_at + _token_endpoint(self.install.platform).CODE_LIFE
+
+
+def _token_endpoint(platform: str) -> TokenEndpoint:
+    found = platforms.load(platform)
+    return found.require(found.token_endpoint)
 
 
 def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:

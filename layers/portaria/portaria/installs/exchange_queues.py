@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from portaria import platforms
 from portaria.aws import queues
 from portaria.aws.table import Table
 from portaria.core import clock
@@ -27,7 +28,6 @@ from portaria.installs import code_exchange
 from portaria.installs.code_exchange import ExchangeOutcome, Install
 from portaria.installs.hook_sources import HookSources
 from portaria.outbound.rate_limiter import Pace
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -143,4 +143,5 @@ def _next_wait_s(install: Install, later: Retryable) -> float:
 
 
 def _code_ends_at(install: Install) -> datetime:
-    return install.received_at + part(install.platform, "tokens").CODE_LIFE  # type: ignore[no-any-return]
+    platform = platforms.load(install.platform)
+    return install.received_at + platform.require(platform.token_endpoint).CODE_LIFE

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from portaria import platforms
 from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
@@ -29,7 +30,6 @@ from portaria.core.settings import RemoveConnectionsSettings
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.installs import code_exchange
 from portaria.outbound import http_client
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,8 @@ class _Removal:
 
     def _still_connected(self, connection: Connection) -> bool:
         """Ask the platform. Only a plain no counts: a platform that does not answer is asked again."""
-        account = part(connection.platform, "account")
+        platform = platforms.load(connection.platform)
+        account = platform.require(platform.account_lookup)
         try:
             response = self.supply.send(
                 connection,
@@ -155,7 +156,8 @@ class _Removal:
     def _unsubscribe(self, connection: Connection) -> None:
         """Take the event webhooks back, with the token as it is stored. An account that refuses keeps a dead address."""
         try:
-            webhooks = part(connection.platform, "webhooks")
+            platform = platforms.load(connection.platform)
+            webhooks = platform.require(platform.webhook_subscriptions)
             client = oauth_clients.get(self.table, connection.platform, connection.client)
         except Rejected:
             return

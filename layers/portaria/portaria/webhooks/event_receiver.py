@@ -132,8 +132,8 @@ class EventReceiver:
         """
         now = int(time.time())
         address = self._check(platform, connection, key, now, budget)
-        part = platforms.part(platform, "events")
-        events = part.read(WebhookDelivery(headers, body, now, _ed25519), address)
+        found = platforms.load(platform)
+        events = found.require(found.events).read(WebhookDelivery(headers, body, now, _ed25519), address)
         queued = 0
         if events.delivery and self._seen(connection, events.delivery, budget):
             events = events._replace(records={}, left={"repeated": sum(map(len, events.records.values()))})
@@ -226,7 +226,8 @@ class EventReceiver:
 def retry_status(platform: str) -> int:
     """The status that makes a platform deliver again."""
     try:
-        return int(platforms.part(platform, "events").RETRY_STATUS)
+        found = platforms.load(platform)
+        return found.require(found.events).RETRY_STATUS
     except Rejected:
         return 503
 

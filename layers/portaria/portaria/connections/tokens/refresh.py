@@ -27,8 +27,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as with_changes
 from datetime import timedelta
-from types import ModuleType
 
+from portaria import platforms
 from portaria.aws import due_index, event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients, refused_grants, vault
@@ -42,7 +42,7 @@ from portaria.core.entities import Connection, Grant, OAuthClient, Rejected, Req
 from portaria.core.errors import AccountMoved, GrantRevoked, NeedsReconnect, TokenExpired, Unreachable, WrongClient
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
-from portaria.platforms import part
+from portaria.platforms.protocols import TokenEndpoint
 
 logger = logging.getLogger(__name__)
 
@@ -164,14 +164,15 @@ class TokenRefresh:
     def _take_turn(self) -> None:
         if self.tried > 1 and self._adopt():
             return
-        platform = part(self.connection.platform, "tokens")
+        platform = platforms.load(self.connection.platform)
+        endpoint = platform.require(platform.token_endpoint)
         client = oauth_clients.get(self.table, self.connection.platform, self.connection.client)
         client_secret = self.vault.client_secret(client.platform, client.name)
         old = self.old.credentials["refresh_token"]
-        request = platform.refresh_request(self.connection, client, client_secret, old)
+        request = endpoint.refresh_request(self.connection, client, client_secret, old)
         seal = vault.prepare_seal(self.context.sealing_key_id, {"connection": self.connection.name})
         try:
-            grant = self._ask(platform, client, request)
+            grant = self._ask(endpoint, client, request)
         except GrantRevoked as revoked:
             self._check_client_unchanged(client)
             self._refused(revoked)
@@ -194,9 +195,9 @@ class TokenRefresh:
             self._commit(vault.unseal(self.context.sealing_key_id, context, sealed), sealed=sealed)
         return bool(sealed)
 
-    def _ask(self, platform: ModuleType, client: OAuthClient, request: Request) -> Grant:
+    def _ask(self, endpoint: TokenEndpoint, client: OAuthClient, request: Request) -> Grant:
         """Send the refresh token; once more at once where the answer was lost, since nobody will ever have that answer."""
-        domain = platform.token_domain(self.connection, client)
+        domain = endpoint.token_domain(self.connection, client)
         needed_s = TIME_TO_RENEW_S
         while True:
             left_s = min(self.lease_ends - clock.now().timestamp(), self.context.time_left_s())
@@ -208,7 +209,7 @@ class TokenRefresh:
                 given_at = clock.now()
                 response = http_client.send(request, allowed_domain=domain, owner=self.connection.name)
                 status = response.status
-                grant: Grant = platform.read_refreshed(response, given_at, self.old.credentials["refresh_token"])
+                grant = endpoint.read_refreshed(response, given_at, self.old.credentials["refresh_token"])
             except Rejected as rejected:
                 self.verdict = refused_grants.verdict(status, rejected) if status else Verdict.NONE
                 raise
@@ -230,7 +231,8 @@ class TokenRefresh:
 
     def _follow_move(self, client: OAuthClient) -> bool:
         """Where the account has moved to another host of its platform, go on there in another turn. False: it has not."""
-        account = part(self.connection.platform, "account")
+        platform = platforms.load(self.connection.platform)
+        account = platform.require(platform.account_relocation)
         request = account.locate_request(self.old.credentials)
         response = http_client.send(request, allowed_domain=account.LOCATION_DOMAIN, owner=self.connection.name)
         host = account.read_location(response)

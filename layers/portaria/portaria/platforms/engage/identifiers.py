@@ -7,12 +7,12 @@ how many users it takes at once: a 2xx is taken for all of them, a refusal for n
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
 from portaria.core.errors import RateLimited
 from portaria.platforms.engage import tokens
+from portaria.platforms.values import RefusedUsers
 
 MAX_USERS = 100
 
@@ -23,14 +23,6 @@ _REFUSALS = {
     409: ("identifier_taken", "Engage has this identifier already (409), for this user or for another one"),
     422: ("user_refused", "Engage refused this user (422): there may be no such login"),
 }
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Engage took none of a request's users, for something about one of them."""
-
-    reason: str
-    detail: str
 
 
 def register_request(
@@ -64,7 +56,7 @@ def register_request(
     )
 
 
-def read_answer(response: Response) -> Refused | None:
+def read_answer(response: Response) -> RefusedUsers | None:
     """None where all users of the request are registered.
 
     Raises `Rejected` (`not_permitted`, `unknown_customer`) where no user could be, and `Retryable` where it was not done, or,
@@ -74,7 +66,7 @@ def read_answer(response: Response) -> Refused | None:
     if 200 <= response.status < 300:
         # Nothing is documented: an empty answer and any JSON mean yes, unless it has the documented shape of a failure.
         if isinstance(body.get("error"), str) and body["error"]:
-            return Refused("user_refused", "Engage answered with an error: there may be no such login")
+            return RefusedUsers("user_refused", "Engage answered with an error: there may be no such login")
         if not _is_json(response.body):
             raise Retryable("no_verdict", f"Engage answered {response.status}, but not with JSON", answer_lost=True)
         return None
@@ -89,7 +81,7 @@ def read_answer(response: Response) -> Refused | None:
     if response.status == 429:
         raise RateLimited("Engage's rate limit is reached (429)", after_s=tokens.retry_after_s(response))
     if response.status in _REFUSALS and (response.status != 404 or body):
-        return Refused(*_REFUSALS[response.status])
+        return RefusedUsers(*_REFUSALS[response.status])
     if response.status == 404:
         raise Rejected(
             "unknown_customer", "Engage does not know this customer: check the connection's customer_id", status=409

@@ -85,6 +85,10 @@ def read_grant(response: Response, now: datetime) -> Grant:
     return Grant(Secret(token), ends)
 
 
+def refuse_unknown_account(connection: Connection, response: Response) -> None:
+    """Engage documents no response that tells an unknown customer from refused credentials."""
+
+
 def customer_token(connection: Connection, credentials: dict[str, Secret]) -> str:
     """Raises `Rejected` (`no_credentials`) for a connection that was made when this credential was not asked for yet."""
     if "customer_token" not in credentials:

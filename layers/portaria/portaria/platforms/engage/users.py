@@ -31,7 +31,8 @@ MAX_OBJECTS = identifiers.MAX_USERS
 MAX_BODY_BYTES = 250_000
 VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 # The client id and the customer's token go with each request, beside the token of the log-in.
-NEEDS_TYPED_IN = True
+NEEDS_STATIC_CREDENTIALS = True
+REQUESTS_PER_SECOND: float | None = None
 
 # What each outcome asks for; `pipeline` does it. After `no_verdict` users may have been registered, and registering them again
 # does no harm.

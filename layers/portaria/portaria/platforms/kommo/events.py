@@ -18,6 +18,7 @@ from portaria.core.callbacks import EventAddress, Events, Record, Rejected, Webh
 
 # Kommo comes again after any bad answer; more than 100 of them in two hours and it disables the hook.
 RETRY_STATUS = 503
+SECRET_HEADER = ""
 
 CONTENT_TYPE = "application/x-www-form-urlencoded"
 MAX_KEYS = 5_000

@@ -26,14 +26,14 @@ _ACCOUNT_HOST = re.compile(
 )
 # Where the accounts of an integration may be. An integration is registered with kommo.com or with amoCRM, and does not exist
 # at the other one: the OAuth client says which, so that nobody who installs chooses who gets its secret.
-API_DOMAINS = ("*.kommo.com", "*.amocrm.com", "*.amocrm.ru")
-DEFAULT_API_DOMAINS = ("*.kommo.com",)
+API_DOMAINS: tuple[str, ...] = ("*.kommo.com", "*.amocrm.com", "*.amocrm.ru")
+DEFAULT_API_DOMAINS: tuple[str, ...] = ("*.kommo.com",)
 # Kommo's own names, where no account lives.
 _RESERVED = frozenset({"www", "api", "auth", "oauth", "developers", "support", "help", "mail", "static", "cdn"})
 MAX_CODE_LENGTH = 2_000
 
 
-def parse_arrival(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
+def parse_callback(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
     """Read the query of a call to the redirect URI. Raises `Rejected` that names the parameter and its rule."""
     returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
     if isinstance(returned, Refusal):

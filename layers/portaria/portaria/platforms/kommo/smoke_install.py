@@ -9,7 +9,14 @@ from __future__ import annotations
 from portaria.core.entities import Secret
 
 # Why an install ends where Kommo said no, as `tokens.read_grant` tells it.
-REFUSALS = ("wrong_client", "invalid_account", "bad_code", "code_used", "wrong_redirect_uri", "platform_refused")
+REFUSALS: tuple[str, ...] = (
+    "wrong_client",
+    "invalid_account",
+    "bad_code",
+    "code_used",
+    "wrong_redirect_uri",
+    "platform_refused",
+)
 
 
 def hook_query(name: str, code: Secret) -> dict[str, str]:

@@ -44,7 +44,7 @@ KINDS: dict[str, Kind] = {}
 EXCHANGE_TIMEOUT_S = 15.0
 # How long the platform keeps a code, and a refresh token that nobody uses.
 CODE_LIFE = timedelta(minutes=20)
-REFRESH_LIFE = timedelta(days=90)
+REFRESH_LIFE: timedelta | None = timedelta(days=90)
 # What reading an answer that is not as documented can raise: also numbers without end, and nesting without end.
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 # How long to wait after a rate block: repeat offenders are refused on everything.
@@ -74,8 +74,17 @@ ACCESS_LIFE = timedelta(days=1)
 MAX_ACCESS_LIFE = timedelta(days=3_650)
 
 
-def exchange_request(client: OAuthClient, client_secret: Secret, account_host: str, code: Secret) -> Request:
-    """The client secret leaves in this: the host is checked again, wherever it came from. Raises `Rejected`."""
+def exchange_request(
+    client: OAuthClient,
+    client_secret: Secret,
+    account_host: str,
+    code: Secret,
+    code_verifier: Secret | None = None,
+) -> Request:
+    """Build the exchange of a code. Kommo does not support PKCE, so `code_verifier` is not sent.
+
+    The client secret is sent to `account_host`, so the host is checked again. Raises `Rejected`.
+    """
     check_account_host(account_host)
     check_client_host(client, account_host)
     return _token_request(account_host, client, client_secret, "authorization_code", "code", code)

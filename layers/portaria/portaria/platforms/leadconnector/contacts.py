@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -17,12 +16,13 @@ from portaria.core.entities import Connection, Rejected, Request, Response, Retr
 from portaria.core.errors import MissingScope, RateLimited, TokenRefused
 from portaria.platforms.leadconnector import tokens
 from portaria.platforms.leadconnector.tokens import Trouble
+from portaria.platforms.values import UpsertedContact
 
 TEXTS = (
     "firstName", "lastName", "name", "email", "phone", "address1", "city", "state", "postalCode", "country", "website",
     "timezone", "source", "companyName", "assignedTo",
 )  # fmt: skip
-FIELDS = (*TEXTS, "dnd", "tags", "customFields")
+FIELDS: tuple[str, ...] = (*TEXTS, "dnd", "tags", "customFields")
 # JMESPath over a contact as its events bring it: Marketo's attribute ← LeadConnector's field.
 DEFAULT_MAPPING = {
     "firstName": "firstName || name",
@@ -32,7 +32,7 @@ DEFAULT_MAPPING = {
     "company": "companyName",
 }
 # What is no addition: the contact has these afterwards, and no others.
-OVERWRITTEN = ("tags",)
+OVERWRITTEN: tuple[str, ...] = ("tags",)
 CUSTOM_FIELD = ("id", "key", "field_value")
 MAX_TEXT_LENGTH = 1_000
 MAX_TAG_LENGTH = 255
@@ -45,16 +45,6 @@ DAY_OVER_WAIT_S = 3_600.0
 MAX_MESSAGES = 5
 MAX_MESSAGE_LENGTH = 200
 _DUPLICATE = "this location does not allow duplicated contacts"
-
-
-@dataclass(frozen=True)
-class Upserted:
-    """What became of a contact: `created`, `updated` or `refused`. `id` is LeadConnector's; of a duplicate, the other one's."""
-
-    outcome: str
-    id: str = ""
-    reason: str = ""
-    detail: str = ""
 
 
 def check(contact: dict[str, Any]) -> list[tuple[str, str]]:
@@ -107,7 +97,7 @@ def read_contact(response: Response) -> dict[str, Any]:
     raise _no_verdict(response)
 
 
-def read_upserted(response: Response) -> Upserted:
+def read_upserted(response: Response) -> UpsertedContact:
     """Raises `Rejected` (409 `token_refused`, `missing_scope`, `wrong_location`) for what is not about the contact.
 
     Raises `Retryable` too: with `answer_lost` the contact may have been written.
@@ -117,18 +107,18 @@ def read_upserted(response: Response) -> Upserted:
     contact = content.get("contact")
     if response.status in (200, 201) and isinstance(contact, dict) and isinstance(contact.get("id"), str):
         is_new = content.get("new", response.status == 201)
-        return Upserted("created" if is_new is True else "updated", contact["id"])
+        return UpsertedContact("created" if is_new is True else "updated", contact["id"])
     messages = _messages(content)
     if response.status == 400 and messages and messages[0].lower().startswith(_DUPLICATE):
         meta = content.get("meta")
         found = meta.get("contactId") if isinstance(meta, dict) else None
         other = found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9]{1,64}", found) else ""
-        return Upserted(
+        return UpsertedContact(
             "refused", other, "duplicate_contact", "another contact has this e-mail address or phone number already"
         )
     if response.status in (400, 413, 422) and content:
         told = "; ".join(messages) or "without a word"
-        return Upserted(
+        return UpsertedContact(
             "refused", "", "contact_refused", f"LeadConnector refused the contact ({response.status}): {told}"
         )
     raise _no_verdict(response)

@@ -33,7 +33,8 @@ FOUND_BY = ("email", "phone")
 MAX_BODY_BYTES = 300_000
 # A location takes 100 in ten seconds, whoever sends them: five workers, as many as a small stack has for live records, may
 # all be at one location. Where there are more, its own headers say when to pause.
-REQUESTS_PER_SECOND = 2.0
+REQUESTS_PER_SECOND: float | None = 2.0
+NEEDS_STATIC_CREDENTIALS = False
 # When the day begins is not documented, so this is how often it is looked at.
 DAY_OVER_WAIT_S = 7_200.0
 

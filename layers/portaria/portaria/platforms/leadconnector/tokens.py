@@ -25,6 +25,8 @@ KINDS = {
     )
 }
 MAX_WAIT_S = 300.0
+# Tokens are sent in `Authorization`.
+TOKEN_HEADER = ""
 
 
 class Trouble(Enum):

@@ -11,12 +11,12 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from portaria.core.entities import Record, Rejected, Target
 from portaria.platforms.marketo import destination, tokens
 from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES, MAX_OBJECTS, is_blank
+from portaria.platforms.values import IngestionCall, IngestionRefusal
 
 Object = dict[str, Any]
 
@@ -56,22 +56,6 @@ MESSAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A call, read: records by what they share, how many there are, and what its sender should know."""
-
-    object: str
-    groups: list[tuple[Target, list[Record]]]
-    count: int
-    warnings: list[str]
-
-
-class Refusal(NamedTuple):
-    status: int
-    code: str
-    body: dict[str, str]
-
-
 class _Group(NamedTuple):
     options: dict[str, str]
     objects: list[Object]
@@ -93,13 +77,13 @@ def account_id(parameters: dict[str, str]) -> str:
     return munchkin_id
 
 
-def refusal(reason: str, status: int, detail: str) -> Refusal:
+def refusal(reason: str, status: int, detail: str) -> IngestionRefusal:
     """What a caller is told: Adobe's code and words, with the sentence that says what to do."""
     code = CODES.get(reason) or CODES_BY_STATUS.get(status, CODES_BY_STATUS[500 if status >= 500 else 400])
-    return Refusal(int(code[:3]), code, {"error_code": code, "message": f"{MESSAGES[code]}: {detail}"})
+    return IngestionRefusal(int(code[:3]), code, {"error_code": code, "message": f"{MESSAGES[code]}: {detail}"})
 
 
-def parse(resource: str, parameters: dict[str, str], body: bytes, connection: str, now_s: int) -> Sent:
+def parse(resource: str, parameters: dict[str, str], body: bytes, connection: str, now_s: int) -> IngestionCall:
     """Read a call to one of the paths, `resource` being as API Gateway names it.
 
     Records get `now_s` as the time of their version: a call says none. Raises `Rejected`: 404, `invalid_request`, and
@@ -118,7 +102,7 @@ def parse(resource: str, parameters: dict[str, str], body: bytes, connection: st
         target = Target(connection, target_object, found.priority, tuple(sorted(group.options.items())))
         groups.append((target, [Record(group.key(each), now_s, each) for each in group.objects]))
     count = sum(len(records) for _, records in groups)
-    return Sent(target_object, groups, count, list(found.warnings))
+    return IngestionCall(target_object, groups, count, list(found.warnings))
 
 
 # ------------------------------------------------------------------------------------------------------------ the bodies

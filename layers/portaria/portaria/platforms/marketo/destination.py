@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from portaria.core.entities import Route
+
 # The source's object, and what it becomes here where the route does not say.
 ACCEPTED = {"contacts": "persons", "companies": "companies"}
 # What a route may name as its target.
@@ -22,14 +24,18 @@ OPTIONS = {
 
 # The attributes that Marketo lists for deduplication. It also takes custom attributes of type string and integer, which
 # cannot be told from a slip of the pen, and its own example uses one that it does not list (firstName).
-DEDUPE_ATTRIBUTES = {
+DEDUPE_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "persons": ("id", "email", "sfdcAccountId", "sfdcContactId", "sfdcLeadId", "sfdcLeadOwnerId"),
     "companies": ("externalCompanyId", "id"),
 }
 # What objects are found by where a route does not say.
-DEFAULT_DEDUPE = {"persons": ("email",), "companies": ("externalCompanyId",)}
+DEFAULT_DEDUPE: dict[str, tuple[str, ...]] = {"persons": ("email",), "companies": ("externalCompanyId",)}
 
 
 def default_mapping(mapping: dict[str, str], target: str) -> dict[str, str]:
     """What the source calls attributes of people and companies is what Marketo calls them; nothing fits anything else."""
     return mapping if any(field in mapping for field in DEFAULT_DEDUPE.get(target, ())) else {}
+
+
+def check_route(route: Route, attributes: set[str]) -> None:
+    """Accepts every route: Marketo's custom attributes are known only to Marketo."""

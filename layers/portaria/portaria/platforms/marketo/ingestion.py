@@ -12,14 +12,21 @@ from typing import Any
 from portaria.core.entities import Answer, Connection, Disposition, Rejected, Request, Response, Secret, Target, Trace
 
 # What every object's part offers as its own.
-__all__ = ["DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "read_answer", "request", "subscription"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_OBJECTS",
+    "NEEDS_STATIC_CREDENTIALS",
+    "REQUESTS_PER_SECOND",
+    "read_answer",
+    "request",
+]
 
 HOST = "mkto-ingestion-api.adobe.io"
 MAX_OBJECTS = 1_000
 # "1 MB": whether 10^6 or 2^20 is not said, so the smaller one.
 MAX_BODY_BYTES = 1_000_000
-# Over all objects; `quotas` keeps it.
-DAILY_QUOTA = 10_000_000
+REQUESTS_PER_SECOND: float | None = None
+NEEDS_STATIC_CREDENTIALS = False
 REQUEST_SOURCE = "Portaria"
 # What a person in a list or a program is known by.
 MEMBER = ("leadId",)
@@ -45,11 +52,6 @@ STATUS_MEANINGS = {
     413: Disposition.BAD_DATA,
     429: Disposition.BACK_OFF,
 }
-
-
-def subscription(connection: Connection) -> str:
-    """Whose quota a connection spends: several may belong to one subscription."""
-    return connection.fields["munchkin_id"].upper()
 
 
 def frame(fields: dict[str, Any], name: str) -> tuple[bytes, bytes]:

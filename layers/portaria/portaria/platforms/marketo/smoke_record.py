@@ -5,20 +5,10 @@ https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-i
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from portaria.platforms.marketo.data_ingestion_api import ROOT, TOKEN_HEADER
+from portaria.platforms.values import SmokeCall
 
 KIND = "client_credentials"
-
-
-class Call(NamedTuple):
-    """`record` is the one record that `body` holds."""
-
-    path: str
-    token_header: str
-    body: dict[str, Any]
-    record: dict[str, Any]
 
 
 def account_fields(mark: str) -> dict[str, str]:
@@ -28,6 +18,6 @@ def account_fields(mark: str) -> dict[str, str]:
     return {"munchkin_id": f"{number % 1000:03d}-{letters}-{number // 1000 % 1000:03d}"}
 
 
-def call(fields: dict[str, str], name: str) -> Call:
+def call(fields: dict[str, str], name: str) -> SmokeCall:
     record = {"email": f"{name}@example.com"}
-    return Call(f"{ROOT}/{fields['munchkin_id']}/persons", TOKEN_HEADER, {"persons": [record]}, record)
+    return SmokeCall(f"{ROOT}/{fields['munchkin_id']}/persons", TOKEN_HEADER, {"persons": [record]}, record)

@@ -34,6 +34,11 @@ KINDS = {
 TOKEN_HEADER = "X-Mkto-User-Token"  # noqa: S105 - a header's name
 
 
+def call_headers(connection: Connection) -> dict[str, str]:
+    """No further headers."""
+    return {}
+
+
 def account_id(fields: dict[str, str]) -> str:
     """The subscription that a connection with these fields belongs to."""
     return fields["munchkin_id"].upper()

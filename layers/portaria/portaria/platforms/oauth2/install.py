@@ -13,7 +13,7 @@ from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejecte
 
 MAX_CODE_LENGTH = 4_000
 # RFC 6749, 4.1.1 and RFC 7636, 4.3: these are set here, so an authorize_url may not bring its own.
-OWN_PARAMETERS = (
+OWN_PARAMETERS: tuple[str, ...] = (
     "response_type",
     "client_id",
     "redirect_uri",
@@ -24,7 +24,7 @@ OWN_PARAMETERS = (
 )
 
 
-def parse_arrival(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
+def parse_callback(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
     """Read the query of a browser's return. Raises `Rejected` that names the parameter and its rule."""
     returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
     if isinstance(returned, Refusal):

@@ -99,6 +99,10 @@ _PERMANENT_REDIRECTS = (301, 308)
 _SHOWABLE_PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,100}")
 
 
+def refuse_unknown_account(connection: Connection, response: Response) -> None:
+    """OAuth 2.0 defines no error for an unknown account."""
+
+
 def requested_scopes(connection: Connection, client: OAuthClient) -> str:
     """What to ask for: the connection's own, else the client's."""
     return connection.fields.get("scopes", "") or client.scopes
@@ -109,9 +113,9 @@ def granted_as_requested(connection: Connection, client: OAuthClient) -> str:
     return _granted(requested_scopes(connection, client))
 
 
-def token_domain(connection: Connection, client: OAuthClient) -> str:
-    """The host that the client's secret goes to."""
-    return token_host(client)
+def token_domain(connection: Connection, client: OAuthClient | None) -> str:
+    """The host that the client's secret is sent to; empty, which no request may go to, without a client."""
+    return token_host(client) if client else ""
 
 
 def token_host(client: OAuthClient) -> str:
@@ -119,7 +123,7 @@ def token_host(client: OAuthClient) -> str:
 
 
 def exchange_request(
-    client: OAuthClient, client_secret: Secret, account_host: str, code: Secret, code_verifier: Secret
+    client: OAuthClient, client_secret: Secret, account_host: str, code: Secret, code_verifier: Secret | None = None
 ) -> Request:
     """The client's secret leaves in this. `account_host` is where the code is from: raises `Rejected` for a client that
     has been given another token endpoint since."""
@@ -127,16 +131,10 @@ def exchange_request(
         raise Rejected(
             "client_changed", "the OAuth client's token_url has changed since the authorization began: start again"
         )
-    return _request(
-        client,
-        client_secret,
-        {
-            "grant_type": "authorization_code",
-            "code": code.reveal(),
-            "redirect_uri": client.redirect_uri,
-            "code_verifier": code_verifier.reveal(),
-        },
-    )
+    values = {"grant_type": "authorization_code", "code": code.reveal(), "redirect_uri": client.redirect_uri}
+    if code_verifier:
+        values["code_verifier"] = code_verifier.reveal()
+    return _request(client, client_secret, values)
 
 
 def refresh_request(
@@ -163,7 +161,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
     return _read(response, now)
 
 
-def read_refreshed(response: Response, now: datetime, old_refresh_token: Secret) -> Grant:
+def read_refreshed(response: Response, now: datetime, refresh_token: Secret) -> Grant:
     """The answer to a refresh token, which stays where no other came with it. `scopes` is empty where they are the same.
 
     Raises `Rejected` (`grant_refused` where the refresh token is over, another reason where the grant has no part in it) and
@@ -172,7 +170,7 @@ def read_refreshed(response: Response, now: datetime, old_refresh_token: Secret)
     grant = _read(response, now, refreshing=True)
     if grant.refresh_token:
         return grant
-    return Grant(grant.access_token, grant.expires_at, old_refresh_token, grant.token_type, grant.scopes)
+    return Grant(grant.access_token, grant.expires_at, refresh_token, grant.token_type, grant.scopes)
 
 
 def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str]) -> Request:
