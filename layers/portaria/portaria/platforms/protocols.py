@@ -9,9 +9,10 @@ Rules for every module:
 
 - It builds a `Request` and reads a `Response`. It never sends anything and imports neither boto3 nor an HTTP client.
 - Its docstring names the vendor's page that it follows.
-- It raises `Rejected` if repeating the call cannot help: with a stable `reason` in snake_case and a sentence for the person who
-  must act. It raises `Retryable` if repeating the call can help: with `after_s` if the platform asked for a wait, and with
-  `answer_lost=True` if the platform may have done the work. Other exceptions never leave a module, whatever a response holds.
+- It raises `Rejected` if repeating the call cannot help and `Retryable` if it can: with `after_s` if the platform asked for a
+  wait, and with `answer_lost=True` if the platform may have done the work. Code decides on the types of `core/errors.py`
+  (`GrantRevoked`, `TokenRefused`, `RateLimited`, …). Any other error has a stable reason in snake_case. Each has a sentence for
+  the person who must act. Other exceptions never leave a module, whatever a response holds.
 - Neither an error nor a log line quotes a credential or a record. Credentials travel in headers or in the body, never in a URL,
   unless the vendor's API leaves no choice.
 - Every response is untrusted: its status, headers and body can be anything. A response whose meaning is unknown is `Retryable`.
@@ -69,7 +70,7 @@ class LogIn(Protocol):
         """Return the request for an access token.
 
         `client` is the connection's OAuth client if its kind has no credentials of its own; `credentials` then holds the
-        client's `client_secret`. Raises `Rejected` (409 `no_credentials`) if a credential is missing.
+        client's `client_secret`. Raises `NoCredentials` if a credential is missing.
         """
 
     def read_grant(self, response: Response, now: datetime) -> Grant:
@@ -94,8 +95,8 @@ class CredentialTest(Protocol):
     def read_probe(self, response: Response) -> None:
         """Return if the token works.
 
-        Raises `Rejected` (409 `token_refused`) if the token is invalid, `Rejected` with another reason if it belongs to
-        another account, and `Retryable` if the response does not show either.
+        Raises `TokenRefused` (409) if the token is invalid, another `Rejected` if it belongs to another account, and
+        `Retryable` if the response does not show either.
         """
 
 
@@ -211,8 +212,8 @@ class TokenEndpoint(Protocol):
     def read_grant(self, response: Response, now: datetime) -> Grant:
         """Return the tokens.
 
-        Raises `Rejected` with one reason for each final refusal (`code_used`, `code_expired`, `bad_code`, `wrong_client`,
-        `wrong_redirect_uri`, `invalid_account`, `platform_refused`), and `Retryable` while the code may still be valid, with
+        Raises the type of each final refusal (`CodeUsed`, `CodeExpired`, `BadCode`, `CodeRefused`, `WrongClient`,
+        `WrongRedirectUri`, `InvalidAccount`, `PlatformRefused`), and `Retryable` while the code may still be valid, with
         `answer_lost` if the response was a success that could not be read.
         """
 
@@ -224,8 +225,8 @@ class TokenEndpoint(Protocol):
     def read_refreshed(self, response: Response, now: datetime, refresh_token: Secret) -> Grant:
         """Return the new tokens; `refresh_token` stays if the response has no other.
 
-        Raises `Rejected` (`grant_refused`) if the grant has ended and `Rejected` (`account_moved`) if the account may be at
-        another host. Any other `Rejected` ends a grant only after the stack's RefusedGrantDays. Raises `Retryable` otherwise.
+        Raises `GrantRevoked` if the grant has ended and `AccountMoved` if the account may be at another host. Any other
+        `Rejected` ends a grant only after the stack's RefusedGrantDays. Raises `Retryable` otherwise.
         """
 
 
@@ -253,8 +254,8 @@ class AccountLookup(Protocol):
     def read_account(self, response: Response, account_host: str) -> Account:
         """Return the account; its `host` becomes the connection's allowed domain.
 
-        Raises `Rejected` (`token_refused`) if the account has disconnected, `Rejected` (`account_mismatch`) if the response is
-        about another account than `account_host`, and `Retryable` otherwise.
+        Raises `TokenRefused` if the account has disconnected, `Rejected` (`account_mismatch`) if the response is about another
+        account than `account_host`, and `Retryable` otherwise.
         """
 
 
@@ -374,7 +375,7 @@ class SingleSignOn(Protocol):
     """Signing a user on by an identifier."""
 
     def sign_on_request(self, connection: Connection, credentials: dict[str, Secret], user_identifier: str) -> Request:
-        """Return the request for a key. Raises `Rejected` (409 `no_credentials`)."""
+        """Return the request for a key. Raises `NoCredentials`."""
 
     def read_key(self, response: Response) -> Secret:
         """Return the key that signs a browser on. Raises `Rejected` (409 `user_refused`, `sign_on_refused`) and `Retryable`."""

@@ -45,7 +45,7 @@ class PagedObject(SourceObject, Protocol):
     def read_page(self, send: Send, account_host: str, access_token: Secret, page: int) -> Page:
         """Return one page, counted from 1, in an order that changes during the reading do not disturb.
 
-        Raises `Rejected` (`token_refused`) and `Retryable`, also for a 200 that is not the documented list.
+        Raises `TokenRefused` and `Retryable`, also for a 200 that is not the documented list.
         """
 
 
