@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from portaria.platforms.marketo import data_ingestion_api
+from portaria.platforms.marketo import data_ingestion_api, ingestion_bodies
 from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES, MAX_OBJECTS
 
 Document = dict[str, Any]
@@ -27,7 +27,7 @@ DESCRIPTION = (
 )
 _TEXT: Document = {"type": "string", "minLength": 1, "maxLength": 255}
 _ID: Document = {"type": "integer", "minimum": 1}
-_PRIORITY: Document = {"type": "string", "enum": list(data_ingestion_api.PRIORITIES), "default": "normal"}
+_PRIORITY: Document = {"type": "string", "enum": list(ingestion_bodies.PRIORITIES), "default": "normal"}
 _MEMBERS: Document = {
     "type": "array",
     "items": {"type": "object", "properties": {"leadId": _ID}, "required": ["leadId"], "additionalProperties": False},
