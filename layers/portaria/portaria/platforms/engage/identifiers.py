@@ -1,7 +1,7 @@
-"""Engage's identifiers of users: how another system calls somebody who has a login at Engage, so that they can sign on.
+"""Identifiers of Engage's users in another system, by which they sign on.
 
-https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers). What the call answers is not documented, nor
-how many users it takes at once: a 2xx is taken for all of them, a refusal for none that can be told.
+https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers). Neither the response nor the maximum of
+users is documented: a 2xx means that all users are registered, and a refusal does not say which user caused it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from portaria.platforms.values import RefusedUsers
 
 MAX_USERS = 100
 
-# What may be the fault of a user that was sent, by status. Whether an unknown login is a 404 or a 400 is not documented.
+# Refusals that one of the users can cause, by status. Whether an unknown login is a 404 or a 400 is not documented.
 _REFUSALS = {
     400: ("user_refused", "Engage refused this user (400): there may be no such login"),
     404: ("user_refused", "Engage refused this user (404): there may be no such login"),
@@ -28,9 +28,9 @@ _REFUSALS = {
 def register_request(
     connection: Connection, credentials: dict[str, Secret], access_token: Secret, users: list[dict[str, str]]
 ) -> Request:
-    """`users` have a `user_login` and an `identifier` each. Raises `Rejected` where the connection has no customer_token.
+    """Each of `users` has a `user_login` and an `identifier`. Raises `NoCredentials` without a customer_token.
 
-    The token stands in the URL by Engage's own design: nothing may print that.
+    Engage requires the token in the URL, so the URL must not be logged.
     """
     query = urlencode({"customerToken": tokens.customer_token(connection, credentials)})
     customer_id = quote(connection.fields["customer_id"], safe="")
@@ -57,21 +57,21 @@ def register_request(
 
 
 def read_answer(response: Response) -> RefusedUsers | None:
-    """None where all users of the request are registered.
+    """Return None if all users of the request are registered.
 
-    Raises `Rejected` (`not_permitted`, `unknown_customer`) where no user could be, and `Retryable` where it was not done, or,
-    with `answer_lost`, where it may have been.
+    Raises `Rejected` (`not_permitted`, `unknown_customer`) if no user can be registered, and `Retryable` if nothing was done;
+    with `answer_lost`, the users may have been registered.
     """
     body = tokens.object_of(response.body)
     if 200 <= response.status < 300:
-        # Nothing is documented: an empty answer and any JSON mean yes, unless it has the documented shape of a failure.
+        # No response is documented: an empty body and any JSON mean success, except the documented shape of a failure.
         if isinstance(body.get("error"), str) and body["error"]:
             return RefusedUsers("user_refused", "Engage answered with an error: there may be no such login")
         if not _is_json(response.body):
             raise Retryable("no_verdict", f"Engage answered {response.status}, but not with JSON", answer_lost=True)
         return None
     if response.status in (401, 403):
-        # A token that has ended was renewed before this is read. Which of the two it is that Engage refuses, it does not say.
+        # An expired token was renewed before this. Engage does not say which of the two it refuses.
         raise Rejected(
             "not_permitted",
             f"Engage answered {response.status}: the connection's user needs the permission UserManagement, and customer_token "

@@ -10,7 +10,7 @@ from portaria.core.entities import OAuthClient, Rejected, Secret, UninstallNotic
 
 
 def parse_notice(query: dict[str, list[str]]) -> UninstallNotice:
-    """Read the hook's query. Raises `Rejected` that names the parameter."""
+    """Return the notice of the hook's query. Raises `Rejected` that names the parameter."""
     return UninstallNotice(
         account_id=_one(query, "account_id", r"[0-9]{1,20}"),
         client_id=_one(query, "client_uuid", r"[\x21-\x7e]{1,255}"),
@@ -21,7 +21,7 @@ def parse_notice(query: dict[str, list[str]]) -> UninstallNotice:
 def verify(notice: UninstallNotice, client: OAuthClient, client_secret: Secret) -> None:
     """Raises `Rejected` (`bad_signature`) unless the hook is for this client and signed with its secret.
 
-    The signature has no date: it says that the account left once, not that it has left now.
+    The signature has no date: it proves that the account disconnected at some time, not that it is disconnected now.
     """
     signed = f"{client.client_id}|{notice.account_id}".encode()
     expected = hmac.new(client_secret.reveal().encode(), signed, hashlib.sha256).hexdigest()
