@@ -11,16 +11,16 @@ from portaria.platforms.marketo import destination, ingestion_bodies, tokens
 from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES
 from portaria.platforms.values import IngestionCall, IngestionRefusal
 
-# Where its paths begin, and the place in them of the subscription's Munchkin id.
+# The first segment of the paths, and the segment with the subscription's Munchkin id.
 ROOT = "/subscriptions"
 _OWN = f"{ROOT}/{{subscription}}"
 TOKEN_HEADER = "X-Mkto-User-Token"  # noqa: S105 - a header's name
 CORRELATION_HEADER, SOURCE_HEADER = "X-Correlation-Id", "X-Request-Source"
-# How many characters each header may have.
+# The maximum number of characters of each header.
 HEADERS = {CORRELATION_HEADER: 255, SOURCE_HEADER: 50}
 RESOURCES = tuple(f"{_OWN}/{path}" for path in ingestion_bodies.READERS)
 
-# Why a call is refused, as the code that Adobe has for it; what is not here is told by its status.
+# Reasons → Adobe's error codes. Other reasons have the code of their status.
 CODES = {
     "token_missing": "403010",
     "token_refused": "401013",
@@ -43,7 +43,7 @@ MESSAGES = {
 
 
 def account_id(parameters: dict[str, str]) -> str:
-    """The subscription that a path names. Raises `Rejected` (404)."""
+    """Return the subscription that a path names. Raises `Rejected` (404)."""
     given = parameters.get("subscription", "")
     munchkin_id = tokens.account_id({"munchkin_id": given})
     if not given.isascii() or not tokens.KINDS["client_credentials"].fields["munchkin_id"].fullmatch(munchkin_id):
@@ -52,16 +52,16 @@ def account_id(parameters: dict[str, str]) -> str:
 
 
 def refusal(reason: str, status: int, detail: str) -> IngestionRefusal:
-    """What a caller is told: Adobe's code and words, with the sentence that says what to do."""
+    """Return Adobe's code and message, followed by the sentence that says what to do."""
     code = CODES.get(reason) or CODES_BY_STATUS.get(status, CODES_BY_STATUS[500 if status >= 500 else 400])
     return IngestionRefusal(int(code[:3]), code, {"error_code": code, "message": f"{MESSAGES[code]}: {detail}"})
 
 
 def parse(resource: str, parameters: dict[str, str], body: bytes, connection: str, now_s: int) -> IngestionCall:
-    """Read a call to one of the paths, `resource` being as API Gateway names it.
+    """Return a call's records. `resource` is the path as API Gateway names it.
 
-    Records get `now_s` as the time of their version: a call says none. Raises `Rejected`: 404, `invalid_request`, and
-    `invalid_data` where only one of the objects is to blame. None quotes what was sent.
+    The records' version is `now_s`, because a call has no time. Raises `Rejected`: 404, `invalid_request`, and
+    `invalid_data` if only one of the objects is invalid. The errors do not quote the call.
     """
     path = resource.removeprefix(f"{_OWN}/")
     read = ingestion_bodies.READERS.get(path) if resource in RESOURCES else None

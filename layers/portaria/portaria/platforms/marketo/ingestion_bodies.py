@@ -55,7 +55,7 @@ def _persons(body: Object) -> ParsedBody:
 
 
 def _custom_objects(body: Object) -> ParsedBody:
-    """Which fields `dedupeFields` are, only Marketo knows: without a GUID, equal objects have one key."""
+    """Only Marketo knows which fields `dedupeFields` are. Without a GUID, equal objects have the same key."""
     _only(body, "priority", "dedupeBy", "customObjects")
     dedupe_by = _one_of(body, "dedupeBy", "dedupeFields", "marketoGUID")
     objects = _objects(body, "customObjects")
@@ -83,7 +83,7 @@ def _leaving_program_members(body: Object) -> ParsedBody:
 
 
 def _programs(body: Object, *, status_needed: bool) -> ParsedBody:
-    """The limit of objects is for the members of all programs together."""
+    """The limit of objects applies to the members of all programs together."""
     _only(body, "programs")
     by_program: dict[tuple[str, str], list[Object]] = {}
     count = 0
@@ -130,7 +130,7 @@ READERS: dict[str, Callable[[Object], ParsedBody]] = {
 
 
 def _dedupe_fields(body: Object) -> tuple[list[str], tuple[str, ...]]:
-    """The attributes, and a warning for each that Adobe does not list: its own example has one of those (firstName)."""
+    """Return the attributes, and a warning for each that Adobe does not list. Its own example has one (firstName)."""
     given = body.get("dedupeFields", {"field1": "email"})
     if not isinstance(given, dict):
         raise invalid("dedupeFields must be an object with field1, and field2 if there are two attributes")
@@ -151,7 +151,7 @@ def _priority(body: Object) -> str:
 
 
 def _one_of(body: Object, name: str, *allowed: str) -> str:
-    """A member that may be left out, for the first of what it may be."""
+    """Return an optional member; the default is the first of the allowed values."""
     value = body.get(name, allowed[0])
     if not isinstance(value, str) or value not in allowed:
         raise invalid(f"{name} must be {' or '.join(allowed)}")
@@ -201,7 +201,7 @@ def _require_count(count: int, what: str) -> None:
 
 
 def _objects(body: Object, name: str, max_depth: int = MAX_DEPTH) -> list[Object]:
-    """Objects with values that can be kept and sent on exactly as they came."""
+    """Return objects whose values can be stored and sent unchanged."""
     objects = _list(body, name)
     _require_count(len(objects), name)
     for number, each in enumerate(objects):
@@ -241,7 +241,7 @@ def _memberships(members: list[Any], where: str) -> list[Object]:
 
 
 def _only(given: Object, *known: str, where: str = "the body") -> None:
-    """A name that is not known may be anything, even a secret that slipped out of its place: it is not repeated."""
+    """Raise an error for unknown names. It does not repeat them, because one could be a misplaced secret."""
     if strangers := len(given.keys() - set(known)):
         raise invalid(f"{where} holds {strangers:,} unknown: only {', '.join(known)}")
 
@@ -258,20 +258,20 @@ def _place(where: str, name: str | int) -> str:
 
 
 def _key_of(given: Object, fields: tuple[str, ...] | list[str]) -> str:
-    """What receipts know a record by: the values that it is found by at its destination, joined, or a hash of the whole."""
+    """Return the record's key in receipts: the values that identify it at its destination, or a hash of the whole record."""
     values = [given.get(field) for field in fields]
     if not values or any(is_blank(value) for value in values):
         return _hash(json.dumps(given, sort_keys=True, separators=(",", ":")))
     texts = [_as_text(value, lower=field == "email") for field, value in zip(fields, values, strict=True)]
     if len(texts) > 1:
-        # So that ("a|b", "c") and ("a", "b|c") stay two.
+        # So that ("a|b", "c") and ("a", "b|c") have different keys.
         texts = [text.replace("\\", "\\\\").replace("|", "\\|") for text in texts]
     key = "|".join(texts)
     return key if len(key) <= MAX_KEY_LENGTH else _hash(key)
 
 
 def _company_key(company: Object) -> str:
-    """An `id` is Marketo's own number, which may look like somebody's `externalCompanyId`."""
+    """`id` is Marketo's number, which can be equal to another company's `externalCompanyId`."""
     if is_blank(company.get("externalCompanyId")) and not is_blank(company.get("id")):
         return f"id:{_key_of(company, ('id',))}"
     return _key_of(company, ("externalCompanyId",))

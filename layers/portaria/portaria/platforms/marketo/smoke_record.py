@@ -1,4 +1,4 @@
-"""A call of the front door for a subscription that Marketo does not have, for `portaria smoke`. It never leaves the stack.
+"""A call to the data ingestion API for a subscription that does not exist, for `portaria smoke`. It never leaves the stack.
 
 https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
 """
@@ -12,7 +12,7 @@ KIND = "client_credentials"
 
 
 def account_fields(mark: str) -> dict[str, str]:
-    """A Munchkin id that follows from a mark."""
+    """Return a Munchkin id that is derived from a mark."""
     number = int.from_bytes(mark.encode(), "big")
     letters = "".join(chr(ord("A") + number // 26**place % 26) for place in range(3))
     return {"munchkin_id": f"{number % 1000:03d}-{letters}-{number // 1000 % 1000:03d}"}
