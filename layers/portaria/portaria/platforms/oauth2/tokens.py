@@ -179,8 +179,8 @@ def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str])
     if client.token_auth == "post":  # noqa: S105
         values |= {"client_id": client.client_id, "client_secret": client_secret.reveal()}
     else:
-        # Both are form-encoded before they are joined (RFC 6749, 2.3.1). A space becomes %20, which every form decoder reads. Servers
-        # that only decode percent-encoding (Authlib) do not read +.
+        # Both are form-encoded before they are joined (RFC 6749, 2.3.1). A space becomes %20, which every form decoder reads.
+        # Servers that only decode percent-encoding (Authlib) do not read +.
         pair = f"{quote(client.client_id, safe='')}:{quote(client_secret.reveal(), safe='')}"
         headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
     return Request(
