@@ -1,11 +1,11 @@
-"""What every platform must bear, whatever it is called: found by its folder, fed with the answers recorded beside its tests.
+"""The conformance suite that every platform passes. It finds platforms by their folders and feeds them recorded responses.
 
-    tests/platforms/{name}/facts.json            an account's host, a connection's fields, honest arrivals, a destination's
+    tests/platforms/{name}/facts.json            an account's host, a connection's fields, genuine callbacks, a destination's
                                                  objects (see `destinations`)
-    tests/platforms/{name}/fixtures/{part}.{reader}/{case}.json   one answer each, and what is to be made of it
-    tests/platforms/{name}/deliveries/{case}.json   events as they come in, and what is to be made of them
+    tests/platforms/{name}/fixtures/{part}.{reader}/{case}.json   one response each, and what the reader must make of it
+    tests/platforms/{name}/deliveries/{case}.json   webhook deliveries, and what must be read from them
 
-A fixture's `expect` is `gives` (some of the fields of what the reader returns) or `raises` with the error's fields.
+A fixture's `expect` has `gives` (some fields of the reader's result) or `raises` with fields of the error.
 """
 
 from __future__ import annotations

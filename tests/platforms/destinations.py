@@ -1,9 +1,9 @@
-"""What every destination must bear, whatever it is called: found by its folder, its objects by what `pipeline` asks of one.
+"""The conformance suite that every destination passes.
 
-    tests/platforms/{name}/facts.json   `objects`: for each object part some targets, with attributes that are good
-                                        for it, pairs that are one and the same there, and what must be refused
+    tests/platforms/{name}/facts.json   `objects`: for each destination object some targets, with valid attributes, pairs that
+                                        are the same object, and attributes that must be refused
 
-What answers mean is recorded as fixtures of the part that reads them; the suite in `conformance` reads those.
+The meanings of responses are recorded as fixtures of the module that reads them; the suite in `conformance` reads those.
 """
 
 from __future__ import annotations

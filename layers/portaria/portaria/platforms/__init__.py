@@ -186,19 +186,18 @@ class Platform:
 def load(name: str) -> Platform:
     """Return the platform of this name, which can be untrusted. Raises `Rejected` (404 `unknown_platform`)."""
     path = f"{__name__}.{name}"
-    unknown = Rejected("unknown_platform", "this platform does not exist", field="platform", status=404)
     if not re.fullmatch(r"[a-z][a-z0-9]{0,31}", name):
-        raise unknown
+        raise _unknown_platform()
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as missing:
         if missing.name == path:
-            raise unknown from None
+            raise _unknown_platform() from None
         raise
     # `protocols` and the other modules beside the folders are no platforms.
     platform: Platform | None = getattr(module, "PLATFORM", None)
     if platform is None:
-        raise unknown
+        raise _unknown_platform()
     return platform
 
 
@@ -206,4 +205,8 @@ def every() -> list[Platform]:
     """All platforms, by name."""
     import pkgutil  # noqa: PLC0415 - the webhook functions load one platform by its name and do not need this
 
-    return [load(module.name) for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    return [load(name) for name in sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)]
+
+
+def _unknown_platform() -> Rejected:
+    return Rejected("unknown_platform", "this platform does not exist", field="platform", status=404)
