@@ -65,12 +65,13 @@ def handler(event: dict[str, Any], context: object) -> Answer:
 
 def arrive(request: HttpRequest, budget: TimeBudget) -> Answer:
     """A call to the redirect URI: the marketplace's webhook, a browser's return from the consent page, or a refusal."""
-    part = platforms.part(request.path_parameter("platform"), "install")
-    callback = part.parse_arrival(checked_query(request))
+    platform = platforms.load(request.path_parameter("platform"))
+    callback = platform.require(platform.install).parse_callback(checked_query(request))
     if isinstance(callback, Refusal):
         receiver.refuse(callback, request)
         return page(request, lambda pages, language: pages.refused(language, start_url=beside(request, "start")))
-    install = receiver.accept(callback, request, budget, getattr(part, "check_client_host", None))
+    domains = platform.account_domains
+    install = receiver.accept(callback, request, budget, domains.check_client_host if domains else None)
     if callback.state is None:
         return {"statusCode": 200, "headers": PLAIN, "body": "received\n"}
     # Away from the URL that holds the code, before anything is shown.
@@ -85,9 +86,10 @@ def arrive(request: HttpRequest, budget: TimeBudget) -> Answer:
 
 
 def start(request: HttpRequest) -> Answer:
-    part = platforms.part(request.path_parameter("platform"), "install")
-    if hasattr(part, "authorization_url"):
-        return authorize(request, part.authorization_url)
+    platform = platforms.load(request.path_parameter("platform"))
+    if platform.authorization_links:
+        return authorize(request, platform.authorization_links.authorization_url)
+    consent_page = platform.require(platform.consent_page)
     session = install_sessions().begin(request)
     answer = page(
         request,
@@ -95,8 +97,8 @@ def start(request: HttpRequest) -> Answer:
             language,
             client_label=request.path_parameter("client"),
             client_id=session.client.client_id,
-            consent_url=part.consent_url(session.client.client_id, session.state),
-            button=part.button(session.client.client_id, session.state, language),
+            consent_url=consent_page.consent_url(session.client.client_id, session.state),
+            button=consent_page.button(session.client.client_id, session.state, language),
         ),
     )
     return {**answer, "headers": {**answer["headers"], "Set-Cookie": set_cookie(session.browser)}}

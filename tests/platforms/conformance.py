@@ -1,11 +1,11 @@
-"""What every platform must bear, whatever it is called: found by its folder, fed with the answers recorded beside its tests.
+"""The conformance suite that every platform passes. It finds platforms by their folders and feeds them recorded responses.
 
-    tests/platforms/{name}/facts.json            an account's host, a connection's fields, honest arrivals, a destination's
+    tests/platforms/{name}/facts.json            an account's host, a connection's fields, genuine callbacks, a destination's
                                                  objects (see `destinations`)
-    tests/platforms/{name}/fixtures/{part}.{reader}/{case}.json   one answer each, and what is to be made of it
-    tests/platforms/{name}/deliveries/{case}.json   events as they come in, and what is to be made of them
+    tests/platforms/{name}/fixtures/{part}.{reader}/{case}.json   one response each, and what the reader must make of it
+    tests/platforms/{name}/deliveries/{case}.json   webhook deliveries, and what must be read from them
 
-A fixture's `expect` is `gives` (some of the fields of what the reader returns) or `raises` with the error's fields.
+A fixture's `expect` has `gives` (some fields of the reader's result) or `raises` with fields of the error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from urllib.parse import quote, urlencode
 
 import jmespath
@@ -49,58 +49,28 @@ from portaria.core.entities import (
     Trace,
 )
 from portaria.outbound import domain_rules, http_client
+from portaria.platforms import protocols, record_protocols
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(platforms.__file__).resolve().parent
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 NAMES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-# What a part of this name must offer. A part of another name is an object, such as contacts.
-PARTS = {
-    "install": ("parse_arrival",),
-    "tokens": ("KINDS",),
-    "account": ("account_request", "read_account"),
-    "uninstall": ("parse_departure", "verify"),
-    "webhooks": ("subscribe_request", "unsubscribe_request", "read_answer"),
-    "destination": (
-        "ACCEPTED", "TARGETS", "TARGETS_RULE", "OPTIONS", "DEDUPE_ATTRIBUTES", "DEFAULT_DEDUPE", "default_mapping",
-    ),
-    # What a destination's objects share.
-    "ingestion": ("MEANINGS", "request", "read_answer"),
-    "sso": ("sign_on_request", "read_key", "addresses"),
-    "events": ("read", "account_of", "RETRY_STATUS"),
-    # What objects that are read page by page share.
-    "pagination": ("REQUESTS_PER_SECOND",),
-    "delivery_reports": (
-        "VALIDATION_DOMAIN", "KEYS_DOMAIN", "read_challenge", "read_content", "validation_request", "check_recipient",
-        "read_signatures", "read_events",
-    ),
-    # How a token endpoint's answers are read.
-    "answers": ("members", "error_code", "grant_is_over"),
-    "identifiers": ("MAX_USERS", "register_request", "read_answer"),
-    "data_ingestion_api": (
-        "ROOT", "TOKEN_HEADER", "CORRELATION_HEADER", "SOURCE_HEADER", "HEADERS", "RESOURCES", "account_id", "parse", "refusal",
-    ),
-    "front_door_document": ("NAME", "TAG", "paths", "responses", "schemas", "security_schemes"),
-    # What `portaria smoke` sends: an install that the platform refuses, a record for an account that nobody has.
-    "smoke_install": ("REFUSALS", "hook_query"),
-    "smoke_record": ("KIND", "account_fields", "call"),
-}  # fmt: skip
-# What an object's part must offer where it is read and written one at a time.
-ONE_BY_ONE = (
-    "contact_request", "read_contact", "upsert_request", "read_upserted", "check", "pause_s", "FIELDS", "OVERWRITTEN",
-)  # fmt: skip
-# What a destination's object must offer; `destinations` tries it.
-DESTINATION_OBJECT = (
-    "RANK", "MAX_OBJECTS", "MAX_BODY_BYTES", "check", "identity", "frame", "request", "read_answer",
-)  # fmt: skip
-# What `tokens` must offer for kinds of connections, and where an application is installed.
-KINDS = {
-    "client_credentials": ("token_domain", "token_request", "read_grant"),
-    "password": ("token_domain", "token_request", "read_grant"),
+# The capabilities that a platform returns by an object's name, with their protocols.
+BY_OBJECT: dict[str, type] = {
+    "source_object": record_protocols.SourceObject,
+    "paged_object": record_protocols.PagedObject,
+    "changed_object": record_protocols.ChangedObject,
+    "destination_object": record_protocols.RecordDestination,
 }
-INSTALLED = (
-    "KIND", "CODE_LIFE", "REFRESH_LIFE", "exchange_request", "read_grant", "refresh_request", "read_refreshed", "token_domain",
-)  # fmt: skip
+# The others, by the type that `portaria.platforms.Platform` declares.
+CAPABILITIES: dict[str, type] = {
+    name: get_args(declared)[0] if get_args(declared) else declared
+    for name, value in vars(platforms.Platform).items()
+    if isinstance(value, property) and value.fget
+    for declared in [
+        get_type_hints(value.fget, {"protocols": protocols, "record_protocols": record_protocols})["return"]
+    ]
+}
 FOREIGN_HOSTS = ("evil.example", "127.0.0.1", "[::1]", "localhost", "169.254.169.254", "", " ")
 
 
@@ -111,7 +81,17 @@ class Platform:
     @property
     def parts(self) -> dict[str, ModuleType]:
         paths = sorted((PACKAGE / self.name).glob("*.py"))
-        return {path.stem: platforms.part(self.name, path.stem) for path in paths if path.stem != "__init__"}
+        names = [path.stem for path in paths if path.stem != "__init__"]
+        return {name: importlib.import_module(f"portaria.platforms.{self.name}.{name}") for name in names}
+
+    @property
+    def offers(self) -> platforms.Platform:
+        return platforms.load(self.name)
+
+    def offered(self, capability: str, part: str) -> object:
+        """What the platform returns for a capability; `part` is the object's name for those that need one."""
+        found = getattr(self.offers, capability)
+        return found(part) if capability in BY_OBJECT else found
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -225,6 +205,21 @@ class Platform:
         assert (request.body is None) == (request.method in ("GET", "HEAD"))
         if request.body is not None:
             assert "Content-Type" in request.headers
+
+
+def missing(module: object, protocol: type) -> list[str]:
+    """The members of a protocol that a module does not have, or has with other parameters."""
+    found = []
+    for base in protocol.__mro__:
+        if getattr(base, "_is_protocol", False):
+            found += [name for name in getattr(base, "__annotations__", {}) if not hasattr(module, name)]
+            for name, declared in vars(base).items():
+                if inspect.isfunction(declared) and not name.startswith("_"):
+                    wanted = [parameter for parameter in inspect.signature(declared).parameters if parameter != "self"]
+                    own = getattr(module, name, None)
+                    if not inspect.isfunction(own) or list(inspect.signature(own).parameters) != wanted:
+                        found.append(name)
+    return found
 
 
 @cache
@@ -347,40 +342,45 @@ class Conformance:
     def test_a_part_names_the_vendors_page_that_it_follows(self, platform: Platform, case: str) -> None:
         assert re.search(r"https://\S+\.\S+", platform.parts[case].__doc__ or "")
 
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_capability_has_the_members_of_its_protocol(self, name: str) -> None:
+        platform = platform_of(name)
+        assert type(platform.offers) is not platforms.Platform
+        assert platform.offers.name == name
+        for capability, protocol in (CAPABILITIES | BY_OBJECT).items():
+            for part in platform.parts if capability in BY_OBJECT else ("",):
+                module = platform.offered(capability, part)
+                assert module is None or missing(module, protocol) == [], f"{capability}, see {protocol.__name__}"
+
     @each(lambda platform: platform.parts)
-    def test_a_part_offers_what_is_asked_of_it(self, platform: Platform, case: str) -> None:
-        part = platform.parts[case]
-        wanted: tuple[str, ...] = PARTS.get(case, ())
-        if case == "tokens":
-            wanted += tuple(name for kind in part.KINDS for name in KINDS.get(kind, ()))
-            wanted += INSTALLED if "install" in platform.parts else ()
-            # A call that tries a token, and what its answer says.
-            wanted += ("probe_request", "read_probe") if {"probe_request", "read_probe"} & set(vars(part)) else ()
-        if case == "install":
-            # Its consent page is the platform's own, or whichever the OAuth client names.
-            wanted += ("authorization_url",) if hasattr(part, "authorization_url") else ("consent_url", "button")
-        if hasattr(part, "read_page"):
-            wanted += ("DEFAULT_MAPPING", "REQUESTS_PER_SECOND")
-        elif {"contact_request", "upsert_request"} & set(vars(part)):
-            wanted += ONE_BY_ONE
-        elif case not in PARTS:
-            wanted += DESTINATION_OBJECT
-        assert [name for name in wanted if not hasattr(part, name)] == []
+    def test_a_part_that_implements_a_protocol_is_a_capability(self, platform: Platform, case: str) -> None:
+        """A module that `__init__.py` forgets would never be used."""
+        module = platform.parts[case]
+        for capability, protocol in (CAPABILITIES | BY_OBJECT).items():
+            if not missing(module, protocol):
+                assert platform.offered(capability, case) is module, f"return {case} as {capability}"
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_parts_that_belong_together_are_there(self, name: str) -> None:
-        parts = platform_of(name).parts
-        if "install" in parts:
-            named = hasattr(parts["install"], "authorization_url")
-            assert ({"tokens"} if named else {"tokens", "account", "webhooks"}) <= set(parts)
-            assert parts["tokens"].KIND == "oauth2"
-        if "destination" in parts:
-            assert set(parts["destination"].ACCEPTED.values()) <= set(parts)
+    def test_capabilities_that_belong_together_are_there(self, name: str) -> None:
+        offers = platform_of(name).offers
+        if offers.install:
+            assert offers.token_endpoint
+            assert offers.token_endpoint.KIND == "oauth2"
+            if offers.authorization_links:
+                assert offers.provider_clients
+            else:
+                assert offers.consent_page
+                assert offers.account_lookup
+                assert offers.webhook_subscriptions
+        if any(kind in ("client_credentials", "password") for kind in offers.connection_kinds.KINDS):
+            assert offers.log_in
+        if offers.route_rules:
+            assert all(offers.destination_object(target) for target in offers.route_rules.ACCEPTED.values())
 
     @pytest.mark.parametrize("name", NAMES)
     def test_an_object_that_can_be_read_says_how(self, name: str) -> None:
         for part in platform_of(name).parts.values():
-            if hasattr(part, "read_page"):
+            if platform_of(name).offers.paged_object(part.__name__.rpartition(".")[2]):
                 assert 0 < part.REQUESTS_PER_SECOND <= 10
                 assert part.DEFAULT_MAPPING
                 for expression in part.DEFAULT_MAPPING.values():
@@ -406,7 +406,7 @@ class Conformance:
                 domain = kind.allowed_domain(given)
                 assert domain_rules.check_allowed_domain(domain) == domain
                 assert domain in platform.facts["allowed_domains"]
-            assert kind.credentials or hasattr(tokens, "CLIENT_GRANTS"), "a kind without credentials needs a client's"
+            assert kind.credentials or platform.offers.provider_clients, "a kind without credentials needs a client's"
 
     @each(lambda platform: [(f"{part}.{name}", function) for part, name, function in platform.builders()])
     def test_a_request_may_leave(self, platform: Platform, case: tuple[str, Any]) -> None:
@@ -511,7 +511,7 @@ class Conformance:
 
     @each(lambda platform: platform.facts.get("arrivals", {}))
     def test_an_arrival_is_read(self, platform: Platform, case: str) -> None:
-        arrival = platform.parts["install"].parse_arrival(platform.facts["arrivals"][case])
+        arrival = platform.parts["install"].parse_callback(platform.facts["arrivals"][case])
         assert "canary" not in repr(arrival)
         if case == "refusal":
             assert isinstance(arrival, Refusal)
@@ -531,7 +531,7 @@ class Conformance:
     def test_a_bad_code_is_refused_by_name(self, platform: Platform, case: str, code: list[str] | None) -> None:
         query = {name: values for name, values in platform.facts["arrivals"][case].items() if name != "code"}
         with pytest.raises(Rejected) as refused:
-            platform.parts["install"].parse_arrival(query | ({} if code is None else {"code": code}))
+            platform.parts["install"].parse_callback(query | ({} if code is None else {"code": code}))
         assert refused.value.field == "code"
 
     @each(
@@ -548,7 +548,7 @@ class Conformance:
         own = platform.facts["account_host"]
         for hostile in (host, f"{own}.{host}", f"{own}@{host}", f"{host}/{own}", f"{own}:{host}", f"{own}\r\n{host}"):
             with pytest.raises(Rejected) as refused:
-                platform.parts["install"].parse_arrival(platform.facts["arrivals"][case] | {parameter: [hostile]})
+                platform.parts["install"].parse_callback(platform.facts["arrivals"][case] | {parameter: [hostile]})
             assert refused.value.field == parameter
 
     @each(lambda platform: platform.facts.get("arrivals", {}))
@@ -561,7 +561,7 @@ class Conformance:
     def test_no_query_breaks_it(self, platform: Platform, case: str, query: dict[str, list[str]]) -> None:
         """And whatever it takes leads to the platform's own hosts."""
         try:
-            arrival = platform.parts["install"].parse_arrival(platform.facts["arrivals"][case] | query)
+            arrival = platform.parts["install"].parse_callback(platform.facts["arrivals"][case] | query)
         except Rejected as refused:
             assert refused.field  # noqa: PT017
             return
@@ -571,9 +571,7 @@ class Conformance:
             assert re.fullmatch(r"[a-z0-9.-]+", arrival.account_host)
             http_client.check(Request("GET", f"https://{arrival.account_host}/"), arrival.account_host)
 
-    @pytest.mark.parametrize(
-        "name", [name for name in NAMES if hasattr(platform_of(name).parts.get("install"), "consent_url")]
-    )
+    @pytest.mark.parametrize("name", [name for name in NAMES if platform_of(name).offers.consent_page])
     def test_the_way_to_consent_carries_the_client_and_the_state(self, name: str) -> None:
         install = platform_of(name).parts["install"]
         url = install.consent_url("client&id=1", Secret("a&b=c#d"))
@@ -588,22 +586,41 @@ class Conformance:
             assert all(isinstance(value, str) for value in button.values())
 
     @pytest.mark.parametrize(
-        "name", ["", "Kommo", "../kommo", "kommo/..", "kommo.tokens", "os", "nobody", "é", "a" * 40, "kommo\n"]
+        "name",
+        [
+            "",
+            "Kommo",
+            "../kommo",
+            "kommo/..",
+            "kommo.tokens",
+            "os",
+            "protocols",
+            "values",
+            "nobody",
+            "é",
+            "a" * 40,
+            "kommo\n",
+        ],
     )
     def test_a_platform_that_is_not_there_is_refused(self, name: str) -> None:
         with pytest.raises(Rejected, match="unknown_platform") as refused:
-            platforms.part(name, "tokens")
+            platforms.load(name)
         assert refused.value.status == 404
         assert refused.value.field == "platform"
 
-    def test_a_part_that_is_not_there_is_refused(self) -> None:
-        with pytest.raises(Rejected, match="unknown_platform"):
-            platforms.part(NAMES[0], "nothing")
+    def test_a_capability_that_is_not_there_is_refused(self) -> None:
+        platform = platforms.load(NAMES[0])
+        with pytest.raises(Rejected, match="unknown_platform") as unknown:
+            platform.require(None)
+        assert unknown.value.status == 404
+        with pytest.raises(Rejected, match="not_offered") as not_offered:
+            platform.offer(None)
+        assert not_offered.value.status == 409
 
-    def test_a_part_that_is_broken_is_not_called_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_platform_that_is_broken_is_not_called_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(name: str) -> ModuleType:
             raise ModuleNotFoundError("No module named 'left_out'", name="left_out")
 
         monkeypatch.setattr(importlib, "import_module", broken)
         with pytest.raises(ModuleNotFoundError):
-            platforms.part(NAMES[0], "tokens")
+            platforms.load(NAMES[0])

@@ -17,7 +17,7 @@ BROWSER = {"code": ["def50200"], "referer": ["acme.kommo.com"], "state": ["state
 
 
 def read(query: dict[str, list[str]]) -> OAuthCallback:
-    arrival = install.parse_arrival(query)
+    arrival = install.parse_callback(query)
     assert isinstance(arrival, OAuthCallback)
     return arrival
 
@@ -45,7 +45,7 @@ def test_an_accounts_host_is_taken_in_lower_case(host: str, account_host: str, s
 def test_no_other_host_is_taken(host: str) -> None:
     for query in (WIDGET, BROWSER):
         with pytest.raises(Rejected, match="bad_referer"):
-            install.parse_arrival(query | {"referer": [host]})
+            install.parse_callback(query | {"referer": [host]})
 
 
 @pytest.mark.parametrize("host", sorted(install._RESERVED))
@@ -70,7 +70,7 @@ def test_a_return_of_the_browser_has_a_state_whatever_else_it_says() -> None:
 @pytest.mark.parametrize("from_widget", [[], [""], ["0"]])
 def test_what_is_neither_is_refused(from_widget: list[str]) -> None:
     with pytest.raises(Rejected, match="missing_state") as refused:
-        install.parse_arrival(WIDGET | {"from_widget": from_widget})
+        install.parse_callback(WIDGET | {"from_widget": from_widget})
     assert refused.value.field == "state"
 
 
@@ -79,7 +79,7 @@ def test_what_is_neither_is_refused(from_widget: list[str]) -> None:
     [("access_denied", "access_denied"), ("<script>", "other"), ("x" * 65, "other"), ("Access Denied", "other")],
 )
 def test_a_refusal_keeps_a_word_only_if_it_is_one(error: str, kept: str) -> None:
-    refusal = install.parse_arrival({"error": [error], "state": ["state-1"]})
+    refusal = install.parse_callback({"error": [error], "state": ["state-1"]})
     assert isinstance(refusal, Refusal)
     assert refusal.error == kept
     assert refusal.state is not None
@@ -87,7 +87,7 @@ def test_a_refusal_keeps_a_word_only_if_it_is_one(error: str, kept: str) -> None
 
 
 def test_a_refusal_wins_over_a_code() -> None:
-    assert isinstance(install.parse_arrival(BROWSER | {"error": ["access_denied"]}), Refusal)
+    assert isinstance(install.parse_callback(BROWSER | {"error": ["access_denied"]}), Refusal)
 
 
 @pytest.mark.parametrize("name", ["code", "state", "error", "referer", "from_widget"])
@@ -96,7 +96,7 @@ def test_a_repeated_parameter_is_refused_by_name(name: str) -> None:
     if name == "error":
         query = {"error": ["a", "b"]}
     with pytest.raises(Rejected, match=f"{name}_repeated") as refused:
-        install.parse_arrival(query)
+        install.parse_callback(query)
     assert refused.value.field == name
 
 
@@ -107,7 +107,7 @@ def test_a_code_may_have_so_many_characters(length: int, taken: bool) -> None:
         assert len(read(query).code.reveal()) == length
         return
     with pytest.raises(Rejected, match="2000 characters; this has 2001"):
-        install.parse_arrival(query)
+        install.parse_callback(query)
 
 
 @pytest.mark.parametrize(("length", "taken"), [(200, True), (201, False)])
@@ -117,14 +117,14 @@ def test_a_state_may_have_so_many_characters(length: int, taken: bool) -> None:
         assert read(query).source == "browser"
         return
     with pytest.raises(Rejected, match="bad_state"):
-        install.parse_arrival(query)
+        install.parse_callback(query)
 
 
 def test_no_refusal_repeats_what_came() -> None:
     hostile = "canary<script>"
     for query in ({"code": [hostile + " "]}, WIDGET | {"referer": [hostile]}, BROWSER | {"state": [hostile * 50]}):
         with pytest.raises(Rejected) as refused:
-            install.parse_arrival(query)
+            install.parse_callback(query)
         assert "canary" not in str(refused.value)
 
 

@@ -197,13 +197,13 @@ class TestTheWayToConsent:
 
     def test_a_return_needs_its_state(self) -> None:
         with pytest.raises(Rejected, match="missing_state"):
-            install.parse_arrival({"code": ["canary-code"]})
+            install.parse_callback({"code": ["canary-code"]})
 
     @pytest.mark.parametrize(("length", "reason"), [(4_000, None), (4_001, "code_too_long")])
     def test_a_code_may_be_long(self, length: int, reason: str | None) -> None:
         query = {"code": ["c" * length], "state": ["s"]}
         if reason:
             with pytest.raises(Rejected, match=reason):
-                install.parse_arrival(query)
+                install.parse_callback(query)
         else:
-            install.parse_arrival(query)
+            install.parse_callback(query)

@@ -178,7 +178,7 @@ def test_every_import_that_a_function_may_reach_is_in_its_layers(
 def reachable(file: Path) -> set[str]:
     """The modules that a file may import, also inside functions, with those of the package that it leads to.
 
-    A part of a platform that is loaded by its name (`platforms.part(platform, "install")`) counts for every platform.
+    Loading a platform by its name reaches the modules of all platforms.
     """
     found: set[str] = set()
     waiting = [file]
@@ -203,11 +203,8 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield node.module
         if node.module.partition(".")[0] == "portaria":
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Call) and re.fullmatch(r"platforms\.(part|offered|having)", ast.unparse(node.func)):
-        parts = [each.value for each in node.args if isinstance(each, ast.Constant)]
-        for path in PACKAGE.glob("platforms/*/*.py"):
-            if path.stem in parts:
-                yield f"portaria.platforms.{path.parent.name}.{path.stem}"
+    elif isinstance(node, ast.Call) and re.fullmatch(r"platforms\.(load|every)", ast.unparse(node.func)):
+        yield from (f"portaria.platforms.{path.parent.name}" for path in PACKAGE.glob("platforms/*/__init__.py"))
     for child in ast.iter_child_nodes(node):
         # Neither what only a type checker reads nor what only a command runs.
         if not (isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "__name__ == '__main__'")):

@@ -28,7 +28,7 @@ from portaria.aws import boto3_clients
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Secret, Target, Trace
-from portaria.platforms import part
+from portaria.platforms.marketo import persons
 from portaria.records import record_mapping
 from tests.fakes import functions, marketo
 from tests.fakes.aws import TABLE, Cloud
@@ -286,7 +286,6 @@ class TestDropIn:
     def test_what_this_project_itself_sends_to_adobe(self, served: Door) -> None:
         target = Target("marketo-main", "persons", "normal", (("field1", "email"),))
         connection = connection_store.get(served.stack.table, "marketo-main")
-        persons = part("marketo", "persons")
         start, end = persons.frame(target)
         body = start + b'{"email":"a@example.com"}' + end
         request = persons.request(
@@ -298,7 +297,6 @@ class TestDropIn:
         assert served.queued()[0].target == target
 
     def test_errors_are_read_as_adobes_are(self, served: Door) -> None:
-        persons = part("marketo", "persons")
         for token, body, code in (("", "{}", "403010"), ("x", "{}", "401013"), (served.token, "{}", "4000801")):
             headers = {"X-Mkto-User-Token": token} if token else {}
             given = requests.post(

@@ -19,7 +19,7 @@ from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.stages import deduplicate
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
-from portaria.platforms.marketo import persons
+from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import receipt_search
 from tests.fakes import ingesting, waiting
 from tests.fakes.ingesting import MUNCHKIN, Desk, body, refusal
@@ -309,7 +309,7 @@ def test_what_somebody_must_act_on_stops_its_object_and_tells_the_operator_once(
 
 def test_the_quota_is_kept_before_the_destination_has_to(desk: Desk, time: Any) -> None:
     desk.route("people")
-    with patch.object(persons, "DAILY_QUOTA", 100):
+    with patch.object(daily_quota, "DAILY_QUOTA", 100):
         bodies = [body([contact(number) for number in range(start, start + 30)]) for start in range(1, 151, 30)]
         outcomes = [desk.ingest(QueuedMessage(str(number), each)) for number, each in enumerate(bodies)]
     assert len(desk.persons) <= 100

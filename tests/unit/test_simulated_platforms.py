@@ -23,6 +23,7 @@ from portaria.platforms.engage import identifiers, sso
 from portaria.platforms.engage import tokens as engage_tokens
 from portaria.platforms.leadconnector import contacts
 from portaria.platforms.leadconnector import tokens as leadconnector_tokens
+from portaria.platforms.values import RefusedUsers, UpsertedContact
 
 OLD, NEW, LOCATION = "pit-canary-old", "pit-canary-new", "ve9EPM428h8vShlRW1KT"
 LOG_IN = {
@@ -68,7 +69,7 @@ class Scene:
     def log_in(self, **changes: str) -> Response:
         return self.send(engage_tokens.token_request(ENGAGE, credentials(**changes), None))
 
-    def register(self, *users: tuple[str, str], token: str = "", **changes: str) -> identifiers.Refused | None:
+    def register(self, *users: tuple[str, str], token: str = "", **changes: str) -> RefusedUsers | None:
         """Users (login, identifier), with a fresh token unless one is given."""
         given = [{"user_login": login, "identifier": identifier} for login, identifier in users]
         access_token = Secret(token) if token else engage_tokens.read_grant(self.log_in(), clock.now()).access_token
@@ -78,7 +79,7 @@ class Scene:
     def key(self, user: str, **changes: str) -> Secret:
         return sso.read_key(self.send(sso.sign_on_request(ENGAGE, credentials(**changes), user)))
 
-    def upsert(self, **contact: Any) -> contacts.Upserted:
+    def upsert(self, **contact: Any) -> UpsertedContact:
         token = {"token": Secret(OLD)}
         return contacts.read_upserted(self.send(contacts.upsert_request(MARKETEK, token, contact)))
 

@@ -13,19 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portaria import platforms
 from portaria.access import api_tokens
 from portaria.api.validation import CLIENT_NAME, NAME
 from portaria.core import clock
+from portaria.core.entities import OAuthCallback
 from portaria.core.item_keys import install_key
 from portaria.outbound import domain_rules
-from portaria.platforms import part
 from portaria_cli.api import NotDone
 from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked
 from portaria_cli.smoke import cleanup, flows, stack_parts
 from portaria_cli.smoke.checks import CHECKS
 from portaria_cli.smoke.command import CHECK_NAMES
 from portaria_cli.smoke.lease import KEY, LEASE_S, RENEW_AFTER_S, Held, Lease, Lost
-from portaria_cli.smoke.run import Answer, Failed, Names, Run, the_part
+from portaria_cli.smoke.run import Answer, Failed, Names, Run, smoke_install, smoke_record
 from portaria_cli.smoke.session import MARK_ALPHABET, MARK_LENGTH
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.command_line import run as run_command
@@ -58,13 +59,16 @@ def test_names_of_every_mark_pass_the_rules_of_what_they_name(mark: str) -> None
     assert re.fullmatch(CLIENT_NAME, names.name)
     assert re.fullmatch(NAME, names.name)
     assert re.fullmatch(NAME, names.destination)
-    platform, smoke = the_part("smoke_record")
-    kind = part(platform, "tokens").KINDS[smoke.KIND]
+    platform, smoke = smoke_record()
+    kind = platforms.load(platform).connection_kinds.KINDS[smoke.KIND]
     for field, value in smoke.account_fields(mark).items():
         assert kind.fields[field].fullmatch(value)
-    platform, smoke = the_part("smoke_install")
-    query = smoke.hook_query(names.name, names.code)
-    arrival = part(platform, "install").parse_arrival({name: [value] for name, value in query.items()})
+    platform, install = smoke_install()
+    query = install.hook_query(names.name, names.code)
+    callbacks = platforms.load(platform).install
+    assert callbacks
+    arrival = callbacks.parse_callback({name: [value] for name, value in query.items()})
+    assert isinstance(arrival, OAuthCallback)
     assert arrival.source == "widget"
     domain_rules.check_allowed_domain(arrival.account_host)
 
@@ -72,7 +76,7 @@ def test_names_of_every_mark_pass_the_rules_of_what_they_name(mark: str) -> None
 def test_names_of_two_marks_differ() -> None:
     one, other = Names(MARK), Names("0123456789")
     assert one.name != other.name
-    account_fields = the_part("smoke_record")[1].account_fields
+    account_fields = smoke_record()[1].account_fields
     assert account_fields(one.mark) != account_fields(other.mark)
     assert one.install(one.name) != other.install(other.name)
 

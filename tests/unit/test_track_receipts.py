@@ -13,11 +13,11 @@ import requests
 import responses
 from botocore.exceptions import EndpointConnectionError
 
+from portaria import platforms
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Connection
-from portaria.platforms import part
 from portaria.records import delivery_reports, receipt_search, receipts
 from tests.fakes import adobe as adobe_events
 from tests.fakes import functions
@@ -416,5 +416,7 @@ def test_the_samples_are_what_adobe_sends(stack: Cloud, adobe: responses.Request
     assert module.handler(event, functions.Context())["statusCode"] == expected
 
 
-def test_the_part_is_marketos() -> None:
-    assert part("marketo", delivery_reports.PART).KEYS_DOMAIN == "static.adobeioevents.com"
+def test_reports_come_from_marketo() -> None:
+    reports = platforms.load("marketo").delivery_reports
+    assert reports
+    assert reports.KEYS_DOMAIN == "static.adobeioevents.com"

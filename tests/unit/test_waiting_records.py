@@ -31,7 +31,7 @@ from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.stages import record_outcomes
 from portaria.delivery.waiting_lists import WaitingList
 from portaria.installs import uninstall
-from portaria.platforms.marketo import persons
+from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import dead_letters, record_mapping
 from tests.fakes import ingesting, waiting
 from tests.fakes.crashes import Died
@@ -192,7 +192,7 @@ def test_ingestion_other_sources_records_are_not_held_up_by_a_sources_share(desk
     other = "kommo-other-1"
     desk.connect(other, "kommo")
     desk.route("other", source=f"connection:{other}", keep_newest="none")
-    with patch.object(persons, "DAILY_QUOTA", 100):
+    with patch.object(daily_quota, "DAILY_QUOTA", 100):
         desk.ingest(QueuedMessage("theirs-too", body([contact(6)], connection=other)))
         for number in range(10):
             people = [contact(1_000 * number + each) for each in range(11)]

@@ -14,7 +14,7 @@ from portaria.core.item_keys import install_key
 from portaria_cli.api import NotDone
 from portaria_cli.doctor.findings import NotLooked, NotThere
 from portaria_cli.smoke import flows
-from portaria_cli.smoke.run import Failed, Names, Run, the_part
+from portaria_cli.smoke.run import Failed, Names, Run, smoke_install
 
 ENDED = ("connected", "failed")
 # How long the Exchanges queue keeps a message (template.yaml).
@@ -65,7 +65,7 @@ def _connection(run: Run, names: Names) -> None:
 
 
 def _client(run: Run, names: Names) -> None:
-    _delete(run, "oauth-clients", the_part("smoke_install")[0], names.name)
+    _delete(run, "oauth-clients", smoke_install()[0], names.name)
 
 
 def _subscription(run: Run, names: Names) -> None:
@@ -81,7 +81,7 @@ def _secrets(run: Run, names: Names) -> None:
     """At once: the API removes a connection's secret with seven days to bring it back, and these hold nothing."""
     prefixes = (
         f"{run.deployment.stack_name}/grants/{names.name}-",
-        f"{run.deployment.stack_name}/oauth-clients/{the_part('smoke_install')[0]}/{names.name}",
+        f"{run.deployment.stack_name}/oauth-clients/{smoke_install()[0]}/{names.name}",
     )
     filters = [{"Key": "name", "Values": list(prefixes)}]
     page = run.call("secretsmanager", "list_secrets", Filters=filters, IncludePlannedDeletion=True, MaxResults=100)
@@ -105,7 +105,7 @@ def _install(run: Run, names: Names) -> None:
         raise StillNeeded("it is under way and ends by itself; the next run removes it")
     if item and item.get("client"):
         table.delete(pk, sk)
-    if item or not run.api.find("oauth-clients", the_part("smoke_install")[0], names.name):
+    if item or not run.api.find("oauth-clients", smoke_install()[0], names.name):
         return
     expires_at = int(clock.now().timestamp()) + CODE_WAITS_S
     note = {"pk": pk, "sk": sk, "state": "failed", "reason": "removed", "expires_at": expires_at}

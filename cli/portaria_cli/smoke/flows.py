@@ -6,14 +6,14 @@ import json
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from portaria import platforms
 from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Connection, Secret
-from portaria.platforms import part
 from portaria_cli.api import Document, NotDone
 from portaria_cli.auth import NOTHING_THERE
 from portaria_cli.doctor.findings import OK, WARN, NotLooked, NotThere
-from portaria_cli.smoke.run import Failed, Run, the_part
+from portaria_cli.smoke.run import Failed, Run, smoke_install, smoke_record
 
 Result = tuple[str, str, str]
 
@@ -42,7 +42,7 @@ def unknown_client(run: Run) -> Result:
 
 def forged_code(run: Run) -> Result:
     """A forged code travels hook, queue and exchange, and the platform itself refuses it."""
-    names, (platform, smoke) = run.names, the_part("smoke_install")
+    names, (platform, smoke) = run.names, smoke_install()
     run.api.create(
         "oauth-clients",
         body={
@@ -128,7 +128,7 @@ def front_door(run: Run) -> Result:
     The front door takes records for accounts that have a connection. An entry of the index by account, without the connection
     itself, stands for a deleted destination: the record is accepted and cannot be delivered. Nothing leaves the stack.
     """
-    names, (platform, smoke) = run.names, the_part("smoke_record")
+    names, (platform, smoke) = run.names, smoke_record()
     fields = smoke.account_fields(names.mark)
     call = smoke.call(fields, names.name)
     run.deployment.table.put(subscription(run, platform, smoke.KIND, fields))
@@ -177,6 +177,7 @@ def dead_letters(run: Run) -> list[Document]:
 
 def subscription(run: Run, platform: str, kind: str, fields: dict[str, str]) -> Document:
     """An entry of the index by account for a connection that does not exist. No listing shows it."""
+    found = platforms.load(platform)
     connection = Connection(
         name=run.names.destination,
         platform=platform,
@@ -186,7 +187,7 @@ def subscription(run: Run, platform: str, kind: str, fields: dict[str, str]) -> 
         generation=1,
         secret_id="",
         version_id="",
-        account_id=part(platform, "tokens").account_id(fields),
+        account_id=found.require(found.account_fields).account_id(fields),
         fields=fields,
     )
     pk, sk = run.names.subscription_key

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -18,6 +17,8 @@ from botocore.utils import get_environ_proxies
 
 from portaria import platforms
 from portaria.core.entities import Secret
+from portaria.platforms.protocols import SmokeInstall
+from portaria.platforms.record_protocols import SmokeRecord
 from portaria.webhooks import install_receiver
 from portaria_cli.api import TIMEOUT_S, Api, Document
 from portaria_cli.auth import Integration
@@ -33,9 +34,14 @@ POLL_S = 0.5
 SCOPES = ("connections:list", "records:send")
 
 
-def the_part(name: str) -> tuple[str, ModuleType]:
-    """The first platform that has this part, and the part."""
-    return next(iter(platforms.having(name).items()))
+def smoke_install() -> tuple[str, SmokeInstall]:
+    """The name of the platform that describes a refused install, and the description."""
+    return next((each.name, each.smoke_install) for each in platforms.every() if each.smoke_install)
+
+
+def smoke_record() -> tuple[str, SmokeRecord]:
+    """The name of the platform that describes a record for an unknown account, and the description."""
+    return next((each.name, each.smoke_record) for each in platforms.every() if each.smoke_record)
 
 
 class Failed(Exception):
@@ -73,7 +79,7 @@ class Names:
         return Secret(f"forged-{self.mark}")
 
     def install(self, client: str) -> str:
-        return install_receiver.install_id(the_part("smoke_install")[0], client, self.code)
+        return install_receiver.install_id(smoke_install()[0], client, self.code)
 
     @property
     def subscription_key(self) -> tuple[str, str]:
@@ -135,7 +141,7 @@ class Run:
 
     def hook(self, client: str) -> Answer:
         """The marketplace's install hook, with the forged code."""
-        platform, smoke = the_part("smoke_install")
+        platform, smoke = smoke_install()
         query = smoke.hook_query(self.names.name, self.names.code)
         return self.send("GET", f"/install/{platform}/{client}?{urlencode(query)}")
 

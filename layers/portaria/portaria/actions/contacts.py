@@ -1,4 +1,4 @@
-"""Reading and writing a platform's contacts through a connection. The platform's part is `contacts`.
+"""Reading and writing a platform's contacts through a connection. A platform supports it by `contacts`.
 
 An upsert finds the contact by its email address or phone number, so an entry whose outcome is `unknown` may be sent again.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from portaria import platforms
 from portaria.actions.bulk import Batch, EntryOutcome
 from portaria.aws.table import Table
 from portaria.connections import connection_store
@@ -15,7 +16,7 @@ from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core.entities import Connection, Rejected, Request, Retryable
 from portaria.core.errors import NeedsReconnect, RateLimited, TokenRefused
-from portaria.platforms import offered
+from portaria.platforms.protocols import Contacts
 
 CREATED, UPDATED, REFUSED = "created", "updated", "refused"
 OVERWRITES = "would take the place of all that the contact has: leave it out, or set overwrite_tags"
@@ -30,11 +31,11 @@ def show(table: Table, token_provider: TokenProvider, name: str, contact_id: str
     `needs_reconnect`) and `Retryable`.
     """
     connection = connection_store.get(table, name)
-    platform = offered(connection.platform, "contacts", "contact_request")
+    offered = _contacts(connection)
     batch = Batch(token_provider, connection, 1)
     try:
-        response = batch.send(lambda token: platform.contact_request(connection, token.credentials, contact_id))
-        contact: Contact = platform.read_contact(response)
+        response = batch.send(lambda token: offered.contact_request(connection, token.credentials, contact_id))
+        contact = offered.read_contact(response)
     except Rejected as rejected:
         raise _of_this_connection(rejected, connection) from None
     except Retryable as later:
@@ -49,12 +50,12 @@ def wrong(table: Table, name: str, contacts: list[Contact], *, overwrite: bool) 
     Without `overwrite` they include the fields whose values would replace all values that a contact has. Raises `Rejected`
     (404 `unknown_connection`, 409 `not_offered`).
     """
-    platform = offered(connection_store.get(table, name).platform, "contacts", "upsert_request")
+    offered = _contacts(connection_store.get(table, name))
     errors: list[tuple[str, str]] = []
     for number, contact in enumerate(contacts):
-        found = platform.check(contact)
+        found = offered.check(contact)
         if not overwrite:
-            found += [(field, OVERWRITES) for field in platform.OVERWRITTEN if field in contact]
+            found += [(field, OVERWRITES) for field in offered.OVERWRITTEN if field in contact]
         errors += [(f"{number}.{field}" if field else str(number), rule) for field, rule in found]
     return errors
 
@@ -65,25 +66,24 @@ def upsert(table: Table, token_provider: TokenProvider, name: str, contacts: lis
     Raises `Rejected` (404 `unknown_connection`; 409 as `show`) and `Retryable` where no contact has an outcome.
     """
     connection = connection_store.get(table, name)
-    platform = offered(connection.platform, "contacts", "upsert_request")
+    offered = _contacts(connection)
 
     def request(contact: Contact, token: Token) -> Request:
-        built: Request = platform.upsert_request(connection, token.credentials, contact)
-        return built
+        return offered.upsert_request(connection, token.credentials, contact)
 
     batch = Batch(token_provider, connection, len(contacts))
     try:
         for number, contact in enumerate(contacts):
             try:
                 response = batch.send(partial(request, contact))
-                told = platform.read_upserted(response)
+                told = offered.read_upserted(response)
             except Retryable as lost:
                 if not lost.answer_lost:
                     raise
                 batch.lose([number], lost)
                 continue
             batch.settle([number], EntryOutcome(told.outcome, told.reason, told.detail, told.id))
-            pause_s = platform.pause_s(response)
+            pause_s = offered.pause_s(response)
             if pause_s is not None and number + 1 < len(contacts):
                 raise RateLimited("the platform's limit was reached", after_s=pause_s)
     except Rejected as rejected:
@@ -91,6 +91,11 @@ def upsert(table: Table, token_provider: TokenProvider, name: str, contacts: lis
     except Retryable as later:
         batch.give_up(later)
     return batch
+
+
+def _contacts(connection: Connection) -> Contacts:
+    platform = platforms.load(connection.platform)
+    return platform.offer(platform.contacts)
 
 
 def _of_this_connection(rejected: Rejected, connection: Connection) -> Rejected:

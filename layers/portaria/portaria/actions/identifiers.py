@@ -1,4 +1,4 @@
-"""Registering the identifiers of a platform's users in another system, in bulk. The platform's part is `identifiers`.
+"""Registering the identifiers of a platform's users in another system, in bulk. A platform supports it by `identifiers`.
 
 A platform accepts several users in one request and refuses the request for one wrong user. A refused request is split in halves
 until the wrong user is alone: the others are registered, and the number of requests stays bounded. Registering a user again is
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
+from portaria import platforms
 from portaria.actions.bulk import UNKNOWN, Batch, EntryOutcome
 from portaria.aws.table import Table
 from portaria.connections import connection_store, proxy_call
@@ -18,7 +19,6 @@ from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.entities import Rejected, Request, Retryable
-from portaria.platforms import offered
 
 # Enough to isolate three of 500 users in the worst case; a call in which every user is refused ends here.
 MAX_REQUESTS = 60
@@ -34,7 +34,8 @@ def register(table: Table, token_provider: TokenProvider, vault: Vault, name: st
     outcome.
     """
     connection = connection_store.get(table, name)
-    platform = offered(connection.platform, "identifiers", "register_request")
+    platform = platforms.load(connection.platform)
+    identifiers = platform.offer(platform.identifiers)
     try:
         connection, credentials = static_credentials.static_credentials(table, vault, connection)
     except Rejected as rejected:
@@ -42,13 +43,10 @@ def register(table: Table, token_provider: TokenProvider, vault: Vault, name: st
 
     def request(chosen: list[int], token: Token) -> Request:
         access_token = token.credentials["access_token"]
-        built: Request = platform.register_request(
-            connection, credentials, access_token, [users[entry] for entry in chosen]
-        )
-        return built
+        return identifiers.register_request(connection, credentials, access_token, [users[entry] for entry in chosen])
 
     batch = Batch(token_provider, connection, len(users))
-    size = platform.MAX_USERS
+    size = identifiers.MAX_USERS
     waiting = deque(list(range(len(users)))[start : start + size] for start in range(0, len(users), size))
     suspects: set[int] = set()
     requests = 0
@@ -63,7 +61,7 @@ def register(table: Table, token_provider: TokenProvider, vault: Vault, name: st
             chosen = waiting.popleft()
             requests += 1
             try:
-                refused = platform.read_answer(batch.send(partial(request, chosen)))
+                refused = identifiers.read_answer(batch.send(partial(request, chosen)))
             except Retryable as lost:
                 if not lost.answer_lost:
                     raise

@@ -1,4 +1,4 @@
-"""Single sign-on: a user of another system opens a platform without logging in. The platform's part is `sso`.
+"""Single sign-on: a user of another system opens a platform without logging in. A platform supports it by `sign_on`.
 
 The platform issues a key that logs a browser in once. The other system gets a link instead, which works once and for two
 minutes, so that the key never appears in its logs: the key stays sealed in the table until the link is opened.
@@ -20,6 +20,7 @@ import secrets
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 
+from portaria import platforms
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, proxy_call, vault
 from portaria.connections.tokens import static_credentials
@@ -27,7 +28,6 @@ from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
 from portaria.core.entities import Rejected, Retryable, Secret
 from portaria.outbound import http_client
-from portaria.platforms import offered
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +45,20 @@ def addresses(table: Table, vault_: Vault, name: str, user_identifier: str) -> d
     `usability.check_usable`) and `Retryable`.
     """
     connection = connection_store.get(table, name)
-    platform = offered(connection.platform, "sso", "sign_on_request")
+    platform = platforms.load(connection.platform)
+    sign_on = platform.offer(platform.sign_on)
     try:
         connection, credentials = static_credentials.static_credentials(table, vault_, connection)
-        request = platform.sign_on_request(connection, credentials, user_identifier)
+        request = sign_on.sign_on_request(connection, credentials, user_identifier)
     except Rejected as rejected:
         raise proxy_call.with_advice(rejected, connection) from None
     try:
         response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
-        key = platform.read_key(response)
+        key = sign_on.read_key(response)
     except Retryable as later:
         # A key that was lost with the answer is harmless, and another can be requested.
         raise later.replaced(answer_lost=False) from None
-    found: dict[str, Secret] = platform.addresses(connection, key)
-    return found
+    return sign_on.addresses(connection, key)
 
 
 def begin(

@@ -1,6 +1,6 @@
 """The front door: a destination's own API, offered here, so that a program written for it sends through this project.
 
-What such an API looks like is in its platform's part `data_ingestion_api`; who calls is checked as everywhere in this API, by a
+A platform's `data_ingestion_api` describes such an API. The caller is authenticated as everywhere in this API, by a
 private integration's token, which comes in that platform's header. A call is answered once all of its records are in the
 queue. Whoever gets no such answer sends all of it again: records that were queued before are upserted twice, which leaves
 what once would.
@@ -16,7 +16,6 @@ import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
-from types import ModuleType
 from typing import Any
 
 from aws_lambda_powertools import Logger, single_metric
@@ -33,6 +32,7 @@ from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Record, Rejected, Retryable, Target, Trace
 from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope, PortariaError, TokenMissing
 from portaria.core.http_request import HttpRequest
+from portaria.platforms import record_protocols as protocols
 from portaria.records import receipts
 
 Answer = dict[str, Any]
@@ -69,7 +69,9 @@ class DataIngestionApi:
         self.records_queue_url = records_queue_url
         self.logger = logger
         self.attempts = Attempts(table)
-        self._doors = {part.ROOT: (platform, part) for platform, part in platforms.having("data_ingestion_api").items()}
+        self._doors = {
+            part.ROOT: (platform.name, part) for platform in platforms.every() if (part := platform.data_ingestion_api)
+        }
         self._known: dict[tuple[str, str], tuple[float, list[Connection]]] = {}
 
     def answer(self, request: HttpRequest) -> Answer:
@@ -106,7 +108,9 @@ class DataIngestionApi:
         detail = "what this needs does not answer now; send the whole request again in a few seconds"
         return self._refuse(part, Retryable("unavailable", detail), 500, request_id, RETRY_AFTER_S)
 
-    def _take(self, request: HttpRequest, platform: str, part: ModuleType, request_id: str) -> AcceptedCall:
+    def _take(
+        self, request: HttpRequest, platform: str, part: protocols.DataIngestionApi, request_id: str
+    ) -> AcceptedCall:
         """Check a call and queue its records.
 
         If the process dies before the last message is queued, the caller gets no answer, and the note counts more records than
@@ -143,7 +147,7 @@ class DataIngestionApi:
         queues.send(self.records_queue_url, bodies, tenant=integration)
         return AcceptedCall(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
 
-    def _caller(self, request: HttpRequest, part: ModuleType) -> Caller:
+    def _caller(self, request: HttpRequest, part: protocols.DataIngestionApi) -> Caller:
         token = request.headers.once(part.TOKEN_HEADER)
         if not token:
             raise TokenMissing(f"send a private integration's token in {part.TOKEN_HEADER}", status=403)
@@ -151,7 +155,9 @@ class DataIngestionApi:
             token, request.source_address or authentication.UNKNOWN_SOURCE, self.table, self.attempts
         )
 
-    def _connection(self, caller: Caller, platform: str, part: ModuleType, parameters: dict[str, str]) -> Connection:
+    def _connection(
+        self, caller: Caller, platform: str, part: protocols.DataIngestionApi, parameters: dict[str, str]
+    ) -> Connection:
         """The one that the account's records go through: of several that the caller may use, the first that works, by name.
 
         A token for some connections only gets the same answer (403) for an account of another connection as for an account
@@ -187,7 +193,12 @@ class DataIngestionApi:
         return found
 
     def _refuse(
-        self, part: ModuleType, error: PortariaError, status: int, request_id: str, after_s: float | None = None
+        self,
+        part: protocols.DataIngestionApi,
+        error: PortariaError,
+        status: int,
+        request_id: str,
+        after_s: float | None = None,
     ) -> Answer:
         refusal = part.refusal(error.reason, status, error.detail)
         _count("RequestsRefused", 1, code=refusal.code)

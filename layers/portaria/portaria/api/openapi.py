@@ -26,7 +26,7 @@ VERSION = "1.0.0"
 REF = "#/components/schemas/"
 RESPONSES = "#/components/responses/"
 REQUEST_ID = {"description": "The id of the request.", "schema": {"type": "string"}}
-FRONT_DOORS = tuple(platforms.having("front_door_document").values())
+FRONT_DOORS = tuple(filter(None, (platform.api_document for platform in platforms.every())))
 TAGS: dict[str, tuple[str, str]] = {
     "oauth-clients": ("OAuth clients", "Applications that are registered with platforms."),
     "connections": ("Connections", "Stored credentials, each for one account, and requests that use them."),

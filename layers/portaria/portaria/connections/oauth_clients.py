@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from portaria import platforms
 from portaria.aws.table import Item, Table
 from portaria.core import clock
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Rejected
 from portaria.core.item_keys import OAUTH_CLIENTS_LIST, oauth_client_key
-from portaria.platforms import part
 
 FIELDS = OAuthClient._fields
 
@@ -36,7 +36,8 @@ def api_domains(client: OAuthClient) -> tuple[str, ...]:
 
 def default_api_domains(platform: str) -> tuple[str, ...]:
     """The domains of a client that names none. Empty for a platform that stands for any provider."""
-    return getattr(part(platform, "install"), "DEFAULT_API_DOMAINS", ())
+    domains = platforms.load(platform).account_domains
+    return domains.DEFAULT_API_DOMAINS if domains else ()
 
 
 def check_domain(client: OAuthClient, domain: str, *, field: str | None = None) -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace as with_changes
 from datetime import timedelta
 from typing import Any
 
+from portaria import platforms
 from portaria.access import private_integrations
 from portaria.aws import due_index, event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
@@ -30,7 +31,6 @@ from portaria.core.errors import NeedsReconnect
 from portaria.core.settings import RenewTokensSettings
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound.rate_limiter import Pace
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -273,7 +273,8 @@ class _Visit:
 
 def days_to_death(connection: Connection) -> float | None:
     """The remaining life of an unused refresh token in days; None where the platform sets no end."""
-    life: timedelta | None = getattr(part(connection.platform, "tokens"), "REFRESH_LIFE", None)
+    endpoint = platforms.load(connection.platform).token_endpoint
+    life = endpoint.REFRESH_LIFE if endpoint else None
     if not life or connection.state != "connected":
         return None
     return (clock.from_iso(connection.updated_at) + life - clock.now()) / timedelta(days=1)

@@ -1,7 +1,7 @@
 """Adding a connection's credentials to a request: only in headers, which the connection's kind decides.
 
 RFC 6750 (bearer tokens), RFC 7617 (basic authentication, in UTF-8). A platform whose API needs other headers, such as a
-version, has `call_headers` in its `tokens` part, and `TOKEN_HEADER` if the bare token belongs in another header.
+version, has `api_headers`: `call_headers`, and `TOKEN_HEADER` if the bare token belongs in another header.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
+from portaria import platforms
 from portaria.core.entities import Connection
 from portaria.core.errors import NoCredentials
-from portaria.platforms import part
 
 if TYPE_CHECKING:
     from portaria.connections.tokens.cache import Token
@@ -49,10 +49,12 @@ def credential_headers(connection: Connection, credentials: Credentials) -> dict
         raise NoCredentials(
             f"the connection {connection.name} has no credentials of its kind, {connection.kind}"
         ) from None
-    header = getattr(part(connection.platform, "tokens"), "TOKEN_HEADER", "")
-    return {header: token} if header else {"Authorization": f"Bearer {token}"}
+    headers = platforms.load(connection.platform).api_headers
+    if headers and headers.TOKEN_HEADER:
+        return {headers.TOKEN_HEADER: token}
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _platform_headers(connection: Connection) -> dict[str, str]:
-    call_headers = getattr(part(connection.platform, "tokens"), "call_headers", None)
-    return dict(call_headers(connection)) if call_headers else {}
+    headers = platforms.load(connection.platform).api_headers
+    return headers.call_headers(connection) if headers else {}

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import replace as with_changes
 from datetime import timedelta
 
+from portaria import platforms
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
@@ -29,7 +30,6 @@ from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable
 from portaria.core.errors import ConnectionRemoved, NoCredentials
 from portaria.outbound import http_client
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -48,18 +48,18 @@ def try_credentials(table: Table, vault: Vault, connection: Connection, credenti
     Raises `Rejected` (`credentials_refused`) where the platform refuses them and `Retryable` where it does not answer. Nothing
     is sent to a platform without a harmless request.
     """
-    platform = part(connection.platform, "tokens")
+    test = platforms.load(connection.platform).credential_test
     try:
         if connection.kind in static_credentials.LOG_IN_KINDS:
             credentials, client = static_credentials.with_client(table, vault, connection, credentials)
             return static_credentials.log_in(connection, credentials, client, is_trial=True).scopes
-        if hasattr(platform, "probe_request"):
+        if test:
             response = http_client.send(
-                platform.probe_request(connection, credentials),
+                test.probe_request(connection, credentials),
                 allowed_domain=connection.allowed_domain,
                 owner=connection.name,
             )
-            platform.read_probe(response)
+            test.read_probe(response)
     except Rejected as refused:
         field = refused.field or ("client" if connection.client else "credentials")
         detail = f"{refused.detail}; these credentials were not stored"
@@ -79,7 +79,7 @@ def rotate(table: Table, vault: Vault, name: str, credentials: Credentials, *, e
     Raises `Rejected` (404 `unknown_connection`, 409 `not_rotatable`, and as `replace` does) and `Retryable`.
     """
     connection = connection_store.get(table, name)
-    if not hasattr(part(connection.platform, "tokens"), "probe_request"):
+    if not platforms.load(connection.platform).credential_test:
         raise Rejected(
             "not_rotatable",
             f"{connection.platform} has no request that tests a token safely: replace the credentials with "

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from portaria import platforms
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
 from portaria.core.entities import Connection, Retryable, Secret
-from portaria.platforms import part
 from portaria.webhooks.event_receiver import SK, Key, digest, partition, read_key
 
 # 256 bits.
@@ -40,11 +40,12 @@ def open_address(table: Table, connection: Connection, key: Secret, header: Secr
     if fresh in known:
         return True
     previous = [one if one.until else one._replace(until=now + OVERLAP_S) for one in known if one.works(now)]
+    platform = platforms.load(connection.platform)
     made: Item = {
         "pk": partition(connection.name),
         "sk": SK,
         "platform": connection.platform,
-        "account_id": part(connection.platform, "events").account_of(connection.account_id, connection.fields),
+        "account_id": platform.require(platform.events).account_of(connection.account_id, connection.fields),
         "granted_at": connection.granted_at,
         "keys": [one.text() for one in (fresh, *previous[:MAX_PREVIOUS])],
     }

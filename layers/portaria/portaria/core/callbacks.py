@@ -48,7 +48,7 @@ class Secret:
 
 
 class OAuthCallback(NamedTuple):
-    """An authorization code that has just come in, as a platform's `install.parse_arrival` reads it.
+    """An authorization code that has just come in, as a platform's `install.parse_callback` reads it.
 
     `account_host` is the bare host of the account that installs (`acme.kommo.com`): the client secret will be posted to
     it, so a platform returns only hosts of its own; empty where the OAuth client names the host. `source` is `widget` (the

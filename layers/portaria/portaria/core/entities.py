@@ -211,7 +211,7 @@ class Target:
 
     @property
     def part(self) -> str:
-        """The platform's part that sends it."""
+        """The name of the platform's destination object."""
         return self.object.partition("/")[0]
 
     @property

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from portaria import platforms
 from portaria.aws import queues
 from portaria.aws.table import Table, run_concurrently
 from portaria.connections import connection_store
@@ -30,7 +31,6 @@ from portaria.delivery.stages.batch_state import QueuedMessage
 from portaria.delivery.stages.destination_request import DRAIN_PACE
 from portaria.delivery.waiting_entries import Entry
 from portaria.delivery.waiting_lists import ListHead, Place, WaitingList
-from portaria.platforms import part
 from portaria.records import dead_letters
 from portaria.records.dead_letters import GAVE_UP
 
@@ -224,10 +224,11 @@ class _Drain:
             self.most[waiting.object] = LARGEST_BATCH
             with suppress(Rejected):
                 connection = connection_store.get(self.table, waiting.destination)
-                platform = part(connection.platform, waiting.object.partition("/")[0])
-                if per_second := getattr(platform, "REQUESTS_PER_SECOND", None):
-                    a_batch = per_second * DRAIN_PACE * SECONDS_A_BATCH
-                    self.most[waiting.object] = max(1, int(platform.MAX_OBJECTS * a_batch))
+                platform = platforms.load(connection.platform)
+                destination = platform.require(platform.destination_object(waiting.object.partition("/")[0]))
+                if destination.REQUESTS_PER_SECOND:
+                    a_batch = destination.REQUESTS_PER_SECOND * DRAIN_PACE * SECONDS_A_BATCH
+                    self.most[waiting.object] = max(1, int(destination.MAX_OBJECTS * a_batch))
         return self.most[waiting.object]
 
     def _read(self, reader: _Reader, share: int) -> list[Entry]:

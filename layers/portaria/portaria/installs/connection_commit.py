@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace as with_changes
 from typing import Any
 
+from portaria import platforms
 from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, put_of, update_of
 from portaria.connections import connection_store, oauth_clients
@@ -15,7 +16,7 @@ from portaria.core.item_keys import install_key
 from portaria.installs.grant_exchange import GrantExchange
 from portaria.installs.install_lease import InstallLease
 from portaria.installs.install_messages import Install
-from portaria.platforms import part
+from portaria.platforms.protocols import TokenEndpoint
 
 
 class ConnectionCommit:
@@ -76,7 +77,8 @@ class ConnectionCommit:
         scopes = credentials["scopes"].reveal()
         if not scopes and self.install.connection:
             # A provider that names none has granted those that it was asked for.
-            scopes = part(client.platform, "tokens").granted_as_requested(connection, client)
+            platform = platforms.load(client.platform)
+            scopes = platform.require(platform.provider_clients).granted_as_requested(connection, client)
         connection = with_changes(
             connection,
             state="connected",
@@ -105,7 +107,7 @@ class ConnectionCommit:
 
 def check_named(install: Install, connection: Connection | None, client: OAuthClient) -> Connection:
     """The connection that the grant is for. Raises `Rejected` where the grant cannot be for it any more."""
-    kind = part(install.platform, "tokens").KIND
+    kind = _token_endpoint(install.platform).KIND
     if (
         connection is None
         or connection.state == "removed"
@@ -124,7 +126,7 @@ def _of_account(account: Account, client: OAuthClient, name: str, old: Connectio
     return Connection(
         name=name,
         platform=client.platform,
-        kind=part(client.platform, "tokens").KIND,
+        kind=_token_endpoint(client.platform).KIND,
         allowed_domain=account.host,
         state="pending",
         generation=0,
@@ -134,3 +136,8 @@ def _of_account(account: Account, client: OAuthClient, name: str, old: Connectio
         account_id=account.id,
         created_at=old.created_at if old else clock.to_iso(clock.now()),
     )
+
+
+def _token_endpoint(name: str) -> TokenEndpoint:
+    platform = platforms.load(name)
+    return platform.require(platform.token_endpoint)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from portaria import platforms
 from portaria.aws.table import Table
 from portaria.connections import oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.callbacks import CLIENT_IN_PATH
 from portaria.core.entities import OAuthClient, Rejected, Secret, UninstallNotice
-from portaria.platforms import part
 
 # How long a client and its secret are used without reading them again.
 REMEMBERED_S = 60.0
@@ -60,8 +60,9 @@ class HookVerifier:
 
         Raises `Rejected` (400 for a malformed hook, 403 `bad_signature`, 404 `unknown_client`) and `Retryable`.
         """
-        uninstall = part(platform, "uninstall")
-        notice: UninstallNotice = uninstall.parse_departure(query)
+        found = platforms.load(platform)
+        uninstall = found.require(found.uninstall)
+        notice = uninstall.parse_notice(query)
         if not CLIENT_IN_PATH.fullmatch(client_name):
             raise _unknown_client()
         client = self._client(platform, client_name).get()

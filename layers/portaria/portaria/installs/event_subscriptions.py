@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from portaria import platforms
 from portaria.aws.table import Table
 from portaria.connections import connection_store, webhook_endpoints
 from portaria.connections.vault import Credentials
 from portaria.core.entities import Connection, OAuthClient, Rejected
 from portaria.outbound import http_client
-from portaria.platforms import part
+from portaria.platforms.protocols import WebhookSubscriptions
 
 
 def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
@@ -31,7 +32,7 @@ def subscribe(table: Table, connection: Connection, client: OAuthClient, credent
         return
     if not webhook_endpoints.open_address(table, connection, credentials["webhook_key"]):
         return
-    webhooks = part(connection.platform, "webhooks")
+    webhooks = _webhooks(connection)
     request = webhooks.subscribe_request(connection.allowed_domain, credentials["access_token"], destination)
     try:
         response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
@@ -52,8 +53,13 @@ def unsubscribe(connection: Connection, credentials: Credentials | None, destina
     """
     if not credentials or not destination:
         return
-    webhooks = part(connection.platform, "webhooks")
+    webhooks = _webhooks(connection)
     request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
     with suppress(Rejected):
         response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
         webhooks.read_answer(response)
+
+
+def _webhooks(connection: Connection) -> WebhookSubscriptions:
+    platform = platforms.load(connection.platform)
+    return platform.require(platform.webhook_subscriptions)

@@ -6,17 +6,17 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace as with_changes
 
+from portaria import platforms
 from portaria.aws.table import Conflict
 from portaria.connections import vault, webhook_endpoints
 from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Account, Grant, OAuthClient, Rejected, Retryable, Secret
+from portaria.core.entities import Account, OAuthClient, Rejected, Retryable, Secret
 from portaria.core.errors import CodeRefused, CodeUsed
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.installs.install_lease import InstallLease
 from portaria.outbound import http_client
-from portaria.platforms import part
 
 # A code is sent only by a worker that has the time to wait for the answer and to store what it holds.
 TIME_TO_EXCHANGE_S = 34.0
@@ -69,7 +69,8 @@ class GrantExchange:
 
         Raises `Rejected` where the code is worth nothing any more, and `Retryable`.
         """
-        platform = part(self.install.platform, "tokens")
+        platform = platforms.load(self.install.platform)
+        endpoint = platform.require(platform.token_endpoint)
         if clock.now() >= self.install.code_ends_at():
             raise Rejected("code_expired", "the authorization code expired before the platform accepted it")
         client_secret = self.vault.client_secret(self.install.platform, self.install.client)
@@ -79,14 +80,15 @@ class GrantExchange:
                 "short_of_time", "there is too little time left to wait for the platform's response", after_s=1
             )
         host = self.lease.item["account_host"]
-        proof = [self.install.code_verifier] if self.install.code_verifier else []
         given_at = clock.now()
-        request = platform.exchange_request(client, client_secret, host, self.install.code, *proof)
+        request = endpoint.exchange_request(
+            client, client_secret, host, self.install.code, self.install.code_verifier or None
+        )
         if self.connect_timeout_s is not None:
             request = with_changes(request, connect_timeout_s=self.connect_timeout_s)
         response = http_client.send(request, allowed_domain=host, owner=self.install.id)
         try:
-            grant: Grant = platform.read_grant(response, given_at)
+            grant = endpoint.read_grant(response, given_at)
         except CODE_OVER:
             if self.lease.attempt > 1:
                 raise Rejected(
@@ -102,12 +104,12 @@ class GrantExchange:
 
     def read_account(self, credentials: Credentials) -> Account:
         """Ask the platform which account the grant is for. Raises `Rejected` and `Retryable`."""
-        platform = part(self.install.platform, "account")
+        platform = platforms.load(self.install.platform)
+        accounts = platform.require(platform.account_lookup)
         host = self.lease.item["account_host"]
-        request = platform.account_request(host, credentials["access_token"])
+        request = accounts.account_request(host, credentials["access_token"])
         response = http_client.send(request, allowed_domain=host, owner=self.install.id)
-        account: Account = platform.read_account(response, host)
-        return account
+        return accounts.read_account(response, host)
 
     def _store(self, credentials: Credentials, seal: vault.Seal) -> None:
         """Put the grant where it survives, before anything else is done with it: the vault, else sealed in the table."""

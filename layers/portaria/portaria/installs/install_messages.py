@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from portaria import platforms
 from portaria.core import clock
 from portaria.core.entities import Secret
-from portaria.platforms import part
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Install:
 
     def code_ends_at(self) -> datetime:
         """When the platform stops accepting the code."""
-        ends_at: datetime = self.received_at + part(self.platform, "tokens").CODE_LIFE
-        return ends_at
+        platform = platforms.load(self.platform)
+        return self.received_at + platform.require(platform.token_endpoint).CODE_LIFE
 
 
 def read_message(body: str) -> Install:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from portaria import platforms
 from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
@@ -27,7 +28,6 @@ from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NoCredential
 from portaria.core.settings import RemoveConnectionsSettings
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.installs import event_subscriptions
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,8 @@ class _Removal:
 
     def _still_connected(self, connection: Connection) -> bool:
         """Ask the platform. Only a clear refusal counts: a platform that does not answer is asked again."""
-        account = part(connection.platform, "account")
+        platform = platforms.load(connection.platform)
+        account = platform.require(platform.account_lookup)
         try:
             response = self.token_provider.send(
                 connection,
@@ -152,7 +153,8 @@ class _Removal:
     def _unsubscribe(self, connection: Connection) -> None:
         """Delete the subscription to the event webhooks, with the stored token."""
         try:
-            part(connection.platform, "webhooks")
+            platform = platforms.load(connection.platform)
+            platform.require(platform.webhook_subscriptions)
             client = oauth_clients.get(self.table, connection.platform, connection.client)
         except Rejected:
             return

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import ModuleType
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from portaria import platforms
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store
@@ -26,12 +26,11 @@ from portaria.core import clock
 from portaria.core.entities import DeliveryEvent, Rejected, Reported, Request, Retryable, SignedBy
 from portaria.core.settings import TrackReceiptsSettings
 from portaria.outbound import http_client
-from portaria.platforms import part
+from portaria.platforms.record_protocols import DeliveryReports
 from portaria.records import receipts
 
 logger = logging.getLogger(__name__)
 
-PART = "delivery_reports"
 # The parameter's value if no client id is set.
 NONE_SET = "-"
 KEYS_KEPT_FOR = timedelta(hours=24)
@@ -65,7 +64,7 @@ class _Report:
 
 def challenge(platform: str, query: Mapping[str, list[str]], settings: TrackReceiptsSettings) -> str:
     """The answer to a registration's challenge. Raises `Rejected` (404 if this stack accepts no events)."""
-    return str(_observability(platform, settings).read_challenge(query))
+    return _reports(platform, settings).read_challenge(query)
 
 
 def handle_delivery(
@@ -76,28 +75,29 @@ def handle_delivery(
     Raises `Rejected` (401 `bad_signature`, 403 `wrong_recipient`, 404 if this stack accepts no events, 400 and 413 if it is
     not a valid delivery) and `Retryable` if it should be delivered again.
     """
-    observability = _observability(platform, settings)
-    content = observability.read_content(body)
-    if validation := observability.validation_request(content):
-        _validate(validation, observability.VALIDATION_DOMAIN)
+    reports = _reports(platform, settings)
+    content = reports.read_content(body)
+    if validation := reports.validation_request(content):
+        _validate(validation, reports.VALIDATION_DOMAIN)
         return DeliverySummary(Counter(validation=1))
     # Before any key is fetched, because few callers know the client id.
-    observability.check_recipient(content, headers, settings.adobe_client_id)
-    _verify(observability.read_signatures(headers), body, observability.KEYS_DOMAIN)
+    reports.check_recipient(content, headers, settings.adobe_client_id)
+    _verify(reports.read_signatures(headers), body, reports.KEYS_DOMAIN)
     try:
-        return _store(Table(settings.table_name), platform, list(observability.read_events(content)))
+        return _store(Table(settings.table_name), platform, list(reports.read_events(content)))
     except boto3_clients.FAILURES as error:
         code = boto3_clients.error_code(error) or type(error).__name__
         raise Retryable("storage_unavailable", f"not all events were stored: {code}") from error
 
 
-def _observability(platform: str, settings: TrackReceiptsSettings) -> ModuleType:
-    found = part(platform, PART)
+def _reports(platform: str, settings: TrackReceiptsSettings) -> DeliveryReports:
+    found = platforms.load(platform)
+    reports = found.require(found.delivery_reports)
     if settings.adobe_client_id == NONE_SET:
         raise Rejected(
             "not_set_up", "this stack does not accept Adobe's events: set its parameter AdobeClientId", status=404
         )
-    return found
+    return reports
 
 
 def _store(table: Table, platform: str, events: list[DeliveryEvent]) -> DeliverySummary:

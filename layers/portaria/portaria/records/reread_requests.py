@@ -13,11 +13,11 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 
+from portaria import platforms
 from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
 from portaria.core.entities import Rejected
-from portaria.platforms import part
 
 # No object's name is in capitals.
 SUFFIX = "#WHOLE"
@@ -35,7 +35,7 @@ def is_request(item: Item) -> bool:
 def is_possible(platform: str, object_name: str) -> bool:
     """Whether a platform can list the changes of an object."""
     try:
-        return hasattr(part(platform, object_name), "read_changes")
+        return platforms.load(platform).changed_object(object_name) is not None
     except Rejected:
         return False
 

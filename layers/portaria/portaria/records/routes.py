@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from portaria import platforms
 from portaria.aws.table import Item, Table
 from portaria.core.entities import Connection, Rejected, Route, Target
-from portaria.platforms import part
+from portaria.platforms.record_protocols import RouteRules
 
 LIST = "ROUTES"
 
@@ -39,7 +40,7 @@ def for_connection(table: Table, connection: Connection) -> list[Route]:
 
 def target(route: Route, destination: Connection) -> Target:
     """What the route's records must share to travel in one request. Raises `Rejected` where the destination takes no such."""
-    object_name = route.target or part(destination.platform, "destination").ACCEPTED.get(route.object, "")
+    object_name = route.target or _rules(destination).ACCEPTED.get(route.object, "")
     if not object_name:
         raise Rejected("object_not_accepted", f"{destination.platform} takes no {route.object}", field="object")
     fields = [(f"field{number}", name) for number, name in enumerate(route.dedupe_fields, 1)]
@@ -50,14 +51,21 @@ def mapping(route: Route, source: Connection, destination: Connection) -> dict[s
     """The route's own mapping, or the default of the two platforms. Raises `Rejected` (`no_mapping`) where there is none."""
     if route.mapping:
         return route.mapping
-    accepts = part(destination.platform, "destination")
-    object_name = route.target or accepts.ACCEPTED.get(route.object, "")
-    default: dict[str, str] = accepts.default_mapping(part(source.platform, route.object).DEFAULT_MAPPING, object_name)
+    rules = _rules(destination)
+    object_name = route.target or rules.ACCEPTED.get(route.object, "")
+    platform = platforms.load(source.platform)
+    source_object = platform.require(platform.source_object(route.object))
+    default = rules.default_mapping(source_object.DEFAULT_MAPPING, object_name)
     if not default:
         raise Rejected(
             "no_mapping", f"there is no default mapping to {object_name}: give the route a mapping", field="mapping"
         )
     return default
+
+
+def _rules(destination: Connection) -> RouteRules:
+    platform = platforms.load(destination.platform)
+    return platform.require(platform.route_rules)
 
 
 def read(item: Item) -> Route:

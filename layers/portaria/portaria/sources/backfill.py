@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from portaria import platforms
 from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
@@ -20,7 +21,6 @@ from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Page, Rejected, Retryable, Route, Secret
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import backlogs
-from portaria.platforms import part
 from portaria.records import routes
 from portaria.sources import page_reader, reconciliation
 from portaria.sources.page_reader import PageReader, ReadingOutcome
@@ -87,7 +87,7 @@ def start(table: Table, queue_url: str, connection: Connection, route_name: str 
         if not found:
             detail = f"the connection {connection.name} is not the source of a route {route_name}"
             raise Rejected("unknown_route", detail, field="route", status=404)
-    found = [route for route in found if page_reader.source(connection.platform, route.object)]
+    found = [route for route in found if platforms.load(connection.platform).paged_object(route.object)]
     if not found:
         detail = (
             f"there is nothing to read: {connection.name} is not the source of a route with an object that "
@@ -130,7 +130,7 @@ def _begin(name: str, generation: int, settings: BackfillRecordsSettings) -> Rea
     backlogs.try_now(table, name)
     bodies: list[str] = []
     for route in routes.for_connection(table, connection):
-        if page_reader.source(connection.platform, route.object):
+        if platforms.load(connection.platform).paged_object(route.object):
             reconciliation.begin(table, connection, route.object)
             if _create(table, connection, route, generation):
                 bodies.append(_message(name, route.name, generation))
@@ -221,14 +221,14 @@ class _BackfillReading:
     def _read(self, item: Item) -> None:
         route = routes.get(self.table, self.route_name)
         connection = connection_store.get(self.table, self.name)
-        source = part(connection.platform, route.object)
+        platform = platforms.load(connection.platform)
+        source = platform.require(platform.paged_object(route.object))
         reader = PageReader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
         while item["state"] == "running":
             number, read_at = item["next_page"], int(clock.now().timestamp() * 1000)
 
             def ask(send: page_reader.Send, account_host: str, access_token: Secret, number: int = number) -> Page:
-                page: Page = source.read_page(send, account_host, access_token, number)
-                return page
+                return source.read_page(send, account_host, access_token, number)
 
             page = reader.read(ask)
             bodies = record_messages.pack(

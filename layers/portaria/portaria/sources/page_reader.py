@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import TypeVar
 
 from portaria.aws.table import Table
@@ -19,7 +18,6 @@ from portaria.core.errors import TokenRefused
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
-from portaria.platforms import part
 
 Send = Callable[[Request], Response]
 Found = TypeVar("Found")
@@ -43,15 +41,6 @@ class ReadingOutcome:
     pages: int = 0
     records: int = 0
     started: int = 0
-
-
-def source(platform: str, object_name: str, function: str = "read_page") -> ModuleType | None:
-    """The platform's part for an object, where it can be read this way (`read_page`, `read_changes`)."""
-    try:
-        module = part(platform, object_name)
-    except Rejected:
-        return None
-    return module if hasattr(module, function) else None
 
 
 def dated(records: list[Record], read_at: int) -> list[Record]:

@@ -16,9 +16,9 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from types import ModuleType
 from typing import Any, NamedTuple
 
+from portaria import platforms
 from portaria.aws import due_index, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
@@ -26,7 +26,7 @@ from portaria.core import clock, record_messages
 from portaria.core.entities import Changes, Connection, Rejected, Retryable, Secret
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.installs import event_subscriptions
-from portaria.platforms import part
+from portaria.platforms.record_protocols import ChangedObject
 from portaria.records import reread_requests, routes
 from portaria.sources import page_reader
 from portaria.sources.page_reader import PageReader, ReadingOutcome
@@ -60,7 +60,7 @@ def begin(table: Table, connection: Connection, object_name: str, *, since: int 
     queued, so that reconciliations find the changes from then on. An existing reconciliation keeps its position and becomes due
     soon, also if it was postponed.
     """
-    if not page_reader.source(connection.platform, object_name, "read_changes"):
+    if not platforms.load(connection.platform).changed_object(object_name):
         return
     now = clock.now()
     due_at = clock.to_iso(now + FIRST_AFTER * (1 + connection_store.spread(f"{connection.name}/{object_name}")))
@@ -224,7 +224,8 @@ class _Reconciling:
 
     def _reconcile(self, item: Item, connection: Connection) -> bool:
         """Read the changes to their end. False: another worker has updated the item and continues the reading."""
-        source = part(connection.platform, self.object_name)
+        platform = platforms.load(connection.platform)
+        source = platform.require(platform.changed_object(self.object_name))
         reader = PageReader(self.table, self.settings, connection, source.REQUESTS_PER_SECOND, self.time_left_s)
         self._subscribe(reader)
         asked_at = item.get("asked_at") or max(int(clock.now().timestamp()), item["since"])
@@ -256,10 +257,9 @@ class _Reconciling:
         logger.info("reconciliation_completed", extra=self.facts)
         return True
 
-    def _read(self, source: ModuleType, reader: PageReader, since: int, cursor: str) -> Changes:
+    def _read(self, source: ChangedObject, reader: PageReader, since: int, cursor: str) -> Changes:
         def ask(send: page_reader.Send, account_host: str, access_token: Secret) -> Changes:
-            changes: Changes = source.read_changes(send, account_host, access_token, since, cursor)
-            return changes
+            return source.read_changes(send, account_host, access_token, since, cursor)
 
         return reader.read(ask)
 
@@ -316,7 +316,8 @@ class _Reconciling:
         """Subscribe the account's event webhooks again, at most once an hour. After a failure this reads the changes."""
         connection = reader.connection
         try:
-            webhooks = part(connection.platform, "webhooks")
+            platform = platforms.load(connection.platform)
+            webhooks = platform.require(platform.webhook_subscriptions)
         except Rejected:
             return
         if not self._may_subscribe():

@@ -103,15 +103,16 @@ class EventReceiver:
     def receive(self, request: HttpRequest, budget: TimeBudget) -> None:
         """Queue the records of one delivery. Once this returns, its records are in the queue.
 
-        Raises `Rejected`: 404 `unknown_address`, 413 `body_too_large`, 400 `bad_body`, or what the platform's part finds wrong.
+        Raises `Rejected`: 404 `unknown_address`, 413 `body_too_large`, 400 `bad_body`, or what the platform refuses.
         Raises `Retryable` and `AwsError` where it should be delivered again; some of its records may have been queued then.
         """
         connection = request.path_parameter("connection")
         body = _check_body(request.body)
         now = int(time.time())
         address = self._check(request, now, budget)
-        part = platforms.part(request.path_parameter("platform"), "events")
-        events = part.read(WebhookDelivery(request.headers.joined(), body, now, _ed25519), address)
+        platform = platforms.load(request.path_parameter("platform"))
+        delivery = WebhookDelivery(request.headers.joined(), body, now, _ed25519)
+        events = platform.require(platform.events).read(delivery, address)
         queued = 0
         if events.delivery and self._seen(connection, events.delivery, budget):
             events = events._replace(records={}, left={"repeated": sum(map(len, events.records.values()))})
@@ -201,7 +202,8 @@ class EventReceiver:
 def retry_status(platform: str) -> int:
     """The status that makes a platform deliver again."""
     try:
-        return int(platforms.part(platform, "events").RETRY_STATUS)
+        found = platforms.load(platform)
+        return found.require(found.events).RETRY_STATUS
     except Rejected:
         return 503
 

@@ -1,16 +1,16 @@
 """The rules for connections: what a caller may send, and what must be true of it and of the OAuth client that it names.
 
-What a connection of each kind is made of is in its platform's `tokens` part (`KINDS`).
+A platform's `connection_kinds` (`KINDS`) defines the credentials and fields of each kind of connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from portaria import platforms
 from portaria.api import validation
 from portaria.api.rules.known_resources import Known
 from portaria.api.rules.oauth_client_rules import Scopes
@@ -31,7 +31,7 @@ from portaria.api.validation import (
 from portaria.connections import oauth_clients
 from portaria.core.entities import Connection, Kind, OAuthClient, Rejected
 from portaria.outbound import domain_rules
-from portaria.platforms import having, part
+from portaria.platforms import Platform
 
 if TYPE_CHECKING:
     from portaria.connections.vault import Credentials
@@ -78,7 +78,7 @@ class CredentialsRotation(Input):
 class Checked(NamedTuple):
     """What a creation has come to: everything that is stored of it."""
 
-    tokens: ModuleType
+    platform: Platform
     kind_name: str
     fields: dict[str, str]
     credentials: Credentials
@@ -90,22 +90,22 @@ def check_creation(sent: ConnectionCreation, known: Known) -> Checked:
     """Raises `Rejected` with everything that is wrong: 400, 409 `api_domains_missing`."""
     refusals = Refusals()
     refusals.of(lambda: _refuse_install_name(sent.name))
-    tokens = refusals.of(lambda: _tokens_part(sent.platform))
-    kind_name = refusals.of(lambda: _kind_name(tokens, sent)) if tokens else None
-    if not tokens or not kind_name:
+    platform = refusals.of(lambda: _platform(sent.platform))
+    kind_name = refusals.of(lambda: _kind_name(platform, sent)) if platform else None
+    if not platform or not kind_name:
         raise refusals.together()
-    kind: Kind = tokens.KINDS[kind_name]
+    kind = platform.connection_kinds.KINDS[kind_name]
     fields = refusals.of(lambda: _fields(kind, kind_name, sent))
     credentials = refusals.of(lambda: check_credentials(kind, kind_name, sent.credentials))
     allowed_domain = None
     if fields is not None or kind.allowed_domain is None:
         allowed_domain = refusals.of(lambda: _allowed_domain(kind, sent.allowed_domain, fields or {}))
-    client = refusals.of(lambda: _client(known, tokens, kind, kind_name, sent))
+    client = refusals.of(lambda: _client(known, platform, kind, kind_name, sent))
     if client and allowed_domain:
         refusals.of(lambda: oauth_clients.check_domain(client, allowed_domain, field="allowed_domain"))
     if refusals.found or fields is None or credentials is None or allowed_domain is None:
         raise refusals.together()
-    return Checked(tokens, kind_name, fields, credentials, allowed_domain, client)
+    return Checked(platform, kind_name, fields, credentials, allowed_domain, client)
 
 
 def check_replacement(connection: Connection, sent: ConnectionCreation | CredentialsReplacement) -> Credentials:
@@ -127,22 +127,22 @@ def read_shown(shown: dict[str, Any]) -> Connection:
 
 
 def kinds_of(platform: str) -> dict[str, Kind]:
-    return getattr(part(platform, "tokens"), "KINDS", {})
+    return platforms.load(platform).connection_kinds.KINDS
 
 
-def _tokens_part(platform: str) -> ModuleType:
+def _platform(name: str) -> Platform:
     try:
-        tokens = part(platform, "tokens")
+        platform = platforms.load(name)
     except Rejected:
         # What stands there may be anything, even a secret that slipped out of its place: it is not repeated.
-        known = [name for name, tokens in having("tokens").items() if getattr(tokens, "KINDS", {})]
+        known = [each.name for each in platforms.every() if each.connection_kinds.KINDS]
         raise Rejected("unknown_platform", f"platform must be one of {', '.join(known)}", field="platform") from None
-    if not getattr(tokens, "KINDS", {}):
+    if not platform.connection_kinds.KINDS:
         detail = (
-            f"connections to {platform} are created by installing its application: open the OAuth client's install page"
+            f"connections to {name} are created by installing its application: open the OAuth client's install page"
         )
         raise Rejected("made_by_install", detail, field="platform")
-    return tokens
+    return platform
 
 
 def own_kind(connection: Connection) -> Kind:
@@ -159,10 +159,10 @@ def own_kind(connection: Connection) -> Kind:
     return kind
 
 
-def _kind_name(tokens: ModuleType, sent: ConnectionCreation) -> str:
-    kinds = sorted(tokens.KINDS)
+def _kind_name(platform: Platform, sent: ConnectionCreation) -> str:
+    kinds = sorted(platform.connection_kinds.KINDS)
     if sent.kind is None and len(kinds) == 1:
-        return str(kinds[0])
+        return kinds[0]
     if sent.kind is None or sent.kind not in kinds:
         how = "is missing: it must be" if sent.kind is None else "must be"
         raise InvalidInput([("kind", f"kind {how} one of {', '.join(kinds)} for {sent.platform}")])
@@ -246,7 +246,7 @@ def _allowed_domain(kind: Kind, given: str | None, fields: dict[str, str]) -> st
 
 
 def _client(
-    known: Known, tokens: ModuleType, kind: Kind, kind_name: str, sent: ConnectionCreation
+    known: Known, platform: Platform, kind: Kind, kind_name: str, sent: ConnectionCreation
 ) -> OAuthClient | None:
     """The OAuth client of a kind that has no credentials of its own."""
     if kind.credentials:
@@ -263,7 +263,7 @@ def _client(
     except Rejected:
         detail = f"client names no OAuth client of {sent.platform}: create the OAuth client first"
         raise Rejected("unknown_client", detail, field="client") from None
-    if tokens.CLIENT_GRANTS.get(client.grant) != kind_name:
+    if platform.require(platform.provider_clients).CLIENT_GRANTS.get(client.grant) != kind_name:
         raise Rejected(
             "wrong_grant",
             f"the OAuth client has the grant {client.grant}, which does not fit the kind {kind_name}",
@@ -302,10 +302,10 @@ def _refuse_install_name(name: str) -> None:
     """`kommo-…` is how an install names its connection: taken by another kind, that account could not connect."""
     platform = name.partition("-")[0]
     try:
-        part(platform, "install")
-        if kinds_of(platform):
-            return
+        found = platforms.load(platform)
     except Rejected:
+        return
+    if not found.install or found.connection_kinds.KINDS:
         return
     raise Rejected(
         "name_reserved",

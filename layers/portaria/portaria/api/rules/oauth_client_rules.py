@@ -1,7 +1,7 @@
 """The rules for OAuth clients: what a caller may send, and what must be true of it and of the connections that use it.
 
-A platform that stands for any provider says so in its `tokens` part (`CLIENT_GRANTS`): its clients name the endpoints and the
-grant that are theirs. Clients of a platform that knows its own endpoints must not.
+A platform that represents any provider has `provider_clients` (`CLIENT_GRANTS`): its clients name their own endpoints and their
+grant. Clients of a platform that knows its own endpoints must not.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from portaria import platforms
 from portaria.api.rules.known_resources import Known
 from portaria.api.validation import CLIENT_NAME, Input, InvalidInput, Matching, PlatformName, Refusals, SecretText
 from portaria.connections import oauth_clients
 from portaria.core.callbacks import domain_inside
 from portaria.core.entities import Connection, OAuthClient, Rejected
 from portaria.outbound import domain_rules
-from portaria.platforms import having, part
 
 ENDPOINT_FIELDS = ("grant", "authorize_url", "token_url", "token_auth")
 MAX_API_DOMAINS = 20
@@ -214,9 +214,10 @@ def make(platform: str, name: str, sent: OAuthClientReplacement, grant: str, api
 
 def _domain_errors(platform: str, sent: OAuthClientReplacement) -> list[tuple[str, str]]:
     """Where a platform's accounts have domains of its own, no other can be registered."""
-    own = getattr(part(platform, "install"), "API_DOMAINS", ())
-    if not own:
+    domains = platforms.load(platform).account_domains
+    if not domains:
         return []
+    own = domains.API_DOMAINS
     if all(domain_inside(domain, own) for domain in sent.api_domains or ()):
         return []
     return [("api_domains", f"api_domains may hold only {', '.join(own)} and names inside them for {platform}")]
@@ -224,8 +225,8 @@ def _domain_errors(platform: str, sent: OAuthClientReplacement) -> list[tuple[st
 
 def _endpoint_errors(platform: str, sent: OAuthClientReplacement, grant: str) -> list[tuple[str, str]]:
     """What is missing or too much of the fields that say where a provider's endpoints are."""
-    grants = getattr(part(platform, "tokens"), "CLIENT_GRANTS", ())
-    if not grants:
+    found = platforms.load(platform)
+    if not found.provider_clients:
         given = [field for field in ENDPOINT_FIELDS if getattr(sent, field) is not None]
         return [(field, f"{field} is not a field of a client of {platform}, which has its own") for field in given]
     errors = []
@@ -235,18 +236,16 @@ def _endpoint_errors(platform: str, sent: OAuthClientReplacement, grant: str) ->
         errors.append(("authorize_url", "authorize_url is missing: the grant authorization_code needs it"))
     if grant == "client_credentials" and sent.authorize_url is not None:
         errors.append(("authorize_url", "authorize_url is only for the grant authorization_code"))
-    own = getattr(part(platform, "install"), "OWN_PARAMETERS", ())
+    own = found.authorization_links.OWN_PARAMETERS if found.authorization_links else ()
     query = parse_qs(urlsplit(sent.authorize_url or "").query, keep_blank_values=True)
     errors += [("authorize_url", f"authorize_url must not set {name}: it is set here") for name in own if name in query]
     return errors
 
 
 def _require_install_part(platform: str) -> None:
-    try:
-        part(platform, "install")
-    except Rejected:
-        known = ", ".join(having("install"))
-        raise Rejected("unknown_platform", f"platform must be one of {known}", field="platform") from None
+    known = [each.name for each in platforms.every() if each.install]
+    if platform not in known:
+        raise Rejected("unknown_platform", f"platform must be one of {', '.join(known)}", field="platform")
 
 
 def _in_use(users: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import jmespath
@@ -10,10 +9,11 @@ from jmespath.exceptions import LexerError, ParseError
 from jmespath.functions import Functions
 from pydantic import Field
 
+from portaria import platforms
 from portaria.api.rules.known_resources import Known
 from portaria.api.validation import Fault, Input, InvalidInput, Matching, Refusals, ResourceName, nearest
 from portaria.core.entities import Rejected, Route
-from portaria.platforms import part
+from portaria.platforms.record_protocols import RouteRules, SourceObject
 from portaria.records import expression_budget, expressions
 from portaria.records.expression_compiler import Search
 
@@ -71,11 +71,11 @@ def check(name: str, sent: RouteReplacement, known: Known) -> tuple[Route, list[
     Raises `Rejected` with everything that is wrong.
     """
     refusals = Refusals()
-    destination = refusals.of(lambda: _destination_part(known, sent))
+    destination = refusals.of(lambda: _route_rules(known, sent))
     target = refusals.of(lambda: _target(destination, sent)) if destination else None
     if destination:
         refusals.of(lambda: _check_options(destination, sent))
-    source = refusals.of(lambda: _source_part(known, sent))
+    source = refusals.of(lambda: _source_object(known, sent))
     refusals.of(lambda: _check_expressions(sent.mapping))
     if not destination:
         raise refusals.together()
@@ -87,8 +87,8 @@ def check(name: str, sent: RouteReplacement, known: Known) -> tuple[Route, list[
                 f"mapping is missing: there is no default mapping to {target}, so give an expression for each attribute"
             )
             refusals.found.append(Rejected("invalid_input", detail, field="mapping"))
-    listed = tuple(destination.DEDUPE_ATTRIBUTES.get(target, ()))
-    dedupe_fields = tuple(sent.dedupe_fields or destination.DEFAULT_DEDUPE.get(target, ()))
+    listed = tuple(destination.DEDUPE_ATTRIBUTES.get(target or "", ()))
+    dedupe_fields = tuple(sent.dedupe_fields or destination.DEFAULT_DEDUPE.get(target or "", ()))
     route = Route(
         name,
         sent.source,
@@ -104,8 +104,7 @@ def check(name: str, sent: RouteReplacement, known: Known) -> tuple[Route, list[
     )
     if mapped:
         refusals.of(lambda: _check_dedupe_fields(dedupe_fields, mapped))
-        if hasattr(destination, "check_route"):
-            refusals.of(lambda: destination.check_route(route, set(mapped)))
+        refusals.of(lambda: destination.check_route(route, set(mapped)))
     if refusals.found:
         raise refusals.together()
     warnings = [
@@ -132,8 +131,7 @@ def _check_dedupe_fields(dedupe_fields: tuple[str, ...], mapped: dict[str, str])
         raise InvalidInput(errors)
 
 
-def _source_part(known: Known, sent: RouteReplacement) -> ModuleType:
-    """The source platform's part that reads the object, or takes its events."""
+def _source_object(known: Known, sent: RouteReplacement) -> SourceObject:
     kind, _, name = sent.source.partition(":")
     try:
         if kind == "connection":
@@ -143,29 +141,24 @@ def _source_part(known: Known, sent: RouteReplacement) -> ModuleType:
             platform = known.client(client_platform, client).platform
     except Rejected as unknown:
         raise Rejected(unknown.reason, unknown.detail, field="source") from None
-    try:
-        source = part(platform, sent.object)
-        if hasattr(source, "DEFAULT_MAPPING"):
-            return source
-    except Rejected:
-        pass
+    if source := platforms.load(platform).source_object(sent.object):
+        return source
     raise Rejected(
         "object_not_offered", f"{platform} connections have no {sent.object} that can be read", field="object"
     )
 
 
-def _destination_part(known: Known, sent: RouteReplacement) -> ModuleType:
+def _route_rules(known: Known, sent: RouteReplacement) -> RouteRules:
     try:
         platform = known.connection(sent.destination).platform
     except Rejected as unknown:
         raise Rejected(unknown.reason, unknown.detail, field="destination") from None
-    try:
-        return part(platform, "destination")
-    except Rejected:
-        raise Rejected("not_a_destination", f"records cannot be sent to {platform}", field="destination") from None
+    if rules := platforms.load(platform).route_rules:
+        return rules
+    raise Rejected("not_a_destination", f"records cannot be sent to {platform}", field="destination")
 
 
-def _target(destination: ModuleType, sent: RouteReplacement) -> str:
+def _target(destination: RouteRules, sent: RouteReplacement) -> str:
     """What the records become at the destination."""
     if sent.target:
         if not destination.TARGETS.fullmatch(sent.target):
@@ -177,10 +170,10 @@ def _target(destination: ModuleType, sent: RouteReplacement) -> str:
         accepted = ", ".join(sorted(destination.ACCEPTED))
         detail = f"the destination takes {accepted} as they are, not {sent.object}: give the route a target"
         raise Rejected("object_not_accepted", detail, field="object")
-    return str(destination.ACCEPTED[sent.object])
+    return destination.ACCEPTED[sent.object]
 
 
-def _check_options(destination: ModuleType, sent: RouteReplacement) -> None:
+def _check_options(destination: RouteRules, sent: RouteReplacement) -> None:
     errors = []
     for name, value in sent.options.items():
         if name not in destination.OPTIONS:

@@ -8,7 +8,7 @@ stored (`pair_storage`):
 
 If the worker dies, its successor finds the stored pair. If the platform refuses the first sending of a refresh token, the grant
 was revoked; if it refuses a later one, an answer was lost. `refused_grants` decides on refusals that do not end the grant. The
-platform's part `tokens` builds the request and reads the answer.
+platform's `token_endpoint` builds the request and reads the answer.
 
 https://www.rfc-editor.org/rfc/rfc9700#section-4.14
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
+from portaria import platforms
 from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item
 from portaria.connections import connection_store, oauth_clients, refused_grants, vault
@@ -43,7 +44,6 @@ from portaria.core.errors import (
 )
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -106,14 +106,15 @@ class TokenRefresh:
     def _take_turn(self) -> None:
         if self.lease.tries > 1 and self.storage.adopt():
             return
-        platform = part(self.connection.platform, "tokens")
+        platform = platforms.load(self.connection.platform)
+        endpoint = platform.require(platform.token_endpoint)
         client = oauth_clients.get(self.context.table, self.connection.platform, self.connection.client)
         client_secret = self.context.vault.client_secret(client.platform, client.name)
         old = self.old.credentials["refresh_token"]
-        request = platform.refresh_request(self.connection, client, client_secret, old)
+        request = endpoint.refresh_request(self.connection, client, client_secret, old)
         seal = vault.prepare_seal(self.context.sealing_key_id, {"connection": self.connection.name})
         try:
-            grant = self.call.send(platform, client, request)
+            grant = self.call.send(endpoint, client, request)
         except GrantRevoked as revoked:
             self._check_client_unchanged(client)
             self._end_revoked(revoked)
@@ -125,7 +126,8 @@ class TokenRefresh:
 
     def _follow_move(self, client: OAuthClient) -> bool:
         """Where the account has moved to another host of its platform, continue there in another turn. False: it has not."""
-        account = part(self.connection.platform, "account")
+        platform = platforms.load(self.connection.platform)
+        account = platform.require(platform.account_relocation)
         request = account.locate_request(self.old.credentials)
         response = http_client.send(request, allowed_domain=account.LOCATION_DOMAIN, owner=self.connection.name)
         host = account.read_location(response)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace as with_changes
-from types import ModuleType
 
 from portaria.connections import refused_grants
 from portaria.connections.refused_grants import Verdict
@@ -15,6 +14,7 @@ from portaria.core import clock
 from portaria.core.entities import Connection, Grant, OAuthClient, Request
 from portaria.core.errors import Rejected, Retryable, Unreachable
 from portaria.outbound import http_client
+from portaria.platforms.protocols import TokenEndpoint
 
 
 class RefreshCall:
@@ -30,13 +30,13 @@ class RefreshCall:
         self.sent = False
         self.verdict = Verdict.NONE
 
-    def send(self, platform: ModuleType, client: OAuthClient, request: Request) -> Grant:
+    def send(self, endpoint: TokenEndpoint, client: OAuthClient, request: Request) -> Grant:
         """Send the refresh token, and once more at once where the answer was lost: that answer cannot be had again.
 
         Raises `Rejected` and `Retryable` as the platform's `read_refreshed` and the HTTP client do, `Retryable`
         (`short_of_time`), and `Conflict` where the lease has been lost.
         """
-        domain = platform.token_domain(self.connection, client)
+        domain = endpoint.token_domain(self.connection, client)
         needed_s = refresh_lease.TIME_TO_REFRESH_S
         while True:
             if min(self.lease.time_left_s(), self.time_left_s()) < needed_s:
@@ -47,7 +47,7 @@ class RefreshCall:
                 given_at = clock.now()
                 response = http_client.send(request, allowed_domain=domain, owner=self.connection.name)
                 status = response.status
-                grant: Grant = platform.read_refreshed(response, given_at, self.old.credentials["refresh_token"])
+                grant = endpoint.read_refreshed(response, given_at, self.old.credentials["refresh_token"])
             except Rejected as rejected:
                 self.verdict = refused_grants.verdict(status, rejected) if status else Verdict.NONE
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace as with_changes
 
+from portaria import platforms
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.tokens.usability import check_usable, is_young
@@ -13,7 +14,6 @@ from portaria.core import clock
 from portaria.core.entities import Connection, Grant, OAuthClient, Retryable
 from portaria.core.errors import NoCredentials
 from portaria.outbound import http_client
-from portaria.platforms import part
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +28,17 @@ def log_in(
     The platform may return a shared token with the rest of its life, which may be zero. In a trial, before credentials are
     stored, the platform may also answer that there is no such account.
     """
-    platform = part(connection.platform, "tokens")
+    platform = platforms.load(connection.platform)
+    tokens = platform.require(platform.log_in)
     given_at = clock.now()
     response = http_client.send(
-        platform.token_request(connection, credentials, client),
-        allowed_domain=platform.token_domain(connection, client),
+        tokens.token_request(connection, credentials, client),
+        allowed_domain=tokens.token_domain(connection, client),
         owner=connection.name,
     )
-    if is_trial and hasattr(platform, "refuse_unknown_account"):
-        platform.refuse_unknown_account(connection, response)
-    grant: Grant = platform.read_grant(response, given_at)
-    return with_changes(grant, given_at=given_at)
+    if is_trial:
+        tokens.refuse_unknown_account(connection, response)
+    return with_changes(tokens.read_grant(response, given_at), given_at=given_at)
 
 
 def static_credentials(table: Table, vault_: Vault, connection: Connection) -> tuple[Connection, Credentials]:

@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, NamedTuple
 
+from portaria import platforms
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core.entities import Answer, Connection, Rejected, Target
 from portaria.delivery.destination_pause import DestinationPause
 from portaria.delivery.version_guard import VersionScope
 from portaria.delivery.waiting_lists import Place
-from portaria.platforms import part
+from portaria.platforms.record_protocols import RecordDestination
 from portaria.records import record_mapping
 from portaria.records.record_mapping import EncodedRecord, Message, OutgoingRecord, RejectedRecord, Source
 
@@ -85,7 +85,7 @@ class BatchDestination:
     """
 
     connection: Connection
-    platform: ModuleType
+    platform: RecordDestination
     pauses: list[DestinationPause] = field(default_factory=list)
     is_stopped: bool = False
     after_s: float | None = None
@@ -111,7 +111,9 @@ class BatchDestinations:
             connection = connection_store.get(self._table, target.destination)
             if connection.state == "removed":
                 raise Rejected("connection_removed", f"the destination {connection.name} has been removed")
-            self._known[name] = BatchDestination(connection, part(connection.platform, target.part))
+            platform = platforms.load(connection.platform)
+            destination = platform.require(platform.destination_object(target.part))
+            self._known[name] = BatchDestination(connection, destination)
         return self._known[name]
 
     def sending_order(self, target: Target) -> tuple[bool, int]:

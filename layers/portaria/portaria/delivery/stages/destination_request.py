@@ -126,7 +126,7 @@ class DestinationRequests:
         token = self._tokens.token(connection)
         build, trace = destination.platform.request, _sendable(receipt["trace"], correlation_id)
         credentials = {**self._static_credentials(destination), **token.credentials}
-        request: Request = build(connection, credentials, target, body, trace)
+        request = build(connection, credentials, target, body, trace)
         if self._time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_FINISH_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
         receipts.open_receipt(self._table, correlation_id, **receipt)
@@ -149,7 +149,7 @@ class DestinationRequests:
 
     def _static_credentials(self, destination: BatchDestination) -> dict[str, Any]:
         """What a person entered, if a request needs more than a token. Read once a batch."""
-        if not getattr(destination.platform, "NEEDS_TYPED_IN", False):
+        if not destination.platform.NEEDS_STATIC_CREDENTIALS:
             return {}
         if destination.static_credentials is None:
             destination.connection, credentials = static_credentials.static_credentials(
@@ -160,11 +160,10 @@ class DestinationRequests:
 
     def _exchange(self, destination: BatchDestination, request: Request) -> tuple[Response, Answer]:
         connection = destination.connection
-        if per_second := getattr(destination.platform, "REQUESTS_PER_SECOND", None):
+        if per_second := destination.platform.REQUESTS_PER_SECOND:
             _pace(connection.name, per_second * self._pace).wait()
         response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
-        answer: Answer = destination.platform.read_answer(response)
-        return response, answer
+        return response, destination.platform.read_answer(response)
 
     def _close_receipt(self, correlation_id: str, answer: Answer) -> None:
         """The destination has answered, so a receipt that cannot be written changes nothing for the records."""

@@ -173,7 +173,7 @@ class MessageResolver:
             if not route.refused:
                 with suppress(Rejected):
                     platform = self._destinations.get(route.target).platform
-                    if per_second := getattr(platform, "REQUESTS_PER_SECOND", None):
+                    if per_second := platform.REQUESTS_PER_SECOND:
                         most = min(most, max(1, int(platform.MAX_OBJECTS * per_second * SECONDS_A_MESSAGE)))
         return most
 

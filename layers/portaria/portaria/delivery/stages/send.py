@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from portaria import platforms
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.entities import Answer, Disposition, Target
@@ -54,17 +55,17 @@ class QuotaReserver:
         self, destination: BatchDestination, piece: list[EncodedRecord]
     ) -> tuple[list[EncodedRecord], list[Waits]]:
         """The records that may be sent today, and those that wait for their share. Stops the destination on a failure."""
-        quota = getattr(destination.platform, "DAILY_QUOTA", None)
+        quota = platforms.load(destination.connection.platform).daily_quota
         if quota is None:
             return piece, []
         by_tenant: dict[str, list[EncodedRecord]] = defaultdict(list)
         for one in piece:
             by_tenant[one.outgoing.sources[-1].message.connection].append(one)
-        subscription = destination.platform.subscription(destination.connection)
+        subscription = quota.subscription(destination.connection)
         try:
             reservation = self._ledger.reserve(
                 subscription,
-                quota,
+                quota.DAILY_QUOTA,
                 {tenant: len(ones) for tenant, ones in by_tenant.items()},
                 bulk=self._bulk,
                 weights={tenant: self._weights.get(tenant, 1) for tenant in by_tenant},
@@ -73,7 +74,7 @@ class QuotaReserver:
             log_unexpected("quota_not_reserved", error, connection=destination.connection.name)
             destination.stop("quota_unknown", None)
             return piece, []
-        self._outcome.quota_left[subscription] = reservation.left * 100 // quota
+        self._outcome.quota_left[subscription] = reservation.left * 100 // quota.DAILY_QUOTA
         granted: list[EncodedRecord] = []
         waits: list[Waits] = []
         for tenant, ones in by_tenant.items():

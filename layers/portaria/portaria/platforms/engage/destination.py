@@ -1,4 +1,4 @@
-"""What Engage takes from a route: which of its users somebody is in another system.
+"""Rules for routes to Engage, which register another system's identifiers for users.
 
 https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers)
 """
@@ -9,30 +9,29 @@ import re
 
 from portaria.core.entities import Rejected, Route
 
-# The source's object, and what it becomes here where the route does not say.
+# The source's object → the default target.
 ACCEPTED = {"contacts": "users"}
-# What a route may name as its target.
 TARGETS = re.compile("users")
 TARGETS_RULE = "users"
 
-# What only Engage knows about a route, each with its rule.
+# Engage has no route options.
 OPTIONS: dict[str, tuple[re.Pattern[str], str]] = {}
 
-# An identifier is what Engage finds a user by, always.
+# Engage always finds a user by an identifier.
 DEDUPE_ATTRIBUTES: dict[str, tuple[str, ...]] = {}
 DEFAULT_DEDUPE: dict[str, tuple[str, ...]] = {}
 
-# A user needs both, and has nothing else.
+# A user needs both and has no others.
 ATTRIBUTES = ("user_login", "identifier")
 
 
 def default_mapping(mapping: dict[str, str], target: str) -> dict[str, str]:
-    """None: which of a source's fields holds somebody's login at Engage only a person knows."""
+    """Engage has no default: only a person knows which field of the source holds a user's login at Engage."""
     return {}
 
 
 def check_route(route: Route, attributes: set[str]) -> None:
-    """Raises `Rejected` (`invalid_input`) for a route that makes these attributes and could never do what it says."""
+    """Raises `Rejected` (`invalid_input`) for a route that cannot work with these attributes."""
     if route.dedupe_fields:
         raise Rejected(
             "invalid_input",

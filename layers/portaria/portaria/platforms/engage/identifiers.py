@@ -1,22 +1,22 @@
-"""Engage's identifiers of users: how another system calls somebody who has a login at Engage, so that they can sign on.
+"""Identifiers of Engage's users in another system, by which they sign on.
 
-https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers). What the call answers is not documented, nor
-how many users it takes at once: a 2xx is taken for all of them, a refusal for none that can be told.
+https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers). Neither the response nor the maximum of
+users is documented: a 2xx means that all users are registered, and a refusal does not say which user caused it.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
 from portaria.core.errors import RateLimited
 from portaria.platforms.engage import tokens
+from portaria.platforms.values import RefusedUsers
 
 MAX_USERS = 100
 
-# What may be the fault of a user that was sent, by status. Whether an unknown login is a 404 or a 400 is not documented.
+# Refusals that one of the users can cause, by status. Whether an unknown login is a 404 or a 400 is not documented.
 _REFUSALS = {
     400: ("user_refused", "Engage refused this user (400): there may be no such login"),
     404: ("user_refused", "Engage refused this user (404): there may be no such login"),
@@ -25,20 +25,12 @@ _REFUSALS = {
 }
 
 
-@dataclass(frozen=True)
-class Refused:
-    """Engage took none of a request's users, for something about one of them."""
-
-    reason: str
-    detail: str
-
-
 def register_request(
     connection: Connection, credentials: dict[str, Secret], access_token: Secret, users: list[dict[str, str]]
 ) -> Request:
-    """`users` have a `user_login` and an `identifier` each. Raises `Rejected` where the connection has no customer_token.
+    """Each of `users` has a `user_login` and an `identifier`. Raises `NoCredentials` without a customer_token.
 
-    The token stands in the URL by Engage's own design: nothing may print that.
+    Engage requires the token in the URL, so the URL must not be logged.
     """
     query = urlencode({"customerToken": tokens.customer_token(connection, credentials)})
     customer_id = quote(connection.fields["customer_id"], safe="")
@@ -64,22 +56,22 @@ def register_request(
     )
 
 
-def read_answer(response: Response) -> Refused | None:
-    """None where all users of the request are registered.
+def read_answer(response: Response) -> RefusedUsers | None:
+    """Return None if all users of the request are registered.
 
-    Raises `Rejected` (`not_permitted`, `unknown_customer`) where no user could be, and `Retryable` where it was not done, or,
-    with `answer_lost`, where it may have been.
+    Raises `Rejected` (`not_permitted`, `unknown_customer`) if no user can be registered, and `Retryable` if nothing was done;
+    with `answer_lost`, the users may have been registered.
     """
     body = tokens.object_of(response.body)
     if 200 <= response.status < 300:
-        # Nothing is documented: an empty answer and any JSON mean yes, unless it has the documented shape of a failure.
+        # No response is documented: an empty body and any JSON mean success, except the documented shape of a failure.
         if isinstance(body.get("error"), str) and body["error"]:
-            return Refused("user_refused", "Engage answered with an error: there may be no such login")
+            return RefusedUsers("user_refused", "Engage answered with an error: there may be no such login")
         if not _is_json(response.body):
             raise Retryable("no_verdict", f"Engage answered {response.status}, but not with JSON", answer_lost=True)
         return None
     if response.status in (401, 403):
-        # A token that has ended was renewed before this is read. Which of the two it is that Engage refuses, it does not say.
+        # An expired token was renewed before this. Engage does not say which of the two it refuses.
         raise Rejected(
             "not_permitted",
             f"Engage answered {response.status}: the connection's user needs the permission UserManagement, and customer_token "
@@ -89,7 +81,7 @@ def read_answer(response: Response) -> Refused | None:
     if response.status == 429:
         raise RateLimited("Engage's rate limit is reached (429)", after_s=tokens.retry_after_s(response))
     if response.status in _REFUSALS and (response.status != 404 or body):
-        return Refused(*_REFUSALS[response.status])
+        return RefusedUsers(*_REFUSALS[response.status])
     if response.status == 404:
         raise Rejected(
             "unknown_customer", "Engage does not know this customer: check the connection's customer_id", status=409

@@ -1,7 +1,7 @@
-"""Engage's single sign-on: a user's identifier in another system becomes a key that logs a browser in, once.
+"""Engage's single sign-on: a user's identifier in another system is exchanged for a key that signs a browser on, once.
 
-https://meajuda.engage.bz (API: autenticação e single sign-on, grant_type=custom_sso). The key is a credential: it leaves here
-as a `Secret`, inside the addresses that use it.
+https://meajuda.engage.bz (API: autenticação e single sign-on, grant_type=custom_sso). The key is a credential, so the URLs that
+contain it are `Secret`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class SignOnRefused(TypedRejected):
     status = 409
 
 
-# Engage documents the shape of a failure and no codes: these are RFC 6749's, and what ASP.NET's servers make of them. With
-# this grant type the user is what is granted.
+# Engage documents the shape of a failure and no codes. These are the codes of RFC 6749 and those of ASP.NET's servers. With
+# this grant type, the user is the grant.
 _REFUSALS: dict[str, tuple[type[TypedRejected], str]] = {
     "invalid_grant": (UserRefused, "Engage has no user with this identifier, or does not let the user sign on"),
     "invalid_client": (SignOnRefused, "Engage refused the client id or the client secret"),
@@ -61,10 +61,9 @@ def sign_on_request(connection: Connection, credentials: dict[str, Secret], user
 
 
 def read_key(response: Response) -> Secret:
-    """Raises `Rejected` (`user_refused`, `sign_on_refused`) where Engage says no, and `Retryable` on anything else.
+    """Raises `Rejected` (`user_refused`, `sign_on_refused`) if Engage refuses, and `Retryable` otherwise.
 
-    What it says in `error_description` is not told on: it may quote what was sent. That the answer also holds a token of the
-    user's own is passed over.
+    `error_description` is not repeated, because it can quote the request. The user's own token in the response is ignored.
     """
     body = tokens.object_of(response.body)
     if response.status in _REFUSING and isinstance(body.get("error"), str):
@@ -82,11 +81,11 @@ def read_key(response: Response) -> Secret:
 
 
 def addresses(connection: Connection, key: Secret) -> dict[str, Secret]:
-    """Where to send the browser: `default` is the platform's front end, `customer` the customer's own.
+    """Return the URLs that sign a browser on: `default` is Engage's front end, `customer` the customer's own.
 
-    For homologation no other front end is documented than for production.
+    Engage documents no separate front end for homologation.
     """
-    # Behind the hash: a browser sends that part to no server, and a Referer never has it.
+    # The key is in the fragment, which a browser sends neither to a server nor in a Referer.
     path = f"/#/login?key={quote(key.reveal(), safe='')}"
     return {
         "default": Secret(f"https://one.engage.bz{path}"),

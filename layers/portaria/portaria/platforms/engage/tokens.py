@@ -1,7 +1,6 @@
-"""Engage's log-in: a user's name and password become a token of 25 minutes, without one to renew it.
+"""Engage's log-in: a user's name and password are exchanged for a token of 25 minutes. There is no refresh token.
 
-https://meajuda.engage.bz (API: autenticação e single sign-on). There are two environments; homologation is the one that
-Engage wants integrations to be developed against.
+https://meajuda.engage.bz (API: autenticação e single sign-on). Of the two environments, homologation is for development.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from portaria.core.errors import NoCredentials
 ENVIRONMENTS = {"homologation": "sandbox.engage.bz", "production": "my.engage.bz"}
 KINDS = {
     "password": Kind(
-        # Logging in needs all but the last, which proves the customer in single sign-on and to whoever registers identifiers.
+        # The log-in needs all but the last, which single sign-on and the registration of identifiers need.
         credentials=("username", "password", "client_id", "client_secret", "customer_token"),
-        # The customer's id also stands in paths and begins a host name.
+        # The customer's id is also a path segment and a host label.
         fields={
             "customer_id": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"),
             "environment": re.compile("|".join(ENVIRONMENTS)),
@@ -32,7 +31,7 @@ KINDS = {
 DEFAULT_WAIT_S = 10.0
 MAX_WAIT_S = 300.0
 
-# Engage documents the shape of a failure and no codes: these are RFC 6749's, and what ASP.NET's servers make of them.
+# Engage documents the shape of a failure and no codes. These are the codes of RFC 6749 and those of ASP.NET's servers.
 _REFUSALS = {
     "invalid_grant": ("bad_credentials", "Engage refused the user name or the password"),
     "invalid_client": ("bad_credentials", "Engage refused the client id or the client secret"),
@@ -65,9 +64,9 @@ def token_request(connection: Connection, credentials: dict[str, Secret], client
 
 
 def read_grant(response: Response, now: datetime) -> Grant:
-    """Raises `Rejected` (`bad_credentials`, `log_in_refused`) where Engage says no, and `Retryable` on anything else.
+    """Raises `Rejected` (`bad_credentials`, `log_in_refused`) if Engage refuses, and `Retryable` otherwise.
 
-    What it says in `error_description` is not told on: it may quote what was sent.
+    `error_description` is not repeated, because it can quote the request.
     """
     body = object_of(response.body)
     if response.status in (400, 401, 403) and isinstance(body.get("error"), str):
@@ -85,8 +84,12 @@ def read_grant(response: Response, now: datetime) -> Grant:
     return Grant(Secret(token), ends)
 
 
+def refuse_unknown_account(connection: Connection, response: Response) -> None:
+    """Engage documents no response that distinguishes an unknown customer from refused credentials."""
+
+
 def customer_token(connection: Connection, credentials: dict[str, Secret]) -> str:
-    """Raises `Rejected` (`no_credentials`) for a connection that was made when this credential was not asked for yet."""
+    """Raises `NoCredentials` for a connection that is older than this credential."""
     if "customer_token" not in credentials:
         raise NoCredentials(
             f"the connection {connection.name} has no customer_token: replace all of its credentials, with customer_token"
@@ -95,7 +98,7 @@ def customer_token(connection: Connection, credentials: dict[str, Secret]) -> st
 
 
 def object_of(body: bytes) -> dict[str, object]:
-    """An answer's JSON object; anything else is read as an empty one."""
+    """Return the body's JSON object; empty for any other body."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -104,5 +107,5 @@ def object_of(body: bytes) -> dict[str, object]:
 
 
 def retry_after_s(response: Response) -> float:
-    """From a second to five minutes; nothing about limits is documented."""
+    """Return a wait from one second to five minutes. Engage documents no limits."""
     return min(MAX_WAIT_S, max(1.0, response.retry_after_s() or DEFAULT_WAIT_S))

@@ -1,7 +1,7 @@
-"""Registering identifiers of Engage's users from records, many a request.
+"""Registering identifiers of Engage's users from records, many in one request.
 
 https://meajuda.engage.bz (API: autenticação e single sign-on, users/identifiers). `identifiers` builds the request and reads
-the answer; here it becomes what `pipeline` asks of a destination.
+the response; this module adapts both to a record destination.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from portaria.platforms.engage.destination import ATTRIBUTES
 
 RANK = 0
 MAX_OBJECTS = identifiers.MAX_USERS
-# Not documented; as many users as a request may have, at their longest and all in characters of four bytes, have less.
+# Not documented. The maximum number of users with the longest values in four-byte characters needs less.
 MAX_BODY_BYTES = 250_000
 VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
-# The client id and the customer's token go with each request, beside the token of the log-in.
-NEEDS_TYPED_IN = True
+# Each request has the client id and the customer's token in addition to the access token.
+NEEDS_STATIC_CREDENTIALS = True
+REQUESTS_PER_SECOND: float | None = None
 
-# What each outcome asks for; `pipeline` does it. After `no_verdict` users may have been registered, and registering them again
-# does no harm.
+# The meaning of each outcome. After `no_verdict` the users may have been registered; registering them again is harmless.
 MEANINGS = {
     "registered": Disposition.APPLIED,
     "user_refused": Disposition.BAD_DATA,
@@ -49,7 +49,7 @@ MEANINGS = {
 
 
 def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
-    """A user's login and identifier; a whole number becomes text, since many systems' ids are numbers.
+    """Return a user's login and identifier. Whole numbers become text, because many systems' ids are numbers.
 
     Raises `Rejected` (`bad_value`) that names the attribute.
     """
@@ -70,7 +70,7 @@ def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
 
 
 def identity(attributes: dict[str, Any], target: Target) -> str:
-    """An identifier is one user's, the newest one's; a user may have several."""
+    """An identifier belongs to one user, so the newest record wins. A user can have several identifiers."""
     return str(attributes["identifier"])
 
 
@@ -81,24 +81,24 @@ def frame(target: Target) -> tuple[bytes, bytes]:
 def request(
     connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, trace: Trace
 ) -> Request:
-    """Raises `Rejected` (`no_credentials`) where the connection has no customer_token. Engage takes no trace."""
+    """Raises `NoCredentials` without a customer_token. Engage has no header for a trace."""
     return identifiers.register_request(connection, credentials, credentials["access_token"], json.loads(body))
 
 
 def read_answer(response: Response) -> Answer:
-    """By the table of meanings; what Engage itself says is not told on, since it may quote what was sent."""
+    """Return the meaning by the table. Engage's own message is not repeated, because it can quote the request."""
     detail = ""
     after_s = None
     try:
         refused = identifiers.read_answer(response)
         code, detail = (refused.reason, refused.detail) if refused else ("registered", "")
     except Rejected as rejected:
-        # A token of 25 minutes ends, and is the likelier cause of a 401; a new one tells.
+        # An expired token is the likelier cause of a 401; a new token shows it.
         code, detail = "token_refused" if response.status == 401 else rejected.reason, rejected.detail
     except Retryable as later:
         code, detail, after_s = later.reason, later.detail, later.after_s
     if code == "no_verdict" and 400 <= response.status < 500 and response.status not in (408, 425):
-        # Not about a user, so it is the same for the next one until somebody acts.
+        # Not about one user: the next request gets the same response until a person acts.
         code, detail = (
             "refused",
             f"Engage refuses every user with {response.status}: check the connection and its application",

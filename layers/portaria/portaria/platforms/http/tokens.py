@@ -1,7 +1,7 @@
 """Any HTTP API that takes a static credential: an API key in a header of its own, a user and a password, or a token.
 
-https://www.rfc-editor.org/rfc/rfc7617 (basic), https://www.rfc-editor.org/rfc/rfc6750 (bearer). Nothing is known about such
-an API but its domain, so a credential is stored as it is given: there is no call that would be harmless everywhere.
+https://www.rfc-editor.org/rfc/rfc7617 (basic), https://www.rfc-editor.org/rfc/rfc6750 (bearer). Only the domain of such
+an API is known, so Portaria does not test its credentials: no request to an unknown API is known to be harmless.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from portaria.core.entities import Kind
 
 KINDS = {
-    # `domain_rules` says which names a header may not have, and that digits need the option.
+    # `domain_rules` has the forbidden header names and the rule for digits.
     "api_key": Kind(
         credentials=("key",),
         fields={

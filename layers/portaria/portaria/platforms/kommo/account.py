@@ -1,4 +1,4 @@
-"""Kommo's account resource: who a grant is for. https://developers.kommo.com/reference/account-parameters"""
+"""Kommo's account resource: the account of a grant. https://developers.kommo.com/reference/account-parameters"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from portaria.core.errors import TokenRefused
 from portaria.platforms.kommo.install import check_account_host
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
-# Where the hosts are that tell an account's current subdomain.
+# The domain of the hosts that know an account's current subdomain.
 LOCATION_DOMAIN = "*.kommo.com"
 DEFAULT_API_DOMAIN = "api-c.kommo.com"
 
@@ -21,7 +21,7 @@ def account_request(account_host: str, access_token: Secret) -> Request:
 
 
 def read_account(response: Response, account_host: str) -> Account:
-    """The account, checked to be the one that the host names.
+    """Return the account, after checking that it is the account at this host.
 
     Raises `Rejected` (`account_mismatch`, `token_refused`) and `Retryable`.
     """
@@ -41,9 +41,9 @@ def read_account(response: Response, account_host: str) -> Account:
 
 
 def locate_request(credentials: dict[str, Secret]) -> Request:
-    """Ask where the account of a refresh token lives now; this does not use the token up.
+    """Ask for the current host of a refresh token's account. The request does not use the token up.
 
-    Which host to ask stands in the access token, which is read and not trusted: it must be one of Kommo's.
+    The access token names the host to ask. The token's signature is not checked, so the host must be one of Kommo's.
     https://developers.kommo.com/docs/oauth-20
     """
     host = _api_domain(credentials["access_token"])
@@ -52,7 +52,7 @@ def locate_request(credentials: dict[str, Secret]) -> Request:
 
 
 def read_location(response: Response) -> str:
-    """The account's host. Raises `Rejected` (`account_gone`) where there is no such account, and `Retryable`."""
+    """Return the account's host. Raises `Rejected` (`account_gone`) if the account does not exist, and `Retryable`."""
     if response.status in (400, 401, 404):
         raise Rejected("account_gone", "Kommo has no account for this refresh token")
     if response.status != 200:

@@ -1,4 +1,4 @@
-"""Reading an account's companies. https://developers.kommo.com/reference/companies-list"""
+"""An account's companies. https://developers.kommo.com/reference/companies-list"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from portaria.platforms.kommo.pagination import REQUESTS_PER_SECOND, Account, Se
 
 __all__ = ["DEFAULT_MAPPING", "REQUESTS_PER_SECOND", "read_changes", "read_page"]
 
-# JMESPath over one company: Marketo's attribute ← Kommo's field. Names are not unique in Kommo, so the id tells them apart.
+# Marketo's attribute ← a JMESPath expression over one company. Names are not unique in Kommo, so the id identifies a company.
 DEFAULT_MAPPING = {
     "externalCompanyId": "to_string(id)",
     "company": "name",
@@ -18,12 +18,12 @@ DEFAULT_MAPPING = {
 
 
 def read_page(send: Send, account_host: str, access_token: Secret, page: int) -> Page:
-    """One page, counted from 1. Raises as `pagination` says."""
+    """Return one page, counted from 1. Raises as `pagination` documents."""
     return Account(send, account_host, access_token).page("companies", page)
 
 
 def read_changes(send: Send, account_host: str, access_token: Secret, since: int, cursor: str) -> Changes:
-    """A page of what changed since a time (epoch seconds), by ascending `updated_at`. Raises as `pagination` says.
+    """Return a page of changes since `since` (epoch seconds), by ascending `updated_at`. Raises as `pagination` documents.
 
     `cursor` is empty for the first page.
     """

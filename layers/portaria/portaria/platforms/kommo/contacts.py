@@ -1,4 +1,4 @@
-"""Reading an account's contacts. https://developers.kommo.com/reference/contacts-list"""
+"""An account's contacts. https://developers.kommo.com/reference/contacts-list"""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from portaria.platforms.kommo.pagination import REQUESTS_PER_SECOND, Account, En
 
 __all__ = ["DEFAULT_MAPPING", "REQUESTS_PER_SECOND", "read_changes", "read_page"]
 
-# Ids travel in the URL, which Kommo's nginx takes up to 8 kB.
+# The ids are in the URL. Kommo's nginx accepts URLs of up to 8 kB.
 COMPANIES_A_REQUEST = 125
 
-# JMESPath over one contact: Marketo's attribute ← Kommo's field.
+# Marketo's attribute ← a JMESPath expression over one contact.
 DEFAULT_MAPPING = {
     "firstName": "first_name || name",
     "lastName": "last_name",
@@ -21,15 +21,15 @@ DEFAULT_MAPPING = {
 
 
 def read_page(send: Send, account_host: str, access_token: Secret, page: int) -> Page:
-    """One page, counted from 1, with the companies' names. Raises as `pagination` says."""
+    """Return one page, counted from 1, with the companies' names. Raises as `pagination` documents."""
     contacts = _Contacts(send, account_host, access_token)
     return contacts.page("contacts", page, contacts.name_companies)
 
 
 def read_changes(send: Send, account_host: str, access_token: Secret, since: int, cursor: str) -> Changes:
-    """A page of what changed since a time (epoch seconds), by ascending `updated_at`, with the companies' names.
+    """Return a page of changes since `since` (epoch seconds), by ascending `updated_at`, with the companies' names.
 
-    `cursor` is empty for the first page. Raises as `pagination` says.
+    `cursor` is empty for the first page. Raises as `pagination` documents.
     """
     contacts = _Contacts(send, account_host, access_token)
     return contacts.changes("contacts", since, cursor, contacts.name_companies)
@@ -37,7 +37,7 @@ def read_changes(send: Send, account_host: str, access_token: Secret, since: int
 
 class _Contacts(Account):
     def name_companies(self, contacts: list[Entity]) -> None:
-        """A contact comes with its companies' ids only: read their names and put them beside the ids."""
+        """Add the companies' names, because a contact has only their ids."""
         companies = [company for contact in contacts for company in embedded(contact, "companies")]
         ids = sorted({int(company["id"]) for company in companies if not company.get("name")})
         names: dict[int, str] = {}

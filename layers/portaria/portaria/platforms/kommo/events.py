@@ -1,11 +1,11 @@
-"""Reading an account's event webhooks. https://developers.kommo.com/docs/webhooks-general
+"""Event webhooks of an account. https://developers.kommo.com/docs/webhooks-general
 
 Events are forms with PHP-style names (`contacts[update][0][id]=1`) in the format of Kommo's API v2
 (https://github.com/amocrm/amocrm-api-php/issues/195). The reader gives them the shape of API v4
-(https://developers.kommo.com/reference/contacts-list), so that one mapping serves both. An event has less than the API:
-no `first_name`, `last_name`, `field_type` or `enum_code`. Each record is therefore partial: an absent key is unknown, and
-None means that the event proves that there is no value. Kommo signs nothing: the address is the secret.
-This module is on a path with a budget of two seconds: it imports as little as possible.
+(https://developers.kommo.com/reference/contacts-list), so that one mapping serves both. An event has fewer fields than the
+API: no `first_name`, `last_name`, `field_type` or `enum_code`. Each record is therefore partial: an absent key is unknown, and
+None means that the event proves that there is no value. Kommo does not sign events: the secret is the key in the URL.
+A delivery must be answered within two seconds, so this module imports as little as possible.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from urllib.parse import parse_qsl
 
 from portaria.core.callbacks import EventAddress, Events, Record, Rejected, WebhookDelivery, time_of_change
 
-# Kommo comes again after any bad answer; more than 100 of them in two hours and it disables the hook.
+# Kommo retries after any error status. It disables the webhook after more than 100 errors in two hours.
 RETRY_STATUS = 503
+SECRET_HEADER = ""
 
 CONTENT_TYPE = "application/x-www-form-urlencoded"
 MAX_KEYS = 5_000
-# contacts[update][0][custom_fields][0][values][0][value] has eight; a value may have parts of its own.
+# contacts[update][0][custom_fields][0][values][0][value] has eight parts; a value can add more.
 MAX_DEPTH = 12
 
-# What a contact is like now. A new responsible user comes as an update as well.
+# Events with the contact's present state. A new responsible user is an update, too.
 READ = ("add", "update", "restore")
 DELETED = "delete"
 OBJECTS = {"contact": "contacts", "company": "companies"}
@@ -37,7 +38,7 @@ API_NAMES = {
 }
 NUMBERS = frozenset({"id", "account_id", "group_id", "created_at", "updated_at", "created_by", "updated_by",
                      "responsible_user_id", "closest_task_at"})  # fmt: skip
-# What stands elsewhere in the API's shape, or nowhere.
+# Fields that have another place in the API's shape, or none.
 NOT_COPIED = frozenset(
     {"type", "custom_fields", "tags", "linked_company_id", "company_name", "linked_leads_id", "_links"}
 )
@@ -45,25 +46,25 @@ NOT_COPIED = frozenset(
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _INDEX = re.compile(r"[0-9]{1,9}")
 _ID = re.compile(r"[0-9]{1,18}")
-# A date before 1970 is negative, and so is the group of a contact without one.
+# Dates before 1970 are negative, and so is the group of a contact without a group.
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
-# Without a field type, these values do not tell what the API has for them: for a checkbox true and false, for a birthday
-# epoch seconds, for a text field the same text.
+# Without the field's type, these values are ambiguous: the API has true and false for a checkbox, epoch seconds for a birthday,
+# and the same text for a text field.
 _AMBIGUOUS = re.compile(r"[01]?|[0-9]{2}\.[0-9]{2}\.[0-9]{4}")
 
 Node = dict[str, Any]
 
 
 def account_of(account_id: str, fields: dict[str, str]) -> str:
-    """What events of a connection must name as their account."""
+    """Events name the account by its numeric id."""
     return account_id
 
 
 def read(delivery: WebhookDelivery, address: EventAddress) -> Events:
-    """Raises `Rejected` (415 `not_a_form`, 413 `too_many_keys`, 400 `too_deep`, `no_account`) for what is no delivery.
+    """Raises `Rejected` (415 `not_a_form`, 413 `too_many_keys`, 400 `too_deep`, `no_account`) for an invalid delivery.
 
-    Whatever is no contact's or company's present state is left out and counted: `deleted` (a deletion carries id and type
-    only, and no destination deletes), `other` kinds of events, `unreadable` ones, and all events of a `foreign` account.
+    Events that are not the present state of a contact or company are left out and counted: `deleted` (a deletion has only an
+    id and a type, and no destination deletes), `other` kinds, `unreadable` ones, and all events of a `foreign` account.
     """
     if delivery.headers.get("content-type", "").partition(";")[0].strip().lower() != CONTENT_TYPE:
         raise Rejected("not_a_form", f"events come as {CONTENT_TYPE}", field="Content-Type", status=415)
@@ -72,7 +73,7 @@ def read(delivery: WebhookDelivery, address: EventAddress) -> Events:
     account = _of(form.pop("account", None), "id")
     if not isinstance(account, str):
         raise Rejected("no_account", "account[id] is missing", field="account[id]")
-    # Only the id is the account's own: its links are whatever the sender wrote.
+    # Only the id identifies the account: the sender chooses the links.
     if account != address.account_id:
         return Events({}, {"foreign": sum(len(_items(node)) for _, _, node in _kinds(form)) or 1}, mended=mended)
     records: dict[str, list[Record]] = {}
@@ -92,9 +93,9 @@ def read(delivery: WebhookDelivery, address: EventAddress) -> Events:
 
 
 def _pairs(body: bytes) -> tuple[list[tuple[str, str]], bool]:
-    """Names and values, and whether something in them was not UTF-8.
+    """Return names and values, and whether some bytes were not UTF-8.
 
-    That becomes U+FFFD: Kommo would send a refused delivery again as it is, and the rest of it is good.
+    Such bytes become U+FFFD: Kommo would retry a refused delivery unchanged, and its other values are valid.
     """
     try:
         return _parse(body, "strict"), False
@@ -110,9 +111,9 @@ def _parse(body: bytes, errors: str) -> list[tuple[str, str]]:
 
 
 def _tree(pairs: list[tuple[str, str]]) -> Node:
-    """The form as PHP would read it, except that lists stay dictionaries by index. What is no name is passed over.
+    """Return the form as PHP reads it, except that lists stay dictionaries by index. Invalid names are ignored.
 
-    Own code: qs-codec would do it, at thousands of lines on this path; querystring-parser is no longer kept.
+    No library: qs-codec would add thousands of lines to the cold start, and querystring-parser is not maintained.
     """
     tree: Node = {}
     for name, value in pairs:
@@ -133,7 +134,7 @@ def _tree(pairs: list[tuple[str, str]]) -> Node:
 
 
 def _kinds(form: Node) -> list[tuple[str, str, Any]]:
-    """What each kind of event brings: (`contacts`, `update`, its events)."""
+    """Return each kind of event: (`contacts`, `update`, its events)."""
     return [
         (name, action, node)
         for name, actions in form.items()
@@ -143,7 +144,7 @@ def _kinds(form: Node) -> list[tuple[str, str, Any]]:
 
 
 def _items(node: Any) -> list[Any]:
-    """A list's items in the order of their indices, which may begin anywhere and have gaps."""
+    """Return a list's items in the order of their indices, which can start anywhere and have gaps."""
     if not isinstance(node, dict):
         return []
     return [node[index] for index in sorted(filter(_INDEX.fullmatch, node), key=int)]
@@ -154,7 +155,7 @@ def _of(node: Any, name: str) -> Any:
 
 
 def _record(item: Any, received_at: int) -> Record | None:
-    """A contact or company in the API's shape; None for an item without an id, or with an id and nothing else."""
+    """Return a contact or company in the API's shape; None for an item without an id or without further fields."""
     contact_id = _of(item, "id")
     if not isinstance(contact_id, str) or not _ID.fullmatch(contact_id) or not item.keys() - {"id", "type"}:
         return None
@@ -164,7 +165,7 @@ def _record(item: Any, received_at: int) -> Record | None:
         if name in NOT_COPIED or (name in API_NAMES and api_name in item):
             continue
         data[api_name] = _number(value) if api_name in NUMBERS else value
-    # Kommo leaves the list out where it is empty.
+    # Kommo omits an empty list.
     data["custom_fields_values"] = [_custom_field(field) for field in _items(item.get("custom_fields"))] or None
     embedded: Node = {}
     if "tags" in item:
@@ -184,19 +185,19 @@ def _companies(item: Node) -> list[Node]:
 
 
 def _custom_field(field: Any) -> Node:
-    # Only the fields that Kommo itself defines have a code.
+    # Only fields that Kommo defines have a code.
     made: Node = {"field_id": _number(_of(field, "id")), "field_code": _of(field, "code")}
     if isinstance(name := _of(field, "name"), str):
         made["field_name"] = name
     values = _of(field, "values")
-    # A radio button's one value comes without an index.
+    # The value of a radio button has no index.
     several = _items(values) or ([values] if isinstance(values, dict) else [])
     return made | {"values": [_value(value) for value in several]}
 
 
 def _value(value: Any) -> Node:
     if not isinstance(value, dict):
-        # A date: seconds, in a field that holds nothing else.
+        # A date in seconds.
         return {"value": _number(value)}
     made: Node = {}
     if "value" in value and not _is_ambiguous(value):
@@ -207,7 +208,7 @@ def _value(value: Any) -> Node:
 
 
 def _is_ambiguous(value: Node) -> bool:
-    """Whether only the field's type, which events lack, tells what the API has for a value. An option of a list is text."""
+    """Whether the API's form of a value depends on the field's type, which events lack. An option of a list is text."""
     text = value["value"]
     return "enum" not in value and isinstance(text, str) and bool(_AMBIGUOUS.fullmatch(text))
 

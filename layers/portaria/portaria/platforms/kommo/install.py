@@ -1,7 +1,7 @@
-"""Kommo's three arrivals at the redirect URI, and the way to its consent page.
+"""Kommo's three calls to the redirect URI, and its consent page.
 
 https://developers.kommo.com/docs/authorization-public and https://developers.kommo.com/docs/button-on-site
-This part is on the path of the install hook, which has three seconds: it imports as little as it can.
+The install hook must answer within three seconds, so this module imports as little as possible.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from portaria.core.callbacks import (
     read_return,
 )
 
-# The client secret is posted to the host that `referer` names, and the hook is unauthenticated: exactly one label under
-# one of Kommo's own domains, nothing else.
+# The client secret is sent to the host that `referer` names, and the hook is not authenticated. So the host must be exactly one
+# label under one of Kommo's domains.
 _ACCOUNT_HOST = re.compile(
     r"(?!www\.|..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.(?:kommo\.com|amocrm\.com|amocrm\.ru)", re.ASCII
 )
-# Where the accounts of an integration may be. An integration is registered with kommo.com or with amoCRM, and does not exist
-# at the other one: the OAuth client says which, so that nobody who installs chooses who gets its secret.
-API_DOMAINS = ("*.kommo.com", "*.amocrm.com", "*.amocrm.ru")
-DEFAULT_API_DOMAINS = ("*.kommo.com",)
-# Kommo's own names, where no account lives.
+# The domains of accounts. An integration is registered with either kommo.com or amoCRM. The OAuth client says which, so that
+# the caller of the hook cannot choose who receives the client's secret.
+API_DOMAINS: tuple[str, ...] = ("*.kommo.com", "*.amocrm.com", "*.amocrm.ru")
+DEFAULT_API_DOMAINS: tuple[str, ...] = ("*.kommo.com",)
+# Kommo's own host names, which are not accounts.
 _RESERVED = frozenset({"www", "api", "auth", "oauth", "developers", "support", "help", "mail", "static", "cdn"})
 MAX_CODE_LENGTH = 2_000
 
 
-def parse_arrival(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
-    """Read the query of a call to the redirect URI. Raises `Rejected` that names the parameter and its rule."""
+def parse_callback(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
+    """Return the code or the refusal. Raises `Rejected` that names the parameter and its rule."""
     returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
     if isinstance(returned, Refusal):
         return returned
     code, state = returned
-    # One page of Kommo's spells it `referrer`.
+    # One of Kommo's pages spells the parameter `referrer`.
     host = read_one(query, "referer") or read_one(query, "referrer")
     check_account_host(host)
     from_widget = read_one(query, "from_widget") not in ("", "0")
@@ -60,7 +60,7 @@ def check_account_host(host: str) -> None:
 
 
 def check_client_host(client: OAuthClient, host: str) -> None:
-    """Raises `Rejected` (`domain_not_registered`) unless the client's secret may go to an account's host."""
+    """Raises `Rejected` (`domain_not_registered`) unless the client's secret may be sent to the account's host."""
     registered = tuple(client.api_domains.split()) or DEFAULT_API_DOMAINS
     if not domain_inside(host.lower(), registered):
         raise Rejected(
@@ -72,15 +72,15 @@ def check_client_host(client: OAuthClient, host: str) -> None:
 
 
 def consent_url(client_id: str, state: Secret) -> str:
-    """Where a browser asks the customer for consent, in the main window."""
-    from urllib.parse import urlencode  # noqa: PLC0415 - the hook does not need it
+    """Return the URL of the consent page, for the main window."""
+    from urllib.parse import urlencode  # noqa: PLC0415 - the install hook does not use it
 
     query = urlencode({"client_id": client_id, "state": state.reveal(), "mode": "popup"})
     return f"https://www.kommo.com/oauth?{query}"
 
 
 def button(client_id: str, state: Secret, language: str) -> dict[str, str]:
-    """The attributes of Kommo's button script, which opens the same consent page."""
+    """Return the attributes of Kommo's button script, which opens the same consent page."""
     return {
         "class": "kommo_oauth",
         "charset": "utf-8",

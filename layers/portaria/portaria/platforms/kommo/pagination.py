@@ -1,6 +1,6 @@
-"""Reading an account's lists: all of one, or what changed in it. https://developers.kommo.com/reference/contacts-list
+"""Lists of an account: all entities, or those that changed. https://developers.kommo.com/reference/contacts-list
 
-`send` carries each request and paces it. Everything here raises `Rejected` (`token_refused`) on 401 and `Retryable` on
+`send` sends each request at the rate limit. Everything here raises `Rejected` (`token_refused`) on 401 and `Retryable` on
 anything else that is not a list.
 """
 
@@ -25,12 +25,12 @@ REQUESTS_PER_SECOND = 3.0
 
 
 class Place(NamedTuple):
-    """Where the next page of changes begins. It travels as a text, its numbers with a comma between them.
+    """Where the next page of changes begins. As text, it is its numbers separated by commas.
 
-    Changes are read by their time: after each page the next one begins at the second in which that one ended, as a first
-    page again, because pages by number shift when records change while they are read: what has just changed leaves its place
-    for one at the end. Only a second that fills a whole page by itself is read by number, by id, and each of its pages is
-    followed by a look at where the one before ended: while `last_id` stands there still, nothing has slipped past between.
+    Changes are read by time: the next page starts at the second in which the previous page ended, again as page 1. Page
+    numbers are not reliable, because an entity that changes during the reading moves to the end of the list. Only a second that
+    fills a whole page is read by page number, ordered by id. Each of its pages is followed by a check of where the previous
+    page ended: while `last_id` is still there, no entity has been omitted in between.
     """
 
     second: int
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, cursor: str, since: int) -> Place:
-        """Raises `Rejected` (`bad_cursor`) for what no version of this has written."""
+        """Raises `Rejected` (`bad_cursor`) for a cursor that no version of this module has written."""
         try:
             return cls(*map(int, cursor.split(","))) if cursor else cls(since)
         except (ValueError, TypeError):
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
 
 class Account:
-    """One account's lists, read with one token."""
+    """The lists of one account, read with one token."""
 
     def __init__(self, send: Send, account_host: str, access_token: Secret) -> None:
         self._send = send
@@ -58,9 +58,9 @@ class Account:
         self._token = access_token
 
     def page(self, name: str, page: int, complete: Callable[[list[Entity]], None] | None = None) -> Page:
-        """One page, counted from 1, of all that the list `name` holds; `complete` puts in what the list leaves out.
+        """Return one page of the list `name`, counted from 1. `complete` adds what the list omits.
 
-        Pages are ordered by id: what is added or changed meanwhile moves nothing from a page still to come.
+        Pages are ordered by id, so a change during the reading moves no entity out of a later page.
         """
 
         def read() -> Page:
@@ -74,7 +74,7 @@ class Account:
     def changes(
         self, name: str, since: int, cursor: str, complete: Callable[[list[Entity]], None] | None = None
     ) -> Changes:
-        """A page of what changed since a time (epoch seconds, that one included). Some records come on two pages."""
+        """Return a page of changes since `since` (epoch seconds, inclusive). Some records are on two pages."""
 
         def read() -> Changes:
             place = Place.of(cursor, since)
@@ -86,7 +86,7 @@ class Account:
         return _checked(read)
 
     def listed(self, name: str, query: str) -> tuple[list[Entity], bool]:
-        """What a list answers, and whether it has a next page."""
+        """Return a page of a list, and whether there is a next page."""
         headers = {"Authorization": f"Bearer {self._token.reveal()}", "Accept": "application/json"}
         url = f"https://{self._host}/api/v4/{name}?{query}"
         body = _read_list(self._send(Request("GET", url, headers, read_timeout_s=15)))

@@ -1,4 +1,4 @@
-"""Kommo's token endpoint: a code becomes a pair of tokens.
+"""Kommo's token endpoint.
 
 https://developers.kommo.com/docs/oauth-20 and https://developers.kommo.com/docs/get-token
 """
@@ -38,19 +38,19 @@ from portaria.core.errors import (
 from portaria.platforms.kommo.install import check_account_host, check_client_host
 
 KIND = "oauth2"
-# Connections are made by installing the application, never from credentials.
+# Connections are created by installs only.
 KINDS: dict[str, Kind] = {}
-# Long, since the answer to an exchange comes once: giving up on it loses the grant.
+# Long, because the response to an exchange comes once: a timeout loses the grant.
 EXCHANGE_TIMEOUT_S = 15.0
-# How long the platform keeps a code, and a refresh token that nobody uses.
+# The lives of a code and of an unused refresh token.
 CODE_LIFE = timedelta(minutes=20)
-REFRESH_LIFE = timedelta(days=90)
-# What reading an answer that is not as documented can raise: also numbers without end, and nesting without end.
+REFRESH_LIFE: timedelta | None = timedelta(days=90)
+# What reading an undocumented response can raise, among them infinite numbers and unlimited nesting.
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-# How long to wait after a rate block: repeat offenders are refused on everything.
+# The wait after a rate block. Kommo blocks repeat offenders for all requests.
 BLOCKED_WAIT_S = 30.0
 
-# Hints are matched in lower case, as the start of what Kommo says; `title` and `detail` may be in Russian.
+# Each is compared with the start of Kommo's `hint` in lower case. `title` and `detail` can be in Russian.
 _FINAL_HINTS: dict[str, tuple[type[TypedRejected], str]] = {
     "authorization code has been revoked": (CodeUsed, "the code had been used before"),
     "authorization code has expired": (CodeExpired, "the code reached Kommo after its 20 minutes"),
@@ -64,18 +64,27 @@ _FINAL_HINTS: dict[str, tuple[type[TypedRejected], str]] = {
     "token has been revoked": (CodeUsed, "the code had been used or revoked before"),
 }
 
-# What Kommo says of a refresh token that has been used, revoked or kept for too long, or that was given to another client.
-# They are the hints of league/oauth2-server's RefreshTokenGrant, which Kommo answers with.
+# Kommo's hints for a refresh token that is used, revoked, expired, or issued to another client: those of league/oauth2-server's
+# RefreshTokenGrant.
 _DEAD_GRANT_HINTS = (
     "token has been revoked", "token has expired", "cannot decrypt the refresh token", "token is not linked to client",
 )  # fmt: skip
-# The life of an access token whose answer says nothing that can be read: the documented one.
+# The documented life of an access token, used if the response states no readable one.
 ACCESS_LIFE = timedelta(days=1)
 MAX_ACCESS_LIFE = timedelta(days=3_650)
 
 
-def exchange_request(client: OAuthClient, client_secret: Secret, account_host: str, code: Secret) -> Request:
-    """The client secret leaves in this: the host is checked again, wherever it came from. Raises `Rejected`."""
+def exchange_request(
+    client: OAuthClient,
+    client_secret: Secret,
+    account_host: str,
+    code: Secret,
+    code_verifier: Secret | None = None,
+) -> Request:
+    """Build the exchange of a code. Kommo does not support PKCE, so `code_verifier` is not sent.
+
+    The client secret is sent to `account_host`, so the host is checked again. Raises `Rejected`.
+    """
     check_account_host(account_host)
     check_client_host(client, account_host)
     return _token_request(account_host, client, client_secret, "authorization_code", "code", code)
@@ -84,21 +93,21 @@ def exchange_request(client: OAuthClient, client_secret: Secret, account_host: s
 def refresh_request(
     connection: Connection, client: OAuthClient, client_secret: Secret, refresh_token: Secret
 ) -> Request:
-    """The refresh token works once: the answer to this has to be stored before anything else."""
+    """The refresh token works once, so the caller must store the response before anything else."""
     return _token_request(
         connection.allowed_domain, client, client_secret, "refresh_token", "refresh_token", refresh_token
     )
 
 
 def token_domain(connection: Connection, client: OAuthClient | None) -> str:
-    """Each account answers for its own tokens."""
+    """Each account has its own token endpoint."""
     return connection.allowed_domain
 
 
 def read_refreshed(response: Response, now: datetime, refresh_token: Secret) -> Grant:
     """Raises `Rejected` (`grant_refused`) where the refresh token is dead, and otherwise as `read_grant` does.
 
-    Kommo answers 401 or 404 where the account has moved to another subdomain: `account_moved`.
+    Kommo responds with 401 or 404 if the account has moved to another subdomain: `account_moved`.
     """
     if response.status in (400, 401):
         hint = str(_problem(response).get("hint", "")).strip().lower()
@@ -133,7 +142,7 @@ def _token_request(
 
 
 def read_grant(response: Response, now: datetime) -> Grant:
-    """Raises `Rejected` with a reason for each final refusal, and `Retryable` where the code may still be good."""
+    """Raises `Rejected` with a reason for each final refusal, and `Retryable` while the code may still be valid."""
     if response.status == 200:
         try:
             body = json.loads(_text_of(response))
@@ -152,7 +161,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
         if hint.startswith(start):
             raise refusal(detail)
     if response.status == 401 and problem:
-        # What Kommo says, without a hint, to a wrong client id or secret.
+        # Kommo's response to a wrong client id or secret has no hint.
         raise WrongClient("Kommo refused the client id or the client secret: check the OAuth client")
     if response.status == 400 and problem:
         raise PlatformRefused("Kommo refused the exchange with 400 and an unknown reason")
@@ -162,7 +171,7 @@ def read_grant(response: Response, now: datetime) -> Grant:
 
 
 def not_now(response: Response) -> Retryable:
-    """What an answer other than success means for the next try: 429 and the 403 of a rate block ask for a pause."""
+    """Return the error for a response that is neither a success nor a refusal. 429 and the 403 of a rate block need a pause."""
     if response.status == 429:
         return RateLimited("Kommo's rate limit is reached (429)", after_s=_retry_after(response))
     if response.status == 403:
@@ -171,7 +180,7 @@ def not_now(response: Response) -> Retryable:
 
 
 def _life(expires_in: object) -> timedelta:
-    """Seconds, as a number or as text. Whatever stands here, it costs no grant."""
+    """Return the life from seconds as a number or as text. An unreadable value does not cost the grant."""
     try:
         life = timedelta(seconds=float(str(expires_in)))
     except UNREADABLE:
@@ -180,7 +189,7 @@ def _life(expires_in: object) -> timedelta:
 
 
 def _text_of(response: Response) -> str:
-    """Tokens are ASCII: what else an answer holds may be wrongly encoded without costing them."""
+    """Return the body as text. Tokens are ASCII, so wrongly encoded characters elsewhere do not matter."""
     try:
         return response.text()
     except UnicodeError:
@@ -188,7 +197,7 @@ def _text_of(response: Response) -> str:
 
 
 def _problem(response: Response) -> dict[str, object]:
-    """Kommo's JSON error, or nothing where it sent HTML or no object."""
+    """Return Kommo's JSON error; empty for HTML and other bodies."""
     try:
         body = json.loads(_text_of(response))
     except UNREADABLE:

@@ -9,8 +9,8 @@ import re
 from portaria.core.entities import OAuthClient, Rejected, Secret, UninstallNotice
 
 
-def parse_departure(query: dict[str, list[str]]) -> UninstallNotice:
-    """Read the hook's query. Raises `Rejected` that names the parameter."""
+def parse_notice(query: dict[str, list[str]]) -> UninstallNotice:
+    """Return the notice of the hook's query. Raises `Rejected` that names the parameter."""
     return UninstallNotice(
         account_id=_one(query, "account_id", r"[0-9]{1,20}"),
         client_id=_one(query, "client_uuid", r"[\x21-\x7e]{1,255}"),
@@ -18,15 +18,15 @@ def parse_departure(query: dict[str, list[str]]) -> UninstallNotice:
     )
 
 
-def verify(departure: UninstallNotice, client: OAuthClient, client_secret: Secret) -> None:
+def verify(notice: UninstallNotice, client: OAuthClient, client_secret: Secret) -> None:
     """Raises `Rejected` (`bad_signature`) unless the hook is for this client and signed with its secret.
 
-    The signature has no date: it says that the account left once, not that it has left now.
+    The signature has no date: it proves that the account disconnected at some time, not that it is disconnected now.
     """
-    signed = f"{client.client_id}|{departure.account_id}".encode()
+    signed = f"{client.client_id}|{notice.account_id}".encode()
     expected = hmac.new(client_secret.reveal().encode(), signed, hashlib.sha256).hexdigest()
-    of_this_client = hmac.compare_digest(departure.client_id.encode(), client.client_id.encode())
-    if not hmac.compare_digest(departure.signature, expected) or not of_this_client:
+    of_this_client = hmac.compare_digest(notice.client_id.encode(), client.client_id.encode())
+    if not hmac.compare_digest(notice.signature, expected) or not of_this_client:
         raise Rejected("bad_signature", "the signature is not from this integration", status=403)
 
 

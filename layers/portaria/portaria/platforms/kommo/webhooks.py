@@ -11,7 +11,7 @@ EVENTS = tuple(f"{what}_{of}" for of in ("contact", "company") for what in ("add
 
 
 def subscribe_request(account_host: str, access_token: Secret, destination: str) -> Request:
-    """Subscribing the same destination again changes nothing, so this may be sent twice."""
+    """Subscribing the same destination again changes nothing."""
     return _request(
         "POST", account_host, access_token, {"destination": destination, "settings": list(EVENTS), "sort": 10}
     )
@@ -22,7 +22,7 @@ def unsubscribe_request(account_host: str, access_token: Secret, destination: st
 
 
 def read_answer(response: Response) -> None:
-    """Raises `Rejected` (`webhooks_refused`) where the account may not have webhooks: paid plans and administrators only."""
+    """Raises `Rejected` (`webhooks_refused`) if the account cannot have webhooks (they need a paid plan and an admin)."""
     if response.status in (200, 201, 204):
         return
     html = "html" in response.headers.get("content-type", "")

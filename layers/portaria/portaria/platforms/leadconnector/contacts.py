@@ -1,4 +1,4 @@
-"""LeadConnector's contacts: one by its id, and one made or changed by its e-mail address or phone number.
+"""LeadConnector's contacts: read by id, and created or updated by e-mail address or phone number.
 
 https://marketplace.gohighlevel.com/docs/ghl/contacts/get-contact and
 https://marketplace.gohighlevel.com/docs/ghl/contacts/upsert-contact. The scopes are contacts.readonly and contacts.write.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -17,13 +16,14 @@ from portaria.core.entities import Connection, Rejected, Request, Response, Retr
 from portaria.core.errors import MissingScope, RateLimited, TokenRefused
 from portaria.platforms.leadconnector import tokens
 from portaria.platforms.leadconnector.tokens import Trouble
+from portaria.platforms.values import UpsertedContact
 
 TEXTS = (
     "firstName", "lastName", "name", "email", "phone", "address1", "city", "state", "postalCode", "country", "website",
     "timezone", "source", "companyName", "assignedTo",
 )  # fmt: skip
-FIELDS = (*TEXTS, "dnd", "tags", "customFields")
-# JMESPath over a contact as its events bring it: Marketo's attribute ← LeadConnector's field.
+FIELDS: tuple[str, ...] = (*TEXTS, "dnd", "tags", "customFields")
+# Marketo's attribute ← a JMESPath expression over a contact as events have it.
 DEFAULT_MAPPING = {
     "firstName": "firstName || name",
     "lastName": "lastName",
@@ -31,15 +31,15 @@ DEFAULT_MAPPING = {
     "phone": "phone",
     "company": "companyName",
 }
-# What is no addition: the contact has these afterwards, and no others.
-OVERWRITTEN = ("tags",)
+# The contact has these values afterwards, and no others.
+OVERWRITTEN: tuple[str, ...] = ("tags",)
 CUSTOM_FIELD = ("id", "key", "field_value")
 MAX_TEXT_LENGTH = 1_000
 MAX_TAG_LENGTH = 255
 MAX_LIST_LENGTH = 100
 
 READ_SCOPE, WRITE_SCOPE = "contacts.readonly", "contacts.write"
-# The length of LeadConnector's own window, where it does not say. When its day begins is not documented.
+# The length of LeadConnector's rate limit window. When its day begins is not documented.
 WINDOW_S = 10.0
 DAY_OVER_WAIT_S = 3_600.0
 MAX_MESSAGES = 5
@@ -47,18 +47,8 @@ MAX_MESSAGE_LENGTH = 200
 _DUPLICATE = "this location does not allow duplicated contacts"
 
 
-@dataclass(frozen=True)
-class Upserted:
-    """What became of a contact: `created`, `updated` or `refused`. `id` is LeadConnector's; of a duplicate, the other one's."""
-
-    outcome: str
-    id: str = ""
-    reason: str = ""
-    detail: str = ""
-
-
 def check(contact: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with a contact as somebody gave it: the field and a sentence for each, and no part of a value."""
+    """Return the field and a sentence for each problem of a contact. The sentences quote no value."""
     errors: list[tuple[str, str]] = []
     if unknown := len(contact.keys() - set(FIELDS)):
         errors.append(("", f"holds {unknown} unknown: only {', '.join(FIELDS)}"))
@@ -76,7 +66,7 @@ def check(contact: dict[str, Any]) -> list[tuple[str, str]]:
     if not _are(contact.get("customFields", []), _is_custom_field):
         rule = f"must be a list of at most {MAX_LIST_LENGTH} objects of id or key, and a field_value that is not nested"
         errors.append(("customFields", rule))
-    # An upsert without them would make another contact each time that it is sent.
+    # Without them each upsert would create another contact.
     if not errors and not contact.get("email") and not contact.get("phone"):
         errors.append(("", "needs an email or a phone, by which LeadConnector finds the contact"))
     return errors
@@ -92,7 +82,7 @@ def upsert_request(connection: Connection, credentials: dict[str, Secret], conta
 
 
 def read_contact(response: Response) -> dict[str, Any]:
-    """The contact with LeadConnector's own fields.
+    """Return the contact with LeadConnector's own fields.
 
     Raises `Rejected` (404 `unknown_contact`; 409 `token_refused`, `missing_scope`, `wrong_location`) and `Retryable`.
     """
@@ -101,13 +91,13 @@ def read_contact(response: Response) -> dict[str, Any]:
     contact = content.get("contact")
     if response.status == 200 and isinstance(contact, dict):
         return contact
-    # Third parties have seen 400, 404 and 422 for an id that is none.
+    # Third parties report 400, 404 and 422 for an unknown id.
     if response.status in (400, 404, 422) and content:
         raise Rejected("unknown_contact", "LeadConnector has no contact with this id in this location", status=404)
     raise _no_verdict(response)
 
 
-def read_upserted(response: Response) -> Upserted:
+def read_upserted(response: Response) -> UpsertedContact:
     """Raises `Rejected` (409 `token_refused`, `missing_scope`, `wrong_location`) for what is not about the contact.
 
     Raises `Retryable` too: with `answer_lost` the contact may have been written.
@@ -117,25 +107,25 @@ def read_upserted(response: Response) -> Upserted:
     contact = content.get("contact")
     if response.status in (200, 201) and isinstance(contact, dict) and isinstance(contact.get("id"), str):
         is_new = content.get("new", response.status == 201)
-        return Upserted("created" if is_new is True else "updated", contact["id"])
+        return UpsertedContact("created" if is_new is True else "updated", contact["id"])
     messages = _messages(content)
     if response.status == 400 and messages and messages[0].lower().startswith(_DUPLICATE):
         meta = content.get("meta")
         found = meta.get("contactId") if isinstance(meta, dict) else None
         other = found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9]{1,64}", found) else ""
-        return Upserted(
+        return UpsertedContact(
             "refused", other, "duplicate_contact", "another contact has this e-mail address or phone number already"
         )
     if response.status in (400, 413, 422) and content:
         told = "; ".join(messages) or "without a word"
-        return Upserted(
+        return UpsertedContact(
             "refused", "", "contact_refused", f"LeadConnector refused the contact ({response.status}): {told}"
         )
     raise _no_verdict(response)
 
 
 def pause_s(response: Response) -> float | None:
-    """Seconds after which another request is welcome, where this one was the last that the limits allow; else None."""
+    """Return the seconds to wait if this was the last request that the limits allow, otherwise None."""
     if day_is_over(response):
         return DAY_OVER_WAIT_S
     if response.headers.get("x-ratelimit-remaining", "").strip() != "0":
@@ -145,7 +135,7 @@ def pause_s(response: Response) -> float | None:
 
 
 def day_is_over(response: Response) -> bool:
-    """Whether the location's day is used up."""
+    """Whether the location's daily limit is used up."""
     return response.headers.get("x-ratelimit-daily-remaining", "").strip() == "0"
 
 
@@ -167,7 +157,7 @@ def _request(
 
 
 def _refuse(response: Response, scope: str) -> None:
-    """Raise what an answer says about the token, the location or the pace, if anything; nothing was done then."""
+    """Raise the error of a response about the token, the location or the rate limit. The request had no effect then."""
     match tokens.trouble(response):
         case Trouble.DEAD:
             raise TokenRefused("LeadConnector refused the token", status=409)
@@ -188,13 +178,13 @@ def _refuse(response: Response, scope: str) -> None:
 
 
 def _no_verdict(response: Response) -> Retryable:
-    """A 401 that says nothing about the token is a time-out within LeadConnector: it may have done the work, as with a 5xx."""
+    """A 401 that is not about the token is a timeout within LeadConnector: as after a 5xx, the work may have been done."""
     lost = response.status in (200, 201, 401, 408) or response.status >= 500
     return Retryable("no_verdict", f"LeadConnector answered {response.status} without a reason", answer_lost=lost)
 
 
 def _messages(content: dict[str, object]) -> list[str]:
-    """What LeadConnector says is wrong: a text, or a list of them. They name the fields; only what can be printed is kept."""
+    """Return LeadConnector's messages, which name the fields. Characters that are not printable are removed."""
     said = content.get("message")
     texts = said if isinstance(said, list) else [said]
     kept = [re.sub(r"[^\x20-\x7e\xa0-\ud7ff]+", " ", text).strip() for text in texts if isinstance(text, str)]
@@ -218,7 +208,7 @@ def _is_custom_field(value: Any) -> bool:
 
 
 def _is_simple(value: Any) -> bool:
-    """What JSON can carry without going deeper; `1e999` is read as a number that it cannot write."""
+    """Whether a value is a JSON scalar. `1e999` is read as an infinite number, which JSON cannot represent."""
     return isinstance(value, str | bool | int | None) or (isinstance(value, float) and math.isfinite(value))
 
 

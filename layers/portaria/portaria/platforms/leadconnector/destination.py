@@ -1,4 +1,4 @@
-"""What LeadConnector takes from a route.
+"""Rules for routes to LeadConnector.
 
 https://marketplace.gohighlevel.com/docs/ghl/contacts/upsert-contact
 """
@@ -10,28 +10,27 @@ import re
 from portaria.core.entities import Rejected, Route
 from portaria.platforms.leadconnector import contacts
 
-# The source's object, and what it becomes here where the route does not say.
+# The source's object → the default target.
 ACCEPTED = {"contacts": "persons"}
-# What a route may name as its target.
 TARGETS = re.compile("persons")
 TARGETS_RULE = "persons"
 
-# What only LeadConnector knows about a route, each with its rule.
+# LeadConnector's route options, each with its rule.
 OPTIONS = {"overwrite_tags": (re.compile("yes|no"), "yes or no")}
 
-# A location's own setting says whether a contact is found by its e-mail address or its phone number first.
+# The location's settings decide whether a contact is found by its e-mail address or its phone number first.
 DEDUPE_ATTRIBUTES: dict[str, tuple[str, ...]] = {}
 DEFAULT_DEDUPE: dict[str, tuple[str, ...]] = {}
 
-# What a mapping may make: a list of objects, as custom fields are, it cannot.
+# The attributes that a mapping can set. A mapping cannot make a list of objects, such as custom fields.
 ATTRIBUTES = tuple(name for name in contacts.FIELDS if name != "customFields")
 FOUND_BY = ("email", "phone")
-# What the default mappings of sources call otherwise.
+# Attributes that the default mappings of sources name differently.
 RENAMED = {"company": "companyName"}
 
 
 def default_mapping(mapping: dict[str, str], target: str) -> dict[str, str]:
-    """What of a source's attributes a contact has, or nothing where that leaves none to find it by."""
+    """Return the source's attributes that a contact has; empty without an attribute that finds the contact."""
     renamed = {RENAMED.get(attribute, attribute): expression for attribute, expression in mapping.items()}
     kept = {attribute: expression for attribute, expression in renamed.items() if attribute in ATTRIBUTES}
     return kept if any(field in kept for field in FOUND_BY) else {}
@@ -42,7 +41,7 @@ def overwrites_tags(option: str) -> bool:
 
 
 def check_route(route: Route, attributes: set[str]) -> None:
-    """Raises `Rejected` (`invalid_input`) for a route that makes these attributes and could never do what it says."""
+    """Raises `Rejected` (`invalid_input`) for a route that cannot work with these attributes."""
     if route.dedupe_fields:
         raise Rejected(
             "invalid_input",

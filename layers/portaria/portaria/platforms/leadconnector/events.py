@@ -1,12 +1,13 @@
-"""Reading a location's events: a marketplace app's webhooks, which are signed, and a workflow's, which carry a secret header.
+"""A location's events: webhooks of a marketplace app, which are signed, and of a workflow, which have a secret header.
 
 https://marketplace.gohighlevel.com/docs/webhook/WebhookIntegrationGuide and
 https://help.gohighlevel.com/support/solutions/articles/155000003299 (a workflow's webhook; the body of a Custom Webhook is
-written by the user). This module is on the events' path: it imports as little as possible.
+written by the user). A delivery must be answered within two seconds, so this module
+imports as little as possible.
 
-An app's webhook is the whole contact, without the fields that are not set. A workflow's has what the user put into it, so
-its record is partial; the contact's custom fields stand beside LeadConnector's own under names of the user's choice, so
-LeadConnector's names win and there is no envelope.
+An app's webhook has the whole contact, without the fields that are not set. A workflow's webhook has what the user configured,
+so its record is partial. The contact's custom fields are beside LeadConnector's own fields under names that the user chose, so
+LeadConnector's names take precedence and there is no envelope.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from portaria.core.callbacks import (
     time_of_change,
 )
 
-# The only status after which LeadConnector comes again: six times, ten minutes apart.
+# The only status after which LeadConnector retries: six times, ten minutes apart.
 # https://help.gohighlevel.com/support/solutions/articles/155000007071-automated-webhook-retries
 RETRY_STATUS = 429
 
@@ -40,16 +41,16 @@ SECRET_HEADER = "X-Portaria-Secret"  # noqa: S105 - a header's name
 PUBLIC_KEY = "MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg="
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 
-# A delivery that is tried again is the same to the byte, its time included, for an hour and ten minutes.
+# Retries are identical to the byte, the timestamp included, for an hour and ten minutes.
 MAX_AGE_S = 2 * 60 * 60
 MAX_ID_LENGTH = 200
 
-# All of these carry the contact as it is now. https://github.com/GoHighLevel/highlevel-api-docs/issues/264
+# All of these have the contact's present state. https://github.com/GoHighLevel/highlevel-api-docs/issues/264
 READ = ("ContactCreate", "ContactUpdate", "ContactDndUpdate", "ContactTagUpdate")
 DELETED = ("ContactDelete",)
-# What stands around a contact in an app's webhook and is none of it.
+# Fields of an app's webhook that are not the contact's.
 ENVELOPE = frozenset({"type", "timestamp", "webhookId", "deliveryId", "appId", "versionId", "data"})
-# How a workflow calls what the API calls otherwise.
+# The workflow's names ← the API's.
 API_NAMES = {
     "contact_id": "id",
     "contactId": "id",
@@ -61,11 +62,11 @@ API_NAMES = {
     "postal_code": "postalCode",
     "date_created": "dateAdded",
 }
-# Where a workflow names the contact; `id` is an opportunity's where one has started the workflow.
+# The contact's id in a workflow. `id` is an opportunity's id if an opportunity started the workflow.
 WORKFLOW_IDS = ("contact_id", "contactId")
-# Where a Custom Webhook may have the contact.
+# Where a Custom Webhook can have the contact.
 NESTED = ("contact", "data")
-# What a field of the user's is found under whose name is one of LeadConnector's own.
+# Holds the user's fields that have the name of one of LeadConnector's fields.
 USER_FIELDS = "userFields"
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
 
@@ -73,13 +74,13 @@ Node = dict[str, Any]
 
 
 def account_of(account_id: str, fields: dict[str, str]) -> str:
-    """What events of a connection must name as their account: the location."""
+    """Events name the location."""
     return fields["location_id"]
 
 
 def read(delivery: WebhookDelivery, address: EventAddress) -> Events:
     """Raises `Rejected`: 401 `not_proven`, `bad_signature`, `bad_secret`, `bad_time`; 415 `not_json`; 400 `bad_json`; and for a
-    workflow's body 422 `no_contact_id`, `other_location`, which its log shows to the user who wrote it.
+    workflow's body 422 `no_contact_id`, `other_location`, which the workflow's log shows to its author.
 
     Of an app's webhooks, these are left out and counted: `deleted` (no destination deletes), `other` (INSTALL, UNINSTALL and
     all that carry no contact), `unreadable`, and those of a `foreign` location.
@@ -109,14 +110,14 @@ def _read_app(delivery: WebhookDelivery, address: EventAddress) -> Events:
     contact_id = contact.get("id")
     if not isinstance(contact_id, str) or not _ID.fullmatch(contact_id):
         return Events({}, {"unreadable": 1})
-    # dateAdded stays the same for ever, so it says nothing of versions.
+    # dateAdded never changes, so it cannot order versions.
     updated_at = time_of_change(_seconds(contact.get("dateUpdated")) or sent_at, delivery.received_at)
     record = Record(contact_id, updated_at, contact)
     return Events({"contacts": [record]}, {}, _delivery_id(flat, delivery.body))
 
 
 def _read_workflow(delivery: WebhookDelivery, address: EventAddress) -> Events:
-    """Its record's version is its arrival: a workflow has no time of its own."""
+    """The record's version is the time of arrival, because a workflow has no timestamp."""
     event = _object(delivery)
     contact, nested_id = _contact_of(event)
     location = event.get("location")
@@ -134,7 +135,7 @@ def _read_workflow(delivery: WebhookDelivery, address: EventAddress) -> Events:
 
 
 def _contact_of(event: Node) -> tuple[Node, Any]:
-    """The fields of a workflow's contact, and the id that they hold themselves."""
+    """Return the fields of a workflow's contact, and the id among them."""
     if not any(event.get(name) for name in WORKFLOW_IDS):
         for name in NESTED:
             inner = event.get(name)
@@ -172,7 +173,7 @@ def _check_signature(delivery: WebhookDelivery) -> None:
 def _check_secret(delivery: WebhookDelivery, address: EventAddress) -> None:
     given = delivery.headers.get(SECRET_HEADER.lower(), "")
     if not given:
-        # Also where the older RSA signature stands alone: it is past its sunset, and nobody is to choose the weaker one.
+        # The older RSA signature alone is refused: it is past its sunset, and a sender must not choose the weaker one.
         detail = f"events need X-GHL-Signature (an app's) or {SECRET_HEADER} (a workflow's)"
         raise Rejected("not_proven", detail, field=SECRET_HEADER, status=401)
     if not hmac.compare_digest(hashlib.sha256(given.encode(errors="replace")).hexdigest(), address.header_hash):
@@ -203,7 +204,7 @@ def _check_time(sent_at: int, received_at: int) -> None:
 
 
 def _locations(node: Any) -> list[Any]:
-    """Every place where a location may be named, with what it says."""
+    """Return the location ids of all places that can name one."""
     if not isinstance(node, dict):
         return []
     location = node.get("location")
@@ -212,7 +213,7 @@ def _locations(node: Any) -> list[Any]:
 
 
 def _delivery_id(flat: Node, body: bytes) -> str:
-    """LeadConnector's id of the delivery; one that is none is replaced by the body's digest."""
+    """Return LeadConnector's id of the delivery, or the body's digest if the id is invalid."""
     given = flat.get("webhookId")
     if isinstance(given, str) and 0 < len(given) <= MAX_ID_LENGTH:
         return given
@@ -220,7 +221,7 @@ def _delivery_id(flat: Node, body: bytes) -> str:
 
 
 def _seconds(moment: Any) -> int:
-    """ISO 8601, epoch seconds or epoch milliseconds as seconds; 0 for anything else."""
+    """Return ISO 8601, epoch seconds or epoch milliseconds as epoch seconds; 0 for anything else."""
     if isinstance(moment, str) and re.fullmatch(r"[0-9]{9,14}", moment):
         moment = int(moment)
     if isinstance(moment, int) and not isinstance(moment, bool):

@@ -1,7 +1,7 @@
-"""Making or changing LeadConnector's contacts from records, one a request: there is no call for several.
+"""Upserting LeadConnector's contacts from records, one in each request: there is no bulk request.
 
-https://marketplace.gohighlevel.com/docs/ghl/contacts/upsert-contact. `contacts` builds the request and reads the answer; here
-it becomes what `pipeline` asks of a destination.
+https://marketplace.gohighlevel.com/docs/ghl/contacts/upsert-contact. `contacts` builds the request and reads the response;
+this module adapts both to a record destination.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from portaria.core.entities import (
 from portaria.platforms.leadconnector import contacts, tokens
 from portaria.platforms.leadconnector.destination import overwrites_tags
 
-# Each record takes its time, so whatever goes elsewhere in many a request goes first.
+# Each record needs a request, so objects that are sent in bulk are sent first.
 RANK = 2
 MAX_OBJECTS = 1
 FOUND_BY = ("email", "phone")
-# Not documented; a contact whose texts and tags are at their longest has less.
+# Not documented. A contact with the longest values has less.
 MAX_BODY_BYTES = 300_000
-# A location takes 100 in ten seconds, whoever sends them: five workers, as many as a small stack has for live records, may
-# all be at one location. Where there are more, its own headers say when to pause.
-REQUESTS_PER_SECOND = 2.0
-# When the day begins is not documented, so this is how often it is looked at.
+# A location accepts 100 requests in ten seconds from all senders together. Five workers, as many as a small stack has for live
+# records, can send to one location. With more workers, the response's headers say when to pause.
+REQUESTS_PER_SECOND: float | None = 2.0
+NEEDS_STATIC_CREDENTIALS = False
+# When the day begins is not documented, so the destination is tried again after this time.
 DAY_OVER_WAIT_S = 7_200.0
 
-# What each outcome of an upsert asks for; `pipeline` does it. After `no_verdict` the contact may have been written, and
-# writing it again does no harm. `refused` is every other 4xx that is not about a contact: the destination pauses and tries
-# itself again, where each record would become a dead letter of its own.
+# The meaning of each outcome of an upsert. After `no_verdict` the contact may have been written; writing it again is harmless.
+# `refused` is any other 4xx that is not about a contact: the destination pauses, because otherwise each record would become a
+# dead letter.
 MEANINGS = {
     "created": Disposition.APPLIED,
     "updated": Disposition.APPLIED,
@@ -57,13 +58,13 @@ MEANINGS = {
 
 
 def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
-    """A contact as LeadConnector takes it; a whole number becomes text where a text belongs.
+    """Return a contact as LeadConnector accepts it. Whole numbers become text in text fields.
 
-    A mapping gives `tags` as one text with commas between them; they take the place of all that the contact has, so without
-    the route's `overwrite_tags` they are left out. Raises `Rejected` (`bad_value`) that names the field.
+    A mapping makes `tags` as one text, separated by commas. They replace all tags of the contact, so without the route's
+    `overwrite_tags` they are left out. Raises `Rejected` (`bad_value`) that names the field.
     """
     contact = {name: _text(name, value) for name, value in attributes.items()}
-    # By these LeadConnector finds the contact: white space around them would make another one.
+    # LeadConnector finds the contact by these. White space around them would create another contact.
     contact |= {name: contact[name].strip() for name in FOUND_BY if isinstance(contact.get(name), str)}
     if isinstance(tags := contact.get("tags"), str):
         contact["tags"] = [tag.strip() for tag in tags.split(",") if tag.strip()]
@@ -76,24 +77,24 @@ def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
 
 
 def identity(attributes: dict[str, Any], target: Target) -> str:
-    """By both: whether the address or the number is looked at first is the location's own setting."""
+    """Both, because the location's settings decide which of them is compared first."""
     return f"{attributes.get('email', '').strip().lower()}\x1f{attributes.get('phone', '').strip()}"
 
 
 def frame(target: Target) -> tuple[bytes, bytes]:
-    """Nothing stands around the one contact."""
+    """The body is the contact itself."""
     return b"", b""
 
 
 def request(
     connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, trace: Trace
 ) -> Request:
-    """LeadConnector takes no trace."""
+    """LeadConnector has no header for a trace."""
     return contacts.upsert_request(connection, credentials, json.loads(body))
 
 
 def read_answer(response: Response) -> Answer:
-    """By the table of meanings. What LeadConnector says of a contact may quote it, so only the fields it names are told."""
+    """Return the meaning by the table. LeadConnector's message can quote the contact, so only the fields in it are repeated."""
     detail = ""
     after_s = None
     try:

@@ -1,8 +1,8 @@
-"""LeadConnector's private integration tokens: made in its own pages, good until they are rotated or deleted there.
+"""LeadConnector's private integration tokens, which are valid until they are rotated or deleted in LeadConnector.
 
 https://marketplace.gohighlevel.com/docs/Authorization/PrivateIntegrationsToken and
-https://marketplace.gohighlevel.com/docs/ghl/locations/get-location. A 401 has several meanings there, which only its
-message tells apart: taking them all for a dead token would end connections for want of a scope.
+https://marketplace.gohighlevel.com/docs/ghl/locations/get-location. A 401 has several meanings, which only
+its message distinguishes: a missing scope must not end a connection.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ KINDS = {
     )
 }
 MAX_WAIT_S = 300.0
+# Tokens are sent in `Authorization`.
+TOKEN_HEADER = ""
 
 
 class Trouble(Enum):
-    """What an answer that is no success says about the token."""
+    """What a response other than a success says about the token."""
 
     DEAD = "dead"
     NO_SCOPE = "no_scope"
@@ -37,17 +39,17 @@ class Trouble(Enum):
     UNKNOWN = "unknown"
 
 
-# By status and the begin of the message, in lower case.
+# By status and the start of the message in lower case.
 _TROUBLES = {
     (401, "invalid private integration token"): Trouble.DEAD,
     (401, "invalid jwt"): Trouble.DEAD,
     (401, "the token is not authorized for this scope"): Trouble.NO_SCOPE,
     (403, "the token does not have access to this location"): Trouble.NOT_THIS_LOCATION,
-    # An agency's token where a location's is needed: the first for OAuth, the second for private integrations. Both were
-    # measured by third parties.
+    # An agency's token instead of a location's: the first for OAuth, the second for private integrations. Both were reported by
+    # third parties.
     (401, "this authclass type is not allowed"): Trouble.WRONG_TYPE,
     (401, "token's user type mismatch"): Trouble.WRONG_TYPE,
-    # What says nothing about the token; listed so that it is not taken for one of the others.
+    # Not about the token; listed so that they are not confused with the others.
     (401, "command timed out"): Trouble.UNKNOWN,
     (401, "version header was not found"): Trouble.UNKNOWN,
 }
@@ -67,24 +69,24 @@ def wrong_type() -> Rejected:
 
 
 def is_lasting(response: Response) -> bool:
-    """Whether an answer that says nothing of a contact will be the same for the next one, until somebody acts."""
+    """Whether a response that is not about one contact stays the same until a person acts."""
     if response.status in (400, 408, 413, 422, 425, 429) or not 400 <= response.status < 500:
         return False
     return not _message(response).startswith("command timed out")
 
 
 def token_refused(response: Response) -> bool:
-    """Whether the token is dead; a scope that it lacks, or a 401 for any other cause, says nothing against it."""
+    """Whether the token is invalid. A missing scope or a 401 for another cause does not count."""
     return trouble(response) is Trouble.DEAD
 
 
 def call_headers(connection: Connection) -> dict[str, str]:
-    """Without a version every call is answered with 401."""
+    """LeadConnector responds with 401 to calls without a version."""
     return {"Version": API_VERSION}
 
 
 def probe_request(connection: Connection, credentials: dict[str, Secret]) -> Request:
-    """Read the location itself: no contact is touched, and its answer tells the tokens of other locations apart."""
+    """Read the location itself, which touches no contact and shows whether the token is another location's."""
     return Request(
         "GET",
         f"https://{HOST}/locations/{connection.fields['location_id']}",
@@ -98,9 +100,9 @@ def probe_request(connection: Connection, credentials: dict[str, Secret]) -> Req
 
 
 def read_probe(response: Response) -> None:
-    """Whether a token works for the location; one that may not read the location itself works all the same.
+    """Return if the token works for the location. A token without the scope to read the location works, too.
 
-    Raises `Rejected` (`token_refused` where it is dead, `wrong_location`) and `Retryable` where that cannot be told.
+    Raises `TokenRefused` if it is invalid, `Rejected` (`wrong_location`, `wrong_token_type`), and `Retryable` if it is unknown.
     """
     if response.status == 200 and object_of(response.body):
         return
@@ -121,7 +123,7 @@ def read_probe(response: Response) -> None:
 
 
 def _message(response: Response) -> str:
-    """The answer's `message` in lower case; a list of them is read as its first."""
+    """Return the response's `message` in lower case, the first of a list."""
     said = object_of(response.body).get("message")
     if isinstance(said, list):
         said = said[0] if said else ""
@@ -129,7 +131,7 @@ def _message(response: Response) -> str:
 
 
 def object_of(body: bytes) -> dict[str, object]:
-    """An answer's JSON object; anything else is read as an empty one."""
+    """Return the body's JSON object; empty for any other body."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -138,7 +140,7 @@ def object_of(body: bytes) -> dict[str, object]:
 
 
 def retry_after_s(response: Response) -> float:
-    """Ten seconds is the length of LeadConnector's own window."""
+    """Return the wait; by default ten seconds, the length of LeadConnector's window."""
     try:
         seconds = float(response.headers.get("retry-after", ""))
     except ValueError:

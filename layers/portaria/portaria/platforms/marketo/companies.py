@@ -22,7 +22,7 @@ def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
 
 
 def identity(attributes: dict[str, Any], target: Target) -> str:
-    """Of two that may only be created the second changes nothing, so such ones are not made one."""
+    """With `createOnly` the second of two records changes nothing, so they are not merged."""
     if target.option("action") == "createOnly":
         return json.dumps(attributes, sort_keys=True, default=str)
     return ingestion.identity(attributes, FOUND_BY)

@@ -1,4 +1,4 @@
-"""Upserting records of a custom object through the Data Ingestion API; its name stands in the target's object.
+"""Upserting records of a custom object through the Data Ingestion API; the target has its name.
 
 https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
 """
@@ -12,18 +12,18 @@ from portaria.core.entities import Target
 from portaria.platforms.marketo import ingestion
 from portaria.platforms.marketo.ingestion import *  # noqa: F403 - what all of its objects share
 
-# A custom object whose person is missing is tried for 65 minutes and then lost: persons go first.
+# Marketo retries a custom object whose person is missing for 65 minutes and then drops it, so persons are sent first.
 RANK = 1
 
 
 def check(attributes: dict[str, Any], target: Target) -> dict[str, Any]:
-    """Raises `Rejected` (`no_dedupe_value`) where the target says what the object is found by, and the record lacks it."""
+    """Raises `Rejected` (`no_dedupe_value`) if the target names the identifying fields and the record has none of them."""
     fields = _found_by(target)
     return ingestion.findable(attributes, fields) if fields else attributes
 
 
 def identity(attributes: dict[str, Any], target: Target) -> str:
-    """By what the route says. Which fields an object is deduped by stands in Marketo alone: else equal ones are one."""
+    """The route's dedupe fields. Without them only Marketo knows the fields, so only equal records are merged."""
     if fields := _found_by(target):
         return ingestion.identity(attributes, fields)
     return json.dumps(attributes, sort_keys=True, default=str)

@@ -1,40 +1,26 @@
-"""Adobe's Data Ingestion API from its other side: what its callers send, and what they are told.
+"""Adobe's Data Ingestion API, as Portaria offers it: its paths, headers, limits and error responses.
 
-A program written for it is served here as it is there: the same paths, bodies, headers, limits and error codes.
+A program that was written for Adobe's API gets the same responses here. `ingestion_bodies` reads what it sends.
 https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
 from portaria.core.entities import Record, Rejected, Target
-from portaria.platforms.marketo import destination, tokens
-from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES, MAX_OBJECTS, is_blank
+from portaria.platforms.marketo import destination, ingestion_bodies, tokens
+from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES
+from portaria.platforms.values import IngestionCall, IngestionRefusal
 
-Object = dict[str, Any]
-
-# Where its paths begin, and the place in them of the subscription's Munchkin id.
+# The first segment of the paths, and the segment with the subscription's Munchkin id.
 ROOT = "/subscriptions"
 _OWN = f"{ROOT}/{{subscription}}"
 TOKEN_HEADER = "X-Mkto-User-Token"  # noqa: S105 - a header's name
 CORRELATION_HEADER, SOURCE_HEADER = "X-Correlation-Id", "X-Request-Source"
-# How many characters each header may have.
+# The maximum number of characters of each header.
 HEADERS = {CORRELATION_HEADER: 255, SOURCE_HEADER: 50}
-PRIORITIES = ("normal", "high")
-MAX_KEY_LENGTH = 255
-# How deep lists and objects may stand in an attribute of a custom object or a company; a person's hold none.
-MAX_DEPTH = 8
-# Whole numbers beyond 64 bits are read as inexact ones by most, this project's workers among them.
-LEAST_NUMBER, GREATEST_NUMBER = -(2**63), 2**64 - 1
+RESOURCES = tuple(f"{_OWN}/{path}" for path in ingestion_bodies.READERS)
 
-# Why a call is refused, as the code that Adobe has for it; what is not here is told by its status.
+# Reasons → Adobe's error codes. Other reasons have the code of their status.
 CODES = {
     "token_missing": "403010",
     "token_refused": "401013",
@@ -56,36 +42,8 @@ MESSAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A call, read: records by what they share, how many there are, and what its sender should know."""
-
-    object: str
-    groups: list[tuple[Target, list[Record]]]
-    count: int
-    warnings: list[str]
-
-
-class Refusal(NamedTuple):
-    status: int
-    code: str
-    body: dict[str, str]
-
-
-class _Group(NamedTuple):
-    options: dict[str, str]
-    objects: list[Object]
-    key: Callable[[Object], str]
-
-
-class _Read(NamedTuple):
-    groups: list[_Group]
-    priority: str = "normal"
-    warnings: tuple[str, ...] = ()
-
-
 def account_id(parameters: dict[str, str]) -> str:
-    """The subscription that a path names. Raises `Rejected` (404)."""
+    """Return the subscription that a path names. Raises `Rejected` (404)."""
     given = parameters.get("subscription", "")
     munchkin_id = tokens.account_id({"munchkin_id": given})
     if not given.isascii() or not tokens.KINDS["client_credentials"].fields["munchkin_id"].fullmatch(munchkin_id):
@@ -93,315 +51,30 @@ def account_id(parameters: dict[str, str]) -> str:
     return munchkin_id
 
 
-def refusal(reason: str, status: int, detail: str) -> Refusal:
-    """What a caller is told: Adobe's code and words, with the sentence that says what to do."""
+def refusal(reason: str, status: int, detail: str) -> IngestionRefusal:
+    """Return Adobe's code and message, followed by the sentence that says what to do."""
     code = CODES.get(reason) or CODES_BY_STATUS.get(status, CODES_BY_STATUS[500 if status >= 500 else 400])
-    return Refusal(int(code[:3]), code, {"error_code": code, "message": f"{MESSAGES[code]}: {detail}"})
+    return IngestionRefusal(int(code[:3]), code, {"error_code": code, "message": f"{MESSAGES[code]}: {detail}"})
 
 
-def parse(resource: str, parameters: dict[str, str], body: bytes, connection: str, now_s: int) -> Sent:
-    """Read a call to one of the paths, `resource` being as API Gateway names it.
+def parse(resource: str, parameters: dict[str, str], body: bytes, connection: str, now_s: int) -> IngestionCall:
+    """Return a call's records. `resource` is the path as API Gateway names it.
 
-    Records get `now_s` as the time of their version: a call says none. Raises `Rejected`: 404, `invalid_request`, and
-    `invalid_data` where only one of the objects is to blame. None quotes what was sent.
+    The records' version is `now_s`, because a call has no time. Raises `Rejected`: 404, `invalid_request`, and
+    `invalid_data` if only one of the objects is invalid. The errors do not quote the call.
     """
-    read = _READERS.get(resource)
+    path = resource.removeprefix(f"{_OWN}/")
+    read = ingestion_bodies.READERS.get(path) if resource in RESOURCES else None
     name = parameters.get("name", "")
-    target_object = resource.removeprefix(f"{_OWN}/").replace("{name}", name)
+    target_object = path.replace("{name}", name)
     if not read or (name and not destination.TARGETS.fullmatch(target_object)):
         raise Rejected("unknown_path", "there is nothing at this path", status=404)
     if len(body) > MAX_BODY_BYTES:
-        raise _invalid(f"the body may have {MAX_BODY_BYTES:,} bytes; this has {len(body):,}")
-    found = read(_read_json(body))
+        raise ingestion_bodies.invalid(f"the body may have {MAX_BODY_BYTES:,} bytes; this has {len(body):,}")
+    found = read(ingestion_bodies.read_json(body))
     groups = []
     for group in found.groups:
         target = Target(connection, target_object, found.priority, tuple(sorted(group.options.items())))
         groups.append((target, [Record(group.key(each), now_s, each) for each in group.objects]))
     count = sum(len(records) for _, records in groups)
-    return Sent(target_object, groups, count, list(found.warnings))
-
-
-# ------------------------------------------------------------------------------------------------------------ the bodies
-
-
-def _persons(body: Object) -> _Read:
-    _only(body, "priority", "partitionName", "dedupeFields", "persons")
-    objects = _objects(body, "persons", max_depth=0)
-    fields, warnings = _dedupe_fields(body)
-    options = {f"field{number}": name for number, name in enumerate(fields, 1)}
-    if "partitionName" in body:
-        options["partition"] = _text(body, "partitionName")
-    return _Read([_Group(options, objects, lambda person: _key_of(person, fields))], _priority(body), warnings)
-
-
-def _custom_objects(body: Object) -> _Read:
-    """Which fields `dedupeFields` are, only Marketo knows: without a GUID, equal objects have one key."""
-    _only(body, "priority", "dedupeBy", "customObjects")
-    dedupe_by = _one_of(body, "dedupeBy", "dedupeFields", "marketoGUID")
-    objects = _objects(body, "customObjects")
-    fields = ("marketoGUID",) if dedupe_by == "marketoGUID" else ()
-    return _Read([_Group({"dedupe_by": dedupe_by}, objects, lambda each: _key_of(each, fields))], _priority(body))
-
-
-def _companies(body: Object) -> _Read:
-    _only(body, "action", "dedupeBy", "input")
-    action = _one_of(body, "action", "createOrUpdate", "createOnly", "updateOnly")
-    dedupe_by = _one_of(body, "dedupeBy", "dedupeFields", "idField")
-    if dedupe_by == "idField" and action != "updateOnly":
-        raise _invalid("dedupeBy may be idField only where action is updateOnly")
-    return _Read([_Group({"action": action, "dedupe_by": dedupe_by}, _objects(body, "input"), _company_key)])
-
-
-def _program_members(body: Object) -> _Read:
-    return _programs(body, status_needed=True)
-
-
-def _leaving_program_members(body: Object) -> _Read:
-    return _programs(body, status_needed=False)
-
-
-def _programs(body: Object, *, status_needed: bool) -> _Read:
-    """The limit of objects is for the members of all programs together."""
-    _only(body, "programs")
-    by_program: dict[tuple[str, str], list[Object]] = {}
-    count = 0
-    for number, program in enumerate(_list(body, "programs")):
-        where = f"programs[{number}]"
-        if not isinstance(program, dict):
-            raise _invalid(f"{where} must be an object")
-        _only(program, "programId", "status", "members", where=where)
-        program_id = _id(program, "programId", where)
-        status = _text(program, "status", where) if status_needed or "status" in program else ""
-        members = _list(program, "members", where)
-        count += len(members)
-        if count <= MAX_OBJECTS:
-            by_program.setdefault((program_id, status), []).extend(_memberships(members, f"{where}.members"))
-    _require_count(count, "the members of all programs")
-    return _Read(
-        [
-            _Group({"program_id": program_id} | ({"status": status} if status else {}), members, _lead_key)
-            for (program_id, status), members in by_program.items()
-        ]
-    )
-
-
-def _list_members(body: Object) -> _Read:
-    _only(body, "listId", "input")
-    list_id = _id(body, "listId")
-    members = _list(body, "input")
-    _require_count(len(members), "input")
-    return _Read([_Group({"list_id": list_id}, _memberships(members, "input"), _lead_key)])
-
-
-_READERS: dict[str, Callable[[Object], _Read]] = {
-    f"{_OWN}/persons": _persons,
-    f"{_OWN}/customobjects/{{name}}": _custom_objects,
-    f"{_OWN}/companies": _companies,
-    f"{_OWN}/programmembers": _program_members,
-    f"{_OWN}/programmembers/delete": _leaving_program_members,
-    f"{_OWN}/lists": _list_members,
-    f"{_OWN}/lists/remove": _list_members,
-}
-RESOURCES = tuple(_READERS)
-
-
-# ----------------------------------------------------------------------------------------------------------- their members
-
-
-def _dedupe_fields(body: Object) -> tuple[list[str], tuple[str, ...]]:
-    """The attributes, and a warning for each that Adobe does not list: its own example has one of those (firstName)."""
-    given = body.get("dedupeFields", {"field1": "email"})
-    if not isinstance(given, dict):
-        raise _invalid("dedupeFields must be an object with field1, and field2 if there are two attributes")
-    _only(given, "field1", "field2", where="dedupeFields")
-    fields = [_text(given, "field1", "dedupeFields")]
-    if "field2" in given and _text(given, "field2", "dedupeFields") != fields[0]:
-        fields.append(given["field2"])
-    warnings = tuple(
-        f"dedupeFields.field{number} is no attribute that Adobe lists for deduplication; it is sent on as it is"
-        for number, name in enumerate(fields, 1)
-        if name not in destination.DEDUPE_ATTRIBUTES["persons"]
-    )
-    return fields, warnings
-
-
-def _priority(body: Object) -> str:
-    return _one_of(body, "priority", *PRIORITIES)
-
-
-def _one_of(body: Object, name: str, *allowed: str) -> str:
-    """A member that may be left out, for the first of what it may be."""
-    value = body.get(name, allowed[0])
-    if not isinstance(value, str) or value not in allowed:
-        raise _invalid(f"{name} must be {' or '.join(allowed)}")
-    return value
-
-
-def _text(body: Object, name: str, where: str = "") -> str:
-    place = f"{where}.{name}" if where else name
-    if name not in body:
-        raise _invalid(f"{place} is missing")
-    value = body[name]
-    if not isinstance(value, str):
-        raise _invalid(f"{place} must be text")
-    if not re.fullmatch(r"[^\x00-\x1f\x7f]{1,255}", value):
-        raise _invalid(f"{place} must have 1 to 255 characters, none a control; this has {len(value):,}")
-    return value
-
-
-def _id(body: Object, name: str, where: str = "") -> str:
-    place = f"{where}.{name}" if where else name
-    if name not in body:
-        raise _invalid(f"{place} is missing")
-    if not _is_id(body[name]):
-        raise _invalid(f"{place} must be a whole number above 0")
-    return str(body[name])
-
-
-def _is_id(value: object) -> bool:
-    return type(value) is int and 0 < value <= GREATEST_NUMBER
-
-
-def _list(body: Object, name: str, where: str = "") -> list[Any]:
-    place = f"{where}.{name}" if where else name
-    if name not in body:
-        raise _invalid(f"{place} is missing")
-    value = body[name]
-    if not isinstance(value, list):
-        raise _invalid(f"{place} must be a list")
-    if not value:
-        raise _invalid(f"{place} is empty: at least 1 is expected")
-    return value
-
-
-def _require_count(count: int, what: str) -> None:
-    if count > MAX_OBJECTS:
-        raise _invalid(f"{what} may have {MAX_OBJECTS:,} objects in one request; this has {count:,}")
-
-
-def _objects(body: Object, name: str, max_depth: int = MAX_DEPTH) -> list[Object]:
-    """Objects with values that can be kept and sent on exactly as they came."""
-    objects = _list(body, name)
-    _require_count(len(objects), name)
-    for number, each in enumerate(objects):
-        if not isinstance(each, dict):
-            raise _bad_data(f"{name}[{number}] must be an object")
-        _check_values(each, f"{name}[{number}]", max_depth)
-    return objects
-
-
-def _check_values(value: Object | list[Any], where: str, max_depth: int) -> None:
-    members = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, inner in members:
-        kind = type(inner)
-        if kind is str or kind is bool or inner is None:
-            continue
-        if kind is float:
-            if not math.isfinite(inner):
-                raise _bad_data(f"{_place(where, name)} is no number that JSON has")
-        elif kind is int:
-            if not LEAST_NUMBER <= inner <= GREATEST_NUMBER:
-                raise _bad_data(f"{_place(where, name)} must fit into 64 bits, or be text")
-        elif max_depth == 0:
-            raise _bad_data(
-                f"{_place(where, name)} must be text, a number, true, false or null, not a list or an object"
-            )
-        else:
-            _check_values(inner, _place(where, name), max_depth - 1)
-
-
-def _memberships(members: list[Any], where: str) -> list[Object]:
-    for number, member in enumerate(members):
-        if not isinstance(member, dict) or set(member) != {"leadId"} or not _is_id(member["leadId"]):
-            raise _bad_data(
-                f"{where}[{number}] must be an object with leadId, a whole number above 0, and nothing else"
-            )
-    return members
-
-
-def _only(given: Object, *known: str, where: str = "the body") -> None:
-    """A name that is not known may be anything, even a secret that slipped out of its place: it is not repeated."""
-    if strangers := len(given.keys() - set(known)):
-        raise _invalid(f"{where} holds {strangers:,} unknown: only {', '.join(known)}")
-
-
-def _place(where: str, name: str | int) -> str:
-    if isinstance(name, int):
-        return f"{where}[{name}]"
-    return (
-        f"{where}.{name}" if re.fullmatch(r"[A-Za-z_]{1,40}", name) else f"{where}.(a name of {len(name):,} characters)"
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------------- keys
-
-
-def _key_of(given: Object, fields: tuple[str, ...] | list[str]) -> str:
-    """What receipts know a record by: the values that it is found by at its destination, joined, or a hash of the whole."""
-    values = [given.get(field) for field in fields]
-    if not values or any(is_blank(value) for value in values):
-        return _hash(json.dumps(given, sort_keys=True, separators=(",", ":")))
-    texts = [_as_text(value, lower=field == "email") for field, value in zip(fields, values, strict=True)]
-    if len(texts) > 1:
-        # So that ("a|b", "c") and ("a", "b|c") stay two.
-        texts = [text.replace("\\", "\\\\").replace("|", "\\|") for text in texts]
-    key = "|".join(texts)
-    return key if len(key) <= MAX_KEY_LENGTH else _hash(key)
-
-
-def _company_key(company: Object) -> str:
-    """An `id` is Marketo's own number, which may look like somebody's `externalCompanyId`."""
-    if is_blank(company.get("externalCompanyId")) and not is_blank(company.get("id")):
-        return f"id:{_key_of(company, ('id',))}"
-    return _key_of(company, ("externalCompanyId",))
-
-
-def _lead_key(member: Object) -> str:
-    return str(member["leadId"])
-
-
-def _as_text(value: object, *, lower: bool) -> str:
-    text = value.strip() if isinstance(value, str) else json.dumps(value)
-    return text.lower() if lower else text
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
-
-
-# ------------------------------------------------------------------------------------------------------------------- JSON
-
-
-def _read_json(body: bytes) -> Object:
-    """What is no JSON although Python would read it (NaN) is found where it stands, in `_check_values`.
-
-    A byte order mark in front of it is passed over. https://www.rfc-editor.org/rfc/rfc8259#section-8.1
-    """
-    try:
-        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
-    except json.JSONDecodeError as error:
-        raise _invalid(
-            f"the body is not JSON: line {error.lineno}, column {error.colno}: {error.msg.lower()}"
-        ) from None
-    except UnicodeDecodeError:
-        raise _invalid("the body must be JSON in UTF-8") from None
-    except (ValueError, RecursionError):
-        raise _invalid("the body is no JSON that can be read here: it goes too deep, or a number is too long") from None
-    if not isinstance(value, dict):
-        raise _invalid("the body must be a JSON object")
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> Object:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise _invalid(f"an object of {len(pairs):,} members has {len(pairs) - len(value):,} of them twice")
-    return value
-
-
-def _invalid(detail: str) -> Rejected:
-    return Rejected("invalid_request", detail)
-
-
-def _bad_data(detail: str) -> Rejected:
-    return Rejected("invalid_data", detail)
+    return IngestionCall(target_object, groups, count, list(found.warnings))

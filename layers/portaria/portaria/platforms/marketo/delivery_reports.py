@@ -1,4 +1,4 @@
-"""Marketo's Observability Data Stream, as Adobe I/O Events delivers it: what became of requests to the Data Ingestion API.
+"""Marketo's Observability Data Stream, as Adobe I/O Events delivers it: the outcomes of requests to the Data Ingestion API.
 
 https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/data-ingestion/observability-data-stream
 https://developer.adobe.com/events/docs/guides
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from portaria.core.entities import DeliveryEvent, Rejected, Reported, Request, SignedBy
 
-# Adobe sends twenty events and 2 MB at most.
+# Adobe sends at most twenty events and 2 MB.
 MAX_BODY_BYTES = 2_000_000
 MAX_EVENTS = 100
 VALIDATION_DOMAIN = "csm.adobe.io"
@@ -35,7 +35,7 @@ MAX_QUOTA = 1_000_000_000
 
 
 def read_challenge(query: Mapping[str, list[str]]) -> str:
-    """What a new registration's GET wants to have back. Raises `Rejected` (`bad_challenge`)."""
+    """Return the challenge of a new registration's GET, which the response repeats. Raises `Rejected` (`bad_challenge`)."""
     challenges = query.get("challenge", [])
     if len(challenges) != 1 or not _CHALLENGE.fullmatch(challenges[0]):
         raise Rejected(
@@ -45,9 +45,9 @@ def read_challenge(query: Mapping[str, list[str]]) -> str:
 
 
 def validation_request(content: Any) -> Request | None:
-    """The GET that a registration asks for where its challenge was not answered, or None where this is no such call.
+    """Return the GET that a registration requests if its challenge was not answered, or None for other content.
 
-    It is not signed, so it leads to Adobe's one page for it and nowhere else. Raises `Rejected` (`bad_validation_url`).
+    The content is not signed, so only Adobe's validation page is accepted. Raises `Rejected` (`bad_validation_url`).
     """
     if not isinstance(content, dict) or "validationUrl" not in content:
         return None
@@ -66,9 +66,9 @@ def validation_request(content: Any) -> Request | None:
 
 
 def read_signatures(headers: Mapping[str, str]) -> list[SignedBy]:
-    """The signatures that came, each with where its key lies; either suffices. Raises `Rejected` (401 `bad_signature`).
+    """Return the signatures, each with the request for its key. One suffices. Raises `Rejected` (401 `bad_signature`).
 
-    A key's path is checked as a whole before it is joined to the host: `.evil.example/x` would make another host of it.
+    The whole path of a key is checked before it is joined to the host: `.evil.example/x` would change the host.
     """
     found: list[SignedBy] = []
     for number in (1, 2):
@@ -97,9 +97,9 @@ def read_signatures(headers: Mapping[str, str]) -> list[SignedBy]:
 
 
 def check_recipient(content: Any, headers: Mapping[str, str], client_id: str) -> None:
-    """Raises `Rejected` (403 `wrong_recipient`) for events that were meant for another client, or say for none.
+    """Raises `Rejected` (403 `wrong_recipient`) for events to another client, and for events that name none.
 
-    The header is not signed, so it can only rule out; what stands in each event is.
+    The header is not signed, so it can only exclude an event. The name inside each event is signed.
     """
     given = [value for name in _RECIPIENTS if (value := headers.get(name))]
     for event in _listed(content):
@@ -112,7 +112,7 @@ def check_recipient(content: Any, headers: Mapping[str, str], client_id: str) ->
 
 
 def read_events(content: Any) -> Iterator[DeliveryEvent]:
-    """What the events of a delivery say, in both shapes in which they come; what cannot be read is `unknown`."""
+    """Yield the events of a delivery, in both documented shapes. Unreadable events have the kind `unknown`."""
     for event in _listed(content):
         body = _body(event)
         event_id, kind, data = event.get("eventid", body.get("id")), body.get("type"), body.get("data")
@@ -130,7 +130,7 @@ def read_events(content: Any) -> Iterator[DeliveryEvent]:
 
 
 def _listed(content: Any) -> list[dict[str, Any]]:
-    """Raises `Rejected` (`bad_events`) where this is no delivery of events."""
+    """Raises `Rejected` (`bad_events`) if the content is not a list of events."""
     events = content if isinstance(content, list) else [content]
     if not 0 < len(events) <= MAX_EVENTS or not all(isinstance(event, dict) for event in events):
         raise Rejected("bad_events", f"an event, or a list of 1 to {MAX_EVENTS} events, is expected")
@@ -138,14 +138,14 @@ def _listed(content: Any) -> list[dict[str, Any]]:
 
 
 def _body(event: dict[str, Any]) -> dict[str, Any]:
-    """The CloudEvent: the event itself, or what Adobe has wrapped up."""
+    """Return the CloudEvent: the event itself, or the one inside Adobe's envelope."""
     wrapped = event.get("event")
     body = wrapped.get("body", wrapped) if isinstance(wrapped, dict) else event
     return body if isinstance(body, dict) else {}
 
 
 def _requests(data: dict[str, Any]) -> tuple[dict[str, Reported], int]:
-    """Each request's counts, of one that is named twice both, and how many could not be read."""
+    """Return the counts by request, added up if a request is named twice, and how many could not be read."""
     requests: dict[str, Reported] = {}
     unreadable = 0
     listed = data.get("requests")
@@ -162,7 +162,7 @@ def _requests(data: dict[str, Any]) -> tuple[dict[str, Reported], int]:
 
 
 def _failed(by_code: Any, known: dict[str, int]) -> dict[str, int]:
-    """Counts by code, in addition to those that are known. Codes that are none, and too many, are one: `other`."""
+    """Add counts by code to known ones. Invalid codes, and codes beyond the limit, are counted as `other`."""
     failed = dict(known)
     counts = by_code.items() if isinstance(by_code, dict) else [("other", by_code)]
     for code, count in counts:
@@ -178,7 +178,7 @@ def _count(value: Any) -> int:
 
 
 def _moment(value: Any) -> str:
-    """An event's time in UTC, or an empty text."""
+    """Return an event's time in UTC, or an empty text."""
     try:
         moment = datetime.fromisoformat(value)
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
@@ -187,7 +187,7 @@ def _moment(value: Any) -> str:
 
 
 def read_content(body: bytes) -> Any:
-    """The JSON of a call. Raises `Rejected` (413 `body_too_large`, 400 `bad_json`)."""
+    """Return the body's JSON. Raises `Rejected` (413 `body_too_large`, 400 `bad_json`)."""
     if len(body) > MAX_BODY_BYTES:
         raise Rejected(
             "body_too_large", f"the body may have {MAX_BODY_BYTES:,} bytes; this has {len(body):,}", status=413

@@ -1,4 +1,4 @@
-"""What all objects of the Data Ingestion API share: where requests go, their limits, and what its answers mean.
+"""What all objects of the Data Ingestion API share: the host, the limits, and the meaning of responses.
 
 https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
 """
@@ -11,21 +11,28 @@ from typing import Any
 
 from portaria.core.entities import Answer, Connection, Disposition, Rejected, Request, Response, Secret, Target, Trace
 
-# What every object's part offers as its own.
-__all__ = ["DAILY_QUOTA", "MAX_BODY_BYTES", "MAX_OBJECTS", "read_answer", "request", "subscription"]
+# The members that every object's module has.
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_OBJECTS",
+    "NEEDS_STATIC_CREDENTIALS",
+    "REQUESTS_PER_SECOND",
+    "read_answer",
+    "request",
+]
 
 HOST = "mkto-ingestion-api.adobe.io"
 MAX_OBJECTS = 1_000
-# "1 MB": whether 10^6 or 2^20 is not said, so the smaller one.
+# Documented as "1 MB", which is at least 10^6.
 MAX_BODY_BYTES = 1_000_000
-# Over all objects; `quotas` keeps it.
-DAILY_QUOTA = 10_000_000
+REQUESTS_PER_SECOND: float | None = None
+NEEDS_STATIC_CREDENTIALS = False
 REQUEST_SOURCE = "Portaria"
-# What a person in a list or a program is known by.
+# The attribute that identifies a person in a list or a program.
 MEMBER = ("leadId",)
 MAX_WAIT_S = 3_600.0
 
-# What each error code asks for; `pipeline` does it.
+# The meaning of each error code.
 MEANINGS = {
     "401013": Disposition.TOKEN_AGAIN,
     "403010": Disposition.STOP,
@@ -37,7 +44,7 @@ MEANINGS = {
     "4290801": Disposition.QUOTA,
     "5000801": Disposition.RETRY,
 }
-# For an answer without a code that is known, such as a proxy's HTML.
+# The meaning of a response without a known code, such as a proxy's HTML.
 STATUS_MEANINGS = {
     400: Disposition.BAD_DATA,
     401: Disposition.TOKEN_AGAIN,
@@ -47,13 +54,8 @@ STATUS_MEANINGS = {
 }
 
 
-def subscription(connection: Connection) -> str:
-    """Whose quota a connection spends: several may belong to one subscription."""
-    return connection.fields["munchkin_id"].upper()
-
-
 def frame(fields: dict[str, Any], name: str) -> tuple[bytes, bytes]:
-    """What stands before and after a request's objects, which are separated by commas in the list `name`."""
+    """Return the bytes before and after a request's objects, which are separated by commas in the list `name`."""
     given = {key: value for key, value in fields.items() if value}
     text = json.dumps({**given, name: []}, ensure_ascii=False, separators=(",", ":"))
     return text[:-2].encode(), text[-2:].encode()
@@ -62,7 +64,7 @@ def frame(fields: dict[str, Any], name: str) -> tuple[bytes, bytes]:
 def request(
     connection: Connection, credentials: dict[str, Secret], target: Target, body: bytes, trace: Trace
 ) -> Request:
-    """The target's object is the path below the subscription. `credentials` hold the `access_token`.
+    """The target's object is the path below the subscription. `credentials` holds the `access_token`.
 
     Marketo accepts 255 characters of a correlation id and 50 of a source. Its Observability Data Stream reports both.
     """
@@ -84,7 +86,7 @@ def request(
 
 
 def read_answer(response: Response) -> Answer:
-    """202 is the one success: the request has been taken, and what becomes of its objects is told later, if at all."""
+    """202 is the only success: the request is accepted, and the outcome of its objects is reported later, if at all."""
     request_id = response.headers.get("x-request-id", "")[:255]
     if response.status == 202:
         return Answer(Disposition.ACCEPTED, "", request_id)
@@ -94,15 +96,15 @@ def read_answer(response: Response) -> Answer:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether nothing can be found by a value: it is none, or a text of nothing but white space."""
+    """Whether a value identifies nothing: None, or only white space."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
 def findable(attributes: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """The attributes, without white space around those that the object is found by.
+    """Return the attributes, without white space around those that identify the object.
 
-    Whether Marketo ignores it is not documented. If it does, one person would stand in a request twice, and if it does not,
-    one would become two. Raises `Rejected` (`no_dedupe_value`) where the object has none of the fields.
+    It is not documented whether Marketo ignores white space. If it does, a request could contain one person twice; if it does
+    not, one person would become two. Raises `Rejected` (`no_dedupe_value`) if the object has none of the fields.
     """
     found = False
     for field in fields:
@@ -117,7 +119,7 @@ def findable(attributes: dict[str, Any], fields: Sequence[str]) -> dict[str, Any
 
 
 def identity(attributes: dict[str, Any], fields: Sequence[str]) -> str:
-    """What tells objects of one target apart. Marketo compares text without regard to case."""
+    """Return what identifies an object within its target. Marketo compares text without regard to case."""
     if len(fields) == 1:
         return str(attributes.get(fields[0], "")).strip().lower()
     return "\x1f".join([str(attributes.get(field, "")).strip().lower() for field in fields])
@@ -133,7 +135,7 @@ def member_identity(attributes: dict[str, Any], target: Target) -> str:
 
 
 def _by_class(status: int) -> Disposition:
-    """A 2xx other than 202 or a redirect is no answer of this API: something stands between, perhaps not for long."""
+    """A 2xx other than 202 and a redirect come from a host in between, perhaps only for a while."""
     return Disposition.STOP if 400 <= status < 500 else Disposition.RETRY
 
 

@@ -1,4 +1,4 @@
-"""Adding persons to a static list, or taking them out (`lists/remove`), through the Data Ingestion API.
+"""Adding persons to a static list, or removing them (`lists/remove`), through the Data Ingestion API.
 
 https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
 """

@@ -11,9 +11,9 @@ from portaria.core.entities import Target
 from portaria.platforms.marketo import ingestion
 from portaria.platforms.marketo.ingestion import *  # noqa: F403 - what all of its objects share
 
-# Custom objects and memberships link to them, so they go first.
+# Custom objects and memberships link to persons, so persons are sent first.
 RANK = 0
-# What Marketo dedupes by where a request does not say.
+# Marketo's default for deduplication.
 DEFAULT_FIELDS = ("email",)
 
 

@@ -1,6 +1,6 @@
-"""Adding persons to a program, or taking them out (`programmembers/delete`), through the Data Ingestion API.
+"""Adding persons to a program, or removing them (`programmembers/delete`), through the Data Ingestion API.
 
-A request may hold several programs; here it holds the members of one with one status.
+A request can hold several programs; these requests hold the members of one program with one status.
 https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
 """
 

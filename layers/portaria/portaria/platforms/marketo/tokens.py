@@ -30,12 +30,17 @@ KINDS = {
         allowed_domain=lambda fields: "mkto-ingestion-api.adobe.io",
     )
 }
-# The Data Ingestion API takes the bare token in a header of its own.
+# The Data Ingestion API has its own header for the bare token.
 TOKEN_HEADER = "X-Mkto-User-Token"  # noqa: S105 - a header's name
 
 
+def call_headers(connection: Connection) -> dict[str, str]:
+    """No further headers."""
+    return {}
+
+
 def account_id(fields: dict[str, str]) -> str:
-    """The subscription that a connection with these fields belongs to."""
+    """Return the Munchkin id of the subscription."""
     return fields["munchkin_id"].upper()
 
 
@@ -45,7 +50,7 @@ def token_domain(connection: Connection, client: OAuthClient | None) -> str:
 
 
 def token_request(connection: Connection, credentials: dict[str, Secret], client: OAuthClient | None) -> Request:
-    """The secret travels in a form body: a URL would end in logs."""
+    """The secret is in the body, because URLs are logged."""
     form = {
         "grant_type": "client_credentials",
         "client_id": credentials["client_id"].reveal(),
@@ -60,9 +65,9 @@ def token_request(connection: Connection, credentials: dict[str, Secret], client
 
 
 def refuse_unknown_account(connection: Connection, response: Response) -> None:
-    """Raises `Rejected` (`unknown_account`) where the first log-in says that there is no such instance.
+    """Raises `Rejected` (`unknown_account`) if the first log-in shows that the instance does not exist.
 
-    Only then: of an instance that is known, a 404 is taken for a failure that passes.
+    Later, a 404 of a known instance is treated as a temporary failure.
     """
     if response.status == 404:
         host = token_domain(connection, None)
@@ -74,7 +79,7 @@ def refuse_unknown_account(connection: Connection, response: Response) -> None:
 
 
 def read_grant(response: Response, now: datetime) -> Grant:
-    """`expires_in` is the remaining life of a shared token: asking early returns the same one, and 0 occurs.
+    """`expires_in` is the remaining life of a shared token: an early request returns the same token, and 0 occurs.
 
     Raises `Rejected` (`bad_credentials`) on 401 and `Retryable` on anything else that is not a token.
     """

@@ -1,8 +1,8 @@
-"""The body of a token endpoint's answer: its members, its error code, and what that code means.
+"""The body of a token endpoint's response: its members, its error code, and the meaning of the code.
 
-https://www.rfc-editor.org/rfc/rfc6749#section-5 describes JSON with `error` or `access_token` at its top. Real servers also
-answer with a form, a byte order mark, another charset, the members one level deeper, or an error shape of their own. None
-of this is worth a grant: an answer that brings a token is read, however it is wrapped.
+https://www.rfc-editor.org/rfc/rfc6749#section-5 describes JSON with `error` or `access_token` at the top level. Real
+servers also send forms, a byte order mark, another charset, the members one level deeper, or their own error format. None of
+this may cost a grant, so a token is read in any of these forms.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ MAX_FIELDS = 50
 TOKEN = "access_token"  # noqa: S105 - a member's name
 _FORM_TYPES = ("application/x-www-form-urlencoded", "text/plain", "")
 
-# The provider cannot answer now. The first three are RFC 6749's and RFC 8628's words.
+# Temporary errors. The first three are from RFC 6749 and RFC 8628.
 NOT_NOW = frozenset(
     {"temporarily_unavailable", "server_error", "slow_down", "ratelimited", "rate_limited", "rate_limit_exceeded",
      "too_many_requests", "internal_error", "fatal_error", "service_unavailable", "request_timeout"}
 )  # fmt: skip
 
-# Error codes that end a grant wherever they stand: the code or the refresh token will never work again.
+# Error codes that always end a grant: the code or the refresh token will never work again.
 _GRANT_OVER = frozenset(
     {
         "invalid_grant",  # RFC 6749, 5.2; Fitbit has it as errors[0].errorType
@@ -36,7 +36,7 @@ _GRANT_OVER = frozenset(
         "bad_auth_code",  # HubSpot v1, as `status`
     }
 )  # fmt: skip
-# Error codes that end a grant only where a refresh token was sent.
+# Error codes that end a grant only if a refresh token was sent.
 _REFRESH_OVER = frozenset(
     {
         # Spring Security OAuth, DefaultTokenServices.refreshAccessToken: 401 "Invalid refresh token (expired): …"
@@ -46,10 +46,10 @@ _REFRESH_OVER = frozenset(
         "interaction_required", "consent_required", "login_required", "bad_token",
     }
 )  # fmt: skip
-# Cognito's API, as `__type`: the same code also means a wrong client secret, which its message says.
+# Cognito's API, as `__type`: the same code also means a wrong client secret, which the message distinguishes.
 # https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_InitiateAuth.html
 _COGNITO_REFUSED = "notauthorizedexception"
-# What servers say in words about a refresh token, beside a code that does not say it (`invalid_request`): older Authlib
+# Messages about a refresh token whose code does not show it (`invalid_request`): older Authlib
 # (`Invalid "refresh_token" in request.`), LinkedIn ("The provided … refresh token is invalid, expired or revoked"), Cognito.
 _SAYS_OVER = re.compile(
     r"(invalid|unknown|expired|revoked|inactive|already used|not found|not valid|no longer valid|does not exist)"
@@ -61,7 +61,7 @@ _RESOURCES_OVER = {"refreshtoken": "invalid_refresh_token", "authorizationcode":
 
 
 def members(response: Response) -> dict[str, object]:
-    """The answer's members: JSON, or a form; none where it is neither. Those that stand one level deeper are lifted."""
+    """Return the members of JSON or of a form, also from one level deeper; empty for any other body."""
     text = _text(response)
     try:
         body = json.loads(text, parse_int=_number)
@@ -71,7 +71,7 @@ def members(response: Response) -> dict[str, object]:
 
 
 def error_code(body: dict[str, object]) -> str:
-    """The answer's error code in lower case, empty where there is none. It is compared, never shown: it may hold anything."""
+    """Return the error code in lower case; empty if there is none. It is untrusted: compare it, never show it."""
     code = _plain_code(body) or _listed_code(body)
     if not code and body.get("ok") is False:
         return "unknown"
@@ -99,12 +99,12 @@ def grant_is_over(response: Response, body: dict[str, object], code: str, *, ref
 
 
 def _number(digits: str) -> float:
-    """A whole number; Python refuses to read one of thousands of digits, and the rest of the answer with it."""
+    """Read a whole number. Python refuses numbers of thousands of digits, which would make the whole body unreadable."""
     return int(digits) if len(digits) < 40 else float(digits)
 
 
 def _text(response: Response) -> str:
-    """Tokens are ASCII: what else an answer holds may be wrongly encoded without costing them."""
+    """Return the body as text. Tokens are ASCII, so wrongly encoded characters elsewhere do not matter."""
     try:
         text = response.text()
     except UnicodeError:
@@ -124,7 +124,7 @@ def _form(text: str, response: Response) -> dict[str, object]:
 
 
 def _lifted(body: dict[str, object]) -> dict[str, object]:
-    """The members themselves, or those of the one object among them that holds a token, where none stands at the top."""
+    """Return the members, or those of the nested object that holds a token if the top level has none."""
     if body.get(TOKEN):
         return body
     inner = [value for value in body.values() if isinstance(value, dict) and isinstance(value.get(TOKEN), str)]
@@ -134,10 +134,10 @@ def _lifted(body: dict[str, object]) -> dict[str, object]:
 def _plain_code(body: dict[str, object]) -> str:
     error = body.get("error")
     if isinstance(error, dict):
-        # Meta and Google wrap their errors; an empty object is an error all the same.
+        # Meta and Google nest their errors; an empty object is an error, too.
         error = error.get("code") or error.get("type") or "unknown"
     if error in (None, "", False):
-        # HubSpot's `status`, Cognito's `__type` (which may have a namespace before a #).
+        # HubSpot's `status`, Cognito's `__type` (which can have a namespace before a #).
         status, kind = body.get("status"), body.get("__type")
         if isinstance(kind, str):
             error = kind.rpartition("#")[2]
@@ -147,7 +147,7 @@ def _plain_code(body: dict[str, object]) -> str:
 
 
 def _listed_code(body: dict[str, object]) -> str:
-    """The first of a list of `errors`: Fitbit's `errorType`, Strava's `resource` and `code`."""
+    """Return the code of the first of `errors`: Fitbit's `errorType`, Strava's `resource` and `code`."""
     errors = body.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     if isinstance(first, str):
@@ -161,6 +161,6 @@ def _listed_code(body: dict[str, object]) -> str:
 
 
 def _words(body: dict[str, object]) -> list[str]:
-    """What an error says in sentences, in lower case, to be matched and never shown."""
+    """Return the error's sentences in lower case. They are untrusted: match them, never show them."""
     found = [body.get(name) for name in ("error_description", "message", "hint")]
     return [text[:1_000].lower() for text in found if isinstance(text, str)]

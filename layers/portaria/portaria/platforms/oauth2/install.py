@@ -1,10 +1,10 @@
-"""Any OAuth 2.0 provider: the way to its consent page and the return from there.
+"""Any OAuth 2.0 provider: the URL of its consent page, and the callback from there.
 
 https://www.rfc-editor.org/rfc/rfc6749#section-4.1 (authorization code) and https://www.rfc-editor.org/rfc/rfc7636 (PKCE).
-The return says nothing about the account, and nothing in it decides where a secret goes: the token endpoint is the OAuth
-client's. Each client has a redirect URI of its own, which is what keeps one provider's code from being sent to another
-(RFC 9700, 4.4.2.2); an `iss` (RFC 9207) is therefore not needed, nor is any other parameter that a provider adds.
-This part is on accept_install's path: it imports as little as it can.
+The callback does not name the account and does not decide where a secret is sent, because the OAuth client names the token
+endpoint. Each client has its own redirect URI, so one provider's code is never sent to another (RFC 9700, 4.4.2.2). `iss`
+(RFC 9207) and other parameters that providers add are therefore not needed.
+The callback must be answered quickly, so this module imports as little as possible.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejected, Secret, read_return
 
 MAX_CODE_LENGTH = 4_000
-# RFC 6749, 4.1.1 and RFC 7636, 4.3: these are set here, so an authorize_url may not bring its own.
-OWN_PARAMETERS = (
+# RFC 6749, 4.1.1 and RFC 7636, 4.3. `authorization_url` sets these, so an authorize_url must not.
+OWN_PARAMETERS: tuple[str, ...] = (
     "response_type",
     "client_id",
     "redirect_uri",
@@ -24,8 +24,8 @@ OWN_PARAMETERS = (
 )
 
 
-def parse_arrival(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
-    """Read the query of a browser's return. Raises `Rejected` that names the parameter and its rule."""
+def parse_callback(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
+    """Return the code or the refusal. Raises `Rejected` that names the parameter and its rule."""
     returned = read_return(query, max_code_length=MAX_CODE_LENGTH)
     if isinstance(returned, Refusal):
         return returned
@@ -36,8 +36,8 @@ def parse_arrival(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
 
 
 def authorization_url(client: OAuthClient, state: Secret, code_challenge: str, scopes: str) -> str:
-    """Where a browser asks for consent. What the client's authorize_url has for a query is kept (RFC 6749, 3.1)."""
-    from urllib.parse import quote, urlencode  # noqa: PLC0415 - the return does not need it
+    """Return the URL of the consent page. The query of the client's authorize_url is kept (RFC 6749, 3.1)."""
+    from urllib.parse import quote, urlencode  # noqa: PLC0415 - the callback does not use it
 
     values = {
         "response_type": "code",

@@ -1,7 +1,7 @@
-"""Any OAuth 2.0 provider's token endpoint: codes, refresh tokens and client credentials become access tokens.
+"""The token endpoint of any OAuth 2.0 provider, for codes, refresh tokens and client credentials.
 
-https://www.rfc-editor.org/rfc/rfc6749#section-5 (answers), section 4.1.3, 4.4 and 6 (requests), 2.3.1 (the client's proof);
-https://www.rfc-editor.org/rfc/rfc7636 (PKCE). `answers` reads what providers answer, also where they differ from the RFCs.
+https://www.rfc-editor.org/rfc/rfc6749#section-5 (responses), sections 4.1.3, 4.4 and 6 (requests), 2.3.1 (authentication);
+https://www.rfc-editor.org/rfc/rfc7636 (PKCE). `answers` reads responses, also those that differ from the RFCs.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from portaria.platforms.oauth2 import answers
 from portaria.platforms.oauth2.answers import UNREADABLE
 
 KIND = "oauth2"
-# An OAuth connection has no credentials of its own to be created with: its client has them, and a person's consent.
-# `scopes` asks for others than the client's.
+# A connection is created without credentials: the OAuth client has them, or a person gives consent. `scopes` replaces the
+# client's scopes.
 _SCOPES = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,998}[\x21-\x7e])?|")
 KINDS = {
     "oauth2": Kind(credentials=(), fields={"scopes": _SCOPES}, optional={"scopes": ""}),
     "client_credentials": Kind(credentials=(), fields={"scopes": _SCOPES}, optional={"scopes": ""}),
 }
-# The grants that a client may use, and the kind of connection that each makes.
+# The grants that a client can use → the kind of connection that each makes.
 CLIENT_GRANTS = {"authorization_code": "oauth2", "client_credentials": "client_credentials"}
-# Long, since the answer to an exchange or a refresh comes once: giving up on it loses the grant.
+# Long, because the response to an exchange or a refresh comes once: a timeout loses the grant.
 TOKEN_TIMEOUT_S = 15.0
-# RFC 6749, 4.1.2: ten minutes at most are recommended.
+# RFC 6749, 4.1.2 recommends at most ten minutes.
 CODE_LIFE = timedelta(minutes=10)
-# How long an unused refresh token lives is each provider's own affair.
+# Providers differ in the life of an unused refresh token.
 REFRESH_LIFE: timedelta | None = None
-# The end of an access token about which nothing was said: it is used until the provider refuses it.
+# The end of an access token without a stated life: it is used until the provider refuses it.
 NO_KNOWN_END = datetime(9999, 1, 1, tzinfo=UTC)
 MAX_TOKEN_LENGTH = 16_000
 MAX_ANSWER_BYTES = 1_000_000
@@ -85,7 +85,7 @@ _REFUSALS: dict[str, tuple[type[TypedRejected], str]] = {
     "unsupported_grant_type": (PlatformRefused, "the provider does not offer this grant at its token URL"),
     "invalid_request": (PlatformRefused, "the provider found the request malformed: check token_url and token_auth"),
 }  # fmt: skip
-# Some servers call a redirect URI that differs a malformed request (django-oauth-toolkit, node-oauth2-server).
+# Some servers respond with invalid_request to a different redirect URI (django-oauth-toolkit, node-oauth2-server).
 _MALFORMED_EXCHANGE = (
     "the provider found the request malformed: where a code was exchanged, check first that the redirect URI equals the one "
     "registered with the provider, trailing slash included; then check token_url and token_auth"
@@ -95,23 +95,27 @@ _CODE_OVER = (
 )
 _REFRESH_OVER = "the provider does not take the refresh token any more"
 _PERMANENT_REDIRECTS = (301, 308)
-# A path that can be told on: nothing in it can be a credential or markup.
+# A path that can be shown, because it cannot contain a credential or markup.
 _SHOWABLE_PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,100}")
 
 
+def refuse_unknown_account(connection: Connection, response: Response) -> None:
+    """OAuth 2.0 defines no error for an unknown account."""
+
+
 def requested_scopes(connection: Connection, client: OAuthClient) -> str:
-    """What to ask for: the connection's own, else the client's."""
+    """Return the connection's scopes, otherwise the client's."""
     return connection.fields.get("scopes", "") or client.scopes
 
 
 def granted_as_requested(connection: Connection, client: OAuthClient) -> str:
-    """What has been granted where an answer says nothing of scopes: all that was asked for (RFC 6749, 5.1)."""
+    """Return the requested scopes: a response without scopes grants all of them (RFC 6749, 5.1)."""
     return _granted(requested_scopes(connection, client))
 
 
-def token_domain(connection: Connection, client: OAuthClient) -> str:
-    """The host that the client's secret goes to."""
-    return token_host(client)
+def token_domain(connection: Connection, client: OAuthClient | None) -> str:
+    """Return the token URL's host. Without a client it is empty, and no request can be sent."""
+    return token_host(client) if client else ""
 
 
 def token_host(client: OAuthClient) -> str:
@@ -119,35 +123,31 @@ def token_host(client: OAuthClient) -> str:
 
 
 def exchange_request(
-    client: OAuthClient, client_secret: Secret, account_host: str, code: Secret, code_verifier: Secret
+    client: OAuthClient, client_secret: Secret, account_host: str, code: Secret, code_verifier: Secret | None = None
 ) -> Request:
-    """The client's secret leaves in this. `account_host` is where the code is from: raises `Rejected` for a client that
-    has been given another token endpoint since."""
+    """Raises `Rejected` (`client_changed`) if the client's token endpoint has changed since the authorization began.
+
+    `account_host` was the token endpoint's host then.
+    """
     if account_host != token_host(client):
         raise Rejected(
             "client_changed", "the OAuth client's token_url has changed since the authorization began: start again"
         )
-    return _request(
-        client,
-        client_secret,
-        {
-            "grant_type": "authorization_code",
-            "code": code.reveal(),
-            "redirect_uri": client.redirect_uri,
-            "code_verifier": code_verifier.reveal(),
-        },
-    )
+    values = {"grant_type": "authorization_code", "code": code.reveal(), "redirect_uri": client.redirect_uri}
+    if code_verifier:
+        values["code_verifier"] = code_verifier.reveal()
+    return _request(client, client_secret, values)
 
 
 def refresh_request(
     connection: Connection, client: OAuthClient, client_secret: Secret, refresh_token: Secret
 ) -> Request:
-    """Without `scope`, so that the new token has the scopes of the old one (RFC 6749, 6)."""
+    """The request has no `scope`, so that the new token has the scopes of the old one (RFC 6749, 6)."""
     return _request(client, client_secret, {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()})
 
 
 def token_request(connection: Connection, credentials: dict[str, Secret], client: OAuthClient | None) -> Request:
-    """Client credentials (RFC 6749, 4.4). `credentials` hold the client's `client_secret`. Raises `Rejected` without them."""
+    """Client credentials (RFC 6749, 4.4). `credentials` holds the client's `client_secret`. Raises `NoCredentials`."""
     if client is None or "client_secret" not in credentials:
         raise NoCredentials("this connection needs an OAuth client and its secret")
     scopes = requested_scopes(connection, client)
@@ -156,23 +156,22 @@ def token_request(connection: Connection, credentials: dict[str, Secret], client
 
 
 def read_grant(response: Response, now: datetime) -> Grant:
-    """The answer to a code or to client credentials. `scopes` is empty where those that were requested are granted.
+    """Return the tokens for a code or for client credentials. Empty `scopes` means that the requested scopes are granted.
 
-    Raises `Rejected` with a reason for each final refusal, and `Retryable` where the same may still work.
+    Raises the type of each final refusal, and `Retryable` while the same request may still work.
     """
     return _read(response, now)
 
 
-def read_refreshed(response: Response, now: datetime, old_refresh_token: Secret) -> Grant:
-    """The answer to a refresh token, which stays where no other came with it. `scopes` is empty where they are the same.
+def read_refreshed(response: Response, now: datetime, refresh_token: Secret) -> Grant:
+    """Return the new tokens. The refresh token stays if the response has no other; empty `scopes` means the same scopes.
 
-    Raises `Rejected` (`grant_refused` where the refresh token is over, another reason where the grant has no part in it) and
-    `Retryable`.
+    Raises `GrantRevoked` if the refresh token has ended, another `Rejected` if the grant is not the cause, and `Retryable`.
     """
     grant = _read(response, now, refreshing=True)
     if grant.refresh_token:
         return grant
-    return Grant(grant.access_token, grant.expires_at, old_refresh_token, grant.token_type, grant.scopes)
+    return Grant(grant.access_token, grant.expires_at, refresh_token, grant.token_type, grant.scopes)
 
 
 def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str]) -> Request:
@@ -180,8 +179,8 @@ def _request(client: OAuthClient, client_secret: Secret, values: dict[str, str])
     if client.token_auth == "post":  # noqa: S105
         values |= {"client_id": client.client_id, "client_secret": client_secret.reveal()}
     else:
-        # Both are form-encoded before they are joined (RFC 6749, 2.3.1). A space becomes %20, which every form decoder reads,
-        # and not +, which servers that decode percent-encoding alone (Authlib) leave as it is.
+        # Both are form-encoded before they are joined (RFC 6749, 2.3.1). A space becomes %20, which every form decoder reads.
+        # Servers that only decode percent-encoding (Authlib) do not read +.
         pair = f"{quote(client.client_id, safe='')}:{quote(client_secret.reveal(), safe='')}"
         headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
     return Request(
@@ -198,7 +197,7 @@ def _read(response: Response, now: datetime, *, refreshing: bool = False) -> Gra
     if response.status == 429:
         raise RateLimited("the provider's rate limit is reached (429)", after_s=_retry_after(response))
     if response.status >= 500:
-        # Whatever its body says: a provider in trouble has not judged the grant.
+        # The body does not matter: a provider that fails has not judged the grant.
         raise PlatformFailed(f"the provider answered {response.status}", after_s=_retry_after(response))
     body = answers.members(response)
     succeeded = response.status in (200, 201)
@@ -214,7 +213,7 @@ def _read(response: Response, now: datetime, *, refreshing: bool = False) -> Gra
         )
     if response.status in _PERMANENT_REDIRECTS:
         raise Rejected("wrong_token_url", _moved(response))
-    # Not the provider's own words: a gateway's, or a page for people.
+    # Not the provider's response: a gateway's, or a page for people.
     raise PlatformFailed(f"the provider answered {response.status}", after_s=_retry_after(response))
 
 
@@ -231,7 +230,7 @@ def _refusal(response: Response, body: dict[str, object], code: str, *, refreshi
 
 
 def _moved(response: Response) -> str:
-    """Where a token URL has moved to, as far as that can be shown."""
+    """Return a sentence about the new place of a token URL. It has the path only if that can be shown."""
     advice = "check the OAuth client's token_url, its trailing slash included"
     try:
         location = urlsplit(urljoin("https://token.invalid/", response.headers.get("location", "")))
@@ -263,7 +262,7 @@ def _grant(body: dict[str, object], now: datetime) -> Grant:
 
 
 def _ends_at(expires_in: object, now: datetime) -> datetime:
-    """Seconds, as a number or as text. Missing, empty and zero mean no known end, and nothing here costs a grant."""
+    """Return the end from seconds as a number or as text. A missing, empty, zero or unreadable value means no known end."""
     try:
         seconds = float(expires_in) if isinstance(expires_in, int | float | str) else 0.0
     except UNREADABLE:
@@ -274,7 +273,7 @@ def _ends_at(expires_in: object, now: datetime) -> datetime:
 
 
 def _granted(scope: object) -> str:
-    """Scopes as the answer has them. Some providers send a list, or commas."""
+    """Return the scopes of a response. Some providers send a list, or commas."""
     text = " ".join(str(each) for each in scope) if isinstance(scope, list) else scope
     return kept_scopes(" ".join(re.findall(r"[\x21-\x7e]+", text))) if isinstance(text, str) else ""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 
+from portaria import platforms
 from portaria.api.router import ApiRequest, Reply
 from portaria.api.rules.oauth_client_rules import install_page_url
 from portaria.api.schemas import Output
@@ -16,7 +17,6 @@ from portaria.core import clock
 from portaria.core.entities import Rejected
 from portaria.core.errors import ConnectionRemoved
 from portaria.core.item_keys import ticket_key
-from portaria.platforms import part
 
 TICKET_LIFE = timedelta(minutes=15)
 KIND = "oauth2"
@@ -51,7 +51,8 @@ def create(asked: ApiRequest) -> Reply:
         client = oauth_clients.get(table, connection.platform, connection.client)
     except Rejected as unknown:
         raise Rejected(unknown.reason, unknown.detail, status=409) from None
-    if not hasattr(part(connection.platform, "install"), "authorization_url"):
+    platform = platforms.load(connection.platform)
+    if not platform.authorization_links:
         return Reply({"url": install_page_url(client), "expires_at": None})
     try:
         oauth_clients.check_connection(client, connection)
@@ -60,7 +61,6 @@ def create(asked: ApiRequest) -> Reply:
     if not client.authorize_url:
         detail = f"the OAuth client {client.platform}/{client.name} has no authorize_url: add it to create authorization links"
         raise Rejected("not_authorisable", detail, status=409)
-    tokens = part(connection.platform, "tokens")
     ticket = secrets.token_urlsafe(32)
     expires_at = clock.now() + TICKET_LIFE
     pk, sk = ticket_key(ticket)
@@ -71,8 +71,8 @@ def create(asked: ApiRequest) -> Reply:
             "platform": connection.platform,
             "client": connection.client,
             "connection": name,
-            "account_host": tokens.token_domain(connection, client),
-            "scopes": tokens.requested_scopes(connection, client),
+            "account_host": platform.require(platform.token_endpoint).token_domain(connection, client),
+            "scopes": platform.require(platform.provider_clients).requested_scopes(connection, client),
             "expires_at": int(expires_at.timestamp()),
         }
     )

@@ -74,7 +74,7 @@ def create(asked: ApiRequest) -> Reply:
     back gets in its way. A death between secret and item leaves a secret that no connection points to.
     """
     table, vault, sent = asked.desk.table, asked.desk.vault, asked.sent
-    tokens, kind_name, fields, credentials, allowed_domain, client = connection_rules.check_creation(
+    platform, kind_name, fields, credentials, allowed_domain, client = connection_rules.check_creation(
         sent, Stored(table)
     )
     namesake = connection_store.find(table, sent.name)
@@ -93,7 +93,7 @@ def create(asked: ApiRequest) -> Reply:
         secret_id=secret_id,
         version_id=version_id(secret_id, 1) if secret_id else "",
         client=client.name if client else "",
-        account_id=tokens.account_id(fields) if hasattr(tokens, "account_id") else "",
+        account_id=platform.account_fields.account_id(fields) if platform.account_fields else "",
         granted_at="" if pending else now,
         fields=fields,
     )

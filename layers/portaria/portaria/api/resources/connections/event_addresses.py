@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 
+from portaria import platforms
 from portaria.api.router import ApiRequest, Reply
 from portaria.api.schemas import Output
 from portaria.connections import connection_store, webhook_endpoints
 from portaria.core import clock
 from portaria.core.entities import Rejected, Secret
-from portaria.platforms import offered
 
 
 class EventAddress(Output):
@@ -29,14 +29,15 @@ def create(asked: ApiRequest) -> Reply:
     connection = connection_store.get(table, name)
     if connection.state == "removed":
         raise Rejected("unknown_connection", f"the connection {name} has been removed", field="connection", status=404)
-    events = offered(connection.platform, "events", "read")
+    platform = platforms.load(connection.platform)
+    events = platform.offer(platform.events)
     if connection.client:
         detail = (
             "an install subscribes to its account's events by itself: install the application again to change the URL"
         )
         raise Rejected("subscribes_itself", detail, field="connection", status=409)
     key = Secret(secrets.token_urlsafe(webhook_endpoints.KEY_BYTES))
-    header_name: str | None = getattr(events, "SECRET_HEADER", None)
+    header_name = events.SECRET_HEADER or None
     header = Secret(secrets.token_urlsafe(webhook_endpoints.KEY_BYTES)) if header_name else None
     if not webhook_endpoints.open_address(table, connection, key, header):
         raise Rejected(

@@ -1,4 +1,4 @@
-"""The front door in the API's document: the paths that take records as Marketo's Data Ingestion API does.
+"""The OpenAPI description of the paths that accept records as Marketo's Data Ingestion API does.
 
 https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-ingestion
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from portaria.platforms.marketo import data_ingestion_api
+from portaria.platforms.marketo import data_ingestion_api, ingestion_bodies
 from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES, MAX_OBJECTS
 
 Document = dict[str, Any]
 
-# The first step of its paths, and its title and description.
+# The first segment of the paths, and the title and description.
 NAME = data_ingestion_api.ROOT.strip("/")
 TAG = (
     "Front door",
@@ -27,7 +27,7 @@ DESCRIPTION = (
 )
 _TEXT: Document = {"type": "string", "minLength": 1, "maxLength": 255}
 _ID: Document = {"type": "integer", "minimum": 1}
-_PRIORITY: Document = {"type": "string", "enum": list(data_ingestion_api.PRIORITIES), "default": "normal"}
+_PRIORITY: Document = {"type": "string", "enum": list(ingestion_bodies.PRIORITIES), "default": "normal"}
 _MEMBERS: Document = {
     "type": "array",
     "items": {"type": "object", "properties": {"leadId": _ID}, "required": ["leadId"], "additionalProperties": False},
@@ -55,7 +55,7 @@ _DEDUPE_FIELDS = _body(("field1",), field1=_TEXT, field2=_TEXT) | {
 }
 _LIST_BODY = _body(("listId", "input"), listId=_ID, input=_MEMBERS)
 _LIST_EXAMPLE = {"listId": 1001, "input": [{"leadId": 8}]}
-# Of each path below the subscription: the operation's id, its summary, its body and an example.
+# For each path below the subscription: the operation's id, summary, body and example.
 _OPERATIONS: dict[str, tuple[str, str, Document, Document]] = {
     "persons": (
         "send_persons",
@@ -136,7 +136,7 @@ _WARNING: Document = {
 
 
 def paths() -> Document:
-    """The front door's paths, each with its operation."""
+    """Return the paths, each with its operation."""
     return {f"{data_ingestion_api.ROOT}/{{subscription}}/{path}": _path(path) for path in _OPERATIONS}
 
 
@@ -198,7 +198,7 @@ def _name(status: str) -> str:
 
 
 def responses() -> Document:
-    """The components to which the operations' responses refer."""
+    """Return the components that the operations' responses refer to."""
     return {_name(status): _refusal(status) for status in _STATUSES}
 
 
@@ -212,7 +212,7 @@ def _refusal(status: str) -> Document:
 
 
 def schemas() -> Document:
-    """The components to which `responses` refer."""
+    """Return the components that `responses` refers to."""
     text = {"type": "string"}
     return {
         "FrontDoorError": {
