@@ -323,7 +323,7 @@ class TestPrivateIntegrations:
         shown = told(*edit, "--add-scope", "audit:list", "--remove-scope", "installs:list", "--name", "new")
         assert (shown["name"], shown["scopes"]) == ("new", ["audit:list", "routes:list"])
         assert told(*edit, "--scope", "routes:list", "--description", "d")["scopes"] == ["routes:list"]
-        assert told(*edit, "--description", "")["description"] == ""
+        assert told(*edit, "--description", "")["description"] is None
         assert all("If-Match" in headers_of(each) for each in wire.requests if each.method == "PATCH")
         monkeypatch.setenv("PORTARIA_TOKEN", token)
         assert told("routes", "list") == []
