@@ -75,6 +75,7 @@ def list_page(asked: ApiRequest) -> Reply:
 
 
 def show(table: Table, item: Item) -> dict[str, Any]:
+    """An install as the API returns it. Of a failed one the OAuth client is read, for the link to reconnect."""
     shown = {
         field: item.get(field)
         for field in (
