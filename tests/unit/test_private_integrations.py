@@ -612,7 +612,7 @@ class TestAudit:
         assert {entry["target"] for entry in entries} == {integration}
         assert {entry["by"] for entry in entries} == {"arn:aws:iam::123456789012:user/administrator"}
         assert entries[3]["asked"] == {"scopes": ["audit:list"]}
-        assert entries[4]["asked"] == {"name": "BI", "description": "", "scopes": ["routes:list", "audit:list"]}
+        assert entries[4]["asked"] == {"name": "BI", "description": None, "scopes": ["routes:list", "audit:list"]}
         assert token not in json.dumps(entries)
 
     def test_a_program_is_named_too(self, manage: Manage, shared: Cloud) -> None:
