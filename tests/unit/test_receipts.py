@@ -247,7 +247,7 @@ class TestFinding:
         assert self.ids(manage, "destination=marketo-one&state=accepted&limit=2") == [ids[5], ids[3], ids[1]]
 
     def test_list_receipts_without_a_filter_merges_the_newest_of_every_destination(
-        self, table: Table, manage: Manage, time: Time
+        self, table: Table, manage: Manage, time: VirtualClock
     ) -> None:
         for name, platform in (("marketo-one", "marketo"), ("marketo-two", "marketo"), ("erp", "http")):
             connection_store.create(table, Connection(name, platform, "bearer", "api.example.com", "connected", 1, "s"))
@@ -256,7 +256,7 @@ class TestFinding:
             open_receipt(table, each, destination=f"marketo-{('one', 'two')[number % 2]}")
             if number % 3 == 0:
                 receipts.accept(table, each, f"r-{number}")
-            time.passes(seconds=1)
+            time.advance(seconds=1)
         assert self.ids(manage, "") == ids[::-1]
         assert self.ids(manage, "limit=2") == ids[::-1]
         assert self.ids(manage, "limit=7") == ids[::-1]
