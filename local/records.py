@@ -304,7 +304,7 @@ class Records:
         self.outcome.refused_together = max(
             (each["objects"] for each in requests if each["error_code"] == BAD_DATA), default=0
         )
-        self.outcome.refused = sum(letter["records"] for letter in self.dead_letters())
+        self.outcome.refused = sum(letter["record_count"] for letter in self.dead_letters())
 
     def receipts(self, **filters: str) -> list[dict[str, Any]]:
         """What a program can ask for with its token."""
@@ -342,14 +342,14 @@ class Records:
         portaria("dead-letters", "redrive", *self.of_poison)
         self.control.deliver_adobe_events(self.receipts_url, self.munchkin, shape="flat")
         applied = [each for each in self.receipts(request=self.request_id) if each["state"] == "applied"]
-        self.outcome.applied = sum(receipt["applied"] for receipt in applied)
+        self.outcome.applied = sum(receipt["applied_count"] for receipt in applied)
         self.outcome.redriven = len(self.wait_for([self.poison]))
         contact = self.some_contact
         record = f"{contact.connection}/{contact.id}"
-        self.outcome.receipts_of_record = len(self.receipts(connection=self.destination, record=record))
+        self.outcome.receipts_of_record = len(self.receipts(destination=self.destination, record=record))
         # Adobe delivers at least once, in one of two shapes.
         self.control.deliver_adobe_events(self.receipts_url, self.munchkin, shape="wrapped", times=2)
-        self.outcome.receipts = Counter(each["state"] for each in self.receipts(connection=self.destination))
+        self.outcome.receipts = Counter(each["state"] for each in self.receipts(destination=self.destination))
 
     def ask_doctor(self) -> str:
         """Its report; what fails is kept."""

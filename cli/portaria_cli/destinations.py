@@ -52,7 +52,7 @@ def _listed(items: list[Document], console: Console) -> None:
 
 
 def _resumed(found: Document, console: Console) -> None:
-    name, count = found["name"], found["waiting_records"]
+    name, count = found["name"], found["waiting_record_count"]
     if not found["ended"] and not count:
         console.print(f"{name} was not paused, and no records wait for it.", markup=False)
         return

@@ -129,12 +129,12 @@ def shown(item: dict[str, Any], console: Console) -> None:
 def called(answer: dict[str, Any]) -> None:
     """The answer to a call: its status on standard error, its body as it is on standard output, JSON indented for eyes."""
     click.echo(f"{answer['status']} {answer['headers'].get('content-type', '')}".rstrip(), err=True)
-    if "withheld" in answer:
+    if answer["withheld"]:
         click.echo(f"Note: {answer['withheld']}.", err=True)
-    if "body_base64" in answer:
+    if answer["body_base64"]:
         sys.stdout.buffer.write(b64decode(answer["body_base64"]))
         return
-    body: str = answer["body"]
+    body: str = answer["body"] or ""
     if sys.stdout.isatty():
         with suppress(ValueError, RecursionError):
             body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
@@ -174,7 +174,7 @@ def redriven(
             console.print(f"and {len(letters) - most:,} more; --json shows all", style="dim")
         console.print()
     words = [Text.assemble(f"{count:,} ", styled(outcome)) for outcome, count in counts.items()]
-    records = sum(letter["records"] for letter in all_letters)
+    records = sum(letter["record_count"] for letter in all_letters)
     console.print(
         Text(" · ").join([*words, Text(f"{records:,} records")])
         if words
@@ -249,11 +249,12 @@ def _mapping(item: dict[str, Any]) -> Text:
 def _by(item: dict[str, Any]) -> Text:
     """An integration's name; of an AWS principal what comes last in its ARN, a user's or a session's name."""
     is_principal = item["by"].startswith("arn:")
-    return Text(item["by_name"].rpartition("/")[2] if is_principal else item["by_name"] or item["by"])
+    name = item["by_name"] or ""
+    return Text(name.rpartition("/")[2] if is_principal else name or item["by"])
 
 
 def _why(item: dict[str, Any]) -> Text:
-    return Text(item["detail"] or item["reason"])
+    return Text(item["detail"] or item["reason"] or "")
 
 
 COLUMNS = {
@@ -280,17 +281,20 @@ COLUMNS = {
         _of("target"), _of("outcome", is_whole=True), _of("reason", 1),
     ),
     "receipts": (
-        _of("id", title="receipt", is_whole=True), _time("sent_at"), _of("state", is_whole=True), _of("count"),
-        _of("object", 4), _of("destination", 3), _of("applied", 2), _of("failed", 1), _of("code", 5),
+        _of("id", title="receipt", is_whole=True), _time("sent_at"), _of("state", is_whole=True), _of("record_count",
+        title="records"),
+        _of("object", 4), _of("destination", 3), _of("applied_count", 2, "applied"), _of("failure_counts", 1, "failed"),
+        _of("code", 5),
     ),
     "destinations": (
         _of("name", is_whole=True), _of("state", is_whole=True), _of("reason", 1), _time("since", 3),
         Column("next try", _next_try, is_whole=True),
-        _of("waiting_records", title="waiting"), Column("oldest", _oldest, 2, is_whole=True),
+        _of("waiting_record_count", title="waiting"), Column("oldest", _oldest, 2, is_whole=True),
         _of("connection", 4),
     ),
     "dead-letters": (
-        _of("id", is_whole=True), Column("age", _waited, is_whole=True), _of("state", is_whole=True), _of("records"),
+        _of("id", is_whole=True), Column("age", _waited, is_whole=True), _of("state", is_whole=True), _of("record_count",
+        title="records"),
         _of("reason"), _of("source"), _of("destination"), _of("route", 2), _of("detail", 1),
     ),
 }  # fmt: skip
@@ -300,11 +304,13 @@ SCOPES = (
     Column("what it allows", lambda item: Text(item["allows"])),
 )
 REDRIVEN = (
-    _of("id", title="letter", is_whole=True), _of("records"), _of("outcome", is_whole=True), _of("reason", title="why"),
+    _of("id", title="letter", is_whole=True), _of("record_count", title="records"), _of("outcome", is_whole=True),
+    _of("reason", title="why"),
 )  # fmt: skip
 STARTED = (_of("route", title="backfill of", is_whole=True), _of("state", is_whole=True))
 BACKFILLS = (
-    _of("route", title="backfill of", is_whole=True), _of("object", 3), _of("state", is_whole=True), _of("records"),
+    _of("route", title="backfill of", is_whole=True), _of("object", 3), _of("state", is_whole=True), _of("record_count",
+    title="records"),
     _time("started_at", 1), _time("finished_at", 4), _of("detail", 2, "why"),
 )  # fmt: skip
 RECONCILIATIONS = (_of("object", title="changes of", is_whole=True), _time("since"), _time("due_at", 1))

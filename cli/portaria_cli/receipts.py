@@ -22,7 +22,7 @@ def receipts() -> None:
 
 @receipts.command("list")
 @click.option(
-    "--connection",
+    "--destination",
     metavar="NAME",
     shell_complete=completion.names("connections"),
     help="Only receipts of this destination.",
@@ -34,11 +34,13 @@ def receipts() -> None:
 @NewestOption
 @click.pass_obj
 def list_receipts(desk: CliContext, /, most: int, **filters: str | None) -> None:
-    """List receipts by destination, record, request or correlation id, the newest first."""
+    """List receipts, the newest first: all, or by destination, record, request or correlation id."""
     given = {name: value for name, value in filters.items() if value}
-    if len(given.keys() & {"connection", "request", "correlation_id"}) != 1:
+    if len(given.keys() & {"destination", "request", "correlation_id"}) > 1 or (
+        "record" in given and "destination" not in given
+    ):
         raise NotDone(
-            "give one of --connection (optionally with --record), --request and --correlation-id", exit_code=2
+            "give at most one of --destination (optionally with --record), --request and --correlation-id", exit_code=2
         )
     found = desk.list(KIND, most=most, **given)
     desk.print(found, partial(output.listed, KIND, found, filters=given))

@@ -94,9 +94,9 @@ def add(group: click.Group, kind: str, argument: str, complete: completion.Compl
         path = _path(name, argument)
         if not yes:
             click.confirm(f"Delete the {output.TITLES[kind]} {name}?", abort=True, err=True)
-        waiting = desk.api.delete(kind, *path).get("waiting_records")
+        waiting = desk.api.delete(kind, *path).get("waiting_record_count")
         said = f" {output.waiting(waiting, deleted=True)}" if waiting else ""
-        told = {"deleted": name} | ({"waiting_records": waiting} if waiting else {})
+        told = {"deleted": name} | ({"waiting_record_count": waiting} if waiting else {})
         desk.print(told, lambda console: console.print(f"{name} is deleted.{said}", markup=False))
 
     plural = output.plural_of(kind)

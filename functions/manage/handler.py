@@ -4,7 +4,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.api import operations
+from portaria.api import health, operations
 from portaria.api.router import ApiContext, Service
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
@@ -29,4 +29,4 @@ service = Service(operations.of("manage"), desk, logger)
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return reference.answer(event) or service.answer(event, context)
+    return health.answer(event) or reference.answer(event) or service.answer(event, context)

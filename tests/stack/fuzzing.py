@@ -80,6 +80,7 @@ class Scenery:
         ended = made.scene.wait_for_end()
         made.anchors["installs", "id"].append({"id": ended[0]["id"]})
         made.source = ended[0]["connection"]
+        made.anchors["platforms", "platform"] += [{"platform": name} for name in ("kommo", "marketo", "http")]
         made._wait_for_records()
         return made
 
@@ -107,7 +108,7 @@ class Scenery:
         began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
         entries = [{"Id": str(number), "MessageBody": f"{self.name} {number}"} for number in range(LETTERS)]
         self.cloud.sqs.send_message_batch(QueueUrl=self.cloud.stack.queues["records"], Entries=entries)
-        receipts = wait_for(lambda: self.ask("GET", f"receipts?connection=marketo-{self.name}")["items"], bool)
+        receipts = wait_for(lambda: self.ask("GET", f"receipts?destination=marketo-{self.name}")["items"], bool)
         self.anchors["receipts", "id"].append({"id": receipts[0]["id"]})
         letters = wait_for(
             lambda: [
@@ -610,7 +611,9 @@ class Fuzz:
             return  # an HTTP client makes another path of it
         case.path_parameters = path
         body = draw.raw if draw.how is How.RAW else self._seeded(operation, draw, case)
-        base_url = self.cloud.public_url if operation.path.startswith("/sso/") else group.base_url
+        # Neither stands below both prefixes.
+        outside = {"sso": self.cloud.public_url, "health": f"{self.cloud.public_url}/v1"}
+        base_url = outside.get(operation.path.split("/")[1], group.base_url)
         wanted: dict[str, Any] = case.as_transport_kwargs(base_url=base_url)
         if body is not None:
             wanted.pop("json", None)

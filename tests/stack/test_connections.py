@@ -224,7 +224,7 @@ def test_a_token_is_rotated_and_the_old_one_is_a_reserve(administrator: Administ
     assert administrator.show()["state"] == "connected"
 
     # The overlap is ended: nobody uses the old one any more, though LeadConnector would still take it
-    assert administrator.ask("POST", f"{rotate}/expire", {})["previous_until"] == ""
+    assert administrator.ask("POST", f"{rotate}/expire", {})["previous_until"] is None
     assert "AWSPREVIOUS" not in str(administrator.labels())
     administrator.call("GET", where, status=401)
     assert location.calls(location.token) == before[1] + 1

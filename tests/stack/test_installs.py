@@ -74,7 +74,7 @@ def test_a_platform_in_trouble_is_waited_for(scene: Scene) -> None:
 
     (install,) = scene.wait_for_end()
     assert install["state"] == "connected"
-    assert install["attempts"] == 4
+    assert install["attempt_count"] == 4
 
 
 def test_an_answer_lost_on_the_wire_asks_the_customer_to_connect_again(scene: Scene) -> None:

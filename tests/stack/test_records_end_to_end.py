@@ -49,7 +49,9 @@ def test_an_events_record_is_applied_once_adobe_says_so(scene: Scene) -> None:
     assert control.deliver_adobe_events(webhook, munchkin, shape="wrapped", times=2) >= 3
     assert control.deliver_adobe_events(webhook, munchkin) == 1
     receipts = listed(scene, "receipts", **of_contact)
-    assert [(each["state"], each["applied"]) for each in receipts] == [("applied", each["count"]) for each in receipts]
+    assert [(each["state"], each["applied_count"]) for each in receipts] == [
+        ("applied", each["record_count"]) for each in receipts
+    ]
 
 
 def test_of_a_programs_records_the_refused_one_is_set_aside_and_redriven(scene: Scene) -> None:
@@ -73,7 +75,7 @@ def test_of_a_programs_records_the_refused_one_is_set_aside_and_redriven(scene: 
     wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 8)
 
     (letter,) = wait_for(lambda: listed(scene, "dead-letters", connection=destination), bool)
-    assert (letter["reason"], letter["records"], letter["request"]) == (
+    assert (letter["reason"], letter["record_count"], letter["request"]) == (
         "refused_by_destination", 1, answer.headers["X-Request-Id"],
     )  # fmt: skip
     control.change_marketo(munchkin, poison={})
@@ -116,12 +118,12 @@ def test_destination_that_is_resumed_is_tried_at_once(scene: Scene) -> None:
     assert answer.status_code == 202, answer.text
     wait_for(lambda: waiting(scene, destination), lambda found: found == 1)
     (paused,) = [each for each in listed(scene, "destinations") if each["name"] == destination]
-    assert (paused["state"], paused["reason"], paused["waiting_records"]) == ("paused", "quota", 1)
+    assert (paused["state"], paused["reason"], paused["waiting_record_count"]) == ("paused", "quota", 1)
 
     control.change_marketo(munchkin, daily_quota=10_000_000)
     url = f"{scene.cloud.public_url}/admin/v1/destinations/{destination}/resume"
     resumed = scene.cloud.admin.post(url).json()
-    assert ([each["code"] for each in resumed["ended"]], resumed["waiting_records"]) == (["4290801"], 1)
+    assert ([each["code"] for each in resumed["ended"]], resumed["waiting_record_count"]) == (["4290801"], 1)
     wait_for(lambda: control.marketo_persons(munchkin), lambda found: len(found) == 1)
     wait_for(lambda: [each["name"] for each in listed(scene, "destinations")], lambda found: destination not in found)
 

@@ -560,7 +560,7 @@ class Teller:
         assert self.handlers["track_receipts"].handler(told, fakes.Context())["statusCode"] == 200
         (shown,) = self.administer("GET", "/receipts?request=r-1")["items"]
         assert shown["state"] == "applied"
-        assert self.administer("GET", "/receipts?connection=marketo-one&record=kommo-acme-1/1")["items"] == [shown]
+        assert self.administer("GET", "/receipts?destination=marketo-one&record=kommo-acme-1/1")["items"] == [shown]
         assert self.administer("GET", f"/receipts/{shown['id']}")["requests"] == []
         self.put("records_dead_letters", "no message")
         with refusing("PutItem"):

@@ -68,7 +68,7 @@ UNKNOWN_FRONT_DOOR = {
 # The gateway responses after which the same request can succeed a moment later.
 TRY_AGAIN = {"THROTTLED", "QUOTA_EXCEEDED", "INTEGRATION_FAILURE", "DEFAULT_5XX"}
 # Where the API describes itself.
-DESCRIPTIONS = {("get", "/v1/openapi.json"), ("get", "/v1/reference")}
+DESCRIPTIONS = {("get", "/v1/openapi.json"), ("get", "/v1/reference"), ("get", "/v1/health")}
 # Each operation twice: for private integrations, whose token the function checks, and for AWS principals.
 PROGRAMS = {(each.method.lower(), f"/v1{each.path}"): each.function for each in OPERATIONS}
 ADMIN = {(each.method.lower(), f"/admin/v1{each.path}"): each.function for each in OPERATIONS}

@@ -69,14 +69,14 @@ def test_every_operation_is_in_it_and_nothing_else() -> None:
         for operation in methods.values()
         if isinstance(operation, dict)
     }
-    assert told == {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket"}
+    assert told == {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket", "show_health"}
 
 
 def test_each_tells_its_scope_and_every_scope_is_told() -> None:
     document = openapi.document()
     for operation in OPERATIONS:
         told = document["paths"][operation.path][operation.method.lower()]
-        assert {"token": [operation.scope]} in told["security"]
+        assert {"token": [operation.scope] if operation.scope else []} in told["security"]
         assert operation.scope in told["description"]
     for scope in SCOPES:
         assert f"| `{scope}` |" in document["info"]["description"]
@@ -107,6 +107,66 @@ def test_no_secret_is_ever_an_answer_but_those_that_are_told_once() -> None:
     }
 
 
+# Whole numbers that are no counts: versions, weights, statuses of HTTP.
+NO_COUNTS = {"generation", "weight", "status", "limit"}
+UNITS = ("_s", "_days", "_ms")
+
+
+def properties() -> Iterator[tuple[str, str, dict[str, Any], bool]]:
+    """Each property of this API's own schemas: its schema, name, definition, and whether it is always present."""
+    models = {
+        openapi.schema_name(model) for operation in OPERATIONS for model in (operation.input, operation.output) if model
+    }
+    document = openapi.document()
+    outputs = {openapi.schema_name(operation.output) for operation in OPERATIONS if operation.output}
+    for name, schema in document["components"]["schemas"].items():
+        if name.startswith("FrontDoor") or ("properties" in schema and not schema.get("title")):
+            continue
+        if name in models or any(name in str(document["components"]["schemas"][each]) for each in models):
+            for field, definition in schema.get("properties", {}).items():
+                is_required = field in schema.get("required", [])
+                yield name, field, definition, is_required or name not in outputs
+
+
+def types(definition: dict[str, Any]) -> set[str]:
+    several = definition.get("anyOf", [definition])
+    return {str(each.get("type")) for each in several}
+
+
+def test_document_counts_end_in_count_and_times_are_date_times() -> None:
+    checked = 0
+    for schema, field, definition, _ in properties():
+        if "integer" in types(definition) and field not in NO_COUNTS:
+            assert field.endswith(("_count", *UNITS)) or field.startswith("age_"), (schema, field)
+            checked += 1
+        if (
+            field.endswith(("_at", "_until", "_since")) or field in ("at", "since", "until", "deadline", "before")
+        ) and (schema != "DeadLetterRedrive"):
+            formats = {
+                each.get("format") for each in definition.get("anyOf", [definition]) if each.get("type") == "string"
+            }
+            assert formats == {"date-time"}, (schema, field)
+            checked += 1
+    assert checked > 40
+
+
+def test_document_absent_values_are_null_and_never_a_default() -> None:
+    for schema, field, definition, is_present in properties():
+        assert is_present, f"{schema}.{field} may be missing: null it instead"
+        assert definition.get("default", 0) not in ("", None), (schema, field)
+
+
+def test_document_paths_have_no_two_kinds_of_ids() -> None:
+    steps = {
+        step
+        for path in openapi.document()["paths"]
+        if not path.startswith("/subscriptions")
+        for step in path.split("/")
+    }
+    parameters = {step for step in steps if step.startswith("{")}
+    assert parameters <= {"{name}", "{id}", "{platform}", "{client}", "{ticket}", "{path+}"}
+
+
 def page(shared: Cloud, **event: Any) -> tuple[dict[str, str], str]:
     given = proxy_event("GET", "/routes", prefix="/v1") | {"resource": "/v1/reference", "path": "/v1/reference"} | event
     answer = Manage(shared).module.handler(given, functions.Context())
@@ -120,7 +180,7 @@ def test_reference_page_is_complete_in_each_language(shared: Cloud, language: st
     assert headers["Content-Type"].startswith("text/html")
     assert headers["Content-Language"] == render.LANGUAGES[language]
     assert f'<html lang="{render.LANGUAGES[language]}">' in body
-    for operation in {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket"}:
+    for operation in {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket", "show_health"}:
         assert f'<section id="{operation}">' in body
         assert f'<a href="#{operation}">' in body
     for scope in SCOPES:

@@ -173,7 +173,7 @@ def test_an_answer_is_passed_on_whatever_its_status(calling: Calling, api: respo
     api.get(URL, status=status, body=said, headers={"X-Request-Id": "7"})
     answer = calling.call({"method": "GET", "path": "/v1/things"})
     assert answer.status == 200
-    assert (answer.content["status"], answer.content["body"]) == (status, said)
+    assert (answer.content["status"], answer.content["body"]) == (status, said or None)
     assert answer.content["headers"]["x-request-id"] == "7"
 
 
@@ -181,7 +181,7 @@ def test_an_answer_that_is_no_text_comes_in_base64(calling: Calling, api: respon
     api.get(URL, body=b"\x89PNG\xff", content_type="image/png")
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
     assert b64decode(content["body_base64"]) == b"\x89PNG\xff"
-    assert "body" not in content
+    assert content["body"] is None
 
 
 def test_sessions_and_hop_by_hop_headers_are_not_passed_on(calling: Calling, api: responses.RequestsMock) -> None:
@@ -212,7 +212,7 @@ def test_a_body_that_repeats_the_key_is_withheld(calling: Calling, api: response
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
     assert echo not in json.dumps(content)
     assert "canary" not in json.dumps(content)
-    assert (content["status"], content["body"]) == (418, "")
+    assert (content["status"], content["body"]) == (418, None)
     assert "contains the connection's credential" in content["withheld"]
     assert content["headers"]["x-echo"] == "***"
     assert content["headers"]["x-other"] == "kept"
@@ -222,7 +222,7 @@ def test_a_header_name_that_repeats_the_key_is_left_out(calling: Calling, api: r
     api.get(URL, body="fine", headers={f"X-{KEY.encode().hex()}": "yes"})
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
     assert content["body"] == "fine"
-    assert "withheld" not in content
+    assert content["withheld"] is None
     assert KEY.encode().hex() not in json.dumps(content)
 
 
@@ -245,8 +245,8 @@ def test_a_body_that_repeats_any_credential_is_withheld(
 def test_bytes_that_repeat_the_key_are_withheld(calling: Calling, api: responses.RequestsMock, body: bytes) -> None:
     api.get(URL, body=body)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
-    assert content["body"] == ""
-    assert "withheld" in content
+    assert content["body"] is None
+    assert content["withheld"]
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip"])
@@ -254,7 +254,7 @@ def test_a_body_that_cannot_be_decoded_is_withheld(calling: Calling, api: respon
     """Given a body in an encoding that nobody asked for, or a cut one, then what is in it cannot be looked at."""
     api.get(URL, body=b"\x1f\x8b\x08cut", headers={"Content-Encoding": coding}, auto_calculate_content_length=True)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
-    assert (content["status"], content["body"]) == (200, "")
+    assert (content["status"], content["body"]) == (200, None)
     assert "encoding" in content["withheld"]
 
 

@@ -145,15 +145,15 @@ class TestReceipts:
         note(stack.table, "q-1")
         open_receipt(stack.table, requests=("q-2",))
         receipts.accept(stack.table, ID, "r-1")
-        assert ID in run("receipts", "list", "--connection", "marketo-one").stdout
-        assert ID in run("receipts", "list", "--connection", "marketo-one", "--record", "kommo-acme/1").stdout
+        assert ID in run("receipts", "list", "--destination", "marketo-one").stdout
+        assert ID in run("receipts", "list", "--destination", "marketo-one", "--record", "kommo-acme/1").stdout
         assert [item["id"] for item in told("receipts", "list", "--request", "q-2")] == [ID]
         assert "queued" in run("receipts", "list", "--request", "q-1").stdout
         assert "queued" in run("receipts", "list", "--correlation-id", "theirs").stdout
         assert "accepted" in run("receipts", "show", ID).stdout
         assert "There are no receipts" in run("receipts", "list", "--request", "none").stdout
 
-    @pytest.mark.parametrize("arguments", [[], ["--connection", "x", "--request", "y"], ["--record", "x/y"]])
+    @pytest.mark.parametrize("arguments", [["--destination", "x", "--request", "y"], ["--record", "x/y"]])
     def test_one_way_to_say_which(self, wire: Wire, arguments: list[str]) -> None:
         run("receipts", "list", *arguments, exit_code=2)
         assert wire.requests == []

@@ -176,7 +176,7 @@ class TestListing:
         put(stack, letter(records=[record("ana@example.com", email="ana@example.com")]))
         answer = manage.call("GET", "/dead-letters")
         assert "ana" not in answer.text
-        assert answer.content["items"][0]["records"] == 1
+        assert answer.content["items"][0]["record_count"] == 1
 
     @pytest.mark.parametrize(
         ("query", "reason"),
@@ -238,7 +238,7 @@ class TestShowing:
         records = [record(str(number), text="x" * 15_000) for number in range(30)]
         put(stack, letter(records=records), letter("one", records=[record(text="y" * 500_000)]))
         shown = manage.call("GET", "/dead-letters/letter-1").content
-        assert shown["records"] == 30
+        assert shown["record_count"] == 30
         assert 0 < len(shown["content"]) < 8
         (only,) = manage.call("GET", "/dead-letters/one").content["content"]
         assert only["data"] is None
@@ -268,7 +268,7 @@ class TestRedrive:
         }
         put(stack, letter(target=target, request="q-1", route=""))
         assert redrive(manage, ids=["letter-1"]) == {
-            "letters": [{"id": "letter-1", "records": 1, "outcome": "redriven", "reason": ""}],
+            "letters": [{"id": "letter-1", "record_count": 1, "outcome": "redriven", "reason": None}],
             "more": False,
             "next_cursor": None,
         }
@@ -299,7 +299,7 @@ class TestRedrive:
         put(stack, letter("a"), letter("b", records=[record("1"), record("2")]))
         answer = redrive(manage, connection="kommo-acme-1", dry_run=True)
         assert outcomes(answer) == ["would_redrive", "would_redrive"]
-        assert [each["records"] for each in answer["letters"]] == [1, 2]
+        assert [each["record_count"] for each in answer["letters"]] == [1, 2]
         assert outcomes(redrive(manage, ids=["a", "never"], dry_run=True)) == ["would_redrive", "gone"]
         assert sent(stack) == []
         assert state(stack, "a") == "open"
@@ -444,7 +444,7 @@ class TestRedrive:
         answer = redrive(manage, route="people")
         assert [(each["outcome"], each["reason"]) for each in answer["letters"]] == [
             ("failed", reason),
-            ("redriven", ""),
+            ("redriven", None),
         ]
         assert (state(stack, "a"), state(stack, "b")) == ("open", "redriven")
 
@@ -452,7 +452,7 @@ class TestRedrive:
         refused = {"key": "8", "updated_at": 1, "refused": {"reason": "record_too_large", "detail": "too large"}}
         put(stack, letter("mixed", records=[record("7"), refused, 7]), letter("none", records=[refused]))
         mixed, none = redrive(manage, ids=["mixed", "none"])["letters"]
-        assert (mixed["outcome"], mixed["records"]) == ("redriven", 1)
+        assert (mixed["outcome"], mixed["record_count"]) == ("redriven", 1)
         assert "2 records" in mixed["reason"]
         assert (none["outcome"], state(stack, "none")) == ("failed", "open")
         assert [message["records"] for message in sent(stack)] == [[record("7")]]
@@ -556,7 +556,7 @@ class TestMessagesThatNobodyHandled:
         body = functions.sample("keep_dead_letters", "one_message")["Records"][0]["body"]
         assert self.keep(stack, m1=body) == set()
         (head,) = self.heads(manage)
-        assert (head["reason"], head["route"], head["records"]) == ("gave_up", "people-to-marketo", 1)
+        assert (head["reason"], head["route"], head["record_count"]) == ("gave_up", "people-to-marketo", 1)
         redrive(manage, reason="gave_up")
         assert sent(stack) == [json.loads(body)]
 
@@ -572,7 +572,7 @@ class TestMessagesThatNobodyHandled:
     def test_an_unreadable_one_keeps_its_text(self, stack: Cloud, manage: Manage, body: str) -> None:
         assert self.keep(stack, m1=body) == set()
         (head,) = self.heads(manage)
-        assert (head["reason"], head["records"]) == ("message_unreadable", 0)
+        assert (head["reason"], head["record_count"]) == ("message_unreadable", 0)
         assert manage.call("GET", f"/dead-letters/{head['id']}").status == 200
         assert outcomes(redrive(manage, ids=[head["id"]])) == ["redriven"]
         assert stack.receive("records") == [body]

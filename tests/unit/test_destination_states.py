@@ -130,7 +130,7 @@ class TestList:
                 "reason": "stopped",
                 "since": "2026-03-10T12:00:00.000Z",
                 "next_try_at": "2026-03-10T12:30:00.000Z",
-                "waiting_records": 3,
+                "waiting_record_count": 3,
                 "oldest_since": "2026-03-10T12:00:00.000Z",
                 "oldest_age_s": 600,
                 "pauses": [pause_shown],
@@ -140,7 +140,7 @@ class TestList:
     def test_list_pause_without_waiting_records_is_tried_when_it_ends(self, manage: Manage, stack: Cloud) -> None:
         pause(stack, reason=PauseReason.QUOTA, code="4290801", for_s=3_600)
         (shown,) = listed(manage)
-        assert (shown["state"], shown["reason"], shown["waiting_records"]) == ("paused", "quota", 0)
+        assert (shown["state"], shown["reason"], shown["waiting_record_count"]) == ("paused", "quota", 0)
         assert (shown["next_try_at"], shown["oldest_since"]) == ("2026-03-10T13:00:00.000Z", None)
 
     def test_list_of_two_pauses_names_the_one_that_ends_last(self, manage: Manage, stack: Cloud) -> None:
@@ -179,7 +179,7 @@ class TestList:
         wait(stack, 2)
         found, _ = waiting_entries.read(stack.table, WAITING, limit=10)
         waiting_entries.remove(stack.table, found)
-        assert [each["waiting_records"] for each in listed(manage)] == [0]
+        assert [each["waiting_record_count"] for each in listed(manage)] == [0]
         (head,) = waiting_lists.heads(stack.table, "marketo-main")
         waiting_lists.close_list(stack.table, head)
         assert listed(manage) == []
@@ -187,7 +187,7 @@ class TestList:
         waiting_lists.announce(stack.table, [WAITING._replace(source="pi-8")], {"marketo-main": 1})
         assert [each["name"] for each in listed(manage)] == ["marketo-main"]
         wait(stack, 1)
-        assert [each["waiting_records"] for each in listed(manage)] == [1]
+        assert [each["waiting_record_count"] for each in listed(manage)] == [1]
 
     def test_list_pages_by_name(self, manage: Manage, stack: Cloud) -> None:
         for number in range(5):
@@ -212,9 +212,9 @@ class TestResume:
         pause(stack, reason="quota")
         wait(stack, 3)
         answer = resume(manage)
-        assert (answer["name"], answer["waiting_records"]) == ("marketo-main", 3)
+        assert (answer["name"], answer["waiting_record_count"]) == ("marketo-main", 3)
         assert sorted((each["reason"], each["object"]) for each in answer["ended"]) == [
-            ("quota", ""), ("stopped", "persons"),
+            ("quota", None), ("stopped", "persons"),
         ]  # fmt: skip
         status = backlogs.status(stack.table, "marketo-main")
         assert status.pauses == ()
@@ -227,12 +227,12 @@ class TestResume:
         pause(stack)
         wait(stack, 2)
         resume(manage)
-        assert resume(manage) == {"name": "marketo-main", "ended": [], "waiting_records": 2}
+        assert resume(manage) == {"name": "marketo-main", "ended": [], "waiting_record_count": 2}
         assert entries(stack) == 2
 
     def test_resume_destination_that_takes_everything(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
-        assert resume(manage) == {"name": "marketo-main", "ended": [], "waiting_records": 0}
+        assert resume(manage) == {"name": "marketo-main", "ended": [], "waiting_record_count": 0}
         assert stack.receive("waiting_records") == []
 
     def test_resume_of_no_connection_is_refused(self, manage: Manage) -> None:
@@ -243,7 +243,7 @@ class TestResume:
         pause(stack)
         wait(stack, 1)
         with refusing("SendMessage"):
-            assert resume(manage)["waiting_records"] == 1
+            assert resume(manage)["waiting_record_count"] == 1
         backlog = backlogs.status(stack.table, "marketo-main").backlog
         assert backlog
         assert backlog.next_at == 0
@@ -285,7 +285,7 @@ class TestConnectionChanges:
         pause(stack)
         wait(stack, 4)
         deleted = manage.call("DELETE", "/connections/marketo-main")
-        assert (deleted.status, deleted.content) == (200, {"name": "marketo-main", "waiting_records": 4})
+        assert (deleted.status, deleted.content) == (200, {"name": "marketo-main", "waiting_record_count": 4})
         assert backlogs.status(stack.table, "marketo-main").pauses == ()
         assert len(stack.receive("waiting_records")) == 1
         # A request that was under way pauses it once more.
@@ -307,14 +307,14 @@ class TestConnectionChanges:
 
     def test_deletion_without_waiting_records_says_none(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
-        assert manage.call("DELETE", "/connections/marketo-main").content["waiting_records"] == 0
+        assert manage.call("DELETE", "/connections/marketo-main").content["waiting_record_count"] == 0
 
     def test_deletion_that_cannot_read_what_waits_is_done_all_the_same(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         pause(stack)
         with patch.object(backlogs, "status", side_effect=throttled("Query")):
             answer = manage.call("DELETE", "/connections/marketo-main")
-        assert (answer.status, answer.content["waiting_records"]) == (200, None)
+        assert (answer.status, answer.content["waiting_record_count"]) == (200, None)
 
 
 class TestCommandLine:
@@ -330,7 +330,7 @@ class TestCommandLine:
         shown = run("destinations", "list").stdout
         assert "marketo-main" in shown
         assert "stopped" in shown
-        assert [item["waiting_records"] for item in told("destinations", "list")] == [3]
+        assert [item["waiting_record_count"] for item in told("destinations", "list")] == [3]
 
     def test_resume_says_what_it_ended(self, wire: Wire, stack: Cloud) -> None:
         connect(stack)

@@ -150,9 +150,13 @@ class TestOAuthClients:
             "client_id": "client-1",
             "credentials_set": ["client_secret"],
             "redirect_uri": f"https://{API_HOST}/live/install/kommo/acme",
-            "scopes": "",
+            "scopes": None,
             "api_domains": ["*.kommo.com"],
             "install_page_url": f"https://{API_HOST}/live/install/kommo/acme/start",
+            "grant": None,
+            "authorize_url": None,
+            "token_url": None,
+            "token_auth": None,
             "warnings": [],
         }
         assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-client"}
@@ -514,7 +518,7 @@ class TestRoutes:
         created = furnished.call("POST", "/routes", {**ROUTE, "mapping": mapping, "priority": "high"})
         assert created.status == 201
         expected: dict[str, Any] = {**ROUTE, "mapping": mapping, "priority": "high", "dedupe_fields": ["email"]}
-        expected |= {"target": "", "options": {}, "keep_newest": "events", "weight": 1}
+        expected |= {"target": None, "options": {}, "keep_newest": "events", "weight": 1}
         assert created.content == {**expected, "warnings": []}
         assert furnished.call("GET", "/routes/people").content == expected
         assert furnished.call("POST", "/routes", ROUTE).status == 409
@@ -646,7 +650,7 @@ class TestInstalls:
         shown = furnished.call("GET", f"/installs/{install}").content
         assert shown["reconnect_url"] == f"{API_URL}/install/kommo/acme/start"
         assert (shown["id"], shown["reason"], shown["account_host"]) == (install, "code_expired", "a1.kommo.com")
-        assert (shown["attempts"], shown["connection"]) == (1, None)
+        assert (shown["attempt_count"], shown["connection"]) == (1, None)
 
     def test_a_failed_one_whose_client_is_gone_has_no_link(self, manage: Manage, stack: Cloud) -> None:
         assert manage.call("GET", f"/installs/{add_install(stack, 1, 'failed')}").content["reconnect_url"] is None

@@ -44,7 +44,7 @@ def test_every_route_of_the_connection_is_read(manage: Manage, stack: Cloud) -> 
     assert answer.content == {"runs": [{"route": "firms", "state": "running"}, {"route": ROUTE, "state": "running"}]}
     assert {json.loads(body)["route"] for body in stack.receive("backfills")} == {"firms", ROUTE}
     shown = manage.call("GET", PATH).content
-    assert [(one["route"], one["object"], one["state"], one["records"]) for one in shown["runs"]] == [
+    assert [(one["route"], one["object"], one["state"], one["record_count"]) for one in shown["runs"]] == [
         ("firms", "companies", "running", 0),
         (ROUTE, "contacts", "running", 0),
     ]
@@ -64,7 +64,7 @@ def test_one_that_has_ended_begins_anew_and_the_list_shows_the_newest(manage: Ma
     manage.call("POST", PATH, {})
     end(stack, state, reason="token_refused" if state == "failed" else "", detail="")
     (ended,) = manage.call("GET", PATH).content["runs"]
-    assert (ended["state"], ended["records"]) == (state, 7)
+    assert (ended["state"], ended["record_count"]) == (state, 7)
     manage.call("POST", PATH, {})
     (begun,) = manage.call("GET", PATH).content["runs"]
     assert (begun["state"], begun["records"], begun["reason"], begun["finished_at"]) == ("running", 0, "", "")

@@ -200,7 +200,7 @@ class TestEveryKind:
         shown = manage.call("GET", "/connections/marketek").content
         assert (shown["state"], shown["reason"]) == ("needs_reconnect", "token_refused")
         answer = manage.call("PUT", "/connections/marketek/credentials", {"credentials": {"token": NEW}})
-        assert (answer.status, answer.content["state"], answer.content["reason"]) == (200, "connected", "")
+        assert (answer.status, answer.content["state"], answer.content["reason"]) == (200, "connected", None)
         item = connection_store.get_item(stack.table, "marketek")
         assert item["announce"] == "connection.recovered"
         assert item["due_at"] <= clock.to_iso(clock.now())
@@ -386,13 +386,13 @@ class TestLeadConnector:
         assert timedelta(days=6, hours=23) < left <= timedelta(days=7)
         assert credentials_of(stack, "marketek") == {"token": NEW}
         ended = manage.call("POST", "/connections/marketek/rotation/expire")
-        assert (ended.status, ended.content["previous_until"]) == (200, "")
+        assert (ended.status, ended.content["previous_until"]) == (200, None)
 
     def test_rotated_at_once(self, manage: Manage, world: World) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
         body = {"credentials": {"token": NEW}, "expire_now": True}
         rotated = manage.call("POST", "/connections/marketek/rotate", body)
-        assert (rotated.status, rotated.content["previous_until"]) == (200, "")
+        assert (rotated.status, rotated.content["previous_until"]) == (200, None)
 
     @pytest.mark.parametrize(
         ("body", "field"),
@@ -468,7 +468,12 @@ class TestOAuth:
     ) -> None:
         before = secrets_stored()
         shown = manage.call("POST", "/connections", AUTHORIZED).content
-        assert (shown["state"], shown["generation"], shown["scopes"], shown["client"]) == ("pending", 0, "", "shop-app")
+        assert (shown["state"], shown["generation"], shown["scopes"], shown["client"]) == (
+            "pending",
+            0,
+            None,
+            "shop-app",
+        )
         assert secrets_stored() == before
         assert world.asked == []
         assert manage.call("DELETE", "/connections/shop").status == 200

@@ -27,7 +27,7 @@ from tests.fakes.manage import Manage
 from tests.fakes.receipts import open_receipt
 
 ROUTE = {"name": "people", "source": "connection:crm", "object": "contacts", "destination": "marketo-one"}
-RECEIPT_FILTERS = "give one of --connection (optionally with --record), --request and --correlation-id"
+RECEIPT_FILTERS = "give at most one of --destination (optionally with --record), --request and --correlation-id"
 CALL_TARGET = "the path must begin with /, or be a whole URL that begins with https://"
 
 
@@ -92,17 +92,16 @@ COMMANDS = [
         "POST /connections/open-one/authorizations returns",
     ),
     # receipts
-    ("receipts list", 2, RECEIPT_FILTERS),
-    ("receipts list --connection crm --request q", 2, RECEIPT_FILTERS),
+    ("receipts list --destination crm --request q", 2, RECEIPT_FILTERS),
     ("receipts list --record crm/1", 2, RECEIPT_FILTERS),
-    ("receipts list --connection nope", 1, "there is no connection nope"),
-    ("receipts list --connection marketo-one --record nope/1", 1, "there is no connection nope"),
+    ("receipts list --destination nope", 1, "there is no connection nope"),
+    ("receipts list --destination marketo-one --record nope/1", 1, "there is no connection nope"),
     (
-        "receipts list --connection a", 1,
-        "connection must be the name of the destination: 3 to 64 of A-Z a-z 0-9 _ -; this one has 1 characters",
+        "receipts list --destination a", 1,
+        "destination must be the name of the destination: 3 to 64 of A-Z a-z 0-9 _ -; this one has 1 characters",
     ),
     (
-        "receipts list --connection marketo-one --record nope", 1,
+        "receipts list --destination marketo-one --record nope", 1,
         "record must be SOURCE/KEY: the name of the source, and the record's key there; this one has 4 characters",
     ),
     ("receipts show nope", 1, "there is no receipt with this id; receipts are kept for 30 days"),
@@ -186,7 +185,7 @@ USAGE = [
     (f"{CALL} crm TRACE /", "Invalid value for 'METHOD': 'TRACE' is not one of 'get', 'head', 'post'"),
     (f"{CALL} crm GET", "Missing argument 'PATH'."),
     (
-        "receipts list --connection crm --state lost",
+        "receipts list --destination crm --state lost",
         "Invalid value for '--state': 'lost' is not one of 'queued', 'sent'",
     ),
     ("installs list --limit 0", "Invalid value for '--limit': 0 is not in the range x>=1."),
@@ -327,10 +326,10 @@ def test_dead_letters_list_shows_source_destination_reason_and_age(wire: Wire, w
 
 def test_receipts_of_a_deleted_connection_stay_listed(wire: Wire, world: Cloud) -> None:
     open_receipt(world.table, destination="gone-one")
-    assert len(told("receipts", "list", "--connection", "gone-one")) == 1
-    assert told("receipts", "list", "--connection", "gone-one", "--state", "failed") == []
-    assert len(told("receipts", "list", "--connection", "gone-one", "--record", "kommo-acme/1")) == 1
-    error = run("receipts", "list", "--connection", "gone-one", "--record", "nope/1", exit_code=1).stderr
+    assert len(told("receipts", "list", "--destination", "gone-one")) == 1
+    assert told("receipts", "list", "--destination", "gone-one", "--state", "failed") == []
+    assert len(told("receipts", "list", "--destination", "gone-one", "--record", "kommo-acme/1")) == 1
+    error = run("receipts", "list", "--destination", "gone-one", "--record", "nope/1", exit_code=1).stderr
     assert error == "error: there is no connection gone-one\n"
 
 
@@ -359,10 +358,11 @@ CALLS: list[tuple[str, str, Any, int, str]] = [
      "the cursor is not valid: send the next_cursor of the last response, or none to begin again"),
     ("GET", "/routes?state=x", None, 400, "state is not a parameter of this operation: it has limit, cursor"),
     ("GET", "/installs?state=lost", None, 400, "state must be one of received, exchanging, connected, failed"),
-    ("GET", "/receipts", None, 400,
-     "give one of connection (optionally with record), request and correlation_id, and optionally state; the request has none"),
-    ("GET", "/receipts?connection=nope", None, 404, "there is no connection nope"),
-    ("GET", "/receipts?connection=marketo-one&record=nope/1", None, 404, "there is no connection nope"),
+    ("GET", "/receipts?request=q&destination=crm", None, 400,
+     "give at most one of destination (optionally with record), request and correlation_id, and optionally state; the request "
+     "has destination, request"),
+    ("GET", "/receipts?destination=nope", None, 404, "there is no connection nope"),
+    ("GET", "/receipts?destination=marketo-one&record=nope/1", None, 404, "there is no connection nope"),
     ("GET", "/dead-letters?connection=nope", None, 404, "there is no connection nope"),
     ("GET", "/dead-letters?route=nope", None, 404, "there is no route nope"),
     ("POST", "/dead-letters/redrive", {"route": "nope"}, 404, "there is no route nope"),

@@ -54,7 +54,7 @@ class TestAClientOfAnyProvider:
             "scopes": "read write",
             "api_domains": ["api.example.com"],
             # There is no page for everybody: each connection has links of its own.
-            "install_page_url": "",
+            "install_page_url": None,
             "grant": "authorization_code",
             "authorize_url": CLIENT["authorize_url"],
             "token_url": CLIENT["token_url"],
@@ -85,7 +85,7 @@ class TestAClientOfAnyProvider:
         assert (created.status, created.content["grant"], created.content["authorize_url"]) == (
             201,
             "client_credentials",
-            "",
+            None,
         )
 
     @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ class TestAClientOfAPlatformThatKnowsItsEndpoints:
     def test_it_is_shown_as_before(self, manage: Manage) -> None:
         shown = manage.call("POST", "/oauth-clients", KOMMO).content
         assert shown["install_page_url"] == f"https://{API_HOST}/live/install/kommo/acme/start"
-        assert not {"grant", "authorize_url", "token_url", "token_auth"} & set(shown)
+        assert {shown[name] for name in ("grant", "authorize_url", "token_url", "token_auth")} == {None}
 
     def test_one_that_was_stored_before_there_were_others_is_read(self, manage: Manage) -> None:
         pk, sk = oauth_client_key("kommo", "old")

@@ -270,7 +270,10 @@ class TestUsing:
         from portaria.api.operations import OPERATIONS
 
         # The front door is no operation: its paths and answers are those of the destination's own API.
-        assert {operation.scope for operation in OPERATIONS} == set(scopes.SCOPES) - {data_ingestion.SCOPE}
+        # What tells a caller about the API and about itself needs no scope.
+        without = {operation.path for operation in OPERATIONS if not operation.scope}
+        assert without == {"/platforms", "/platforms/{platform}", "/scopes", "/me"}
+        assert {operation.scope for operation in OPERATIONS} - {""} == set(scopes.SCOPES) - {data_ingestion.SCOPE}
         assert {each.scope for each in OPERATIONS if each.narrowable} == scopes.NARROWABLE - {data_ingestion.SCOPE}
         assert data_ingestion.SCOPE in scopes.NARROWABLE
         assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)
@@ -600,16 +603,16 @@ class TestAudit:
         manage.call("DELETE", f"/private-integrations/{integration}")
         entries = manage.call("GET", "/audit").content["items"]
         assert [(entry["operation"], entry["outcome"], entry["reason"]) for entry in entries] == [
-            ("delete_private_integration", "done", ""),
+            ("delete_private_integration", "done", None),
             ("rotate_private_integration", "refused", "rotation_under_way"),
-            ("rotate_private_integration", "done", ""),
-            ("edit_private_integration", "done", ""),
-            ("create_private_integration", "done", ""),
+            ("rotate_private_integration", "done", None),
+            ("edit_private_integration", "done", None),
+            ("create_private_integration", "done", None),
         ]
         assert {entry["target"] for entry in entries} == {integration}
         assert {entry["by"] for entry in entries} == {"arn:aws:iam::123456789012:user/administrator"}
         assert entries[3]["asked"] == {"scopes": ["audit:list"]}
-        assert entries[4]["asked"] == {"name": "BI", "description": "", "scopes": ["routes:list", "audit:list"]}
+        assert entries[4]["asked"] == {"name": "BI", "description": None, "scopes": ["routes:list", "audit:list"]}
         assert token not in json.dumps(entries)
 
     def test_a_program_is_named_too(self, manage: Manage, shared: Cloud) -> None:

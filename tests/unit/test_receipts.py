@@ -243,18 +243,34 @@ class TestFinding:
                 receipts.accept(table, each, f"r-{number}")
             time.advance(seconds=1)
         open_receipt(table, "f" * 40, destination="another")
-        assert self.ids(manage, "connection=marketo-one&limit=3") == ids[::-1]
-        assert self.ids(manage, "connection=marketo-one&state=accepted&limit=2") == [ids[5], ids[3], ids[1]]
+        assert self.ids(manage, "destination=marketo-one&limit=3") == ids[::-1]
+        assert self.ids(manage, "destination=marketo-one&state=accepted&limit=2") == [ids[5], ids[3], ids[1]]
+
+    def test_list_receipts_without_a_filter_merges_the_newest_of_every_destination(
+        self, table: Table, manage: Manage, time: VirtualClock
+    ) -> None:
+        for name, platform in (("marketo-one", "marketo"), ("marketo-two", "marketo"), ("erp", "http")):
+            connection_store.create(table, Connection(name, platform, "bearer", "api.example.com", "connected", 1, "s"))
+        ids = [f"{number:040d}" for number in range(7)]
+        for number, each in enumerate(ids):
+            open_receipt(table, each, destination=f"marketo-{('one', 'two')[number % 2]}")
+            if number % 3 == 0:
+                receipts.accept(table, each, f"r-{number}")
+            time.advance(seconds=1)
+        assert self.ids(manage, "") == ids[::-1]
+        assert self.ids(manage, "limit=2") == ids[::-1]
+        assert self.ids(manage, "limit=7") == ids[::-1]
+        assert self.ids(manage, "limit=2&state=accepted") == [ids[6], ids[3], ids[0]]
 
     def test_by_record_over_days_and_pages(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         ids = [f"{number:040d}" for number in range(6)]
         for number, each in enumerate(ids):
             open_receipt(table, each, keys=("kommo-acme/7", "kommo-acme/8") if number % 2 else ("kommo-acme/8",))
             time.advance(hours=30)
-        assert self.ids(manage, "connection=marketo-one&record=kommo-acme/7") == [ids[5], ids[3], ids[1]]
-        assert self.ids(manage, "connection=marketo-one&record=kommo-acme/8&limit=1") == ids[::-1]
+        assert self.ids(manage, "destination=marketo-one&record=kommo-acme/7") == [ids[5], ids[3], ids[1]]
+        assert self.ids(manage, "destination=marketo-one&record=kommo-acme/8&limit=1") == ids[::-1]
         for query, unknown in (("marketo-one&record=kommo-acme/9", "marketo-one"), ("another&record=x-1/7", "another")):
-            answer = manage.call("GET", f"/receipts?connection={query}")
+            answer = manage.call("GET", f"/receipts?destination={query}")
             assert (answer.status, answer.content["detail"]) == (404, f"there is no connection {unknown}")
 
     def test_a_request_that_was_begun_twice_is_found_once(
@@ -264,7 +280,7 @@ class TestFinding:
         receipts.fail(table, ID, "500", "")
         time.advance(minutes=5)
         open_receipt(table)
-        assert self.ids(manage, "connection=marketo-one&record=kommo-acme/1") == [ID]
+        assert self.ids(manage, "destination=marketo-one&record=kommo-acme/1") == [ID]
 
     def test_many_records_share_one_item(self, table: Table) -> None:
         keys = tuple(f"kommo-acme/{number}" for number in range(1_000))
@@ -283,7 +299,7 @@ class TestFinding:
     def test_by_front_door_request(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         note(table, "q-1")
         answer = manage.call("GET", "/receipts?request=q-1").content["items"]
-        assert [(item["id"], item["state"], item["count"]) for item in answer] == [(None, "queued", 3)]
+        assert [(item["id"], item["state"], item["record_count"]) for item in answer] == [(None, "queued", 3)]
         assert self.ids(manage, "request=q-1&state=sent") == []
         ids = [f"{number:040d}" for number in range(3)]
         for each in ids:
@@ -353,8 +369,8 @@ class TestFinding:
             "destination": "marketo-one",
             "object": "persons",
             "routes": ["leads", "people"],
-            "count": 2,
-            "bytes": len(BODY),
+            "record_count": 2,
+            "byte_count": len(BODY),
             "sent_at": "2026-03-10T12:00:00.000Z",
             "accepted_at": "2026-03-10T12:00:00.000Z",
             "deadline": "2026-03-11T12:00:00.000Z",
@@ -362,8 +378,8 @@ class TestFinding:
             "correlation_id": None,
             "request_source": None,
             "code": None,
-            "applied": 1,
-            "failed": {"1004": 1},
+            "applied_count": 1,
+            "failure_counts": {"1004": 1},
             "reported_at": "2026-03-10T12:01:00.000Z",
             "requests": [],
         }
@@ -375,21 +391,22 @@ class TestFinding:
     @pytest.mark.parametrize(
         ("query", "reason"),
         [
-            ("", "unclear_filters"),
-            ("connection=marketo-one&request=q-1", "unclear_filters"),
+            ("cursor=nonsense", "bad_cursor"),
+            ("cursor=WyIyMDI2LTAzLTA5IiwgInhcdTAwMDAiXQ", "bad_cursor"),
+            ("destination=marketo-one&request=q-1", "unclear_filters"),
             ("record=kommo-acme/1", "unclear_filters"),
             ("request=q-1&record=kommo-acme/1", "unclear_filters"),
-            ("connection=x", "bad_connection"),
-            ("connection=marketo-one&record=kommo-acme", "bad_record"),
-            ("connection=marketo-one&state=lost", "bad_state"),
+            ("destination=x", "bad_destination"),
+            ("destination=marketo-one&record=kommo-acme", "bad_record"),
+            ("destination=marketo-one&state=lost", "bad_state"),
             ("request=", "bad_request"),
             ("request=a%20b", "bad_request"),
             (f"request={'x' * 256}", "bad_request"),
-            ("connection=marketo-one&cursor=nonsense", "bad_cursor"),
-            ("connection=marketo-one&record=kommo-acme/1&cursor=nonsense", "bad_cursor"),
-            ("connection=marketo-one&record=kommo-acme/1&cursor=WyIyMDI2LTAzLTA5IiwgInhcdTAwMDAiXQ", "bad_cursor"),
+            ("destination=marketo-one&cursor=nonsense", "bad_cursor"),
+            ("destination=marketo-one&record=kommo-acme/1&cursor=nonsense", "bad_cursor"),
+            ("destination=marketo-one&record=kommo-acme/1&cursor=WyIyMDI2LTAzLTA5IiwgInhcdTAwMDAiXQ", "bad_cursor"),
             ("munchkin=1", "unknown_parameter"),
-            ("connection=marketo-one&correlation_id=x", "unclear_filters"),
+            ("destination=marketo-one&correlation_id=x", "unclear_filters"),
             ("request=q-1&correlation_id=x", "unclear_filters"),
             ("record=kommo-acme/1&correlation_id=x", "unclear_filters"),
             ("correlation_id=", "bad_correlation_id"),

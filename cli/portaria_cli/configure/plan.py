@@ -316,7 +316,8 @@ def _differences(found: Document, wanted: Document) -> tuple[str, ...]:
     fields: list[str] = []
     for name, value in wanted.items():
         before = found.get(name)
-        if before == value or name in ("client_secret", "install_page_url"):
+        # An empty text is absent, which the API shows as null.
+        if (before or "") == (value or "") or name in ("client_secret", "install_page_url"):
             continue
         if isinstance(value, dict) and isinstance(before, dict):
             inner = sorted({*value, *before})

@@ -11,7 +11,7 @@ import logging
 import secrets
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from portaria.aws import boto3_clients
@@ -99,9 +99,12 @@ def end(table: Table, entry: Entry, outcome: str, *, target: str = "", reason: s
         logger.error("audit_entry_not_completed", extra={"entry": entry.id, "code": boto3_clients.error_code(error)})
 
 
-def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Entry], str | None]:
-    """One page of entries, the newest first."""
-    items, cursor = table.query(LIST, index="listing", newest_first=True, cursor=cursor, limit=limit)
+def list_page(
+    table: Table, cursor: str | None, limit: int, *, since: datetime | None = None
+) -> tuple[list[Entry], str | None]:
+    """One page of entries, the newest first, from a moment on."""
+    first = f"{int(since.timestamp() * 1000):013d}" if since else ""
+    items, cursor = table.query(LIST, index="listing", newest_first=True, cursor=cursor, limit=limit, sk_from=first)
     return [read(item) for item in items], cursor
 
 

@@ -28,6 +28,10 @@ RESPONSES = "#/components/responses/"
 REQUEST_ID = {"description": "The id of the request.", "schema": {"type": "string"}}
 FRONT_DOORS = tuple(filter(None, (platform.api_document for platform in platforms.every())))
 TAGS: dict[str, tuple[str, str]] = {
+    "platforms": (
+        "Discovery",
+        "What platforms offer, which scopes there are, who the caller is, and whether the API answers.",
+    ),
     "oauth-clients": ("OAuth clients", "Applications that are registered with platforms."),
     "connections": ("Connections", "Stored credentials, each for one account, and requests that use them."),
     "routes": ("Routes", "Which records are sent to which destination, and how they are mapped."),
@@ -40,6 +44,8 @@ TAGS: dict[str, tuple[str, str]] = {
     **{door.NAME: door.TAG for door in FRONT_DOORS},
     "sso": ("Single sign-on links", "Links that a browser opens."),
 }
+# The first steps of paths that share a tag with another.
+TAG_OF = {"scopes": "platforms", "me": "platforms", "health": "platforms"}
 PARAMETERS: dict[str, tuple[str, str, str]] = {
     # name: (pattern, description, example)
     "name": (validation.NAME, "The name of the connection or route.", "crm"),
@@ -109,6 +115,7 @@ def document() -> Document:
         schemas |= door.schemas()
         responses |= door.responses()
         security |= door.security_schemes()
+    paths["/health"] = _health()
     paths["/sso/{ticket}"] = _sign_on_link()
     scopes = "\n".join(
         f"| `{name}` | {text} |{' yes |' if name in NARROWABLE else ' |'}" for name, text in SCOPES.items()
@@ -175,12 +182,13 @@ def schema_name(model: type[BaseModel]) -> str:
 def _operation(operation: Operation, schemas: Document) -> Document:
     narrowing = " It can be narrowed to the connection." if operation.narrowable else ""
     whose = " Tokens can use it only if the stack's parameter allows it." if operation.managers_only else ""
+    scope = f"Scope: `{operation.scope}`." if operation.scope else "Every caller may do this."
     made: Document = {
         "operationId": operation.id,
-        "tags": [TAGS[operation.path.split("/")[1]][0]],
+        "tags": [_tag(operation.path)],
         "summary": operation.summary,
-        "description": f"{operation.description} Scope: `{operation.scope}`.{narrowing}{whose}".strip(),
-        "security": [{"token": [operation.scope]}, {"aws": []}],
+        "description": f"{operation.description} {scope}{narrowing}{whose}".strip(),
+        "security": [{"token": [operation.scope] if operation.scope else []}, {"aws": []}],
         "parameters": _parameters(operation),
         "responses": {str(int(status)): _response(operation, status, schemas) for status in statuses(operation)},
     }
@@ -272,12 +280,20 @@ def _reference(model: type[BaseModel], schemas: Document) -> Document:
     """Put a model's schema, and those in it, among `schemas`."""
     name = schema_name(model)
     if name not in schemas:
-        made = model.model_json_schema(ref_template=f"{REF}{{model}}")
+        made = _without_null_defaults(model.model_json_schema(ref_template=f"{REF}{{model}}"))
         for inner, schema in made.pop("$defs", {}).items():
             if schemas.setdefault(inner, schema | {"title": inner}) != schema | {"title": inner}:
                 raise ValueError(f"two schemas have the name {inner}")
         schemas[name] = made | {"title": name}
     return {"$ref": f"{REF}{name}"}
+
+
+def _without_null_defaults(schema: Any) -> Any:
+    """A field that may be left out says so by not being required; null is not a value that the API would put there."""
+    if isinstance(schema, dict):
+        kept = {name: _without_null_defaults(inner) for name, inner in schema.items()}
+        return {name: inner for name, inner in kept.items() if name != "default" or inner is not None}
+    return [_without_null_defaults(inner) for inner in schema] if isinstance(schema, list) else schema
 
 
 def _name(status: HTTPStatus) -> str:
@@ -320,6 +336,30 @@ def _problem_schema() -> Document:
         },
         # API Gateway's own refusals (no such path, throttled) have no request_id.
         "required": ["type", "title", "status", "detail"],
+    }
+
+
+def _tag(path: str) -> str:
+    first = path.split("/")[1]
+    return TAGS[TAG_OF.get(first, first)][0]
+
+
+def _health() -> Document:
+    status = {"type": "string", "const": "ok"}
+    schema = {"type": "object", "properties": {"status": status}, "required": ["status"], "additionalProperties": False}
+    return {
+        "servers": [{"url": ".", "description": "For everybody"}],
+        "get": {
+            "operationId": "show_health",
+            "tags": [_tag("/health")],
+            "summary": "Get the API's health",
+            "description": "For load balancers and monitors: the API answers. No token is needed.",
+            "security": [],
+            "responses": {
+                "200": {"description": "The API answers.", "content": {"application/json": {"schema": schema}}},
+                "429": {"$ref": f"{RESPONSES}Problem429"},
+            },
+        },
     }
 
 

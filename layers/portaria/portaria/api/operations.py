@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from portaria.api.resources import audit, installs, oauth_clients, private_integrations
+from portaria.api import validation
+from portaria.api.resources import audit, discovery, installs, oauth_clients, private_integrations
 from portaria.api.resources.actions import contacts, identifiers, sign_on
 from portaria.api.resources.connections import authorizations, calls, connections, event_addresses
 from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, routes
@@ -41,6 +42,22 @@ def _sign_on(asked: ApiRequest) -> Reply:
 
 
 OPERATIONS = [
+    # For clients of this API
+    Operation(
+        "list_platforms", "GET", "/platforms", "", "List platforms", discovery.list_platforms, discovery.PlatformOutput,
+        listing=True, description="What a form for connections and routes needs: kinds, fields, credentials, targets, options.",
+    ),
+    Operation(
+        "show_platform", "GET", "/platforms/{platform}", "", "Get a platform",
+        discovery.get_platform, discovery.PlatformOutput,
+    ),
+    Operation(
+        "list_scopes", "GET", "/scopes", "", "List scopes", discovery.list_scopes, discovery.ScopeOutput, listing=True,
+    ),
+    Operation(
+        "show_caller", "GET", "/me", "", "Get the caller", discovery.show_caller, discovery.CallerOutput,
+        description="Who the request's token or signature belongs to, and what it may do.", statuses=(NOT_FOUND,),
+    ),
     # OAuth clients
     Operation(
         "list_oauth_clients", "GET", "/oauth-clients", "oauth-clients:list", "List OAuth clients",
@@ -165,6 +182,7 @@ OPERATIONS = [
     # Routes
     Operation(
         "list_routes", "GET", "/routes", "routes:list", "List routes", routes.list_page, routes.RouteOutput, listing=True,
+        filters={"source": route_rules.SOURCE},
     ),
     Operation(
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.RouteWithWarnings,
@@ -182,7 +200,8 @@ OPERATIONS = [
     # Installs
     Operation(
         "list_installs", "GET", "/installs", "installs:list", "List installs",
-        installs.list_page, installs.InstallOutput, listing=True, filters={"state": installs.STATES},
+        installs.list_page, installs.InstallOutput, listing=True, filters={"state": installs.STATES,
+        "since": validation.MOMENT},
         description="Newest first.",
     ),
     Operation(
@@ -192,8 +211,8 @@ OPERATIONS = [
     Operation(
         "list_receipts", "GET", "/receipts", "receipts:list", "List receipts",
         receipts.list_page, receipts.ReceiptOutput, listing=True, filters=receipts.FILTERS, statuses=(NOT_FOUND,),
-        description="Filter by one of `connection` (the destination, optionally with `record`), `request` and "
-        "`correlation_id`. Newest first.",
+        description="Newest first. Filter by one of `destination` (optionally with `record`), `request` and `correlation_id`; "
+        "without one, the receipts of all connections are listed.",
     ),
     Operation(
         "show_receipt", "GET", "/receipts/{id}", "receipts:show", "Get a receipt",
@@ -287,7 +306,8 @@ OPERATIONS = [
     # Audit
     Operation(
         "list_audit", "GET", "/audit", "audit:list", "List audit entries",
-        audit.list_page, audit.AuditEntry, listing=True, description="Newest first: who requested which change.",
+        audit.list_page, audit.AuditEntry, listing=True, filters={"since": validation.MOMENT},
+        description="Newest first: who requested which change.",
     ),
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from dataclasses import replace as with_changes
 from http import HTTPStatus
 from typing import Any
 
@@ -21,7 +22,7 @@ from pydantic import BaseModel
 
 from portaria.access import audit
 from portaria.access.auth_throttle import Attempts
-from portaria.api import authentication, idempotency, problems, validation
+from portaria.api import authentication, idempotency, problems, schemas, validation
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
@@ -97,6 +98,7 @@ class Reply:
 @dataclass(frozen=True)
 class Operation:
     """One row of the API. `path` is below `/v1` and `/admin/v1`; a connection's `{name}` at its beginning narrows the scope.
+    An empty `scope` lets every caller in.
 
     `function` is the one that serves it. `creates` takes an Idempotency-Key: it creates or sends something. Then `is_secret`
     stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
@@ -207,7 +209,7 @@ class Service:
                 request_id=request_id,
             )
         try:
-            reply = self._run(operation, asked, body, context)
+            reply = _with_nulls(operation, self._run(operation, asked, body, context))
         except Exception as error:
             if entry:
                 reason = error.reason if isinstance(error, Rejected | Retryable) else type(error).__name__
@@ -247,7 +249,7 @@ class Service:
         return Reply(content, str(first["etag"]), target=str(first["target"]))
 
     def _require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
-        if caller.scopes is None:
+        if caller.scopes is None or not operation.scope:
             return
         if operation.managers_only and self.desk.managers != TOKENS:
             raise Rejected(
@@ -298,6 +300,16 @@ def changed_meanwhile(asked: ApiRequest) -> Rejected:
 
 def page(shown: list[Content], next_cursor: str | None) -> Reply:
     return Reply({"items": shown, "next_cursor": next_cursor})
+
+
+def _with_nulls(operation: Operation, reply: Reply) -> Reply:
+    if operation.output is None or reply.content is None:
+        return reply
+    content = reply.content
+    if operation.listing:
+        items = [schemas.with_nulls(operation.output, each) for each in content["items"]]
+        return with_changes(reply, content=content | {"items": items})
+    return with_changes(reply, content=schemas.with_nulls(operation.output, content))
 
 
 def _whole(reply: Reply) -> Content | None:

@@ -7,6 +7,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
+from portaria.core import clock
 from portaria.core.entities import Rejected, Secret
 
 # Holds the largest route (200 attributes of 1,000 characters) and stays below the 400 kB of a DynamoDB item.
@@ -178,6 +180,20 @@ _CREDENTIAL_RULES = {
         "1 to 4,096 printable ASCII characters without a space at the beginning or end",
     ),
 }
+
+
+MOMENT = Matching(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z", "a time in UTC that ends with Z"
+)
+
+
+def read_moment(text: str, field: str) -> datetime:
+    """A time that matches `MOMENT`. Raises `Rejected` (`bad_since` for the field `since`)."""
+    try:
+        return clock.from_iso(text)
+    except ValueError:
+        detail = f"{field} must be a time such as 2026-01-31T23:59:59Z"
+        raise Rejected(f"bad_{field}", detail, field=field) from None
 
 
 def is_name(text: str) -> bool:

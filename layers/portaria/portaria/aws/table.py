@@ -158,6 +158,7 @@ class Table:
         index: str = "",
         sk_prefix: str = "",
         sk_until: str = "",
+        sk_from: str = "",
         newest_first: bool = False,
         limit: int | None = None,
         cursor: str | None = None,
@@ -165,15 +166,18 @@ class Table:
         """One page of the items under a partition key, and the cursor of the next page or None.
 
         `index` is empty for the table itself, `listing` (by list_pk), `by_source` or `by_due`. Indexes are eventually
-        consistent. `sk_prefix` or `sk_until` (this one included) narrows the sort key.
+        consistent. One of `sk_prefix`, `sk_until` and `sk_from` narrows the sort key; the last two are included.
         """
         pk_name, sk_name = INDEXES[index]
         narrow = " AND begins_with(#sk, :sk)" if sk_prefix else " AND #sk <= :sk" if sk_until else ""
+        narrow = narrow or (" AND #sk >= :sk" if sk_from else "")
         call: dict[str, Any] = {
             "TableName": self.name,
             "KeyConditionExpression": "#pk = :pk" + narrow,
             "ExpressionAttributeNames": {"#pk": pk_name} | ({"#sk": sk_name} if narrow else {}),
-            "ExpressionAttributeValues": _typed({":pk": pk} | ({":sk": sk_prefix or sk_until} if narrow else {})),
+            "ExpressionAttributeValues": _typed(
+                {":pk": pk} | ({":sk": sk_prefix or sk_until or sk_from} if narrow else {})
+            ),
             "ScanIndexForward": not newest_first,
         }
         if index:

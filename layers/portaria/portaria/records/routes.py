@@ -106,5 +106,10 @@ def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Route]
     return [read(item) for item in items], cursor
 
 
+def of_source(table: Table, source: str) -> list[Route]:
+    """Every route that starts at a source, by its name."""
+    return [read(item) for item in table.query_all(source, index="by_source") if item["pk"].startswith("ROUTE#")]
+
+
 def delete(table: Table, name: str) -> None:
     table.delete(*key(name))

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from portaria.access import audit
 from portaria.api.router import ApiRequest, Reply, page
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
+from portaria.api.validation import read_moment
 
 
 class AuditEntry(Output):
@@ -15,19 +16,20 @@ class AuditEntry(Output):
     the end of the request was not recorded: the change may have been made."""
 
     id: str
-    at: str
+    at: Time
     by: str
-    by_name: str
+    by_name: str | None
     source: str
     operation: str
-    target: str
+    target: str | None
     asked: dict[str, Any]
     request_id: str
     outcome: Literal["begun", "done", "refused", "failed"]
-    reason: str
+    reason: str | None
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    """The newest first."""
-    found, next_cursor = audit.list_page(asked.desk.table, asked.cursor, asked.limit)
+    """The newest first. Raises `Rejected` (`bad_since`, `bad_cursor`)."""
+    since = read_moment(asked.filters["since"], "since") if "since" in asked.filters else None
+    found, next_cursor = audit.list_page(asked.desk.table, asked.cursor, asked.limit, since=since)
     return page([asdict(entry) for entry in found], next_cursor)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from portaria.api.router import ApiRequest, Reply, page
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
+from portaria.api.validation import read_moment
 from portaria.aws.table import Item, Table, cursor_after
 from portaria.connections import oauth_clients
+from portaria.core import clock
 from portaria.core.entities import Rejected
 from portaria.core.item_keys import INSTALLS_LIST, install_key
 
@@ -29,10 +31,10 @@ class InstallOutput(Output):
     client: str
     account_host: str | None
     connection: str | None
-    attempts: int | None
-    received_at: str
-    connected_at: str | None
-    failed_at: str | None
+    attempt_count: int | None
+    received_at: Time
+    connected_at: Time | None
+    failed_at: Time | None
     reconnect_url: str | None
 
 
@@ -47,13 +49,19 @@ def get(asked: ApiRequest) -> Reply:
 def list_page(asked: ApiRequest) -> Reply:
     """Newest first. With a `state` a page can be short, even empty, before the last: the cursor then leads on.
 
-    Raises `Rejected` (`bad_cursor`).
+    Raises `Rejected` (`bad_cursor`, `bad_since`).
     """
     table, cursor, limit, state = asked.desk.table, asked.cursor, asked.limit, asked.filters.get("state")
+    since = clock.to_iso(read_moment(asked.filters["since"], "since")) if "since" in asked.filters else ""
     found: list[Item] = []
     for _ in range(MAX_READ // PAGE_SIZE):
         items, cursor = table.query(
-            INSTALLS_LIST, index="listing", newest_first=True, limit=PAGE_SIZE if state else limit, cursor=cursor
+            INSTALLS_LIST,
+            index="listing",
+            newest_first=True,
+            limit=PAGE_SIZE if state else limit,
+            cursor=cursor,
+            sk_from=since,
         )
         for position, item in enumerate(items):
             if state in (None, item.get("state")):
@@ -67,10 +75,11 @@ def list_page(asked: ApiRequest) -> Reply:
 
 
 def show(table: Table, item: Item) -> dict[str, Any]:
+    """An install as the API returns it. Of a failed one the OAuth client is read, for the link to reconnect."""
     shown = {
         field: item.get(field)
         for field in (
-            "state", "reason", "detail", "platform", "client", "account_host", "connection", "attempts", "received_at",
+            "state", "reason", "detail", "platform", "client", "account_host", "connection", "received_at",
             "connected_at", "failed_at",
         )
     }  # fmt: skip
@@ -81,4 +90,9 @@ def show(table: Table, item: Item) -> dict[str, Any]:
             reconnect_url = oauth_clients.reconnect_url(client, item.get("connection", "")) or None
         except Rejected:
             reconnect_url = None
-    return {"id": item["pk"].partition("#")[2], **shown, "reconnect_url": reconnect_url}
+    return {
+        "id": item["pk"].partition("#")[2],
+        **shown,
+        "attempt_count": item.get("attempts"),
+        "reconnect_url": reconnect_url,
+    }

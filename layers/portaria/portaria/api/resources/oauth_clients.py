@@ -16,20 +16,20 @@ from portaria.core.item_keys import oauth_client_key
 
 
 class OAuthClientOutput(Output):
-    """`grant` and the fields after it are present only if the client sets its own endpoints."""
+    """`grant` and the fields after it are null unless the client sets its own endpoints."""
 
     platform: str
     name: str
     client_id: str
     credentials_set: list[Literal["client_secret"]]
     redirect_uri: str
-    scopes: str
+    scopes: str | None
     api_domains: list[str]
-    install_page_url: str
-    grant: str = ""
-    authorize_url: str = ""
-    token_url: str = ""
-    token_auth: str = ""
+    install_page_url: str | None
+    grant: str | None
+    authorize_url: str | None
+    token_url: str | None
+    token_auth: str | None
 
 
 class OAuthClientWithWarnings(OAuthClientOutput):

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from portaria.access import api_tokens, private_integrations, scopes, token_reissue, token_usage
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, InvalidInput, Matching
 from portaria.aws.table import Conflict
 from portaria.core import clock
@@ -41,7 +41,7 @@ Scopes = Annotated[list[Annotated[str, AfterValidator(_check_scope)]], Field(min
 
 class PrivateIntegrationCreation(Input):
     name: Name
-    description: Description = ""
+    description: Description | None = None
     scopes: Scopes
 
     def audited(self) -> dict[str, Any]:
@@ -69,20 +69,20 @@ class PrivateIntegrationRotation(Input):
 
 
 class PrivateIntegrationOutput(Output):
-    """Times are ISO 8601; those of the last use are rounded to the hour. `previous_until` is set while two tokens work."""
+    """The times of the last use are rounded to the hour. `previous_until` is set while two tokens work."""
 
     id: str
     name: str
-    description: str
+    description: str | None
     scopes: list[str]
-    created_at: str
+    created_at: Time
     created_by: str
-    updated_at: str
-    token_made_at: str
+    updated_at: Time
+    token_made_at: Time
     age_days: int
-    last_used_at: str | None
-    previous_until: str | None
-    previous_last_used_at: str | None
+    last_used_at: Time | None
+    previous_until: Time | None
+    previous_last_used_at: Time | None
 
 
 class PrivateIntegrationWithToken(PrivateIntegrationOutput):
@@ -104,7 +104,7 @@ def create(asked: ApiRequest) -> Reply:
     integration_id = api_tokens.id_from(owner.encode()) if asked.key else api_tokens.new_id()
     try:
         made, token = private_integrations.create(
-            table, integration_id, sent.name, sent.description, wanted, asked.caller.id, made_by_key
+            table, integration_id, sent.name, sent.description or "", wanted, asked.caller.id, made_by_key
         )
     except Conflict:
         found = private_integrations.get(table, integration_id)

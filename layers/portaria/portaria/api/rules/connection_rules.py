@@ -122,8 +122,9 @@ def check_replacement(connection: Connection, sent: ConnectionCreation | Credent
 
 def read_shown(shown: dict[str, Any]) -> Connection:
     """A connection as `connections.show` has made it: everything but where its secret is."""
-    names = ("name", "platform", "kind", "allowed_domain", "state", "generation", "client", "scopes", "reason")
-    return Connection(secret_id="", fields=dict(shown["fields"]), **{name: shown[name] for name in names})
+    names = ("name", "platform", "kind", "allowed_domain", "state", "client", "scopes", "reason")
+    texts: dict[str, Any] = {name: shown[name] or "" for name in names}
+    return Connection(secret_id="", generation=shown["generation"], fields=dict(shown["fields"]), **texts)
 
 
 def kinds_of(platform: str) -> dict[str, Kind]:

@@ -94,7 +94,7 @@ class OAuthClientReplacement(Input):
     client_id: ClientId
     client_secret: SecretText | None = None
     redirect_uri: RedirectUri | None = None
-    scopes: Scopes = ""
+    scopes: Scopes | None = None
     api_domains: ApiDomains | None = None
     grant: Literal["authorization_code", "client_credentials"] | None = None
     authorize_url: EndpointUrl | None = None
@@ -183,9 +183,7 @@ def show(client: OAuthClient) -> dict[str, Any]:
         "api_domains": list(oauth_clients.api_domains(client)),
         "install_page_url": "" if client.token_url else install_page_url(client),
     }
-    if not client.token_url:
-        return shown
-    return shown | {field: getattr(client, field) for field in ENDPOINT_FIELDS}
+    return shown | {field: getattr(client, field) if client.token_url else None for field in ENDPOINT_FIELDS}
 
 
 def install_page_url(client: OAuthClient) -> str:
@@ -195,15 +193,15 @@ def install_page_url(client: OAuthClient) -> str:
 
 def read_shown(shown: dict[str, Any]) -> OAuthClient:
     """A client as `show` has made it, and without its secret."""
-    given = {field: shown[field] for field in ENDPOINT_FIELDS if field in shown}
+    given = {field: shown[field] for field in ENDPOINT_FIELDS if shown.get(field)}
     return OAuthClient(
-        shown["platform"], shown["name"], shown["client_id"], shown["redirect_uri"], shown["scopes"]
+        shown["platform"], shown["name"], shown["client_id"], shown["redirect_uri"], shown["scopes"] or ""
     )._replace(api_domains=" ".join(shown["api_domains"]), **given)
 
 
 def make(platform: str, name: str, sent: OAuthClientReplacement, grant: str, api_url: str) -> OAuthClient:
     redirect_uri = sent.redirect_uri or f"{api_url}/install/{platform}/{name}"
-    client = OAuthClient(platform, name, sent.client_id, redirect_uri, sent.scopes)
+    client = OAuthClient(platform, name, sent.client_id, redirect_uri, sent.scopes or "")
     errors = _endpoint_errors(platform, sent, grant) + _domain_errors(platform, sent)
     if errors:
         raise InvalidInput(errors)

@@ -21,13 +21,11 @@ MAX_ATTRIBUTES = 200
 MAX_EXPRESSION_LENGTH = 1_000
 
 Attribute = Annotated[str, Matching(r"[A-Za-z][A-Za-z0-9_]{0,99}", "an attribute's API name")]
-Source = Annotated[
-    str,
-    Matching(
-        r"connection:[A-Za-z0-9_-]{3,64}|client:[a-z][a-z0-9]{0,31}/[a-z0-9][a-z0-9-]{1,31}",
-        "connection:NAME or client:PLATFORM/CLIENT",
-    ),
-]
+SOURCE = Matching(
+    r"connection:[A-Za-z0-9_-]{3,64}|client:[a-z][a-z0-9]{0,31}/[a-z0-9][a-z0-9-]{1,31}",
+    "connection:NAME or client:PLATFORM/CLIENT",
+)
+Source = Annotated[str, SOURCE]
 Object = Annotated[str, Matching(r"[a-z][a-z0-9_]{0,63}", "an object's name in lower case")]
 Option = Annotated[str, Matching(r"[a-z][a-z0-9_]{0,31}", "an option's name")]
 OptionValue = Annotated[str, Matching(r"[^\x00-\x1f\x7f]{1,255}", "1 to 255 characters, none a control")]
@@ -41,7 +39,8 @@ Keeping = Literal["events", "all", "none"]
 
 
 class RouteReplacement(Input):
-    """An empty `mapping` uses the default of the two platforms, an empty `target` the destination's object for `object`, and
+    """An empty `mapping` uses the default of the two platforms, a `target` that is null the destination's object for
+    `object`, and
     empty `dedupe_fields` the destination's default.
 
     `keep_newest` says which versions an older one must not overwrite: those that came by events (`events`, the default), all
@@ -53,7 +52,7 @@ class RouteReplacement(Input):
     object: Object
     destination: ResourceName
     mapping: dict[Attribute, str] = Field(default_factory=dict, max_length=MAX_ATTRIBUTES)
-    target: DestinationObject = ""
+    target: DestinationObject | None = None
     dedupe_fields: list[Attribute] = Field(default_factory=list, max_length=2)
     priority: Literal["normal", "high"] = "normal"
     options: dict[Option, OptionValue] = Field(default_factory=dict, max_length=10)
@@ -97,7 +96,7 @@ def check(name: str, sent: RouteReplacement, known: Known) -> tuple[Route, list[
         dict(sent.mapping),
         dedupe_fields,
         sent.priority,
-        sent.target,
+        sent.target or "",
         dict(sent.options),
         sent.keep_newest,
         sent.weight,

@@ -39,8 +39,8 @@ class ContactOutcome(Output):
 
     outcome: Literal["created", "updated", "refused", "unknown", "not_sent"]
     id: str | None
-    reason: str
-    detail: str
+    reason: str | None
+    detail: str | None
 
 
 class UpsertedContacts(Output):

@@ -35,8 +35,8 @@ class UserOutcome(Output):
     user_login: str
     identifier: str
     outcome: Literal["registered", "refused", "unknown", "not_sent"]
-    reason: str
-    detail: str
+    reason: str | None
+    detail: str | None
 
 
 class RegisteredIdentifiers(Output):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from portaria.actions import single_sign_on
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, Matching
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
@@ -36,7 +36,7 @@ class SignOnLink(Output):
     """`link` works once, until `expires_at`; both are null where `addresses` were asked for, and the other way round."""
 
     link: str | None
-    expires_at: str | None
+    expires_at: Time | None
     addresses: Addresses | None
 
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from portaria import platforms
 from portaria.api.router import ApiRequest, Reply
 from portaria.api.rules.oauth_client_rules import install_page_url
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.connections import connection_store, oauth_clients
 from portaria.core import clock
 from portaria.core.entities import Rejected
@@ -27,7 +27,7 @@ class Authorization(Output):
     """`url` is returned once: a person opens it to grant access. `expires_at` is null if the link does not expire."""
 
     url: str
-    expires_at: str | None
+    expires_at: Time | None
 
 
 def create(asked: ApiRequest) -> Reply:

@@ -53,15 +53,16 @@ class CallRequest(Input):
 class CallResponse(Output):
     """The response of the connection's API, whatever its status: in `body` if it is UTF-8, otherwise in `body_base64`.
 
-    `withheld` says why there is no body: it contained the connection's credential, or it could not be decoded. Detecting the
+    An empty body is null. `withheld` says why there is no body: it contained the connection's credential, or it could not be
+    decoded. Detecting the
     credential is best effort.
     """
 
     status: int
     headers: dict[str, str]
-    body: str = ""
-    body_base64: str = ""
-    withheld: str = ""
+    body: str | None
+    body_base64: str | None
+    withheld: str | None
 
 
 def call(asked: ApiRequest) -> Reply:
@@ -93,14 +94,18 @@ def _became(later: Retryable) -> Exception:
 def show(answered: proxy_call.Answered) -> dict[str, Any]:
     """An answer whose body is UTF-8 as text, any other in base64. Raises `Rejected` (502 `answer_too_large`)."""
     response = answered.response
-    head: dict[str, Any] = {"status": response.status, "headers": response.headers}
-    if answered.withheld:
-        head["withheld"] = answered.withheld
+    head: dict[str, Any] = {
+        "status": response.status,
+        "headers": response.headers,
+        "body": None,
+        "body_base64": None,
+        "withheld": answered.withheld or None,
+    }
     try:
-        shown = {**head, "body": response.body.decode()}
+        shown = {**head, "body": response.body.decode() or None}
     except UnicodeDecodeError:
         shown = _in_base64(head, response.body)
-    if "body" in shown and _size(shown) > MAX_SHOWN_BYTES:
+    if shown["body"] and _size(shown) > MAX_SHOWN_BYTES:
         # Quotes and control characters are escaped twice on the way; base64 never is.
         shown = _in_base64(head, response.body)
     if _size(shown) > MAX_SHOWN_BYTES:

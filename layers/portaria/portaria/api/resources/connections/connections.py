@@ -15,7 +15,7 @@ from portaria.access import private_integrations
 from portaria.api.router import ApiRequest, Reply, page, require_match
 from portaria.api.rules import connection_rules
 from portaria.api.rules.stored_resources import Stored, is_deleted
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.api.validation import hide
 from portaria.aws.table import Conflict
 from portaria.connections import connection_store, rotation
@@ -29,27 +29,27 @@ from portaria.records import routes
 
 
 class ConnectionOutput(Output):
-    """`credentials_set` names the credentials that are stored. Times are ISO 8601. A value is empty or null if a connection of
-    this kind does not have it, or not yet."""
+    """`credentials_set` names the credentials that are stored. A value is null if a
+    connection of this kind does not have it, or not yet."""
 
     name: str
     platform: str
     kind: str
     state: Literal["pending", "connected", "needs_reconnect", "removed"]
-    reason: str
-    label: str
-    client: str
-    account_id: str
+    reason: str | None
+    label: str | None
+    client: str | None
+    account_id: str | None
     allowed_domain: str
-    scopes: str
+    scopes: str | None
     generation: int
-    created_at: str
-    updated_at: str
-    granted_at: str
-    token_ends_at: str
-    previous_until: str
-    refused_since: str
-    refusal: str
+    created_at: Time | None
+    updated_at: Time | None
+    granted_at: Time | None
+    token_ends_at: Time | None
+    previous_until: Time | None
+    refused_since: Time | None
+    refusal: str | None
     age_days: int | None
     fields: dict[str, str]
     credentials_set: list[str]
@@ -63,7 +63,7 @@ class DeletedConnection(Output):
     """
 
     name: str
-    waiting_records: int | None
+    waiting_record_count: int | None
 
 
 def create(asked: ApiRequest) -> Reply:
@@ -176,7 +176,7 @@ def delete(asked: ApiRequest) -> Reply:
         uninstall.delete(table, asked.desk.uninstalls_queue_url, connection)
     except Conflict:
         raise rotation.changed(name) from None
-    return Reply({"name": name, "waiting_records": _send_waiting(asked, name)})
+    return Reply({"name": name, "waiting_record_count": _send_waiting(asked, name)})
 
 
 def show(connection: Connection) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from portaria import platforms
 from portaria.api.router import ApiRequest, Reply
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.connections import connection_store, webhook_endpoints
 from portaria.core import clock
 from portaria.core.entities import Rejected, Secret
@@ -20,7 +20,7 @@ class EventAddress(Output):
     url: str
     header_name: str | None
     header_value: str | None
-    previous_until: str
+    previous_until: Time
 
 
 def create(asked: ApiRequest) -> Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from portaria.api.router import ApiRequest, Reply
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, ResourceName
 from portaria.connections import connection_store
 from portaria.core import clock
@@ -30,25 +30,25 @@ class StartedBackfills(Output):
 
 
 class Backfill(Output):
-    """`pages` and `records` count what has been queued so far. Times are ISO 8601; a text is empty if there is no value yet."""
+    """`page_count` and `record_count` are what has been queued so far. A value is null if there is none yet."""
 
     route: str
     object: str
     state: State
-    pages: int
-    records: int
-    started_at: str
-    finished_at: str
-    reason: str
-    detail: str
+    page_count: int
+    record_count: int
+    started_at: Time | None
+    finished_at: Time | None
+    reason: str | None
+    detail: str | None
 
 
 class Reconciliation(Output):
     """Changes until `since` have been queued; the next reconciliation is at `due_at`."""
 
     object: str
-    since: str
-    due_at: str
+    since: Time
+    due_at: Time
 
 
 class BackfillStatus(Output):
@@ -74,7 +74,8 @@ def show(asked: ApiRequest) -> Reply:
     return Reply(
         {
             "runs": [
-                {field: item.get(field, 0 if field in ("pages", "records") else "") for field in Backfill.model_fields}
+                {field: item.get(field, "") for field in Backfill.model_fields}
+                | {"page_count": item.get("pages", 0), "record_count": item.get("records", 0)}
                 for item in found
             ],
             "reconciliations": [

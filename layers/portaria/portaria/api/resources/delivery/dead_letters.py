@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from portaria.api.router import ApiRequest, Filters, Reply, page
 from portaria.api.rules import named
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME, Input, Matching
 from portaria.aws.table import Conflict, Table
 from portaria.core import clock, redaction
@@ -38,32 +38,35 @@ TIME = timedelta(seconds=12)
 # How much of a letter is shown, and of a record that is too long for that.
 MAX_SHOWN_CHARACTERS = 100_000
 EXCERPT_CHARACTERS = 20_000
+# The year 9999: what is beyond is no time of a record.
+MAX_EPOCH_S = 253_402_300_800
 MAX_DEPTH_DETAIL = "the record is nested too deeply to be shown"
 
 
 class DeadLetter(Output):
-    """`records` is how many it holds, `redrives` how often they were sent again. Kept for 90 days after `set_aside_at`.
+    """`record_count` is how many it holds, `redrive_count` how often they were sent again. Kept for 90 days after
+    `set_aside_at`.
 
     `source` is the name of the connection, or of the private integration, that the records came from; `connection` is what the
-    filter of this name takes: the connection's name, or the private integration's id. `destination` is empty where the records
+    filter of this name takes: the connection's name, or the private integration's id. `destination` is null where the records
     were to go by every route of their source.
     """
 
     id: str
     state: Literal["open", "redriving", "redriven"]
     reason: str
-    detail: str
-    source: str
-    connection: str
-    route: str
-    object: str
-    origin: str
-    destination: str
-    records: int
-    request: str
-    set_aside_at: str
-    redrives: int
-    redriven_at: str | None
+    detail: str | None
+    source: str | None
+    connection: str | None
+    route: str | None
+    object: str | None
+    origin: str | None
+    destination: str | None
+    record_count: int
+    request: str | None
+    set_aside_at: Time
+    redrive_count: int
+    redriven_at: Time | None
 
 
 class DeadRecord(Output):
@@ -71,7 +74,7 @@ class DeadRecord(Output):
     `excerpt` then has its beginning."""
 
     key: str | None
-    updated_at: int | None
+    updated_at: Time | None
     data: dict[str, Any] | None
     excerpt: str | None
 
@@ -133,12 +136,13 @@ class DeadLetterRedrive(Input):
 
 
 class RedrivenDeadLetter(Output):
-    """`records` counts the records that were sent; `reason` says why the dead letter was not redriven, or not completely."""
+    """`record_count` counts the records that were sent; `reason` says why the dead letter was not redriven, or not
+    completely."""
 
     id: str
-    records: int
+    record_count: int
     outcome: Literal["would_redrive", "redriven", "gone", "in_progress", "failed"]
-    reason: str
+    reason: str | None
 
 
 class RedriveOutcome(Output):
@@ -211,8 +215,17 @@ def redrive(asked: ApiRequest) -> Reply:
             next_cursor = dead_letters.cursor_behind(heads[number - 1])
             break
     return Reply(
-        {"letters": [asdict(outcome) for outcome in outcomes], "more": bool(next_cursor), "next_cursor": next_cursor}
+        {
+            "letters": [_shown_outcome(outcome) for outcome in outcomes],
+            "more": bool(next_cursor),
+            "next_cursor": next_cursor,
+        }
     )
+
+
+def _shown_outcome(outcome: RedriveResult) -> dict[str, Any]:
+    told = asdict(outcome)
+    return {"record_count": told.pop("records"), **told}
 
 
 def delete(asked: ApiRequest) -> Reply:
@@ -230,11 +243,16 @@ def show(table: Table, heads: list[LetterSummary]) -> list[dict[str, Any]]:
     sources = named.of_sources(table, {head.connection for head in heads})
     destinations = named.of_destinations(table, {head.route for head in heads if not head.destination})
     return [
-        {name: getattr(head, name) for name in DeadLetter.model_fields if name not in ("records", "source")}
+        {
+            name: getattr(head, name)
+            for name in DeadLetter.model_fields
+            if name not in ("record_count", "redrive_count", "source")
+        }
         | {
             "source": sources.get(head.connection, head.connection),
             "destination": head.destination or destinations.get(head.route, ""),
-            "records": head.count,
+            "record_count": head.count,
+            "redrive_count": head.redrives,
             "redriven_at": head.redriven_at or None,
         }
         for head in heads
@@ -259,7 +277,9 @@ def _shown_record(record: Any) -> tuple[dict[str, Any], int]:
     key, updated_at, data = known.get("key"), known.get("updated_at"), known.get("data")
     told: dict[str, Any] = {
         "key": redaction.masked_text(key[:400]) if isinstance(key, str) else None,
-        "updated_at": updated_at if type(updated_at) is int else None,
+        "updated_at": clock.epoch_to_iso(updated_at)
+        if type(updated_at) is int and 0 < updated_at < MAX_EPOCH_S
+        else None,
         "data": None,
         "excerpt": None,
     }

@@ -6,7 +6,7 @@ import re
 from typing import Any, Literal
 
 from portaria.api.router import ApiRequest, Reply, page
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME
 from portaria.connections import connection_store
 from portaria.core import clock
@@ -19,20 +19,20 @@ from portaria.delivery.destination_states import DestinationState
 class DestinationPauseOutput(Output):
     """`quota` is over when the day ends, `stopped` needs a person, `busy` is a wait that the destination asked for.
 
-    An empty `object` stands for all objects. `code` is the destination's. `until` is when one request tries again.
+    `object` is null for all objects. `code` is the destination's. `until` is when one request tries again.
     """
 
-    object: str
+    object: str | None
     reason: Literal["quota", "stopped", "busy"]
-    code: str
-    since: str
-    until: str
+    code: str | None
+    since: Time | None
+    until: Time
 
 
 class Destination(Output):
     """`reason` and `since` are those of the pause that ends last; without a pause, records wait for a retry or for their turn.
 
-    `connection` is its state, or null where there is no connection of this name. About `waiting_records` records wait, the
+    `connection` is its state, or null where there is no connection of this name. About `waiting_record_count` records wait, the
     oldest since `oldest_since`. `next_try_at` is null where they are being sent, or will be within a minute.
     """
 
@@ -40,10 +40,10 @@ class Destination(Output):
     state: Literal["paused", "waiting"]
     connection: str | None
     reason: str | None
-    since: str | None
-    next_try_at: str | None
-    waiting_records: int
-    oldest_since: str | None
+    since: Time | None
+    next_try_at: Time | None
+    waiting_record_count: int
+    oldest_since: Time | None
     oldest_age_s: int | None
     pauses: list[DestinationPauseOutput]
 
@@ -53,7 +53,7 @@ class ResumedDestination(Output):
 
     name: str
     ended: list[DestinationPauseOutput]
-    waiting_records: int
+    waiting_record_count: int
 
 
 def list_page(asked: ApiRequest) -> Reply:
@@ -75,7 +75,7 @@ def resume(asked: ApiRequest) -> Reply:
         connection_store.get(asked.desk.table, name)
     destination_states.resume(asked.desk.table, asked.desk.waiting_records_queue_url, before)
     ended = [_pause(each) for each in before.pauses]
-    return Reply({"name": name, "ended": ended, "waiting_records": before.records})
+    return Reply({"name": name, "ended": ended, "waiting_record_count": before.records})
 
 
 def show(state: DestinationState, connection: str | None) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def show(state: DestinationState, connection: str | None) -> dict[str, Any]:
         "reason": last.reason if last else None,
         "since": last.since if last else None,
         "next_try_at": clock.epoch_to_iso(next_try_at) if next_try_at else None,
-        "waiting_records": state.records,
+        "waiting_record_count": state.records,
         "oldest_since": clock.epoch_to_iso(backlog.since) if backlog else None,
         "oldest_age_s": max(0, int(now - backlog.since)) if backlog else None,
         "pauses": [_pause(each) for each in state.pauses],

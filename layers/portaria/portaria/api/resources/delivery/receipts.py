@@ -5,20 +5,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from portaria import platforms
 from portaria.api.router import ApiRequest, Filters, Reply, page
 from portaria.api.rules import named
-from portaria.api.schemas import Output
+from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME, Matching
 from portaria.aws.table import Table
+from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Rejected
-from portaria.records import correlations, receipt_search, receipts
+from portaria.records import correlations, newest_receipts, receipt_search, receipts
 from portaria.records.receipts import AcceptedRequest, Receipt
 
 # What the front door takes for one.
 CORRELATION_ID = r"[^\x00-\x1f\x7f-\x9f]{1,255}"
 FILTERS: Filters = {
-    "connection": Matching(NAME, "the name of the destination: 3 to 64 of A-Z a-z 0-9 _ -"),
+    "destination": Matching(NAME, "the name of the destination: 3 to 64 of A-Z a-z 0-9 _ -"),
     "request": Matching(r"[\x21-\x7e]{1,255}", "an X-Request-Id, 1 to 255 printable ASCII characters"),
     "correlation_id": Matching(
         CORRELATION_ID, "an X-Correlation-Id of a front door's caller, 1 to 255 characters without control characters"
@@ -30,25 +32,27 @@ FILTERS: Filters = {
 }
 # How many pages are searched for receipts with the name of something that does not exist.
 MAX_SEARCHES = 10
-WAYS = "give one of connection (optionally with record), request and correlation_id, and optionally state"
+WAYS = "give at most one of destination (optionally with record), request and correlation_id, and optionally state"
 
 
 class FrontDoorRequest(Output):
-    """A request of `count` records that the front door accepted. `correlation_id` and `request_source` are its caller's."""
+    """A request of `record_count` records that the front door accepted. `correlation_id` and `request_source` are its
+    caller's."""
 
     id: str
     caller: str
     destination: str
     object: str
-    count: int
-    correlation_id: str
-    request_source: str
-    accepted_at: str
+    record_count: int
+    correlation_id: str | None
+    request_source: str | None
+    accepted_at: Time | None
 
 
 class ReceiptOutput(Output):
-    """One request to a destination. In the state `accepted` the destination has taken it; `applied` and `failed` (by the
-    destination's code) count what it has reported since, and need not add up to `count`. In the state `unknown` not every
+    """One request to a destination. In the state `accepted` the destination has taken it; `applied_count` and
+    `failure_counts` (by the destination's code) count what it has reported since, and need not add up to `record_count`. In
+    the state `unknown` not every
     outcome was reported before the deadline.
 
     `correlation_id` and `request_source` are the headers of the front door's caller where all records came from one call. Where
@@ -62,18 +66,18 @@ class ReceiptOutput(Output):
     destination: str
     object: str
     routes: list[str]
-    count: int
-    bytes: int | None
-    sent_at: str | None
-    accepted_at: str | None
-    deadline: str | None
+    record_count: int
+    byte_count: int | None
+    sent_at: Time | None
+    accepted_at: Time | None
+    deadline: Time | None
     request_id: str | None
     correlation_id: str | None
     request_source: str | None
     code: str | None
-    applied: int
-    failed: dict[str, int]
-    reported_at: str | None
+    applied_count: int
+    failure_counts: dict[str, int]
+    reported_at: Time | None
 
 
 class ReceiptWithRequests(ReceiptOutput):
@@ -86,11 +90,14 @@ def list_page(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`unclear_filters`, `bad_cursor`, 404 `unknown_connection`)."""
     given, now, table = asked.filters, clock.now(), asked.desk.table
     record, state = given.get("record", ""), given.get("state", "")
-    request, connection, correlation_id = (given.get(name, "") for name in ("request", "connection", "correlation_id"))
-    if [bool(request), bool(connection), bool(correlation_id)].count(True) != 1 or (record and not connection):
+    request, connection, correlation_id = (given.get(name, "") for name in ("request", "destination", "correlation_id"))
+    if [bool(request), bool(connection), bool(correlation_id)].count(True) > 1 or (record and not connection):
         detail = f"{WAYS}; the request has {', '.join(sorted(given)) or 'none'}"
-        raise Rejected("unclear_filters", detail, field="connection")
+        raise Rejected("unclear_filters", detail, field="destination")
     ways: dict[str, Any] = {"cursor": asked.cursor, "limit": asked.limit}
+    if not (request or connection or correlation_id):
+        found, cursor = newest_receipts.newest(table, _destinations(table), now, **ways)
+        return page([show(receipt) for receipt in found if state in ("", receipt.state)], cursor)
     if record:
         found, cursor = receipt_search.by_record(table, connection, record, now, **ways)
     elif connection:
@@ -109,6 +116,13 @@ def list_page(asked: ApiRequest) -> Reply:
     return page([show(receipt) for receipt in found if state in ("", receipt.state)], cursor)
 
 
+def _destinations(table: Table) -> list[str]:
+    """The connections that records can be sent to."""
+    takes = platforms.having("destination")
+    items = table.query_all(connection_store.LIST, index="listing")
+    return [str(item["name"]) for item in items if item["platform"] in takes]
+
+
 def _require_names(table: Table, connection: str, record: str, now: datetime) -> None:
     """For filters that matched nothing so far. A name that receipts have is known, also after its connection was deleted.
 
@@ -116,7 +130,7 @@ def _require_names(table: Table, connection: str, record: str, now: datetime) ->
     """
     try:
         named.require(table, connection=connection, record=record)
-    except Rejected:
+    except Rejected as unknown:
         cursor: str | None = None
         for _ in range(MAX_SEARCHES):
             if record:
@@ -126,7 +140,7 @@ def _require_names(table: Table, connection: str, record: str, now: datetime) ->
             if kept:
                 return
             if not cursor:
-                raise
+                raise unknown.replaced(field="record" if unknown.field == "record" else "destination") from None
 
 
 def get(asked: ApiRequest) -> Reply:
@@ -147,8 +161,8 @@ def show(receipt: Receipt) -> dict[str, Any]:
         "destination": receipt.destination,
         "object": receipt.object,
         "routes": list(receipt.routes),
-        "count": receipt.count,
-        "bytes": receipt.bytes,
+        "record_count": receipt.count,
+        "byte_count": receipt.bytes,
         "sent_at": receipt.sent_at,
         "accepted_at": receipt.accepted_at or None,
         "deadline": clock.epoch_to_iso(receipt.deadline),
@@ -156,8 +170,8 @@ def show(receipt: Receipt) -> dict[str, Any]:
         "correlation_id": receipt.trace.correlation_id or None,
         "request_source": receipt.trace.request_source or None,
         "code": receipt.code or None,
-        "applied": receipt.report.applied,
-        "failed": receipt.report.failed,
+        "applied_count": receipt.report.applied,
+        "failure_counts": receipt.report.failed,
         "reported_at": receipt.report.reported_at or None,
     }
 
@@ -169,12 +183,12 @@ def _queued(noted: AcceptedRequest) -> dict[str, Any]:
         "destination": noted.destination,
         "object": noted.object,
         "routes": [],
-        "count": noted.count,
+        "record_count": noted.count,
         "accepted_at": noted.accepted_at,
         "correlation_id": noted.trace.correlation_id or None,
         "request_source": noted.trace.request_source or None,
-        "applied": 0,
-        "failed": {},
+        "applied_count": 0,
+        "failure_counts": {},
     }
 
 
@@ -184,7 +198,7 @@ def _request(noted: AcceptedRequest) -> dict[str, Any]:
         "caller": noted.caller,
         "destination": noted.destination,
         "object": noted.object,
-        "count": noted.count,
+        "record_count": noted.count,
         "correlation_id": noted.trace.correlation_id,
         "request_source": noted.trace.request_source,
         "accepted_at": noted.accepted_at,

@@ -20,7 +20,7 @@ class RouteOutput(Output):
     object: str
     destination: str
     mapping: dict[str, str]
-    target: str
+    target: str | None
     dedupe_fields: list[str]
     priority: Literal["normal", "high"]
     options: dict[str, str]
@@ -66,6 +66,9 @@ def get(asked: ApiRequest) -> Reply:
 
 
 def list_page(asked: ApiRequest) -> Reply:
+    """Those of one `source` come on one page: a source has few routes."""
+    if "source" in asked.filters:
+        return page([routes.show(route) for route in routes.of_source(asked.desk.table, asked.filters["source"])], None)
     found, next_cursor = routes.list_page(asked.desk.table, asked.cursor, asked.limit)
     return page([routes.show(route) for route in found], next_cursor)
 
