@@ -23,7 +23,7 @@ def manage(shared: Cloud) -> Iterator[Manage]:
 
 def test_platforms_lists_each_folder_with_what_a_connection_needs(manage: Manage) -> None:
     found = {each["name"]: each for each in manage.call("GET", "/platforms").content["items"]}
-    assert set(found) == {*platforms.having("tokens"), *platforms.having("install")}
+    assert set(found) == {platform.name for platform in platforms.every()}
     (kind,) = [each for each in found["http"]["kinds"] if each["name"] == "api_key"]
     assert kind["credentials"] == ["key"]
     assert {field["name"]: field["is_required"] for field in kind["fields"]} == {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any, Literal
 
 from portaria import platforms
@@ -11,6 +10,7 @@ from portaria.api.router import ApiRequest, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.core import clock
 from portaria.core.entities import Kind, Rejected
+from portaria.platforms.record_protocols import RouteRules
 
 
 class KindField(Output):
@@ -84,6 +84,9 @@ class CallerOutput(Output):
     last_used_at: Time | None
 
 
+SOURCE_OBJECTS = ("contacts", "companies")
+
+
 def list_platforms(asked: ApiRequest) -> Reply:
     """All of them, on one page: each is a part of the code."""
     return page([show(name) for name in _names()], None)
@@ -136,18 +139,17 @@ def show_caller(asked: ApiRequest) -> Reply:
     )
 
 
-def show(platform: str) -> dict[str, Any]:
-    """A platform as its parts describe it."""
-    tokens, install = _part(platform, "tokens"), _part(platform, "install")
-    kinds: dict[str, Kind] = getattr(tokens, "KINDS", {})
-    by_client = getattr(tokens, "CLIENT_GRANTS", {})
+def show(name: str) -> dict[str, Any]:
+    """A platform as its modules describe it."""
+    platform = platforms.load(name)
+    by_client = platform.provider_clients.CLIENT_GRANTS if platform.provider_clients else {}
     return {
-        "name": platform,
-        "is_installable": install is not None,
-        "kinds": [_kind(name, kind, by_client) for name, kind in sorted(kinds.items())],
-        "api_domains": list(getattr(install, "API_DOMAINS", ())),
-        "sources": [name for name in ("contacts", "companies") if hasattr(_part(platform, name), "DEFAULT_MAPPING")],
-        "destination": _destination(_part(platform, "destination")),
+        "name": name,
+        "is_installable": platform.install is not None,
+        "kinds": [_kind(each, kind, by_client) for each, kind in sorted(platform.connection_kinds.KINDS.items())],
+        "api_domains": list(platform.account_domains.API_DOMAINS) if platform.account_domains else [],
+        "sources": [each for each in SOURCE_OBJECTS if platform.source_object(each)],
+        "destination": _destination(platform.route_rules),
     }
 
 
@@ -170,7 +172,7 @@ def _kind(name: str, kind: Kind, by_client: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _destination(offer: ModuleType | None) -> dict[str, Any] | None:
+def _destination(offer: RouteRules | None) -> dict[str, Any] | None:
     if offer is None:
         return None
     return {
@@ -186,11 +188,4 @@ def _destination(offer: ModuleType | None) -> dict[str, Any] | None:
 
 
 def _names() -> list[str]:
-    return sorted({*platforms.having("tokens"), *platforms.having("install")})
-
-
-def _part(platform: str, name: str) -> ModuleType | None:
-    try:
-        return platforms.part(platform, name)
-    except Rejected:
-        return None
+    return [platform.name for platform in platforms.every()]
