@@ -917,7 +917,7 @@ class TestTelling:
         assert {
             name: line[name] for name in ("message", "request", "caller", "destination", "object", "count", "bytes")
         } == {
-            "message": "records were accepted",
+            "message": "records_accepted",
             "request": answer.headers["X-Request-Id"],
             "caller": f"private-integration:{door.integration}",
             "destination": "marketo-main",

@@ -61,7 +61,7 @@ LINES = {
         ),
     ],
     MANAGE: [
-        written("INFO", "a call was answered", status=200, resource="/v1/routes", request="q-1", caller=f"{ARN}/Maria"),
+        written("INFO", "call_answered", status=200, resource="/v1/routes", request="q-1", caller=f"{ARN}/Maria"),
         written("WARNING", "records_wait", destination="marketo-main", source="kommo-acme-1", records=3),
         written("INFO", "request_accepted", requests=["q-8", "q-9"], correlation_id="c-1"),
     ],
@@ -97,7 +97,7 @@ class TestReading:
             "an_install_is_connected",
             "install_failed",
             "invocation_failed",
-            "a call was answered",
+            "call_answered",
             "records_wait",
             "request_accepted",
         ]
@@ -120,7 +120,7 @@ class TestReading:
             (["--connection", "kommo-acme-1"], ["an_install_is_connected", "records_wait"]),
             (["--connection", "marketo-main"], ["records_wait"]),
             (["--connection", "marketo"], []),
-            (["--request", "q-1"], ["a call was answered"]),
+            (["--request", "q-1"], ["call_answered"]),
             (["--request", "q-9"], ["request_accepted"]),
             (["--request", "c-1"], ["request_accepted"]),
             (["--install", "i-1", "--connection", "kommo-acme-1"], ["an_install_is_connected"]),

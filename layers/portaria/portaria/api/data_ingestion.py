@@ -82,19 +82,19 @@ class DataIngestionApi:
         try:
             taken = self._take(request, platform, part, request_id)
         except Rejected as rejected:
-            self.logger.warning("records were refused", reason=rejected.reason, detail=rejected.detail)
+            self.logger.warning("records_refused", reason=rejected.reason, detail=rejected.detail)
             return self._refuse(part, rejected, rejected.status, request_id)
         except Retryable as later:
-            self.logger.warning("records were put off", reason=later.reason, detail=later.detail)
+            self.logger.warning("records_postponed", reason=later.reason, detail=later.detail)
             if isinstance(later, AuthThrottled):
                 return self._refuse(part, later, 429, request_id, later.after_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
             kind = boto3_clients.error_code(error) or type(error).__name__
-            self.logger.error("a call failed", error=kind, at=traceback.format_tb(error.__traceback__))
+            self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
         else:
             self.logger.info(
-                "records were accepted",
+                "records_accepted",
                 caller=taken.caller,
                 destination=taken.destination,
                 object=taken.object,

@@ -163,21 +163,21 @@ class Service:
             if isinstance(rejected, ApiTokenRefused):
                 _count_failed_attempt()
         except Retryable as later:
-            self.logger.warning("a call was put off", reason=later.reason, detail=later.detail)
+            self.logger.warning("call_postponed", reason=later.reason, detail=later.detail)
             answer = _put_off(later, request_id)
             if isinstance(later, AuthThrottled):
                 _count_failed_attempt()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
             kind = boto3_clients.error_code(error) or type(error).__name__
-            self.logger.error("a call failed", error=kind, at=traceback.format_tb(error.__traceback__))
+            self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
             if boto3_clients.passes(error):
                 return _put_off(Retryable("storage_unavailable", "the storage does not respond"), request_id)
             detail = (
                 f"an unexpected error occurred: look for the request {request_id} in the log (portaria logs --request)"
             )
             answer = _problem(problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id)
-        self.logger.info("a call was answered", status=answer["statusCode"], resource=event.get("resource"))
+        self.logger.info("call_answered", status=answer["statusCode"], resource=event.get("resource"))
         return answer
 
     def _carry_out(self, event: Event, context: Any, request_id: str) -> Answer:
