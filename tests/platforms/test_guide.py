@@ -18,8 +18,10 @@ NAME = "examplecrm"
 COPIED = (
     "pyproject.toml",
     "layers/portaria/portaria",
+    "local",
     "tests/__init__.py",
     "tests/conftest.py",
+    "tests/fakes",
     "tests/leaks.py",
     "tests/platforms",
 )
