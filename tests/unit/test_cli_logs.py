@@ -158,7 +158,7 @@ class TestReading:
 
         monkeypatch.setattr(time, "sleep", sleep)
         shown = run("logs", "manage", "--request", "q-1", "--follow", exit_code=130).stdout
-        assert [line.split()[3] for line in shown.splitlines()] == ["a", "later"]
+        assert [line.split()[3] for line in shown.splitlines()] == ["call_answered", "later"]
 
     def test_logs_colours_only_on_a_terminal_without_no_color(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "\x1b[" not in run("logs").stdout
