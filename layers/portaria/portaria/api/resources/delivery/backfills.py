@@ -20,13 +20,13 @@ class BackfillCreation(Input):
     route: ResourceName | None = None
 
 
-class BackfillState(Output):
+class StartedBackfill(Output):
     route: str
     state: State
 
 
 class StartedBackfills(Output):
-    runs: list[BackfillState]
+    runs: list[StartedBackfill]
 
 
 class Backfill(Output):

@@ -16,7 +16,7 @@ from portaria.delivery.destination_pause import DestinationPause
 from portaria.delivery.destination_states import DestinationState
 
 
-class DestinationPauseOutput(Output):
+class DestinationPauseEntry(Output):
     """`quota` is over when the day ends, `stopped` needs a person, `busy` is a wait that the destination asked for.
 
     `object` is null for all objects. `code` is the destination's. `until` is when one request tries again.
@@ -45,14 +45,14 @@ class Destination(Output):
     waiting_record_count: int
     oldest_since: Time | None
     oldest_age_s: int | None
-    pauses: list[DestinationPauseOutput]
+    pauses: list[DestinationPauseEntry]
 
 
 class ResumedDestination(Output):
     """What was ended, and about how many records are tried now. Both are empty where the destination takes everything."""
 
     name: str
-    ended: list[DestinationPauseOutput]
+    ended: list[DestinationPauseEntry]
     waiting_record_count: int
 
 
