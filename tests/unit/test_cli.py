@@ -497,6 +497,7 @@ def test_functions_never_import_the_command_line() -> None:
         "WAITING_RECORDS_QUEUE_URL": "https://sqs.example.com/waiting-records",
         "RECORDS_QUEUE_URL": "https://sqs.example.com/records",
         "PRIVATE_INTEGRATION_MANAGERS": "administrators",
+        "SEALING_KEY_ID": "alias/sealing",
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -32,7 +32,7 @@ PACKAGE = Path(record_messages.__file__).parent.parent
 # Between the 4 of what grows in proportion (up to 8, where memory is allocated) and the 16 of what grows with the square.
 MOST = 11.0
 # What takes less is lost in the clock's noise.
-LEAST_S = 0.002
+LEAST_S = 0.005
 TRIES = 5
 
 

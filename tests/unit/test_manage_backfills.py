@@ -67,7 +67,7 @@ def test_one_that_has_ended_begins_anew_and_the_list_shows_the_newest(manage: Ma
     assert (ended["state"], ended["record_count"]) == (state, 7)
     manage.call("POST", PATH, {})
     (begun,) = manage.call("GET", PATH).content["runs"]
-    assert (begun["state"], begun["records"], begun["reason"], begun["finished_at"]) == ("running", 0, "", "")
+    assert (begun["state"], begun["record_count"], begun["reason"], begun["finished_at"]) == ("running", 0, None, None)
     assert len(stack.receive("backfills")) == 2
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -13,7 +14,7 @@ from portaria.connections import connection_store
 from portaria.connections.tokens.provider import MAX_TURNS
 from portaria.connections.vault import version_id
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Retryable, Secret
+from portaria.core.entities import Connection, Rejected, Response, Retryable, Secret
 from tests.fakes.aws import PREFIX, cloud
 from tests.fakes.oauth2 import API, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import VirtualClock
@@ -233,11 +234,24 @@ def run_concurrently(count: int, act: Any) -> list[Any]:
 def test_threads_that_wait_for_a_log_in_share_it(desk: Shop, life_s: int, takes_s: float) -> None:
     desk.provider.expires_in, desk.provider.takes_s = life_s, takes_s
     connection, process = logged_in(desk), desk.process()
+    lock, gives, all_wait = process.cache.lock, desk.provider.gives, threading.Event()
+    waiting: list[Connection] = []
+
+    def counted(connection: Connection) -> threading.Lock:
+        waiting.append(connection)
+        if len(waiting) == 8:
+            all_wait.set()
+        return lock(connection)
+
+    def answer(number: int) -> Response:
+        assert all_wait.wait(60)
+        return gives(number)
 
     def ask() -> str:
         return process.token(connection).credentials["access_token"].reveal()
 
-    got = run_concurrently(8, ask)
+    with patch.object(process.cache, "lock", counted), patch.object(desk.provider, "gives", answer):
+        got = run_concurrently(8, ask)
     assert got == ["canary-a-1"] * 8
     assert desk.provider.calls["client_credentials"] == 1
 
