@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from local import invoke as invocation
 from local import stack as local_cloud
+from local.functions import invoke as invocation
 from local.processes import NotStarted
 from local.stack import Stack
 

@@ -7,8 +7,8 @@ from portaria.connections.tokens.cache import TokenCache
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.entities import Connection, Secret
-from tests.fakes import engage, leadconnector
 from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.platforms import engage, leadconnector
 
 TOKEN = "canary-pit-one"
 

@@ -13,8 +13,8 @@ from portaria.core.entities import OAuthClient, Secret
 from portaria.core.item_keys import install_key
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.webhooks.install_receiver import install_id
-from tests.fakes import kommo
 from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.platforms import kommo
 
 
 def register(cloud: Cloud) -> None:

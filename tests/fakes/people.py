@@ -15,9 +15,9 @@ from portaria.connections import connection_store
 from portaria.connections.vault import Vault
 from portaria.core.entities import Connection, Route, Secret
 from portaria.records import routes
-from tests.fakes import marketo
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.kommo import Answer
+from tests.fakes.platforms import marketo
+from tests.fakes.platforms.kommo import Answer
 
 HOST = "acme.kommo.com"
 SOURCE, DESTINATION, ROUTE = "kommo-acme-1001", "marketo-one", "people"

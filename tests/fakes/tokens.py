@@ -14,9 +14,9 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Secret
-from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.kommo import Kommo
+from tests.fakes.platforms import kommo as kommo_fake
+from tests.fakes.platforms.kommo import Kommo
 from tests.fakes.virtual_time import DAY_S, VirtualClock
 
 NAME = "kommo-acme-1"

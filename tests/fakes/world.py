@@ -13,8 +13,8 @@ from portaria.connections.oauth_clients import put
 from portaria.connections.vault import Vault
 from portaria.core.entities import OAuthClient, Secret
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.engage import Engage
-from tests.fakes.leadconnector import LeadConnector
+from tests.fakes.platforms.engage import Engage
+from tests.fakes.platforms.leadconnector import LeadConnector
 
 OLD, NEW = "pit-canary-old", "pit-canary-new"
 

@@ -29,7 +29,7 @@ from portaria.webhooks.time_budget import TimeBudget
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.crashes import Calls, Died, outgoing
-from tests.fakes.kommo import Kommo
+from tests.fakes.platforms.kommo import Kommo
 from tests.fakes.virtual_time import VirtualClock
 
 CODE, SUBDOMAIN = "canary-code-1", "acme"

@@ -1,4 +1,4 @@
-"""`local.execution_environment` with small functions of its own: what Lambda promises to a function and its caller."""
+"""What Lambda guarantees to a function and its caller, with small functions in `local.functions.execution_environment`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.execution_environment import RUNTIME, ExecutionEnvironment, Function, Report, merge_layers
-from local.runtime_api import MAX_PAYLOAD_BYTES
+from local.functions.execution_environment import RUNTIME, ExecutionEnvironment, Function, Report, merge_layers
+from local.functions.runtime_api import MAX_PAYLOAD_BYTES
 
 if sys.platform != "linux" and not RUNTIME.exists():
     pytest.skip("AWS's runtime client exists for Linux only", allow_module_level=True)

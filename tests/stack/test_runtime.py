@@ -21,8 +21,8 @@ import botocore.session
 import click
 import pytest
 
-from local import invoke
-from local.execution_environment import RUNTIME, ExecutionEnvironment, Function, Report, merge_layers
+from local.functions import invoke
+from local.functions.execution_environment import RUNTIME, ExecutionEnvironment, Function, Report, merge_layers
 from local.stack import ROOT, STACK_FILE
 from tests.fakes.local_cloud import LocalCloud
 from tests.leaks import WATCH

@@ -42,18 +42,19 @@ from portaria.records import receipts
 from portaria.sources import reconciliation
 from portaria.webhooks import event_receiver
 from portaria.webhooks.install_receiver import install_id
-from tests.fakes import adobe, aws_errors, kommo, leadconnector, marketo
+from tests.fakes import aws_errors
 from tests.fakes import functions as fakes
 from tests.fakes import installs as fake_installs
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.connected import to_engage
-from tests.fakes.engage import Engage
 from tests.fakes.installs import forget_tokens
-from tests.fakes.kommo import Kommo
-from tests.fakes.leadconnector import LeadConnector
 from tests.fakes.manage import Manage, proxy_event, with_headers, with_token
-from tests.fakes.marketo import Marketo, refuse_persons
 from tests.fakes.people import Listing, contact
+from tests.fakes.platforms import adobe, kommo, leadconnector, marketo
+from tests.fakes.platforms.engage import Engage
+from tests.fakes.platforms.kommo import Kommo
+from tests.fakes.platforms.leadconnector import LeadConnector
+from tests.fakes.platforms.marketo import Marketo, refuse_persons
 from tests.fakes.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
 from tests.fakes.template import Function, functions, resources, target, template
 

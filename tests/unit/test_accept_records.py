@@ -30,11 +30,12 @@ from portaria.core import clock, record_messages
 from portaria.core.entities import Connection, Secret, Target, Trace
 from portaria.platforms.marketo import persons
 from portaria.records import record_mapping
-from tests.fakes import functions, marketo
+from tests.fakes import functions
 from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.aws_errors import refusing
 from tests.fakes.functions import sample
 from tests.fakes.manage import Manage, empty
+from tests.fakes.platforms import marketo
 from tests.fakes.virtual_time import VirtualClock
 
 SUBSCRIPTION = "556-RJS-213"

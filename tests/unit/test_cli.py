@@ -23,10 +23,10 @@ from portaria.connections import oauth_clients
 from portaria.core import clock
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.command_line import Answered, Wire, empty_listing, run, told, wired
-from tests.fakes.engage import CUSTOMER, LOG_IN
-from tests.fakes.leadconnector import LOCATION
 from tests.fakes.manage import API_URL, CANARY, TOKEN_URL, add_install
 from tests.fakes.paths import ROOT
+from tests.fakes.platforms.engage import CUSTOMER, LOG_IN
+from tests.fakes.platforms.leadconnector import LOCATION
 from tests.fakes.world import OLD, World
 
 EXAMPLE = ROOT / "examples" / "portaria.yaml"

@@ -19,9 +19,9 @@ from portaria_cli.api import NotDone
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
 from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
-from tests.fakes.engage import Engage
-from tests.fakes.leadconnector import LeadConnector, error
 from tests.fakes.manage import empty
+from tests.fakes.platforms.engage import Engage
+from tests.fakes.platforms.leadconnector import LeadConnector, error
 
 HEADER = "user_login,identifier\n"
 

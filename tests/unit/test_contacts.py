@@ -23,7 +23,7 @@ from portaria.outbound import http_client
 from portaria.platforms.leadconnector import contacts as leadconnector_contacts
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import TOKEN, connect, supply, to_engage, to_leadconnector
-from tests.fakes.leadconnector import JSON, LOCATION, LeadConnector, error
+from tests.fakes.platforms.leadconnector import JSON, LOCATION, LeadConnector, error
 
 NAME = "marketek"
 NEW = "canary-pit-two"

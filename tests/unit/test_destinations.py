@@ -25,14 +25,15 @@ from portaria.delivery.stages import destination_request
 from portaria.outbound import rate_limiter
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, routes
-from tests.fakes import engage, functions, ingesting, leadconnector, people, waiting
+from tests.fakes import functions, ingesting, people, waiting
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
-from tests.fakes.engage import Engage
 from tests.fakes.ingesting import body
-from tests.fakes.leadconnector import LeadConnector
 from tests.fakes.manage import Manage, empty
 from tests.fakes.people import SOURCE, contact
+from tests.fakes.platforms import engage, leadconnector
+from tests.fakes.platforms.engage import Engage
+from tests.fakes.platforms.leadconnector import LeadConnector
 
 NEWER_TOKEN = "canary-pit-two"
 TIMEOUT = requests.exceptions.ReadTimeout("read timed out")

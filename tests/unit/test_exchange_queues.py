@@ -21,7 +21,7 @@ from portaria.installs.hook_sources import HookSources
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import Cloud, cloud
-from tests.fakes.kommo import PROBLEM, Kommo
+from tests.fakes.platforms.kommo import PROBLEM, Kommo
 from tests.fakes.virtual_time import VirtualClock
 
 TOKEN, ACCOUNT = "/oauth2/access_token", "/api/v4/account"

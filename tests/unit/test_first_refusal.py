@@ -17,8 +17,8 @@ from tests.fakes import functions, ingesting
 from tests.fakes.aws import cloud
 from tests.fakes.ingesting import Desk, body, refusal
 from tests.fakes.manage import Answer, proxy_event, read
-from tests.fakes.oauth2 import NAME, Provider, Shop, json_answer, serving
 from tests.fakes.people import DESTINATION, contact
+from tests.fakes.platforms.oauth2 import NAME, Provider, Shop, json_answer, serving
 
 # --- a proxied call, by the function call_connection
 

@@ -25,8 +25,8 @@ from portaria.core.entities import Rejected, Request, Response, Retryable
 from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import supply, to_engage, to_leadconnector
-from tests.fakes.engage import LOG_IN, Engage, refusal
 from tests.fakes.internet import ADDRESS, Server, answering, internet, redirect
+from tests.fakes.platforms.engage import LOG_IN, Engage, refusal
 
 NAME = "engage-one"
 LOST = requests.ReadTimeout("canary")

@@ -25,8 +25,8 @@ from portaria.records import dead_letters, receipts, routes
 from tests.fakes import functions, waiting
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_errors import refusing
-from tests.fakes.marketo import Marketo, error, refuse_persons
 from tests.fakes.people import DESTINATION, ROUTE, SOURCE, contact, person, set_up
+from tests.fakes.platforms.marketo import Marketo, error, refuse_persons
 
 TIMEOUT = requests.exceptions.ReadTimeout("read timed out")
 

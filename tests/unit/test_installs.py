@@ -24,10 +24,10 @@ from portaria.installs.install_lease import LEASE_S, InstallLease
 from portaria.installs.install_messages import read_message
 from portaria.webhooks import event_receiver
 from tests.fakes import installs as fakes
-from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, Cloud, cloud
 from tests.fakes.aws_errors import refusing
-from tests.fakes.kommo import Kommo
+from tests.fakes.platforms import kommo as kommo_fake
+from tests.fakes.platforms.kommo import Kommo
 from tests.fakes.virtual_time import VirtualClock
 
 TOKEN, ACCOUNT, WEBHOOKS = "/oauth2/access_token", "/api/v4/account", "/api/v4/webhooks"

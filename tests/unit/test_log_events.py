@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 
-from tests.fakes.functions import ROOT
+from tests.fakes.paths import ROOT
 
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}

@@ -14,11 +14,11 @@ from portaria.connections.tokens import usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.stored_reasons import ConnectionReason
-from tests.fakes import leadconnector
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.engage import CUSTOMER, LOG_IN
-from tests.fakes.leadconnector import LOCATION
 from tests.fakes.manage import Manage, secrets_stored, watched
+from tests.fakes.platforms import leadconnector
+from tests.fakes.platforms.engage import CUSTOMER, LOG_IN
+from tests.fakes.platforms.leadconnector import LOCATION
 from tests.fakes.world import NEW, OLD, PROVIDER, World
 
 CANARY = "canary/+=secret.5f2c"

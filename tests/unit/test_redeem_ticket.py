@@ -20,7 +20,7 @@ from portaria.web import render
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import to_engage
-from tests.fakes.engage import Engage
+from tests.fakes.platforms.engage import Engage
 
 EVENTS = ("open_link", "link_cut_short")
 

@@ -20,7 +20,7 @@ from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import functions
 from tests.fakes import installs as fakes
 from tests.fakes.aws import cloud
-from tests.fakes.oauth2 import CLIENT, NAME, Provider, Shop, json_answer, serving
+from tests.fakes.platforms.oauth2 import CLIENT, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import DAY_S, VirtualClock
 
 # Seven providers' shapes, as case 03 of the reported cases has them, without their known words.

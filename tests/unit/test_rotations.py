@@ -21,8 +21,8 @@ from portaria.core.entities import Connection, Rejected, Retryable, Secret
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.crashes import Calls, Died, outgoing
-from tests.fakes.leadconnector import HOST, LOCATION, LeadConnector, error
 from tests.fakes.manage import empty
+from tests.fakes.platforms.leadconnector import HOST, LOCATION, LeadConnector, error
 from tests.fakes.template import resources
 
 NAME = "marketek-main"

@@ -24,8 +24,8 @@ from portaria.core.entities import Rejected, Retryable, Secret
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import PREFIX, TABLE, Cloud
 from tests.fakes.connected import connect, to_engage, to_leadconnector
-from tests.fakes.engage import LOG_IN, Engage, refusal
 from tests.fakes.manage import API_URL
+from tests.fakes.platforms.engage import LOG_IN, Engage, refusal
 
 NAME = "engage-one"
 KEY_1 = "canary-key-1%2F%2B%26"

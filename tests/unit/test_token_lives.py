@@ -16,7 +16,7 @@ from portaria.connections.vault import version_id
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Response, Retryable, Secret
 from tests.fakes.aws import PREFIX, cloud
-from tests.fakes.oauth2 import API, NAME, Provider, Shop, json_answer, serving
+from tests.fakes.platforms.oauth2 import API, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import VirtualClock
 
 

@@ -24,11 +24,11 @@ from portaria.core.entities import Connection, Rejected, Request, Response, Retr
 from portaria.core.errors import AnswerLost, Unreachable
 from portaria.outbound import http_client
 from tests.fakes import installs as fakes
-from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import PREFIX, cloud
 from tests.fakes.aws_errors import refusing
 from tests.fakes.crashes import Died
-from tests.fakes.kommo import Kommo
+from tests.fakes.platforms import kommo as kommo_fake
+from tests.fakes.platforms.kommo import Kommo
 from tests.fakes.tokens import NAME, TOKEN_PATH, Desk
 from tests.fakes.virtual_time import DAY_S, VirtualClock
 

@@ -19,9 +19,11 @@ from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.records import delivery_reports, receipt_search, receipts
-from tests.fakes import adobe as adobe_events
 from tests.fakes import functions
-from tests.fakes.adobe import (
+from tests.fakes.aws import Cloud
+from tests.fakes.manage import empty
+from tests.fakes.platforms import adobe as adobe_events
+from tests.fakes.platforms.adobe import (
     CLIENT_ID,
     KEY_PATH,
     KEYS,
@@ -34,8 +36,6 @@ from tests.fakes.adobe import (
     signed,
     wrapped,
 )
-from tests.fakes.aws import Cloud
-from tests.fakes.manage import empty
 
 VALIDATE = "https://csm.adobe.io/csm/registrations/validate?id=1&challenge=2"
 RECEIPT = "0" * 40

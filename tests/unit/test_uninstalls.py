@@ -22,9 +22,9 @@ from portaria.installs import disconnect_hooks, uninstall
 from portaria.webhooks import event_receiver
 from tests.fakes import functions
 from tests.fakes import installs as fakes
-from tests.fakes import kommo as kommo_fake
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_errors import refusing
+from tests.fakes.platforms import kommo as kommo_fake
 from tests.fakes.tokens import NAME, Desk
 from tests.fakes.virtual_time import VirtualClock
 

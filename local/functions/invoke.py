@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from local.execution_environment import ExecutionEnvironment, Function, Report
+from local.functions.execution_environment import ExecutionEnvironment, Function, Report
 from local.stack import ROOT, SAM, Stack
 
 EVENTS = ROOT / "events"

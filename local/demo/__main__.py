@@ -31,11 +31,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from local import programs, records
 from local import stack as local_cloud
 from local.__main__ import step
 from local.configure import configure
 from local.control import Control
+from local.demo import programs, records
 from local.processes import NotStarted
 from local.stack import ROOT, Stack
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 import responses
 
-from tests.fakes.kommo import Answer
+from tests.fakes.platforms.kommo import Answer
 
 LOG_IN = {
     "username": "integração",

@@ -22,7 +22,7 @@ import requests
 
 from local.configure import configure
 from local.control import Control
-from local.programs import portaria
+from local.demo.programs import portaria
 from local.stack import ADOBE_CLIENT_ID, ROOT, STACK_FILE, Stack
 
 LIVE, NEW, TOGETHER, SENT = 20, 3, 10, 25

@@ -28,10 +28,10 @@ from typing import IO, Any
 
 import psutil
 
+from local.functions.runtime_api import Aborted, Invocation, Outcome, RuntimeApi, error_payload
 from local.processes import MARK, NotStarted
-from local.runtime_api import Aborted, Invocation, Outcome, RuntimeApi, error_payload
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / ".venv-runtime"
 PYTHON = RUNTIME / "bin" / "python"
 

@@ -9,7 +9,7 @@ from typing import Any
 import requests
 import responses
 
-from tests.fakes.kommo import Answer
+from tests.fakes.platforms.kommo import Answer
 
 HOST = "services.leadconnectorhq.com"
 LOCATION = "ve9EPM428h8vShlRW1KT"

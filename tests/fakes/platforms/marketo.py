@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import requests
 import responses
 
-from tests.fakes.kommo import Answer
+from tests.fakes.platforms.kommo import Answer
 
 MUNCHKIN = "123-ABC-456"
 CLIENT_ID, CLIENT_SECRET = "client-id-7", "canary-marketo-secret"

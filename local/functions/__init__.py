@@ -1,0 +1,1 @@
+"""One function as Lambda runs it, without Docker."""
