@@ -520,6 +520,8 @@ class Tally:
     gateway: int = 0
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     succeeded: set[str] = field(default_factory=set)
+    # What answered 2xx to somebody without a token.
+    opened: set[str] = field(default_factory=set)
     findings: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def find(self, kind: str, where: str, what: str, shown: str) -> None:
@@ -668,6 +670,8 @@ class Fuzz:
             return
         if status < 400:
             tally.succeeded.add(operation_id(operation))
+        if status < 300 and group.name == "no token":
+            tally.opened.add(operation_id(operation))
         wrong = self._problem_wrong(operation, answer)
         if wrong:
             tally.violations += 1

@@ -141,7 +141,7 @@ def test_leadconnector_gets_its_version_without_being_asked(administrator: Admin
     given = {"locationId": location.id, "email": "maria@example.com"}
     contact = administrator.call("POST", "/contacts/upsert", json=given, status=201)["contact"]
     found = administrator.call("GET", f"/contacts/{contact['id']}")
-    assert found["fields"]["email"] == "maria@example.com"
+    assert found["contact"]["email"] == "maria@example.com"
 
 
 def test_marketo_is_logged_in_to(administrator: Administrator) -> None:
@@ -224,7 +224,7 @@ def test_a_token_is_rotated_and_the_old_one_is_a_reserve(administrator: Administ
     assert administrator.show()["state"] == "connected"
 
     # The overlap is ended: nobody uses the old one any more, though LeadConnector would still take it
-    assert administrator.ask("POST", f"{rotate}/expire", {})["previous_until"] is None
+    assert administrator.ask("POST", f"connections/{administrator.name}/rotation/expire", {})["previous_until"] is None
     assert "AWSPREVIOUS" not in str(administrator.labels())
     administrator.call("GET", where, status=401)
     assert location.calls(location.token) == before[1] + 1
@@ -237,7 +237,7 @@ def test_a_token_is_rotated_and_the_old_one_is_a_reserve(administrator: Administ
     # And a token that works brings it back
     good = secret("pit-")
     location.control.add_leadconnector_token(good, location.id)
-    assert administrator.ask("PUT", path, {"credentials": {"token": good}})["state"] == "connected"
+    assert administrator.ask("PUT", f"{path}/credentials", {"credentials": {"token": good}})["state"] == "connected"
     administrator.call("GET", where)
 
 
@@ -249,13 +249,13 @@ def test_credentials_are_replaced_and_the_old_ones_are_gone(administrator: Admin
 
     path = f"connections/{administrator.name}"
     good = {"credentials": {**credentials, "password": password}}
-    replaced = administrator.ask("PUT", path, good)
+    replaced = administrator.ask("PUT", f"{path}/credentials", good)
     assert replaced["generation"] == 2
     assert administrator.call("GET", "/api/me") == {"sub": administrator.name}
     assert "AWSPREVIOUS" not in str(administrator.labels())
     # The same ones again change nothing; whatever is fixed stays
-    assert administrator.ask("PUT", path, good) == replaced
-    fixed = administrator.ask("PUT", path, {**good, "allowed_domain": LEADCONNECTOR}, status=409)
+    assert administrator.ask("PUT", f"{path}/credentials", good) == replaced
+    fixed = administrator.ask("PUT", f"{path}/credentials", {**good, "allowed_domain": LEADCONNECTOR}, status=409)
     assert fixed["type"] == "urn:portaria:problem:connection_fixed"
 
 

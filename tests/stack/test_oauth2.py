@@ -51,7 +51,7 @@ class Provider:
 
     def link(self) -> str:
         answer = self.cloud.admin.post(f"{self.cloud.public_url}/admin/v1/connections/{self.name}/authorizations")
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code == 201, answer.text
         return str(answer.json()["url"])
 
     def decide(self, browser: Web, link: str, decision: str) -> Any:
