@@ -520,7 +520,7 @@ class Tally:
     gateway: int = 0
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     succeeded: set[str] = field(default_factory=set)
-    # What answered 2xx to somebody without a token.
+    # What answered 2xx to a caller without a valid token.
     opened: set[str] = field(default_factory=set)
     findings: dict[tuple[str, ...], str] = field(default_factory=dict)
 
@@ -670,7 +670,7 @@ class Fuzz:
             return
         if status < 400:
             tally.succeeded.add(operation_id(operation))
-        if status < 300 and group.name == "no token":
+        if status < 300 and group.name in ("no token", "guessed token"):
             tally.opened.add(operation_id(operation))
         wrong = self._problem_wrong(operation, answer)
         if wrong:

@@ -37,7 +37,7 @@ def test_an_events_record_is_applied_once_adobe_says_so(scene: Scene) -> None:
         lambda found: found[0]["attributes"].get("lastName") == "Souza",
     )
     destination = f"marketo-{scene.name}"
-    of_contact = {"connection": destination, "record": f"{install['connection']}/{contact}"}
+    of_contact = {"destination": destination, "record": f"{install['connection']}/{contact}"}
     receipts = wait_for(
         lambda: listed(scene, "receipts", **of_contact), lambda found: {each["state"] for each in found} == {"accepted"}
     )
@@ -144,12 +144,8 @@ def test_records_for_a_destination_whose_day_is_used_up_wait_and_go_once_it_has_
 
     control.change_marketo(munchkin, daily_quota=10_000_000)
     replaced = scene.cloud.admin.put(
-        f"{scene.cloud.public_url}/admin/v1/connections/{destination}",
-        json={
-            "platform": "marketo",
-            "fields": {"munchkin_id": munchkin},
-            "credentials": {"client_id": destination, "client_secret": "canary-marketo-secret"},
-        },
+        f"{scene.cloud.public_url}/admin/v1/connections/{destination}/credentials",
+        json={"credentials": {"client_id": destination, "client_secret": "canary-marketo-secret"}},
     )
     assert replaced.status_code == 200, replaced.text
     # The schedule looks once a minute
