@@ -43,7 +43,7 @@ def test_workers_killed_after_the_exchange_are_replaced_within_a_minute(stack: L
 
     assert set(outcomes.values()) == {"connected"}
     assert [stack.control.code_state(codes[host])["calls"] for host in hosts] == [1, 1, 1]
-    assert {item["attempts"] for item in scene.installs()} == {2}
+    assert {item["attempt_count"] for item in scene.installs()} == {2}
 
 
 @needs_proc
