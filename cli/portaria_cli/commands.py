@@ -13,17 +13,18 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from portaria_cli import completion, resources
+from portaria_cli import completion
 from portaria_cli.auth import find_api
 from portaria_cli.configure.command import configure
-from portaria_cli.connections import connections
 from portaria_cli.context import CliContext, Commands
-from portaria_cli.dead_letters import dead_letters
-from portaria_cli.destinations import destinations
 from portaria_cli.doctor.command import doctor
-from portaria_cli.integrations import integrations
+from portaria_cli.groups import resources
+from portaria_cli.groups.connections import connections
+from portaria_cli.groups.dead_letters import dead_letters
+from portaria_cli.groups.destinations import destinations
+from portaria_cli.groups.integrations import integrations
+from portaria_cli.groups.receipts import receipts
 from portaria_cli.logs import logs
-from portaria_cli.receipts import receipts
 from portaria_cli.smoke.command import smoke
 from portaria_cli.teardown.command import teardown
 

@@ -11,7 +11,7 @@ from botocore.awsrequest import AWSPreparedRequest
 
 from portaria.core import clock
 from portaria.records import dead_letter_redrive, dead_letters, receipts
-from portaria_cli import dead_letters as cli_dead_letters
+from portaria_cli.groups import dead_letters as cli_dead_letters
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
 from tests.fakes.letters import letter, put, record, sent, state

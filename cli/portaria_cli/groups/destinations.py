@@ -10,7 +10,7 @@ from rich.console import Console
 from portaria_cli import completion, output
 from portaria_cli.api import Document
 from portaria_cli.context import CliContext
-from portaria_cli.resources import MostOption
+from portaria_cli.groups.resources import MostOption
 
 KIND = "destinations"
 

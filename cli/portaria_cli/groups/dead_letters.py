@@ -12,7 +12,7 @@ import click
 from portaria_cli import completion, output
 from portaria_cli.api import Document, NotDone
 from portaria_cli.context import CliContext, working
-from portaria_cli.resources import NewestOption, show
+from portaria_cli.groups.resources import NewestOption, show
 
 KIND = "dead-letters"
 # What the API takes at once.

@@ -13,7 +13,7 @@ import click
 from portaria_cli import bulk_upload, completion, import_files, output
 from portaria_cli.api import Document, NotDone
 from portaria_cli.context import CliContext
-from portaria_cli.resources import add
+from portaria_cli.groups.resources import add
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FRONT_ENDS = ("default", "customer")

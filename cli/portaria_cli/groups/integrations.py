@@ -18,7 +18,7 @@ from portaria_cli import completion, output
 from portaria_cli.api import Document, NotDone
 from portaria_cli.completion import Scope
 from portaria_cli.context import CliContext
-from portaria_cli.resources import MostOption, show
+from portaria_cli.groups.resources import MostOption, show
 
 KIND = "private-integrations"
 # What `--from` takes of what `integrations show` tells.

@@ -9,7 +9,7 @@ import click
 from portaria_cli import completion, output
 from portaria_cli.api import NotDone
 from portaria_cli.context import CliContext
-from portaria_cli.resources import NewestOption, show
+from portaria_cli.groups.resources import NewestOption, show
 
 KIND = "receipts"
 STATES = ("queued", "sent", "accepted", "applied", "failed", "unknown")
