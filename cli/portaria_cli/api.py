@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import uuid4
 
@@ -21,42 +21,15 @@ from botocore.exceptions import (
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
+from portaria_cli.errors import Document, NotDone, reason_of
+
 # The function behind has 20 s; API Gateway gives up after 29.
 TIMEOUT_S = (5.0, 35.0)
 # How long a creation that is sent again waits for the first one, which may still be worked on.
 PATIENCE_S = 40.0
-PROBLEM = "urn:portaria:problem:"
 GATEWAY_TIMED_OUT = 504
-
-Document = dict[str, Any]
-
-
-class NotDone(Exception):
-    """It cannot be done, in a sentence for the person. `exit_code` is 1 where the API refused, 3 where it was not reached.
-
-    With `answer_lost` it may have been done all the same. `retry_after_s` is the wait that the API asked for, if it did.
-    """
-
-    def __init__(
-        self,
-        sentence: str,
-        *,
-        exit_code: int = 1,
-        status: int = 0,
-        problem: Document | None = None,
-        answer_lost: bool = False,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(sentence)
-        self.exit_code = exit_code
-        self.status = status
-        self.problem = problem or {}
-        self.answer_lost = answer_lost
-        self.retry_after_s = retry_after_s
-
-    @property
-    def reason(self) -> str:
-        return reason_of(self.problem)
+# The API's own limit.
+MAX_PAGE = 100
 
 
 class Caller(Protocol):
@@ -115,28 +88,35 @@ class Api:
     def post(self, *path: str, body: Document) -> Document:
         return self._call("POST", path, body=body)[0]
 
-    def put(self, *path: str, body: Document) -> Document:
-        return self._call("PUT", path, body=body)[0]
+    def put(self, *path: str, body: Document, etag: str = "") -> Document:
+        """Replace. With an `etag`, only what has not changed since that was read."""
+        return self._call("PUT", path, body=body, headers={"If-Match": etag} if etag else {})[0]
 
     def patch(self, *path: str, body: Document, etag: str) -> Document:
-        """Edit what has not changed since its `etag` was given."""
+        """Edit what has not changed since its `etag` was read."""
         return self._call("PATCH", path, body=body, headers={"If-Match": etag} if etag else {})[0]
 
     def delete(self, *path: str) -> Document:
         return self._call("DELETE", path)[0]
 
     def list(self, *path: str, most: int | None = None, **filters: str) -> Iterator[Document]:
-        """Every item of a listing, or the first `most`, page by page."""
-        cursor: str | None = None
-        told = 0
+        """Every item of a listing, or the first `most`."""
+        for page in self.pages(*path, most=most, **filters):
+            yield from page["items"]
+
+    def pages(
+        self, *path: str, most: int | None = None, cursor: str | None = None, **filters: str
+    ) -> Iterator[Document]:
+        """A listing page by page, from `cursor` on, until it ends or `most` items were read."""
+        count = 0
         while True:
-            size = 100 if most is None else min(100, most - told)
+            size = MAX_PAGE if most is None else min(MAX_PAGE, most - count)
             query = {**filters, "limit": str(size)} | ({"cursor": cursor} if cursor else {})
             page, _ = self._call("GET", path, query=query)
-            yield from page["items"]
-            told += len(page["items"])
+            yield page
+            count += len(page["items"])
             cursor = page["next_cursor"]
-            if not cursor or (most is not None and told >= most):
+            if not cursor or (most is not None and count >= most):
                 return
 
     def _call(
@@ -198,12 +178,6 @@ class Api:
         else:
             sentence = f"the API answered {status}" + (f": {said}" if said else "")
         raise NotDone(sentence, status=status, problem=content, answer_lost=answer_lost, retry_after_s=wait_s)
-
-
-def reason_of(problem: Document) -> str:
-    """The API's word for a refusal, or an empty text where something before it answered."""
-    found = str(problem.get("type", ""))
-    return found.removeprefix(PROBLEM) if found.startswith(PROBLEM) else ""
 
 
 def _wait_s(headers: Mapping[str, str]) -> float | None:

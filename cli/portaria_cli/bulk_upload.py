@@ -19,8 +19,8 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from portaria_cli import output
-from portaria_cli.api import Document, NotDone
 from portaria_cli.context import CliContext, errors
+from portaria_cli.errors import Document, NotDone
 from portaria_cli.import_files import Entry
 
 # The API takes 1,000,000 bytes.
@@ -131,7 +131,7 @@ class Sending:
         self.outcomes |= {entry.place: told for entry in entries}
 
 
-def send(desk: CliContext, entries: list[Entry], size: int, field: str, post: Post) -> None:
+def send(cli: CliContext, entries: list[Entry], size: int, field: str, post: Post) -> None:
     """Send all, show how far it is and what became of them; the exit code is 1 unless all came through."""
     sending = Sending(entries, size, field, post)
     with _progress(len(entries)) as tell:
@@ -141,7 +141,7 @@ def send(desk: CliContext, entries: list[Entry], size: int, field: str, post: Po
     for became in told:
         counts[became["outcome"]] = counts.get(became["outcome"], 0) + 1
     bad = [became for became in told if became["outcome"] not in GOOD]
-    desk.print({"outcomes": told, "counts": counts}, partial(output.outcomes, bad, counts))
+    cli.print({"outcomes": told, "counts": counts}, partial(output.outcomes, bad, counts))
     if sending.trouble:
         raise sending.trouble
     if bad:

@@ -11,12 +11,9 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
 
-from portaria.access import scopes
-from portaria_cli.api import Document
-from portaria_cli.auth import find_api
+from portaria_cli.errors import Document
 
 SHELLS = ("bash", "zsh", "fish")
-VARIABLE = "_PORTARIA_COMPLETE"
 # Nobody waits longer for a name.
 PATIENCE_S = 2.0
 MOST = 100
@@ -52,12 +49,12 @@ class WholeWords(BashComplete):
         return f"{item.type},{str(item.value).removeprefix(begun)}"
 
 
-def script(shell: str, cli: click.Command) -> str:
-    """What a shell must read to complete this command line."""
+def script(shell: str, cli: click.Command, variable: str) -> str:
+    """What a shell must read to complete this command line. `variable` asks the program for completions."""
     found = get_completion_class(shell)
     if found is None:
         raise ValueError(shell)
-    return found(cli, {}, "portaria", VARIABLE).source()
+    return found(cli, {}, "portaria", variable).source()
 
 
 def names(
@@ -72,19 +69,28 @@ def names(
     return complete
 
 
+def none(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Completes nothing: there are too many to choose from."""
+    return []
+
+
 class Scope(click.ParamType[str]):
     """A scope: checked before anything is sent, completed, and narrowed to connections that there are."""
 
     name = "scope"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from portaria.access import scopes  # noqa: PLC0415 - only needed here
+
         try:
             return scopes.check(str(value))
         except ValueError as wrong:
-            rule = str(wrong).replace("; the API reference lists them", ": `portaria integrations scopes` lists them")
+            rule = str(wrong).replace("; the API reference lists them", ": `portaria scopes list` lists them")
             self.fail(f"{value!r}: {rule}" if value.partition("@")[0] in rule else f"{value!r} {rule}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        from portaria.access import scopes  # noqa: PLC0415 - only needed here
+
         scope, at, connection = incomplete.partition("@")
         if at and scope in scopes.NARROWABLE:
             known = [f"{scope}@{item['name']}" for item in _ask(ctx, "connections")]
@@ -98,10 +104,11 @@ def _ask(ctx: click.Context, kind: str) -> list[Document]:
     found: list[Document] = []
 
     def ask() -> None:
-        api = find_api(
-            given.get("api_url"), given.get("stack_name") or "", given.get("stack_file"), given.get("token_file"),
-            timeout_s=(PATIENCE_S, PATIENCE_S),
-        )  # fmt: skip
+        # Completing a command's name needs none of these.
+        from portaria_cli import profiles  # noqa: PLC0415
+        from portaria_cli.auth import find_api  # noqa: PLC0415
+
+        api = find_api(profiles.settle(given), timeout_s=(PATIENCE_S, PATIENCE_S))
         found.extend(islice(api.list(kind, most=MOST), MOST))
 
     def ask_in_silence() -> None:

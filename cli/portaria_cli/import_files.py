@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import click
 
-from portaria_cli.api import Document, NotDone
+from portaria_cli.errors import USAGE, Document, NotDone
 
-USAGE = 2
 USER_COLUMNS = ("user_login", "identifier")
 DELIMITERS = ",;\t"
 # What a spreadsheet writes where it does not write UTF-8: "CSV" in Western Europe and Brazil, and "Unicode text".

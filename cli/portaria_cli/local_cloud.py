@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from portaria_cli.api import NotDone
+from portaria_cli.errors import NotDone
 
 FILE = Path("build") / "stack.json"
 WRITTEN_BY = "`make up` writes build/stack.json in the folder of the checkout"

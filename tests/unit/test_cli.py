@@ -22,7 +22,7 @@ from portaria.aws import boto3_clients
 from portaria.connections import oauth_clients
 from portaria.core import clock
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.command_line import Answered, Wire, empty_listing, run, told, wired
+from tests.fakes.command_line import Answered, Wire, empty_listing, listed, run, told, wired
 from tests.fakes.manage import API_URL, CANARY, TOKEN_URL, add_install
 from tests.fakes.paths import ROOT
 from tests.fakes.platforms.engage import CUSTOMER, LOG_IN
@@ -166,7 +166,7 @@ class TestConnections:
     def test_one_of_each_kind_twice(self, wire: Wire, world: World) -> None:
         assert changes(CONNECTIONS) == ["created"] * 9
         assert changes(CONNECTIONS) == ["unchanged"] * 9
-        states = {item["name"]: item["state"] for item in told("connections", "list")}
+        states = {item["name"]: item["state"] for item in listed("connections", "list")}
         assert states == {
             "erp": "connected", "warehouse": "connected", "helpdesk": "connected", "shop-main": "pending",
             "billing-main": "connected", "engage-main": "connected", "marketek-main": "connected",
@@ -234,15 +234,15 @@ class TestConnections:
         self, wire: Wire, world: World, tmp_path: Path
     ) -> None:
         changes(only(tmp_path, "marketek-main"))
-        done = run("connections", "events", "marketek-main")
+        done = run("event-addresses", "create", "marketek-main")
         assert re.fullmatch(rf"{API_URL}/events/leadconnector/marketek-main/\S{{43}}\n", done.stdout)
         assert re.search(r"Header X-Portaria-Secret: \S{43} ", done.stderr)
-        document = told("connections", "events", "marketek-main")
+        document = told("event-addresses", "create", "marketek-main")
         assert set(document) == {"url", "header_name", "header_value", "previous_until"}
 
 
 class TestCalls:
-    """`connections call` and `connections authorize`."""
+    """`connections call` and `authorizations create`."""
 
     @pytest.fixture(autouse=True)
     def environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,20 +327,26 @@ class TestCalls:
         assert wire.requests == []
 
     def test_the_link_to_authorize_is_printed(self, api: responses.RequestsMock) -> None:
-        done = run("connections", "authorize", "shop-main")
+        done = run("authorizations", "create", "shop-main")
         assert re.fullmatch(r"https://\S+/install/oauth2/shop/start\?ticket=\S{43}\n", done.stdout)
         assert re.fullmatch(r"The link works once, until \S+Z\.\n", done.stderr)
-        assert set(told("connections", "authorize", "shop-main")) == {"url", "expires_at"}
-        assert "needs no authorization" in run("connections", "authorize", "erp", exit_code=1).stderr
+        assert set(told("authorizations", "create", "shop-main")) == {"url", "expires_at"}
+        assert "needs no authorization" in run("authorizations", "create", "erp", exit_code=1).stderr
 
 
 class TestListings:
     def test_each_kind_is_listed_shown_and_deleted(self, wire: Wire, marketo: responses.RequestsMock) -> None:
         run("configure", EXAMPLE)
-        for kind, name in (("routes", "kommo-contacts"), ("connections", "marketo-main"), ("clients", "kommo/acme")):
+        for kind, name in (
+            ("routes", "kommo-contacts"),
+            ("connections", "marketo-main"),
+            ("oauth-clients", "kommo/acme"),
+        ):
             assert name.rpartition("/")[2] in run(kind, "list").stdout
             assert name.rpartition("/")[2] in run(kind, "show", name).stdout
-            assert told(kind, "show", name) == told(kind, "list")[0] | ({"warnings": []} if kind == "clients" else {})
+            assert told(kind, "show", name) == listed(kind, "list")[0] | (
+                {"warnings": []} if kind == "oauth-clients" else {}
+            )
             run(kind, "delete", name, exit_code=1, input="n\n")
             assert run(kind, "delete", name, input="y\n").stdout == f"{name} is deleted.\n"
             assert "There are no" in run(kind, "list").stdout
@@ -348,9 +354,9 @@ class TestListings:
 
     def test_all_pages_are_read(self, wire: Wire, stack: Cloud) -> None:
         expected = [add_install(stack, number) for number in range(120)][::-1]
-        assert [item["id"] for item in told("installs", "list", "--limit", "500")] == expected
-        assert [item["id"] for item in told("installs", "list")] == expected[:50]
-        assert [item["id"] for item in told("installs", "list", "--limit", "110")] == expected[:110]
+        assert [item["id"] for item in listed("installs", "list", "--limit", "500")] == expected
+        assert [item["id"] for item in listed("installs", "list")] == expected[:50]
+        assert [item["id"] for item in listed("installs", "list", "--limit", "110")] == expected[:110]
 
     def test_failed_installs(self, wire: Wire, stack: Cloud) -> None:
         add_install(stack, 1)
@@ -365,7 +371,7 @@ class TestListings:
 
     @pytest.mark.parametrize("name", ["kommo", "kommo/acme/x", "/", "kommo/"])
     def test_a_clients_name_has_two_parts(self, wire: Wire, name: str) -> None:
-        assert "PLATFORM/NAME" in run("clients", "show", name, exit_code=2).stderr
+        assert "PLATFORM/NAME" in run("oauth-clients", "show", name, exit_code=2).stderr
         assert wire.requests == []
 
     def test_an_odd_name_stays_one_step_of_the_path(self, wire: Wire) -> None:

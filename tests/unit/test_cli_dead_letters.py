@@ -13,7 +13,7 @@ from portaria.core import clock
 from portaria.records import dead_letter_redrive, dead_letters, receipts
 from portaria_cli.groups import dead_letters as cli_dead_letters
 from tests.fakes.aws import Cloud
-from tests.fakes.command_line import Answered, Wire, run, told, wired
+from tests.fakes.command_line import Answered, Wire, listed, run, told, wired
 from tests.fakes.letters import letter, put, record, sent, state
 from tests.fakes.receipts import ID, note, open_receipt
 
@@ -39,10 +39,10 @@ def posts(wire: Wire) -> list[dict[str, Any]]:
 class TestLooking:
     def test_a_table_and_one_letter(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a", records=[record(), record("2")]), letter("b", reason="bad_value"))
-        listed = run("dead-letters", "list", "--reason", "no_dedupe_value").stdout
-        assert "no_dedupe_value" in listed
-        assert "bad_value" not in listed
-        assert [item["id"] for item in told("dead-letters", "list", "--record", "kommo-acme-1/2")] == ["a"]
+        shown = run("dead-letters", "list", "--reason", "no_dedupe_value").stdout
+        assert "no_dedupe_value" in shown
+        assert "bad_value" not in shown
+        assert [item["id"] for item in listed("dead-letters", "list", "--record", "kommo-acme-1/2")] == ["a"]
         assert "37054081" in run("dead-letters", "show", "a").stdout
         assert "Ana Souza" in run("dead-letters", "show", "b").stdout
         assert "There are no dead letters" in run("dead-letters", "list", "--state", "redriven").stdout
@@ -147,7 +147,7 @@ class TestReceipts:
         receipts.accept(stack.table, ID, "r-1")
         assert ID in run("receipts", "list", "--destination", "marketo-one").stdout
         assert ID in run("receipts", "list", "--destination", "marketo-one", "--record", "kommo-acme/1").stdout
-        assert [item["id"] for item in told("receipts", "list", "--request", "q-2")] == [ID]
+        assert [item["id"] for item in listed("receipts", "list", "--request", "q-2")] == [ID]
         assert "queued" in run("receipts", "list", "--request", "q-1").stdout
         assert "queued" in run("receipts", "list", "--correlation-id", "theirs").stdout
         assert "accepted" in run("receipts", "show", ID).stdout

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from portaria.access import private_integrations
 from tests.fakes.aws import Cloud
 from tests.fakes.calling import Calling
-from tests.fakes.command_line import Wire, run, told, wired
+from tests.fakes.command_line import Wire, listed, run, wired
 from tests.fakes.letters import letter
 from tests.fakes.letters import put as put_letters
 from tests.fakes.manage import Manage
@@ -149,7 +149,7 @@ COMMANDS = [
     # private integrations
     (
         "integrations create BI", 2,
-        "a private integration needs at least one --scope: `portaria integrations scopes` lists them",
+        "a private integration needs at least one --scope: `portaria scopes list` lists them",
     ),
     (
         "integrations edit a1b2c3d4e5", 2,
@@ -191,7 +191,7 @@ USAGE = [
     ("installs list --limit 0", "Invalid value for '--limit': 0 is not in the range x>=1."),
     (
         "integrations create BI --scope connections:cal",
-        "'connections:cal' is not a scope: `portaria integrations scopes` lists them",
+        "'connections:cal' is not a scope: `portaria scopes list` lists them",
     ),
     (
         "integrations create BI --scope routes:list@crm",
@@ -308,7 +308,7 @@ def test_dead_letters_list_shows_source_destination_reason_and_age(wire: Wire, w
     put_letters(world, by_route, by_program)
     empty = run("dead-letters", "list", "--reason", "other", "--state", "open").stdout
     assert empty == "There are no dead letters with reason other, state open.\n"
-    shown = {item["id"]: item for item in told("dead-letters", "list")}
+    shown = {item["id"]: item for item in listed("dead-letters", "list")}
     assert (shown["a"]["source"], shown["a"]["destination"]) == ("kommo-acme-1", "marketo-one")
     assert (shown["b"]["source"], shown["b"]["destination"]) == ("BI", "marketo-one")
     assert shown["b"]["connection"] == "a1b2c3d4e5"
@@ -318,17 +318,17 @@ def test_dead_letters_list_shows_source_destination_reason_and_age(wire: Wire, w
     assert [row.split()[:2] for row in rows if row.startswith(("a ", "b "))] == [["b", "0"], ["a", "0"]]
     assert "a1b2c3d4e5" not in table
     # The filter takes what the listing gives, and the name of the source of a deleted connection stays known.
-    assert [item["id"] for item in told("dead-letters", "list", "--connection", "a1b2c3d4e5")] == ["b"]
-    assert told("dead-letters", "list", "--connection", "kommo-acme-1", "--state", "redriven") == []
+    assert [item["id"] for item in listed("dead-letters", "list", "--connection", "a1b2c3d4e5")] == ["b"]
+    assert listed("dead-letters", "list", "--connection", "kommo-acme-1", "--state", "redriven") == []
     for each in ("a", "b"):
         run("dead-letters", "delete", each, "--yes")
 
 
 def test_receipts_of_a_deleted_connection_stay_listed(wire: Wire, world: Cloud) -> None:
     open_receipt(world.table, destination="gone-one")
-    assert len(told("receipts", "list", "--destination", "gone-one")) == 1
-    assert told("receipts", "list", "--destination", "gone-one", "--state", "failed") == []
-    assert len(told("receipts", "list", "--destination", "gone-one", "--record", "kommo-acme/1")) == 1
+    assert len(listed("receipts", "list", "--destination", "gone-one")) == 1
+    assert listed("receipts", "list", "--destination", "gone-one", "--state", "failed") == []
+    assert len(listed("receipts", "list", "--destination", "gone-one", "--record", "kommo-acme/1")) == 1
     error = run("receipts", "list", "--destination", "gone-one", "--record", "nope/1", exit_code=1).stderr
     assert error == "error: there is no connection gone-one\n"
 

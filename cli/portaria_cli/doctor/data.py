@@ -217,7 +217,8 @@ def scopes(deployment: Deployment) -> Iterator[Finding]:
                 name,
                 WARN,
                 told,
-                f"if they are not needed, remove them: `portaria integrations edit {integration.id} --remove-scope SCOPE`",
+                "if they are not needed, remove them: "
+                f"`portaria private-integrations edit {integration.id} --remove-scope SCOPE`",
             )
     if fine:
         yield Finding(name, OK, "all narrowed scopes are for connections that exist")

@@ -1,42 +1,117 @@
-"""The commands of connections: what can be done with one, and what its platform offers."""
+"""The commands for connections: what they are made of, their credentials, and requests through them."""
 
 from __future__ import annotations
 
 import json
 import sys
 from base64 import b64encode
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
-from portaria_cli import bulk_upload, completion, import_files, output
-from portaria_cli.api import Document, NotDone
+from portaria_cli import completion, output
+from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
-from portaria_cli.groups.resources import add
+from portaria_cli.errors import USAGE, Document, NotDone
+from portaria_cli.groups import inputs
+from portaria_cli.groups.resources import add_delete, add_list, add_show, named, printed
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-FRONT_ENDS = ("default", "customer")
-# The API's own limits.
-MOST_USERS, MOST_CONTACTS = 500, 50
+KIND, FORM = "connections", "NAME"
 
-_complete = completion.names("connections", help_field="platform")
-Name = click.argument("name", shell_complete=_complete)
+Name = named(KIND, FORM, completion.names(KIND, help_field="platform"))
+CredentialOption = click.option(
+    "--credential", "credentials", type=inputs.SecretPair(), multiple=True, metavar=f"NAME={inputs.SECRET_FORM}",
+    help="Where a credential is: a file, standard input or an environment variable; can be repeated.",
+)  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Commands)
 def connections() -> None:
     """Connections: stored credentials, one account each."""
 
 
-add(connections, "connections", "NAME", _complete)
+add_list(connections, KIND)
+add_show(connections, KIND, Name, FORM)
+
+
+@connections.command("create")
+@click.argument("name")
+@click.option("--platform", metavar="PLATFORM", help="Such as http, oauth2, marketo, leadconnector or engage.")
+@click.option("--kind", metavar="KIND", help="How it authenticates, such as bearer, if the platform has several.")
+@click.option("--allowed-domain", metavar="DOMAIN", help="The domain that its credentials may be sent to.")
+@click.option("--client", metavar="NAME", help="The OAuth client that it gets its tokens with.")
+@click.option("--scopes", metavar="TEXT", help="The scopes of its tokens, if not those of the OAuth client.")
+@click.option(
+    "--field", "given_fields", type=inputs.Pair(), multiple=True, metavar="NAME=VALUE",
+    help="A field of its kind, such as munchkin_id=123-ABC-456; can be repeated.",
+)  # fmt: skip
+@CredentialOption
+@inputs.FileOption
+@click.pass_obj
+def create_connection(
+    cli: CliContext,
+    /,
+    name: str,
+    given_fields: tuple[tuple[str, str], ...],
+    credentials: tuple[tuple[str, Callable[[], str]], ...],
+    file: Path | None,
+    **options: Any,
+) -> None:
+    """Create a connection.
+
+    Its credentials are tested first, if the platform has a request for that. A connection that people authorize is pending
+    until somebody opens its link (`portaria authorizations create`).
+
+    \b
+    portaria connections create erp --platform http --kind bearer --allowed-domain api.example.com \\
+        --credential token=@token.txt
+    """
+    body = inputs.read(KIND, file)
+    content = inputs.named(body.content, {"name": name}, name) | {"name": name, **inputs.fields(**options)}
+    content = _with_credentials(content, credentials, file)
+    if given_fields:
+        held = content.get("fields")
+        content["fields"] = {**(held if isinstance(held, dict) else {}), **dict(given_fields)}
+    made = inputs.Body(content, body.file, body.entry).send(lambda sent: cli.api.create(KIND, body=sent))
+    printed(cli, made, f"The connection {name} is created.")
+    if made["state"] == "pending":
+        cli.say(f"Next: `portaria authorizations create {name}` prints the link with which a person grants access.")
+
+
+@connections.command("edit")
+@Name
+@CredentialOption
+@inputs.FileOption
+@click.pass_obj
+def replace_credentials(
+    cli: CliContext, name: str, credentials: tuple[tuple[str, Callable[[], str]], ...], file: Path | None
+) -> None:
+    """Replace a connection's credentials; the rest of it cannot change.
+
+    All its credentials are needed. They are tested first, if the platform has a request for that.
+    """
+    if not file:
+        inputs.require_changes(dict(credentials))
+    body = inputs.read(KIND, file)
+    content = _with_credentials(inputs.named(body.content, {"name": name}, name), credentials, file)
+    changed = inputs.Body(content, body.file, body.entry).send(
+        lambda sent: cli.api.put(KIND, name, "credentials", body=sent)
+    )
+    printed(cli, changed, f"The credentials of the connection {name} are replaced.")
+
+
+add_delete(connections, KIND, Name, FORM)
 
 
 @connections.command("rotate")
 @Name
 @click.option("--now", "expire_now", is_flag=True, help="Delete the old token at once, not after the overlap.")
 @click.pass_obj
-def rotate_connection(desk: CliContext, name: str, expire_now: bool) -> None:
+def rotate_connection(cli: CliContext, name: str, expire_now: bool) -> None:
     """Replace a connection's token with a new one.
 
     It is asked for, or piped in, and tried first. The old one stays in reserve for the days in which the platform lets both
@@ -44,41 +119,17 @@ def rotate_connection(desk: CliContext, name: str, expire_now: bool) -> None:
     """
     token = click.prompt("New token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read()
     body = {"credentials": {"token": token.strip()}, "expire_now": expire_now}
-    found = desk.api.post("connections", name, "rotate", body=body)
-    desk.print(found, partial(output.shown, found))
+    found = cli.api.post("connections", name, "rotate", body=body)
+    cli.print(found, partial(output.shown, found))
 
 
 @connections.command("expire")
 @Name
 @click.pass_obj
-def expire_rotation(desk: CliContext, name: str) -> None:
+def expire_rotation(cli: CliContext, name: str) -> None:
     """Delete the old token of a rotation now."""
-    found = desk.api.post("connections", name, "rotation", "expire", body={})
-    desk.print(found, partial(output.shown, found))
-
-
-@connections.command("authorize")
-@Name
-@click.pass_obj
-def create_authorization(desk: CliContext, name: str) -> None:
-    """Print a link with which a person grants access, or grants it again."""
-    found = desk.api.create("connections", name, "authorizations", body={})
-    ends = f"The link works once, until {found['expires_at']}." if found["expires_at"] else ""
-    desk.print_alone(found, found["url"], said=ends)
-
-
-@connections.command("events")
-@Name
-@click.pass_obj
-def create_event_address(desk: CliContext, name: str) -> None:
-    """Create the webhook URL for a platform's events.
-
-    It is printed this once, with the secret that its header must carry. Those made before work for another hour.
-    """
-    found = desk.api.post("connections", name, "event-addresses", body={})
-    header = found["header_name"]
-    said = f"Header {header}: {found['header_value']} " if header else ""
-    desk.print_alone(found, found["url"], said=f"{said}(Keep it secret: it is not shown again.)")
+    found = cli.api.post("connections", name, "rotation", "expire", body={})
+    cli.print(found, partial(output.shown, found))
 
 
 @connections.command("call")
@@ -89,7 +140,7 @@ def create_event_address(desk: CliContext, name: str) -> None:
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; can be repeated.")
 @click.pass_obj
 def call_connection(
-    desk: CliContext, name: str, method: str, target: str, data: str | None, headers: tuple[str, ...]
+    cli: CliContext, name: str, method: str, target: str, data: str | None, headers: tuple[str, ...]
 ) -> None:
     """Send a request through a connection.
 
@@ -99,7 +150,7 @@ def call_connection(
     """
     if not target.startswith("/") and not target.lower().startswith("https://"):
         # It may hold a secret, so it is not repeated.
-        raise NotDone("the path must begin with /, or be a whole URL that begins with https://", exit_code=2)
+        raise NotDone("the path must begin with /, or be a whole URL that begins with https://", exit_code=USAGE)
     body: Document = {"method": method, "path" if target.startswith("/") else "url": target}
     given = dict(_header(header) for header in headers)
     if data is not None:
@@ -107,117 +158,33 @@ def call_connection(
         if _is_json(content) and "content-type" not in {header.lower() for header in given}:
             given["Content-Type"] = "application/json"
         body |= _as_text_or_base64(content)
-    answer = desk.api.post("connections", name, "call", body=body | ({"headers": given} if given else {}))
-    if desk.as_json:
-        desk.print(answer, lambda console: None)
+    answer = cli.api.post("connections", name, "call", body=body | ({"headers": given} if given else {}))
+    if cli.as_json:
+        cli.print(answer, lambda console: None)
     else:
         output.called(answer)
     if answer["status"] >= 400:
         click.get_current_context().exit(1)
 
 
-@connections.command("backfill")
-@Name
-@click.option("--route", metavar="ROUTE", help="Only for this route.")
-@click.pass_obj
-def start_backfill(desk: CliContext, name: str, route: str | None) -> None:
-    """Read all of a connection's records (backfill).
-
-    For every route that begins there. A backfill that runs goes on; one that has ended begins anew, from the first page.
-    """
-    found = desk.api.post("connections", name, "backfills", body={"route": route} if route else {})
-    desk.print(found, partial(output.started, found["runs"]))
-
-
-@connections.command("backfills")
-@Name
-@click.pass_obj
-def list_backfills(desk: CliContext, name: str) -> None:
-    """Show a connection's backfills and reconciliations.
-
-    A reconciliation reads again and again what changed in the account, so that events its platform lost still arrive.
-    """
-    found = desk.api.get("connections", name, "backfills")
-    desk.print(found, partial(output.backfills, found))
-
-
-@connections.command("sso")
-@Name
-@click.argument("user_identifier")
-@click.option(
-    "--front-end", type=click.Choice(FRONT_ENDS), default="default", show_default=True, help="Where the link leads."
-)
-@click.option("--addresses", is_flag=True, help="Print the platform's own URL, which contains the key, not a link.")
-@click.pass_obj
-def sign_on(desk: CliContext, name: str, user_identifier: str, front_end: str, addresses: bool) -> None:
-    """Print a single sign-on link for a user.
-
-    Their browser is sent there. It works once, within two minutes.
-    """
-    body = {
-        "user_identifier": user_identifier,
-        "front_end": front_end,
-        "deliver": "addresses" if addresses else "link",
+def _with_credentials(
+    content: Document, credentials: tuple[tuple[str, Callable[[], str]], ...], file: Path | None
+) -> Document:
+    """The fields with credentials from the options put to those of the file."""
+    if not credentials:
+        return content
+    held = content.get("credentials")
+    return {
+        **content,
+        "credentials": {**(held if isinstance(held, dict) else {}), **inputs.secrets(credentials, file)},
     }
-    found = desk.api.post("connections", name, "sso", body=body)
-    if addresses:
-        said = "The URL logs a browser in, once: keep it out of logs."
-        desk.print_alone(found, found["addresses"][front_end], said=said)
-    else:
-        desk.print_alone(found, found["link"], said=f"The link works once, until {found['expires_at']}.")
-
-
-@connections.command("identifiers")
-@Name
-@click.argument("file", type=click.Path(path_type=Path))
-@click.pass_obj
-def register_identifiers(desk: CliContext, name: str, file: Path) -> None:
-    """Register users' identifiers for single sign-on.
-
-    An identifier is what another system calls a platform's user. FILE is CSV whose first line names the columns user_login
-    and identifier, as a spreadsheet writes it. Doing it again is harmless. Exit code 1 tells that somebody was not registered.
-    """
-    users = import_files.read_users(file)
-    bulk_upload.send(
-        desk, users, MOST_USERS, "users",
-        lambda batch: desk.api.post("connections", name, "identifiers", body={"users": batch}),
-    )  # fmt: skip
-
-
-@connections.command("contact")
-@Name
-@click.argument("contact", metavar="ID")
-@click.pass_obj
-def show_contact(desk: CliContext, name: str, contact: str) -> None:
-    """Show a contact, with its platform's own fields."""
-    found = desk.api.get("connections", name, "contacts", contact)
-    desk.print(found, partial(output.shown, {"id": found["id"], **found["fields"]}))
-
-
-@connections.command("upsert")
-@Name
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--overwrite-tags", is_flag=True, help="Write tags too: they replace all tags of a contact.")
-@click.pass_obj
-def upsert_contacts(desk: CliContext, name: str, file: Path, overwrite_tags: bool) -> None:
-    """Create or update a platform's contacts.
-
-    They are found by e-mail address or phone number. FILE is JSON (a list of contacts with the platform's own fields), or
-    CSV whose first line names those fields. Doing it again is harmless. Exit code 1 tells that some contact was not written.
-    """
-    contacts = import_files.read_contacts(file)
-    body = {"overwrite_tags": True} if overwrite_tags else {}
-    bulk_upload.send(
-        desk, contacts, MOST_CONTACTS, "contacts",
-        lambda batch: desk.api.post("connections", name, "contacts", body={"contacts": batch, **body}),
-    )  # fmt: skip
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         # It may be a secret that slipped out of its place: it is not repeated.
-        raise NotDone("a --header must have the form 'NAME: VALUE'", exit_code=2)
+        raise NotDone("a --header must have the form 'NAME: VALUE'", exit_code=USAGE)
     return name.strip(), value.strip()
 
 
@@ -229,7 +196,7 @@ def _data(text: str) -> bytes:
     try:
         return Path(text[1:]).read_bytes()
     except OSError as error:
-        raise NotDone(f"{text[1:]} cannot be read: {error.strerror}", exit_code=2) from None
+        raise NotDone(f"{text[1:]} cannot be read: {error.strerror}", exit_code=USAGE) from None
 
 
 def _is_json(content: bytes) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from portaria_cli import completion, output
-from portaria_cli.api import Document, NotDone
-from portaria_cli.context import CliContext, working
-from portaria_cli.groups.resources import NewestOption, show
+from portaria_cli.command_classes import Commands
+from portaria_cli.context import CliContext, Paging, working
+from portaria_cli.errors import USAGE, Document, NotDone
+from portaria_cli.groups.resources import add_delete, add_show, given, named, with_paging
 
 KIND = "dead-letters"
 # What the API takes at once.
@@ -21,7 +22,8 @@ MAX_WAIT_S, MAX_WAITS = 60.0, 5
 INTERRUPTED = 130
 GOOD = ("redriven", "would_redrive")
 
-Letter = click.argument("letter", shell_complete=completion.names(KIND, lambda item: str(item["id"]), "reason"))
+_complete = completion.names(KIND, lambda item: str(item["id"]), "reason")
+Letter = named(KIND, "ID", _complete)
 ReasonOption = click.option("--reason", metavar="REASON", help="Only those with this reason.")
 RouteOption = click.option(
     "--route", metavar="NAME", shell_complete=completion.names("routes"), help="Only those of this route."
@@ -32,9 +34,12 @@ ConnectionOption = click.option(
 )  # fmt: skip
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=Commands)
 def dead_letters() -> None:
-    """Dead letters: records that could not be delivered, with the reason. They are kept for 90 days."""
+    """Dead letters: records that could not be delivered.
+
+    Each has a reason. They are kept for 90 days.
+    """
 
 
 @dead_letters.command("list")
@@ -43,39 +48,26 @@ def dead_letters() -> None:
 @ConnectionOption
 @click.option("--state", type=click.Choice(["open", "redriving", "redriven"]), help="Only in this state.")
 @click.option("--record", metavar="SOURCE/KEY", help="Only those with this record.")
-@NewestOption
+@with_paging
 @click.pass_obj
-def list_letters(desk: CliContext, /, most: int, **filters: str | None) -> None:
+def list_letters(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
     """List dead letters, the newest first."""
-    given = _given(filters)
-    found = desk.list(KIND, most=most, **given)
-    desk.print(found, partial(output.listed, KIND, found, filters=given))
+    chosen = given(filters)
+    cli.print_page(KIND, cli.read_page(KIND, paging=paging, **chosen), filters=chosen)
 
 
-@dead_letters.command("show")
-@Letter
-@click.pass_obj
-def show_letter(desk: CliContext, letter: str) -> None:
-    """Show a dead letter with its records; values that look like credentials are shown as ***."""
-    show(desk, KIND, letter)
-
-
-@dead_letters.command("delete")
-@Letter
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def delete(desk: CliContext, letter: str, yes: bool) -> None:
-    """Delete a dead letter and its records for good."""
-    if not yes:
-        click.confirm(f"Delete the dead letter {letter} and its records?", abort=True, err=True)
-    desk.api.delete(KIND, letter)
-    desk.print({"deleted": letter}, lambda console: console.print(f"{letter} is deleted.", markup=False))
+add_show(
+    dead_letters,
+    KIND,
+    Letter,
+    "ID",
+    "Show a dead letter with its records; values that look like credentials are shown as ***.",
+)
+add_delete(dead_letters, KIND, Letter, "ID", "Delete a dead letter and its records for good.")
 
 
 @dead_letters.command("redrive")
-@click.argument(
-    "letters", nargs=-1, shell_complete=completion.names(KIND, lambda item: str(item["id"]), "reason"),
-)  # fmt: skip
+@click.argument("letters", metavar="[ID]...", nargs=-1, shell_complete=_complete)
 @ReasonOption
 @RouteOption
 @ConnectionOption
@@ -83,30 +75,29 @@ def delete(desk: CliContext, letter: str, yes: bool) -> None:
 @click.option("--all", "all_open", is_flag=True, help="All open ones.")
 @click.option("--dry-run", is_flag=True, help="Only show which these are.")
 @click.pass_obj
-def redrive(
-    desk: CliContext, /, letters: tuple[str, ...], all_open: bool, dry_run: bool, **filters: str | None
-) -> None:
-    """Send dead letters again, at most twenty a second: the LETTERS named, or all open ones that the options leave.
+def redrive(cli: CliContext, /, letters: tuple[str, ...], all_open: bool, dry_run: bool, **filters: str | None) -> None:
+    """Send dead letters again: those with these IDs, or all open ones that match.
 
-    Letters that are named are sent also where they were before. Those that arise meanwhile are left for the next time.
+    At most twenty are sent a second. Those with the IDs given are sent even if they were sent before. New dead letters that
+    arise meanwhile are left for the next time.
     """
-    given = _given(filters)
-    if sum((bool(letters), bool(given), all_open)) != 1:
-        raise NotDone("give the ids of dead letters, options such as --reason, or --all", exit_code=2)
-    redriving = Redriving(desk, dry_run)
+    chosen = given(filters)
+    if sum((bool(letters), bool(chosen), all_open)) != 1:
+        raise NotDone("give the ids of dead letters, options such as --reason, or --all", exit_code=USAGE)
+    redriving = Redriving(cli, dry_run)
     with working() as tell:
         if letters:
             redriving.named(letters, tell)
         else:
             # What dies again on its way is not followed by its own redrive.
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            redriving.open_ones({"before": now} | given, tell)
+            redriving.open_ones({"before": now} | chosen, tell)
     outcomes = redriving.outcomes
     counts: dict[str, int] = {}
     for became in outcomes:
         counts[became["outcome"]] = counts.get(became["outcome"], 0) + 1
     bad = [became for became in outcomes if became["outcome"] not in GOOD]
-    desk.print(
+    cli.print(
         {"letters": outcomes, "counts": counts},
         partial(output.redriven, outcomes if dry_run else bad, outcomes, counts),
     )
@@ -119,8 +110,8 @@ def redrive(
 class Redriving:
     """Letters on their way, call by call. What stopped it before its end is its `trouble`."""
 
-    def __init__(self, desk: CliContext, dry_run: bool) -> None:
-        self.desk = desk
+    def __init__(self, cli: CliContext, dry_run: bool) -> None:
+        self.cli = cli
         self.dry_run = dry_run
         self.outcomes: list[Document] = []
         self.trouble: NotDone | None = None
@@ -141,7 +132,7 @@ class Redriving:
         try:
             while True:
                 try:
-                    answer = self.desk.api.post(KIND, "redrive", body=body | {"dry_run": self.dry_run})
+                    answer = self.cli.api.post(KIND, "redrive", body=body | {"dry_run": self.dry_run})
                     break
                 except NotDone as refused:
                     # Open ones that were sent are open no more, so asking for them again sends none twice.
@@ -158,7 +149,3 @@ class Redriving:
         self.outcomes += answer["letters"]
         tell(f"{len(self.outcomes):,} letters so far")
         return answer
-
-
-def _given(filters: dict[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in filters.items() if value}

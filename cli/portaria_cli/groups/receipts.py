@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 
-from portaria_cli import completion, output
-from portaria_cli.api import NotDone
-from portaria_cli.context import CliContext
-from portaria_cli.groups.resources import NewestOption, show
+from portaria_cli import completion
+from portaria_cli.command_classes import Commands
+from portaria_cli.context import CliContext, Paging
+from portaria_cli.errors import USAGE, NotDone
+from portaria_cli.groups.resources import add_show, given, named, with_paging
 
 KIND = "receipts"
 STATES = ("queued", "sent", "accepted", "applied", "failed", "unknown")
 
 
-@click.group()
+@click.group(cls=Commands)
 def receipts() -> None:
-    """Receipts: the outcome of each request to a destination. They are kept for 30 days."""
+    """Receipts: the outcome of each request to a destination.
+
+    They are kept for 30 days.
+    """
 
 
 @receipts.command("list")
@@ -31,24 +33,18 @@ def receipts() -> None:
 @click.option("--request", metavar="ID", help="Only receipts of the request with this X-Request-Id.")
 @click.option("--correlation-id", metavar="ID", help="Only receipts of front-door requests with this X-Correlation-Id.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
-@NewestOption
+@with_paging
 @click.pass_obj
-def list_receipts(desk: CliContext, /, most: int, **filters: str | None) -> None:
+def list_receipts(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
     """List receipts, the newest first: all, or by destination, record, request or correlation id."""
-    given = {name: value for name, value in filters.items() if value}
-    if len(given.keys() & {"destination", "request", "correlation_id"}) > 1 or (
-        "record" in given and "destination" not in given
+    chosen = given(filters)
+    if len(chosen.keys() & {"destination", "request", "correlation_id"}) > 1 or (
+        "record" in chosen and "destination" not in chosen
     ):
         raise NotDone(
-            "give at most one of --destination (optionally with --record), --request and --correlation-id", exit_code=2
+            "give at most one of --destination (optionally with --record), --request and --correlation-id", exit_code=USAGE
         )
-    found = desk.list(KIND, most=most, **given)
-    desk.print(found, partial(output.listed, KIND, found, filters=given))
+    cli.print_page(KIND, cli.read_page(KIND, paging=paging, **chosen), filters=chosen)
 
 
-@receipts.command("show")
-@click.argument("receipt")
-@click.pass_obj
-def show_receipt(desk: CliContext, receipt: str) -> None:
-    """Show a receipt with what its destination reported."""
-    show(desk, KIND, receipt)
+add_show(receipts, KIND, named(KIND, "ID", completion.none), "ID", "Show a receipt with what its destination reported.")

@@ -1,123 +1,100 @@
-"""The commands `list`, `show` and `delete` of every kind of resource, and `audit`."""
+"""What the groups of commands share: the commands `list`, `show` and `delete`, and the options of a listing."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
 
 import click
 
 from portaria_cli import completion, output
-from portaria_cli.api import Document, NotDone
-from portaria_cli.context import CliContext
+from portaria_cli.context import CliContext, Paging
+from portaria_cli.errors import USAGE, Document, NotDone
 
-MostOption = click.option("--limit", "most", type=click.IntRange(1), metavar="N", help="The first N only.")
-NewestOption = click.option(
-    "--limit", "most", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="The newest N."
-)
+# What a listing prints if neither --limit nor --all is given.
+PAGE = 50
 
 
-def _client_name(item: Document) -> str:
-    return f"{item['platform']}/{item['name']}"
+def with_paging(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options --limit, --all and --cursor. The function takes a `paging`."""
+
+    @click.option("--limit", type=click.IntRange(1), metavar="N", help=f"Print N of them.  [default: {PAGE}]")
+    @click.option("--all", "reads_all", is_flag=True, help="Print all of them.")
+    @click.option("--cursor", metavar="CURSOR", help="Continue where another page ended: its next_cursor.")
+    @wraps(function)
+    def paged(*arguments: Any, limit: int | None, reads_all: bool, cursor: str | None, **options: Any) -> Any:
+        if reads_all and limit:
+            raise NotDone("--all prints everything: do not combine it with --limit", exit_code=USAGE)
+        return function(*arguments, paging=Paging(None if reads_all else limit or PAGE, cursor), **options)
+
+    return paged
 
 
-@click.group()
-def clients() -> None:
-    """OAuth clients: applications that are registered with platforms."""
+def add_list(group: click.Group, kind: str, summary: str = "") -> None:
+    """The command `list` of a kind of resource that has no filters."""
 
-
-@click.group()
-def routes() -> None:
-    """Routes: which records are sent to which destination."""
-
-
-@click.group()
-def installs() -> None:
-    """Installs, the newest first."""
-
-
-@installs.command("list")
-@click.option(
-    "--state", type=click.Choice(["received", "exchanging", "connected", "failed"]), help="Only in this state."
-)
-@NewestOption
-@click.pass_obj
-def list_installs(desk: CliContext, state: str | None, most: int) -> None:
-    """List installs, the newest first."""
-    given = {"state": state} if state else {}
-    found = desk.list("installs", most=most, **given)
-    desk.print(found, partial(output.listed, "installs", found, filters=given))
-
-
-@installs.command("show")
-@click.argument("install", shell_complete=completion.names("installs", lambda item: str(item["id"]), "account_host"))
-@click.pass_obj
-def show_install(desk: CliContext, install: str) -> None:
-    """Show an install: its outcome, and the link to try again."""
-    show(desk, "installs", install)
-
-
-@click.group()
-def audit() -> None:
-    """The audit trail: who changed what, and the outcome."""
-
-
-@audit.command("list")
-@NewestOption
-@click.pass_obj
-def list_audit(desk: CliContext, most: int) -> None:
-    """List changes, the newest first; --json also shows their source address and the request."""
-    found = desk.list("audit", most=most)
-    desk.print(found, partial(output.listed, "audit", found))
-
-
-def add(group: click.Group, kind: str, argument: str, complete: completion.Completing) -> None:
-    """The commands list, show and delete of one kind of resource."""
-
-    @group.command("list")
-    @MostOption
+    @group.command("list", help=summary or f"List {output.plural_of(kind)}.")
+    @with_paging
     @click.pass_obj
-    def list_all(desk: CliContext, most: int | None) -> None:
-        found = desk.list(kind, most=most)
-        desk.print(found, partial(output.listed, kind, found))
+    def list_all(cli: CliContext, paging: Paging) -> None:
+        cli.print_page(kind, cli.read_page(kind, paging=paging))
 
-    @group.command("show")
-    @click.argument("name", metavar=argument, shell_complete=complete)
+
+def add_show(group: click.Group, kind: str, argument: Callable[[Any], Any], form: str, summary: str = "") -> None:
+    """The command `show` of a kind of resource. `argument` makes the argument `name`, which has the `form`."""
+
+    @group.command("show", help=summary or f"Show one of the {output.plural_of(kind)}.")
+    @argument
     @click.pass_obj
-    def show_one(desk: CliContext, name: str) -> None:
-        show(desk, kind, *_path(name, argument))
+    def show_one(cli: CliContext, name: str) -> None:
+        show(cli, kind, *path_of(name, form))
 
-    @group.command("delete")
-    @click.argument("name", metavar=argument, shell_complete=complete)
+
+def add_delete(group: click.Group, kind: str, argument: Callable[[Any], Any], form: str, summary: str = "") -> None:
+    """The command `delete` of a kind of resource. It asks first."""
+
+    @group.command("delete", help=summary or f"Delete one of the {output.plural_of(kind)}.")
+    @argument
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @click.pass_obj
-    def delete(desk: CliContext, name: str, yes: bool) -> None:
-        path = _path(name, argument)
+    def delete(cli: CliContext, name: str, yes: bool) -> None:
+        path = path_of(name, form)
         if not yes:
             click.confirm(f"Delete the {output.TITLES[kind]} {name}?", abort=True, err=True)
-        waiting = desk.api.delete(kind, *path).get("waiting_record_count")
+        waiting = cli.api.delete(kind, *path).get("waiting_record_count")
         said = f" {output.waiting(waiting, deleted=True)}" if waiting else ""
         told = {"deleted": name} | ({"waiting_record_count": waiting} if waiting else {})
-        desk.print(told, lambda console: console.print(f"{name} is deleted.{said}", markup=False))
-
-    plural = output.plural_of(kind)
-    list_all.help, show_one.help, delete.help = (
-        f"List {plural}.",
-        f"Show one of the {plural}.",
-        f"Delete one of the {plural}.",
-    )
+        cli.print(told, lambda console: console.print(f"{name} is deleted.{said}", markup=False))
 
 
-def show(desk: CliContext, kind: str, *path: str) -> None:
-    found = desk.api.get(kind, *path)
-    desk.print(found, partial(output.shown, found))
+def named(kind: str, form: str, complete: completion.Completing) -> Callable[[Any], Any]:
+    """The argument `name`, shown in the help as its `form`."""
+    return click.argument("name", metavar=form, shell_complete=complete)
 
 
-def _path(name: str, argument: str) -> list[str]:
+def show(cli: CliContext, kind: str, *path: str) -> None:
+    found = cli.api.get(kind, *path)
+    cli.print(found, partial(output.shown, found), is_long=True)
+
+
+def path_of(name: str, form: str) -> list[str]:
+    """The steps of a path. Raises `NotDone` if a name has another form than PLATFORM/NAME, for example."""
     path = name.split("/")
-    if len(path) != len(argument.split("/")) or not all(path):
-        raise NotDone(f"{name!r} must have the form {argument}", exit_code=2)
+    if len(path) != len(form.split("/")) or not all(path):
+        raise NotDone(f"{name!r} must have the form {form}", exit_code=USAGE)
     return path
 
 
-add(clients, "oauth-clients", "PLATFORM/NAME", completion.names("oauth-clients", _client_name))
-add(routes, "routes", "NAME", completion.names("routes"))
+def given(filters: dict[str, str | None]) -> dict[str, str]:
+    """The filters that were given."""
+    return {name: value for name, value in filters.items() if value}
+
+
+def printed(cli: CliContext, found: Document, said: str = "") -> None:
+    """A resource that was created or changed, with its warnings for people on standard error."""
+    cli.say(said)
+    for warning in found.get("warnings") or ():
+        cli.say(f"warning: {warning}")
+    without = {field: value for field, value in found.items() if field != "warnings"}
+    cli.print(found, partial(output.shown, without))

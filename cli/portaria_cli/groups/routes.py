@@ -1,0 +1,137 @@
+"""The commands for routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from portaria_cli import completion
+from portaria_cli.command_classes import Commands
+from portaria_cli.context import CliContext
+from portaria_cli.errors import Document
+from portaria_cli.groups import inputs
+from portaria_cli.groups.resources import add_delete, add_list, add_show, named, printed
+
+KIND, FORM = "routes", "NAME"
+Name = named(KIND, FORM, completion.names(KIND))
+
+
+def _fields(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options for a route's fields."""
+    for option in reversed(
+        (
+            click.option("--source", metavar="SOURCE", help="connection:NAME or client:PLATFORM/CLIENT."),
+            click.option("--object", "object", metavar="OBJECT", help="What is read there, such as contacts."),
+            click.option(
+                "--destination", metavar="NAME", shell_complete=completion.names("connections"),
+                help="The connection that records are sent to.",
+            ),
+            click.option(
+                "--map", "mapping", type=inputs.Pair(), multiple=True, metavar="ATTRIBUTE=EXPRESSION",
+                help="A JMESPath expression for an attribute of the destination; can be repeated. `edit` removes one that "
+                "is empty.",
+            ),
+            click.option("--target", metavar="OBJECT", help="The destination's object, if it is not the usual one."),
+            click.option(
+                "--dedupe-field", "dedupe_fields", multiple=True, metavar="ATTRIBUTE",
+                help="An attribute that identifies a record; can be given twice.",
+            ),
+            click.option("--priority", type=click.Choice(("normal", "high")), help="high is sent before normal."),
+            click.option(
+                "--option", "options", type=inputs.Pair(), multiple=True, metavar="NAME=VALUE",
+                help="An option of the destination; can be repeated.",
+            ),
+            click.option(
+                "--keep-newest", type=click.Choice(("events", "all", "none")),
+                help="Which versions of a record an older one does not overwrite.",
+            ),
+            click.option("--weight", type=int, metavar="1-100", help="The source's share of the daily quota."),
+            inputs.FileOption,
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.group(cls=Commands)
+def routes() -> None:
+    """Routes: which records are sent to which destination."""
+
+
+add_list(routes, KIND)
+add_show(routes, KIND, Name, FORM)
+
+
+@routes.command("create")
+@click.argument("name")
+@_fields
+@click.pass_obj
+def create_route(
+    cli: CliContext,
+    /,
+    name: str,
+    file: Path | None,
+    mapping: tuple[tuple[str, str], ...],
+    options: tuple[tuple[str, str], ...],
+    **given: Any,
+) -> None:
+    """Create a route.
+
+    \b
+    portaria routes create leads --source client:kommo/acme --object leads --destination marketo-main
+    """
+    body = inputs.read(KIND, file)
+    content = inputs.named(body.content, {"name": name}, name)
+    content = _merged(content, mapping, options) | {"name": name, **inputs.fields(**given)}
+    made = inputs.Body(content, body.file, body.entry).send(lambda sent: cli.api.create(KIND, body=sent))
+    printed(cli, made, f"The route {name} is created.")
+
+
+@routes.command("edit")
+@Name
+@_fields
+@click.pass_obj
+def edit_route(
+    cli: CliContext,
+    /,
+    name: str,
+    file: Path | None,
+    mapping: tuple[tuple[str, str], ...],
+    options: tuple[tuple[str, str], ...],
+    **given: Any,
+) -> None:
+    """Change a route.
+
+    Options change single fields, attributes and options. --file gives all fields: those that it leaves out get their
+    defaults. Nothing is changed if somebody else changes the route at the same time.
+    """
+    changes = inputs.fields(**given)
+    body = inputs.read(KIND, file)
+    if not file:
+        inputs.require_changes({**changes, **dict(mapping), **dict(options)})
+    found, etag = cli.api.get_with_etag(KIND, name)
+    content = body.content if file else {
+        field: value for field, value in found.items() if field not in inputs.READ_ONLY[KIND] and value is not None
+    }  # fmt: skip
+    content = _merged(inputs.named(content, {"name": name}, name), mapping, options) | changes
+    changed = inputs.Body(content, body.file, body.entry).send(
+        lambda sent: cli.api.put(KIND, name, body=sent, etag=etag)
+    )
+    printed(cli, changed, f"The route {name} is changed.")
+
+
+add_delete(routes, KIND, Name, FORM)
+
+
+def _merged(content: Document, mapping: tuple[tuple[str, str], ...], options: tuple[tuple[str, str], ...]) -> Document:
+    """The fields with single attributes and options set, or removed where the text is empty."""
+    merged = dict(content)
+    for field, pairs in (("mapping", mapping), ("options", options)):
+        if pairs:
+            held = content.get(field)
+            together = {**(held if isinstance(held, dict) else {}), **dict(pairs)}
+            merged[field] = {name: text for name, text in together.items() if text != ""}
+    return merged
