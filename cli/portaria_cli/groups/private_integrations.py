@@ -115,7 +115,7 @@ def edit_integration(
     inputs.require_changes({**content, **dict.fromkeys((*added, *removed))})
     found, etag = cli.api.get_with_etag(KIND, integration)
     if added or removed:
-        held: list[str] = content.get("scopes", found["scopes"])
+        held: list[str] = content["scopes"] if isinstance(content.get("scopes"), list) else found["scopes"]
         if missing := [scope for scope in removed if scope not in held]:
             raise NotDone(f"{found['name']} ({integration}) does not have the scope {missing[0]}")
         content["scopes"] = [scope for scope in dict.fromkeys([*held, *added]) if scope not in removed]
