@@ -42,7 +42,9 @@ SECTIONS = {
         "private-integrations": _group(
             "private_integrations", "private_integrations", "Private integrations: scoped tokens for programs."
         ),
-        "scopes": _group("private_integrations", "scopes", "Scopes: what a private integration may do."),
+        "scopes": _group("discovery", "scopes", "Scopes: what a private integration may do."),
+        "platforms": _group("discovery", "platforms", "Platforms: what connections and routes can be made of."),
+        "me": _group("discovery", "me", "Show who you are to the API, and your scopes."),
         "audit": _group("installs", "audit", "The audit trail: who changed what."),
     },
     "Records": {

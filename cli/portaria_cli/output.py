@@ -33,6 +33,8 @@ TITLES = {
     "receipts": "receipt",
     "destinations": "destination",
     "dead-letters": "dead letter",
+    "platforms": "platform",
+    "scopes": "scope",
 }
 STYLES = {
     "created": "green", "replaced": "yellow", "updated": "yellow", "unchanged": "dim",
@@ -253,11 +255,25 @@ def _by(item: dict[str, Any]) -> Text:
     return Text(name.rpartition("/")[2] if is_principal else name or item["by"])
 
 
+def _kinds(item: dict[str, Any]) -> Text:
+    return Text(", ".join(kind["name"] for kind in item["kinds"]) or "by installs")
+
+
+def _accepted(item: dict[str, Any]) -> Text:
+    offer = item["destination"]
+    return Text(", ".join(offer["accepted"])) if offer else _none()
+
+
 def _why(item: dict[str, Any]) -> Text:
     return Text(item["detail"] or item["reason"] or "")
 
 
 COLUMNS = {
+    "platforms": (
+        _of("name", is_whole=True), Column("kinds of connection", _kinds),
+        Column("installs", lambda item: Text("yes" if item["is_installable"] else "–"), 2),
+        Column("sources", lambda item: Text(", ".join(item["sources"]) or "–"), 1), Column("destination for", _accepted, 1),
+    ),
     "oauth-clients": (_of("platform"), _of("name", is_whole=True), _of("client_id", 1), _of("scopes", 2)),
     "connections": (
         _of("name", is_whole=True), _of("platform"), _of("kind", 2), _of("state", is_whole=True), _of("label", 4),
@@ -299,9 +315,9 @@ COLUMNS = {
     ),
 }  # fmt: skip
 SCOPES = (
-    _of("scope", is_whole=True),
-    Column("narrows", lambda item: Text("yes" if item["narrows"] else "–"), is_whole=True),
-    Column("what it allows", lambda item: Text(item["allows"])),
+    _of("name", title="scope", is_whole=True),
+    Column("narrows", lambda item: Text("yes" if item["is_narrowable"] else "–"), is_whole=True),
+    Column("what it allows", lambda item: Text(item["description"])),
 )
 REDRIVEN = (
     _of("id", title="letter", is_whole=True), _of("record_count", title="records"), _of("outcome", is_whole=True),

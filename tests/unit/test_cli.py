@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import botocore.session
 import pytest
@@ -368,6 +370,30 @@ class TestListings:
         assert "code_expired" in listed
         assert "a1.kommo.com" not in listed
         assert "too late" in run("installs", "show", failed).stdout
+
+    def test_list_since_sends_a_time(self, wire: Wire) -> None:
+        run("installs", "list", "--since", "2026-01-31T23:59:59Z")
+        assert "since=2026-01-31T23%3A59%3A59Z" in wire.requests[-1].url
+        run("audit", "list", "--since", "2h")
+        sent = parse_qs(urlsplit(wire.requests[-1].url).query)["since"][0]
+        assert clock.now() - clock.from_iso(sent) - timedelta(hours=2) < timedelta(minutes=1)
+        assert "since must be a time" in run("audit", "list", "--since", "yesterday", exit_code=1).stderr
+
+    def test_routes_are_listed_by_source(self, wire: Wire, marketo: responses.RequestsMock) -> None:
+        run("configure", EXAMPLE)
+        assert [item["name"] for item in listed("routes", "list", "--source", "client:kommo/acme")] == [
+            "kommo-contacts"
+        ]
+        assert (
+            "There are no routes with source client:kommo/other."
+            in run("routes", "list", "--source", "client:kommo/other").stdout
+        )
+
+    def test_platforms_scopes_and_the_caller_are_shown(self, wire: Wire) -> None:
+        assert re.search(r"^http +api_key, basic, bearer", run("platforms", "list").stdout, re.MULTILINE)
+        assert told("platforms", "show", "marketo")["name"] == "marketo"
+        assert "routes:list" in [item["name"] for item in listed("scopes", "list", "--all")]
+        assert told("me")["kind"] == "administrator"
 
     @pytest.mark.parametrize("name", ["kommo", "kommo/acme/x", "/", "kommo/"])
     def test_a_clients_name_has_two_parts(self, wire: Wire, name: str) -> None:

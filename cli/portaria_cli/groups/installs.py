@@ -7,7 +7,7 @@ import click
 from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
-from portaria_cli.groups.resources import add_list, add_show, given, named, with_paging
+from portaria_cli.groups.resources import SinceOption, add_show, given, named, with_paging
 
 KIND = "installs"
 STATES = ("received", "exchanging", "connected", "failed")
@@ -20,6 +20,7 @@ def installs() -> None:
 
 @installs.command("list")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@SinceOption
 @with_paging
 @click.pass_obj
 def list_installs(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
@@ -39,4 +40,11 @@ def audit() -> None:
     """The audit trail: who changed what."""
 
 
-add_list(audit, "audit", "List changes, the newest first; --json also shows their source address and the request.")
+@audit.command("list")
+@SinceOption
+@with_paging
+@click.pass_obj
+def list_audit(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
+    """List changes, the newest first; --json also shows their source address and the request."""
+    page = cli.read_page("audit", paging=paging, **given(filters))
+    cli.print_page("audit", page, filters=given(filters))

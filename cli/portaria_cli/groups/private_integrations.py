@@ -1,4 +1,4 @@
-"""The commands for private integrations, which are named, scoped tokens for programs, and for scopes."""
+"""The commands for private integrations, which are named, scoped tokens for programs."""
 
 from __future__ import annotations
 
@@ -178,24 +178,6 @@ def delete_integration(cli: CliContext, integration: str, yes: bool) -> None:
         click.confirm(f"Delete {found['name']} ({integration})? Its tokens stop working at once.", abort=True, err=True)
     cli.api.delete(KIND, integration)
     cli.print({"deleted": integration}, lambda console: console.print(f"{integration} is deleted.", markup=False))
-
-
-@click.group(cls=Commands)
-def scopes() -> None:
-    """Scopes: what a private integration may do."""
-
-
-@scopes.command("list")
-@click.pass_obj
-def list_scopes(cli: CliContext) -> None:
-    """List all scopes, without calling the API."""
-    from portaria.access import scopes as every_scope  # noqa: PLC0415 - only needed here
-
-    found = [
-        {"scope": scope, "allows": allows, "narrows": scope in every_scope.NARROWABLE}
-        for scope, allows in every_scope.SCOPES.items()
-    ]
-    cli.print({"items": found, "next_cursor": None}, partial(output.scopes, found), is_long=True)
 
 
 def _count(scopes: list[str]) -> str:

@@ -66,7 +66,7 @@ def list_profiles(cli: CliContext) -> None:
         for name, settings in held.items()
     ]
     file = str(profiles.config_file(os.environ))
-    cli.print({"file": file, "items": items}, partial(_listed, file, items))
+    cli.print({"file": file, "items": items}, partial(_listed, file, items), is_long=True)
 
 
 @group.command("show")

@@ -42,7 +42,8 @@ def list_receipts(cli: CliContext, /, paging: Paging, **filters: str | None) -> 
         "record" in chosen and "destination" not in chosen
     ):
         raise NotDone(
-            "give at most one of --destination (optionally with --record), --request and --correlation-id", exit_code=USAGE
+            "give at most one of --destination (optionally with --record), --request and --correlation-id",
+            exit_code=USAGE,
         )
     cli.print_page(KIND, cli.read_page(KIND, paging=paging, **chosen), filters=chosen)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
 from typing import Any
 
@@ -29,6 +31,23 @@ def with_paging(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments, paging=Paging(None if reads_all else limit or PAGE, cursor), **options)
 
     return paged
+
+
+class Moment(click.ParamType[str]):
+    """A time as RFC 3339, or how long ago it was: 30m, 2h or 7d."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if found := re.fullmatch(r"([0-9]{1,5})([mhd])", str(value)):
+            ago = timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[found[2]]: int(found[1])})
+            return (datetime.now(UTC) - ago).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return str(value)
+
+
+SinceOption = click.option(
+    "--since", type=Moment(), metavar="TIME", help="Only from this time on: 2026-01-31T23:59:59Z, or 30m, 2h or 7d ago."
+)
 
 
 def add_list(group: click.Group, kind: str, summary: str = "") -> None:

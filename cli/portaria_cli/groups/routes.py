@@ -10,10 +10,10 @@ import click
 
 from portaria_cli import completion
 from portaria_cli.command_classes import Commands
-from portaria_cli.context import CliContext
+from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import Document
 from portaria_cli.groups import inputs
-from portaria_cli.groups.resources import add_delete, add_list, add_show, named, printed
+from portaria_cli.groups.resources import add_delete, add_show, given, named, printed, with_paging
 
 KIND, FORM = "routes", "NAME"
 Name = named(KIND, FORM, completion.names(KIND))
@@ -61,7 +61,16 @@ def routes() -> None:
     """Routes: which records are sent to which destination."""
 
 
-add_list(routes, KIND)
+@routes.command("list")
+@click.option("--source", metavar="SOURCE", help="Only from here: connection:NAME or client:PLATFORM/CLIENT.")
+@with_paging
+@click.pass_obj
+def list_routes(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
+    """List routes."""
+    page = cli.read_page(KIND, paging=paging, **given(filters))
+    cli.print_page(KIND, page, filters=given(filters))
+
+
 add_show(routes, KIND, Name, FORM)
 
 
@@ -76,7 +85,7 @@ def create_route(
     file: Path | None,
     mapping: tuple[tuple[str, str], ...],
     options: tuple[tuple[str, str], ...],
-    **given: Any,
+    **fields: Any,
 ) -> None:
     """Create a route.
 
@@ -85,7 +94,7 @@ def create_route(
     """
     body = inputs.read(KIND, file)
     content = inputs.named(body.content, {"name": name}, name)
-    content = _merged(content, mapping, options) | {"name": name, **inputs.fields(**given)}
+    content = _merged(content, mapping, options) | {"name": name, **inputs.fields(**fields)}
     made = inputs.Body(content, body.file, body.entry).send(lambda sent: cli.api.create(KIND, body=sent))
     printed(cli, made, f"The route {name} is created.")
 
@@ -101,14 +110,14 @@ def edit_route(
     file: Path | None,
     mapping: tuple[tuple[str, str], ...],
     options: tuple[tuple[str, str], ...],
-    **given: Any,
+    **fields: Any,
 ) -> None:
     """Change a route.
 
     Options change single fields, attributes and options. --file gives all fields: those that it leaves out get their
     defaults. Nothing is changed if somebody else changes the route at the same time.
     """
-    changes = inputs.fields(**given)
+    changes = inputs.fields(**fields)
     body = inputs.read(KIND, file)
     if not file:
         inputs.require_changes({**changes, **dict(mapping), **dict(options)})
