@@ -78,7 +78,7 @@ class CliContext:
         shown = shown or partial(output.listed, kind, page.items, filters=filters)
         self.print({"items": page.items, "next_cursor": page.next_cursor}, shown, is_long=True)
         if page.next_cursor:
-            self.say(f"There are more. Next page: --cursor {page.next_cursor}; everything: --all")
+            self.say(f"There are more: --all prints all, and this prints the next page:\n--cursor {page.next_cursor}")
 
     def print(self, document: Any, shown: Callable[[Console], None], *, is_long: bool = False) -> None:
         """On standard output: JSON for programs, or what `shown` prints for people. Only what `is_long` uses a pager."""

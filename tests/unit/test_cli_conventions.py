@@ -145,7 +145,7 @@ class TestPages:
         expected = [add_install(stack, number) for number in range(60)][::-1]
         done = run("installs", "list")
         assert len(done.stdout.splitlines()) == 51
-        hint = re.fullmatch(r"There are more\. Next page: --cursor (\S+); everything: --all\n", done.stderr)
+        hint = re.fullmatch(r"There are more: --all [^\n]+:\n--cursor (\S+)\n", done.stderr)
         assert hint
         rest = told("installs", "list", "--cursor", hint[1])
         assert [item["id"] for item in rest["items"]] == expected[50:]

@@ -67,8 +67,8 @@ def create_connection(
     until somebody opens its link (`portaria authorizations create`).
 
     \b
-    portaria connections create erp --platform http --kind bearer --allowed-domain api.example.com \\
-        --credential token=@token.txt
+    portaria connections create erp --platform http --kind bearer \\
+        --allowed-domain api.example.com --credential token=@token.txt
     """
     body = inputs.read(KIND, file)
     content = inputs.named(body.content, {"name": name}, name) | {"name": name, **inputs.fields(**options)}

@@ -9,7 +9,8 @@ import click
 from portaria_cli import completion, output
 from portaria_cli.command_classes import Command, Commands
 from portaria_cli.context import CliContext, Paging
-from portaria_cli.groups.resources import add_list, add_show, named, with_paging
+from portaria_cli.errors import Document
+from portaria_cli.groups.resources import add_list, named, path_of, with_paging
 
 
 @click.group(cls=Commands)
@@ -18,10 +19,43 @@ def platforms() -> None:
 
 
 add_list(platforms, "platforms")
-add_show(
-    platforms, "platforms", named("platforms", "PLATFORM", completion.names("platforms")), "PLATFORM",
-    "Show a platform: its kinds of connection with their fields, and what it accepts as a destination.",
-)  # fmt: skip
+
+
+@platforms.command("show")
+@named("platforms", "PLATFORM", completion.names("platforms"))
+@click.pass_obj
+def show_platform(cli: CliContext, name: str) -> None:
+    """Show what connections, OAuth clients and routes of a platform need."""
+    found = cli.api.get("platforms", *path_of(name, "PLATFORM"))
+    cli.print(found, partial(output.shown, _flat(found)), is_long=True)
+
+
+def _flat(platform: Document) -> Document:
+    """A platform with a line of text for each kind of connection and each part of its offer as a destination."""
+    offer = platform["destination"] or {}
+    return {
+        "name": platform["name"],
+        "installs": "yes" if platform["is_installable"] else "no",
+        "api_domains": platform["api_domains"],
+        "connections": {kind["name"]: _needs(kind) for kind in platform["kinds"]},
+        "sources": platform["sources"],
+        "accepts": offer.get("accepted"),
+        "targets": offer.get("target_rule"),
+        "dedupe_fields": {target: ", ".join(fields) for target, fields in offer.get("dedupe_fields", {}).items()},
+        "options": {option["name"]: option["rule"] for option in offer.get("options", ())},
+    }
+
+
+def _needs(kind: Document) -> str:
+    fields = [each["name"] + ("" if each["is_required"] else " (optional)") for each in kind["fields"]]
+    needs = [
+        f"fields {', '.join(fields)}" if fields else "",
+        f"credentials {', '.join(kind['credentials'])}" if kind["credentials"] else "",
+        "an allowed domain" if kind["needs_allowed_domain"] else "",
+        "an OAuth client" if kind["needs_client"] else "",
+        "a person's consent" if kind["needs_consent"] else "",
+    ]
+    return "; ".join(filter(None, needs))
 
 
 @click.group(cls=Commands)

@@ -38,7 +38,7 @@ READ_ONLY: dict[str, tuple[str, ...]] = {
 
 FileOption = click.option(
     "--file", "file", type=click.Path(path_type=Path), metavar="FILE|-",
-    help="Take the fields from YAML or JSON, such as `show --json` prints. Options come before it.",
+    help="Take the fields from YAML or JSON, such as `show --json` prints. An option replaces a field of the file.",
 )  # fmt: skip
 
 

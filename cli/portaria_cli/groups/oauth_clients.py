@@ -76,7 +76,8 @@ def create_client(
     Prints the redirect URI to register with the platform, and the address of the install page.
 
     \b
-    portaria oauth-clients create kommo/acme --client-id 1a2b --client-secret @secret.txt
+    portaria oauth-clients create kommo/acme --client-id 1a2b \\
+        --client-secret @secret.txt
     """
     platform, client = path_of(name, FORM)
     body = inputs.read(KIND, file)

@@ -73,7 +73,10 @@ def list_profiles(cli: CliContext) -> None:
 @click.argument("name", required=False)
 @click.pass_obj
 def show_profile(cli: CliContext, name: str | None) -> None:
-    """Show a profile, or the settings that count now and where each comes from."""
+    """Show a profile, or the settings that count now.
+
+    Without NAME, each setting is shown with where it comes from: an option, the environment or a profile.
+    """
     if name:
         held = profiles.read()
         if name not in held:

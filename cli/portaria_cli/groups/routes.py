@@ -90,7 +90,8 @@ def create_route(
     """Create a route.
 
     \b
-    portaria routes create leads --source client:kommo/acme --object leads --destination marketo-main
+    portaria routes create people --source client:kommo/acme --object contacts \\
+        --destination marketo-main
     """
     body = inputs.read(KIND, file)
     content = inputs.named(body.content, {"name": name}, name)
