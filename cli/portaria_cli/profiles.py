@@ -62,6 +62,22 @@ class Settings:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
+_Source = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The profile that is used, if any. `is_option` says that the option `--profile` names it."""
+
+    name: str
+    settings: Mapping[str, str]
+    is_option: bool
+
+    @property
+    def source(self) -> str:
+        return f"profile {self.name}"
+
+
 def config_file(environment: Mapping[str, str]) -> Path:
     """`$XDG_CONFIG_HOME/portaria/config.toml`. A relative XDG_CONFIG_HOME is ignored, as the specification says.
 
@@ -79,44 +95,50 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
     only to the place that the profile names. Raises `NotDone`.
     """
     environment = os.environ if environment is None else environment
+    named = given.get("profile") or environment.get(PROFILE_VARIABLE, "")
+    profile = _profile(named, environment)
+    chosen = _Chosen(named or (DEFAULT_PROFILE if profile else ""), profile, is_option=bool(given.get("profile")))
     options = {name: value for name in (*PLACES, "token_file") if (value := given.get(name))}
     variables = {
         name: value
         for name, names in VARIABLES.items()
         if (value := next((environment[each] for each in names if environment.get(each)), ""))
     }
-    named, is_option = given.get("profile") or environment.get(PROFILE_VARIABLE, ""), bool(given.get("profile"))
-    profile = _profile(named, environment)
-    name = named or (DEFAULT_PROFILE if profile else "")
-    sources: list[tuple[str, Mapping[str, Any]]] = [("environment", variables), (f"profile {name}", profile)]
-    if is_option:
-        sources.reverse()
-    sources.insert(0, ("option", options))
-    found: dict[str, Any] = {}
-    told: dict[str, str] = {}
-    place, values = next(((source, values) for source, values in sources if values.keys() & set(PLACES)), ("", {}))
-    for setting in PLACES:
-        if setting in values:
-            found[setting], told[setting] = values[setting], place
+    last = [("environment", variables), (chosen.source, profile)]
+    sources: list[_Source] = [("option", options), *(reversed(last) if chosen.is_option else last)]
+    place, values = next((source for source in sources if source[1].keys() & set(PLACES)), ("", {}))
+    found = {setting: (values[setting], place) for setting in PLACES if setting in values}
     for source, values in sources:
-        if "region" in values and "region" not in found:
-            found["region"], told["region"] = values["region"], source
-    owns_place = place in ("", f"profile {name}") or not profile.keys() & set(PLACES)
-    has_token, has_keys = TOKEN_VARIABLE in environment, bool({"AWS_PROFILE", "AWS_ACCESS_KEY_ID"} & environment.keys())
-    reads_token_variable = "token_file" not in options
+        if "region" in values:
+            found.setdefault("region", (values["region"], source))
+    reads_token_variable = _caller(chosen, options, environment, place, found)
+    values_of: dict[str, Any] = {name: Path(value) if name in FILES else value for name, (value, _) in found.items()}
+    return Settings(
+        **values_of,
+        reads_token_variable=reads_token_variable,
+        profile=chosen.name,
+        sources={name: source for name, (_, source) in found.items()},
+    )
+
+
+def _caller(
+    chosen: _Chosen, options: Mapping[str, Any], environment: Mapping[str, str], place: str, found: dict[str, Any]
+) -> bool:
+    """Adds the settings that say who calls to those `found`. Returns whether the token of the environment may be used."""
+    profile = chosen.settings
+    has_keys = environment.get("AWS_PROFILE") or environment.get("AWS_ACCESS_KEY_ID")
+    if "aws_profile" in profile and (chosen.is_option or not has_keys):
+        found["aws_profile"] = (profile["aws_profile"], chosen.source)
     if "token_file" in options:
-        found["token_file"], told["token_file"] = options["token_file"], "option"
-    elif is_option and "aws_profile" in profile:
-        reads_token_variable = False
-    elif "token_file" in profile and owns_place and (is_option or not has_token):
-        found["token_file"], told["token_file"] = profile["token_file"], f"profile {name}"
-        reads_token_variable = False
-    if "aws_profile" in profile and (is_option or not has_keys):
-        found["aws_profile"], told["aws_profile"] = profile["aws_profile"], f"profile {name}"
-    for setting in FILES:
-        if found.get(setting):
-            found[setting] = Path(found[setting])
-    return Settings(**found, reads_token_variable=reads_token_variable, profile=name, sources=told)
+        found["token_file"] = (options["token_file"], "option")
+        return False
+    if chosen.is_option and "aws_profile" in profile:
+        return False
+    has_token = bool(environment.get(TOKEN_VARIABLE))
+    if "token_file" in profile and place == chosen.source and (chosen.is_option or not has_token):
+        found["token_file"] = (profile["token_file"], chosen.source)
+        return False
+    return True
 
 
 def read(environment: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
@@ -189,6 +211,9 @@ def _wrong_settings(text: str, name: str, held: Mapping[str, Any]) -> Iterator[P
             yield Problem(place, f"{key} must be text: {FIELDS[key]}")
         elif key == "api_url" and not value.startswith(("https://", "http://")):
             yield Problem(place, "api_url must be a URL that begins with https://")
+    if "token_file" in held and not {"api_url", "stack_file"} & held.keys():
+        place = _place(text, name, "token_file")
+        yield Problem(place, "token_file needs api_url in the same profile: the token is sent only there")
     if "token_file" in held and "aws_profile" in held:
         place = _place(text, name, "token_file")
         yield Problem(place, "a profile has either token_file or aws_profile: they are two callers of the API")

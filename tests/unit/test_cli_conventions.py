@@ -19,9 +19,9 @@ from portaria.api.operations import OPERATIONS
 from portaria_cli.commands import ALIASES, SECTIONS, portaria
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import Answered, Wire, run, told, wired
-from tests.unit.test_manage import add_install
+from tests.fakes.manage import add_install
+from tests.fakes.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Commands with another name than the scope of their operation, which is NOUN:VERB.
 OTHER_NAMES = {
     "replace_oauth_client": ("oauth-clients", "edit"),

@@ -9,10 +9,11 @@ from typing import Any
 import botocore.session
 import pytest
 
-from tests.fakes.aws import Cloud
+from portaria.access import api_tokens, private_integrations
+from portaria.aws.table import Table
+from tests.fakes.aws import TABLE, Cloud
 from tests.fakes.command_line import Wire, empty_listing, headers_of, run, told, wired
 from tests.fakes.manage import API_URL
-from tests.unit.test_cli_integrations import create
 
 OTHER_URL = "https://def456.execute-api.us-east-1.amazonaws.com/live"
 
@@ -141,7 +142,10 @@ class TestPlaces:
 class TestTokens:
     @pytest.fixture
     def token(self, wire: Wire) -> str:
-        return create("routes:list")
+        _, token = private_integrations.create(
+            Table(TABLE), api_tokens.new_id(), "crm", "", ("routes:list",), "arn:aws:iam::123456789012:user/maria"
+        )
+        return str(token.reveal())
 
     def test_token_file_is_beside_the_configuration(self, wire: Wire, config: Path, token: str) -> None:
         (config.parent / "crm.token").write_text(token)
@@ -188,9 +192,10 @@ class TestWrongFiles:
             ('[profiles.a]\ntoken = "canary"\n', "2:1: a profile holds no secret"),
             ('[profiles.a]\napi_url = "example.com"\n', "2:1: api_url must be a URL"),
             (
-                '[profiles.a]\naws_profile = "b"\ntoken_file = "c"\n',
-                "3:1: a profile has either token_file or aws_profile",
+                '[profiles.a]\napi_url = "https://a.b"\naws_profile = "b"\ntoken_file = "c"\n',
+                "4:1: a profile has either token_file or aws_profile",
             ),
+            ('[profiles.a]\nstack_name = "b"\ntoken_file = "c"\n', "3:1: token_file needs api_url in the same profile"),
             ('[profile.a]\nregion = "x"\n', "1:1: profile is not known here"),
             ('region = "x"\n', "1:1: region is not known here"),
             ("profiles = 3\n", "1:1: profiles must be tables"),
@@ -221,7 +226,6 @@ class TestWrongFiles:
         config.write_text("[")
         run("--help")
         run("completion", "bash")
-        run("scopes", "list")
 
 
 class TestCommands:

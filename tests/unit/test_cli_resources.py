@@ -15,8 +15,7 @@ from portaria.aws import boto3_clients
 from portaria_cli.groups.inputs import READ_ONLY
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.command_line import Wire, headers_of, listed, run, told, wired
-from tests.fakes.manage import API_URL
-from tests.unit.test_manage import CANARY, TOKEN_URL
+from tests.fakes.manage import API_URL, CANARY, TOKEN_URL
 
 MARKETO = (
     "connections", "create", "marketo-main", "--platform", "marketo", "--field", "munchkin_id=123-ABC-456",
