@@ -95,6 +95,10 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
     only to the place that the profile names. Raises `NotDone`.
     """
     environment = os.environ if environment is None else environment
+    # A shell variable that is not set must not lead to another stack.
+    for name in ("profile", "api_url", "stack_name"):
+        if given.get(name) == "":
+            raise NotDone(f"--{name.replace('_', '-')} is empty: leave it out, or give it a value", exit_code=USAGE)
     named = given.get("profile") or environment.get(PROFILE_VARIABLE, "")
     profile = _profile(named, environment)
     chosen = _Chosen(named or (DEFAULT_PROFILE if profile else ""), profile, is_option=bool(given.get("profile")))
