@@ -88,7 +88,10 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     cls=Root, sections=SECTIONS, aliases=ALIASES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )  # fmt: skip
-@click.option("--profile", metavar="NAME", help="Use this profile of the configuration file (PORTARIA_PROFILE).")
+@click.option(
+    "--profile", metavar="NAME", shell_complete=completion.profile_names,
+    help="Use this profile of the configuration file (PORTARIA_PROFILE).",
+)  # fmt: skip
 @click.option("--api-url", metavar="URL", help="The API, stage included (PORTARIA_API_URL).")
 @click.option(
     "--stack-name", metavar="NAME",

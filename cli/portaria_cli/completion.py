@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
 
-from portaria_cli.errors import Document
+from portaria_cli.errors import Document, NotDone
 
 SHELLS = ("bash", "zsh", "fish")
 # Nobody waits longer for a name.
@@ -67,6 +67,16 @@ def names(
         return [CompletionItem(each, help=told or None) for each, told in found if each.startswith(incomplete)]
 
     return complete
+
+
+def profile_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Completes the names of profiles, or nothing if the configuration file is wrong."""
+    from portaria_cli import profiles  # noqa: PLC0415 - only needed here
+
+    try:
+        return [CompletionItem(name) for name in profiles.read() if name.startswith(incomplete)]
+    except NotDone:
+        return []
 
 
 def none(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:

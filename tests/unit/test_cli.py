@@ -286,6 +286,12 @@ class TestCalls:
         assert (request.body or b"") == sent
         assert request.headers.get("Content-Type") == content_type
 
+    def test_call_with_a_lost_answer_reaches_the_platform_once(self, wire: Wire, api: responses.RequestsMock) -> None:
+        api.post("https://api.example.com/v1/things", body="made")
+        wire.lose()
+        assert run("connections", "call", "helpdesk", "POST", "/v1/things").stdout == "made"
+        assert len(api.calls) == 1
+
     def test_a_content_type_of_ones_own_stays(self, api: responses.RequestsMock) -> None:
         api.post("https://api.example.com/v1/things")
         header = ("--header", "content-type: application/vnd.api+json")

@@ -568,7 +568,6 @@ class TestCreations:
             ("private-integrations", "edit", integration, "--name", "x"),
             ("private-integrations", "cancel", integration),
             ("private-integrations", "delete", integration, "--yes"),
-            ("sso", "create", "engage", "u-1"),
         ):
             wire.lose()
             wire.requests.clear()

@@ -79,6 +79,18 @@ class TestPrecedence:
         run("--profile", "other", "--api-url", API_URL, "routes", "list")
         assert called(wire) == API_URL
 
+    def test_completion_knows_the_profiles(self, wire: Wire, config: Path) -> None:
+        environment = {
+            "_PORTARIA_COMPLETE": "bash_complete",
+            "COMP_WORDS": "portaria\n--profile\no",
+            "COMP_CWORD": "2",
+        }
+        completing = {"env": environment, "prog_name": "portaria", "complete_var": "_PORTARIA_COMPLETE"}
+        assert run(**completing).stdout == "plain,other\n"
+        config.write_text("[")
+        assert run(**completing).output.strip() == ""
+        assert wire.requests == []
+
     def test_completion_uses_the_profile(self, wire: Wire) -> None:
         environment = {
             "_PORTARIA_COMPLETE": "bash_complete",

@@ -44,7 +44,7 @@ def upsert_contacts(cli: CliContext, name: str, file: Path, overwrite_tags: bool
     """Create or update a platform's contacts.
 
     They are found by e-mail address or phone number. FILE is JSON (a list of contacts with the platform's own fields), or
-    CSV whose first line names those fields. Doing it again is harmless. Exit code 1 tells that some contact was not written.
+    CSV whose first line names those fields. The same file can be sent again. The exit code is 1 if a contact was not written.
     """
     entries = import_files.read_contacts(file)
     body = {"overwrite_tags": True} if overwrite_tags else {}
@@ -67,7 +67,8 @@ def register_identifiers(cli: CliContext, name: str, file: Path) -> None:
     """Register users' identifiers for single sign-on.
 
     An identifier is what another system calls a platform's user. FILE is CSV whose first line names the columns user_login
-    and identifier, as a spreadsheet writes it. Doing it again is harmless. Exit code 1 tells that somebody was not registered.
+    and identifier, as a spreadsheet writes it. The same file can be sent again. The exit code is 1 if a user was not
+    registered.
     """
     users = import_files.read_users(file)
     bulk_upload.send(
@@ -92,14 +93,14 @@ def sso() -> None:
 def sign_on(cli: CliContext, name: str, user_identifier: str, front_end: str, addresses: bool) -> None:
     """Print a single sign-on link for a user.
 
-    Their browser is sent there. It works once, within two minutes.
+    Send the user's browser there. The link works once, within two minutes.
     """
     body = {
         "user_identifier": user_identifier,
         "front_end": front_end,
         "deliver": "addresses" if addresses else "link",
     }
-    found = cli.api.post("connections", name, "sso", body=body)
+    found = cli.api.create("connections", name, "sso", body=body)
     if addresses:
         said = "The URL logs a browser in, once: keep it out of logs."
         cli.print_alone(found, found["addresses"][front_end], said=said)

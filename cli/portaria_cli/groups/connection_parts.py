@@ -24,7 +24,7 @@ def authorizations() -> None:
 @Connection
 @click.pass_obj
 def create_authorization(cli: CliContext, name: str) -> None:
-    """Print a link with which a person grants access, or grants it again."""
+    """Print the link that a person opens to grant access."""
     found = cli.api.create("connections", name, "authorizations", body={})
     ends = f"The link works once, until {found['expires_at']}." if found["expires_at"] else ""
     cli.print_alone(found, found["url"], said=ends)
@@ -41,9 +41,9 @@ def event_addresses() -> None:
 def create_event_address(cli: CliContext, name: str) -> None:
     """Create the webhook URL for a platform's events.
 
-    It is printed this once, with the secret that its header must carry. Those made before work for another hour.
+    It is printed this once, with the secret of its header. Earlier URLs work for another hour.
     """
-    found = cli.api.post("connections", name, "event-addresses", body={})
+    found = cli.api.create("connections", name, "event-addresses", body={})
     header = found["header_name"]
     said = f"Header {header}: {found['header_value']} " if header else ""
     cli.print_alone(found, found["url"], said=f"{said}(Keep it secret: it is not shown again.)")
@@ -59,11 +59,12 @@ def backfills() -> None:
 @click.option("--route", metavar="ROUTE", shell_complete=completion.names("routes"), help="Only for this route.")
 @click.pass_obj
 def start_backfill(cli: CliContext, name: str, route: str | None) -> None:
-    """Read all of a connection's records (backfill).
+    """Read all records of a connection.
 
-    For every route that begins there. A backfill that runs goes on; one that has ended begins anew, from the first page.
+    They are read for each route that starts at the connection. A running backfill continues; one that has ended starts again
+    from the first page.
     """
-    found = cli.api.post("connections", name, "backfills", body={"route": route} if route else {})
+    found = cli.api.create("connections", name, "backfills", body={"route": route} if route else {})
     cli.print(found, partial(output.started, found["runs"]))
 
 
@@ -73,7 +74,7 @@ def start_backfill(cli: CliContext, name: str, route: str | None) -> None:
 def list_backfills(cli: CliContext, name: str) -> None:
     """Show a connection's backfills and reconciliations.
 
-    A reconciliation reads again and again what changed in the account, so that events its platform lost still arrive.
+    A reconciliation reads at intervals what changed in the account, so that changes without an event arrive too.
     """
     found = cli.api.get("connections", name, "backfills")
     cli.print(found, partial(output.backfills, found))

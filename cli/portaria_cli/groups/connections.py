@@ -114,12 +114,12 @@ add_delete(connections, KIND, Name, FORM)
 def rotate_connection(cli: CliContext, name: str, expire_now: bool) -> None:
     """Replace a connection's token with a new one.
 
-    It is asked for, or piped in, and tried first. The old one stays in reserve for the days in which the platform lets both
-    work.
+    The command asks for it, or reads it from standard input. It is tested first. The old token is kept as a fallback for as
+    long as the platform accepts both.
     """
     token = click.prompt("New token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read()
     body = {"credentials": {"token": token.strip()}, "expire_now": expire_now}
-    found = cli.api.post("connections", name, "rotate", body=body)
+    found = cli.api.create("connections", name, "rotate", body=body)
     cli.print(found, partial(output.shown, found))
 
 
@@ -144,9 +144,9 @@ def call_connection(
 ) -> None:
     """Send a request through a connection.
 
-    Its credential is applied on the way. PATH begins with /, or is a whole https URL within the allowed domain. The answer's
-    body goes to standard output, its status to standard error; with --json all of it is one document. Exit code 1 tells of
-    a status from 400 on.
+    The connection's credential is added. PATH begins with /, or is a whole https URL within the allowed domain. The body of the
+    response goes to standard output and its status to standard error; with --json both are one document. The exit code is 1
+    for a status from 400 on.
     """
     if not target.startswith("/") and not target.lower().startswith("https://"):
         # It may hold a secret, so it is not repeated.
@@ -158,7 +158,9 @@ def call_connection(
         if _is_json(content) and "content-type" not in {header.lower() for header in given}:
             given["Content-Type"] = "application/json"
         body |= _as_text_or_base64(content)
-    answer = cli.api.post("connections", name, "call", body=body | ({"headers": given} if given else {}))
+    # A request that changes something is sent once, also if its answer is lost.
+    post = cli.api.post if method in ("GET", "HEAD", "OPTIONS") else cli.api.create
+    answer = post("connections", name, "call", body=body | ({"headers": given} if given else {}))
     if cli.as_json:
         cli.print(answer, lambda console: None)
     else:

@@ -27,7 +27,8 @@ def destinations() -> None:
 def list_destinations(cli: CliContext, paging: Paging) -> None:
     """List the destinations that are paused or have waiting records.
 
-    For each: why it is paused and since when, when it is tried next, how many records wait about, and how old the oldest is.
+    Each has the reason and the begin of its pause, the time of the next try, about how many records wait, and the age of the
+    oldest.
     """
     page = cli.read_page(KIND, paging=paging)
     cli.print_page(KIND, page, shown=partial(_listed, page.items))
@@ -39,9 +40,9 @@ def list_destinations(cli: CliContext, paging: Paging) -> None:
 def resume_destination(cli: CliContext, name: str) -> None:
     """End a destination's pauses and try its waiting records at once.
 
-    Do this when what it refused for is mended. If it still refuses, the next pause begins and nothing is lost.
+    Do this when the cause is corrected. If the destination still refuses, the next pause begins and no record is lost.
     """
-    found = cli.api.post(KIND, name, "resume", body={})
+    found = cli.api.create(KIND, name, "resume", body={})
     cli.print(found, partial(_resumed, found))
 
 

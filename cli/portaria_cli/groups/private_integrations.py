@@ -133,8 +133,7 @@ def edit_integration(
 def rotate_integration(cli: CliContext, integration: str, expire_now: bool, save_token: Path | None) -> None:
     """Make a new token and print it.
 
-    It is shown this once. The old one works for seven days more: until then `cancel` goes back to it, and `expire` ends it
-    early.
+    It is shown this once. The old one works for seven more days: until then `cancel` returns to it, and `expire` ends it early.
     """
     with _keeping(save_token) as keep:
         made = cli.api.create(KIND, integration, "rotate", body={"expire_now": expire_now})
@@ -152,7 +151,7 @@ def _end_rotation(cli: CliContext, integration: str, how: str) -> None:
 @Id
 @click.pass_obj
 def cancel_rotation(cli: CliContext, integration: str) -> None:
-    """Go back to the old token; the new one ends."""
+    """Return to the old token; the new one ends."""
     _end_rotation(cli, integration, "cancel")
 
 
@@ -160,7 +159,7 @@ def cancel_rotation(cli: CliContext, integration: str) -> None:
 @Id
 @click.pass_obj
 def expire_old_token(cli: CliContext, integration: str) -> None:
-    """End the old token of a rotation before its time."""
+    """End the old token of a rotation early."""
     _end_rotation(cli, integration, "expire")
 
 
@@ -171,7 +170,7 @@ def expire_old_token(cli: CliContext, integration: str) -> None:
 def delete_integration(cli: CliContext, integration: str, yes: bool) -> None:
     """Delete a private integration: revoke its tokens.
 
-    They work no more from that moment on, anywhere.
+    They stop working at once.
     """
     if not yes:
         found = cli.api.get(KIND, integration)
@@ -186,7 +185,7 @@ def _count(scopes: list[str]) -> str:
 
 @contextmanager
 def _keeping(save_token: Path | None) -> Iterator[Callable[[str], Any]]:
-    """A new file for a token, made before the token is, so that none is lost for want of one. Without it, nothing is kept."""
+    """A new file for a token. It is made before the token, so that no token is lost because it cannot be stored."""
     if not save_token:
         yield lambda token: None
         return

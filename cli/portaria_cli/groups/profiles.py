@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli import output, profiles
+from portaria_cli import completion, output, profiles
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
 from portaria_cli.errors import USAGE, Document, NotDone
@@ -70,7 +70,7 @@ def list_profiles(cli: CliContext) -> None:
 
 
 @group.command("show")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.profile_names)
 @click.pass_obj
 def show_profile(cli: CliContext, name: str | None) -> None:
     """Show a profile, or the settings that count now.
