@@ -1,4 +1,4 @@
-"""Calling the API: one request each, its refusals as one sentence for the person who reads it."""
+"""Requests to the API. A refusal becomes one sentence for the person who reads it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from botocore.utils import get_environ_proxies
 
 from portaria_cli.errors import Document, NotDone, reason_of
 
-# The function behind has 20 s; API Gateway gives up after 29.
+# The function has 20 s, and API Gateway waits 29 s.
 TIMEOUT_S = (5.0, 35.0)
-# How long a creation that is sent again waits for the first one, which may still be worked on.
+# How long a repeated request waits for the first one, which may still be running.
 PATIENCE_S = 40.0
 GATEWAY_TIMED_OUT = 504
 # The API's own limit.
@@ -33,7 +33,7 @@ MAX_PAGE = 100
 
 
 class Caller(Protocol):
-    """Who calls: an AWS principal, or a private integration."""
+    """The caller: an AWS principal or a private integration."""
 
     @property
     def prefix(self) -> str: ...
@@ -41,7 +41,7 @@ class Caller(Protocol):
     def sign(self, request: AWSRequest) -> None: ...
 
     def advice(self, status: int, reason: str, said: str) -> str:
-        """What to do about a refusal of 401 or 403 with what the API said of it, or an empty text."""
+        """What to do about a 401 or 403 with the text that the API `said`, or an empty text."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Api:
         return found, headers.get("ETag", "")
 
     def find(self, *path: str) -> Document | None:
-        """What stands at a path, or None."""
+        """The resource at a path, or None."""
         try:
             return self.get(*path)
         except NotDone as refused:
@@ -69,7 +69,7 @@ class Api:
             raise
 
     def create(self, *path: str, body: Document) -> Document:
-        """Post with an Idempotency-Key. Where the answer is lost it is sent once more, with the same key."""
+        """POST with an Idempotency-Key. If the answer is lost, the request is sent once more with the same key."""
         headers = {"Idempotency-Key": uuid4().hex}
         try:
             return self._call("POST", path, body=body, headers=headers)[0]
@@ -160,7 +160,7 @@ class Api:
         if status < 300:
             return content
         reason, wait_s = reason_of(content), _wait_s(answer.headers)
-        # API Gateway writes the word in both ways.
+        # API Gateway uses both spellings.
         said = str(content.get("message") or content.get("Message") or "")
         answer_lost = status == GATEWAY_TIMED_OUT and not reason
         if answer_lost:
@@ -191,7 +191,7 @@ def _lost(host: str, error: str, method: str) -> str:
 
 
 def _after_a_lost_answer(refused: NotDone) -> NotDone:
-    """A refusal of what was sent a second time."""
+    """A refusal of a repeated request."""
     if refused.status != 409:
         return refused
     sentence = f"{refused} (the first response was lost: this may be what it created)"

@@ -1,4 +1,4 @@
-"""Where the API is, and who calls it: an AWS principal below /admin/v1, or a private integration below /v1."""
+"""Finds the API and its caller: an AWS principal (/admin/v1) or a private integration (/v1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOTHING_THERE = "Missing Authentication Token"
 
 @dataclass(frozen=True)
 class Principal:
-    """An AWS principal, who signs with Signature Version 4."""
+    """An AWS principal. Requests are signed with Signature Version 4."""
 
     region: str
     credentials: Credentials
@@ -54,7 +54,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class Integration:
-    """A private integration, by its token."""
+    """A private integration with its token."""
 
     token: Secret
     prefix: str = "/v1"
@@ -146,7 +146,7 @@ def _fit_for_a_token(url: str) -> str:
 
 
 def read_stack(stack_file: Path) -> Document:
-    """A local cloud's file. Raises `NotDone` where it cannot be read."""
+    """The file of a local cloud. Raises `NotDone`."""
     place = stack_file.absolute()
     try:
         stack: Document = json.loads(stack_file.read_text(encoding="utf-8"))
@@ -180,7 +180,7 @@ def _stack_output(session: botocore.session.Session, stack_name: str) -> str:
 
 
 def _no_stack(error: ClientError | BotoCoreError, stack_name: str) -> str:
-    """What to do where a stack could not be looked up. CloudFormation calls a stack that does not exist not valid."""
+    """What to do if a stack was not found. CloudFormation answers ValidationError for a stack that does not exist."""
     if not isinstance(error, ClientError):
         return (
             f"the stack {stack_name} could not be looked up ({type(error).__name__}): check the network and the region"
@@ -197,4 +197,6 @@ def _region_of(api_url: str) -> str:
 
 
 def _nothing_there(status: int) -> str:
-    return f"API Gateway knows no such path ({status}): check that the API's URL ends with its stage, such as /live"
+    return (
+        f"API Gateway does not know this path ({status}): check that the API's URL ends with its stage, such as /live"
+    )

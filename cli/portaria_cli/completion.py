@@ -1,4 +1,4 @@
-"""Completing names in a shell: a script for it, and the names that the API knows."""
+"""Shell completion: the script for a shell, and the names that complete an argument."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 from portaria_cli.errors import Document, NotDone
 
 SHELLS = ("bash", "zsh", "fish")
-# Nobody waits longer for a name.
+# A completion that takes longer is left out.
 PATIENCE_S = 2.0
 MOST = 100
-# Bash takes a word that has one of these for several, and completes the last of them.
+# Bash splits a word at these characters and completes the last part.
 _BREAKS = re.compile(r"[:@]")
 
 Items = list[CompletionItem[str]]
@@ -50,7 +50,7 @@ class WholeWords(BashComplete):
 
 
 def script(shell: str, cli: click.Command, variable: str) -> str:
-    """What a shell must read to complete this command line. `variable` asks the program for completions."""
+    """The script that a shell reads. `variable` is the environment variable with which it asks for completions."""
     found = get_completion_class(shell)
     if found is None:
         raise ValueError(shell)
@@ -60,7 +60,7 @@ def script(shell: str, cli: click.Command, variable: str) -> str:
 def names(
     kind: str, name: Callable[[Document], str] = lambda item: str(item["name"]), help_field: str = ""
 ) -> Completing:
-    """What completes an argument with the names of a kind of resource, or with nothing where the API is not reached."""
+    """Completes an argument with the names of a kind of resource, or with nothing if the API is not reached."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
         found = [(name(item), str(item.get(help_field) or "")) for item in _ask(ctx, kind)]
@@ -85,7 +85,7 @@ def none(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
 
 
 class Scope(click.ParamType[str]):
-    """A scope: checked before anything is sent, completed, and narrowed to connections that there are."""
+    """A scope. It is checked before anything is sent, and completed with the scopes and the connections that exist."""
 
     name = "scope"
 
@@ -109,7 +109,7 @@ class Scope(click.ParamType[str]):
 
 
 def _ask(ctx: click.Context, kind: str) -> list[Document]:
-    """The first of a listing, within the time that a person waits: in a thread, for nothing bounds a look for credentials."""
+    """The first page of a listing, or nothing after `PATIENCE_S`. A thread asks: the search for credentials has no limit."""
     given = ctx.find_root().params
     found: list[Document] = []
 
@@ -124,7 +124,7 @@ def _ask(ctx: click.Context, kind: str) -> list[Document]:
     def ask_in_silence() -> None:
         try:
             ask()
-        except BaseException:  # noqa: BLE001 - a line half written is no place for errors
+        except BaseException:  # noqa: BLE001 - an error would appear in the line that is being completed
             found.clear()
 
     asking = Thread(target=ask_in_silence, daemon=True)

@@ -85,7 +85,7 @@ class TestPrecedence:
             "COMP_WORDS": "portaria\n--profile\no",
             "COMP_CWORD": "2",
         }
-        completing = {"env": environment, "prog_name": "portaria", "complete_var": "_PORTARIA_COMPLETE"}
+        completing: dict[str, Any] = {"env": environment, "prog_name": "portaria", "complete_var": "_PORTARIA_COMPLETE"}
         assert run(**completing).stdout == "plain,other\n"
         config.write_text("[")
         assert run(**completing).output.strip() == ""

@@ -1,4 +1,4 @@
-"""The commands for dead letters: looking at them, sending them again, deleting them."""
+"""The commands for dead letters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.groups.resources import add_delete, add_show, given, named, with_paging
 
 KIND = "dead-letters"
-# What the API takes at once.
+# The API's limit for one request.
 MAX_LETTERS = 100
 MAX_WAIT_S, MAX_WAITS = 60.0, 5
 INTERRUPTED = 130
@@ -89,7 +89,7 @@ def redrive(cli: CliContext, /, letters: tuple[str, ...], all_open: bool, dry_ru
         if letters:
             redriving.named(letters, tell)
         else:
-            # What dies again on its way is not followed by its own redrive.
+            # A record that fails again is not redriven by the same command.
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             redriving.open_ones({"before": now} | chosen, tell)
     outcomes = redriving.outcomes
@@ -108,7 +108,7 @@ def redrive(cli: CliContext, /, letters: tuple[str, ...], all_open: bool, dry_ru
 
 
 class Redriving:
-    """Letters on their way, call by call. What stopped it before its end is its `trouble`."""
+    """Redrives dead letters, one request after the other. `trouble` is the error that stopped it."""
 
     def __init__(self, cli: CliContext, dry_run: bool) -> None:
         self.cli = cli
@@ -127,7 +127,7 @@ class Redriving:
             answer = self._post(filters | {"cursor": answer["next_cursor"]}, tell)
 
     def _post(self, body: Document, tell: Any) -> Document | None:
-        """An answer, or None where nothing more can be done."""
+        """A response, or None if sending stops."""
         waits = 0
         try:
             while True:
@@ -135,7 +135,7 @@ class Redriving:
                     answer = self.cli.api.post(KIND, "redrive", body=body | {"dry_run": self.dry_run})
                     break
                 except NotDone as refused:
-                    # Open ones that were sent are open no more, so asking for them again sends none twice.
+                    # Dead letters that were redriven are no longer open, so a repeated request sends none twice.
                     wait_s = 1.0 if refused.answer_lost and "ids" not in body else refused.retry_after_s
                     if wait_s is None or wait_s > MAX_WAIT_S or waits == MAX_WAITS:
                         self.trouble = refused

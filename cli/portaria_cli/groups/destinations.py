@@ -1,4 +1,4 @@
-"""The commands for destinations: what keeps records from them, and how to try again at once."""
+"""The commands for destinations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands for receipts: what became of requests and records."""
+"""The commands for receipts."""
 
 from __future__ import annotations
 

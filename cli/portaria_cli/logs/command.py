@@ -1,4 +1,4 @@
-"""The command `logs`: what the functions of a stack log, one line an event."""
+"""The command `logs`: the log events of a stack's functions, one line for each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # FilterLogEvents allows 5 requests a second in an account and region:
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
 REQUESTS_PER_S = 4.0
-# An event may become visible so long after its own time.
+# An event may become visible this many seconds after its time.
 LATE_S = 60
 MOST_REMEMBERED = 50_000
 INTERRUPTED = 130
