@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import click
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -126,31 +123,6 @@ def shown(item: dict[str, Any], console: Console) -> None:
             label = (field if number == 0 else "").ljust(width)
             # The terminal wraps the line, so that a URL that is copied stays whole.
             console.print(Text.assemble((label, "dim"), "  ", line), soft_wrap=True)
-
-
-def called(answer: dict[str, Any]) -> None:
-    """The response to a call: its status on standard error, its body on standard output. A terminal gets indented JSON."""
-    click.echo(f"{answer['status']} {answer['headers'].get('content-type', '')}".rstrip(), err=True)
-    if answer["withheld"]:
-        click.echo(f"Note: {answer['withheld']}.", err=True)
-    if answer["body_base64"]:
-        sys.stdout.buffer.write(b64decode(answer["body_base64"]))
-        return
-    body: str = answer["body"] or ""
-    if sys.stdout.isatty():
-        with suppress(ValueError, RecursionError):
-            body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
-        body += "" if not body or body.endswith("\n") else "\n"
-    click.echo(body, nl=False)
-
-
-def scopes(items: list[dict[str, Any]], console: Console) -> None:
-    print_table(SCOPES, items, console)
-    console.print(
-        "\nSome scopes can be narrowed to one connection: connections:call@crm",
-        style="dim",
-        soft_wrap=True,
-    )
 
 
 def outcomes(entries: list[dict[str, Any]], counts: dict[str, int], console: Console) -> None:
@@ -314,11 +286,6 @@ COLUMNS = {
         _of("reason"), _of("source"), _of("destination"), _of("route", 2), _of("detail", 1),
     ),
 }  # fmt: skip
-SCOPES = (
-    _of("name", title="scope", is_whole=True),
-    Column("narrows", lambda item: Text("yes" if item["is_narrowable"] else "–"), is_whole=True),
-    Column("what it allows", lambda item: Text(item["description"])),
-)
 REDRIVEN = (
     _of("id", title="letter", is_whole=True), _of("record_count", title="records"), _of("outcome", is_whole=True),
     _of("reason", title="why"),

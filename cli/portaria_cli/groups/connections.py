@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def call_connection(
     if cli.as_json:
         cli.print(answer, lambda console: None)
     else:
-        output.called(answer)
+        _print_response(answer)
     if answer["status"] >= 400:
         click.get_current_context().exit(1)
 
@@ -214,3 +215,19 @@ def _as_text_or_base64(content: bytes) -> Document:
         return {"body": content.decode()}
     except UnicodeDecodeError:
         return {"body_base64": b64encode(content).decode()}
+
+
+def _print_response(answer: Document) -> None:
+    """The response to a call: its status on standard error, its body on standard output. A terminal gets indented JSON."""
+    click.echo(f"{answer['status']} {answer['headers'].get('content-type', '')}".rstrip(), err=True)
+    if answer["withheld"]:
+        click.echo(f"Note: {answer['withheld']}.", err=True)
+    if answer["body_base64"]:
+        sys.stdout.buffer.write(b64decode(answer["body_base64"]))
+        return
+    body: str = answer["body"] or ""
+    if sys.stdout.isatty():
+        with suppress(ValueError, RecursionError):
+            body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+        body += "" if not body or body.endswith("\n") else "\n"
+    click.echo(body, nl=False)

@@ -5,12 +5,21 @@ from __future__ import annotations
 from functools import partial
 
 import click
+from rich.console import Console
+from rich.text import Text
 
 from portaria_cli import completion, output
 from portaria_cli.command_classes import Command, Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import Document
 from portaria_cli.groups.resources import add_list, named, path_of, with_paging
+from portaria_cli.output import Column
+
+SCOPES = (
+    Column("scope", lambda item: Text(item["name"]), is_whole=True),
+    Column("narrows", lambda item: Text("yes" if item["is_narrowable"] else "–"), is_whole=True),
+    Column("what it allows", lambda item: Text(item["description"])),
+)
 
 
 @click.group(cls=Commands)
@@ -69,7 +78,7 @@ def scopes() -> None:
 def list_scopes(cli: CliContext, paging: Paging) -> None:
     """List all scopes, and which of them can be narrowed to one connection."""
     page = cli.read_page("scopes", paging=paging)
-    cli.print_page("scopes", page, shown=partial(output.scopes, page.items))
+    cli.print_page("scopes", page, shown=partial(_listed, page.items))
 
 
 @click.command("me", cls=Command)
@@ -78,3 +87,12 @@ def me(cli: CliContext) -> None:
     """Show who you are to the API, and your scopes."""
     found = cli.api.get("me")
     cli.print(found, partial(output.shown, found))
+
+
+def _listed(items: list[Document], console: Console) -> None:
+    output.print_table(SCOPES, items, console)
+    console.print(
+        "\nSome scopes can be narrowed to one connection: connections:call@crm",
+        style="dim",
+        soft_wrap=True,
+    )
