@@ -39,6 +39,7 @@ STYLES = {
     "pending": "yellow", "removed": "dim", "running": "yellow",
     "done": "green", "refused": "red", "begun": "yellow",
     "registered": "green", "unknown": "yellow", "not_sent": "yellow",
+    "works": "green", "unclear": "yellow",
     "applied": "green", "redriven": "green", "would_redrive": "green", "gone": "yellow", "in_progress": "yellow",
     "open": "yellow", "paused": "red", "waiting": "yellow",
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import responses
@@ -14,7 +14,7 @@ from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients
 from portaria_cli.groups.inputs import READ_ONLY
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.command_line import Wire, headers_of, listed, run, told, wired
+from tests.fakes.command_line import Answered, Wire, headers_of, listed, run, told, wired
 from tests.fakes.manage import API_URL, CANARY, TOKEN_URL
 
 MARKETO = (
@@ -230,3 +230,52 @@ class TestRoutes:
         wire.instead = None
         found = told("routes", "show", "leads")
         assert (found["weight"], found["priority"]) == (7, "normal")
+
+
+class TestPreviews:
+    """The answers are as the API's document describes them."""
+
+    FOUND: ClassVar[dict[str, Any]] = {
+        "objects": [{"email": "ana@example.com"}],
+        "warnings": ["lastName is empty"],
+        "request": {"method": "POST", "path": "/persons", "body": {"persons": [{"email": "ana@example.com"}]}},
+        "refused_reason": None,
+        "refused_detail": None,
+    }
+
+    def test_preview_prints_the_objects_and_the_request(self, wire: Wire, tmp_path: Path) -> None:
+        wire.instead = lambda request: Answered(200, json.dumps(self.FOUND))
+        (tmp_path / "record.yaml").write_text("id: 1\nemail: ana@example.com\n")
+        done = run("routes", "preview", "people", "--record", tmp_path / "record.yaml")
+        assert sent(wire, "POST") == {"name": "people", "record": {"id": 1, "email": "ana@example.com"}}
+        assert done.stdout.startswith("email  ana@example.com\n\nPOST /persons\n{")
+        assert done.stderr == "warning: lastName is empty\n"
+
+    def test_preview_of_a_route_in_a_file_sends_the_route(self, wire: Wire, tmp_path: Path) -> None:
+        wire.instead = lambda request: Answered(200, json.dumps(self.FOUND))
+        (tmp_path / "route.yaml").write_text("name: people\nsource: client:kommo/acme\nobject: contacts\n")
+        run("routes", "preview", "--file", tmp_path / "route.yaml", "--record", "-", input='{"id": 1}')
+        assert sent(wire, "POST") == {
+            "route": {"source": "client:kommo/acme", "object": "contacts"},
+            "record": {"id": 1},
+        }
+
+    def test_preview_of_a_refused_record_fails(self, wire: Wire) -> None:
+        refused = {**self.FOUND, "objects": [], "request": None, "refused_detail": "it has no e-mail address"}
+        refused["refused_reason"] = "no_dedupe_value"
+        wire.instead = lambda request: Answered(200, json.dumps(refused))
+        done = run("routes", "preview", "people", "--record", "-", input="{}", exit_code=1)
+        assert "It would become a dead letter: it has no e-mail address" in done.stdout
+
+    @pytest.mark.parametrize("words", [(), ("people", "--file", "-")])
+    def test_preview_needs_one_route(self, wire: Wire, words: tuple[str, ...]) -> None:
+        assert "give the NAME of a route" in run("routes", "preview", *words, "--record", "-", exit_code=2).stderr
+        assert wire.requests == []
+
+
+@pytest.mark.parametrize(("state", "exit_code"), [("works", 0), ("refused", 1), ("unclear", 1)])
+def test_connections_test_fails_unless_the_credentials_work(wire: Wire, state: str, exit_code: int) -> None:
+    answer = {"state": state, "detail": None, "connection_state": "connected"}
+    wire.instead = lambda request: Answered(200, json.dumps(answer))
+    assert f"state             {state}\n" in run("connections", "test", "erp", exit_code=exit_code).stdout
+    assert headers_of(wire.requests[-1])["Idempotency-Key"]

@@ -133,6 +133,20 @@ def expire_rotation(cli: CliContext, name: str) -> None:
     cli.print(found, partial(output.shown, found))
 
 
+@connections.command("test")
+@Name
+@click.pass_obj
+def test_connection(cli: CliContext, name: str) -> None:
+    """Test a connection with a harmless request to its platform.
+
+    The exit code is 1 unless the credentials work. Credentials that the platform calls invalid end the connection.
+    """
+    found = cli.api.create("connections", name, "test", body={})
+    cli.print(found, partial(output.shown, found))
+    if found["state"] != "works":
+        click.get_current_context().exit(1)
+
+
 @connections.command("call")
 @Name
 @click.argument("method", type=click.Choice(METHODS, case_sensitive=False), metavar="METHOD")

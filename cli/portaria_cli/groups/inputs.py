@@ -30,6 +30,7 @@ READ_ONLY: dict[str, tuple[str, ...]] = {
         "previous_until", "refused_since", "refusal", "age_days", "credentials_set", "notes",
     ),
     "routes": ("warnings",),
+    "records": (),
     "private-integrations": (
         "id", "created_at", "updated_at", "created_by", "token_made_at", "age_days", "last_used_at", "previous_last_used_at",
         "previous_until", "token",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.text import Text
 
-from portaria_cli import completion
+from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
-from portaria_cli.errors import Document
+from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.groups import inputs
 from portaria_cli.groups.resources import add_delete, add_show, given, named, printed, with_paging
 
@@ -134,6 +138,52 @@ def edit_route(
 
 
 add_delete(routes, KIND, Name, FORM)
+
+
+@routes.command("preview")
+@click.argument("name", required=False, shell_complete=completion.names(KIND))
+@click.option(
+    "--record", type=click.Path(path_type=Path), required=True, metavar="FILE|-",
+    help="A record in the source's shape, as YAML or JSON.",
+)  # fmt: skip
+@click.option(
+    "--file", "file", type=click.Path(path_type=Path), metavar="FILE|-",
+    help="Use the route in this YAML or JSON file, which need not exist yet, instead of NAME.",
+)  # fmt: skip
+@click.pass_obj
+def preview_route(cli: CliContext, name: str | None, record: Path, file: Path | None) -> None:
+    """Show what a record becomes at a route's destination.
+
+    Nothing is sent or stored. The exit code is 1 if the record would become a dead letter.
+    """
+    if bool(name) == bool(file):
+        raise NotDone("give the NAME of a route, or a route that does not exist yet with --file", exit_code=USAGE)
+    if record == file == inputs.STDIN:
+        raise NotDone("only one of --file and --record can be standard input", exit_code=USAGE)
+    body: Document = {"record": inputs.read("records", record).content}
+    if file:
+        route = inputs.read(KIND, file).content
+        body["route"] = {field: value for field, value in route.items() if field != "name"}
+    else:
+        body["name"] = name
+    found = cli.api.post(KIND, "preview", body=body)
+    for warning in found["warnings"]:
+        cli.say(f"warning: {warning}")
+    cli.print(found, partial(_print_preview, found), is_long=True)
+    if found["refused_reason"]:
+        click.get_current_context().exit(1)
+
+
+def _print_preview(found: Document, console: Console) -> None:
+    for fields in found["objects"]:
+        output.shown(fields, console)
+        console.print()
+    if request := found["request"]:
+        console.print(Text(f"{request['method']} {request['path']}", style="bold"), soft_wrap=True)
+        console.print(Text(json.dumps(request["body"], indent=2, ensure_ascii=False)), soft_wrap=True)
+    else:
+        why = found["refused_detail"] or found["refused_reason"] or "no reason was given"
+        console.print(Text(f"It would become a dead letter: {why}", style="red"), soft_wrap=True)
 
 
 def _merged(content: Document, mapping: tuple[tuple[str, str], ...], options: tuple[tuple[str, str], ...]) -> Document:
