@@ -56,6 +56,53 @@ class TestLooking:
         assert dead_letters.find(stack.table, "letter-1") is None
 
 
+class TestDeletion:
+    """Of several. The answers are as the API's document describes them."""
+
+    def answer(self, wire: Wire, *answers: dict[str, Any]) -> None:
+        left = [{"not_deleted": [], "more": False, "next_cursor": None, **each} for each in answers]
+        wire.instead = lambda request: Answered(200, json.dumps(left.pop(0)))
+
+    def bodies(self, wire: Wire) -> list[dict[str, Any]]:
+        return [json.loads(request.body) for request in wire.requests]
+
+    def test_delete_by_filter_counts_asks_and_deletes_page_by_page(self, wire: Wire) -> None:
+        page = {"dead_letter_count": 1_000, "record_count": 1_200}
+        counted = {"dead_letter_count": 1_500, "record_count": 2_000}
+        self.answer(
+            wire, counted, {**page, "more": True, "next_cursor": "c"}, {"dead_letter_count": 500, "record_count": 800}
+        )
+        done = run("dead-letters", "delete", "--route", "people", input="y\n")
+        assert "Delete 1,500 dead letters with 2,000 records?" in done.stderr
+        assert done.stdout == "1,500 dead letters with 2,000 records are deleted.\n"
+        first, second, third = self.bodies(wire)
+        assert (first["dry_run"], second["dry_run"], third["cursor"]) == (True, False, "c")
+        assert first["before"] == second["before"] == third["before"]
+        assert first["route"] == "people"
+
+    def test_delete_declined_deletes_nothing(self, wire: Wire) -> None:
+        self.answer(wire, {"dead_letter_count": 1, "record_count": 1})
+        run("dead-letters", "delete", "--all", input="n\n", exit_code=1)
+        assert [body["dry_run"] for body in self.bodies(wire)] == [True]
+
+    def test_delete_dry_run_shows_the_counts(self, wire: Wire) -> None:
+        self.answer(wire, {"dead_letter_count": 2, "record_count": 3})
+        shown = run("dead-letters", "delete", "a", "b", "--dry-run").stdout
+        assert shown == "2 dead letters with 3 records would be deleted.\n"
+        assert self.bodies(wire) == [{"ids": ["a", "b"], "dry_run": True}]
+
+    def test_delete_names_those_that_were_not_deleted(self, wire: Wire) -> None:
+        left = [{"id": "b", "outcome": "in_progress"}]
+        self.answer(wire, {"dead_letter_count": 1, "record_count": 1, "not_deleted": left})
+        done = run("dead-letters", "delete", "a", "b", "--yes", exit_code=1)
+        assert "not deleted: b (in progress)" in done.stdout
+
+    @pytest.mark.parametrize("arguments", [[], ["a", "--all"], ["--all", "--reason", "x"]])
+    def test_delete_needs_one_way_to_select(self, wire: Wire, arguments: list[str]) -> None:
+        assert "give the ids" in run("dead-letters", "delete", *arguments, exit_code=2).stderr
+        assert wire.requests == []
+
+
 class TestRedrive:
     def test_a_dry_run_shows_which_and_sends_nothing(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a"), letter("b"))

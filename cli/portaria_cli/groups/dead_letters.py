@@ -8,12 +8,14 @@ from time import sleep
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.text import Text
 
 from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging, working
 from portaria_cli.errors import USAGE, Document, NotDone
-from portaria_cli.groups.resources import add_delete, add_show, given, named, with_paging
+from portaria_cli.groups.resources import add_show, given, named, with_paging
 
 KIND = "dead-letters"
 # The API's limit for one request.
@@ -32,6 +34,9 @@ ConnectionOption = click.option(
     "--connection", metavar="NAME", shell_complete=completion.names("connections"),
     help="Only those from or to this connection.",
 )  # fmt: skip
+BeforeOption = click.option(
+    "--before", metavar="TIME", help="Only those set aside before this time, such as 2026-01-31T23:59:59Z."
+)
 
 
 @click.group("dead-letters", cls=Commands)
@@ -63,7 +68,87 @@ add_show(
     "ID",
     "Show a dead letter with its records; values that look like credentials are shown as ***.",
 )
-add_delete(dead_letters, KIND, Letter, "ID", "Delete a dead letter and its records for good.")
+
+
+@dead_letters.command("delete")
+@click.argument("letters", metavar="[ID]...", nargs=-1, shell_complete=_complete)
+@ReasonOption
+@RouteOption
+@ConnectionOption
+@BeforeOption
+@click.option("--all", "all_letters", is_flag=True, help="All of them, also those that were redriven.")
+@click.option("--dry-run", is_flag=True, help="Only show how many these are.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(
+    cli: CliContext,
+    /,
+    letters: tuple[str, ...],
+    all_letters: bool,
+    dry_run: bool,
+    yes: bool,
+    **filters: str | None,
+) -> None:
+    """Delete dead letters and their records for good: those with these IDs, or all that match.
+
+    The command asks first, with their number. The exit code is 1 if one of them was not deleted.
+    """
+    chosen = given(filters)
+    if sum((bool(letters), bool(chosen), all_letters)) != 1:
+        raise NotDone("give the ids of dead letters, options such as --reason, or --all", exit_code=USAGE)
+    if len(letters) == 1 and not dry_run:
+        if not yes:
+            click.confirm(f"Delete the dead letter {letters[0]} and its records?", abort=True, err=True)
+        cli.api.delete(KIND, letters[0])
+        cli.print({"deleted": letters[0]}, lambda console: console.print(f"{letters[0]} is deleted.", markup=False))
+        return
+    # Dead letters that arise meanwhile were not counted, so they stay.
+    bodies = _selections(letters, {"before": _now()} | chosen)
+    if dry_run or not yes:
+        found = _delete(cli, bodies, dry_run=True)
+        if dry_run:
+            cli.print(found, partial(_print_deletion, found, "would be deleted"))
+            return
+        what = f"{found['dead_letter_count']:,} dead letters with {found['record_count']:,} records"
+        click.confirm(f"Delete {what}?", abort=True, err=True)
+    found = _delete(cli, bodies, dry_run=False)
+    cli.print(found, partial(_print_deletion, found, "are deleted"))
+    if found["not_deleted"]:
+        click.get_current_context().exit(1)
+
+
+def _selections(letters: tuple[str, ...], filters: Document) -> list[Document]:
+    """The bodies of the requests that select dead letters."""
+    if not letters:
+        return [filters]
+    return [{"ids": list(letters[start : start + MAX_LETTERS])} for start in range(0, len(letters), MAX_LETTERS)]
+
+
+def _delete(cli: CliContext, bodies: list[Document], *, dry_run: bool) -> Document:
+    """The sums of the API's responses."""
+    found: Document = {"dead_letter_count": 0, "record_count": 0, "not_deleted": []}
+    with working() as tell:
+        for body in bodies:
+            cursor: Document = {}
+            while True:
+                answer = cli.api.create(KIND, "delete", body={**body, **cursor, "dry_run": dry_run})
+                found = {field: found[field] + answer[field] for field in found}
+                tell(f"{found['dead_letter_count']:,} dead letters so far")
+                if not answer["more"]:
+                    break
+                cursor = {"cursor": answer["next_cursor"]}
+    return found
+
+
+def _print_deletion(found: Document, becomes: str, console: Console) -> None:
+    count, records = found["dead_letter_count"], found["record_count"]
+    console.print(f"{count:,} dead letters with {records:,} records {becomes}.")
+    for each in found["not_deleted"]:
+        console.print(Text(f"not deleted: {each['id']} ({each['outcome'].replace('_', ' ')})"), soft_wrap=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dead_letters.command("redrive")
@@ -71,7 +156,7 @@ add_delete(dead_letters, KIND, Letter, "ID", "Delete a dead letter and its recor
 @ReasonOption
 @RouteOption
 @ConnectionOption
-@click.option("--before", metavar="TIME", help="Only those set aside before this time, such as 2026-01-31T23:59:59Z.")
+@BeforeOption
 @click.option("--all", "all_open", is_flag=True, help="All open ones.")
 @click.option("--dry-run", is_flag=True, help="Only show which these are.")
 @click.pass_obj
@@ -90,8 +175,7 @@ def redrive(cli: CliContext, /, letters: tuple[str, ...], all_open: bool, dry_ru
             redriving.named(letters, tell)
         else:
             # A record that fails again is not redriven by the same command.
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            redriving.open_ones({"before": now} | chosen, tell)
+            redriving.open_ones({"before": _now()} | chosen, tell)
     outcomes = redriving.outcomes
     counts: dict[str, int] = {}
     for became in outcomes:
