@@ -74,7 +74,7 @@ class TestDeletion:
         )
         done = run("dead-letters", "delete", "--route", "people", input="y\n")
         assert "Delete 1,500 dead letters with 2,000 records?" in done.stderr
-        assert done.stdout == "1,500 dead letters with 2,000 records are deleted.\n"
+        assert done.stdout == "Deleted: 1,500 dead letters with 2,000 records.\n"
         first, second, third = self.bodies(wire)
         assert (first["dry_run"], second["dry_run"], third["cursor"]) == (True, False, "c")
         assert first["before"] == second["before"] == third["before"]
@@ -88,7 +88,7 @@ class TestDeletion:
     def test_delete_dry_run_shows_the_counts(self, wire: Wire) -> None:
         self.answer(wire, {"dead_letter_count": 2, "record_count": 3})
         shown = run("dead-letters", "delete", "a", "b", "--dry-run").stdout
-        assert shown == "2 dead letters with 3 records would be deleted.\n"
+        assert shown == "Would be deleted: 2 dead letters with 3 records.\n"
         assert self.bodies(wire) == [{"ids": ["a", "b"], "dry_run": True}]
 
     def test_delete_names_those_that_were_not_deleted(self, wire: Wire) -> None:

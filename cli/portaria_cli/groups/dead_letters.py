@@ -107,12 +107,11 @@ def delete(
     if dry_run or not yes:
         found = _delete(cli, bodies, dry_run=True)
         if dry_run:
-            cli.print(found, partial(_print_deletion, found, "would be deleted"))
+            cli.print(found, partial(_print_deletion, found, "Would be deleted"))
             return
-        what = f"{found['dead_letter_count']:,} dead letters with {found['record_count']:,} records"
-        click.confirm(f"Delete {what}?", abort=True, err=True)
+        click.confirm(f"Delete {_counted(found)}?", abort=True, err=True)
     found = _delete(cli, bodies, dry_run=False)
-    cli.print(found, partial(_print_deletion, found, "are deleted"))
+    cli.print(found, partial(_print_deletion, found, "Deleted"))
     if found["not_deleted"]:
         click.get_current_context().exit(1)
 
@@ -141,10 +140,14 @@ def _delete(cli: CliContext, bodies: list[Document], *, dry_run: bool) -> Docume
 
 
 def _print_deletion(found: Document, becomes: str, console: Console) -> None:
-    count, records = found["dead_letter_count"], found["record_count"]
-    console.print(f"{count:,} dead letters with {records:,} records {becomes}.")
+    console.print(f"{becomes}: {_counted(found)}.")
     for each in found["not_deleted"]:
         console.print(Text(f"not deleted: {each['id']} ({each['outcome'].replace('_', ' ')})"), soft_wrap=True)
+
+
+def _counted(found: Document) -> str:
+    letters, records = found["dead_letter_count"], found["record_count"]
+    return f"{letters:,} dead letter{'' if letters == 1 else 's'} with {records:,} record{'' if records == 1 else 's'}"
 
 
 def _now() -> str:
