@@ -24,6 +24,8 @@ AWS_ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "testing",
     "POWERTOOLS_SERVICE_NAME": "portaria",
     "POWERTOOLS_METRICS_NAMESPACE": "Portaria",
+    # No profiles of the person who runs the tests.
+    "XDG_CONFIG_HOME": "/nonexistent",
 }
 for name in list(os.environ):
     if name.startswith(("AWS_", "PORTARIA_")) or name.lower() in ("https_proxy", "http_proxy", "no_proxy"):

@@ -1,4 +1,4 @@
-"""Calling the API: one request each, its refusals as one sentence for the person who reads it."""
+"""Requests to the API. A refusal becomes one sentence for the person who reads it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import uuid4
 
@@ -21,46 +21,19 @@ from botocore.exceptions import (
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-# The function behind has 20 s; API Gateway gives up after 29.
+from portaria_cli.errors import Document, NotDone, reason_of
+
+# The function has 20 s, and API Gateway waits 29 s.
 TIMEOUT_S = (5.0, 35.0)
-# How long a creation that is sent again waits for the first one, which may still be worked on.
+# How long a repeated request waits for the first one, which may still be running.
 PATIENCE_S = 40.0
-PROBLEM = "urn:portaria:problem:"
 GATEWAY_TIMED_OUT = 504
-
-Document = dict[str, Any]
-
-
-class NotDone(Exception):
-    """It cannot be done, in a sentence for the person. `exit_code` is 1 where the API refused, 3 where it was not reached.
-
-    With `answer_lost` it may have been done all the same. `retry_after_s` is the wait that the API asked for, if it did.
-    """
-
-    def __init__(
-        self,
-        sentence: str,
-        *,
-        exit_code: int = 1,
-        status: int = 0,
-        problem: Document | None = None,
-        answer_lost: bool = False,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(sentence)
-        self.exit_code = exit_code
-        self.status = status
-        self.problem = problem or {}
-        self.answer_lost = answer_lost
-        self.retry_after_s = retry_after_s
-
-    @property
-    def reason(self) -> str:
-        return reason_of(self.problem)
+# The API's own limit.
+MAX_PAGE = 100
 
 
 class Caller(Protocol):
-    """Who calls: an AWS principal, or a private integration."""
+    """The caller: an AWS principal or a private integration."""
 
     @property
     def prefix(self) -> str: ...
@@ -68,7 +41,7 @@ class Caller(Protocol):
     def sign(self, request: AWSRequest) -> None: ...
 
     def advice(self, status: int, reason: str, said: str) -> str:
-        """What to do about a refusal of 401 or 403 with what the API said of it, or an empty text."""
+        """What to do about a 401 or 403 with the text that the API `said`, or an empty text."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +60,7 @@ class Api:
         return found, headers.get("ETag", "")
 
     def find(self, *path: str) -> Document | None:
-        """What stands at a path, or None."""
+        """The resource at a path, or None."""
         try:
             return self.get(*path)
         except NotDone as refused:
@@ -96,7 +69,7 @@ class Api:
             raise
 
     def create(self, *path: str, body: Document) -> Document:
-        """Post with an Idempotency-Key. Where the answer is lost it is sent once more, with the same key."""
+        """POST with an Idempotency-Key. If the answer is lost, the request is sent once more with the same key."""
         headers = {"Idempotency-Key": uuid4().hex}
         try:
             return self._call("POST", path, body=body, headers=headers)[0]
@@ -115,28 +88,35 @@ class Api:
     def post(self, *path: str, body: Document) -> Document:
         return self._call("POST", path, body=body)[0]
 
-    def put(self, *path: str, body: Document) -> Document:
-        return self._call("PUT", path, body=body)[0]
+    def put(self, *path: str, body: Document, etag: str = "") -> Document:
+        """Replace. With an `etag`, only what has not changed since that was read."""
+        return self._call("PUT", path, body=body, headers={"If-Match": etag} if etag else {})[0]
 
     def patch(self, *path: str, body: Document, etag: str) -> Document:
-        """Edit what has not changed since its `etag` was given."""
+        """Edit what has not changed since its `etag` was read."""
         return self._call("PATCH", path, body=body, headers={"If-Match": etag} if etag else {})[0]
 
     def delete(self, *path: str) -> Document:
         return self._call("DELETE", path)[0]
 
     def list(self, *path: str, most: int | None = None, **filters: str) -> Iterator[Document]:
-        """Every item of a listing, or the first `most`, page by page."""
-        cursor: str | None = None
-        told = 0
+        """Every item of a listing, or the first `most`."""
+        for page in self.pages(*path, most=most, **filters):
+            yield from page["items"]
+
+    def pages(
+        self, *path: str, most: int | None = None, cursor: str | None = None, **filters: str
+    ) -> Iterator[Document]:
+        """A listing page by page, from `cursor` on, until it ends or `most` items were read."""
+        count = 0
         while True:
-            size = 100 if most is None else min(100, most - told)
+            size = MAX_PAGE if most is None else min(MAX_PAGE, most - count)
             query = {**filters, "limit": str(size)} | ({"cursor": cursor} if cursor else {})
             page, _ = self._call("GET", path, query=query)
-            yield from page["items"]
-            told += len(page["items"])
+            yield page
+            count += len(page["items"])
             cursor = page["next_cursor"]
-            if not cursor or (most is not None and told >= most):
+            if not cursor or (most is not None and count >= most):
                 return
 
     def _call(
@@ -180,7 +160,7 @@ class Api:
         if status < 300:
             return content
         reason, wait_s = reason_of(content), _wait_s(answer.headers)
-        # API Gateway writes the word in both ways.
+        # API Gateway uses both spellings.
         said = str(content.get("message") or content.get("Message") or "")
         answer_lost = status == GATEWAY_TIMED_OUT and not reason
         if answer_lost:
@@ -200,12 +180,6 @@ class Api:
         raise NotDone(sentence, status=status, problem=content, answer_lost=answer_lost, retry_after_s=wait_s)
 
 
-def reason_of(problem: Document) -> str:
-    """The API's word for a refusal, or an empty text where something before it answered."""
-    found = str(problem.get("type", ""))
-    return found.removeprefix(PROBLEM) if found.startswith(PROBLEM) else ""
-
-
 def _wait_s(headers: Mapping[str, str]) -> float | None:
     text = str(headers.get("Retry-After", ""))
     return float(text) if text.isascii() and text.isdigit() else None
@@ -217,7 +191,7 @@ def _lost(host: str, error: str, method: str) -> str:
 
 
 def _after_a_lost_answer(refused: NotDone) -> NotDone:
-    """A refusal of what was sent a second time."""
+    """A refusal of a repeated request."""
     if refused.status != 409:
         return refused
     sentence = f"{refused} (the first response was lost: this may be what it created)"

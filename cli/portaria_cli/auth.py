@@ -1,4 +1,4 @@
-"""Where the API is, and who calls it: an AWS principal below /admin/v1, or a private integration below /v1."""
+"""Finds the API and its caller: an AWS principal (/admin/v1) or a private integration (/v1)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from portaria.access import api_tokens, scopes
 from portaria.core.entities import Secret
 from portaria_cli import local_cloud
-from portaria_cli.api import TIMEOUT_S, Api, Document, NotDone
+from portaria_cli.api import TIMEOUT_S, Api
+from portaria_cli.errors import USAGE, Document, NotDone
+from portaria_cli.profiles import TOKEN_VARIABLE, Settings
 
-TOKEN_VARIABLE = "PORTARIA_TOKEN"  # noqa: S105 - a name
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NOTHING_THERE = "Missing Authentication Token"
 
 
 @dataclass(frozen=True)
 class Principal:
-    """An AWS principal, who signs with Signature Version 4."""
+    """An AWS principal. Requests are signed with Signature Version 4."""
 
     region: str
     credentials: Credentials
@@ -53,7 +54,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class Integration:
-    """A private integration, by its token."""
+    """A private integration with its token."""
 
     token: Secret
     prefix: str = "/v1"
@@ -67,11 +68,11 @@ class Integration:
             case "missing_scope":
                 words = re.findall(r"(?<![a-z-])[a-z-]++:[a-z]+", said)
                 scope = next((word for word in words if word in scopes.SCOPES), "SCOPE")
-                return f"an administrator can add it: `portaria integrations edit {integration} --add-scope {scope}`"
+                return f"an administrator can add it: `portaria private-integrations edit {integration} --add-scope {scope}`"
             case "administrators_only":
                 return f"use AWS credentials: leave out --token-file and unset {TOKEN_VARIABLE}"
             case "token_refused":
-                return f"an administrator can create a new one: `portaria integrations rotate {integration}`"
+                return f"an administrator can create a new one: `portaria private-integrations rotate {integration}`"
             case "":
                 if said == NOTHING_THERE:
                     return _nothing_there(status)
@@ -79,54 +80,59 @@ class Integration:
         return ""
 
 
-def find_api(
-    api_url: str | None,
-    stack_name: str,
-    stack_file: Path | None,
-    token_file: Path | None = None,
-    *,
-    timeout_s: tuple[float, float] = TIMEOUT_S,
-) -> Api:
+def find_api(settings: Settings, *, timeout_s: tuple[float, float] = TIMEOUT_S) -> Api:
     """The API at a URL, of a local cloud's file, or else of a stack's output `ApiUrl`.
 
-    A token comes from `token_file` or the environment. Without one the person's usual AWS credentials and region are used
-    (environment, profile, SSO), or the local cloud's own. Raises `NotDone`.
+    The caller is a private integration if there is a token. Otherwise it is the AWS principal whose credentials botocore
+    finds (environment, profile, SSO), or the one of the local cloud. Raises `NotDone`.
     """
-    token = read_token(token_file)
-    stack = read_stack(stack_file) if stack_file else {}
-    url = (api_url or str(stack.get("api_url", ""))).rstrip("/")
+    token = read_token(settings.token_file, reads_variable=settings.reads_token_variable)
+    stack = read_stack(settings.stack_file) if settings.stack_file else {}
+    url = (settings.api_url or str(stack.get("api_url", ""))).rstrip("/")
     if token:
         return Api(_fit_for_a_token(url), Integration(token), timeout_s)
     if stack:
         credentials = Credentials(stack["access_key_id"], stack["secret_access_key"])
         return Api(url, Principal(stack["region"], credentials), timeout_s)
-    session = botocore.session.Session()
+    session = aws_session(settings.region, settings.aws_profile)
     found = session.get_credentials()
     if not found:
         raise local_cloud.not_named("no AWS credentials were found: log in, or set AWS_PROFILE")
-    url = url or _stack_output(session, stack_name).rstrip("/")
+    url = url or _stack_output(session, settings.stack_name).rstrip("/")
     region = _region_of(url) or session.get_config_variable("region") or "us-east-1"
     return Api(url, Principal(region, found), timeout_s)
 
 
-def read_token(token_file: Path | None) -> Secret | None:
-    """A private integration's token, or None where none was given. A text that cannot be a token is never sent."""
+def aws_session(region: str | None, profile: str | None) -> botocore.session.Session:
+    """A session with the person's AWS configuration. botocore itself does not read AWS_REGION. Raises `NotDone`."""
+    session = botocore.session.Session(profile=profile)
+    try:
+        session.get_config_variable("region")
+    except ProfileNotFound as missing:
+        raise NotDone(f"the AWS configuration has no profile {missing.kwargs['profile']}", exit_code=USAGE) from None
+    if region:
+        session.set_config_variable("region", region)
+    return session
+
+
+def read_token(token_file: Path | None, *, reads_variable: bool = True) -> Secret | None:
+    """A private integration's token, or None if none was given. Text that cannot be a token is not sent. Raises `NotDone`."""
     if token_file:
         place = str(token_file)
         try:
             text = token_file.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise NotDone(f"{place} cannot be read: {error.strerror}", exit_code=2) from None
+            raise NotDone(f"{place} cannot be read: {error.strerror}", exit_code=USAGE) from None
         except UnicodeDecodeError:
             text = ""
     else:
         place = TOKEN_VARIABLE
-        text = os.environ.get(TOKEN_VARIABLE, "").strip()
+        text = os.environ.get(TOKEN_VARIABLE, "").strip() if reads_variable else ""
         if not text:
             return None
     if not api_tokens.integration_id(text):
         rule = f"a token is {api_tokens.PREFIX} followed by 48 letters and digits, of which the last are a checksum"
-        raise NotDone(f"{place} does not contain a private integration's token: {rule}", exit_code=2)
+        raise NotDone(f"{place} does not contain a private integration's token: {rule}", exit_code=USAGE)
     return Secret(text)
 
 
@@ -140,7 +146,7 @@ def _fit_for_a_token(url: str) -> str:
 
 
 def read_stack(stack_file: Path) -> Document:
-    """A local cloud's file. Raises `NotDone` where it cannot be read."""
+    """The file of a local cloud. Raises `NotDone`."""
     place = stack_file.absolute()
     try:
         stack: Document = json.loads(stack_file.read_text(encoding="utf-8"))
@@ -174,7 +180,7 @@ def _stack_output(session: botocore.session.Session, stack_name: str) -> str:
 
 
 def _no_stack(error: ClientError | BotoCoreError, stack_name: str) -> str:
-    """What to do where a stack could not be looked up. CloudFormation calls a stack that does not exist not valid."""
+    """What to do if a stack was not found. CloudFormation answers ValidationError for a stack that does not exist."""
     if not isinstance(error, ClientError):
         return (
             f"the stack {stack_name} could not be looked up ({type(error).__name__}): check the network and the region"
@@ -191,4 +197,6 @@ def _region_of(api_url: str) -> str:
 
 
 def _nothing_there(status: int) -> str:
-    return f"API Gateway knows no such path ({status}): check that the API's URL ends with its stage, such as /live"
+    return (
+        f"API Gateway does not know this path ({status}): check that the API's URL ends with its stage, such as /live"
+    )

@@ -1,8 +1,8 @@
-"""Sending many entries, batch by batch, until each has an outcome of its own.
+"""Sends many entries in batches until each has an outcome.
 
-What an answer calls `not_sent` goes again after the wait that it gives. An entry that the API refuses is taken out, and its
-batch goes again without it. Where nothing more can be done, what is left is `not_sent`, and the file may be sent again whole:
-whatever came through comes through again.
+Entries that are `not_sent` are sent again after the wait that the response asks for. An entry that the API refuses is removed,
+and its batch is sent again without it. If nothing more can be sent, the remaining entries are `not_sent`. The whole file can be
+sent again: entries that succeeded succeed again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from portaria_cli import output
-from portaria_cli.api import Document, NotDone
 from portaria_cli.context import CliContext, errors
+from portaria_cli.errors import Document, NotDone
 from portaria_cli.import_files import Entry
 
 # The API takes 1,000,000 bytes.
 MAX_BYTES = 900_000
-# A platform that asks for more is asked again another day.
+# After a longer wait, the person sends the file again.
 MAX_WAIT_S = 60.0
-# How often in a row a wait may have brought nothing.
+# After this many waits in a row without an outcome, sending stops.
 MAX_VAIN_WAITS = 3
 INTERRUPTED = 130
 GOOD = ("registered", "created", "updated")
@@ -36,7 +36,7 @@ Post = Callable[[list[Document]], Document]
 
 
 class Sending:
-    """The entries of one file on their way. `post` sends a batch and answers with an outcome for each, under `field`."""
+    """Sends the entries of one file. `post` sends a batch and returns an outcome for each entry, under `field`."""
 
     def __init__(self, entries: list[Entry], size: int, field: str, post: Post) -> None:
         self.size = size
@@ -49,7 +49,7 @@ class Sending:
         self._vain_waits = 0
 
     def run(self, progress: Callable[[int, str], None]) -> None:
-        """Until all is settled. `progress` is told how many are, and what is being waited for."""
+        """Sends until each entry has an outcome. `progress` gets the number of outcomes and the reason of a wait."""
         batch: list[Entry] = []
         try:
             while self._waiting and not self.trouble:
@@ -66,7 +66,7 @@ class Sending:
         self._settle([entry for entry in self._waiting if entry.place not in self.outcomes], "not_sent", reason, detail)
 
     def told(self) -> list[Document]:
-        """What became of each, in the file's order."""
+        """The outcome of each entry, in the order of the file."""
         return [{"place": entry.place, "name": entry.name} | self.outcomes[entry.place] for entry in self._entries]
 
     def _take(self) -> list[Entry]:
@@ -131,8 +131,8 @@ class Sending:
         self.outcomes |= {entry.place: told for entry in entries}
 
 
-def send(desk: CliContext, entries: list[Entry], size: int, field: str, post: Post) -> None:
-    """Send all, show how far it is and what became of them; the exit code is 1 unless all came through."""
+def send(cli: CliContext, entries: list[Entry], size: int, field: str, post: Post) -> None:
+    """Sends all entries and shows the progress and the outcomes. The exit code is 1 unless all succeeded."""
     sending = Sending(entries, size, field, post)
     with _progress(len(entries)) as tell:
         sending.run(tell)
@@ -141,7 +141,7 @@ def send(desk: CliContext, entries: list[Entry], size: int, field: str, post: Po
     for became in told:
         counts[became["outcome"]] = counts.get(became["outcome"], 0) + 1
     bad = [became for became in told if became["outcome"] not in GOOD]
-    desk.print({"outcomes": told, "counts": counts}, partial(output.outcomes, bad, counts))
+    cli.print({"outcomes": told, "counts": counts}, partial(output.outcomes, bad, counts))
     if sending.trouble:
         raise sending.trouble
     if bad:

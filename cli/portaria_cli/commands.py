@@ -1,76 +1,131 @@
-"""The command line: `configure FILE`, the groups of commands, and `completion`.
+"""The command line: the groups of commands, which have the API's names, and the commands for a whole stack.
 
-Exit codes: 0 done · 1 the API refused, or the one that was called did, or a part of what was sent · 2 wrong usage, file or
-token · 3 the API or AWS was not reached, or did not answer · 130 interrupted.
+Exit codes: 0 done · 1 the API refused, the called API refused, or a part of the input failed · 2 wrong usage, file or token ·
+3 the API or AWS was not reached, or did not answer · 130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from portaria_cli import completion, resources
-from portaria_cli.auth import find_api
-from portaria_cli.configure.command import configure
-from portaria_cli.connections import connections
-from portaria_cli.context import CliContext, Commands
-from portaria_cli.dead_letters import dead_letters
-from portaria_cli.destinations import destinations
-from portaria_cli.doctor.command import doctor
-from portaria_cli.integrations import integrations
-from portaria_cli.logs import logs
-from portaria_cli.receipts import receipts
-from portaria_cli.smoke.command import smoke
-from portaria_cli.teardown.command import teardown
+from portaria_cli import completion
+from portaria_cli.command_classes import JSON_HELP, Command, Lazy, Root
 
-# The options that say where the API is.
-PLACES = ("api_url", "stack_name", "stack_file")
+COMPLETE_VARIABLE = "_PORTARIA_COMPLETE"
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--api-url", envvar="PORTARIA_API_URL", metavar="URL", help="The API, stage included (PORTARIA_API_URL).")
-@click.option(
-    "--stack-name", envvar="PORTARIA_STACK_NAME", default="portaria", show_default=True, metavar="NAME",
-    help="The CloudFormation stack whose output ApiUrl is called.",
+def _group(module: str, attribute: str, text: str) -> Lazy:
+    return Lazy(f"portaria_cli.groups.{module}", attribute, text)
+
+
+def _command(module: str, attribute: str, text: str) -> Lazy:
+    return Lazy(f"portaria_cli.{module}", attribute, text)
+
+
+# The short help of each command stands here too, so that the help imports none of them. A test compares the two.
+SECTIONS = {
+    "Resources": {
+        "oauth-clients": _group(
+            "oauth_clients", "oauth_clients", "OAuth clients: applications registered with platforms."
+        ),
+        "connections": _group("connections", "connections", "Connections: stored credentials, one account each."),
+        "authorizations": _group(
+            "connection_parts", "authorizations", "Authorization links, for people to grant access."
+        ),
+        "event-addresses": _group("connection_parts", "event_addresses", "Webhook URLs for a platform's events."),
+        "routes": _group("routes", "routes", "Routes: which records are sent to which destination."),
+        "installs": _group("installs", "installs", "Installs: authorization codes that arrived."),
+        "private-integrations": _group(
+            "private_integrations", "private_integrations", "Private integrations: scoped tokens for programs."
+        ),
+        "scopes": _group("discovery", "scopes", "Scopes: what a private integration may do."),
+        "platforms": _group("discovery", "platforms", "Platforms: what connections and routes can be made of."),
+        "me": _group("discovery", "me", "Show who you are to the API, and your scopes."),
+        "audit": _group("installs", "audit", "The audit trail: who changed what."),
+    },
+    "Records": {
+        "backfills": _group("connection_parts", "backfills", "Backfills: reading all records of a connection."),
+        "destinations": _group("destinations", "destinations", "Destinations that are paused or have waiting records."),
+        "receipts": _group("receipts", "receipts", "Receipts: the outcome of each request to a destination."),
+        "dead-letters": _group("dead_letters", "dead_letters", "Dead letters: records that could not be delivered."),
+    },
+    "Actions of platforms": {
+        "contacts": _group("actions", "contacts", "Contacts of a connection's platform."),
+        "identifiers": _group("actions", "identifiers", "User identifiers for single sign-on."),
+        "sso": _group("actions", "sso", "Single sign-on links."),
+    },
+    "The stack and this command": {
+        "configure": _command("configure.command", "configure", "Create or change what a file describes."),
+        "doctor": _command("doctor.command", "doctor", "Check a deployed stack and say what to do."),
+        "logs": _command("logs.command", "logs", "Show what the functions of a stack logged."),
+        "smoke": _command("smoke.command", "smoke", "Test a deployed stack from outside."),
+        "teardown": _command("teardown.command", "teardown", "List and remove what a deleted stack leaves behind."),
+        "profiles": _group("profiles", "group", "Profiles: named settings in the configuration file."),
+        "completion": _command("commands", "print_completion", "Print a script that completes commands and names."),
+    },
+}
+ALIASES = {"clients": "oauth-clients", "integrations": "private-integrations"}
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib import metadata  # noqa: PLC0415 - only needed here
+
+    try:
+        version = metadata.version("portaria")
+    except metadata.PackageNotFoundError:
+        version = "unknown: it is not installed"
+    click.echo(f"portaria {version}")
+    ctx.exit()
+
+
+@click.group(
+    cls=Root, sections=SECTIONS, aliases=ALIASES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )  # fmt: skip
 @click.option(
-    "--stack-file", type=click.Path(path_type=Path, dir_okay=False), envvar="PORTARIA_STACK_FILE", metavar="FILE",
+    "--profile", metavar="NAME", shell_complete=completion.profile_names,
+    help="Use this profile of the configuration file (PORTARIA_PROFILE).",
+)  # fmt: skip
+@click.option("--api-url", metavar="URL", help="The API, stage included (PORTARIA_API_URL).")
+@click.option(
+    "--stack-name", metavar="NAME",
+    help="The CloudFormation stack whose output ApiUrl is called (PORTARIA_STACK_NAME).  [default: portaria]",
+)  # fmt: skip
+@click.option(
+    "--stack-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Use a local cloud, by its file (build/stack.json), instead of AWS (PORTARIA_STACK_FILE).",
 )  # fmt: skip
 @click.option(
     "--token-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Use the private integration's token in this file (or in PORTARIA_TOKEN) instead of AWS credentials.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@click.option("--no-pager", is_flag=True, help="Print long lists without a pager (PAGER).")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
 @click.pass_context
-def portaria(
-    ctx: click.Context,
-    api_url: str | None,
-    stack_name: str,
-    stack_file: Path | None,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
+def portaria(ctx: click.Context, /, as_json: bool, no_pager: bool, **given: Any) -> None:
     """Work with Portaria's API.
 
     With your AWS credentials you are an administrator (/admin/v1). With a private integration's token, from --token-file or
     the environment variable PORTARIA_TOKEN, you may do what its scopes say (/v1); then give --api-url or PORTARIA_API_URL
     too. A token is never given on the command line, where others can see it.
+
+    Settings come from the options, then the environment, then a profile: `portaria profiles --help`.
     """
-    if any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in PLACES):
-        # What is said on the command line counts alone. Subcommands read these from the context.
-        for name in ("api_url", "stack_file"):
-            if ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
-                ctx.params[name] = None
-        api_url, stack_file = ctx.params["api_url"], ctx.params["stack_file"]
-    ctx.obj = CliContext(partial(find_api, api_url, stack_name, stack_file, token_file), as_json)
+    from portaria_cli.context import CliContext  # noqa: PLC0415 - the help and the completion work without it
+
+    ctx.obj = CliContext(given, as_json=as_json, uses_pager=not no_pager)
 
 
-@portaria.command("completion")
+@click.command("completion", cls=Command)
 @click.argument("shell", type=click.Choice(completion.SHELLS))
 def print_completion(shell: str) -> None:
     """Print a script that completes commands and names.
@@ -80,27 +135,13 @@ def print_completion(shell: str) -> None:
     zsh, in ~/.zshrc, after compinit:    eval "$(portaria completion zsh)"
     fish:  portaria completion fish > ~/.config/fish/completions/portaria.fish
     """
-    click.echo(completion.script(shell, portaria), nl=False)
-
-
-portaria.add_command(configure)
-portaria.add_command(connections)
-portaria.add_command(doctor)
-portaria.add_command(integrations)
-portaria.add_command(logs)
-portaria.add_command(receipts)
-portaria.add_command(dead_letters)
-portaria.add_command(destinations)
-portaria.add_command(smoke)
-portaria.add_command(teardown)
-for group in (resources.clients, resources.routes, resources.installs, resources.audit):
-    portaria.add_command(group)
+    click.echo(completion.script(shell, portaria, COMPLETE_VARIABLE), nl=False)
 
 
 def main() -> None:
-    """Run it. A pipe that is closed early (`… | head`) is no error of this program's."""
+    """Run the command line. A pipe that is closed early (`… | head`) is not an error."""
     try:
-        portaria.main(prog_name="portaria", complete_var=completion.VARIABLE)
+        portaria.main(prog_name="portaria", complete_var=COMPLETE_VARIABLE)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

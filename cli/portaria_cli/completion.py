@@ -1,4 +1,4 @@
-"""Completing names in a shell: a script for it, and the names that the API knows."""
+"""Shell completion: the script for a shell, and the names that complete an argument."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
 
-from portaria.access import scopes
-from portaria_cli.api import Document
-from portaria_cli.auth import find_api
+from portaria_cli.errors import Document, NotDone
 
 SHELLS = ("bash", "zsh", "fish")
-VARIABLE = "_PORTARIA_COMPLETE"
-# Nobody waits longer for a name.
+# A completion that takes longer is left out.
 PATIENCE_S = 2.0
 MOST = 100
-# Bash takes a word that has one of these for several, and completes the last of them.
+# Bash splits a word at these characters and completes the last part.
 _BREAKS = re.compile(r"[:@]")
 
 Items = list[CompletionItem[str]]
@@ -52,18 +49,18 @@ class WholeWords(BashComplete):
         return f"{item.type},{str(item.value).removeprefix(begun)}"
 
 
-def script(shell: str, cli: click.Command) -> str:
-    """What a shell must read to complete this command line."""
+def script(shell: str, cli: click.Command, variable: str) -> str:
+    """The script that a shell reads. `variable` is the environment variable with which it asks for completions."""
     found = get_completion_class(shell)
     if found is None:
         raise ValueError(shell)
-    return found(cli, {}, "portaria", VARIABLE).source()
+    return found(cli, {}, "portaria", variable).source()
 
 
 def names(
     kind: str, name: Callable[[Document], str] = lambda item: str(item["name"]), help_field: str = ""
 ) -> Completing:
-    """What completes an argument with the names of a kind of resource, or with nothing where the API is not reached."""
+    """Completes an argument with the names of a kind of resource, or with nothing if the API is not reached."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
         found = [(name(item), str(item.get(help_field) or "")) for item in _ask(ctx, kind)]
@@ -72,19 +69,38 @@ def names(
     return complete
 
 
+def profile_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Completes the names of profiles, or nothing if the configuration file is wrong."""
+    from portaria_cli import profiles  # noqa: PLC0415 - only needed here
+
+    try:
+        return [CompletionItem(name) for name in profiles.read() if name.startswith(incomplete)]
+    except NotDone:
+        return []
+
+
+def none(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Completes nothing: there are too many to choose from."""
+    return []
+
+
 class Scope(click.ParamType[str]):
-    """A scope: checked before anything is sent, completed, and narrowed to connections that there are."""
+    """A scope. It is checked before anything is sent, and completed with the scopes and the connections that exist."""
 
     name = "scope"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from portaria.access import scopes  # noqa: PLC0415 - only needed here
+
         try:
             return scopes.check(str(value))
         except ValueError as wrong:
-            rule = str(wrong).replace("; the API reference lists them", ": `portaria integrations scopes` lists them")
+            rule = str(wrong).replace("; the API reference lists them", ": `portaria scopes list` lists them")
             self.fail(f"{value!r}: {rule}" if value.partition("@")[0] in rule else f"{value!r} {rule}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        from portaria.access import scopes  # noqa: PLC0415 - only needed here
+
         scope, at, connection = incomplete.partition("@")
         if at and scope in scopes.NARROWABLE:
             known = [f"{scope}@{item['name']}" for item in _ask(ctx, "connections")]
@@ -93,21 +109,22 @@ class Scope(click.ParamType[str]):
 
 
 def _ask(ctx: click.Context, kind: str) -> list[Document]:
-    """The first of a listing, within the time that a person waits: in a thread, for nothing bounds a look for credentials."""
+    """The first page of a listing, or nothing after `PATIENCE_S`. A thread asks: the search for credentials has no limit."""
     given = ctx.find_root().params
     found: list[Document] = []
 
     def ask() -> None:
-        api = find_api(
-            given.get("api_url"), given.get("stack_name") or "", given.get("stack_file"), given.get("token_file"),
-            timeout_s=(PATIENCE_S, PATIENCE_S),
-        )  # fmt: skip
+        # Completing a command's name needs none of these.
+        from portaria_cli import profiles  # noqa: PLC0415
+        from portaria_cli.auth import find_api  # noqa: PLC0415
+
+        api = find_api(profiles.settle(given), timeout_s=(PATIENCE_S, PATIENCE_S))
         found.extend(islice(api.list(kind, most=MOST), MOST))
 
     def ask_in_silence() -> None:
         try:
             ask()
-        except BaseException:  # noqa: BLE001 - a line half written is no place for errors
+        except BaseException:  # noqa: BLE001 - an error would appear in the line that is being completed
             found.clear()
 
     asking = Thread(target=ask_in_silence, daemon=True)

@@ -1,76 +1,108 @@
-"""What every command works with: the API, the two streams, and how what cannot be done is told."""
+"""What every command works with: its settings, the API, and the two output streams."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.console import Console
 from rich.status import Status
 
-from portaria_cli import output
-from portaria_cli.api import Api, Document, NotDone
+from portaria_cli import output, profiles
+from portaria_cli.errors import Document
+
+if TYPE_CHECKING:
+    from portaria_cli.api import Api
+    from portaria_cli.profiles import Settings
 
 
-class Commands(click.Group):
-    """Tells what cannot be done as one line and an exit code, as a JSON document where `--json` was asked for."""
+class Paging(NamedTuple):
+    """Which part of a listing is read: `most` items, all of them for None, from `cursor` on."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except NotDone as not_done:
-            if ctx.params.get("as_json"):
-                click.echo(json.dumps({"error": str(not_done), **not_done.problem}, ensure_ascii=False), err=True)
-            else:
-                errors().print(output.error_line(str(not_done)), markup=False)
-            ctx.exit(not_done.exit_code)
+    most: int | None = None
+    cursor: str | None = None
 
 
-def errors() -> Console:
-    """Standard error, on which lines are not broken."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+class Page(NamedTuple):
+    """A part of a listing. `next_cursor` is None if nothing follows."""
+
+    items: list[Document]
+    next_cursor: str | None
 
 
 class CliContext:
-    """The API is looked for when it is first called."""
+    """What the options of the command line say. The API is looked up when it is first called."""
 
-    def __init__(self, find: Callable[[], Api], as_json: bool) -> None:
-        self._find = find
-        self._api: Api | None = None
+    def __init__(self, given: Mapping[str, Any], *, as_json: bool = False, uses_pager: bool = True) -> None:
+        self._given = given
         self.as_json = as_json
+        self.uses_pager = uses_pager
 
-    @property
+    @cached_property
+    def settings(self) -> Settings:
+        return profiles.settle(self._given)
+
+    @cached_property
     def api(self) -> Api:
-        if not self._api:
-            self._api = self._find()
-        return self._api
+        from portaria_cli.auth import find_api  # noqa: PLC0415 - botocore takes long to import
 
-    def list(self, *path: str, most: int | None = None, **filters: str) -> list[Document]:
-        """A listing, read to its end; where that takes more than a page, a terminal shows how far it is."""
-        found = []
+        return find_api(self.settings)
+
+    def read_page(self, *path: str, paging: Paging, **filters: str) -> Page:
+        """A part of a listing. A terminal shows the progress if that takes more than one request."""
+        found: list[Document] = []
+        next_cursor = paging.cursor
         with working() as tell:
-            for item in self.api.list(*path, most=most, **filters):
-                found.append(item)
-                if len(found) % 100 == 0:
+            for page in self.api.pages(*path, most=paging.most, cursor=paging.cursor, **filters):
+                found += page["items"]
+                next_cursor = page["next_cursor"]
+                if next_cursor:
                     tell(f"{len(found):,} read so far")
-        return found
+        return Page(found, next_cursor)
 
-    def print(self, document: Any, shown: Callable[[Console], None]) -> None:
-        """On standard output: JSON for programs, what `shown` makes of it for people."""
+    def print_page(
+        self,
+        kind: str,
+        page: Page,
+        *,
+        filters: Mapping[str, str] | None = None,
+        shown: Callable[[Console], None] | None = None,
+    ) -> None:
+        """A table, in a pager if it is longer than the terminal, and how to get more."""
+        shown = shown or partial(output.listed, kind, page.items, filters=filters)
+        self.print({"items": page.items, "next_cursor": page.next_cursor}, shown, is_long=True)
+        if page.next_cursor:
+            self.say(f"There are more: --all prints all, and this prints the next page:\n--cursor {page.next_cursor}")
+
+    def print(self, document: Any, shown: Callable[[Console], None], *, is_long: bool = False) -> None:
+        """On standard output: JSON for programs, or what `shown` prints for people. Only what `is_long` uses a pager."""
         if self.as_json:
             click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            return
+        is_terminal = sys.stdout.isatty()
+        # Pipes and files are searched line by line, so their tables are wide.
+        fits = is_terminal or "COLUMNS" in os.environ
+        console = Console(highlight=False, width=None if fits else 200)
+        # An empty PAGER means no pager, as for git.
+        if not (is_long and is_terminal and self.uses_pager and os.environ.get("PAGER", "less")):
+            shown(console)
+            return
+        with console.capture() as capture:
+            shown(console)
+        text = capture.get()
+        if text.count("\n") < console.height:
+            click.echo(text, nl=False)
         else:
-            # What goes into a pipe or a file is searched line by line, so its tables are wide.
-            fits = sys.stdout.isatty() or "COLUMNS" in os.environ
-            shown(Console(highlight=False, width=None if fits else 200))
+            click.echo_via_pager(text)
 
     def print_alone(self, document: Any, text: str, *, said: str = "") -> None:
-        """A text that is read by a program or piped on, and for people, apart from it, what there is to say about it."""
+        """A text alone on standard output, for a program or a pipe. `said` goes to people, on standard error."""
         self.print(document, lambda console: click.echo(text))
         if said:
             self.say(said)
@@ -81,9 +113,14 @@ class CliContext:
             click.echo(sentence, err=True)
 
 
+def errors() -> Console:
+    """Standard error, on which lines are not broken."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
 @contextmanager
 def working() -> Iterator[Callable[[str], None]]:
-    """Says on a terminal's standard error what is being done, from the first time that it is told."""
+    """Shows on a terminal's standard error what is being done, once it has been told something."""
     console = errors()
     status: list[Status] = []
 

@@ -1,4 +1,4 @@
-"""Files with many entries: users and contacts, as CSV or JSON. Spreadsheets' ways of writing CSV are understood."""
+"""Files with many entries: users and contacts, as CSV or JSON. CSV may have the formats that spreadsheets write."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import click
 
-from portaria_cli.api import Document, NotDone
+from portaria_cli.errors import USAGE, Document, NotDone
 
-USAGE = 2
 USER_COLUMNS = ("user_login", "identifier")
 DELIMITERS = ",;\t"
-# What a spreadsheet writes where it does not write UTF-8: "CSV" in Western Europe and Brazil, and "Unicode text".
+# The encodings of spreadsheets besides UTF-8: "CSV" in Western Europe and Brazil, and "Unicode text".
 WESTERN = "cp1252"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # A spreadsheet writes a logical value in its own language.
@@ -26,7 +25,7 @@ TRUTHS = {"true": True, "false": False, "verdadeiro": True, "falso": False}
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a file: what is sent of it, where it stands (`line 7`), and what people call it."""
+    """One entry of a file: the content that is sent, its place (`line 7`), and a name for people."""
 
     content: Document
     place: str

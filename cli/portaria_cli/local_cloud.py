@@ -1,4 +1,4 @@
-"""A local cloud that runs beside the command line: where its file is, and how to name it."""
+"""Finds the file of a local cloud that runs on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from portaria_cli.api import NotDone
+from portaria_cli.errors import NotDone
 
 FILE = Path("build") / "stack.json"
 WRITTEN_BY = "`make up` writes build/stack.json in the folder of the checkout"
@@ -16,7 +16,7 @@ CONNECT_TIMEOUT_S = 0.3
 
 
 def stack_file() -> Path | None:
-    """The file of the local cloud that runs in this folder or in one above it, or None. It runs where its API answers."""
+    """The file of the local cloud of this folder or of one above it, or None. The cloud runs if its API answers."""
     for folder in (Path.cwd(), *Path.cwd().parents):
         file = folder / FILE
         try:
@@ -29,7 +29,7 @@ def stack_file() -> Path | None:
 
 
 def not_named(sentence: str, *, exit_code: int = 3) -> NotDone:
-    """A refusal where no stack was found; it adds how to name the local cloud, if one runs."""
+    """The error if no stack was found. If a local cloud runs, the error says how to name it."""
     file = stack_file()
     if not file:
         return NotDone(sentence, exit_code=exit_code)

@@ -1,24 +1,21 @@
-"""What people see: tables that fit their terminal. Programs get JSON instead."""
+"""Output for people: tables that fit the terminal."""
 
 from __future__ import annotations
 
 import json
-import sys
-from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import click
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-# A token that is older than so many days should be rotated, and must be.
+# The ages in days from which a token should be rotated, and must be.
 ROTATE_SOON, ROTATE_NOW = 80, 90
-# Beyond it, and half of the terminal, a cell is broken into lines.
+# A cell that is longer than this and than half of the terminal is broken into lines.
 LONGEST_CELL = 48
 MOST_IN_A_CELL = 2
 MOST_ON_A_TERMINAL = 50
@@ -33,6 +30,8 @@ TITLES = {
     "receipts": "receipt",
     "destinations": "destination",
     "dead-letters": "dead letter",
+    "platforms": "platform",
+    "scopes": "scope",
 }
 STYLES = {
     "created": "green", "replaced": "yellow", "updated": "yellow", "unchanged": "dim",
@@ -40,13 +39,14 @@ STYLES = {
     "pending": "yellow", "removed": "dim", "running": "yellow",
     "done": "green", "refused": "red", "begun": "yellow",
     "registered": "green", "unknown": "yellow", "not_sent": "yellow",
+    "works": "green", "unclear": "yellow",
     "applied": "green", "redriven": "green", "would_redrive": "green", "gone": "yellow", "in_progress": "yellow",
     "open": "yellow", "paused": "red", "waiting": "yellow",
 }  # fmt: skip
 
 
 class Column(NamedTuple):
-    """A column is `extra` where it may be left out of a narrow table: the higher, the sooner; 0 for never."""
+    """A narrow table leaves out columns with a high `extra` first, and never those with 0."""
 
     title: str
     cell: Callable[[dict[str, Any]], Text]
@@ -59,7 +59,7 @@ def error_line(sentence: str) -> Text:
 
 
 def plain(text: str) -> Text:
-    """Text in which nothing is markup."""
+    """Text without markup."""
     return Text(text)
 
 
@@ -69,7 +69,7 @@ def plural_of(kind: str) -> str:
 
 
 def waiting(count: int, *, deleted: bool = False) -> str:
-    """How many records wait for a destination, as far as the API counts them, and what becomes of them if it is deleted."""
+    """About how many records wait for a destination, and what becomes of them if it is deleted."""
     said, becomes = (
         ("1 record waits", "becomes a dead letter")
         if count == 1
@@ -81,7 +81,7 @@ def waiting(count: int, *, deleted: bool = False) -> str:
 def listed(
     kind: str, items: list[dict[str, Any]], console: Console, *, filters: Mapping[str, str] | None = None
 ) -> None:
-    """A table; where there is nothing, a sentence with the `filters` that were given."""
+    """A table, or a sentence with the `filters` that were given if there are no items."""
     if not items:
         given = ", ".join(f"{name} {value}" for name, value in (filters or {}).items())
         console.print(Text(f"There are no {plural_of(kind)}{f' with {given}' if given else ''}.", style="dim"))
@@ -90,7 +90,7 @@ def listed(
 
 
 def print_table(columns: Sequence[Column], items: Sequence[dict[str, Any]], console: Console) -> None:
-    """The columns that must be, and of the others those that fit, the ones that would be missed most first."""
+    """A table with the columns that fit, the most important ones first."""
     longest = max(LONGEST_CELL, console.width // 2)
     chosen = [column for column in columns if not column.extra]
     for more in sorted((column for column in columns if column.extra), key=lambda column: column.extra):
@@ -107,7 +107,7 @@ def _width(table: Table, console: Console) -> int:
 def _table(columns: Sequence[Column], items: Sequence[dict[str, Any]], longest: int) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     for column in columns:
-        # A name is there to be copied into the next command.
+        # Names are copied into the next command, so they stay whole.
         table.add_column(
             column.title, overflow="fold", no_wrap=column.is_whole, max_width=None if column.is_whole else longest
         )
@@ -122,37 +122,12 @@ def shown(item: dict[str, Any], console: Console) -> None:
     for field, value in told.items():
         for number, line in enumerate(value.split("\n")):
             label = (field if number == 0 else "").ljust(width)
-            # Wrapped by the terminal, not here: what is copied from it, a URL say, stays whole.
+            # The terminal wraps the line, so that a URL that is copied stays whole.
             console.print(Text.assemble((label, "dim"), "  ", line), soft_wrap=True)
 
 
-def called(answer: dict[str, Any]) -> None:
-    """The answer to a call: its status on standard error, its body as it is on standard output, JSON indented for eyes."""
-    click.echo(f"{answer['status']} {answer['headers'].get('content-type', '')}".rstrip(), err=True)
-    if answer["withheld"]:
-        click.echo(f"Note: {answer['withheld']}.", err=True)
-    if answer["body_base64"]:
-        sys.stdout.buffer.write(b64decode(answer["body_base64"]))
-        return
-    body: str = answer["body"] or ""
-    if sys.stdout.isatty():
-        with suppress(ValueError, RecursionError):
-            body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
-        body += "" if not body or body.endswith("\n") else "\n"
-    click.echo(body, nl=False)
-
-
-def scopes(items: list[dict[str, Any]], console: Console) -> None:
-    print_table(SCOPES, items, console)
-    console.print(
-        "\nSome scopes can be narrowed to one connection: connections:call@crm",
-        style="dim",
-        soft_wrap=True,
-    )
-
-
 def outcomes(entries: list[dict[str, Any]], counts: dict[str, int], console: Console) -> None:
-    """Those that did not come through, each with why, and how many came to what."""
+    """The entries that failed, each with the reason, and the number of entries with each outcome."""
     if entries:
         most = MOST_ON_A_TERMINAL if console.is_terminal else len(entries)
         print_table(OUTCOMES, entries[:most], console)
@@ -166,7 +141,7 @@ def outcomes(entries: list[dict[str, Any]], counts: dict[str, int], console: Con
 def redriven(
     letters: list[dict[str, Any]], all_letters: list[dict[str, Any]], counts: dict[str, int], console: Console
 ) -> None:
-    """Those that people should look at, and how many letters came to what, with how many records."""
+    """The dead letters that need attention, and the number of dead letters with each outcome."""
     if letters:
         most = MOST_ON_A_TERMINAL if console.is_terminal else len(letters)
         print_table(REDRIVEN, letters[:most], console)
@@ -183,7 +158,7 @@ def redriven(
 
 
 def started(items: list[dict[str, Any]], console: Console) -> None:
-    """Backfills that have been asked for."""
+    """Backfills that were started."""
     print_table(STARTED, items, console)
 
 
@@ -202,7 +177,7 @@ def backfills(found: dict[str, Any], console: Console) -> None:
 
 
 def _of(field: str, extra: int = 0, title: str = "", *, is_whole: bool = False) -> Column:
-    """A column with one field, in short."""
+    """A column with one field, abbreviated."""
     return Column(title or field.replace("_", " "), lambda item: _brief(item.get(field)), extra, is_whole)
 
 
@@ -226,12 +201,12 @@ def _oldest(item: dict[str, Any]) -> Text:
 
 
 def _waited(item: dict[str, Any]) -> Text:
-    """How long ago a dead letter was set aside."""
+    """The age of a dead letter."""
     return Text(since(item["set_aside_at"]).removesuffix(" ago"))
 
 
 def _used(item: dict[str, Any]) -> Text:
-    """When either token was."""
+    """When the new or the old token was last used."""
     used = max(item["last_used_at"] or "", item["previous_last_used_at"] or "")
     return Text(_to_the_hour(used)) if used else Text("never", style="dim")
 
@@ -247,10 +222,19 @@ def _mapping(item: dict[str, Any]) -> Text:
 
 
 def _by(item: dict[str, Any]) -> Text:
-    """An integration's name; of an AWS principal what comes last in its ARN, a user's or a session's name."""
+    """The name of a private integration, or the last part of an AWS principal's ARN, a user's or a session's name."""
     is_principal = item["by"].startswith("arn:")
     name = item["by_name"] or ""
     return Text(name.rpartition("/")[2] if is_principal else name or item["by"])
+
+
+def _kinds(item: dict[str, Any]) -> Text:
+    return Text(", ".join(kind["name"] for kind in item["kinds"]) or "by installs")
+
+
+def _accepted(item: dict[str, Any]) -> Text:
+    offer = item["destination"]
+    return Text(", ".join(offer["accepted"])) if offer else _none()
 
 
 def _why(item: dict[str, Any]) -> Text:
@@ -258,6 +242,11 @@ def _why(item: dict[str, Any]) -> Text:
 
 
 COLUMNS = {
+    "platforms": (
+        _of("name", is_whole=True), Column("kinds of connection", _kinds),
+        Column("installs", lambda item: Text("yes" if item["is_installable"] else "–"), 2),
+        Column("sources", lambda item: Text(", ".join(item["sources"]) or "–"), 1), Column("destination for", _accepted, 1),
+    ),
     "oauth-clients": (_of("platform"), _of("name", is_whole=True), _of("client_id", 1), _of("scopes", 2)),
     "connections": (
         _of("name", is_whole=True), _of("platform"), _of("kind", 2), _of("state", is_whole=True), _of("label", 4),
@@ -298,11 +287,6 @@ COLUMNS = {
         _of("reason"), _of("source"), _of("destination"), _of("route", 2), _of("detail", 1),
     ),
 }  # fmt: skip
-SCOPES = (
-    _of("scope", is_whole=True),
-    Column("narrows", lambda item: Text("yes" if item["narrows"] else "–"), is_whole=True),
-    Column("what it allows", lambda item: Text(item["allows"])),
-)
 REDRIVEN = (
     _of("id", title="letter", is_whole=True), _of("record_count", title="records"), _of("outcome", is_whole=True),
     _of("reason", title="why"),
@@ -367,7 +351,7 @@ def styled(word: str) -> Text:
 
 
 def age(days: int, *, rotates: bool = True) -> Text:
-    """A token's age, which stands out, also without colours, when it is to be rotated."""
+    """A token's age, with a remark if it should be rotated."""
     told = f"{days} d"
     if rotates and days >= ROTATE_NOW:
         return Text(f"{told}: rotate", style="bold red")
@@ -382,7 +366,7 @@ def since(iso: str) -> str:
 
 
 def until_in(iso: str) -> str:
-    """To the nearest unit: what has just begun to last seven days lasts seven."""
+    """The time that remains, rounded to the nearest unit."""
     return _span(round((datetime.fromisoformat(iso) - datetime.now(UTC)).total_seconds()), round)
 
 

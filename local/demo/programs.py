@@ -77,7 +77,7 @@ def play(stack: Stack, control: Control, session: Callable[[], requests.Session]
     """Run all calls, with names that contain `mark`. `session` makes clients that reach the API by its public name."""
     connection = connect(control, mark)
     scopes = ("connections:list", f"identifiers:register@{connection}", f"sso:create@{connection}")
-    made = portaria("integrations", "create", f"Padaria {mark}", *(f"--scope={scope}" for scope in scopes))
+    made = portaria("private-integrations", "create", f"Padaria {mark}", *(f"--scope={scope}" for scope in scopes))
     with session() as program, session() as browser:
         answers: list[requests.Response] = []
 
@@ -94,14 +94,14 @@ def play(stack: Stack, control: Control, session: Callable[[], requests.Session]
         link = call(old, "POST", f"connections/{connection}/sso", {"user_identifier": IDENTIFIER}).json()["link"]
         opened = browser.get(link, allow_redirects=False, timeout=30)
         opened_again = browser.get(link, allow_redirects=False, timeout=30)
-        new = portaria("integrations", "rotate", made["id"])["token"]
+        new = portaria("private-integrations", "rotate", made["id"])["token"]
         for token in (old, new):
             call(token, "GET", "connections")
-        portaria("integrations", "expire", made["id"])
+        portaria("private-integrations", "expire", made["id"])
         call(new, "GET", "connections")
         answered = sum(answer.ok for answer in answers)
         old_refused = call(old, "GET", "connections").status_code == 401
-        portaria("integrations", "delete", made["id"], "--yes")
+        portaria("private-integrations", "delete", made["id"], "--yes")
         revoked_refused = call(new, "GET", "connections").status_code == 401
     return Outcome(
         answered=answered,

@@ -182,7 +182,9 @@ class Records:
         configure({"routes": [route]})
         self.control.register_adobe_webhook(self.receipts_url, ADOBE_CLIENT_ID)
         scopes = (f"records:send@{self.destination}", "receipts:list")
-        made = portaria("integrations", "create", f"Records {self.mark}", *(f"--scope={scope}" for scope in scopes))
+        made = portaria(
+            "private-integrations", "create", f"Records {self.mark}", *(f"--scope={scope}" for scope in scopes)
+        )
         self.token = made["token"]
         # The emulator unpacks 80 MB for a function's first start: longer than the two seconds that Kommo waits.
         self.program.post(f"{self.stack.public_url}/events/kommo/nobody/nothing", timeout=30)
@@ -330,7 +332,7 @@ class Records:
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """What an administrator sees of the refused one."""
-        return list(portaria("dead-letters", "list", *self.of_poison))
+        return list(portaria("dead-letters", "list", *self.of_poison)["items"])
 
     # ---------------------------------------------------------------------------------------------------------- the ends
 

@@ -107,10 +107,10 @@ def oauth() -> None:
 @click.option("--deny", is_flag=True, help="The person says no.")
 @pass_sandbox
 def give_consent(sandbox: Sandbox, link: str, deny: bool) -> None:
-    """Open the link of `portaria connections authorize` and decide. Waits until that has ended.
+    """Open the link of `portaria authorizations create` and decide. Waits until that has ended.
 
     \b
-    sandbox oauth consent "$(portaria connections authorize shop-main)"
+    sandbox oauth consent "$(portaria authorizations create shop-main)"
     """
     state = browser.consent(sandbox.stack, link, allow=not deny)
     if state != ("refused" if deny else "connected"):

@@ -106,3 +106,9 @@ def run(*arguments: str | Path, exit_code: int = 0, **options: Any) -> Result:
 
 def told(*arguments: str | Path, **options: Any) -> Any:
     return json.loads(run("--json", *arguments, **options).stdout)
+
+
+def listed(*arguments: str | Path, **options: Any) -> list[Any]:
+    """The items of a listing as JSON."""
+    items: list[Any] = told(*arguments, **options)["items"]
+    return items

@@ -98,8 +98,9 @@ def test_each_command_of_the_command_line_that_is_named_exists() -> None:
         options: list[str] = []
         for word in words:
             if isinstance(command, click.Group):
-                assert word in command.commands, text
-                command = command.commands[word]
+                found = command.get_command(click.Context(command), word)
+                assert found, text
+                command = found
             elif word.startswith("--"):
                 options.append(word)
         known = {option for parameter in command.params for option in parameter.opts}

@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import botocore.session
 import pytest
@@ -22,7 +24,7 @@ from portaria.aws import boto3_clients
 from portaria.connections import oauth_clients
 from portaria.core import clock
 from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.command_line import Answered, Wire, empty_listing, run, told, wired
+from tests.fakes.command_line import Answered, Wire, empty_listing, listed, run, told, wired
 from tests.fakes.manage import API_URL, CANARY, TOKEN_URL, add_install
 from tests.fakes.paths import ROOT
 from tests.fakes.platforms.engage import CUSTOMER, LOG_IN
@@ -166,7 +168,7 @@ class TestConnections:
     def test_one_of_each_kind_twice(self, wire: Wire, world: World) -> None:
         assert changes(CONNECTIONS) == ["created"] * 9
         assert changes(CONNECTIONS) == ["unchanged"] * 9
-        states = {item["name"]: item["state"] for item in told("connections", "list")}
+        states = {item["name"]: item["state"] for item in listed("connections", "list")}
         assert states == {
             "erp": "connected", "warehouse": "connected", "helpdesk": "connected", "shop-main": "pending",
             "billing-main": "connected", "engage-main": "connected", "marketek-main": "connected",
@@ -234,15 +236,15 @@ class TestConnections:
         self, wire: Wire, world: World, tmp_path: Path
     ) -> None:
         changes(only(tmp_path, "marketek-main"))
-        done = run("connections", "events", "marketek-main")
+        done = run("event-addresses", "create", "marketek-main")
         assert re.fullmatch(rf"{API_URL}/events/leadconnector/marketek-main/\S{{43}}\n", done.stdout)
         assert re.search(r"Header X-Portaria-Secret: \S{43} ", done.stderr)
-        document = told("connections", "events", "marketek-main")
+        document = told("event-addresses", "create", "marketek-main")
         assert set(document) == {"url", "header_name", "header_value", "previous_until"}
 
 
 class TestCalls:
-    """`connections call` and `connections authorize`."""
+    """`connections call` and `authorizations create`."""
 
     @pytest.fixture(autouse=True)
     def environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +285,12 @@ class TestCalls:
         request = api.calls[-1].request
         assert (request.body or b"") == sent
         assert request.headers.get("Content-Type") == content_type
+
+    def test_call_with_a_lost_answer_reaches_the_platform_once(self, wire: Wire, api: responses.RequestsMock) -> None:
+        api.post("https://api.example.com/v1/things", body="made")
+        wire.lose()
+        assert run("connections", "call", "helpdesk", "POST", "/v1/things").stdout == "made"
+        assert len(api.calls) == 1
 
     def test_a_content_type_of_ones_own_stays(self, api: responses.RequestsMock) -> None:
         api.post("https://api.example.com/v1/things")
@@ -327,20 +335,26 @@ class TestCalls:
         assert wire.requests == []
 
     def test_the_link_to_authorize_is_printed(self, api: responses.RequestsMock) -> None:
-        done = run("connections", "authorize", "shop-main")
+        done = run("authorizations", "create", "shop-main")
         assert re.fullmatch(r"https://\S+/install/oauth2/shop/start\?ticket=\S{43}\n", done.stdout)
         assert re.fullmatch(r"The link works once, until \S+Z\.\n", done.stderr)
-        assert set(told("connections", "authorize", "shop-main")) == {"url", "expires_at"}
-        assert "needs no authorization" in run("connections", "authorize", "erp", exit_code=1).stderr
+        assert set(told("authorizations", "create", "shop-main")) == {"url", "expires_at"}
+        assert "needs no authorization" in run("authorizations", "create", "erp", exit_code=1).stderr
 
 
 class TestListings:
     def test_each_kind_is_listed_shown_and_deleted(self, wire: Wire, marketo: responses.RequestsMock) -> None:
         run("configure", EXAMPLE)
-        for kind, name in (("routes", "kommo-contacts"), ("connections", "marketo-main"), ("clients", "kommo/acme")):
+        for kind, name in (
+            ("routes", "kommo-contacts"),
+            ("connections", "marketo-main"),
+            ("oauth-clients", "kommo/acme"),
+        ):
             assert name.rpartition("/")[2] in run(kind, "list").stdout
             assert name.rpartition("/")[2] in run(kind, "show", name).stdout
-            assert told(kind, "show", name) == told(kind, "list")[0] | ({"warnings": []} if kind == "clients" else {})
+            assert told(kind, "show", name) == listed(kind, "list")[0] | (
+                {"warnings": []} if kind == "oauth-clients" else {}
+            )
             run(kind, "delete", name, exit_code=1, input="n\n")
             assert run(kind, "delete", name, input="y\n").stdout == f"{name} is deleted.\n"
             assert "There are no" in run(kind, "list").stdout
@@ -348,9 +362,9 @@ class TestListings:
 
     def test_all_pages_are_read(self, wire: Wire, stack: Cloud) -> None:
         expected = [add_install(stack, number) for number in range(120)][::-1]
-        assert [item["id"] for item in told("installs", "list", "--limit", "500")] == expected
-        assert [item["id"] for item in told("installs", "list")] == expected[:50]
-        assert [item["id"] for item in told("installs", "list", "--limit", "110")] == expected[:110]
+        assert [item["id"] for item in listed("installs", "list", "--limit", "500")] == expected
+        assert [item["id"] for item in listed("installs", "list")] == expected[:50]
+        assert [item["id"] for item in listed("installs", "list", "--limit", "110")] == expected[:110]
 
     def test_failed_installs(self, wire: Wire, stack: Cloud) -> None:
         add_install(stack, 1)
@@ -363,9 +377,33 @@ class TestListings:
         assert "a1.kommo.com" not in listed
         assert "too late" in run("installs", "show", failed).stdout
 
+    def test_list_since_sends_a_time(self, wire: Wire) -> None:
+        run("installs", "list", "--since", "2026-01-31T23:59:59Z")
+        assert "since=2026-01-31T23%3A59%3A59Z" in wire.requests[-1].url
+        run("audit", "list", "--since", "2h")
+        sent = parse_qs(urlsplit(wire.requests[-1].url).query)["since"][0]
+        assert clock.now() - clock.from_iso(sent) - timedelta(hours=2) < timedelta(minutes=1)
+        assert "since must be a time" in run("audit", "list", "--since", "yesterday", exit_code=1).stderr
+
+    def test_routes_are_listed_by_source(self, wire: Wire, marketo: responses.RequestsMock) -> None:
+        run("configure", EXAMPLE)
+        assert [item["name"] for item in listed("routes", "list", "--source", "client:kommo/acme")] == [
+            "kommo-contacts"
+        ]
+        assert (
+            "There are no routes with source client:kommo/other."
+            in run("routes", "list", "--source", "client:kommo/other").stdout
+        )
+
+    def test_platforms_scopes_and_the_caller_are_shown(self, wire: Wire) -> None:
+        assert re.search(r"^http +api_key, basic, bearer", run("platforms", "list").stdout, re.MULTILINE)
+        assert told("platforms", "show", "marketo")["name"] == "marketo"
+        assert "routes:list" in [item["name"] for item in listed("scopes", "list", "--all")]
+        assert told("me")["kind"] == "administrator"
+
     @pytest.mark.parametrize("name", ["kommo", "kommo/acme/x", "/", "kommo/"])
     def test_a_clients_name_has_two_parts(self, wire: Wire, name: str) -> None:
-        assert "PLATFORM/NAME" in run("clients", "show", name, exit_code=2).stderr
+        assert "PLATFORM/NAME" in run("oauth-clients", "show", name, exit_code=2).stderr
         assert wire.requests == []
 
     def test_an_odd_name_stays_one_step_of_the_path(self, wire: Wire) -> None:

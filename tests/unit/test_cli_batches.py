@@ -15,9 +15,9 @@ from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 from rich.console import Console
 
 from portaria_cli import bulk_upload, context, import_files, output
-from portaria_cli.api import NotDone
+from portaria_cli.errors import NotDone
 from tests.fakes.aws import Cloud
-from tests.fakes.command_line import Answered, Wire, run, told, wired
+from tests.fakes.command_line import Answered, Wire, listed, run, told, wired
 from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
 from tests.fakes.manage import empty
 from tests.fakes.platforms.engage import Engage
@@ -161,7 +161,7 @@ def test_a_wrong_csv_is_told_with_its_line_and_nothing_is_sent(
 ) -> None:
     if content is not None:
         file.write_bytes(content)
-    assert words in run("connections", "identifiers", "engage-one", file, exit_code=2).stderr
+    assert words in run("identifiers", "register", "engage-one", file, exit_code=2).stderr
     assert wire.requests == []
 
 
@@ -199,12 +199,12 @@ def test_contacts_that_are_none(tmp_path: Path, text: str, words: str) -> None:
 
 def test_each_user_has_an_outcome(engage: Engage, file: Path) -> None:
     file.write_text(f"{HEADER}maria,u-1\nnobody,u-9\njoão,u-2\n{'x' * 256},u-3\n")
-    done = run("connections", "identifiers", "engage-one", file, exit_code=1)
+    done = run("identifiers", "register", "engage-one", file, exit_code=1)
     assert done.stdout.splitlines()[-1] == "2 registered · 2 refused"
     assert "line 3  nobody" in done.stdout
     assert "user_login must be 1 to 255 characters" in " ".join(done.stdout.split())
     assert "maria" not in done.stdout
-    shown = told("connections", "identifiers", "engage-one", file, exit_code=1)
+    shown = told("identifiers", "register", "engage-one", file, exit_code=1)
     assert outcomes(shown) == ["registered", "refused", "registered", "refused"]
     assert shown["counts"] == {"registered": 2, "refused": 2}
     assert engage.registered == {"u-1": "maria", "u-2": "joão"}
@@ -212,25 +212,25 @@ def test_each_user_has_an_outcome(engage: Engage, file: Path) -> None:
 
 def test_all_are_well(engage: Engage, file: Path) -> None:
     file.write_text(f"{HEADER}maria,u-1\njoão,u-2\n")
-    done = run("connections", "identifiers", "engage-one", file)
+    done = run("identifiers", "register", "engage-one", file)
     assert (done.stdout, done.stderr) == ("2 registered\n", "")
     file.write_text(HEADER)
-    assert run("connections", "identifiers", "engage-one", file).stdout == "The file has no entries.\n"
+    assert run("identifiers", "register", "engage-one", file).stdout == "The file has no entries.\n"
 
 
 def test_each_contact_has_an_outcome(marketek: LeadConnector, file: Path) -> None:
     file.write_text("email,firstName,tags\nmaria@example.com,Maria,\nnone,Zé,\n,Ana,\nana@example.com,Ana,vip\n")
-    shown = told("connections", "upsert", "marketek", file, exit_code=1)
+    shown = told("contacts", "upsert", "marketek", file, exit_code=1)
     assert outcomes(shown) == ["created", "refused", "refused", "refused"]
     assert [became["place"] for became in shown["outcomes"]] == ["line 2", "line 3", "line 4", "line 5"]
     assert "set overwrite_tags" in shown["outcomes"][3]["detail"]
-    again = told("connections", "upsert", "marketek", file, "--overwrite-tags", exit_code=1)
+    again = told("contacts", "upsert", "marketek", file, "--overwrite-tags", exit_code=1)
     assert outcomes(again) == ["updated", "refused", "refused", "created"]
     assert marketek.contacts[again["outcomes"][3]["id"]]["tags"] == ["vip"]
-    contact = run("connections", "contact", "marketek", shown["outcomes"][0]["id"]).stdout
+    contact = run("contacts", "show", "marketek", shown["outcomes"][0]["id"]).stdout
     assert "maria@example.com" in contact
-    assert told("connections", "contact", "marketek", shown["outcomes"][0]["id"])["fields"]["firstName"] == "Maria"
-    assert "no contact with this id" in run("connections", "contact", "marketek", "none", exit_code=1).stderr
+    assert told("contacts", "show", "marketek", shown["outcomes"][0]["id"])["fields"]["firstName"] == "Maria"
+    assert "no contact with this id" in run("contacts", "show", "marketek", "none", exit_code=1).stderr
 
 
 def test_what_a_platform_had_no_room_for_goes_again_after_its_wait(
@@ -239,13 +239,13 @@ def test_what_a_platform_had_no_room_for_goes_again_after_its_wait(
     limit = error(429, "Too Many Requests")
     marketek.before = [None, (429, {**limit[1], "Retry-After": "7"}, limit[2])]
     file.write_text("email\n" + "".join(f"{number}@example.com\n" for number in range(4)))
-    assert outcomes(told("connections", "upsert", "marketek", file)) == ["created"] * 4
+    assert outcomes(told("contacts", "upsert", "marketek", file)) == ["created"] * 4
     assert waits == [7]
     assert len(marketek.contacts) == 4
 
 
 def test_a_platform_without_the_part(marketek: LeadConnector, file: Path) -> None:
-    shown = run("--json", "connections", "identifiers", "marketek", users(file, 2), exit_code=1)
+    shown = run("--json", "identifiers", "register", "marketek", users(file, 2), exit_code=1)
     assert outcomes(json.loads(shown.stdout)) == ["not_sent", "not_sent"]
     assert json.loads(shown.stderr)["type"] == "urn:portaria:problem:not_offered"
 
@@ -255,7 +255,7 @@ def test_a_platform_without_the_part(marketek: LeadConnector, file: Path) -> Non
 
 def test_five_hundred_at_a_time(wire: Wire, file: Path) -> None:
     sent = answering(wire, [became("registered")] * 3)
-    assert told("connections", "identifiers", "engage-one", users(file, 1_001))["counts"] == {"registered": 1_001}
+    assert told("identifiers", "register", "engage-one", users(file, 1_001))["counts"] == {"registered": 1_001}
     assert [len(batch) for batch in sent] == [500, 500, 1]
 
 
@@ -266,14 +266,14 @@ def test_fifty_contacts_at_a_time(wire: Wire, file: Path) -> None:
 
     sent = answering(wire, [created] * 3, "contacts")
     file.write_text("email\n" + "".join(f"{number}@example.com\n" for number in range(101)))
-    assert told("connections", "upsert", "crm", file)["counts"] == {"created": 101}
+    assert told("contacts", "upsert", "crm", file)["counts"] == {"created": 101}
     assert [len(batch) for batch in sent] == [50, 50, 1]
 
 
 def test_a_batch_fits_what_the_api_takes(wire: Wire, file: Path) -> None:
     file.write_text(HEADER + "".join(f"{'ü' * 250},{'ü' * 240}{number}\n" for number in range(600)))
     sent = answering(wire, [became("registered")] * 3)
-    run("connections", "identifiers", "engage-one", file)
+    run("identifiers", "register", "engage-one", file)
     assert sum(map(len, sent)) == 600
     assert all(len(request.body) < 1_000_000 for request in wire.requests)
     assert len(sent[0]) > 250
@@ -282,7 +282,7 @@ def test_a_batch_fits_what_the_api_takes(wire: Wire, file: Path) -> None:
 def test_not_sent_goes_again_before_what_is_behind_it(wire: Wire, file: Path, waits: list[float]) -> None:
     answers = [became(*["registered"] * 499, "not_sent", after_s=10.0), became("registered")]
     sent = answering(wire, answers)
-    assert told("connections", "identifiers", "engage-one", users(file, 502))["counts"] == {"registered": 502}
+    assert told("identifiers", "register", "engage-one", users(file, 502))["counts"] == {"registered": 502}
     assert [user["identifier"] for user in sent[1]] == ["u-499", "u-500", "u-501"]
     assert waits == [10]
 
@@ -298,7 +298,7 @@ def test_not_sent_goes_again_before_what_is_behind_it(wire: Wire, file: Path, wa
 )
 def test_waits_are_bounded(wire: Wire, file: Path, waits: list[float], answer: Any, most: int) -> None:
     sent = answering(wire, [answer] * 10)
-    done = run("--json", "connections", "identifiers", "engage-one", users(file, 600), exit_code=1)
+    done = run("--json", "identifiers", "register", "engage-one", users(file, 600), exit_code=1)
     assert outcomes(json.loads(done.stdout)) == ["not_sent"] * 600
     assert json.loads(done.stderr)["error"]
     assert len(sent) == most
@@ -307,21 +307,21 @@ def test_waits_are_bounded(wire: Wire, file: Path, waits: list[float], answer: A
 
 def test_not_sent_without_a_wait_stays(wire: Wire, file: Path, waits: list[float]) -> None:
     sent = answering(wire, [became("registered", "not_sent")])
-    assert outcomes(told("connections", "identifiers", "engage-one", users(file, 2), exit_code=1))[1] == "not_sent"
+    assert outcomes(told("identifiers", "register", "engage-one", users(file, 2), exit_code=1))[1] == "not_sent"
     assert (len(sent), waits) == (1, [])
 
 
 def test_progress_starts_the_counting_of_waits_anew(wire: Wire, file: Path, waits: list[float]) -> None:
     answers = [became("registered", "not_sent", after_s=1.0) for _ in range(9)]
     answering(wire, [*answers, became("registered")])
-    assert told("connections", "identifiers", "engage-one", users(file, 10))["counts"] == {"registered": 10}
+    assert told("identifiers", "register", "engage-one", users(file, 10))["counts"] == {"registered": 10}
     assert len(waits) == 9
 
 
 def test_a_lost_answer_leaves_its_batch_unknown_and_the_rest_goes_on(wire: Wire, file: Path) -> None:
     lost = ConnectionClosedError(endpoint_url="x", request=None, error="x")
     sent = answering(wire, [lost, became("registered")])
-    done = run("connections", "identifiers", "engage-one", users(file, 502), exit_code=1)
+    done = run("identifiers", "register", "engage-one", users(file, 502), exit_code=1)
     assert done.stdout.splitlines()[-1] == "500 unknown · 2 registered"
     assert "send it again" in " ".join(done.stdout.split())
     assert len(sent) == 2
@@ -340,7 +340,7 @@ def test_a_lost_answer_leaves_its_batch_unknown_and_the_rest_goes_on(wire: Wire,
 )
 def test_what_ends_it_is_told_after_what_was_done(wire: Wire, file: Path, answer: Any, first: str, code: int) -> None:
     sent = answering(wire, [became("registered"), answer])
-    done = run("--json", "connections", "identifiers", "engage-one", users(file, 1_002), exit_code=code)
+    done = run("--json", "identifiers", "register", "engage-one", users(file, 1_002), exit_code=code)
     assert outcomes(json.loads(done.stdout)) == ["registered"] * 500 + [first] * 500 + ["not_sent"] * 2
     assert json.loads(done.stderr)["error"]
     assert len(sent) == 2
@@ -351,7 +351,7 @@ def test_an_interruption_tells_what_was_done(wire: Wire, file: Path) -> None:
         raise KeyboardInterrupt
 
     answering(wire, [became("registered"), interrupt])
-    done = run("--json", "connections", "identifiers", "engage-one", users(file, 1_002), exit_code=130)
+    done = run("--json", "identifiers", "register", "engage-one", users(file, 1_002), exit_code=130)
     assert outcomes(json.loads(done.stdout)) == ["registered"] * 500 + ["unknown"] * 500 + ["not_sent"] * 2
 
 
@@ -359,7 +359,7 @@ def test_many_refused_are_all_found(engage: Engage, file: Path) -> None:
     """The API names 20 at a time."""
     file.write_text(HEADER + "".join(f"{'x' * (300 if number % 2 else 5)},u-{number}\n" for number in range(90)))
     engage.people = {"xxxxx"}
-    shown = told("connections", "identifiers", "engage-one", file, exit_code=1)
+    shown = told("identifiers", "register", "engage-one", file, exit_code=1)
     assert outcomes(shown) == ["registered", "refused"] * 45
 
 
@@ -378,7 +378,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def test_progress_is_shown(wire: Wire, file: Path, terminal: io.StringIO) -> None:
     answering(wire, [became(*["registered"] * 499, "not_sent", after_s=10.0), became("registered")])
-    done = run("connections", "identifiers", "engage-one", users(file, 502))
+    done = run("identifiers", "register", "engage-one", users(file, 502))
     assert done.stdout == "502 registered\n"
     assert "502/502" in terminal.getvalue()
 
@@ -402,7 +402,7 @@ def test_a_terminal_is_not_flooded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_listing_of_several_pages_says_how_far_it_is(wire: Wire, terminal: io.StringIO) -> None:
     pages = [{"items": [{"id": "a"}] * 100, "next_cursor": "more"}, {"items": [{"id": "b"}], "next_cursor": None}]
     wire.instead = lambda request: Answered(200, json.dumps(pages.pop(0)))
-    assert len(told("installs", "list", "--limit", "101")) == 101
+    assert len(listed("installs", "list", "--limit", "101")) == 101
     assert "100 read so far" in terminal.getvalue()
 
 

@@ -11,9 +11,9 @@ from botocore.awsrequest import AWSPreparedRequest
 
 from portaria.core import clock
 from portaria.records import dead_letter_redrive, dead_letters, receipts
-from portaria_cli import dead_letters as cli_dead_letters
+from portaria_cli.groups import dead_letters as cli_dead_letters
 from tests.fakes.aws import Cloud
-from tests.fakes.command_line import Answered, Wire, run, told, wired
+from tests.fakes.command_line import Answered, Wire, listed, run, told, wired
 from tests.fakes.letters import letter, put, record, sent, state
 from tests.fakes.receipts import ID, note, open_receipt
 
@@ -39,10 +39,10 @@ def posts(wire: Wire) -> list[dict[str, Any]]:
 class TestLooking:
     def test_a_table_and_one_letter(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a", records=[record(), record("2")]), letter("b", reason="bad_value"))
-        listed = run("dead-letters", "list", "--reason", "no_dedupe_value").stdout
-        assert "no_dedupe_value" in listed
-        assert "bad_value" not in listed
-        assert [item["id"] for item in told("dead-letters", "list", "--record", "kommo-acme-1/2")] == ["a"]
+        shown = run("dead-letters", "list", "--reason", "no_dedupe_value").stdout
+        assert "no_dedupe_value" in shown
+        assert "bad_value" not in shown
+        assert [item["id"] for item in listed("dead-letters", "list", "--record", "kommo-acme-1/2")] == ["a"]
         assert "37054081" in run("dead-letters", "show", "a").stdout
         assert "Ana Souza" in run("dead-letters", "show", "b").stdout
         assert "There are no dead letters" in run("dead-letters", "list", "--state", "redriven").stdout
@@ -54,6 +54,53 @@ class TestLooking:
         assert state(stack) == "open"
         assert run("dead-letters", "delete", "letter-1", "--yes").stdout == "letter-1 is deleted.\n"
         assert dead_letters.find(stack.table, "letter-1") is None
+
+
+class TestDeletion:
+    """Of several. The answers are as the API's document describes them."""
+
+    def answer(self, wire: Wire, *answers: dict[str, Any]) -> None:
+        left = [{"not_deleted": [], "more": False, "next_cursor": None, **each} for each in answers]
+        wire.instead = lambda request: Answered(200, json.dumps(left.pop(0)))
+
+    def bodies(self, wire: Wire) -> list[dict[str, Any]]:
+        return [json.loads(request.body) for request in wire.requests]
+
+    def test_delete_by_filter_counts_asks_and_deletes_page_by_page(self, wire: Wire) -> None:
+        page = {"dead_letter_count": 1_000, "record_count": 1_200}
+        counted = {"dead_letter_count": 1_500, "record_count": 2_000}
+        self.answer(
+            wire, counted, {**page, "more": True, "next_cursor": "c"}, {"dead_letter_count": 500, "record_count": 800}
+        )
+        done = run("dead-letters", "delete", "--route", "people", input="y\n")
+        assert "Delete 1,500 dead letters with 2,000 records?" in done.stderr
+        assert done.stdout == "Deleted: 1,500 dead letters with 2,000 records.\n"
+        first, second, third = self.bodies(wire)
+        assert (first["dry_run"], second["dry_run"], third["cursor"]) == (True, False, "c")
+        assert first["before"] == second["before"] == third["before"]
+        assert first["route"] == "people"
+
+    def test_delete_declined_deletes_nothing(self, wire: Wire) -> None:
+        self.answer(wire, {"dead_letter_count": 1, "record_count": 1})
+        run("dead-letters", "delete", "--all", input="n\n", exit_code=1)
+        assert [body["dry_run"] for body in self.bodies(wire)] == [True]
+
+    def test_delete_dry_run_shows_the_counts(self, wire: Wire) -> None:
+        self.answer(wire, {"dead_letter_count": 2, "record_count": 3})
+        shown = run("dead-letters", "delete", "a", "b", "--dry-run").stdout
+        assert shown == "Would be deleted: 2 dead letters with 3 records.\n"
+        assert self.bodies(wire) == [{"ids": ["a", "b"], "dry_run": True}]
+
+    def test_delete_names_those_that_were_not_deleted(self, wire: Wire) -> None:
+        left = [{"id": "b", "outcome": "in_progress"}]
+        self.answer(wire, {"dead_letter_count": 1, "record_count": 1, "not_deleted": left})
+        done = run("dead-letters", "delete", "a", "b", "--yes", exit_code=1)
+        assert "not deleted: b (in progress)" in done.stdout
+
+    @pytest.mark.parametrize("arguments", [[], ["a", "--all"], ["--all", "--reason", "x"]])
+    def test_delete_needs_one_way_to_select(self, wire: Wire, arguments: list[str]) -> None:
+        assert "give the ids" in run("dead-letters", "delete", *arguments, exit_code=2).stderr
+        assert wire.requests == []
 
 
 class TestRedrive:
@@ -147,7 +194,7 @@ class TestReceipts:
         receipts.accept(stack.table, ID, "r-1")
         assert ID in run("receipts", "list", "--destination", "marketo-one").stdout
         assert ID in run("receipts", "list", "--destination", "marketo-one", "--record", "kommo-acme/1").stdout
-        assert [item["id"] for item in told("receipts", "list", "--request", "q-2")] == [ID]
+        assert [item["id"] for item in listed("receipts", "list", "--request", "q-2")] == [ID]
         assert "queued" in run("receipts", "list", "--request", "q-1").stdout
         assert "queued" in run("receipts", "list", "--correlation-id", "theirs").stdout
         assert "accepted" in run("receipts", "show", ID).stdout

@@ -37,7 +37,7 @@ from portaria_cli import api as cli_api
 from portaria_cli import auth, completion, output
 from portaria_cli.commands import portaria
 from tests.fakes.aws import TABLE, Cloud
-from tests.fakes.command_line import Answered, Wire, empty_listing, headers_of, run, told, wired
+from tests.fakes.command_line import Answered, Wire, empty_listing, headers_of, listed, run, told, wired
 from tests.fakes.manage import API_URL, add_install, empty
 from tests.fakes.paths import ROOT
 
@@ -97,20 +97,20 @@ class TestCallingWithAToken:
         monkeypatch.setattr(auth, "SigV4Auth", lambda *_: pytest.fail("AWS credentials were used"))
 
     def test_from_a_file(self, wire: Wire, file: Path, token: str) -> None:
-        assert told("--token-file", file, "routes", "list") == []
+        assert listed("--token-file", file, "routes", "list") == []
         assert wire.requests[0].url.startswith(f"{API_URL}/v1/routes?")
         assert headers_of(wire.requests[0])["Authorization"] == f"Bearer {token}"
 
     def test_from_the_environment(self, wire: Wire, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PORTARIA_TOKEN", f"{token}\n")
-        assert told("routes", "list") == []
+        assert listed("routes", "list") == []
         assert wire.requests[0].url.startswith(f"{API_URL}/v1/")
 
     def test_a_file_counts_before_the_environment(
         self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PORTARIA_TOKEN", api_tokens.make("0123456789").reveal())
-        assert told("--token-file", file, "routes", "list") == []
+        assert listed("--token-file", file, "routes", "list") == []
 
     def test_at_a_local_cloud(self, wire: Wire, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PORTARIA_API_URL")
@@ -168,7 +168,7 @@ class TestCallingWithAToken:
     def test_a_missing_scope_is_told_with_what_adds_it(self, wire: Wire, file: Path, token: str) -> None:
         error = run("--token-file", file, "installs", "list", exit_code=1).stderr
         assert "lacks the scope installs:list" in error
-        assert f"`portaria integrations edit {id_of(token)} --add-scope installs:list`" in error
+        assert f"`portaria private-integrations edit {id_of(token)} --add-scope installs:list`" in error
         error = run("--token-file", file, "connections", "show", "other", exit_code=1).stderr
         assert "lacks the scope connections:show, or connections:show@other" in error
         assert (
@@ -177,7 +177,7 @@ class TestCallingWithAToken:
         )
 
     def test_private_integrations_are_the_administrators(self, wire: Wire, file: Path) -> None:
-        error = run("--token-file", file, "integrations", "list", exit_code=1).stderr
+        error = run("--token-file", file, "private-integrations", "list", exit_code=1).stderr
         assert "use AWS credentials: leave out --token-file and unset PORTARIA_TOKEN" in error
 
     def test_what_the_api_gateway_says_is_told_as_what_it_means(self, wire: Wire, file: Path) -> None:
@@ -196,10 +196,10 @@ class TestCallingWithAToken:
 
 def test_a_token_that_ended_is_told(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     old = create()
-    run("integrations", "rotate", id_of(old), "--now")
+    run("private-integrations", "rotate", id_of(old), "--now")
     monkeypatch.setenv("PORTARIA_TOKEN", old)
     error = run("routes", "list", exit_code=1).stderr
-    assert f"an administrator can create a new one: `portaria integrations rotate {id_of(old)}`" in error
+    assert f"an administrator can create a new one: `portaria private-integrations rotate {id_of(old)}`" in error
     assert old not in error
 
 
@@ -228,32 +228,34 @@ def test_which_credentials_are_used_is_in_the_help() -> None:
 
 class TestPrivateIntegrations:
     def test_standard_output_gets_the_token_alone(self, wire: Wire) -> None:
-        done = run("integrations", "create", "Relatórios", "--scope", "routes:list", "--description", "BI")
+        done = run("private-integrations", "create", "Relatórios", "--scope", "routes:list", "--description", "BI")
         assert TOKEN.fullmatch(done.stdout)
         assert SHOWN_ONCE in done.stderr
-        found = told("integrations", "list")[0]
+        found = listed("private-integrations", "list")[0]
         assert f"Relatórios ({found['id']}) is created, with 1 scope." in done.stderr
         assert (found["name"], found["description"], found["scopes"]) == ("Relatórios", "BI", ["routes:list"])
         assert id_of(done.stdout.strip()) == found["id"]
 
     def test_a_program_gets_one_document(self, wire: Wire) -> None:
-        done = run("--json", "integrations", "create", "crm", "--scope", "routes:list")
+        done = run("--json", "private-integrations", "create", "crm", "--scope", "routes:list")
         assert TOKEN.fullmatch(json.loads(done.stdout)["token"] + "\n")
         assert done.stderr == ""
-        assert "token" not in told("integrations", "show", json.loads(done.stdout)["id"])
+        assert "token" not in told("private-integrations", "show", json.loads(done.stdout)["id"])
 
     def test_into_a_file_for_nobody_else(self, wire: Wire, tmp_path: Path) -> None:
         file = tmp_path / "token"
         before = os.umask(0)
         try:
-            done = run("integrations", "create", "crm", "--scope", "routes:list", "--save-token", file)
+            done = run("private-integrations", "create", "crm", "--scope", "routes:list", "--save-token", file)
         finally:
             os.umask(before)
         assert TOKEN.fullmatch(file.read_text())
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert file.read_text().strip() not in done.output
-        assert told("--token-file", file, "routes", "list") == []
-        again = told("integrations", "rotate", id_of(file.read_text().strip()), "--save-token", tmp_path / "new")
+        assert listed("--token-file", file, "routes", "list") == []
+        again = told(
+            "private-integrations", "rotate", id_of(file.read_text().strip()), "--save-token", tmp_path / "new"
+        )
         assert "token" not in again
         assert (tmp_path / "new").read_text() != file.read_text()
 
@@ -261,10 +263,18 @@ class TestPrivateIntegrations:
         (tmp_path / "token").write_text("kept")
         (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
         for name in ("token", "link"):
-            arguments = ("integrations", "create", "crm", "--scope", "routes:list", "--save-token", tmp_path / name)
+            arguments = (
+                "private-integrations",
+                "create",
+                "crm",
+                "--scope",
+                "routes:list",
+                "--save-token",
+                tmp_path / name,
+            )
             assert "is not overwritten" in run(*arguments, exit_code=2).stderr
         missing = ("--save-token", tmp_path / "none" / "token")
-        error = run("integrations", "create", "crm", "--scope", "routes:list", *missing, exit_code=2).stderr
+        error = run("private-integrations", "create", "crm", "--scope", "routes:list", *missing, exit_code=2).stderr
         assert "cannot be written: No such file" in error
         assert wire.requests == []
         assert (tmp_path / "token").read_text() == "kept"
@@ -272,13 +282,13 @@ class TestPrivateIntegrations:
 
     def test_a_refusal_leaves_no_file(self, wire: Wire, tmp_path: Path) -> None:
         file = tmp_path / "token"
-        run("integrations", "create", "x" * 101, "--scope", "routes:list", "--save-token", file, exit_code=1)
+        run("private-integrations", "create", "x" * 101, "--scope", "routes:list", "--save-token", file, exit_code=1)
         assert not file.exists()
 
     @pytest.mark.parametrize(
         ("given", "words"),
         [
-            (("connections:cal",), "'connections:cal' is not a scope: `portaria integrations scopes`"),
+            (("connections:cal",), "'connections:cal' is not a scope: `portaria scopes list`"),
             (("routes:list@crm",), "routes:list cannot be narrowed to a connection"),
             (("connections:call@a",), "has no valid connection name after the @"),
             ((), "at least one --scope"),
@@ -288,45 +298,53 @@ class TestPrivateIntegrations:
         self, wire: Wire, given: tuple[str, ...], words: str
     ) -> None:
         arguments = [argument for scope in given for argument in ("--scope", scope)]
-        assert words in run("integrations", "create", "crm", *arguments, exit_code=2).stderr
+        assert words in run("private-integrations", "create", "crm", *arguments, exit_code=2).stderr
         assert wire.requests == []
 
     def test_one_can_be_made_like_another(self, wire: Wire, tmp_path: Path) -> None:
         first = id_of(create("routes:list", "connections:call@crm"))
-        run("integrations", "edit", first, "--description", "línea\nuno")
-        (tmp_path / "crm.json").write_text(run("--json", "integrations", "show", first).stdout)
-        arguments = ("--from", tmp_path / "crm.json", "--scope", "audit:list")
-        made = told("integrations", "create", "other", *arguments)
+        run("private-integrations", "edit", first, "--description", "línea\nuno")
+        (tmp_path / "crm.json").write_text(run("--json", "private-integrations", "show", first).stdout)
+        arguments = ("--file", tmp_path / "crm.json", "--scope", "audit:list")
+        made = told("private-integrations", "create", "other", *arguments)
         assert (made["name"], made["description"]) == ("other", "línea\nuno")
         assert made["scopes"] == ["audit:list", "connections:call@crm", "routes:list"]
         (tmp_path / "crm.yaml").write_text("scopes: [routes:list]\n")
-        assert told("integrations", "create", "third", "--from", tmp_path / "crm.yaml")["scopes"] == ["routes:list"]
+        assert told("private-integrations", "create", "third", "--file", tmp_path / "crm.yaml")["scopes"] == [
+            "routes:list"
+        ]
 
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("[", "not valid YAML or JSON"),
-            ("[]", "must contain"),
-            ("scopes: routes:list", "must contain"),
-            ("name: x", "must contain"),
+            ("[", "file:1:2: not YAML: "),
+            ("[]", "file:1:1: the file must hold one object"),
+            ("", "file:1:1: the file must hold one object"),
+            ("name: x", "needs at least one --scope"),
         ],
     )
-    def test_a_file_to_make_one_like_that_is_wrong(self, wire: Wire, tmp_path: Path, text: str, words: str) -> None:
+    def test_create_with_a_wrong_file_sends_nothing(self, wire: Wire, tmp_path: Path, text: str, words: str) -> None:
         (tmp_path / "file").write_text(text)
-        assert words in run("integrations", "create", "crm", "--from", tmp_path / "file", exit_code=2).stderr
-        assert "cannot be read" in run("integrations", "create", "crm", "--from", tmp_path, exit_code=2).stderr
+        assert words in run("private-integrations", "create", "crm", "--file", tmp_path / "file", exit_code=2).stderr
+        assert "cannot be read" in run("private-integrations", "create", "crm", "--file", tmp_path, exit_code=2).stderr
         assert wire.requests == []
+
+    def test_create_with_a_wrong_field_names_its_place(self, wire: Wire, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("description: d\nscopes: [routes:list, routes:lst]\nscope: x\n")
+        error = run("private-integrations", "create", "crm", "--file", tmp_path / "file", exit_code=1).stderr
+        assert f"{tmp_path / 'file'}:2:23: " in error
+        assert f"{tmp_path / 'file'}:3:8: " in error
 
     def test_edits_keep_the_token(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         token = create("routes:list", "installs:list")
-        edit = ("integrations", "edit", id_of(token))
+        edit = ("private-integrations", "edit", id_of(token))
         shown = told(*edit, "--add-scope", "audit:list", "--remove-scope", "installs:list", "--name", "new")
         assert (shown["name"], shown["scopes"]) == ("new", ["audit:list", "routes:list"])
         assert told(*edit, "--scope", "routes:list", "--description", "d")["scopes"] == ["routes:list"]
         assert told(*edit, "--description", "")["description"] is None
         assert all("If-Match" in headers_of(each) for each in wire.requests if each.method == "PATCH")
         monkeypatch.setenv("PORTARIA_TOKEN", token)
-        assert told("routes", "list") == []
+        assert listed("routes", "list") == []
         run("audit", "list", exit_code=1)
 
     def test_an_edit_beside_another_changes_nothing_and_is_not_repeated(self, wire: Wire, shared: Cloud) -> None:
@@ -340,7 +358,7 @@ class TestPrivateIntegrations:
 
         wire.instead = somebody_else
         wire.requests.clear()
-        error = run("integrations", "edit", integration, "--add-scope", "audit:list", exit_code=1).stderr
+        error = run("private-integrations", "edit", integration, "--add-scope", "audit:list", exit_code=1).stderr
         assert "it has changed since" in error
         assert [request.method for request in wire.requests] == ["GET", "PATCH"]
         assert private_integrations.get(shared.table, integration).scopes == ("routes:list",)
@@ -356,49 +374,46 @@ class TestPrivateIntegrations:
     )
     def test_edits_that_cannot_be(self, wire: Wire, arguments: tuple[str, ...], words: str, code: int) -> None:
         integration = id_of(create())
-        assert words in run("integrations", "edit", integration, *arguments, exit_code=code).stderr
-        assert told("integrations", "show", integration)["scopes"] == ["routes:list"]
+        assert words in run("private-integrations", "edit", integration, *arguments, exit_code=code).stderr
+        assert told("private-integrations", "show", integration)["scopes"] == ["routes:list"]
 
     def test_a_rotation_is_made_cancelled_and_ended(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         first = create()
         integration = id_of(first)
-        done = run("integrations", "rotate", integration)
+        done = run("private-integrations", "rotate", integration)
         assert TOKEN.fullmatch(done.stdout)
         assert "The old token works until" in done.stderr
         assert SHOWN_ONCE in done.stderr
-        assert "rotation_under_way" in run("--json", "integrations", "rotate", integration, exit_code=1).stderr
-        assert told("integrations", "cancel", integration)["previous_until"] is None
+        assert "rotation_under_way" in run("--json", "private-integrations", "rotate", integration, exit_code=1).stderr
+        assert told("private-integrations", "cancel", integration)["previous_until"] is None
         for token, code in ((first, 0), (done.stdout.strip(), 1)):
             monkeypatch.setenv("PORTARIA_TOKEN", token)
             run("routes", "list", exit_code=code)
         monkeypatch.delenv("PORTARIA_TOKEN")
-        run("integrations", "rotate", integration)
-        run("integrations", "expire", integration)
-        assert "there is no rotation to end" in run("integrations", "expire", integration, exit_code=1).stderr
-        assert "The old token has ended." in run("integrations", "rotate", integration, "--now").stderr
+        run("private-integrations", "rotate", integration)
+        run("private-integrations", "expire", integration)
+        assert "there is no rotation to end" in run("private-integrations", "expire", integration, exit_code=1).stderr
+        assert "The old token has ended." in run("private-integrations", "rotate", integration, "--now").stderr
 
-    @pytest.mark.parametrize(
-        ("now", "words"), [((), "cancel it and rotate again"), (("--now",), "--now` creates another")]
-    )
-    def test_a_rotation_whose_answer_is_lost_is_told_and_not_repeated(
-        self, wire: Wire, tmp_path: Path, now: tuple[str, ...], words: str
+    @pytest.mark.parametrize("now", [(), ("--now",)])
+    def test_rotate_with_a_lost_answer_gets_the_token_by_the_same_key(
+        self, wire: Wire, tmp_path: Path, now: tuple[str, ...]
     ) -> None:
         integration = id_of(create())
         wire.lose(ReadTimeoutError)
         wire.requests.clear()
         file = tmp_path / "token"
-        error = run("integrations", "rotate", integration, *now, "--save-token", file, exit_code=3).stderr
-        assert "it may have been done" in error
-        assert words in error
-        assert len(wire.requests) == 1
-        assert not file.exists()
+        run("private-integrations", "rotate", integration, *now, "--save-token", file)
+        assert len(set(keys(wire))) == 1
+        assert len(keys(wire)) == 2
+        assert listed("--token-file", file, "routes", "list") == []
 
     def test_deleting_asks_by_name(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         token = create(name="[red]crm")
-        declined = run("integrations", "delete", id_of(token), input="n\n", exit_code=1)
+        declined = run("private-integrations", "delete", id_of(token), input="n\n", exit_code=1)
         assert f"Delete [red]crm ({id_of(token)})? Its tokens stop working at once." in declined.stderr
-        assert run("integrations", "delete", id_of(token), "--yes").stdout == f"{id_of(token)} is deleted.\n"
-        assert "There are no private integrations." in run("integrations", "list").stdout
+        assert run("private-integrations", "delete", id_of(token), "--yes").stdout == f"{id_of(token)} is deleted.\n"
+        assert "There are no private integrations." in run("private-integrations", "list").stdout
         monkeypatch.setenv("PORTARIA_TOKEN", token)
         assert "does not work" in run("routes", "list", exit_code=1).stderr
 
@@ -407,7 +422,7 @@ class TestPrivateIntegrations:
             monkeypatch.setattr(clock, "now", lambda days=days: clock_now() - timedelta(days=days))
             create(name=name)
         monkeypatch.setattr(clock, "now", clock_now)
-        listed = run("integrations", "list").stdout
+        listed = run("private-integrations", "list").stdout
         assert "79 d  " in listed
         assert "80 d: rotate soon" in listed
         assert "90 d: rotate  " in listed
@@ -415,30 +430,31 @@ class TestPrivateIntegrations:
 
     def test_last_use_and_the_old_tokens_end_are_listed(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         token = create()
-        assert "never" in run("integrations", "list").stdout
+        assert "never" in run("private-integrations", "list").stdout
         monkeypatch.setenv("PORTARIA_TOKEN", token)
         run("routes", "list")
         monkeypatch.delenv("PORTARIA_TOKEN")
-        run("integrations", "rotate", id_of(token))
-        listed = run("integrations", "list").stdout
+        run("private-integrations", "rotate", id_of(token))
+        listed = run("private-integrations", "list").stdout
         assert "this hour" in listed
         assert "ends in 7 d" in listed
-        assert "7 d left)" in run("integrations", "show", id_of(token)).stdout
+        assert "7 d left)" in run("private-integrations", "show", id_of(token)).stdout
 
     @pytest.mark.parametrize("width", ["80", "120"])
     def test_a_listing_fits_its_terminal(self, wire: Wire, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
         create(*(scope for scope in scopes.SCOPES if scope.startswith("connections:")), name="n" * 20)
         monkeypatch.setenv("COLUMNS", width)
-        lines = run("integrations", "list").stdout.splitlines()
+        lines = run("private-integrations", "list").stdout.splitlines()
         assert max(map(len, lines)) <= int(width)
         assert ("scopes" in lines[0]) == (width == "120")
 
-    def test_all_scopes_are_listed_without_asking_anybody(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-        found = {each["scope"]: each["narrows"] for each in told("integrations", "scopes")}
+    def test_scopes_list_has_all_of_them_on_a_narrow_terminal_too(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = {each["name"]: each["is_narrowable"] for each in listed("scopes", "list")}
         assert found == {scope: scope in scopes.NARROWABLE for scope in scopes.SCOPES}
         monkeypatch.setenv("COLUMNS", "80")
-        assert all(scope in run("integrations", "scopes").stdout for scope in scopes.SCOPES)
-        assert wire.requests == []
+        assert all(scope in run("scopes", "list").stdout for scope in scopes.SCOPES)
 
 
 clock_now = clock.now
@@ -456,8 +472,8 @@ class TestCreations:
 
     def test_each_has_a_key_of_its_own(self, wire: Wire, file: Path) -> None:
         run("configure", file)
-        run("integrations", "create", "crm", "--scope", "routes:list")
-        run("integrations", "create", "crm", "--scope", "routes:list")
+        run("private-integrations", "create", "crm", "--scope", "routes:list")
+        run("private-integrations", "create", "crm", "--scope", "routes:list")
         assert len(set(keys(wire))) == 3
         posts = [request for request in wire.requests if request.method == "POST"]
         assert [bool(headers_of(post).get("Idempotency-Key")) for post in posts] == [True] * 3
@@ -484,16 +500,26 @@ class TestCreations:
         wire.instead = give_up_once
         assert [entry["change"] for entry in told("configure", file)] == ["created"]
 
-    def test_create_whose_answer_was_lost_prints_the_token_of_the_repetition(self, wire: Wire, tmp_path: Path) -> None:
+    def test_create_with_a_lost_answer_gets_the_token_by_the_same_key(self, wire: Wire, tmp_path: Path) -> None:
         wire.lose()
-        done = run("integrations", "create", "crm", "--scope", "routes:list")
-        assert done.stdout.startswith("portaria_")
-        (found,) = told("integrations", "list")
-        assert done.stdout.strip()[9:19] == found["id"]
-        wire.lose()
-        arguments = ("integrations", "create", "crm", "--scope", "routes:list", "--save-token", tmp_path / "token")
-        run("--json", *arguments)
-        assert (tmp_path / "token").read_text().startswith("portaria_")
+        file = tmp_path / "token"
+        run("private-integrations", "create", "crm", "--scope", "routes:list", "--save-token", file)
+        assert len(listed("private-integrations", "list")) == 1
+        assert listed("--token-file", file, "routes", "list") == []
+
+    def test_create_whose_token_was_used_before_it_was_seen_fails(self, wire: Wire, tmp_path: Path) -> None:
+        def take_out(request: AWSPreparedRequest) -> Answered:
+            answer = wire.deliver(request)
+            return Answered(answer.status_code, json.dumps({**json.loads(answer.text), "token": None}))
+
+        wire.instead = take_out
+        arguments = ("private-integrations", "create", "crm", "--scope", "routes:list")
+        done = run(*arguments, exit_code=1)
+        assert done.stdout == ""
+        assert "Its token was lost with the first response" in done.stderr
+        document = json.loads(run("--json", *arguments, "--save-token", tmp_path / "token", exit_code=1).stdout)
+        assert document["token"] is None
+        assert not (tmp_path / "token").exists()
 
     def test_a_second_loss_is_told(self, wire: Wire, file: Path) -> None:
         wire.lose(times=2)
@@ -508,7 +534,8 @@ class TestCreations:
 
         wire.instead = refuse
         assert (
-            "could not be reached" in run("integrations", "create", "a", "--scope", "routes:list", exit_code=3).stderr
+            "could not be reached"
+            in run("private-integrations", "create", "a", "--scope", "routes:list", exit_code=3).stderr
         )
         assert len(wire.requests) == 1
 
@@ -538,10 +565,9 @@ class TestCreations:
     def test_nothing_else_is_repeated(self, wire: Wire) -> None:
         integration = id_of(create())
         for arguments in (
-            ("integrations", "edit", integration, "--name", "x"),
-            ("integrations", "cancel", integration),
-            ("integrations", "delete", integration, "--yes"),
-            ("connections", "sso", "engage", "u-1"),
+            ("private-integrations", "edit", integration, "--name", "x"),
+            ("private-integrations", "cancel", integration),
+            ("private-integrations", "delete", integration, "--yes"),
         ):
             wire.lose()
             wire.requests.clear()
@@ -557,17 +583,17 @@ class TestCreations:
 
 
 def test_the_audit_trail_tells_who_did_what(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = told("integrations", "create", "Robô", "--scope", "routes:delete")
+    made = told("private-integrations", "create", "Robô", "--scope", "routes:delete")
     monkeypatch.setenv("PORTARIA_TOKEN", made["token"])
     run("routes", "delete", "none", "--yes", exit_code=1)
     monkeypatch.delenv("PORTARIA_TOKEN")
-    listed = [re.split(r" {2,}", line.strip()) for line in run("audit", "list").stdout.splitlines()]
-    assert [row[1:] for row in listed] == [
+    rows = [re.split(r" {2,}", line.strip()) for line in run("audit", "list").stdout.splitlines()]
+    assert [row[1:] for row in rows] == [
         ["by", "operation", "target", "outcome", "reason"],
         ["Robô", "delete route", "none", "refused", "unknown_route"],
         ["administrator", "create private integration", made["id"], "done", "–"],
     ]
-    entries = told("audit", "list", "--limit", "1")
+    entries = listed("audit", "list", "--limit", "1")
     assert [(entry["operation"], entry["source"]) for entry in entries] == [("delete_route", "198.51.100.7")]
 
 
@@ -600,30 +626,31 @@ class TestCompletion:
         return [line.partition(",")[2] for line in done.stdout.split()]
 
     def test_commands_and_options(self, wire: Wire) -> None:
+        assert self.complete("portaria priv") == ["private-integrations"]
         assert self.complete("portaria integr") == ["integrations"]
         assert self.complete("portaria integrations can") == ["cancel"]
-        assert self.complete("portaria integrations create --desc") == ["--description"]
+        assert self.complete("portaria private-integrations create --desc") == ["--description"]
 
     def test_names(self, wire: Wire, shared: Cloud, tmp_path: Path) -> None:
         (tmp_path / "file").write_text(CONFIGURED)
         run("configure", tmp_path / "file")
         install = add_install(shared, 1)
         integration = id_of(create())
-        assert self.complete("portaria integrations edit ") == [integration]
-        assert self.complete(f"portaria integrations rotate {integration[:4]}") == [integration]
-        assert self.complete("portaria clients show kommo/a") == ["kommo/acme"]
+        assert self.complete("portaria private-integrations edit ") == [integration]
+        assert self.complete(f"portaria private-integrations rotate {integration[:4]}") == [integration]
+        assert self.complete("portaria oauth-clients show kommo/a") == ["kommo/acme"]
         assert self.complete("portaria installs show ") == [install]
         assert self.complete("portaria connections call x") == []
 
     def test_scopes_though_a_shell_breaks_words_at_a_colon(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(completion, "_ask", lambda ctx, kind: [{"name": "crm"}, {"name": "erp"}])
-        begun = "portaria integrations create --scope "
+        begun = "portaria private-integrations create --scope "
         assert self.complete(f"{begun}connections:ca") == ["call"]
         assert self.complete(f"{begun}sso") == ["sso:create"]
         assert self.complete(f"{begun}connections:call@") == ["crm", "erp"]
         assert self.complete(f"{begun}connections:call@c") == ["crm"]
         assert self.complete(f"{begun}routes:list@") == []
-        assert self.complete("portaria integrations edit x --remove-scope audit") == ["audit:list"]
+        assert self.complete("portaria private-integrations edit x --remove-scope audit") == ["audit:list"]
 
     def test_the_api_is_found_as_the_line_says(
         self, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from portaria.aws import boto3_clients
-from portaria_cli import log_lines
-from portaria_cli import logs as command
 from portaria_cli.doctor.deployment import Deployment
+from portaria_cli.logs import command
+from portaria_cli.logs import lines as log_lines
 from tests.fakes.aws import Cloud
 from tests.fakes.command_line import run
 

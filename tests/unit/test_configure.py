@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from portaria.aws import boto3_clients
 from portaria_cli.commands import portaria
 from tests.fakes.aws import TABLE, Cloud
-from tests.fakes.command_line import Answered, Wire, headers_of, run, told, wired
+from tests.fakes.command_line import Answered, Wire, headers_of, listed, run, told, wired
 from tests.fakes.configurations import (
     CANARY,
     ERP,
@@ -290,7 +290,7 @@ class TestInterruptions:
         """What there is after a run, without times and ids."""
         kept = ("name", "platform", "state", "client_id", "generation", "fields", "mapping", "source", "token_url")
         kinds = ("clients", "connections", "routes")
-        return {kind: [{name: each.get(name) for name in kept} for each in told(kind, "list")] for kind in kinds}
+        return {kind: [{name: each.get(name) for name in kept} for each in listed(kind, "list")] for kind in kinds}
 
     @pytest.mark.parametrize("number", range(5))
     @pytest.mark.parametrize("carried", [False, True], ids=["not_carried", "answer_lost"])

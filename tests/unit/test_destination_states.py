@@ -330,7 +330,7 @@ class TestCommandLine:
         shown = run("destinations", "list").stdout
         assert "marketo-main" in shown
         assert "stopped" in shown
-        assert [item["waiting_record_count"] for item in told("destinations", "list")] == [3]
+        assert [item["waiting_record_count"] for item in told("destinations", "list")["items"]] == [3]
 
     def test_resume_says_what_it_ended(self, wire: Wire, stack: Cloud) -> None:
         connect(stack)

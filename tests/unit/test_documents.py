@@ -45,7 +45,7 @@ OF_OTHER_PROJECTS = {"workflows/python_pip/packager.py", "tests/aws/services/**/
 # What `make setup`, `make build` and the like create.
 GENERATED = ("build/", ".aws-sam/", ".venv")
 # Languages of code blocks; `sh` and `console` are run.
-LANGUAGES = ("sh", "console", "text", "http", "json", "mermaid", "python", "yaml")
+LANGUAGES = ("sh", "console", "text", "toml", "http", "json", "mermaid", "python", "yaml")
 REASONS_NOT_TO_RUN = (
     "needs an AWS account",
     "needs Docker",
@@ -111,9 +111,10 @@ def check_portaria(arguments: tuple[str, ...]) -> str:
             if "=" not in word and not options(command).get(name, True) and remaining:
                 remaining.pop(0)
         elif isinstance(command, click.Group):
-            if word not in command.commands:
+            found = command.get_command(click.Context(command), word)
+            if found is None:
                 return "" if word.isupper() or word in {"…", "..."} else f"{word} is not a command"
-            command = command.commands[word]
+            command = found
             known |= set(options(command))
     return ""
 
@@ -248,7 +249,7 @@ def test_blocks_are_run_or_say_why_not(path: Path) -> None:
 def test_commands_are_found() -> None:
     """The checks above read something."""
     assert sum(len(commands(path)) for path in DOCUMENTS) > 100
-    assert check_portaria(("connections", "backfil", "NAME")) == "backfil is not a command"
+    assert check_portaria(("backfills", "creat", "NAME")) == "creat is not a command"
     assert check_portaria(("installs", "list", "--states", "failed")) == "--states is not an option"
     assert check_make(("depoy",)) == "['depoy'] are not targets"
     assert not exists("layers/portaria/portaria/egress.py")

@@ -116,16 +116,16 @@ class TestCommandLine:
             yield wired(stack, monkeypatch)
 
     def test_a_backfill_is_started_and_looked_at(self, wire: Wire) -> None:
-        started = run("connections", "backfill", SOURCE, "--route", ROUTE)
+        started = run("backfills", "create", SOURCE, "--route", ROUTE)
         assert started.output.split() == ["backfill", "of", "state", ROUTE, "running"]
-        shown = run("connections", "backfills", SOURCE)
+        shown = run("backfills", "list", SOURCE)
         assert "changes of" in shown.output
-        as_json = json.loads(run("--json", "connections", "backfills", SOURCE).output)
+        as_json = json.loads(run("--json", "backfills", "list", SOURCE).output)
         assert as_json["runs"][0]["route"] == ROUTE
 
     def test_none_is_said_so(self, wire: Wire) -> None:
-        assert "There are no backfills." in run("connections", "backfills", SOURCE).output
+        assert "There are no backfills." in run("backfills", "list", SOURCE).output
 
     def test_a_refusal_is_told(self, wire: Wire) -> None:
-        refused = run("connections", "backfill", DESTINATION, exit_code=1)
+        refused = run("backfills", "create", DESTINATION, exit_code=1)
         assert "can list" in refused.output

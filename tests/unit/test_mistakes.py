@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from portaria.access import private_integrations
 from tests.fakes.aws import Cloud
 from tests.fakes.calling import Calling
-from tests.fakes.command_line import Wire, run, told, wired
+from tests.fakes.command_line import Wire, listed, run, wired
 from tests.fakes.letters import letter
 from tests.fakes.letters import put as put_letters
 from tests.fakes.manage import Manage
@@ -122,46 +122,46 @@ COMMANDS = [
     ("routes show nope", 1, "there is no route nope"),
     ("routes show a/b", 2, "'a/b' must have the form NAME"),
     ("connections show nope", 1, "there is no connection nope"),
-    ("connections backfills nope", 1, "there is no connection nope"),
-    ("clients show kommo", 2, "'kommo' must have the form PLATFORM/NAME"),
-    ("clients show kommo/nope", 1, "there is no OAuth client kommo/nope"),
-    ("clients delete kommo/nope --yes", 1, "there is no OAuth client kommo/nope"),
+    ("backfills list nope", 1, "there is no connection nope"),
+    ("oauth-clients show kommo", 2, "'kommo' must have the form PLATFORM/NAME"),
+    ("oauth-clients show kommo/nope", 1, "there is no OAuth client kommo/nope"),
+    ("oauth-clients delete kommo/nope --yes", 1, "there is no OAuth client kommo/nope"),
     ("installs show nope", 1, "there is no install with this id; installs are kept for 90 days"),
-    ("integrations show nope", 1, "there is no private integration with this id"),
+    ("private-integrations show nope", 1, "there is no private integration with this id"),
     # what does not fit
     ("connections delete crm --yes", 1, "the route people uses this connection: delete the route first"),
-    ("connections authorize crm", 1, "crm has the kind bearer, which needs no authorization: replace its credentials with PUT "
+    ("authorizations create crm", 1, "crm has the kind bearer, which needs no authorization: replace its credentials with PUT "
      "/connections/crm/credentials"),
-    ("connections authorize open-one", 1, "there is no OAuth client oauth2/shop"),
-    ("connections contact crm 1", 1, "connections to http do not support this operation"),
-    ("connections sso crm maria", 1, "connections to http do not support this operation"),
-    ("connections events crm", 1, "connections to http do not support this operation"),
+    ("authorizations create open-one", 1, "there is no OAuth client oauth2/shop"),
+    ("contacts show crm 1", 1, "connections to http do not support this operation"),
+    ("sso create crm maria", 1, "connections to http do not support this operation"),
+    ("event-addresses create crm", 1, "connections to http do not support this operation"),
     (
-        "connections backfill crm --route nope", 1,
+        "backfills create crm --route nope", 1,
         "the connection crm is not the source of a route nope",
     ),
     (
-        "connections backfill wide", 1,
+        "backfills create wide", 1,
         "there is nothing to read: wide is not the source of a route with an object that http can list",
     ),
-    ("connections backfill open-one", 1, "the connection open-one is pending"),
-    ("connections identifiers crm /no/file", 2, "/no/file cannot be read: No such file or directory"),
+    ("backfills create open-one", 1, "the connection open-one is pending"),
+    ("identifiers register crm /no/file", 2, "/no/file cannot be read: No such file or directory"),
     # private integrations
     (
-        "integrations create BI", 2,
-        "a private integration needs at least one --scope: `portaria integrations scopes` lists them",
+        "private-integrations create BI", 2,
+        "a private integration needs at least one --scope: `portaria scopes list` lists them",
     ),
     (
-        "integrations edit a1b2c3d4e5", 2,
-        "there is nothing to change: give --name, --description, --scope, --add-scope or --remove-scope",
+        "private-integrations edit a1b2c3d4e5", 2,
+        "there is nothing to change: give --file or an option for a field (--help)",
     ),
     (
-        "integrations edit a1b2c3d4e5 --scope audit:list --add-scope routes:show", 2,
+        "private-integrations edit a1b2c3d4e5 --scope audit:list --add-scope routes:show", 2,
         "--scope replaces all scopes: do not combine it with --add-scope or --remove-scope",
     ),
-    ("integrations edit a1b2c3d4e5 --remove-scope audit:list", 1, "BI (a1b2c3d4e5) does not have the scope audit:list"),
-    ("integrations cancel a1b2c3d4e5", 1, "there is no rotation to end: only one token works"),
-    ("integrations create BI --from /no/file", 2, "/no/file cannot be read: No such file or directory"),
+    ("private-integrations edit a1b2c3d4e5 --remove-scope audit:list", 1, "BI (a1b2c3d4e5) does not have the scope audit:list"),
+    ("private-integrations cancel a1b2c3d4e5", 1, "there is no rotation to end: only one token works"),
+    ("private-integrations create BI --file /no/file", 2, "/no/file cannot be read: No such file or directory"),
     # files and places
     ("--token-file /no/token routes list", 2, "/no/token cannot be read: No such file or directory"),
     (
@@ -190,15 +190,15 @@ USAGE = [
     ),
     ("installs list --limit 0", "Invalid value for '--limit': 0 is not in the range x>=1."),
     (
-        "integrations create BI --scope connections:cal",
-        "'connections:cal' is not a scope: `portaria integrations scopes` lists them",
+        "private-integrations create BI --scope connections:cal",
+        "'connections:cal' is not a scope: `portaria scopes list` lists them",
     ),
     (
-        "integrations create BI --scope routes:list@crm",
+        "private-integrations create BI --scope routes:list@crm",
         "'routes:list@crm': routes:list cannot be narrowed to a connection",
     ),
     (
-        "integrations create BI --scope connections:call@a",
+        "private-integrations create BI --scope connections:call@a",
         "has no valid connection name after the @: 3 to 64 of A-Z a-z 0-9 _ -",
     ),
     ("logs --since soon", "'soon' is not a length of time: give a number and a unit, such as 30s, 10m, 2h or 1d"),
@@ -308,7 +308,7 @@ def test_dead_letters_list_shows_source_destination_reason_and_age(wire: Wire, w
     put_letters(world, by_route, by_program)
     empty = run("dead-letters", "list", "--reason", "other", "--state", "open").stdout
     assert empty == "There are no dead letters with reason other, state open.\n"
-    shown = {item["id"]: item for item in told("dead-letters", "list")}
+    shown = {item["id"]: item for item in listed("dead-letters", "list")}
     assert (shown["a"]["source"], shown["a"]["destination"]) == ("kommo-acme-1", "marketo-one")
     assert (shown["b"]["source"], shown["b"]["destination"]) == ("BI", "marketo-one")
     assert shown["b"]["connection"] == "a1b2c3d4e5"
@@ -318,17 +318,17 @@ def test_dead_letters_list_shows_source_destination_reason_and_age(wire: Wire, w
     assert [row.split()[:2] for row in rows if row.startswith(("a ", "b "))] == [["b", "0"], ["a", "0"]]
     assert "a1b2c3d4e5" not in table
     # The filter takes what the listing gives, and the name of the source of a deleted connection stays known.
-    assert [item["id"] for item in told("dead-letters", "list", "--connection", "a1b2c3d4e5")] == ["b"]
-    assert told("dead-letters", "list", "--connection", "kommo-acme-1", "--state", "redriven") == []
+    assert [item["id"] for item in listed("dead-letters", "list", "--connection", "a1b2c3d4e5")] == ["b"]
+    assert listed("dead-letters", "list", "--connection", "kommo-acme-1", "--state", "redriven") == []
     for each in ("a", "b"):
         run("dead-letters", "delete", each, "--yes")
 
 
 def test_receipts_of_a_deleted_connection_stay_listed(wire: Wire, world: Cloud) -> None:
     open_receipt(world.table, destination="gone-one")
-    assert len(told("receipts", "list", "--destination", "gone-one")) == 1
-    assert told("receipts", "list", "--destination", "gone-one", "--state", "failed") == []
-    assert len(told("receipts", "list", "--destination", "gone-one", "--record", "kommo-acme/1")) == 1
+    assert len(listed("receipts", "list", "--destination", "gone-one")) == 1
+    assert listed("receipts", "list", "--destination", "gone-one", "--state", "failed") == []
+    assert len(listed("receipts", "list", "--destination", "gone-one", "--record", "kommo-acme/1")) == 1
     error = run("receipts", "list", "--destination", "gone-one", "--record", "nope/1", exit_code=1).stderr
     assert error == "error: there is no connection gone-one\n"
 

@@ -20,8 +20,8 @@ from portaria.core import clock
 from portaria.core.entities import OAuthCallback
 from portaria.core.item_keys import install_key
 from portaria.outbound import domain_rules
-from portaria_cli.api import NotDone
 from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked
+from portaria_cli.errors import NotDone
 from portaria_cli.smoke import cleanup, flows, stack_parts
 from portaria_cli.smoke.checks import CHECKS
 from portaria_cli.smoke.command import CHECK_NAMES

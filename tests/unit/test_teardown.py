@@ -240,7 +240,7 @@ def test_teardown_other_name_in_confirmation_removes_nothing(account: Account, n
 
 
 def test_teardown_empty_stack_name_is_refused(account: Account) -> None:
-    assert "must be the name of a stack" in run("--stack-name", "", "teardown", "--yes", "", exit_code=2).stderr
+    assert "--stack-name is empty" in run("--stack-name", "", "teardown", "--yes", "", exit_code=2).stderr
     untouched(account)
 
 

@@ -6,33 +6,34 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from portaria_cli.api import Api, Document, NotDone
+from portaria_cli.api import Api
 from portaria_cli.configure import display
 from portaria_cli.configure.entries import IDENTITY, SECTIONS
 from portaria_cli.configure.plan import CREATE, NOTHING, REPLACE, Step
 from portaria_cli.context import CliContext, working
+from portaria_cli.errors import Document, NotDone
 
 # What changes each time something is written, without anything having changed.
 VOLATILE = ("updated_at", "granted_at", "token_ends_at", "age_days", "warnings")
 
 
-def apply(desk: CliContext, file: Path, steps: Sequence[Step]) -> list[Document]:
+def apply(cli: CliContext, file: Path, steps: Sequence[Step]) -> list[Document]:
     """What each entry has become, with its `resource` and its `change`. Raises `NotDone` for the first that fails."""
     results: list[Document] = []
     for number, step in enumerate(steps):
         try:
             with working() as tell:
                 tell(f"{number + 1}/{len(steps)}  {step.entry.title}")
-                result = _write(desk.api, step)
+                result = _write(cli.api, step)
         except NotDone as failed:
             raise _stopped(failed, file, steps, number) from None
         except KeyboardInterrupt:
-            if not desk.as_json:
+            if not cli.as_json:
                 display.note(_so_far(steps, number))
             raise
         results.append(result)
-        if not desk.as_json:
-            desk.print(None, partial(display.done, step, result["change"]))
+        if not cli.as_json:
+            cli.print(None, partial(display.done, step, result["change"]))
     return results
 
 

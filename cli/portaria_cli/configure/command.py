@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from portaria_cli.api import NotDone
-from portaria_cli.configure.problems import USAGE, WrongFile
+from portaria_cli.command_classes import Command
+from portaria_cli.configure.problems import WrongFile
 from portaria_cli.context import CliContext, working
+from portaria_cli.errors import USAGE, NotDone
 
 if TYPE_CHECKING:
     from portaria_cli.configure.plan import Plan
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check FILE and print the plan; write nothing.")
 @click.option(
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.pass_context
 def configure(ctx: click.Context, file: Path, dry_run: bool, replace: tuple[str, ...]) -> None:
-    """Create or change what FILE describes.
+    """Create or change what a file describes.
 
     The whole file is checked first: where anything is wrong, every problem is printed with its line and column, and nothing
     is written. Then the plan is printed and applied. Running it again is harmless, and continues what was interrupted.
@@ -40,22 +41,22 @@ def configure(ctx: click.Context, file: Path, dry_run: bool, replace: tuple[str,
         from portaria_cli.configure import apply, display  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise NotDone(f"configure needs {missing.name}: pip install '.[cli]'") from None
-    desk: CliContext = ctx.obj
+    cli: CliContext = ctx.obj
     with working() as tell:
-        plan = _plan(ctx, desk, file, replace, tell)
+        plan = _plan(ctx, cli, file, replace, tell)
     if dry_run:
-        desk.print([step.document() for step in plan.steps], partial(display.plan, plan.steps))
-        desk.say("Nothing was written (--dry-run).")
+        cli.print([step.document() for step in plan.steps], partial(display.plan, plan.steps))
+        cli.say("Nothing was written (--dry-run).")
         return
-    if not desk.as_json:
-        desk.print(None, partial(display.plan, plan.steps, warn=False))
+    if not cli.as_json:
+        cli.print(None, partial(display.plan, plan.steps, warn=False))
         click.echo()
-    results = apply.apply(desk, file, plan.steps)
-    desk.print(results, partial(display.summary, results, plan.steps))
+    results = apply.apply(cli, file, plan.steps)
+    cli.print(results, partial(display.summary, results, plan.steps))
 
 
 def _plan(
-    ctx: click.Context, desk: CliContext, file: Path, replace: tuple[str, ...], tell: Callable[[str], None]
+    ctx: click.Context, cli: CliContext, file: Path, replace: tuple[str, ...], tell: Callable[[str], None]
 ) -> Plan:
     """Raises `WrongFile` with every problem of the file, and `NotDone` where it or the API cannot be read."""
     from portaria_cli.configure.entries import Reader  # noqa: PLC0415
@@ -71,7 +72,7 @@ def _plan(
     if strangers := [name for name in replace if name not in described]:
         raise NotDone(f"--replace {strangers[0]}: {file} describes no connection of this name", exit_code=USAGE)
     try:
-        api = desk.api
+        api = cli.api
     except NotDone as missing:
         if not reader.problems:
             raise
@@ -86,7 +87,7 @@ def _plan(
             raise
         remark = f"The rest was not checked: {not_read}"
     for each in dict.fromkeys(expected.remarks):
-        desk.say(each)
+        cli.say(each)
     if problems := [*reader.problems, *planner.plan.problems]:
         raise WrongFile(file, problems, remark)
     return planner.plan
@@ -96,7 +97,7 @@ def _own_command(ctx: click.Context) -> str:
     """How this command line was told which stack it works on, for commands that are to be pasted."""
     options = ctx.find_root().params
     found = ["portaria"]
-    for name in ("stack_file", "token_file"):
+    for name in ("profile", "stack_file", "token_file"):
         if options.get(name):
             found += [f"--{name.replace('_', '-')}", shlex.quote(str(options[name]))]
     return " ".join(found)

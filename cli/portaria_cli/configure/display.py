@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from portaria_cli import output
-from portaria_cli.api import Document
 from portaria_cli.configure.plan import CREATE, NOTHING, Step
+from portaria_cli.errors import Document
 
 STYLES = {"create": "green", "change": "yellow", "replace": "bold red", "nothing": "dim"}
 CHANGES = ("created", "replaced", "updated", "unchanged")

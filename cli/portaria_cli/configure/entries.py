@@ -21,6 +21,7 @@ from portaria_cli.configure.source import place_of
 
 # The sections in the order in which they are applied, with what the API calls their entries, and the fields that name one.
 SECTIONS = {"clients": "oauth-clients", "connections": "connections", "routes": "routes"}
+SECTION_OF = {kind: section for section, kind in SECTIONS.items()}
 IDENTITY = {"clients": ("platform", "name"), "connections": ("name",), "routes": ("name",)}
 WITH_REFERENCES = ("clients", "connections")
 # Aliases can make a small file a huge one.
@@ -117,6 +118,15 @@ class Reader:
                 self.problems.append(Problem(place_of(key), _unknown_section(name)))
         return [entry for name in SECTIONS if name in sections for entry in self._section(name, sections[name])]
 
+    def entry(self, kind: str, node: yaml.Node) -> Entry | None:
+        """A file that holds one resource of a kind, as the API calls it; None if the file holds no object."""
+        return self._entry(SECTION_OF.get(kind, kind), node) if isinstance(node, yaml.MappingNode) else None
+
+    def _entry(self, section: str, node: yaml.MappingNode) -> Entry:
+        entry = Entry(section, place_of(node))
+        entry.content = self._value(entry, (), node)
+        return entry
+
     def _section(self, section: str, node: yaml.Node) -> Iterator[Entry]:
         if _is_null(node) or self._has_tag(node):
             return
@@ -132,8 +142,7 @@ class Reader:
                     Problem(place_of(item), f"an entry of {section} must be an object with fields: 'name: value'")
                 )
                 continue
-            entry = Entry(section, place_of(item))
-            entry.content = self._value(entry, (), item)
+            entry = self._entry(section, item)
             if all(entry.identity):
                 before = first.setdefault(entry.identity, entry.place)
                 if before is not entry.place:

@@ -8,8 +8,9 @@ from portaria.api.rules import connection_rules, oauth_client_rules
 from portaria.api.validation import nearest
 from portaria.core.entities import Connection, OAuthClient, Rejected
 from portaria_cli import output
-from portaria_cli.api import Api, Document, NotDone
+from portaria_cli.api import Api
 from portaria_cli.configure.entries import UNREAD
+from portaria_cli.errors import Document, NotDone
 
 FORBIDDEN = 403
 

@@ -15,12 +15,12 @@ from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 from portaria.api.validation import Fault, faults_of
 from portaria.core.entities import Connection, OAuthClient, Rejected
 from portaria.records.routes import show as show_route
-from portaria_cli.api import Document, NotDone
 from portaria_cli.configure import bodies
 from portaria_cli.configure.bodies import MODELS, Body
 from portaria_cli.configure.entries import IDENTITY, UNREAD, Entry, Steps
 from portaria_cli.configure.expected import Expected
 from portaria_cli.configure.problems import Problem
+from portaria_cli.errors import Document, NotDone
 
 CREATE, CHANGE, REPLACE, NOTHING = "create", "change", "replace", "nothing"
 _Made = TypeVar("_Made")

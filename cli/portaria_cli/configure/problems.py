@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from portaria_cli.api import NotDone
-
-USAGE = 2
+from portaria_cli.errors import USAGE, NotDone
 
 
 class Place(NamedTuple):
@@ -33,12 +31,14 @@ class Problem:
 
 
 class WrongFile(NotDone):
-    """The file cannot be applied, and nothing has been written."""
+    """The file is wrong. `consequence` says what was not done because of it."""
 
-    def __init__(self, path: Path, problems: Sequence[Problem], remark: str = "") -> None:
+    def __init__(
+        self, path: Path, problems: Sequence[Problem], remark: str = "", *, consequence: str = "nothing was written"
+    ) -> None:
         in_order = sorted(problems, key=lambda problem: problem.place)
         count = f"{len(in_order)} problem{'s' if len(in_order) > 1 else ''}"
-        lines = [f"{path} has {count}; nothing was written"]
+        lines = [f"{path} has {count}" + (f"; {consequence}" if consequence else "")]
         for problem in in_order:
             lines.append(f"{path}:{problem.place.line}:{problem.place.column}: {problem.detail}")
             lines += [f"    {command}" for command in problem.commands]

@@ -5,13 +5,14 @@ PyYAML's parser stops at the first place that is not YAML; its messages are turn
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import yaml
 
-from portaria_cli.api import NotDone
-from portaria_cli.configure.problems import USAGE, Place, Problem, WrongFile
+from portaria_cli.configure.problems import Place, Problem, WrongFile
+from portaria_cli.errors import USAGE, NotDone
 
 # The begin of PyYAML's message, and what to check. {since} is where the part began that it was reading.
 _ADVICE = (
@@ -50,8 +51,13 @@ def compose(path: Path) -> yaml.Node | None:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise NotDone(f"{path} is not UTF-8: see line {line}", exit_code=USAGE) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> yaml.Node | None:
+    """The same of a text. Problems name the `path`."""
     try:
-        node: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)
+        node: yaml.Node | None = yaml.compose(_json_without_tabs(text), yaml.SafeLoader)
     except yaml.reader.ReaderError as error:
         raise WrongFile(path, [_character(text, error.position)]) from None
     except yaml.MarkedYAMLError as error:
@@ -59,6 +65,15 @@ def compose(path: Path) -> yaml.Node | None:
     except RecursionError:
         raise WrongFile(path, [Problem(Place(1, 1), "the file is nested too deeply")]) from None
     return node
+
+
+def _json_without_tabs(text: str) -> str:
+    """JSON that is indented with tabs, with spaces instead: YAML allows no tabs, and JSON has none inside a text."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text.replace("\t", " ")
 
 
 def place_of(node: yaml.Node) -> Place:

@@ -10,9 +10,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from portaria_cli.api import NotDone
+from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext, working
 from portaria_cli.doctor.findings import FAIL, SKIPPED, STATES, WARN, Finding, NotLooked, NotThere
+from portaria_cli.errors import NotDone
 
 if TYPE_CHECKING:
     from portaria_cli.doctor.checks import Check
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
-    """Check a deployed stack, and say what to do.
+    """Check a deployed stack and say what to do.
 
     Reads the stack with your AWS credentials; it changes nothing and reads no secret. A check without
     permission is skipped, and names the permission that it needs. The exit code is 1 if a check fails.
@@ -35,9 +36,8 @@ def doctor(ctx: click.Context) -> None:
         from portaria_cli.doctor.deployment import Deployment  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise NotDone(f"the doctor needs {missing.name}: pip install '.[doctor]'") from None
-    desk: CliContext = ctx.obj
-    options = ctx.find_root().params
-    deployment = Deployment(options["stack_name"], options["stack_file"])
+    cli: CliContext = ctx.obj
+    deployment = Deployment(cli.settings)
     found: list[Finding] = []
     with working() as tell:
         for number, (name, check) in enumerate(CHECKS.items(), 1):
@@ -49,7 +49,7 @@ def doctor(ctx: click.Context) -> None:
         "checks": [finding.document() for finding in found],
         "counts": {state: counts[state] for state in STATES},
     }
-    desk.print(document, partial(_shown, found, counts))
+    cli.print(document, partial(_shown, found, counts))
     ctx.exit(1 if counts[FAIL] else 0)
 
 

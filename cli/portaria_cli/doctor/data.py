@@ -118,7 +118,7 @@ def refused(deployment: Deployment) -> Iterator[Finding]:
         ends = clock.to_iso(clock.from_iso(connection.refused_since) + days)
         told = f"{connection.name} since {connection.refused_since}; it ends about {ends}: {connection.refusal}"
         yield Finding(
-            name, WARN, told, "correct the OAuth client, or connect again: `portaria connections authorize NAME`"
+            name, WARN, told, "correct the OAuth client, or connect again: `portaria authorizations create NAME`"
         )
     if len(found) > MOST_REFUSED:
         yield Finding(name, WARN, f"and {len(found) - MOST_REFUSED:,} more", "`portaria connections list` shows them")
@@ -165,7 +165,7 @@ def states(deployment: Deployment) -> Iterator[Finding]:
     ended = [connection for connection in found if connection.state == "needs_reconnect"]
     if ended:
         told = f"{len(ended)} must be connected again: {named(connection.name for connection in ended)}"
-        advice = "send the customer the link: `portaria connections authorize NAME`; " + runbook("days-to-death")
+        advice = "send the customer the link: `portaria authorizations create NAME`; " + runbook("days-to-death")
         yield Finding(name, WARN, told, advice)
     else:
         told = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items())) or "there are none"
@@ -217,7 +217,8 @@ def scopes(deployment: Deployment) -> Iterator[Finding]:
                 name,
                 WARN,
                 told,
-                f"if they are not needed, remove them: `portaria integrations edit {integration.id} --remove-scope SCOPE`",
+                "if they are not needed, remove them: "
+                f"`portaria private-integrations edit {integration.id} --remove-scope SCOPE`",
             )
     if fine:
         yield Finding(name, OK, "all narrowed scopes are for connections that exist")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -18,9 +17,10 @@ from portaria.aws.boto3_clients import error_code
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria_cli import local_cloud
-from portaria_cli.api import Document, NotDone
-from portaria_cli.auth import read_stack
+from portaria_cli.auth import aws_session, read_stack
 from portaria_cli.doctor.findings import NotLooked, NotThere
+from portaria_cli.errors import Document, NotDone
+from portaria_cli.profiles import Settings
 
 CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 DENIED = (
@@ -67,9 +67,9 @@ class StackTable(Table):
 class Deployment:
     """One stack. `kinds` is a resource type's physical ids by logical id."""
 
-    def __init__(self, stack_name: str, stack_file: Path | None) -> None:
-        self.local: Document = read_stack(stack_file) if stack_file else {}
-        self.stack_name = str(self.local.get("stack_name", "")) or stack_name
+    def __init__(self, settings: Settings) -> None:
+        self.local: Document = read_stack(settings.stack_file) if settings.stack_file else {}
+        self.stack_name = str(self.local.get("stack_name", "")) or settings.stack_name
         if self.local:
             nobody = (None, None, None, None)
             variables = {"profile": nobody, "config_file": nobody, "credentials_file": nobody}
@@ -82,7 +82,7 @@ class Deployment:
                 "config": CONFIG.merge(Config(proxies={})),
             }
         else:
-            self._session = botocore.session.Session()
+            self._session = aws_session(settings.region, settings.aws_profile)
             if not self._session.get_credentials():
                 raise local_cloud.not_named("no AWS credentials were found: log in, or set AWS_PROFILE")
             if not self._session.get_config_variable("region"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from portaria_cli.api import Document
+from portaria_cli.errors import Document
 
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "skipped"
 STATES = (OK, WARN, FAIL, SKIPPED)

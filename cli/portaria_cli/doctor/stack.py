@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from portaria_cli.api import Document
 from portaria_cli.doctor.deployment import Deployment
 from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked, NotThere, named, runbook
+from portaria_cli.errors import Document
 
 ALIAS = "live"
 FUNCTION, QUEUE = "AWS::Lambda::Function", "AWS::SQS::Queue"

@@ -11,8 +11,8 @@ from portaria.aws.table import Conflict
 from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.item_keys import install_key
-from portaria_cli.api import NotDone
 from portaria_cli.doctor.findings import NotLooked, NotThere
+from portaria_cli.errors import NotDone
 from portaria_cli.smoke import flows
 from portaria_cli.smoke.run import Failed, Names, Run, smoke_install
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from portaria_cli import output
-from portaria_cli.api import NotDone
 from portaria_cli.auth import Principal
+from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext, working
 from portaria_cli.doctor.command import STYLES
+from portaria_cli.errors import NotDone
 from portaria_cli.output import Column
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ COLUMNS = (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--only", multiple=True, type=click.Choice(CHECK_NAMES), metavar="CHECK",
     help=f"Run this check alone; may be given several times. One of {', '.join(CHECK_NAMES)}.",
@@ -47,7 +48,7 @@ COLUMNS = (
 )  # fmt: skip
 @click.pass_context
 def smoke(ctx: click.Context, only: tuple[str, ...], patience: int) -> None:
-    """Let a deployed stack prove that it works.
+    """Test a deployed stack from outside.
 
     Calls the stack with your AWS credentials, without an account at any platform. Everything that it makes is named
     portaria-smoke-… and removed at the end, also after Ctrl-C; what a killed run left is removed by the next one. Ends with 1
@@ -59,23 +60,22 @@ def smoke(ctx: click.Context, only: tuple[str, ...], patience: int) -> None:
         from portaria_cli.smoke.session import Session  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise NotDone(f"smoke needs {missing.name}: pip install '.[doctor]'") from None
-    desk: CliContext = ctx.obj
-    if not isinstance(desk.api.caller, Principal):
+    cli: CliContext = ctx.obj
+    if not isinstance(cli.api.caller, Principal):
         raise NotDone("smoke needs AWS credentials: leave out --token-file and PORTARIA_TOKEN", exit_code=2)
-    options = ctx.find_root().params
-    deployment = Deployment(options["stack_name"], options["stack_file"])
+    deployment = Deployment(cli.settings)
     with working() as tell:
-        session = Session(deployment, desk.api, patience, tell, partial(_ended, desk))
+        session = Session(deployment, cli.api, patience, tell, partial(_ended, cli))
         report = session.checks(dict.fromkeys(only) if only else CHECK_NAMES)
     document = {"stack": deployment.stack_name, "name": session.run.names.name, **report.document()}
-    desk.print(document, partial(_shown, report))
+    cli.print(document, partial(_shown, report))
     ctx.exit(INTERRUPTED if report.interrupted else 1 if report.failed else 0)
 
 
-def _ended(desk: CliContext, row: Row) -> None:
+def _ended(cli: CliContext, row: Row) -> None:
     """Where no terminal shows how far it is, a line for each check that has ended."""
     if not sys.stderr.isatty():
-        desk.say(f"{row.check}: {row.state} ({row.seconds:.1f} s)")
+        cli.say(f"{row.check}: {row.state} ({row.seconds:.1f} s)")
 
 
 def _shown(report: Report, console: Console) -> None:

@@ -10,9 +10,9 @@ from portaria import platforms
 from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Connection, Secret
-from portaria_cli.api import Document, NotDone
 from portaria_cli.auth import NOTHING_THERE
 from portaria_cli.doctor.findings import OK, WARN, NotLooked, NotThere
+from portaria_cli.errors import Document, NotDone
 from portaria_cli.smoke.run import Failed, Run, smoke_install, smoke_record
 
 Result = tuple[str, str, str]

@@ -20,9 +20,10 @@ from portaria.core.entities import Secret
 from portaria.platforms.protocols import SmokeInstall
 from portaria.platforms.record_protocols import SmokeRecord
 from portaria.webhooks import install_receiver
-from portaria_cli.api import TIMEOUT_S, Api, Document
+from portaria_cli.api import TIMEOUT_S, Api
 from portaria_cli.auth import Integration
 from portaria_cli.doctor.deployment import Deployment
+from portaria_cli.errors import Document
 from portaria_cli.smoke.lease import Lease
 
 Found = TypeVar("Found")

@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.text import Text
 
 from portaria_cli import output
-from portaria_cli.api import Document, NotDone
+from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext, working
+from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.output import Column
 
 if TYPE_CHECKING:
     from portaria_cli.teardown.inventory import Inventory, Left
     from portaria_cli.teardown.removal import Done
 
-USAGE = 2
 # CloudFormation's rule. An empty name would be the beginning of everything.
 STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}")
 OUTCOME_STYLES = {"removed": "green", "kept": "yellow", "failed": "bold red"}
@@ -38,7 +38,7 @@ REMOVED = (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--yes", "confirmed", metavar="NAME", help="Remove without asking: the stack's name, once more.")
 @click.option("--delete-stack", is_flag=True, help="Delete the stack itself first, where it is still there.")
 @click.option("--delete-data", is_flag=True, help="Delete the table too, and the key whatever it has sealed.")
@@ -51,7 +51,7 @@ def teardown(
     delete_data: bool,
     force_delete_without_recovery: bool,
 ) -> None:
-    """List what deleting the stack leaves behind, and remove it.
+    """List and remove what a deleted stack leaves behind.
 
     Deleting a stack keeps its table, its key and its secrets, which cost money. This lists them and, once you have typed the
     stack's name, removes them: secrets with 30 days to bring them back; the key with 30 days, once no sealed grant needs it;
@@ -65,9 +65,8 @@ def teardown(
         from portaria_cli.teardown.removal import Wanted, remove  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise NotDone(f"teardown needs {missing.name}: pip install '.[doctor]'") from None
-    desk: CliContext = ctx.obj
-    options = ctx.find_root().params
-    deployment = Deployment(options["stack_name"], options["stack_file"])
+    cli: CliContext = ctx.obj
+    deployment = Deployment(cli.settings)
     if not STACK_NAME.fullmatch(deployment.stack_name):
         raise NotDone("--stack-name must be the name of a stack", exit_code=USAGE)
     if confirmed is not None and confirmed != deployment.stack_name:
@@ -79,11 +78,11 @@ def teardown(
             raise NotDone(f"the stack could not be looked up: {reason}", exit_code=3) from None
     rows = _rows(found)
     document: Document = {"listed": {**asdict(found), "usd_month": round(found.usd_month, 2)}, "removed": []}
-    if confirmed is None and not desk.as_json:
-        desk.print(document, partial(_listed, found, rows))
-    if not _may_remove(desk, found, confirmed):
-        if desk.as_json:
-            desk.print(document, lambda console: None)
+    if confirmed is None and not cli.as_json:
+        cli.print(document, partial(_listed, found, rows))
+    if not _may_remove(cli, found, confirmed):
+        if cli.as_json:
+            cli.print(document, lambda console: None)
         return
     if found.stack_status and not delete_stack:
         raise NotDone(
@@ -92,14 +91,14 @@ def teardown(
     wanted = Wanted(data=delete_data, without_recovery=force_delete_without_recovery, stack=delete_stack)
     with working() as tell:
         done = remove(deployment, found, wanted, tell)
-    desk.print({**document, "removed": [asdict(each) for each in done]}, partial(_removed, done))
+    cli.print({**document, "removed": [asdict(each) for each in done]}, partial(_removed, done))
     ctx.exit(1 if any(each.outcome == "failed" for each in done) else 0)
 
 
-def _may_remove(desk: CliContext, found: Inventory, confirmed: str | None) -> bool:
+def _may_remove(cli: CliContext, found: Inventory, confirmed: str | None) -> bool:
     if confirmed is not None:
         return True
-    if (found.is_empty and not found.stack_status) or desk.as_json or not sys.stdin.isatty():
+    if (found.is_empty and not found.stack_status) or cli.as_json or not sys.stdin.isatty():
         return False
     typed = click.prompt(
         "\nType the stack's name to remove this, or press Enter to leave it", default="", show_default=False

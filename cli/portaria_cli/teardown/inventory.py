@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from portaria_cli.api import Document
 from portaria_cli.doctor.deployment import Deployment
 from portaria_cli.doctor.findings import NotLooked, NotThere
+from portaria_cli.errors import Document
 
 Found = TypeVar("Found")
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from portaria_cli.api import NotDone
 from portaria_cli.doctor.deployment import Deployment
 from portaria_cli.doctor.findings import NotLooked, NotThere
+from portaria_cli.errors import NotDone
 from portaria_cli.teardown import inventory
 from portaria_cli.teardown.inventory import Inventory
 

@@ -62,7 +62,7 @@ class Line:
 
 
 def read(message: str) -> Line | None:
-    """A log message, or None where people have no use for it."""
+    """A log message, or None if it is left out."""
     message = message.strip()
     try:
         content = json.loads(message)

@@ -1,4 +1,4 @@
-"""The commands for destinations: what keeps records from them, and how to try again at once."""
+"""The commands for destinations."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ import click
 from rich.console import Console
 
 from portaria_cli import completion, output
-from portaria_cli.api import Document
-from portaria_cli.context import CliContext
-from portaria_cli.resources import MostOption
+from portaria_cli.command_classes import Commands
+from portaria_cli.context import CliContext, Paging
+from portaria_cli.errors import Document
+from portaria_cli.groups.resources import with_paging
 
 KIND = "destinations"
 
 
-@click.group()
+@click.group(cls=Commands)
 def destinations() -> None:
-    """Destinations that are paused, or that records wait for."""
+    """Destinations that are paused or have waiting records."""
 
 
 @destinations.command("list")
-@MostOption
+@with_paging
 @click.pass_obj
-def list_destinations(desk: CliContext, most: int | None) -> None:
+def list_destinations(cli: CliContext, paging: Paging) -> None:
     """List the destinations that are paused or have waiting records.
 
-    For each: why it is paused and since when, when it is tried next, how many records wait about, and how old the oldest is.
+    Each has the reason and the begin of its pause, the time of the next try, about how many records wait, and the age of the
+    oldest.
     """
-    found = desk.list(KIND, most=most)
-    desk.print(found, partial(_listed, found))
+    page = cli.read_page(KIND, paging=paging)
+    cli.print_page(KIND, page, shown=partial(_listed, page.items))
 
 
 @destinations.command("resume")
 @click.argument("name", shell_complete=completion.names(KIND, help_field="reason"))
 @click.pass_obj
-def resume_destination(desk: CliContext, name: str) -> None:
+def resume_destination(cli: CliContext, name: str) -> None:
     """End a destination's pauses and try its waiting records at once.
 
-    Do this when what it refused for is mended. If it still refuses, the next pause begins and nothing is lost.
+    Do this when the cause is corrected. If the destination still refuses, the next pause begins and no record is lost.
     """
-    found = desk.api.post(KIND, name, "resume", body={})
-    desk.print(found, partial(_resumed, found))
+    found = cli.api.create(KIND, name, "resume", body={})
+    cli.print(found, partial(_resumed, found))
 
 
 def _listed(items: list[Document], console: Console) -> None:

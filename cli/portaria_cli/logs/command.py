@@ -1,4 +1,4 @@
-"""The command `logs`: what the functions of a stack log, one line an event."""
+"""The command `logs`: the log events of a stack's functions, one line for each."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from portaria_cli import completion, log_lines
-from portaria_cli.api import NotDone
+from portaria_cli import completion
+from portaria_cli.command_classes import Command
 from portaria_cli.context import CliContext, working
 from portaria_cli.doctor.findings import NotLooked, NotThere
+from portaria_cli.errors import NotDone
+from portaria_cli.logs import lines
 
 if TYPE_CHECKING:
     from portaria_cli.doctor.deployment import Deployment
@@ -26,7 +28,7 @@ UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # FilterLogEvents allows 5 requests a second in an account and region:
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
 REQUESTS_PER_S = 4.0
-# An event may become visible so long after its own time.
+# An event may become visible this many seconds after its time.
 LATE_S = 60
 MOST_REMEMBERED = 50_000
 INTERRUPTED = 130
@@ -89,7 +91,7 @@ class Reader:
             time.sleep(self._pause_s)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("functions", nargs=-1, metavar="[FUNCTION]...")
 @click.option(
     "--since",
@@ -109,14 +111,12 @@ class Reader:
     help="Only events of this connection, as a source or destination too.",
 )
 @click.option("--request", metavar="ID", help="Only events of this request, by its X-Request-Id.")
-@click.option("--json", "raw", is_flag=True, help="Print the lines as the functions wrote them, with Lambda's own.")
 @click.pass_context
-def logs(
-    ctx: click.Context, /, functions: tuple[str, ...], span_s: float, follow: bool, raw: bool, **filters: str | None
-) -> None:
-    """Show what a stack's functions logged, one line an event.
+def logs(ctx: click.Context, /, functions: tuple[str, ...], span_s: float, follow: bool, **filters: str | None) -> None:
+    """Show what the functions of a stack logged.
 
-    FUNCTION is a function such as exchange_code; all of them where none is given. Reads CloudWatch Logs with your AWS
+    Each event is one line; --json prints the lines as the functions wrote them, with Lambda's own. FUNCTION is a function such
+    as exchange_code; without one, all functions are shown. Reads CloudWatch Logs with your AWS
     credentials (logs:FilterLogEvents), or a local cloud's with --stack-file.
     """
     try:
@@ -124,14 +124,13 @@ def logs(
         from portaria_cli.doctor.deployment import Deployment  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise NotDone(f"this command needs {missing.name}: pip install '.[doctor]'") from None
-    desk: CliContext = ctx.obj
-    options = ctx.find_root().params
+    cli: CliContext = ctx.obj
     wanted = {name: value for name, value in filters.items() if value}
-    deployment = Deployment(options["stack_name"], options["stack_file"])
+    deployment = Deployment(cli.settings)
     try:
         groups = _groups(deployment, functions)
         reader = Reader(deployment, groups, _pattern(wanted))
-        printing = Printing(desk, max(map(len, groups), default=0), wanted, raw=raw or desk.as_json)
+        printing = Printing(cli, max(map(len, groups), default=0), wanted, raw=cli.as_json)
         start_ms = int((time.time() - span_s) * 1_000)
         with working() as tell:
             tell("reading the logs")
@@ -153,13 +152,13 @@ def logs(
     except KeyboardInterrupt:
         ctx.exit(INTERRUPTED)
     if not printing.count:
-        desk.say(_nothing(wanted, span_s))
+        cli.say(_nothing(wanted, span_s))
 
 
 class Printing:
     """Prints events that match, and counts them."""
 
-    def __init__(self, desk: CliContext, width: int, wanted: dict[str, str], *, raw: bool) -> None:
+    def __init__(self, cli: CliContext, width: int, wanted: dict[str, str], *, raw: bool) -> None:
         self.width = width
         self.wanted = wanted
         self.raw = raw
@@ -169,14 +168,14 @@ class Printing:
 
     def print(self, events: list[Event]) -> None:
         for event in events:
-            line = log_lines.read(event.message)
+            line = lines.read(event.message)
             if self.wanted and not (line and line.matches(self.wanted)):
                 continue
             if self.raw:
                 click.echo(event.message.rstrip("\n"))
             elif line:
                 at = datetime.fromtimestamp(event.at / 1_000, UTC).astimezone()
-                self._console.print(log_lines.shown(at, event.function, line, self.width))
+                self._console.print(lines.shown(at, event.function, line, self.width))
             else:
                 continue
             self.count += 1

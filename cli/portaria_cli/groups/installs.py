@@ -1,0 +1,50 @@
+"""The commands for installs and for the audit trail."""
+
+from __future__ import annotations
+
+import click
+
+from portaria_cli import completion
+from portaria_cli.command_classes import Commands
+from portaria_cli.context import CliContext, Paging
+from portaria_cli.groups.resources import SinceOption, add_show, given, named, with_paging
+
+KIND = "installs"
+STATES = ("received", "exchanging", "connected", "failed")
+
+
+@click.group(cls=Commands)
+def installs() -> None:
+    """Installs: authorization codes that arrived."""
+
+
+@installs.command("list")
+@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@SinceOption
+@with_paging
+@click.pass_obj
+def list_installs(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
+    """List installs, the newest first."""
+    page = cli.read_page(KIND, paging=paging, **given(filters))
+    cli.print_page(KIND, page, filters=given(filters))
+
+
+add_show(
+    installs, KIND, named(KIND, "ID", completion.names(KIND, lambda item: str(item["id"]), "account_host")), "ID",
+    "Show an install: its outcome, and the link to try again.",
+)  # fmt: skip
+
+
+@click.group(cls=Commands)
+def audit() -> None:
+    """The audit trail: who changed what."""
+
+
+@audit.command("list")
+@SinceOption
+@with_paging
+@click.pass_obj
+def list_audit(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
+    """List changes, the newest first; --json also shows their source address and the request."""
+    page = cli.read_page("audit", paging=paging, **given(filters))
+    cli.print_page("audit", page, filters=given(filters))

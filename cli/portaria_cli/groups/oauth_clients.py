@@ -1,0 +1,124 @@
+"""The commands for OAuth clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from portaria_cli import completion
+from portaria_cli.command_classes import Commands
+from portaria_cli.context import CliContext
+from portaria_cli.errors import Document
+from portaria_cli.groups import inputs
+from portaria_cli.groups.resources import add_delete, add_list, add_show, named, path_of, printed
+
+KIND, FORM = "oauth-clients", "PLATFORM/NAME"
+GRANTS = ("authorization_code", "client_credentials")
+
+
+def _name(item: Document) -> str:
+    return f"{item['platform']}/{item['name']}"
+
+
+Name = named(KIND, FORM, completion.names(KIND, _name))
+
+
+def _fields(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options for an OAuth client's fields."""
+    for option in reversed(
+        (
+            click.option("--client-id", metavar="ID", help="The id that the platform gave the application."),
+            click.option(
+                "--client-secret", type=inputs.SecretFrom(), metavar=inputs.SECRET_FORM,
+                help="Where the application's secret is: a file, standard input or an environment variable.",
+            ),
+            click.option("--redirect-uri", metavar="URL", help="The redirect URI, if it is not this API's own."),
+            click.option("--scopes", metavar="TEXT", help="The scopes that an authorization asks for."),
+            click.option(
+                "--api-domain", "api_domains", multiple=True, metavar="DOMAIN",
+                help="A domain that the client's tokens may be sent to; can be repeated.",
+            ),
+            click.option("--grant", type=click.Choice(GRANTS), help="oauth2 only: how tokens are granted."),
+            click.option("--authorize-url", metavar="URL", help="oauth2 only: where people authorize."),
+            click.option("--token-url", metavar="URL", help="oauth2 only: where tokens come from."),
+            click.option(
+                "--token-auth", type=click.Choice(("basic", "post")), help="oauth2 only: how the secret is sent."
+            ),
+            inputs.FileOption,
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.group("oauth-clients", cls=Commands)
+def oauth_clients() -> None:
+    """OAuth clients: applications registered with platforms."""
+
+
+add_list(oauth_clients, KIND)
+add_show(oauth_clients, KIND, Name, FORM)
+
+
+@oauth_clients.command("create")
+@click.argument("name", metavar=FORM)
+@_fields
+@click.pass_obj
+def create_client(
+    cli: CliContext, /, name: str, client_secret: Callable[[], str] | None, file: Path | None, **options: Any
+) -> None:
+    """Create an OAuth client.
+
+    Prints the redirect URI to register with the platform, and the address of the install page.
+
+    \b
+    portaria oauth-clients create kommo/acme --client-id 1a2b \\
+        --client-secret @secret.txt
+    """
+    platform, client = path_of(name, FORM)
+    body = inputs.read(KIND, file)
+    content = inputs.named(body.content, {"platform": platform, "name": client}, name)
+    content |= {"platform": platform, "name": client, **_given(client_secret, file, options)}
+    made = inputs.Body(content, body.file, body.entry).send(lambda sent: cli.api.create(KIND, body=sent))
+    printed(cli, made, f"The OAuth client {name} is created.")
+
+
+@oauth_clients.command("edit")
+@Name
+@_fields
+@click.pass_obj
+def edit_client(
+    cli: CliContext, /, name: str, client_secret: Callable[[], str] | None, file: Path | None, **options: Any
+) -> None:
+    """Change an OAuth client; the secret stays unless another is given.
+
+    Options change single fields. --file gives all of them: those that it leaves out get their defaults. Nothing is changed
+    if somebody else changes the client at the same time.
+    """
+    platform, client = path_of(name, FORM)
+    changes = _given(client_secret, file, options)
+    body = inputs.read(KIND, file)
+    found, etag = cli.api.get_with_etag(KIND, platform, client)
+    if not file:
+        inputs.require_changes(changes)
+    content = body.content if file else {
+        field: value
+        for field, value in found.items()
+        if field not in inputs.READ_ONLY[KIND] and value not in ("", None, [])
+    }  # fmt: skip
+    content = inputs.named(content, {"platform": platform, "name": client}, name) | changes
+    send = partial(cli.api.put, KIND, platform, client, etag=etag)
+    changed = inputs.Body(content, body.file, body.entry).send(lambda sent: send(body=sent))
+    printed(cli, changed, f"The OAuth client {name} is changed.")
+
+
+add_delete(oauth_clients, KIND, Name, FORM)
+
+
+def _given(client_secret: Callable[[], str] | None, file: Path | None, options: dict[str, Any]) -> Document:
+    pairs = [("client_secret", client_secret)] if client_secret else []
+    return inputs.fields(**options) | inputs.secrets(pairs, file)
