@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from portaria.api import openapi
+from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
-from portaria.api.router import Operation
 from portaria.aws import boto3_clients
 from portaria.core.item_keys import INSTALLS_LIST, install_key
 from tests.fakes import functions, gateway

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from portaria import platforms
 from portaria.access.scopes import NARROWABLE, SCOPES
 from portaria.api import idempotency, problems, validation
+from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
-from portaria.api.router import Operation
 
 Document = dict[str, Any]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from portaria.api import validation
+from portaria.api.operation import ApiRequest, Operation, Reply
 from portaria.api.resources import audit, discovery, installs, oauth_clients, private_integrations
 from portaria.api.resources.actions import contacts, identifiers, sign_on
 from portaria.api.resources.connections import authorizations, calls, connections, event_addresses
 from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, routes
-from portaria.api.router import ApiRequest, Operation, Reply
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from pydantic import BeforeValidator, Field
 
-from portaria.api.router import ApiRequest, Reply
+from portaria.api.operation import ApiRequest, Reply
 from portaria.api.schemas import Output
 from portaria.api.validation import Input
 from portaria.connections import connection_store, proxy_call

@@ -12,7 +12,7 @@ from dataclasses import replace as with_changes
 from typing import Any, Literal
 
 from portaria.access import private_integrations
-from portaria.api.router import ApiRequest, Reply, page, require_match
+from portaria.api.operation import ApiRequest, Reply, page, require_match
 from portaria.api.rules import connection_rules
 from portaria.api.rules.stored_resources import Stored, is_deleted
 from portaria.api.schemas import Output, Time

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from portaria.api.router import ApiRequest, Filters, Reply, page
+from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.rules import named
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME, Input, Matching
