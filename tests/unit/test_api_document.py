@@ -75,7 +75,7 @@ def test_every_operation_is_in_it_and_nothing_else() -> None:
 def test_each_tells_its_scope_and_every_scope_is_told() -> None:
     document = openapi.document()
     for operation in OPERATIONS:
-        told = document["paths"][operation.path][operation.method.lower()]
+        told = document["paths"][operation.document_path][operation.method.lower()]
         assert {"token": [operation.scope] if operation.scope else []} in told["security"]
         assert operation.scope in told["description"]
     for scope in SCOPES:
@@ -164,7 +164,7 @@ def test_document_paths_have_no_two_kinds_of_ids() -> None:
         for step in path.split("/")
     }
     parameters = {step for step in steps if step.startswith("{")}
-    assert parameters <= {"{name}", "{id}", "{platform}", "{client}", "{ticket}", "{path+}"}
+    assert parameters <= {"{name}", "{id}", "{platform}", "{client}", "{ticket}", "{path}"}
 
 
 def page(shared: Cloud, **event: Any) -> tuple[dict[str, str], str]:

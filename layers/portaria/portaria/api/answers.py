@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from http import HTTPStatus
 from typing import Any
 
 from portaria.api import idempotency, problems, validation
+from portaria.api.operation import PassedResponse
 from portaria.core.entities import Rejected, Retryable
 from portaria.core.errors import AuthThrottled, MissingScope, TokenMissing
 
@@ -14,6 +16,10 @@ Answer = dict[str, Any]
 Content = dict[str, Any]
 
 JSON = "application/json"
+# Of Portaria's own errors, so that a client of the proxy can tell them from those of the API behind it.
+ERROR_HEADER = "X-Portaria-Error"
+# Lambda's limit is 6,291,556 bytes.
+MAX_ANSWER_BYTES = 6_000_000
 # The wait in seconds where the error does not name one.
 RETRY_AFTER_S = 5
 
@@ -25,9 +31,28 @@ def success(status: int, content: Content | None, request_id: str, etag: str = "
     return _http(status, JSON, json.dumps(content, ensure_ascii=False), request_id, headers)
 
 
+def passed_on(passed: PassedResponse, request_id: str) -> Answer:
+    """Another API's response as it came, or 502 where its body is withheld."""
+    if passed["withheld"]:
+        detail = f"the API's response has the status {passed['status']}; {passed['withheld']}"
+        return problem(problems.problem(HTTPStatus.BAD_GATEWAY, "body_withheld", detail), request_id)
+    headers = {name: [value] for name, value in passed["headers"].items()}
+    headers |= {"X-Content-Type-Options": ["nosniff"], "X-Portaria-Request-Id": [request_id]}
+    answer = {"statusCode": passed["status"], "multiValueHeaders": headers, "body": "", "isBase64Encoded": False}
+    try:
+        in_text = answer | {"body": b64decode(passed["body_base64"]).decode()}
+    except UnicodeDecodeError:
+        in_text = None
+    # Lambda returns JSON, in which control characters are escaped; base64 is not longer than a limit on bytes allows.
+    if in_text and len(json.dumps(in_text)) <= MAX_ANSWER_BYTES:
+        return in_text
+    return answer | {"body": passed["body_base64"], "isBase64Encoded": True}
+
+
 def problem(document: problems.Problem, request_id: str, headers: dict[str, list[str]] | None = None) -> Answer:
     body = json.dumps(document | {"request_id": request_id}, ensure_ascii=False)
-    return _http(document["status"], problems.CONTENT_TYPE, body, request_id, headers or {})
+    headers = {**(headers or {}), ERROR_HEADER: ["true"]}
+    return _http(document["status"], problems.CONTENT_TYPE, body, request_id, headers)
 
 
 def _http(status: int, content_type: str, body: str, request_id: str, headers: dict[str, list[str]]) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
 from pydantic import BaseModel
 
@@ -23,6 +23,28 @@ Content = dict[str, Any]
 Filters = Mapping[str, tuple[str, ...] | validation.Matching]
 
 ADMINISTRATORS, TOKENS = "administrators", "tokens"
+
+
+class SentRequest(Protocol):
+    """A request that is not a JSON object, read from the event."""
+
+    def changes(self) -> bool:
+        """Whether it may change something."""
+
+    def audited(self) -> dict[str, Any]:
+        """What the audit trail may hold."""
+
+    def fingerprint(self) -> str:
+        """What a repetition with the same idempotency key must have in common with it."""
+
+
+class PassedResponse(TypedDict):
+    """Another API's response. `withheld` says why its body cannot be returned."""
+
+    status: int
+    headers: dict[str, str]
+    body_base64: str
+    withheld: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +103,8 @@ class Operation:
 
     `function` is the one that serves it. `creates` takes an Idempotency-Key: it creates or sends something. Then `is_secret`
     stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
-    `listing` a limit and a cursor and the `filters`. `changes` has an audit entry, unless its input has a `changes()` that
+    `listing` a limit and a cursor and the `filters`. `read` reads what was sent where it is not a JSON object; then the
+    reply's content is a `PassedResponse`. `changes` has an audit entry, unless its input has a `changes()` that
     denies it. `statuses` are those beyond what every operation of its shape has.
     """
 
@@ -95,6 +118,7 @@ class Operation:
     function: str = "manage"
     description: str = ""
     input: type[validation.Input] | None = None
+    read: Callable[[Event], SentRequest] | None = None
     status: HTTPStatus = HTTPStatus.OK
     creates: bool = False
     is_secret: bool = False
@@ -113,8 +137,14 @@ class Operation:
         return self.path.startswith(("/connections/{name}", "/destinations/{name}"))
 
     @property
+    def document_path(self) -> str:
+        """The path as OpenAPI writes it, which has no greedy parameters."""
+        return self.path.replace("+}", "}")
+
+    @property
     def parameters(self) -> tuple[str, ...]:
-        return tuple(step[1:-1] for step in self.path.split("/") if step.startswith("{"))
+        """The path's parameters, without a greedy one (`{path+}`)."""
+        return tuple(step[1:-1] for step in self.path.split("/") if step.startswith("{") and not step.endswith("+}"))
 
 
 def require_match(asked: ApiRequest, etag: str) -> None:

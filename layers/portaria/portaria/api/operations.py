@@ -11,13 +11,14 @@ from portaria.api import validation
 from portaria.api.operation import ApiRequest, Operation, Reply
 from portaria.api.resources import audit, discovery, installs, oauth_clients, private_integrations
 from portaria.api.resources.actions import contacts, identifiers, sign_on
-from portaria.api.resources.connections import authorizations, calls, connections, event_addresses
+from portaria.api.resources.connections import authorizations, calls, connections, event_addresses, proxied
 from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, routes
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 CONFLICT = HTTPStatus.CONFLICT
 NOT_FOUND = HTTPStatus.NOT_FOUND
+TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 BAD_GATEWAY, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT
 
 CALL = "call_connection"
@@ -136,6 +137,15 @@ OPERATIONS = [
         description="The request goes to the connection's API with its credential added. A response body that contains the "
         "credential is withheld.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+    ),
+    *(
+        Operation(
+            f"proxy_{method.lower()}", method, "/connections/{name}/proxy/{path+}", "connections:call",
+            f"Send a {method} to a connection's API",
+            proxied.send, None, function=CALL, read=proxied.read, creates=True, is_secret=True, at_most_once=True, changes=True,
+            description=proxied.DESCRIPTION, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT, TOO_LARGE),
+        )
+        for method in proxied.METHODS
     ),
     Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",

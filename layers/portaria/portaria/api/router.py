@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace as with_changes
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from aws_lambda_powertools import Logger, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
@@ -22,7 +22,7 @@ from portaria.access.auth_throttle import Attempts
 from portaria.api import answers, authentication, idempotency, problems, schemas, validation
 from portaria.api.answers import Answer
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
-from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, Reply
+from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
 from portaria.core.entities import Rejected, Retryable
 from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope
@@ -79,11 +79,12 @@ class Service:
     def _carry_out(self, event: Event, context: Any, request_id: str) -> Answer:
         resource = str(event.get("resource", ""))
         found = self._routes.get((str(event.get("httpMethod", "")), resource))
-        if not found or len(event["path"]) > MAX_PATH_LENGTH:
-            # No name is that long, nor would DynamoDB take it for a key.
+        # No name is that long, nor would DynamoDB take it for a key.
+        if not found or (len(event["path"]) > MAX_PATH_LENGTH and not found[1].read):
             raise Rejected("unknown_path", "this path does not exist in the API", status=404)
         prefix, operation = found
-        path = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
+        given = event.get("pathParameters") or {}
+        path = {name: str(given[name]) for name in operation.parameters if name in given}
         caller = (
             authentication.principal(event)
             if prefix == ADMIN_PREFIX
@@ -115,6 +116,8 @@ class Service:
             raise
         if entry:
             audit.end(self.desk.table, entry, "done", target=reply.target)
+        if operation.read:
+            return answers.passed_on(cast(PassedResponse, reply.content), request_id)
         return answers.success(operation.status, _whole(reply), request_id, reply.etag)
 
     def _run(self, operation: Operation, asked: ApiRequest, body: str, context: Any) -> Reply:
@@ -172,11 +175,17 @@ class Service:
             query = event.get("multiValueQueryStringParameters") or {}
             limit, cursor, filters = validation.read_listing(query, *operation.filters)
             validation.check_filters(filters, operation.filters)
-        sent, body = None, str(event.get("body") or "")
+        sent: Any = None
+        body = str(event.get("body") or "")
+        if operation.read:
+            sent = operation.read(event)
+            body = sent.fingerprint()
         if operation.input:
             content = validation.read_body(event.get("body"), bool(event.get("isBase64Encoded")), operation.max_bytes)
             sent = validation.parse(operation.input, content)
-        key = idempotency.read_key(_header(event, idempotency.HEADER)) if operation.creates else ""
+        # A proxied request's own `Idempotency-Key` belongs to the API that it is sent to.
+        key_header = idempotency.PROXY_HEADER if operation.read else idempotency.HEADER
+        key = idempotency.read_key(_header(event, key_header)) if operation.creates else ""
         if_match = _read_etag(_header(event, "If-Match")) if operation.edits else ""
         asked = ApiRequest(self.desk, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
         return asked, body
@@ -225,13 +234,13 @@ def _count_failed_attempt() -> None:
         metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
 
 
-def _may_change(sent: validation.Input | None) -> bool:
+def _may_change(sent: Any) -> bool:
     changes: Callable[[], bool] | None = getattr(sent, "changes", None)
     return changes() if changes else True
 
 
-def _without_secrets(sent: validation.Input | None) -> dict[str, Any]:
-    """What was asked for, fit for the audit trail: a model tells its own (`audited`), else only which fields came."""
+def _without_secrets(sent: Any) -> dict[str, Any]:
+    """What the audit trail may hold of a request: what it defines itself (`audited`), otherwise its fields' names."""
     if sent is None:
         return {}
     audited = getattr(sent, "audited", None)

@@ -76,10 +76,11 @@ def call(asked: ApiRequest) -> Reply:
     try:
         return Reply(show(proxy_call.send(asked.desk.tokens, connection, wanted)))
     except Retryable as later:
-        raise _became(later) from None
+        raise what_became(later) from None
 
 
-def _became(later: Retryable) -> Exception:
+def what_became(later: Retryable) -> Exception:
+    """The error that says whether the request was sent."""
     if later.answer_lost:
         return Rejected(
             later.reason,
