@@ -52,8 +52,8 @@ def proxy_event(
 ) -> Event:
     """An event as a regional REST API hands it over. `path` is percent-encoded, as it stays on its way to the function.
 
-    Every media type is binary (`BinaryMediaTypes` in template.yaml), so a body arrives in base64. `user_arn` is the AWS principal
-    that signed the call.
+    Every media type is binary (`BinaryMediaTypes` in template.yaml), so a body arrives in base64. `user_arn` is the AWS
+    principal that signed the call.
     """
     given = {
         "Host": API_HOST,

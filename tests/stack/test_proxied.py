@@ -28,8 +28,9 @@ def test_client_with_another_base_url_works_through_the_proxy(stack: LocalCloud)
     """Given a connection and a token that may call it, when a client uses the proxy as its base URL, then the API's statuses,
     headers and bodies arrive, and Portaria's own errors can be told from them."""
     name, location = f"t{secrets.token_hex(4)}", secrets.token_hex(8)
-    pit = secret()
-    stack.control.add_leadconnector_token(location_id=location, token=pit)
+    pit = secret("pit-")
+    stack.control.add_leadconnector_location(location)
+    stack.control.add_leadconnector_token(pit, location)
     admin = f"{stack.public_url}/admin/v1"
     connection = {"name": name, "platform": "http", "kind": "bearer", "allowed_domain": LEADCONNECTOR}
     made = stack.admin.post(f"{admin}/connections", json={**connection, "credentials": {"token": pit}})
@@ -46,7 +47,7 @@ def test_client_with_another_base_url_works_through_the_proxy(stack: LocalCloud)
     contact = client.request("POST", "/contacts/upsert", json={"locationId": location, "email": "maria@example.com"})
     assert contact.status_code == 201, contact.text
     shown = client.request("GET", f"/contacts/{contact.json()['contact']['id']}")
-    assert shown.json()["contact"]["email"] == "maria@example.com"
+    assert shown.json()["contact"]["fields"]["email"] == "maria@example.com"
 
     refused = client.request("PUT", "/none", data=b"\x00\xff\x89PNG", headers={"Content-Type": "image/png"})
     assert (refused.status_code, "X-Portaria-Error" in refused.headers) == (404, False)
