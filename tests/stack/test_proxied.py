@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import requests
 
@@ -15,13 +16,12 @@ LEADCONNECTOR = "services.leadconnectorhq.com"
 class Client:
     """A vendor's client: it knows the API's paths and headers, and takes a base URL and a token."""
 
-    def __init__(self, base_url: str, token: str) -> None:
-        self.base_url = base_url
-        self.session = requests.Session()
-        self.session.headers |= {"Authorization": f"Bearer {token}", "Version": "2021-07-28"}
+    def __init__(self, session: requests.Session, base_url: str, token: str) -> None:
+        self.session, self.base_url = session, base_url
+        self.headers = {"Authorization": f"Bearer {token}", "Version": "2021-07-28"}
 
-    def request(self, method: str, path: str, **sent: object) -> requests.Response:
-        return self.session.request(method, f"{self.base_url}{path}", timeout=30, **sent)  # type: ignore[arg-type]
+    def request(self, method: str, path: str, headers: dict[str, str] | None = None, **sent: Any) -> requests.Response:
+        return self.session.request(method, f"{self.base_url}{path}", headers=self.headers | (headers or {}), **sent)
 
 
 def test_client_with_another_base_url_works_through_the_proxy(stack: LocalCloud) -> None:
@@ -37,7 +37,7 @@ def test_client_with_another_base_url_works_through_the_proxy(stack: LocalCloud)
     assert made.status_code == 201, made.text
     integration = {"name": "client", "scopes": [f"connections:call@{name}"]}
     token = stack.admin.post(f"{admin}/private-integrations", json=integration).json()["token"]
-    client = Client(f"{stack.public_url}/v1/connections/{name}/proxy", token)
+    client = Client(stack.web, f"{stack.public_url}/v1/connections/{name}/proxy", token)
 
     found = client.request("GET", f"/locations/{location}")
     assert (found.status_code, found.json()["location"]["id"]) == (200, location)

@@ -33,6 +33,7 @@ SCOPES = {
     "records:send": "Send records through the front door",
     "routes:list": "List routes",
     "routes:show": "Get a route",
+    "routes:preview": "Preview what a record becomes",
     "routes:create": "Create a route",
     "routes:replace": "Replace a route",
     "routes:delete": "Delete a route",

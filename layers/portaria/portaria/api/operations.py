@@ -12,7 +12,7 @@ from portaria.api.operation import ApiRequest, Operation, Reply
 from portaria.api.resources import audit, discovery, installs, oauth_clients, private_integrations
 from portaria.api.resources.actions import contacts, identifiers, sign_on
 from portaria.api.resources.connections import authorizations, calls, connections, event_addresses, proxied
-from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, routes
+from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, route_previews, routes
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
@@ -197,6 +197,12 @@ OPERATIONS = [
     Operation(
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.RouteWithWarnings,
         input=route_rules.RouteCreation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
+    ),
+    Operation(
+        "preview_route", "POST", "/routes/preview", "routes:preview", "Get what a record becomes",
+        route_previews.preview, route_previews.RoutePreview, input=route_previews.RoutePreviewRequest,
+        description="Maps a sample record by a route that exists or that is given, and returns the objects and the request "
+        "that the destination would get. Nothing is sent or stored.", statuses=(NOT_FOUND, CONFLICT),
     ),
     Operation("show_route", "GET", "/routes/{name}", "routes:show", "Get a route", routes.get, routes.RouteOutput),
     Operation(
