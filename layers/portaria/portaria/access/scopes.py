@@ -21,6 +21,7 @@ SCOPES = {
     "connections:rotate": "Rotate a connection's token",
     "connections:expire": "Delete a connection's previous token",
     "connections:call": "Send a request through a connection",
+    "connections:test": "Test a connection",
     "credentials:replace": "Replace a connection's credentials",
     "authorizations:create": "Create an authorization link",
     "event-addresses:create": "Create a webhook URL for events",
@@ -59,7 +60,7 @@ SCOPES = {
 }
 NARROWABLE = frozenset(
     {
-        *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call")),
+        *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call", "test")),
         *("credentials:replace", "authorizations:create", "event-addresses:create", "backfills:create", "backfills:list"),
         *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create", "records:send", "destinations:resume"),
     }

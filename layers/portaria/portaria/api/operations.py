@@ -11,7 +11,14 @@ from portaria.api import validation
 from portaria.api.operation import ApiRequest, Operation, Reply
 from portaria.api.resources import audit, discovery, installs, oauth_clients, private_integrations
 from portaria.api.resources.actions import contacts, identifiers, sign_on
-from portaria.api.resources.connections import authorizations, calls, connections, event_addresses, proxied
+from portaria.api.resources.connections import (
+    authorizations,
+    calls,
+    connection_tests,
+    connections,
+    event_addresses,
+    proxied,
+)
 from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, route_previews, routes
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 
@@ -146,6 +153,12 @@ OPERATIONS = [
             description=proxied.DESCRIPTION, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT, TOO_LARGE),
         )
         for method in proxied.METHODS
+    ),
+    Operation(
+        "test_connection", "POST", "/connections/{name}/test", "connections:test", "Test a connection",
+        connection_tests.test, connection_tests.ConnectionTest, function=CALL, creates=True, changes=True,
+        description="Sends the platform's harmless request. Platforms without one answer 409 `not_offered`. A credential that "
+        "the platform calls invalid ends the connection.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
