@@ -47,14 +47,14 @@ def test_client_with_another_base_url_works_through_the_proxy(stack: LocalCloud)
     contact = client.request("POST", "/contacts/upsert", json={"locationId": location, "email": "maria@example.com"})
     assert contact.status_code == 201, contact.text
     shown = client.request("GET", f"/contacts/{contact.json()['contact']['id']}")
-    assert shown.json()["contact"]["fields"]["email"] == "maria@example.com"
+    assert (shown.status_code, "maria@example.com" in shown.text) == (200, True)
 
     refused = client.request("PUT", "/none", data=b"\x00\xff\x89PNG", headers={"Content-Type": "image/png"})
     assert (refused.status_code, "X-Portaria-Error" in refused.headers) == (404, False)
 
     for other in (
-        Client(client.base_url, "portaria_" + "0" * 48),
-        Client(client.base_url.replace(name, "none"), token),
+        Client(stack.web, client.base_url, "portaria_" + "0" * 48),
+        Client(stack.web, client.base_url.replace(name, "none"), token),
     ):
         own = other.request("GET", f"/locations/{location}")
         assert (own.status_code in (401, 403), own.headers["X-Portaria-Error"]) == (True, "true")

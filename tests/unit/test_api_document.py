@@ -141,7 +141,7 @@ def test_document_counts_end_in_count_and_times_are_date_times() -> None:
             checked += 1
         if (
             field.endswith(("_at", "_until", "_since")) or field in ("at", "since", "until", "deadline", "before")
-        ) and (schema != "DeadLetterRedrive"):
+        ) and (schema not in ("DeadLetterRedrive", "DeadLetterDeletion")):
             formats = {
                 each.get("format") for each in definition.get("anyOf", [definition]) if each.get("type") == "string"
             }

@@ -19,7 +19,15 @@ from portaria.api.resources.connections import (
     event_addresses,
     proxied,
 )
-from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, route_previews, routes
+from portaria.api.resources.delivery import (
+    backfills,
+    dead_letter_deletions,
+    dead_letters,
+    destinations,
+    receipts,
+    route_previews,
+    routes,
+)
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
@@ -275,6 +283,12 @@ OPERATIONS = [
         statuses=(NOT_FOUND,),
         description="Sends the records again, at most twenty dead letters a second. The response has an outcome for each; "
         "`dry_run` returns the outcomes and sends nothing.",
+    ),
+    Operation(
+        "delete_dead_letters", "POST", "/dead-letters/delete", "dead-letters:delete", "Delete several dead letters",
+        dead_letter_deletions.delete, dead_letter_deletions.DeletionOutcome, input=dead_letter_deletions.DeadLetterDeletion,
+        creates=True, changes=True, statuses=(NOT_FOUND,),
+        description="`dry_run` returns the counts and deletes nothing.",
     ),
     Operation(
         "delete_dead_letter", "DELETE", "/dead-letters/{id}", "dead-letters:delete",
