@@ -32,6 +32,7 @@ SCOPES = {
     "identifiers:register": "Register user identifiers for single sign-on",
     "sso:create": "Create a single sign-on link",
     "records:send": "Send records through the front door",
+    "records:create": "Send records through a route",
     "routes:list": "List routes",
     "routes:show": "Get a route",
     "routes:preview": "Preview what a record becomes",

@@ -62,7 +62,7 @@ TAGS: dict[str, tuple[str, str]] = {
     "sso": ("Single sign-on links", "Links that a browser opens."),
 }
 # The first steps of paths that share a tag with another.
-TAG_OF = {"scopes": "platforms", "me": "platforms", "health": "platforms"}
+TAG_OF = {"records": "routes", "scopes": "platforms", "me": "platforms", "health": "platforms"}
 PARAMETERS: dict[str, tuple[str, str, str]] = {
     # name: (pattern, description, example)
     "name": (validation.NAME, "The name of the connection or route.", "crm"),

@@ -27,6 +27,7 @@ from portaria.api.resources.delivery import (
     receipts,
     route_previews,
     routes,
+    sent_records,
 )
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 
@@ -233,6 +234,13 @@ OPERATIONS = [
     Operation(
         "delete_route", "DELETE", "/routes/{name}", "routes:delete", "Delete a route", routes.delete, None,
         status=NO_CONTENT, changes=True,
+    ),
+    Operation(
+        "send_records", "POST", "/records", "records:create", "Send records through a route",
+        sent_records.send, sent_records.AcceptedRecords, input=sent_records.RecordsSending,
+        max_bytes=sent_records.MAX_BODY_BYTES, status=HTTPStatus.ACCEPTED, creates=True, changes=True, statuses=(NOT_FOUND,),
+        description="The records are in the source's shape; the route maps and delivers them. `id` finds their receipts. "
+        "A record that cannot be delivered becomes a dead letter.",
     ),
     # Installs
     Operation(
