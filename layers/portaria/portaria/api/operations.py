@@ -102,7 +102,8 @@ OPERATIONS = [
     # Connections
     Operation(
         "list_connections", "GET", "/connections", "connections:list", "List connections",
-        connections.list_page, connections.ConnectionOutput, listing=True,
+        connections.list_page, connections.ConnectionOutput, listing=True, filters=connections.FILTERS,
+        description="`platform` and `account_id` filter together: the connections of one account.",
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
