@@ -278,6 +278,19 @@ class Scenery:
                 return [{**self.route, "name": fresh}]
             case "replace_route":
                 return [self.route, {**self.route, "mapping": {}}]
+            case "preview_route":
+                record = {"first_name": "Rui", "custom_fields_values": [{"values": [{"value": "rui@example.com"}]}]}
+                return [{"route": self.route, "record": record}, {"name": f"route-{self.name}", "record": {}}]
+            case "send_records":
+                record = {"key": "1", "updated_at": "2026-01-01T00:00:00Z", "data": {"first_name": "Rui"}}
+                sending = {"route": f"route-{self.name}", "records": [record]}
+                return [{**sending, "connection": self.source}, sending]
+            case "delete_dead_letters":
+                letter = self.anchors["dead-letters", "id"][0]["id"]
+                return [
+                    {"ids": [letter], "dry_run": True},
+                    {"connection": self.name, "reason": "none", "dry_run": True},
+                ]
             case "start_backfill":
                 return [{}, {"route": f"route-{self.name}"}]
             case "redrive_dead_letters":
@@ -347,6 +360,7 @@ class Scenery:
 BEST = {
     "create_event_address": "lead",
     "call_connection": "key",
+    "test_connection": "lead",
     "rotate_connection": "lead",
     "expire_rotation": "lead",
     "replace_credentials": "basic",

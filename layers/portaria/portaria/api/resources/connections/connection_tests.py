@@ -45,7 +45,7 @@ def test(asked: ApiRequest) -> Reply:
         raise proxy_call.with_advice(rejected, connection) from None
     except Retryable as later:
         raise calls.what_became(later) from None
-    state, detail = WORKS, None
+    state, detail = WORKS, ""
     try:
         harmless.read_probe(response)
     except Rejected as refused:
@@ -53,4 +53,4 @@ def test(asked: ApiRequest) -> Reply:
     except Retryable as unclear:
         state, detail = UNCLEAR, unclear.detail
     after = connection_store.get(table, name)
-    return Reply({"state": state, "detail": detail, "connection_state": after.state})
+    return Reply({"state": state, "detail": detail or None, "connection_state": after.state})
