@@ -279,11 +279,14 @@ class Scenery:
             case "replace_route":
                 return [self.route, {**self.route, "mapping": {}}]
             case "preview_route":
-                record = {"first_name": "Rui", "custom_fields_values": [{"values": [{"value": "rui@example.com"}]}]}
+                record: Body = {
+                    "first_name": "Rui",
+                    "custom_fields_values": [{"values": [{"value": "rui@example.com"}]}],
+                }
                 return [{"route": self.route, "record": record}, {"name": f"route-{self.name}", "record": {}}]
             case "send_records":
-                record = {"key": "1", "updated_at": "2026-01-01T00:00:00Z", "data": {"first_name": "Rui"}}
-                sending = {"route": f"route-{self.name}", "records": [record]}
+                sending_record: Body = {"key": "1", "updated_at": "2026-01-01T00:00:00Z", "data": {"first_name": "Rui"}}
+                sending: Body = {"route": f"route-{self.name}", "records": [sending_record]}
                 return [{**sending, "connection": self.source}, sending]
             case "delete_dead_letters":
                 letter = self.anchors["dead-letters", "id"][0]["id"]

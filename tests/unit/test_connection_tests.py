@@ -12,8 +12,8 @@ from portaria.connections import connection_store
 from tests.fakes import functions
 from tests.fakes.aws import cloud
 from tests.fakes.calling import Calling
-from tests.fakes.leadconnector import LOCATION
 from tests.fakes.manage import Answer, proxy_event, read
+from tests.fakes.platforms.leadconnector import LOCATION
 
 LEADCONNECTOR = "services.leadconnectorhq.com"
 URL = f"https://{LEADCONNECTOR}/locations/{LOCATION}"
