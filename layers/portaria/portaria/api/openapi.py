@@ -30,6 +30,7 @@ ERROR_MARK = {
     "description": "On every problem document: this is Portaria's own error.",
     "schema": {"type": "string", "const": "true"},
 }
+BINARY = {"type": "string", "format": "binary"}
 PASSED_RESPONSE: Document = {
     "description": "The response of the connection's API, whatever its status. A problem document of Portaria has "
     "`X-Portaria-Error: true`: 502 (the API was not reached and nothing was sent, or its response cannot be returned), 504 "
@@ -41,7 +42,11 @@ PASSED_RESPONSE: Document = {
             "schema": {"type": "string"},
         },
     },
-    "content": {"*/*": {"schema": {}}},
+    # Of any media type. Generators of clients know none that is called `*/*`.
+    "content": {
+        "application/octet-stream": {"schema": BINARY},
+        problems.CONTENT_TYPE: {"schema": {"$ref": f"{REF}Problem"}},
+    },
 }
 FRONT_DOORS = tuple(filter(None, (platform.api_document for platform in platforms.every())))
 TAGS: dict[str, tuple[str, str]] = {
@@ -212,7 +217,7 @@ def _operation(operation: Operation, schemas: Document) -> Document:
         else {"default": PASSED_RESPONSE},
     }
     if operation.read and operation.method not in ("GET", "HEAD"):
-        made["requestBody"] = {"content": {"*/*": {"schema": {}}}}
+        made["requestBody"] = {"content": {"application/octet-stream": {"schema": BINARY}}}
     if operation.input:
         made["requestBody"] = {
             "required": True,
