@@ -5,7 +5,8 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.api import operations
-from portaria.api.router import ApiContext, Service
+from portaria.api.operation import ApiContext
+from portaria.api.router import Service
 from portaria.aws.table import Table
 from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault

@@ -5,6 +5,7 @@ The members of an event and what becomes of an answer are as recorded from AWS: 
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 Event = dict[str, Any]
@@ -46,12 +47,13 @@ def proxy_event(
     path_parameters: dict[str, str] | None = None,
     query: dict[str, list[str]] | None = None,
     headers: dict[str, str] | None = None,
-    body: str | None = None,
+    body: str | bytes | None = None,
     user_arn: str | None = None,
 ) -> Event:
     """An event as a regional REST API hands it over. `path` is percent-encoded, as it stays on its way to the function.
 
-    `user_arn` is the AWS principal that signed the call.
+    Every media type is binary (`BinaryMediaTypes` in template.yaml), so a body arrives in base64. `user_arn` is the AWS
+    principal that signed the call.
     """
     given = {
         "Host": API_HOST,
@@ -90,8 +92,10 @@ def proxy_event(
             "resourcePath": resource,
             "stage": STAGE,
         },
-        "body": body,
-        "isBase64Encoded": False,
+        "body": b64encode(body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body).decode()
+        if body
+        else None,
+        "isBase64Encoded": bool(body),
     }
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from portaria.api import openapi
+from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
-from portaria.api.router import Operation
 from portaria.aws import boto3_clients
 from portaria.core.item_keys import INSTALLS_LIST, install_key
 from tests.fakes import functions, gateway
@@ -85,6 +85,8 @@ def watched(cloud: Cloud, canary: str = "canary") -> Iterator[Manage]:
 def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
     """A function's answer, which must be as the API's document says."""
     headers = {name: ", ".join(values) for name, values in result["multiValueHeaders"].items()}
+    if "X-Portaria-Request-Id" in headers:
+        return Answer(result["statusCode"], headers, result["body"])
     answer = Answer(result["statusCode"], headers, result["body"] or "")
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Request-Id"]
@@ -110,7 +112,7 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
 def documented(operation: Operation, status: int) -> set[str]:
     """The headers that the API's document names for an answer."""
     document = openapi.document()
-    response = document["paths"][operation.path][operation.method.lower()]["responses"].get(str(status), {})
+    response = document["paths"][operation.document_path][operation.method.lower()]["responses"].get(str(status), {})
     if reference := response.get("$ref"):
         response = document["components"]["responses"][reference.rpartition("/")[2]]
     return set(response.get("headers", {}))
@@ -127,7 +129,7 @@ def proxy_event(method: str, path: str, body: Any = None, prefix: str = "/admin/
         path_parameters=parameters,
         query=parse_qs(parts.query, keep_blank_values=True),
         headers={"Content-Type": "application/json"},
-        body=body if body is None or isinstance(body, str) else json.dumps(body),
+        body=body if body is None or isinstance(body, str | bytes) else json.dumps(body),
         user_arn="arn:aws:iam::123456789012:user/administrator",
     )
 
@@ -155,12 +157,18 @@ def _resource(path: str) -> tuple[str, dict[str, str]]:
     steps = path.split("/")
     best: tuple[list[bool], str, dict[str, str]] | None = None
     for each in {operation.path for operation in OPERATIONS}:
-        wanted = each.split("/")
+        wanted, given_steps = each.split("/"), steps
+        if wanted[-1].endswith("+}") and len(steps) > len(wanted):
+            given_steps = [*steps[: len(wanted) - 1], "/".join(steps[len(wanted) - 1 :])]
         literal = [not step.startswith("{") for step in wanted]
-        if len(wanted) == len(steps) and all(
-            step == want or (not fixed and step) for step, want, fixed in zip(steps, wanted, literal, strict=True)
+        if len(wanted) == len(given_steps) and all(
+            step == want or (not fixed and step) for step, want, fixed in zip(given_steps, wanted, literal, strict=True)
         ):
-            given = {want[1:-1]: step for step, want, fixed in zip(steps, wanted, literal, strict=True) if not fixed}
+            given = {
+                want[1:-1].rstrip("+"): step
+                for step, want, fixed in zip(given_steps, wanted, literal, strict=True)
+                if not fixed
+            }
             best = max(best, (literal, each, given), key=lambda found: found[0]) if best else (literal, each, given)
     return (best[1], best[2]) if best else (path, {})
 

@@ -474,6 +474,12 @@ class Teller:
         assert call() == 200
         assert [call(idempotency_key="one") for _ in range(2)] == [200, 200]
         assert call("no path", idempotency_key="two") == 400
+        event = proxy_event("GET", f"/connections/{name}/proxy/api/v4/account")
+        for _ in range(2):
+            with_headers(event, X_Portaria_Idempotency_Key="three")
+            assert self.handlers["call_connection"].handler(event, fakes.Context())["statusCode"] == 200
+        event = proxy_event("POST", f"/connections/{name}/test")
+        assert self.handlers["call_connection"].handler(event, fakes.Context())["statusCode"] == 409
 
     def _sign_on(self) -> None:
         """A program signs a user on with its token, a browser opens the link, and somebody guesses tokens."""
@@ -573,7 +579,21 @@ class Teller:
         redriven = self.administer("POST", "/dead-letters/redrive", {"ids": [letter["id"]]})["letters"]
         assert [one["outcome"] for one in redriven] == ["redriven"]
         assert self.stack.receive("records") == ["no message"]
-        self.administer("DELETE", f"/dead-letters/{letter['id']}")
+        selection = {"ids": [letter["id"]]}
+        assert self.administer("POST", "/dead-letters/delete", selection)["dead_letter_count"] == 1
+        self._send_and_preview()
+
+    def _send_and_preview(self) -> None:
+        (route, *_) = self.administer("GET", "/routes")["items"]
+        (name, *_) = [
+            each["name"] for each in self.administer("GET", "/connections")["items"] if each["platform"] == "kommo"
+        ]
+        record = {"key": "7", "data": {"name": "Maria"}}
+        sending = {"route": route["name"], "connection": name, "records": [record]}
+        accepted = self.administer("POST", "/records", sending)
+        assert self.administer("GET", f"/receipts?request={accepted['id']}")["items"]
+        assert len(self.stack.receive("records")) == 1
+        self.administer("POST", "/routes/preview", {"name": route["name"], "record": record["data"]})
 
     def _tidy_up(self) -> None:
         for kind in ("oauth-clients", "connections", "routes", "installs"):

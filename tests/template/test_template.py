@@ -267,8 +267,12 @@ def api() -> dict[str, Any]:
 def test_api_operations_are_the_expected_ones() -> None:
     assert set(operations()) == PUBLIC | UNKNOWN_FRONT_DOOR | DESCRIPTIONS | set(PROGRAMS) | set(ADMIN)
     for method, path in set(operations()) - UNKNOWN_FRONT_DOOR:
-        assert method in ("get", "post", "put", "patch", "delete")
-        assert "+}" not in path
+        assert method in ("get", "head", "post", "put", "patch", "delete")
+        assert "+}" not in path or path.endswith("/connections/{name}/proxy/{path+}")
+
+
+def test_api_returns_bodies_of_every_type() -> None:
+    assert api()["BinaryMediaTypes"] == ["*/*"]
 
 
 def test_api_operation_without_security_requires_aws_iam() -> None:
@@ -308,6 +312,7 @@ def test_api_gateways_own_refusals_are_problem_documents() -> None:
         assert data_ingestion_api.MESSAGES[document["error_code"]] == document["message"], name
         assert document["type"].startswith("urn:portaria:problem:")
         assert response["ResponseParameters"]["Headers"]["X-Request-Id"] == "context.requestId"
+        assert response["ResponseParameters"]["Headers"]["X-Portaria-Error"] == "'true'"
         assert ("Retry-After" in response["ResponseParameters"]["Headers"]) == (name in TRY_AGAIN), name
     assert set(api()["GatewayResponses"]) >= {
         "DEFAULT_4XX", "DEFAULT_5XX", "ACCESS_DENIED", "EXPIRED_TOKEN", "INVALID_SIGNATURE", "THROTTLED", "REQUEST_TOO_LARGE",

@@ -539,6 +539,67 @@ class TestDeleting:
             dead_letter_redrive.discard(stack.table, "letter-1")
         assert state(stack) == "redriving"
 
+    def delete(self, manage: Manage, **body: Any) -> dict[str, Any]:
+        answer = manage.call("POST", "/dead-letters/delete", body)
+        assert answer.status == 200, answer.text
+        return answer.content
+
+    def test_delete_by_filter_dry_run_counts_and_deletes_nothing(self, stack: Cloud, manage: Manage) -> None:
+        for name in "abc":
+            put(stack, letter(name))
+        expected = {"dead_letter_count": 3, "record_count": 3, "not_deleted": [], "more": False, "next_cursor": None}
+        assert self.delete(manage, route="people", dry_run=True) == expected
+        assert len(manage.call("GET", "/dead-letters").content["items"]) == 3
+        assert self.delete(manage, route="people") == expected
+        assert manage.call("GET", "/dead-letters").content["items"] == []
+        assert list(stack.table.query_all("DEAD_LETTER#a")) == []
+        assert sent(stack) == []
+
+    def test_delete_by_filter_page_by_page_leaves_what_does_not_match(self, stack: Cloud, manage: Manage) -> None:
+        for name in "abcde":
+            put(stack, letter(name))
+        put(stack, letter("other", route="companies"))
+        first = self.delete(manage, route="people", limit=2)
+        assert (first["dead_letter_count"], first["more"]) == (2, True)
+        rest = self.delete(manage, route="people", cursor=first["next_cursor"])
+        assert (rest["dead_letter_count"], rest["more"]) == (3, False)
+        assert [each["id"] for each in manage.call("GET", "/dead-letters").content["items"]] == ["other"]
+
+    def test_delete_by_ids_tells_what_was_not_deleted(self, stack: Cloud, manage: Manage) -> None:
+        put(stack, letter("a"))
+        put(stack, letter("b"))
+        stack.table.update(
+            *dead_letters.key("b"), "SET #state = :redriving, claimed_until = :until",
+            names={"#state": "state"}, values={":redriving": "redriving", ":until": int(clock.now().timestamp()) + 200},
+        )  # fmt: skip
+        left = [{"id": "b", "outcome": "in_progress"}, {"id": "c", "outcome": "gone"}]
+        for dry_run in (True, False):
+            answer = self.delete(manage, ids=["a", "b", "c"], dry_run=dry_run)
+            assert (answer["dead_letter_count"], answer["not_deleted"]) == (1, left)
+        assert state(stack, "b") == "redriving"
+
+    def test_delete_without_time_left_says_where_to_go_on(
+        self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in "abc":
+            put(stack, letter(name))
+        start, discard, passed = clock.now(), dead_letter_redrive.discard, [0.0]
+        monkeypatch.setattr(clock, "now", lambda: start + timedelta(seconds=passed[0]))
+
+        def slow(*arguments: Any) -> bool:
+            passed[0] += 7
+            return discard(*arguments)
+
+        monkeypatch.setattr(dead_letter_redrive, "discard", slow)
+        answer = self.delete(manage, route="people")
+        assert (answer["dead_letter_count"], answer["more"]) == (2, True)
+        rest = self.delete(manage, route="people", cursor=answer["next_cursor"])
+        assert (rest["dead_letter_count"], rest["more"]) == (1, False)
+
+    @pytest.mark.parametrize("body", [{}, {"dry_run": True}, {"ids": ["a"], "route": "people"}, {"state": "open"}])
+    def test_delete_without_a_selection_is_refused(self, manage: Manage, body: dict[str, Any]) -> None:
+        assert manage.call("POST", "/dead-letters/delete", body).status == 400
+
 
 class TestMessagesThatNobodyHandled:
     """functions/keep_dead_letters."""

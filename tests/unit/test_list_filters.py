@@ -10,8 +10,9 @@ from unittest.mock import patch
 import pytest
 from botocore.client import BaseClient
 
+from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Route
+from portaria.core.entities import Connection, Route
 from portaria.core.item_keys import INSTALLS_LIST, install_key
 from portaria.records import routes
 from tests.fakes.aws import Cloud
@@ -86,3 +87,21 @@ def test_list_installs_since_a_moment_reads_from_that_moment(manage: Manage, sha
 def test_list_since_what_is_no_moment_is_refused(manage: Manage, path: str, since: str) -> None:
     answer = manage.call("GET", f"{path}?since={since}")
     assert (answer.status, answer.content["type"]) == (400, "urn:portaria:problem:bad_since")
+
+
+def test_list_connections_of_an_account_reads_only_that_account(manage: Manage, shared: Cloud) -> None:
+    for name, account_id, state in (
+        ("one", "77", "connected"), ("two", "77", "removed"), ("three", "78", "connected"), ("four", "77", "connected"),
+    ):  # fmt: skip
+        connection_store.create(
+            shared.table, Connection(name, "kommo", "oauth2", "*.kommo.com", state, 1, "s", account_id=account_id)
+        )
+    found, made = queries(manage, "/connections?platform=kommo&account_id=77")
+    assert [each["name"] for each in found] == ["four", "one", "two"]
+    assert [query["IndexName"] for query in made] == ["by_source"]
+    assert queries(manage, "/connections?platform=marketo&account_id=77")[0] == []
+
+
+@pytest.mark.parametrize("query", ["platform=kommo", "account_id=77", "platform=KOMMO&account_id=7", "state=connected"])
+def test_list_connections_filter_that_no_index_answers_is_refused(manage: Manage, query: str) -> None:
+    assert manage.call("GET", f"/connections?{query}").status == 400

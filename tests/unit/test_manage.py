@@ -695,9 +695,13 @@ class TestRequests:
 
     def test_a_body_in_base64(self, manage: Manage) -> None:
         encoded = base64.b64encode(json.dumps(CLIENT).encode()).decode()
-        assert manage.call("POST", "/oauth-clients", encoded, isBase64Encoded=True).status == 201
+        assert (
+            manage.answer(proxy_event("POST", "/oauth-clients") | {"body": encoded, "isBase64Encoded": True}).status
+            == 201
+        )
         for bad in ("%%%", base64.b64encode(b"\xff\xfe").decode()):
-            assert manage.call("POST", "/oauth-clients", bad, isBase64Encoded=True).status == 400
+            event = proxy_event("POST", "/oauth-clients") | {"body": bad, "isBase64Encoded": True}
+            assert manage.answer(event).status == 400
 
     @pytest.mark.parametrize("resource", ["oauth-clients", "connections", "routes", "installs"])
     @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ SCOPES = {
     "connections:rotate": "Rotate a connection's token",
     "connections:expire": "Delete a connection's previous token",
     "connections:call": "Send a request through a connection",
+    "connections:test": "Test a connection",
     "credentials:replace": "Replace a connection's credentials",
     "authorizations:create": "Create an authorization link",
     "event-addresses:create": "Create a webhook URL for events",
@@ -31,8 +32,10 @@ SCOPES = {
     "identifiers:register": "Register user identifiers for single sign-on",
     "sso:create": "Create a single sign-on link",
     "records:send": "Send records through the front door",
+    "records:create": "Send records through a route",
     "routes:list": "List routes",
     "routes:show": "Get a route",
+    "routes:preview": "Preview what a record becomes",
     "routes:create": "Create a route",
     "routes:replace": "Replace a route",
     "routes:delete": "Delete a route",
@@ -58,7 +61,7 @@ SCOPES = {
 }
 NARROWABLE = frozenset(
     {
-        *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call")),
+        *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call", "test")),
         *("credentials:replace", "authorizations:create", "event-addresses:create", "backfills:create", "backfills:list"),
         *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create", "records:send", "destinations:resume"),
     }

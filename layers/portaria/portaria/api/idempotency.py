@@ -30,6 +30,7 @@ from portaria.core.entities import Rejected, Retryable, Secret
 
 KEPT_FOR_S = 24 * 3600
 HEADER = "Idempotency-Key"
+PROXY_HEADER = "X-Portaria-Idempotency-Key"
 MAX_LENGTH = 255
 
 # An answer that is larger is not kept: an item of DynamoDB holds 400 kB, and a sealed one grows by a third.

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from portaria import platforms
 from portaria.access.scopes import NARROWABLE, SCOPES
 from portaria.api import idempotency, problems, validation
+from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
-from portaria.api.router import Operation
 
 Document = dict[str, Any]
 
@@ -26,6 +26,28 @@ VERSION = "1.0.0"
 REF = "#/components/schemas/"
 RESPONSES = "#/components/responses/"
 REQUEST_ID = {"description": "The id of the request.", "schema": {"type": "string"}}
+ERROR_MARK = {
+    "description": "On every problem document: this is Portaria's own error.",
+    "schema": {"type": "string", "const": "true"},
+}
+BINARY = {"type": "string", "format": "binary"}
+PASSED_RESPONSE: Document = {
+    "description": "The response of the connection's API, whatever its status. A problem document of Portaria has "
+    "`X-Portaria-Error: true`: 502 (the API was not reached and nothing was sent, or its response cannot be returned), 504 "
+    "(the request may have been processed), and the statuses of the other operations.",
+    "headers": {
+        "X-Portaria-Error": ERROR_MARK,
+        "X-Portaria-Request-Id": {
+            "description": "The id of the request, on a response of the API.",
+            "schema": {"type": "string"},
+        },
+    },
+    # Of any media type. Generators of clients know none that is called `*/*`.
+    "content": {
+        "application/octet-stream": {"schema": BINARY},
+        problems.CONTENT_TYPE: {"schema": {"$ref": f"{REF}Problem"}},
+    },
+}
 FRONT_DOORS = tuple(filter(None, (platform.api_document for platform in platforms.every())))
 TAGS: dict[str, tuple[str, str]] = {
     "platforms": (
@@ -45,7 +67,7 @@ TAGS: dict[str, tuple[str, str]] = {
     "sso": ("Single sign-on links", "Links that a browser opens."),
 }
 # The first steps of paths that share a tag with another.
-TAG_OF = {"scopes": "platforms", "me": "platforms", "health": "platforms"}
+TAG_OF = {"records": "routes", "scopes": "platforms", "me": "platforms", "health": "platforms"}
 PARAMETERS: dict[str, tuple[str, str, str]] = {
     # name: (pattern, description, example)
     "name": (validation.NAME, "The name of the connection or route.", "crm"),
@@ -109,7 +131,7 @@ def document() -> Document:
     security = _security_schemes()
     paths: Document = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas)
+        paths.setdefault(operation.document_path, {})[operation.method.lower()] = _operation(operation, schemas)
     for door in FRONT_DOORS:
         paths |= door.paths()
         schemas |= door.schemas()
@@ -190,8 +212,12 @@ def _operation(operation: Operation, schemas: Document) -> Document:
         "description": f"{operation.description} {scope}{narrowing}{whose}".strip(),
         "security": [{"token": [operation.scope] if operation.scope else []}, {"aws": []}],
         "parameters": _parameters(operation),
-        "responses": {str(int(status)): _response(operation, status, schemas) for status in statuses(operation)},
+        "responses": {str(int(status)): _response(operation, status, schemas) for status in statuses(operation)}
+        if not operation.read
+        else {"default": PASSED_RESPONSE},
     }
+    if operation.read and operation.method not in ("GET", "HEAD"):
+        made["requestBody"] = {"content": {"application/octet-stream": {"schema": BINARY}}}
     if operation.input:
         made["requestBody"] = {
             "required": True,
@@ -210,6 +236,10 @@ def _parameters(operation: Operation) -> list[Document]:
         schema: Document = {"type": "string", "pattern": f"^(?:{pattern})$"}
         each = {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
         made.append(each | ({"example": example} if example else {}))
+    if operation.read:
+        schema = {"type": "string", "minLength": 1}
+        text = "The path at the connection's API, which may contain slashes."
+        made.append({"name": "path", "in": "path", "required": True, "description": text, "schema": schema})
     if operation.listing:
         limit = {"type": "integer", "minimum": 1, "maximum": validation.MAX_LIMIT, "default": validation.DEFAULT_LIMIT}
         made.append({"name": "limit", "in": "query", "description": "Items per page.", "schema": limit})
@@ -235,7 +265,7 @@ def _parameters(operation: Operation) -> list[Document]:
         schema = {"type": "string", "pattern": rf"^[\x21-\x7e]{{1,{idempotency.MAX_LENGTH}}}$"}
         made.append(
             {
-                "name": idempotency.HEADER,
+                "name": idempotency.PROXY_HEADER if operation.read else idempotency.HEADER,
                 "in": "header",
                 "description": "A unique value, such as a UUID. Repeat the request with it if no response came.",
                 "schema": schema,
@@ -302,7 +332,7 @@ def _name(status: HTTPStatus) -> str:
 
 
 def _problem(status: HTTPStatus) -> Document:
-    headers: Document = {"X-Request-Id": REQUEST_ID}
+    headers: Document = {"X-Request-Id": REQUEST_ID, "X-Portaria-Error": ERROR_MARK}
     if status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = {"description": "Seconds to wait, if waiting helps.", "schema": {"type": "integer"}}
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):

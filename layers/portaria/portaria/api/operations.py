@@ -8,16 +8,33 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from portaria.api import validation
+from portaria.api.operation import ApiRequest, Operation, Reply
 from portaria.api.resources import audit, discovery, installs, oauth_clients, private_integrations
 from portaria.api.resources.actions import contacts, identifiers, sign_on
-from portaria.api.resources.connections import authorizations, calls, connections, event_addresses
-from portaria.api.resources.delivery import backfills, dead_letters, destinations, receipts, routes
-from portaria.api.router import ApiRequest, Operation, Reply
+from portaria.api.resources.connections import (
+    authorizations,
+    calls,
+    connection_tests,
+    connections,
+    event_addresses,
+    proxied,
+)
+from portaria.api.resources.delivery import (
+    backfills,
+    dead_letter_deletions,
+    dead_letters,
+    destinations,
+    receipts,
+    route_previews,
+    routes,
+    sent_records,
+)
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 CONFLICT = HTTPStatus.CONFLICT
 NOT_FOUND = HTTPStatus.NOT_FOUND
+TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 BAD_GATEWAY, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT
 
 CALL = "call_connection"
@@ -85,7 +102,8 @@ OPERATIONS = [
     # Connections
     Operation(
         "list_connections", "GET", "/connections", "connections:list", "List connections",
-        connections.list_page, connections.ConnectionOutput, listing=True,
+        connections.list_page, connections.ConnectionOutput, listing=True, filters=connections.FILTERS,
+        description="`platform` and `account_id` filter together: the connections of one account.",
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
@@ -136,6 +154,21 @@ OPERATIONS = [
         description="The request goes to the connection's API with its credential added. A response body that contains the "
         "credential is withheld.",
         statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+    ),
+    *(
+        Operation(
+            f"proxy_{method.lower()}", method, "/connections/{name}/proxy/{path+}", "connections:call",
+            f"Send a {method} to a connection's API",
+            proxied.send, None, function=CALL, read=proxied.read, creates=True, is_secret=True, at_most_once=True, changes=True,
+            description=proxied.DESCRIPTION, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT, TOO_LARGE),
+        )
+        for method in proxied.METHODS
+    ),
+    Operation(
+        "test_connection", "POST", "/connections/{name}/test", "connections:test", "Test a connection",
+        connection_tests.test, connection_tests.ConnectionTest, function=CALL, creates=True, changes=True,
+        description="Sends the platform's harmless request. Platforms without one answer 409 `not_offered`. A credential that "
+        "the platform calls invalid ends the connection.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
@@ -188,6 +221,12 @@ OPERATIONS = [
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.RouteWithWarnings,
         input=route_rules.RouteCreation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
     ),
+    Operation(
+        "preview_route", "POST", "/routes/preview", "routes:preview", "Get what a record becomes",
+        route_previews.preview, route_previews.RoutePreview, input=route_previews.RoutePreviewRequest,
+        description="Maps a sample record by a route that exists or that is given, and returns the objects and the request "
+        "that the destination would get. Nothing is sent or stored.", statuses=(NOT_FOUND, CONFLICT),
+    ),
     Operation("show_route", "GET", "/routes/{name}", "routes:show", "Get a route", routes.get, routes.RouteOutput),
     Operation(
         "replace_route", "PUT", "/routes/{name}", "routes:replace", "Replace a route", routes.replace, routes.RouteWithWarnings,
@@ -196,6 +235,13 @@ OPERATIONS = [
     Operation(
         "delete_route", "DELETE", "/routes/{name}", "routes:delete", "Delete a route", routes.delete, None,
         status=NO_CONTENT, changes=True,
+    ),
+    Operation(
+        "send_records", "POST", "/records", "records:create", "Send records through a route",
+        sent_records.send, sent_records.AcceptedRecords, input=sent_records.RecordsSending,
+        max_bytes=sent_records.MAX_BODY_BYTES, status=HTTPStatus.ACCEPTED, creates=True, changes=True, statuses=(NOT_FOUND,),
+        description="The records are in the source's shape; the route maps and delivers them. `id` finds their receipts. "
+        "A record that cannot be delivered becomes a dead letter.",
     ),
     # Installs
     Operation(
@@ -246,6 +292,12 @@ OPERATIONS = [
         statuses=(NOT_FOUND,),
         description="Sends the records again, at most twenty dead letters a second. The response has an outcome for each; "
         "`dry_run` returns the outcomes and sends nothing.",
+    ),
+    Operation(
+        "delete_dead_letters", "POST", "/dead-letters/delete", "dead-letters:delete", "Delete several dead letters",
+        dead_letter_deletions.delete, dead_letter_deletions.DeletionOutcome, input=dead_letter_deletions.DeadLetterDeletion,
+        creates=True, changes=True, statuses=(NOT_FOUND,),
+        description="`dry_run` returns the counts and deletes nothing.",
     ),
     Operation(
         "delete_dead_letter", "DELETE", "/dead-letters/{id}", "dead-letters:delete",

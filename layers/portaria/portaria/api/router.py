@@ -1,7 +1,6 @@
-"""One way through the API for every operation: who calls, may they, what did they send, do it, answer.
+"""The API's request handling: authenticate, authorize, read the body, run the operation, answer.
 
-`/v1` and `/admin/v1` differ in nothing but who calls. Answers are JSON or a problem document (RFC 9457), none may be cached,
-and each names its request.
+`/v1` and `/admin/v1` differ only in who calls.
 """
 
 from __future__ import annotations
@@ -10,136 +9,31 @@ import json
 import os
 import re
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from dataclasses import replace as with_changes
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from aws_lambda_powertools import Logger, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
-from pydantic import BaseModel
 
 from portaria.access import audit
 from portaria.access.auth_throttle import Attempts
-from portaria.api import authentication, idempotency, problems, schemas, validation
+from portaria.api import answers, authentication, idempotency, problems, schemas, validation
+from portaria.api.answers import Answer
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
+from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
-from portaria.aws.table import Table
-from portaria.connections.tokens.provider import TokenProvider
-from portaria.connections.vault import Vault
-from portaria.core.entities import Rejected, Retryable, Secret
-from portaria.core.errors import ApiTokenRefused, AuthThrottled, ChangedMeanwhile, MissingScope, TokenMissing
-
-Event = dict[str, Any]
-Answer = dict[str, Any]
-Content = dict[str, Any]
-# What a listing may be narrowed by: the words that a filter may be, or what it must look like.
-Filters = Mapping[str, tuple[str, ...] | validation.Matching]
+from portaria.core.entities import Rejected, Retryable
+from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope
 
 MAX_PATH_LENGTH = 300
-# Every name and id in a path. What else a path may hold, not every service takes for a part of a key or of a secret's name.
+# Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.
 _NAMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Where whoever puts a call off does not say for how long.
-RETRY_AFTER_S = 5
-JSON = "application/json"
-ADMINISTRATORS, TOKENS = "administrators", "tokens"
-
-
-@dataclass(frozen=True)
-class ApiContext:
-    """What the operations of one function work with. `managers` says who may manage private integrations."""
-
-    table: Table
-    vault: Vault
-    token_provider: TokenProvider | None = None
-    sealing_key_id: str = ""
-    uninstalls_queue_url: str = ""
-    backfills_queue_url: str = ""
-    records_queue_url: str = ""
-    waiting_records_queue_url: str = ""
-    managers: str = ADMINISTRATORS
-
-    @property
-    def tokens(self) -> TokenProvider:
-        """Raises `RuntimeError` in a function that has no use for tokens."""
-        if self.token_provider is None:
-            raise RuntimeError("this function has no token provider")
-        return self.token_provider
-
-
-@dataclass(frozen=True)
-class ApiRequest:
-    """One call, read and allowed. `sent` is the body as the operation's `input` model, `key` its Idempotency-Key if any,
-    `if_match` the ETag that an edit insists on, without its quotes (`*` for any), `api_url` where the API was reached."""
-
-    desk: ApiContext
-    caller: Caller
-    path: dict[str, str]
-    sent: Any
-    limit: int
-    cursor: str | None
-    filters: dict[str, str]
-    key: str
-    if_match: str
-    api_url: str
-
-
-@dataclass(frozen=True)
-class Reply:
-    """`once` is content that is told this one time and stored nowhere; `target` names what a creation made."""
-
-    content: Content | None
-    etag: str = ""
-    once: dict[str, Secret] = field(default_factory=dict)
-    target: str = ""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One row of the API. `path` is below `/v1` and `/admin/v1`; a connection's `{name}` at its beginning narrows the scope.
-    An empty `scope` lets every caller in.
-
-    `function` is the one that serves it. `creates` takes an Idempotency-Key: it creates or sends something. Then `is_secret`
-    stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
-    `listing` a limit and a cursor and the `filters`. `changes` has an audit entry, unless its input has a `changes()` that
-    denies it. `statuses` are those beyond what every operation of its shape has.
-    """
-
-    id: str
-    method: str
-    path: str
-    scope: str
-    summary: str
-    run: Callable[[ApiRequest], Reply]
-    output: type[BaseModel] | None
-    function: str = "manage"
-    description: str = ""
-    input: type[validation.Input] | None = None
-    status: HTTPStatus = HTTPStatus.OK
-    creates: bool = False
-    is_secret: bool = False
-    at_most_once: bool = False
-    edits: bool = False
-    changes: bool = False
-    listing: bool = False
-    filters: Filters = field(default_factory=dict)
-    managers_only: bool = False
-    max_bytes: int = validation.MAX_BODY_BYTES
-    statuses: tuple[HTTPStatus, ...] = ()
-
-    @property
-    def narrowable(self) -> bool:
-        """Whether its scope can be given for one connection."""
-        return self.path.startswith(("/connections/{name}", "/destinations/{name}"))
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return tuple(step[1:-1] for step in self.path.split("/") if step.startswith("{"))
 
 
 class Service:
-    """The operations of one function. Anything that is raised becomes an answer."""
+    """The operations of one function. Every exception becomes an answer."""
 
     def __init__(self, operations: list[Operation], desk: ApiContext, logger: Logger) -> None:
         self.desk = desk
@@ -153,18 +47,18 @@ class Service:
         }
 
     def answer(self, event: Event, context: Any) -> Answer:
-        """A call as API Gateway's proxy integration hands it over, and its answer."""
+        """Answer an event of API Gateway's proxy integration."""
         request_id = str(event["requestContext"].get("requestId") or context.aws_request_id)
         self.logger.append_keys(request=request_id)
         try:
             answer = self._carry_out(event, context, request_id)
         except Rejected as rejected:
-            answer = _refuse(rejected, request_id)
+            answer = answers.refused(rejected, request_id)
             if isinstance(rejected, ApiTokenRefused):
                 _count_failed_attempt()
         except Retryable as later:
             self.logger.warning("call_postponed", reason=later.reason, detail=later.detail)
-            answer = _put_off(later, request_id)
+            answer = answers.postponed(later, request_id)
             if isinstance(later, AuthThrottled):
                 _count_failed_attempt()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
@@ -172,22 +66,25 @@ class Service:
             kind = boto3_clients.error_code(error) or type(error).__name__
             self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
             if boto3_clients.passes(error):
-                return _put_off(Retryable("storage_unavailable", "the storage does not respond"), request_id)
+                return answers.postponed(Retryable("storage_unavailable", "the storage does not respond"), request_id)
             detail = (
                 f"an unexpected error occurred: look for the request {request_id} in the log (portaria logs --request)"
             )
-            answer = _problem(problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id)
+            answer = answers.problem(
+                problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id
+            )
         self.logger.info("call_answered", status=answer["statusCode"], resource=event.get("resource"))
         return answer
 
     def _carry_out(self, event: Event, context: Any, request_id: str) -> Answer:
         resource = str(event.get("resource", ""))
         found = self._routes.get((str(event.get("httpMethod", "")), resource))
-        if not found or len(event["path"]) > MAX_PATH_LENGTH:
-            # No name is that long, nor would DynamoDB take it for a key.
+        # No name is that long, nor would DynamoDB take it for a key.
+        if not found or (len(event["path"]) > MAX_PATH_LENGTH and not found[1].read):
             raise Rejected("unknown_path", "this path does not exist in the API", status=404)
         prefix, operation = found
-        path = {name: str(value) for name, value in (event.get("pathParameters") or {}).items()}
+        given = event.get("pathParameters") or {}
+        path = {name: str(given[name]) for name in operation.parameters if name in given}
         caller = (
             authentication.principal(event)
             if prefix == ADMIN_PREFIX
@@ -219,7 +116,9 @@ class Service:
             raise
         if entry:
             audit.end(self.desk.table, entry, "done", target=reply.target)
-        return _answer(operation.status, _whole(reply), request_id, reply.etag)
+        if operation.read:
+            return answers.passed_on(cast(PassedResponse, reply.content), request_id)
+        return answers.success(operation.status, _whole(reply), request_id, reply.etag)
 
     def _run(self, operation: Operation, asked: ApiRequest, body: str, context: Any) -> Reply:
         if not asked.key:
@@ -276,30 +175,20 @@ class Service:
             query = event.get("multiValueQueryStringParameters") or {}
             limit, cursor, filters = validation.read_listing(query, *operation.filters)
             validation.check_filters(filters, operation.filters)
-        sent, body = None, str(event.get("body") or "")
+        sent: Any = None
+        body = str(event.get("body") or "")
+        if operation.read:
+            sent = operation.read(event)
+            body = sent.fingerprint()
         if operation.input:
             content = validation.read_body(event.get("body"), bool(event.get("isBase64Encoded")), operation.max_bytes)
             sent = validation.parse(operation.input, content)
-        key = idempotency.read_key(_header(event, idempotency.HEADER)) if operation.creates else ""
+        # A proxied request's own `Idempotency-Key` belongs to the API that it is sent to.
+        key_header = idempotency.PROXY_HEADER if operation.read else idempotency.HEADER
+        key = idempotency.read_key(_header(event, key_header)) if operation.creates else ""
         if_match = _read_etag(_header(event, "If-Match")) if operation.edits else ""
         asked = ApiRequest(self.desk, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
         return asked, body
-
-
-def require_match(asked: ApiRequest, etag: str) -> None:
-    """Raises `Rejected` (412 `changed_meanwhile`) where an edit insists on another state than the one that was found."""
-    if asked.if_match not in ("", "*", etag):
-        raise ChangedMeanwhile("it has changed since this ETag was read: read it again", status=412)
-
-
-def changed_meanwhile(asked: ApiRequest) -> Rejected:
-    """Somebody else changed it while this edit was being made."""
-    status = HTTPStatus.PRECONDITION_FAILED if asked.if_match else HTTPStatus.CONFLICT
-    return ChangedMeanwhile("it has just been changed or deleted: read it again", status=status)
-
-
-def page(shown: list[Content], next_cursor: str | None) -> Reply:
-    return Reply({"items": shown, "next_cursor": next_cursor})
 
 
 def _with_nulls(operation: Operation, reply: Reply) -> Reply:
@@ -345,13 +234,13 @@ def _count_failed_attempt() -> None:
         metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
 
 
-def _may_change(sent: validation.Input | None) -> bool:
+def _may_change(sent: Any) -> bool:
     changes: Callable[[], bool] | None = getattr(sent, "changes", None)
     return changes() if changes else True
 
 
-def _without_secrets(sent: validation.Input | None) -> dict[str, Any]:
-    """What was asked for, fit for the audit trail: a model tells its own (`audited`), else only which fields came."""
+def _without_secrets(sent: Any) -> dict[str, Any]:
+    """What the audit trail may hold of a request: what it defines itself (`audited`), otherwise its fields' names."""
     if sent is None:
         return {}
     audited = getattr(sent, "audited", None)
@@ -369,48 +258,3 @@ def _api_url(event: Event) -> str:
     base_path = "".join(f"/{step}" for step in steps[: len(steps) - len(own)])
     host = request.get("domainName") or f"{request['apiId']}.execute-api.{os.environ['AWS_REGION']}.amazonaws.com"
     return f"https://{host}{base_path}"
-
-
-def _answer(status: int, content: Content | None, request_id: str, etag: str = "") -> Answer:
-    headers = {"ETag": [f'"{etag}"']} if etag else {}
-    if content is None:
-        return _http(status, "", "", request_id, headers)
-    return _http(status, JSON, json.dumps(content, ensure_ascii=False), request_id, headers)
-
-
-def _problem(document: problems.Problem, request_id: str, headers: dict[str, list[str]] | None = None) -> Answer:
-    body = json.dumps(document | {"request_id": request_id}, ensure_ascii=False)
-    return _http(document["status"], problems.CONTENT_TYPE, body, request_id, headers or {})
-
-
-def _http(status: int, content_type: str, body: str, request_id: str, headers: dict[str, list[str]]) -> Answer:
-    standard = {
-        **({"Content-Type": [content_type]} if content_type else {}),
-        "Cache-Control": ["no-store"],
-        "X-Content-Type-Options": ["nosniff"],
-        "X-Request-Id": [request_id],
-    }
-    return {"statusCode": int(status), "multiValueHeaders": standard | headers, "body": body, "isBase64Encoded": False}
-
-
-def _refuse(rejected: Rejected, request_id: str) -> Answer:
-    document = problems.problem(rejected.status, rejected.reason, rejected.detail, field=rejected.field)
-    if isinstance(rejected, validation.InvalidInput) and len(rejected.errors) > 1:
-        document["errors"] = [{"field": fault.field, "detail": fault.detail} for fault in rejected.errors]
-    headers = {}
-    if rejected.status == HTTPStatus.UNAUTHORIZED:
-        # RFC 6750, 3: without a token nothing is said about one. API Gateway renames the header: see openapi.CHALLENGE_HEADER.
-        error = "" if isinstance(rejected, TokenMissing) else ', error="invalid_token"'
-        headers["WWW-Authenticate"] = [f'Bearer realm="portaria"{error}']
-    elif rejected.status == HTTPStatus.FORBIDDEN and isinstance(rejected, MissingScope):
-        headers["WWW-Authenticate"] = ['Bearer realm="portaria", error="insufficient_scope"']
-    if isinstance(rejected, idempotency.RequestInProgress):
-        headers["Retry-After"] = [str(round(rejected.after_s))]
-    return _problem(document, request_id, headers)
-
-
-def _put_off(later: Retryable, request_id: str) -> Answer:
-    """503, or 429 for whoever came too often, with the wait that was asked for."""
-    status = HTTPStatus.TOO_MANY_REQUESTS if isinstance(later, AuthThrottled) else HTTPStatus.SERVICE_UNAVAILABLE
-    headers = {"Retry-After": [str(round(later.after_s or RETRY_AFTER_S))]}
-    return _problem(problems.problem(status, later.reason, later.detail), request_id, headers)

@@ -60,12 +60,16 @@ MAX_PATH_SHOWN = 300
 
 @dataclass(frozen=True)
 class Call:
-    """A caller's request. `target` is a path that begins with `/`, or a whole URL."""
+    """A caller's request. `target` is a path that begins with `/`, or a whole URL.
+
+    With `replaces_headers`, the headers that the connection sets replace the caller's; otherwise the caller's are refused.
+    """
 
     method: str
     target: str = field(repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
+    replaces_headers: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,14 @@ def send(token_provider: provider.TokenProvider, connection: Connection, call: C
         if time_left_s < 1:
             raise Retryable("token_late", "the token could not be renewed in time", after_s=2)
         applied = request_auth.headers(connection, token)
-        _refuse_headers(call, {http_client.canonical(name) for name in applied})
+        headers = _without_applied(call, {http_client.canonical(name) for name in applied})
         credential_headers = request_auth.credential_headers(connection, token.credentials)
         secrets.update(secret.reveal() for name, secret in token.credentials.items() if name not in _NO_SECRETS)
         secrets.update(value.rpartition(" ")[2] for value in credential_headers.values())
         left = True
         return with_changes(
             plain,
-            headers={**plain.headers, **applied},
+            headers={**headers, **applied},
             total_timeout_s=time_left_s,
             credential_headers=tuple(credential_headers),
         )
@@ -196,20 +200,27 @@ def _check_headers(call: Call) -> None:
         if not _HEADER_VALUE.fullmatch(value) or value != value.strip():
             detail = f"the header {name} must be printable ASCII without spaces at its beginning or end"
             raise Rejected("bad_header", detail, field="headers")
-        known_as = http_client.canonical(name)
-        if known_as in FORBIDDEN_HEADERS or known_as.startswith(FORBIDDEN_PREFIXES):
+        if is_forbidden(name):
             raise Rejected("forbidden_header", f"the header {name.lower()} cannot be set by a call", field="headers")
     if len({http_client.canonical(name) for name in call.headers}) < len(call.headers):
         detail = "two headers have the same name, apart from case, hyphens and underscores"
         raise Rejected("bad_header", detail, field="headers")
 
 
-def _refuse_headers(call: Call, applied: set[str]) -> None:
-    """Raises `Rejected` where the caller sets a header that the connection sets."""
-    for name in call.headers:
-        if http_client.canonical(name) in applied:
-            detail = f"the connection sets the header {name.lower()} itself: leave it out"
-            raise Rejected("forbidden_header", detail, field="headers")
+def is_forbidden(header_name: str) -> bool:
+    """Whether a call cannot set this header, under any name that a server takes for it."""
+    known_as = http_client.canonical(header_name)
+    return known_as in FORBIDDEN_HEADERS or known_as.startswith(FORBIDDEN_PREFIXES)
+
+
+def _without_applied(call: Call, applied: set[str]) -> dict[str, str]:
+    """The caller's headers without those that the connection sets. Raises `Rejected` unless the call `replaces_headers`."""
+    kept = {name: value for name, value in call.headers.items() if http_client.canonical(name) not in applied}
+    if len(kept) < len(call.headers) and not call.replaces_headers:
+        name = next(name for name in call.headers if name not in kept)
+        detail = f"the connection sets the header {name.lower()} itself: leave it out"
+        raise Rejected("forbidden_header", detail, field="headers")
+    return kept
 
 
 def with_advice(rejected: Rejected, connection: Connection) -> Rejected:

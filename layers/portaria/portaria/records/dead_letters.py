@@ -258,6 +258,12 @@ def find(table: Table, letter_id: str) -> tuple[LetterSummary, Letter] | None:
     return (read_head(item), read_letter(table, item)) if item else None
 
 
+def find_head(table: Table, letter_id: str) -> LetterSummary | None:
+    """A letter without its records, or None."""
+    item = table.get(*key(letter_id))
+    return read_head(item) if item else None
+
+
 def read_head(item: Item) -> LetterSummary:
     absent = {"redriven_at": "", "claimed_until": 0}
     return LetterSummary(**{name: item.get(name, absent.get(name)) for name in LetterSummary.__annotations__})

@@ -48,12 +48,17 @@ def target(route: Route, destination: Connection) -> Target:
 
 
 def mapping(route: Route, source: Connection, destination: Connection) -> dict[str, str]:
+    """The mapping for records of a source connection. Raises as `mapping_from`."""
+    return mapping_from(route, source.platform, destination)
+
+
+def mapping_from(route: Route, source_platform: str, destination: Connection) -> dict[str, str]:
     """The route's own mapping, or the default of the two platforms. Raises `Rejected` (`no_mapping`) where there is none."""
     if route.mapping:
         return route.mapping
     rules = _rules(destination)
     object_name = route.target or rules.ACCEPTED.get(route.object, "")
-    platform = platforms.load(source.platform)
+    platform = platforms.load(source_platform)
     source_object = platform.require(platform.source_object(route.object))
     default = rules.default_mapping(source_object.DEFAULT_MAPPING, object_name)
     if not default:

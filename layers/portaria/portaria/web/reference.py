@@ -13,7 +13,7 @@ from portaria.access.scopes import NARROWABLE, SCOPES
 from portaria.api import openapi
 from portaria.web import markdown, render, schema_rows
 
-METHODS = ("get", "post", "put", "patch", "delete")
+METHODS = ("get", "head", "post", "put", "patch", "delete")
 CACHED = "public, max-age=300"
 # The page's text in the language of the OpenAPI document.
 ENGLISH = "en"
@@ -83,7 +83,7 @@ def _operation(
     name, summary = operation["operationId"], operation["summary"]
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     responses = {status: schema_rows.response(document, each) for status, each in operation["responses"].items()}
-    good = next(response for status, response in responses.items() if int(status) < 400)
+    good = next(response for status, response in responses.items() if status == "default" or int(status) < 400)
     shown = good.get("content", {}).get("application/json", {}).get("schema", {})
     example = content.get("example")
     return {

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from portaria.access import audit
-from portaria.api.router import ApiRequest, Reply, page
+from portaria.api.operation import ApiRequest, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import read_moment
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from portaria import platforms
 from portaria.access import private_integrations, scopes, token_usage
-from portaria.api.router import ApiRequest, Reply, page
+from portaria.api.operation import ApiRequest, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.core import clock
 from portaria.core.entities import Kind, Rejected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from portaria.api.router import ApiRequest, Reply, page
+from portaria.api.operation import ApiRequest, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import read_moment
 from portaria.aws.table import Item, Table, cursor_after

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
+from portaria.api.operation import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.rules import oauth_client_rules
 from portaria.api.rules.stored_resources import Stored
 from portaria.api.schemas import Output

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from portaria.access import api_tokens, private_integrations, scopes, token_reissue, token_usage
 from portaria.access.private_integrations import PrivateIntegration
-from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
+from portaria.api.operation import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, InvalidInput, Matching
 from portaria.aws.table import Conflict

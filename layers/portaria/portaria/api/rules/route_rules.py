@@ -131,13 +131,8 @@ def _check_dedupe_fields(dedupe_fields: tuple[str, ...], mapped: dict[str, str])
 
 
 def _source_object(known: Known, sent: RouteReplacement) -> SourceObject:
-    kind, _, name = sent.source.partition(":")
     try:
-        if kind == "connection":
-            platform = known.connection(name).platform
-        else:
-            client_platform, _, client = name.partition("/")
-            platform = known.client(client_platform, client).platform
+        platform = source_platform(known, sent.source)
     except Rejected as unknown:
         raise Rejected(unknown.reason, unknown.detail, field="source") from None
     if source := platforms.load(platform).source_object(sent.object):
@@ -145,6 +140,15 @@ def _source_object(known: Known, sent: RouteReplacement) -> SourceObject:
     raise Rejected(
         "object_not_offered", f"{platform} connections have no {sent.object} that can be read", field="object"
     )
+
+
+def source_platform(known: Known, source: str) -> str:
+    """The platform of a route's source. Raises `Rejected` (404 `unknown_connection`, `unknown_client`)."""
+    kind, _, name = source.partition(":")
+    if kind == "connection":
+        return known.connection(name).platform
+    platform, _, client = name.partition("/")
+    return known.client(platform, client).platform
 
 
 def _route_rules(known: Known, sent: RouteReplacement) -> RouteRules:

@@ -9,7 +9,7 @@ import secrets
 from datetime import timedelta
 
 from portaria import platforms
-from portaria.api.router import ApiRequest, Reply
+from portaria.api.operation import ApiRequest, Reply
 from portaria.api.rules.oauth_client_rules import install_page_url
 from portaria.api.schemas import Output, Time
 from portaria.connections import connection_store, oauth_clients

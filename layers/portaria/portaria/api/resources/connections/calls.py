@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from pydantic import BeforeValidator, Field
 
-from portaria.api.router import ApiRequest, Reply
+from portaria.api.operation import ApiRequest, Reply
 from portaria.api.schemas import Output
 from portaria.api.validation import Input
 from portaria.connections import connection_store, proxy_call
@@ -76,10 +76,11 @@ def call(asked: ApiRequest) -> Reply:
     try:
         return Reply(show(proxy_call.send(asked.desk.tokens, connection, wanted)))
     except Retryable as later:
-        raise _became(later) from None
+        raise what_became(later) from None
 
 
-def _became(later: Retryable) -> Exception:
+def what_became(later: Retryable) -> Exception:
+    """The error that says whether the request was sent."""
     if later.answer_lost:
         return Rejected(
             later.reason,

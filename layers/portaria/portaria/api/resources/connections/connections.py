@@ -12,11 +12,11 @@ from dataclasses import replace as with_changes
 from typing import Any, Literal
 
 from portaria.access import private_integrations
-from portaria.api.router import ApiRequest, Reply, page, require_match
+from portaria.api.operation import ApiRequest, Filters, Reply, page, require_match
 from portaria.api.rules import connection_rules
 from portaria.api.rules.stored_resources import Stored, is_deleted
 from portaria.api.schemas import Output, Time
-from portaria.api.validation import hide
+from portaria.api.validation import PLATFORM_NAME, Matching, hide
 from portaria.aws.table import Conflict
 from portaria.connections import connection_store, rotation
 from portaria.connections.tokens.static_credentials import LOG_IN_KINDS
@@ -26,6 +26,14 @@ from portaria.core.entities import Connection, Rejected
 from portaria.delivery import destination_states
 from portaria.installs import uninstall
 from portaria.records import routes
+
+# The index finds connections by both together.
+FILTERS: Filters = {
+    "platform": Matching(PLATFORM_NAME, "a platform's name"),
+    "account_id": Matching(
+        r"[\x21-\x7e]{1,255}", "an account's id at the platform: 1 to 255 printable ASCII characters"
+    ),
+}
 
 
 class ConnectionOutput(Output):
@@ -150,7 +158,19 @@ def etag(connection: Connection) -> str:
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    """One that a customer uninstalled is told as removed; those deleted here are left out, so a page may be short."""
+    """A connection whose account has uninstalled is listed as removed. Deleted ones are left out, so a page may be short.
+
+    Those of one account come on one page: an account has few connections. Raises `Rejected` (`bad_filter`) where only one of
+    `platform` and `account_id` is given, because no index answers that.
+    """
+    if asked.filters:
+        if set(asked.filters) != set(FILTERS):
+            missing = next(name for name in FILTERS if name not in asked.filters)
+            raise Rejected("bad_filter", "give platform and account_id together", field=missing)
+        of_account = connection_store.of_account(
+            asked.desk.table, asked.filters["platform"], asked.filters["account_id"]
+        )
+        return page([show(connection) for connection in of_account if not is_deleted(connection)], None)
     found, next_cursor = connection_store.list_page(asked.desk.table, asked.cursor, asked.limit)
     return page([show(connection) for connection in found if not is_deleted(connection)], next_cursor)
 

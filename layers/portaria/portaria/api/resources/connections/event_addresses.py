@@ -6,7 +6,7 @@ import secrets
 from datetime import timedelta
 
 from portaria import platforms
-from portaria.api.router import ApiRequest, Reply
+from portaria.api.operation import ApiRequest, Reply
 from portaria.api.schemas import Output, Time
 from portaria.connections import connection_store, webhook_endpoints
 from portaria.core import clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from portaria.api.router import ApiRequest, Reply
+from portaria.api.operation import ApiRequest, Reply
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, ResourceName
 from portaria.connections import connection_store

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from portaria.api.router import ApiRequest, Filters, Reply, page
+from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.rules import named
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME, Input, Matching
@@ -101,9 +101,8 @@ _Moment = Annotated[
 ]
 
 
-class DeadLetterRedrive(Input):
-    """Which dead letters to redrive: those with these `ids`, even if they were redriven before, or all open ones that match the
-    filters.
+class DeadLetterSelection(Input):
+    """Those with these `ids`, or those that match the filters.
 
     `before` matches dead letters that were set aside before a time. `cursor` is the `next_cursor` of the last response.
     """
@@ -135,6 +134,14 @@ class DeadLetterRedrive(Input):
         return self.model_dump(exclude_none=True, exclude={"cursor"})
 
 
+class DeadLetterRedrive(DeadLetterSelection):
+    """Which dead letters to redrive: those with these `ids`, even if they were redriven before, or all open ones that match the
+    filters.
+
+    `before` matches dead letters that were set aside before a time. `cursor` is the `next_cursor` of the last response.
+    """
+
+
 class RedrivenDeadLetter(Output):
     """`record_count` counts the records that were sent; `reason` says why the dead letter was not redriven, or not
     completely."""
@@ -159,11 +166,11 @@ def list_page(asked: ApiRequest) -> Reply:
     wanted = LetterFilter(given["reason"], given["route"], given["connection"], given["state"], given["record"])
     heads, cursor = dead_letters.list_page(table, wanted, cursor=asked.cursor, limit=asked.limit)
     if not heads and not cursor and not asked.cursor:
-        _require_names(table, wanted)
+        require_names(table, wanted)
     return page(show(table, heads), cursor)
 
 
-def _require_names(table: Table, wanted: LetterFilter) -> None:
+def require_names(table: Table, wanted: LetterFilter) -> None:
     """For filters that matched nothing. A name that dead letters have is known, also after what it named was deleted."""
     try:
         named.require(table, connection=wanted.connection, route=wanted.route, record=wanted.record)
@@ -188,15 +195,7 @@ def redrive(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`bad_cursor`, 404 `unknown_connection`, `unknown_route`)."""
     sent: DeadLetterRedrive = asked.sent
     table, ends_at = asked.desk.table, clock.now() + TIME
-    heads: list[LetterSummary] = []
-    next_cursor = None
-    if not sent.ids:
-        wanted = LetterFilter(sent.reason or "", sent.route or "", sent.connection or "", is_waiting=True)
-        heads, next_cursor = dead_letters.list_page(
-            table, wanted, cursor=sent.cursor, limit=sent.limit, newest_first=False, before=sent.before or ""
-        )
-        if not heads and not next_cursor and not sent.cursor:
-            _require_names(table, wanted)
+    heads, next_cursor = select(table, sent, is_waiting=True)
     outcomes: list[RedriveResult] = []
     for number, letter_id in enumerate(dict.fromkeys(sent.ids or [head.id for head in heads])):
         if clock.now() <= ends_at:
@@ -221,6 +220,22 @@ def redrive(asked: ApiRequest) -> Reply:
             "next_cursor": next_cursor,
         }
     )
+
+
+def select(table: Table, sent: DeadLetterSelection, *, is_waiting: bool) -> tuple[list[LetterSummary], str | None]:
+    """A page of the dead letters that match the filters, the oldest first, and the next cursor; none if `ids` are given.
+
+    Raises as `redrive`.
+    """
+    if sent.ids:
+        return [], None
+    wanted = LetterFilter(sent.reason or "", sent.route or "", sent.connection or "", is_waiting=is_waiting)
+    heads, next_cursor = dead_letters.list_page(
+        table, wanted, cursor=sent.cursor, limit=sent.limit, newest_first=False, before=sent.before or ""
+    )
+    if not heads and not next_cursor and not sent.cursor:
+        require_names(table, wanted)
+    return heads, next_cursor
 
 
 def _shown_outcome(outcome: RedriveResult) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from portaria.api.router import ApiRequest, Reply, page
+from portaria.api.operation import ApiRequest, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME
 from portaria.connections import connection_store

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from portaria import platforms
-from portaria.api.router import ApiRequest, Filters, Reply, page
+from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.rules import named
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME, Matching

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from portaria.api.router import ApiRequest, Reply, changed_meanwhile, page, require_match
+from portaria.api.operation import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.rules import route_rules
 from portaria.api.rules.route_rules import Keeping
 from portaria.api.rules.stored_resources import Stored

@@ -1,0 +1,56 @@
+"""Testing a connection with its platform's harmless request."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from portaria import platforms
+from portaria.api.operation import ApiRequest, Reply
+from portaria.api.resources.connections import calls
+from portaria.api.schemas import Output
+from portaria.connections import connection_store, proxy_call
+from portaria.connections.tokens import usability
+from portaria.core.entities import Rejected, Retryable
+
+WORKS, REFUSED, UNCLEAR = "works", "refused", "unclear"
+
+
+class ConnectionTest(Output):
+    """`state` is what the platform's response says about the credentials: they work, they are refused or belong to another
+    account, or neither is clear. `connection_state` is the connection's state after the test."""
+
+    state: Literal["works", "refused", "unclear"]
+    detail: str | None
+    connection_state: Literal["pending", "connected", "needs_reconnect", "removed"]
+
+
+def test(asked: ApiRequest) -> Reply:
+    """Raises `Rejected`: 409 `not_offered` for a platform without a harmless request, 409 where the connection is not
+    connected, and as `calls.call` where no complete response came.
+
+    A credential that the platform calls invalid ends the connection, as it does for a call.
+    """
+    table, name = asked.desk.table, asked.path["name"]
+    connection = connection_store.get(table, name)
+    harmless = platforms.load(connection.platform).credential_test
+    if not harmless:
+        detail = f"{connection.platform} offers no request that tests a connection and is known to be harmless"
+        raise Rejected("not_offered", detail, status=409)
+    try:
+        usability.check_usable(connection)
+        response = asked.desk.tokens.send(
+            connection, lambda token: harmless.probe_request(connection, token.credentials)
+        )
+    except Rejected as rejected:
+        raise proxy_call.with_advice(rejected, connection) from None
+    except Retryable as later:
+        raise calls.what_became(later) from None
+    state, detail = WORKS, ""
+    try:
+        harmless.read_probe(response)
+    except Rejected as refused:
+        state, detail = REFUSED, refused.detail
+    except Retryable as unclear:
+        state, detail = UNCLEAR, unclear.detail
+    after = connection_store.get(table, name)
+    return Reply({"state": state, "detail": detail or None, "connection_state": after.state})

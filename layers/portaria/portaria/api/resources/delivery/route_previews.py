@@ -1,0 +1,78 @@
+"""Previews of routes: what a sample record becomes. Nothing is sent or stored."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from portaria.api.operation import ApiRequest, Reply
+from portaria.api.rules import route_rules
+from portaria.api.rules.route_rules import RouteReplacement
+from portaria.api.rules.stored_resources import Stored
+from portaria.api.schemas import Output
+from portaria.api.validation import Input, ResourceName
+from portaria.delivery import route_preview
+from portaria.records import routes
+
+# A name for a route that does not exist yet.
+UNNAMED = "preview"
+
+
+class RoutePreviewRequest(Input):
+    """Give the `name` of a route, or a `route` as its creation takes it, without its name."""
+
+    name: ResourceName | None = None
+    route: RouteReplacement | None = None
+    record: dict[str, Any] = Field(description="A record in the source's shape.")
+
+    @model_validator(mode="after")
+    def _one_route(self) -> Self:
+        if (self.name is None) == (self.route is None):
+            raise PydanticCustomError("rule", "must hold either name or route, and not both")
+        return self
+
+
+class RoutePreviewedRequest(Output):
+    """The request to the destination, without headers and credentials. A credential in `body` is shown as `***`."""
+
+    method: str
+    path: str
+    body: Any
+
+
+class RoutePreview(Output):
+    """`objects` has what the record becomes at the destination, and `request` what would be sent.
+
+    If the record would become a dead letter, `refused_reason` and `refused_detail` say why, and `request` is null.
+    """
+
+    objects: list[dict[str, Any]]
+    warnings: list[str]
+    request: RoutePreviewedRequest | None
+    refused_reason: str | None
+    refused_detail: str | None
+
+
+def preview(asked: ApiRequest) -> Reply:
+    """Raises `Rejected`: 404 `unknown_route`, `unknown_connection`, and everything that is wrong with a `route`."""
+    sent: RoutePreviewRequest = asked.sent
+    known = Stored(asked.desk.table)
+    warnings: list[str] = []
+    if sent.route:
+        route, warnings = route_rules.check(UNNAMED, sent.route, known)
+    else:
+        route = routes.get(asked.desk.table, str(sent.name))
+    platform = route_rules.source_platform(known, route.source)
+    found = route_preview.preview(route, platform, known.connection(route.destination), sent.record)
+    request = found.request
+    return Reply(
+        {
+            "objects": [found.attributes] if found.attributes else [],
+            "warnings": [*warnings, *found.warnings],
+            "request": {"method": request.method, "path": request.path, "body": request.body} if request else None,
+            "refused_reason": found.refused.reason if found.refused else None,
+            "refused_detail": found.refused.detail if found.refused else None,
+        }
+    )

@@ -1,0 +1,91 @@
+"""What a route makes of a sample record: the attributes, and the request that would be sent. Sends and stores nothing.
+
+The record takes the way of a real one: it is packed into a message, read from it, mapped, checked and encoded by the same
+functions, within the same limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from portaria import platforms
+from portaria.core import record_messages
+from portaria.core.entities import NO_TRACE, Connection, Record, Rejected, Route, Secret
+from portaria.records import record_mapping, routes
+from portaria.records.record_mapping import OutgoingRecord
+
+# Stands for each credential in the request.
+_MASK = "***"
+
+
+@dataclass(frozen=True)
+class PreviewedRequest:
+    """`body` is JSON. The request has no headers here, because they hold the credentials."""
+
+    method: str
+    path: str
+    body: Any
+
+
+@dataclass(frozen=True)
+class Preview:
+    """`refused` says why the record would become a dead letter; then there is no request."""
+
+    attributes: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    request: PreviewedRequest | None = None
+    refused: Rejected | None = None
+
+
+class _Placeholders(dict[str, Secret]):
+    """Credentials of every name, none of them real."""
+
+    def __missing__(self, name: str) -> Secret:
+        return Secret(_MASK)
+
+
+def preview(route: Route, source_platform: str, destination: Connection, data: dict[str, Any]) -> Preview:
+    """Raises `Rejected` where the route itself cannot be used: its destination, target or mapping."""
+    target = routes.target(route, destination)
+    mapping = record_mapping.mapping_of(routes.mapping_from(route, source_platform, destination))
+    platform = platforms.load(destination.platform)
+    part = platform.require(platform.destination_object(target.part))
+    attributes: dict[str, Any] = {}
+    try:
+        source = _sample(route, data)
+        mapped = mapping.apply(source.record["data"])
+        attributes = part.check(mapped, target)
+        outgoing = OutgoingRecord(part.identity(attributes, target), attributes, (source,), route.name)
+    except Rejected as refused:
+        return Preview(attributes, refused=refused)
+    expected = routes.mapping_from(route, source_platform, destination)
+    warnings = tuple(f"mapping.{name}: the record has no value for it" for name in expected if name not in mapped)
+    before, after = part.frame(target)
+    cut = record_mapping.fill(
+        [outgoing], frame_bytes=len(before) + len(after), max_objects=part.MAX_OBJECTS, max_bytes=part.MAX_BODY_BYTES
+    )
+    if cut.refused:
+        (rejected,) = cut.refused
+        return Preview(attributes, warnings, refused=Rejected(rejected.reason, rejected.detail))
+    body = before + cut.chunks[0][0].text + after
+    request = part.request(destination, _Placeholders(), target, body, NO_TRACE)
+    sent = PreviewedRequest(request.method, urlsplit(request.url).path, orjson.loads(request.body or b"null"))
+    return Preview(attributes, warnings, sent)
+
+
+def _sample(route: Route, data: dict[str, Any]) -> record_mapping.Source:
+    """The record as a worker reads it. Raises `Rejected` where no message can carry it."""
+    (body,) = record_messages.pack(
+        [Record("sample", 0, data)],
+        connection="sample",
+        object=route.object,
+        origin=record_messages.EVENT,
+        read_at=0,
+        route=route.name,
+    )
+    message = record_mapping.read_message("sample", body)
+    return record_mapping.read_record(message, message.records[0])
