@@ -48,6 +48,7 @@ SECTIONS = {
         "audit": _group("installs", "audit", "The audit trail: who changed what."),
     },
     "Records": {
+        "records": _group("routes", "records", "Records: sending records of your own through a route."),
         "backfills": _group("connection_parts", "backfills", "Backfills: reading all records of a connection."),
         "destinations": _group("destinations", "destinations", "Destinations that are paused or have waiting records."),
         "receipts": _group("receipts", "receipts", "Receipts: the outcome of each request to a destination."),

@@ -273,6 +273,16 @@ class TestPreviews:
         assert wire.requests == []
 
 
+def test_records_create_sends_the_file_through_the_route(wire: Wire) -> None:
+    wire.instead = lambda request: Answered(202, json.dumps({"id": "r-1", "record_count": 1}))
+    done = run(
+        "records", "create", "people", "--file", "-", input='{"records": [{"key": "7", "data": {"name": "Ana"}}]}'
+    )
+    assert sent(wire, "POST") == {"route": "people", "records": [{"key": "7", "data": {"name": "Ana"}}]}
+    assert "1 record accepted: r-1" in done.stderr
+    assert headers_of(wire.requests[-1])["Idempotency-Key"]
+
+
 @pytest.mark.parametrize(("state", "exit_code"), [("works", 0), ("refused", 1), ("unclear", 1)])
 def test_connections_test_fails_unless_the_credentials_work(wire: Wire, state: str, exit_code: int) -> None:
     answer = {"state": state, "detail": None, "connection_state": "connected"}

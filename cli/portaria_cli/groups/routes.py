@@ -174,6 +174,38 @@ def preview_route(cli: CliContext, name: str | None, record: Path, file: Path | 
         click.get_current_context().exit(1)
 
 
+@click.group(cls=Commands)
+def records() -> None:
+    """Records: sending records of your own through a route."""
+
+
+@records.command("create")
+@click.argument("route", shell_complete=completion.names(KIND))
+@click.option(
+    "--connection", metavar="NAME", shell_complete=completion.names("connections"),
+    help="The source connection, if the route's source is an OAuth client.",
+)  # fmt: skip
+@click.option(
+    "--file", type=click.Path(path_type=Path), required=True, metavar="FILE|-",
+    help="YAML or JSON with `records`: a list of `key`, `data` in the source's shape and, optionally, `updated_at`.",
+)  # fmt: skip
+@click.pass_obj
+def send_records(cli: CliContext, route: str, connection: str | None, file: Path) -> None:
+    """Send records through a route.
+
+    The API accepts them, and the destination gets them later: the id that is printed finds their receipts.
+
+    \b
+    portaria records create people --file records.json
+    portaria receipts list --request ID
+    """
+    body = inputs.read("records", file)
+    content = {**body.content, "route": route, **inputs.fields(connection=connection)}
+    accepted = inputs.Body(content, body.file, body.entry).send(lambda sent: cli.api.create("records", body=sent))
+    count = accepted["record_count"]
+    printed(cli, accepted, f"{count:,} record{'' if count == 1 else 's'} accepted: {accepted['id']}")
+
+
 def _print_preview(found: Document, console: Console) -> None:
     for fields in found["objects"]:
         output.shown(fields, console)
