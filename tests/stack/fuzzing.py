@@ -688,6 +688,12 @@ class Fuzz:
             # The response of a connection's API, which may be any.
             tally.succeeded.add(operation_id(operation))
             return
+        if case.method.upper() == "HEAD" and status >= 400:
+            # A response without a body; its header says whose error it is.
+            if "X-Portaria-Error" not in answer.headers:
+                tally.find("problem", where, "no X-Portaria-Error", shown)
+                tally.violations += 1
+            return
         if not {str(status), "default"} & set(operation.definition.raw["responses"]):
             tally.undocumented += 1
             tally.find("undocumented", where, str(status), shown)

@@ -150,3 +150,12 @@ def test_send_records_audit_entry_has_no_record(manage: Manage) -> None:
     assert (entry["operation"], entry["target"]) == ("send_records", "people")
     assert entry["asked"] == {"route": "people", "connection": None, "record_count": 1}
     assert "canary" not in manage.log.getvalue()
+
+
+def test_send_records_record_that_no_message_can_carry_is_refused(manage: Manage, shared: Cloud) -> None:
+    """SQS refuses U+FFFF, so each one becomes an escape of twice its length."""
+    record = {"key": "8", "data": {"text": "\uffff" * 300_000}}
+    body = json.dumps({"route": "people", "records": [RECORD, record]}, ensure_ascii=False)
+    answer = manage.call("POST", "/records", body)
+    assert (answer.status, answer.content["type"].rpartition(":")[2]) == (400, "record_too_large")
+    assert (shared.receive("records"), noted()) == ([], [])
