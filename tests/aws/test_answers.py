@@ -12,7 +12,7 @@ from tests.fakes.manage import proxy_event
 
 
 @pytest.mark.parametrize("rule", ANSWER_RULES, ids=lambda rule: rule.name)
-def test_malformations_agrees_with_the_recording(rule: Any) -> None:
+def test_gateway_malformations_agree_with_recording(rule: Any) -> None:
     assert bool(gateway.malformations(rule.answer)) == (rule.status == 502)
 
 
@@ -28,21 +28,21 @@ def test_malformations_agrees_with_the_recording(rule: Any) -> None:
         None,
     ],
 )
-def test_checked_handler_refuses_a_malformed_answer(answer: Any) -> None:
+def test_checked_handler_malformed_answer_is_refused(answer: Any) -> None:
     handler = functions.checked(lambda event, context: answer)
     with pytest.raises(AssertionError):
         handler(proxy_event("GET", "/connections"), None)
 
 
 @pytest.mark.parametrize("name", ["Server", "Date", "Content-Length", "Via", "authorization"])
-def test_checked_handler_refuses_a_header_that_does_not_arrive(name: str) -> None:
+def test_checked_handler_header_removed_by_gateway_is_refused(name: str) -> None:
     handler = functions.checked(lambda event, context: {"statusCode": 200, "headers": {name: "value"}})
     with pytest.raises(AssertionError):
         handler(proxy_event("GET", "/connections"), None)
 
 
 @pytest.mark.parametrize("name", ["Retry-After", "Location", "Set-Cookie", "ETag", "Cache-Control", "X-Request-Id"])
-def test_header_that_functions_send_arrives_under_its_name(name: str) -> None:
+def test_gateway_arrived_used_header_keeps_its_name(name: str) -> None:
     assert gateway.arrived(name) == name
 
 
@@ -57,7 +57,7 @@ def test_header_that_functions_send_arrives_under_its_name(name: str) -> None:
         {"batchItemFailures": [{"itemIdentifier": "two"}]},
     ],
 )
-def test_checked_handler_refuses_a_report_that_aws_would_misread(answer: Any) -> None:
+def test_checked_handler_invalid_batch_report_is_refused(answer: Any) -> None:
     handler = functions.checked(lambda event, context: answer)
     with pytest.raises(AssertionError):
         handler(functions.sqs_event({"one": "{}"}, "records"), None)

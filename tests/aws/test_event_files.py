@@ -107,7 +107,7 @@ def test_event_file_has_every_recorded_member(file: Path) -> None:
     ("schedule", "file"),
     [("RenewalsSchedule", "renew_tokens/sweep"), ("ReconciliationsSchedule", "backfill_records/reconcile_due")],
 )
-def test_event_file_of_a_schedule_has_the_input_of_the_template(schedule: str, file: str) -> None:
+def test_event_file_of_schedule_has_input_of_template(schedule: str, file: str) -> None:
     target = template()["Resources"][schedule]["Properties"]["Target"]
     (record,) = json.loads((ROOT / "events" / f"{file}.json").read_text())["Records"]
     assert record["body"] == target["Input"]
@@ -123,7 +123,7 @@ def test_event_file_of_a_schedule_has_the_input_of_the_template(schedule: str, f
     ],
     ids=["listing", "call", "token", "queue"],
 )
-def test_event_of_the_fakes_has_every_recorded_member(event: Event) -> None:
+def test_event_of_fakes_has_every_recorded_member(event: Event) -> None:
     assert deviations(event) == []
 
 
@@ -135,5 +135,5 @@ def test_event_of_the_fakes_has_every_recorded_member(event: Event) -> None:
         ({"version": "1.0"}, ["event has version"]),
     ],
 )
-def test_deviations_finds_what_is_planted(change: Event, found: list[str]) -> None:
+def test_deviations_planted_difference_is_found(change: Event, found: list[str]) -> None:
     assert deviations(proxy_event("GET", "/connections") | change) == found

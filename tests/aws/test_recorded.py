@@ -26,13 +26,13 @@ CASES = [(stand_in, each) for stand_in in (MOTO, MEMORY, MINISTACK) for each in 
 @pytest.mark.parametrize(
     ("stand_in", "expectation"), CASES, ids=[f"{stand_in}-{each.name}" for stand_in, each in CASES]
 )
-def test_recorded_answer_of_aws_is_the_stand_ins(
+def test_stand_in_answer_equals_recorded_answer_of_aws(
     stand_in: str, expectation: Expectation, request: pytest.FixtureRequest
 ) -> None:
     expectation.check(request.getfixturevalue(stand_in))
 
 
-def test_expectations_name_what_they_come_from() -> None:
+def test_expectations_name_their_source() -> None:
     assert len({each.name for each in ALL}) == len(ALL)
     recorded = [each for each in ALL if each.source.startswith("test_") and "::" in each.source]
     assert {each.name for each in ALL} == {
@@ -42,6 +42,6 @@ def test_expectations_name_what_they_come_from() -> None:
 
 
 @pytest.mark.parametrize("each", [each for each in ALL if each.differs], ids=lambda each: each.name)
-def test_difference_of_a_stand_in_is_documented(each: Expectation) -> None:
+def test_stand_in_difference_is_documented(each: Expectation) -> None:
     text = FIDELITY.read_text()
     assert f"`{each.name}`" in text, "add a row to docs/fidelity.md: what differs, and the test of the stricter reading"

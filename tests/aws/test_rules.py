@@ -45,13 +45,13 @@ each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 
 @each_rule
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_template_follows_the_rule(name: str, rule: Rule) -> None:
+def test_template_follows_aws_rule(name: str, rule: Rule) -> None:
     stack = deploy(f"portaria-{name.replace('_', '-')}", **PARAMETERS[name])
     assert list(rule.check(stack)) == []
 
 
 @pytest.mark.parametrize(("name", "rule_name", "plant"), PLANTED, ids=[name for name, _, _ in PLANTED])
-def test_rule_finds_a_planted_violation(name: str, rule_name: str, plant: Plant) -> None:
+def test_aws_rule_planted_violation_is_found(name: str, rule_name: str, plant: Plant) -> None:
     assert found(rule_name, plant)
 
 
@@ -62,7 +62,7 @@ def found(rule_name: str, plant: Plant) -> list[str]:
     return list(rule.check(resolve(template, "portaria-production", parameters)))
 
 
-def test_each_rule_has_a_planted_violation() -> None:
+def test_aws_rules_each_have_a_planted_violation() -> None:
     assert {rule_name for _, rule_name, _ in PLANTED} == {rule.name for rule in RULES}
     assert len({name for name, _, _ in PLANTED}) == len(PLANTED) >= 25
     caught = [name for name, rule_name, plant in PLANTED if found(rule_name, plant)]
@@ -72,7 +72,7 @@ def test_each_rule_has_a_planted_violation() -> None:
     assert len(caught) == len(PLANTED)
 
 
-def test_two_stacks_in_one_account_share_no_physical_name() -> None:
+def test_template_two_stacks_share_no_physical_name() -> None:
     staging, production = (
         deploy(name, **PARAMETERS[name.partition("-")[2]]) for name in ("portaria-staging", "portaria-production")
     )
@@ -87,11 +87,11 @@ def physical_names(stack_name: str, text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "default"])
-def test_parameters_replace_nothing_that_holds_data_or_an_address(name: str) -> None:
+def test_template_parameters_replace_no_data_or_address(name: str) -> None:
     assert list(replaced_by_parameters(deploy("portaria"), deploy("portaria", **PARAMETERS[name]))) == []
 
 
-def test_custom_domain_becomes_the_api_url_and_gets_its_record() -> None:
+def test_template_custom_domain_is_api_url_with_dns_record() -> None:
     stack = deploy("portaria", **PARAMETERS["custom_domain"])
     assert stack.outputs["ApiUrl"] == "https://portaria.example.com"
     (mapping,) = stack.of("AWS::ApiGateway::BasePathMapping").values()
@@ -107,7 +107,7 @@ def test_custom_domain_becomes_the_api_url_and_gets_its_record() -> None:
     assert without_zone.outputs["DomainTarget"]
 
 
-def test_built_template_holds_no_yaml_alias() -> None:
+def test_template_built_has_no_yaml_alias() -> None:
     """CloudFormation supports no aliases: `sam build` and `sam package` write the template without them."""
     from_sam = json.dumps(translated(()))
     assert "&" not in from_sam.replace("&&", "")

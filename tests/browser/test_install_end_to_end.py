@@ -123,7 +123,7 @@ def code_of(url: str) -> str:
     return parse_qs(urlsplit(url).query)["code"][0]
 
 
-def test_a_customer_installs_by_the_plain_link(register: Register, visit: Visit) -> None:
+def test_install_by_plain_link_connects_and_hides_code(register: Register, visit: Visit) -> None:
     installation, customer = register(), visit()
     customer.page.goto(installation.start_url)
     (cookie,) = customer.context.cookies(installation.start_url)
@@ -142,7 +142,7 @@ def test_a_customer_installs_by_the_plain_link(register: Register, visit: Visit)
     assert installation.cloud.control.code_state(code_of(returned))["issued"] == 1
 
 
-def test_a_customer_installs_by_kommos_button(register: Register, visit: Visit) -> None:
+def test_install_by_kommo_button_connects(register: Register, visit: Visit) -> None:
     installation, customer = register(), visit(locale="pt-BR")
     customer.page.goto(installation.start_url)
     with customer.page.expect_popup() as popup:
@@ -156,7 +156,7 @@ def test_a_customer_installs_by_kommos_button(register: Register, visit: Visit) 
         closed.wait_for_event("close")
 
 
-def test_a_customer_who_says_no_may_start_again(register: Register, visit: Visit) -> None:
+def test_install_denied_can_be_started_again(register: Register, visit: Visit) -> None:
     installation, customer = register(), visit(locale="es-MX")
     customer.page.goto(installation.start_url)
     customer.page.get_by_role("link", name="Continuar en kommo.com").click()
@@ -170,7 +170,7 @@ def test_a_customer_who_says_no_may_start_again(register: Register, visit: Visit
     customer.sees("connected.title", "es")
 
 
-def test_a_return_is_good_once_and_for_one_browser(register: Register, visit: Visit) -> None:
+def test_install_return_works_once_and_in_one_browser(register: Register, visit: Visit) -> None:
     installation, customer = register(), visit()
     customer.page.goto(installation.start_url)
     customer.page.get_by_role("link", name="Continue to kommo.com").click()
@@ -199,7 +199,7 @@ def test_a_return_is_good_once_and_for_one_browser(register: Register, visit: Vi
     assert control.code_state(other)["calls"] == 0
 
 
-def test_an_install_that_fails_says_whose_turn_it_is(register: Register, visit: Visit) -> None:
+def test_install_wrong_redirect_uri_shows_operator_text(register: Register, visit: Visit) -> None:
     installation, customer = register(registered_with_kommo="?from=kommo"), visit()
     customer.page.goto(installation.start_url)
     customer.page.get_by_role("link", name="Continue to kommo.com").click()
@@ -212,7 +212,7 @@ def test_an_install_that_fails_says_whose_turn_it_is(register: Register, visit: 
     expect(customer.page).to_have_url(installation.start_url)
 
 
-def test_an_address_of_no_integration_says_so(stack: LocalCloud, visit: Visit) -> None:
+def test_install_start_unknown_client_shows_not_found_page(stack: LocalCloud, visit: Visit) -> None:
     customer = visit()
     answer = customer.page.goto(f"{stack.public_url}/install/kommo/nobody/start")
     assert answer is not None

@@ -39,7 +39,7 @@ def heading(page: Page, key: str, language: str = "en") -> None:
 # -------------------------------------------------------------------------------------------------- following an install
 
 
-def test_connecting_becomes_connected_without_a_reload(page: Page, site: Site) -> None:
+def test_result_page_connecting_becomes_connected_without_reload(page: Page, site: Site) -> None:
     page.goto(site.result)
     heading(page, "connecting.title")
     page.evaluate("window.stillTheSamePage = true")
@@ -60,7 +60,7 @@ def test_connecting_becomes_connected_without_a_reload(page: Page, site: Site) -
     ("reason", "language"),
     [*((reason, "en") for reason in render._FAILURES), ("code_expired", "pt"), ("wrong_redirect_uri", "es")],
 )
-def test_connecting_becomes_failed_with_what_to_do(
+def test_result_page_connecting_becomes_failed_with_reason_and_start_link(
     open_context: Context, site: Site, reason: str, language: str
 ) -> None:
     page = open_context(locale=LOCALES[language]).new_page()
@@ -78,7 +78,7 @@ def test_connecting_becomes_failed_with_what_to_do(
     expect(page).to_have_url(site.page("start"))
 
 
-def test_the_followed_page_is_the_page_that_a_reload_shows(page: Page, site: Site) -> None:
+def test_result_page_updated_by_script_equals_reloaded_page(page: Page, site: Site) -> None:
     page.goto(site.result)
     site.install.state, site.install.reason, site.install.account = "failed", "wrong_client", "aurora.kommo.com"
     heading(page, "failed.title")
@@ -87,7 +87,7 @@ def test_the_followed_page_is_the_page_that_a_reload_shows(page: Page, site: Sit
     assert page.locator("main").inner_text() == followed
 
 
-def test_an_unforeseen_reason_is_shown_as_text(page: Page, site: Site) -> None:
+def test_result_page_unknown_reason_is_shown_as_text(page: Page, site: Site) -> None:
     page.goto(site.result)
     site.install.state, site.install.reason = "failed", "<img src=x>"
     heading(page, "failed.title")
@@ -96,7 +96,7 @@ def test_an_unforeseen_reason_is_shown_as_text(page: Page, site: Site) -> None:
     expect(page.get_by_text("<img src=x>", exact=True)).to_be_visible()
 
 
-def test_the_page_asks_less_often_with_time_and_no_more_in_the_end(page: Page, site: Site) -> None:
+def test_result_page_polls_less_often_and_stops_when_connected(page: Page, site: Site) -> None:
     page.clock.install()
     page.add_init_script(
         "window.waits = []; const real = window.setTimeout;"
@@ -121,7 +121,7 @@ def test_the_page_asks_less_often_with_time_and_no_more_in_the_end(page: Page, s
     assert site.install.asked == 9
 
 
-def test_after_a_minute_the_page_says_that_it_may_be_closed(page: Page, site: Site) -> None:
+def test_result_page_after_a_minute_says_that_it_may_be_closed(page: Page, site: Site) -> None:
     page.clock.install()
     page.goto(site.result)
     status = page.get_by_role("status")
@@ -136,7 +136,7 @@ def test_after_a_minute_the_page_says_that_it_may_be_closed(page: Page, site: Si
     expect(status).not_to_contain_text(said("connecting.long"))
 
 
-def test_after_half_an_hour_the_page_stops_asking(page: Page, site: Site) -> None:
+def test_result_page_after_half_an_hour_stops_polling(page: Page, site: Site) -> None:
     page.clock.install()
     page.goto(site.result)
     page.clock.fast_forward(31 * 60_000)
@@ -147,7 +147,7 @@ def test_after_half_an_hour_the_page_stops_asking(page: Page, site: Site) -> Non
     assert site.install.asked == asked + 1
 
 
-def test_answers_that_cannot_be_read_are_passed_over(open_context: Context, site: Site, watch: Watch) -> None:
+def test_result_page_unreadable_answers_are_ignored(open_context: Context, site: Site, watch: Watch) -> None:
     page = open_context().new_page()
     page.clock.install()
     page.goto(site.result)
@@ -163,7 +163,7 @@ def test_answers_that_cannot_be_read_are_passed_over(open_context: Context, site
     watch.complaints.clear()
 
 
-def test_a_state_of_the_future_counts_as_connecting(page: Page, site: Site) -> None:
+def test_result_page_unknown_state_stays_connecting(page: Page, site: Site) -> None:
     page.clock.install()
     site.install.state = "meditating"
     page.goto(site.result)
@@ -172,7 +172,7 @@ def test_a_state_of_the_future_counts_as_connecting(page: Page, site: Site) -> N
     heading(page, "connecting.title")
 
 
-def test_without_javascript_the_page_reloads_itself(open_context: Context, site: Site) -> None:
+def test_result_page_without_javascript_reloads_itself(open_context: Context, site: Site) -> None:
     page = open_context(java_script_enabled=False).new_page()
     page.goto(site.result)
     heading(page, "connecting.title")
@@ -192,7 +192,7 @@ def consent_window(message: str) -> Callable[[Route], None]:
     return lambda route: route.fulfill(body=f"<title>Kommo</title><script>{script}</script>", content_type="text/html")
 
 
-def test_consent_in_a_second_window_leads_the_first_one_on(page: Page, site: Site, watch: Watch) -> None:
+def test_start_page_consent_in_popup_redirects_to_result(page: Page, site: Site, watch: Watch) -> None:
     watch.consent = consent_window(f"{{url: '{site.result}'}}")
     page.goto(site.page("start"))
     with page.expect_popup() as popup:
@@ -203,14 +203,14 @@ def test_consent_in_a_second_window_leads_the_first_one_on(page: Page, site: Sit
         popup.value.wait_for_event("close")
 
 
-def test_a_refusal_in_a_second_window_is_announced_in_the_first(page: Page, site: Site, watch: Watch) -> None:
+def test_start_page_refusal_in_popup_is_announced(page: Page, site: Site, watch: Watch) -> None:
     watch.consent = consent_window(f"{{client_id: '{CLIENT_ID}', error: 'access_denied'}}")
     page.goto(site.page("start"))
     page.get_by_role("button", name="Connect to Kommo").click()
     expect(page.get_by_role("status")).to_have_text(said("start.refused"))
 
 
-def test_a_window_that_opened_ours_cannot_talk_to_it(open_context: Context, site: Site) -> None:
+def test_start_page_opened_by_another_window_is_isolated_from_it(open_context: Context, site: Site) -> None:
     other = open_context().new_page()
     other.goto(site.elsewhere)
     with other.expect_popup() as popup:
@@ -221,7 +221,9 @@ def test_a_window_that_opened_ours_cannot_talk_to_it(open_context: Context, site
     assert other.evaluate("window.ours.closed")
 
 
-def test_the_plain_link_leads_to_the_consent_page_in_the_same_window(page: Page, site: Site, watch: Watch) -> None:
+def test_start_page_plain_link_opens_consent_in_same_window_without_referrer(
+    page: Page, site: Site, watch: Watch
+) -> None:
     seen: list[Request] = []
 
     def consent(route: Route) -> None:
@@ -237,7 +239,7 @@ def test_the_plain_link_leads_to_the_consent_page_in_the_same_window(page: Page,
     assert "referer" not in request.headers
 
 
-def test_start_is_reached_by_keyboard_alone(page: Page, site: Site, watch: Watch) -> None:
+def test_start_page_is_usable_by_keyboard(page: Page, site: Site, watch: Watch) -> None:
     watch.consent = consent_window(f"{{url: '{site.result}'}}")
     page.goto(site.page("start"))
     button = page.get_by_role("button", name="Connect to Kommo")
@@ -252,7 +254,7 @@ def test_start_is_reached_by_keyboard_alone(page: Page, site: Site, watch: Watch
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["button.js does not come", "no JavaScript"])
-def test_without_kommos_button_the_link_is_the_way_on(
+def test_start_page_without_kommo_button_shows_link(
     open_context: Context, site: Site, watch: Watch, scripts: bool
 ) -> None:
     watch.button = None
@@ -263,7 +265,7 @@ def test_without_kommos_button_the_link_is_the_way_on(
     watch.complaints = [text for text in watch.complaints if "net::ERR_FAILED" not in text]
 
 
-def test_kommos_button_suits_the_dark_page(open_context: Context, site: Site) -> None:
+def test_start_page_kommo_button_fits_dark_scheme(open_context: Context, site: Site) -> None:
     page = open_context(color_scheme="dark").new_page()
     page.goto(site.page("start"))
     expect(page.get_by_role("button", name="Connect to Kommo")).to_have_css("background-color", "rgb(255, 255, 255)")
@@ -276,7 +278,7 @@ def test_kommos_button_suits_the_dark_page(open_context: Context, site: Site) ->
 @pytest.mark.parametrize(
     ("name", "state"), [*((name, "received") for name in NAMES), (NAMES[1], "connected"), (NAMES[1], "failed")]
 )
-def test_axe_finds_nothing(open_context: Context, site: Site, name: str, state: str, scheme: str) -> None:
+def test_pages_have_no_axe_violations(open_context: Context, site: Site, name: str, state: str, scheme: str) -> None:
     site.install.state, site.install.account = state, "aurora.kommo.com"
     site.install.reason = "wrong_redirect_uri" if state == "failed" else ""
     page = open_context(color_scheme=scheme, reduced_motion="reduce").new_page()
@@ -289,7 +291,7 @@ def test_axe_finds_nothing(open_context: Context, site: Site, name: str, state: 
 
 @pytest.mark.parametrize("language", LOCALES)
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_wider_than_a_small_phone(open_context: Context, site: Site, name: str, language: str) -> None:
+def test_pages_fit_320_pixel_width(open_context: Context, site: Site, name: str, language: str) -> None:
     site.install.account = "a-very-long-account-name-that-fills-the-whole-of-the-sixty-three.kommo.com"
     page = open_context(locale=LOCALES[language], viewport={"width": 320, "height": 640}).new_page()
     for state in ("received", "connected", "failed") if "result" in name else ("received",):
@@ -301,7 +303,7 @@ def test_nothing_is_wider_than_a_small_phone(open_context: Context, site: Site, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_text_may_be_twice_as_large(open_context: Context, site: Site, name: str) -> None:
+def test_pages_fit_with_text_at_200_percent(open_context: Context, site: Site, name: str) -> None:
     page = open_context(viewport={"width": 640, "height": 640}).new_page()
     page.goto(site.page(name))
     page.evaluate("document.documentElement.style.fontSize = '200%'")
@@ -309,7 +311,7 @@ def test_text_may_be_twice_as_large(open_context: Context, site: Site, name: str
 
 
 @pytest.mark.parametrize("name", ["start", "refused", "rejected/bad_referer"])
-def test_what_has_the_focus_is_seen(page: Page, site: Site, name: str) -> None:
+def test_pages_focused_element_has_visible_outline(page: Page, site: Site, name: str) -> None:
     page.goto(site.page(name))
     expect(page.get_by_role("link").first).to_be_visible()
     for _ in range(2):
@@ -322,7 +324,7 @@ def test_what_has_the_focus_is_seen(page: Page, site: Site, name: str) -> None:
 
 
 @pytest.mark.parametrize("targets", NAMES)
-def test_what_is_touched_is_large_enough(open_context: Context, site: Site, targets: str) -> None:
+def test_pages_touch_targets_are_at_least_24_pixels_high(open_context: Context, site: Site, targets: str) -> None:
     # An install under way has nothing to touch; a failed one has a link and details.
     site.install.state, site.install.reason = "failed", "code_expired"
     page = open_context(viewport={"width": 390, "height": 844}, has_touch=True).new_page()
@@ -336,14 +338,14 @@ def test_what_is_touched_is_large_enough(open_context: Context, site: Site, targ
         assert box["height"] >= 24  # WCAG 2.2, 2.5.8
 
 
-def test_motion_stops_for_those_who_ask_for_it(open_context: Context, site: Site) -> None:
+def test_result_page_reduced_motion_stops_animation(open_context: Context, site: Site) -> None:
     for motion, animation in (("no-preference", "pass"), ("reduce", "none")):
         page = open_context(reduced_motion=motion).new_page()
         page.goto(site.result)
         expect(page.locator(".dots circle").first).to_have_css("animation-name", animation)
 
 
-def test_dark_and_light_differ(open_context: Context, site: Site) -> None:
+def test_pages_dark_and_light_schemes_differ(open_context: Context, site: Site) -> None:
     colours = set()
     for scheme in ("light", "dark"):
         page = open_context(color_scheme=scheme).new_page()
@@ -352,7 +354,7 @@ def test_dark_and_light_differ(open_context: Context, site: Site) -> None:
     assert len(colours) == 2
 
 
-def test_a_page_to_try_again_keeps_the_address_with_its_code(page: Page, site: Site) -> None:
+def test_rejected_page_retry_link_keeps_query(page: Page, site: Site) -> None:
     url = site.page("rejected/unavailable") + "?code=abc&state=def"
     page.goto(url)
     with page.expect_navigation():
@@ -360,7 +362,7 @@ def test_a_page_to_try_again_keeps_the_address_with_its_code(page: Page, site: S
     assert page.url == url
 
 
-def test_the_policy_would_stop_an_injected_script(page: Page, site: Site, watch: Watch) -> None:
+def test_page_content_security_policy_blocks_injected_script(page: Page, site: Site, watch: Watch) -> None:
     page.goto(site.page("refused"))
     page.evaluate(
         "() => { const script = document.createElement('script'); script.textContent = 'window.broken = true';"

@@ -56,7 +56,7 @@ def item_of(size: int, pk: str = "p", sk: str = "s") -> dict[str, Any]:
 
 
 class TestDynamoDB:
-    def test_item_above_400_kb_is_refused_by_every_write(self, world: World) -> None:
+    def test_simulated_dynamodb_item_over_400_kb_is_refused_by_every_write(self, world: World) -> None:
         client, most = boto3_clients.client("dynamodb"), 400 * KB
         client.put_item(TableName=TABLE, Item=typed(**item_of(most)))
         large = typed(**item_of(most + 1))
@@ -75,17 +75,17 @@ class TestDynamoDB:
             (["ab", 7], 9), ({"ab": "c"}, 7),
         ],
     )  # fmt: skip
-    def test_item_size_counts_names_in_utf8_and_values_by_type(self, value: Any, size: int) -> None:
+    def test_simulated_dynamodb_item_size_counts_names_and_values_by_type(self, value: Any, size: int) -> None:
         assert limits.item_size(typed(näme=value)) == len("näme".encode()) + size
 
-    def test_keys_above_2048_and_1024_bytes_are_refused(self, world: World) -> None:
+    def test_simulated_dynamodb_oversized_key_is_refused(self, world: World) -> None:
         table = Table(TABLE)
         table.put({"pk": "p" * 2_048, "sk": "s" * 1_024})
         for pk, sk in (("p" * 2_049, "s"), ("p", "s" * 1_025)):
             with pytest.raises(ClientError, match="key attribute"):
                 table.put({"pk": pk, "sk": sk})
 
-    def test_expression_above_4_kb_is_refused(self, world: World) -> None:
+    def test_simulated_dynamodb_expression_over_4_kb_is_refused(self, world: World) -> None:
         names = {f"#{number}": f"a{number}" for number in range(500)}
         values = {f":{number}": number for number in range(500)}
         expression = "ADD " + ", ".join(f"#{number} :{number}" for number in range(500))
@@ -93,20 +93,20 @@ class TestDynamoDB:
             Table(TABLE).update("p", "s", expression, values=values, names=names)
 
     @pytest.mark.parametrize("count", [0, 101])
-    def test_transaction_of_no_or_101_items_is_refused(self, world: World, count: int) -> None:
+    def test_simulated_dynamodb_transaction_of_0_or_101_items_is_refused(self, world: World, count: int) -> None:
         puts = [{"Put": {"TableName": TABLE, "Item": typed(pk=str(n), sk="s")}} for n in range(count)]
         assert (
             refused(boto3_clients.client("dynamodb").transact_write_items, TransactItems=puts) == "ValidationException"
         )
 
-    def test_transaction_of_100_items_and_4_mb_is_taken_and_larger_is_not(self, world: World) -> None:
+    def test_simulated_dynamodb_transaction_over_4_mb_is_refused(self, world: World) -> None:
         client, size = boto3_clients.client("dynamodb"), 4 * KB * KB // 100
         puts = [{"Put": {"TableName": TABLE, "Item": typed(**item_of(size, pk=f"{n:02}"))}} for n in range(100)]
         client.transact_write_items(TransactItems=puts)
         puts[0]["Put"]["Item"] = typed(**item_of(300 * KB, pk="00"))
         assert refused(client.transact_write_items, TransactItems=puts) == "ValidationException"
 
-    def test_transaction_with_two_writes_of_one_item_is_refused(self, world: World) -> None:
+    def test_simulated_dynamodb_transaction_with_two_writes_of_one_item_is_refused(self, world: World) -> None:
         put = {"Put": {"TableName": TABLE, "Item": typed(pk="p", sk="s")}}
         assert (
             refused(boto3_clients.client("dynamodb").transact_write_items, TransactItems=[put, put])
@@ -114,12 +114,14 @@ class TestDynamoDB:
         )
 
     @pytest.mark.parametrize("numbers", [[], list(range(101)), [1, 1]], ids=["none", "101", "twice the same"])
-    def test_batch_get_of_none_of_101_or_of_equal_keys_is_refused(self, world: World, numbers: list[int]) -> None:
+    def test_simulated_dynamodb_batch_get_of_0_101_or_equal_keys_is_refused(
+        self, world: World, numbers: list[int]
+    ) -> None:
         keys = [typed(pk=str(number), sk="s") for number in numbers]
         asked = {TABLE: {"Keys": keys, "ConsistentRead": True}}
         assert refused(boto3_clients.client("dynamodb").batch_get_item, RequestItems=asked) == "ValidationException"
 
-    def test_batch_get_above_16_mb_leaves_keys_which_the_table_asks_for_again(self, world: World) -> None:
+    def test_simulated_dynamodb_batch_get_over_16_mb_leaves_unprocessed_keys(self, world: World) -> None:
         table = Table(TABLE)
         for number in range(60):
             table.put(item_of(300 * KB, pk=f"p{number}"))
@@ -131,11 +133,13 @@ class TestDynamoDB:
         assert table.get_many(keys).keys() == set(keys)
 
     @pytest.mark.parametrize("numbers", [[], list(range(26)), [1, 1]], ids=["none", "26", "twice the same"])
-    def test_batch_write_of_none_of_26_or_of_equal_keys_is_refused(self, world: World, numbers: list[int]) -> None:
+    def test_simulated_dynamodb_batch_write_of_0_26_or_equal_keys_is_refused(
+        self, world: World, numbers: list[int]
+    ) -> None:
         writes = {TABLE: [{"PutRequest": {"Item": typed(pk=str(number), sk="s")}} for number in numbers]}
         assert refused(boto3_clients.client("dynamodb").batch_write_item, RequestItems=writes) == "ValidationException"
 
-    def test_query_page_ends_after_1_mb_and_the_table_reads_on(self, world: World) -> None:
+    def test_simulated_dynamodb_query_page_ends_at_1_mb_and_query_all_continues(self, world: World) -> None:
         table = Table(TABLE)
         for number in range(5):
             table.put(item_of(300 * KB, sk=f"s{number}"))
@@ -144,7 +148,7 @@ class TestDynamoDB:
         assert cursor
         assert [item["sk"] for item in table.query_all("p")] == [f"s{number}" for number in range(5)]
 
-    def test_index_does_not_take_a_consistent_read(self, world: World) -> None:
+    def test_simulated_dynamodb_consistent_read_of_index_is_refused(self, world: World) -> None:
         query = {
             "TableName": TABLE, "IndexName": "by_due", "KeyConditionExpression": "due_pk = :pk", "ConsistentRead": True,
             "ExpressionAttributeValues": typed(**{":pk": "DUE"}),
@@ -153,7 +157,7 @@ class TestDynamoDB:
 
 
 class TestLag:
-    def test_index_shows_a_write_after_its_lag_as_the_item_was(self, world: World) -> None:
+    def test_simulated_dynamodb_index_shows_write_after_its_lag(self, world: World) -> None:
         table = Table(TABLE)
         world.cloud.lag = lambda: 2.0
         table.put({"pk": "p", "sk": "s", "due_pk": "DUE", "due_at": "1"})
@@ -170,7 +174,7 @@ class TestLag:
         world.pass_s(2)
         assert table.query("DUE", index="by_due")[0] == []
 
-    def test_writes_of_one_item_show_in_their_order(self, world: World) -> None:
+    def test_simulated_dynamodb_index_shows_writes_of_one_item_in_order(self, world: World) -> None:
         table = Table(TABLE)
         for value, lag in (("old", 9.0), ("new", 0.0)):
             world.cloud.lag = partial(float, lag)
@@ -179,7 +183,7 @@ class TestLag:
         world.pass_s(9)
         assert [item["value"] for item in table.query("DUE", index="by_due")[0]] == ["new"]
 
-    def test_eventually_consistent_read_of_the_table_lags_and_a_consistent_one_does_not(self, world: World) -> None:
+    def test_simulated_dynamodb_eventually_consistent_read_lags(self, world: World) -> None:
         client = boto3_clients.client("dynamodb")
         world.cloud.lag = lambda: 1.0
         Table(TABLE).put({"pk": "p", "sk": "s"})
@@ -192,7 +196,7 @@ class TestLag:
         assert "Item" in client.get_item(TableName=TABLE, Key=key)
         assert len(client.batch_get_item(RequestItems=batch)["Responses"][TABLE]) == 1
 
-    def test_every_read_of_the_table_asks_for_consistency(self, world: World) -> None:
+    def test_table_reads_see_writes_despite_replica_lag(self, world: World) -> None:
         """Given a replica that is an hour late, then `Table` reads what was written all the same."""
         world.cloud.lag = lambda: 3_600.0
         table = Table(TABLE)
@@ -207,18 +211,18 @@ def token(number: int) -> str:
 
 
 class TestSecretsManager:
-    def test_secret_above_64_kb_is_refused(self, world: World) -> None:
+    def test_simulated_secretsmanager_secret_over_64_kb_is_refused(self, world: World) -> None:
         manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="x" * 65_536)
         for call, name in ((manager.create_secret, "Name"), (manager.put_secret_value, "SecretId")):
             assert refused(call, **{name: "s"}, SecretString="x" * 65_537) == "ValidationException"
 
     @pytest.mark.parametrize("length", [31, 65])
-    def test_client_request_token_has_32_to_64_characters(self, world: World, length: int) -> None:
+    def test_simulated_secretsmanager_request_token_of_wrong_length_is_refused(self, world: World, length: int) -> None:
         create = boto3_clients.client("secretsmanager").create_secret
         assert refused(create, Name="s", SecretString="x", ClientRequestToken="t" * length) == "ValidationException"
 
-    def test_twenty_first_label_is_refused_until_one_is_taken_off(self, world: World) -> None:
+    def test_simulated_secretsmanager_21st_label_is_refused_until_one_is_removed(self, world: World) -> None:
         manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="x", ClientRequestToken=token(1))
         put = {"SecretId": "s", "SecretString": "y"}
@@ -234,7 +238,7 @@ class TestSecretsManager:
         manager.update_secret_version_stage(SecretId="s", VersionStage="LABEL-0", RemoveFromVersionId=token(4))
         manager.put_secret_value(**put, ClientRequestToken=token(3), VersionStages=["MORE"])
 
-    def test_101st_version_is_refused_until_unlabelled_ones_are_a_day_old(self, world: World) -> None:
+    def test_simulated_secretsmanager_101st_version_is_refused_for_a_day(self, world: World) -> None:
         manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="0", ClientRequestToken=token(0))
         for number in range(1, 100):
@@ -246,7 +250,7 @@ class TestSecretsManager:
         world.pass_s(86_400 - 99 * 60 + 1)
         manager.put_secret_value(**more)
 
-    def test_version_without_label_is_gone_a_day_after_its_creation(self, world: World) -> None:
+    def test_simulated_secretsmanager_unlabelled_version_is_deleted_after_a_day(self, world: World) -> None:
         manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="0", ClientRequestToken=token(0))
         world.pass_s(86_401)
@@ -256,7 +260,7 @@ class TestSecretsManager:
         assert refused(manager.get_secret_value, SecretId="s", VersionId=token(0)) == "ResourceNotFoundException"
         assert manager.get_secret_value(SecretId="s", VersionId=token(1))["SecretString"] == "1"
 
-    def test_label_put_on_another_version_moves(self, world: World) -> None:
+    def test_simulated_secretsmanager_label_attached_again_moves(self, world: World) -> None:
         """As recorded: a label that is attached again leaves the version that had it."""
         manager = boto3_clients.client("secretsmanager")
         manager.create_secret(Name="s", SecretString="1", ClientRequestToken=token(1))
@@ -267,7 +271,7 @@ class TestSecretsManager:
             token(1): ["AWSCURRENT"], token(2): ["three"], token(3): ["four", "one", "two"],
         }  # fmt: skip
 
-    def test_writes_above_50_a_second_are_throttled_together(self, world: World) -> None:
+    def test_simulated_secretsmanager_writes_over_50_per_second_are_throttled(self, world: World) -> None:
         manager = boto3_clients.client("secretsmanager")
         for number in range(2):
             manager.create_secret(Name=f"s{number}", SecretString="0")
@@ -291,7 +295,7 @@ class TestSecretsManager:
             ("delete_secret", {"SecretId": "s", "ForceDeleteWithoutRecovery": True}),
         ],
     )
-    def test_creations_and_deletions_have_50_a_second_each(
+    def test_simulated_secretsmanager_creations_and_deletions_are_throttled_separately(
         self, world: World, operation: str, parameters: dict[str, Any]
     ) -> None:
         call = getattr(boto3_clients.client("secretsmanager"), operation)
@@ -303,11 +307,11 @@ class TestSecretsManager:
 
 class TestEventBridge:
     @pytest.mark.parametrize("count", [0, 11])
-    def test_request_of_none_or_11_entries_is_refused(self, world: World, count: int) -> None:
+    def test_simulated_eventbridge_request_of_0_or_11_entries_is_refused(self, world: World, count: int) -> None:
         entries = [{"EventBusName": BUS, "Source": "s", "DetailType": "d", "Detail": "{}"}] * count
         assert refused(boto3_clients.client("events").put_events, Entries=entries) == "ValidationException"
 
-    def test_request_above_256_kb_is_refused(self, world: World) -> None:
+    def test_simulated_eventbridge_request_over_256_kb_is_refused(self, world: World) -> None:
         """An entry may have 1 MB since 2026; the product keeps to what every region took before."""
         put = boto3_clients.client("events").put_events
         half = {"EventBusName": BUS, "Source": "é", "DetailType": "d", "Detail": "x" * (128 * KB - 3)}
@@ -316,12 +320,12 @@ class TestEventBridge:
 
 
 class TestKms:
-    def test_plaintext_above_4_kb_is_refused(self, world: World) -> None:
+    def test_simulated_kms_plaintext_over_4_kb_is_refused(self, world: World) -> None:
         kms = boto3_clients.client("kms")
         kms.encrypt(KeyId=KEY_ID, Plaintext=b"x" * 4_096, EncryptionContext={})
         assert refused(kms.encrypt, KeyId=KEY_ID, Plaintext=b"x" * 4_097, EncryptionContext={}) == "ValidationException"
 
-    def test_blob_opens_with_its_key_and_context_only(self, world: World) -> None:
+    def test_simulated_kms_blob_is_decrypted_only_with_its_key_and_context(self, world: World) -> None:
         kms = boto3_clients.client("kms")
         blob = kms.encrypt(KeyId=KEY_ID, Plaintext=b"x", EncryptionContext={"install": "1"})["CiphertextBlob"]
         assert kms.decrypt(CiphertextBlob=blob, EncryptionContext={"install": "1"})["Plaintext"] == b"x"

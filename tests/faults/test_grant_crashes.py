@@ -39,7 +39,7 @@ def die(scenario: str, number: int, when: str) -> End:
         schedule.end()
 
 
-def test_grants_survive_a_death_around_any_call() -> None:
+def test_grants_killed_at_any_call_are_never_lost() -> None:
     parts: dict[str, dict[str, int]] = {}
     lost: list[str] = []
     outside: list[str] = []

@@ -41,7 +41,7 @@ def write(name: str, scenario: Scenario, result: Result) -> None:
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_real_installs_connect_within_two_minutes_beside_a_flood(name: str, long: bool) -> None:
+def test_hook_flood_real_installs_connect_within_two_minutes(name: str, long: bool) -> None:
     """Given forged hooks whose hosts refuse, are silent or missing, when real ones come, then each connects in time."""
     scenario, result = play(name, long=long)
     assert result.forged == scenario.forged_per_s * scenario.flood_s
@@ -52,12 +52,12 @@ def test_real_installs_connect_within_two_minutes_beside_a_flood(name: str, long
 
 
 @pytest.mark.parametrize("host", ["refuses", "silent", "missing", "hangs"])
-def test_real_installs_connect_beside_a_flood_of_one_kind(host: str) -> None:
+def test_hook_flood_of_one_host_kind_real_installs_connect(host: str) -> None:
     result = hook_floods.play(replace(SHORT["many"], hosts=(host,), flood_s=5.0))
     assert (result.lost, result.connected_within_120_s) == (0, result.real_installs)
 
 
-def test_simulation_of_five_codes_at_a_time_finds_late_installs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hook_flood_simulation_without_defences_finds_late_installs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation can fail: as before, five codes are exchanged at once and no address is suspect."""
     settings = hook_floods.read_settings() | {"unproven_exchanges": (5, 1)}
     monkeypatch.setattr(hook_floods, "read_settings", lambda: settings)

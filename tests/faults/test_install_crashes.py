@@ -151,7 +151,7 @@ def write_result(part: str, **figures: int) -> None:
     print(f"\ninstall crashes, {part}: {parts[part]}; together: {sums}")
 
 
-def test_an_install_survives_a_death_around_any_call(long: bool) -> None:
+def test_exchange_code_killed_at_any_call_completes_on_redelivery(long: bool) -> None:
     cases = sweep(reinstall=False, long=long) + sweep(reinstall=True, long=long)
 
     assert all(end.died for *_, end in cases)
@@ -169,7 +169,7 @@ def test_an_install_survives_a_death_around_any_call(long: bool) -> None:
     assert len(flagged) == 2 * len(window)
 
 
-def test_a_refused_install_ends_with_its_first_reason_whatever_dies(long: bool) -> None:
+def test_exchange_code_refused_and_killed_at_any_call_keeps_first_reason(long: bool) -> None:
     cases = sweep(reinstall=False, long=long, code_known=False)
     assert len(cases) >= 10
     assert {(end.state, end.reason) for *_, end in cases} == {("failed", "bad_code")}
@@ -209,7 +209,7 @@ def sweeping(stack: Cloud) -> SweepArrivalsSettings:
 
 
 @pytest.mark.parametrize("queue_works", [True, False])
-def test_an_accepted_install_survives_a_death_around_any_call(
+def test_accept_install_killed_at_any_call_never_loses_an_accepted_code(
     monkeypatch: pytest.MonkeyPatch, queue_works: bool
 ) -> None:
     def call(client: Any, operation: str, payload: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def test_an_accepted_install_survives_a_death_around_any_call(
     write_result("accept" if queue_works else "accept without the queue", cases=2 * len(whole.seen))
 
 
-def test_a_kept_install_survives_a_death_of_the_sweep() -> None:
+def test_arrival_sweep_killed_at_any_call_queues_kept_code() -> None:
     """Given a kept arrival, when the sweep dies around any call, then the next sweep leaves it queued at least once."""
     seen: list[str] = []
     for number in range(5):

@@ -24,7 +24,7 @@ PATIENCE_S = 900.0
 
 @needs_proc
 @pytest.mark.enable_socket
-def test_workers_killed_after_the_exchange_are_replaced_within_a_minute(stack: LocalCloud) -> None:
+def test_exchange_code_workers_killed_after_exchange_do_not_exchange_again(stack: LocalCloud) -> None:
     """Given workers that wait for the account's data, when they are killed, then others go on with the stored grants."""
     scene = Scene(stack)
     hosts = [scene.account(f"-{number}") for number in range(3)]
@@ -48,7 +48,7 @@ def test_workers_killed_after_the_exchange_are_replaced_within_a_minute(stack: L
 
 @needs_proc
 @pytest.mark.enable_socket
-def test_killed_functions_lose_no_install(stack: LocalCloud, long: bool) -> None:
+def test_installs_functions_killed_at_random_lose_no_install(stack: LocalCloud, long: bool) -> None:
     if not long:
         pytest.skip("takes a quarter of an hour: make faults")
     installs, kills_wanted = 200, 15

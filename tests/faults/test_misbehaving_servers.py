@@ -118,7 +118,9 @@ def try_pair(server: MisbehavingServer, net: Internet, pair: Pair, number: int) 
     return wrong
 
 
-def test_no_answer_reaches_another_caller(server: MisbehavingServer, net: Internet, long: bool) -> None:
+def test_http_client_misbehaving_server_answer_never_reaches_another_caller(
+    server: MisbehavingServer, net: Internet, long: bool
+) -> None:
     # What a server sends unasked while a request is on its way cannot be told from the answer to it: only the owner protects.
     pairs = [
         Pair(way, immediately, one_owner)
@@ -160,7 +162,7 @@ def test_no_answer_reaches_another_caller(server: MisbehavingServer, net: Intern
         (Limits, "owner", "", "a second answer later", True, False, "connection used for another owner"),
     ],
 )
-def test_a_planted_bug_is_caught(
+def test_http_client_misbehaving_server_planted_bug_is_caught(
     server: MisbehavingServer,
     net: Internet,
     monkeypatch: pytest.MonkeyPatch,

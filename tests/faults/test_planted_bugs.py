@@ -11,7 +11,7 @@ from tests.simulation.results import write_result
 LIMIT = 3_000
 
 
-def test_each_planted_bug_is_caught(long: bool) -> None:
+def test_simulation_planted_bug_is_caught(long: bool) -> None:
     bugs = [bug for bug in BUGS if long or bug.name in QUICK]
     caught = {bug.name: seek(bug, LIMIT) for bug in bugs}
 
@@ -25,7 +25,7 @@ def test_each_planted_bug_is_caught(long: bool) -> None:
     assert missed == []
 
 
-def test_every_bug_can_still_be_planted() -> None:
+def test_planted_bugs_can_all_still_be_planted() -> None:
     """Given the list, then each piece of source that it replaces is still there, once, and the rest compiles."""
     assert len(BUGS) >= 20
     assert len({bug.name for bug in BUGS}) == len(BUGS)

@@ -27,7 +27,7 @@ PROCESSES, SEEDS_AT_ONCE = 2, 20
 CASES = 10_000
 
 
-def test_every_record_is_applied_or_a_dead_letter_and_after_the_redrive_all_are_applied(long: bool) -> None:
+def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bool) -> None:
     started = time.monotonic()
     runs = LONG_RUNS if long else RUNS
     total, broken = Ended(), []
@@ -55,7 +55,7 @@ def test_every_record_is_applied_or_a_dead_letter_and_after_the_redrive_all_are_
 
 @pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION, record_messages.BACKFILL])
 @pytest.mark.parametrize("keep_newest", ["events", "all", "none"])
-def test_what_the_destination_did_not_take_is_sent_again(origin: str, keep_newest: str) -> None:
+def test_pipeline_record_refused_after_version_mark_is_sent_again(origin: str, keep_newest: str) -> None:
     """Given a record that was marked and not taken, when its message comes back, then its own mark does not stop it."""
     with ingesting.desk() as desk:
         desk.route("people", keep_newest=keep_newest)
@@ -68,7 +68,7 @@ def test_what_the_destination_did_not_take_is_sent_again(origin: str, keep_newes
         assert set(desk.state()) == {"person1@example.com"}
 
 
-def test_shuffled_and_repeated_events_leave_the_newest_in_10_000_cases(long: bool) -> None:
+def test_pipeline_shuffled_and_duplicate_events_leave_newest_version_in_10_000_cases(long: bool) -> None:
     if not long:
         pytest.skip("takes some minutes: make faults")
     settings(max_examples=CASES)(given(deliveries(), origins)(check_newest_is_left))()

@@ -66,7 +66,7 @@ def hurried_function(cloud: LocalCloud, function: str, queue: str) -> Iterator[N
 
 @needs_proc
 @pytest.mark.enable_socket
-def test_the_deployed_functions_lose_no_record(stack: LocalCloud, long: bool) -> None:
+def test_records_functions_killed_at_random_lose_no_record(stack: LocalCloud, long: bool) -> None:
     if not long:
         pytest.skip("takes some minutes: make faults")
     stack.control.clear_faults()

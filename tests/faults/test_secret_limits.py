@@ -128,7 +128,7 @@ def simulated() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("life_s", [60, 300, 900, 3_600, 86_400])
-def test_connection_survives_renewals_within_the_quotas(life_s: int, long: bool) -> None:
+def test_connection_thousands_of_renewals_stay_within_secret_quotas(life_s: int, long: bool) -> None:
     """Given tokens of some lifetime, when they are renewed thousands of times under faults, then a new process always gets a
 
     living token, and the secret never meets a quota.
@@ -154,7 +154,7 @@ def test_connection_survives_renewals_within_the_quotas(life_s: int, long: bool)
     )
 
 
-def test_pairs_that_are_stored_twice_take_labels_of_a_fixed_set() -> None:
+def test_stored_grant_repeated_pairs_reuse_a_fixed_set_of_labels() -> None:
     """Given 200 turns that each find another pair under the id of their generation, then their labels are used again."""
     world = World("oauth2", seed=1)
     secret_id = world.item(NAME)["secret_id"]
@@ -168,7 +168,7 @@ def test_pairs_that_are_stored_twice_take_labels_of_a_fixed_set() -> None:
 
 
 @pytest.mark.parametrize("expire_now", [False, True])
-def test_connection_survives_rotations_within_the_quotas(expire_now: bool, long: bool) -> None:
+def test_connection_hundreds_of_rotations_stay_within_secret_quotas(expire_now: bool, long: bool) -> None:
     """Given a new token every half hour, some of which the platform refuses, then each good one is in use afterwards."""
     world = World("bearer", seed=int(expire_now))
     world.failing = FAILING
@@ -191,7 +191,7 @@ def rotate(table: Table, vault: Vault, token: str, *, expire_now: bool) -> None:
     rotation.rotate(table, vault, STATIC, {"token": Secret(token)}, expire_now=expire_now)
 
 
-def test_too_many_rotations_in_a_day_are_refused_and_the_token_in_use_stays() -> None:
+def test_rotate_full_secret_is_retryable_and_keeps_current_token() -> None:
     """Given a program that rotates each minute, when the secret is full, then it is told to wait and nothing changes."""
     world = World("bearer", seed=2)
     table, vault, platform = Table(TABLE), Vault(PREFIX), world.schedule.platform

@@ -48,7 +48,7 @@ def code(call: Any, **parameters: Any) -> str:
         "a = :one; b = :other",
     ],
 )
-def test_a_condition_that_is_not_understood_is_never_taken_for_true(text: str) -> None:
+def test_simulated_dynamodb_unsupported_condition_is_an_error(text: str) -> None:
     with pytest.raises(UnknownSyntax):
         expressions.condition(text, ())
 
@@ -56,7 +56,7 @@ def test_a_condition_that_is_not_understood_is_never_taken_for_true(text: str) -
 @pytest.mark.parametrize(
     "text", ["SET a = list_append(a, :one)", "SET a", "DELETE a :one", "SET a = :one SET b = :one"]
 )
-def test_an_update_that_is_not_understood_is_refused(text: str) -> None:
+def test_simulated_dynamodb_unsupported_update_is_an_error(text: str) -> None:
     with pytest.raises(UnknownSyntax):
         expressions.update(text, ())
 
@@ -79,18 +79,18 @@ def test_an_update_that_is_not_understood_is_refused(text: str) -> None:
         ("#s = :one", True),
     ],
 )
-def test_conditions_mean_what_dynamodb_says(text: str, holds: bool) -> None:
+def test_simulated_dynamodb_conditions_evaluate_as_documented(text: str, holds: bool) -> None:
     test, _, _ = expressions.condition(text, (("#s", "a"),))
     item = {"a": {"S": "x"}, "n": {"N": "9"}}
     assert test(item, {":one": {"S": "x"}, ":n": {"N": "9"}}) is holds
 
 
-def test_numbers_are_compared_as_numbers() -> None:
+def test_simulated_dynamodb_numbers_are_compared_as_numbers() -> None:
     test, _, _ = expressions.condition("n < :n", ())
     assert test({"n": {"N": "9"}}, {":n": {"N": "10"}})
 
 
-def test_the_quick_codec_writes_what_boto3_writes() -> None:
+def test_simulated_dynamodb_codec_equals_boto3() -> None:
     item = {
         "text": "é", "number": 12, "negative": -3, "flag": True, "bytes": b"x", "list": ["a", 1], "map": {"a": {"b": "c"}},
         "empty": "",
@@ -104,7 +104,7 @@ def test_the_quick_codec_writes_what_boto3_writes() -> None:
     assert {name: TypeDeserializer().deserialize(value) for name, value in typed.items()} == item
 
 
-def test_a_transaction_writes_all_or_nothing(cloud: Cloud) -> None:
+def test_simulated_dynamodb_transaction_is_atomic(cloud: Cloud) -> None:
     table = Table(TABLE)
     table.put({"pk": "a", "sk": "a", "n": 1})
     with pytest.raises(Conflict):
@@ -119,13 +119,13 @@ def test_a_transaction_writes_all_or_nothing(cloud: Cloud) -> None:
 @pytest.mark.parametrize(
     "values", [{":one": 1, ":unused": 2}, {}], ids=["a value that nothing uses", "a value that is missing"]
 )
-def test_values_must_be_those_that_the_expressions_use(cloud: Cloud, values: dict[str, int]) -> None:
+def test_simulated_dynamodb_unused_or_missing_value_is_refused(cloud: Cloud, values: dict[str, int]) -> None:
     with pytest.raises(ClientError) as refused:
         Table(TABLE).update("a", "a", "SET n = :one", values=values)
     assert boto3_clients.error_code(refused.value) == "ValidationException"
 
 
-def test_an_index_gives_items_in_order_by_page(cloud: Cloud) -> None:
+def test_simulated_dynamodb_index_returns_items_in_order_by_page(cloud: Cloud) -> None:
     table = Table(TABLE)
     for number in (3, 1, 2, 9):
         table.put({"pk": f"p{number}", "sk": "x", "due_pk": "DUE", "due_at": f"2026-0{number}"})
@@ -144,7 +144,7 @@ def test_an_index_gives_items_in_order_by_page(cloud: Cloud) -> None:
     )
 
 
-def test_a_secrets_versions_are_written_once_and_labels_move_by_compare_and_swap(cloud: Cloud) -> None:
+def test_simulated_secretsmanager_versions_are_immutable_and_labels_swap_atomically(cloud: Cloud) -> None:
     manager = boto3_clients.client("secretsmanager")
     v1, v2 = (str(uuid.UUID(int=number)) for number in (1, 2))
     manager.create_secret(Name="s", SecretString="1", ClientRequestToken=v1)
@@ -170,7 +170,7 @@ def test_a_secrets_versions_are_written_once_and_labels_move_by_compare_and_swap
     assert Vault(PREFIX).read("s") is None
 
 
-def test_a_data_key_opens_only_in_its_context(cloud: Cloud) -> None:
+def test_simulated_kms_data_key_is_decrypted_only_in_its_context(cloud: Cloud) -> None:
     kms = boto3_clients.client("kms")
     made = kms.generate_data_key(KeyId=KEY_ID, KeySpec="AES_256", EncryptionContext={"connection": "a"})
     opened = kms.decrypt(CiphertextBlob=made["CiphertextBlob"], EncryptionContext={"connection": "a"}, KeyId=KEY_ID)
@@ -180,7 +180,7 @@ def test_a_data_key_opens_only_in_its_context(cloud: Cloud) -> None:
     )
 
 
-def test_an_operation_that_is_not_there_is_an_error(cloud: Cloud) -> None:
+def test_simulated_aws_unsupported_operation_is_an_error(cloud: Cloud) -> None:
     with pytest.raises(UnknownSyntax):
         boto3_clients.client("dynamodb").scan(TableName=TABLE)
 
@@ -203,14 +203,14 @@ def receive(**how: Any) -> list[dict[str, Any]]:
     return list(answer["Messages"])
 
 
-def test_sqs_message_above_one_mebibyte_is_refused(cloud: Cloud) -> None:
+def test_simulated_sqs_message_over_one_mebibyte_is_refused(cloud: Cloud) -> None:
     send = boto3_clients.client("sqs").send_message
     send(QueueUrl=RECORDS, MessageBody="é" * 524_288)
     assert code(send, QueueUrl=RECORDS, MessageBody="é" * 524_288 + "x") == "InvalidParameterValue"
     assert code(send, QueueUrl=RECORDS, MessageBody="x", DelaySeconds=901) == "InvalidParameterValue"
 
 
-def test_sqs_message_is_hidden_for_twelve_hours_in_total_since_its_receive(cloud: Cloud, time: Any) -> None:
+def test_simulated_sqs_visibility_is_limited_to_twelve_hours_since_receive(cloud: Cloud, time: Any) -> None:
     sqs = boto3_clients.client("sqs")
     sqs.send_message(QueueUrl=RECORDS, MessageBody="x")
     (message,) = receive(VisibilityTimeout=725)
@@ -226,7 +226,7 @@ def test_sqs_message_is_hidden_for_twelve_hours_in_total_since_its_receive(cloud
     assert receive() == []
 
 
-def test_sqs_gives_out_no_more_than_its_limit_in_flight_and_goes_on_after_a_deletion(
+def test_simulated_sqs_receive_over_in_flight_limit_is_refused_until_deletion(
     cloud: Cloud, time: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sqs, "MAX_IN_FLIGHT", 3)
@@ -241,7 +241,7 @@ def test_sqs_gives_out_no_more_than_its_limit_in_flight_and_goes_on_after_a_dele
     assert [message["Body"] for message in receive()] == ["3"]
 
 
-def test_sqs_message_that_nobody_deletes_is_dropped_after_its_retention(cloud: Cloud, time: Any) -> None:
+def test_simulated_sqs_message_is_dropped_after_retention(cloud: Cloud, time: Any) -> None:
     boto3_clients.client("sqs").send_message(QueueUrl=RECORDS, MessageBody="x")
     time["now"] += timedelta(days=7)
     (message,) = receive(VisibilityTimeout=0)

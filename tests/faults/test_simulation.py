@@ -50,7 +50,7 @@ def conclude(parts: dict[str, Tally], took_s: float) -> None:
     assert not total.failures, "\n".join(["a schedule broke a rule:", *map(str, total.failures)])
 
 
-def test_no_schedule_loses_a_connection(long: bool) -> None:
+def test_simulation_schedules_lose_no_connection(long: bool) -> None:
     started = time.monotonic()
     if not long:
         chunks = [Chunk("singles", mode, name) for name, modes in SHORT_SINGLES.items() for mode in modes]
@@ -70,12 +70,12 @@ def test_no_schedule_loses_a_connection(long: bool) -> None:
     conclude({"singles": singles, "pairs": pairs, "random": drawn}, time.monotonic() - started)
 
 
-def test_what_broke_a_rule_once_does_not_again() -> None:
+def test_simulation_schedules_that_once_failed_pass() -> None:
     with simulating():
         assert [end for case in ONCE_BROKEN if isinstance(end := attempt(case), Failure)] == []
 
 
-def test_a_schedule_is_the_same_each_time() -> None:
+def test_simulation_schedule_with_same_seed_makes_same_calls() -> None:
     """Given a seed, when its schedule is played twice, then both make the same calls at the same moments."""
     for mode in MODES:
         for seed in range(20):
@@ -87,7 +87,7 @@ def test_a_schedule_is_the_same_each_time() -> None:
             assert traces[0] == traces[1]
 
 
-def test_only_a_lost_answer_ends_a_grant() -> None:
+def test_simulation_single_fault_at_refresh_ends_grant_only_for_lost_answer() -> None:
     """Given one fault at the refresh, then only an answer that never came costs a grant, and only where it works once."""
     with simulating():
         ends = {

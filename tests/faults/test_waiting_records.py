@@ -29,9 +29,7 @@ def play(name: str, *, long: bool) -> tuple[Scenario, Result]:
 
 
 @pytest.mark.parametrize("name", ["masses", "quota"])
-def test_records_for_a_closed_destination_wait_outside_sqs_and_flow_in_order_when_it_recovers(
-    name: str, long: bool
-) -> None:
+def test_waiting_records_of_paused_destination_leave_sqs_and_are_applied_later(name: str, long: bool) -> None:
     scenario, result = play(name, long=long)
     # All of them waited at the same time, more than SQS has room for, and none was received twice
     assert result.most_waiting == scenario.count > scenario.max_in_flight
@@ -42,25 +40,25 @@ def test_records_for_a_closed_destination_wait_outside_sqs_and_flow_in_order_whe
 
 
 @pytest.mark.parametrize("name", ["failing", "busy"])
-def test_a_destination_that_fails_or_is_busy_does_not_fill_the_queue(name: str, long: bool) -> None:
+def test_waiting_records_for_failing_or_busy_destination_do_not_fill_the_queue(name: str, long: bool) -> None:
     scenario, result = play(name, long=long)
     assert result.most_in_flight < scenario.max_in_flight
     assert result.most_receives <= 5
 
 
-def test_thirteen_days_of_waiting_make_no_dead_letter_and_cost_one_receive() -> None:
+def test_waiting_records_of_thirteen_days_are_received_once_without_dead_letter() -> None:
     scenario, result = play("days", long=False)
     assert scenario.closed_s == 13 * 86_400
     assert result.most_receives == 1
     assert result.most_waiting == scenario.count
 
 
-def test_new_records_do_not_overtake_those_that_wait() -> None:
+def test_waiting_records_are_not_overtaken_by_new_records() -> None:
     scenario, result = play("order", long=False)
     assert result.most_waiting > scenario.count / 2
 
 
-def test_each_planted_bug_of_waiting_records_is_caught(long: bool) -> None:
+def test_waiting_records_planted_bug_is_caught(long: bool) -> None:
     bugs = [bug for bug in RECORD_BUGS if long or bug.name in QUICK]
     caught = {bug.name: seek(bug, LIMIT) for bug in bugs}
     assert [name for name, what in caught.items() if not what] == []

@@ -65,7 +65,7 @@ def refused(desk: Desk, name: str = "plain") -> Rejected:
 
 
 @pytest.mark.parametrize("name", WITH_CONSENT)
-def test_code_with_pkce_connects_with_each_way_of_client_authentication(desk: Desk, name: str) -> None:
+def test_oauth2_code_with_pkce_connects_with_each_client_authentication(desk: Desk, name: str) -> None:
     connection = desk.connect(name)
     assert (connection.state, connection.generation) == ("connected", 1)
     assert set(connection.scopes.split()) >= {"read", "write"}
@@ -74,7 +74,7 @@ def test_code_with_pkce_connects_with_each_way_of_client_authentication(desk: De
 
 
 @pytest.mark.parametrize("name", WITH_CONSENT)
-def test_refresh_rotates_the_pair_with_each_way_of_client_authentication(desk: Desk, name: str) -> None:
+def test_oauth2_refresh_rotates_pair_with_each_client_authentication(desk: Desk, name: str) -> None:
     desk.connect(name)
     first = desk.pair(name)
     desk.process().renew(desk.connection(name))
@@ -84,20 +84,20 @@ def test_refresh_rotates_the_pair_with_each_way_of_client_authentication(desk: D
     assert desk.call(name) == 200
 
 
-def test_code_with_another_verifier_is_refused(desk: Desk) -> None:
+def test_oauth2_code_with_another_verifier_is_refused(desk: Desk) -> None:
     code, _ = desk.consent("plain")
     outcome = desk.exchange("plain", (code, "another-verifier-of-the-right-length-0123456789"))
     assert (outcome.state, outcome.reason) == ("failed", "code_refused")
 
 
-def test_code_that_is_exchanged_twice_is_refused(desk: Desk) -> None:
+def test_oauth2_code_exchanged_twice_is_refused(desk: Desk) -> None:
     came_back = desk.consent("plain")
     assert desk.exchange("plain", came_back).state == "connected"
     again = desk.exchange("plain", came_back)
     assert (again.state, again.reason) == ("failed", "code_refused")
 
 
-def test_code_with_another_redirect_uri_names_it_in_the_advice(desk: Desk) -> None:
+def test_oauth2_code_with_another_redirect_uri_fails_with_advice(desk: Desk) -> None:
     came_back = desk.consent("plain")
     plain = next(client for client in CLIENTS if client.name == "plain")
     desk.register(plain, redirect_uri=f"{plain.redirect_uri}/")
@@ -106,7 +106,7 @@ def test_code_with_another_redirect_uri_names_it_in_the_advice(desk: Desk) -> No
     assert "redirect URI" in outcome.detail
 
 
-def test_reuse_of_a_refresh_token_ends_the_grant_at_the_next_renewal(desk: Desk) -> None:
+def test_oauth2_reused_refresh_token_sets_needs_reconnect_at_next_refresh(desk: Desk) -> None:
     desk.connect()
     stolen = desk.pair()["refresh_token"]
     desk.process().renew(desk.connection())
@@ -115,7 +115,7 @@ def test_reuse_of_a_refresh_token_ends_the_grant_at_the_next_renewal(desk: Desk)
     assert (desk.connection().state, desk.connection().reason) == ("needs_reconnect", "grant_revoked")
 
 
-def test_revoked_grant_is_noticed_by_a_call_and_must_be_connected_again(desk: Desk) -> None:
+def test_oauth2_revoked_grant_sets_needs_reconnect_at_next_call(desk: Desk) -> None:
     desk.connect()
     pair = desk.pair()
     for hint in ("access_token", "refresh_token"):
@@ -126,21 +126,21 @@ def test_revoked_grant_is_noticed_by_a_call_and_must_be_connected_again(desk: De
     assert desk.connection().reason == "grant_revoked"
 
 
-def test_access_token_that_dies_early_is_renewed_at_the_first_401(desk: Desk) -> None:
+def test_oauth2_access_token_revoked_early_is_refreshed_at_first_401(desk: Desk) -> None:
     desk.connect()
     desk.server.control(end_access_token=desk.pair()["access_token"])
     assert desk.call() == 200
     assert desk.sent["refresh_token"] == 1
 
 
-def test_access_token_that_ended_is_renewed_before_a_call(desk: Desk, time: VirtualClock) -> None:
+def test_oauth2_expired_access_token_is_refreshed_before_call(desk: Desk, time: VirtualClock) -> None:
     desk.connect()
     later(desk, time, 4_000)
     assert desk.call() == 200
     assert desk.sent["refresh_token"] == 1
 
 
-def test_refresh_token_that_ended_must_be_connected_again(desk: Desk, time: VirtualClock) -> None:
+def test_oauth2_expired_refresh_token_sets_needs_reconnect(desk: Desk, time: VirtualClock) -> None:
     desk.connect()
     later(desk, time, 90_000)
     assert refused(desk).reason == "needs_reconnect"
@@ -148,7 +148,9 @@ def test_refresh_token_that_ended_must_be_connected_again(desk: Desk, time: Virt
 
 
 @pytest.mark.parametrize("life_s", [30, 60, 300])
-def test_short_lived_tokens_are_kept_and_renewed_once_for_all(desk: Desk, time: VirtualClock, life_s: int) -> None:
+def test_oauth2_short_lived_token_is_reused_and_refreshed_once_for_all(
+    desk: Desk, time: VirtualClock, life_s: int
+) -> None:
     desk.server.control(access_s=life_s)
     desk.connect()
     process = desk.process()
@@ -160,7 +162,7 @@ def test_short_lived_tokens_are_kept_and_renewed_once_for_all(desk: Desk, time: 
     assert desk.sent["refresh_token"] == 1
 
 
-def test_narrower_scopes_than_asked_for_are_what_is_shown(desk: Desk) -> None:
+def test_oauth2_granted_scopes_narrower_than_requested_are_stored(desk: Desk) -> None:
     narrow = desk.server.kind.scopes.replace(" write", "")
     desk.server.control(scopes=narrow)
     assert desk.connect().scopes == narrow
@@ -169,7 +171,7 @@ def test_narrower_scopes_than_asked_for_are_what_is_shown(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_client_credentials_with_each_way_of_client_authentication(desk: Desk, name: str) -> None:
+def test_oauth2_client_credentials_work_with_each_client_authentication(desk: Desk, name: str) -> None:
     made = Connection(name, "oauth2", "client_credentials", desk.server.host, "connected", 1, "", client=name)
     scopes = "read" if desk.server.kind.name == "oidc-provider" else "read write"
     desk.register(next(client for client in CLIENTS if client.name == name), scopes=scopes)
@@ -177,7 +179,7 @@ def test_client_credentials_with_each_way_of_client_authentication(desk: Desk, n
 
 
 @pytest.mark.parametrize("name", ["basic", "post"])
-def test_wrong_secret_is_the_clients_fault_and_the_advice_names_token_auth(desk: Desk, name: str) -> None:
+def test_oauth2_wrong_client_secret_is_wrong_client_and_advice_names_token_auth(desk: Desk, name: str) -> None:
     desk.connect(name)
     client = next(each for each in CLIENTS if each.name == name)
     secret_id = desk.vault.client_secret_id("oauth2", name)
@@ -189,7 +191,7 @@ def test_wrong_secret_is_the_clients_fault_and_the_advice_names_token_auth(desk:
     desk.vault.replace(secret_id, {"client_secret": Secret(client.client_secret)})
 
 
-def test_token_url_without_the_slash_that_the_server_wants_is_told_at_once(desk: Desk) -> None:
+def test_oauth2_token_url_without_trailing_slash_fails_as_wrong_token_url(desk: Desk) -> None:
     if not desk.server.kind.token.endswith("/"):
         pytest.skip("this server's token URL has no slash at its end")
     came_back = desk.consent("plain")
@@ -199,7 +201,7 @@ def test_token_url_without_the_slash_that_the_server_wants_is_told_at_once(desk:
     assert (outcome.state, outcome.reason) == ("failed", "wrong_token_url")
 
 
-def test_eight_concurrent_renewals_are_one_call_and_serve_everyone(desk: Desk, time: VirtualClock) -> None:
+def test_oauth2_eight_concurrent_refreshes_make_one_request(desk: Desk, time: VirtualClock) -> None:
     desk.server.control(access_s=60)
     desk.connect()
     later(desk, time, 60)

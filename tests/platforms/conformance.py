@@ -332,18 +332,18 @@ class Conformance:
     """The suite itself. A platform's own tests stand beside it, in test_{platform}_*.py."""
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_it_is_a_folder_that_can_be_named_in_a_url(self, name: str) -> None:
+    def test_platform_folder_name_is_valid_in_urls(self, name: str) -> None:
         platform = platform_of(name)
         assert re.fullmatch(r"[a-z][a-z0-9]{0,31}", name)
         assert platform.facts["allowed_domains"], "write down what is known in facts.json"
         assert "tokens" in platform.parts, "there is no platform without credentials"
 
     @each(lambda platform: platform.parts)
-    def test_a_part_names_the_vendors_page_that_it_follows(self, platform: Platform, case: str) -> None:
+    def test_platform_part_docstring_names_vendor_page(self, platform: Platform, case: str) -> None:
         assert re.search(r"https://\S+\.\S+", platform.parts[case].__doc__ or "")
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_a_capability_has_the_members_of_its_protocol(self, name: str) -> None:
+    def test_platform_capability_has_members_of_its_protocol(self, name: str) -> None:
         platform = platform_of(name)
         assert type(platform.offers) is not platforms.Platform
         assert platform.offers.name == name
@@ -353,7 +353,7 @@ class Conformance:
                 assert module is None or missing(module, protocol) == [], f"{capability}, see {protocol.__name__}"
 
     @each(lambda platform: platform.parts)
-    def test_a_part_that_implements_a_protocol_is_a_capability(self, platform: Platform, case: str) -> None:
+    def test_platform_part_implementing_a_protocol_is_offered(self, platform: Platform, case: str) -> None:
         """A module that `__init__.py` forgets would never be used."""
         module = platform.parts[case]
         for capability, protocol in (CAPABILITIES | BY_OBJECT).items():
@@ -361,7 +361,7 @@ class Conformance:
                 assert platform.offered(capability, case) is module, f"return {case} as {capability}"
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_capabilities_that_belong_together_are_there(self, name: str) -> None:
+    def test_platform_related_capabilities_are_complete(self, name: str) -> None:
         offers = platform_of(name).offers
         if offers.install:
             assert offers.token_endpoint
@@ -378,7 +378,7 @@ class Conformance:
             assert all(offers.destination_object(target) for target in offers.route_rules.ACCEPTED.values())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_an_object_that_can_be_read_says_how(self, name: str) -> None:
+    def test_platform_readable_object_has_rate_and_valid_default_mapping(self, name: str) -> None:
         for part in platform_of(name).parts.values():
             if platform_of(name).offers.paged_object(part.__name__.rpartition(".")[2]):
                 assert 0 < part.REQUESTS_PER_SECOND <= 10
@@ -387,7 +387,7 @@ class Conformance:
                     jmespath.compile(expression)
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_a_connection_from_credentials_is_checked_whole(self, name: str) -> None:
+    def test_platform_credential_kinds_validate_every_field(self, name: str) -> None:
         platform = platform_of(name)
         tokens = platform.parts["tokens"]
         for kind in tokens.KINDS.values():
@@ -409,20 +409,22 @@ class Conformance:
             assert kind.credentials or platform.offers.provider_clients, "a kind without credentials needs a client's"
 
     @each(lambda platform: [(f"{part}.{name}", function) for part, name, function in platform.builders()])
-    def test_a_request_may_leave(self, platform: Platform, case: tuple[str, Any]) -> None:
+    def test_platform_request_is_allowed_and_carries_credentials(
+        self, platform: Platform, case: tuple[str, Any]
+    ) -> None:
         request = platform.call(case[1], [])
         platform.check(request)
         carried = f"{request.headers} {request.body!r}"
         assert "canary" in carried, "a request without credentials?"
 
     @each(lambda platform: [(f"{part}.{name}", function) for part, name, function in platform.readers()])
-    def test_a_reader_has_recorded_answers(self, platform: Platform, case: tuple[str, Any]) -> None:
+    def test_platform_reader_has_recorded_answers(self, platform: Platform, case: tuple[str, Any]) -> None:
         own = [json.loads(path.read_text()) for path in platform.fixtures if path.parent.name == case[0]]
         assert any("gives" in fixture["expect"] for fixture in own), "record an answer that it can read"
         assert len({json.dumps(fixture["expect"]) for fixture in own}) >= 3, "record answers of more kinds"
 
     @each(lambda platform: [f"{path.parent.name}/{path.stem}" for path in platform.fixtures])
-    def test_a_recorded_answer_is_read(self, platform: Platform, case: str) -> None:
+    def test_platform_recorded_answer_is_read_as_expected(self, platform: Platform, case: str) -> None:
         part, reader = case.partition("/")[0].split(".")
         fixture = json.loads((HERE / platform.name / "fixtures" / f"{case}.json").read_text())
         answers = [response_of(one) for one in fixture.get("responses", [fixture.get("response")])]
@@ -453,7 +455,7 @@ class Conformance:
             st.sampled_from(["", "1", "-1", "nan", "inf", "1e999", "text/html", "²", "x" * 300]),
         ),
     )
-    def test_garbage_is_refused_or_tried_again(
+    def test_platform_reader_garbage_is_rejected_or_retryable(
         self, platform: Platform, case: tuple[str, Any], bodies: list[bytes], status: int, headers: dict[str, str]
     ) -> None:
         try:
@@ -464,7 +466,7 @@ class Conformance:
                 assert 0 < error.after_s <= 3_600  # noqa: PT017
 
     @each(lambda platform: [path.stem for path in platform.deliveries])
-    def test_a_recorded_delivery_is_read(self, platform: Platform, case: str) -> None:
+    def test_platform_recorded_delivery_is_read_as_expected(self, platform: Platform, case: str) -> None:
         """`signed` stands for what a signature's check says."""
         recorded = json.loads((HERE / platform.name / "deliveries" / f"{case}.json").read_text())
         text = urlencode(recorded["form"]) if "form" in recorded else json.dumps(recorded["json"])
@@ -492,7 +494,7 @@ class Conformance:
         value=st.sampled_from(["", "canary-secret", "A" * 86 + "==", "é", "=" * 99]),
         signed=st.booleans(),
     )
-    def test_no_delivery_breaks_it(
+    def test_platform_events_garbage_is_rejected_or_read(
         self, name: str, body: bytes, content_type: str, header: str, value: str, signed: bool
     ) -> None:
         events = platform_of(name).parts["events"]
@@ -510,7 +512,7 @@ class Conformance:
             assert all(isinstance(record.updated_at, int) and record.key for record in records)
 
     @each(lambda platform: platform.facts.get("arrivals", {}))
-    def test_an_arrival_is_read(self, platform: Platform, case: str) -> None:
+    def test_platform_arrival_is_parsed(self, platform: Platform, case: str) -> None:
         arrival = platform.parts["install"].parse_callback(platform.facts["arrivals"][case])
         assert "canary" not in repr(arrival)
         if case == "refusal":
@@ -528,7 +530,9 @@ class Conformance:
         [None, [], [""], ["a", "b"], ["x" * 10_000], ["a b"], ["a\nb"], ["\x00"], ["é"]],
         ids=["left out", "none", "empty", "repeated", "too long", "space", "line end", "NUL", "not ASCII"],
     )
-    def test_a_bad_code_is_refused_by_name(self, platform: Platform, case: str, code: list[str] | None) -> None:
+    def test_platform_arrival_invalid_code_is_refused_by_name(
+        self, platform: Platform, case: str, code: list[str] | None
+    ) -> None:
         query = {name: values for name, values in platform.facts["arrivals"][case].items() if name != "code"}
         with pytest.raises(Rejected) as refused:
             platform.parts["install"].parse_callback(query | ({} if code is None else {"code": code}))
@@ -542,7 +546,7 @@ class Conformance:
         ]
     )
     @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-    def test_a_foreign_host_is_refused_by_name(self, platform: Platform, case: str, host: str) -> None:
+    def test_platform_arrival_foreign_host_is_refused_by_name(self, platform: Platform, case: str, host: str) -> None:
         """The client secret will be posted there."""
         parameter = platform.facts["host_parameter"]
         own = platform.facts["account_host"]
@@ -558,7 +562,9 @@ class Conformance:
             st.lists(st.text(max_size=30) | st.sampled_from(["1", "acme.kommo.com", "access_denied"]), max_size=3),
         )
     )
-    def test_no_query_breaks_it(self, platform: Platform, case: str, query: dict[str, list[str]]) -> None:
+    def test_platform_arrival_arbitrary_query_is_refused_or_stays_on_platform_hosts(
+        self, platform: Platform, case: str, query: dict[str, list[str]]
+    ) -> None:
         """And whatever it takes leads to the platform's own hosts."""
         try:
             arrival = platform.parts["install"].parse_callback(platform.facts["arrivals"][case] | query)
@@ -572,7 +578,7 @@ class Conformance:
             http_client.check(Request("GET", f"https://{arrival.account_host}/"), arrival.account_host)
 
     @pytest.mark.parametrize("name", [name for name in NAMES if platform_of(name).offers.consent_page])
-    def test_the_way_to_consent_carries_the_client_and_the_state(self, name: str) -> None:
+    def test_platform_consent_url_and_button_carry_client_and_state(self, name: str) -> None:
         install = platform_of(name).parts["install"]
         url = install.consent_url("client&id=1", Secret("a&b=c#d"))
         assert url.startswith("https://")
@@ -602,13 +608,13 @@ class Conformance:
             "kommo\n",
         ],
     )
-    def test_a_platform_that_is_not_there_is_refused(self, name: str) -> None:
+    def test_platform_part_unknown_platform_is_refused(self, name: str) -> None:
         with pytest.raises(Rejected, match="unknown_platform") as refused:
             platforms.load(name)
         assert refused.value.status == 404
         assert refused.value.field == "platform"
 
-    def test_a_capability_that_is_not_there_is_refused(self) -> None:
+    def test_platform_missing_capability_is_refused(self) -> None:
         platform = platforms.load(NAMES[0])
         with pytest.raises(Rejected, match="unknown_platform") as unknown:
             platform.require(None)
@@ -617,7 +623,7 @@ class Conformance:
             platform.offer(None)
         assert not_offered.value.status == 409
 
-    def test_a_platform_that_is_broken_is_not_called_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_platforms_load_import_error_inside_platform_is_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(name: str) -> ModuleType:
             raise ModuleNotFoundError("No module named 'left_out'", name="left_out")
 

@@ -119,7 +119,7 @@ class DestinationConformance:
     """The suite itself."""
 
     @each_object()
-    def test_an_object_offers_what_ingestion_asks_of_it(self, platform: Platform, part: str) -> None:
+    def test_destination_object_has_required_members(self, platform: Platform, part: str) -> None:
         sender = platform.parts[part]
         for name, parameters in FUNCTIONS.items():
             assert list(inspect.signature(getattr(sender, name)).parameters) == parameters
@@ -131,7 +131,7 @@ class DestinationConformance:
         assert platform.facts["objects"].get(part), "write down in facts.json what it takes"
 
     @pytest.mark.parametrize("name", DESTINATIONS)
-    def test_a_destination_says_what_it_takes(self, name: str) -> None:
+    def test_destination_targets_and_options_are_defined(self, name: str) -> None:
         platform = platform_of(name)
         destination = platform.parts["destination"]
         for target in destination.ACCEPTED.values():
@@ -147,7 +147,7 @@ class DestinationConformance:
             assert all(destination.TARGETS.fullmatch(target) and fields for target, fields in listed.items())
 
     @pytest.mark.parametrize("name", DESTINATIONS)
-    def test_whatever_a_source_has_by_default_is_taken_or_has_no_default(self, name: str) -> None:
+    def test_destination_default_mapping_of_any_source_passes_check(self, name: str) -> None:
         platform = platform_of(name)
         destination = platform.parts["destination"]
         for source in map(platform_of, NAMES):
@@ -159,7 +159,7 @@ class DestinationConformance:
                     assert not made or platform.parts[target.part].check(attributes, target) == attributes
 
     @each_target()
-    def test_a_frame_and_its_objects_are_one_document_within_the_limits(
+    def test_destination_frame_and_objects_form_one_document_within_limits(
         self, platform: Platform, part: str, told: dict[str, Any]
     ) -> None:
         sender, (target,) = platform.parts[part], destination_targets([told])
@@ -174,7 +174,7 @@ class DestinationConformance:
                 assert any(found_in(document, attributes) for attributes in some)
 
     @each_target()
-    def test_a_request_carries_the_objects_and_no_credential_where_it_must_not(
+    def test_destination_request_carries_objects_and_no_credential_in_body(
         self, platform: Platform, part: str, told: dict[str, Any]
     ) -> None:
         sender, (target,) = platform.parts[part], destination_targets([told])
@@ -194,7 +194,7 @@ class DestinationConformance:
             assert request.connect_timeout_s + request.read_timeout_s + destination_request.TIME_TO_FINISH_S < 60
 
     @each_target()
-    def test_an_identity_is_stable_and_tells_objects_apart(
+    def test_destination_identity_is_stable_and_distinguishes_objects(
         self, platform: Platform, part: str, told: dict[str, Any]
     ) -> None:
         sender, (target,) = platform.parts[part], destination_targets([told])
@@ -209,7 +209,9 @@ class DestinationConformance:
             assert identity(one) == identity(other)
 
     @each_target()
-    def test_what_has_been_checked_is_good(self, platform: Platform, part: str, told: dict[str, Any]) -> None:
+    def test_destination_check_is_idempotent_and_keeps_its_input(
+        self, platform: Platform, part: str, told: dict[str, Any]
+    ) -> None:
         """What is merged, or comes back from the dead letters, is checked again."""
         sender, (target,) = platform.parts[part], destination_targets([told])
         for attributes in told["good"]:
@@ -219,7 +221,9 @@ class DestinationConformance:
             assert json.dumps(attributes) == before
 
     @each_target()
-    def test_a_bad_object_is_refused_and_not_quoted(self, platform: Platform, part: str, told: dict[str, Any]) -> None:
+    def test_destination_check_invalid_object_is_refused_and_not_quoted(
+        self, platform: Platform, part: str, told: dict[str, Any]
+    ) -> None:
         sender, (target,) = platform.parts[part], destination_targets([told])
         for bad in told["refused"]:
             attributes = {
@@ -235,7 +239,9 @@ class DestinationConformance:
     @each_object()
     @settings(max_examples=50)
     @given(data=st.data())
-    def test_no_object_breaks_it(self, platform: Platform, part: str, data: st.DataObject) -> None:
+    def test_destination_check_arbitrary_object_is_refused_or_sent_as_json(
+        self, platform: Platform, part: str, data: st.DataObject
+    ) -> None:
         """What a mapping or the front door gives: refused by name, or sent as JSON."""
         sender = platform.parts[part]
         told = data.draw(st.sampled_from(platform.facts["objects"][part]))
@@ -259,7 +265,7 @@ class DestinationConformance:
             orjson.loads(request.body or b"")
 
     @each_reader()
-    def test_every_code_of_its_table_has_a_recorded_answer(self, platform: Platform, part: str) -> None:
+    def test_destination_error_codes_each_have_a_recorded_answer(self, platform: Platform, part: str) -> None:
         recorded = [
             json.loads(path.read_text())["expect"]["gives"]
             for path in (HERE / platform.name / "fixtures" / f"{part}.read_answer").glob("*.json")
@@ -284,7 +290,7 @@ class DestinationConformance:
             st.sampled_from(["", "0", "1", "-1", "nan", "inf", "1e999", "²", "9" * 30, "x" * 300, "canary-header"]),
         ),
     )  # fmt: skip
-    def test_an_answer_of_garbage_has_a_meaning(
+    def test_destination_read_answer_garbage_has_a_disposition(
         self, platform: Platform, part: str, status: int, body: bytes, headers: dict[str, str]
     ) -> None:
         answer = platform.parts[part].read_answer(Response(status, headers, body))
@@ -301,7 +307,9 @@ class DestinationConformance:
 
     @each_reader()
     @pytest.mark.parametrize("status", [200, 201, 204, 302, 404, 500, 502])
-    def test_a_page_that_stands_between_is_no_success(self, platform: Platform, part: str, status: int) -> None:
+    def test_destination_read_answer_html_page_is_not_a_success(
+        self, platform: Platform, part: str, status: int
+    ) -> None:
         page = Response(status, {"content-type": "text/html"}, b"<html><body>Sign in to the network</body></html>")
         answer = platform.parts[part].read_answer(page)
         assert answer.meaning in (Disposition.RETRY, Disposition.STOP)

@@ -14,11 +14,11 @@ class TestEveryDestination(DestinationConformance):
     """A platform that takes records is in it as soon as it has a part `destination`."""
 
 
-def test_each_folder_here_is_a_platforms() -> None:
+def test_platform_test_folders_match_platforms() -> None:
     assert {path.name for path in HERE.iterdir() if (path / "facts.json").exists()} == set(NAMES)
 
 
-def test_each_fixture_is_for_something_that_is_there() -> None:
+def test_platform_fixtures_each_belong_to_a_reader() -> None:
     for name in NAMES:
         readers = {f"{part}.{reader}" for part, reader, _ in platform_of(name).readers()}
         for path in platform_of(name).fixtures:

@@ -69,7 +69,7 @@ class Account:
         return {int(record.key) for record in self.read()}
 
 
-def test_what_is_asked_for() -> None:
+def test_kommo_read_changes_sends_filter_and_order() -> None:
     account = Account({1: 1_500}, page_size=pagination.PAGE_SIZE)
     account.read()
     assert account.requests == [
@@ -79,7 +79,7 @@ def test_what_is_asked_for() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 7, 20])
 @pytest.mark.parametrize("a_second", [1, 2, 3, 4, 50])
-def test_all_that_changed_since_is_read(count: int, a_second: int) -> None:
+def test_kommo_read_changes_returns_everything_changed_since(count: int, a_second: int) -> None:
     times = {contact: 1_000 + contact // a_second for contact in range(count)} | {900: 999, 901: 10}
     account = Account(times)
     assert account.keys() == set(range(count))
@@ -88,7 +88,7 @@ def test_all_that_changed_since_is_read(count: int, a_second: int) -> None:
         assert len(account.requests) <= max(1, count // 2)
 
 
-def test_pages_come_by_ascending_time() -> None:
+def test_kommo_read_changes_is_in_ascending_order() -> None:
     account = Account({contact: 1_100 - contact for contact in range(20)})
     times = [record.updated_at for record in account.read()]
     assert times == sorted(times)
@@ -99,7 +99,9 @@ def test_pages_come_by_ascending_time() -> None:
     st.dictionaries(st.integers(1, 30), st.integers(1_000, 1_006), max_size=30),
     st.dictionaries(st.integers(0, 20), st.lists(st.integers(1, 30), max_size=4), max_size=6),
 )
-def test_whatever_changes_while_it_is_read_is_found(times: dict[int, int], changes: dict[int, list[int]]) -> None:
+def test_kommo_read_changes_concurrent_changes_hide_no_record(
+    times: dict[int, int], changes: dict[int, list[int]]
+) -> None:
     account = Account(times)
 
     def meanwhile(request: int) -> None:
@@ -112,14 +114,14 @@ def test_whatever_changes_while_it_is_read_is_found(times: dict[int, int], chang
 
 
 @pytest.mark.parametrize("moment", range(1, 12))
-def test_one_of_many_of_one_second_leaves_it(moment: int) -> None:
+def test_kommo_read_changes_record_leaving_a_full_second_hides_no_other(moment: int) -> None:
     """All behind it move up, one of them from a page still to come to one that has been read."""
     account = Account(dict.fromkeys(range(1, 15), 1_100))
     account.meanwhile = lambda request: account.change(1) if request == moment else None
     assert account.keys() == set(range(1, 15))
 
 
-def test_a_list_that_does_not_heed_the_filter_is_no_list() -> None:
+def test_kommo_read_changes_filter_ignored_by_server_is_retryable() -> None:
     """It would be read for ever."""
 
     def send(request: Request) -> Response:
@@ -132,7 +134,7 @@ def test_a_list_that_does_not_heed_the_filter_is_no_list() -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "1,2,3,4", "1,2,x"])
-def test_a_cursor_of_another_time_is_not_guessed_at(cursor: str) -> None:
+def test_kommo_read_changes_invalid_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(Rejected, match="bad_cursor"):
         contacts.read_changes(lambda request: Response(204), HOST, Secret("canary-token"), SINCE, cursor)
 
@@ -142,7 +144,7 @@ def company(**fields: Any) -> dict[str, Any]:
     return {"id": 46, "name": "Padaria Exemplo", "updated_at": 1_500, "custom_fields_values": made or None}
 
 
-def test_companies_are_read_both_ways() -> None:
+def test_kommo_companies_are_read_by_page_and_by_change() -> None:
     asked: list[str] = []
 
     def send(request: Request) -> Response:
@@ -156,7 +158,7 @@ def test_companies_are_read_both_ways() -> None:
     assert asked == ["/api/v4/companies"] * 2
 
 
-def test_the_default_mapping_of_a_company() -> None:
+def test_kommo_companies_default_mapping_maps_fields() -> None:
     def mapped(entity: dict[str, Any]) -> dict[str, Any]:
         return {name: jmespath.search(expression, entity) for name, expression in companies.DEFAULT_MAPPING.items()}
 

@@ -51,7 +51,7 @@ class Account:
 @pytest.mark.parametrize(
     ("count", "sizes"), [(0, [0]), (1, [1]), (250, [250]), (251, [250, 1]), (600, [250, 250, 100])]
 )
-def test_pages_are_followed_to_the_last(count: int, sizes: list[int]) -> None:
+def test_kommo_contacts_pages_are_read_to_the_last(count: int, sizes: list[int]) -> None:
     account = Account([contact(number) for number in range(1, count + 1)])
     page: int | None = 1
     seen: list[int] = []
@@ -67,7 +67,7 @@ def test_pages_are_followed_to_the_last(count: int, sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("companies", "requests"), [(0, 0), (1, 1), (125, 1), (126, 2), (250, 2)])
-def test_the_names_of_companies_are_read_in_full_requests(companies: int, requests: int) -> None:
+def test_kommo_contacts_company_names_are_read_in_full_requests(companies: int, requests: int) -> None:
     people = [contact(number, company=10_000 + number if number <= companies else 0) for number in range(1, 251)]
     account = Account(people, {10_000 + number: f"Company {number}" for number in range(1, 251)})
     read = account.read()
@@ -80,21 +80,21 @@ def test_the_names_of_companies_are_read_in_full_requests(companies: int, reques
     assert all(len(request.url) < 8_000 for request in account.requests)
 
 
-def test_a_company_of_many_is_asked_for_once() -> None:
+def test_kommo_contacts_shared_company_is_requested_once() -> None:
     account = Account([contact(number, company=7) for number in range(1, 51)], {7: "Padaria Exemplo"})
     read = account.read()
     assert parse_qs(urlsplit(account.requests[1].url).query)["filter[id][]"] == ["7"]
     assert {record.data["_embedded"]["companies"][0]["name"] for record in read.records} == {"Padaria Exemplo"}
 
 
-def test_the_longest_ids_still_fit_in_a_url() -> None:
+def test_kommo_contacts_longest_company_ids_fit_in_url() -> None:
     account = Account([contact(number, company=2**53 - number) for number in range(1, 251)])
     account.read()
     assert len(account.requests) == 3
     assert all(len(request.url) < 8_000 for request in account.requests)
 
 
-def test_a_record_is_identified_and_ordered() -> None:
+def test_kommo_contacts_record_has_key_and_updated_at() -> None:
     one = contact(5, updated_at=1_700_000_123)
     two = contact(6)
     del two["updated_at"]
@@ -111,7 +111,7 @@ def field(code: str, *values: str) -> dict[str, Any]:
     return {"field_code": code, "values": [{"value": value} for value in values]}
 
 
-def test_the_default_mapping_takes_the_first_of_each() -> None:
+def test_kommo_contacts_default_mapping_takes_first_values() -> None:
     person = {
         "name": "Test Person",
         "first_name": "Test",
@@ -133,7 +133,7 @@ def test_the_default_mapping_takes_the_first_of_each() -> None:
 
 
 @pytest.mark.parametrize("values", [None, [], "left out"])
-def test_the_default_mapping_bears_what_is_not_there(values: Any) -> None:
+def test_kommo_contacts_default_mapping_missing_values_are_none(values: Any) -> None:
     person: dict[str, Any] = {"name": "Only Name", "first_name": "", "last_name": "", "_embedded": {"companies": []}}
     if values != "left out":
         person["custom_fields_values"] = values

@@ -35,32 +35,32 @@ def read(query: dict[str, list[str]]) -> OAuthCallback:
     ],
 )
 @pytest.mark.parametrize("spelling", ["referer", "referrer"])
-def test_an_accounts_host_is_taken_in_lower_case(host: str, account_host: str, spelling: str) -> None:
+def test_kommo_parse_arrival_account_host_is_lowered(host: str, account_host: str, spelling: str) -> None:
     assert read({"code": ["c"], spelling: [host], "from_widget": ["1"]}).account_host == account_host
 
 
 @pytest.mark.parametrize(
     "host", [host for group in HOSTILE.values() for host in group], ids=lambda host: ascii(host)[1:50]
 )
-def test_no_other_host_is_taken(host: str) -> None:
+def test_kommo_parse_arrival_foreign_host_is_refused(host: str) -> None:
     for query in (WIDGET, BROWSER):
         with pytest.raises(Rejected, match="bad_referer"):
             install.parse_callback(query | {"referer": [host]})
 
 
 @pytest.mark.parametrize("host", sorted(install._RESERVED))
-def test_kommos_own_names_are_no_accounts(host: str) -> None:
+def test_kommo_check_account_host_reserved_name_is_refused(host: str) -> None:
     for domain in ("kommo.com", "amocrm.com", "amocrm.ru"):
         with pytest.raises(Rejected, match="bad_referer"):
             install.check_account_host(f"{host}.{domain}")
 
 
-def test_a_hook_of_the_widget_has_no_state() -> None:
+def test_kommo_parse_arrival_widget_hook_has_no_state() -> None:
     arrival = read(WIDGET)
     assert (arrival.source, arrival.state) == ("widget", None)
 
 
-def test_a_return_of_the_browser_has_a_state_whatever_else_it_says() -> None:
+def test_kommo_parse_arrival_browser_return_has_state_despite_widget_flag() -> None:
     arrival = read(BROWSER | {"from_widget": ["1"]})
     assert arrival.source == "browser"
     assert arrival.state is not None
@@ -68,7 +68,7 @@ def test_a_return_of_the_browser_has_a_state_whatever_else_it_says() -> None:
 
 
 @pytest.mark.parametrize("from_widget", [[], [""], ["0"]])
-def test_what_is_neither_is_refused(from_widget: list[str]) -> None:
+def test_kommo_parse_arrival_without_state_or_widget_flag_is_refused(from_widget: list[str]) -> None:
     with pytest.raises(Rejected, match="missing_state") as refused:
         install.parse_callback(WIDGET | {"from_widget": from_widget})
     assert refused.value.field == "state"
@@ -78,7 +78,7 @@ def test_what_is_neither_is_refused(from_widget: list[str]) -> None:
     ("error", "kept"),
     [("access_denied", "access_denied"), ("<script>", "other"), ("x" * 65, "other"), ("Access Denied", "other")],
 )
-def test_a_refusal_keeps_a_word_only_if_it_is_one(error: str, kept: str) -> None:
+def test_kommo_parse_arrival_refusal_keeps_only_known_form_of_error(error: str, kept: str) -> None:
     refusal = install.parse_callback({"error": [error], "state": ["state-1"]})
     assert isinstance(refusal, Refusal)
     assert refusal.error == kept
@@ -86,12 +86,12 @@ def test_a_refusal_keeps_a_word_only_if_it_is_one(error: str, kept: str) -> None
     assert refusal.state.reveal() == "state-1"
 
 
-def test_a_refusal_wins_over_a_code() -> None:
+def test_kommo_parse_arrival_error_precedes_code() -> None:
     assert isinstance(install.parse_callback(BROWSER | {"error": ["access_denied"]}), Refusal)
 
 
 @pytest.mark.parametrize("name", ["code", "state", "error", "referer", "from_widget"])
-def test_a_repeated_parameter_is_refused_by_name(name: str) -> None:
+def test_kommo_parse_arrival_repeated_parameter_is_refused_by_name(name: str) -> None:
     query = {name: values for name, values in BROWSER.items()} | {name: ["1", "1"]}
     if name == "error":
         query = {"error": ["a", "b"]}
@@ -101,7 +101,7 @@ def test_a_repeated_parameter_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(("length", "taken"), [(1, True), (2_000, True), (2_001, False)])
-def test_a_code_may_have_so_many_characters(length: int, taken: bool) -> None:
+def test_kommo_parse_arrival_code_over_2000_characters_is_refused(length: int, taken: bool) -> None:
     query = WIDGET | {"code": ["c" * length]}
     if taken:
         assert len(read(query).code.reveal()) == length
@@ -111,7 +111,7 @@ def test_a_code_may_have_so_many_characters(length: int, taken: bool) -> None:
 
 
 @pytest.mark.parametrize(("length", "taken"), [(200, True), (201, False)])
-def test_a_state_may_have_so_many_characters(length: int, taken: bool) -> None:
+def test_kommo_parse_arrival_state_over_200_characters_is_refused(length: int, taken: bool) -> None:
     query = BROWSER | {"state": ["s" * length]}
     if taken:
         assert read(query).source == "browser"
@@ -120,7 +120,7 @@ def test_a_state_may_have_so_many_characters(length: int, taken: bool) -> None:
         install.parse_callback(query)
 
 
-def test_no_refusal_repeats_what_came() -> None:
+def test_kommo_parse_arrival_refusal_does_not_repeat_input() -> None:
     hostile = "canary<script>"
     for query in ({"code": [hostile + " "]}, WIDGET | {"referer": [hostile]}, BROWSER | {"state": [hostile * 50]}):
         with pytest.raises(Rejected) as refused:
@@ -128,7 +128,7 @@ def test_no_refusal_repeats_what_came() -> None:
         assert "canary" not in str(refused.value)
 
 
-def test_the_consent_page_is_asked_for_in_the_main_window() -> None:
+def test_kommo_consent_url_carries_client_state_and_mode() -> None:
     url = urlsplit(install.consent_url("client-1", Secret("state-1")))
     assert (url.scheme, url.netloc, url.path) == ("https", "www.kommo.com", "/oauth")
     assert parse_qs(url.query) == {"client_id": ["client-1"], "state": ["state-1"], "mode": ["popup"]}
@@ -137,7 +137,7 @@ def test_the_consent_page_is_asked_for_in_the_main_window() -> None:
 @pytest.mark.parametrize(
     ("language", "title"), [("pt", "Conectar ao Kommo"), ("es", "Conectar con Kommo"), ("en", "Connect to Kommo")]
 )
-def test_kommos_button_speaks_the_pages_language(language: str, title: str) -> None:
+def test_kommo_button_has_language_of_the_page(language: str, title: str) -> None:
     button = install.button("client-1", Secret("state-1"), language)
     assert button["data-title"] == title
     assert button["data-locale"] == language

@@ -25,7 +25,7 @@ HINTS = {
 }
 
 
-def test_what_is_posted_for_a_code() -> None:
+def test_kommo_exchange_request_posts_code_and_exact_redirect_uri() -> None:
     request = tokens.exchange_request(CLIENT, Secret("canary-secret-1"), "acme.kommo.com", Secret("canary-code-1"))
     assert (request.method, request.url) == ("POST", "https://acme.kommo.com/oauth2/access_token")
     assert request.body is not None
@@ -45,7 +45,7 @@ def test_what_is_posted_for_a_code() -> None:
 @pytest.mark.parametrize("hint", HINTS)
 @pytest.mark.parametrize("title", ["Некорректный запрос", "Bad Request", "", None])
 @pytest.mark.parametrize("status", [400, 401])
-def test_a_hint_decides_whatever_the_title_says(hint: str, title: str | None, status: int) -> None:
+def test_kommo_read_grant_hint_decides_reason(hint: str, title: str | None, status: int) -> None:
     body = {"hint": hint, "title": title, "type": "https://example.com", "status": status, "detail": "Подробности"}
     with pytest.raises(Rejected) as refused:
         tokens.read_grant(Response(status, {}, json.dumps(body).encode()), NOW)
@@ -53,7 +53,7 @@ def test_a_hint_decides_whatever_the_title_says(hint: str, title: str | None, st
     assert refused.value.detail.isascii()
 
 
-def test_each_reason_comes_with_advice_of_its_own() -> None:
+def test_kommo_read_grant_each_reason_has_its_own_advice() -> None:
     details = [detail for _, detail in tokens._FINAL_HINTS.values()]
     assert len(set(details)) == len(details)
     assert {refusal.reason for refusal, _ in tokens._FINAL_HINTS.values()} == set(HINTS.values())
@@ -68,7 +68,7 @@ FIELDS = st.dictionaries(st.sampled_from(["title", "status", "detail"]) | st.tex
 )
 @example(status=403, body=b'{"hint":"","status":403}')
 @example(status=422, body=b'{"title":"Unprocessable","status":422}')
-def test_no_other_status_ends_an_install(status: int, body: bytes) -> None:
+def test_kommo_read_grant_other_status_is_retryable(status: int, body: bytes) -> None:
     """The code may still be good."""
     with pytest.raises(Retryable) as later:
         tokens.read_grant(Response(status, {}, body), NOW)
@@ -79,7 +79,7 @@ def test_no_other_status_ends_an_install(status: int, body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"<html>nginx</html>", b"[]", b"null", b"\xff", b'"Authorization code has expired"']
 )
-def test_what_kommo_did_not_say_itself_does_not_end_an_install(status: int, body: bytes) -> None:
+def test_kommo_read_grant_body_not_from_kommo_is_retryable(status: int, body: bytes) -> None:
     with pytest.raises(Retryable):
         tokens.read_grant(Response(status, {}, body), NOW)
 
@@ -99,13 +99,11 @@ def test_what_kommo_did_not_say_itself_does_not_end_an_install(status: int, body
         (None, "<html>", 2),
     ],
 )
-def test_a_pause_is_taken_from_where_it_stands_and_kept_within_reason(
-    header: str | None, body: object, after_s: float
-) -> None:
+def test_kommo_not_now_wait_is_read_and_limited(header: str | None, body: object, after_s: float) -> None:
     headers = {"retry-after": header} if header else {}
     assert tokens.not_now(Response(429, headers, json.dumps(body).encode())).after_s == after_s
 
 
-def test_a_grant_is_not_printed() -> None:
+def test_kommo_grant_repr_holds_no_secret() -> None:
     body = {"access_token": "canary-1", "refresh_token": "canary-2", "expires_in": 86400}
     assert "canary" not in repr(tokens.read_grant(Response(200, {}, json.dumps(body).encode()), NOW))

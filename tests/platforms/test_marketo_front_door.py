@@ -24,15 +24,15 @@ def keys(*persons: dict[str, Any], fields: dict[str, str] | None = None) -> list
     return [record.key for record in made]
 
 
-def test_an_address_is_one_however_it_is_written() -> None:
+def test_marketo_record_key_email_is_case_insensitive() -> None:
     assert set(keys({"email": "A@Example.com"}, {"email": "a@example.COM", "x": 1})) == {"a@example.com"}
 
 
-def test_a_number_is_found_by_however_it_is_written() -> None:
+def test_marketo_record_key_number_equals_its_text() -> None:
     assert set(keys({"id": 5}, {"id": "5"}, fields={"field1": "id"})) == {"5"}
 
 
-def test_two_values_make_one_key_and_no_other_two_the_same() -> None:
+def test_marketo_record_key_of_two_fields_is_unique() -> None:
     texts = ["".join(letters) for length in (1, 2) for letters in product("a|\\", repeat=length)]
     pairs = list(product(texts, repeat=2))
     made = keys(*({"one": one, "two": two} for one, two in pairs), fields={"field1": "one", "field2": "two"})
@@ -40,13 +40,13 @@ def test_two_values_make_one_key_and_no_other_two_the_same() -> None:
 
 
 @pytest.mark.parametrize("person", [{}, {"email": ""}, {"email": None}, {"name": "Maria"}])
-def test_one_without_a_value_has_a_key_of_its_own(person: dict[str, Any]) -> None:
+def test_marketo_record_key_without_value_is_a_hash_of_the_record(person: dict[str, Any]) -> None:
     first, same, other = keys(person, dict(reversed(person.items())), person | {"x": 1})
     assert first == same != other
     assert len(first) == 32
 
 
-def test_a_key_is_short_whatever_it_is_made_of() -> None:
+def test_marketo_record_key_long_value_is_hashed() -> None:
     long, other = keys({"email": "x" * 300}, {"email": "x" * 301})
     assert len(long) == len(other) == 32
     assert long != other
@@ -58,7 +58,7 @@ values = st.none() | st.booleans() | numbers | st.text(max_size=20)
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=10), values, max_size=6), min_size=1, max_size=5))
-def test_whatever_is_taken_is_read_from_the_queue_as_it_was_sent(persons: list[dict[str, Any]]) -> None:
+def test_marketo_parse_persons_are_read_from_queue_unchanged(persons: list[dict[str, Any]]) -> None:
     sent = data_ingestion_api.parse(PERSONS, {}, json.dumps({"persons": persons}).encode(), "one", 1)
     ((target, made),) = sent.groups
     bodies = record_messages.pack(
@@ -85,13 +85,13 @@ def test_whatever_is_taken_is_read_from_the_queue_as_it_was_sent(persons: list[d
         ("anything", 503, "5000801"),
     ],
 )
-def test_each_refusal_has_a_code_of_adobes(reason: str, status: int, code: str) -> None:
+def test_marketo_refusal_has_adobe_code_and_message(reason: str, status: int, code: str) -> None:
     refusal = data_ingestion_api.refusal(reason, status, "what to do")
     assert (refusal.code, refusal.status) == (code, int(code[:3]))
     assert refusal.body == {"error_code": code, "message": f"{data_ingestion_api.MESSAGES[code]}: what to do"}
 
 
-def test_each_code_has_its_words_and_is_one_that_answers_are_read_by() -> None:
+def test_marketo_error_codes_have_messages_and_are_readable() -> None:
     from portaria.platforms.marketo import ingestion
 
     codes = {*data_ingestion_api.CODES.values(), *data_ingestion_api.CODES_BY_STATUS.values()}
@@ -99,7 +99,7 @@ def test_each_code_has_its_words_and_is_one_that_answers_are_read_by() -> None:
     assert codes <= set(ingestion.MEANINGS)
 
 
-def test_a_record_says_nothing_but_what_was_sent() -> None:
+def test_marketo_parse_record_holds_exactly_what_was_sent() -> None:
     sent = data_ingestion_api.parse(PERSONS, {}, b'{"persons":[{"email":"a"}]}', "one", 7)
     assert sent.groups[0][1] == [Record("a", 7, {"email": "a"})]
     with pytest.raises(Rejected):

@@ -22,7 +22,7 @@ DOCUMENTED_CODES = {
 }  # fmt: skip
 
 
-def test_every_documented_code_is_in_the_table() -> None:
+def test_marketo_ingestion_table_has_every_documented_code() -> None:
     assert set(ingestion.MEANINGS) == DOCUMENTED_CODES
 
 
@@ -40,18 +40,18 @@ def test_every_documented_code_is_in_the_table() -> None:
         ("", None),
     ],
 )
-def test_retry_after_is_heeded_within_reason(code: str, retry_after: str, after_s: float | None) -> None:
+def test_marketo_ingestion_retry_after_is_limited(code: str, retry_after: str, after_s: float | None) -> None:
     body = json.dumps({"error_code": code}).encode()
     assert ingestion.read_answer(Response(429, {"retry-after": retry_after}, body)).after_s == after_s
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"\xff\xfe", b'"401013"', b'{"error_code":null}', b'{"error_code":{}}'])
-def test_an_unreadable_error_is_known_by_its_status(body: bytes) -> None:
+def test_marketo_ingestion_unreadable_error_uses_http_status(body: bytes) -> None:
     answer = ingestion.read_answer(Response(500, {}, body))
     assert (answer.meaning, answer.code) == (Disposition.RETRY, "500")
 
 
-def test_the_request_is_as_documented() -> None:
+def test_marketo_persons_request_is_as_documented() -> None:
     credentials = {"access_token": Secret("11606815-aa7a:ab")}
     request = persons.request(CONNECTION, credentials, EXAMPLE, b"{}", Trace("c" * 40))
     assert (request.method, request.body) == ("POST", b"{}")
@@ -66,7 +66,7 @@ def test_the_request_is_as_documented() -> None:
     assert len(request.headers["X-Request-Source"]) <= 50
 
 
-def test_the_frame_holds_the_persons_of_adobes_own_example() -> None:
+def test_marketo_persons_frame_equals_adobe_example() -> None:
     before, after = persons.frame(EXAMPLE)
     assert json.loads(before + b'{"email":"brooklyn.parker@example.com"}' + after) == {
         "priority": "high",

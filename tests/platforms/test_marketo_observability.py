@@ -41,7 +41,7 @@ def read(content: Any) -> list[DeliveryEvent]:
     return list(delivery_reports.read_events(content))
 
 
-def test_adobes_example() -> None:
+def test_delivery_reports_adobe_example_is_read() -> None:
     (statement,) = read(json.loads(EXAMPLE))
     assert (statement.kind, statement.account_id, statement.at) == (
         "results",
@@ -53,7 +53,7 @@ def test_adobes_example() -> None:
 
 
 @given(values)
-def test_anything_is_refused_or_counted(content: Any) -> None:
+def test_delivery_reports_arbitrary_content_is_refused_or_counted(content: Any) -> None:
     """Also the recipient and the validation URL, which are looked at before a signature is."""
     for call in (
         lambda: read(content),
@@ -72,7 +72,7 @@ def test_anything_is_refused_or_counted(content: Any) -> None:
 
 
 @given(st.lists(st.dictionaries(names, values, max_size=8), max_size=5))
-def test_lists_of_anything(content: Any) -> None:
+def test_delivery_reports_arbitrary_list_is_refused_or_read_completely(content: Any) -> None:
     try:
         assert len(read(content)) == len(content)
     except Rejected:
@@ -82,7 +82,7 @@ def test_lists_of_anything(content: Any) -> None:
 @pytest.mark.parametrize(
     ("count", "known"), [(True, 0), (-1, 0), (1.5, 0), ("3", 0), (None, 0), (10**30, 10_000_000), (7, 7)]
 )
-def test_counts_are_whole_numbers_from_nought_to_a_days_quota(count: Any, known: int) -> None:
+def test_delivery_reports_counts_are_limited_whole_numbers(count: Any, known: int) -> None:
     event = json.loads(EXAMPLE)
     event["data"]["requests"][0]["records"] = {"created": count, "failed": {"503": count}}
     (statement,) = read(event)
@@ -90,7 +90,7 @@ def test_counts_are_whole_numbers_from_nought_to_a_days_quota(count: Any, known:
     assert (reported.applied, reported.failed) == (known, {"503": known} if known else {})
 
 
-def test_a_thousand_codes_are_fifty_and_others() -> None:
+def test_delivery_reports_many_error_codes_are_limited_with_rest_as_other() -> None:
     event = json.loads(EXAMPLE)
     event["data"]["requests"][0]["records"] = {"failed": {str(code): 1 for code in range(1_000)}}
     (statement,) = read(event)

@@ -53,7 +53,7 @@ def basic(request: Request) -> tuple[str, str]:
 
 
 class TestTheTokenEndpoint:
-    def test_a_code_leaves_with_its_verifier_and_the_redirect_uri(self) -> None:
+    def test_oauth2_exchange_request_posts_code_verifier_and_redirect_uri(self) -> None:
         request = exchange()
         assert (request.method, request.url) == ("POST", CLIENT.token_url)
         assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
@@ -67,13 +67,13 @@ class TestTheTokenEndpoint:
         assert basic(request) == ("client-1", "canary-client-secret")
         http_client.check(request, "login.example.com")
 
-    def test_a_client_that_posts_its_secret_has_no_header(self) -> None:
+    def test_oauth2_exchange_request_with_post_authentication_has_no_header(self) -> None:
         request = exchange(CLIENT._replace(token_auth="post"))
         assert "Authorization" not in request.headers
         sent = form(request)
         assert (sent["client_id"], sent["client_secret"]) == ("client-1", "canary-client-secret")
 
-    def test_a_refresh_asks_for_no_scopes_and_so_keeps_them(self) -> None:
+    def test_oauth2_refresh_request_has_no_scope(self) -> None:
         request = tokens.refresh_request(connection("read"), CLIENT, SECRET, Secret("canary-refresh"))
         assert form(request) == {"grant_type": "refresh_token", "refresh_token": "canary-refresh"}
         assert basic(request) == ("client-1", "canary-client-secret")
@@ -82,7 +82,7 @@ class TestTheTokenEndpoint:
         ("own", "clients", "asked"),
         [("read", "read write", "read"), ("", "read write", "read write"), ("", "", None), ("a b", "", "a b")],
     )
-    def test_client_credentials_ask_for_the_connections_scopes_else_the_clients(
+    def test_oauth2_token_request_uses_scopes_of_connection_then_client(
         self, own: str, clients: str, asked: str | None
     ) -> None:
         client = CLIENT._replace(scopes=clients, grant="client_credentials")
@@ -92,23 +92,25 @@ class TestTheTokenEndpoint:
         assert basic(request) == ("client-1", "canary-client-secret")
 
     @pytest.mark.parametrize(("credentials", "client"), [({}, CLIENT), ({"client_secret": SECRET}, None)])
-    def test_client_credentials_without_them(self, credentials: dict[str, Secret], client: OAuthClient | None) -> None:
+    def test_oauth2_token_request_without_secret_or_client_is_refused(
+        self, credentials: dict[str, Secret], client: OAuthClient | None
+    ) -> None:
         with pytest.raises(Rejected, match="no_credentials"):
             tokens.token_request(connection(), credentials, client)
 
     @pytest.mark.parametrize("host", ["evil.example", "", "login.example.com.evil.example", "api.example.com"])
-    def test_a_code_from_another_host_than_the_clients_takes_no_secret_along(self, host: str) -> None:
+    def test_oauth2_exchange_request_for_another_host_is_refused(self, host: str) -> None:
         with pytest.raises(Rejected, match="client_changed"):
             exchange(host=host)
 
-    def test_the_gate_lets_the_secret_out_to_the_token_endpoint_only(self) -> None:
+    def test_oauth2_token_domain_is_host_of_token_url(self) -> None:
         assert tokens.token_domain(connection(), CLIENT) == "login.example.com"
         # The connection's own domain is another one: it is for calls, not for the client's secret.
         with pytest.raises(Rejected, match="host_not_allowed"):
             http_client.check(exchange(), connection().allowed_domain)
 
     @given(client_id=printable, secret=printable)
-    def test_any_id_and_secret_arrive_whole(self, client_id: str, secret: str) -> None:
+    def test_oauth2_token_requests_encode_any_client_id_and_secret(self, client_id: str, secret: str) -> None:
         client = CLIENT._replace(client_id=client_id)
         request = tokens.refresh_request(connection(), client, Secret(secret), Secret("r"))
         assert basic(request) == (client_id, secret)
@@ -118,13 +120,13 @@ class TestTheTokenEndpoint:
             http_client.check(each, "login.example.com")
             assert secret not in each.url or secret in CLIENT.token_url
 
-    def test_basic_sends_a_space_as_percent_20(self) -> None:
+    def test_oauth2_basic_authentication_encodes_space_as_percent_20(self) -> None:
         """Authlib's server decodes percent-encoding and leaves a plus as it is; every form decoder reads both."""
         request = tokens.refresh_request(connection(), CLIENT, Secret("canary a+b:c/d=%"), Secret("r"))
         encoded = request.headers["Authorization"].partition(" ")[2]
         assert base64.b64decode(encoded) == b"client-1:canary%20a%2Bb%3Ac%2Fd%3D%25"
 
-    def test_the_kinds_need_no_credentials_of_their_own(self) -> None:
+    def test_oauth2_kinds_need_no_credentials_and_validate_scopes(self) -> None:
         assert set(tokens.KINDS) == set(tokens.CLIENT_GRANTS.values())
         for kind in tokens.KINDS.values():
             assert kind.credentials == ()
@@ -137,7 +139,7 @@ class TestTheTokenEndpoint:
 
 class TestAnAnswer:
     @pytest.mark.parametrize("after", ["Wed, 21 Oct 2026 07:28:00 GMT", "", "soon"])
-    def test_a_pause_in_other_words_is_a_pause(self, after: str) -> None:
+    def test_oauth2_read_grant_429_with_unreadable_retry_after_is_retryable(self, after: str) -> None:
         with pytest.raises(Retryable) as later:
             tokens.read_grant(Response(429, {"retry-after": after}), NOW)
         assert later.value.after_s is not None
@@ -148,7 +150,7 @@ class TestAnAnswer:
         | st.lists(printable.map(lambda text: text.replace(",", ".")), max_size=40).map(",".join)
         | st.text(max_size=400)
     )
-    def test_scopes_are_kept_whole_and_fit(self, scope: str) -> None:
+    def test_oauth2_granted_scopes_are_cut_at_whole_scopes(self, scope: str) -> None:
         granted = tokens._granted(scope)
         assert len(granted) <= 255
         assert granted.isascii()
@@ -157,7 +159,7 @@ class TestAnAnswer:
         assert text.startswith(granted)
         assert granted == text or not granted or text[len(granted)] in " ,"
 
-    def test_a_token_without_an_end_never_falls_due(self) -> None:
+    def test_oauth2_read_grant_without_expires_in_has_no_known_end(self) -> None:
         grant = tokens.read_grant(Response(200, {}, b'{"access_token": "canary", "refresh_token": "canary"}'), NOW)
         assert grant.expires_at == tokens.NO_KNOWN_END
         assert grant.expires_at > NOW
@@ -167,7 +169,7 @@ class TestTheWayToConsent:
     def url(self, scopes: str = "read write", **client: Any) -> str:
         return install.authorization_url(CLIENT._replace(**client), Secret("state-1"), "challenge-1", scopes)
 
-    def test_it_carries_what_the_rfcs_ask_for(self) -> None:
+    def test_oauth2_authorization_url_has_parameters_of_the_rfcs(self) -> None:
         url = self.url()
         assert url.startswith("https://login.example.com/authorize?")
         assert parse_qs(urlsplit(url).query) == {
@@ -182,25 +184,25 @@ class TestTheWayToConsent:
         # Some providers read + as a plus.
         assert "read%20write" in url
 
-    def test_what_the_authorize_url_asks_for_itself_stays(self) -> None:
+    def test_oauth2_authorization_url_keeps_existing_query(self) -> None:
         url = self.url(authorize_url="https://login.example.com/authorize?prompt=consent&audience=a%2Fb")
         assert url.startswith("https://login.example.com/authorize?prompt=consent&audience=a%2Fb&response_type=code&")
 
-    def test_no_scopes_no_parameter(self) -> None:
+    def test_oauth2_authorization_url_without_scopes_has_no_scope_parameter(self) -> None:
         assert "scope" not in parse_qs(urlsplit(self.url(scopes="")).query, keep_blank_values=True)
 
     @given(client_id=printable, scopes=st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=60))
-    def test_nothing_in_a_client_adds_a_parameter(self, client_id: str, scopes: str) -> None:
+    def test_oauth2_authorization_url_client_values_add_no_parameter(self, client_id: str, scopes: str) -> None:
         query = parse_qs(urlsplit(self.url(scopes, client_id=client_id)).query)
         assert set(query) <= set(install.OWN_PARAMETERS)
         assert query["client_id"] == [client_id]
 
-    def test_a_return_needs_its_state(self) -> None:
+    def test_oauth2_parse_arrival_without_state_is_refused(self) -> None:
         with pytest.raises(Rejected, match="missing_state"):
             install.parse_callback({"code": ["canary-code"]})
 
     @pytest.mark.parametrize(("length", "reason"), [(4_000, None), (4_001, "code_too_long")])
-    def test_a_code_may_be_long(self, length: int, reason: str | None) -> None:
+    def test_oauth2_parse_arrival_code_over_4000_characters_is_refused(self, length: int, reason: str | None) -> None:
         query = {"code": ["c" * length], "state": ["s"]}
         if reason:
             with pytest.raises(Rejected, match=reason):

@@ -57,7 +57,7 @@ def groups(cloud: LocalCloud, token: str, *, long: bool) -> list[Group]:
     ]
 
 
-def test_whatever_is_sent_is_answered_as_documented(stack: LocalCloud, scenery: Scenery, long: bool) -> None:
+def test_api_fuzz_every_call_is_answered_as_documented(stack: LocalCloud, scenery: Scenery, long: bool) -> None:
     """Given things of every kind, when calls of every operation are made up, good and bad, with and without a right to them,
     then no answer is a failure of the server, and each is one that the document describes."""
     fuzz = Fuzz(stack, scenery)

@@ -23,7 +23,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_build_for_the_other_processor_has_only_its_modules() -> None:
+def test_build_for_other_processor_has_only_its_modules() -> None:
     parameters = of_this_machine()
     ours = parameters[ARCHITECTURE]
     other = "x86_64" if ours == "arm64" else "arm64"

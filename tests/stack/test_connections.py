@@ -105,7 +105,7 @@ PERSON = {"priority": "normal", "dedupeFields": {"field1": "email"}, "persons": 
 # ------------------------------------------------------------------------------------------------------------ every kind
 
 
-def test_an_api_key_travels_in_the_header_that_its_connection_names(administrator: Administrator) -> None:
+def test_http_connection_api_key_is_sent_in_named_header(administrator: Administrator) -> None:
     host, key = provider(administrator.cloud, administrator.name)
     made = administrator.connect(
         "http", kind="api_key", allowed_domain=host, fields={"header_name": "X-Api-Key"}, credentials={"key": key}
@@ -114,7 +114,7 @@ def test_an_api_key_travels_in_the_header_that_its_connection_names(administrato
     assert administrator.call("GET", "/api/me") == {"sub": administrator.name}
 
 
-def test_a_user_and_a_password_prove_themselves(administrator: Administrator) -> None:
+def test_http_connection_basic_credentials_are_sent(administrator: Administrator) -> None:
     host, password = provider(administrator.cloud, administrator.name, token_auth="basic")
     credentials = {"username": administrator.name, "password": password}
     administrator.connect("http", kind="basic", allowed_domain=f"*.{host}", credentials=credentials)
@@ -125,7 +125,9 @@ def test_a_user_and_a_password_prove_themselves(administrator: Administrator) ->
     assert json.loads(answer["body"]) == {"sub": administrator.name}
 
 
-def test_a_bearer_token_and_a_header_of_the_callers_own(administrator: Administrator, location: Location) -> None:
+def test_http_connection_bearer_token_is_sent_and_401_keeps_connection(
+    administrator: Administrator, location: Location
+) -> None:
     credentials = {"token": location.token}
     administrator.connect("http", kind="bearer", allowed_domain=LEADCONNECTOR, credentials=credentials)
     found = administrator.call("GET", f"/locations/{location.id}", headers=VERSION)
@@ -135,7 +137,7 @@ def test_a_bearer_token_and_a_header_of_the_callers_own(administrator: Administr
     assert administrator.show()["state"] == "connected"
 
 
-def test_leadconnector_gets_its_version_without_being_asked(administrator: Administrator, location: Location) -> None:
+def test_leadconnector_connection_call_has_version_header(administrator: Administrator, location: Location) -> None:
     made = location.connect()
     assert (made["kind"], made["allowed_domain"]) == ("bearer", LEADCONNECTOR)
     given = {"locationId": location.id, "email": "maria@example.com"}
@@ -144,7 +146,7 @@ def test_leadconnector_gets_its_version_without_being_asked(administrator: Admin
     assert found["contact"]["email"] == "maria@example.com"
 
 
-def test_marketo_is_logged_in_to(administrator: Administrator) -> None:
+def test_marketo_connection_call_is_logged_in(administrator: Administrator) -> None:
     munchkin, credentials = marketo(administrator.cloud, administrator.name)
     made = administrator.connect("marketo", fields={"munchkin_id": munchkin}, credentials=credentials)
     assert (made["kind"], made["allowed_domain"]) == ("client_credentials", MARKETO)
@@ -152,7 +154,7 @@ def test_marketo_is_logged_in_to(administrator: Administrator) -> None:
     assert len(administrator.cloud.control.marketo_persons(munchkin)) == 1
 
 
-def test_engage_is_logged_in_to_with_a_password(administrator: Administrator) -> None:
+def test_engage_connection_wrong_password_is_refused_and_right_one_logs_in(administrator: Administrator) -> None:
     name = administrator.name
     log_in = {"username": name, "client_id": name}
     log_in |= {key: secret() for key in ("password", "client_secret", "customer_token")}
@@ -170,7 +172,7 @@ def test_engage_is_logged_in_to_with_a_password(administrator: Administrator) ->
     assert user["log_ins"] == 2
 
 
-def test_client_credentials_of_any_provider(administrator: Administrator) -> None:
+def test_client_credentials_connection_requests_new_token_after_expiry(administrator: Administrator) -> None:
     name = administrator.name
     host, client_secret = provider(administrator.cloud, name)
     client = {"platform": "oauth2", "name": name, "client_id": name, "client_secret": client_secret}
@@ -193,7 +195,9 @@ def test_client_credentials_of_any_provider(administrator: Administrator) -> Non
 # ----------------------------------------------------------------------------------------------------- other credentials
 
 
-def test_a_token_is_rotated_and_the_old_one_is_a_reserve(administrator: Administrator, location: Location) -> None:
+def test_leadconnector_connection_rotation_keeps_old_token_in_reserve(
+    administrator: Administrator, location: Location
+) -> None:
     made = location.connect()
     rotate = f"connections/{administrator.name}/rotate"
     where = f"/locations/{location.id}"
@@ -241,7 +245,7 @@ def test_a_token_is_rotated_and_the_old_one_is_a_reserve(administrator: Administ
     administrator.call("GET", where)
 
 
-def test_credentials_are_replaced_and_the_old_ones_are_gone(administrator: Administrator) -> None:
+def test_http_connection_replaced_credentials_drop_old_ones(administrator: Administrator) -> None:
     host, password = provider(administrator.cloud, administrator.name, token_auth="basic")
     credentials = {"username": administrator.name, "password": secret()}
     administrator.connect("http", kind="basic", allowed_domain=host, credentials=credentials)
@@ -259,7 +263,9 @@ def test_credentials_are_replaced_and_the_old_ones_are_gone(administrator: Admin
     assert fixed["type"] == "urn:portaria:problem:connection_fixed"
 
 
-def test_a_connection_is_deleted_and_its_name_is_free(administrator: Administrator, location: Location) -> None:
+def test_delete_connection_removes_secret_and_name_can_be_reused(
+    administrator: Administrator, location: Location
+) -> None:
     location.connect()
     administrator.call("GET", f"/locations/{location.id}")
     secret_id = administrator.item()["secret_id"]["S"]
@@ -283,7 +289,7 @@ def test_a_connection_is_deleted_and_its_name_is_free(administrator: Administrat
 # ---------------------------------------------------------------------------------------------------------------- the gate
 
 
-def test_no_byte_reaches_a_host_outside_the_allowed_domain(administrator: Administrator) -> None:
+def test_call_connection_hostile_url_or_header_reaches_no_other_host(administrator: Administrator) -> None:
     elsewhere, _ = provider(administrator.cloud, f"{administrator.name}-elsewhere")
     host, _ = provider(administrator.cloud, administrator.name)
     administrator.connect("http", kind="bearer", allowed_domain=host, credentials={"token": secret()})

@@ -71,7 +71,7 @@ def error_of(report: Report) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------- what a function sees
 
 
-def test_function_context_and_environment_are_those_of_lambda(function: Make) -> None:
+def test_execution_environment_context_and_variables_equal_lambda(function: Make) -> None:
     """As recorded on AWS: localstack's test_lambda_common, `test_introspection_invoke[python3.11]`."""
     code = """
         import os
@@ -115,7 +115,7 @@ def test_function_context_and_environment_are_those_of_lambda(function: Make) ->
     assert "VIRTUAL_ENV" not in environment
 
 
-def test_function_sees_only_its_code_its_layers_and_the_runtime_client(function: Make) -> None:
+def test_execution_environment_loads_only_code_layers_and_runtime_client(function: Make) -> None:
     code = """
         import sys, importlib.util
         def handler(event, context):
@@ -135,7 +135,7 @@ def test_function_sees_only_its_code_its_layers_and_the_runtime_client(function:
     assert [each for each in path[3:-1] if "packages" in each] == [], "the standard library alone"
 
 
-def test_layers_later_one_replaces_files_of_an_earlier_one(function: Make) -> None:
+def test_merge_layers_later_layer_replaces_files(function: Make) -> None:
     code = """
         import both, package.first, package.second
         def handler(event, context):
@@ -147,7 +147,7 @@ def test_layers_later_one_replaces_files_of_an_earlier_one(function: Make) -> No
     assert report.answer == [2, 1, 2]
 
 
-def test_merge_layers_leaves_the_layers_as_they_were(function: Make, tmp_path: Path) -> None:
+def test_merge_layers_does_not_change_the_layers(function: Make, tmp_path: Path) -> None:
     probe = function("", {"package/a.py": "1"}, {"package/b.py": "2"}, {"package/a.py": "3"})
     merge_layers(probe.layers, tmp_path / "opt")
     merged = tmp_path / "opt" / "python" / "package"
@@ -160,7 +160,7 @@ def test_merge_layers_leaves_the_layers_as_they_were(function: Make, tmp_path: P
     assert (probe.layers[0] / "python" / "package" / "a.py").read_text() == "1"
 
 
-def test_function_writes_no_bytecode_beside_its_code(function: Make) -> None:
+def test_execution_environment_function_writes_no_bytecode(function: Make) -> None:
     probe = function("import other\ndef handler(event, context): return None", {"other.py": ""})
     (probe.code / "more.py").write_text("")
     invoke(probe, None)
@@ -171,7 +171,7 @@ def test_function_writes_no_bytecode_beside_its_code(function: Make) -> None:
 # ---------------------------------------------------------------------------------------------------- answers and errors
 
 
-def test_invocations_share_a_process_and_keep_their_logs_apart(function: Make) -> None:
+def test_execution_environment_invocations_share_process_with_separate_logs(function: Make) -> None:
     code = """
         import os
         print("starting")
@@ -190,7 +190,7 @@ def test_invocations_share_a_process_and_keep_their_logs_apart(function: Make) -
     assert cold.max_memory_mb > 5
 
 
-def test_exception_becomes_a_function_error_and_a_log_line(function: Make) -> None:
+def test_execution_environment_exception_is_a_function_error_and_log_line(function: Make) -> None:
     code = """
         def handler(event, context):
             if event == "bad":
@@ -214,7 +214,9 @@ def test_exception_becomes_a_function_error_and_a_log_line(function: Make) -> No
         ("raise RuntimeError('not set up')", "RuntimeError", "not set up"),
     ],
 )
-def test_initialization_that_fails_is_the_invocations_error(function: Make, code: str, kind: str, text: str) -> None:
+def test_execution_environment_failed_initialization_is_an_invocation_error(
+    function: Make, code: str, kind: str, text: str
+) -> None:
     reports = invoke(function(code), 1, 2)
     assert len(reports) == 2
     for report in reports:
@@ -233,12 +235,12 @@ def test_initialization_that_fails_is_the_invocations_error(function: Make, code
         (f"'x' * {MAX_PAYLOAD_BYTES - 1}", "Function.ResponseSizeTooLarge"),
     ],
 )
-def test_answer_that_lambda_would_refuse_is_an_error(function: Make, expression: str, kind: str) -> None:
+def test_execution_environment_invalid_answer_is_an_error(function: Make, expression: str, kind: str) -> None:
     (report,) = invoke(function(f"def handler(event, context): return {expression}"), None)
     assert error_of(report)[0] == kind
 
 
-def test_answer_of_the_largest_size_is_taken(function: Make) -> None:
+def test_execution_environment_answer_of_maximum_size_is_accepted(function: Make) -> None:
     (report,) = invoke(function(f"def handler(event, context): return 'x' * {MAX_PAYLOAD_BYTES - 2}"), None)
     assert not report.failed
     assert len(report.payload) == MAX_PAYLOAD_BYTES
@@ -247,7 +249,7 @@ def test_answer_of_the_largest_size_is_taken(function: Make) -> None:
 # -------------------------------------------------------------------------------------------------------- limits and ends
 
 
-def test_function_that_outlives_its_timeout_is_killed_with_its_children(function: Make) -> None:
+def test_execution_environment_timed_out_function_is_killed_with_children(function: Make) -> None:
     code = """
         import subprocess, time
         def handler(event, context):
@@ -268,7 +270,7 @@ def test_function_that_outlives_its_timeout_is_killed_with_its_children(function
     assert fine.init_s is not None, "a killed process is replaced"
 
 
-def test_function_that_exceeds_its_memory_is_killed(function: Make) -> None:
+def test_execution_environment_function_over_memory_is_killed(function: Make) -> None:
     code = """
         def handler(event, context):
             return len(bytes(event * 2**20).replace(b"\\0", b"1"))
@@ -285,14 +287,14 @@ def test_function_that_exceeds_its_memory_is_killed(function: Make) -> None:
 @pytest.mark.parametrize(
     ("call", "text"), [("os._exit(3)", "exit status 3"), ("os.kill(os.getpid(), 11)", "signal: SIGSEGV")]
 )
-def test_process_that_ends_is_an_exit_error(function: Make, call: str, text: str) -> None:
+def test_execution_environment_process_exit_is_an_exit_error(function: Make, call: str, text: str) -> None:
     (report,) = invoke(function(f"import os\ndef handler(event, context): {call}"), None)
     kind, message = error_of(report)
     assert kind == "Runtime.ExitError"
     assert message.endswith(f"Runtime exited with error: {text}")
 
 
-def test_environment_leaves_no_process_and_no_file(function: Make) -> None:
+def test_execution_environment_leaves_no_process_and_no_file(function: Make) -> None:
     probe = function("import os\ndef handler(event, context): return [os.getpid(), __import__('sys').path[2]]")
     with ExecutionEnvironment(probe, AWS) as environment:
         pid, opt = environment.invoke(b"null").answer

@@ -73,7 +73,7 @@ def ear(stack: LocalCloud, request: pytest.FixtureRequest) -> Iterator[str]:
     stack.sqs.delete_queue(QueueUrl=url)
 
 
-def test_a_token_that_is_due_is_renewed_by_the_schedules_message(scene: Scene) -> None:
+def test_renewal_sweep_due_token_is_refreshed(scene: Scene) -> None:
     """Given a token of a few seconds, when the sweep comes, then the connection has the next generation, and works."""
     scene.cloud.control.set_kommo_limits(access_life_s=3)
     host, name = connect(scene)
@@ -90,7 +90,7 @@ def test_a_token_that_is_due_is_renewed_by_the_schedules_message(scene: Scene) -
     assert scene.cloud.control.count(platform="kommo", host=host, path="/oauth2/access_token") == 2
 
 
-def test_a_grant_that_was_revoked_is_told_with_the_way_back(scene: Scene, ear: str) -> None:
+def test_renew_tokens_revoked_grant_is_announced_and_reinstall_recovers_it(scene: Scene, ear: str) -> None:
     scene.cloud.control.set_kommo_limits(access_life_s=3)
     host, name = connect(scene)
     scene.cloud.control.disconnect(scene.client_id, host)
@@ -122,7 +122,7 @@ def uninstall(scene: Scene, query: dict[str, str]) -> requests.Response:
     )
 
 
-def test_an_account_that_disconnects_loses_its_connection_and_may_come_back(scene: Scene, ear: str) -> None:
+def test_uninstall_disconnected_account_is_removed_and_can_be_installed_again(scene: Scene, ear: str) -> None:
     host, name = connect(scene)
     secret_id = connections_item(scene, name)["secret_id"]["S"]
     hook = scene.cloud.control.disconnect(scene.client_id, host)
@@ -153,7 +153,7 @@ def connections_item(scene: Scene, name: str) -> dict[str, Any]:
     return item
 
 
-def test_an_account_that_moved_to_another_subdomain_is_followed(scene: Scene) -> None:
+def test_renew_tokens_moved_account_updates_allowed_domain(scene: Scene) -> None:
     scene.cloud.control.set_kommo_limits(access_life_s=3)
     host, name = connect(scene)
     scene.cloud.control.set_kommo_limits(access_life_s=86_400)
@@ -168,7 +168,7 @@ def test_an_account_that_moved_to_another_subdomain_is_followed(scene: Scene) ->
 
 
 @pytest.mark.parametrize("life_s", [30, pytest.param(3_600, marks=pytest.mark.long)])
-def test_a_crowd_that_asks_for_one_expired_token_makes_one_call(stack: LocalCloud, life_s: int) -> None:
+def test_token_provider_eighty_concurrent_callers_refresh_once(stack: LocalCloud, life_s: int) -> None:
     """The short version of `make bench NAME=fan_in`: real processes, a real lease."""
     with as_a_worker(stack.stack) as key:
         grants = Grants(stack.stack, life_s=life_s)
@@ -179,7 +179,7 @@ def test_a_crowd_that_asks_for_one_expired_token_makes_one_call(stack: LocalClou
         assert connection_store.get(Table(stack.stack.table), connection.name).generation == 2
 
 
-def test_the_schedule_is_there(stack: LocalCloud) -> None:
+def test_renewals_schedule_exists(stack: LocalCloud) -> None:
     scheduler = boto3.client(
         "scheduler",
         endpoint_url=stack.stack.aws_endpoint_url,

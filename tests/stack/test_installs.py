@@ -13,7 +13,7 @@ from tests.fakes.scenes import Scene, wait_for
 HOSTILE = json.loads(HOSTILE_REFERERS.read_text())
 
 
-def test_an_installs_contacts_are_in_marketo(scene: Scene) -> None:
+def test_install_contacts_arrive_in_marketo_with_receipts(scene: Scene) -> None:
     munchkin = scene.send_to_marketo()
     host = scene.account(contacts=620)
     code = scene.code(host)
@@ -42,7 +42,7 @@ def test_an_installs_contacts_are_in_marketo(scene: Scene) -> None:
         assert request["request_id"] in {item["request_id"]["S"] for item in receipts if "request_id" in item}
 
 
-def test_one_code_delivered_three_times_is_exchanged_once(scene: Scene) -> None:
+def test_install_code_delivered_three_times_is_exchanged_once(scene: Scene) -> None:
     host = scene.account()
     code = scene.code(host)
     assert [scene.hook(code, host).status_code for _ in range(3)] == [200] * 3
@@ -54,7 +54,7 @@ def test_one_code_delivered_three_times_is_exchanged_once(scene: Scene) -> None:
     assert len(scene.installs()) == 1
 
 
-def test_an_install_that_sqs_refuses_is_swept_within_a_minute(scene: Scene) -> None:
+def test_install_sqs_outage_is_swept_and_connects(scene: Scene) -> None:
     host = scene.account()
     with scene.cloud.stack.outage("accept_install", "sqs:SendMessage"):
         assert scene.hook(scene.code(host), host).status_code == 200
@@ -64,7 +64,7 @@ def test_an_install_that_sqs_refuses_is_swept_within_a_minute(scene: Scene) -> N
     assert install["state"] == "connected"
 
 
-def test_a_platform_in_trouble_is_waited_for(scene: Scene) -> None:
+def test_install_platform_failures_are_retried_and_connect(scene: Scene) -> None:
     host = scene.account()
     label = host.partition(".")[0]
     scene.cloud.control.set_fault("kommo", "status", account=label, path="/oauth2/access_token", status=502, count=1)
@@ -77,7 +77,7 @@ def test_a_platform_in_trouble_is_waited_for(scene: Scene) -> None:
     assert install["attempt_count"] == 4
 
 
-def test_an_answer_lost_on_the_wire_asks_the_customer_to_connect_again(scene: Scene) -> None:
+def test_install_lost_answer_fails_with_reconnect_url(scene: Scene) -> None:
     host = scene.account()
     scene.cloud.control.set_fault(
         "kommo", "lost_answer", account=host.partition(".")[0], path="/oauth2/access_token", count=1
@@ -89,7 +89,7 @@ def test_an_answer_lost_on_the_wire_asks_the_customer_to_connect_again(scene: Sc
     assert install["reconnect_url"] == f"{scene.install_url}/start"
 
 
-def test_hostile_referers_bring_no_byte_to_any_host(scene: Scene) -> None:
+def test_install_hook_hostile_referers_reach_no_host(scene: Scene) -> None:
     referers = [referer for group in HOSTILE.values() for referer in group]
     assert len(referers) >= 150
     before = scene.cloud.control.hosts()
@@ -103,20 +103,20 @@ def test_hostile_referers_bring_no_byte_to_any_host(scene: Scene) -> None:
     assert {host for host in after["allowed"] if host != api} == {host for host in before["allowed"] if host != api}
 
 
-def test_the_administrators_api_lets_nobody_in_without_a_signature(stack: LocalCloud) -> None:
+def test_admin_api_without_signature_is_refused(stack: LocalCloud) -> None:
     for resource in ("oauth-clients", "connections", "routes", "installs"):
         assert stack.web.get(f"{stack.public_url}/admin/v1/{resource}").status_code == 403
         assert stack.admin.get(f"{stack.public_url}/admin/v1/{resource}").status_code == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_other_methods_than_get_are_refused(scene: Scene, method: str) -> None:
+def test_install_hook_method_other_than_get_is_refused(scene: Scene, method: str) -> None:
     answer = scene.cloud.web.request(method, scene.install_url, params={"code": "x", "referer": "a.kommo.com"})
     assert answer.status_code in (403, 404, 405)
     assert scene.installs() == []
 
 
-def test_no_log_holds_a_secret(scene: Scene) -> None:
+def test_install_logs_hold_no_secret(scene: Scene) -> None:
     """Given an install and a refused one, then no function's log holds the code, a token or the client's secret."""
     host = scene.account()
     code = scene.code(host)

@@ -15,7 +15,7 @@ from tests.leaks import Watch
 PLANTED = "planted-secret"
 
 
-def test_what_is_left_is_found(stack: LocalCloud) -> None:
+def test_stack_leak_check_finds_planted_secrets_in_every_place(stack: LocalCloud) -> None:
     """Given secrets in a log, a metric, the table, a queue, on the bus and in a process's log, then each is found, once."""
     name, watch = f"planted-{time.time_ns()}", Watch(needles=(PLANTED,))
     key = {"pk": {"S": name}, "sk": {"S": "PLANTED"}}

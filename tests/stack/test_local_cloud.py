@@ -45,23 +45,23 @@ def web(neighbour: Stack) -> Iterator[Web]:
 # ---------------------------------------------------------------------------------------------------------- up and down
 
 
-def test_up_twice_says_that_it_is_running_and_reuses_it(checkout: Checkout, neighbour: Stack) -> None:
+def test_local_cloud_up_again_reuses_running_one(checkout: Checkout, neighbour: Stack) -> None:
     status, output = checkout.run("up")
     assert status == 0
     assert "running already" in output
     assert checkout.stack == neighbour
 
 
-def test_the_stack_file_is_private(checkout: Checkout, neighbour: Stack) -> None:
+def test_local_cloud_stack_file_is_private(checkout: Checkout, neighbour: Stack) -> None:
     assert (checkout.root / "build" / "stack.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_api_answers_by_both_its_addresses(neighbour: Stack, web: Web) -> None:
+def test_local_cloud_api_answers_at_both_addresses(neighbour: Stack, web: Web) -> None:
     assert web.get(f"{neighbour.api_url}/tell").status_code == 200
     assert web.get(f"{neighbour.public_url}/tell").status_code == 200
 
 
-def test_functions_see_nothing_of_the_persons_shell(neighbour: Stack, web: Web) -> None:
+def test_local_cloud_functions_do_not_see_callers_environment(neighbour: Stack, web: Web) -> None:
     seen = web.get(f"{neighbour.api_url}/tell").json()
     assert not set(SHELL.values()) & set(seen.values())
     assert seen["HTTPS_PROXY"] == neighbour.proxy_url
@@ -69,7 +69,7 @@ def test_functions_see_nothing_of_the_persons_shell(neighbour: Stack, web: Web) 
     assert seen["AWS_SHARED_CREDENTIALS_FILE"] == os.devnull
 
 
-def test_a_service_can_fail_for_one_function(neighbour: Stack, web: Web) -> None:
+def test_local_cloud_outage_affects_one_service_of_one_function(neighbour: Stack, web: Web) -> None:
     def status() -> int:
         return web.get(f"{neighbour.api_url}/tell?send=1").status_code
 
@@ -80,7 +80,7 @@ def test_a_service_can_fail_for_one_function(neighbour: Stack, web: Web) -> None
     assert status() == 200
 
 
-def test_a_change_is_deployed_to_the_running_stack(checkout: Checkout, neighbour: Stack, web: Web) -> None:
+def test_local_cloud_up_deploys_change_to_running_stack(checkout: Checkout, neighbour: Stack, web: Web) -> None:
     handler = checkout.root / "functions" / "tell" / "handler.py"
     handler.write_text(HANDLER.replace("os.environ.items()", "{'changed': 'yes'}.items()"))
     try:
@@ -91,11 +91,11 @@ def test_a_change_is_deployed_to_the_running_stack(checkout: Checkout, neighbour
         handler.write_text(HANDLER)
 
 
-def test_what_is_deployed_is_compiled(checkout: Checkout, neighbour: Stack) -> None:
+def test_local_cloud_build_contains_compiled_modules(checkout: Checkout, neighbour: Stack) -> None:
     assert list((checkout.root / "build" / "sam" / "build" / "TellFunction").rglob("handler.*.pyc"))
 
 
-def test_status_names_a_dead_part_and_up_starts_anew(checkout: Checkout, neighbour: Stack) -> None:
+def test_local_cloud_status_names_dead_process_and_up_restarts(checkout: Checkout, neighbour: Stack) -> None:
     checkout.processes()[neighbour.pids["proxy"]].kill()
     until(lambda: neighbour.pids["proxy"] not in checkout.processes())
     status, output = checkout.run("status")
@@ -111,7 +111,7 @@ def messages(stack: Stack) -> str:
     return str(answer["Attributes"]["ApproximateNumberOfMessages"])
 
 
-def test_down_and_up_keep_address_ports_and_data(checkout: Checkout, neighbour: Stack, web: Web) -> None:
+def test_local_cloud_down_and_up_keeps_address_ports_and_data(checkout: Checkout, neighbour: Stack, web: Web) -> None:
     neighbour.client("sqs").purge_queue(QueueUrl=neighbour.queues["things"])
     assert web.get(f"{neighbour.api_url}/tell?send=1").status_code == 200
     with contextlib.closing(Control(neighbour.control_url)) as control:
@@ -141,7 +141,7 @@ def test_down_and_up_keep_address_ports_and_data(checkout: Checkout, neighbour: 
         assert control.set_fault("kommo", "slow") == 3
 
 
-def test_a_crash_leaves_what_the_last_orderly_stop_saved(checkout: Checkout, neighbour: Stack) -> None:
+def test_local_cloud_up_after_crash_has_data_of_last_orderly_stop(checkout: Checkout, neighbour: Stack) -> None:
     neighbour.client("sqs").purge_queue(QueueUrl=neighbour.queues["things"])
     checkout.run("down")
     checkout.run("up")
@@ -156,13 +156,13 @@ def test_a_crash_leaves_what_the_last_orderly_stop_saved(checkout: Checkout, nei
     assert (checkout.stack.public_url, messages(checkout.stack)) == (neighbour.public_url, "0")
 
 
-def test_an_address_stays_when_the_data_does_not(checkout: Checkout, neighbour: Stack) -> None:
+def test_local_cloud_up_without_saved_data_keeps_address(checkout: Checkout, neighbour: Stack) -> None:
     checkout.begin_anew()
     assert checkout.run("up")[0] == 0
     assert checkout.stack.public_url == neighbour.public_url
 
 
-def test_a_start_that_was_killed_is_cleaned_up_by_the_next(checkout: Checkout) -> None:
+def test_local_cloud_up_after_killed_start_removes_leftovers(checkout: Checkout) -> None:
     checkout.begin_anew()
     killed = checkout.begin("up")
     until(lambda: len(checkout.processes()) >= 3)
@@ -175,7 +175,7 @@ def test_a_start_that_was_killed_is_cleaned_up_by_the_next(checkout: Checkout) -
     assert not leftovers & set(checkout.processes())
 
 
-def test_down_after_a_killed_start_leaves_nothing(checkout: Checkout) -> None:
+def test_local_cloud_down_after_killed_start_leaves_no_process(checkout: Checkout) -> None:
     checkout.begin_anew()
     killed = checkout.begin("up")
     until(lambda: len(checkout.processes()) >= 3)
@@ -185,7 +185,7 @@ def test_down_after_a_killed_start_leaves_nothing(checkout: Checkout) -> None:
     assert not checkout.processes()
 
 
-def test_ministack_dying_during_the_deployment_shows_the_end_of_its_log(checkout: Checkout) -> None:
+def test_local_cloud_up_ministack_dies_during_deployment_shows_its_log(checkout: Checkout) -> None:
     checkout.begin_anew()
     deploy_log = checkout.root / "build" / "local" / "deploy.log"
     deploy_log.unlink(missing_ok=True)
@@ -200,7 +200,7 @@ def test_ministack_dying_during_the_deployment_shows_the_end_of_its_log(checkout
     assert not checkout.processes()
 
 
-def test_a_demanded_port_that_is_taken_names_its_holder(checkout: Checkout) -> None:
+def test_local_cloud_up_requested_port_in_use_names_its_process(checkout: Checkout) -> None:
     checkout.begin_anew()
     with processes.listening_socket() as taken:
         port = taken.getsockname()[1]
@@ -210,7 +210,7 @@ def test_a_demanded_port_that_is_taken_names_its_holder(checkout: Checkout) -> N
     assert not checkout.processes()
 
 
-def test_down_leaves_foreign_processes_alone(checkout: Checkout, neighbour: Stack) -> None:
+def test_local_cloud_down_does_not_end_foreign_processes(checkout: Checkout, neighbour: Stack) -> None:
     """Also one whose number build/stack.json holds, as after a restart of the machine."""
     file = checkout.root / "build" / "stack.json"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as foreign:
@@ -222,7 +222,7 @@ def test_down_leaves_foreign_processes_alone(checkout: Checkout, neighbour: Stac
     assert checkout.run("down") == (0, "Nothing was running.\n")
 
 
-def test_two_starts_at_once_do_not_meet(checkout: Checkout) -> None:
+def test_local_cloud_concurrent_up_is_refused(checkout: Checkout) -> None:
     checkout.begin_anew()
     first = checkout.begin("up")
     until(checkout.processes)
@@ -233,19 +233,19 @@ def test_two_starts_at_once_do_not_meet(checkout: Checkout) -> None:
     assert first.returncode == 0
 
 
-def test_logs_shows_what_functions_wrote(checkout: Checkout, neighbour: Stack, web: Web) -> None:
+def test_local_cloud_logs_shows_function_output(checkout: Checkout, neighbour: Stack, web: Web) -> None:
     web.get(f"{neighbour.api_url}/tell")
     assert "REPORT RequestId" in until(lambda: checkout.run("logs", "tell", "--no-follow")[1])
 
 
-def test_a_missing_tool_is_named(tmp_path: Path) -> None:
+def test_local_cloud_up_missing_tool_is_named(tmp_path: Path) -> None:
     bare = Checkout(tmp_path / "bare")
     (bare.root / ".venv-sam").unlink()
     status, output = bare.run("up")
     assert (status, ".venv-sam/bin/sam is missing" in output) == (1, True)
 
 
-def test_a_taken_port_raises() -> None:
+def test_free_port_in_use_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -281,7 +281,7 @@ def test_a_taken_port_raises() -> None:
         "",
     ],
 )
-def test_the_proxy_refuses_every_other_host_and_remembers_it(neighbour: Stack, control: Control, target: str) -> None:
+def test_local_proxy_unknown_host_is_refused_and_recorded(neighbour: Stack, control: Control, target: str) -> None:
     port = int(neighbour.proxy_url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
@@ -291,7 +291,7 @@ def test_the_proxy_refuses_every_other_host_and_remembers_it(neighbour: Stack, c
     assert hosts["allowed"] == {}
 
 
-def test_plain_http_does_not_leave_and_is_remembered(neighbour: Stack, control: Control) -> None:
+def test_local_proxy_plain_http_is_refused_and_recorded(neighbour: Stack, control: Control) -> None:
     with requests.Session() as plain:
         plain.trust_env = False
         plain.proxies = {"http": neighbour.proxy_url}
@@ -299,7 +299,7 @@ def test_plain_http_does_not_leave_and_is_remembered(neighbour: Stack, control: 
     assert list(control.hosts()["refused"]) == ["http://acme.kommo.com/api/v4/account"]
 
 
-def test_bytes_to_an_allowed_host_are_counted(web: Web, control: Control) -> None:
+def test_local_proxy_bytes_to_allowed_host_are_counted(web: Web, control: Control) -> None:
     web.post("https://acme.kommo.com/oauth2/access_token", data=b"x" * 100_000)
     traffic = control.hosts()["allowed"]["acme.kommo.com"]
     assert traffic["connections"] == 1
@@ -308,7 +308,7 @@ def test_bytes_to_an_allowed_host_are_counted(web: Web, control: Control) -> Non
 
 
 @pytest.mark.parametrize("host", ["acme.kommo.com", "www.amocrm.ru", "123-abc-456.mktorest.com", "one.engage.bz"])
-def test_platforms_are_led_to_their_simulators(host: str) -> None:
+def test_local_proxy_platform_host_is_routed_to_simulators(host: str) -> None:
     assert Proxy(None, simulators_port=1, gateway_port=2).port_for(host, "443") == 1  # type: ignore[arg-type]
 
 
@@ -353,7 +353,7 @@ def account_status(web: Web, tokens: Any) -> int:
     return web.get(f"https://{ACME}/api/v4/account", headers=bearer(tokens)).status_code
 
 
-def test_a_code_gives_tokens_once(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_code_gives_tokens_once(web: Web, kommo: Control) -> None:
     issued = kommo.issue_code(CLIENT["client_id"], ACME)
     first, second = exchange(web, code=issued.code), exchange(web, code=issued.code)
     assert first.status_code == 200
@@ -367,7 +367,7 @@ def test_a_code_gives_tokens_once(web: Web, kommo: Control) -> None:
 
 
 @pytest.mark.parametrize(("age_s", "status"), [(20 * 60 - 5, 200), (20 * 60 + 1, 400)])
-def test_a_code_lives_twenty_minutes(web: Web, kommo: Control, age_s: int, status: int) -> None:
+def test_simulated_kommo_code_expires_after_twenty_minutes(web: Web, kommo: Control, age_s: int, status: int) -> None:
     issued = kommo.issue_code(CLIENT["client_id"], ACME)
     kommo.advance(age_s)
     answer = exchange(web, code=issued.code)
@@ -386,7 +386,7 @@ def test_a_code_lives_twenty_minutes(web: Web, kommo: Control, age_s: int, statu
         ({"grant_type": "password"}, 400, "Check the `grant_type` parameter"),
     ],
 )
-def test_a_wrong_exchange_is_refused_in_kommos_words(
+def test_simulated_kommo_invalid_exchange_is_refused_with_hint(
     web: Web, kommo: Control, changes: dict[str, str], status: int, hint: str | None
 ) -> None:
     issued = kommo.issue_code(CLIENT["client_id"], ACME)
@@ -396,13 +396,13 @@ def test_a_wrong_exchange_is_refused_in_kommos_words(
     assert exchange(web, code=issued.code).status_code == 200
 
 
-def test_a_code_of_another_account_is_refused(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_code_of_another_account_is_refused(web: Web, kommo: Control) -> None:
     kommo.add_kommo_account("other")
     answer = exchange(web, code=kommo.issue_code(CLIENT["client_id"], "other.kommo.com").code)
     assert (answer.status_code, answer.json()["hint"]) == (400, "Invalid account")
 
 
-def test_a_refresh_token_works_once_and_its_reuse_kills_the_grant(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_reused_refresh_token_revokes_grant(web: Web, kommo: Control) -> None:
     first = tokens(web, kommo)
     second = refresh(web, first["refresh_token"]).json()
     assert account_status(web, second) == 200
@@ -412,7 +412,7 @@ def test_a_refresh_token_works_once_and_its_reuse_kills_the_grant(web: Web, komm
     assert [grant["revoked"] for grant in kommo.kommo()["grants"]] == [True]
 
 
-def test_an_access_token_lives_a_day(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_access_token_expires_after_a_day(web: Web, kommo: Control) -> None:
     granted = tokens(web, kommo)
     kommo.advance(86_390)
     assert account_status(web, granted) == 200
@@ -420,13 +420,13 @@ def test_an_access_token_lives_a_day(web: Web, kommo: Control) -> None:
     assert account_status(web, granted) == 401
 
 
-def test_an_access_token_is_for_its_own_account(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_access_token_of_another_account_is_refused(web: Web, kommo: Control) -> None:
     kommo.add_kommo_account("other")
     answer = web.get("https://other.kommo.com/api/v4/account", headers=bearer(tokens(web, kommo)))
     assert answer.status_code == 401
 
 
-def test_contacts_come_in_pages_until_there_is_no_next(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_contacts_are_listed_in_pages(web: Web, kommo: Control) -> None:
     headers = bearer(tokens(web, kommo))
     url: str | None = f"https://{ACME}/api/v4/contacts?limit=250&order[updated_at]=asc"
     seen: list[dict[str, Any]] = []
@@ -445,21 +445,21 @@ def test_contacts_come_in_pages_until_there_is_no_next(web: Web, kommo: Control)
     assert web.get(f"https://{ACME}/api/v4/contacts?limit=251", headers=headers).status_code == 400
 
 
-def test_contacts_are_filtered_by_their_update(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_contacts_are_filtered_by_update_time(web: Web, kommo: Control) -> None:
     times = sorted(each["updated_at"] for each in kommo.kommo_contacts(ACME)["contacts"])
     url = f"https://{ACME}/api/v4/contacts?limit=250&filter[updated_at][from]={times[-10]}"
     found = web.get(url, headers=bearer(tokens(web, kommo))).json()["_embedded"]["contacts"]
     assert sorted(each["updated_at"] for each in found) == times[-10:]
 
 
-def test_companies_are_found_by_id(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_companies_are_found_by_id(web: Web, kommo: Control) -> None:
     company = kommo.kommo_contacts(ACME)["companies"][2]
     url = f"https://{ACME}/api/v4/companies?filter[id][]={company['id']}"
     found = web.get(url, headers=bearer(tokens(web, kommo))).json()["_embedded"]["companies"]
     assert found == [company]
 
 
-def test_made_up_contacts_are_the_same_each_time_and_awkward() -> None:
+def test_make_contacts_is_deterministic_and_has_edge_cases() -> None:
     def made(host: str) -> list[dict[str, Any]]:
         return make_contacts(30_000_001, host, 1_000, seed=1, without_email=0.05).contacts
 
@@ -484,7 +484,7 @@ def test_made_up_contacts_are_the_same_each_time_and_awkward() -> None:
     assert not emails & others
 
 
-def test_webhooks_are_subscribed_listed_and_removed(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_webhooks_are_subscribed_listed_and_deleted(web: Web, kommo: Control) -> None:
     url, headers = f"https://{ACME}/api/v4/webhooks", bearer(tokens(web, kommo))
     wanted = {"destination": "https://front.example/events", "settings": ["add_contact"], "sort": 10}
     assert web.get(url, headers=headers).status_code == 204
@@ -494,7 +494,7 @@ def test_webhooks_are_subscribed_listed_and_removed(web: Web, kommo: Control) ->
     assert web.get(url, headers=headers).status_code == 204
 
 
-def test_the_eighth_request_in_a_second_is_429_and_insisting_blocks_everything(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_rate_limit_answers_429_then_blocks(web: Web, kommo: Control) -> None:
     granted = tokens(web, kommo)
     kommo.set_kommo_limits(requests_per_s=7, block_after=5, block_s=30)
     time.sleep(1.1)  # the window of a second in which the calls so far count
@@ -507,7 +507,7 @@ def test_the_eighth_request_in_a_second_is_429_and_insisting_blocks_everything(w
     assert account_status(web, granted) == 200
 
 
-def test_the_consent_page_sends_the_customer_back_with_a_code_or_a_refusal(web: Web, kommo: Control) -> None:
+def test_simulated_kommo_consent_page_redirects_with_code_or_refusal(web: Web, kommo: Control) -> None:
     query = {"client_id": CLIENT["client_id"], "state": "a b&c", "mode": "popup"}
     page = web.get("https://www.kommo.com/oauth", params=query)
     assert ACME in page.text
@@ -534,7 +534,7 @@ def test_the_consent_page_sends_the_customer_back_with_a_code_or_a_refusal(web: 
 # ----------------------------------------------------------------------------------------------------------------- faults
 
 
-def test_a_lost_answer_has_done_the_work(web: Web, kommo: Control) -> None:
+def test_fault_lost_answer_performs_the_call(web: Web, kommo: Control) -> None:
     issued = kommo.issue_code(CLIENT["client_id"], ACME)
     fault = kommo.set_fault("kommo", "lost_answer", path="/oauth2/access_token", count=1)
     with pytest.raises(requests.ConnectionError):
@@ -544,7 +544,7 @@ def test_a_lost_answer_has_done_the_work(web: Web, kommo: Control) -> None:
     assert exchange(web, code=issued.code).json()["hint"] == "Authorization code has been revoked"
 
 
-def test_a_dropped_call_has_not(web: Web, kommo: Control) -> None:
+def test_fault_dropped_does_not_perform_the_call(web: Web, kommo: Control) -> None:
     issued = kommo.issue_code(CLIENT["client_id"], ACME)
     kommo.set_fault("kommo", "dropped", path="/oauth2/access_token", count=1)
     with pytest.raises(requests.ConnectionError):
@@ -553,7 +553,7 @@ def test_a_dropped_call_has_not(web: Web, kommo: Control) -> None:
     assert exchange(web, code=issued.code).status_code == 200
 
 
-def test_a_slow_answer_works_even_when_nobody_waits_for_it(web: Web, kommo: Control) -> None:
+def test_fault_slow_performs_the_call_after_client_timeout(web: Web, kommo: Control) -> None:
     issued = kommo.issue_code(CLIENT["client_id"], ACME)
     kommo.set_fault("kommo", "slow", seconds=0.5, count=1)
     with pytest.raises(requests.ReadTimeout):
@@ -571,7 +571,7 @@ def test_a_slow_answer_works_even_when_nobody_waits_for_it(web: Web, kommo: Cont
         ("forbidden", {}, 403),
     ],
 )
-def test_faults_answer_in_the_platforms_stead(
+def test_fault_of_each_kind_answers_for_the_platform(
     web: Web, kommo: Control, kind: str, details: dict[str, Any], status: int
 ) -> None:
     kommo.set_fault("kommo", kind, account="acme", count=2, skip=1, **details)
@@ -584,7 +584,7 @@ def test_faults_answer_in_the_platforms_stead(
     until(lambda: exchange(web).status_code == 400, 3)
 
 
-def test_a_fault_can_be_for_one_page(web: Web, kommo: Control) -> None:
+def test_fault_for_one_page_affects_only_that_page(web: Web, kommo: Control) -> None:
     headers = bearer(tokens(web, kommo))
     kommo.set_fault("kommo", "status", path="/api/v4/contacts", page=2)
 
@@ -594,7 +594,7 @@ def test_a_fault_can_be_for_one_page(web: Web, kommo: Control) -> None:
     assert [status(page) for page in (1, 2, 3)] == [200, 500, 200]
 
 
-def test_a_misspelt_fault_is_refused(control: Control) -> None:
+def test_fault_unknown_field_or_kind_is_refused(control: Control) -> None:
     with pytest.raises(ValueError, match="unknown: acount"):
         control.set_fault("kommo", "slow", acount="acme")
     with pytest.raises(ValueError, match="one of slow"):
@@ -644,7 +644,7 @@ def error_code(answer: requests.Response) -> str:
     return str(answer.json()["error_code"])
 
 
-def test_identity_tells_the_remaining_life_of_one_token(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_identity_returns_same_token_with_remaining_life(web: Web, marketo: Control) -> None:
     first = identity(web).json()
     marketo.advance(600)
     second = identity(web).json()
@@ -656,12 +656,12 @@ def test_identity_tells_the_remaining_life_of_one_token(web: Web, marketo: Contr
     assert identity(web).json()["access_token"] != first["access_token"]
 
 
-def test_identity_refuses_a_wrong_secret(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_identity_wrong_secret_is_refused(web: Web, marketo: Control) -> None:
     answer = identity(web, client_secret="wrong")
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
-def test_persons_are_accepted_and_the_last_write_wins(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_persons_are_accepted_and_last_write_wins(web: Web, marketo: Control) -> None:
     first = ingest(web, people(2, firstName="Ana", lastName="Souza"))
     second = ingest(web, {"dedupeFields": {"field1": "email"}, **people(1, firstName="Íris")})
     assert (first.status_code, first.content, first.headers["X-Request-Id"] != second.headers["X-Request-Id"]) == (
@@ -676,7 +676,9 @@ def test_persons_are_accepted_and_the_last_write_wins(web: Web, marketo: Control
 
 
 @pytest.mark.parametrize(("count", "code"), [(1_000, None), (1_001, "4000801")])
-def test_a_request_takes_a_thousand_objects(web: Web, marketo: Control, count: int, code: str | None) -> None:
+def test_simulated_marketo_more_than_1000_objects_are_refused(
+    web: Web, marketo: Control, count: int, code: str | None
+) -> None:
     answer = ingest(web, people(count))
     assert answer.status_code == (400 if code else 202)
     assert code is None or error_code(answer) == code
@@ -684,7 +686,9 @@ def test_a_request_takes_a_thousand_objects(web: Web, marketo: Control, count: i
 
 
 @pytest.mark.parametrize(("size", "status"), [(1_000_000, 202), (1_000_001, 400)])
-def test_a_request_takes_a_million_bytes(web: Web, marketo: Control, size: int, status: int) -> None:
+def test_simulated_marketo_body_over_1000000_bytes_is_refused(
+    web: Web, marketo: Control, size: int, status: int
+) -> None:
     content = padded(size)
     assert len(content) == size
     assert ingest(web, content).status_code == status
@@ -705,7 +709,7 @@ def test_a_request_takes_a_million_bytes(web: Web, marketo: Control, size: int, 
         (people(1), {"X-Mkto-User-Token": "another"}, "401013"),
     ],
 )
-def test_bad_requests_get_adobes_codes(
+def test_simulated_marketo_invalid_request_has_adobe_error_code(
     web: Web, marketo: Control, body: Any, headers: dict[str, str], code: str | None
 ) -> None:
     answer = ingest(web, body, **headers)
@@ -713,19 +717,19 @@ def test_bad_requests_get_adobes_codes(
     assert code is None or error_code(answer) == code
 
 
-def test_a_missing_token_and_an_expired_one_differ(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_missing_and_expired_token_have_different_codes(web: Web, marketo: Control) -> None:
     assert error_code(ingest(web, people(1), token=None)) == "403010"
     token = identity(web).json()["access_token"]
     marketo.change_marketo(MUNCHKIN, expire_token=True)
     assert error_code(ingest(web, people(1), token=token)) == "401013"
 
 
-def test_other_resources_are_not_found(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_unknown_resource_is_not_found(web: Web, marketo: Control) -> None:
     answer = web.post(f"https://mkto-ingestion-api.adobe.io/subscriptions/{MUNCHKIN}/pessoas", json={})
     assert error_code(answer) == "404040"
 
 
-def test_the_days_quota_ends_and_is_renewed(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_daily_quota_is_enforced_and_renewed(web: Web, marketo: Control) -> None:
     marketo.change_marketo(MUNCHKIN, daily_quota=3)
     assert ingest(web, people(3)).status_code == 202
     assert error_code(ingest(web, people(1))) == "4290801"
@@ -733,20 +737,20 @@ def test_the_days_quota_ends_and_is_renewed(web: Web, marketo: Control) -> None:
     assert ingest(web, people(1)).status_code == 202
 
 
-def test_the_rate_of_requests_is_limited(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_requests_over_rate_limit_are_refused(web: Web, marketo: Control) -> None:
     token = identity(web).json()["access_token"]
     marketo.change_marketo(MUNCHKIN, requests_per_s=2)
     assert [ingest(web, people(1), token=token).status_code for _ in range(3)] == [202, 202, 429]
 
 
-def test_a_poisonous_person_spoils_its_request_only(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_invalid_person_refuses_only_its_request(web: Web, marketo: Control) -> None:
     marketo.change_marketo(MUNCHKIN, poison={"lastName": "Veneno"})
     assert error_code(ingest(web, people(2, lastName="Veneno"))) == "4000802"
     assert ingest(web, people(2, lastName="Souza")).status_code == 202
     assert len(marketo.marketo_persons(MUNCHKIN)) == 2
 
 
-def test_a_person_without_its_dedupe_field_fails_after_acceptance(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_person_without_dedupe_field_fails_after_acceptance(web: Web, marketo: Control) -> None:
     assert ingest(web, {"persons": [{"firstName": "Ana"}]}).status_code == 202
     assert marketo.marketo_persons(MUNCHKIN) == []
     assert len(marketo.marketo_failed(MUNCHKIN)) == 1
@@ -760,7 +764,7 @@ def send(web: Web, path: str, body: dict[str, Any]) -> requests.Response:
     )
 
 
-def test_custom_objects_wait_for_their_person(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_custom_object_waits_for_its_person(web: Web, marketo: Control) -> None:
     marketo.change_marketo(MUNCHKIN, custom_objects={"visit_c": {"dedupe_fields": ["visitId"], "link": "email"}})
     visits = {"customObjects": [{"visitId": 1, "email": "0@acme.example"}]}
     assert send(web, "customobjects/visit_c", visits).status_code == 202
@@ -772,7 +776,7 @@ def test_custom_objects_wait_for_their_person(web: Web, marketo: Control) -> Non
     assert ([each["attributes"]["visitId"] for each in kept["records"]], kept["waiting"], kept["waited"]) == ([1], 0, 1)
 
 
-def test_companies_members_and_lists_are_kept(web: Web, marketo: Control) -> None:
+def test_simulated_marketo_companies_members_and_lists_are_stored(web: Web, marketo: Control) -> None:
     ingest(web, people(2))
     leads = [{"leadId": person["id"]} for person in marketo.marketo_persons(MUNCHKIN)]
     program = {"programId": 7, "members": leads}
@@ -793,7 +797,7 @@ def test_companies_members_and_lists_are_kept(web: Web, marketo: Control) -> Non
     assert marketo.marketo()[0]["quota_used"] == 2 + 1 + 2 + 1 + 2 + 1
 
 
-def test_adobes_keys_lie_where_they_are_said_to(web: Web, marketo: Control) -> None:
+def test_simulated_adobe_io_unknown_key_or_registration_is_refused(web: Web, marketo: Control) -> None:
     assert web.get("https://static.adobeioevents.com/prod/keys/pub-key-other.pem").status_code == 404
     assert web.get("https://csm.adobe.io/csm/registrations/validate?challenge=unknown").status_code == 404
     with pytest.raises(ValueError, match="no active registration"):

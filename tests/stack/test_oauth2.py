@@ -69,7 +69,7 @@ def browser(stack: LocalCloud) -> Iterator[Web]:
         yield browser
 
 
-def test_a_person_authorises_a_connection(stack: LocalCloud, browser: Web) -> None:
+def test_oauth2_authorization_allowed_connects_the_connection_once(stack: LocalCloud, browser: Web) -> None:
     provider = Provider(stack, scopes="read")
     provider.create("oauth-clients", {**provider.client, "authorize_url": provider.urls["authorize_url"]})
     assert provider.connect("oauth2")["state"] == "pending"
@@ -94,7 +94,7 @@ def test_a_person_authorises_a_connection(stack: LocalCloud, browser: Web) -> No
     assert "used_ticket" in again.text
 
 
-def test_a_person_who_says_no_connects_nothing(stack: LocalCloud, browser: Web) -> None:
+def test_oauth2_authorization_denied_leaves_connection_pending(stack: LocalCloud, browser: Web) -> None:
     provider = Provider(stack)
     provider.create("oauth-clients", {**provider.client, "authorize_url": provider.urls["authorize_url"]})
     provider.connect("oauth2")
@@ -107,7 +107,7 @@ def test_a_person_who_says_no_connects_nothing(stack: LocalCloud, browser: Web) 
     assert stack.control.oauth2(provider.name)["calls"] == {}
 
 
-def test_client_credentials_need_nobody(stack: LocalCloud) -> None:
+def test_oauth2_client_credentials_connect_without_authorization(stack: LocalCloud) -> None:
     provider = Provider(stack, token_auth="basic")
     provider.create("oauth-clients", {**provider.client, "grant": "client_credentials"})
     assert provider.connect("client_credentials")["state"] == "connected"

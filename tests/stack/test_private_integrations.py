@@ -76,7 +76,7 @@ def run_concurrently(number: int, work: Callable[[], Found], workers: int = 4) -
 # ---------------------------------------------------------------------------------------------------------------- tokens
 
 
-def test_what_is_no_token_of_this_stack_is_refused_and_not_repeated(integration: Integration) -> None:
+def test_token_not_issued_by_this_stack_is_refused_and_not_repeated(integration: Integration) -> None:
     good = integration.token
     last = good[-1]
     for other in (
@@ -96,7 +96,7 @@ def test_what_is_no_token_of_this_stack_is_refused_and_not_repeated(integration:
     assert integration.status() == 200
 
 
-def test_a_revoked_token_ends_at_once_and_so_does_its_predecessor(integration: Integration) -> None:
+def test_delete_private_integration_ends_both_tokens(integration: Integration) -> None:
     new = integration.manage("POST", "/rotate", {}).json()["token"]
     assert [integration.status(token) for token in (integration.token, new)] == [200, 200]
     integration.manage("DELETE", "", status=204)
@@ -104,7 +104,7 @@ def test_a_revoked_token_ends_at_once_and_so_does_its_predecessor(integration: I
         assert reason(integration.call("GET", "/routes", token=token)) == (401, "token_refused")
 
 
-def test_the_old_token_ends_with_the_overlap(integration: Integration) -> None:
+def test_expire_rotation_ends_old_token(integration: Integration) -> None:
     rotated = integration.manage("POST", "/rotate", {}).json()
     assert rotated["previous_until"]
     assert [integration.status(token) for token in (integration.token, rotated["token"])] == [200, 200]
@@ -112,13 +112,13 @@ def test_the_old_token_ends_with_the_overlap(integration: Integration) -> None:
     assert [integration.status(token) for token in (integration.token, rotated["token"])] == [401, 200]
 
 
-def test_a_cancelled_rotation_leaves_the_old_token_and_ends_the_new_one(integration: Integration) -> None:
+def test_cancel_rotation_keeps_old_token_and_ends_new_one(integration: Integration) -> None:
     new = integration.manage("POST", "/rotate", {}).json()["token"]
     integration.manage("POST", "/rotation/cancel")
     assert [integration.status(token) for token in (integration.token, new)] == [200, 401]
 
 
-def test_a_scope_that_is_taken_away_is_missed_by_the_next_call(integration: Integration) -> None:
+def test_edit_private_integration_removed_scope_applies_to_next_call(integration: Integration) -> None:
     assert integration.status() == 200
     integration.manage("PATCH", "", {"scopes": ["audit:list"]})
     refused = integration.call("GET", "/routes")
@@ -127,7 +127,7 @@ def test_a_scope_that_is_taken_away_is_missed_by_the_next_call(integration: Inte
     assert integration.call("GET", "/audit?limit=1").status_code == 200
 
 
-def test_of_rotations_at_the_same_time_one_wins(integration: Integration) -> None:
+def test_rotate_private_integration_concurrently_only_one_succeeds(integration: Integration) -> None:
     """Given several administrators who rotate at once, then one has a token and the others none."""
     url = f"{integration.cloud.public_url}/admin/v1/private-integrations/{integration.id}/rotate"
 
@@ -154,7 +154,7 @@ def test_of_rotations_at_the_same_time_one_wins(integration: Integration) -> Non
 # ---------------------------------------------------------------------------------------------------------------- scopes
 
 
-def test_a_scope_for_one_connection_is_for_no_other(stack: LocalCloud) -> None:
+def test_token_scope_for_one_connection_does_not_allow_another(stack: LocalCloud) -> None:
     integration = Integration(stack, ("connections:show@no-such-one", "sso:create@no-such-one"))
     assert reason(integration.call("GET", "/connections/no-such-one")) == (404, "unknown_connection")
     for method, path, body, scope in (
@@ -168,7 +168,7 @@ def test_a_scope_for_one_connection_is_for_no_other(stack: LocalCloud) -> None:
     assert reason(integration.call("GET", "/connections")) == (403, "missing_scope")
 
 
-def test_a_token_is_nothing_to_the_administrators_api(stack: LocalCloud) -> None:
+def test_token_at_admin_api_or_private_integrations_is_refused(stack: LocalCloud) -> None:
     every = tuple(
         scope
         for methods in stack.web.get(f"{stack.public_url}/v1/openapi.json").json()["paths"].values()
@@ -189,7 +189,7 @@ def test_a_token_is_nothing_to_the_administrators_api(stack: LocalCloud) -> None
     assert integration.status() == 200
 
 
-def test_guesses_slow_down_and_another_address_goes_on(integration: Integration) -> None:
+def test_token_failed_attempts_of_one_address_are_throttled(integration: Integration) -> None:
     guessing, other = some_address(), some_address()
     answers: list[requests.Response] = []
     # Twice as many: a minute may end between them, and the count begins anew.
@@ -248,7 +248,7 @@ def engage(stack: LocalCloud) -> Engage:
     return Engage(stack)
 
 
-def test_a_sign_on_link_lets_one_of_twenty_in_once(engage: Engage) -> None:
+def test_sign_on_link_opened_twenty_times_concurrently_succeeds_once(engage: Engage) -> None:
     link = engage.link()
     answers = run_concurrently(20, lambda: engage.open(link))
     assert Counter(answer.status_code for answer in answers) == {303: 1, 410: 19}
@@ -264,7 +264,7 @@ def test_a_sign_on_link_lets_one_of_twenty_in_once(engage: Engage) -> None:
     assert "canary" not in late.text
 
 
-def test_an_altered_link_opens_nothing_and_uses_nothing_up(engage: Engage) -> None:
+def test_sign_on_link_altered_is_refused_and_does_not_use_the_ticket(engage: Engage) -> None:
     link, another = engage.link(), engage.link()
     ticket, mac = link.rsplit(".", 1)
     last = mac[-1]
@@ -280,7 +280,7 @@ def test_an_altered_link_opens_nothing_and_uses_nothing_up(engage: Engage) -> No
     assert engage.open(link).status_code == 303
 
 
-def test_who_may_sign_on_at_one_connection_may_not_at_another(stack: LocalCloud, engage: Engage) -> None:
+def test_create_sign_on_link_scope_for_another_connection_is_refused(stack: LocalCloud, engage: Engage) -> None:
     other = Integration(stack, ("sso:create@another",))
     refused = other.call("POST", f"/connections/{engage.name}/sso", {"user_identifier": "employee-7"})
     assert reason(refused) == (403, "missing_scope")

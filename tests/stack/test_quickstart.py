@@ -17,7 +17,7 @@ WRITTEN = ("portaria.yaml", "website.token", "bi.token")
 SECONDS = ROOT / "build" / "quickstart.json"
 
 
-def test_quickstart_every_block_prints_what_the_tour_shows(stack: LocalCloud) -> None:
+def test_quickstart_every_block_prints_what_it_shows(stack: LocalCloud) -> None:
     accounts = stack.control.kommo()["accounts"]
     if any(account["webhooks"] for account in accounts if account["host"] == "padaria.kommo.com"):
         pytest.skip("the sandbox of this checkout has been used already: `make clean-sandbox` first")

@@ -17,7 +17,7 @@ def listed(scene: Scene, resource: str, **filters: str) -> list[dict[str, Any]]:
     return list(answer.json()["items"])
 
 
-def test_an_events_record_is_applied_once_adobe_says_so(scene: Scene) -> None:
+def test_records_kommo_event_is_applied_after_adobe_report(scene: Scene) -> None:
     munchkin, control = scene.send_to_marketo(), scene.cloud.control
     host = scene.account(contacts=3, without_email=0.0)
     scene.hook(scene.code(host), host)
@@ -54,7 +54,7 @@ def test_an_events_record_is_applied_once_adobe_says_so(scene: Scene) -> None:
     ]
 
 
-def test_of_a_programs_records_the_refused_one_is_set_aside_and_redriven(scene: Scene) -> None:
+def test_records_refused_person_becomes_dead_letter_and_is_redriven_with_trace(scene: Scene) -> None:
     munchkin, control = scene.send_to_marketo(), scene.cloud.control
     destination = f"marketo-{scene.name}"
     program = scene.create("private-integrations", name="BI", scopes=[f"records:send@{destination}"])
@@ -99,13 +99,13 @@ def test_of_a_programs_records_the_refused_one_is_set_aside_and_redriven(scene: 
         ("OPTIONS", "/x"),
     ],
 )  # fmt: skip
-def test_front_door_answers_an_unknown_path_in_its_platforms_form(scene: Scene, method: str, path: str) -> None:
+def test_accept_records_unknown_path_is_refused_in_platform_form(scene: Scene, method: str, path: str) -> None:
     answer = scene.cloud.web.request(method, f"{scene.cloud.public_url}/subscriptions/123-ABC-456{path}")
     assert (answer.status_code, answer.json()["error_code"]) == (404, "404040")
     assert set(answer.json()) == {"error_code", "message"}
 
 
-def test_destination_that_is_resumed_is_tried_at_once(scene: Scene) -> None:
+def test_resume_destination_sends_waiting_records_at_once(scene: Scene) -> None:
     munchkin, control = scene.send_to_marketo(), scene.cloud.control
     destination = f"marketo-{scene.name}"
     program = scene.create("private-integrations", name="BI", scopes=[f"records:send@{destination}"])
@@ -128,7 +128,7 @@ def test_destination_that_is_resumed_is_tried_at_once(scene: Scene) -> None:
     wait_for(lambda: [each["name"] for each in listed(scene, "destinations")], lambda found: destination not in found)
 
 
-def test_records_for_a_destination_whose_day_is_used_up_wait_and_go_once_it_has_other_credentials(scene: Scene) -> None:
+def test_records_for_exhausted_quota_wait_and_are_sent_after_new_credentials(scene: Scene) -> None:
     munchkin, control = scene.send_to_marketo(), scene.cloud.control
     destination = f"marketo-{scene.name}"
     program = scene.create("private-integrations", name="BI", scopes=[f"records:send@{destination}"])

@@ -74,13 +74,13 @@ def clean_up(stack: LocalCloud) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------------- events
 
 
-def test_every_function_has_events_and_every_folder_of_events_its_function() -> None:
+def test_functions_and_event_folders_match() -> None:
     names = {folder.parent.name for folder in ROOT.glob("functions/*/handler.py")}
     assert {file.parent.name for file in ROOT.glob("events/*/*.json")} == names
 
 
 @pytest.mark.usefixtures("clean_up")
-def test_every_function_answers_every_event(stack: LocalCloud, functions: dict[str, Function]) -> None:
+def test_functions_answer_every_sample_event(stack: LocalCloud, functions: dict[str, Function]) -> None:
     def answers(logical_id: str) -> list[tuple[str, Report, str]]:
         """A function's events one after another in one process: the first finds it cold, the others warm."""
         function = functions[logical_id]
@@ -148,7 +148,7 @@ def problem_of_response(answer: Any) -> str:
         (None, "no object"),
     ],
 )
-def test_check_of_responses_finds_what_api_gateway_refuses(answer: Any, problem: str) -> None:
+def test_problem_of_response_finds_what_api_gateway_refuses(answer: Any, problem: str) -> None:
     found = problem_of_response(answer)
     assert problem in found
     assert bool(found) == bool(problem)
@@ -157,7 +157,7 @@ def test_check_of_responses_finds_what_api_gateway_refuses(answer: Any, problem:
 # ---------------------------------------------------------------------------------------------------------------- layers
 
 
-def test_every_import_that_a_function_may_reach_is_in_its_layers(
+def test_function_imports_are_all_in_its_layers(
     stack: LocalCloud, functions: dict[str, Function], tmp_path: Path
 ) -> None:
     """Events reach few of the imports inside functions. So all that the code names is imported, with the same layers."""
@@ -220,7 +220,9 @@ def source_of(name: str) -> Path | None:
     return None
 
 
-def test_package_missing_from_a_layer_fails(stack: LocalCloud, functions: dict[str, Function], tmp_path: Path) -> None:
+def test_function_with_package_missing_from_layer_fails(
+    stack: LocalCloud, functions: dict[str, Function], tmp_path: Path
+) -> None:
     """The check of this file, on a copy of the layer without `requests`."""
     function = functions["ExchangeCodeFunction"]
     (layer,) = (layer for layer in function.layers if layer.name == "LibrariesLayer")
@@ -242,7 +244,7 @@ def test_package_missing_from_a_layer_fails(stack: LocalCloud, functions: dict[s
     assert (layer / "python" / "requests").exists()
 
 
-def test_code_and_layers_of_a_function_are_within_lambdas_limit(functions: dict[str, Function]) -> None:
+def test_function_code_and_layers_are_within_lambda_size_limit(functions: dict[str, Function]) -> None:
     @cache
     def size(folder: Path) -> int:
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -255,7 +257,7 @@ def test_code_and_layers_of_a_function_are_within_lambdas_limit(functions: dict[
 # --------------------------------------------------------------------------------------------------------------- command
 
 
-def test_function_gets_credentials_of_its_own_role(stack: LocalCloud, functions: dict[str, Function]) -> None:
+def test_function_has_credentials_of_its_own_role(stack: LocalCloud, functions: dict[str, Function]) -> None:
     for logical_id in ("AcceptInstallFunction", "ManageFunction"):
         aws = invoke.aws_environment(stack.stack, functions[logical_id])
         session = botocore.session.Session()
@@ -265,7 +267,7 @@ def test_function_gets_credentials_of_its_own_role(stack: LocalCloud, functions:
         assert f":assumed-role/{functions[logical_id].role.rpartition('/')[2]}/" in arn
 
 
-def test_invoke_prints_the_answer_apart_from_the_log(
+def test_invoke_prints_answer_on_stdout_and_log_on_stderr(
     stack: LocalCloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = ROOT / "events" / "track_receipts" / "challenge.json"
@@ -294,7 +296,7 @@ def test_invoke_prints_the_answer_apart_from_the_log(
         ("ManageFunction", "README.md", ["README.md is not JSON"]),
     ],
 )
-def test_invoke_with_a_wrong_name_says_what_there_is(
+def test_invoke_unknown_function_or_event_is_refused_with_advice(
     stack: LocalCloud, function: str, event: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)

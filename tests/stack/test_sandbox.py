@@ -28,7 +28,7 @@ def start() -> str:
     return subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True, text=True).stdout
 
 
-def test_sandbox_twice_changes_nothing(stack: LocalCloud) -> None:
+def test_sandbox_started_twice_changes_nothing(stack: LocalCloud) -> None:
     start()
     accounts = stack.control.kommo()["accounts"]
     before = environment.FILE.read_text()
@@ -43,7 +43,7 @@ def test_sandbox_twice_changes_nothing(stack: LocalCloud) -> None:
     assert commands[0] == ". build/sandbox.env"
 
 
-def test_sandbox_an_account_installs_changes_and_leaves(scene: Scene) -> None:
+def test_sandbox_kommo_account_is_installed_changed_and_uninstalled(scene: Scene) -> None:
     """With an account and an application of its own, by hook and in a browser."""
     name, munchkin = f"{scene.name}s", scene.send_to_marketo()
     assert "20 contacts" in run("kommo", "add-account", name, "--contacts", "20", "--without-email", "0")
@@ -63,7 +63,7 @@ def test_sandbox_an_account_installs_changes_and_leaves(scene: Scene) -> None:
     wait_for(lambda: scene.cloud.admin.get(state).json()["state"], lambda found: found in ended)
 
 
-def test_sandbox_faults_strike_and_go(stack: LocalCloud) -> None:
+def test_sandbox_fault_is_set_and_cleared(stack: LocalCloud) -> None:
     run("kommo", "add-account", "faulty")
     number = run("fault", "kommo", "503", "--for", "60s", "--account", "faulty", "--count", "1").split()[1]
     assert stack.web.get("https://faulty.kommo.com/api/v4/account").status_code == 503
@@ -73,7 +73,7 @@ def test_sandbox_faults_strike_and_go(stack: LocalCloud) -> None:
     assert number not in run("faults").split()
 
 
-def test_sandbox_commands_complete_accounts(stack: LocalCloud, tmp_path: Path) -> None:
+def test_sandbox_commands_complete_account_names(stack: LocalCloud, tmp_path: Path) -> None:
     run("kommo", "add-account", "completable")
     environment.write_commands()
     variables = {"COMP_WORDS": "sandbox kommo contacts comp", "COMP_CWORD": "3", "_SANDBOX_COMPLETE": "bash_complete"}

@@ -63,7 +63,7 @@ def messages(cloud: LocalCloud, queue_url: str) -> int:
     return sum(int(attributes[name]) for name in names)
 
 
-def test_smoke_whole_stack_passes_and_leaves_nothing(stack: LocalCloud) -> None:
+def test_smoke_healthy_stack_passes_and_leaves_nothing(stack: LocalCloud) -> None:
     exit_code, report = smoke()
     assert {name: row["state"] for name, row in rows(report).items()} == dict.fromkeys([*CHECK_NAMES, "clean-up"], "ok")
     assert exit_code == 0
@@ -101,7 +101,9 @@ def test_smoke_whole_stack_passes_and_leaves_nothing(stack: LocalCloud) -> None:
         pytest.param(breakages.deleted_topic, "alarm-topic", "does not exist", id="deleted topic"),
     ],
 )  # fmt: skip
-def test_smoke_broken_stack_fails(stack: LocalCloud, breakage: Breakage, check: str, said: str) -> None:
+def test_smoke_broken_stack_fails_with_finding_and_advice(
+    stack: LocalCloud, breakage: Breakage, check: str, said: str
+) -> None:
     with breakage(stack):
         # An exchange that never ends is waited for this long, and must have begun by then on a busy machine.
         exit_code, report = smoke(check, patience=12)
@@ -129,7 +131,7 @@ def waiting_run(cloud: LocalCloud) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
-def test_smoke_interrupted_removes_what_it_made(stack: LocalCloud, number: signal.Signals) -> None:
+def test_smoke_interrupted_removes_what_it_created(stack: LocalCloud, number: signal.Signals) -> None:
     # An install of a broken stack above may still be under way: it ends by itself, and a later run removes it.
     before = set(left(stack))
     with waiting_run(stack) as process:
@@ -146,7 +148,7 @@ def test_smoke_interrupted_removes_what_it_made(stack: LocalCloud, number: signa
     assert set(left(stack)) <= before
 
 
-def test_smoke_after_a_killed_run_removes_its_leftovers(stack: LocalCloud) -> None:
+def test_smoke_after_killed_run_removes_its_leftovers(stack: LocalCloud) -> None:
     before = set(left(stack))
     with waiting_run(stack) as process:
         process.kill()

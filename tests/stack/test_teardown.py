@@ -109,7 +109,7 @@ def pair(stack: LocalCloud, tmp_path: Path) -> Iterator[tuple[Small, Small]]:
                 small.teardown("--yes", small.name, *force)
 
 
-def test_teardown_of_a_deleted_stack_spares_its_neighbour(pair: tuple[Small, Small]) -> None:
+def test_teardown_of_deleted_stack_keeps_another_stack(pair: tuple[Small, Small]) -> None:
     one, other = pair
     there = {"stack": "CREATE_COMPLETE", "secrets": 2, "tables": 1, "keys": 1}
     assert (one.left(), other.left()) == (there, there)
@@ -124,7 +124,7 @@ def test_teardown_of_a_deleted_stack_spares_its_neighbour(pair: tuple[Small, Sma
     assert other.left() == there
 
 
-def test_teardown_deletes_the_stack_and_what_it_leaves(pair: tuple[Small, Small]) -> None:
+def test_teardown_delete_stack_and_data_removes_everything(pair: tuple[Small, Small]) -> None:
     one, other = pair
     done = one.teardown("--yes", one.name, "--delete-stack", "--delete-data")["removed"]
     assert {each["kind"]: each["outcome"] for each in done} == dict.fromkeys(
@@ -134,7 +134,7 @@ def test_teardown_deletes_the_stack_and_what_it_leaves(pair: tuple[Small, Small]
     assert other.left()["stack"] == "CREATE_COMPLETE"
 
 
-def test_deleted_stack_gets_its_table_and_its_key_back(pair: tuple[Small, Small]) -> None:
+def test_deleted_stack_can_import_its_table_and_key(pair: tuple[Small, Small]) -> None:
     one, _ = pair
     kept = one.resources()
     one.delete()

@@ -56,7 +56,7 @@ SCENARIOS = (
 )  # fmt: skip
 
 
-def test_each_alarm_has_a_scenario() -> None:
+def test_alarms_each_have_a_scenario() -> None:
     assert {name.removesuffix("Alarm") for name in ALARMS} == SCENARIOS
 
 
@@ -90,7 +90,7 @@ def test_waiting_alarm_consumer_receives_nothing_goes_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WATCHED)
-def test_old_alarm_message_returns_again_and_again_goes_off(
+def test_old_alarm_message_received_repeatedly_goes_off(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQS's own age leaves the message out from its third receive on, so only the consumer's metric tells."""
@@ -119,7 +119,7 @@ def test_old_alarm_message_returns_again_and_again_goes_off(
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_codes_waiting_alarm_consumer_receives_nothing_goes_off_within_six_minutes_of_its_limit(name: str) -> None:
+def test_codes_waiting_alarm_consumer_receives_nothing_goes_off_within_six_minutes(name: str) -> None:
     logical_id, limit_s = CODES[name]
     queue, metrics = queue_named(logical_id), Metrics()
     queue.send(START_S)
@@ -129,7 +129,7 @@ def test_codes_waiting_alarm_consumer_receives_nothing_goes_off_within_six_minut
 
 
 @pytest.mark.parametrize("name", [name for name in WATCHED if name != "WaitingRecords"])
-def test_sources_stopped_alarm_source_is_disabled_goes_off(name: str) -> None:
+def test_sources_stopped_alarm_source_disabled_goes_off(name: str) -> None:
     queue, metrics = queue_named(WATCHED[name][0]), Metrics()
     for number in range(10):
         queue.send(START_S + number)
@@ -137,7 +137,7 @@ def test_sources_stopped_alarm_source_is_disabled_goes_off(name: str) -> None:
     assert metrics.state(alarm("SourcesStopped"), now_s) == "ALARM"
 
 
-def test_sources_stopped_alarm_backlog_is_worked_off_stays_silent() -> None:
+def test_sources_stopped_alarm_backlog_being_processed_stays_ok() -> None:
     queue, metrics = queue_named("BulkRecordsQueue"), Metrics()
     for number in range(1_000):
         queue.send(START_S + number / 1000)
@@ -162,14 +162,14 @@ def test_dead_letters_alarm_message_arrives_goes_off(name: str) -> None:
     assert metrics.state(alarm(f"{name}DeadLetters"), now_s) == "ALARM"
 
 
-def test_records_dead_letters_alarm_function_does_not_run_goes_off() -> None:
+def test_records_dead_letters_alarm_function_not_running_goes_off() -> None:
     queue, metrics = queue_named("RecordsDeadLetters"), Metrics()
     queue.send(START_S)
     now_s = run(queue, metrics, 25 * MINUTE_S, lambda now_s: None)
     assert metrics.state(alarm("RecordsDeadLetters"), now_s) == "ALARM"
 
 
-def test_records_dead_letters_alarm_function_cannot_store_is_silent_and_the_other_goes_off() -> None:
+def test_dead_letters_not_stored_alarm_function_cannot_store_goes_off() -> None:
     """Received again and again, the message leaves the age metric; the function's own metric tells, for 14 days if need be."""
     queue, metrics = queue_named("RecordsDeadLetters"), Metrics()
     queue.send(START_S)
@@ -207,7 +207,7 @@ def test_alarm_on_counted_metric_goes_off_within_five_minutes(name: str) -> None
         assert "ALARM" in [metrics.state(found, now_s) for now_s in minutes]
 
 
-def test_api_errors_alarm_five_in_five_minutes_goes_off() -> None:
+def test_api_errors_alarm_five_errors_in_five_minutes_goes_off() -> None:
     dimensions = {each["Name"]: str(each["Value"]) for each in alarm("ApiErrors")["Dimensions"]}
     for errors, state in ((5, "ALARM"), (4, "OK")):
         metrics = Metrics()
@@ -218,7 +218,7 @@ def test_api_errors_alarm_five_in_five_minutes_goes_off() -> None:
 @pytest.mark.parametrize(
     ("refused", "answered", "state"), [(7, 7, "OK"), (7, 6, "ALARM"), (1, None, "ALARM"), (0, None, "OK")]
 )
-def test_installs_refused_alarm_hook_did_not_reach_the_function_goes_off(
+def test_installs_refused_alarm_hook_not_reaching_function_goes_off(
     refused: int, answered: int | None, state: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """4XX of the method counts API Gateway's own refusals and the function's; the function counts its own."""
@@ -231,7 +231,7 @@ def test_installs_refused_alarm_hook_did_not_reach_the_function_goes_off(
     assert metrics.state(alarm("InstallsRefused"), START_S + 5 * MINUTE_S) == state
 
 
-def test_deployment_is_rolled_back_by_messages_that_a_new_version_fails_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_worker_errors_alarm_failing_messages_roll_back_deployment(capsys: pytest.CaptureFixture[str]) -> None:
     """Workers catch every exception, so that AWS's own metric `Errors` stays 0."""
 
     def fail(body: str, time_left_s: Callable[[], float]) -> None:
@@ -262,7 +262,7 @@ def test_deployment_is_rolled_back_by_messages_that_a_new_version_fails_on(capsy
     assert "portaria-WorkerErrorsAlarm-1ABCDEFGHIJKL" in {one["Name"] for one in group["AlarmConfiguration"]["Alarms"]}
 
 
-def test_lost_hook_raises_an_alarm_within_five_minutes() -> None:
+def test_install_alarms_lost_hook_goes_off_within_five_minutes() -> None:
     names = ("InstallsRefused", "InstallsThrottled", "AcceptInstallErrors", "ArrivalsLost")
     for name in names:
         found = alarm(name)

@@ -42,7 +42,7 @@ def statements(role: str) -> list[dict[str, Any]]:
 
 
 @each_file
-def test_actions_are_pinned_to_a_commit_with_its_version(file: Path) -> None:
+def test_github_actions_are_pinned_to_commit_with_version(file: Path) -> None:
     used = re.findall(r"uses: (.+)", file.read_text())
     for action in used:
         assert re.fullmatch(r"\./\.github/[\w/.-]+|[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
@@ -53,7 +53,7 @@ def test_actions_are_pinned_to_a_commit_with_its_version(file: Path) -> None:
 
 
 @each_file
-def test_no_expression_is_written_into_a_script(file: Path) -> None:
+def test_github_scripts_contain_no_expression(file: Path) -> None:
     """Text from an event or a variable would be run as code: it goes through the environment."""
     scripts = [
         each["run"] for each in walk(yaml.safe_load(file.read_text())) if isinstance(each, dict) and "run" in each
@@ -62,7 +62,7 @@ def test_no_expression_is_written_into_a_script(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["workflows/ci.yml", "workflows/deploy.yml"])
-def test_jobs_have_least_permissions_a_time_limit_and_keep_no_token(name: str) -> None:
+def test_github_jobs_have_least_permissions_time_limit_and_no_kept_token(name: str) -> None:
     workflow = read(name)
     assert workflow["permissions"] == {}
     assert "group" in workflow["concurrency"]
@@ -76,7 +76,7 @@ def test_jobs_have_least_permissions_a_time_limit_and_keep_no_token(name: str) -
             assert checkout["with"] == {"persist-credentials": False}
 
 
-def test_ci_runs_the_readmes_test_command() -> None:
+def test_github_ci_runs_the_test_command_of_the_readme() -> None:
     workflow = read("workflows/ci.yml")
     assert {"pull_request", "workflow_call"} <= set(workflow["on"])
     (job,) = workflow["jobs"].values()
@@ -85,7 +85,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert environment("production").parameters[RUNTIME].removeprefix("python") in job["strategy"]["matrix"]["python"]
 
 
-def test_production_follows_a_staging_stack_that_proved_itself() -> None:
+def test_github_deploy_production_requires_staging_and_smoke() -> None:
     workflow = read("workflows/deploy.yml")
     assert workflow["on"] == {"push": {"tags": ["v*"]}, "workflow_dispatch": None}
     assert workflow["concurrency"]["cancel-in-progress"] is False
@@ -102,14 +102,14 @@ def test_production_follows_a_staging_stack_that_proved_itself() -> None:
     assert production["steps"][-1]["run"] == "make doctor ENV=production"
 
 
-def test_deployment_builds_with_the_interpreter_of_the_runtime() -> None:
+def test_github_deploy_uses_python_of_the_runtime() -> None:
     steps = read("actions/deploy/action.yml")["runs"]["steps"]
     (python,) = (step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", ""))
     for name in ("staging", "production"):
         assert environment(name).parameters[RUNTIME] == f"python{python}"
 
 
-def test_variables_that_the_workflow_reads_are_documented() -> None:
+def test_github_deploy_variables_are_documented() -> None:
     names = set(re.findall(r"vars\.(\w+)", (GITHUB / "workflows" / "deploy.yml").read_text()))
     assert names == {"AWS_REGION", "DEPLOY_ROLE_ARN", "EXECUTION_ROLE_ARN", "ARTIFACTS_BUCKET"}
     assert all(name in DOCUMENT for name in names)
@@ -129,7 +129,7 @@ def test_deploy_role_trusts_one_environment_of_one_repository() -> None:
     }
 
 
-def test_deploy_role_changes_nothing_but_the_stack_through_cloudformation() -> None:
+def test_deploy_role_changes_stack_only_through_cloudformation() -> None:
     changing = {
         action
         for statement in statements("DeployRole")
@@ -146,7 +146,7 @@ def test_deploy_role_changes_nothing_but_the_stack_through_cloudformation() -> N
     }
 
 
-def test_execution_role_makes_only_roles_named_after_the_stack() -> None:
+def test_execution_role_creates_only_roles_named_after_the_stack() -> None:
     about_roles = 0
     for statement in statements("ExecutionRole"):
         if any(action.startswith("iam:") for action in as_list(statement["Action"])):
@@ -157,7 +157,7 @@ def test_execution_role_makes_only_roles_named_after_the_stack() -> None:
     assert about_roles
 
 
-def test_execution_role_knows_every_service_of_the_template() -> None:
+def test_execution_role_allows_every_service_of_the_template() -> None:
     """CloudFormation's types by the service whose actions make them."""
     named_otherwise = {"CertificateManager": "acm"}
     domain = (("CertificateArn", "arn"), ("DomainName", "example.com"), ("HostedZoneId", "Z1"))

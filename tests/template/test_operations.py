@@ -67,18 +67,18 @@ def of_alarm(name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- runbook
 
 
-def test_each_alarm_has_its_section_and_each_section_its_alarm() -> None:
+def test_runbook_has_one_section_per_alarm() -> None:
     assert sorted(of_alarms()) == sorted(of_alarm(name) for name in ALARMS)
 
 
 @each_alarm
-def test_an_alarms_description_ends_with_its_section(name: str) -> None:
+def test_alarm_description_ends_with_its_runbook_section(name: str) -> None:
     description = ALARMS[name]["Properties"]["AlarmDescription"]
     assert description.endswith(f" docs/operations.md#{of_alarm(name)}")
 
 
 @each_alarm
-def test_a_section_says_what_it_means_where_to_look_what_to_do_and_when_it_is_over(name: str) -> None:
+def test_runbook_section_has_its_parts_in_order(name: str) -> None:
     text = of_alarms()[of_alarm(name)]
     assert [text.count(part) for part in PARTS] == [1] * len(PARTS)
     assert [text.index(part) for part in PARTS] == sorted(text.index(part) for part in PARTS)
@@ -86,7 +86,7 @@ def test_a_section_says_what_it_means_where_to_look_what_to_do_and_when_it_is_ov
     assert "`" in look or "](#" in look, "where to look is a command"
 
 
-def test_each_command_of_the_command_line_that_is_named_exists() -> None:
+def test_runbook_commands_and_options_exist() -> None:
     named = re.findall(
         r"`?(portaria (?!doctor)[a-z][^`\n|]*)",
         "\n".join(re.findall(r"```\n.*?```|`portaria [^`]+`", RUNBOOK, re.DOTALL)),
@@ -109,12 +109,12 @@ def test_each_command_of_the_command_line_that_is_named_exists() -> None:
     assert checked > 30
 
 
-def test_links_within_the_page_lead_somewhere() -> None:
+def test_runbook_links_within_the_page_resolve() -> None:
     anchors = {anchor(title) for title in re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)}
     assert set(re.findall(r"\]\(#([a-z-]+)\)", RUNBOOK)) <= anchors
 
 
-def test_each_output_and_each_log_group_that_commands_ask_for_is_there() -> None:
+def test_runbook_outputs_and_log_groups_exist() -> None:
     document = template()
     assert set(re.findall(r"\$\((?:out|arn) (\w+)\)", RUNBOOK)) <= set(document["Outputs"])
     asked = set(re.findall(r"\$\(group (\w+)\)", RUNBOOK))
@@ -134,7 +134,7 @@ def source() -> str:
     return "\n".join(file.read_text() for file in sources())
 
 
-def test_each_parameter_that_is_named_is_there() -> None:
+def test_runbook_parameters_exist_in_template() -> None:
     known = set(template()["Parameters"])
     named = set(re.findall(r"`([A-Z][A-Za-z]+)(?:=[^`]*)?`", RUNBOOK)) & {
         name
@@ -149,7 +149,7 @@ def test_each_parameter_that_is_named_is_there() -> None:
 # ----------------------------------------------------------------------------------------------------------------- alarms
 
 
-def test_the_page_counts_what_alarms_cost() -> None:
+def test_runbook_alarm_costs_match_template() -> None:
     """AWS charges by the metric, and those with a condition only where it holds."""
     counted: Counter[str] = Counter()
     for alarm in ALARMS.values():
@@ -163,7 +163,7 @@ def test_the_page_counts_what_alarms_cost() -> None:
     assert f"{counted['TracksReceipts']} more with `AdobeClientId`, {counted['DeploysGradually']} more with" in text
 
 
-def test_the_oldest_message_of_each_queue_is_watched_and_the_doctor_has_the_same_limits() -> None:
+def test_alarms_oldest_message_of_each_queue_has_same_limit_as_doctor() -> None:
     limits = {
         target(alarm["Properties"]["Dimensions"][0]["Value"]): alarm["Properties"]["Threshold"]
         for alarm in ALARMS.values()
@@ -198,7 +198,7 @@ def emitted() -> set[str]:
     return found
 
 
-def test_each_metric_of_ours_that_an_alarm_watches_is_emitted() -> None:
+def test_alarms_own_metrics_are_emitted() -> None:
     """Those that the story of test_permissions tells are also compared with what comes out."""
     own = {
         alarm["Properties"]["MetricName"]
@@ -223,7 +223,7 @@ def dashboard() -> dict[str, Any]:
     return body
 
 
-def test_the_dashboard_names_metrics_that_exist() -> None:
+def test_dashboard_metrics_exist() -> None:
     watched = [metric for widget in dashboard()["widgets"] for metric in widget["properties"]["metrics"]]
     assert 30 < len(watched) <= MOST_METRICS
     for namespace, name, *rest in watched:
@@ -236,7 +236,7 @@ def test_the_dashboard_names_metrics_that_exist() -> None:
             assert name in METRICS_OF_AWS[namespace], name
 
 
-def test_the_dashboard_shows_what_operators_ask_for() -> None:
+def test_dashboard_shows_key_metrics_and_is_on_by_default() -> None:
     text = json.dumps(dashboard())
     asked_for = (
         "InstallsConnected CodeAgeSeconds RecordsSent DeadLetters QuotaLeftPercent TokensRenewed DaysToDeath 5XXError"
@@ -246,7 +246,7 @@ def test_the_dashboard_shows_what_operators_ask_for() -> None:
     assert template()["Parameters"]["Dashboard"]["Default"] == "yes"
 
 
-def test_the_dashboards_widgets_do_not_lie_upon_one_another() -> None:
+def test_dashboard_widgets_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for widget in dashboard()["widgets"]:
         cells = {
@@ -263,7 +263,7 @@ def test_the_dashboards_widgets_do_not_lie_upon_one_another() -> None:
 # --------------------------------------------------------------------------------------------------- throttles, firewall
 
 
-def test_hooks_and_the_front_door_have_throttles_of_their_own() -> None:
+def test_stage_throttles_cover_webhooks_and_data_ingestion() -> None:
     """A path as API Gateway wants it here: its slashes but the first as ~1.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-apigateway-stage-methodsetting.html
@@ -308,7 +308,7 @@ def common_rules() -> dict[str, Any]:
         ("/live/sso/TICKET", True),
     ],
 )  # fmt: skip
-def test_the_firewall_does_not_read_what_platforms_send(path: str, is_looked_at: bool) -> None:
+def test_web_acl_common_rules_skip_platform_webhooks(path: str, is_looked_at: bool) -> None:
     regex = common_rules()["ScopeDownStatement"]["NotStatement"]["Statement"]["RegexMatchStatement"]["RegexString"]
     assert (re.search(regex, path) is None) == is_looked_at
 
@@ -321,7 +321,7 @@ def test_the_firewall_does_not_read_what_platforms_send(path: str, is_looked_at:
         ("/v1/install/x/y/z", True),
     ],
 )  # fmt: skip
-def test_the_firewall_counts_calls_below_install_by_address(path: str, is_counted: bool) -> None:
+def test_web_acl_install_limit_counts_calls_below_install(path: str, is_counted: bool) -> None:
     (acl,) = resources("AWS::WAFv2::WebACL").values()
     (rule,) = [rule for rule in acl["Properties"]["Rules"] if rule["Name"] == "InstallsPerAddress"]
     statement = rule["Statement"]["RateBasedStatement"]
@@ -330,25 +330,25 @@ def test_the_firewall_counts_calls_below_install_by_address(path: str, is_counte
     assert bool(re.search(statement["ScopeDownStatement"]["RegexMatchStatement"]["RegexString"], path)) == is_counted
 
 
-def test_the_firewall_has_a_priority_of_its_own_for_each_rule() -> None:
+def test_web_acl_rules_have_distinct_priorities() -> None:
     (acl,) = resources("AWS::WAFv2::WebACL").values()
     priorities = [rule["Priority"] for rule in acl["Properties"]["Rules"]]
     assert len(set(priorities)) == len(priorities) == 4
 
 
-def test_the_firewall_lets_large_bodies_through() -> None:
+def test_web_acl_allows_large_bodies() -> None:
     counted = {rule["Name"] for rule in common_rules()["RuleActionOverrides"] if rule["ActionToUse"] == {"Count": {}}}
     assert {"SizeRestrictions_BODY", "NoUserAgent_HEADER"} <= counted
 
 
-def test_a_marketplaces_address_may_send_as_much_as_the_throttles_let_in() -> None:
+def test_web_acl_limit_per_address_allows_throttle_rate() -> None:
     parameters = template()["Parameters"]
     rate = int(parameters["EventsThrottle"]["Default"].split(",")[0])
     assert parameters["WebAclCallsPerAddress"]["Default"] >= rate * 300
 
 
 @pytest.mark.parametrize("value", ["none", "managed", "arn:aws:wafv2:us-east-1:123456789012:regional/webacl/mine/1f2e"])
-def test_a_web_acl_is_none_ours_or_yours(value: str) -> None:
+def test_web_acl_parameter_accepts_none_managed_or_an_arn(value: str) -> None:
     pattern = template()["Parameters"]["WebAcl"]["AllowedPattern"]
     assert re.fullmatch(pattern, value)
     assert not re.fullmatch(pattern, f"{value} ")
@@ -358,7 +358,7 @@ def test_a_web_acl_is_none_ours_or_yours(value: str) -> None:
 # ------------------------------------------------------------------------------------------- versions, deployments, VPC
 
 
-def test_callers_go_to_the_alias_of_a_version() -> None:
+def test_functions_are_published_under_live_alias() -> None:
     settings = template()["Globals"]["Function"]
     assert settings["AutoPublishAlias"] == "live"
     for layer in resources("AWS::Serverless::LayerVersion").values():
@@ -366,7 +366,7 @@ def test_callers_go_to_the_alias_of_a_version() -> None:
 
 
 @each_function
-def test_a_parameter_that_changes_a_functions_settings_publishes_a_version(function: Function) -> None:
+def test_function_version_description_has_every_parameter_it_depends_on(function: Function) -> None:
     """SAM looks at the template's text, in which a parameter's value does not stand; a version's description does that."""
     assert function.properties["AutoPublishAliasAllProperties"] is True
     conditions = template()["Conditions"]
@@ -389,7 +389,7 @@ def test_a_parameter_that_changes_a_functions_settings_publishes_a_version(funct
     assert described == needed
 
 
-def test_a_versions_description_is_no_longer_than_it_may_be() -> None:
+def test_function_version_description_fits_256_characters() -> None:
     longest = {
         "PythonRuntime": 10, "Architecture": 6, "LogLevel": 7, "VpcSubnetIds": 4 * 24 + 3, "VpcSecurityGroupIds": 2 * 20 + 1,
         "RetryAfterMinutes": 10 * 4, "QuotaTimeZone": 32, "AdobeClientId": 32, "PrivateIntegrationManagers": 14,
@@ -402,7 +402,7 @@ def test_a_versions_description_is_no_longer_than_it_may_be() -> None:
         assert sum(longest[name] + 1 for name in names) <= 256, function.name
 
 
-def test_a_gradual_deployment_goes_back_on_alarms() -> None:
+def test_gradual_deployment_rolls_back_on_alarms() -> None:
     preference = template()["Globals"]["Function"]["DeploymentPreference"]
     alarms = [each["Fn::If"][1] if "Fn::If" in each else each for each in preference["Alarms"]]
     assert 5 <= len(alarms) <= 10  # CodeDeploy's limit
@@ -417,7 +417,7 @@ def test_a_gradual_deployment_goes_back_on_alarms() -> None:
     assert {name for name, each in deployments.items() if each["IsGradual"] == "false"} == {parameter["Default"]}
 
 
-def test_every_worker_is_watched_while_a_deployment_goes_on() -> None:
+def test_worker_errors_alarm_watches_every_worker() -> None:
     watched = {
         target(each["MetricStat"]["Metric"]["Dimensions"][0]["Value"])
         for each in ALARMS["WorkerErrorsAlarm"]["Properties"]["Metrics"]
@@ -426,7 +426,7 @@ def test_every_worker_is_watched_while_a_deployment_goes_on() -> None:
     assert watched == {function.logical_id for function in functions() if not function.methods}
 
 
-def test_no_function_is_in_a_vpc_unless_it_is_asked_for() -> None:
+def test_functions_are_in_a_vpc_only_when_configured() -> None:
     condition, inside, outside = template()["Globals"]["Function"]["VpcConfig"]["Fn::If"]
     assert (condition, outside) == ("IsInVpc", {"Ref": "AWS::NoValue"})
     assert set(inside) == {"SubnetIds", "SecurityGroupIds"}
@@ -438,7 +438,7 @@ def test_no_function_is_in_a_vpc_unless_it_is_asked_for() -> None:
     assert not re.fullmatch(parameters["VpcSubnetIds"]["AllowedPattern"], "subnet-0a1b, subnet-1a1b")
 
 
-def test_hooks_can_have_executions_of_their_own() -> None:
+def test_webhook_functions_have_optional_reserved_concurrency() -> None:
     reserved = {
         function.name: function.properties["ReservedConcurrentExecutions"]["Fn::If"][1]["Ref"]
         for function in functions()

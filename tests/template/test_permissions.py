@@ -649,13 +649,13 @@ def emitted(text: str) -> Iterator[tuple[str, str, tuple[tuple[str, str], ...]]]
                     yield directive["Namespace"], metric["Name"], dimensions
 
 
-def test_nothing_is_used_that_is_not_granted(story: Story) -> None:
+def test_roles_deny_no_call_of_the_recorded_flow(story: Story) -> None:
     assert sorted(set(story.refused)) == []
     assert set(story.used) == {function.name for function in functions()}
 
 
 @each_function
-def test_each_granted_action_is_used(story: Story, function: Function) -> None:
+def test_role_each_granted_action_is_used(story: Story, function: Function) -> None:
     polled = [Use(action, queue) for queue in consumed_queue(function) for action in POLLING]
     idle = [
         f"{grant.sid}: {action}"
@@ -667,7 +667,7 @@ def test_each_granted_action_is_used(story: Story, function: Function) -> None:
 
 
 @each_function
-def test_each_granted_resource_is_used(story: Story, function: Function) -> None:
+def test_role_each_granted_resource_is_used(story: Story, function: Function) -> None:
     polled = [Use(action, queue) for queue in consumed_queue(function) for action in POLLING]
     idle = [
         f"{grant.sid}: {pattern}"
@@ -684,14 +684,14 @@ def test_each_granted_resource_is_used(story: Story, function: Function) -> None
 @pytest.mark.parametrize(
     "function", [each for each in functions() if consumed_queue(each)], ids=lambda function: function.name
 )
-def test_lambda_may_poll_the_queue_that_feeds_the_function(function: Function) -> None:
+def test_role_allows_polling_of_its_queue(function: Function) -> None:
     for queue in consumed_queue(function):
         for action in POLLING:
             assert any(grant.allows(Use(action, queue)) for grant in grants(function.name)), action
 
 
 @each_function
-def test_no_statement_holds_a_wildcard(function: Function) -> None:
+def test_role_statements_have_no_wildcard(function: Function) -> None:
     """A resource may end in `/*` below a name of this stack's own, an action may not hold one at all."""
     assert function.properties["Policies"]
     assert "Role" not in function.properties
@@ -710,18 +710,18 @@ def test_no_statement_holds_a_wildcard(function: Function) -> None:
 
 
 @each_function
-def test_statements_of_a_role_have_names_of_their_own(function: Function) -> None:
+def test_role_statement_ids_are_unique(function: Function) -> None:
     sids = [statement["Sid"] for statement in function.statements]
     assert len(set(sids)) == len(sids)
 
 
 @pytest.mark.parametrize("name", ["accept_install", "receive_events"])
-def test_what_strangers_reach_on_its_lean_path_may_read_no_secret(name: str) -> None:
+def test_webhook_roles_allow_only_sqs_and_dynamodb(name: str) -> None:
     services = {action.partition(":")[0] for grant in grants(name) for action in grant.actions}
     assert services == {"sqs", "dynamodb"}
 
 
-def test_each_alarm_on_the_projects_own_metrics_watches_one_that_is_emitted(story: Story) -> None:
+def test_alarms_own_metrics_are_emitted_by_the_recorded_flow(story: Story) -> None:
     own = {
         name: alarm["Properties"]
         for name, alarm in resources("AWS::CloudWatch::Alarm").items()
@@ -735,7 +735,7 @@ def test_each_alarm_on_the_projects_own_metrics_watches_one_that_is_emitted(stor
         assert (alarm["Namespace"], alarm["MetricName"], dimensions) in story.metrics, name
 
 
-def test_the_story_is_told_with_the_templates_own_namespace() -> None:
+def test_function_environment_metric_namespace_matches_tests() -> None:
     variables = template()["Globals"]["Function"]["Environment"]["Variables"]
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     assert os.environ["POWERTOOLS_METRICS_NAMESPACE"] == variables["POWERTOOLS_METRICS_NAMESPACE"]

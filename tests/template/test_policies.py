@@ -97,14 +97,14 @@ def text(resource: Any) -> str:
 
 
 @each_grant
-def test_a_grant_names_its_actions(statement: Statement) -> None:
+def test_policy_statement_names_its_actions(statement: Statement) -> None:
     assert statement.content["Effect"] == "Allow"
     assert not {"NotAction", "NotResource"} & set(statement.content)
     assert [action for action in statement.actions if not re.fullmatch(r"[a-z]+:[A-Z][A-Za-z]+", action)] == []
 
 
 @each_grant
-def test_a_grant_names_its_resources(statement: Statement) -> None:
+def test_policy_statement_names_its_resources(statement: Statement) -> None:
     """By a reference to a resource of this template; a wildcard is in the table above, or is refused."""
     for resource in statement.resources:
         said = text(resource)
@@ -117,18 +117,18 @@ def test_a_grant_names_its_resources(statement: Statement) -> None:
 
 
 @each_grant
-def test_a_grant_is_of_one_service(statement: Statement) -> None:
+def test_policy_statement_is_for_one_service(statement: Statement) -> None:
     """Or an action could meet a resource that it was not meant for, once someone adds one."""
     assert len({action.partition(":")[0] for action in statement.actions}) == 1
 
 
-def test_no_wildcard_is_explained_that_nobody_has() -> None:
+def test_policy_explained_wildcards_are_all_used() -> None:
     granted = {text(resource) for statement in of_roles() for resource in statement.resources}
     assert set(WILDCARDS) <= granted
 
 
 @each_grant
-def test_an_index_is_granted_by_its_name_and_to_be_queried_only(statement: Statement) -> None:
+def test_policy_index_is_granted_by_name_for_query_only(statement: Statement) -> None:
     """Reading a table by its indexes is reading all of it; so each function has those that it asks, and no `Scan` of any."""
     indexes = [
         text(resource).partition("/index/")[2] for resource in statement.resources if "/index/" in text(resource)
@@ -140,7 +140,7 @@ def test_an_index_is_granted_by_its_name_and_to_be_queried_only(statement: State
     assert "dynamodb:Scan" not in statement.actions
 
 
-def test_no_role_gets_more_than_its_own_statements() -> None:
+def test_roles_have_only_their_own_statements() -> None:
     kinds = {resource["Type"] for name, resource in template()["Resources"].items() if name != BOUNDARY}
     assert kinds & (POLICY_RESOURCES | IDENTITIES) == set()
     for function in functions():
@@ -159,7 +159,7 @@ def test_no_role_gets_more_than_its_own_statements() -> None:
         }, name
 
 
-def test_api_gateway_invokes_each_function_of_the_api_by_one_permission() -> None:
+def test_lambda_permissions_let_api_gateway_invoke_each_api_function_once() -> None:
     """SAM adds a statement for each event to a function's resource policy, which Lambda limits to 20 kB."""
     permissions = resources("AWS::Lambda::Permission")
     invoked = sorted(permission["Properties"]["FunctionName"]["Ref"] for permission in permissions.values())
@@ -174,14 +174,14 @@ def test_api_gateway_invokes_each_function_of_the_api_by_one_permission() -> Non
 
 
 @each_trust
-def test_nobody_is_let_in_by_a_wildcard(statement: Statement) -> None:
+def test_resource_policy_principal_is_never_a_wildcard(statement: Statement) -> None:
     assert "NotPrincipal" not in statement.content
     assert "*" not in json.dumps(statement.content["Principal"])
     assert statement.content["Effect"] == "Allow"
 
 
 @each_trust
-def test_a_service_is_let_in_for_this_stack_only(statement: Statement) -> None:
+def test_resource_policy_service_principal_is_limited_to_this_stack(statement: Statement) -> None:
     """The confused deputy: https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html"""
     principal = statement.content["Principal"]
     assert set(principal) in ({"Service"}, {"AWS"})
@@ -199,7 +199,7 @@ def test_a_service_is_let_in_for_this_stack_only(statement: Statement) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(resources("AWS::KMS::Key")))
-def test_a_key_leaves_the_decision_to_iam_and_lets_nobody_else_in(name: str) -> None:
+def test_key_policy_allows_only_the_account(name: str) -> None:
     """`kms:*` on `*` in a key's policy is this key, for this account's administrators: without it nobody could change it.
 
     https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
@@ -209,7 +209,7 @@ def test_a_key_leaves_the_decision_to_iam_and_lets_nobody_else_in(name: str) -> 
     assert (statement["Action"], statement["Resource"]) == ("kms:*", "*")
 
 
-def test_who_may_use_the_key_seals_and_nothing_more() -> None:
+def test_role_key_use_is_limited_to_generate_and_decrypt() -> None:
     keys = set(resources("AWS::KMS::Key"))
     used = {
         action
@@ -225,7 +225,7 @@ def test_who_may_use_the_key_seals_and_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("kind", ["AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::Events::EventBus"])
-def test_a_policy_on_a_resource_is_of_a_known_kind(kind: str) -> None:
+def test_resource_policies_exist_only_for_alarm_topic(kind: str) -> None:
     """Who may send to a queue is in test_template. The bus has none: only this account's roles reach it."""
     assert resources(kind)
     assert not resources("AWS::Events::EventBusPolicy")
@@ -237,7 +237,7 @@ def test_a_policy_on_a_resource_is_of_a_known_kind(kind: str) -> None:
     assert not any("Policy" in resource.get("Properties", {}) for resource in resources(kind).values())
 
 
-def test_the_boundary_bounds_every_function_and_gives_nothing() -> None:
+def test_permissions_boundary_limits_every_function_and_grants_nothing() -> None:
     """SAM lets each function that may be in a VPC make network interfaces, which is for Lambda itself and not for the code."""
     assert template()["Globals"]["Function"]["PermissionsBoundary"] == {"Ref": BOUNDARY}
     attached = [value for value in walk(template()["Resources"]) if value == {"Ref": BOUNDARY}]

@@ -90,21 +90,21 @@ def settings_class(function: Function) -> type[settings.Environment]:
     return found
 
 
-def test_each_folder_of_functions_is_a_function() -> None:
+def test_template_has_one_function_per_folder() -> None:
     folders = {path.parent.name for path in (ROOT / "functions").glob("*/handler.py")}
     assert {function.name for function in functions()} == folders
     assert len({function.name for function in functions()}) == len(functions())
 
 
 @each_function
-def test_the_environment_is_what_the_settings_read(function: Function) -> None:
+def test_function_environment_matches_its_settings(function: Function) -> None:
     read = {field.upper() for field in settings_class(function).__annotations__}
     given = {name for name in function.environment if not name.startswith("POWERTOOLS_")}
     assert given == read
 
 
 @each_function
-def test_environment_values_name_resources_of_the_right_kind(function: Function) -> None:
+def test_function_environment_values_refer_to_resources_of_right_kind(function: Function) -> None:
     kinds = {
         "_QUEUE_URL": "AWS::SQS::Queue",
         "_DEAD_LETTERS_URL": "AWS::SQS::Queue",
@@ -128,7 +128,7 @@ def test_environment_values_name_resources_of_the_right_kind(function: Function)
 
 
 @each_function
-def test_a_function_is_bounded_traced_and_logged(function: Function) -> None:
+def test_function_has_timeout_memory_tracing_and_log_group(function: Function) -> None:
     timeout_s = function.properties["Timeout"]
     answers_itself = function.methods and function.name not in OUTLASTS_ITS_CALLER
     assert 1 <= timeout_s <= (API_TIMEOUT_S if answers_itself else 900)
@@ -145,7 +145,7 @@ def test_a_function_is_bounded_traced_and_logged(function: Function) -> None:
     assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
 
-def test_no_two_functions_share_a_log_group() -> None:
+def test_functions_have_separate_log_groups() -> None:
     groups = [target(function.properties["LoggingConfig"]["LogGroup"]) for function in functions()]
     assert sorted([*groups, "ApiAccessLogs"]) == sorted(resources("AWS::Logs::LogGroup"))
 
@@ -153,7 +153,7 @@ def test_no_two_functions_share_a_log_group() -> None:
 @pytest.mark.parametrize(
     "function", [each for each in functions() if each.events_of("SQS")], ids=lambda function: function.name
 )
-def test_a_queues_consumer_reports_each_message_and_is_limited(function: Function) -> None:
+def test_queue_consumer_reports_each_message_and_limits_concurrency(function: Function) -> None:
     for event in function.events_of("SQS"):
         assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
         for most in every_value(event["ScalingConfig"]["MaximumConcurrency"]):
@@ -170,7 +170,7 @@ def every_value(value: Any) -> list[int]:
     return [row[key] for row in chosen.values()]
 
 
-def test_something_keeps_every_function_from_running_without_limit() -> None:
+def test_functions_all_have_a_concurrency_bound() -> None:
     """A queue's maximum, a reservation, a schedule, or the API's throttling."""
     assert api()["MethodSettings"]
     for setting in api()["MethodSettings"]:
@@ -183,7 +183,7 @@ def test_something_keeps_every_function_from_running_without_limit() -> None:
 
 
 @each_source_queue
-def test_a_queue_that_feeds_a_function_hides_messages_long_enough(name: str) -> None:
+def test_source_queue_visibility_timeout_covers_six_function_timeouts(name: str) -> None:
     """https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html: 6 x the time-out, and the batching window."""
     consumers = [
         (function.properties["Timeout"], event.get("MaximumBatchingWindowInSeconds", 0))
@@ -196,7 +196,7 @@ def test_a_queue_that_feeds_a_function_hides_messages_long_enough(name: str) -> 
     assert QUEUES[name]["Properties"]["VisibilityTimeout"] >= 6 * timeout_s + window_s
 
 
-def test_event_source_of_more_than_ten_messages_has_a_batching_window() -> None:
+def test_event_source_with_more_than_ten_messages_has_a_batching_window() -> None:
     """AWS refuses another one: tests/aws/recorded/lambda_sqs.py."""
     sources = [event for function in functions() for event in function.events_of("SQS")]
     assert sources
@@ -205,7 +205,7 @@ def test_event_source_of_more_than_ten_messages_has_a_batching_window() -> None:
 
 
 @each_source_queue
-def test_a_queue_that_feeds_a_function_redrives_to_its_dead_letters(name: str) -> None:
+def test_source_queue_has_dead_letter_queue_with_long_retention(name: str) -> None:
     redrive = QUEUES[name]["Properties"]["RedrivePolicy"]
     assert 5 <= redrive["maxReceiveCount"] <= 1000
     dead_letters = target(redrive["deadLetterTargetArn"])
@@ -222,18 +222,18 @@ def test_a_queue_that_feeds_a_function_redrives_to_its_dead_letters(name: str) -
         ("5,720", False), ("", False), ("5,", False), ("1,2,3,4,5,6,7,8,9,10", True), ("1,2,3,4,5,6,7,8,9,10,11", False),
     ],
 )  # fmt: skip
-def test_retry_after_minutes_accepts_waits_of_eleven_hours_at_most(minutes: str, is_allowed: bool) -> None:
+def test_retry_after_minutes_parameter_accepts_waits_up_to_eleven_hours(minutes: str, is_allowed: bool) -> None:
     pattern = template()["Parameters"]["RetryAfterMinutes"]["AllowedPattern"]
     assert bool(re.fullmatch(pattern, minutes)) is is_allowed
 
 
-def test_a_worker_that_has_the_lease_of_a_drain_is_dead_before_it_ends() -> None:
+def test_release_records_timeout_is_shorter_than_drain_lease() -> None:
     (function,) = [function for function in functions() if function.name == "release_records"]
     assert function.properties["Timeout"] < backlogs.LEASE_S
     assert function.properties["Timeout"] > record_release.RUN_S + record_release.LEAST_TIME_S
 
 
-def test_messages_in_flight_stay_below_the_limit_of_sqs_whatever_destinations_do() -> None:
+def test_messages_in_flight_stay_below_sqs_limit() -> None:
     """At 40 messages a batch and a batch a second, which `make bench` does not reach, each hidden as long as they may be."""
     workers = sum(max(every_value(event["ScalingConfig"]["MaximumConcurrency"])) for event in record_sources())
     a_second = workers * max(event["BatchSize"] for event in record_sources())
@@ -245,14 +245,14 @@ def record_sources() -> list[dict[str, Any]]:
     return function.events_of("SQS")
 
 
-def test_each_queue_is_a_source_or_the_dead_letters_of_one() -> None:
+def test_queues_are_all_sources_or_dead_letter_queues() -> None:
     sources = {target(event["Queue"]) for function in functions() for event in function.events_of("SQS")}
     assert sources | DEAD_LETTERS == set(QUEUES)
     assert len(DEAD_LETTERS) + len(SHARED_DEAD_LETTERS) == len(sources - DEAD_LETTERS)
 
 
 @pytest.mark.parametrize("name", sorted(QUEUES))
-def test_a_queue_is_encrypted_and_keeps_messages_for_days(name: str) -> None:
+def test_queue_is_encrypted_and_keeps_messages_for_four_days(name: str) -> None:
     properties = QUEUES[name]["Properties"]
     assert properties["SqsManagedSseEnabled"] is True
     assert properties["MessageRetentionPeriod"] >= 345_600
@@ -284,7 +284,7 @@ def test_api_operation_without_security_requires_aws_iam() -> None:
         assert operations()[key]["security"] == [{"NONE": []}]
 
 
-def test_each_path_leads_to_its_function() -> None:
+def test_api_path_invokes_its_function() -> None:
     served = {key: function.name for function in functions() for key in function.methods}
     assert set(served) == set(operations())
     for method, path in PUBLIC | UNKNOWN_FRONT_DOOR:
@@ -301,7 +301,7 @@ def test_each_path_leads_to_its_function() -> None:
         assert served[key] == name, key
 
 
-def test_api_gateways_own_refusals_are_problem_documents() -> None:
+def test_api_gateway_responses_are_problem_documents() -> None:
     for name, response in api()["GatewayResponses"].items():
         document = json.loads(response["ResponseTemplates"]["application/json"])
         members = {"type", "title", "status", "detail", "request_id", "error_code", "message"}
@@ -319,13 +319,13 @@ def test_api_gateways_own_refusals_are_problem_documents() -> None:
     }  # fmt: skip
 
 
-def test_api_too_large_response_names_the_limit_of_lambda() -> None:
+def test_api_too_large_response_names_lambda_limit() -> None:
     """https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: 6 MB for a synchronous invocation."""
     text = api()["GatewayResponses"]["REQUEST_TOO_LARGE"]["ResponseTemplates"]["application/json"]
     assert "6 MB" in json.loads(text)["detail"]
 
 
-def test_no_log_of_the_api_holds_a_query_string() -> None:
+def test_api_logs_contain_no_query_string() -> None:
     """The authorization code travels in it."""
     stage, *_ = api()["MethodSettings"]
     assert (stage["ResourcePath"], stage["HttpMethod"]) == ("/*", "*")
@@ -344,13 +344,13 @@ def test_no_log_of_the_api_holds_a_query_string() -> None:
     assert set(template()["Globals"]) == {"Function"}
 
 
-def test_sealing_key_stays_when_its_stack_is_deleted() -> None:
+def test_sealing_key_is_retained_when_stack_is_deleted() -> None:
     """The table stays too, and may hold grants that only this key opens."""
     (key,) = resources("AWS::KMS::Key").values()
     assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("Retain", "Retain")
 
 
-def test_the_table_survives_its_stack_and_costs_nothing_while_idle() -> None:
+def test_table_is_retained_on_demand_encrypted_and_backed_up() -> None:
     (table,) = resources("AWS::DynamoDB::Table").values()
     assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
     properties = table["Properties"]
@@ -364,7 +364,7 @@ def test_the_table_survives_its_stack_and_costs_nothing_while_idle() -> None:
     assert "TableName" not in properties  # a name would stand in the way of a second stack and of a replacement
 
 
-def test_the_indexes_are_those_that_the_table_module_queries() -> None:
+def test_table_indexes_match_table_module() -> None:
     (table,) = resources("AWS::DynamoDB::Table").values()
     indexes = {
         index["IndexName"]: tuple(key["AttributeName"] for key in index["KeySchema"])
@@ -374,11 +374,11 @@ def test_the_indexes_are_those_that_the_table_module_queries() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(resources("AWS::KMS::Key")))
-def test_a_key_rotates(name: str) -> None:
+def test_kms_key_rotates(name: str) -> None:
     assert resources("AWS::KMS::Key")[name]["Properties"]["EnableKeyRotation"] is True
 
 
-def test_who_may_send_to_a_queue_is_narrow() -> None:
+def test_queue_policy_allows_only_rules_of_the_bus() -> None:
     """Only the bus's one rule, and only to what it feeds."""
     assert resources("AWS::SQS::QueuePolicy")
     for name, policy in resources("AWS::SQS::QueuePolicy").items():
@@ -391,7 +391,7 @@ def test_who_may_send_to_a_queue_is_narrow() -> None:
             assert target(statement["Condition"]["ArnEquals"]["aws:SourceArn"]) in resources("AWS::Events::Rule")
 
 
-def test_each_rule_may_reach_its_targets_and_their_dead_letters() -> None:
+def test_event_rule_may_send_to_its_targets_and_dead_letter_queues() -> None:
     allowed = {
         (target(statement["Condition"]["ArnEquals"]["aws:SourceArn"]), target(statement["Resource"]))
         for policy in resources("AWS::SQS::QueuePolicy").values()
@@ -406,7 +406,7 @@ def test_each_rule_may_reach_its_targets_and_their_dead_letters() -> None:
     assert allowed == needed
 
 
-def test_a_rule_hears_what_the_code_says() -> None:
+def test_event_rule_pattern_matches_emitted_events() -> None:
     assert resources("AWS::Events::Rule")
     for rule in resources("AWS::Events::Rule").values():
         pattern = rule["Properties"]["EventPattern"]
@@ -415,7 +415,7 @@ def test_a_rule_hears_what_the_code_says() -> None:
 
 
 @each_alarm
-def test_an_alarm_tells_somebody(name: str) -> None:
+def test_alarm_notifies_topic_and_has_description(name: str) -> None:
     properties = ALARMS[name]["Properties"]
     for actions in (properties["AlarmActions"], properties["OKActions"]):
         assert [target(action) for action in actions] == ["AlarmTopic"]
@@ -424,7 +424,7 @@ def test_an_alarm_tells_somebody(name: str) -> None:
     assert properties.get("ActionsEnabled", True) is True
 
 
-def test_cloudwatch_may_publish_to_the_alarms_topic() -> None:
+def test_alarm_topic_key_allows_cloudwatch() -> None:
     """Under the key that AWS manages for SNS it may not, and alarms would go off in silence.
 
     https://repost.aws/knowledge-center/cloudwatch-configure-alarm-sns
@@ -445,7 +445,7 @@ def test_cloudwatch_may_publish_to_the_alarms_topic() -> None:
 
 
 @each_alarm
-def test_an_alarm_of_aws_watches_a_metric_that_exists(name: str) -> None:
+def test_alarm_on_aws_metric_watches_existing_metric(name: str) -> None:
     """The project's own metrics are compared with what the functions really emit, in test_permissions."""
     if "Metrics" in ALARMS[name]["Properties"]:
         of_functions = [each for each in ALARMS[name]["Properties"]["Metrics"] if "MetricStat" in each]
@@ -485,7 +485,7 @@ def watched_metric(properties: dict[str, Any]) -> None:
         assert target(given["Value"]) in {function.logical_id for function in functions()}
 
 
-def test_whatever_can_fail_unseen_is_watched() -> None:
+def test_alarms_cover_every_queue_and_unqueued_function() -> None:
     """A queue's alarms tell of its consumer too, and whoever calls `manage` sees it fail."""
     watched = {
         target(dimension["Value"])
@@ -501,7 +501,7 @@ def test_whatever_can_fail_unseen_is_watched() -> None:
     assert watched >= set(QUEUES) | fed_by_no_queue - WATCHED_OTHERWISE
 
 
-def test_a_schedule_that_failed_is_not_repeated_beside_the_next() -> None:
+def test_schedule_is_not_retried() -> None:
     scheduled = [event for function in functions() for event in function.events_of("ScheduleV2")]
     assert scheduled
     for event in scheduled:
@@ -509,7 +509,7 @@ def test_a_schedule_that_failed_is_not_repeated_beside_the_next() -> None:
         assert event["RetryPolicy"] == {"MaximumRetryAttempts": 0}
 
 
-def test_whatever_is_referred_to_is_there() -> None:
+def test_template_references_resolve() -> None:
     document = template()
     # SAM makes an alias of each function, which `Function.Alias` refers to.
     aliases = {f"{function.logical_id}.Alias" for function in functions()}
@@ -522,7 +522,7 @@ def test_whatever_is_referred_to_is_there() -> None:
     assert {name for name in referred if not name.startswith("AWS::")} <= known
 
 
-def test_no_parameter_is_idle() -> None:
+def test_template_parameters_are_all_used() -> None:
     document = template()
     used = {
         value["Ref"]

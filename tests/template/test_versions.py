@@ -25,7 +25,7 @@ def aliases(code: str = "first") -> dict[str, str]:
     }
 
 
-def test_new_code_leaves_the_version_before_it_on_lambda() -> None:
+def test_deployment_new_code_retains_the_previous_version() -> None:
     """A resource that leaves the template is kept where its DeletionPolicy says so."""
     before, after = versions(), versions(code="second")
     assert len(before) == len(after) == len(functions())
@@ -35,7 +35,7 @@ def test_new_code_leaves_the_version_before_it_on_lambda() -> None:
     assert set(aliases("second").values()) == set(after)
 
 
-def test_new_parameter_replaces_the_version() -> None:
+def test_deployment_new_parameter_replaces_the_version() -> None:
     """The logical id stays, so CloudFormation replaces the version of which the description changes, and deletes the old.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-version.html
@@ -49,7 +49,7 @@ def test_new_parameter_replaces_the_version() -> None:
         assert "UpdateReplacePolicy" not in version
 
 
-def test_document_says_what_a_deployment_keeps() -> None:
+def test_operations_document_describes_retained_versions() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     section = text.partition("## Upgrading without downtime")[2].partition("\n## ")[0]
     section = re.sub(r"\s+", " ", section)

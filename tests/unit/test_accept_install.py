@@ -117,7 +117,7 @@ pytestmark = pytest.mark.enable_socket
 
 
 class TestTheHook:
-    def test_it_is_queued_and_answered(self, function: Function) -> None:
+    def test_install_hook_valid_code_is_queued_and_answered_200(self, function: Function) -> None:
         answer = function.get("widget_hook")
 
         assert answer["statusCode"] == 200
@@ -166,7 +166,9 @@ class TestTheHook:
         assert (message["install_id"], message["code"], message["address_hash"]) == (INSTALL, CODE, SOURCE)
 
     @pytest.mark.parametrize("host", ["anyone.amocrm.ru", "anyone.amocrm.com"])
-    def test_hook_for_a_domain_that_the_client_is_not_for_is_refused(self, function: Function, host: str) -> None:
+    def test_install_hook_and_return_host_outside_client_domains_are_refused(
+        self, function: Function, host: str
+    ) -> None:
         """A stranger does not choose which of the platform's domains gets the client's secret."""
         answer = function.get("widget_hook", query={"referer": [host]})
         assert (answer["statusCode"], answer["body"].partition(":")[0]) == (400, "domain_not_registered")
@@ -178,19 +180,19 @@ class TestTheHook:
         assert "domain_not_registered" in back["body"]
         assert function.queued() == []
 
-    def test_hook_for_the_clients_own_domain_is_taken(self, function: Function) -> None:
+    def test_install_hook_host_inside_client_domains_is_queued(self, function: Function) -> None:
         client = OAuthClient("kommo", "crm", "client-id", "https://api.example.com/x", api_domains="*.amocrm.ru")
         put(function.aws.table, client, new=False)
         assert function.get("widget_hook", query={"referer": ["acme.amocrm.ru"]})["statusCode"] == 200
         assert function.get("widget_hook")["statusCode"] == 400
         assert [message["account_host"] for message in function.queued()] == ["acme.amocrm.ru"]
 
-    def test_it_remembers_the_client(self, function: Function) -> None:
+    def test_install_hook_repeated_reads_client_once(self, function: Function) -> None:
         for _ in range(3):
             function.get("widget_hook")
         assert function.endpoint.operations() == ["dynamodb.BatchGetItem", *["sqs.SendMessage"] * 3]
 
-    def test_it_remembers_the_client_for_a_while_only(
+    def test_install_hook_client_cache_expired_reads_client_again(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(oauth_client_cache, "CLIENT_REMEMBERED_S", 0)
@@ -198,18 +200,18 @@ class TestTheHook:
             function.get("widget_hook")
         assert function.endpoint.operations() == ["dynamodb.BatchGetItem", "sqs.SendMessage"] * 3
 
-    def test_one_code_is_one_install_however_often_it_comes(self, function: Function) -> None:
+    def test_install_hook_repeated_code_has_same_install_id(self, function: Function) -> None:
         for _ in range(3):
             function.get("widget_hook")
         assert {message["install_id"] for message in function.queued()} == {INSTALL}
 
-    def test_an_unknown_client_is_refused(self, function: Function) -> None:
+    def test_install_hook_unknown_client_is_not_found_and_not_stored(self, function: Function) -> None:
         answer = function.get("widget_hook", path={"client": "nobody"})
         assert answer["statusCode"] == 404
         assert function.queued() == []
         assert function.kept() == []
 
-    def test_a_client_registered_after_a_refusal_is_found(
+    def test_install_hook_client_registered_after_refusal_is_accepted(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(oauth_client_cache, "NO_CLIENT_REMEMBERED_S", 0)
@@ -220,13 +222,17 @@ class TestTheHook:
         assert [asked[function.aws.table.name]["ConsistentRead"] for asked in reads] == [True, True]
 
     @pytest.mark.parametrize("client", ["", "../crm", "crm#x", "crm crm", "a" * 65, "é", "crm/../x", "CRM\n"])
-    def test_a_name_that_no_client_can_have_is_not_even_looked_up(self, function: Function, client: str) -> None:
+    def test_install_hook_invalid_client_name_is_not_found_without_aws_call(
+        self, function: Function, client: str
+    ) -> None:
         answer = function.get("widget_hook", path={"client": client})
         assert answer["statusCode"] == 404
         assert function.endpoint.calls == []
 
     @pytest.mark.parametrize("platform", ["", "hubspot", "marketo", "../kommo", "KOMMO", "kommo.install", "x" * 500])
-    def test_an_unknown_platform_is_refused(self, function: Function, platform: str) -> None:
+    def test_install_hook_unknown_platform_is_not_found_without_aws_call(
+        self, function: Function, platform: str
+    ) -> None:
         answer = function.get("widget_hook", path={"platform": platform})
         assert answer["statusCode"] == 404
         assert function.endpoint.calls == []
@@ -258,7 +264,7 @@ class TestTheHook:
             ({f"p{n}": ["x" * 10] for n in range(10_000)}, "query_too_long"),
         ],
     )
-    def test_bad_input_is_told_and_nothing_is_sent(
+    def test_install_hook_invalid_query_is_refused_with_reason_without_aws_call(
         self, function: Function, query: dict[str, list[str] | None], reason: str
     ) -> None:
         plain = function.get("widget_hook", query=query)
@@ -272,12 +278,12 @@ class TestTheHook:
         assert function.endpoint.calls == []
 
     @pytest.mark.parametrize("code", ["%", "%zz", "%E0%A4%A", "a%00b", "caf%C3%A9"])
-    def test_what_api_gateway_left_encoded_stays_a_code(self, function: Function, code: str) -> None:
+    def test_install_hook_percent_encoded_code_is_queued_unchanged(self, function: Function, code: str) -> None:
         """A code is opaque: what is printable goes on as it came, and the platform decides."""
         assert function.get("widget_hook", query={"code": [code]})["statusCode"] == 200
         assert function.queued()[0]["code"] == code
 
-    def test_a_call_without_any_query_is_refused(self, function: Function) -> None:
+    def test_install_hook_without_query_is_refused(self, function: Function) -> None:
         event = copy.deepcopy(EVENTS["widget_hook"]) | {
             "multiValueQueryStringParameters": None,
             "multiValueHeaders": None,
@@ -290,7 +296,7 @@ class TestTheQueueFails:
     @pytest.mark.parametrize(
         "fault", ["drop", "InternalError", "RequestThrottled", "AccessDenied", "QueueDoesNotExist"]
     )
-    def test_the_code_is_kept_in_the_table(
+    def test_install_hook_queue_failure_keeps_code_in_table_and_counts_it(
         self, function: Function, capsys: pytest.CaptureFixture[str], fault: str
     ) -> None:
         function.endpoint.faults["sqs"] = fault
@@ -310,19 +316,21 @@ class TestTheQueueFails:
             }
         ]
 
-    def test_a_lost_answer_keeps_it_as_well_and_it_is_one_install(self, function: Function) -> None:
+    def test_install_hook_lost_queue_answer_keeps_code_with_same_install_id(self, function: Function) -> None:
         function.endpoint.faults["sqs"] = "drop_after"
         assert function.get("widget_hook")["statusCode"] == 200
         assert [message["install_id"] for message in function.queued() + function.kept()] == [INSTALL] * 2
 
-    def test_a_kept_arrival_ends_by_itself(self, function: Function) -> None:
+    def test_install_hook_kept_arrival_expires_within_a_day(self, function: Function) -> None:
         function.endpoint.faults["sqs"] = "drop"
         function.get("widget_hook")
         items, _ = function.aws.table.query(install_receiver.UNPROVEN_ARRIVALS)
         assert items[0]["sk"] == INSTALL
         assert 86_340 < items[0]["expires_at"] - time.time() <= 86_400
 
-    def test_neither_takes_it(self, function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_install_hook_queue_and_table_failure_answers_503_and_counts_loss(
+        self, function: Function, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         function.endpoint.faults |= {"sqs": "drop", "dynamodb.PutItem": "InternalServerError"}
 
         answer = function.get("widget_hook")
@@ -331,19 +339,19 @@ class TestTheQueueFails:
         assert answer["headers"]["Retry-After"]
         assert '"ArrivalsLost": 1' in capsys.readouterr().out
 
-    def test_a_client_that_cannot_be_read_does_not_stop_the_install(self, function: Function) -> None:
+    def test_install_hook_client_read_throttled_is_queued(self, function: Function) -> None:
         function.endpoint.faults["dynamodb.BatchGetItem"] = "ProvisionedThroughputExceededException"
         assert function.get("widget_hook")["statusCode"] == 200
         assert len(function.queued()) == 1
 
-    def test_everything_hangs_and_the_hook_is_answered_in_its_three_seconds(self, function: Function) -> None:
+    def test_install_hook_queue_and_table_hang_answers_503_within_three_seconds(self, function: Function) -> None:
         function.endpoint.faults |= {"sqs": "hang", "dynamodb": "hang"}
         started = time.monotonic()
         answer = function.get("widget_hook", context={"requestTimeEpoch": time.time() * 1000 - 500})
         assert answer["statusCode"] == 503
         assert 2.0 < time.monotonic() - started < 2.5
 
-    def test_a_late_start_shortens_the_rest(self, function: Function) -> None:
+    def test_install_hook_late_start_shortens_remaining_timeouts(self, function: Function) -> None:
         function.endpoint.faults |= {"sqs": "hang", "dynamodb.BatchGetItem": "hang"}
         started = time.monotonic()
         answer = function.get("widget_hook", context={"requestTimeEpoch": time.time() * 1000 - 1_500})
@@ -353,7 +361,7 @@ class TestTheQueueFails:
 
 
 class TestTheBrowser:
-    def test_it_comes_back_and_is_led_away_from_its_code(self, function: Function) -> None:
+    def test_install_return_valid_redirects_to_result_and_stores_install(self, function: Function) -> None:
         cookie, state = function.open_page()
 
         answer = function.come_back(cookie, state)
@@ -375,19 +383,23 @@ class TestTheBrowser:
             ("/base/path/install/kommo/crm/", f"result/{INSTALL}"),
         ],
     )
-    def test_the_way_to_the_result_is_relative(self, function: Function, path: str, location: str) -> None:
+    def test_install_return_location_is_relative_to_request_path(
+        self, function: Function, path: str, location: str
+    ) -> None:
         cookie, state = function.open_page()
         answer = function.come_back(cookie, state, context={"path": path})
         assert answer["headers"]["Location"] == location
 
     @pytest.mark.parametrize(("slash", "start"), [("", "../start"), ("/", "../../start")])
-    def test_result_trailing_slash_links_to_the_start_page(self, function: Function, slash: str, start: str) -> None:
+    def test_install_result_trailing_slash_links_to_start_page(
+        self, function: Function, slash: str, start: str
+    ) -> None:
         # API Gateway matches a path with a trailing slash: tests/aws/recorded/apigateway.py.
         context = {"path": f"/live/install/kommo/crm/result/{INSTALL}{slash}"}
         answer = function.get("result", path={"install": INSTALL}, headers=HTML, context=context)
         assert f'href="{start}"' in answer["body"]
 
-    def test_the_cookie_and_the_state_are_kept_only_as_hashes(self, function: Function) -> None:
+    def test_install_start_stores_cookie_and_state_only_as_hashes(self, function: Function) -> None:
         cookie, state = function.open_page()
         [call] = [call for call in function.endpoint.calls if call.operation == "PutItem"]
         stored = json.dumps(call.payload)
@@ -395,13 +407,13 @@ class TestTheBrowser:
         assert cookie.partition("=")[2] not in stored
         assert 1_790 < int(call.payload["Item"]["expires_at"]["N"]) - time.time() <= 1_800
 
-    def test_the_cookie_is_closed_to_everyone_else(self, function: Function) -> None:
+    def test_install_start_cookie_is_host_only_secure_and_http_only(self, function: Function) -> None:
         header = function.get("start")["headers"]["Set-Cookie"]
         name, *attributes = header.split("; ")
         assert re.fullmatch(r"__Host-portaria=[A-Za-z0-9_-]{43}", name)
         assert set(attributes) == {"Path=/", "Max-Age=1800", "Secure", "HttpOnly", "SameSite=Lax"}
 
-    def test_two_pages_of_one_browser_can_both_be_finished(self, function: Function) -> None:
+    def test_install_return_two_pages_of_one_browser_both_finish(self, function: Function) -> None:
         cookie, first = function.open_page()
         same_cookie, second = function.open_page(cookie)
         assert same_cookie == cookie
@@ -409,33 +421,33 @@ class TestTheBrowser:
         assert function.come_back(cookie, first, "code-1")["statusCode"] == 303
         assert function.come_back(cookie, second, "code-2")["statusCode"] == 303
 
-    def test_a_cookie_of_another_form_is_replaced(self, function: Function) -> None:
+    def test_install_start_malformed_cookie_is_replaced(self, function: Function) -> None:
         cookie, _ = function.open_page("__Host-portaria=chosen-by-someone")
         assert cookie != "__Host-portaria=chosen-by-someone"
 
-    def test_loading_the_return_again_passes(self, function: Function) -> None:
+    def test_install_return_reloaded_redirects_to_same_result(self, function: Function) -> None:
         cookie, state = function.open_page()
         answers = [function.come_back(cookie, state) for _ in range(3)]
         assert {answer["headers"]["Location"] for answer in answers} == {f"crm/result/{INSTALL}"}
 
-    def test_a_second_code_for_a_used_state_is_refused(self, function: Function) -> None:
+    def test_install_return_second_code_for_used_state_is_refused(self, function: Function) -> None:
         cookie, state = function.open_page()
         function.come_back(cookie, state)
         function.queued()
         assert refused_with("used_state", function.come_back(cookie, state, "another-code"))
         assert function.queued() == []
 
-    def test_a_return_without_a_state_is_refused(self, function: Function) -> None:
+    def test_install_return_without_state_is_refused(self, function: Function) -> None:
         cookie, _ = function.open_page()
         assert refused_with("missing_state", function.come_back(cookie, None))
 
     @pytest.mark.parametrize("state", ["x", "A" * 43, "A" * 42 + "=", "A" * 44, "é" * 43, "A" * 200, "' OR 1=1"])
-    def test_a_forged_state_is_refused(self, function: Function, state: str) -> None:
+    def test_install_return_forged_state_is_refused(self, function: Function, state: str) -> None:
         cookie, _ = function.open_page()
         assert refused_with("unknown_state", function.come_back(cookie, state))
         assert function.queued() == []
 
-    def test_a_state_of_another_browser_is_refused_and_stays_usable(self, function: Function) -> None:
+    def test_install_return_state_of_another_browser_is_refused_and_stays_usable(self, function: Function) -> None:
         cookie, state = function.open_page()
         stranger, _ = function.open_page()
         assert stranger != cookie
@@ -450,11 +462,11 @@ class TestTheBrowser:
         assert function.queued() == []
         assert function.come_back(cookie, state)["statusCode"] == 303
 
-    def test_a_state_of_another_client_is_refused(self, function: Function) -> None:
+    def test_install_return_state_of_another_client_is_refused(self, function: Function) -> None:
         cookie, state = function.open_page()
         assert refused_with("foreign_state", function.come_back(cookie, state, path={"client": "other"}))
 
-    def test_a_state_ends_by_the_clock_even_if_the_table_still_has_it(
+    def test_install_return_expired_state_still_in_table_is_refused(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cookie, state = function.open_page()
@@ -463,12 +475,12 @@ class TestTheBrowser:
         assert refused_with("expired_state", function.come_back(cookie, state))
         assert function.queued() == []
 
-    def test_the_cookie_is_found_among_others(self, function: Function) -> None:
+    def test_install_return_cookie_among_others_is_found(self, function: Function) -> None:
         cookie, state = function.open_page()
         assert function.come_back(f"a=b; {cookie}; __Host-portaria2=x", state)["statusCode"] == 303
 
     @pytest.mark.parametrize("fault", ["drop", "InternalServerError", "AccessDeniedException"])
-    def test_the_table_fails_and_loading_again_goes_on(self, function: Function, fault: str) -> None:
+    def test_install_return_table_failure_answers_503_and_reload_succeeds(self, function: Function, fault: str) -> None:
         cookie, state = function.open_page()
         function.endpoint.faults["dynamodb"] = fault
 
@@ -480,7 +492,7 @@ class TestTheBrowser:
         assert function.come_back(cookie, state)["statusCode"] == 303
         assert len(function.queued()) == 1
 
-    def test_the_answer_to_the_claim_is_lost_and_loading_again_goes_on(self, function: Function) -> None:
+    def test_install_return_lost_state_claim_answer_answers_503_and_reload_succeeds(self, function: Function) -> None:
         cookie, state = function.open_page()
         function.endpoint.faults["dynamodb.UpdateItem"] = "drop_after"
         assert function.come_back(cookie, state)["statusCode"] == 503
@@ -488,13 +500,13 @@ class TestTheBrowser:
         assert function.come_back(cookie, state)["statusCode"] == 303
         assert len(function.queued()) == 1
 
-    def test_the_install_cannot_be_written_down_and_goes_on(self, function: Function) -> None:
+    def test_install_return_install_item_write_failure_still_queues_code(self, function: Function) -> None:
         cookie, state = function.open_page()
         function.endpoint.faults["dynamodb.PutItem"] = "InternalServerError"
         assert function.come_back(cookie, state)["statusCode"] == 303
         assert len(function.queued()) == 1
 
-    def test_a_return_does_not_set_a_running_install_back(self, function: Function) -> None:
+    def test_install_return_reloaded_does_not_reset_connected_install(self, function: Function) -> None:
         cookie, state = function.open_page()
         function.come_back(cookie, state)
         function.aws.table.update(
@@ -509,14 +521,14 @@ class TestTheBrowser:
         assert item is not None
         assert item["state"] == "connected"
 
-    def test_a_widget_hook_with_a_state_needs_its_browser(self, function: Function) -> None:
+    def test_install_hook_with_state_without_cookie_is_refused(self, function: Function) -> None:
         _, state = function.open_page()
         answer = function.get("widget_hook", query={"state": [state]}, headers=HTML)
         assert refused_with("foreign_state", answer)
 
 
 class TestTheRefusal:
-    def test_the_customer_said_no(self, function: Function) -> None:
+    def test_install_refusal_access_denied_shows_page_and_uses_state(self, function: Function) -> None:
         cookie, state = function.open_page()
 
         answer = function.get("refusal", query={"state": [state]}, headers={"Cookie": [cookie]})
@@ -526,39 +538,39 @@ class TestTheRefusal:
         assert function.queued() == []
         assert refused_with("used_state", function.come_back(cookie, state))
 
-    def test_a_strangers_refusal_uses_nothing_up(self, function: Function) -> None:
+    def test_install_refusal_without_cookie_does_not_use_state(self, function: Function) -> None:
         cookie, state = function.open_page()
         assert function.get("refusal", query={"state": [state]})["statusCode"] == 200
         assert function.come_back(cookie, state)["statusCode"] == 303
 
     @pytest.mark.parametrize("fault", ["drop", "InternalServerError"])
-    def test_it_is_shown_whatever_the_table_says(self, function: Function, fault: str) -> None:
+    def test_install_refusal_table_failure_still_shows_page(self, function: Function, fault: str) -> None:
         function.endpoint.faults["dynamodb"] = fault
         assert function.get("refusal")["statusCode"] == 200
         assert function.get("refusal", query={"state": None})["statusCode"] == 200
 
 
 class TestThePages:
-    def test_start_for_an_unknown_client(self, function: Function) -> None:
+    def test_install_start_unknown_client_is_not_found_without_cookie(self, function: Function) -> None:
         answer = function.get("start", path={"client": "nobody"})
         assert answer["statusCode"] == 404
         assert "Set-Cookie" not in answer["headers"]
 
-    def test_start_while_the_table_fails(self, function: Function) -> None:
+    def test_install_start_table_failure_answers_503(self, function: Function) -> None:
         function.endpoint.faults["dynamodb"] = "InternalServerError"
         assert function.get("start")["statusCode"] == 503
 
-    def test_start_holds_the_button_and_the_plain_link(self, function: Function) -> None:
+    def test_install_start_page_has_button_and_plain_link(self, function: Function) -> None:
         body = function.get("start")["body"]
         assert "https://www.kommo.com/oauth?client_id=client-id" in body
         assert "kommo_oauth" in body
 
-    def test_an_install_nobody_has_begun_with_yet_is_on_its_way(self, function: Function) -> None:
+    def test_install_result_install_not_stored_yet_is_received(self, function: Function) -> None:
         answer = function.get("result", headers={"accept": ["application/json"], "Accept": []})
         assert json.loads(answer["body"]) == {"state": "received", "reason": "", "account": ""}
         assert answer["headers"]["Cache-Control"] == "no-store"
 
-    def test_a_failed_install_tells_why(self, function: Function) -> None:
+    def test_install_result_failed_install_has_reason_and_account(self, function: Function) -> None:
         item = {"pk": f"INSTALL#{INSTALL}", "sk": "INSTALL", "state": "failed", "reason": "code_expired"}
         function.aws.table.put({**item, "account_host": "acme.kommo.com"})
         answer = function.get("result", path={"install": INSTALL}, headers={"Accept": ["application/json"]})
@@ -566,7 +578,9 @@ class TestThePages:
         assert function.get("result", path={"install": INSTALL})["statusCode"] == 200
 
     @pytest.mark.parametrize("install", ["", "x", "A" * 26, "a" * 27, "a" * 25 + "1", "../admin", "é" * 26])
-    def test_what_is_no_install_is_not_found(self, function: Function, install: str) -> None:
+    def test_install_result_invalid_install_id_is_not_found_without_aws_call(
+        self, function: Function, install: str
+    ) -> None:
         assert function.get("result", path={"install": install})["statusCode"] == 404
         assert function.endpoint.calls == []
 
@@ -649,7 +663,7 @@ def challenge_of(verifier: str) -> str:
 
 
 class TestALinkForOneConnection:
-    def test_it_leads_straight_to_the_providers_consent_page(self, provider: Provider) -> None:
+    def test_authorization_link_valid_ticket_redirects_to_consent_page_with_pkce(self, provider: Provider) -> None:
         answer = provider.open(provider.link())
 
         assert answer["statusCode"] == 303
@@ -673,11 +687,11 @@ class TestALinkForOneConnection:
         assert re.fullmatch(r"__Host-portaria=[A-Za-z0-9_-]{43}", name)
         assert set(attributes) == {"Path=/", "Max-Age=1800", "Secure", "HttpOnly", "SameSite=Lax"}
 
-    def test_no_scope_is_asked_for_where_none_is_wanted(self, provider: Provider) -> None:
+    def test_authorization_link_connection_without_scopes_requests_none(self, provider: Provider) -> None:
         location = provider.open(provider.link(scopes=""))["headers"]["Location"]
         assert "scope=" not in location
 
-    def test_the_return_goes_to_the_queue_with_its_connection_and_the_proof(self, provider: Provider) -> None:
+    def test_authorization_return_queues_code_with_connection_and_verifier(self, provider: Provider) -> None:
         cookie, state, challenge = provider.begin()
 
         answer = provider.come_back(cookie, state, iss=["https://login.example.com"], session_state=["x"])
@@ -704,14 +718,14 @@ class TestALinkForOneConnection:
         # It is what says that the connection is there: only the worker writes it.
         assert "connection" not in item
 
-    def test_loading_the_return_again_is_the_same_install_with_the_same_proof(self, provider: Provider) -> None:
+    def test_authorization_return_reloaded_has_same_install_id_and_verifier(self, provider: Provider) -> None:
         cookie, state, _ = provider.begin()
         assert {provider.come_back(cookie, state)["statusCode"] for _ in range(2)} == {303}
         first, second = provider.function.queued()
         assert first["code_verifier"] == second["code_verifier"]
         assert first["install_id"] == second["install_id"]
 
-    def test_nothing_that_opens_anything_is_stored_in_the_clear(self, provider: Provider) -> None:
+    def test_authorization_link_and_return_store_no_secret_in_clear_text(self, provider: Provider) -> None:
         """Given the whole table, then neither the ticket, the state, the cookie nor the verifier can be read in it."""
         ticket = provider.link()
         answer = provider.open(ticket)
@@ -724,7 +738,7 @@ class TestALinkForOneConnection:
         for secret in (ticket, state, cookie.partition("=")[2], message["code_verifier"], "canary-code"):
             assert secret not in stored
 
-    def test_the_proof_cannot_be_worked_out_without_the_cookie(self) -> None:
+    def test_code_verifier_depends_on_cookie_and_has_rfc_7636_form(self) -> None:
         """Given a state, which the provider and its logs see, then only this browser's cookie makes its verifier."""
         cookies, state = [oauth_state.random_token() for _ in range(2)], Secret("the-state")
         first, second = (oauth_state.code_verifier(cookie, state).reveal() for cookie in cookies)
@@ -733,14 +747,14 @@ class TestALinkForOneConnection:
         # RFC 7636, 4.1: 43 to 128 unreserved characters.
         assert re.fullmatch(r"[A-Za-z0-9_-]{43}", first)
 
-    def test_each_link_and_each_browser_has_a_proof_of_its_own(self, provider: Provider) -> None:
+    def test_authorization_link_each_ticket_and_browser_has_its_own_challenge(self, provider: Provider) -> None:
         cookie, _, first = provider.begin()
         same_cookie, _, second = provider.begin(cookie)
         other_cookie, _, third = provider.begin()
         assert same_cookie == cookie != other_cookie
         assert len({first, second, third}) == 3
 
-    def test_it_opens_once(self, provider: Provider) -> None:
+    def test_authorization_link_opened_again_is_refused_as_used(self, provider: Provider) -> None:
         ticket = provider.link()
         cookie = provider.open(ticket)["headers"]["Set-Cookie"].partition(";")[0]
         for again in ("", cookie):
@@ -748,7 +762,9 @@ class TestALinkForOneConnection:
             assert refused_with("used_ticket", answer)
             assert "Set-Cookie" not in answer["headers"]
 
-    def test_of_two_browsers_at_once_one_goes_on(self, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_authorization_link_opened_in_two_browsers_concurrently_only_one_succeeds(
+        self, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Given a second browser that has found the ticket unused, when the first one uses it, then the second is refused."""
         ticket = provider.link()
         states = provider.function.handler.states
@@ -763,25 +779,25 @@ class TestALinkForOneConnection:
         assert refused_with("used_ticket", provider.open(ticket))
         assert opened == [303]
 
-    def test_it_ends_by_the_clock_even_if_the_table_still_has_it(self, provider: Provider) -> None:
+    def test_authorization_link_expired_ticket_still_in_table_is_refused(self, provider: Provider) -> None:
         assert refused_with("expired_ticket", provider.open(provider.link(expires_at=int(time.time()))))
 
     @pytest.mark.parametrize("ticket", ["x", "A" * 43, "A" * 44, "é" * 43, "", "' OR 1=1", "A" * 5_000])
-    def test_a_forged_one_is_refused(self, provider: Provider, ticket: str) -> None:
+    def test_authorization_link_forged_ticket_is_refused(self, provider: Provider, ticket: str) -> None:
         assert refused_with("unknown_ticket", provider.open(ticket))
 
-    def test_without_a_ticket_there_is_no_way_in(self, provider: Provider) -> None:
+    def test_authorization_link_without_single_ticket_is_refused_without_aws_call(self, provider: Provider) -> None:
         for answer in (provider.open(), provider.open("A" * 43, "B" * 43)):
             assert refused_with("missing_ticket", answer)
         assert provider.function.endpoint.calls == []
 
-    def test_it_is_only_for_the_client_it_was_made_for(self, provider: Provider) -> None:
+    def test_authorization_link_ticket_of_another_client_is_refused(self, provider: Provider) -> None:
         ticket = provider.link()
         assert refused_with("unknown_ticket", provider.open(ticket, client="other"))
         assert provider.open(ticket, client="nobody")["statusCode"] == 404
         assert provider.open(ticket)["statusCode"] == 303
 
-    def test_a_ticket_of_another_kind_of_platform_opens_no_install_page(self, provider: Provider) -> None:
+    def test_install_start_ticket_of_another_platform_is_ignored(self, provider: Provider) -> None:
         """Given a ticket for oauth2, when it is shown at Kommo's page, then it is not even looked at."""
         ticket = provider.link()
         assert provider.function.get("start", query={"ticket": [ticket]})["statusCode"] == 200
@@ -789,7 +805,7 @@ class TestALinkForOneConnection:
 
     @pytest.mark.parametrize("fault", ["drop", "InternalServerError", "AccessDeniedException"])
     @pytest.mark.parametrize("operation", ["GetItem", "PutItem", "UpdateItem"])
-    def test_the_table_fails_and_the_link_can_be_opened_again(
+    def test_authorization_link_table_failure_answers_503_and_reopening_succeeds(
         self, provider: Provider, operation: str, fault: str
     ) -> None:
         ticket = provider.link()
@@ -798,14 +814,14 @@ class TestALinkForOneConnection:
         provider.function.endpoint.faults.clear()
         assert provider.open(ticket)["statusCode"] == 303
 
-    def test_everything_hangs_and_the_browser_is_answered_in_the_functions_time(self, provider: Provider) -> None:
+    def test_authorization_link_table_hang_answers_503_within_function_timeout(self, provider: Provider) -> None:
         provider.function.endpoint.faults["dynamodb"] = "hang"
         started = time.monotonic()
         assert provider.open(provider.link())["statusCode"] == 503
         assert time.monotonic() - started < 5.8
         assert install_sessions.PAGE_READ_S + 3 * install_sessions.TICKET_S < 6
 
-    def test_a_return_in_another_browser_is_refused(self, provider: Provider) -> None:
+    def test_authorization_return_in_another_browser_is_refused(self, provider: Provider) -> None:
         cookie, state, _ = provider.begin()
         stranger, _, _ = provider.begin()
         for other in (stranger, ""):
@@ -813,19 +829,19 @@ class TestALinkForOneConnection:
         assert provider.function.queued() == []
         assert provider.come_back(cookie, state)["statusCode"] == 303
 
-    def test_a_state_of_kommos_is_no_state_here(self, provider: Provider) -> None:
+    def test_authorization_return_state_of_another_platform_is_refused(self, provider: Provider) -> None:
         cookie, state = provider.function.open_page()
         assert refused_with("foreign_state", provider.come_back(cookie, state))
         assert provider.function.queued() == []
 
-    def test_a_second_code_for_a_used_state_is_refused(self, provider: Provider) -> None:
+    def test_authorization_return_second_code_for_used_state_is_refused(self, provider: Provider) -> None:
         cookie, state, _ = provider.begin()
         provider.come_back(cookie, state)
         provider.function.queued()
         assert refused_with("used_state", provider.come_back(cookie, state, "canary-other"))
         assert provider.function.queued() == []
 
-    def test_the_customer_said_no(self, provider: Provider) -> None:
+    def test_authorization_refusal_access_denied_shows_page_and_uses_state(self, provider: Provider) -> None:
         cookie, state, _ = provider.begin()
         event = copy.deepcopy(EVENTS["refusal"])
         event["pathParameters"] = {"platform": "oauth2", "client": "erp"}
@@ -834,7 +850,9 @@ class TestALinkForOneConnection:
         assert provider.function.handler.handler(event, None)["statusCode"] == 200
         assert refused_with("used_state", provider.come_back(cookie, state))
 
-    def test_the_queue_fails_and_the_code_is_kept_with_its_connection(self, provider: Provider) -> None:
+    def test_authorization_return_queue_failure_keeps_code_with_connection_and_verifier(
+        self, provider: Provider
+    ) -> None:
         cookie, state, challenge = provider.begin()
         provider.function.endpoint.faults["sqs"] = "drop"
         assert provider.come_back(cookie, state)["statusCode"] == 303
@@ -842,7 +860,7 @@ class TestALinkForOneConnection:
         assert message["connection"] == "main"
         assert challenge_of(message["code_verifier"]) == challenge
 
-    def test_no_ticket_cookie_or_verifier_is_printed(
+    def test_authorization_link_and_return_log_no_secret(
         self, provider: Provider, capfd: pytest.CaptureFixture[str]
     ) -> None:
         ticket = provider.link()
@@ -859,7 +877,9 @@ class TestALinkForOneConnection:
             assert secret not in printed
 
 
-def test_no_secret_is_printed(function: Function, capfd: pytest.CaptureFixture[str]) -> None:
+def test_accept_install_all_arrivals_and_faults_log_no_secret(
+    function: Function, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Given every kind of arrival and fault, when all is done, then no code, state or cookie stands in the log."""
     cookie, state = function.open_page()
     function.get("widget_hook")
@@ -877,7 +897,9 @@ def test_no_secret_is_printed(function: Function, capfd: pytest.CaptureFixture[s
         assert secret not in printed
 
 
-def test_log_lines_have_what_lambdas_filter_needs(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+def test_accept_install_log_line_has_timestamp_level_and_install_fields(
+    function: Function, capsys: pytest.CaptureFixture[str]
+) -> None:
     function.get("widget_hook")
     [line] = map(json.loads, capsys.readouterr().out.splitlines())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line.pop("timestamp"))
@@ -895,7 +917,7 @@ def test_log_lines_have_what_lambdas_filter_needs(function: Function, capsys: py
     }
 
 
-def test_the_hooks_path_imports_nothing_heavy(function: Function) -> None:
+def test_accept_install_hook_imports_only_light_modules(function: Function) -> None:
     """Given a fresh interpreter, when a hook has been answered, then only this was imported."""
     script = f"""
 import json, sys
@@ -948,7 +970,7 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
     assert heavy == []
 
 
-def test_the_pages_import_only_what_the_functions_layer_has() -> None:
+def test_accept_install_pages_import_only_locked_layer_packages() -> None:
     """accept_install has the package's own layer, not the one with the other functions' libraries."""
     locked = pins(ROOT / "layers" / "portaria" / "requirements.txt")
     script = """
@@ -975,30 +997,28 @@ print(json.dumps(sorted(found - sys.stdlib_module_names - {"__main__", "handler"
 class TestWhichQueue:
     """Arrivals with a state, and from addresses whose codes have worked, do not stand behind those of strangers."""
 
-    def test_hook_without_a_state_goes_to_the_unproven_queue(self, function: Function) -> None:
+    def test_install_hook_without_state_is_sent_to_unproven_queue(self, function: Function) -> None:
         function.get("widget_hook")
         assert (len(function.queued_in("exchanges")), len(function.queued_in("unproven_exchanges"))) == (0, 1)
         [sent] = [call.payload for call in function.endpoint.calls if call.operation == "SendMessage"]
         assert sent["MessageGroupId"] == SOURCE
 
-    def test_return_with_a_state_goes_to_the_proven_queue(self, function: Function) -> None:
+    def test_install_return_with_state_is_sent_to_proven_queue(self, function: Function) -> None:
         cookie, state = function.open_page()
         assert function.come_back(cookie, state)["statusCode"] == 303
         assert (len(function.queued_in("exchanges")), len(function.queued_in("unproven_exchanges"))) == (1, 0)
 
-    def test_hook_from_a_known_address_goes_to_the_proven_queue(self, function: Function) -> None:
+    def test_install_hook_known_source_address_is_sent_to_proven_queue(self, function: Function) -> None:
         HookSources(function.aws.table).succeeded("kommo", SOURCE)
         function.get("widget_hook")
         assert (len(function.queued_in("exchanges")), len(function.queued_in("unproven_exchanges"))) == (1, 0)
 
-    def test_hook_from_an_address_known_long_ago_goes_to_the_unproven_queue(self, function: Function) -> None:
+    def test_install_hook_expired_source_address_is_sent_to_unproven_queue(self, function: Function) -> None:
         function.aws.table.put({"pk": "HOOK_SOURCES#kommo", "sk": "HOOK_SOURCES", SOURCE: int(time.time()) - 1})
         function.get("widget_hook")
         assert len(function.queued_in("unproven_exchanges")) == 1
 
-    def test_hook_that_claims_a_known_address_in_its_headers_goes_to_the_unproven_queue(
-        self, function: Function
-    ) -> None:
+    def test_install_hook_known_address_only_in_headers_is_sent_to_unproven_queue(self, function: Function) -> None:
         HookSources(function.aws.table).succeeded("kommo", SOURCE)
         identity = {**EVENTS["widget_hook"]["requestContext"]["identity"], "sourceIp": "198.51.100.7"}
         known = EVENTS["widget_hook"]["requestContext"]["identity"]["sourceIp"]
@@ -1006,9 +1026,7 @@ class TestWhichQueue:
         function.get("widget_hook", headers=claims, context={"identity": identity})
         assert len(function.queued_in("unproven_exchanges")) == 1
 
-    def test_hooks_over_a_known_address_allowance_go_to_the_unproven_queue_and_none_is_refused(
-        self, function: Function
-    ) -> None:
+    def test_install_hook_over_known_address_allowance_is_sent_to_unproven_queue(self, function: Function) -> None:
         HookSources(function.aws.table).succeeded("kommo", SOURCE)
         for number in range(60):
             assert function.get("widget_hook", query={"code": [f"code-{number}"]})["statusCode"] == 200
@@ -1016,12 +1034,12 @@ class TestWhichQueue:
         assert len(proven) + len(unproven) == 60
         assert arrival_sources.KNOWN_BURST <= len(proven) < 40
 
-    def test_hook_without_a_source_address_is_taken(self, function: Function) -> None:
+    def test_install_hook_without_source_address_is_sent_to_unproven_queue(self, function: Function) -> None:
         assert function.get("widget_hook", context={"identity": None})["statusCode"] == 200
         [message] = function.queued_in("unproven_exchanges")
         assert "address_hash" not in message
 
-    def test_unproven_hook_that_its_queue_refuses_is_kept_apart(self, function: Function) -> None:
+    def test_install_hook_unproven_queue_failure_keeps_code_as_unproven(self, function: Function) -> None:
         function.endpoint.faults["sqs"] = "drop"
         function.get("widget_hook")
         assert len(function.aws.table.query(install_receiver.UNPROVEN_ARRIVALS)[0]) == 1
@@ -1038,14 +1056,14 @@ class TestWhichQueue:
         ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
     ],
 )
-def test_hash_address_of_ipv6_is_its_network_of_64_bits(one: str, other: str, is_same: bool) -> None:
+def test_hash_address_ipv6_is_its_64_bit_network(one: str, other: str, is_same: bool) -> None:
     sources = [arrival_sources.hash_address(address) for address in (one, other)]
     assert (sources[0] == sources[1]) == is_same
     assert all(re.fullmatch(r"[0-9a-f]{32}", source) for source in sources)
 
 
 @pytest.mark.parametrize("address", ["", "::x"])
-def test_hash_address_without_an_address_is_empty(address: str) -> None:
+def test_hash_address_invalid_or_missing_is_empty(address: str) -> None:
     assert arrival_sources.hash_address(address) == ""
 
 

@@ -215,7 +215,7 @@ class TestDropIn:
             mock.add_callback("POST", re.compile(rf"{re.escape(API_URL)}/subscriptions/.*"), serve)
             yield door
 
-    def test_the_documents_example_of_persons(self, served: Door) -> None:
+    def test_accept_records_adobe_persons_example_is_queued(self, served: Door) -> None:
         body = {
             "priority": "high",
             "partitionName": "EMEA",
@@ -261,7 +261,7 @@ class TestDropIn:
         assert item["caller"] == {"S": f"private-integration:{served.integration}"}
         assert item["pk"] == {"S": f"REQUEST#{answer.headers['X-Request-Id']}"}
 
-    def test_the_documents_example_of_a_custom_object(self, served: Door) -> None:
+    def test_accept_records_adobe_custom_objects_example_is_queued(self, served: Door) -> None:
         body = {
             "dedupeBy": "dedupeFields",
             "priority": "high",
@@ -284,7 +284,7 @@ class TestDropIn:
         assert [record["data"] for record in message.records] == body["customObjects"]
         assert len({record["key"] for record in message.records}) == 2
 
-    def test_what_this_project_itself_sends_to_adobe(self, served: Door) -> None:
+    def test_accept_records_request_built_by_marketo_platform_is_queued(self, served: Door) -> None:
         target = Target("marketo-main", "persons", "normal", (("field1", "email"),))
         connection = connection_store.get(served.stack.table, "marketo-main")
         start, end = persons.frame(target)
@@ -297,7 +297,7 @@ class TestDropIn:
         assert (answer.status_code, answer.text) == (202, "")
         assert served.queued()[0].target == target
 
-    def test_errors_are_read_as_adobes_are(self, served: Door) -> None:
+    def test_accept_records_errors_are_readable_by_marketo_platform(self, served: Door) -> None:
         for token, body, code in (("", "{}", "403010"), ("x", "{}", "401013"), (served.token, "{}", "4000801")):
             headers = {"X-Mkto-User-Token": token} if token else {}
             given = requests.post(
@@ -315,14 +315,14 @@ def responses_to(given: requests.Response) -> Any:
 
 class TestBodies:
     @pytest.mark.parametrize("name", SAMPLES)
-    def test_each_sample_event_is_taken(self, door: Door, name: str) -> None:
+    def test_accept_records_sample_event_is_accepted(self, door: Door, name: str) -> None:
         event = sample("accept_records", name)
         event["multiValueHeaders"]["X-Mkto-User-Token"] = [door.token]
         assert door.answer(event).status == 202
         assert event["resource"].removeprefix("/subscriptions/{subscription}/") in PATHS
         assert door.queued()
 
-    def test_members_of_programs_go_by_program_and_status(self, door: Door) -> None:
+    def test_accept_records_program_members_are_grouped_by_program_and_status(self, door: Door) -> None:
         programs = [
             {"programId": 1, "status": "Registered", "members": [{"leadId": 17}, {"leadId": 18}]},
             {"programId": 2, "status": "Registered", "members": [{"leadId": 17}]},
@@ -393,7 +393,7 @@ class TestBodies:
             ),
         ],
     )
-    def test_a_body_becomes_records_and_what_they_share(
+    def test_accept_records_body_becomes_records_with_options_and_keys(
         self, door: Door, path: str, body: dict[str, Any], options: dict[str, str], keys: list[str | None]
     ) -> None:
         assert door.send(path, body).status == 202
@@ -405,7 +405,7 @@ class TestBodies:
             # What has no value to be found by is taken, with a key of its own, and set aside on its way.
             assert key == expected if expected else re.fullmatch(r"[0-9a-f]{32}", key)
 
-    def test_1000_objects_and_1000000_bytes_are_the_most(self, door: Door) -> None:
+    def test_accept_records_more_than_1000_objects_or_1000000_bytes_are_refused(self, door: Door) -> None:
         exact = {"persons": [{"email": f"p{number}@example.com", "note": ""} for number in range(1000)]}
         missing = 1_000_000 - len(json.dumps(exact, ensure_ascii=False).encode())
         exact["persons"][0]["note"] = "é" * (missing // 2) + "x" * (missing % 2)
@@ -426,7 +426,7 @@ class TestBodies:
         assert door.queued() == []
         assert len(noted(door.stack)) == 1
 
-    def test_one_person_may_fill_a_whole_request(self, door: Door) -> None:
+    def test_accept_records_single_person_of_1000000_bytes_is_accepted(self, door: Door) -> None:
         text = json.dumps({"persons": [{"email": "a@example.com", "note": "x" * 1_000_000}]})
         text = text.replace("x" * (len(text) - 1_000_000), "", 1)
         assert len(text) == 1_000_000
@@ -434,7 +434,7 @@ class TestBodies:
         (message,) = door.queued()
         assert message.records[0]["data"] == json.loads(text)["persons"][0]
 
-    def test_what_grows_beyond_what_a_message_carries_is_refused_by_size(self, door: Door) -> None:
+    def test_accept_records_body_that_outgrows_a_message_is_refused(self, door: Door) -> None:
         """Numbers and two characters are written longer than some write them."""
         text = '{"customObjects":[{"numbers":[' + ",".join(["1e15"] * 190_000) + "]}]}"
         refused = door.send("customobjects/car_c", text)
@@ -442,7 +442,7 @@ class TestBodies:
         assert "a message can carry" in refused.message
         assert door.queued() == []
 
-    def test_the_members_of_all_programs_count_together(self, door: Door) -> None:
+    def test_accept_records_members_of_all_programs_count_towards_limit(self, door: Door) -> None:
         def programs(*sizes: int) -> dict[str, Any]:
             return {
                 "programs": [
@@ -460,14 +460,14 @@ class TestBodies:
             door.send("lists", {"listId": 1, "input": [{"leadId": lead} for lead in range(1, 1002)]}).code == "4000801"
         )
 
-    def test_text_of_every_kind_arrives_as_it_was_sent(self, door: Door) -> None:
+    def test_accept_records_unicode_and_json_values_are_queued_unchanged(self, door: Door) -> None:
         person = {"email": "josé@例え.jp", "note": "\u0000\ufffe\U0001f600", "a": None, "b": True, "c": 0.1, "d": 2**63}
         assert door.send("persons", {"persons": [person]}).status == 202
         assert door.send("persons", json.dumps({"persons": [person]}, ensure_ascii=False).encode()).status == 202
         for message in door.queued():
             assert message.records[0]["data"] == person
 
-    def test_an_unlisted_dedupe_attribute_is_warned_of_and_taken(self, door: Door) -> None:
+    def test_accept_records_unlisted_dedupe_field_is_accepted_with_warning(self, door: Door) -> None:
         listed = door.send("persons", PERSONS | {"dedupeFields": {"field1": "sfdcLeadId"}})
         assert (listed.status, listed.headers.get("X-Portaria-Warning")) == (202, None)
         for fields, named in (
@@ -590,7 +590,7 @@ BAD: list[tuple[str, Any, str, str]] = [
 
 class TestBadInput:
     @pytest.mark.parametrize(("path", "body", "code", "told"), BAD)
-    def test_what_is_wrong_is_named_and_nothing_is_taken(
+    def test_accept_records_invalid_body_is_refused_with_code_and_message(
         self, door: Door, path: str, body: Any, code: str, told: str
     ) -> None:
         answer = door.send(path, body)
@@ -614,7 +614,9 @@ class TestBadInput:
             ("", "Content-Type is missing"),
         ],
     )
-    def test_content_type_other_than_json_is_refused(self, door: Door, content_type: Any, told: str) -> None:
+    def test_accept_records_content_type_other_than_json_is_refused(
+        self, door: Door, content_type: Any, told: str
+    ) -> None:
         answer = door.send("persons", PERSONS, headers={"Content-Type": content_type})
         assert (answer.status, answer.code) == (400, "4000801")
         assert told in answer.message
@@ -629,7 +631,7 @@ class TestBadInput:
             'application/json; charset="utf-8"; v=1',
         ],
     )
-    def test_content_type_json_is_accepted_with_parameters(self, door: Door, content_type: str) -> None:
+    def test_accept_records_content_type_json_with_parameters_is_accepted(self, door: Door, content_type: str) -> None:
         assert door.send("persons", PERSONS, headers={"Content-Type": content_type}).status == 202
 
     @pytest.mark.parametrize(
@@ -644,13 +646,13 @@ class TestBadInput:
             ({"Content-Encoding": "gzip"}, "Content-Encoding"),
         ],
     )
-    def test_headers(self, door: Door, headers: dict[str, Any], told: str) -> None:
+    def test_accept_records_invalid_header_is_refused(self, door: Door, headers: dict[str, Any], told: str) -> None:
         answer = door.send("persons", PERSONS, headers=headers)
         assert answer.code == "4000801"
         assert told in answer.message
         assert door.queued() == []
 
-    def test_headers_that_are_just_right(self, door: Door) -> None:
+    def test_accept_records_headers_at_length_limit_are_accepted(self, door: Door) -> None:
         headers: dict[str, str | list[str]] = {
             "X-Correlation-Id": "é" * 255,
             "x-request-source": "x" * 50,
@@ -661,20 +663,22 @@ class TestBadInput:
         (item,) = noted(door.stack)
         assert item["correlation_id"] == {"S": "é" * 255}
 
-    def test_call_without_tracing_headers_has_no_trace(self, door: Door) -> None:
+    def test_accept_records_without_tracing_headers_stores_no_trace(self, door: Door) -> None:
         assert door.send("persons", PERSONS).status == 202
         (body,) = door.stack.receive("records")
         assert "trace" not in json.loads(body)
         (item,) = noted(door.stack)
         assert "list_pk" not in item
 
-    def test_a_body_that_says_it_is_base64_and_is_not(self, door: Door) -> None:
+    def test_accept_records_invalid_base64_body_is_refused(self, door: Door) -> None:
         event = event_of("persons", PERSONS, door.token) | {"isBase64Encoded": True}
         assert door.answer(event).code == "4000801"
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
-    def test_no_body_is_this_projects_own_error(self, door: Door, data: st.DataObject) -> None:
+    def test_accept_records_arbitrary_body_is_accepted_or_refused_without_internal_error(
+        self, door: Door, data: st.DataObject
+    ) -> None:
         names = st.sampled_from(
             ["priority", "partitionName", "dedupeFields", "field1", "field2", "persons", "dedupeBy", "customObjects",
              "action", "input", "programs", "programId", "status", "members", "leadId", "listId", "id", "email",
@@ -702,7 +706,7 @@ class TestBadInput:
 
 
 class TestWho:
-    def test_no_token(self, door: Door) -> None:
+    def test_accept_records_missing_token_is_refused(self, door: Door) -> None:
         for headers in (
             {},
             {"X-Mkto-User-Token": ""},
@@ -719,20 +723,20 @@ class TestWho:
     @pytest.mark.parametrize(
         "change", [lambda token: token[:-1], lambda token: token + "x", lambda token: f"Bearer {token}"]
     )
-    def test_a_token_that_is_none(self, door: Door, change: Any) -> None:
+    def test_accept_records_altered_token_is_refused_and_not_exposed(self, door: Door, change: Any) -> None:
         answer = door.send("persons", PERSONS, token=change(door.token))
         assert (answer.status, answer.code) == (401, "401013")
         assert door.token not in answer.text
         assert door.token not in door.log.getvalue()
 
-    def test_one_that_adobe_gave(self, door: Door) -> None:
+    def test_accept_records_token_issued_by_adobe_is_refused(self, door: Door) -> None:
         assert door.send("persons", PERSONS, token="11606815-aa7a-405a-80a1-f9683efa528b:ab").code == "401013"
 
-    def test_a_revoked_one(self, door: Door) -> None:
+    def test_accept_records_token_of_deleted_integration_is_refused(self, door: Door) -> None:
         private_integrations.delete(door.stack.table, door.integration)
         assert door.send("persons", PERSONS).code == "401013"
 
-    def test_both_tokens_work_while_a_rotation_overlaps_and_then_the_new_one(
+    def test_accept_records_rotation_overlap_accepts_both_tokens_until_it_ends(
         self, door: Door, time: VirtualClock
     ) -> None:
         _, made = private_integrations.rotate(door.stack.table, door.program, expire_now=False)
@@ -745,14 +749,14 @@ class TestWho:
         assert "replaced by a rotation" in answer.message
         assert door.send("persons", PERSONS, token=fresh).status == 202
 
-    def test_a_token_without_the_scope(self, door: Door) -> None:
+    def test_accept_records_token_without_send_scope_is_refused(self, door: Door) -> None:
         _, token = door.let_in("contacts:upsert", "connections:call@marketo-main")
         answer = door.send("persons", PERSONS, token=token)
         assert (answer.status, answer.code) == (403, "4030801")
         assert "records:send" in answer.message
         assert door.send("persons", PERSONS, token=token, subscription="000-ZZZ-000").code == "4030801"
 
-    def test_a_scope_for_one_connection_opens_no_other_nor_tells_of_it(self, door: Door) -> None:
+    def test_accept_records_scope_for_one_connection_hides_other_subscriptions(self, door: Door) -> None:
         door.connect("marketo-other", "111-AAA-111")
         _, token = door.let_in("records:send@marketo-other")
         assert door.send("persons", PERSONS, token=token, subscription="111-AAA-111").status == 202
@@ -765,16 +769,16 @@ class TestWho:
         assert "4030801" in text
         assert "check the account in the path" in text
 
-    def test_a_scope_taken_away_counts_from_the_next_call(self, door: Door) -> None:
+    def test_accept_records_scope_removed_applies_to_next_call(self, door: Door) -> None:
         assert door.send("persons", PERSONS).status == 202
         private_integrations.edit(door.stack.table, door.program, scopes=("records:send@nothing",))
         assert door.send("persons", PERSONS).code == "4030801"
 
-    def test_a_refused_caller_learns_nothing_of_the_body(self, door: Door) -> None:
+    def test_accept_records_refused_caller_does_not_learn_body_errors(self, door: Door) -> None:
         assert door.send("persons", "nonsense", token="x").code == "401013"
         assert door.send("persons", "nonsense", subscription="000-ZZZ-000").code == "404040"
 
-    def test_guesses_of_one_address_are_put_off(self, door: Door) -> None:
+    def test_accept_records_failed_attempts_of_one_address_are_throttled(self, door: Door) -> None:
         for _ in range(auth_throttle.MOST):
             assert door.send("persons", PERSONS, token="portaria_guess", source="192.0.2.9").code == "401013"
         answer = door.send("persons", PERSONS, token="portaria_guess", source="192.0.2.9")
@@ -789,7 +793,7 @@ class TestWhere:
     @pytest.mark.parametrize(
         "subscription", ["000-ZZZ-000", "556-RJS-21", "..", "556-RJS-213x", "123-aß-456", "x" * 500]
     )
-    def test_a_subscription_that_is_not_connected(self, door: Door, subscription: str) -> None:
+    def test_accept_records_unknown_subscription_is_not_found(self, door: Door, subscription: str) -> None:
         door.connect("marketo-ss", "123-ASS-456")
         answer = door.send("persons", PERSONS, subscription=subscription)
         assert (answer.status, answer.code) == (404, "404040")
@@ -798,32 +802,34 @@ class TestWhere:
         "path", ["people", "persons/1", "customobjects", "customobjects/a/b", "lists/remove/x", "%2e%2e"]
     )
     @pytest.mark.parametrize("method", ["POST", "GET"])
-    def test_unknown_path_is_refused_in_the_platforms_form(self, door: Door, path: str, method: str) -> None:
+    def test_accept_records_unknown_path_is_refused_in_platform_form(self, door: Door, path: str, method: str) -> None:
         answer = door.send(path, PERSONS, method=method)
         assert (answer.status, answer.code) == (404, "404040")
         assert "POST to /subscriptions/{subscription}/persons" in answer.message
         assert door.queued() == []
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
-    def test_known_path_with_another_method_is_refused_in_the_platforms_form(self, door: Door, method: str) -> None:
+    def test_accept_records_known_path_with_other_method_is_refused_in_platform_form(
+        self, door: Door, method: str
+    ) -> None:
         """API Gateway leads it to the greedy resource."""
         event = event_of("persons", None, door.token, method=method)
         event["resource"] = "/subscriptions/{subscription}/{proxy+}"
         assert door.answer(event).code == "404040"
 
-    def test_subscription_without_a_path_is_refused_in_the_platforms_form(self, door: Door) -> None:
+    def test_accept_records_subscription_without_path_is_refused_in_platform_form(self, door: Door) -> None:
         event = event_of("persons", None, door.token, method="GET")
         event["resource"] = event["requestContext"]["resourcePath"] = "/subscriptions/{subscription}"
         assert door.answer(event).code == "404040"
 
-    def test_unknown_path_is_refused_without_a_call_to_aws(self, door: Door) -> None:
+    def test_accept_records_unknown_path_is_refused_without_aws_call(self, door: Door) -> None:
         with patch.object(BaseClient, "_make_api_call", side_effect=AssertionError):
             assert door.send("people", PERSONS, token="portaria_guess").code == "404040"
 
-    def test_the_subscription_may_be_written_in_small_letters(self, door: Door) -> None:
+    def test_accept_records_lower_case_subscription_is_accepted(self, door: Door) -> None:
         assert door.send("persons", PERSONS, subscription="556-rjs-213").status == 202
 
-    def test_a_connection_made_by_the_api_is_found_by_its_munchkin_id(self, door: Door) -> None:
+    def test_accept_records_connection_created_by_api_is_found_by_munchkin_id(self, door: Door) -> None:
         with responses.RequestsMock() as mock:
             mock.post(marketo.TOKEN_URL, json={"access_token": "canary-token", "expires_in": 3599, "scope": "a@b.c"})
             made = Manage(door.stack).call(
@@ -840,7 +846,7 @@ class TestWhere:
         assert door.send("persons", PERSONS, subscription=marketo.MUNCHKIN).status == 202
         assert door.queued()[0].target == Target("made-by-api", "persons", "normal", (("field1", "email"),))
 
-    def test_of_several_connections_the_first_that_works_is_used(self, door: Door) -> None:
+    def test_accept_records_several_connections_uses_first_working_one_in_scope(self, door: Door) -> None:
         door.connect("marketo-broken", state="needs_reconnect")
         door.connect("marketo-gone", state="removed")
         door.connect("marketo-a-second")
@@ -860,7 +866,9 @@ class TestWhere:
         _, gone = door.let_in("records:send@marketo-gone")
         assert door.send("persons", PERSONS, token=gone).code == "4030801"
 
-    def test_which_connection_it_is_is_remembered_for_a_minute(self, door: Door, time: VirtualClock) -> None:
+    def test_accept_records_resolved_connection_is_cached_until_it_expires(
+        self, door: Door, time: VirtualClock
+    ) -> None:
         asked: list[str] = []
         call = BaseClient._make_api_call
 
@@ -885,7 +893,7 @@ class TestWhere:
 
 class TestTrouble:
     @pytest.mark.parametrize("operation", ["SendMessage", "PutItem", "Query", "GetItem"])
-    def test_storage_that_does_not_answer(self, door: Door, operation: str) -> None:
+    def test_accept_records_aws_failure_answers_500_and_resending_succeeds(self, door: Door, operation: str) -> None:
         with refusing(operation):
             answer = door.send("persons", PERSONS)
         assert (answer.status, answer.code) == (500, "5000801")
@@ -894,7 +902,7 @@ class TestTrouble:
         assert door.queued() == []
         assert door.send("persons", PERSONS).status == 202
 
-    def test_of_a_request_that_was_queued_in_part_all_is_sent_again(self, door: Door) -> None:
+    def test_accept_records_partly_queued_request_is_queued_completely_when_resent(self, door: Door) -> None:
         body = {"persons": [{"email": f"p{number}@example.com", "note": "x" * 900} for number in range(1000)]}
         with one_message_taken():
             assert door.send("persons", body).code == "5000801"
@@ -903,7 +911,7 @@ class TestTrouble:
         assert door.send("persons", body).status == 202
         assert [record["data"] for message in door.queued() for record in message.records] == body["persons"]
 
-    def test_a_mistake_of_this_projects_own_is_told_without_its_words(self, door: Door) -> None:
+    def test_accept_records_unexpected_error_is_answered_without_its_text(self, door: Door) -> None:
         with patch.object(door.module.api, "_take", side_effect=ValueError("canary-value")):
             answer = door.send("persons", PERSONS)
         assert answer.code == "5000801"
@@ -911,7 +919,7 @@ class TestTrouble:
 
 
 class TestTelling:
-    def test_one_line_and_one_metric_tell_of_a_request(self, door: Door) -> None:
+    def test_accept_records_accepted_request_writes_one_log_line_and_one_metric(self, door: Door) -> None:
         body = {"persons": [{"email": "canary@example.com"}, {"email": "canary2@example.com"}]}
         answer = door.send("persons", body, headers={"X-Correlation-Id": "nightly-7", "X-Request-Source": "export"})
         (line,) = [json.loads(text) for text in door.log.getvalue().splitlines()]
@@ -932,7 +940,7 @@ class TestTelling:
         assert metric["RecordsAccepted"] == [2.0]
         assert metric["service"] == "portaria"
 
-    def test_messages_of_one_program_are_one_group(self, door: Door) -> None:
+    def test_accept_records_messages_of_one_integration_share_a_message_group(self, door: Door) -> None:
         sent: list[Any] = []
         call = BaseClient._make_api_call
 

@@ -45,7 +45,7 @@ def references(value: Any) -> Iterator[str]:
             yield from references(inner)
 
 
-def test_the_file_is_what_the_code_says_and_the_stack_serves(shared: Cloud) -> None:
+def test_openapi_file_matches_code_and_served_document(shared: Cloud) -> None:
     """Written by `make openapi`."""
     written = yaml.safe_load(DOCUMENT.read_text())
     assert written == openapi.document()
@@ -55,14 +55,14 @@ def test_the_file_is_what_the_code_says_and_the_stack_serves(shared: Cloud) -> N
     assert json.loads(answer["body"]) == written
 
 
-def test_document_names_refusals_by_number_on_every_python() -> None:
+def test_openapi_document_refusal_names_do_not_depend_on_python_version() -> None:
     """`HTTPStatus(413).name` is another in Python 3.13, which the functions run on, than in Python 3.11."""
     names = openapi.document()["components"]["responses"]
     assert {"Problem400", "Problem413", "Problem422", "FrontDoor403"} <= set(names)
     assert all(re.fullmatch(r"(Problem|FrontDoor)[0-9]{3}", name) for name in names)
 
 
-def test_every_operation_is_in_it_and_nothing_else() -> None:
+def test_openapi_document_has_exactly_the_operations() -> None:
     told = {
         operation["operationId"]
         for methods in openapi.document()["paths"].values()
@@ -72,7 +72,7 @@ def test_every_operation_is_in_it_and_nothing_else() -> None:
     assert told == {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket", "show_health"}
 
 
-def test_each_tells_its_scope_and_every_scope_is_told() -> None:
+def test_openapi_document_each_operation_names_its_scope_and_all_scopes_are_listed() -> None:
     document = openapi.document()
     for operation in OPERATIONS:
         told = document["paths"][operation.document_path][operation.method.lower()]
@@ -82,7 +82,7 @@ def test_each_tells_its_scope_and_every_scope_is_told() -> None:
         assert f"| `{scope}` |" in document["info"]["description"]
 
 
-def test_whatever_it_refers_to_is_in_it() -> None:
+def test_openapi_document_references_resolve_and_schemas_are_used() -> None:
     document = openapi.document()
     found = set(references(document))
     assert found
@@ -93,7 +93,7 @@ def test_whatever_it_refers_to_is_in_it() -> None:
     assert set(document["components"]["schemas"]) == used & set(document["components"]["schemas"])
 
 
-def test_no_secret_is_ever_an_answer_but_those_that_are_told_once() -> None:
+def test_openapi_document_secret_fields_appear_only_in_listed_answers() -> None:
     names = {
         (operation.id, name)
         for operation in OPERATIONS
@@ -189,7 +189,7 @@ def test_reference_page_is_complete_in_each_language(shared: Cloud, language: st
     assert not re.search(r"`|\*\*[A-Za-z]|\{(admin|document|example)\}", body)
 
 
-def test_reference_page_needs_neither_script_nor_another_host(shared: Cloud) -> None:
+def test_reference_page_has_no_script_and_no_other_host(shared: Cloud) -> None:
     headers, body = page(shared)
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "unsafe-inline" not in headers["Content-Security-Policy"]
@@ -204,7 +204,7 @@ def test_reference_page_needs_neither_script_nor_another_host(shared: Cloud) -> 
         ("es", "pt-BR", "es"), ("xx", "pt-BR", "pt-BR"),
     ],
 )  # fmt: skip
-def test_reference_page_language_is_that_of_the_link_or_else_of_the_browser(
+def test_reference_page_language_follows_query_then_accept_language(
     shared: Cloud, wanted: str | None, accepted: str | None, language: str
 ) -> None:
     query = {"lang": wanted} if wanted else None
@@ -213,7 +213,7 @@ def test_reference_page_language_is_that_of_the_link_or_else_of_the_browser(
     assert headers["Vary"] == "Accept-Language"
 
 
-def test_reference_page_translations_match_the_operations() -> None:
+def test_reference_page_translations_match_operations() -> None:
     texts = reference.texts()
     operations = {
         each["operationId"]: each["summary"]
@@ -229,7 +229,7 @@ def test_reference_page_translations_match_the_operations() -> None:
         assert set(text) == {"pt", "es", "en"}
 
 
-def test_summaries_begin_with_a_verb_and_are_short() -> None:
+def test_openapi_summaries_begin_with_a_verb_and_are_short() -> None:
     verbs = {
         "Add", "Cancel", "Create", "Delete", "Get", "List", "Open", "Redrive", "Register", "Remove", "Replace", "Resume",
         "Revoke", "Rotate", "Send", "Start", "Test", "Update",
@@ -244,7 +244,7 @@ def test_summaries_begin_with_a_verb_and_are_short() -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in openapi.document()["paths"] if path.startswith("/subscriptions")])
-def test_front_door_document_example_is_valid_and_accepted(path: str) -> None:
+def test_openapi_data_ingestion_example_is_valid_and_accepted(path: str) -> None:
     operation = openapi.document()["paths"][path]["post"]
     content = operation["requestBody"]["content"]["application/json"]
     jsonschema_rs.validate(content["schema"], content["example"])
@@ -253,7 +253,7 @@ def test_front_door_document_example_is_valid_and_accepted(path: str) -> None:
     assert sent.count == 1
 
 
-def test_front_door_document_has_every_path_and_error_code() -> None:
+def test_openapi_data_ingestion_has_every_path_and_error_code() -> None:
     document = openapi.document()
     assert {path for path in document["paths"] if path.startswith("/subscriptions")} == set(
         data_ingestion_api.RESOURCES
@@ -266,5 +266,5 @@ def test_front_door_document_has_every_path_and_error_code() -> None:
     assert set(re.findall(r"`([0-9]+)`", described)) == set(data_ingestion_api.MESSAGES)
 
 
-def test_neither_answers_what_is_not_there(shared: Cloud) -> None:
+def test_api_document_unknown_path_is_not_found(shared: Cloud) -> None:
     assert served(shared, "/v1/other")["statusCode"] == 404

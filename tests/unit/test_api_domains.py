@@ -89,7 +89,7 @@ def stored(manage: Manage, client: str, domain: str, state: str, platform: str =
 
 @pytest.mark.parametrize("client", [MACHINE, CONSENT], ids=lambda client: client["name"])
 @pytest.mark.parametrize("domain", OWN)
-def test_create_connection_inside_the_clients_domains_is_made(
+def test_create_connection_inside_client_domains_is_created(
     manage: Manage, client: dict[str, Any], domain: str
 ) -> None:
     manage.call("POST", "/oauth-clients", client)
@@ -99,7 +99,7 @@ def test_create_connection_inside_the_clients_domains_is_made(
 
 @pytest.mark.parametrize("client", [MACHINE, CONSENT], ids=lambda client: client["name"])
 @pytest.mark.parametrize("domain", FOREIGN)
-def test_create_connection_outside_the_clients_domains_is_refused(
+def test_create_connection_outside_client_domains_is_refused(
     manage: Manage, client: dict[str, Any], domain: str
 ) -> None:
     """A program that may create connections does not choose where the client's tokens go."""
@@ -111,7 +111,7 @@ def test_create_connection_outside_the_clients_domains_is_refused(
     assert connection_store.find(manage.cloud.table, "one") is None
 
 
-def test_create_connection_of_a_client_without_domains_is_refused(manage: Manage) -> None:
+def test_create_connection_client_without_domains_is_refused(manage: Manage) -> None:
     legacy(manage, name="machine", grant="client_credentials")
     refused = connect(manage, "machine", "api.example.com")
     assert (refused.status, refused.content["field"]) == (409, "client")
@@ -123,7 +123,7 @@ def test_create_connection_of_a_client_without_domains_is_refused(manage: Manage
 
 
 @pytest.mark.parametrize(("state", "status"), [("pending", 409), ("connected", 201), ("needs_reconnect", 201)])
-def test_authorize_with_a_client_without_domains_goes_on_only_for_connections_that_had_tokens(
+def test_authorize_client_without_domains_allows_only_connections_that_had_tokens(
     manage: Manage, state: str, status: int
 ) -> None:
     legacy(manage)
@@ -135,7 +135,7 @@ def test_authorize_with_a_client_without_domains_goes_on_only_for_connections_th
 
 
 @pytest.mark.parametrize("state", ["pending", "connected", "needs_reconnect"])
-def test_authorize_a_connection_outside_the_clients_domains_is_refused(manage: Manage, state: str) -> None:
+def test_authorize_connection_outside_client_domains_is_refused(manage: Manage, state: str) -> None:
     manage.call("POST", "/oauth-clients", CONSENT)
     stored(manage, "consent", "evil.example.net", state)
     answer = manage.call("POST", "/connections/one/authorizations")
@@ -147,7 +147,7 @@ def test_authorize_a_connection_outside_the_clients_domains_is_refused(manage: M
 
 
 @pytest.mark.parametrize("client", [MACHINE, CONSENT], ids=lambda client: client["name"])
-def test_create_client_without_domains_is_refused(manage: Manage, client: dict[str, Any]) -> None:
+def test_create_oauth_client_without_domains_is_refused(manage: Manage, client: dict[str, Any]) -> None:
     answer = manage.call("POST", "/oauth-clients", {name: client[name] for name in client if name != "api_domains"})
     assert (answer.status, answer.content["field"]) == (400, "api_domains")
 
@@ -160,14 +160,14 @@ def test_create_client_without_domains_is_refused(manage: Manage, client: dict[s
     ],
     ids=repr,
 )  # fmt: skip
-def test_create_client_with_domains_that_no_connection_may_have_is_refused(manage: Manage, domains: Any) -> None:
+def test_create_oauth_client_invalid_domains_are_refused(manage: Manage, domains: Any) -> None:
     answer = manage.call("POST", "/oauth-clients", {**MACHINE, "api_domains": domains})
     assert answer.status == 400
     assert answer.content["field"].startswith("api_domains")
     assert manage.call("GET", "/oauth-clients").content["items"] == []
 
 
-def test_create_client_keeps_its_domains_in_lower_case_and_once(manage: Manage) -> None:
+def test_create_oauth_client_domains_are_lowercased_and_deduplicated(manage: Manage) -> None:
     body = {**MACHINE, "api_domains": ["API.example.com", "api.example.com", "*.Shop.example.com"]}
     assert manage.call("POST", "/oauth-clients", body).content["api_domains"] == [
         "api.example.com",
@@ -175,14 +175,14 @@ def test_create_client_keeps_its_domains_in_lower_case_and_once(manage: Manage) 
     ]
 
 
-def test_replace_client_without_domains_keeps_them(manage: Manage) -> None:
+def test_replace_oauth_client_without_domains_keeps_them(manage: Manage) -> None:
     manage.call("POST", "/oauth-clients", MACHINE)
     body = {"client_id": "client-2", "token_url": MACHINE["token_url"]}
     answer = manage.call("PUT", "/oauth-clients/oauth2/machine", body)
     assert (answer.status, answer.content["api_domains"]) == (200, MACHINE["api_domains"])
 
 
-def test_replace_client_with_domains_that_a_connection_lies_outside_is_refused(manage: Manage) -> None:
+def test_replace_oauth_client_domains_that_exclude_a_connection_is_refused(manage: Manage) -> None:
     manage.call("POST", "/oauth-clients", MACHINE)
     connect(manage, "machine", "eu.shop.example.com")
     body = {name: value for name, value in MACHINE.items() if name not in ("platform", "name")}
@@ -195,7 +195,7 @@ def test_replace_client_with_domains_that_a_connection_lies_outside_is_refused(m
     )
 
 
-def test_replace_client_without_domains_warns_until_it_has_some(manage: Manage) -> None:
+def test_replace_oauth_client_without_stored_domains_warns(manage: Manage) -> None:
     legacy(manage)
     stored(manage, "consent", "api.example.com", "connected")
     body = {name: CONSENT[name] for name in ("client_id", "authorize_url", "token_url")}
@@ -206,7 +206,7 @@ def test_replace_client_without_domains_warns_until_it_has_some(manage: Manage) 
     assert (named.status, named.content["warnings"]) == (200, [])
 
 
-def test_replace_client_tries_connections_again_that_refusals_ended(manage: Manage) -> None:
+def test_replace_oauth_client_reconnects_connections_stopped_by_refused_grants(manage: Manage) -> None:
     manage.call("POST", "/oauth-clients", MACHINE)
     stored(manage, "machine", "api.example.com", "connected")
     pk, sk = connection_store.key("one")
@@ -221,19 +221,19 @@ def test_replace_client_tries_connections_again_that_refusals_ended(manage: Mana
 # ----------------------------------------------------------------------------------------- a platform with domains of its own
 
 
-def test_a_client_of_kommo_has_the_platforms_domain_unless_it_names_others(manage: Manage) -> None:
+def test_create_kommo_client_without_domains_has_platform_domain(manage: Manage) -> None:
     assert manage.call("POST", "/oauth-clients", KOMMO).content["api_domains"] == ["*.kommo.com"]
     other = manage.call("POST", "/oauth-clients", {**KOMMO, "name": "ru", "api_domains": ["*.amocrm.ru"]})
     assert (other.status, other.content["api_domains"]) == (201, ["*.amocrm.ru"])
 
 
 @pytest.mark.parametrize("domain", ["evil.example.net", "kommo.com.evil.net", "*.com", "*.amocrm.net"])
-def test_a_client_of_kommo_for_domains_that_are_not_kommos_is_refused(manage: Manage, domain: str) -> None:
+def test_create_kommo_client_with_foreign_domains_is_refused(manage: Manage, domain: str) -> None:
     answer = manage.call("POST", "/oauth-clients", {**KOMMO, "api_domains": ["*.kommo.com", domain]})
     assert (answer.status, answer.content["field"].partition(".")[0]) == (400, "api_domains")
 
 
-def test_a_client_of_kommo_that_was_registered_before_is_for_kommo_com(manage: Manage) -> None:
+def test_api_domains_legacy_kommo_client_is_kommo_com(manage: Manage) -> None:
     client = legacy(manage, "kommo", "acme")
     assert oauth_clients.api_domains(client) == ("*.kommo.com",)
     assert manage.call("GET", "/oauth-clients/kommo/acme").content["api_domains"] == ["*.kommo.com"]
@@ -248,6 +248,8 @@ domains = names | names.map(lambda name: f"*.{name}")
 
 
 @given(domain=domains, registered=domains, host=names)
-def test_whatever_a_domain_inside_allows_the_registered_one_allows_too(domain: str, registered: str, host: str) -> None:
+def test_domain_inside_any_host_it_allows_is_allowed_by_registered_domain(
+    domain: str, registered: str, host: str
+) -> None:
     if domain_inside(domain, (registered,)) and http_client.host_allowed(host, domain):
         assert http_client.host_allowed(host, registered)

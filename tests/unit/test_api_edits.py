@@ -44,19 +44,21 @@ def reason(answer: Answer) -> tuple[int, str]:
 
 class TestIdempotencyKeys:
     @pytest.mark.parametrize(("path", "body"), [("/oauth-clients", CLIENT), ("/connections", HTTP)])
-    def test_the_same_key_gets_the_same_answer(self, manage: Manage, path: str, body: dict[str, Any]) -> None:
+    def test_idempotency_key_repeated_returns_first_answer(
+        self, manage: Manage, path: str, body: dict[str, Any]
+    ) -> None:
         first, again = (send(manage, "POST", path, body, idempotency_key="one") for _ in range(2))
         assert first.status == 201
         assert (again.status, again.content, again.headers["ETag"]) == (201, first.content, first.headers["ETag"])
         assert send(manage, "POST", path, body, idempotency_key="two").status == 409
         assert send(manage, "POST", path, body).status == 409
 
-    def test_of_a_route(self, manage: Manage) -> None:
+    def test_idempotency_key_repeated_for_route_returns_first_answer(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         first, again = (send(manage, "POST", "/routes", ROUTE, idempotency_key="one") for _ in range(2))
         assert (first.status, again.status, again.content) == (201, 201, first.content)
 
-    def test_another_body_is_refused(self, manage: Manage) -> None:
+    def test_idempotency_key_with_another_body_is_refused(self, manage: Manage) -> None:
         send(manage, "POST", "/connections", HTTP, idempotency_key="one")
         other = {**HTTP, "credentials": {"token": "canary-other"}}
         assert reason(send(manage, "POST", "/connections", other, idempotency_key="one")) == (
@@ -64,16 +66,16 @@ class TestIdempotencyKeys:
             "idempotency_key_reused",
         )
 
-    def test_another_operation_has_keys_of_its_own(self, manage: Manage) -> None:
+    def test_idempotency_key_reused_for_another_operation_is_accepted(self, manage: Manage) -> None:
         assert send(manage, "POST", "/oauth-clients", CLIENT, idempotency_key="one").status == 201
         assert send(manage, "POST", "/connections", HTTP, idempotency_key="one").status == 201
 
-    def test_a_refusal_is_forgotten(self, manage: Manage) -> None:
+    def test_idempotency_key_after_refused_creation_can_be_used_again(self, manage: Manage) -> None:
         assert reason(send(manage, "POST", "/routes", ROUTE, idempotency_key="one")) == (400, "unknown_client")
         manage.call("POST", "/oauth-clients", CLIENT)
         assert send(manage, "POST", "/routes", ROUTE, idempotency_key="one").status == 201
 
-    def test_one_that_is_still_worked_on_waits(self, manage: Manage) -> None:
+    def test_idempotency_key_of_running_creation_answers_503_with_retry_after(self, manage: Manage) -> None:
         begun, go_on = threading.Event(), threading.Event()
         put = connection_store.create
 
@@ -122,13 +124,13 @@ class TestIdempotencyKeys:
         assert first.content["url"].rpartition("/")[2] not in items
         assert send(manage, "POST", path, None, idempotency_key="two").content["url"] != first.content["url"]
 
-    def test_nothing_of_a_credential_is_kept(self, manage: Manage) -> None:
+    def test_idempotency_key_stores_no_credential(self, manage: Manage) -> None:
         send(manage, "POST", "/connections", HTTP, idempotency_key="one")
         assert "canary" not in str(boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"])
 
 
 class TestEtags:
-    def test_of_a_route(self, manage: Manage) -> None:
+    def test_etag_stale_on_route_update_is_refused(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         created = manage.call("POST", "/routes", ROUTE).headers["ETag"]
         assert manage.call("GET", "/routes/people").headers["ETag"] == created
@@ -139,7 +141,7 @@ class TestEtags:
         assert reason(send(manage, "PUT", "/routes/people", body, if_match=created)) == (412, "changed_meanwhile")
         assert send(manage, "PUT", "/routes/people", body).status == 200
 
-    def test_of_a_client(self, manage: Manage) -> None:
+    def test_etag_stale_on_oauth_client_update_is_refused(self, manage: Manage) -> None:
         created = manage.call("POST", "/oauth-clients", CLIENT).headers["ETag"]
         body = {"client_id": "id-2"}
         assert send(manage, "PUT", "/oauth-clients/kommo/acme", body, if_match=created).status == 200
@@ -148,7 +150,7 @@ class TestEtags:
             "changed_meanwhile",
         )
 
-    def test_of_a_connection(self, manage: Manage) -> None:
+    def test_etag_stale_on_connection_update_is_refused(self, manage: Manage) -> None:
         created = manage.call("POST", "/connections", HTTP).headers["ETag"]
         body = {"credentials": {"token": "canary-next"}}
         changed = send(manage, "PUT", "/connections/erp/credentials", body, if_match=created)
@@ -160,7 +162,9 @@ class TestEtags:
         )
 
     @pytest.mark.parametrize(("headers", "status"), [({}, 409), ({"if_match": "*"}, 412)])
-    def test_two_edits_at_once_do_not_both_win(self, manage: Manage, headers: dict[str, str], status: int) -> None:
+    def test_update_route_concurrent_edit_is_refused(
+        self, manage: Manage, headers: dict[str, str], status: int
+    ) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         manage.call("POST", "/routes", ROUTE)
         body = {name: value for name, value in ROUTE.items() if name != "name"}
@@ -174,7 +178,7 @@ class TestEtags:
             answer = send(manage, "PUT", "/routes/people", body, **headers)
         assert reason(answer) == (status, "changed_meanwhile")
 
-    def test_a_connection_that_changes_between_reading_and_writing(self, manage: Manage) -> None:
+    def test_update_connection_concurrent_edit_is_refused(self, manage: Manage) -> None:
         manage.call("POST", "/connections", HTTP)
         replace = rotation.replace
 

@@ -21,7 +21,7 @@ def manage(shared: Cloud) -> Iterator[Manage]:
 
 
 @pytest.mark.parametrize("value", ["", " "])
-def test_an_edit_with_an_empty_if_match_is_none_without_one(manage: Manage, value: str) -> None:
+def test_update_empty_if_match_is_refused(manage: Manage, value: str) -> None:
     """A program whose variable for the ETag is empty does not want to overwrite whatever is there."""
     made = manage.call("POST", "/private-integrations", INTEGRATION).content
     event = proxy_event("PATCH", f"/private-integrations/{made['id']}", {"name": "overwritten"})
@@ -30,7 +30,7 @@ def test_an_edit_with_an_empty_if_match_is_none_without_one(manage: Manage, valu
     assert manage.call("GET", f"/private-integrations/{made['id']}").content["name"] == "BI"
 
 
-def test_a_creation_with_an_empty_idempotency_key_is_none_without_one(manage: Manage) -> None:
+def test_create_empty_idempotency_key_is_refused(manage: Manage) -> None:
     event = with_headers(proxy_event("POST", "/private-integrations", INTEGRATION), idempotency_key="")
     refused = manage.answer(event)
     assert (refused.status, refused.content["field"]) == (400, "Idempotency-Key")
@@ -46,7 +46,7 @@ def test_a_creation_with_an_empty_idempotency_key_is_none_without_one(manage: Ma
         ("GET", "/installs/a b"),
     ],
 )
-def test_a_name_that_nothing_has_is_looked_for_nowhere(manage: Manage, method: str, path: str) -> None:
+def test_api_invalid_resource_name_is_unknown_path_without_aws_call(manage: Manage, method: str, path: str) -> None:
     """Deleting an OAuth client also removes its secret; where IAM knows no secret of such a name, that was a 503."""
     with patch.object(BaseClient, "_make_api_call", side_effect=AssertionError("AWS was asked")):
         answer = manage.call(method, path)

@@ -120,7 +120,7 @@ def is_in(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def test_each_request_to_the_outside_names_its_owner() -> None:
+def test_http_client_send_every_call_names_its_owner() -> None:
     """A kept connection is used for one owner only, so that a server's mistake cannot cross from account to account."""
     calls = [
         (module.name, node.lineno, {keyword.arg for keyword in node.keywords})
@@ -150,13 +150,13 @@ def services_of(module: Module) -> set[str]:
 
 
 @each_module
-def test_each_aws_service_has_its_one_module(module: Module) -> None:
+def test_modules_each_aws_service_is_used_by_one_module(module: Module) -> None:
     if not is_in(module.name, "portaria_cli"):
         assert services_of(module) == SERVICES.get(module.name, set())
 
 
 @each_module
-def test_platforms_only_build_and_read(module: Module) -> None:
+def test_platforms_import_no_network_file_clock_or_thread(module: Module) -> None:
     """No network, no files, no environment, no clock, no threads of their own."""
     if platform_of(module.name):
         known = {one.name.partition(".")[0] for one in imports(module)} - {"portaria", "__future__"}
@@ -186,7 +186,7 @@ def imports_of(start: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("function", "part"), [("accept_install", "install"), ("receive_events", "events")])
-def test_a_hook_pays_for_nothing_that_it_does_not_use(function: str, part: str) -> None:
+def test_webhook_functions_import_no_heavy_module(function: str, part: str) -> None:
     hook = imports_of(f"functions.{function}.handler")
     for name in NAMES:
         if platform_of(name) and name.endswith(f".{part}"):
@@ -198,7 +198,7 @@ def test_a_hook_pays_for_nothing_that_it_does_not_use(function: str, part: str) 
     assert {"portaria.core.callbacks", "portaria.aws.light_client", f"portaria.platforms.kommo.{part}"} <= hook
 
 
-def test_packages_other_than_platforms_are_empty() -> None:
+def test_package_init_files_outside_platforms_are_empty() -> None:
     assert (PACKAGE / "__init__.py").read_text() == ""
     for path in PACKAGE.rglob("__init__.py"):
         if not path.is_relative_to(PACKAGE / "platforms"):
@@ -210,14 +210,14 @@ def test_packages_other_than_platforms_are_empty() -> None:
     [*PACKAGE.rglob("*.py"), *COMMAND_LINE.rglob("*.py"), *FUNCTIONS.glob("*/*.py")],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
-def test_modules_have_names_that_say_something(path: Path) -> None:
+def test_modules_have_no_vague_names(path: Path) -> None:
     for part in path.relative_to(ROOT).with_suffix("").parts:
         assert part not in NO_NAMES
         assert not NO_NAMES & set(part.split("_"))
 
 
 @each_module
-def test_no_platform_is_named_outside_its_folder(module: Module) -> None:
+def test_modules_outside_platforms_name_no_platform(module: Module) -> None:
     """Not in a comparison and not as a value: a new platform must be one new folder."""
     if is_in(module.name, "portaria.platforms"):
         return
@@ -233,7 +233,7 @@ def test_no_platform_is_named_outside_its_folder(module: Module) -> None:
 
 
 @each_module
-def test_a_module_says_what_it_is(module: Module) -> None:
+def test_modules_have_a_docstring(module: Module) -> None:
     if module.path.name != "__init__.py":
         assert ast.get_docstring(module.tree)
 
@@ -259,7 +259,7 @@ def raised(function: ast.FunctionDef) -> set[str]:
 
 
 @each_module
-def test_a_public_function_says_what_its_caller_must_know(module: Module) -> None:
+def test_public_functions_document_length_and_raised_errors(module: Module) -> None:
     """A handler reads like the sentence above it, and so does a command of the command line."""
     if module.name.startswith("functions.") or is_in(module.name, "portaria_cli"):
         return
@@ -274,7 +274,7 @@ def test_a_public_function_says_what_its_caller_must_know(module: Module) -> Non
     assert silent == []
 
 
-def test_the_rules_see_what_they_look_for() -> None:
+def test_architecture_rules_find_known_patterns() -> None:
     """Each rule reads the code by patterns: were these to miss everything, all would pass."""
     assert {"kommo", "marketo"} <= set(PLATFORMS)
     assert len(NAMES) > 30

@@ -126,7 +126,7 @@ def desk(shared: Cloud) -> Iterator[Desk]:
 
 
 class TestTheReturn:
-    def test_a_code_connects_the_connection_that_its_link_was_made_for(self, desk: Desk) -> None:
+    def test_exchange_code_oauth2_connects_the_connection_of_its_link(self, desk: Desk) -> None:
         assert desk.turn(desk.message()).state == "connected"
 
         assert desk.provider.calls == [
@@ -161,12 +161,12 @@ class TestTheReturn:
             )
         ]
 
-    def test_nothing_but_the_token_endpoint_is_called(self, desk: Desk) -> None:
+    def test_exchange_code_oauth2_calls_only_the_token_endpoint(self, desk: Desk) -> None:
         """No account and no webhooks: nothing is known of this provider's API."""
         desk.turn(desk.message())
         assert len(desk.provider.calls) == 1
 
-    def test_no_item_and_no_repr_holds_a_secret(self, desk: Desk) -> None:
+    def test_exchange_code_oauth2_items_and_reprs_hold_no_secret(self, desk: Desk) -> None:
         desk.turn(desk.message())
         items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
         assert "login.example.com" in items
@@ -182,7 +182,7 @@ class TestTheReturn:
             ("a" * 250 + " bcdef", "", "a" * 250 + " bcdef"),
         ],
     )
-    def test_where_the_answer_names_no_scopes_those_that_were_asked_for_are_granted(
+    def test_exchange_code_answer_without_scopes_grants_the_requested_scopes(
         self, desk: Desk, own: str, clients: str, scopes: str
     ) -> None:
         desk.change(fields={"scopes": own})
@@ -191,20 +191,20 @@ class TestTheReturn:
         desk.turn(desk.message())
         assert desk.connection().scopes == scopes
 
-    def test_a_token_without_an_end_is_not_due_for_renewal(self, desk: Desk) -> None:
+    def test_exchange_code_token_without_expiry_is_not_due_for_renewal(self, desk: Desk) -> None:
         desk.provider.answers = [(200, {}, json.dumps({"access_token": "canary-access"}))]
         desk.turn(desk.message())
         item = connection_store.get_item(desk.stack.table, "main")
         assert item["token_ends_at"].startswith("9999-")
         assert item.get("due_at", "9999") > "3000"
 
-    def test_three_deliveries_are_one_exchange(self, desk: Desk) -> None:
+    def test_exchange_code_duplicate_delivery_is_one_exchange(self, desk: Desk) -> None:
         body = desk.message()
         assert [desk.turn(body).state for _ in range(3)] == ["connected"] * 3
         assert len(desk.provider.calls) == 1
         assert len(desk.events()) == 1
 
-    def test_authorising_again_replaces_the_grant_and_removes_the_old_one(self, desk: Desk) -> None:
+    def test_exchange_code_authorized_again_replaces_grant_and_deletes_old_secret(self, desk: Desk) -> None:
         desk.turn(desk.message())
         first = desk.connection()
         desk.time.advance(5)
@@ -216,7 +216,7 @@ class TestTheReturn:
         assert Vault(PREFIX).read(first.secret_id) is None
         assert [kind for kind, _ in desk.events()] == ["connection.ready"] * 2
 
-    def test_what_must_be_reconnected_recovers(self, desk: Desk) -> None:
+    def test_exchange_code_connection_needing_reconnect_recovers(self, desk: Desk) -> None:
         desk.turn(desk.message())
         desk.change(state="needs_reconnect", reason="grant_revoked")
         desk.time.advance(5)
@@ -226,7 +226,7 @@ class TestTheReturn:
         assert (connection.state, connection.reason, connection.generation) == ("connected", "", 2)
         assert connection_store.get_item(desk.stack.table, "main")["announce"] == "connection.recovered"
 
-    def test_of_two_consents_the_later_one_stands_whichever_is_exchanged_first(self, desk: Desk) -> None:
+    def test_exchange_code_older_consent_exchanged_later_does_not_replace_newer(self, desk: Desk) -> None:
         early = desk.message("canary-early")
         desk.time.advance(10)
         desk.turn(desk.message("canary-late"))
@@ -241,7 +241,9 @@ class TestTheReturn:
         [{"state": "removed"}, {"client": "other"}, {"kind": "client_credentials"}, {"platform": "http"}],
         ids=lambda changes: next(iter(changes)),
     )
-    def test_a_connection_that_is_another_one_now_takes_no_grant(self, desk: Desk, changes: dict[str, str]) -> None:
+    def test_exchange_code_connection_changed_since_link_fails_as_connection_gone(
+        self, desk: Desk, changes: dict[str, str]
+    ) -> None:
         desk.change(**changes)
         before = desk.connection()
 
@@ -254,12 +256,12 @@ class TestTheReturn:
         assert (kind, detail["reason"]) == ("install.failed", "connection_gone")
         assert detail["reconnect_url"] == "https://api.example.com/live/admin/v1/connections/main/authorizations"
 
-    def test_a_connection_that_does_not_exist_any_more_takes_no_grant(self, desk: Desk) -> None:
+    def test_exchange_code_connection_deleted_fails_as_connection_gone(self, desk: Desk) -> None:
         desk.stack.table.delete(*connection_store.key("main"))
         assert desk.turn(desk.message()).reason == "connection_gone"
         assert connection_store.find(desk.stack.table, "main") is None
 
-    def test_a_connection_that_is_removed_during_the_exchange_stays_removed(self, desk: Desk) -> None:
+    def test_exchange_code_connection_removed_during_exchange_stays_removed(self, desk: Desk) -> None:
         """Given a removal between the worker's look and its write, then the grant is dropped and nothing comes back."""
         write = Table.write_all
 
@@ -275,14 +277,14 @@ class TestTheReturn:
         assert desk.grants() == []
         assert len(desk.provider.calls) == 1
 
-    def test_a_client_with_another_token_url_gets_no_code_of_the_old_one(self, desk: Desk) -> None:
+    def test_exchange_code_client_token_url_changed_fails_without_request(self, desk: Desk) -> None:
         oauth_clients.put(desk.stack.table, CLIENT._replace(token_url="https://evil.example.com/token"), new=False)
         outcome = desk.turn(desk.message())
         assert (outcome.state, outcome.reason) == ("failed", "client_changed")
         assert desk.provider.calls == []
 
     @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "", "login.example.com.evil.example"])
-    def test_a_message_with_a_foreign_host_sends_nothing(self, desk: Desk, host: str) -> None:
+    def test_exchange_code_message_with_foreign_host_fails_without_request(self, desk: Desk, host: str) -> None:
         assert desk.turn(desk.message(account_host=host)).state == "failed"
         assert desk.provider.calls == []
 
@@ -296,7 +298,7 @@ class TestTheReturn:
             (404, "", "wrong_token_url"),
         ],
     )
-    def test_a_refusal_fails_with_its_reason_and_leaves_the_connection(
+    def test_exchange_code_provider_refusal_fails_with_reason_and_leaves_connection(
         self, desk: Desk, status: int, error: str, reason: str
     ) -> None:
         desk.provider.answers = [(status, {}, json.dumps({"error": error, "error_description": "canary-code"}))]
@@ -305,7 +307,7 @@ class TestTheReturn:
         assert "canary" not in outcome.detail
         assert desk.connection().state == "pending"
 
-    def test_an_answer_lost_on_the_wire_is_told_as_such(self, desk: Desk) -> None:
+    def test_exchange_code_lost_answer_fails_install_as_answer_lost(self, desk: Desk) -> None:
         desk.provider.answers = [requests.exceptions.ReadTimeout("canary")]
         body = desk.message()
         with pytest.raises(Retryable):
@@ -314,7 +316,7 @@ class TestTheReturn:
         outcome = desk.turn(body)
         assert (outcome.state, outcome.reason) == ("failed", "answer_lost")
 
-    def test_a_provider_in_trouble_is_tried_again_inside_ten_minutes(self, desk: Desk) -> None:
+    def test_exchange_code_provider_unavailable_is_retried_for_ten_minutes(self, desk: Desk) -> None:
         desk.provider.answers = [(503, {}, "")] * 2
         body = desk.message()
         for _ in range(2):
@@ -326,7 +328,7 @@ class TestTheReturn:
         desk.time.advance(601)
         assert desk.turn(late).reason == "code_expired"
 
-    def test_a_grant_that_the_vault_refuses_is_sealed_and_moved_later(self, desk: Desk) -> None:
+    def test_exchange_code_vault_failure_keeps_grant_and_stores_it_on_retry(self, desk: Desk) -> None:
         body = desk.message()
         with refusing("CreateSecret"), pytest.raises(Retryable):
             desk.turn(body)
@@ -352,7 +354,9 @@ class TestTheLink:
         assert item is not None
         return ticket, item
 
-    def test_it_is_on_the_redirect_uris_host_and_ends_in_15_minutes(self, desk: Desk, manage: Manage) -> None:
+    def test_authorize_connection_link_is_on_redirect_uri_host_and_expires_in_15_minutes(
+        self, desk: Desk, manage: Manage
+    ) -> None:
         answer = manage.call("POST", "/connections/main/authorizations")
         assert answer.status == 201
         url, _, ticket = answer.content["url"].partition("?ticket=")
@@ -362,7 +366,7 @@ class TestTheLink:
         assert 895 < left_s <= 900
         assert ticket not in manage.log.getvalue()
 
-    def test_only_its_hash_is_stored_with_what_the_door_needs(self, desk: Desk) -> None:
+    def test_authorize_connection_stores_only_ticket_hash_with_its_fields(self, desk: Desk) -> None:
         ticket, item = self.begin(desk)
         items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"])
         assert ticket not in items
@@ -377,15 +381,15 @@ class TestTheLink:
             "scopes": "read write",
         }
 
-    def test_the_connections_own_scopes_are_asked_for(self, desk: Desk) -> None:
+    def test_authorize_connection_scopes_of_connection_are_requested(self, desk: Desk) -> None:
         desk.change(fields={"scopes": "only this"})
         assert self.begin(desk)[1]["scopes"] == "only this"
 
-    def test_each_link_is_another(self, desk: Desk) -> None:
+    def test_authorize_connection_repeated_creates_different_tickets(self, desk: Desk) -> None:
         assert len({self.begin(desk)[0] for _ in range(5)}) == 5
 
     @pytest.mark.parametrize("state", ["pending", "connected", "needs_reconnect"])
-    def test_whatever_is_not_removed_can_be_authorised(self, desk: Desk, state: str) -> None:
+    def test_authorize_connection_not_removed_creates_ticket(self, desk: Desk, state: str) -> None:
         desk.change(state=state)
         assert self.begin(desk)
 
@@ -398,7 +402,7 @@ class TestTheLink:
             ({"client": "nobody"}, "unknown_client"),
         ],
     )
-    def test_what_cannot_be_authorised_is_told_why(
+    def test_authorize_connection_not_authorizable_is_refused_with_reason(
         self, desk: Desk, manage: Manage, changes: dict[str, str], reason: str
     ) -> None:
         desk.change(**changes)
@@ -406,15 +410,15 @@ class TestTheLink:
         assert (answer.status, answer.content["type"].rpartition(":")[2]) == (409, reason)
         assert not [key for key in self.tickets(desk)]
 
-    def test_a_connection_that_is_not_there(self, manage: Manage) -> None:
+    def test_authorize_connection_unknown_is_not_found(self, manage: Manage) -> None:
         assert manage.call("POST", "/connections/nobody/authorizations").status == 404
 
-    def test_a_client_that_has_become_one_without_consent(self, desk: Desk, manage: Manage) -> None:
+    def test_authorize_connection_client_without_consent_is_refused(self, desk: Desk, manage: Manage) -> None:
         oauth_clients.put(desk.stack.table, CLIENT._replace(authorize_url="", grant="client_credentials"), new=False)
         answer = manage.call("POST", "/connections/main/authorizations")
         assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_authorisable")
 
-    def test_an_installed_platforms_link_is_its_install_page(self, desk: Desk, manage: Manage) -> None:
+    def test_authorize_connection_of_installed_platform_links_to_install_page(self, desk: Desk, manage: Manage) -> None:
         fakes.register(desk.stack)
         connection_store.create(
             desk.stack.table,
@@ -432,7 +436,7 @@ class TestTheLink:
         return [item["pk"]["S"] for item in items if item["pk"]["S"].startswith("TICKET#")]
 
 
-def test_the_worker_logs_no_verifier(desk: Desk) -> None:
+def test_exchange_code_refused_code_logs_host_and_reason_without_secret(desk: Desk) -> None:
     """Given a return that fails, when its function has run, then its log has the host and no secret."""
     handler = functions.load("exchange_code", desk.stack.environment)
     log = io.StringIO()
@@ -450,7 +454,7 @@ class TestDomains:
     @pytest.mark.parametrize(
         ("registered", "reason"), [("other.example.com", "domain_not_registered"), ("", "api_domains_missing")]
     )
-    def test_exchange_for_a_connection_outside_the_clients_domains_fails(
+    def test_exchange_code_connection_outside_client_domains_fails_without_request(
         self, desk: Desk, registered: str, reason: str
     ) -> None:
         oauth_clients.put(desk.stack.table, CLIENT._replace(api_domains=registered), new=False)
@@ -459,7 +463,7 @@ class TestDomains:
         assert desk.provider.calls == [], "nor does the code leave"
         assert desk.connection().state == "pending"
 
-    def test_exchange_for_a_connection_that_had_tokens_before_there_were_domains_goes_on(self, desk: Desk) -> None:
+    def test_exchange_code_connected_before_client_had_domains_succeeds(self, desk: Desk) -> None:
         oauth_clients.put(desk.stack.table, CLIENT._replace(api_domains=""), new=False)
         desk.change(state="needs_reconnect")
         assert desk.turn(desk.message()).state == "connected"

@@ -43,7 +43,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("one", "its_token", "expected"), CASES, ids=lambda value: getattr(value, "platform", ""))
-def test_each_kind_has_its_header(one: Connection, its_token: Token, expected: dict[str, str]) -> None:
+def test_request_auth_headers_each_kind_has_its_header(
+    one: Connection, its_token: Token, expected: dict[str, str]
+) -> None:
     headers = request_auth.headers(one, its_token)
     assert headers == expected
     http_client.check(Request("GET", "https://api.example.com/", headers), "api.example.com")
@@ -52,7 +54,7 @@ def test_each_kind_has_its_header(one: Connection, its_token: Token, expected: d
 @pytest.mark.parametrize(
     ("username", "password"), [("u", ""), ("", "key"), ("usuário", "senhão com espaço"), ("u", "a:b:c"), ("u", "日本")]
 )
-def test_basic_authentication_is_utf_8_and_halves_may_be_empty(username: str, password: str) -> None:
+def test_request_auth_headers_basic_is_utf_8_and_allows_empty_halves(username: str, password: str) -> None:
     """RFC 7617: whatever stands behind the first colon is the password."""
     headers = request_auth.headers(connection("http", "basic"), token(username=username, password=password))
     kind, _, pair = headers["Authorization"].partition(" ")
@@ -60,12 +62,12 @@ def test_basic_authentication_is_utf_8_and_halves_may_be_empty(username: str, pa
 
 
 @pytest.mark.parametrize("one", [case[0] for case in CASES], ids=lambda one: f"{one.platform}-{one.kind}")
-def test_credentials_of_another_kind_are_no_credentials(one: Connection) -> None:
+def test_request_auth_headers_credentials_of_another_kind_are_refused(one: Connection) -> None:
     with pytest.raises(Rejected, match="no_credentials"):
         request_auth.headers(one, token(other="canary"))
 
 
-def test_only_the_credential_is_told_apart_for_redirects() -> None:
+def test_request_auth_credential_headers_excludes_other_headers() -> None:
     """A version may follow a redirect to another host of the domain, a token must not."""
     one = connection("leadconnector", "bearer", location_id="l1")
     assert list(request_auth.credential_headers(one, token(token="canary").credentials)) == ["Authorization"]

@@ -55,7 +55,9 @@ def desk() -> Iterator[Desk]:
         yield Desk(stack, mock)
 
 
-def test_the_sample_events_start_a_backfill_and_read_it(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_backfill_records_sample_events_start_and_finish_a_backfill(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert desk.handle(functions.sample("backfill_records", "connection_ready")) == set()
     assert len(desk.stack.receive("backfills")) == 1
     assert desk.handle(functions.sample("backfill_records", "next_pages")) == set()
@@ -66,7 +68,9 @@ def test_the_sample_events_start_a_backfill_and_read_it(desk: Desk, capsys: pyte
     assert '"BackfillsDone":[1.0]' in metrics
 
 
-def test_the_sample_events_reconcile(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_backfill_records_sample_events_start_and_finish_a_reconciliation(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
     desk.handle(functions.sample("backfill_records", "connection_ready"))
     for contact_of in desk.listing.contacts[:2]:
         contact_of["updated_at"] = int(time.time())
@@ -85,7 +89,7 @@ def test_the_sample_events_reconcile(desk: Desk, capsys: pytest.CaptureFixture[s
     assert '"RecordsQueued":[2.0]' in metrics
 
 
-def test_a_backfill_that_must_wait_is_reported_and_sent_away(desk: Desk) -> None:
+def test_backfill_records_provider_failure_is_reported_and_delayed(desk: Desk) -> None:
     desk.handle(functions.sample("backfill_records", "connection_ready"))
     event = functions.sample("backfill_records", "next_pages")
     desk.listing.before = [(500, {}, ""), (429, {"Retry-After": "60"}, "")]
@@ -96,7 +100,7 @@ def test_a_backfill_that_must_wait_is_reported_and_sent_away(desk: Desk) -> None
     assert desk.handle(event, receives=5) == set()
 
 
-def test_a_failure_nobody_thought_of_is_reported_and_keeps_its_text_out_of_the_log(desk: Desk) -> None:
+def test_backfill_records_unexpected_error_is_reported_and_logged_without_its_text(desk: Desk) -> None:
     event = functions.sample("backfill_records", "connection_ready")
     with patch.object(routes, "for_connection", side_effect=ZeroDivisionError("person1@example.com")):
         assert len(desk.handle(event)) == 1
@@ -105,7 +109,7 @@ def test_a_failure_nobody_thought_of_is_reported_and_keeps_its_text_out_of_the_l
     assert "example.com" not in desk.log.getvalue()
 
 
-def test_no_record_and_no_token_reaches_the_log(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_backfill_records_log_holds_no_record_and_no_token(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.handle(functions.sample("backfill_records", "connection_ready"))
     desk.listing.before = [(500, {}, "person1@example.com canary")]
     desk.handle(functions.sample("backfill_records", "next_pages"))

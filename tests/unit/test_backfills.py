@@ -88,13 +88,13 @@ def desk() -> Iterator[Desk]:
 ALL = [str(number) for number in range(1, 11)]
 
 
-def test_connection_that_is_connected_again_is_not_stopped_as_a_destination(desk: Desk) -> None:
+def test_backfill_start_reconnected_source_clears_destination_pause(desk: Desk) -> None:
     destination_pause.begin(desk.stack.table, SOURCE, "", reason=PauseReason.STOPPED, code="401", for_s=1_800)
     assert desk.take(desk.ready(2)).state == "started"
     assert backlogs.status(desk.stack.table, SOURCE).pauses == ()
 
 
-def test_a_connection_that_is_ready_has_all_its_contacts_read(desk: Desk) -> None:
+def test_backfill_connection_ready_queues_all_contacts(desk: Desk) -> None:
     desk.listing.contacts[4] = contact(5, company=7)
     started_ms = int(time.time() * 1000)
     outcome = desk.take(desk.start())
@@ -115,13 +115,13 @@ def test_a_connection_that_is_ready_has_all_its_contacts_read(desk: Desk) -> Non
     assert found["5"]["_embedded"]["companies"] == [{"id": 7, "name": "Padaria Exemplo"}]
 
 
-def test_an_account_without_contacts_is_done_at_once(desk: Desk) -> None:
+def test_backfill_account_without_contacts_is_done_with_no_records(desk: Desk) -> None:
     desk.listing.contacts = []
     assert desk.take(desk.start()).state == "done"
     assert desk.queued() == []
 
 
-def test_a_backfill_starts_for_each_route_whose_object_can_be_listed(desk: Desk) -> None:
+def test_backfill_connection_ready_starts_each_route_with_listable_object(desk: Desk) -> None:
     for name, object_name in (("own", "contacts"), ("odd", "tokens"), ("unknown", "leads")):
         routes.put(desk.stack.table, Route(name, f"connection:{SOURCE}", object_name, DESTINATION), new=True)
     routes.put(desk.stack.table, Route("other", "connection:kommo-acme-9", "contacts", DESTINATION), new=True)
@@ -130,7 +130,7 @@ def test_a_backfill_starts_for_each_route_whose_object_can_be_listed(desk: Desk)
     assert started == {ROUTE, "own"}
 
 
-def test_an_event_that_arrives_twice_starts_one_backfill(desk: Desk) -> None:
+def test_backfill_duplicate_event_starts_one_backfill(desk: Desk) -> None:
     # Given a backfill that runs: its message is sent again, as the first may have been lost
     first = desk.start()
     assert desk.start() == first
@@ -157,12 +157,12 @@ def test_an_event_that_arrives_twice_starts_one_backfill(desk: Desk) -> None:
         '{"version":1,"connection":"c","route":"r","generation":1}',
     ],
 )
-def test_a_message_about_nothing_is_consumed(desk: Desk, body: str) -> None:
+def test_backfill_message_invalid_or_unknown_is_ignored(desk: Desk, body: str) -> None:
     assert desk.take(body).state == "ignored"
     assert desk.stack.receive("backfills") == []
 
 
-def test_when_time_runs_out_a_new_message_goes_on_at_the_same_page(desk: Desk) -> None:
+def test_backfill_time_runs_out_continues_at_same_page_by_new_message(desk: Desk) -> None:
     # Given time for two pages
     body = desk.start()
     outcome = desk.take(body, lambda: 60.0 if len(desk.listing.pages) < 2 else 14.0)
@@ -176,7 +176,7 @@ def test_when_time_runs_out_a_new_message_goes_on_at_the_same_page(desk: Desk) -
     assert desk.queued() == ALL
 
 
-def test_a_delivery_that_has_no_time_at_all_goes_back_and_counts(desk: Desk) -> None:
+def test_backfill_delivery_without_time_is_retried(desk: Desk) -> None:
     body = desk.start()
     with pytest.raises(Retryable, match="short_of_time"):
         desk.take(body, 14.0)
@@ -194,7 +194,7 @@ def test_a_delivery_that_has_no_time_at_all_goes_back_and_counts(desk: Desk) -> 
         (requests.exceptions.ReadTimeout(), None),
     ],
 )
-def test_a_page_that_cannot_be_read_now_is_read_later(desk: Desk, answer: Any, after_s: float | None) -> None:
+def test_backfill_page_read_failure_is_retried_at_same_page(desk: Desk, answer: Any, after_s: float | None) -> None:
     body = desk.start()
     desk.listing.before = [answer]
     with pytest.raises(Retryable) as later:
@@ -205,7 +205,7 @@ def test_a_page_that_cannot_be_read_now_is_read_later(desk: Desk, answer: Any, a
     assert desk.queued() == ALL
 
 
-def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk: Desk) -> None:
+def test_backfill_failure_after_progress_continues_by_delayed_message(desk: Desk) -> None:
     body = desk.start()
     seen: list[float] = []
     send = queues.send
@@ -226,13 +226,13 @@ def test_a_failure_after_progress_goes_on_by_a_new_message_after_the_pause(desk:
     assert desk.queued() == ALL
 
 
-def test_waits_double_from_five_seconds_to_five_minutes() -> None:
+def test_sqs_batch_wait_s_doubles_from_five_seconds_to_five_minutes() -> None:
     assert [sqs_batch.wait_s(None, receives) for receives in (1, 2, 3, 7, 20)] == [5, 10, 20, 300, 300]
     assert sqs_batch.wait_s(30, 1) == 30
     assert sqs_batch.wait_s(1, 3) == 20
 
 
-def test_a_worker_that_dies_anywhere_leaves_a_backfill_that_ends_whole(desk: Desk) -> None:
+def test_backfill_worker_killed_at_any_call_completes_on_redelivery(desk: Desk) -> None:
     """Before and after each of its calls, found by counting. At worst one page is queued twice, and counted once."""
     cases = 0
     for generation in range(1, 200):
@@ -265,7 +265,7 @@ def _dies_at_call(desk: Desk, generation: int) -> bool:
     return died
 
 
-def test_two_workers_on_one_backfill_count_each_page_once(desk: Desk) -> None:
+def test_backfill_concurrent_workers_count_each_page_once(desk: Desk) -> None:
     # Given a worker that has read page 1 while another one moves the backfill on
     body = desk.start()
     read = desk.listing.pages
@@ -294,7 +294,7 @@ def _seconds(requests_left: int) -> Callable[[], float]:
     return lambda: next(times, 0.0)
 
 
-def test_a_connection_that_was_installed_again_goes_on_with_the_newer_token(desk: Desk) -> None:
+def test_backfill_reinstalled_connection_continues_with_newer_token(desk: Desk) -> None:
     body = desk.start()
     desk.take(body, _seconds(2))
     # Given a reinstall, after which the old token is refused
@@ -304,7 +304,7 @@ def test_a_connection_that_was_installed_again_goes_on_with_the_newer_token(desk
     assert desk.queued() == ALL
 
 
-def test_a_reinstall_in_the_midst_of_a_page_does_not_fail_the_backfill(desk: Desk) -> None:
+def test_backfill_reinstalled_during_a_page_does_not_fail(desk: Desk) -> None:
     body = desk.start()
     newer = provider.TokenProvider.refresh_after_401
 
@@ -317,7 +317,7 @@ def test_a_reinstall_in_the_midst_of_a_page_does_not_fail_the_backfill(desk: Des
         assert desk.take(body).state == "done"
 
 
-def test_a_token_that_is_refused_for_good_fails_the_backfill_with_its_reason(desk: Desk) -> None:
+def test_backfill_token_refused_fails_until_next_install(desk: Desk) -> None:
     body = desk.start()
     desk.listing.tokens = set()
     assert desk.take(body).state == "failed"
@@ -354,7 +354,9 @@ def test_a_token_that_is_refused_for_good_fails_the_backfill_with_its_reason(des
         ),
     ],
 )
-def test_a_backfill_that_cannot_go_on_says_why(desk: Desk, break_it: Callable[[Desk], None], reason: str) -> None:
+def test_backfill_connection_or_route_unusable_fails_with_reason(
+    desk: Desk, break_it: Callable[[Desk], None], reason: str
+) -> None:
     body = desk.start()
     break_it(desk)
     assert desk.take(body).state == "failed"
@@ -362,7 +364,7 @@ def test_a_backfill_that_cannot_go_on_says_why(desk: Desk, break_it: Callable[[D
     assert desk.listing.pages == []
 
 
-def test_a_contact_of_over_a_megabyte_blocks_no_other(desk: Desk) -> None:
+def test_backfill_oversized_contact_is_marked_refused_and_others_are_queued(desk: Desk) -> None:
     desk.listing.contacts[1]["name"] = "é" * 600_000
     assert desk.take(desk.start()).records == 10
     found = [one for body in desk.stack.receive("bulk_records") for one in json.loads(body)["records"]]
@@ -370,7 +372,7 @@ def test_a_contact_of_over_a_megabyte_blocks_no_other(desk: Desk) -> None:
     assert [one["key"] for one in found if "refused" in one] == ["2"]
 
 
-def test_requests_go_to_the_accounts_host_with_its_token_at_an_even_pace() -> None:
+def test_rate_limiter_wait_spaces_requests_evenly() -> None:
     times: list[float] = []
     now = 100.0
 
@@ -390,13 +392,13 @@ def test_requests_go_to_the_accounts_host_with_its_token_at_an_even_pace() -> No
     assert times == [0.0, 0.333, 0.667, 1.167, 1.5]
 
 
-def test_the_token_goes_to_the_accounts_host_only(desk: Desk) -> None:
+def test_backfill_requests_use_account_host_as_allowed_domain(desk: Desk) -> None:
     with patch.object(http_client, "send", wraps=http_client.send) as send:
         desk.take(desk.start())
     assert {call.kwargs["allowed_domain"] for call in send.call_args_list} == {HOST}
 
 
-def test_the_records_of_a_connection_are_one_tenants(desk: Desk) -> None:
+def test_backfill_records_are_queued_with_connection_as_tenant(desk: Desk) -> None:
     with patch.object(queues, "send", wraps=queues.send) as send:
         desk.take(desk.start())
     tenants = {call.args[0]: call.kwargs.get("tenant", "") for call in send.call_args_list}
@@ -404,7 +406,7 @@ def test_the_records_of_a_connection_are_one_tenants(desk: Desk) -> None:
     assert desk.stack.receive("records") == []
 
 
-def test_what_changes_from_a_backfills_start_is_for_reconciliations(desk: Desk) -> None:
+def test_backfill_start_creates_reconciliation_from_that_time(desk: Desk) -> None:
     before = int(time.time())
     desk.start()
     (item,) = reconciliation.of_connection(desk.stack.table, SOURCE)
@@ -417,7 +419,7 @@ class TestStartedByHand:
         connection = connection_store.get(desk.stack.table, SOURCE)
         return backfill.start(desk.stack.table, desk.settings.backfills_queue_url, connection, route)
 
-    def test_one_that_is_done_begins_anew(self, desk: Desk) -> None:
+    def test_backfill_manual_start_when_done_starts_again(self, desk: Desk) -> None:
         desk.take(desk.start())
         desk.queued()
         assert self.start(desk) == {ROUTE: "running"}
@@ -428,7 +430,7 @@ class TestStartedByHand:
         assert desk.take(body).state == "done"
         assert desk.queued() == ALL
 
-    def test_one_that_failed_loses_its_reason(self, desk: Desk) -> None:
+    def test_backfill_manual_start_when_failed_clears_reason(self, desk: Desk) -> None:
         body = desk.start()
         desk.listing.tokens = set()
         assert desk.take(body).state == "failed"
@@ -438,7 +440,7 @@ class TestStartedByHand:
         (body,) = desk.stack.receive("backfills")
         assert desk.take(body).state == "done"
 
-    def test_one_that_runs_goes_on_by_a_second_message(self, desk: Desk) -> None:
+    def test_backfill_manual_start_when_running_sends_second_message(self, desk: Desk) -> None:
         body = desk.start()
         desk.take(body, _seconds(2))
         desk.stack.receive("backfills")
@@ -446,14 +448,14 @@ class TestStartedByHand:
         assert desk.item()["next_page"] == 2
         assert desk.stack.receive("backfills") == [body]
 
-    def test_one_of_an_earlier_install_that_runs_goes_on(self, desk: Desk) -> None:
+    def test_backfill_manual_start_of_older_generation_running_continues_it(self, desk: Desk) -> None:
         body = desk.start()
         connect_kommo(desk.stack, 4)
         self.start(desk)
         assert desk.stack.receive("backfills") == [body]
         assert desk.item(4) == {}
 
-    def test_a_route_made_after_the_install_is_read_by_itself(self, desk: Desk) -> None:
+    def test_backfill_manual_start_of_route_created_later_reads_only_that_route(self, desk: Desk) -> None:
         desk.take(desk.start())
         routes.put(desk.stack.table, Route("late", f"connection:{SOURCE}", "contacts", DESTINATION), new=True)
         assert self.start(desk, "late") == {"late": "running"}
@@ -461,7 +463,7 @@ class TestStartedByHand:
         assert json.loads(body)["route"] == "late"
         assert desk.item()["state"] == "done"
 
-    def test_a_worker_of_the_run_before_does_not_move_the_new_one_on(self, desk: Desk) -> None:
+    def test_backfill_worker_of_previous_run_does_not_advance_the_new_one(self, desk: Desk) -> None:
         """Both are at page 1; the older one has read what was there before it was begun anew."""
         body = desk.start()
 
@@ -495,7 +497,7 @@ class TestStartedByHand:
             ),
         ],
     )
-    def test_what_cannot_be_read_is_said_so(
+    def test_backfill_manual_start_not_readable_is_refused_with_reason(
         self, desk: Desk, break_it: Callable[[Desk], None], route: str | None, reason: str, status: int
     ) -> None:
         break_it(desk)

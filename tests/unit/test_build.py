@@ -46,31 +46,31 @@ def elf(machine: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_each_environment_pins_its_runtime(name: str) -> None:
+def test_build_environment_each_pins_default_runtime(name: str) -> None:
     parameters = environment(name).parameters
     allowed = template()["Parameters"]
     assert parameters[RUNTIME] == allowed[RUNTIME]["Default"]
     assert set(parameters) <= set(allowed)
 
 
-def test_environment_unknown_lists_the_known() -> None:
+def test_build_environment_unknown_is_refused_with_known_names() -> None:
     with pytest.raises(NotStarted, match=r"no environment 'prod'. It has: default, staging, production\."):
         environment("prod")
 
 
-def test_environments_have_stacks_of_their_own() -> None:
+def test_build_environments_have_distinct_stack_names() -> None:
     """Two of them can be deployed side by side in one account and region."""
     assert len({environment(name).stack_name for name in ENVIRONMENTS}) == len(ENVIRONMENTS)
 
 
-def test_environment_without_stack_name_says_what_to_add(tmp_path: Path) -> None:
+def test_build_environment_without_stack_name_is_refused_with_advice(tmp_path: Path) -> None:
     file = tmp_path / "samconfig.toml"
     file.write_text('[own.global.parameters]\nparameter_overrides = ["PythonRuntime=python3.13"]\n')
     with pytest.raises(NotStarted, match=r"add stack_name to \[own\.global\.parameters\]"):
         environment("own", file)
 
 
-def test_environment_without_runtime_says_what_to_add(tmp_path: Path) -> None:
+def test_build_environment_without_runtime_is_refused_with_advice(tmp_path: Path) -> None:
     file = tmp_path / "samconfig.toml"
     file.write_text(
         'version = 0.1\n[own.global.parameters]\nstack_name = "mine"\nparameter_overrides = ["Architecture=arm64"]\n'
@@ -85,7 +85,7 @@ def test_environment_without_runtime_says_what_to_add(tmp_path: Path) -> None:
     ("machine", "architecture"),
     [("x86_64", "x86_64"), ("AMD64", "x86_64"), ("aarch64", "arm64"), ("arm64", "arm64")],
 )
-def test_local_build_is_for_this_python_and_processor(
+def test_of_this_machine_is_current_python_and_processor(
     machine: str, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
@@ -95,11 +95,11 @@ def test_local_build_is_for_this_python_and_processor(
 # ----------------------------------------------------------------------------------------------------------- interpreter
 
 
-def test_interpreter_of_our_own_version_is_the_one_that_runs() -> None:
+def test_interpreter_of_current_version_is_the_running_one() -> None:
     assert build.interpreter(OURS) == sys.executable
 
 
-def test_interpreter_on_the_path_is_found_by_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interpreter_on_path_is_found_by_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     program = tmp_path / "python3.99"
     program.write_text("#!/bin/sh\necho python3.99\n")
@@ -108,7 +108,7 @@ def test_interpreter_on_the_path_is_found_by_its_version(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("program", ["#!/bin/sh\nexit 127\n", "#!/bin/sh\necho python3.98\n", None])
-def test_interpreter_absent_or_wrong_says_how_to_get_it(
+def test_interpreter_missing_or_wrong_is_refused_with_advice(
     program: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shim of pyenv exists for every version that it knows, and fails."""
@@ -122,13 +122,13 @@ def test_interpreter_absent_or_wrong_says_how_to_get_it(
         assert words in str(refused.value)
 
 
-def test_interpreter_named_by_the_person_must_be_of_the_runtime() -> None:
+def test_interpreter_given_explicitly_must_match_runtime() -> None:
     assert build.interpreter(OURS, sys.executable) == sys.executable
     with pytest.raises(NotStarted, match=f"{sys.executable} is not python3.99 with venv"):
         build.interpreter("python3.99", sys.executable)
 
 
-def test_interpreter_gets_the_pinned_pip_once(
+def test_prepare_installs_pinned_pip_once_and_again_when_pin_changes(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / f".venv-build-{OURS}"
@@ -152,7 +152,7 @@ def test_interpreter_gets_the_pinned_pip_once(
     assert len(commands.texts) == 4, "another pin makes it anew"
 
 
-def test_pinned_pip_is_the_one_that_builds_the_local_cloud() -> None:
+def test_pinned_pip_matches_local_cloud_requirements() -> None:
     assert pins(PINNED_PIP).items() <= pins(ROOT / "requirements" / "ministack.txt").items()
 
 
@@ -169,7 +169,7 @@ def test_build_passes_runtime_and_architecture_to_sam(commands: Commands, tmp_pa
     assert compiled == f"{python} -m compileall -q --invalidation-mode unchecked-hash {tmp_path / 'out'}"
 
 
-def test_build_checks_hashes_of_what_sam_fetches_by_name(
+def test_build_requires_hashes_and_hides_caller_environment(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "someone")
@@ -211,7 +211,7 @@ def test_build_refuses_modules_of_another_processor(
         made.run(commands)
 
 
-def test_deploy_builds_for_the_environment_that_it_deploys() -> None:
+def test_make_deploy_builds_the_environment_that_it_deploys() -> None:
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile.partition("\ndeploy:")[2].partition("\n\n")[0].splitlines()[1:]
     assert [line.strip() for line in recipe[:2]] == [

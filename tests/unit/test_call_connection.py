@@ -71,7 +71,7 @@ def sent(api: responses.RequestsMock, number: int = -1) -> requests.PreparedRequ
         ("oauth2", "Authorization", "Bearer canary-access"),
     ],
 )
-def test_the_credential_is_applied_as_its_kind_says(
+def test_call_connection_credential_is_applied_by_its_kind(
     calling: Calling, api: responses.RequestsMock, name: str, header: str, value: str
 ) -> None:
     api.get(URL, body="fine")
@@ -81,13 +81,13 @@ def test_the_credential_is_applied_as_its_kind_says(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_every_method_is_carried(calling: Calling, api: responses.RequestsMock, method: str) -> None:
+def test_call_connection_every_method_is_sent(calling: Calling, api: responses.RequestsMock, method: str) -> None:
     api.add(method, URL, status=202)
     assert calling.call({"method": method, "path": "/v1/things"}).content["status"] == 202
     assert sent(api).method == method
 
 
-def test_a_url_and_a_query_are_put_together(calling: Calling, api: responses.RequestsMock) -> None:
+def test_call_connection_url_and_query_are_combined(calling: Calling, api: responses.RequestsMock) -> None:
     api.get(URL)
     calling.call({"method": "GET", "url": f"{URL}?a=1", "query": {"b": "x y&z", "ü": ["1", "2"]}})
     assert sent(api).url == f"{URL}?a=1&b=x+y%26z&%C3%BC=1&%C3%BC=2"
@@ -107,7 +107,7 @@ def test_a_url_and_a_query_are_put_together(calling: Calling, api: responses.Req
         ({}, None, None),
     ],
 )
-def test_a_body_goes_out_as_it_was_given(
+def test_call_connection_body_is_sent_as_given(
     calling: Calling, api: responses.RequestsMock, body: dict[str, Any], bytes_sent: bytes | None, content_type: str | None
 ) -> None:  # fmt: skip
     api.post(URL)
@@ -116,7 +116,7 @@ def test_a_body_goes_out_as_it_was_given(
     assert sent(api).headers.get("Content-Type") == content_type
 
 
-def test_headers_of_the_caller_are_sent(calling: Calling, api: responses.RequestsMock) -> None:
+def test_call_connection_caller_headers_are_sent(calling: Calling, api: responses.RequestsMock) -> None:
     api.get(URL)
     headers = {"Accept": "text/csv", "If-Match": '"7"', "Idempotency-Key": "a b", "Prefer": ""}
     assert calling.call({"method": "GET", "path": "/v1/things", "headers": headers}).status == 200
@@ -124,7 +124,9 @@ def test_headers_of_the_caller_are_sent(calling: Calling, api: responses.Request
     assert sent(api).headers["User-Agent"] == http_client.USER_AGENT
 
 
-def test_a_wildcard_needs_to_know_the_host(calling: Calling, api: responses.RequestsMock) -> None:
+def test_call_connection_wildcard_domain_requires_url_or_default_host(
+    calling: Calling, api: responses.RequestsMock
+) -> None:
     api.get("https://files.example.com/x")
     api.get("https://eu.example.com/x")
     refused = calling.call({"method": "GET", "path": "/x"}, "everywhere")
@@ -137,7 +139,9 @@ def test_a_wildcard_needs_to_know_the_host(calling: Calling, api: responses.Requ
     assert calling.call({"method": "GET", "path": "/x"}, "astray").content["type"].endswith(":host_not_allowed")
 
 
-def test_the_whole_call_fits_into_twenty_seconds(calling: Calling, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_connection_slow_token_leaves_rest_of_twenty_seconds(
+    calling: Calling, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given a token that took its time, then the exchange has what is left."""
     requested: list[Request] = []
     supply_token, now = TokenProvider.token, clock.now
@@ -168,7 +172,9 @@ def test_the_whole_call_fits_into_twenty_seconds(calling: Calling, monkeypatch: 
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 404, 429, 500, 503])
-def test_an_answer_is_passed_on_whatever_its_status(calling: Calling, api: responses.RequestsMock, status: int) -> None:
+def test_call_connection_answer_of_any_status_is_passed_on(
+    calling: Calling, api: responses.RequestsMock, status: int
+) -> None:
     said = "" if status == 204 else "said"
     api.get(URL, status=status, body=said, headers={"X-Request-Id": "7"})
     answer = calling.call({"method": "GET", "path": "/v1/things"})
@@ -177,14 +183,16 @@ def test_an_answer_is_passed_on_whatever_its_status(calling: Calling, api: respo
     assert answer.content["headers"]["x-request-id"] == "7"
 
 
-def test_an_answer_that_is_no_text_comes_in_base64(calling: Calling, api: responses.RequestsMock) -> None:
+def test_call_connection_binary_answer_is_returned_in_base64(calling: Calling, api: responses.RequestsMock) -> None:
     api.get(URL, body=b"\x89PNG\xff", content_type="image/png")
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
     assert b64decode(content["body_base64"]) == b"\x89PNG\xff"
     assert content["body"] is None
 
 
-def test_sessions_and_hop_by_hop_headers_are_not_passed_on(calling: Calling, api: responses.RequestsMock) -> None:
+def test_call_connection_session_and_hop_by_hop_headers_are_removed(
+    calling: Calling, api: responses.RequestsMock
+) -> None:
     kept_back = {name: "canary" for name in sorted(proxy_call._KEPT_BACK - {"content-encoding", "content-length"})}
     api.get(URL, headers={**kept_back, "Connection": "close, X-Hop", "X-Hop": "canary", "ETag": '"7"'})
     headers = calling.call({"method": "GET", "path": "/v1/things"}).content["headers"]
@@ -206,7 +214,9 @@ def test_sessions_and_hop_by_hop_headers_are_not_passed_on(calling: Calling, api
         json.dumps(json.dumps({"key": KEY})),
     ],
 )
-def test_a_body_that_repeats_the_key_is_withheld(calling: Calling, api: responses.RequestsMock, echo: str) -> None:
+def test_call_connection_body_that_repeats_key_is_withheld(
+    calling: Calling, api: responses.RequestsMock, echo: str
+) -> None:
     """Given an API that repeats what it was sent, then the caller does not learn the credential, and learns why."""
     api.get(URL, body=f"you sent {echo}.", headers={"X-Echo": echo, "X-Other": "kept"}, status=418)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
@@ -218,7 +228,7 @@ def test_a_body_that_repeats_the_key_is_withheld(calling: Calling, api: response
     assert content["headers"]["x-other"] == "kept"
 
 
-def test_a_header_name_that_repeats_the_key_is_left_out(calling: Calling, api: responses.RequestsMock) -> None:
+def test_call_connection_header_name_that_repeats_key_is_removed(calling: Calling, api: responses.RequestsMock) -> None:
     api.get(URL, body="fine", headers={f"X-{KEY.encode().hex()}": "yes"})
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
     assert content["body"] == "fine"
@@ -227,7 +237,7 @@ def test_a_header_name_that_repeats_the_key_is_left_out(calling: Calling, api: r
 
 
 @pytest.mark.parametrize("name", ["basic", "bearer", "oauth2"])
-def test_a_body_that_repeats_any_credential_is_withheld(
+def test_call_connection_body_that_repeats_any_credential_is_withheld(
     calling: Calling, api: responses.RequestsMock, name: str
 ) -> None:
     secrets = [text for text in CREDENTIALS[name].values() if "canary" in text]
@@ -242,7 +252,9 @@ def test_a_body_that_repeats_any_credential_is_withheld(
 
 
 @pytest.mark.parametrize("body", [b"\xffcanary-key/with+signs\xff", b"\xff" + KEY.encode() * 3, KEY.encode("utf-16")])
-def test_bytes_that_repeat_the_key_are_withheld(calling: Calling, api: responses.RequestsMock, body: bytes) -> None:
+def test_call_connection_binary_body_that_repeats_key_is_withheld(
+    calling: Calling, api: responses.RequestsMock, body: bytes
+) -> None:
     api.get(URL, body=body)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
     assert content["body"] is None
@@ -250,7 +262,9 @@ def test_bytes_that_repeat_the_key_are_withheld(calling: Calling, api: responses
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip"])
-def test_a_body_that_cannot_be_decoded_is_withheld(calling: Calling, api: responses.RequestsMock, coding: str) -> None:
+def test_call_connection_undecodable_body_is_withheld(
+    calling: Calling, api: responses.RequestsMock, coding: str
+) -> None:
     """Given a body in an encoding that nobody asked for, or a cut one, then what is in it cannot be looked at."""
     api.get(URL, body=b"\x1f\x8b\x08cut", headers={"Content-Encoding": coding}, auto_calculate_content_length=True)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
@@ -259,7 +273,7 @@ def test_a_body_that_cannot_be_decoded_is_withheld(calling: Calling, api: respon
 
 
 @pytest.mark.parametrize(("size", "status"), [(4_000_000, 200), (4_000_001, 502)])
-def test_an_answer_may_have_so_many_bytes(
+def test_call_connection_answer_over_4000000_bytes_is_refused(
     calling: Calling, api: responses.RequestsMock, size: int, status: int
 ) -> None:
     api.get(URL, body=b"\xff" * size)
@@ -272,14 +286,14 @@ def test_an_answer_may_have_so_many_bytes(
 
 
 @pytest.mark.parametrize("text", ['"' * 3_900_000, "\x01" * 3_900_000, "ü" * 1_950_000])
-def test_an_answer_that_would_grow_on_its_way_goes_in_base64(text: str) -> None:
+def test_show_call_answer_text_that_grows_when_escaped_is_in_base64(text: str) -> None:
     """Given text that is escaped twice, as JSON within JSON, then it fits into Lambda's 6 MB all the same."""
     content = shown.show(proxy_call.Answered(Response(200, {}, text.encode())))
     assert b64decode(content["body_base64"]) == text.encode()
     assert len(json.dumps({"body": json.dumps(content)})) < 6_291_556
 
 
-def test_an_answer_whose_head_is_too_large_is_refused() -> None:
+def test_show_call_answer_headers_too_large_are_refused() -> None:
     with pytest.raises(Rejected, match="answer_too_large"):
         shown.show(proxy_call.Answered(Response(200, {"x": '"' * 4_000_000}, b"")))
 
@@ -305,7 +319,7 @@ def refused(calling: Calling, body: Any, name: str = "keyed") -> dict[str, Any]:
         "X-Api-Key", "x-api-key", "X-API-KEY", "X_Api_Key", "X_Forwarded_For", "Transfer_Encoding", "If_Range",
     ],
 )  # fmt: skip
-def test_a_forbidden_header_is_refused_by_name(calling: Calling, name: str) -> None:
+def test_call_connection_forbidden_header_is_refused_by_name(calling: Calling, name: str) -> None:
     content = refused(calling, {"method": "GET", "path": "/", "headers": {name: "canary"}})
     assert content["type"] == "urn:portaria:problem:forbidden_header"
     assert name.lower() in content["detail"]
@@ -315,7 +329,7 @@ def test_a_forbidden_header_is_refused_by_name(calling: Calling, name: str) -> N
 @pytest.mark.parametrize(
     "name", ["", " ", "a b", "a:", "canary\r\nHost", "a\n", "ä", "(a)", "a\x00", "canary, b", "\u212aey"]
 )
-def test_a_header_name_that_http_does_not_know_is_refused(calling: Calling, name: str) -> None:
+def test_call_connection_invalid_header_name_is_refused(calling: Calling, name: str) -> None:
     assert refused(calling, {"method": "GET", "path": "/", "headers": {name: "x"}})["field"] == "headers"
 
 
@@ -327,14 +341,14 @@ def test_a_header_name_that_http_does_not_know_is_refused(calling: Calling, name
         " a", "a ", "\ta", "\u560a\u560d", "a\x85b",
     ],
 )  # fmt: skip
-def test_a_header_value_that_could_begin_another_is_refused(calling: Calling, value: str) -> None:
+def test_call_connection_header_value_with_control_character_is_refused(calling: Calling, value: str) -> None:
     content = refused(calling, {"method": "GET", "path": "/", "headers": {"X-Good": value}})
     assert (content["type"], content["field"]) == ("urn:portaria:problem:bad_header", "headers")
     assert "X-Good" in content["detail"]
 
 
 @pytest.mark.parametrize(("count", "status"), [(50, 200), (51, 400)])
-def test_a_call_may_have_so_many_headers(
+def test_call_connection_more_than_50_headers_are_refused(
     calling: Calling, api: responses.RequestsMock, count: int, status: int
 ) -> None:
     api.get(URL)
@@ -343,7 +357,9 @@ def test_a_call_may_have_so_many_headers(
 
 
 @pytest.mark.parametrize(("size", "status"), [(8_192, 200), (8_193, 400)])
-def test_a_header_may_have_so_many_bytes(calling: Calling, api: responses.RequestsMock, size: int, status: int) -> None:
+def test_call_connection_header_over_8192_bytes_is_refused(
+    calling: Calling, api: responses.RequestsMock, size: int, status: int
+) -> None:
     api.get(URL)
     answer = calling.call({"method": "GET", "path": "/v1/things", "headers": {"x": "y" * (size - 1)}})
     assert answer.status == status
@@ -351,7 +367,7 @@ def test_a_header_may_have_so_many_bytes(calling: Calling, api: responses.Reques
 
 @pytest.mark.parametrize(("size", "status"), [(1_000_000, 200), (1_000_001, 413)])
 @pytest.mark.parametrize("how", ["body", "body_base64", "json"])
-def test_a_body_may_have_so_many_bytes(
+def test_call_connection_body_over_1000000_bytes_is_refused(
     calling: Calling, api: responses.RequestsMock, how: str, size: int, status: int
 ) -> None:
     api.post(URL)
@@ -362,13 +378,13 @@ def test_a_body_may_have_so_many_bytes(
 
 
 @pytest.mark.enable_socket
-def test_a_request_beyond_all_bounds_is_refused_unread(calling: Calling) -> None:
+def test_call_connection_request_over_total_size_is_refused(calling: Calling) -> None:
     assert refused(calling, {"method": "POST", "path": "/", "body": "x" * 2_100_001})["status"] == 413
 
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize(("length", "good"), [(8_000, True), (8_001, False)])
-def test_a_url_may_have_so_many_characters(calling: Calling, length: int, good: bool) -> None:
+def test_call_connection_url_over_8000_characters_is_refused(calling: Calling, length: int, good: bool) -> None:
     path = "/" + "x" * (length - len(f"https://{HOST}/"))
     if good:
         with responses.RequestsMock() as mock:
@@ -414,7 +430,7 @@ def test_a_url_may_have_so_many_characters(calling: Calling, length: int, good: 
         ({"method": "GET", "path": "/", "content": {}}, "content"),
     ],
 )
-def test_what_is_no_call_is_refused_by_field(calling: Calling, body: dict[str, Any], field: str) -> None:
+def test_call_connection_invalid_body_is_refused_by_field(calling: Calling, body: dict[str, Any], field: str) -> None:
     assert refused(calling, body)["field"] == field
 
 
@@ -422,12 +438,12 @@ def test_what_is_no_call_is_refused_by_field(calling: Calling, body: dict[str, A
 @pytest.mark.parametrize(
     "body", ["", "null", "[]", "{", '{"method": "GET", "method": "POST"}', '{"json": NaN}', '{"a":' * 100_000]
 )
-def test_what_is_no_json_object_is_refused(calling: Calling, body: str) -> None:
+def test_call_connection_body_not_a_json_object_is_refused(calling: Calling, body: str) -> None:
     assert refused(calling, body)["type"] == "urn:portaria:problem:bad_json"
 
 
 @pytest.mark.enable_socket
-def test_a_number_that_json_cannot_carry_is_refused(calling: Calling) -> None:
+def test_call_connection_number_outside_json_range_is_refused(calling: Calling) -> None:
     assert refused(calling, '{"method": "POST", "path": "/", "json": 1e999}')["field"] == "json"
 
 
@@ -441,7 +457,7 @@ def test_a_number_that_json_cannot_carry_is_refused(calling: Calling) -> None:
         ("needs_reconnect", "bearer", "needs_reconnect", "PUT /connections/{name}/credentials"),
     ],
 )
-def test_a_connection_that_cannot_be_used_says_what_to_do(
+def test_call_connection_unusable_connection_is_refused_with_advice(
     calling: Calling, state: str, kind: str, reason: str, advice: str
 ) -> None:
     name = f"{kind}-{state}"
@@ -455,14 +471,14 @@ def test_a_connection_that_cannot_be_used_says_what_to_do(
 @pytest.mark.parametrize(
     "url", ["https://evil.example/", "http://api.example.com/", "https://api.example.com@evil.example/"]
 )
-def test_a_call_that_may_not_leave_asks_for_no_token(calling: Calling, url: str) -> None:
+def test_call_connection_forbidden_url_is_refused_without_token_request(calling: Calling, url: str) -> None:
     """Given a token that would have to be renewed for it, then a hostile call does not set that off."""
     with patch.object(TokenProvider, "token", side_effect=AssertionError("a token was asked for")):
         assert refused(calling, {"method": "GET", "url": url})["field"] == "url"
 
 
 @pytest.mark.enable_socket
-def test_a_connection_that_is_not_there(calling: Calling) -> None:
+def test_call_connection_unknown_connection_is_not_found(calling: Calling) -> None:
     assert refused(calling, {"method": "GET", "path": "/"}, "nobody")["status"] == 404
     assert refused(calling, {"method": "GET", "path": "/"}, "x" * 400)["status"] == 404
 
@@ -480,7 +496,7 @@ def test_a_connection_that_is_not_there(calling: Calling) -> None:
         (requests.exceptions.ProxyError("canary"), 502, "nothing was sent"),
     ],
 )
-def test_without_an_answer_the_caller_learns_what_may_have_happened(
+def test_call_connection_lost_answer_says_whether_request_may_be_processed(
     calling: Calling, api: responses.RequestsMock, error: Exception, status: int, says: str
 ) -> None:
     api.post(URL, body=error)
@@ -499,7 +515,7 @@ def test_without_an_answer_the_caller_learns_what_may_have_happened(
         AnswerLost("the answer to a renewal was lost", after_s=7),
     ],
 )
-def test_a_call_that_gets_no_token_was_not_sent(calling: Calling, error: Retryable) -> None:
+def test_call_connection_without_token_answers_503_and_sends_nothing(calling: Calling, error: Retryable) -> None:
     """Given a token that cannot be had now, an answer lost on the way to it included, then the call itself never left."""
     with patch.object(TokenProvider, "token", side_effect=error):
         answer = calling.call({"method": "POST", "path": "/v1/things"})
@@ -507,7 +523,7 @@ def test_a_call_that_gets_no_token_was_not_sent(calling: Calling, error: Retryab
     assert "the request was not sent" in answer.content["detail"]
 
 
-def test_a_token_that_comes_too_late_is_not_used(
+def test_call_connection_token_too_late_answers_503_and_sends_nothing(
     calling: Calling, api: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, supply_token = clock.now, TokenProvider.token
@@ -524,7 +540,7 @@ def test_a_token_that_comes_too_late_is_not_used(
     assert len(api.calls) == 0
 
 
-def test_an_error_that_nobody_foresaw_tells_nothing(calling: Calling) -> None:
+def test_call_connection_unexpected_error_is_answered_without_its_text(calling: Calling) -> None:
     with patch.object(http_client, "send", side_effect=RuntimeError(KEY)):
         answer = calling.call({"method": "POST", "path": "/v1/things"})
     assert answer.status == 500
@@ -540,7 +556,7 @@ def entries(calling: Calling) -> list[audit.Entry]:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_call_that_may_change_something_has_an_audit_entry(
+def test_call_connection_write_method_has_audit_entry(
     calling: Calling, api: responses.RequestsMock, method: str
 ) -> None:
     before = len(entries(calling))
@@ -561,7 +577,7 @@ def test_call_that_may_change_something_has_an_audit_entry(
         ("identifiers", {"users": [{"user_login": "canary", "identifier": "canary-1"}]}, "register_identifiers", {"users": 1}),
     ],
 )  # fmt: skip
-def test_change_at_a_platform_has_an_audit_entry_without_its_data(
+def test_call_connection_function_write_has_audit_entry_without_data(
     calling: Calling, path: str, body: dict[str, Any], operation: str, asked: dict[str, Any]
 ) -> None:
     event = proxy_event("POST", f"/connections/keyed/{path}", body)
@@ -571,7 +587,9 @@ def test_change_at_a_platform_has_an_audit_entry_without_its_data(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_call_that_only_reads_has_no_audit_entry(calling: Calling, api: responses.RequestsMock, method: str) -> None:
+def test_call_connection_read_method_has_no_audit_entry(
+    calling: Calling, api: responses.RequestsMock, method: str
+) -> None:
     before = len(entries(calling))
     api.add(method, URL)
     calling.call({"method": method, "path": "/v1/things"})
@@ -586,7 +604,7 @@ def test_call_that_only_reads_has_no_audit_entry(calling: Calling, api: response
         (Rejected("host_not_allowed", "not there"), "refused"),
     ],
 )
-def test_call_without_an_answer_is_not_called_refused_in_the_audit_trail(
+def test_call_connection_lost_answer_is_audited_as_failed_not_refused(
     calling: Calling, error: Exception, outcome: str
 ) -> None:
     """Given a call that may have been processed, then its entry does not say that nothing was changed."""
@@ -600,7 +618,7 @@ def logged(calling: Calling) -> list[dict[str, Any]]:
     return [line for line in lines if line["message"] == "connection_called"]
 
 
-def test_each_call_is_logged_with_where_it_went(calling: Calling, api: responses.RequestsMock) -> None:
+def test_call_connection_log_line_has_host_path_and_status(calling: Calling, api: responses.RequestsMock) -> None:
     api.get(URL, status=503)
     before = len(logged(calling))
     calling.call({"method": "GET", "path": "/v1/things", "query": {"password": "canary"}})
@@ -610,7 +628,7 @@ def test_each_call_is_logged_with_where_it_went(calling: Calling, api: responses
     }  # fmt: skip
 
 
-def test_a_call_that_fails_is_logged_with_its_reason(calling: Calling) -> None:
+def test_call_connection_failure_log_line_has_reason(calling: Calling) -> None:
     with patch.object(http_client, "send", side_effect=AnswerLost("none")):
         calling.call({"method": "DELETE", "path": "/v1/things/7"})
     line = logged(calling)[-1]
@@ -632,7 +650,7 @@ def test_a_call_that_fails_is_logged_with_its_reason(calling: Calling) -> None:
         ("https://[", {"path": "?"}),
     ],
 )
-def test_whereabouts_hold_no_query_and_no_credential(target: str, shown: dict[str, str]) -> None:
+def test_whereabouts_exclude_query_and_credential(target: str, shown: dict[str, str]) -> None:
     assert proxy_call.whereabouts(target) == shown
 
 
@@ -640,7 +658,7 @@ def test_whereabouts_hold_no_query_and_no_credential(target: str, shown: dict[st
 
 
 @pytest.mark.enable_socket
-def test_a_redirect_to_another_host_of_the_wildcard_does_not_get_the_key(
+def test_call_connection_redirect_to_another_host_does_not_send_key(
     calling: Calling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
@@ -664,7 +682,7 @@ def test_a_redirect_to_another_host_of_the_wildcard_does_not_get_the_key(
 
 
 @pytest.mark.enable_socket
-def test_an_answer_that_drips_does_not_hold_the_caller(
+def test_call_connection_slowly_sent_answer_ends_at_time_limit(
     calling: Calling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
@@ -695,7 +713,7 @@ def test_an_answer_that_drips_does_not_hold_the_caller(
 
 
 @pytest.mark.parametrize("sample", ["get_a_path", "post_json"])
-def test_a_sample_event_is_a_call(calling: Calling, api: responses.RequestsMock, sample: str) -> None:
+def test_call_connection_sample_event_is_sent(calling: Calling, api: responses.RequestsMock, sample: str) -> None:
     api.get(f"https://{HOST}/api/v4/account", body="{}")
     api.post(f"https://{HOST}/v1/contacts", status=201)
     event = functions.sample("call_connection", sample)

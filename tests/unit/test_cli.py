@@ -94,7 +94,9 @@ def changes(*arguments: str | Path) -> list[str]:
 
 
 class TestConfigure:
-    def test_the_example_twice(self, wire: Wire, marketo: responses.RequestsMock) -> None:
+    def test_cli_configure_example_twice_creates_then_leaves_unchanged(
+        self, wire: Wire, marketo: responses.RequestsMock
+    ) -> None:
         first = run("configure", EXAMPLE).stdout
         assert "\n3 created\n" in first
         assert f"{API_URL}/install/kommo/acme\n" in first
@@ -103,14 +105,16 @@ class TestConfigure:
         assert "\n3 unchanged\n" in second
         assert "created" not in second
 
-    def test_a_change_is_told_as_such(self, wire: Wire, marketo: responses.RequestsMock, tmp_path: Path) -> None:
+    def test_cli_configure_changed_route_is_updated(
+        self, wire: Wire, marketo: responses.RequestsMock, tmp_path: Path
+    ) -> None:
         file = tmp_path / "portaria.yaml"
         file.write_text(EXAMPLE.read_text())
         assert changes(file) == ["created"] * 3
         file.write_text(EXAMPLE.read_text().replace("lastName: last_name", "lastName: name"))
         assert changes(file) == ["unchanged", "unchanged", "updated"]
 
-    def test_a_new_secret_is_written_though_nothing_that_can_be_seen_changes(
+    def test_cli_configure_changed_secret_is_written_but_shown_unchanged(
         self, wire: Wire, marketo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run("configure", EXAMPLE)
@@ -120,7 +124,7 @@ class TestConfigure:
         stored = manager.get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")["SecretString"]
         assert json.loads(stored) == {"client_secret": f"{CANARY}-rotated"}
 
-    def test_secrets_may_be_left_out_once_they_are_stored(
+    def test_cli_configure_secret_may_be_omitted_once_stored(
         self, wire: Wire, marketo: responses.RequestsMock, tmp_path: Path
     ) -> None:
         file = tmp_path / "portaria.yaml"
@@ -134,7 +138,7 @@ class TestConfigure:
         file.write_text(without.replace("{env: MARKETO_MUNCHKIN_ID}", "999-XYZ-999"))
         assert "fields.munchkin_id of a connection cannot change" in run("configure", file, exit_code=2).stderr
 
-    def test_a_secret_from_a_file_beside_the_configuration(self, wire: Wire, tmp_path: Path) -> None:
+    def test_cli_configure_secret_file_is_read_beside_configuration(self, wire: Wire, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text(f"{CANARY}-from-file\n")
         file = tmp_path / "portaria.yaml"
         file.write_text("clients: [{platform: kommo, name: acme, client_id: a, client_secret: {file: secret}}]")
@@ -142,12 +146,14 @@ class TestConfigure:
         stored = boto3_clients.client("secretsmanager").get_secret_value(SecretId=f"{PREFIX}/oauth-clients/kommo/acme")
         assert json.loads(stored["SecretString"]) == {"client_secret": f"{CANARY}-from-file"}
 
-    def test_warnings_are_shown(self, wire: Wire, marketo: responses.RequestsMock, tmp_path: Path) -> None:
+    def test_cli_configure_warning_of_api_is_shown(
+        self, wire: Wire, marketo: responses.RequestsMock, tmp_path: Path
+    ) -> None:
         file = tmp_path / "portaria.yaml"
         file.write_text(EXAMPLE.read_text().replace("dedupe_fields: [email]", "dedupe_fields: [email, firstName]"))
         assert "warning: kommo-contacts: dedupe_fields: firstName is not among" in run("configure", file).stdout
 
-    def test_a_file_that_is_none(self, wire: Wire, tmp_path: Path) -> None:
+    def test_cli_configure_unreadable_file_is_a_usage_error(self, wire: Wire, tmp_path: Path) -> None:
         assert "No such file" in run("configure", tmp_path / "none.yaml", exit_code=2).stderr
         assert "Is a directory" in run("configure", tmp_path, exit_code=2).stderr
         (tmp_path / "latin1").write_bytes("clients: ação".encode("latin-1"))
@@ -165,7 +171,7 @@ class TestConnections:
         with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
             yield World(mock, stack)
 
-    def test_one_of_each_kind_twice(self, wire: Wire, world: World) -> None:
+    def test_cli_configure_connection_of_each_kind_is_created_then_unchanged(self, wire: Wire, world: World) -> None:
         assert changes(CONNECTIONS) == ["created"] * 9
         assert changes(CONNECTIONS) == ["unchanged"] * 9
         states = {item["name"]: item["state"] for item in listed("connections", "list")}
@@ -174,14 +180,14 @@ class TestConnections:
             "billing-main": "connected", "engage-main": "connected", "marketek-main": "connected",
         }  # fmt: skip
 
-    def test_only_a_client_that_people_authorise_has_a_redirect_uri_to_register(
+    def test_cli_configure_redirect_uri_is_shown_only_for_consent_clients(
         self, wire: Wire, world: World, tmp_path: Path
     ) -> None:
         told = run("configure", only(tmp_path, "shop-main", "billing-main")).stdout
         assert told.count("Register this redirect URI") == 1
         assert f"{API_URL}/install/oauth2/shop\n" in told
 
-    def test_a_credential_that_differs_is_told_as_updated(
+    def test_cli_configure_changed_credential_is_shown_as_updated(
         self, wire: Wire, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         file = only(tmp_path, "erp", "helpdesk")
@@ -203,7 +209,7 @@ class TestConnections:
             ),
         ],
     )
-    def test_what_cannot_change_is_told_with_its_place(
+    def test_cli_configure_immutable_field_changed_is_refused_with_place(
         self, wire: Wire, world: World, tmp_path: Path, change: tuple[str, str], words: str
     ) -> None:
         file = only(tmp_path, "erp", "shop-main", "billing-main", "engage-main")
@@ -212,13 +218,15 @@ class TestConnections:
         file.write_text(file.read_text().replace(*change))
         assert words in run("configure", file, exit_code=2).stderr
 
-    def test_what_is_missing_is_told(self, wire: Wire, world: World, tmp_path: Path) -> None:
+    def test_cli_configure_missing_field_is_refused_with_place(self, wire: Wire, world: World, tmp_path: Path) -> None:
         file = tmp_path / "connections.yaml"
         file.write_text("connections: [{name: erp, platform: http, kind: bearer, allowed_domain: api.example.com}]")
         assert f"{file}:1:15: credentials.token is missing" in run("configure", file, exit_code=2).stderr
 
     @pytest.mark.parametrize("now", [True, False])
-    def test_a_token_is_rotated_from_standard_input(self, wire: Wire, world: World, tmp_path: Path, now: bool) -> None:
+    def test_cli_connections_rotate_reads_token_from_standard_input(
+        self, wire: Wire, world: World, tmp_path: Path, now: bool
+    ) -> None:
         changes(only(tmp_path, "marketek-main"))
         run("connections", "rotate", "marketek-main", *(["--now"] if now else []), input="pit-canary-new\n")
         shown = told("connections", "show", "marketek-main")
@@ -226,15 +234,13 @@ class TestConnections:
         run("connections", "expire", "marketek-main")
         assert told("connections", "show", "marketek-main")["previous_until"] is None
 
-    def test_a_token_that_does_not_work_is_told(self, wire: Wire, world: World, tmp_path: Path) -> None:
+    def test_cli_connections_rotate_refused_token_shows_error(self, wire: Wire, world: World, tmp_path: Path) -> None:
         changes(only(tmp_path, "marketek-main"))
         error = run("connections", "rotate", "marketek-main", input="pit-canary-dead", exit_code=1).stderr
         assert "LeadConnector refused the token" in error
         assert "canary" not in error
 
-    def test_the_address_for_events_is_told_with_the_secret_of_its_header(
-        self, wire: Wire, world: World, tmp_path: Path
-    ) -> None:
+    def test_cli_connections_events_shows_url_and_secret_header(self, wire: Wire, world: World, tmp_path: Path) -> None:
         changes(only(tmp_path, "marketek-main"))
         done = run("event-addresses", "create", "marketek-main")
         assert re.fullmatch(rf"{API_URL}/events/leadconnector/marketek-main/\S{{43}}\n", done.stdout)
@@ -257,7 +263,7 @@ class TestCalls:
             run("configure", only(tmp_path, "erp", "helpdesk", "shop-main"))
             yield mock
 
-    def test_the_body_is_what_a_pipe_gets(self, api: responses.RequestsMock) -> None:
+    def test_cli_connections_call_prints_body_on_stdout_and_status_on_stderr(self, api: responses.RequestsMock) -> None:
         api.get("https://api.example.com/v1/things?a=1", body='{"a": 1.10}', content_type="application/json")
         done = run("connections", "call", "helpdesk", "get", "/v1/things?a=1", "--header", "Prefer: a: b")
         assert (done.stdout, done.stderr) == ('{"a": 1.10}', "200 application/json\n")
@@ -274,7 +280,7 @@ class TestCalls:
             ("", b"", None),
         ],
     )
-    def test_a_body_goes_out_as_it_is(
+    def test_cli_connections_call_data_is_sent_unchanged(
         self, api: responses.RequestsMock, tmp_path: Path, data: str, sent: bytes, content_type: str | None
     ) -> None:
         api.post("https://api.example.com/v1/things", status=204)
@@ -292,24 +298,24 @@ class TestCalls:
         assert run("connections", "call", "helpdesk", "POST", "/v1/things").stdout == "made"
         assert len(api.calls) == 1
 
-    def test_a_content_type_of_ones_own_stays(self, api: responses.RequestsMock) -> None:
+    def test_cli_connections_call_content_type_option_is_kept(self, api: responses.RequestsMock) -> None:
         api.post("https://api.example.com/v1/things")
         header = ("--header", "content-type: application/vnd.api+json")
         run("connections", "call", "helpdesk", "POST", "https://api.example.com/v1/things", "--data", "{}", *header)
         assert api.calls[-1].request.headers["Content-Type"] == "application/vnd.api+json"
 
-    def test_bytes_come_as_bytes(self, api: responses.RequestsMock) -> None:
+    def test_cli_connections_call_binary_body_is_printed_as_bytes(self, api: responses.RequestsMock) -> None:
         api.get("https://api.example.com/logo.png", body=b"\x89PNG\x00\xff", content_type="image/png")
         assert run("connections", "call", "helpdesk", "GET", "/logo.png").stdout_bytes == b"\x89PNG\x00\xff"
 
-    def test_a_status_from_400_on_is_in_the_exit_code(self, api: responses.RequestsMock) -> None:
+    def test_cli_connections_call_status_400_or_more_sets_exit_code(self, api: responses.RequestsMock) -> None:
         api.get("https://api.example.com/none", status=404, body="nothing")
         done = run("connections", "call", "helpdesk", "GET", "/none", exit_code=1)
         assert (done.stdout, done.stderr) == ("nothing", "404 text/plain\n")
         shown = told("connections", "call", "helpdesk", "GET", "/none", exit_code=1)
         assert (shown["status"], shown["body"]) == (404, "nothing")
 
-    def test_a_body_that_is_withheld_is_told_of(self, api: responses.RequestsMock) -> None:
+    def test_cli_connections_call_withheld_body_is_explained(self, api: responses.RequestsMock) -> None:
         api.get("https://api.example.com/me", body=f"you are {CANARY}-token")
         done = run("connections", "call", "helpdesk", "GET", "/me")
         assert done.stdout == ""
@@ -317,7 +323,7 @@ class TestCalls:
             "Note: the body is withheld: it contains the connection's credential, or a part of it.\n"
         )
 
-    def test_a_host_outside_the_allowed_domain(self, api: responses.RequestsMock) -> None:
+    def test_cli_connections_call_host_outside_allowed_domain_is_an_error(self, api: responses.RequestsMock) -> None:
         error = run("connections", "call", "helpdesk", "GET", "https://evil.example/", exit_code=1).stderr
         assert error == "error: the host is outside this connection's allowed_domain: api.example.com\n"
 
@@ -330,11 +336,13 @@ class TestCalls:
             (("GET",), "Missing argument 'PATH'"),
         ],
     )
-    def test_wrong_usage_sends_nothing(self, wire: Wire, arguments: tuple[str, ...], words: str) -> None:
+    def test_cli_connections_call_wrong_usage_sends_nothing(
+        self, wire: Wire, arguments: tuple[str, ...], words: str
+    ) -> None:
         assert words in run("connections", "call", "helpdesk", *arguments, exit_code=2).stderr
         assert wire.requests == []
 
-    def test_the_link_to_authorize_is_printed(self, api: responses.RequestsMock) -> None:
+    def test_cli_connections_authorize_prints_link_and_expiry(self, api: responses.RequestsMock) -> None:
         done = run("authorizations", "create", "shop-main")
         assert re.fullmatch(r"https://\S+/install/oauth2/shop/start\?ticket=\S{43}\n", done.stdout)
         assert re.fullmatch(r"The link works once, until \S+Z\.\n", done.stderr)
@@ -343,7 +351,9 @@ class TestCalls:
 
 
 class TestListings:
-    def test_each_kind_is_listed_shown_and_deleted(self, wire: Wire, marketo: responses.RequestsMock) -> None:
+    def test_cli_resource_commands_list_show_and_delete_each_kind(
+        self, wire: Wire, marketo: responses.RequestsMock
+    ) -> None:
         run("configure", EXAMPLE)
         for kind, name in (
             ("routes", "kommo-contacts"),
@@ -360,13 +370,13 @@ class TestListings:
             assert "There are no" in run(kind, "list").stdout
             assert "error: " in run(kind, "show", name, exit_code=1).stderr
 
-    def test_all_pages_are_read(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_installs_list_reads_all_pages_up_to_limit(self, wire: Wire, stack: Cloud) -> None:
         expected = [add_install(stack, number) for number in range(120)][::-1]
         assert [item["id"] for item in listed("installs", "list", "--limit", "500")] == expected
         assert [item["id"] for item in listed("installs", "list")] == expected[:50]
         assert [item["id"] for item in listed("installs", "list", "--limit", "110")] == expected[:110]
 
-    def test_failed_installs(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_installs_list_failed_shows_only_failed_installs(self, wire: Wire, stack: Cloud) -> None:
         add_install(stack, 1)
         failed = add_install(
             stack, 2, "failed", reason="code_expired", detail="too late", failed_at=clock.to_iso(clock.now())
@@ -402,37 +412,37 @@ class TestListings:
         assert told("me")["kind"] == "administrator"
 
     @pytest.mark.parametrize("name", ["kommo", "kommo/acme/x", "/", "kommo/"])
-    def test_a_clients_name_has_two_parts(self, wire: Wire, name: str) -> None:
+    def test_cli_clients_show_name_without_two_parts_is_a_usage_error(self, wire: Wire, name: str) -> None:
         assert "PLATFORM/NAME" in run("oauth-clients", "show", name, exit_code=2).stderr
         assert wire.requests == []
 
-    def test_an_odd_name_stays_one_step_of_the_path(self, wire: Wire) -> None:
+    def test_cli_routes_show_special_characters_are_percent_encoded(self, wire: Wire) -> None:
         run("routes", "show", "../installs?state=x#y", exit_code=2)
         run("routes", "show", "a?b#c%2F..", exit_code=1)
         assert wire.requests[-1].url == f"{API_URL}/admin/v1/routes/a%3Fb%23c%252F.."
 
-    def test_markup_in_a_name_is_shown_as_it_is(self, wire: Wire) -> None:
+    def test_cli_routes_show_markup_in_error_is_printed_literally(self, wire: Wire) -> None:
         wire.instead = lambda request: Answered(404, '{"detail": "there is no route [red]x[/red]"}')
         assert "there is no route [red]x[/red]" in run("routes", "show", "some-name", exit_code=1).stderr
 
 
 class TestErrors:
-    def test_as_json(self, wire: Wire) -> None:
+    def test_cli_error_with_json_option_is_a_problem_document(self, wire: Wire) -> None:
         error = json.loads(run("--json", "routes", "show", "none", exit_code=1).stderr)
         assert (error["status"], error["type"]) == (404, "urn:portaria:problem:unknown_route")
 
-    def test_not_allowed_in(self, wire: Wire) -> None:
+    def test_cli_error_403_names_missing_iam_permission(self, wire: Wire) -> None:
         wire.instead = lambda request: Answered(403, '{"message": "User: arn:x is not authorized"}')
         error = run("routes", "list", exit_code=1).stderr
         assert "execute-api:Invoke" in error
         assert "User: arn:x is not authorized" in error
 
     @pytest.mark.parametrize("text", ["<html>", "[]", "null", '{"message": "Internal server error"}'])
-    def test_an_answer_that_is_not_the_functions(self, wire: Wire, text: str) -> None:
+    def test_cli_error_answer_not_from_function_shows_status(self, wire: Wire, text: str) -> None:
         wire.instead = lambda request: Answered(502, text)
         assert "the API answered 502" in run("routes", "list", exit_code=1).stderr
 
-    def test_not_reached(self, wire: Wire) -> None:
+    def test_cli_error_unreachable_api_shows_host_and_exits_3(self, wire: Wire) -> None:
         def refuse(request: AWSPreparedRequest) -> Answered:
             raise EndpointConnectionError(endpoint_url=request.url)
 
@@ -442,19 +452,19 @@ class TestErrors:
             in run("routes", "list", exit_code=3).stderr
         )
 
-    def test_a_404_that_is_not_the_resources_creates_nothing(self, wire: Wire) -> None:
+    def test_cli_configure_404_from_gateway_creates_nothing(self, wire: Wire) -> None:
         wire.instead = lambda request: Answered(404, '{"message": "Not Found"}')
         assert "the API answered 404" in run("configure", EXAMPLE, exit_code=1).stderr
         assert [request.method for request in wire.requests] == ["GET"]
 
-    def test_usage(self, wire: Wire) -> None:
+    def test_cli_usage_error_exits_2_and_help_lists_commands(self, wire: Wire) -> None:
         run("unknown", exit_code=2)
         run("installs", "list", "--state", "lost", exit_code=2)
         assert "configure" in run("--help").stdout
 
 
 class TestFindingTheApi:
-    def test_by_the_stacks_output(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_api_url_is_found_in_stack_output(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PORTARIA_API_URL")
         asked = []
 
@@ -469,7 +479,7 @@ class TestFindingTheApi:
         assert asked == ["portaria-staging"]
 
     @pytest.mark.parametrize("outputs", [{}, {"Outputs": []}])
-    def test_a_stack_of_something_else(
+    def test_cli_api_url_stack_without_output_is_an_error(
         self, wire: Wire, monkeypatch: pytest.MonkeyPatch, outputs: dict[str, Any]
     ) -> None:
         monkeypatch.delenv("PORTARIA_API_URL")
@@ -481,7 +491,7 @@ class TestFindingTheApi:
         monkeypatch.setattr(botocore.session.Session, "create_client", lambda *_: CloudFormation())
         assert "has no output ApiUrl" in run("routes", "list", exit_code=3).stderr
 
-    def test_a_stack_that_is_not_there(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_api_url_unknown_stack_is_an_error(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PORTARIA_API_URL")
 
         class CloudFormation:
@@ -492,11 +502,13 @@ class TestFindingTheApi:
         error = run("routes", "list", exit_code=3).stderr
         assert "portaria could not be looked up (ValidationError)" in error
 
-    def test_without_credentials(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_without_aws_credentials_is_an_error(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
         assert "no AWS credentials" in run("routes", "list", exit_code=3).stderr
 
-    def test_by_a_local_clouds_file(self, wire: Wire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_cli_api_url_is_found_in_stack_file(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.delenv("PORTARIA_API_URL")
         monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
         file = tmp_path / "stack.json"
@@ -512,7 +524,7 @@ class TestFindingTheApi:
         run("routes", "list")
 
     @pytest.mark.parametrize("option", ["--stack-name", "--api-url"])
-    def test_variables_are_ignored_where_an_option_says_where_the_api_is(
+    def test_cli_api_url_option_overrides_environment_variables(
         self, wire: Wire, monkeypatch: pytest.MonkeyPatch, option: str
     ) -> None:
         monkeypatch.delenv("PORTARIA_API_URL")
@@ -521,7 +533,7 @@ class TestFindingTheApi:
         assert "no AWS credentials" in run(option, "https://a.example", "routes", "list", exit_code=3).stderr
 
 
-def test_functions_never_import_the_command_line() -> None:
+def test_functions_import_no_command_line_module() -> None:
     """Nor what it needs: click, rich and yaml are not in the layer."""
     root = EXAMPLE.parent.parent
     code = "import sys, handler; print(sorted({'click', 'rich', 'yaml', 'portaria_cli'} & set(sys.modules)))"
@@ -541,7 +553,7 @@ def test_functions_never_import_the_command_line() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_an_oauth_client_that_vanishes_while_it_is_replaced(
+def test_cli_configure_oauth_client_deleted_during_replace_is_an_error(
     wire: Wire, marketo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("configure", EXAMPLE)

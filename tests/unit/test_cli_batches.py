@@ -125,7 +125,7 @@ def users(file: Path, count: int) -> Path:
         '\n\nuser_login,identifier,\n"maria","u-1",\n\njoão,u-2,\n'.encode(),
     ],
 )
-def test_a_spreadsheets_csv_is_read(file: Path, content: bytes) -> None:
+def test_read_users_spreadsheet_csv_formats_are_read(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     assert [entry.content for entry in import_files.read_users(file)] == [
         {"user_login": "maria", "identifier": "u-1"},
@@ -133,7 +133,7 @@ def test_a_spreadsheets_csv_is_read(file: Path, content: bytes) -> None:
     ]
 
 
-def test_windows_1252_is_told(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_read_users_windows_1252_file_prints_a_note(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_bytes("user_login;identifier\njoão;1".encode("cp1252"))
     import_files.read_users(file)
     assert "is read as Windows-1252" in capsys.readouterr().err
@@ -156,7 +156,7 @@ def test_windows_1252_is_told(file: Path, capsys: pytest.CaptureFixture[str]) ->
         (None, "cannot be read: No such file"),
     ],
 )
-def test_a_wrong_csv_is_told_with_its_line_and_nothing_is_sent(
+def test_cli_identifiers_invalid_csv_is_refused_with_line_and_sends_nothing(
     wire: Wire, file: Path, content: bytes | None, words: str
 ) -> None:
     if content is not None:
@@ -165,7 +165,7 @@ def test_a_wrong_csv_is_told_with_its_line_and_nothing_is_sent(
     assert wire.requests == []
 
 
-def test_contacts_as_csv(file: Path) -> None:
+def test_read_contacts_csv_is_read(file: Path) -> None:
     file.write_bytes(
         "\ufeffemail;firstName;tags;dnd\r\na@example.com;Zé;vip, novo ,;VERDADEIRO\r\nb@example.com;;;\r\n".encode()
     )
@@ -176,7 +176,7 @@ def test_contacts_as_csv(file: Path) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_contacts_as_json(tmp_path: Path, wrapped: bool) -> None:
+def test_read_contacts_json_is_read(tmp_path: Path, wrapped: bool) -> None:
     contacts = [{"phone": "+55", "customFields": [{"id": "1", "field_value": 2}]}, {"name": "x"}]
     file = tmp_path / "contacts.JSON"
     file.write_text("\ufeff" + json.dumps({"contacts": contacts} if wrapped else contacts))
@@ -188,7 +188,7 @@ def test_contacts_as_json(tmp_path: Path, wrapped: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "words"), [("[", "not JSON"), ("[1]", "a list of contacts"), ("{}", "a list of contacts")]
 )
-def test_contacts_that_are_none(tmp_path: Path, text: str, words: str) -> None:
+def test_read_contacts_invalid_json_is_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "file.json").write_text(text)
     with pytest.raises(NotDone, match=words):
         import_files.read_contacts(tmp_path / "file.json")
@@ -197,7 +197,7 @@ def test_contacts_that_are_none(tmp_path: Path, text: str, words: str) -> None:
 # ------------------------------------------------------------ what entries come to
 
 
-def test_each_user_has_an_outcome(engage: Engage, file: Path) -> None:
+def test_cli_identifiers_each_user_has_an_outcome(engage: Engage, file: Path) -> None:
     file.write_text(f"{HEADER}maria,u-1\nnobody,u-9\njoão,u-2\n{'x' * 256},u-3\n")
     done = run("identifiers", "register", "engage-one", file, exit_code=1)
     assert done.stdout.splitlines()[-1] == "2 registered · 2 refused"
@@ -210,7 +210,7 @@ def test_each_user_has_an_outcome(engage: Engage, file: Path) -> None:
     assert engage.registered == {"u-1": "maria", "u-2": "joão"}
 
 
-def test_all_are_well(engage: Engage, file: Path) -> None:
+def test_cli_identifiers_all_registered_prints_count_only(engage: Engage, file: Path) -> None:
     file.write_text(f"{HEADER}maria,u-1\njoão,u-2\n")
     done = run("identifiers", "register", "engage-one", file)
     assert (done.stdout, done.stderr) == ("2 registered\n", "")
@@ -218,7 +218,7 @@ def test_all_are_well(engage: Engage, file: Path) -> None:
     assert run("identifiers", "register", "engage-one", file).stdout == "The file has no entries.\n"
 
 
-def test_each_contact_has_an_outcome(marketek: LeadConnector, file: Path) -> None:
+def test_cli_upsert_each_contact_has_an_outcome(marketek: LeadConnector, file: Path) -> None:
     file.write_text("email,firstName,tags\nmaria@example.com,Maria,\nnone,Zé,\n,Ana,\nana@example.com,Ana,vip\n")
     shown = told("contacts", "upsert", "marketek", file, exit_code=1)
     assert outcomes(shown) == ["created", "refused", "refused", "refused"]
@@ -233,7 +233,7 @@ def test_each_contact_has_an_outcome(marketek: LeadConnector, file: Path) -> Non
     assert "no contact with this id" in run("contacts", "show", "marketek", "none", exit_code=1).stderr
 
 
-def test_what_a_platform_had_no_room_for_goes_again_after_its_wait(
+def test_cli_upsert_rate_limited_contacts_are_sent_again_after_wait(
     marketek: LeadConnector, file: Path, waits: list[float]
 ) -> None:
     limit = error(429, "Too Many Requests")
@@ -244,7 +244,7 @@ def test_what_a_platform_had_no_room_for_goes_again_after_its_wait(
     assert len(marketek.contacts) == 4
 
 
-def test_a_platform_without_the_part(marketek: LeadConnector, file: Path) -> None:
+def test_cli_identifiers_platform_without_identifiers_is_not_sent(marketek: LeadConnector, file: Path) -> None:
     shown = run("--json", "identifiers", "register", "marketek", users(file, 2), exit_code=1)
     assert outcomes(json.loads(shown.stdout)) == ["not_sent", "not_sent"]
     assert json.loads(shown.stderr)["type"] == "urn:portaria:problem:not_offered"
@@ -253,13 +253,13 @@ def test_a_platform_without_the_part(marketek: LeadConnector, file: Path) -> Non
 # ------------------------------------------------------------ batch by batch
 
 
-def test_five_hundred_at_a_time(wire: Wire, file: Path) -> None:
+def test_cli_identifiers_sends_batches_of_500(wire: Wire, file: Path) -> None:
     sent = answering(wire, [became("registered")] * 3)
     assert told("identifiers", "register", "engage-one", users(file, 1_001))["counts"] == {"registered": 1_001}
     assert [len(batch) for batch in sent] == [500, 500, 1]
 
 
-def test_fifty_contacts_at_a_time(wire: Wire, file: Path) -> None:
+def test_cli_upsert_sends_batches_of_50(wire: Wire, file: Path) -> None:
     def created(batch: list[Any]) -> Answered:
         items = [{"outcome": "created", "id": "1", "reason": "", "detail": ""} for _ in batch]
         return Answered(200, json.dumps({"contacts": items, "retry_after_s": None}))
@@ -270,7 +270,7 @@ def test_fifty_contacts_at_a_time(wire: Wire, file: Path) -> None:
     assert [len(batch) for batch in sent] == [50, 50, 1]
 
 
-def test_a_batch_fits_what_the_api_takes(wire: Wire, file: Path) -> None:
+def test_cli_identifiers_batches_stay_under_api_body_limit(wire: Wire, file: Path) -> None:
     file.write_text(HEADER + "".join(f"{'ü' * 250},{'ü' * 240}{number}\n" for number in range(600)))
     sent = answering(wire, [became("registered")] * 3)
     run("identifiers", "register", "engage-one", file)
@@ -279,7 +279,9 @@ def test_a_batch_fits_what_the_api_takes(wire: Wire, file: Path) -> None:
     assert len(sent[0]) > 250
 
 
-def test_not_sent_goes_again_before_what_is_behind_it(wire: Wire, file: Path, waits: list[float]) -> None:
+def test_cli_identifiers_not_sent_users_precede_the_rest_in_next_batch(
+    wire: Wire, file: Path, waits: list[float]
+) -> None:
     answers = [became(*["registered"] * 499, "not_sent", after_s=10.0), became("registered")]
     sent = answering(wire, answers)
     assert told("identifiers", "register", "engage-one", users(file, 502))["counts"] == {"registered": 502}
@@ -296,7 +298,7 @@ def test_not_sent_goes_again_before_what_is_behind_it(wire: Wire, file: Path, wa
         (refused(503, "rate_limited", detail="x"), bulk_upload.MAX_VAIN_WAITS + 1),
     ],
 )
-def test_waits_are_bounded(wire: Wire, file: Path, waits: list[float], answer: Any, most: int) -> None:
+def test_cli_identifiers_waits_are_bounded(wire: Wire, file: Path, waits: list[float], answer: Any, most: int) -> None:
     sent = answering(wire, [answer] * 10)
     done = run("--json", "identifiers", "register", "engage-one", users(file, 600), exit_code=1)
     assert outcomes(json.loads(done.stdout)) == ["not_sent"] * 600
@@ -305,20 +307,22 @@ def test_waits_are_bounded(wire: Wire, file: Path, waits: list[float], answer: A
     assert all(wait <= bulk_upload.MAX_WAIT_S for wait in waits)
 
 
-def test_not_sent_without_a_wait_stays(wire: Wire, file: Path, waits: list[float]) -> None:
+def test_cli_identifiers_not_sent_without_retry_after_is_not_retried(
+    wire: Wire, file: Path, waits: list[float]
+) -> None:
     sent = answering(wire, [became("registered", "not_sent")])
     assert outcomes(told("identifiers", "register", "engage-one", users(file, 2), exit_code=1))[1] == "not_sent"
     assert (len(sent), waits) == (1, [])
 
 
-def test_progress_starts_the_counting_of_waits_anew(wire: Wire, file: Path, waits: list[float]) -> None:
+def test_cli_identifiers_progress_resets_wait_count(wire: Wire, file: Path, waits: list[float]) -> None:
     answers = [became("registered", "not_sent", after_s=1.0) for _ in range(9)]
     answering(wire, [*answers, became("registered")])
     assert told("identifiers", "register", "engage-one", users(file, 10))["counts"] == {"registered": 10}
     assert len(waits) == 9
 
 
-def test_a_lost_answer_leaves_its_batch_unknown_and_the_rest_goes_on(wire: Wire, file: Path) -> None:
+def test_cli_identifiers_lost_answer_marks_batch_unknown_and_continues(wire: Wire, file: Path) -> None:
     lost = ConnectionClosedError(endpoint_url="x", request=None, error="x")
     sent = answering(wire, [lost, became("registered")])
     done = run("identifiers", "register", "engage-one", users(file, 502), exit_code=1)
@@ -338,7 +342,9 @@ def test_a_lost_answer_leaves_its_batch_unknown_and_the_rest_goes_on(wire: Wire,
         (refused(400, "invalid_input", field="users", detail="users may have 500 entries"), "not_sent", 1),
     ],
 )
-def test_what_ends_it_is_told_after_what_was_done(wire: Wire, file: Path, answer: Any, first: str, code: int) -> None:
+def test_cli_identifiers_fatal_error_reports_outcomes_so_far(
+    wire: Wire, file: Path, answer: Any, first: str, code: int
+) -> None:
     sent = answering(wire, [became("registered"), answer])
     done = run("--json", "identifiers", "register", "engage-one", users(file, 1_002), exit_code=code)
     assert outcomes(json.loads(done.stdout)) == ["registered"] * 500 + [first] * 500 + ["not_sent"] * 2
@@ -346,7 +352,7 @@ def test_what_ends_it_is_told_after_what_was_done(wire: Wire, file: Path, answer
     assert len(sent) == 2
 
 
-def test_an_interruption_tells_what_was_done(wire: Wire, file: Path) -> None:
+def test_cli_identifiers_interrupted_reports_outcomes_so_far(wire: Wire, file: Path) -> None:
     def interrupt(batch: list[Any]) -> Answered:
         raise KeyboardInterrupt
 
@@ -355,7 +361,7 @@ def test_an_interruption_tells_what_was_done(wire: Wire, file: Path) -> None:
     assert outcomes(json.loads(done.stdout)) == ["registered"] * 500 + ["unknown"] * 500 + ["not_sent"] * 2
 
 
-def test_many_refused_are_all_found(engage: Engage, file: Path) -> None:
+def test_cli_identifiers_more_than_20_refused_users_are_all_reported(engage: Engage, file: Path) -> None:
     """The API names 20 at a time."""
     file.write_text(HEADER + "".join(f"{'x' * (300 if number % 2 else 5)},u-{number}\n" for number in range(90)))
     engage.people = {"xxxxx"}
@@ -376,14 +382,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return written
 
 
-def test_progress_is_shown(wire: Wire, file: Path, terminal: io.StringIO) -> None:
+def test_cli_identifiers_shows_progress_on_terminal(wire: Wire, file: Path, terminal: io.StringIO) -> None:
     answering(wire, [became(*["registered"] * 499, "not_sent", after_s=10.0), became("registered")])
     done = run("identifiers", "register", "engage-one", users(file, 502))
     assert done.stdout == "502 registered\n"
     assert "502/502" in terminal.getvalue()
 
 
-def test_a_terminal_is_not_flooded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_outcomes_on_terminal_are_limited_to_50_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = [
         {"place": f"line {number}", "name": "x", "outcome": "refused", "reason": "", "detail": "no"}
         for number in range(60)
@@ -399,14 +405,14 @@ def test_a_terminal_is_not_flooded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ("and 10 more" in written.getvalue()) == is_terminal
 
 
-def test_a_listing_of_several_pages_says_how_far_it_is(wire: Wire, terminal: io.StringIO) -> None:
+def test_cli_installs_list_several_pages_shows_progress(wire: Wire, terminal: io.StringIO) -> None:
     pages = [{"items": [{"id": "a"}] * 100, "next_cursor": "more"}, {"items": [{"id": "b"}], "next_cursor": None}]
     wire.instead = lambda request: Answered(200, json.dumps(pages.pop(0)))
     assert len(listed("installs", "list", "--limit", "101")) == 101
     assert "100 read so far" in terminal.getvalue()
 
 
-def test_configure_says_what_it_is_at(wire: Wire, terminal: io.StringIO, tmp_path: Path) -> None:
+def test_cli_configure_shows_progress_on_terminal(wire: Wire, terminal: io.StringIO, tmp_path: Path) -> None:
     (tmp_path / "file").write_text(
         "clients: [{platform: kommo, name: red, client_id: a, client_secret: canary-secret}]"
     )

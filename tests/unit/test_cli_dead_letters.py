@@ -37,7 +37,7 @@ def posts(wire: Wire) -> list[dict[str, Any]]:
 
 
 class TestLooking:
-    def test_a_table_and_one_letter(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_dead_letters_list_and_show(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a", records=[record(), record("2")]), letter("b", reason="bad_value"))
         shown = run("dead-letters", "list", "--reason", "no_dedupe_value").stdout
         assert "no_dedupe_value" in shown
@@ -48,7 +48,7 @@ class TestLooking:
         assert "There are no dead letters" in run("dead-letters", "list", "--state", "redriven").stdout
         assert "there is no dead letter with this id" in run("dead-letters", "show", "c", exit_code=1).stderr
 
-    def test_deleting_asks(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_dead_letters_delete_asks_for_confirmation(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter())
         run("dead-letters", "delete", "letter-1", exit_code=1, input="n\n")
         assert state(stack) == "open"
@@ -104,14 +104,16 @@ class TestDeletion:
 
 
 class TestRedrive:
-    def test_a_dry_run_shows_which_and_sends_nothing(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_dead_letters_redrive_dry_run_sends_nothing(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a"), letter("b"))
         shown = run("dead-letters", "redrive", "--all", "--dry-run").stdout
         assert "would_redrive" in shown
         assert "2 records" in shown
         assert sent(stack) == []
 
-    def test_all_page_by_page(self, wire: Wire, stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_dead_letters_redrive_all_reads_page_by_page(
+        self, wire: Wire, stack: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(dead_letters, "MAX_READ", 2)
         monkeypatch.setattr(dead_letters, "PAGE_SIZE", 2)
         for number in range(7):
@@ -122,7 +124,7 @@ class TestRedrive:
         assert len(bodies) >= 3
         assert len({body["before"] for body in bodies}) == 1
 
-    def test_letters_by_name_a_second_time_too(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_dead_letters_redrive_by_id_can_be_repeated(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter())
         for _ in range(2):
             answer = told("dead-letters", "redrive", "letter-1")
@@ -131,7 +133,7 @@ class TestRedrive:
         answer = told("dead-letters", "redrive", "letter-1", "never", exit_code=1)
         assert answer["counts"] == {"redriven": 1, "gone": 1}
 
-    def test_what_did_not_come_through_is_told(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_dead_letters_redrive_failed_letter_is_reported(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a", records=[7]), letter("b"))
         shown = run("dead-letters", "redrive", "--route", "people", exit_code=1).stdout
         assert "no records that can be sent" in shown
@@ -140,23 +142,27 @@ class TestRedrive:
     @pytest.mark.parametrize(
         "arguments", [[], ["letter-1", "--all"], ["--reason", "x", "--all"], ["letter-1", "--route", "x"]]
     )
-    def test_one_way_to_say_which(self, wire: Wire, arguments: list[str]) -> None:
+    def test_cli_dead_letters_redrive_ambiguous_selection_is_a_usage_error(
+        self, wire: Wire, arguments: list[str]
+    ) -> None:
         run("dead-letters", "redrive", *arguments, exit_code=2)
         assert wire.requests == []
 
-    def test_a_lost_answer_sends_no_open_letter_twice(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_dead_letters_redrive_all_lost_answer_sends_each_letter_once(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter())
         wire.lose()
         run("dead-letters", "redrive", "--all")
         assert len(sent(stack)) == 1
 
-    def test_a_lost_answer_about_named_letters_is_told(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_dead_letters_redrive_by_id_lost_answer_is_an_error(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter())
         wire.lose()
         assert "it may have been done" in run("dead-letters", "redrive", "letter-1", exit_code=3).stderr
         assert len(sent(stack)) == 1
 
-    def test_a_busy_api_is_waited_for_and_not_for_ever(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_dead_letters_redrive_busy_api_is_retried_a_limited_number_of_times(
+        self, wire: Wire, stack: Cloud
+    ) -> None:
         put(stack, letter())
         busy = [Answered(503, "{}", {"Retry-After": "1"})] * 2
         wire.instead = lambda request: busy.pop() if busy else wire.deliver(request)
@@ -168,7 +174,7 @@ class TestRedrive:
         run("dead-letters", "redrive", "--all", exit_code=1)
         assert sent(stack) == []
 
-    def test_interrupted_it_tells_how_far_it_was(
+    def test_cli_dead_letters_redrive_interrupted_reports_progress(
         self, wire: Wire, stack: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(cli_dead_letters, "MAX_LETTERS", 1)
@@ -188,7 +194,7 @@ class TestRedrive:
 
 
 class TestReceipts:
-    def test_by_destination_record_and_request(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_receipts_list_by_destination_record_and_request(self, wire: Wire, stack: Cloud) -> None:
         note(stack.table, "q-1")
         open_receipt(stack.table, requests=("q-2",))
         receipts.accept(stack.table, ID, "r-1")
@@ -201,6 +207,6 @@ class TestReceipts:
         assert "There are no receipts" in run("receipts", "list", "--request", "none").stdout
 
     @pytest.mark.parametrize("arguments", [["--destination", "x", "--request", "y"], ["--record", "x/y"]])
-    def test_one_way_to_say_which(self, wire: Wire, arguments: list[str]) -> None:
+    def test_cli_receipts_list_ambiguous_selection_is_a_usage_error(self, wire: Wire, arguments: list[str]) -> None:
         run("receipts", "list", *arguments, exit_code=2)
         assert wire.requests == []

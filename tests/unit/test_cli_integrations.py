@@ -96,23 +96,25 @@ class TestCallingWithAToken:
     def no_aws(self, wire: Wire, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(auth, "SigV4Auth", lambda *_: pytest.fail("AWS credentials were used"))
 
-    def test_from_a_file(self, wire: Wire, file: Path, token: str) -> None:
+    def test_cli_token_file_calls_v1_api_with_bearer_token(self, wire: Wire, file: Path, token: str) -> None:
         assert listed("--token-file", file, "routes", "list") == []
         assert wire.requests[0].url.startswith(f"{API_URL}/v1/routes?")
         assert headers_of(wire.requests[0])["Authorization"] == f"Bearer {token}"
 
-    def test_from_the_environment(self, wire: Wire, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_token_variable_calls_v1_api(self, wire: Wire, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PORTARIA_TOKEN", f"{token}\n")
         assert listed("routes", "list") == []
         assert wire.requests[0].url.startswith(f"{API_URL}/v1/")
 
-    def test_a_file_counts_before_the_environment(
+    def test_cli_token_file_overrides_token_variable(
         self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PORTARIA_TOKEN", api_tokens.make("0123456789").reveal())
         assert listed("--token-file", file, "routes", "list") == []
 
-    def test_at_a_local_cloud(self, wire: Wire, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_token_file_with_stack_file_calls_local_cloud(
+        self, wire: Wire, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("PORTARIA_API_URL")
         stack = {
             "api_url": "http://127.0.0.1:1/live",
@@ -128,7 +130,7 @@ class TestCallingWithAToken:
         "text",
         ["", "\n", "canary-secret", "portaria_" + "a" * 48, "-----BEGIN PRIVATE KEY-----\ncanary-x", "ü", "\xff"],
     )
-    def test_what_is_no_token_goes_nowhere(
+    def test_cli_token_malformed_is_a_usage_error_and_not_sent(
         self, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
     ) -> None:
         file = tmp_path / "other"
@@ -145,7 +147,7 @@ class TestCallingWithAToken:
             )
         assert wire.requests == []
 
-    def test_a_file_that_is_none(self, wire: Wire, tmp_path: Path) -> None:
+    def test_cli_token_file_missing_is_a_usage_error(self, wire: Wire, tmp_path: Path) -> None:
         error = run("--token-file", tmp_path / "none", "routes", "list", exit_code=2).stderr
         assert "none cannot be read: No such file" in error
 
@@ -158,14 +160,16 @@ class TestCallingWithAToken:
             ("http://localhost.example.com/live", "over https only"),
         ],
     )
-    def test_it_is_sent_to_a_safe_place_only(
+    def test_cli_token_api_url_missing_or_not_https_sends_nothing(
         self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch, url: str, words: str
     ) -> None:
         monkeypatch.setenv("PORTARIA_API_URL", url)
         assert words in run("--token-file", file, "routes", "list", exit_code=2).stderr
         assert wire.requests == []
 
-    def test_a_missing_scope_is_told_with_what_adds_it(self, wire: Wire, file: Path, token: str) -> None:
+    def test_cli_token_without_scope_error_names_scope_and_command_to_add_it(
+        self, wire: Wire, file: Path, token: str
+    ) -> None:
         error = run("--token-file", file, "installs", "list", exit_code=1).stderr
         assert "lacks the scope installs:list" in error
         assert f"`portaria private-integrations edit {id_of(token)} --add-scope installs:list`" in error
@@ -176,11 +180,11 @@ class TestCallingWithAToken:
             in run("--json", "--token-file", file, "connections", "show", "crm", exit_code=1).stderr
         )
 
-    def test_private_integrations_are_the_administrators(self, wire: Wire, file: Path) -> None:
+    def test_cli_integrations_list_with_token_is_refused_with_advice(self, wire: Wire, file: Path) -> None:
         error = run("--token-file", file, "private-integrations", "list", exit_code=1).stderr
         assert "use AWS credentials: leave out --token-file and unset PORTARIA_TOKEN" in error
 
-    def test_what_the_api_gateway_says_is_told_as_what_it_means(self, wire: Wire, file: Path) -> None:
+    def test_cli_token_gateway_refusal_is_explained(self, wire: Wire, file: Path) -> None:
         wire.instead = lambda request: Answered(403, '{"message": "Missing Authentication Token"}')
         assert (
             "check that the API's URL ends with its stage"
@@ -189,12 +193,12 @@ class TestCallingWithAToken:
         wire.instead = lambda request: Answered(403, '{"message": "Forbidden"}')
         assert "refused this token (403)" in run("--token-file", file, "routes", "list", exit_code=1).stderr
 
-    def test_a_wait_is_told(self, wire: Wire, file: Path) -> None:
+    def test_cli_token_throttled_shows_wait_time(self, wire: Wire, file: Path) -> None:
         wire.instead = lambda request: problem(429, "too_many_attempts", **{"Retry-After": "17"})
         assert "not now; try again in 17 s" in run("--token-file", file, "routes", "list", exit_code=1).stderr
 
 
-def test_a_token_that_ended_is_told(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_token_expired_shows_command_to_rotate(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     old = create()
     run("private-integrations", "rotate", id_of(old), "--now")
     monkeypatch.setenv("PORTARIA_TOKEN", old)
@@ -212,12 +216,12 @@ def test_a_token_that_ended_is_told(wire: Wire, monkeypatch: pytest.MonkeyPatch)
         ("Missing Authentication Token", "check that the API's URL ends with its stage"),
     ],
 )
-def test_aws_credentials_that_are_not_taken_are_told(wire: Wire, said: str, words: str) -> None:
+def test_cli_aws_credentials_refused_error_has_advice(wire: Wire, said: str, words: str) -> None:
     wire.instead = lambda request: Answered(403, json.dumps({"message": said}))
     assert words in run("routes", "list", exit_code=1).stderr
 
 
-def test_which_credentials_are_used_is_in_the_help() -> None:
+def test_cli_help_names_credentials_that_are_used() -> None:
     shown = " ".join(run("--help").stdout.split())
     assert "With your AWS credentials you are an administrator" in shown
     assert "from --token-file or the environment variable PORTARIA_TOKEN" in shown
@@ -227,7 +231,7 @@ def test_which_credentials_are_used_is_in_the_help() -> None:
 
 
 class TestPrivateIntegrations:
-    def test_standard_output_gets_the_token_alone(self, wire: Wire) -> None:
+    def test_cli_integrations_create_prints_only_token_on_stdout(self, wire: Wire) -> None:
         done = run("private-integrations", "create", "Relatórios", "--scope", "routes:list", "--description", "BI")
         assert TOKEN.fullmatch(done.stdout)
         assert SHOWN_ONCE in done.stderr
@@ -236,13 +240,13 @@ class TestPrivateIntegrations:
         assert (found["name"], found["description"], found["scopes"]) == ("Relatórios", "BI", ["routes:list"])
         assert id_of(done.stdout.strip()) == found["id"]
 
-    def test_a_program_gets_one_document(self, wire: Wire) -> None:
+    def test_cli_integrations_create_with_json_option_prints_one_document(self, wire: Wire) -> None:
         done = run("--json", "private-integrations", "create", "crm", "--scope", "routes:list")
         assert TOKEN.fullmatch(json.loads(done.stdout)["token"] + "\n")
         assert done.stderr == ""
         assert "token" not in told("private-integrations", "show", json.loads(done.stdout)["id"])
 
-    def test_into_a_file_for_nobody_else(self, wire: Wire, tmp_path: Path) -> None:
+    def test_cli_integrations_save_token_writes_private_file(self, wire: Wire, tmp_path: Path) -> None:
         file = tmp_path / "token"
         before = os.umask(0)
         try:
@@ -259,7 +263,7 @@ class TestPrivateIntegrations:
         assert "token" not in again
         assert (tmp_path / "new").read_text() != file.read_text()
 
-    def test_no_file_is_overwritten(self, wire: Wire, tmp_path: Path) -> None:
+    def test_cli_integrations_save_token_does_not_overwrite_a_file(self, wire: Wire, tmp_path: Path) -> None:
         (tmp_path / "token").write_text("kept")
         (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
         for name in ("token", "link"):
@@ -280,7 +284,7 @@ class TestPrivateIntegrations:
         assert (tmp_path / "token").read_text() == "kept"
         assert not (tmp_path / "elsewhere").exists()
 
-    def test_a_refusal_leaves_no_file(self, wire: Wire, tmp_path: Path) -> None:
+    def test_cli_integrations_create_refused_leaves_no_token_file(self, wire: Wire, tmp_path: Path) -> None:
         file = tmp_path / "token"
         run("private-integrations", "create", "x" * 101, "--scope", "routes:list", "--save-token", file, exit_code=1)
         assert not file.exists()
@@ -294,14 +298,14 @@ class TestPrivateIntegrations:
             ((), "at least one --scope"),
         ],
     )
-    def test_wrong_scopes_are_told_before_anything_is_sent(
+    def test_cli_integrations_create_invalid_scope_sends_nothing(
         self, wire: Wire, given: tuple[str, ...], words: str
     ) -> None:
         arguments = [argument for scope in given for argument in ("--scope", scope)]
         assert words in run("private-integrations", "create", "crm", *arguments, exit_code=2).stderr
         assert wire.requests == []
 
-    def test_one_can_be_made_like_another(self, wire: Wire, tmp_path: Path) -> None:
+    def test_cli_integrations_create_from_file_copies_scopes_and_description(self, wire: Wire, tmp_path: Path) -> None:
         first = id_of(create("routes:list", "connections:call@crm"))
         run("private-integrations", "edit", first, "--description", "línea\nuno")
         (tmp_path / "crm.json").write_text(run("--json", "private-integrations", "show", first).stdout)
@@ -335,7 +339,9 @@ class TestPrivateIntegrations:
         assert f"{tmp_path / 'file'}:2:23: " in error
         assert f"{tmp_path / 'file'}:3:8: " in error
 
-    def test_edits_keep_the_token(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_integrations_edit_changes_fields_and_keeps_token(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         token = create("routes:list", "installs:list")
         edit = ("private-integrations", "edit", id_of(token))
         shown = told(*edit, "--add-scope", "audit:list", "--remove-scope", "installs:list", "--name", "new")
@@ -347,7 +353,9 @@ class TestPrivateIntegrations:
         assert listed("routes", "list") == []
         run("audit", "list", exit_code=1)
 
-    def test_an_edit_beside_another_changes_nothing_and_is_not_repeated(self, wire: Wire, shared: Cloud) -> None:
+    def test_cli_integrations_edit_concurrent_change_is_refused_and_not_repeated(
+        self, wire: Wire, shared: Cloud
+    ) -> None:
         integration = id_of(create())
 
         def somebody_else(request: AWSPreparedRequest) -> Answered:
@@ -372,12 +380,16 @@ class TestPrivateIntegrations:
             (("--remove-scope", "routes:list"), "scopes must have at least 1 entries", 1),
         ],
     )
-    def test_edits_that_cannot_be(self, wire: Wire, arguments: tuple[str, ...], words: str, code: int) -> None:
+    def test_cli_integrations_edit_invalid_change_is_refused(
+        self, wire: Wire, arguments: tuple[str, ...], words: str, code: int
+    ) -> None:
         integration = id_of(create())
         assert words in run("private-integrations", "edit", integration, *arguments, exit_code=code).stderr
         assert told("private-integrations", "show", integration)["scopes"] == ["routes:list"]
 
-    def test_a_rotation_is_made_cancelled_and_ended(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_integrations_rotation_is_created_cancelled_and_expired(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         first = create()
         integration = id_of(first)
         done = run("private-integrations", "rotate", integration)
@@ -408,7 +420,9 @@ class TestPrivateIntegrations:
         assert len(keys(wire)) == 2
         assert listed("--token-file", file, "routes", "list") == []
 
-    def test_deleting_asks_by_name(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_integrations_delete_asks_for_confirmation_by_name(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         token = create(name="[red]crm")
         declined = run("private-integrations", "delete", id_of(token), input="n\n", exit_code=1)
         assert f"Delete [red]crm ({id_of(token)})? Its tokens stop working at once." in declined.stderr
@@ -417,7 +431,9 @@ class TestPrivateIntegrations:
         monkeypatch.setenv("PORTARIA_TOKEN", token)
         assert "does not work" in run("routes", "list", exit_code=1).stderr
 
-    def test_an_old_token_stands_out(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_integrations_list_highlights_tokens_older_than_80_days(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for name, days in (("young", 79), ("older", 80), ("oldest", 90)):
             monkeypatch.setattr(clock, "now", lambda days=days: clock_now() - timedelta(days=days))
             create(name=name)
@@ -428,7 +444,9 @@ class TestPrivateIntegrations:
         assert "90 d: rotate  " in listed
         assert [output.age(days).style for days in (79, 80, 90)] == ["", "yellow", "bold red"]
 
-    def test_last_use_and_the_old_tokens_end_are_listed(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_integrations_list_shows_last_use_and_end_of_old_token(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         token = create()
         assert "never" in run("private-integrations", "list").stdout
         monkeypatch.setenv("PORTARIA_TOKEN", token)
@@ -441,7 +459,9 @@ class TestPrivateIntegrations:
         assert "7 d left)" in run("private-integrations", "show", id_of(token)).stdout
 
     @pytest.mark.parametrize("width", ["80", "120"])
-    def test_a_listing_fits_its_terminal(self, wire: Wire, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+    def test_cli_integrations_list_fits_terminal_width(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch, width: str
+    ) -> None:
         create(*(scope for scope in scopes.SCOPES if scope.startswith("connections:")), name="n" * 20)
         monkeypatch.setenv("COLUMNS", width)
         lines = run("private-integrations", "list").stdout.splitlines()
@@ -470,7 +490,7 @@ class TestCreations:
         file.write_text(CONFIGURED)
         return file
 
-    def test_each_has_a_key_of_its_own(self, wire: Wire, file: Path) -> None:
+    def test_cli_create_each_request_has_its_own_idempotency_key(self, wire: Wire, file: Path) -> None:
         run("configure", file)
         run("private-integrations", "create", "crm", "--scope", "routes:list")
         run("private-integrations", "create", "crm", "--scope", "routes:list")
@@ -479,7 +499,7 @@ class TestCreations:
         assert [bool(headers_of(post).get("Idempotency-Key")) for post in posts] == [True] * 3
 
     @pytest.mark.parametrize("error", [ReadTimeoutError, ConnectionClosedError])
-    def test_one_whose_answer_is_lost_is_sent_once_more_with_its_key(
+    def test_cli_create_lost_answer_is_repeated_once_with_same_key(
         self, wire: Wire, file: Path, error: type[HTTPClientError]
     ) -> None:
         wire.lose(error)
@@ -487,7 +507,7 @@ class TestCreations:
         assert len(keys(wire)) == 2
         assert len(set(keys(wire))) == 1
 
-    def test_the_gateway_may_have_given_up_on_it(self, wire: Wire, file: Path) -> None:
+    def test_cli_create_gateway_timeout_is_repeated(self, wire: Wire, file: Path) -> None:
         given_up: list[AWSPreparedRequest] = []
 
         def give_up_once(request: AWSPreparedRequest) -> Answered:
@@ -521,14 +541,14 @@ class TestCreations:
         assert document["token"] is None
         assert not (tmp_path / "token").exists()
 
-    def test_a_second_loss_is_told(self, wire: Wire, file: Path) -> None:
+    def test_cli_create_answer_lost_twice_is_an_error(self, wire: Wire, file: Path) -> None:
         wire.lose(times=2)
         error = run("configure", file, exit_code=3).stderr
         assert "no response from abc123.execute-api.us-east-1.amazonaws.com" in error
         assert len(keys(wire)) == 2
 
     @pytest.mark.parametrize("error", [EndpointConnectionError, ConnectTimeoutError])
-    def test_what_never_left_is_not_repeated(self, wire: Wire, error: type[BotoCoreError]) -> None:
+    def test_cli_create_request_never_sent_is_not_repeated(self, wire: Wire, error: type[BotoCoreError]) -> None:
         def refuse(request: AWSPreparedRequest) -> Answered:
             raise error(endpoint_url=request.url)
 
@@ -539,7 +559,7 @@ class TestCreations:
         )
         assert len(wire.requests) == 1
 
-    def test_the_second_waits_for_the_first(self, wire: Wire, file: Path) -> None:
+    def test_cli_create_repeated_request_waits_for_running_creation(self, wire: Wire, file: Path) -> None:
         answers: list[Any] = [ConnectionClosedError, "request_in_progress", "request_in_progress", None]
 
         def still_at_it(request: AWSPreparedRequest) -> Answered:
@@ -555,14 +575,14 @@ class TestCreations:
         assert answers == []
         assert len(set(keys(wire))) == 1
 
-    def test_one_that_took_place_and_is_not_remembered_is_told(
+    def test_cli_create_lost_answer_without_stored_key_explains_conflict(
         self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(idempotency.IdempotencyStore, "once", lambda self, *given: given[4]())
         wire.lose()
         assert "the first response was lost: this may be what it created" in run("configure", file, exit_code=1).stderr
 
-    def test_nothing_else_is_repeated(self, wire: Wire) -> None:
+    def test_cli_write_other_than_create_lost_answer_is_not_repeated(self, wire: Wire) -> None:
         integration = id_of(create())
         for arguments in (
             ("private-integrations", "edit", integration, "--name", "x"),
@@ -582,7 +602,7 @@ class TestCreations:
 # ------------------------------------------------------------ the audit trail
 
 
-def test_the_audit_trail_tells_who_did_what(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_audit_list_shows_caller_operation_and_outcome(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     made = told("private-integrations", "create", "Robô", "--scope", "routes:delete")
     monkeypatch.setenv("PORTARIA_TOKEN", made["token"])
     run("routes", "delete", "none", "--yes", exit_code=1)
@@ -602,13 +622,13 @@ def test_the_audit_trail_tells_who_did_what(wire: Wire, monkeypatch: pytest.Monk
 
 class TestCompletion:
     @pytest.mark.parametrize("shell", completion.SHELLS)
-    def test_a_shell_gets_its_script(self, wire: Wire, shell: str) -> None:
+    def test_cli_completion_prints_script_of_shell(self, wire: Wire, shell: str) -> None:
         script = run("completion", shell).stdout
         assert f"_PORTARIA_COMPLETE={shell}_complete" in script
         assert "portaria" in script
         assert wire.requests == []
 
-    def test_no_other_shell(self, wire: Wire) -> None:
+    def test_cli_completion_unknown_shell_is_a_usage_error(self, wire: Wire) -> None:
         assert "bash" in run("completion", "tcsh", exit_code=2).stderr
 
     def complete(self, words: str, shell: str = "bash") -> list[str]:
@@ -625,13 +645,13 @@ class TestCompletion:
         assert done.stderr == ""
         return [line.partition(",")[2] for line in done.stdout.split()]
 
-    def test_commands_and_options(self, wire: Wire) -> None:
+    def test_cli_completion_completes_commands_and_options(self, wire: Wire) -> None:
         assert self.complete("portaria priv") == ["private-integrations"]
         assert self.complete("portaria integr") == ["integrations"]
         assert self.complete("portaria integrations can") == ["cancel"]
         assert self.complete("portaria private-integrations create --desc") == ["--description"]
 
-    def test_names(self, wire: Wire, shared: Cloud, tmp_path: Path) -> None:
+    def test_cli_completion_completes_resource_names(self, wire: Wire, shared: Cloud, tmp_path: Path) -> None:
         (tmp_path / "file").write_text(CONFIGURED)
         run("configure", tmp_path / "file")
         install = add_install(shared, 1)
@@ -642,7 +662,7 @@ class TestCompletion:
         assert self.complete("portaria installs show ") == [install]
         assert self.complete("portaria connections call x") == []
 
-    def test_scopes_though_a_shell_breaks_words_at_a_colon(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_completion_completes_scopes_split_at_colon(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(completion, "_ask", lambda ctx, kind: [{"name": "crm"}, {"name": "erp"}])
         begun = "portaria private-integrations create --scope "
         assert self.complete(f"{begun}connections:ca") == ["call"]
@@ -652,7 +672,7 @@ class TestCompletion:
         assert self.complete(f"{begun}routes:list@") == []
         assert self.complete("portaria private-integrations edit x --remove-scope audit") == ["audit:list"]
 
-    def test_the_api_is_found_as_the_line_says(
+    def test_cli_completion_uses_api_options_of_the_line(
         self, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         token = create("connections:list")
@@ -663,7 +683,7 @@ class TestCompletion:
         self.complete(f"portaria --token-file {tmp_path / 'token'} connections show ")
         assert [request.url.partition("?")[0] for request in wire.requests] == [f"{API_URL}/v1/connections"]
 
-    def test_nothing_and_in_silence_where_the_api_is_not_reached(
+    def test_cli_completion_unreachable_api_completes_nothing_silently(
         self, wire: Wire, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(request: AWSPreparedRequest) -> Answered:
@@ -674,7 +694,7 @@ class TestCompletion:
         monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
         assert self.complete("portaria connections show ") == []
 
-    def test_nobody_waits_for_long(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_completion_slow_api_completes_nothing(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(completion, "PATIENCE_S", 0.1)
         over = Event()
 
@@ -690,7 +710,7 @@ class TestCompletion:
 # ------------------------------------------------------------ the installed command
 
 
-def test_the_command_is_installed_with_what_it_needs() -> None:
+def test_cli_entry_point_exists_and_extra_lists_its_requirements() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     module, _, function = project["scripts"]["portaria"].partition(":")
     assert callable(getattr(import_module(module), function))
@@ -699,7 +719,7 @@ def test_the_command_is_installed_with_what_it_needs() -> None:
     assert own <= set(project["optional-dependencies"]["cli"])
 
 
-def test_configure_needs_no_library_beyond_the_extra_cli() -> None:
+def test_cli_configure_imports_only_libraries_of_extra_cli() -> None:
     """Its rules are the API's, which need some of the libraries that the functions have."""
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cli"]
     code = (
@@ -717,7 +737,7 @@ def test_configure_needs_no_library_beyond_the_extra_cli() -> None:
     assert of_functions & loaded == set(extra) - {"click", "pyyaml", "rich"}
 
 
-def test_the_command_line_needs_nothing_else() -> None:
+def test_cli_commands_import_no_layer_library() -> None:
     """The other commands load none of what functions have."""
     layer = {
         "aws_lambda_powertools",

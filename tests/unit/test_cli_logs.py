@@ -91,7 +91,7 @@ def write(group: str, *lines: str) -> None:
 
 @pytest.mark.usefixtures("logged")
 class TestReading:
-    def test_logs_prints_one_line_an_event_without_lambdas_own(self) -> None:
+    def test_cli_logs_prints_one_line_per_event_without_lambda_lines(self) -> None:
         shown = run("logs").stdout
         events = [
             "an_install_is_connected",
@@ -107,7 +107,7 @@ class TestReading:
         for noise in ("START", "REPORT", "_aws", "arn:", "function_memory_size", "xray", "location", "detail=\n"):
             assert noise not in shown
 
-    def test_logs_line_has_time_function_level_event_and_fields(self) -> None:
+    def test_cli_logs_line_has_time_function_level_event_and_fields(self) -> None:
         (line,) = run("logs", "--install", "i-2").stdout.splitlines()
         clock, function, level, event, *_ = line.split()
         assert (len(clock), function, level, event) == (8, "exchange_code", "ERROR", "install_failed")
@@ -126,17 +126,17 @@ class TestReading:
             (["--install", "i-1", "--connection", "kommo-acme-1"], ["an_install_is_connected"]),
         ],
     )
-    def test_logs_filter_keeps_events_with_exactly_this_value(self, arguments: list[str], events: list[str]) -> None:
+    def test_cli_logs_filter_keeps_events_with_exact_value(self, arguments: list[str], events: list[str]) -> None:
         lines = run("logs", *arguments).stdout.splitlines()
         assert len(lines) == len(events)
         assert all(any(event in line for line in lines) for event in events)
 
     @pytest.mark.parametrize("arguments", [["logs", "--json"], ["--json", "logs"]])
-    def test_logs_json_prints_every_line_as_it_was_written(self, arguments: list[str]) -> None:
+    def test_cli_logs_with_json_option_prints_original_lines(self, arguments: list[str]) -> None:
         lines = run(*arguments).stdout.splitlines()
         assert sorted(lines) == sorted(line for group in LINES.values() for line in group)
 
-    def test_logs_without_events_names_the_filter_and_the_time(self) -> None:
+    def test_cli_logs_without_events_names_filter_and_time_range(self) -> None:
         done = run("logs", "--install", "nope", "--since", "2h")
         assert done.stdout == ""
         assert done.stderr == (
@@ -144,7 +144,7 @@ class TestReading:
             "--since 2h.\n"
         )
 
-    def test_logs_follow_prints_new_events_once_until_interrupted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_logs_follow_prints_new_events_once_until_interrupted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         rounds: list[float] = []
 
         def sleep(seconds: float) -> None:
@@ -160,14 +160,14 @@ class TestReading:
         shown = run("logs", "manage", "--request", "q-1", "--follow", exit_code=130).stdout
         assert [line.split()[3] for line in shown.splitlines()] == ["call_answered", "later"]
 
-    def test_logs_colours_only_on_a_terminal_without_no_color(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_logs_colours_only_on_terminal_without_no_color(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "\x1b[" not in run("logs").stdout
         monkeypatch.setenv("FORCE_COLOR", "1")
         assert "\x1b[" in run("logs").stdout
         monkeypatch.setenv("NO_COLOR", "1")
         assert "\x1b[3" not in run("logs").stdout
 
-    def test_logs_unknown_function_lists_those_that_exist(self) -> None:
+    def test_cli_logs_unknown_function_is_refused_with_known_functions(self) -> None:
         error = run("logs", "exchange", exit_code=2).stderr
         assert error == "error: there is no function exchange; there are exchange_code, manage\n"
 
@@ -191,7 +191,7 @@ class TestReading:
         ("[" * 5_000, "[[["),
     ],
 )
-def test_line_is_readable_and_cannot_write_to_the_terminal(message: str, words: str) -> None:
+def test_log_lines_shown_is_one_line_without_control_characters(message: str, words: str) -> None:
     line = log_lines.read(message)
     assert line
     console = Console(width=400, highlight=False)

@@ -71,7 +71,7 @@ VARIABLES = {"MUNCHKIN_ID": "123-ABC-456", "URL": "https://login.example.com/tok
 
 class TestChecks:
     @pytest.mark.parametrize("name", WRONG)
-    def test_configure_wrong_file_reports_each_problem_with_its_place_and_writes_nothing(
+    def test_configure_invalid_file_reports_each_problem_with_place_and_writes_nothing(
         self, wire: Wire, file: Path, name: str
     ) -> None:
         text, places = unmarked(WRONG[name].text)
@@ -88,7 +88,7 @@ class TestChecks:
         assert writes(wire) == []
         assert stored() == before
 
-    def test_configure_examples_pass_a_dry_run(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_configure_dry_run_examples_are_valid(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         for file in sorted(EXAMPLES.glob("*.yaml")):
             if "clients:" not in file.read_text():
                 continue
@@ -100,7 +100,7 @@ class TestChecks:
             assert len(steps) == len(re.findall(r"(?m)^  - ", file.read_text()))
         assert writes(wire) == []
 
-    def test_configure_secret_in_the_wrong_place_is_not_printed(self, wire: Wire, file: Path) -> None:
+    def test_configure_misplaced_secret_is_not_printed(self, wire: Wire, file: Path) -> None:
         """`run` refuses output that holds the word canary, which each of these values holds."""
         for text in (
             f"{CANARY}: []\n",
@@ -135,14 +135,14 @@ class TestChecks:
         run("configure", file)
         assert told("routes", "show", "two")["mapping"] == {"email": "email", "no": "name"}
 
-    def test_configure_aliases_that_multiply_are_refused(self, wire: Wire, file: Path) -> None:
+    def test_configure_exponential_aliases_are_refused(self, wire: Wire, file: Path) -> None:
         lines = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
         lines += [f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]" for number in range(1, 9)]
         file.write_text(clients(KOMMO) + "routes:\n  - {name: one, mapping: {" + ", ".join(
             line.replace("a: &", "z: &", 1) for line in lines) + "}}\n")  # fmt: skip
         assert "is too large, with what its aliases repeat" in run("configure", file, exit_code=2).stderr
 
-    def test_configure_api_not_reached_still_reports_what_the_file_alone_tells(self, wire: Wire, file: Path) -> None:
+    def test_configure_unreachable_api_reports_problems_found_in_file(self, wire: Wire, file: Path) -> None:
         def refuse(request: AWSPreparedRequest) -> Answered:
             raise EndpointConnectionError(endpoint_url=request.url)
 
@@ -154,7 +154,7 @@ class TestChecks:
         file.write_text(clients(KOMMO))
         assert "abc123.execute-api" in run("configure", file, exit_code=3).stderr
 
-    def test_configure_without_permission_to_look_up_says_what_was_not_checked(self, wire: Wire, file: Path) -> None:
+    def test_configure_lookup_forbidden_says_what_was_not_checked(self, wire: Wire, file: Path) -> None:
         def forbid(request: AWSPreparedRequest) -> Answered:
             if "/connections" in request.url:
                 return Answered(403, '{"message": "not allowed"}')
@@ -165,13 +165,13 @@ class TestChecks:
         result = run("configure", "--dry-run", file)
         assert "no connection could be looked up, so what needs one was not checked" in result.stderr
 
-    def test_configure_output_in_a_pipe_has_no_colour(self, wire: Wire, file: Path) -> None:
+    def test_configure_piped_output_has_no_colour(self, wire: Wire, file: Path) -> None:
         file.write_text(routes(f"{{{ROUTE}}}"))
         assert "\x1b" not in run("configure", "--dry-run", file).output
         file.write_text(routes(f"{{{ROUTE}, weight: 0}}"))
         assert "\x1b" not in run("configure", file, exit_code=2).output
 
-    def test_configure_narrow_terminal_keeps_names_and_places_whole(
+    def test_configure_narrow_terminal_does_not_wrap_names_and_places(
         self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("COLUMNS", "40")
@@ -182,7 +182,7 @@ class TestChecks:
 
 
 class TestPlan:
-    def test_configure_dry_run_tells_create_change_and_nothing_and_writes_nothing(self, wire: Wire, file: Path) -> None:
+    def test_configure_dry_run_shows_create_change_and_nothing_and_writes_nothing(self, wire: Wire, file: Path) -> None:
         file.write_text(routes(f"{{{ROUTE}, mapping: {{email: email, firstName: name}}}}"))
         assert [step["action"] for step in told("configure", "--dry-run", file)] == ["create"] * 3
         run("configure", file)
@@ -203,7 +203,7 @@ class TestPlan:
         assert "Nothing was written (--dry-run)." in run("configure", "--dry-run", file).stderr
         assert (stored(), len(writes(wire))) == (before, sent)
 
-    def test_configure_what_the_file_does_not_change_is_not_written(self, wire: Wire, file: Path) -> None:
+    def test_configure_unchanged_entries_are_not_written(self, wire: Wire, file: Path) -> None:
         file.write_text(clients(KOMMO) + connections(MARKETO) + f"routes:\n  - {{{ROUTE}}}\n")
         run("configure", file)
         without = re.sub(r", client_secret: \{env: SECRET\}|, credentials: \{.*\}\}", "", file.read_text())
@@ -212,7 +212,7 @@ class TestPlan:
         assert [entry["change"] for entry in told("configure", file)] == ["unchanged"] * 3
         assert len(writes(wire)) == sent
 
-    def test_configure_token_host_that_changes_names_the_connections_in_the_way(self, wire: Wire, file: Path) -> None:
+    def test_configure_changed_token_host_names_blocking_connections(self, wire: Wire, file: Path) -> None:
         users = [
             f"- {{name: shop-{name}, platform: oauth2, kind: oauth2, client: shop, allowed_domain: api.example.com}}"
             for name in ("one", "two")
@@ -229,7 +229,7 @@ class TestPlan:
         run("configure", file)
         assert len(writes(wire)) == sent + 3
 
-    def test_configure_domain_that_is_taken_away_names_the_connection_in_the_way(self, wire: Wire, file: Path) -> None:
+    def test_configure_removed_domain_names_blocking_connection(self, wire: Wire, file: Path) -> None:
         user = "- {name: shop-one, platform: oauth2, kind: oauth2, client: shop, allowed_domain: api.example.com}"
         file.write_text(clients(SHOP) + connections(user))
         run("configure", file)
@@ -238,16 +238,14 @@ class TestPlan:
         assert "outside these domains: delete it first" in error
         assert "    portaria connections delete shop-one\n" in error
 
-    def test_configure_token_host_that_changes_needs_the_secret_again(self, wire: Wire, file: Path) -> None:
+    def test_configure_changed_token_host_requires_client_secret(self, wire: Wire, file: Path) -> None:
         file.write_text(clients(SHOP))
         run("configure", file)
         moved = SHOP.replace("login.example.com/token", "id.example.com/token")
         file.write_text(clients(moved.replace(" client_secret: {env: SECRET},", "")))
         assert "client_secret is missing" in run("configure", file, exit_code=2).stderr
 
-    def test_configure_connection_that_cannot_change_is_replaced_only_where_that_is_allowed(
-        self, wire: Wire, file: Path
-    ) -> None:
+    def test_configure_immutable_connection_is_replaced_only_with_replace_option(self, wire: Wire, file: Path) -> None:
         file.write_text(connections(ERP))
         run("configure", file)
         file.write_text(connections(ERP.replace("api.example.com", "api.example.org").replace("X-Key", "X-Other")))
@@ -265,7 +263,7 @@ class TestPlan:
         assert told("connections", "show", "erp")["allowed_domain"] == "api.example.org"
         assert [entry["change"] for entry in told(*command.split())] == ["unchanged"]
 
-    def test_configure_connection_that_a_route_needs_is_not_replaced(
+    def test_configure_replace_connection_used_by_route_is_refused(
         self, wire: Wire, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file.write_text(routes(f"{{{ROUTE}}}"))
@@ -276,7 +274,7 @@ class TestPlan:
         assert "    portaria routes delete one  # no record is sent on by it" in error
         assert len(writes(wire)) == sent
 
-    def test_configure_replace_of_what_the_file_does_not_describe_is_refused(self, wire: Wire, file: Path) -> None:
+    def test_configure_replace_name_not_in_file_is_refused(self, wire: Wire, file: Path) -> None:
         file.write_text(connections(ERP))
         assert "describes no connection of this name" in run("configure", file, "--replace", "epr", exit_code=2).stderr
 
@@ -294,7 +292,7 @@ class TestInterruptions:
 
     @pytest.mark.parametrize("number", range(5))
     @pytest.mark.parametrize("carried", [False, True], ids=["not_carried", "answer_lost"])
-    def test_configure_interrupted_at_a_write_is_finished_by_the_next_run(
+    def test_configure_interrupted_write_is_completed_by_next_run(
         self, wire: Wire, file: Path, number: int, carried: bool
     ) -> None:
         file.write_text(self.TEXT)
@@ -335,7 +333,7 @@ class TestInterruptions:
 
     @pytest.mark.parametrize("carried", [False, True], ids=["not_carried", "answer_lost"])
     @pytest.mark.parametrize("method", ["DELETE", "POST"])
-    def test_configure_interrupted_replacement_is_finished_by_the_next_run(
+    def test_configure_interrupted_replacement_is_completed_by_next_run(
         self, wire: Wire, file: Path, carried: bool, method: str
     ) -> None:
         file.write_text(connections(ERP))
@@ -356,9 +354,7 @@ class TestInterruptions:
         run("configure", file, "--replace", "erp")
         assert told("connections", "show", "erp")["allowed_domain"] == "api.example.org"
 
-    def test_configure_refused_credentials_tell_the_place_what_was_written_and_what_is_left(
-        self, wire: Wire, file: Path
-    ) -> None:
+    def test_configure_refused_credentials_report_place_and_remaining_entries(self, wire: Wire, file: Path) -> None:
         text, places = unmarked(self.TEXT.replace("credentials: {client_id", "credentials: «1»{client_id"))
         file.write_text(text)
         line, column = places[1]
@@ -371,9 +367,7 @@ class TestInterruptions:
         assert "Written before this: OAuth client kommo/acme, OAuth client oauth2/shop." in result.stderr
         assert (document["done"], document["left"]) == (["kommo/acme", "oauth2/shop"], ["marketo-main", "erp", "one"])
 
-    def test_configure_interrupted_by_the_person_tells_what_was_written_and_what_is_left(
-        self, wire: Wire, file: Path
-    ) -> None:
+    def test_configure_keyboard_interrupt_reports_written_and_remaining_entries(self, wire: Wire, file: Path) -> None:
         file.write_text(self.TEXT)
 
         def interrupt(request: AWSPreparedRequest) -> Answered:
@@ -388,9 +382,7 @@ class TestInterruptions:
             in error
         )
 
-    def test_configure_unknown_marketo_instance_names_the_field_and_does_not_advise_to_try_again(
-        self, wire: Wire, file: Path
-    ) -> None:
+    def test_configure_unknown_marketo_instance_names_field_without_retry_advice(self, wire: Wire, file: Path) -> None:
         text, places = unmarked(connections(MARKETO.replace("{env: MUNCHKIN}", "«1»{env: MUNCHKIN}")))
         file.write_text(text)
         with responses.RequestsMock() as mock:
@@ -401,7 +393,7 @@ class TestInterruptions:
         assert "123-abc-456.mktorest.com: check fields.munchkin_id" in error
         assert "try again" not in error
 
-    def test_configure_summary_counts_what_was_done(self, wire: Wire, file: Path) -> None:
+    def test_configure_summary_counts_changes(self, wire: Wire, file: Path) -> None:
         file.write_text(self.TEXT)
         printed = run("configure", file).stdout
         assert "\n5 created\n" in printed
@@ -432,7 +424,7 @@ class TestMutations:
         "priority", "options", "keep_newest", "weight",
     )  # fmt: skip
 
-    def test_configure_mutated_text_never_ends_in_a_traceback_and_writes_nothing(
+    def test_configure_mutated_file_fails_without_traceback_and_writes_nothing(
         self, wire: Wire, file: Path, long: bool
     ) -> None:
         chance = random.Random(7)
@@ -448,9 +440,7 @@ class TestMutations:
             assert result.exit_code in (0, 2), text
         assert writes(wire) == []
 
-    def test_configure_file_that_passes_the_check_is_applied_as_planned(
-        self, wire: Wire, file: Path, long: bool
-    ) -> None:
+    def test_configure_valid_file_is_applied_as_planned(self, wire: Wire, file: Path, long: bool) -> None:
         chance = random.Random(11)
         applied = 0
         for number in range(3_000 if long else 30):

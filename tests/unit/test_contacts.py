@@ -84,7 +84,7 @@ reading_and_writing = pytest.mark.parametrize("reading", [True, False], ids=["re
 # ------------------------------------------------------------------------------------------------------------ everyday use
 
 
-def test_contacts_are_made_changed_and_read(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_creates_updates_and_reads_contacts(stack: Cloud, leadconnector: LeadConnector) -> None:
     made = upsert(stack, people(2))
     assert outcomes(made) == ["created", "created"]
     assert (made["contacts"][0]["reason"], made["retry_after_s"]) == ("", None)
@@ -95,7 +95,7 @@ def test_contacts_are_made_changed_and_read(stack: Cloud, leadconnector: LeadCon
     assert (contact["firstName"], contact["city"]) == ("Person 1", "Olinda")
 
 
-def test_every_field_goes_out_as_it_is(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_every_field_is_sent_unchanged(stack: Cloud, leadconnector: LeadConnector) -> None:
     whole: dict[str, Any] = {name: f"é {name}" for name in leadconnector_contacts.TEXTS}
     whole |= {
         "email": "maria@example.com",
@@ -113,7 +113,7 @@ def test_every_field_goes_out_as_it_is(stack: Cloud, leadconnector: LeadConnecto
     assert json.loads(leadconnector.calls[-1].body or b"") == {**whole, "locationId": LOCATION}
 
 
-def test_tags_are_taken_only_with_overwrite_tags(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_tags_without_overwrite_tags_are_refused(stack: Cloud, leadconnector: LeadConnector) -> None:
     """An upsert takes the tags away that are not in it: nobody who wants to add one expects that."""
     given = [*people(1), {"email": "maria@example.com", "tags": ["vip"]}]
     with pytest.raises(Rejected) as refused:
@@ -126,14 +126,16 @@ def test_tags_are_taken_only_with_overwrite_tags(stack: Cloud, leadconnector: Le
     assert outcomes(upsert(stack, given, overwrite_tags=True)) == ["created", "created"]
 
 
-def test_a_contact_that_there_is_not(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_show_contact_unknown_is_not_found(stack: Cloud, leadconnector: LeadConnector) -> None:
     with pytest.raises(Rejected) as refused:
         show(stack, "nobody")
     assert (refused.value.reason, refused.value.status) == ("unknown_contact", 404)
 
 
 @pytest.mark.parametrize("contact_id", ["", "a/b", "..", "a" * 65, "a?b", "a b", "é", "upsert\n"])
-def test_what_can_be_no_id_is_not_sent(stack: Cloud, leadconnector: LeadConnector, contact_id: str) -> None:
+def test_show_contact_invalid_id_is_refused_without_request(
+    stack: Cloud, leadconnector: LeadConnector, contact_id: str
+) -> None:
     with pytest.raises(Rejected, match="unknown_contact"):
         show(stack, contact_id)
     assert leadconnector.calls == []
@@ -143,7 +145,7 @@ def test_what_can_be_no_id_is_not_sent(stack: Cloud, leadconnector: LeadConnecto
 
 
 @reading_and_writing
-def test_a_dead_token_ends_the_connection(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
+def test_contacts_refused_token_sets_needs_reconnect(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
     leadconnector.good.clear()
     error_ = trouble(stack, reading=reading)
     assert (error_.reason, getattr(error_, "status", 0)) == ("needs_reconnect", 409)
@@ -157,7 +159,7 @@ def test_a_dead_token_ends_the_connection(stack: Cloud, leadconnector: LeadConne
 
 
 @pytest.mark.parametrize(("reading", "scope"), [(True, "contacts.readonly"), (False, "contacts.write")])
-def test_a_missing_scope_is_named_and_ends_nothing(
+def test_contacts_missing_scope_is_named_and_connection_stays_connected(
     stack: Cloud, leadconnector: LeadConnector, reading: bool, scope: str
 ) -> None:
     leadconnector.before = [NO_SCOPE]
@@ -169,14 +171,18 @@ def test_a_missing_scope_is_named_and_ends_nothing(
 
 
 @reading_and_writing
-def test_a_token_of_another_location_ends_nothing(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
+def test_contacts_token_of_another_location_keeps_connection_connected(
+    stack: Cloud, leadconnector: LeadConnector, reading: bool
+) -> None:
     leadconnector.before = [OTHER_LOCATION]
     error_ = trouble(stack, reading=reading)
     assert (error_.reason, getattr(error_, "status", 0)) == ("wrong_location", 409)
     assert connection_store.get(stack.table, NAME).state == "connected"
 
 
-def test_the_old_token_of_a_rotation_stands_in(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_new_token_refused_during_rotation_uses_old_token(
+    stack: Cloud, leadconnector: LeadConnector
+) -> None:
     """Given a new one that LeadConnector calls dead while the overlap lasts."""
     leadconnector.good = {TOKEN, NEW}
     rotation.rotate(stack.table, Vault(PREFIX), NAME, {"token": Secret(NEW)}, expire_now=False)
@@ -185,7 +191,7 @@ def test_the_old_token_of_a_rotation_stands_in(stack: Cloud, leadconnector: Lead
     assert connection_store.get(stack.table, NAME).state == "connected"
 
 
-def test_a_token_that_dies_in_the_middle(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_token_refused_midway_leaves_rest_not_sent(stack: Cloud, leadconnector: LeadConnector) -> None:
     leadconnector.before = [None, DEAD, DEAD]
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "not_sent", "not_sent"]
@@ -193,7 +199,7 @@ def test_a_token_that_dies_in_the_middle(stack: Cloud, leadconnector: LeadConnec
     assert connection_store.get(stack.table, NAME).state == "needs_reconnect"
 
 
-def test_a_scope_that_is_taken_away_in_the_middle(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_scope_removed_midway_leaves_rest_not_sent(stack: Cloud, leadconnector: LeadConnector) -> None:
     leadconnector.before = [None, NO_SCOPE]
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "not_sent", "not_sent"]
@@ -204,7 +210,7 @@ def test_a_scope_that_is_taken_away_in_the_middle(stack: Cloud, leadconnector: L
 # -------------------------------------------------------------------------------------------------- one bad contact of many
 
 
-def test_messages_about_a_contact_are_passed_on(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_refused_contact_has_platform_messages(stack: Cloud, leadconnector: LeadConnector) -> None:
     leadconnector.before = [None, error(422, ["email must be an email", "property x should not exist"]), None]
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "refused", "created"]
@@ -213,7 +219,7 @@ def test_messages_about_a_contact_are_passed_on(stack: Cloud, leadconnector: Lea
     assert "email must be an email; property x should not exist" in refused["detail"]
 
 
-def test_a_duplicate_names_the_other_contact(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_duplicate_names_the_other_contact(stack: Cloud, leadconnector: LeadConnector) -> None:
     said = "This location does not allow duplicated contacts."
     leadconnector.before = [error(400, said, meta={"contactId": "other1", "matchingField": "phone"})]
     answer = upsert(stack, people(2))
@@ -224,7 +230,7 @@ def test_a_duplicate_names_the_other_contact(stack: Cloud, leadconnector: LeadCo
 # ----------------------------------------------------------------------------------------------------------------- trouble
 
 
-def test_a_429_in_the_middle_leaves_the_rest(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_rate_limited_midway_leaves_rest_not_sent(stack: Cloud, leadconnector: LeadConnector) -> None:
     leadconnector.before = [None, (429, {**JSON, "Retry-After": "7"}, "{}")]
     answer = upsert(stack, people(4))
     assert outcomes(answer) == ["created", "not_sent", "not_sent", "not_sent"]
@@ -233,7 +239,9 @@ def test_a_429_in_the_middle_leaves_the_rest(stack: Cloud, leadconnector: LeadCo
 
 
 @reading_and_writing
-def test_a_429_at_once_is_the_answer(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
+def test_contacts_rate_limited_first_request_is_retryable(
+    stack: Cloud, leadconnector: LeadConnector, reading: bool
+) -> None:
     limits = {"X-RateLimit-Remaining": "0", "X-RateLimit-Interval-Milliseconds": "10000"}
     leadconnector.before = [(429, limits, "")]
     later = trouble(stack, reading=reading)
@@ -241,7 +249,9 @@ def test_a_429_at_once_is_the_answer(stack: Cloud, leadconnector: LeadConnector,
     assert (later.reason, later.after_s, later.answer_lost) == ("rate_limited", 10.0, False)
 
 
-def test_a_limit_is_kept_before_it_is_enforced(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_exhausted_rate_limit_header_stops_before_429(
+    stack: Cloud, leadconnector: LeadConnector
+) -> None:
     leadconnector.headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Interval-Milliseconds": "10000"}
     answer = upsert(stack, people(2))
     assert outcomes(answer) == ["created", "not_sent"]
@@ -252,7 +262,9 @@ def test_a_limit_is_kept_before_it_is_enforced(stack: Cloud, leadconnector: Lead
 
 
 @pytest.mark.parametrize("lost", [LOST, error(500, "canary"), error(401, "Command timed out"), (200, JSON, "<html>")])
-def test_a_lost_answer_is_unknown_and_the_others_go_on(stack: Cloud, leadconnector: LeadConnector, lost: Any) -> None:
+def test_upsert_contacts_lost_answer_is_unknown_and_rest_is_sent(
+    stack: Cloud, leadconnector: LeadConnector, lost: Any
+) -> None:
     leadconnector.before = [None, lost]
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "unknown", "created"]
@@ -260,7 +272,7 @@ def test_a_lost_answer_is_unknown_and_the_others_go_on(stack: Cloud, leadconnect
     assert connection_store.get(stack.table, NAME).state == "connected"
 
 
-def test_an_answer_that_is_too_large_has_been_lost(
+def test_upsert_contacts_oversized_answer_is_unknown(
     stack: Cloud, leadconnector: LeadConnector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = http_client.send
@@ -275,7 +287,7 @@ def test_an_answer_that_is_too_large_has_been_lost(
     assert len(leadconnector.contacts) == 2
 
 
-def test_leadconnector_that_cannot_be_reached_any_more(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_unreachable_midway_leaves_rest_not_sent(stack: Cloud, leadconnector: LeadConnector) -> None:
     leadconnector.before = [None, UNREACHABLE]
     answer = upsert(stack, people(3))
     assert outcomes(answer) == ["created", "not_sent", "not_sent"]
@@ -283,7 +295,9 @@ def test_leadconnector_that_cannot_be_reached_any_more(stack: Cloud, leadconnect
 
 
 @reading_and_writing
-def test_nor_at_all(stack: Cloud, leadconnector: LeadConnector, reading: bool) -> None:
+def test_contacts_unreachable_first_request_is_retryable(
+    stack: Cloud, leadconnector: LeadConnector, reading: bool
+) -> None:
     leadconnector.before = [UNREACHABLE]
     later = trouble(stack, reading=reading)
     assert isinstance(later, Retryable)
@@ -291,14 +305,16 @@ def test_nor_at_all(stack: Cloud, leadconnector: LeadConnector, reading: bool) -
 
 
 @pytest.mark.parametrize("lost", [LOST, error(500, "canary")])
-def test_reading_loses_nothing(stack: Cloud, leadconnector: LeadConnector, lost: Any) -> None:
+def test_show_contact_lost_answer_is_retryable_without_answer_lost(
+    stack: Cloud, leadconnector: LeadConnector, lost: Any
+) -> None:
     leadconnector.before = [lost]
     later = trouble(stack, reading=True)
     assert isinstance(later, Retryable)
     assert not later.answer_lost
 
 
-def test_all_of_it_fits_into_twenty_seconds(
+def test_upsert_contacts_slow_requests_stop_after_twenty_seconds(
     stack: Cloud, leadconnector: LeadConnector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given requests that take seven seconds each."""
@@ -320,7 +336,9 @@ def test_all_of_it_fits_into_twenty_seconds(
 # -------------------------------------------------------------------------------------------------------- input and platforms
 
 
-def test_only_some_platforms_offer_it(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_contacts_platform_without_contacts_is_refused_as_not_offered(
+    stack: Cloud, leadconnector: LeadConnector
+) -> None:
     """Kommo's contacts are read page by page, as a source of records: that is something else."""
     to_engage(stack)
     connect(stack, "kommo-one", "kommo", "oauth2", "acme.kommo.com", {}, {"access_token": "canary-kommo"})
@@ -360,7 +378,7 @@ def test_only_some_platforms_offer_it(stack: Cloud, leadconnector: LeadConnector
     ],
     ids=repr,
 )
-def test_bad_input_is_named_before_anything_is_sent(
+def test_upsert_contacts_invalid_contact_is_refused_without_request(
     stack: Cloud, leadconnector: LeadConnector, contact: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(Rejected) as refused:
@@ -381,13 +399,13 @@ def test_bad_input_is_named_before_anything_is_sent(
     ],
     ids=["missing", "empty", "too many", "no object", "no flag"],
 )
-def test_a_bad_call_is_named(sent: dict[str, Any], field: str) -> None:
+def test_upsert_contacts_invalid_body_is_refused_by_field(sent: dict[str, Any], field: str) -> None:
     with pytest.raises(Rejected) as refused:
         parse(api.ContactUpsert, sent)
     assert refused.value.field == field
 
 
-def test_at_most_twenty_mistakes_are_named(stack: Cloud, leadconnector: LeadConnector) -> None:
+def test_upsert_contacts_many_errors_are_limited_to_twenty(stack: Cloud, leadconnector: LeadConnector) -> None:
     with pytest.raises(Rejected) as refused:
         upsert(stack, [{"city": 1, "email": 1}] * 50)
     assert len(refused.value.errors) == 20  # type: ignore[attr-defined]

@@ -40,12 +40,12 @@ LIMIT = 10_000
         ("gzip", GZIP + b"\x00" * 100),
     ],
 )
-def test_decode_gives_the_plain_body(codings: str, body: bytes) -> None:
+def test_decode_compressed_or_mislabelled_body_returns_plain_body(codings: str, body: bytes) -> None:
     assert content_codings.decode(body, codings, LIMIT) == (PLAIN, "")
 
 
 @pytest.mark.parametrize("codings", ["gzip", "x-gzip", "deflate", "br", "gzip, br"])
-def test_decode_leaves_an_empty_body_empty(codings: str) -> None:
+def test_decode_empty_body_returns_empty_body(codings: str) -> None:
     assert content_codings.decode(b"", codings, LIMIT)[0] == b""
 
 
@@ -63,7 +63,7 @@ def test_decode_leaves_an_empty_body_empty(codings: str) -> None:
         ("gzip, gzip, gzip, gzip, gzip, gzip", GZIP, "gzip, gzip, gzip, gzip, gzip, gzip"),
     ],
 )
-def test_decode_never_passes_a_part_for_the_whole(codings: str, body: bytes, left: str) -> None:
+def test_decode_incomplete_body_is_returned_unchanged_with_its_coding(codings: str, body: bytes, left: str) -> None:
     """Given a body that cannot be decoded to its end, then it stays as it is, and its coding is still named."""
     found, still_applied = content_codings.decode(body, codings, LIMIT)
     assert still_applied == left
@@ -72,7 +72,7 @@ def test_decode_never_passes_a_part_for_the_whole(codings: str, body: bytes, lef
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
 @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, 50_000_000])
-def test_decode_produces_no_more_than_the_limit_and_one(compress: object, size: int) -> None:
+def test_decode_output_is_limited(compress: object, size: int) -> None:
     codings = "gzip" if compress is gzip.compress else "deflate"
     found, _ = content_codings.decode(compress(bytes(size)), codings, LIMIT)  # type: ignore[operator]
     assert len(found) == min(size, LIMIT + 1)
@@ -81,7 +81,7 @@ def test_decode_produces_no_more_than_the_limit_and_one(compress: object, size: 
 @given(
     st.binary(max_size=300), st.lists(st.sampled_from(["gzip", "deflate", "br", "identity", "", "x-gzip"]), max_size=7)
 )
-def test_decode_never_raises(body: bytes, codings: list[str]) -> None:
+def test_decode_arbitrary_body_never_raises(body: bytes, codings: list[str]) -> None:
     content_codings.decode(body, ", ".join(codings), LIMIT)
     content_codings.decode(b"\x1f\x8b" + body, ", ".join(codings), LIMIT)
     content_codings.decode(b"\x78\x9c" + body, ", ".join(codings), LIMIT)

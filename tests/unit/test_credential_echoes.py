@@ -80,7 +80,7 @@ def around(content: str | bytes) -> bytes:
 
 @pytest.mark.parametrize("secret", SECRETS, ids=["opaque", "jwt", "password"])
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_echoes_are_recognized_in_disguise(disguise: str, secret: str) -> None:
+def test_echoes_encoded_credential_is_recognized(disguise: str, secret: str) -> None:
     content = DISGUISES[disguise](secret)
     assert Echoes([secret]).are_in(content if isinstance(content, bytes) else content.encode())
     if isinstance(content, str) and "base64" not in disguise:
@@ -88,19 +88,19 @@ def test_echoes_are_recognized_in_disguise(disguise: str, secret: str) -> None:
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_echoes_of_another_secret_are_not_recognized(disguise: str) -> None:
+def test_echoes_another_secret_is_not_recognized(disguise: str) -> None:
     other = "canary-1234567890-abcdefghijklm-another"
     content = DISGUISES[disguise](other)
     assert not Echoes(SECRETS).are_in(content if isinstance(content, bytes) else content.encode())
 
 
 @pytest.mark.parametrize("at", range(0, len(OPAQUE) - 2 * PART + 2))
-def test_echoes_of_a_part_of_twice_the_length_are_recognized(at: int) -> None:
+def test_echoes_part_of_credential_is_recognized(at: int) -> None:
     """Given any cut of a credential, as an API may make one that a caller chooses, then it is taken for the whole."""
     assert Echoes([OPAQUE]).are_in(f"part: {OPAQUE[at : at + 2 * PART - 1]}".encode())
 
 
-def test_echoes_of_a_signature_are_recognized_and_of_its_head_not() -> None:
+def test_echoes_jwt_signature_is_recognized_and_header_is_not() -> None:
     """The head and the body of a token are the same in others of the same issuer."""
     head, body, signature = JWT.split(".")
     echoes = Echoes([JWT])
@@ -109,7 +109,7 @@ def test_echoes_of_a_signature_are_recognized_and_of_its_head_not() -> None:
     assert not echoes.are_in(f"{head}.{body}.another-signature".encode())
 
 
-def test_echoes_in_a_header_are_recognized() -> None:
+def test_echoes_credential_in_header_value_is_recognized() -> None:
     assert Echoes([OPAQUE]).are_in(f"https://example.com/?token={quote_plus(OPAQUE)}")
 
 
@@ -123,22 +123,22 @@ def test_echoes_in_a_header_are_recognized() -> None:
         ("\\u0031234", True),
     ],
 )
-def test_echoes_of_a_short_secret_are_recognized_only_where_it_stands_alone(text: str, found: bool) -> None:
+def test_echoes_short_secret_is_recognized_only_as_whole_word(text: str, found: bool) -> None:
     assert Echoes(["1234"]).are_in(text.encode()) is found
 
 
 @pytest.mark.parametrize("secret", ["", "abc"])
-def test_echoes_of_what_is_no_secret_are_not_looked_for(secret: str) -> None:
+def test_echoes_empty_or_tiny_secret_is_ignored(secret: str) -> None:
     assert not Echoes([secret]).are_in(b"abc abc")
 
 
-def test_echoes_that_are_compressed_are_not_recognized() -> None:
+def test_echoes_compressed_credential_is_not_recognized() -> None:
     """What is said of it in the threat model: best effort."""
     assert not Echoes([OPAQUE]).are_in(gzip.compress(OPAQUE.encode()))
 
 
 @pytest.mark.parametrize("filling", [b"\\", b"\\u005c", b"&amp;", b"%25", b"a", b"\x00", b"%", b"eyJ"])
-def test_looking_takes_no_more_than_seconds_for_the_largest_answer(filling: bytes) -> None:
+def test_echoes_largest_answer_is_searched_within_six_cpu_seconds(filling: bytes) -> None:
     body = (filling * (4_000_000 // len(filling) + 1))[:4_000_000]
     began = time.process_time()
     Echoes([OPAQUE, JWT * 3, PASSWORD]).are_in(body)

@@ -56,7 +56,7 @@ def outcomes(answer: dict[str, Any]) -> list[str]:
 
 
 class TestKeeping:
-    def test_a_letter_comes_back_as_it_was_put(self, stack: Cloud) -> None:
+    def test_put_dead_letter_is_read_back_unchanged(self, stack: Cloud) -> None:
         target = {
             "destination": "marketo-main",
             "object": "persons",
@@ -72,14 +72,16 @@ class TestKeeping:
         assert replace(found[1], set_aside_at="") == kept
         assert (found[0].state, found[0].count, found[0].destination) == ("open", 3, "marketo-main")
 
-    def test_the_same_letter_again_changes_nothing(self, stack: Cloud, manage: Manage) -> None:
+    def test_put_dead_letter_again_keeps_its_state(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter())
         redrive(manage, ids=["letter-1"])
         put(stack, letter())
         assert state(stack) == "redriven"
 
     @pytest.mark.parametrize("size", [900_000, 2_000_000])
-    def test_a_letter_larger_than_an_item(self, stack: Cloud, manage: Manage, size: int) -> None:
+    def test_put_dead_letter_larger_than_an_item_is_split_and_redriven_whole(
+        self, stack: Cloud, manage: Manage, size: int
+    ) -> None:
         """What does not compress is cut into parts, and sent again whole."""
         noise = random.Random(5)
         large = [record(str(number), text=noise.randbytes(50_000).hex()) for number in range(size // 100_000)]
@@ -93,14 +95,14 @@ class TestKeeping:
         assert outcomes(redrive(manage, ids=["letter-1"])) == ["redriven"]
         assert [each for message in sent(stack) for each in message["records"]] == large
 
-    def test_one_record_of_900_kilobytes(self, stack: Cloud, manage: Manage) -> None:
+    def test_put_dead_letter_record_of_900_kilobytes_is_redriven_whole(self, stack: Cloud, manage: Manage) -> None:
         large = record(text=random.Random(6).randbytes(450_000).hex())
         put(stack, letter(records=[large]))
         redrive(manage, ids=["letter-1"])
         assert [message["records"] for message in sent(stack)] == [[large]]
 
     @given(st.binary(max_size=2_000), st.integers(1, 100))
-    def test_parts_reassemble(self, data: bytes, size: int) -> None:
+    def test_cut_parts_join_to_the_original_data(self, data: bytes, size: int) -> None:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(dead_letters, "MAX_PART_BYTES", size)
             parts = dead_letters.cut(data)
@@ -109,7 +111,7 @@ class TestKeeping:
         assert all(parts[:-1])
 
     @pytest.mark.parametrize("dies_after", [0, 1, 2])
-    def test_whoever_dies_while_writing_leaves_no_half_letter(
+    def test_put_dead_letter_worker_killed_leaves_no_partial_letter(
         self, stack: Cloud, monkeypatch: pytest.MonkeyPatch, dies_after: int
     ) -> None:
         large = letter(records=[record(text=random.Random(7).randbytes(450_000).hex())])
@@ -131,7 +133,7 @@ class TestKeeping:
         assert found
         assert found[1].records == large.records
 
-    def test_all_of_it_ends_after_ninety_days(self, stack: Cloud) -> None:
+    def test_put_dead_letter_all_items_expire_after_ninety_days(self, stack: Cloud) -> None:
         put(stack, letter())
         ends = {item["expires_at"] for item in stack.table.query_all("DEAD_LETTER#letter-1")}
         (end,) = ends
@@ -150,7 +152,7 @@ class TestListing:
             if not cursor:
                 return found
 
-    def test_the_newest_first_and_by_filters(self, stack: Cloud, manage: Manage) -> None:
+    def test_list_dead_letters_is_newest_first_and_filtered(self, stack: Cloud, manage: Manage) -> None:
         put(
             stack,
             letter("a", set_aside_at="2026-03-01T00:00:00.000Z"),
@@ -172,7 +174,7 @@ class TestListing:
         assert self.ids(manage, "record=kommo-acme-1/7") == ["b"]
         assert self.ids(manage, "record=kommo-acme-1/7&reason=other") == []
 
-    def test_a_listing_holds_no_record(self, stack: Cloud, manage: Manage) -> None:
+    def test_list_dead_letters_exposes_no_record(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter(records=[record("ana@example.com", email="ana@example.com")]))
         answer = manage.call("GET", "/dead-letters")
         assert "ana" not in answer.text
@@ -185,18 +187,18 @@ class TestListing:
             ("cursor=nonsense", "bad_cursor"), ("limit=101", "bad_limit"),
         ],
     )  # fmt: skip
-    def test_what_cannot_be_asked_for(self, manage: Manage, query: str, reason: str) -> None:
+    def test_list_dead_letters_invalid_query_is_refused(self, manage: Manage, query: str, reason: str) -> None:
         answer = manage.call("GET", f"/dead-letters?{query}")
         assert (answer.status, answer.content["type"]) == (400, f"urn:portaria:problem:{reason}")
 
-    def test_a_letter_that_is_not_there(self, manage: Manage) -> None:
+    def test_dead_letter_unknown_is_not_found(self, manage: Manage) -> None:
         for method in ("GET", "DELETE"):
             answer = manage.call(method, "/dead-letters/never")
             assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_dead_letter")
 
 
 class TestShowing:
-    def test_what_looks_like_a_secret_is_masked(self, stack: Cloud, manage: Manage) -> None:
+    def test_show_dead_letter_secret_values_are_masked(self, stack: Cloud, manage: Manage) -> None:
         data: dict[str, Any] = {
             "name": "Ana Souza",
             "access_token": "plain-looking",
@@ -229,12 +231,12 @@ class TestShowing:
         assert "sesame" not in manage.call("GET", "/dead-letters/raw").text.partition("open")[0]
         assert JWT not in manage.call("GET", "/dead-letters/raw").text
 
-    def test_ordinary_text_is_left_alone(self) -> None:
+    def test_redaction_ordinary_text_is_unchanged(self) -> None:
         for text in ("Maria das Dores", "2026-01-31", "https://example.com/?a=b", "basic plan", "Authorized dealer"):
             assert redaction.masked_text(text) == text
         assert redaction.masked({"tokenless": None, "name": ["x"]}) == {"tokenless": None, "name": ["x"]}
 
-    def test_what_is_shown_is_bounded(self, stack: Cloud, manage: Manage) -> None:
+    def test_show_dead_letter_content_is_limited(self, stack: Cloud, manage: Manage) -> None:
         records = [record(str(number), text="x" * 15_000) for number in range(30)]
         put(stack, letter(records=records), letter("one", records=[record(text="y" * 500_000)]))
         shown = manage.call("GET", "/dead-letters/letter-1").content
@@ -244,7 +246,7 @@ class TestShowing:
         assert only["data"] is None
         assert len(only["excerpt"]) == api.EXCERPT_CHARACTERS
 
-    def test_records_that_are_none(self, stack: Cloud, manage: Manage) -> None:
+    def test_show_dead_letter_invalid_and_refused_records_are_shown(self, stack: Cloud, manage: Manage) -> None:
         refused = {
             "key": "7",
             "updated_at": 1,
@@ -258,7 +260,7 @@ class TestShowing:
 
 
 class TestRedrive:
-    def test_the_message_is_what_it_was(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_dead_letter_sends_the_original_message(self, stack: Cloud, manage: Manage) -> None:
         """Its versions too, so that what is newer at the destination is not overwritten."""
         target = {
             "destination": "marketo-main",
@@ -279,7 +281,7 @@ class TestRedrive:
         }  # fmt: skip
         assert state(stack) == "redriven"
 
-    def test_a_second_redrive_of_the_same_letter_is_not_swallowed(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_dead_letter_again_sends_again(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter())
         for times in (1, 2, 3):
             assert outcomes(redrive(manage, ids=["letter-1"])) == ["redriven"]
@@ -288,14 +290,14 @@ class TestRedrive:
             assert found
             assert found[0].redrives == times
 
-    def test_filters_take_open_letters_once(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_dead_letters_by_filter_sends_open_letters_once(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter("a"), letter("b"), letter("c", reason="bad_value"))
         assert [each["id"] for each in redrive(manage, reason="no_dedupe_value")["letters"]] == ["a", "b"]
         assert redrive(manage, reason="no_dedupe_value")["letters"] == []
         assert len(sent(stack)) == 2
         assert state(stack, "c") == "open"
 
-    def test_a_dry_run_sends_nothing(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_dead_letters_dry_run_sends_nothing(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter("a"), letter("b", records=[record("1"), record("2")]))
         answer = redrive(manage, connection="kommo-acme-1", dry_run=True)
         assert outcomes(answer) == ["would_redrive", "would_redrive"]
@@ -304,7 +306,7 @@ class TestRedrive:
         assert sent(stack) == []
         assert state(stack, "a") == "open"
 
-    def test_all_of_many_page_by_page_and_none_that_came_later(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_dead_letters_pages_through_letters_up_to_before(self, stack: Cloud, manage: Manage) -> None:
         for number in range(7):
             put(stack, letter(f"l{number}", set_aside_at=f"2026-03-0{number + 1}T00:00:00.000Z"))
         seen: list[str] = []
@@ -319,7 +321,9 @@ class TestRedrive:
         assert seen == ["l0", "l1", "l2", "l3", "l4", "l5"]
         assert len(sent(stack)) == 6
 
-    def test_at_most_twenty_a_second(self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_redrive_dead_letters_is_limited_to_twenty_per_second(
+        self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         passed = [0.0]
 
         def sleep(seconds: float) -> None:
@@ -332,7 +336,7 @@ class TestRedrive:
         redrive(manage, route="people")
         assert passed[0] == pytest.approx(24 / 20)
 
-    def test_two_callers_at_once_send_each_letter_once(
+    def test_redrive_dead_letters_concurrent_callers_send_each_letter_once(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The second comes just before the first has claimed, when it has, and when it has sent."""
@@ -369,7 +373,7 @@ class TestRedrive:
             assert len(sent(stack)) == 1, place
             assert state(stack, place) == "redriven"
 
-    def test_one_that_another_redrives_is_in_progress(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_dead_letter_claimed_by_another_is_in_progress(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter())
         stack.table.update(
             *dead_letters.key("letter-1"), "SET #state = :redriving, claimed_until = :until",
@@ -383,7 +387,7 @@ class TestRedrive:
         assert sent(stack) == []
 
     @pytest.mark.parametrize(("place", "messages_sent"), [("read_letter", 1), ("_mark", 2)])
-    def test_whoever_dies_leaves_a_letter_that_is_sent_by_the_next(
+    def test_redrive_dead_letter_worker_killed_is_completed_after_claim_expires(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch, place: str, messages_sent: int
     ) -> None:
         """Dead between claim and send: not sent. Dead between send and mark: sent, and sent once more after the claim."""
@@ -404,7 +408,7 @@ class TestRedrive:
         assert len(sent(stack)) == messages_sent
         assert state(stack) == "redriven"
 
-    def test_a_worker_that_comes_back_after_its_claim_ended_changes_nothing(
+    def test_redrive_dead_letter_late_worker_does_not_reset_state(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(stack, letter())
@@ -428,7 +432,7 @@ class TestRedrive:
             (EndpointConnectionError(endpoint_url="https://sqs"), "EndpointConnectionError"),
         ],
     )
-    def test_what_the_queue_does_not_take_stays_open(
+    def test_redrive_dead_letter_queue_failure_keeps_letter_open(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
     ) -> None:
         put(stack, letter("a"), letter("b"))
@@ -448,7 +452,7 @@ class TestRedrive:
         ]
         assert (state(stack, "a"), state(stack, "b")) == ("open", "redriven")
 
-    def test_records_without_data_stay_behind(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_dead_letter_records_without_data_are_not_sent(self, stack: Cloud, manage: Manage) -> None:
         refused = {"key": "8", "updated_at": 1, "refused": {"reason": "record_too_large", "detail": "too large"}}
         put(stack, letter("mixed", records=[record("7"), refused, 7]), letter("none", records=[refused]))
         mixed, none = redrive(manage, ids=["mixed", "none"])["letters"]
@@ -457,7 +461,9 @@ class TestRedrive:
         assert (none["outcome"], state(stack, "none")) == ("failed", "open")
         assert [message["records"] for message in sent(stack)] == [[record("7")]]
 
-    def test_the_time_of_a_call_ends(self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_redrive_dead_letters_time_limit_reports_rest_for_next_call(
+        self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Every letter is told of, and what was not reached is reached by the next call."""
         for number in range(4):
             put(stack, letter(f"l{number}"))
@@ -496,19 +502,21 @@ class TestRedrive:
             ({"ids": "a"}, "list"),
         ],
     )
-    def test_what_cannot_be_asked_for(self, manage: Manage, body: dict[str, Any], words: str) -> None:
+    def test_redrive_dead_letters_invalid_body_is_refused(
+        self, manage: Manage, body: dict[str, Any], words: str
+    ) -> None:
         answer = manage.call("POST", "/dead-letters/redrive", body)
         assert answer.status == 400
         assert words in answer.content["detail"]
 
-    def test_a_redrive_has_an_audit_entry(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_dead_letters_has_an_audit_entry(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter())
         redrive(manage, ids=["letter-1"])
         entry = manage.call("GET", "/audit?limit=1").content["items"][0]
         assert (entry["operation"], entry["outcome"]) == ("redrive_dead_letters", "done")
         assert entry["asked"] == {"ids": ["letter-1"], "limit": 100, "dry_run": False}
 
-    def test_a_token_needs_the_scope(self, stack: Cloud, manage: Manage) -> None:
+    def test_redrive_and_delete_dead_letters_without_scope_are_refused(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter())
         _, token = manage.create_integration("dead-letters:list", "dead-letters:show")
         assert manage.program(token, "GET", "/dead-letters").status == 200
@@ -518,13 +526,15 @@ class TestRedrive:
 
 
 class TestDeleting:
-    def test_a_letter_and_its_parts_go(self, stack: Cloud, manage: Manage) -> None:
+    def test_delete_dead_letter_removes_all_its_items(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter())
         assert manage.call("DELETE", "/dead-letters/letter-1").status == 204
         assert list(stack.table.query_all("DEAD_LETTER#letter-1")) == []
         assert outcomes(redrive(manage, ids=["letter-1"])) == ["gone"]
 
-    def test_one_that_was_claimed_meanwhile_stays(self, stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_delete_dead_letter_claimed_concurrently_is_a_conflict(
+        self, stack: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         put(stack, letter())
         get = Table.get
 
@@ -613,7 +623,7 @@ class TestMessagesThatNobodyHandled:
         items: list[dict[str, Any]] = manage.call("GET", "/dead-letters").content["items"]
         return items
 
-    def test_a_readable_one_is_redriven_as_it_was(self, stack: Cloud, manage: Manage) -> None:
+    def test_keep_dead_letters_readable_message_is_redriven_unchanged(self, stack: Cloud, manage: Manage) -> None:
         body = functions.sample("keep_dead_letters", "one_message")["Records"][0]["body"]
         assert self.keep(stack, m1=body) == set()
         (head,) = self.heads(manage)
@@ -630,7 +640,7 @@ class TestMessagesThatNobodyHandled:
             '{"version": 1, "records": [{"key": "1", "updated_at": 1, "data": {"x": NaN}}]}',
         ],
     )  # fmt: skip
-    def test_an_unreadable_one_keeps_its_text(self, stack: Cloud, manage: Manage, body: str) -> None:
+    def test_keep_dead_letters_unreadable_message_keeps_its_text(self, stack: Cloud, manage: Manage, body: str) -> None:
         assert self.keep(stack, m1=body) == set()
         (head,) = self.heads(manage)
         assert (head["reason"], head["record_count"]) == ("message_unreadable", 0)
@@ -638,12 +648,12 @@ class TestMessagesThatNobodyHandled:
         assert outcomes(redrive(manage, ids=[head["id"]])) == ["redriven"]
         assert stack.receive("records") == [body]
 
-    def test_a_redelivery_is_one_letter_and_two_messages_alike_are_two(self, stack: Cloud, manage: Manage) -> None:
+    def test_keep_dead_letters_duplicate_delivery_is_one_letter_per_message(self, stack: Cloud, manage: Manage) -> None:
         for _ in range(2):
             self.keep(stack, m1="no JSON", m2="no JSON")
         assert len(self.heads(manage)) == 2
 
-    def test_what_could_not_be_kept_goes_back(
+    def test_keep_dead_letters_write_failure_reports_only_that_message(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write = Table.put
@@ -660,7 +670,7 @@ class TestMessagesThatNobodyHandled:
         assert [head["reason"] for head in self.heads(manage)] == ["gave_up"]
 
     @pytest.mark.parametrize("name", ["one_message", "unreadable"])
-    def test_the_samples(self, stack: Cloud, name: str) -> None:
+    def test_keep_dead_letters_sample_events_are_kept(self, stack: Cloud, name: str) -> None:
         module = functions.load("keep_dead_letters", stack.environment)
         event = functions.sample("keep_dead_letters", name)
         assert functions.reported(module.handler(event, functions.Context())) == set()

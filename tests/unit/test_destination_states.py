@@ -108,7 +108,7 @@ def resume(manage: Manage, name: str = "marketo-main") -> dict[str, Any]:
 
 
 class TestList:
-    def test_list_destination_that_is_stopped_and_has_waiting_records(
+    def test_list_destinations_paused_with_waiting_records_shows_both(
         self, manage: Manage, stack: Cloud, time: dict[str, datetime]
     ) -> None:
         connect(stack)
@@ -137,20 +137,22 @@ class TestList:
             }
         ]
 
-    def test_list_pause_without_waiting_records_is_tried_when_it_ends(self, manage: Manage, stack: Cloud) -> None:
+    def test_list_destinations_pause_without_waiting_records_shows_its_end(self, manage: Manage, stack: Cloud) -> None:
         pause(stack, reason=PauseReason.QUOTA, code="4290801", for_s=3_600)
         (shown,) = listed(manage)
         assert (shown["state"], shown["reason"], shown["waiting_record_count"]) == ("paused", "quota", 0)
         assert (shown["next_try_at"], shown["oldest_since"]) == ("2026-03-10T13:00:00.000Z", None)
 
-    def test_list_of_two_pauses_names_the_one_that_ends_last(self, manage: Manage, stack: Cloud) -> None:
+    def test_list_destinations_two_pauses_shows_the_later_one(self, manage: Manage, stack: Cloud) -> None:
         pause(stack, object_name="persons", reason="busy", for_s=60)
         pause(stack, object_name="companies", for_s=600)
         (shown,) = listed(manage)
         assert shown["reason"] == "stopped"
         assert sorted(each["object"] for each in shown["pauses"]) == ["companies", "persons"]
 
-    def test_list_waiting_records_without_a_pause(self, manage: Manage, stack: Cloud, time: Any) -> None:
+    def test_list_destinations_waiting_records_without_pause_are_waiting(
+        self, manage: Manage, stack: Cloud, time: Any
+    ) -> None:
         connect(stack, state="needs_reconnect")
         wait(stack, 1, minutes=5)
         (shown,) = listed(manage)
@@ -159,23 +161,25 @@ class TestList:
         time["now"] += timedelta(minutes=6)
         assert listed(manage)[0]["next_try_at"] is None
 
-    def test_list_destination_that_is_being_drained_is_tried_now(self, manage: Manage, stack: Cloud) -> None:
+    def test_list_destinations_draining_has_no_next_try(self, manage: Manage, stack: Cloud) -> None:
         wait(stack, 1)
         assert backlogs.claim(stack.table, "marketo-main")
         assert listed(manage)[0]["next_try_at"] is None
 
-    def test_list_waiting_records_of_a_deleted_connection(self, manage: Manage, stack: Cloud) -> None:
+    def test_list_destinations_deleted_connection_with_waiting_records_is_listed(
+        self, manage: Manage, stack: Cloud
+    ) -> None:
         wait(stack, 1, "marketo-gone")
         assert [(each["name"], each["connection"]) for each in listed(manage)] == [("marketo-gone", None)]
 
-    def test_list_leaves_out_what_takes_everything(self, manage: Manage, stack: Cloud, time: Any) -> None:
+    def test_list_destinations_without_pause_are_omitted(self, manage: Manage, stack: Cloud, time: Any) -> None:
         connect(stack)
         assert listed(manage) == []
         pause(stack)
         time["now"] += timedelta(hours=1)
         assert listed(manage) == []
 
-    def test_list_leaves_out_a_backlog_whose_lists_are_empty(self, manage: Manage, stack: Cloud) -> None:
+    def test_list_destinations_backlog_with_empty_lists_is_omitted(self, manage: Manage, stack: Cloud) -> None:
         wait(stack, 2)
         found, _ = waiting_entries.read(stack.table, WAITING, limit=10)
         waiting_entries.remove(stack.table, found)
@@ -189,7 +193,7 @@ class TestList:
         wait(stack, 1)
         assert [each["waiting_record_count"] for each in listed(manage)] == [1]
 
-    def test_list_pages_by_name(self, manage: Manage, stack: Cloud) -> None:
+    def test_list_destinations_pages_are_sorted_by_name(self, manage: Manage, stack: Cloud) -> None:
         for number in range(5):
             pause(stack, f"dest-{number}")
         wait(stack, 1, "dest-2")
@@ -206,7 +210,7 @@ class TestList:
 
 
 class TestResume:
-    def test_resume_ends_the_pauses_and_starts_the_release(self, manage: Manage, stack: Cloud) -> None:
+    def test_resume_destination_ends_pauses_and_starts_release(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         pause(stack, object_name="persons")
         pause(stack, reason="quota")
@@ -223,23 +227,23 @@ class TestResume:
         assert entries(stack) == 3
         assert [json.loads(body) for body in stack.receive("waiting_records")] == [{"drain": "marketo-main"}]
 
-    def test_resume_again_changes_nothing_more(self, manage: Manage, stack: Cloud) -> None:
+    def test_resume_destination_repeated_changes_nothing(self, manage: Manage, stack: Cloud) -> None:
         pause(stack)
         wait(stack, 2)
         resume(manage)
         assert resume(manage) == {"name": "marketo-main", "ended": [], "waiting_record_count": 2}
         assert entries(stack) == 2
 
-    def test_resume_destination_that_takes_everything(self, manage: Manage, stack: Cloud) -> None:
+    def test_resume_destination_not_paused_changes_nothing(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         assert resume(manage) == {"name": "marketo-main", "ended": [], "waiting_record_count": 0}
         assert stack.receive("waiting_records") == []
 
-    def test_resume_of_no_connection_is_refused(self, manage: Manage) -> None:
+    def test_resume_destination_unknown_connection_is_not_found(self, manage: Manage) -> None:
         answer = manage.call("POST", "/destinations/nowhere/resume", {})
         assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_connection")
 
-    def test_resume_where_sqs_takes_nothing_leaves_it_to_the_sweep(self, manage: Manage, stack: Cloud) -> None:
+    def test_resume_destination_queue_failure_leaves_backlog_due_for_sweep(self, manage: Manage, stack: Cloud) -> None:
         pause(stack)
         wait(stack, 1)
         with refusing("SendMessage"):
@@ -249,7 +253,7 @@ class TestResume:
         assert backlog.next_at == 0
 
     @pytest.mark.parametrize("operation", ["DeleteItem", "Query"])
-    def test_resume_where_the_table_does_not_answer_can_be_repeated(
+    def test_resume_destination_table_failure_can_be_repeated(
         self, manage: Manage, stack: Cloud, operation: str
     ) -> None:
         pause(stack)
@@ -259,7 +263,7 @@ class TestResume:
         assert entries(stack) == 1
         assert len(resume(manage)["ended"]) == 1
 
-    def test_resume_needs_its_scope_which_narrows_to_a_connection(self, manage: Manage, stack: Cloud) -> None:
+    def test_resume_destination_requires_scope_that_narrows_to_connection(self, manage: Manage, stack: Cloud) -> None:
         pause(stack)
         pause(stack, "marketo-two")
         _, token = manage.create_integration("destinations:resume@marketo-two", "destinations:list")
@@ -270,7 +274,7 @@ class TestResume:
             "marketo-main"
         ]
 
-    def test_resume_is_in_the_audit_trail(self, manage: Manage, stack: Cloud) -> None:
+    def test_resume_destination_has_an_audit_entry(self, manage: Manage, stack: Cloud) -> None:
         pause(stack)
         resume(manage)
         (entry,) = manage.call("GET", "/audit").content["items"]
@@ -278,7 +282,7 @@ class TestResume:
 
 
 class TestConnectionChanges:
-    def test_deleted_and_created_again_is_not_stopped(
+    def test_connection_deleted_and_created_again_is_not_paused(
         self, manage: Manage, stack: Cloud, logged_in: responses.RequestsMock
     ) -> None:
         assert manage.call("POST", "/connections", CREATION).status == 201
@@ -294,7 +298,9 @@ class TestConnectionChanges:
         assert backlogs.status(stack.table, "marketo-main").pauses == ()
         assert [json.loads(body) for body in stack.receive("waiting_records")] == [{"drain": "marketo-main"}]
 
-    def test_new_credentials_resume_it(self, manage: Manage, stack: Cloud, logged_in: responses.RequestsMock) -> None:
+    def test_update_connection_new_credentials_resume_destination(
+        self, manage: Manage, stack: Cloud, logged_in: responses.RequestsMock
+    ) -> None:
         assert manage.call("POST", "/connections", CREATION).status == 201
         pause(stack)
         wait(stack, 1)
@@ -305,11 +311,11 @@ class TestConnectionChanges:
         assert backlogs.status(stack.table, "marketo-main").pauses == ()
         assert len(stack.receive("waiting_records")) == 1
 
-    def test_deletion_without_waiting_records_says_none(self, manage: Manage, stack: Cloud) -> None:
+    def test_delete_connection_without_waiting_records_returns_zero(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         assert manage.call("DELETE", "/connections/marketo-main").content["waiting_record_count"] == 0
 
-    def test_deletion_that_cannot_read_what_waits_is_done_all_the_same(self, manage: Manage, stack: Cloud) -> None:
+    def test_delete_connection_waiting_records_unreadable_succeeds(self, manage: Manage, stack: Cloud) -> None:
         connect(stack)
         pause(stack)
         with patch.object(backlogs, "status", side_effect=throttled("Query")):
@@ -323,7 +329,7 @@ class TestCommandLine:
         stack.receive("waiting_records")
         return wired(stack, monkeypatch)
 
-    def test_list_shows_what_waits_and_why(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_destinations_list_shows_waiting_records_and_reason(self, wire: Wire, stack: Cloud) -> None:
         assert run("destinations", "list").stdout == "No destination is paused, and no records wait.\n"
         pause(stack)
         wait(stack, 3)
@@ -332,7 +338,7 @@ class TestCommandLine:
         assert "stopped" in shown
         assert [item["waiting_record_count"] for item in told("destinations", "list")["items"]] == [3]
 
-    def test_resume_says_what_it_ended(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_destinations_resume_shows_ended_pauses(self, wire: Wire, stack: Cloud) -> None:
         connect(stack)
         assert run("destinations", "resume", "marketo-main").stdout == (
             "marketo-main was not paused, and no records wait for it.\n"
@@ -342,10 +348,10 @@ class TestCommandLine:
         said = " ".join(run("destinations", "resume", "marketo-main").stdout.split())
         assert said == "marketo-main is tried now. Ended: stopped (persons). About 1,234 records wait for it."
 
-    def test_resume_of_no_connection_fails(self, wire: Wire) -> None:
+    def test_cli_destinations_resume_unknown_connection_fails(self, wire: Wire) -> None:
         assert "nowhere" in run("destinations", "resume", "nowhere", exit_code=1).stderr
 
-    def test_deleting_a_connection_says_how_many_records_wait(self, wire: Wire, stack: Cloud) -> None:
+    def test_cli_connections_delete_shows_count_of_waiting_records(self, wire: Wire, stack: Cloud) -> None:
         connect(stack)
         wait(stack, 1)
         said = " ".join(run("connections", "delete", "marketo-main", "--yes").stdout.split())

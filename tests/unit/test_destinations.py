@@ -142,7 +142,7 @@ class TestLeadConnector:
     def sent(self, platform: LeadConnector) -> list[dict[str, Any]]:
         return [json.loads(call.body or b"") for call in platform.calls if call.method == "POST"]
 
-    def test_each_contact_is_a_request_and_a_receipt(
+    def test_ingest_leadconnector_each_contact_is_one_request_and_one_receipt(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -155,14 +155,14 @@ class TestLeadConnector:
         assert desk.slept == [0.5]
 
     @pytest.mark.parametrize("option", [{}, {"overwrite_tags": "no"}])
-    def test_tags_are_left_out_unless_the_route_says_so(
+    def test_ingest_leadconnector_tags_without_overwrite_option_are_omitted(
         self, desk: Desk, marketek: Connection, platform: LeadConnector, option: dict[str, str]
     ) -> None:
         desk.route(marketek, mapping={"email": "name", "tags": "'vip'"}, options=option)
         desk.ingest({"m1": body([contact(1) | {"name": "a@b.example"}])})
         assert self.sent(platform) == [{"email": "a@b.example", "locationId": leadconnector.LOCATION}]
 
-    def test_tags_take_the_place_of_others_where_the_route_says_so(
+    def test_ingest_leadconnector_tags_with_overwrite_option_are_sent(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         mapping = {"email": "name", "tags": "join(', ', _embedded.tags[].name)"}
@@ -171,7 +171,7 @@ class TestLeadConnector:
         desk.ingest({"m1": body([tagged])})
         assert self.sent(platform)[0]["tags"] == ["vip", "São Paulo"]
 
-    def test_a_contact_that_is_refused_is_set_aside_and_the_others_go(
+    def test_ingest_leadconnector_refused_contact_becomes_dead_letter_and_rest_is_sent(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -184,7 +184,7 @@ class TestLeadConnector:
         assert (letter["reason"], letter["records"][0]["key"]) == ("refused_by_destination", "2")
         assert letter["detail"] == "LeadConnector refused the contact (422): what it says names email"
 
-    def test_what_can_be_found_by_nothing_is_set_aside_unsent(
+    def test_ingest_leadconnector_contact_without_dedupe_value_becomes_dead_letter(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek, mapping={"email": "nothing", "firstName": "first_name"})
@@ -192,7 +192,7 @@ class TestLeadConnector:
         assert platform.calls == []
         assert [letter["reason"] for letter in desk.letters()] == ["bad_value"]
 
-    def test_while_a_rotated_token_is_refused_the_one_in_reserve_is_used(
+    def test_ingest_leadconnector_new_token_refused_during_rotation_uses_old_token(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -208,7 +208,7 @@ class TestLeadConnector:
         assert len(platform.contacts) == 2
         assert connection_store.get(desk.stack.table, marketek.name).state == "connected"
 
-    def test_a_dead_token_ends_the_connection_and_nothing_is_lost(
+    def test_ingest_leadconnector_refused_token_sets_needs_reconnect_and_keeps_records(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -224,7 +224,9 @@ class TestLeadConnector:
         assert set(desk.held) == {"m1", "m2", "m3", "m4"}
         assert desk.letters() == []
 
-    def test_after_reconnecting_the_records_go(self, desk: Desk, marketek: Connection, platform: LeadConnector) -> None:
+    def test_ingest_leadconnector_reconnected_releases_waiting_records(
+        self, desk: Desk, marketek: Connection, platform: LeadConnector
+    ) -> None:
         desk.route(marketek)
         platform.good = {NEWER_TOKEN}
         desk.ingest(each(1))
@@ -243,7 +245,7 @@ class TestLeadConnector:
         ],
         ids=["no scope", "another location"],
     )
-    def test_what_somebody_must_set_right_stops_the_route_and_not_the_connection(
+    def test_ingest_leadconnector_missing_scope_pauses_destination_and_keeps_connection(
         self, desk: Desk, marketek: Connection, platform: LeadConnector, answer: Any
     ) -> None:
         desk.route(marketek)
@@ -253,7 +255,7 @@ class TestLeadConnector:
         assert desk.held == pytest.approx({"m1": 1_800, "m2": 1_800}, abs=5)
         assert connection_store.get(desk.stack.table, marketek.name).state == "connected"
 
-    def test_after_the_last_request_of_a_window_the_rest_waits_for_the_next(
+    def test_ingest_leadconnector_rate_limit_window_used_up_delays_rest_of_batch(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -266,7 +268,7 @@ class TestLeadConnector:
         # What was written before the pause is not sent again
         assert [one["email"] for one in self.sent(platform)] == [f"person{number}@example.com" for number in (1, 2, 3)]
 
-    def test_release_waits_for_the_next_window_and_goes_on(
+    def test_release_leadconnector_waits_for_each_rate_limit_window(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         """Given more waiting contacts than a window takes, then one drain waits for each and sends them all."""
@@ -286,7 +288,7 @@ class TestLeadConnector:
         [({"Retry-After": "7"}, 7, False), ({"X-RateLimit-Daily-Remaining": "0"}, 7_200, True)],
         ids=["window", "day"],
     )
-    def test_a_limit_that_was_passed_holds_everything(
+    def test_ingest_leadconnector_429_holds_all_records(
         self,
         desk: Desk,
         marketek: Connection,
@@ -302,7 +304,7 @@ class TestLeadConnector:
         assert len(platform.calls) == 1
         assert bool(backlogs.status(desk.stack.table, marketek.name).pauses) == parked
 
-    def test_a_message_whose_requests_all_fail_has_failed_once(
+    def test_ingest_leadconnector_all_requests_of_message_fail_holds_it_once(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -314,7 +316,7 @@ class TestLeadConnector:
         desk.release(minutes=6)
         assert len(platform.contacts) == 4
 
-    def test_an_answer_that_was_lost_leads_to_another_try(
+    def test_ingest_leadconnector_lost_answer_is_sent_again(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -324,7 +326,7 @@ class TestLeadConnector:
         desk.release(minutes=6)
         assert [one["state"] for one in desk.receipts(marketek.name)] == ["applied"]
 
-    def test_what_shares_only_the_address_or_only_the_number_goes_by_itself_in_order(
+    def test_ingest_leadconnector_contacts_sharing_email_or_phone_are_sent_in_order(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -336,7 +338,7 @@ class TestLeadConnector:
             ("PERSON1@example.com", "2", "Test"), ("person1@example.com", "1", "Newest"),
         ]  # fmt: skip
 
-    def test_a_message_of_many_contacts_is_split_before_any_is_sent(
+    def test_ingest_leadconnector_large_message_is_split_before_sending(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         """Else all of it would come back again and again for what one batch can do, until it is given up."""
@@ -351,7 +353,7 @@ class TestLeadConnector:
         assert desk.ingest({f"part-{number}": part for number, part in enumerate(parts)}) == set()
         assert len(platform.contacts) == 11
 
-    def test_a_message_that_could_not_be_split_comes_back(
+    def test_ingest_leadconnector_split_failure_returns_message_unsent(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
         desk.route(marketek)
@@ -371,7 +373,7 @@ class TestEngage:
     def users(self, *numbers: int, message: str = "m1") -> dict[str, str]:
         return {message: body([contact(number) | {"first_name": f"login-{number}"} for number in numbers])}
 
-    def test_users_are_registered_a_hundred_a_request(self, desk: Desk, platform: Engage) -> None:
+    def test_ingest_engage_users_are_sent_in_requests_of_100(self, desk: Desk, platform: Engage) -> None:
         main = to_engage(desk.stack)
         desk.route(main, mapping=USER)
         assert desk.ingest(self.users(*range(150))) == set()
@@ -380,7 +382,7 @@ class TestEngage:
         assert [(one["state"], one["count"]) for one in desk.receipts(main.name)] == [("applied", 100), ("applied", 50)]
         assert len(platform.hosts) == 1
 
-    def test_what_was_typed_in_is_read_once_a_batch(self, desk: Desk, platform: Engage) -> None:
+    def test_ingest_engage_static_credentials_are_read_once_per_batch(self, desk: Desk, platform: Engage) -> None:
         desk.route(to_engage(desk.stack), mapping=USER)
         with patch.object(
             static_credentials, "static_credentials", wraps=static_credentials.static_credentials
@@ -388,7 +390,9 @@ class TestEngage:
             desk.ingest(self.users(*range(150)))
         assert (len(platform.requests), read.call_count) == (2, 1)
 
-    def test_an_unknown_login_is_found_among_many_and_set_aside(self, desk: Desk, platform: Engage) -> None:
+    def test_ingest_engage_unknown_login_becomes_dead_letter_and_rest_is_registered(
+        self, desk: Desk, platform: Engage
+    ) -> None:
         desk.route(to_engage(desk.stack), mapping=USER)
         assert desk.ingest(self.users(1, 2, 3, 999, 4, 5)) == set()
         assert set(platform.registered) == {"1", "2", "3", "4", "5"}
@@ -396,7 +400,7 @@ class TestEngage:
         assert (letter["reason"], letter["records"][0]["key"]) == ("refused_by_destination", "999")
         assert letter["detail"] == "Engage refused this user (400): there may be no such login"
 
-    def test_a_token_that_has_ended_is_followed_by_another_log_in(self, desk: Desk, platform: Engage) -> None:
+    def test_ingest_engage_expired_session_logs_in_again(self, desk: Desk, platform: Engage) -> None:
         desk.route(to_engage(desk.stack), mapping=USER)
         desk.ingest(self.users(1))
         platform.hosts.append("somebody else's log-in, whose token alone is good now")
@@ -405,7 +409,7 @@ class TestEngage:
         assert len(platform.hosts) == 3
 
     @pytest.mark.parametrize("status", [401, 403])
-    def test_who_may_not_register_anybody_is_stopped_and_nothing_is_lost(
+    def test_ingest_engage_forbidden_pauses_destination_and_keeps_records(
         self, desk: Desk, platform: Engage, status: int
     ) -> None:
         main = to_engage(desk.stack)
@@ -418,21 +422,23 @@ class TestEngage:
         (pause,) = backlogs.status(desk.stack.table, main.name).pauses_of("users")
         assert pause.reason == "stopped"
 
-    def test_a_connection_without_its_customers_token_waits_for_it(self, desk: Desk, platform: Engage) -> None:
+    def test_ingest_engage_without_customer_token_keeps_records_without_request(
+        self, desk: Desk, platform: Engage
+    ) -> None:
         desk.route(to_engage(desk.stack, customer_token=""), mapping=USER)
         assert desk.ingest(self.users(1)) == set()
         assert set(desk.held) == {"m1"}
         assert platform.requests == []
         assert '"code":"no_credentials"' in desk.log.getvalue()
 
-    def test_a_wrong_password_is_tried_once_for_all(self, desk: Desk, platform: Engage) -> None:
+    def test_ingest_engage_wrong_password_is_tried_once_per_batch(self, desk: Desk, platform: Engage) -> None:
         desk.route(to_engage(desk.stack, password="canary-wrong"), mapping=USER)
         assert desk.ingest(self.users(1) | self.users(2, message="m2")) == set()
         assert set(desk.held) == {"m1", "m2"}
         assert desk.letters() == []
         assert len(platform.hosts) == 1
 
-    def test_one_identifier_is_the_newest_users(self, desk: Desk, platform: Engage) -> None:
+    def test_ingest_engage_same_identifier_registers_newest_user(self, desk: Desk, platform: Engage) -> None:
         desk.route(to_engage(desk.stack), mapping={"user_login": "first_name", "identifier": "'u-7'"})
         newer, older = contact(1, updated_at=200), contact(2, updated_at=100)
         desk.ingest({"m1": body([newer | {"first_name": "login-1"}]), "m2": body([older | {"first_name": "login-2"}])})
@@ -450,17 +456,17 @@ class TestRoutes:
         yield Manage(shared)
         empty()
 
-    def test_to_leadconnector_with_nothing_said(self, manage: Manage) -> None:
+    def test_create_route_to_leadconnector_with_defaults_is_created(self, manage: Manage) -> None:
         made = manage.call("POST", "/routes", {**ROUTE, "destination": "marketek"})
         assert made.status == 201, made.text
         assert (made.content["dedupe_fields"], made.content["warnings"]) == ([], [])
 
-    def test_to_leadconnector_with_tags(self, manage: Manage) -> None:
+    def test_create_route_to_leadconnector_with_tags_option_is_created(self, manage: Manage) -> None:
         mapping = {"email": "name", "tags": "join(',', _embedded.tags[].name)"}
         given = {**ROUTE, "destination": "marketek", "mapping": mapping, "options": {"overwrite_tags": "yes"}}
         assert manage.call("POST", "/routes", given).status == 201
 
-    def test_to_engage(self, manage: Manage) -> None:
+    def test_create_route_to_engage_is_created(self, manage: Manage) -> None:
         given = {**ROUTE, "destination": "engage-one", "mapping": USER, "target": "users"}
         assert manage.call("POST", "/routes", given).status == 201
 
@@ -489,7 +495,7 @@ class TestRoutes:
         ],
         ids=lambda value: repr(value)[:60],
     )  # fmt: skip
-    def test_what_could_never_work_is_refused(
+    def test_create_route_to_leadconnector_invalid_is_refused_by_field(
         self, manage: Manage, change: dict[str, Any], field: str, words: str
     ) -> None:
         answer = manage.call("POST", "/routes", {**ROUTE, "destination": "marketek", **change})
@@ -514,7 +520,7 @@ EFFECTS: dict[Disposition, tuple[dict[str, float | None], dict[str, float], list
 
 
 @pytest.mark.parametrize("meaning", Disposition)
-def test_every_meaning_has_its_effect(meaning: Disposition) -> None:
+def test_pipeline_each_disposition_has_its_effect(meaning: Disposition) -> None:
     in_queue, in_table, reasons, count, is_paused = EFFECTS[meaning]
     after_s = 77 if meaning is Disposition.QUOTA else None
     with ingesting.desk() as desk:
@@ -529,7 +535,7 @@ def test_every_meaning_has_its_effect(meaning: Disposition) -> None:
 
 
 @pytest.mark.parametrize("meaning", [Disposition.ACCEPTED, Disposition.APPLIED])
-def test_after_a_success_that_asks_for_a_pause_the_rest_waits(meaning: Disposition) -> None:
+def test_pipeline_success_with_pause_delays_the_next_message(meaning: Disposition) -> None:
     with ingesting.desk() as desk:
         desk.route("people")
         with (

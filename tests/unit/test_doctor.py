@@ -265,7 +265,7 @@ def keep_parked(world: World, reason: str, *, hours: int = 1) -> None:
 # ----------------------------------------------------------------------------------------------------------- all is well
 
 
-def test_a_healthy_stack(world: World) -> None:
+def test_doctor_healthy_stack_has_only_ok_findings(world: World) -> None:
     keep_client(world, f"{API_URL}/install/kommo/acme")
     keep_connection(world, "crm")
     found = examine()
@@ -276,7 +276,7 @@ def test_a_healthy_stack(world: World) -> None:
     assert [request.url for request in world.sent] == [f"{API_URL}/v1/openapi.json", "https://api.example.com/"]
 
 
-def test_people_get_one_line_each_and_what_to_do_below_it(world: World) -> None:
+def test_doctor_text_output_has_one_line_per_finding_and_advice_below(world: World) -> None:
     world.stacks["Parameters"] = []
     lines = run("doctor").stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("warn"))
@@ -285,7 +285,7 @@ def test_people_get_one_line_each_and_what_to_do_below_it(world: World) -> None:
     assert re.fullmatch(r"\d+ ok · 1 warn", lines[-1])
 
 
-def test_nothing_is_changed_and_no_secret_is_read(world: World) -> None:
+def test_doctor_makes_only_read_calls_and_reads_no_secret(world: World) -> None:
     keep_client(world, f"{API_URL}/install/kommo/acme")
     keep_connection(world, "crm")
     examine()
@@ -295,7 +295,7 @@ def test_nothing_is_changed_and_no_secret_is_read(world: World) -> None:
     assert "GetSecretValue" not in operations
 
 
-def test_the_counts_name_every_state(world: World) -> None:
+def test_doctor_json_counts_name_every_state(world: World) -> None:
     counts = json.loads(run("--json", "doctor").stdout)["counts"]
     assert list(counts) == list(STATES)
 
@@ -307,7 +307,7 @@ def findings(check: str, exit_code: int) -> list[Json]:
     return [each for each in examine(exit_code) if each["check"] == check]
 
 
-def test_doctor_client_without_api_domains_names_them_and_the_command(world: World) -> None:
+def test_doctor_client_without_api_domains_is_a_failure_with_advice(world: World) -> None:
     """A client of any provider that was registered before there were `api_domains`."""
     uri = f"{API_URL}/install/oauth2/acme"
     keep_client(world, uri, "oauth2", token_url="https://login.example.com/token")
@@ -320,7 +320,7 @@ def test_doctor_client_without_api_domains_names_them_and_the_command(world: Wor
     assert "portaria configure FILE" in found["advice"]
 
 
-def test_doctor_connection_outside_the_clients_api_domains_is_named(world: World) -> None:
+def test_doctor_connection_outside_client_api_domains_is_a_failure(world: World) -> None:
     keep_client(world, f"{API_URL}/install/kommo/acme")
     keep_connection(world, "in", platform="kommo", kind="oauth2", client="acme", allowed_domain="one.kommo.com")
     keep_connection(world, "out", platform="kommo", kind="oauth2", client="acme", allowed_domain="one.amocrm.ru")
@@ -331,7 +331,7 @@ def test_doctor_connection_outside_the_clients_api_domains_is_named(world: World
     assert found["advice"].endswith(": one.amocrm.ru")
 
 
-def test_doctor_refused_renewals_are_told_with_their_end_and_advice(world: World) -> None:
+def test_doctor_refused_renewal_is_a_warning_with_end_and_advice(world: World) -> None:
     world.stacks["Parameters"].append({"ParameterKey": "RefusedGrantDays", "ParameterValue": "3"})
     since, advice = "2026-11-01T00:00:00.000Z", "the provider refused the client id or the client secret"
     keep_connection(world, "crm", refused_since=since, refusal=advice)
@@ -341,7 +341,7 @@ def test_doctor_refused_renewals_are_told_with_their_end_and_advice(world: World
     assert found["found"] == f"crm since {since}; it ends about 2026-11-04T00:00:00.000Z: {advice}"
 
 
-def test_doctor_many_refused_renewals_are_counted(world: World) -> None:
+def test_doctor_many_refused_renewals_are_limited_and_counted(world: World) -> None:
     for number in range(data.MOST_REFUSED + 3):
         keep_connection(world, f"crm-{number}", refused_since="2026-11-01T00:00:00.000Z", refusal="no")
     found = findings("refused renewals", 0)
@@ -359,23 +359,23 @@ def test_doctor_many_refused_renewals_are_counted(world: World) -> None:
         ("ROLLBACK_COMPLETE", "fail"), ("UPDATE_ROLLBACK_FAILED", "fail"),
     ],
 )  # fmt: skip
-def test_the_stacks_state(world: World, status: str, state: str) -> None:
+def test_doctor_stack_status_sets_finding_state(world: World, status: str, state: str) -> None:
     world.stacks["StackStatus"] = status
     found = examine(1 if state == "fail" else 0)
     assert next(finding["state"] for finding in found if finding["check"] == "stack") == state
 
 
-def test_a_stack_of_somebody_elses(world: World) -> None:
+def test_doctor_stack_without_expected_outputs_is_a_failure(world: World) -> None:
     world.stacks["Outputs"] = world.stacks["Outputs"][:2]
     assert "BusName" in only("fail")["found"]
 
 
-def test_a_stack_that_is_not_there(world: World) -> None:
+def test_doctor_stack_missing_exits_3_with_advice(world: World) -> None:
     world.refused["cloudformation:DescribeStacks"] = "ValidationError"
     assert "give --stack-name" in run("doctor", exit_code=3).stderr
 
 
-def test_a_function_that_failed_to_update(world: World) -> None:
+def test_doctor_function_update_failed_is_a_failure(world: World) -> None:
     world.functions[f"{STACK}-ManageFunction"] |= {
         "LastUpdateStatus": "Failed",
         "LastUpdateStatusReason": "no such key",
@@ -385,12 +385,12 @@ def test_a_function_that_failed_to_update(world: World) -> None:
     assert found["advice"].startswith("no such key; deploy again")
 
 
-def test_a_function_that_cannot_run(world: World) -> None:
+def test_doctor_function_not_active_is_a_failure(world: World) -> None:
     world.live[f"{STACK}-ManageFunction"] |= {"State": "Failed", "StateReason": "the image is gone"}
     assert only("fail")["found"] == "ManageFunction is Failed"
 
 
-def test_a_function_that_is_gone(world: World) -> None:
+def test_doctor_function_missing_is_a_failure(world: World) -> None:
     del world.functions[f"{STACK}-ManageFunction"]
     found = [finding for finding in examine(1) if finding["state"] == "fail"]
     assert [finding["found"] for finding in found] == ["ManageFunction does not exist or has no alias live"]
@@ -399,30 +399,30 @@ def test_a_function_that_is_gone(world: World) -> None:
 @pytest.mark.parametrize(
     "change", [{"CodeSha256": "old"}, {"Environment": {"Variables": {}}}, {"Layers": [{"Arn": "old"}]}]
 )
-def test_callers_get_an_older_version(world: World, change: Json) -> None:
+def test_doctor_function_alias_differs_from_latest_is_a_failure(world: World, change: Json) -> None:
     world.live[f"{STACK}-ManageFunction"] |= change
     assert "its alias has other code or settings" in only("fail")["found"]
 
 
-def test_functions_on_two_runtimes(world: World) -> None:
+def test_doctor_functions_on_two_runtimes_is_a_warning(world: World) -> None:
     for kept in (world.functions, world.live):
         kept[f"{STACK}-ManageFunction"]["Runtime"] = "python3.11"
     assert "python3.11, python3.13" in only("warn")["found"]
 
 
-def test_a_function_with_anothers_role(world: World) -> None:
+def test_doctor_function_with_another_role_is_a_failure(world: World) -> None:
     for kept in (world.functions, world.live):
         kept[f"{STACK}-ManageFunction"]["Role"] = f"{ROLE}administrator"
     assert only("fail")["found"] == "ManageFunction runs with administrator, which is not its own role"
 
 
-def test_a_role_without_its_policies(world: World) -> None:
+def test_doctor_role_without_policies_is_a_failure(world: World) -> None:
     name = f"{STACK}-ManageFunctionRole"
     world.answers["iam:ListRolePolicies"] = lambda asked: {"PolicyNames": [] if asked["RoleName"] == name else ["one"]}
     assert only("fail")["found"] == "policies are missing from the role of ManageFunction"
 
 
-def test_a_function_that_somebody_switched_off(world: World) -> None:
+def test_doctor_function_with_zero_reserved_concurrency_is_a_failure(world: World) -> None:
     world.answers["lambda:GetFunctionConcurrency"] = lambda asked: (
         {"ReservedConcurrentExecutions": 0} if "IngestRecords" in asked["FunctionName"] else {}
     )
@@ -431,19 +431,19 @@ def test_a_function_that_somebody_switched_off(world: World) -> None:
     assert f"delete-function-concurrency --function-name {STACK}-IngestRecordsFunction" in found["advice"]
 
 
-def test_a_new_account(world: World) -> None:
+def test_doctor_low_account_concurrency_is_a_warning(world: World) -> None:
     world.answers["lambda:GetAccountSettings"] = {"AccountLimit": {"ConcurrentExecutions": 10}}
     assert "Service Quotas" in only("warn")["advice"]
 
 
-def test_what_is_kept_free_is_told(world: World) -> None:
+def test_doctor_reserved_concurrency_is_shown(world: World) -> None:
     world.answers["lambda:GetFunctionConcurrency"] = lambda asked: (
         {"ReservedConcurrentExecutions": 20} if "AcceptInstall" in asked["FunctionName"] else {}
     )
     assert any("reserved: 20 for AcceptInstallFunction" in finding["found"] for finding in examine())
 
 
-def test_a_queue_that_nobody_reads(world: World) -> None:
+def test_doctor_event_source_disabled_is_a_failure(world: World) -> None:
     world.answers["lambda:GetEventSourceMapping"] = lambda asked: {
         "State": "Disabled" if asked["UUID"].endswith("BulkRecords") else "Enabled"
     }
@@ -452,7 +452,7 @@ def test_a_queue_that_nobody_reads(world: World) -> None:
     assert "--enabled" in found["advice"]
 
 
-def test_a_queue_that_lambda_may_not_read(world: World) -> None:
+def test_doctor_event_source_with_processing_problem_is_a_failure(world: World) -> None:
     world.answers["lambda:GetEventSourceMapping"] = lambda asked: {
         "State": "Enabled",
         "LastProcessingResult": "PROBLEM: access denied" if asked["UUID"].endswith("BulkRecords") else "OK",
@@ -461,32 +461,32 @@ def test_a_queue_that_lambda_may_not_read(world: World) -> None:
 
 
 @pytest.mark.parametrize(("status", "state"), [("UPDATING", "warn"), ("INACCESSIBLE_ENCRYPTION_CREDENTIALS", "fail")])
-def test_the_tables_state(world: World, status: str, state: str) -> None:
+def test_doctor_table_status_sets_finding_state(world: World, status: str, state: str) -> None:
     world.answers["dynamodb:DescribeTable"]["Table"]["TableStatus"] = status
     assert status in only(state)["found"]
 
 
-def test_items_that_stay_for_ever(world: World) -> None:
+def test_doctor_time_to_live_disabled_is_a_failure(world: World) -> None:
     world.answers["dynamodb:DescribeTimeToLive"]["TimeToLiveDescription"]["TimeToLiveStatus"] = "DISABLED"
     found = only("fail")
     assert (found["check"], "update-time-to-live" in found["advice"]) == ("expiry of items", True)
 
 
-def test_a_table_without_backups(world: World) -> None:
+def test_doctor_point_in_time_recovery_disabled_is_a_failure(world: World) -> None:
     description = world.answers["dynamodb:DescribeContinuousBackups"]["ContinuousBackupsDescription"]
     description["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] = "DISABLED"
     found = only("fail")
     assert (found["check"], "update-continuous-backups" in found["advice"]) == ("backups", True)
 
 
-def test_messages_in_a_dead_letter_queue(world: World) -> None:
+def test_doctor_messages_in_dead_letter_queue_is_a_warning(world: World) -> None:
     world.queues[f"{STACK}-BackfillsDeadLetters"]["ApproximateNumberOfMessages"] = "3"
     found = only("warn")
     assert found["found"] == "3 messages are in BackfillsDeadLetters"
     assert found["advice"].endswith("#backfills-dead-letters")
 
 
-def test_a_queue_without_dead_letters(world: World) -> None:
+def test_doctor_queue_without_dead_letter_queue_is_a_failure(world: World) -> None:
     del world.queues[f"{STACK}-RecordsQueue"]["RedrivePolicy"]
     assert "RecordsQueue has no dead-letter queue" in only("fail")["found"]
 
@@ -499,7 +499,9 @@ def test_a_queue_without_dead_letters(world: World) -> None:
         ("BulkRecordsQueue", 90_000, "bulk-records-waiting"),
     ],
 )
-def test_a_message_that_waits_too_long(world: World, queue: str, age_s: int, section: str) -> None:
+def test_doctor_old_message_in_queue_is_a_failure_with_runbook(
+    world: World, queue: str, age_s: int, section: str
+) -> None:
     world.queues[f"{STACK}-{queue}"]["ApproximateNumberOfMessages"] = "1"
     points = [{"Timestamp": NOW - timedelta(minutes=5), "Maximum": 1.0}, {"Timestamp": NOW, "Maximum": float(age_s)}]
     world.answers["cloudwatch:GetMetricStatistics"] = {"Datapoints": points}
@@ -508,27 +510,27 @@ def test_a_message_that_waits_too_long(world: World, queue: str, age_s: int, sec
     assert found["advice"].endswith(f"#{section}")
 
 
-def test_a_message_that_has_just_come_is_none_that_waits(world: World) -> None:
+def test_doctor_recent_message_in_queue_is_ok(world: World) -> None:
     world.queues[f"{STACK}-ExchangesQueue"]["ApproximateNumberOfMessages"] = "1"
     world.answers["cloudwatch:GetMetricStatistics"] = {"Datapoints": [{"Timestamp": NOW, "Maximum": 299.0}]}
     assert {finding["state"] for finding in examine()} == {"ok"}
 
 
-def test_a_schedule_that_is_off(world: World) -> None:
+def test_doctor_schedule_disabled_is_a_failure(world: World) -> None:
     world.answers["scheduler:GetSchedule"] = lambda asked: {
         "State": "DISABLED" if "Renewals" in asked["Name"] else "ENABLED"
     }
     assert only("fail")["found"] == "RenewalsSchedule is disabled"
 
 
-def test_a_rule_that_is_off(world: World) -> None:
+def test_doctor_rule_disabled_is_a_failure(world: World) -> None:
     world.answers["events:DescribeRule"] = {"State": "DISABLED"}
     found = only("fail")
     assert "new connections are not read" in found["found"]
     assert f"--event-bus-name {STACK}" in found["advice"]
 
 
-def test_an_alarm_that_is_on(world: World) -> None:
+def test_doctor_alarm_active_is_a_warning_with_runbook(world: World) -> None:
     alarm = {"AlarmName": f"{STACK}-CodesWaitingAlarm", "StateValue": "ALARM"}
     world.answers["cloudwatch:DescribeAlarms"] = {"MetricAlarms": [alarm]}
     found = only("warn")
@@ -542,7 +544,9 @@ def test_an_alarm_that_is_on(world: World) -> None:
         ([{"SubscriptionArn": "PendingConfirmation"}], "no subscription is confirmed yet"),
     ],
 )
-def test_alarms_that_nobody_hears(world: World, subscriptions: list[Json], told: str) -> None:
+def test_doctor_alarm_topic_without_confirmed_subscription_is_a_warning(
+    world: World, subscriptions: list[Json], told: str
+) -> None:
     world.answers["sns:ListSubscriptionsByTopic"] = {"Subscriptions": subscriptions}
     assert only("warn")["found"] == told
 
@@ -555,27 +559,29 @@ def test_alarms_that_nobody_hears(world: World, subscriptions: list[Json], told:
         ("http://desk.example.com/install/kommo/acme", "fail", "is not https"),
     ],
 )
-def test_a_redirect_uri_that_leads_elsewhere(world: World, redirect_uri: str, state: str, told: str) -> None:
+def test_doctor_redirect_uri_not_of_this_stack_is_reported(
+    world: World, redirect_uri: str, state: str, told: str
+) -> None:
     keep_client(world, redirect_uri)
     found = only(state)
     assert told in found["found"]
     assert f"{API_URL}/install/kommo/acme" in found["advice"]
 
 
-def test_a_secret_that_is_gone(world: World) -> None:
+def test_doctor_secret_missing_is_a_failure(world: World) -> None:
     keep_connection(world, "crm", secret_id="portaria/grants/gone")
     found = only("fail")
     assert found["found"] == "the secret of the connection crm does not exist or is scheduled for deletion"
     assert "restore-secret --secret-id portaria/grants/gone" in found["advice"]
 
 
-def test_a_secret_that_is_about_to_go(world: World) -> None:
+def test_doctor_secret_scheduled_for_deletion_is_a_failure(world: World) -> None:
     keep_connection(world, "crm")
     boto3_clients.client("secretsmanager").delete_secret(SecretId=f"{STACK}/grants/crm")
     assert "the secret of the connection crm" in only("fail")["found"]
 
 
-def test_no_more_secrets_are_looked_at_than_a_person_waits_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_number_of_checked_secrets_is_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "MOST_SECRETS", 3)
     for number in range(5):
         keep_connection(world, f"crm-{number}", updated_at=f"2026-11-01T00:00:{number:02d}.000Z")
@@ -584,12 +590,12 @@ def test_no_more_secrets_are_looked_at_than_a_person_waits_for(world: World, mon
     assert world.asked.count("secretsmanager:DescribeSecret") == 3
 
 
-def test_a_connection_that_must_be_connected_again(world: World) -> None:
+def test_doctor_connection_needing_reconnect_is_a_warning(world: World) -> None:
     keep_connection(world, "crm", state="needs_reconnect")
     assert only("warn")["found"] == "1 must be connected again: crm"
 
 
-def test_wildcard_above_a_public_suffix_is_warned_of(world: World) -> None:
+def test_doctor_wildcard_over_public_suffix_is_a_warning(world: World) -> None:
     """Given a connection that is older than the rule, then its owner is told; one below a name of its own is fine."""
     keep_connection(world, "wide", allowed_domain="*.amazonaws.com")
     keep_connection(world, "fine", allowed_domain="*.example.com")
@@ -598,7 +604,7 @@ def test_wildcard_above_a_public_suffix_is_warned_of(world: World) -> None:
     assert "narrower domain" in found["advice"]
 
 
-def test_scope_for_a_connection_that_is_not_there_is_warned_of(world: World) -> None:
+def test_doctor_scope_for_missing_connection_is_a_warning(world: World) -> None:
     keep_connection(world, "crm")
     keep_connection(world, "old", state="removed")
     private_integrations.create(world.stack.table, "bi1", "BI", "", ("connections:call@crm", "routes:list"), "someone")
@@ -611,26 +617,26 @@ def test_scope_for_a_connection_that_is_not_there_is_warned_of(world: World) -> 
     )  # fmt: skip
 
 
-def test_a_renewal_that_is_late(world: World) -> None:
+def test_doctor_renewal_overdue_by_hours_is_a_failure(world: World) -> None:
     late = clock.to_iso(NOW - timedelta(hours=2))
     keep_connection(world, "crm", due_pk="CONNECTIONS", due_at=late)
     found = only("fail")
     assert (found["check"], found["found"]) == ("renewals", "1 have been due for more than an hour: crm")
 
 
-def test_a_renewal_that_is_due_now_is_not_late(world: World) -> None:
+def test_doctor_renewal_due_recently_is_ok(world: World) -> None:
     keep_connection(world, "crm", due_pk="CONNECTIONS", due_at=clock.to_iso(NOW - timedelta(minutes=10)))
     assert {finding["state"] for finding in examine()} == {"ok"}
 
 
-def test_a_destination_that_is_stopped(world: World) -> None:
+def test_doctor_destination_stopped_is_a_failure(world: World) -> None:
     keep_parked(world, "stopped")
     found = only("fail")
     assert found["found"] == "crm for persons is stopped (4030801)"
     assert found["advice"].endswith("#destinations-stopped")
 
 
-def test_a_destination_whose_day_is_used_up(world: World) -> None:
+def test_doctor_destination_quota_exhausted_is_a_warning(world: World) -> None:
     keep_parked(world, "quota")
     assert "is paused until" in only("warn")["found"]
 
@@ -645,7 +651,7 @@ def keep_waiting(world: World, *, hours: float) -> None:
     )  # fmt: skip
 
 
-def test_doctor_paused_destination_says_how_many_records_wait(world: World) -> None:
+def test_doctor_stopped_destination_shows_count_of_waiting_records(world: World) -> None:
     keep_parked(world, "stopped")
     keep_waiting(world, hours=2)
     since = clock.to_iso(NOW - timedelta(hours=2))[:19]
@@ -654,24 +660,24 @@ def test_doctor_paused_destination_says_how_many_records_wait(world: World) -> N
     )
 
 
-def test_doctor_records_that_wait_long_without_a_pause_are_a_warning(world: World) -> None:
+def test_doctor_long_waiting_records_without_pause_is_a_warning(world: World) -> None:
     keep_waiting(world, hours=2)
     found = only("warn")
     assert found["found"].startswith("crm accepts records again, and about 12,345 records wait")
     assert found["advice"].endswith("#waiting-records")
 
 
-def test_doctor_records_that_are_just_being_sent_are_no_finding(world: World) -> None:
+def test_doctor_recently_waiting_records_is_ok(world: World) -> None:
     keep_waiting(world, hours=0.5)
     assert {finding["state"] for finding in examine()} == {"ok"}
 
 
-def test_a_parking_that_is_over_is_none(world: World) -> None:
+def test_doctor_expired_pause_is_ok(world: World) -> None:
     keep_parked(world, "stopped", hours=-1)
     assert {finding["state"] for finding in examine()} == {"ok"}
 
 
-def test_open_dead_letters(world: World) -> None:
+def test_doctor_open_dead_letters_is_a_warning_with_reasons(world: World) -> None:
     for number, (state, reason) in enumerate(
         [("open", "bad_record"), ("open", "bad_record"), ("redriven", "unmapped")]
     ):
@@ -680,34 +686,34 @@ def test_open_dead_letters(world: World) -> None:
     assert only("warn")["found"] == "2 are open: bad_record (2)"
 
 
-def test_a_clock_that_is_off(world: World) -> None:
+def test_doctor_clock_skew_is_a_failure(world: World) -> None:
     world.date = format_datetime(NOW - timedelta(minutes=4), usegmt=True)
     found = only("fail")
     assert (found["check"], found["found"]) == ("clock", "this machine's clock is 240 s off AWS's")
 
 
-def test_a_clock_that_is_so_far_off_that_nothing_works(world: World) -> None:
+def test_doctor_clock_skew_that_breaks_signatures_exits_3(world: World) -> None:
     world.date = format_datetime(NOW - timedelta(minutes=9), usegmt=True)
     world.refused["cloudformation:DescribeStacks"] = "SignatureDoesNotMatch"
     assert "clock is 540 s off" in run("doctor", exit_code=3).stderr
 
 
-def test_credentials_that_have_expired(world: World) -> None:
+def test_doctor_expired_credentials_exits_3_with_advice(world: World) -> None:
     world.refused["cloudformation:DescribeStacks"] = "ExpiredToken"
     assert "log in again" in run("doctor", exit_code=3).stderr
 
 
-def test_an_api_that_does_not_answer(world: World) -> None:
+def test_doctor_unreachable_api_is_a_failure(world: World) -> None:
     world.unreachable.add("abc123.execute-api.us-east-1.amazonaws.com")
     assert "was not reached" in only("fail")["found"]
 
 
-def test_an_api_that_fails(world: World) -> None:
+def test_doctor_api_error_status_is_a_failure_with_advice(world: World) -> None:
     world.status = 502
     assert only("fail")["advice"] == "run `portaria logs manage`"
 
 
-def test_a_platform_that_is_not_reached(world: World) -> None:
+def test_doctor_unreachable_platform_is_a_warning(world: World) -> None:
     keep_connection(world, "crm")
     keep_connection(world, "wild", allowed_domain="*.example.net")
     keep_connection(world, "gone", allowed_domain="gone.example.com", state="removed")
@@ -729,7 +735,7 @@ ACTIONS = [
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_what_may_not_be_looked_at_is_skipped_with_its_permission(world: World, action: str) -> None:
+def test_doctor_access_denied_skips_check_and_names_permission(world: World, action: str) -> None:
     keep_connection(world, "crm")
     # Services have two words for it.
     world.refused[action] = "AccessDenied" if ACTIONS.index(action) % 2 else "AccessDeniedException"
@@ -740,25 +746,25 @@ def test_what_may_not_be_looked_at_is_skipped_with_its_permission(world: World, 
 
 
 @pytest.mark.parametrize("action", ["scheduler:GetSchedule", "dynamodb:DescribeTimeToLive", "iam:ListRolePolicies"])
-def test_what_an_emulator_does_not_offer_is_skipped(world: World, action: str) -> None:
+def test_doctor_action_not_implemented_skips_check(world: World, action: str) -> None:
     keep_connection(world, "crm")
     world.refused[action] = "InvalidAction"
     found = [finding for finding in examine() if finding["state"] != "ok"]
     assert {finding["state"] for finding in found} == {"skipped"}
 
 
-def test_a_service_that_does_not_answer_hides_no_other_check(world: World) -> None:
+def test_doctor_unreachable_service_skips_only_its_check(world: World) -> None:
     world.refused["sqs:GetQueueAttributes"] = "down"
     assert "EndpointConnectionError" in only("skipped")["found"]
 
 
-def test_a_check_that_breaks_off_hides_no_other(world: World) -> None:
+def test_doctor_unexpected_error_in_check_is_a_warning(world: World) -> None:
     world.answers["scheduler:GetSchedule"] = {}
     found = only("warn")
     assert (found["check"], found["found"]) == ("schedules", "this check failed unexpectedly (KeyError)")
 
 
-def test_each_runbook_that_is_named_is_there() -> None:
+def test_doctor_runbook_anchors_exist_in_operations_document() -> None:
     """Also those that only a stack in trouble would name."""
     folder = ROOT / "cli" / "portaria_cli" / "doctor"
     named = {
@@ -774,7 +780,7 @@ def test_each_runbook_that_is_named_is_there() -> None:
     assert named | alarms <= anchors
 
 
-def test_the_command_says_what_it_does() -> None:
+def test_doctor_help_says_that_it_changes_nothing() -> None:
     doctor = command_line.get_command(click.Context(command_line), "doctor")
     assert doctor
     assert "changes nothing and reads no secret" in " ".join((doctor.help or "").split())

@@ -162,12 +162,12 @@ def exists(path: str) -> bool:
     return any(file.match(pattern) for file in files())
 
 
-def test_readme_fits_two_hundred_lines() -> None:
+def test_readme_has_at_most_200_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_README_LINES
 
 
 @each_document
-def test_relative_links_and_anchors_resolve(path: Path) -> None:
+def test_documents_relative_links_and_anchors_resolve(path: Path) -> None:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(path.read_text())):
         if re.match(r"[a-z]+:", link):
@@ -180,7 +180,7 @@ def test_relative_links_and_anchors_resolve(path: Path) -> None:
 
 
 @each_document
-def test_tables_have_a_header_and_rows_of_equal_width(path: Path) -> None:
+def test_documents_tables_have_header_and_rows_of_equal_width(path: Path) -> None:
     """A line of text within a table ends it, and GitHub shows the rows behind it as text."""
     broken = []
     for is_table, lines in groupby(prose(path.read_text()).splitlines(), key=lambda line: line.startswith("|")):
@@ -194,13 +194,13 @@ def test_tables_have_a_header_and_rows_of_equal_width(path: Path) -> None:
 
 
 @each_document
-def test_paths_in_backticks_exist(path: Path) -> None:
+def test_documents_paths_in_backticks_exist(path: Path) -> None:
     missing = {code for code in inline_code(path) if is_path(code) and not exists(code)}
     assert missing - OF_OTHER_PROJECTS == set()
 
 
 @each_document
-def test_modules_of_the_former_layout_are_not_named(path: Path) -> None:
+def test_documents_name_no_module_of_former_layout(path: Path) -> None:
     code = inline_code(path)
     assert {name for name in code if name in FORMER_MODULES and not exists(name)} == set()
     dotted = {name for name in code if re.fullmatch(r"portaria\.[a-z_]+(\.[a-z_]+)*", name)}
@@ -216,7 +216,7 @@ def is_module(name: str) -> bool:
 
 
 @each_document
-def test_commands_exist(path: Path) -> None:
+def test_documents_commands_and_their_options_exist(path: Path) -> None:
     wrong = {}
     for command in commands(path):
         name, *arguments = command.words
@@ -228,7 +228,7 @@ def test_commands_exist(path: Path) -> None:
 
 
 @each_document
-def test_blocks_are_run_or_say_why_not(path: Path) -> None:
+def test_documents_command_blocks_are_run_or_marked_with_a_reason(path: Path) -> None:
     """A block `sh` or `console` is run (tests/stack/test_documents.py). A block without a language would escape that."""
     text = path.read_text()
     fences = list(_FENCE.finditer(text))
@@ -246,7 +246,7 @@ def test_blocks_are_run_or_say_why_not(path: Path) -> None:
         assert (ROOT / test[1]).exists() if test else reason in REASONS_NOT_TO_RUN
 
 
-def test_commands_are_found() -> None:
+def test_documents_checks_find_commands_and_reject_invalid_ones() -> None:
     """The checks above read something."""
     assert sum(len(commands(path)) for path in DOCUMENTS) > 100
     assert check_portaria(("backfills", "creat", "NAME")) == "creat is not a command"

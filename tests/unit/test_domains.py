@@ -150,20 +150,20 @@ def refusal(text: str) -> Rejected:
 
 
 class TestAllowedDomains:
-    def test_there_are_enough_cases(self) -> None:
+    def test_allowed_domain_corpus_has_at_least_120_cases(self) -> None:
         assert len(set(ACCEPTED)) + len({text for _, text in REFUSED_CASES}) >= 120
         assert len(NAME_128) == 128
 
     @pytest.mark.parametrize("text", ACCEPTED, ids=lambda text: text[:50])
-    def test_a_name_of_somebodys_own_is_taken_as_it_is(self, text: str) -> None:
+    def test_check_allowed_domain_valid_name_is_returned_unchanged(self, text: str) -> None:
         assert domain_rules.check_allowed_domain(text) == text
 
     @pytest.mark.parametrize("text", CASES_LOWERED)
-    def test_capitals_are_lowered(self, text: str) -> None:
+    def test_check_allowed_domain_upper_case_is_lowered(self, text: str) -> None:
         assert domain_rules.check_allowed_domain(text) == CASES_LOWERED[text]
 
     @pytest.mark.parametrize(("rule", "text"), REFUSED_CASES, ids=lambda value: repr(value)[:40])
-    def test_anything_else_is_refused(self, rule: str, text: str) -> None:
+    def test_check_allowed_domain_invalid_name_is_refused(self, rule: str, text: str) -> None:
         assert refusal(text)
 
     @pytest.mark.parametrize(
@@ -190,37 +190,37 @@ class TestAllowedDomains:
             ("xn--a.example.com", "not valid punycode"),
         ],
     )
-    def test_the_rule_is_told(self, text: str, words: str) -> None:
+    def test_check_allowed_domain_refusal_explains_the_rule(self, text: str, words: str) -> None:
         assert words in refusal(text).detail
 
     @pytest.mark.parametrize(
         "text", ["１２７.0.0.1", "例え.jp/x", "рф", "*.рф", "пример.invalid", "\ud800.com", "é" * 100]
     )
-    def test_no_name_is_advised_that_would_be_refused_again(self, text: str) -> None:
+    def test_check_allowed_domain_refusal_does_not_advise_unusable_punycode(self, text: str) -> None:
         assert "punycode" not in refusal(text).detail
 
     @pytest.mark.parametrize(
         "text", ["canary-secret-5f2c", "pit-canary-0000", "canary secret", "Bearer canary", "canary/+=="]
     )
-    def test_a_secret_in_its_place_is_not_repeated(self, text: str) -> None:
+    def test_check_allowed_domain_refusal_does_not_repeat_a_secret(self, text: str) -> None:
         assert "canary" not in str(refusal(text))
 
     @pytest.mark.parametrize("text", [*ACCEPTED, *CASES_LOWERED.values()], ids=lambda text: text[:50])
-    def test_what_is_taken_can_be_called(self, text: str) -> None:
+    def test_check_allowed_domain_accepted_name_is_allowed_by_http_client(self, text: str) -> None:
         bare = text.removeprefix("*.")
         http_client.check(Request("GET", f"https://{bare}/"), text)
         if text != bare:
             http_client.check(Request("GET", f"https://below.{bare[:100]}.com/"), f"*.{bare[:100]}.com")
 
     @given(st.text(alphabet=st.sampled_from("ab1-._*xn:@/[]%é。 \n"), max_size=40) | st.text(max_size=30))
-    def test_no_text_breaks_it_and_what_it_takes_is_a_name(self, text: str) -> None:
+    def test_check_allowed_domain_arbitrary_text_is_refused_or_a_host_name(self, text: str) -> None:
         try:
             taken = domain_rules.check_allowed_domain(text)
         except Rejected:
             return
         assert re.fullmatch(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*", taken)
 
-    def test_the_list_is_loaded_with_the_first_domain_and_no_sooner(self) -> None:
+    def test_check_allowed_domain_loads_public_suffix_list_on_first_use(self) -> None:
         code = (
             "import sys, portaria.api.resources.connections.connections\n"
             "from portaria.outbound import domain_rules\n"
@@ -266,36 +266,36 @@ class TestHeaderNames:
          "hosts", "x-forwarde", "Content-Type", "x-zi"],
         ids=lambda text: text[:30],
     )  # fmt: skip
-    def test_taken_as_it_is(self, text: str) -> None:
+    def test_check_header_name_valid_name_is_returned_unchanged(self, text: str) -> None:
         assert domain_rules.check_header_name(text) == text
         http_client.check(Request("GET", "https://example.com/", {text: "value"}), "example.com")
 
     @pytest.mark.parametrize("name", SEED_NAMES)
     @pytest.mark.parametrize("write", [str.lower, str.upper, str.title], ids=["lower", "upper", "title"])
-    def test_the_seeds_names_are_refused_however_they_are_written(self, name: str, write: Any) -> None:
+    def test_check_header_name_reserved_name_in_any_case_is_refused(self, name: str, write: Any) -> None:
         assert name in header_refusal(write(name)).detail
 
     @pytest.mark.parametrize("prefix", SEED_PREFIXES)
-    def test_the_seeds_prefixes_are_refused(self, prefix: str) -> None:
+    def test_check_header_name_reserved_prefix_is_refused(self, prefix: str) -> None:
         for name in (prefix, f"{prefix}a", f"{prefix}key".upper(), prefix + "a" * (128 - len(prefix))):
             assert "begin with" in header_refusal(name).detail
 
     @pytest.mark.parametrize("name", DISGUISED)
-    def test_disguised_name_is_refused(self, name: str) -> None:
+    def test_check_header_name_disguised_reserved_name_is_refused(self, name: str) -> None:
         assert "must not" in header_refusal(name).detail
 
     @pytest.mark.parametrize("text", ["X-N8N-API-KEY", "x2", "X-Auth-2FA_3"])
-    def test_digits_are_allowed_only_where_the_connection_says_so(self, text: str) -> None:
+    def test_check_header_name_digits_are_allowed_only_with_option(self, text: str) -> None:
         assert "allow_digits_in_header_name to yes" in header_refusal(text).detail
         assert domain_rules.check_header_name(text, with_digits=True) == text
 
     @pytest.mark.parametrize("text", ["", "123", "-1", "x.2", "X-Amz-2", "x-forwarded-2", "١x", "x 2"])
-    def test_digits_do_not_lift_the_other_rules(self, text: str) -> None:
+    def test_check_header_name_digits_option_keeps_other_rules(self, text: str) -> None:
         with pytest.raises(Rejected, match="bad_header_name"):
             domain_rules.check_header_name(text, with_digits=True)
 
     @pytest.mark.parametrize("name", sorted(http_client.FORBIDDEN_HEADERS))
-    def test_what_no_call_may_set_is_refused_too(self, name: str) -> None:
+    def test_check_header_name_forbidden_header_is_refused(self, name: str) -> None:
         header_refusal(name)
 
     @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ class TestHeaderNames:
          "canary2"],
         ids=lambda text: repr(text)[:30],
     )  # fmt: skip
-    def test_other_characters_and_lengths_are_refused(self, text: str) -> None:
+    def test_check_header_name_invalid_characters_or_length_are_refused(self, text: str) -> None:
         refused = header_refusal(text)
         assert "canary" not in refused.detail
         if len(text) > 128:

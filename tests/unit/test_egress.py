@@ -48,13 +48,13 @@ def no_byte_leaves() -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------------- what is refused
 
 
-def test_the_corpus_is_large_and_has_no_twins() -> None:
+def test_hostile_url_corpus_is_large_and_unique() -> None:
     assert len(HOSTILE_URLS) >= 250
     assert len(set(HOSTILE_URLS)) == len(HOSTILE_URLS)
 
 
 @pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: ascii(url)[1:61])
-def test_a_hostile_url_is_refused_before_anything_is_sent(url: str) -> None:
+def test_http_client_send_hostile_url_is_refused_without_traffic(url: str) -> None:
     with no_byte_leaves(), pytest.raises(Rejected) as refused:
         http_client.send(Request("POST", url, {"Authorization": "Bearer canary"}, b"canary"), allowed_domain=HOST)
     assert refused.value.reason in ("bad_url", "host_not_allowed")
@@ -74,7 +74,7 @@ def test_a_hostile_url_is_refused_before_anything_is_sent(url: str) -> None:
         f"https://{HOST}/..;/@evil.example",
     ],
 )
-def test_an_honest_url_is_sent_to_its_host(url: str) -> None:
+def test_http_client_send_valid_url_is_sent_to_its_host(url: str) -> None:
     with responses.RequestsMock() as mock:
         mock.add(responses.GET, url)
         http_client.send(Request("GET", url), allowed_domain=HOST)
@@ -96,7 +96,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=10).map(lambda pieces: "https://" + "".join(pieces)))
 @example(f"https://{HOST}/@evil.example")
-def test_whatever_passes_is_dialled_at_the_allowed_host(url: str) -> None:
+def test_http_client_check_accepted_url_is_dialled_at_allowed_host(url: str) -> None:
     """Given any URL, when the check lets it pass, then the library that dials reads the same host in it."""
     try:
         http_client.check(Request("GET", url), HOST)
@@ -108,7 +108,7 @@ def test_whatever_passes_is_dialled_at_the_allowed_host(url: str) -> None:
 
 
 @pytest.mark.parametrize("read_as", [f"https://evil.example/{HOST}", requests.exceptions.InvalidURL("no host")])
-def test_a_url_that_requests_reads_otherwise_is_refused(
+def test_http_client_send_url_parsed_differently_by_requests_is_refused(
     monkeypatch: pytest.MonkeyPatch, read_as: str | Exception
 ) -> None:
     """Given two readers of one URL that differ, then it is not sent: neither to the one host nor to the other."""
@@ -146,7 +146,7 @@ def test_a_url_that_requests_reads_otherwise_is_refused(
         (f"{'a.' * 130}kommo.com", "*.kommo.com", False),
     ],
 )
-def test_which_hosts_a_domain_covers(host: str, domain: str, allowed: bool) -> None:
+def test_host_allowed_matches_exact_and_wildcard_domains(host: str, domain: str, allowed: bool) -> None:
     assert http_client.host_allowed(host, domain) is allowed
 
 
@@ -158,13 +158,13 @@ def test_which_hosts_a_domain_covers(host: str, domain: str, allowed: bool) -> N
         "X_Forwarded_For", "X_AMZ_DATE", "Transfer_Encoding", "content_length", "X_Real_IP",
     ],
 )  # fmt: skip
-def test_a_forbidden_header_is_refused(name: str) -> None:
+def test_http_client_send_forbidden_header_is_refused(name: str) -> None:
     with no_byte_leaves(), pytest.raises(Rejected, match="forbidden_header"):
         http_client.send(Request("GET", URL, {name: "canary"}), allowed_domain=HOST)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a:", "a\r\nHost", "a\n", "ä", "(a)", "a\x00", "a,b"])
-def test_a_header_name_that_http_does_not_know_is_refused(name: str) -> None:
+def test_http_client_send_invalid_header_name_is_refused(name: str) -> None:
     with no_byte_leaves(), pytest.raises(Rejected, match="bad_header"):
         http_client.send(Request("GET", URL, {name: "x"}), allowed_domain=HOST)
 
@@ -173,14 +173,14 @@ def test_a_header_name_that_http_does_not_know_is_refused(name: str) -> None:
     "value",
     ["a\r\nHost: evil.example", "a\n", "\r", "a\x00b", "\x7f", "ä", "\u2028", "\x1b[0m", "a\r\n\r\nGET / HTTP/1.1"],
 )
-def test_a_header_value_that_could_begin_another_header_is_refused(value: str) -> None:
+def test_http_client_send_header_value_with_control_character_is_refused(value: str) -> None:
     with no_byte_leaves(), pytest.raises(Rejected, match="bad_header") as refused:
         http_client.send(Request("GET", URL, {"Authorization": f"canary{value}"}), allowed_domain=HOST)
     assert "canary" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", [" canary", "canary ", "\tcanary", " "])
-def test_a_header_value_with_spaces_around_it_is_refused_not_called_a_lost_answer(value: str) -> None:
+def test_http_client_send_header_value_with_outer_space_is_refused(value: str) -> None:
     """`requests` refuses them as well, but in a way that reads as if the request had left."""
     with no_byte_leaves(), pytest.raises(Rejected, match="bad_header"):
         http_client.send(Request("GET", URL, {"Authorization": value}), allowed_domain=HOST)
@@ -222,7 +222,7 @@ def get(**options: Any) -> Response:
 
 
 @pytest.mark.enable_socket
-def test_an_answer_is_brought_whatever_its_status(server: Server, net: Internet) -> None:
+def test_http_client_send_answer_of_any_status_is_returned(server: Server, net: Internet) -> None:
     server.scripts = [answering(b"HTTP/1.1 503 No\r\nX-Request-ID: 7\r\nContent-Length: 4\r\n\r\nbusy")]
     answer = get()
     assert (answer.status, answer.body) == (503, b"busy")
@@ -232,7 +232,7 @@ def test_an_answer_is_brought_whatever_its_status(server: Server, net: Internet)
 
 
 @pytest.mark.enable_socket
-def test_a_connection_is_kept_for_the_next_request(server: Server, net: Internet) -> None:
+def test_http_client_send_reuses_connection(server: Server, net: Internet) -> None:
     for _ in range(3):
         assert get().body == b"ok"
     assert len(server.requests) == 3
@@ -244,7 +244,9 @@ def test_a_connection_is_kept_for_the_next_request(server: Server, net: Internet
 @pytest.mark.parametrize(
     "location", ["https://evil.example/", f"https://{HOST}/elsewhere", "/elsewhere", "http://127.0.0.1/"]
 )
-def test_a_redirect_is_an_answer_and_is_not_followed(server: Server, net: Internet, status: int, location: str) -> None:
+def test_http_client_send_redirect_is_returned_and_not_followed(
+    server: Server, net: Internet, status: int, location: str
+) -> None:
     server.scripts = [
         answering(f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
     ]
@@ -257,7 +259,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed(server: Server, net: Intern
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("size", [0, 999, 1000, 1001, 50_000])
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_an_answer_may_have_so_many_bytes(server: Server, size: int, framing: str) -> None:
+def test_http_client_send_answer_over_size_limit_is_refused(server: Server, size: int, framing: str) -> None:
     head = {
         "length": f"Content-Length: {size}\r\n\r\n".encode() + b"x" * size,
         "chunked": b"Transfer-Encoding: chunked\r\n\r\n"
@@ -275,7 +277,7 @@ def test_an_answer_may_have_so_many_bytes(server: Server, size: int, framing: st
 
 
 @pytest.mark.enable_socket
-def test_a_compressed_bomb_is_bounded(server: Server) -> None:
+def test_http_client_send_gzip_bomb_is_refused_with_bounded_memory(server: Server) -> None:
     bomb = gzip.compress(bytes(100_000_000), 1)
     server.scripts = [
         answering(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb)
@@ -291,7 +293,7 @@ def test_a_compressed_bomb_is_bounded(server: Server) -> None:
 
 
 @pytest.mark.enable_socket
-def test_a_compressed_answer_is_read(server: Server) -> None:
+def test_http_client_send_gzip_answer_is_decoded(server: Server) -> None:
     body = gzip.compress(b"hello")
     server.scripts = [
         answering(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -324,7 +326,7 @@ def test_a_compressed_answer_is_read(server: Server) -> None:
     ],
     ids=lambda answer: ascii(answer)[2:60],
 )
-def test_an_answer_that_breaks_off_is_a_lost_answer(server: Server, answer: bytes) -> None:
+def test_http_client_send_truncated_answer_is_a_lost_answer(server: Server, answer: bytes) -> None:
     """Given a request that arrived, when no whole answer comes, then the other side may have acted on it."""
     server.scripts = [answering(answer)]
     with pytest.raises(Retryable) as lost:
@@ -342,7 +344,7 @@ def assert_tells_no_secret(error: Exception) -> None:
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345"])
-def test_an_answer_that_does_not_come_in_time_is_a_lost_answer(server: Server, before: bytes) -> None:
+def test_http_client_send_read_timeout_is_a_lost_answer(server: Server, before: bytes) -> None:
     released = threading.Event()
 
     def silent(tls: ssl.SSLSocket) -> bool:
@@ -387,7 +389,7 @@ def dripping(before: bytes, drop: bytes) -> Callable[[socket.socket], bool]:
     ],
     ids=["status line", "header", "headers", "body", "chunks", "body without length"],
 )
-def test_an_answer_that_drips_is_given_up_in_time(server: Server, before: bytes, drop: bytes) -> None:
+def test_http_client_send_slowly_sent_answer_ends_at_total_timeout(server: Server, before: bytes, drop: bytes) -> None:
     """Given an answer each byte of which comes in time, when it does not end, then the whole of it is bounded."""
     server.scripts = [dripping(before, drop)]
     began = time.monotonic()
@@ -400,7 +402,7 @@ def test_an_answer_that_drips_is_given_up_in_time(server: Server, before: bytes,
 
 
 @pytest.mark.enable_socket
-def test_a_server_that_takes_no_more_of_a_request_is_given_up_in_time(server: Server) -> None:
+def test_http_client_send_slowly_read_request_ends_at_total_timeout(server: Server) -> None:
     def read_slowly(tls: ssl.SSLSocket) -> bytes:
         for _ in range(DROPS // 2):
             time.sleep(2 * DROP_S)
@@ -417,7 +419,7 @@ def test_a_server_that_takes_no_more_of_a_request_is_given_up_in_time(server: Se
 
 
 @pytest.mark.enable_socket
-def test_without_a_total_the_two_time_outs_together_are_the_bound(server: Server) -> None:
+def test_http_client_send_without_total_timeout_is_limited_by_other_timeouts(server: Server) -> None:
     server.scripts = [dripping(b"", b"H")]
     began = time.monotonic()
     with pytest.raises(Retryable):
@@ -426,7 +428,7 @@ def test_without_a_total_the_two_time_outs_together_are_the_bound(server: Server
 
 
 @pytest.mark.enable_socket
-def test_a_kept_connection_has_the_time_of_its_next_exchange(server: Server) -> None:
+def test_http_client_send_reused_connection_has_its_own_timeout(server: Server) -> None:
     """Given a connection whose last exchange was bounded to little, when it is used later, then that bound is over."""
     get(total_timeout_s=0.3)
     time.sleep(0.4)
@@ -435,7 +437,7 @@ def test_a_kept_connection_has_the_time_of_its_next_exchange(server: Server) -> 
 
 
 @pytest.mark.enable_socket
-def test_tls_that_breaks_after_the_request_is_a_lost_answer(server: Server) -> None:
+def test_http_client_send_tls_error_after_request_is_a_lost_answer(server: Server) -> None:
     """Given a request that arrived, when the answer's TLS is garbled, then the other side may have acted on it all the same."""
 
     def garble(tls: ssl.SSLSocket) -> bool:
@@ -451,7 +453,7 @@ def test_tls_that_breaks_after_the_request_is_a_lost_answer(server: Server) -> N
 
 
 @pytest.mark.enable_socket
-def test_a_kept_connection_that_was_closed_is_not_silently_tried_again(server: Server) -> None:
+def test_http_client_send_reused_connection_closed_is_not_retried(server: Server) -> None:
     """Given a kept connection, when its other side takes a request and closes, then it is not sent twice behind our back."""
     replies = [OK, b""]
 
@@ -482,7 +484,7 @@ def assert_not_sent(server: Server | None = None, **options: Any) -> Retryable:
 
 
 @pytest.mark.enable_socket
-def test_a_refused_connection_sent_nothing(net: Internet) -> None:
+def test_http_client_send_connection_refused_is_not_sent(net: Internet) -> None:
     assert assert_not_sent().reason == "unreachable"
     assert net.dialled
 
@@ -496,14 +498,14 @@ def closed() -> tuple[str, int]:
 
 
 @pytest.mark.enable_socket
-def test_a_name_that_is_not_found_sent_nothing(net: Internet) -> None:
+def test_http_client_send_name_not_found_is_not_sent(net: Internet) -> None:
     net.names[HOST] = []
     assert assert_not_sent().detail.endswith("its name could not be resolved")
     assert net.dialled == []
 
 
 @pytest.mark.enable_socket
-def test_a_name_server_that_does_not_answer_sent_nothing(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_client_send_name_lookup_timeout_is_not_sent(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
     """`getaddrinfo` has no time-out of its own."""
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(10))
@@ -517,7 +519,7 @@ def test_a_name_server_that_does_not_answer_sent_nothing(net: Internet, monkeypa
 
 
 @pytest.mark.enable_socket
-def test_a_connection_that_takes_too_long_sent_nothing(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_client_send_connect_timeout_is_not_sent(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_long(*_: object) -> None:
         raise TimeoutError("timed out")
 
@@ -526,7 +528,7 @@ def test_a_connection_that_takes_too_long_sent_nothing(net: Internet, monkeypatc
 
 
 @pytest.mark.enable_socket
-def test_a_handshake_that_does_not_end_sent_nothing(net: Internet) -> None:
+def test_http_client_send_tls_handshake_timeout_is_not_sent(net: Internet) -> None:
     """Given a server that takes the connection and says nothing, then no byte of the request has left."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         net.routes[net.elsewhere[0]] = listener.getsockname()[1]
@@ -534,7 +536,7 @@ def test_a_handshake_that_does_not_end_sent_nothing(net: Internet) -> None:
 
 
 @pytest.mark.enable_socket
-def test_a_handshake_that_breaks_off_sent_nothing(net: Internet) -> None:
+def test_http_client_send_tls_handshake_closed_is_not_sent(net: Internet) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
@@ -549,13 +551,15 @@ def test_a_handshake_that_breaks_off_sent_nothing(net: Internet) -> None:
 
 
 @pytest.mark.enable_socket
-def test_a_certificate_of_an_unknown_authority_gets_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_client_send_certificate_of_unknown_authority_is_not_sent(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     assert assert_not_sent(server).reason == "unreachable"
 
 
 @pytest.mark.enable_socket
-def test_a_certificate_for_another_name_gets_nothing(server: Server, net: Internet) -> None:
+def test_http_client_send_certificate_for_another_name_is_not_sent(server: Server, net: Internet) -> None:
     net.names["other.kommo.com"] = [ADDRESS]
     with pytest.raises(Retryable) as unreached:
         http_client.send(Request("GET", "https://other.kommo.com/", {"X": "canary"}), allowed_domain="other.kommo.com")
@@ -565,7 +569,7 @@ def test_a_certificate_for_another_name_gets_nothing(server: Server, net: Intern
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 502 Bad Gateway\r\n\r\n", b"HTTP/1.1 407 Who\r\n\r\n"])
-def test_a_proxy_that_does_not_connect_sent_nothing(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+def test_http_client_send_proxy_refuses_connect_is_not_sent(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     heard: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -585,7 +589,7 @@ def test_a_proxy_that_does_not_connect_sent_nothing(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.enable_socket
-def test_a_proxys_names_are_resolved_by_the_proxy(
+def test_http_client_send_proxy_resolves_the_host_name(
     authority: trustme.CA, server: Server, net: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a proxy on a private address, then it is dialled, asked for the host by name, and TLS is the host's."""
@@ -616,7 +620,7 @@ def test_a_proxys_names_are_resolved_by_the_proxy(
 
 
 @pytest.mark.enable_socket
-def test_a_proxy_that_drips_is_given_up_in_time(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_client_send_slow_proxy_ends_at_total_timeout(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def drip() -> None:
@@ -636,7 +640,7 @@ def test_a_proxy_that_drips_is_given_up_in_time(net: Internet, monkeypatch: pyte
 
 
 @pytest.mark.enable_socket
-def test_a_proxy_that_is_not_there_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_client_send_proxy_unreachable_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     host, port = closed()
     monkeypatch.setenv("HTTPS_PROXY", f"http://{host}:{port}")
     assert_not_sent()
@@ -668,12 +672,12 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_an_address_of_the_public_internet(address: str) -> None:
+def test_is_public_public_address_is_true(address: str) -> None:
     assert public_addresses.is_public(address)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_address_that_is_not_of_the_public_internet(address: str) -> None:
+def test_is_public_private_address_is_false(address: str) -> None:
     assert not public_addresses.is_public(address)
 
 
@@ -682,7 +686,7 @@ def test_an_address_that_is_not_of_the_public_internet(address: str) -> None:
     "address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254", "64:ff9b::7f00:1"]
 )
 @pytest.mark.parametrize("where", ["alone", "first", "last"])
-def test_a_name_that_leads_inwards_is_not_dialled(net: Internet, address: str, where: str) -> None:
+def test_http_client_send_name_with_private_address_is_refused(net: Internet, address: str, where: str) -> None:
     """Given a host one of whose addresses is not public, then none of them is dialled: the others may be a lure."""
     net.names[HOST] = {"alone": [address], "first": [address, ADDRESS], "last": [ADDRESS, address]}[where]
     with pytest.raises(Rejected) as refused:
@@ -692,7 +696,7 @@ def test_a_name_that_leads_inwards_is_not_dialled(net: Internet, address: str, w
 
 
 @pytest.mark.enable_socket
-def test_the_address_that_was_checked_is_the_one_that_is_dialled(server: Server, net: Internet) -> None:
+def test_http_client_send_dials_the_address_that_was_checked(server: Server, net: Internet) -> None:
     """Given a name server that says something else the second time, then there is no second time."""
     answers = iter([[ADDRESS], ["169.254.169.254"], ["169.254.169.254"]])
     looked_up = net.getaddrinfo
@@ -716,7 +720,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_dialled(server: Server,
 
 
 @pytest.mark.enable_socket
-def test_an_address_that_does_not_answer_is_followed_by_the_next(server: Server, net: Internet) -> None:
+def test_http_client_send_unreachable_address_falls_back_to_next(server: Server, net: Internet) -> None:
     net.names[HOST] = ["1.1.1.1", ADDRESS]
     assert get().body == b"ok"
     assert net.dialled == [("1.1.1.1", 443), (ADDRESS, 443)]
@@ -752,7 +756,7 @@ def follow(method: str = "GET", body: bytes | None = None, times: int = 5, domai
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_on_the_same_host_keeps_the_credentials(server: Server, net: Internet, status: int) -> None:
+def test_http_client_redirect_on_same_host_keeps_credentials(server: Server, net: Internet, status: int) -> None:
     server.scripts = [answering(redirect(status, "/there?a=b")), answering(OK)]
     assert follow(domain=HOST).body == b"ok"
     second = server.requests[1]
@@ -764,7 +768,7 @@ def test_a_redirect_on_the_same_host_keeps_the_credentials(server: Server, net: 
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_to_another_host_of_the_domain_loses_the_credentials(
+def test_http_client_redirect_to_another_host_of_domain_drops_credentials(
     server: Server, sibling: Server, status: int
 ) -> None:
     """Given a wildcard, when one of its hosts sends us to another, then this one sees no credential, nor later the first."""
@@ -803,7 +807,7 @@ def test_a_redirect_to_another_host_of_the_domain_loses_the_credentials(
         "https://\u00e9vil.kommo.com/",
     ],
 )
-def test_a_redirect_out_of_the_domain_is_not_followed(server: Server, net: Internet, location: str) -> None:
+def test_http_client_redirect_outside_allowed_domain_is_refused(server: Server, net: Internet, location: str) -> None:
     server.scripts = [answering(redirect(302, location))]
     with pytest.raises(Rejected) as refused:
         follow()
@@ -815,7 +819,7 @@ def test_a_redirect_out_of_the_domain_is_not_followed(server: Server, net: Inter
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("location", ["https:////evil.example/", "https:/evil.example/", "https:evil.example", "///x"])
-def test_a_redirect_that_names_no_host_stays_at_its_own(server: Server, net: Internet, location: str) -> None:
+def test_http_client_redirect_without_host_stays_on_its_host(server: Server, net: Internet, location: str) -> None:
     server.scripts = [answering(redirect(302, location)), answering(OK)]
     assert follow(domain=HOST).body == b"ok"
     assert set(net.looked_up) == {HOST}
@@ -824,7 +828,7 @@ def test_a_redirect_that_names_no_host_stays_at_its_own(server: Server, net: Int
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("times", [0, 5])
-def test_the_body_of_a_redirect_is_bounded_like_any_other(server: Server, times: int) -> None:
+def test_http_client_redirect_body_over_size_limit_is_refused(server: Server, times: int) -> None:
     """`requests` reads the whole of it to see where the redirect leads, even if it is not to follow."""
     answer = redirect(302, "/there").replace(b": 0", b": 50000") + bytes(50_000)
     server.scripts = [answering(answer)]
@@ -835,14 +839,14 @@ def test_the_body_of_a_redirect_is_bounded_like_any_other(server: Server, times:
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("location", ["https://[", "https://a:b:c/", "\u00e9", "//"])
-def test_a_redirect_that_leads_nowhere_is_an_answer(server: Server, location: str) -> None:
+def test_http_client_send_redirect_with_invalid_location_is_returned(server: Server, location: str) -> None:
     """`requests` reads where it would lead, and failed with an error of its own."""
     server.scripts = [answering(redirect(302, location))]
     assert get().status == 302
 
 
 @pytest.mark.enable_socket
-def test_a_redirect_to_a_name_that_leads_inwards_is_not_dialled(server: Server, net: Internet) -> None:
+def test_http_client_redirect_to_name_with_private_address_is_refused(server: Server, net: Internet) -> None:
     server.scripts = [answering(redirect(302, "https://inside.kommo.com/"))]
     net.names["inside.kommo.com"] = ["169.254.169.254"]
     with pytest.raises(Rejected, match="address_not_allowed"):
@@ -858,7 +862,9 @@ def test_a_redirect_to_a_name_that_leads_inwards_is_not_dialled(server: Server, 
         ("HEAD", 303, "HEAD"), ("POST", 307, "POST"), ("POST", 308, "POST"), ("PUT", 301, "PUT"), ("PATCH", 302, "PATCH"),
     ],
 )  # fmt: skip
-def test_what_a_redirected_request_becomes(server: Server, method: str, status: int, then: str) -> None:
+def test_http_client_redirect_method_and_body_follow_status(
+    server: Server, method: str, status: int, then: str
+) -> None:
     body = b"" if method == "HEAD" else b'{"a": 1}'
     server.scripts = [answering(redirect(status, "/there")), answering(OK)]
     follow(method, body or None)
@@ -872,7 +878,7 @@ def test_what_a_redirected_request_becomes(server: Server, method: str, status: 
 @pytest.mark.parametrize(
     ("method", "status"), [("POST", 307), ("POST", 308), ("PUT", 301), ("PATCH", 302), ("DELETE", 307)]
 )
-def test_a_request_with_an_effect_is_not_sent_again_to_another_host(
+def test_http_client_redirect_with_body_to_another_host_is_refused(
     server: Server, sibling: Server, method: str, status: int
 ) -> None:
     server.scripts = [answering(redirect(status, f"https://{SIBLING}/"))]
@@ -882,7 +888,7 @@ def test_a_request_with_an_effect_is_not_sent_again_to_another_host(
 
 
 @pytest.mark.enable_socket
-def test_redirects_end(server: Server) -> None:
+def test_http_client_redirect_loop_is_refused(server: Server) -> None:
     server.scripts = [answering(redirect(302, "/round"), then_close=False)]
     with pytest.raises(Rejected, match="too_many_redirects"):
         follow(times=3)
@@ -890,7 +896,7 @@ def test_redirects_end(server: Server) -> None:
 
 
 @pytest.mark.enable_socket
-def test_as_many_redirects_as_were_allowed_are_followed(server: Server) -> None:
+def test_http_client_redirect_up_to_limit_is_followed(server: Server) -> None:
     answers = [redirect(302, "/1"), redirect(302, "/2"), redirect(302, "/3"), OK]
     server.scripts = [lambda tls: tls.sendall(answers.pop(0))]
     assert follow(times=3).body == b"ok"
@@ -898,14 +904,14 @@ def test_as_many_redirects_as_were_allowed_are_followed(server: Server) -> None:
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("head", [b"302 Moved", b"300 Choose\r\nLocation: /there", b"304 Same\r\nLocation: /there"])
-def test_what_says_not_where_to_go_is_an_answer(server: Server, head: bytes) -> None:
+def test_http_client_redirect_without_target_is_returned(server: Server, head: bytes) -> None:
     server.scripts = [answering(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n")]
     assert follow().status == int(head[:3])
     assert len(server.requests) == 1
 
 
 @pytest.mark.enable_socket
-def test_after_a_redirect_the_first_request_may_have_been_carried_out(server: Server, net: Internet) -> None:
+def test_http_client_redirect_target_unreachable_is_a_lost_answer(server: Server, net: Internet) -> None:
     """Given a POST that was answered by a redirect, when its target is not reached, then the POST has arrived all the same."""
     server.scripts = [answering(redirect(303, f"https://{SIBLING}/"))]
     net.names[SIBLING] = ["1.0.0.1"]
@@ -915,7 +921,7 @@ def test_after_a_redirect_the_first_request_may_have_been_carried_out(server: Se
 
 
 @pytest.mark.enable_socket
-def test_redirects_share_the_time_of_one_exchange(server: Server) -> None:
+def test_http_client_redirects_share_the_total_timeout(server: Server) -> None:
     def slowly(tls: ssl.SSLSocket) -> None:
         time.sleep(0.15)
         tls.sendall(redirect(302, "/round"))
@@ -941,18 +947,18 @@ def test_redirects_share_the_time_of_one_exchange(server: Server) -> None:
         ("Wed, 99 Oct 2026 07:28:00 GMT", None), ("12, 13", None),
     ],
 )  # fmt: skip
-def test_how_long_an_answer_asks_to_wait(text: str, seconds: float | None) -> None:
+def test_retry_after_s_header_is_parsed_and_limited(text: str, seconds: float | None) -> None:
     answer = Response(429, {"retry-after": text, "date": "Wed, 21 Oct 2026 07:27:00 GMT"})
     assert answer.retry_after_s() == seconds
 
 
-def test_an_answer_that_asks_for_no_wait() -> None:
+def test_retry_after_s_without_usable_header_is_none() -> None:
     assert Response(429).retry_after_s() is None
     assert Response(429, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}).retry_after_s() is None
 
 
 @pytest.mark.enable_socket
-def test_an_answer_without_a_date_is_dated_when_it_comes(server: Server) -> None:
+def test_retry_after_s_without_date_header_uses_time_of_receipt(server: Server) -> None:
     until = format_datetime(clock.now() + timedelta(seconds=90), usegmt=True)
     server.scripts = [answering(f"HTTP/1.1 503 No\r\nRetry-After: {until}\r\nContent-Length: 0\r\n\r\n".encode())]
     wait_s = get().retry_after_s()
@@ -964,7 +970,7 @@ def test_an_answer_without_a_date_is_dated_when_it_comes(server: Server) -> None
 
 
 @pytest.mark.enable_socket
-def test_cookies_are_not_kept(server: Server) -> None:
+def test_http_client_send_does_not_keep_cookies(server: Server) -> None:
     server.scripts = [
         answering(
             b"HTTP/1.1 200 OK\r\nSet-Cookie: session=canary; Path=/; Secure\r\nContent-Length: 0\r\n\r\n",
@@ -978,7 +984,7 @@ def test_cookies_are_not_kept(server: Server) -> None:
 
 
 @pytest.mark.enable_socket
-def test_a_netrc_file_is_not_read(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_client_send_ignores_netrc_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a .netrc with a password for the host, then a request goes out with its own headers only."""
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine {HOST} login someone password canary-netrc\n")
@@ -991,7 +997,7 @@ def test_a_netrc_file_is_not_read(server: Server, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.enable_socket
-def test_a_body_goes_out_as_it_is(server: Server) -> None:
+def test_http_client_send_body_is_sent_unchanged(server: Server) -> None:
     body = bytes(range(256))
     http_client.send(Request("POST", URL, {"Content-Type": "application/json"}, body), allowed_domain=HOST)
     head, _, sent = server.requests[0].partition(b"\r\n\r\n")
@@ -999,7 +1005,7 @@ def test_a_body_goes_out_as_it_is(server: Server) -> None:
     assert b"Content-Length: 256" in head
 
 
-def test_a_request_and_its_answer_are_not_printed() -> None:
+def test_request_and_response_repr_hold_no_content() -> None:
     request = Request("POST", URL, {"Authorization": "canary"}, b"canary")
     answer = Response(200, {"set-cookie": "canary"}, b"canary")
     for thing in (request, answer):

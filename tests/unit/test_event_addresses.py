@@ -13,7 +13,7 @@ from tests.fakes.connected import to_engage, to_leadconnector
 from tests.fakes.manage import API_URL, Manage
 
 
-def test_the_address_and_its_secret_are_told_once_and_kept_as_hashes(manage: Manage, stack: Cloud) -> None:
+def test_create_event_address_returns_secret_once_and_stores_hashes(manage: Manage, stack: Cloud) -> None:
     to_leadconnector(stack)
 
     made = manage.call("POST", "/connections/marketek/event-addresses")
@@ -32,7 +32,7 @@ def test_the_address_and_its_secret_are_told_once_and_kept_as_hashes(manage: Man
         assert secret not in place
 
 
-def test_each_is_another_and_those_before_are_kept_for_an_hour(manage: Manage, stack: Cloud) -> None:
+def test_create_event_address_repeated_keeps_five_earlier_ones_until_they_expire(manage: Manage, stack: Cloud) -> None:
     to_leadconnector(stack)
     urls = [manage.call("POST", "/connections/marketek/event-addresses").content["url"] for _ in range(9)]
     assert len(set(urls)) == 9
@@ -41,7 +41,7 @@ def test_each_is_another_and_those_before_are_kept_for_an_hour(manage: Manage, s
     assert [key.until == 0 for key in keys] == [True, *[False] * 5]
 
 
-def test_a_program_needs_the_scope_for_this_connection(manage: Manage, stack: Cloud) -> None:
+def test_create_event_address_requires_scope_for_the_connection(manage: Manage, stack: Cloud) -> None:
     to_leadconnector(stack)
     _, other = manage.create_integration("event-addresses:create@another", "connections:show")
     _, own = manage.create_integration("event-addresses:create@marketek")
@@ -49,7 +49,7 @@ def test_a_program_needs_the_scope_for_this_connection(manage: Manage, stack: Cl
     assert manage.program(own, "POST", "/connections/marketek/event-addresses").status == 201
 
 
-def test_a_platform_without_events_and_one_that_subscribes_by_itself(manage: Manage, stack: Cloud) -> None:
+def test_create_event_address_not_offered_by_platform_is_refused(manage: Manage, stack: Cloud) -> None:
     to_engage(stack)
     installed = Connection("kommo-acme-1", "kommo", "oauth2", "acme.kommo.com", "connected", 1, "s", client="acme",
                            account_id="1", granted_at="2026-01-01T00:00:00.000Z")  # fmt: skip
@@ -61,7 +61,7 @@ def test_a_platform_without_events_and_one_that_subscribes_by_itself(manage: Man
     assert "install the application again" in answer.content["detail"]
 
 
-def test_a_connection_that_is_not_there_or_was_removed(manage: Manage, stack: Cloud) -> None:
+def test_create_event_address_unknown_or_deleted_connection_is_not_found(manage: Manage, stack: Cloud) -> None:
     assert manage.call("POST", "/connections/nobody/event-addresses").status == 404
     to_leadconnector(stack)
     assert manage.call("DELETE", "/connections/marketek").status == 200

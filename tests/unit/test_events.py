@@ -15,7 +15,7 @@ from portaria.core.entities import Retryable
 from tests.fakes.aws import cloud
 
 
-def test_an_event_reaches_those_who_listen() -> None:
+def test_event_bus_put_event_reaches_a_subscriber() -> None:
     detail = {"connection": "kommo-acme-1", "generation": 2, "label": "Padaria São João"}
     with cloud() as stack:
         event_bus.put("portaria", event_bus.CONNECTION_READY, detail)
@@ -31,7 +31,7 @@ def test_an_event_reaches_those_who_listen() -> None:
         EndpointConnectionError(endpoint_url="https://events.us-east-1.amazonaws.com"),
     ],
 )
-def test_a_bus_that_does_not_answer_is_asked_again(failure: Exception) -> None:
+def test_event_bus_put_unavailable_is_retryable(failure: Exception) -> None:
     client = MagicMock(**{"put_events.side_effect": failure})
     with (
         patch.object(boto3_clients, "client", return_value=client),
@@ -42,7 +42,7 @@ def test_a_bus_that_does_not_answer_is_asked_again(failure: Exception) -> None:
     assert "canary" not in str(later.value)
 
 
-def test_an_event_that_the_bus_took_the_call_for_but_not_itself_is_sent_again() -> None:
+def test_event_bus_put_failed_entry_is_retryable() -> None:
     """PutEvents answers 200 and says inside that it failed."""
     answer: dict[str, Any] = {
         "FailedEntryCount": 1,

@@ -88,28 +88,26 @@ def worker() -> Iterator[Worker]:
         yield Worker(stack, Kommo(mock), time)
 
 
-def test_exchange_unproven_real_code_connects_at_once(worker: Worker) -> None:
+def test_exchange_code_unproven_valid_code_connects_at_once(worker: Worker) -> None:
     assert worker.take(UNPROVEN, worker.real("real")) == set()
     assert worker.state("real") == ("connected", "")
     assert worker.sent == []
 
 
-def test_exchange_connected_hook_makes_its_address_known(worker: Worker) -> None:
+def test_exchange_code_connected_hook_marks_its_address_as_known(worker: Worker) -> None:
     worker.take(UNPROVEN, worker.real("real", source=MARKETPLACE))
     known = worker.stack.table.get("HOOK_SOURCES#kommo", "HOOK_SOURCES") or {}
     assert set(known) - {"pk", "sk"} == {MARKETPLACE}
 
 
-def test_exchange_connected_browser_return_does_not_make_its_address_known(worker: Worker) -> None:
+def test_exchange_code_connected_browser_return_does_not_mark_its_address(worker: Worker) -> None:
     """A person's address says nothing about the marketplace."""
     worker.take(PROVEN, worker.real("real", by="browser"))
     assert worker.stack.table.get("HOOK_SOURCES#kommo", "HOOK_SOURCES") is None
 
 
 @pytest.mark.parametrize("queue", [UNPROVEN, PROVEN])
-def test_exchange_after_two_forged_codes_defers_the_address_without_asking_the_platform(
-    worker: Worker, queue: str
-) -> None:
+def test_exchange_code_after_two_forged_codes_address_is_deferred_without_request(worker: Worker, queue: str) -> None:
     worker.fail()
     asked = len(worker.kommo.calls)
     assert worker.take(queue, worker.message("third")) == set()
@@ -118,7 +116,7 @@ def test_exchange_after_two_forged_codes_defers_the_address_without_asking_the_p
     assert worker.state("third") == ("", "")
 
 
-def test_exchange_real_code_of_a_suspect_address_connects_from_the_deferred_queue(worker: Worker) -> None:
+def test_exchange_code_deferred_valid_code_connects_and_clears_suspicion(worker: Worker) -> None:
     worker.fail()
     worker.take(UNPROVEN, worker.real("real"))
     (body,) = worker.stack.receive(DEFERRED)
@@ -128,20 +126,20 @@ def test_exchange_real_code_of_a_suspect_address_connects_from_the_deferred_queu
     assert worker.state("next") == ("connected", ""), "a success ends the suspicion"
 
 
-def test_exchange_other_addresses_are_not_deferred(worker: Worker) -> None:
+def test_exchange_code_other_addresses_are_not_deferred(worker: Worker) -> None:
     worker.fail()
     worker.take(UNPROVEN, worker.real("real", source=MARKETPLACE))
     assert worker.state("real") == ("connected", "")
 
 
-def test_exchange_failures_are_forgotten_after_a_day(worker: Worker) -> None:
+def test_exchange_code_address_failures_expire_after_a_day(worker: Worker) -> None:
     worker.fail()
     worker.time.advance(hook_sources.FORGOTTEN_AFTER.total_seconds() + 1)
     worker.take(UNPROVEN, worker.real("real"))
     assert worker.state("real") == ("connected", "")
 
 
-def test_exchange_wrong_client_secret_makes_no_address_suspect(worker: Worker) -> None:
+def test_exchange_code_wrong_client_secret_does_not_count_against_address(worker: Worker) -> None:
     """Our own mistake fails every install: that is no sign of a forged one."""
     for number in range(5):
         worker.kommo.before[TOKEN] = [(401, PROBLEM, json.dumps({"status": 401}))]
@@ -150,7 +148,7 @@ def test_exchange_wrong_client_secret_makes_no_address_suspect(worker: Worker) -
     assert worker.state("real") == ("connected", "")
 
 
-def test_exchange_known_address_bears_more_failures_and_then_is_not_known_any_more(worker: Worker) -> None:
+def test_exchange_code_known_address_with_many_failures_becomes_unknown(worker: Worker) -> None:
     worker.sources.succeeded("kommo", STRANGER)
     worker.fail(times=hook_sources.KNOWN_SUSPECT_AT - 1)
     assert STRANGER in (worker.stack.table.get("HOOK_SOURCES#kommo", "HOOK_SOURCES") or {})
@@ -161,16 +159,14 @@ def test_exchange_known_address_bears_more_failures_and_then_is_not_known_any_mo
 
 
 @pytest.mark.parametrize("failure", [NO_CONNECTION, HANGS, (502, {}, "bad gateway"), (200, {}, "no tokens")])
-def test_exchange_unproven_host_does_not_answer_is_tried_again_later_outside_of_flight(
-    worker: Worker, failure: Any
-) -> None:
+def test_exchange_code_unproven_host_failure_is_sent_again_with_delay(worker: Worker, failure: Any) -> None:
     worker.kommo.before[TOKEN] = [failure]
     assert worker.take(UNPROVEN, worker.real("real")) == set()
     ((queue, delay_s),) = worker.sent
     assert (queue, delay_s) == (UNPROVEN, exchange_queues.FIRST_WAIT_S)
 
 
-def test_exchange_unproven_host_without_a_connection_connects_at_the_next_try(worker: Worker) -> None:
+def test_exchange_code_unproven_host_recovered_connects_on_next_try(worker: Worker) -> None:
     worker.kommo.before[TOKEN] = [NO_CONNECTION]
     worker.take(UNPROVEN, worker.real("real"))
     worker.time.advance(hook_sources.SILENT_S + 1)
@@ -178,7 +174,7 @@ def test_exchange_unproven_host_without_a_connection_connects_at_the_next_try(wo
     assert worker.state("real") == ("connected", "")
 
 
-def test_exchange_host_that_hung_is_left_alone_by_every_process(worker: Worker) -> None:
+def test_exchange_code_hung_host_is_skipped_by_every_worker_except_proven(worker: Worker) -> None:
     worker.kommo.before[TOKEN] = [HANGS]
     worker.take(UNPROVEN, worker.message("hung"))
     other = Worker(worker.stack, worker.kommo, worker.time)
@@ -193,7 +189,7 @@ def test_exchange_host_that_hung_is_left_alone_by_every_process(worker: Worker) 
     assert other.state("real") == ("connected", "")
 
 
-def test_exchange_host_that_does_not_answer_is_tried_a_few_times_in_a_codes_life(worker: Worker) -> None:
+def test_exchange_code_silent_host_is_tried_a_few_times_until_code_expires(worker: Worker) -> None:
     body, tries = worker.message("silent"), 0
     for _ in range(50):
         worker.kommo.before[TOKEN] = [NO_CONNECTION]
@@ -208,7 +204,7 @@ def test_exchange_host_that_does_not_answer_is_tried_a_few_times_in_a_codes_life
 
 
 @pytest.mark.parametrize("failure", [TWICE_BUSY, BLOCKED])
-def test_exchange_platform_asks_for_a_pause_holds_back_unproven_codes_only(worker: Worker, failure: Any) -> None:
+def test_exchange_code_platform_rate_limit_delays_only_unproven_codes(worker: Worker, failure: Any) -> None:
     worker.kommo.before[TOKEN] = [failure]
     worker.take(UNPROVEN, worker.message("first"))
     asked = len(worker.kommo.calls)
@@ -220,7 +216,7 @@ def test_exchange_platform_asks_for_a_pause_holds_back_unproven_codes_only(worke
     assert worker.state("real") == ("connected", "")
 
 
-def test_exchange_code_that_expired_in_its_queue_fails_visibly_in_one_write(worker: Worker) -> None:
+def test_exchange_code_expired_in_queue_fails_install_with_one_event(worker: Worker) -> None:
     body = worker.message("late")
     worker.time.advance(20 * 60 + 1)
     assert worker.take(DEFERRED, body) == set()
@@ -233,7 +229,7 @@ def test_exchange_code_that_expired_in_its_queue_fails_visibly_in_one_write(work
     assert worker.state("late") == ("failed", "code_expired")
 
 
-def test_exchange_code_that_was_exchanged_in_time_connects_after_its_life(worker: Worker) -> None:
+def test_exchange_code_exchanged_in_time_connects_after_expiry(worker: Worker) -> None:
     """Given a grant that is stored and an account that could not be read, when the code's life is over, then it goes on."""
     worker.kommo.before[ACCOUNT] = [(502, {}, "")]
     body = worker.real("real")
@@ -243,7 +239,7 @@ def test_exchange_code_that_was_exchanged_in_time_connects_after_its_life(worker
     assert worker.state("real") == ("connected", "")
 
 
-def test_exchange_message_sent_on_twice_is_exchanged_once(worker: Worker) -> None:
+def test_exchange_code_forwarded_twice_is_exchanged_once(worker: Worker) -> None:
     """A death between sending a message on and deleting it leaves two."""
     worker.fail()
     body = worker.real("real")
@@ -256,7 +252,7 @@ def test_exchange_message_sent_on_twice_is_exchanged_once(worker: Worker) -> Non
     assert worker.kommo.exchanges["real"] == 1
 
 
-def test_exchange_queue_does_not_take_a_message_that_is_sent_on_keeps_it(worker: Worker) -> None:
+def test_exchange_code_forward_failure_returns_message(worker: Worker) -> None:
     worker.fail()
     body = worker.message("third")
     with patch.object(queues, "send", side_effect=Retryable("queue_unavailable", "no")):
@@ -264,7 +260,7 @@ def test_exchange_queue_does_not_take_a_message_that_is_sent_on_keeps_it(worker:
     assert functions.reported(answer) == {"1"}
 
 
-def test_exchange_batch_waits_for_its_hosts_at_the_same_time(worker: Worker) -> None:
+def test_exchange_code_batch_is_exchanged_concurrently(worker: Worker) -> None:
     """Ten codes of a batch are at the platform together: none waits for another's answer."""
     together = threading.Barrier(10, timeout=20)
     answer = worker.kommo._token
@@ -279,13 +275,13 @@ def test_exchange_batch_waits_for_its_hosts_at_the_same_time(worker: Worker) -> 
     assert {worker.state(f"code-{number}")[0] for number in range(10)} == {"connected"}
 
 
-def test_exchange_one_message_that_fails_unexpectedly_returns_alone(worker: Worker) -> None:
+def test_exchange_code_unreadable_message_returns_alone(worker: Worker) -> None:
     bodies = [worker.real("one"), "no json", worker.real("two", subdomain="other")]
     assert worker.take(PROVEN, *bodies) == {"no json"}
     assert (worker.state("one")[0], worker.state("two")[0]) == ("connected", "connected")
 
 
-def test_exchange_forged_code_deletes_no_secret(worker: Worker) -> None:
+def test_exchange_code_forged_code_deletes_no_secret(worker: Worker) -> None:
     """Secrets Manager takes 50 deletions a second, and a flood brings more."""
     with patch.object(Vault, "remove") as remove:
         worker.take(UNPROVEN, worker.message("forged"))
@@ -293,7 +289,9 @@ def test_exchange_forged_code_deletes_no_secret(worker: Worker) -> None:
     remove.assert_not_called()
 
 
-def test_succeeded_one_address_too_many_drops_the_oldest(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hook_sources_succeeded_beyond_limit_removes_oldest_address(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hook_sources, "MOST_KNOWN", 5)
     for number in range(hook_sources.MOST_KNOWN + 1):
         worker.sources.succeeded("kommo", f"{number:032x}")
@@ -303,7 +301,7 @@ def test_succeeded_one_address_too_many_drops_the_oldest(worker: Worker, monkeyp
     assert f"{0:032x}" not in known
 
 
-def test_look_table_fails_suspects_nobody(worker: Worker) -> None:
+def test_hook_sources_look_table_failure_suspects_no_address(worker: Worker) -> None:
     worker.fail()
     other = HookSources(worker.stack.table)
     with patch.object(worker.sources._table.__class__, "get_many", side_effect=_throttled()):

@@ -45,18 +45,18 @@ def outcome(search: Any, data: Any) -> Any:
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 @settings(max_examples=15)
 @given(st.dictionaries(st.sampled_from("abc"), values, max_size=3) | values)
-def test_compiled_and_interpreted_find_the_same(expression: str, data: Any) -> None:
+def test_compiled_expression_returns_same_as_jmespath(expression: str, data: Any) -> None:
     assert outcome(expressions.compiled(expression), data) == outcome(jmespath.compile(expression).search, data)
 
 
-def test_compiler_knows_every_node_of_the_library() -> None:
+def test_expression_compiler_supports_every_jmespath_node() -> None:
     visited = {name.removeprefix("visit_") for name in dir(jmespath.visitor.TreeInterpreter) if "visit_" in name}
     # A key-value pair stands only inside a multi-select, which asks for it there.
     missing = {node for node in visited - {"key_val_pair"} if not hasattr(expression_compiler.Compiler, f"_{node}")}
     assert not missing
 
 
-def test_default_mapping_does_not_use_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_default_mapping_does_not_use_jmespath_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jmespath.visitor.TreeInterpreter, "visit", None)
     found = {name: expressions.compiled(each)(contact(1)) for name, each in contacts.DEFAULT_MAPPING.items()}
     assert found["email"] == "person1@example.com"
@@ -64,6 +64,6 @@ def test_default_mapping_does_not_use_the_interpreter(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("expression", ["][", "a.", "foo bar", ""])
-def test_what_is_no_expression_is_refused(expression: str) -> None:
+def test_compiled_invalid_expression_is_refused(expression: str) -> None:
     with pytest.raises(JMESPathError):
         expressions.compiled(expression)

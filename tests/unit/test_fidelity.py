@@ -36,13 +36,13 @@ def named(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-def test_every_platform_has_its_rows() -> None:
+def test_fidelity_table_has_rows_for_every_platform() -> None:
     assert set(PLATFORMS) - {"http"} <= {platform for platform, _ in ROWS}
     assert len(ROWS) > 50
 
 
 @pytest.mark.parametrize(("platform", "cells"), ROWS, ids=[f"{number}" for number in range(len(ROWS))])
-def test_row_has_a_source_and_a_test(platform: str, cells: list[str]) -> None:
+def test_fidelity_row_has_source_and_existing_test(platform: str, cells: list[str]) -> None:
     assert len(cells) == 4, cells
     assert cells[SOURCE]
     tests = named(cells[TEST])
@@ -86,7 +86,7 @@ def texts() -> dict[Path, str]:
     return {file: file.read_text() for file in (ROOT / "tests").rglob("test_*.py")}
 
 
-def test_every_captured_delivery_is_listed_and_says_where_it_was_captured() -> None:
+def test_fidelity_captured_deliveries_are_listed_with_source() -> None:
     listed = {name for _, cells in ROWS for name in named(cells[TEST])}
     captured = list(ROOT.glob("tests/platforms/*/deliveries/captured_*.json"))
     assert captured

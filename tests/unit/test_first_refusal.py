@@ -44,7 +44,7 @@ def caller() -> Iterator[Caller]:
     PROCESS_CACHE.clear()
 
 
-def test_call_with_a_refused_young_token_renews_once_and_is_repeated_once(caller: Caller) -> None:
+def test_call_connection_refused_young_token_is_refreshed_once_and_call_repeated(caller: Caller) -> None:
     answer = caller.call()
     assert (answer.status, answer.content["status"]) == (200, 200)
     assert caller.shop.provider.calls == {"api": 2, "refresh_token": 1}
@@ -53,7 +53,7 @@ def test_call_with_a_refused_young_token_renews_once_and_is_repeated_once(caller
     assert caller.shop.provider.calls == {"api": 3, "refresh_token": 1}
 
 
-def test_call_whose_new_token_is_refused_too_puts_the_next_renewal_off(caller: Caller) -> None:
+def test_call_connection_new_token_refused_too_delays_next_refresh(caller: Caller) -> None:
     caller.shop.provider.dead.add("canary-a-1")
     assert caller.call().content["status"] == 401
     assert caller.shop.provider.calls == {"api": 2, "refresh_token": 1}
@@ -63,7 +63,7 @@ def test_call_whose_new_token_is_refused_too_puts_the_next_renewal_off(caller: C
     assert caller.shop.item["state"] == "connected"
 
 
-def test_call_whose_grant_is_over_says_to_connect_again(caller: Caller) -> None:
+def test_call_connection_refused_refresh_answers_needs_reconnect(caller: Caller) -> None:
     caller.shop.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
     answer = caller.call()
     assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:needs_reconnect")
@@ -101,7 +101,7 @@ def marketo() -> Iterator[Marketo]:
             yield made
 
 
-def test_records_with_a_refused_young_token_are_sent_after_one_log_in(marketo: Marketo) -> None:
+def test_ingest_records_refused_young_token_is_renewed_once_and_records_sent(marketo: Marketo) -> None:
     marketo.dead.add("canary-1")
     assert marketo.desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
     assert (marketo.logins, marketo.calls, len(marketo.desk.accepted)) == (2, 2, 1)
@@ -109,7 +109,7 @@ def test_records_with_a_refused_young_token_are_sent_after_one_log_in(marketo: M
     assert (marketo.logins, marketo.calls, len(marketo.desk.accepted)) == (2, 3, 2)
 
 
-def test_records_whose_new_token_is_refused_too_wait_and_are_not_lost(marketo: Marketo) -> None:
+def test_ingest_records_new_token_refused_too_keeps_records_waiting(marketo: Marketo) -> None:
     marketo.dead |= {"canary-1", "canary-2"}
     marketo.desk.ingest(QueuedMessage("1", body([contact(1)])))
     assert (marketo.logins, marketo.calls) == (2, 2)

@@ -133,7 +133,7 @@ READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = 
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_reader_takes_time_in_proportion(name: str) -> None:
+def test_reader_of_external_input_takes_linear_time(name: str) -> None:
     assert growth(*READERS[name]) < MOST
 
 
@@ -145,7 +145,7 @@ PARTS = (
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_masking_takes_time_in_proportion(part: str) -> None:
+def test_redaction_masked_text_takes_linear_time(part: str) -> None:
     assert growth(redaction.masked_text, lambda size: part * (size // len(part)), 4_000) < MOST
 
 
@@ -163,7 +163,7 @@ HEADER, CLAIMS = "eyJ" + "hbGciOiJSUzI1NiJ9", "eyJ" + "zdWIiOiIxIn0"
         ("eyJo", "eyJo"),
     ],
 )
-def test_masking_hides_json_web_tokens(text: str, left: str) -> None:
+def test_redaction_masked_text_hides_json_web_tokens(text: str, left: str) -> None:
     assert redaction.masked_text(text) == left
 
 
@@ -236,7 +236,7 @@ PATTERNS = dict(patterns())
 
 
 @pytest.mark.parametrize("place", PATTERNS)
-def test_regular_expression_takes_time_in_proportion(place: str) -> None:
+def test_regular_expressions_take_linear_time(place: str) -> None:
     """Those that are only ever matched whole begin once; the others begin at every character."""
     pattern, way = re.compile(PATTERNS[place]), place.rpartition(" ")[2]
     match = pattern.fullmatch if way in ("fullmatch", "match") else pattern.search

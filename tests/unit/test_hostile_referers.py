@@ -43,14 +43,14 @@ def dialled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return seen
 
 
-def test_the_corpus_is_large_and_has_no_twins() -> None:
+def test_hostile_referer_corpus_is_large_and_unique() -> None:
     values = [referer for group in CORPUS.values() for referer in group]
     assert len(values) >= 150
     assert len(set(values)) == len(values)
 
 
 @pytest.mark.parametrize("referer", REFERERS)
-def test_a_hostile_referer_is_refused_and_nothing_is_sent(
+def test_accept_install_hostile_referer_is_refused_without_call(
     handler: Any, dialled: list[object], capsys: pytest.CaptureFixture[str], referer: str
 ) -> None:
     """Given a call that names another host, when it comes in, then it is refused and neither AWS nor any host is called."""
@@ -69,7 +69,7 @@ def test_a_hostile_referer_is_refused_and_nothing_is_sent(
 
 
 @pytest.mark.parametrize("referer", REFERERS)
-def test_no_exchange_is_made_for_a_hostile_host(dialled: list[object], referer: str) -> None:
+def test_kommo_exchange_request_hostile_host_is_refused(dialled: list[object], referer: str) -> None:
     """Given such a host in the queue all the same, when its code is to be exchanged, then no request is even built."""
     with pytest.raises(Rejected, match="bad_referer"):
         tokens.exchange_request(CLIENT, Secret("client-secret"), referer, Secret("code"))
@@ -77,7 +77,7 @@ def test_no_exchange_is_made_for_a_hostile_host(dialled: list[object], referer: 
 
 
 @pytest.mark.parametrize("host", ["acme.kommo.com", "ACME.kommo.com", "a.kommo.com", "a-1.amocrm.ru", "0x.amocrm.com"])
-def test_an_account_of_the_platform_is_taken(host: str) -> None:
+def test_kommo_exchange_request_account_host_is_accepted(host: str) -> None:
     client = CLIENT._replace(api_domains="*.kommo.com *.amocrm.ru *.amocrm.com")
     request = tokens.exchange_request(client, Secret("client-secret"), host, Secret("code"))
     assert request.url.startswith(f"https://{host}/")
@@ -93,7 +93,7 @@ def test_an_account_of_the_platform_is_taken(host: str) -> None:
         ("acme.kommo.com", "other.kommo.com"),
     ],
 )
-def test_exchange_request_host_outside_the_clients_domains_is_refused(registered: str, host: str) -> None:
+def test_kommo_exchange_request_host_outside_client_domains_is_refused(registered: str, host: str) -> None:
     client = CLIENT._replace(api_domains=registered)
     with pytest.raises(Rejected, match="domain_not_registered") as refused:
         tokens.exchange_request(client, Secret("client-secret"), host, Secret("code"))

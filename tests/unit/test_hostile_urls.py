@@ -113,7 +113,7 @@ def assert_only_the_host_reached(net: Internet) -> None:
     assert set(net.dialled) <= {(ADDRESS, 443)}
 
 
-def test_there_are_enough_cases_and_no_twins() -> None:
+def test_hostile_call_corpus_is_large_and_unique() -> None:
     cases = [*URLS, *PATHS, *INWARDS, *LOCATIONS]
     assert len(cases) >= 400
     for group in (URLS, PATHS, INWARDS, LOCATIONS):
@@ -121,14 +121,14 @@ def test_there_are_enough_cases_and_no_twins() -> None:
 
 
 @pytest.mark.parametrize("url", URLS, ids=lambda url: ascii(url)[1:61])
-def test_a_hostile_url_reaches_nobody(calling: Calling, net: Internet, url: str) -> None:
+def test_call_connection_hostile_url_reaches_no_host(calling: Calling, net: Internet, url: str) -> None:
     answer = calling.call({"method": "POST", "url": url, "body": "x"}, "narrow")
     assert answer.status == 400
     assert_nothing_reached(net)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: ascii(path)[1:61])
-def test_a_hostile_path_reaches_its_own_host_at_most(
+def test_call_connection_hostile_path_reaches_only_its_host(
     calling: Calling, net: Internet, server: Server, path: str
 ) -> None:
     answer = calling.call({"method": "GET", "path": path, "query": {"a": "@evil.example/"}}, "narrow")
@@ -144,7 +144,9 @@ def test_a_hostile_path_reaches_its_own_host_at_most(
 
 
 @pytest.mark.parametrize("address", INWARDS)
-def test_a_name_that_leads_inwards_is_not_dialled(calling: Calling, net: Internet, address: str) -> None:
+def test_call_connection_name_with_private_address_is_not_dialled(
+    calling: Calling, net: Internet, address: str
+) -> None:
     """Given a name with a public address beside it, then that one is not dialled either."""
     net.names["inside.kommo.com"] = [ADDRESS, address]
     answer = calling.call({"method": "GET", "url": "https://inside.kommo.com/"}, "wide")
@@ -153,7 +155,9 @@ def test_a_name_that_leads_inwards_is_not_dialled(calling: Calling, net: Interne
 
 
 @pytest.mark.parametrize("location", LOCATIONS, ids=lambda location: ascii(location)[1:61])
-def test_a_hostile_redirect_reaches_nobody_else(calling: Calling, net: Internet, server: Server, location: str) -> None:
+def test_call_connection_hostile_redirect_reaches_no_other_host(
+    calling: Calling, net: Internet, server: Server, location: str
+) -> None:
     """Given a host that is allowed, when it redirects to somewhere hostile, then that is not even looked up."""
     server.scripts = [answering(redirect(302, location)), answering(OK)]
     answer = calling.call({"method": "GET", "url": f"https://{HOST}/start"}, "wide")
@@ -166,7 +170,7 @@ def test_a_hostile_redirect_reaches_nobody_else(calling: Calling, net: Internet,
 
 
 @pytest.mark.parametrize("address", INWARDS)
-def test_a_redirect_to_a_name_that_leads_inwards_is_not_dialled(
+def test_call_connection_redirect_to_private_address_is_not_dialled(
     calling: Calling, net: Internet, server: Server, address: str
 ) -> None:
     net.names["inside.kommo.com"] = [address]
@@ -200,13 +204,15 @@ def test_a_redirect_to_a_name_that_leads_inwards_is_not_dialled(
     ],
     ids=lambda changes: ascii(changes)[1:61],
 )
-def test_a_hostile_call_reaches_nobody(calling: Calling, net: Internet, changes: dict[str, Any]) -> None:
+def test_call_connection_hostile_body_or_header_reaches_no_host(
+    calling: Calling, net: Internet, changes: dict[str, Any]
+) -> None:
     answer = calling.call({"method": "POST", "path": "/", **changes}, "narrow")
     assert answer.status in (400, 413)
     assert_nothing_reached(net)
 
 
-def test_the_watch_sees_what_it_looks_for(calling: Calling, net: Internet, server: Server) -> None:
+def test_hostile_url_fixture_records_allowed_and_leaked_calls(calling: Calling, net: Internet, server: Server) -> None:
     """Given an honest call and one that the gate lets out, then both are seen: were they not, all cases would pass."""
     assert calling.call({"method": "GET", "path": "/"}, "narrow").status == 200
     assert (net.looked_up, net.dialled) == ([HOST], [(ADDRESS, 443)])

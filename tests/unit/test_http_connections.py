@@ -50,13 +50,13 @@ def get(owner: str = "one", host: str = HOST, method: str = "GET", body: bytes |
 # ------------------------------------------------------------------------------------------------------------- kept or not
 
 
-def test_a_connection_is_kept_for_its_owner(server: Server, net: Internet) -> None:
+def test_http_connection_same_owner_is_reused(server: Server, net: Internet) -> None:
     for _ in range(3):
         assert get("one").body == b"ok"
     assert len(net.dialled) == 1
 
 
-def test_a_connection_is_not_used_for_another_owner(authority: trustme.CA, net: Internet) -> None:
+def test_http_connection_another_owner_is_not_shared(authority: trustme.CA, net: Internet) -> None:
     """Given two owners of one host, when each asks, then each has a connection of its own, and keeps it."""
     servers = [Server(authority, HOST), Server(authority, HOST)]
     for owner in ("one", "two", "one", "two"):
@@ -70,7 +70,7 @@ def test_a_connection_is_not_used_for_another_owner(authority: trustme.CA, net: 
         each.close()
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used(
+def test_http_connection_idle_too_long_is_not_reused(
     server: Server, net: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get()
@@ -79,7 +79,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used(
     assert len(net.dialled) == 2
 
 
-def test_so_many_connections_are_kept_and_the_oldest_goes(authority: trustme.CA, net: Internet) -> None:
+def test_http_connections_beyond_limit_close_the_oldest(authority: trustme.CA, net: Internet) -> None:
     servers = []
     count = http_transport.MAX_KEPT + 1
     for number in range(count):
@@ -108,7 +108,9 @@ def test_so_many_connections_are_kept_and_the_oldest_goes(authority: trustme.CA,
         OK + b"\r\n",
     ],
 )
-def test_an_unusual_answer_is_read_and_its_connection_closed(server: Server, net: Internet, head: bytes) -> None:
+def test_http_connection_unusual_answer_is_read_and_connection_closed(
+    server: Server, net: Internet, head: bytes
+) -> None:
     answers = [head, OK]
 
     def script(tls: ssl.SSLSocket) -> bool:
@@ -133,7 +135,7 @@ def test_an_unusual_answer_is_read_and_its_connection_closed(server: Server, net
         b"HTTP/1.1 199 Other\r\nX: y\r\n\r\n" * http_transport.MAX_INTERIM_ANSWERS,
     ],
 )
-def test_the_answer_after_an_interim_one_is_the_answer(server: Server, net: Internet, interim: bytes) -> None:
+def test_http_connection_interim_answers_are_skipped(server: Server, net: Internet, interim: bytes) -> None:
     server.scripts = [lambda tls: tls.sendall(interim + OK)]
     for _ in range(2):
         answer = get(method="POST", body=b"refresh_token=x")
@@ -154,14 +156,14 @@ def test_the_answer_after_an_interim_one_is_the_answer(server: Server, net: Inte
         b"HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ],
 )
-def test_a_malformed_answer_is_a_lost_answer(server: Server, answer: bytes) -> None:
+def test_http_connection_malformed_answer_is_a_lost_answer(server: Server, answer: bytes) -> None:
     server.scripts = [lambda tls: tls.sendall(answer)]
     with pytest.raises(Retryable) as lost:
         get()
     assert (lost.value.reason, lost.value.answer_lost) == ("no_answer", True)
 
 
-def test_an_answer_before_the_request_is_read_whole_is_brought(server: Server) -> None:
+def test_http_connection_answer_before_request_is_complete_is_returned(server: Server) -> None:
     """Given a server that refuses a large request from its head and hangs up, then its answer is the answer."""
 
     def refuse(tls: ssl.SSLSocket) -> bytes:
@@ -185,7 +187,7 @@ def test_an_answer_before_the_request_is_read_whole_is_brought(server: Server) -
         ("gzip", gzip.compress(b"ok" * 50, mtime=0)[:-9], gzip.compress(b"ok" * 50, mtime=0)[:-9], "gzip"),
     ],
 )
-def test_a_wrongly_labelled_body_keeps_its_status(
+def test_http_connection_mislabelled_body_keeps_status(
     server: Server, coding: str, body: bytes, shown: bytes, left: str | None
 ) -> None:
     head = f"HTTP/1.1 400 Bad Request\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -194,7 +196,7 @@ def test_a_wrongly_labelled_body_keeps_its_status(
     assert (answer.status, answer.body, answer.headers.get("content-encoding")) == (400, shown, left)
 
 
-def test_headers_of_one_name_are_joined(server: Server) -> None:
+def test_http_connection_repeated_headers_are_joined(server: Server) -> None:
     server.scripts = [answering(b"HTTP/1.1 200 OK\r\nVary: A\r\nContent-Length: 0\r\nVARY: b\r\n\r\n")]
     assert get().headers["vary"] == "A, b"
 
@@ -245,14 +247,16 @@ class Proxy:
         self._thread.join(5)
 
 
-def test_a_connection_through_a_proxy_is_kept(proxy: Proxy, net: Internet) -> None:
+def test_http_connection_through_proxy_is_reused(proxy: Proxy, net: Internet) -> None:
     for _ in range(3):
         assert get().body == b"ok"
     assert net.dialled == [("10.0.0.7", 3128)]
     assert proxy.asked == [b"CONNECT acme.kommo.com:443 HTTP/1.1\r\nHost: acme.kommo.com:443\r\n\r\n"]
 
 
-def test_a_proxys_credentials_go_to_the_proxy_only(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_connection_proxy_credentials_are_sent_to_proxy_only(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://user:p%40ss@proxy.internal:3128")
     assert get().body == b"ok"
     assert b"\r\nProxy-Authorization: Basic dXNlcjpwQHNz\r\n" in proxy.asked[0]
@@ -267,7 +271,7 @@ def test_a_proxys_credentials_go_to_the_proxy_only(proxy: Proxy, monkeypatch: py
         b"nonsense\r\n\r\n",
     ],
 )
-def test_a_proxy_that_does_not_connect_gets_nothing(proxy: Proxy, answer: bytes) -> None:
+def test_http_connection_invalid_proxy_answer_is_not_sent(proxy: Proxy, answer: bytes) -> None:
     proxy.answer = answer
     with pytest.raises(Retryable) as unreached:
         get()
@@ -275,7 +279,7 @@ def test_a_proxy_that_does_not_connect_gets_nothing(proxy: Proxy, answer: bytes)
 
 
 @pytest.mark.parametrize("url", ["socks5://proxy.internal:1080", "https://proxy.internal:3128", "http://"])
-def test_a_proxy_that_is_not_spoken_to_in_http_is_not_dialled(
+def test_http_connection_unsupported_proxy_scheme_is_not_dialled(
     proxy: Proxy, net: Internet, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", url)
@@ -284,7 +288,7 @@ def test_a_proxy_that_is_not_spoken_to_in_http_is_not_dialled(
     assert net.dialled == []
 
 
-def test_a_host_that_needs_no_proxy_is_dialled_itself(
+def test_http_connection_no_proxy_host_is_dialled_directly(
     proxy: Proxy, server: Server, net: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", HOST)

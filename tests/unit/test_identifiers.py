@@ -87,7 +87,7 @@ def refused_whole(stack: Cloud, given: list[dict[str, str]], **more: Any) -> Rej
 # ------------------------------------------------------------------------------------------------------------- everyday use
 
 
-def test_all_are_registered_in_as_few_requests_as_can_be(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_all_are_registered_in_requests_of_100(stack: Cloud, engage: Engage) -> None:
     answer = register(stack, users(250))
     assert set(outcomes(answer)) == {"registered"}
     assert answer["retry_after_s"] is None
@@ -96,12 +96,12 @@ def test_all_are_registered_in_as_few_requests_as_can_be(stack: Cloud, engage: E
     assert len(engage.registered) == 250
 
 
-def test_the_same_again_is_registered_again(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_repeated_are_registered_again(stack: Cloud, engage: Engage) -> None:
     assert outcomes(register(stack, users(2))) == outcomes(register(stack, users(2))) == ["registered"] * 2
 
 
 @pytest.mark.parametrize("bad", [0, 1, 49, 50, 98, 99])
-def test_one_bad_user_stands_alone(stack: Cloud, engage: Engage, bad: int) -> None:
+def test_register_identifiers_one_refused_user_is_isolated(stack: Cloud, engage: Engage, bad: int) -> None:
     answer = register(stack, users(100, bad=(bad,)))
     assert [number for number, outcome in enumerate(outcomes(answer)) if outcome != "registered"] == [bad]
     assert (answer["users"][bad]["outcome"], answer["users"][bad]["reason"]) == ("refused", "user_refused")
@@ -110,7 +110,7 @@ def test_one_bad_user_stands_alone(stack: Cloud, engage: Engage, bad: int) -> No
     assert len(engage.requests) <= 15
 
 
-def test_bad_ones_in_every_request(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_refused_user_in_every_request_is_isolated(stack: Cloud, engage: Engage) -> None:
     bad = (3, 250, 499)
     answer = register(stack, users(500, bad=bad))
     assert [number for number, outcome in enumerate(outcomes(answer)) if outcome == "refused"] == list(bad)
@@ -118,14 +118,14 @@ def test_bad_ones_in_every_request(stack: Cloud, engage: Engage) -> None:
     assert len(engage.requests) <= identifiers.MAX_REQUESTS
 
 
-def test_an_identifier_of_somebody_elses(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_taken_identifier_is_refused(stack: Cloud, engage: Engage) -> None:
     engage.registered["u-1"] = "joão"
     answer = register(stack, users(3))
     assert outcomes(answer) == ["registered", "refused", "registered"]
     assert answer["users"][1]["reason"] == "identifier_taken"
 
 
-def test_when_nobody_is_accepted_it_ends(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_all_refused_stops_at_request_limit(stack: Cloud, engage: Engage) -> None:
     """And of whom nothing can be said, nothing is said."""
     answer = register(stack, users(500, bad=tuple(range(500))))
     assert len(engage.requests) == identifiers.MAX_REQUESTS
@@ -138,7 +138,7 @@ def test_when_nobody_is_accepted_it_ends(stack: Cloud, engage: Engage) -> None:
 # ------------------------------------------------------------------------------------------------------------------ tokens
 
 
-def test_a_token_that_ended_early_is_renewed_and_the_work_goes_on(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_expired_session_logs_in_again(stack: Cloud, engage: Engage) -> None:
     """Given a kept token that Engage answers with 401, though its 25 minutes are not over."""
     kept = supply(stack)
     register(stack, users(1), supply_=kept)
@@ -149,7 +149,7 @@ def test_a_token_that_ended_early_is_renewed_and_the_work_goes_on(stack: Cloud, 
     assert engage.hosts.count("sandbox.engage.bz") == 2
 
 
-def test_a_token_is_renewed_before_its_25_minutes_are_over(
+def test_register_identifiers_session_is_renewed_before_25_minutes(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = supply(stack)
@@ -163,7 +163,7 @@ def test_a_token_is_renewed_before_its_25_minutes_are_over(
     assert len(engage.requests) == 3
 
 
-def test_a_401_that_no_log_in_mends(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_401_after_new_login_is_not_permitted(stack: Cloud, engage: Engage) -> None:
     engage.before = [refusal(401, "access_denied", "canary")] * 2
     error = refused_whole(stack, users(150))
     assert (error.reason, len(engage.requests)) == ("not_permitted", 2)
@@ -172,13 +172,13 @@ def test_a_401_that_no_log_in_mends(stack: Cloud, engage: Engage) -> None:
     assert connection_store.get(stack.table, NAME).state == "connected"
 
 
-def test_a_wrong_customer_token(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_wrong_customer_token_is_not_permitted(stack: Cloud, engage: Engage) -> None:
     to_engage(stack, "engage-wrong", customer_token="canary-another")
     error = refused_whole(stack, users(2), name="engage-wrong")
     assert (error.reason, len(engage.requests)) == ("not_permitted", 1)
 
 
-def test_a_log_in_that_is_refused(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_refused_login_is_bad_credentials(stack: Cloud, engage: Engage) -> None:
     to_engage(stack, "engage-wrong", password="canary-another")
     assert refused_whole(stack, users(2), name="engage-wrong").reason == "bad_credentials"
     assert engage.requests == []
@@ -187,7 +187,7 @@ def test_a_log_in_that_is_refused(stack: Cloud, engage: Engage) -> None:
 # ----------------------------------------------------------------------------------------------------------------- trouble
 
 
-def test_a_lost_answer_is_unknown_and_the_others_go_on(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_lost_answer_is_unknown_and_rest_is_sent(stack: Cloud, engage: Engage) -> None:
     engage.before = [None, LOST, None]
     answer = register(stack, users(250))
     assert outcomes(answer) == ["registered"] * 100 + ["unknown"] * 100 + ["registered"] * 50
@@ -196,17 +196,17 @@ def test_a_lost_answer_is_unknown_and_the_others_go_on(stack: Cloud, engage: Eng
     assert "send it again" in lost["detail"]
 
 
-def test_so_is_a_5xx(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_server_error_is_unknown_and_rest_is_sent(stack: Cloud, engage: Engage) -> None:
     engage.before = [refusal(500, "server_error", "canary")]
     assert outcomes(register(stack, users(101))) == ["unknown"] * 100 + ["registered"]
 
 
-def test_also_for_all(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_lost_answer_to_only_request_is_unknown(stack: Cloud, engage: Engage) -> None:
     engage.before = [LOST]
     assert outcomes(register(stack, users(2))) == ["unknown", "unknown"]
 
 
-def test_a_pause_that_is_asked_for_in_the_middle(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_rate_limited_midway_leaves_rest_not_sent(stack: Cloud, engage: Engage) -> None:
     engage.before = [None, (429, {"Retry-After": "33"}, "")]
     answer = register(stack, users(250))
     assert outcomes(answer) == ["registered"] * 100 + ["not_sent"] * 150
@@ -218,7 +218,7 @@ def test_a_pause_that_is_asked_for_in_the_middle(stack: Cloud, engage: Engage) -
     ("answer", "reason"),
     [((429, {"Retry-After": "33"}, ""), "rate_limited"), (UNREACHABLE, "unreachable"), ((302, {}, ""), "no_verdict")],
 )
-def test_where_nothing_was_done_the_trouble_is_the_answer(
+def test_register_identifiers_first_request_fails_is_retryable(
     stack: Cloud, engage: Engage, answer: Any, reason: str
 ) -> None:
     engage.before = [answer]
@@ -228,21 +228,21 @@ def test_where_nothing_was_done_the_trouble_is_the_answer(
     assert error.after_s == (33.0 if reason == "rate_limited" else None)
 
 
-def test_engage_that_cannot_be_reached_any_more(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_unreachable_midway_leaves_rest_not_sent(stack: Cloud, engage: Engage) -> None:
     engage.before = [None, UNREACHABLE]
     answer = register(stack, users(150))
     assert outcomes(answer) == ["registered"] * 100 + ["not_sent"] * 50
     assert "was not processed" in answer["users"][149]["detail"]
 
 
-def test_a_permission_that_is_taken_away_meanwhile(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_forbidden_midway_leaves_rest_not_sent(stack: Cloud, engage: Engage) -> None:
     engage.before = [None, refusal(403, "access_denied")]
     answer = register(stack, users(150))
     assert outcomes(answer) == ["registered"] * 100 + ["not_sent"] * 50
     assert answer["users"][149]["reason"] == "not_permitted"
 
 
-def test_trouble_while_the_bad_one_is_looked_for(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_rate_limited_during_isolation_is_unknown(stack: Cloud, engage: Engage) -> None:
     """Whether a refused request registered some of its users is not documented: of those nothing is known."""
     engage.before = [None, None, None, (429, {}, "")]
     answer = register(stack, users(150, bad=(0,)))
@@ -250,7 +250,9 @@ def test_trouble_while_the_bad_one_is_looked_for(stack: Cloud, engage: Engage) -
     assert {each["reason"] for each in answer["users"][:100]} == {"not_isolated"}
 
 
-def test_a_lost_log_in_is_no_lost_registration(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_identifiers_lost_login_answer_is_not_answer_lost(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engage, "_authenticate", raising(LOST))
     with responses.RequestsMock() as mock:
         mock.add_callback("POST", "https://sandbox.engage.bz/api/v1/auth", raising(LOST))
@@ -266,7 +268,9 @@ def raising(error: Exception) -> Callable[[Any], Any]:
     return fail
 
 
-def test_all_of_it_fits_into_twenty_seconds(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_identifiers_slow_requests_stop_after_twenty_seconds(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given requests that take eight seconds each."""
     now, waited = clock.now, timedelta(0)
     allowed: list[float] = []
@@ -293,12 +297,12 @@ def test_all_of_it_fits_into_twenty_seconds(stack: Cloud, engage: Engage, monkey
 # ----------------------------------------------------------------------------------------------------------- where the URL is
 
 
-def test_a_request_does_not_print_its_url() -> None:
+def test_request_repr_holds_no_url() -> None:
     assert "canary" not in repr(Request("POST", "https://my.engage.bz/api/v1/x?customerToken=canary"))
 
 
 @pytest.mark.enable_socket
-def test_no_log_and_no_error_holds_the_url(
+def test_register_identifiers_logs_and_errors_hold_no_url(
     stack: Cloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """Given real connections, everything logged that can be, and answers that break off or lead elsewhere."""
@@ -332,21 +336,21 @@ def test_no_log_and_no_error_holds_the_url(
 # -------------------------------------------------------------------------------------------------------- input and platforms
 
 
-def test_only_some_platforms_offer_it(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_platform_without_identifiers_is_not_offered(stack: Cloud, engage: Engage) -> None:
     to_leadconnector(stack)
     error = refused_whole(stack, users(1), name="marketek")
     assert (error.reason, getattr(error, "status", 0)) == ("not_offered", 409)
     assert refused_whole(stack, users(1), name="nobody").reason == "unknown_connection"
 
 
-def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_without_customer_token_is_refused(stack: Cloud, engage: Engage) -> None:
     to_engage(stack, "engage-old", customer_token="")
     error = refused_whole(stack, users(1), name="engage-old")
     assert error.reason == "no_credentials"
     assert "customer_token" in error.detail
 
 
-def test_an_identifier_that_comes_twice_is_named_and_nothing_is_sent(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_duplicate_identifier_is_refused_without_request(stack: Cloud, engage: Engage) -> None:
     given = [*users(3), {"user_login": "joão", "identifier": "u-1"}]
     with pytest.raises(Rejected) as error:
         register(stack, given)
@@ -355,7 +359,7 @@ def test_an_identifier_that_comes_twice_is_named_and_nothing_is_sent(stack: Clou
     assert engage.requests == []
 
 
-def test_at_most_twenty_of_them_are_named(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_many_errors_are_limited_to_twenty(stack: Cloud, engage: Engage) -> None:
     with pytest.raises(Rejected) as error:
         register(stack, users(1) * 100)
     assert len(error.value.errors) == 20  # type: ignore[attr-defined]
@@ -376,13 +380,13 @@ def test_at_most_twenty_of_them_are_named(stack: Cloud, engage: Engage) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_bad_input_is_named(sent: dict[str, Any], field: str) -> None:
+def test_register_identifiers_invalid_body_is_refused_by_field(sent: dict[str, Any], field: str) -> None:
     with pytest.raises(Rejected) as error:
         parse(api.IdentifierRegistration, sent)
     assert error.value.field == field
 
 
-def test_names_in_any_script_go_out_as_they_are(stack: Cloud, engage: Engage) -> None:
+def test_register_identifiers_unicode_names_are_sent_unchanged(stack: Cloud, engage: Engage) -> None:
     engage.people.add('josé "o" + 東京')
     given = [{"user_login": 'josé "o" + 東京', "identifier": "é/&=東"}]
     assert outcomes(register(stack, given)) == ["registered"]

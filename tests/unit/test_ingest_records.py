@@ -113,7 +113,7 @@ def desk() -> Iterator[Desk]:
         yield Desk(stack, Marketo(mock))
 
 
-def test_a_batch_becomes_one_request_with_a_receipt(desk: Desk) -> None:
+def test_ingest_records_batch_is_one_request_with_one_receipt(desk: Desk) -> None:
     bodies = {f"m{number}": message([contact(number)], desk.route) for number in range(1, 41)}
 
     assert desk.ingest(bodies) == set()
@@ -133,7 +133,7 @@ def test_a_batch_becomes_one_request_with_a_receipt(desk: Desk) -> None:
     assert receipt["routes"] == [ROUTE]
 
 
-def test_records_of_a_connection_that_was_removed_meanwhile_still_arrive(desk: Desk) -> None:
+def test_ingest_records_source_deleted_meanwhile_is_still_sent(desk: Desk) -> None:
     body = message([contact(1)], desk.route)
     source = connection_store.get(desk.stack.table, SOURCE)
     uninstall.delete(desk.stack.table, desk.stack.environment["UNINSTALLS_QUEUE_URL"], source)
@@ -142,7 +142,7 @@ def test_records_of_a_connection_that_was_removed_meanwhile_still_arrive(desk: D
     assert desk.dead_letters() == []
 
 
-def test_a_full_day_of_mixed_messages_is_cut_at_a_thousand_objects(desk: Desk) -> None:
+def test_ingest_records_requests_are_limited_to_1000_objects(desk: Desk) -> None:
     bodies = {
         f"m{start}": message([contact(number) for number in range(start, start + 250)], desk.route)
         for start in range(1, 2_500, 250)
@@ -152,7 +152,7 @@ def test_a_full_day_of_mixed_messages_is_cut_at_a_thousand_objects(desk: Desk) -
     assert sorted(desk.marketo.emails) == sorted(f"person{number}@example.com" for number in range(1, 2_501))
 
 
-def test_high_priority_goes_first_in_its_own_request_with_its_partition(desk: Desk) -> None:
+def test_ingest_records_high_priority_is_sent_first_with_its_partition(desk: Desk) -> None:
     urgent = desk.add_route(
         "urgent", priority="high", options={"partition": "EMEA"}, dedupe_fields=("email", "firstName")
     )
@@ -164,7 +164,7 @@ def test_high_priority_goes_first_in_its_own_request_with_its_partition(desk: De
     assert second["priority"] == "normal"
 
 
-def test_of_two_versions_of_a_record_the_newest_goes(desk: Desk) -> None:
+def test_ingest_records_two_versions_of_a_record_sends_newest(desk: Desk) -> None:
     old, new = contact(1, updated_at=100), {**contact(1, updated_at=200), "last_name": "Newest"}
     assert desk.ingest({"m1": message([new], desk.route), "m2": message([old, contact(2)], desk.route)}) == set()
     assert [(one["email"], one["lastName"]) for one in desk.marketo.persons] == [
@@ -173,7 +173,7 @@ def test_of_two_versions_of_a_record_the_newest_goes(desk: Desk) -> None:
     ]
 
 
-def test_what_goes_wrong_in_six_different_ways_reports_only_what_is_not_dealt_with(desk: Desk) -> None:
+def test_ingest_records_mixed_failures_become_dead_letters_or_wait(desk: Desk) -> None:
     """Message 0 is unreadable, 1 has lost its route, 2 has no e-mail address, 3 is refused by Marketo, 4 leads to a
     destination that is gone, 5 to one whose grant has ended, and 6 is as it should be."""
     lost = desk.add_route("lost", destination="nowhere")
@@ -202,7 +202,7 @@ def test_what_goes_wrong_in_six_different_ways_reports_only_what_is_not_dealt_wi
     ]
 
 
-def test_one_bad_record_of_a_thousand_stands_alone_after_twenty_requests(desk: Desk) -> None:
+def test_ingest_records_one_refused_record_of_1000_is_isolated(desk: Desk) -> None:
     desk.marketo.rule = refuse_persons({"person617@example.com"}, "4000801")
     bodies = {
         f"m{start}": message([contact(number) for number in range(start, start + 250)], desk.route)
@@ -219,7 +219,7 @@ def test_one_bad_record_of_a_thousand_stands_alone_after_twenty_requests(desk: D
     assert {receipt["code"] for receipt in desk.receipts() if receipt["state"] == "failed"} == {"4000801"}
 
 
-def test_where_everything_is_refused_the_search_ends_and_everything_is_kept(desk: Desk) -> None:
+def test_ingest_records_all_refused_stops_isolation_and_keeps_every_record(desk: Desk) -> None:
     desk.marketo.rule = lambda document: error("4000801")
     bodies = {
         f"m{start}": message([contact(number) for number in range(start, start + 100)], desk.route)
@@ -233,7 +233,7 @@ def test_where_everything_is_refused_the_search_ends_and_everything_is_kept(desk
     assert sorted(int(one["key"]) for letter in letters for one in letter["records"]) == list(range(400))
 
 
-def test_a_token_that_has_ended_is_renewed_once_and_the_records_go(desk: Desk) -> None:
+def test_ingest_records_expired_token_is_renewed_once_and_records_sent(desk: Desk) -> None:
     desk.ingest({"m1": message([contact(1)], desk.route)})
     desk.marketo.good_from = 2
     assert desk.ingest({"m2": message([contact(2)], desk.route)}) == set()
@@ -241,13 +241,13 @@ def test_a_token_that_has_ended_is_renewed_once_and_the_records_go(desk: Desk) -
     assert desk.marketo.emails == ["person1@example.com", "person2@example.com"]
 
 
-def test_a_token_is_asked_for_once_for_many_requests(desk: Desk) -> None:
+def test_ingest_records_token_is_requested_once_for_many_requests(desk: Desk) -> None:
     for number in range(5):
         desk.ingest({f"m{number}": message([contact(number)], desk.route)})
     assert desk.marketo.tokens == 1
 
 
-def test_where_the_new_token_is_refused_too_nothing_is_lost(desk: Desk) -> None:
+def test_ingest_records_new_token_refused_too_keeps_records_waiting(desk: Desk) -> None:
     desk.marketo.good_from = 99
     bodies = {f"m{n}": message([contact(n)], desk.add_route(f"r{n}", options={"partition": f"p{n}"})) for n in range(4)}
     assert desk.ingest(bodies) == set()
@@ -257,7 +257,7 @@ def test_where_the_new_token_is_refused_too_nothing_is_lost(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("code", ["403010", "4030801", "404040"])
-def test_a_destination_that_refuses_for_good_is_left_alone_and_nothing_is_lost(
+def test_ingest_records_permanent_refusal_pauses_destination_and_keeps_records(
     capsys: pytest.CaptureFixture[str], desk: Desk, code: str
 ) -> None:
     desk.marketo.rule = lambda document: error(code)
@@ -283,7 +283,9 @@ def test_a_destination_that_refuses_for_good_is_left_alone_and_nothing_is_lost(
         (requests.exceptions.ConnectionError("reset"), 300),
     ],
 )
-def test_a_destination_that_cannot_now_gets_the_records_later(desk: Desk, answer: Any, wait_s: float) -> None:
+def test_ingest_records_temporary_failure_delays_records_and_sends_them_later(
+    desk: Desk, answer: Any, wait_s: float
+) -> None:
     desk.marketo.before = [answer]
     body = {"m1": message([contact(1)], desk.route)}
     if wait_s <= LONGEST_IN_QUEUE_S:
@@ -299,7 +301,7 @@ def test_a_destination_that_cannot_now_gets_the_records_later(desk: Desk, answer
     assert desk.receipts()[0]["state"] == "accepted"
 
 
-def test_waits_grow_with_the_receives_whatever_a_short_retry_after_says() -> None:
+def test_pipeline_wait_s_grows_with_receives_and_respects_retry_after() -> None:
     assert [retry_schedule.wait_s(None, receives) for receives in (1, 2, 3, 4, 5, 6, 7, 10)] == [
         5, 10, 20, 40, 80, 160, 320, 600,
     ]  # fmt: skip
@@ -308,7 +310,7 @@ def test_waits_grow_with_the_receives_whatever_a_short_retry_after_says() -> Non
     assert retry_schedule.wait_s(0, 9) == 0
 
 
-def test_a_message_that_arrives_twice_is_sent_once(desk: Desk) -> None:
+def test_ingest_records_duplicate_delivery_is_sent_once(desk: Desk) -> None:
     body = {"m1": message([contact(1)], desk.route)}
     assert desk.ingest(body) == set()
     assert desk.ingest(body, receives=2) == set()
@@ -316,7 +318,7 @@ def test_a_message_that_arrives_twice_is_sent_once(desk: Desk) -> None:
     assert len(desk.receipts()) == 1
 
 
-def test_a_redelivered_part_of_a_batch_gets_its_own_receipt(desk: Desk) -> None:
+def test_ingest_records_failed_part_of_batch_is_redelivered_with_own_receipt(desk: Desk) -> None:
     # Given a batch whose second request fails
     bodies = {
         f"m{start}": message([contact(number) for number in range(start, start + 250)], desk.route)
@@ -336,7 +338,7 @@ def test_a_redelivered_part_of_a_batch_gets_its_own_receipt(desk: Desk) -> None:
     assert len(desk.marketo.persons) == 1_250
 
 
-def test_a_receipt_that_cannot_be_written_before_sending_holds_the_records(desk: Desk) -> None:
+def test_ingest_records_receipt_write_failure_before_sending_sends_nothing(desk: Desk) -> None:
     body = {"m1": message([contact(1)], desk.route)}
     with refusing("PutItem"):
         assert desk.ingest(body) == {"m1"}
@@ -344,33 +346,33 @@ def test_a_receipt_that_cannot_be_written_before_sending_holds_the_records(desk:
     assert desk.ingest(body) == set()
 
 
-def test_a_receipt_that_cannot_be_closed_after_202_does_not_send_again(desk: Desk) -> None:
+def test_ingest_records_receipt_update_failure_after_202_does_not_send_again(desk: Desk) -> None:
     with refusing("UpdateItem", where=lambda call: call["Key"]["pk"]["S"].startswith("RECEIPT#")):
         assert desk.ingest({"m1": message([contact(1)], desk.route)}) == set()
     assert len(desk.marketo.requests) == 1
     assert desk.receipts()[0]["state"] == "sent"
 
 
-def test_an_answer_that_was_lost_leaves_the_receipt_open(desk: Desk) -> None:
+def test_ingest_records_lost_answer_leaves_receipt_open(desk: Desk) -> None:
     desk.marketo.before = [TIMEOUT]
     desk.ingest({"m1": message([contact(1)], desk.route)})
     assert desk.receipts()[0]["state"] == "sent"
 
 
-def test_dead_letters_that_cannot_be_written_hold_their_messages_only(desk: Desk) -> None:
+def test_ingest_records_dead_letter_write_failure_returns_only_its_message(desk: Desk) -> None:
     bodies = {"m1": message([contact(1, email=None)], desk.route), "m2": message([contact(2)], desk.route)}
     with refusing("PutItem", where=lambda call: "DEAD_LETTER#" in call["Item"]["pk"]["S"]):
         assert desk.ingest(bodies) == {"m1"}
     assert desk.marketo.emails == ["person2@example.com"]
 
 
-def test_a_table_that_does_not_answer_holds_everything(desk: Desk) -> None:
+def test_ingest_records_table_read_failure_returns_every_message(desk: Desk) -> None:
     bodies = {f"m{number}": message([contact(number)], desk.route) for number in range(3)}
     with refusing("GetItem"):
         assert desk.ingest(bodies) == set(bodies)
 
 
-def test_a_failure_nobody_thought_of_holds_its_own_destination_only(desk: Desk) -> None:
+def test_ingest_records_unexpected_error_returns_only_messages_of_its_destination(desk: Desk) -> None:
     other = replace(connection_store.get(desk.stack.table, DESTINATION), name="other")
     connection_store.create(desk.stack.table, other)
     bodies = {
@@ -389,12 +391,12 @@ def test_a_failure_nobody_thought_of_holds_its_own_destination_only(desk: Desk) 
     assert desk.marketo.emails == ["person2@example.com"]
 
 
-def test_without_the_time_for_an_answer_nothing_is_sent(desk: Desk) -> None:
+def test_ingest_records_too_little_time_sends_nothing(desk: Desk) -> None:
     assert desk.ingest({"m1": message([contact(1)], desk.route)}, time_left_s=20) == {"m1"}
     assert desk.marketo.requests == []
 
 
-def test_no_record_and_no_token_reaches_the_log(capsys: pytest.CaptureFixture[str], desk: Desk) -> None:
+def test_ingest_records_log_holds_no_record_and_no_token(capsys: pytest.CaptureFixture[str], desk: Desk) -> None:
     desk.marketo.rule = refuse_persons({"person1@example.com"})
     desk.add_route("strict", mapping={"email": "abs(name)"})
     bodies = {
@@ -413,7 +415,7 @@ def test_no_record_and_no_token_reaches_the_log(capsys: pytest.CaptureFixture[st
         assert secret not in text
 
 
-def test_the_sample_events_are_what_the_function_takes(desk: Desk) -> None:
+def test_ingest_records_sample_events_are_sent(desk: Desk) -> None:
     for name, people in (("one_contact", 1), ("two_messages", 3)):
         desk.marketo.accepted.clear()
         answer = desk.function.handler(functions.sample("ingest_records", name), functions.Context())

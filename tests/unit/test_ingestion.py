@@ -61,7 +61,7 @@ def to(object_name: str, priority: str = "normal", **options: str) -> dict[str, 
 # --- where records go
 
 
-def test_an_event_goes_every_way_that_begins_at_its_connection(desk: Desk) -> None:
+def test_pipeline_event_follows_every_route_of_its_connection(desk: Desk) -> None:
     desk.route("people")
     desk.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
     desk.route("of-companies", object="companies", mapping={"externalCompanyId": "to_string(id)"}, dedupe_fields=())
@@ -73,13 +73,13 @@ def test_an_event_goes_every_way_that_begins_at_its_connection(desk: Desk) -> No
     ]
 
 
-def test_an_event_without_a_route_is_counted_and_done_with(desk: Desk) -> None:
+def test_pipeline_event_without_route_is_counted_and_consumed(desk: Desk) -> None:
     outcome = desk.ingest(QueuedMessage("m1", body([contact(1), contact(2)])))
     assert (outcome.waiting, outcome.counts["RecordsWithoutRoute"]) == ({}, 2)
     assert desk.letters() == []
 
 
-def test_one_way_that_leads_nowhere_keeps_no_record_from_the_others(desk: Desk) -> None:
+def test_pipeline_route_to_unknown_connection_does_not_block_other_routes(desk: Desk) -> None:
     desk.route("people")
     desk.route("gone", destination="nowhere")
     assert desk.ingest(QueuedMessage("m1", body([contact(1)]))).waiting == {}
@@ -87,7 +87,7 @@ def test_one_way_that_leads_nowhere_keeps_no_record_from_the_others(desk: Desk) 
     assert [(letter["route"], letter["reason"]) for letter in desk.letters()] == [("gone", "unknown_connection")]
 
 
-def test_persons_go_before_what_links_to_them_and_high_priority_before_both(desk: Desk) -> None:
+def test_pipeline_order_is_high_priority_then_persons_then_linked_objects(desk: Desk) -> None:
     bodies = [
         front_door([{"leadId": 7}], to("lists", list_id="3")),
         front_door([{"vin": "1"}], to("customobjects/car_c")),
@@ -119,14 +119,14 @@ def test_persons_go_before_what_links_to_them_and_high_priority_before_both(desk
         (to("lists/remove", list_id="3"), {"leadId": 7}, {"listId": 3, "input": [{"leadId": 7}]}),
     ],
 )  # fmt: skip
-def test_what_the_front_door_took_leaves_in_adobes_own_shape(
+def test_pipeline_data_ingestion_message_is_sent_in_adobe_form(
     desk: Desk, target: dict[str, Any], sent: dict[str, Any], document: dict[str, Any]
 ) -> None:
     desk.ingest(QueuedMessage("m1", front_door([sent], target)))
     assert desk.accepted == [(target["object"], document)]
 
 
-def test_partial_upserts_of_one_person_become_one_with_the_newest_of_each_attribute(desk: Desk) -> None:
+def test_pipeline_partial_upserts_of_one_person_are_merged(desk: Desk) -> None:
     first = front_door([{"email": "a@example.com", "firstName": "Ana", "city": "Recife"}], to("persons"))
     second = front_door([{"email": "A@example.com", "firstName": "Anna"}], to("persons")).replace(
         '"read_at":5', '"read_at":6'
@@ -136,7 +136,7 @@ def test_partial_upserts_of_one_person_become_one_with_the_newest_of_each_attrib
     assert outcome.counts["RecordsCoalesced"] == 1
 
 
-def test_of_two_companies_that_may_only_be_created_both_go(desk: Desk) -> None:
+def test_pipeline_create_only_companies_are_not_merged(desk: Desk) -> None:
     both = [{"externalCompanyId": "1", "company": "A"}, {"externalCompanyId": "1", "company": "B"}]
     desk.ingest(QueuedMessage("m1", front_door(both, to("companies", action="createOnly"))))
     assert desk.accepted[0][1]["input"] == both
@@ -145,7 +145,7 @@ def test_of_two_companies_that_may_only_be_created_both_go(desk: Desk) -> None:
 # --- order over time
 
 
-def test_an_older_event_never_overwrites_a_newer_one_that_came_before(desk: Desk) -> None:
+def test_pipeline_older_event_after_newer_is_superseded(desk: Desk) -> None:
     desk.route("people")
     new, old = {**contact(1, updated_at=200), "first_name": "New"}, contact(1, updated_at=100)
     desk.ingest(QueuedMessage("1", body([new])))
@@ -154,7 +154,7 @@ def test_an_older_event_never_overwrites_a_newer_one_that_came_before(desk: Desk
     assert [one["firstName"] for one in desk.persons] == ["New"]
 
 
-def test_a_backfill_heeds_what_events_have_brought_and_leaves_no_mark(desk: Desk) -> None:
+def test_pipeline_backfill_respects_event_versions_and_stores_none(desk: Desk) -> None:
     desk.route("people")
     desk.ingest(QueuedMessage("1", body([contact(1, updated_at=200)])))
     page = [{**contact(1, updated_at=100), "first_name": "Old"}, contact(2, updated_at=300)]
@@ -165,7 +165,7 @@ def test_a_backfill_heeds_what_events_have_brought_and_leaves_no_mark(desk: Desk
     ]  # fmt: skip
 
 
-def test_where_a_route_asks_for_it_backfills_leave_marks_too(desk: Desk) -> None:
+def test_pipeline_backfill_with_keep_newest_all_stores_versions(desk: Desk) -> None:
     desk.route("people", keep_newest="all")
     desk.ingest(
         QueuedMessage("1", body([contact(2, updated_at=300)], "people", origin=record_messages.BACKFILL)), bulk=True
@@ -174,14 +174,14 @@ def test_where_a_route_asks_for_it_backfills_leave_marks_too(desk: Desk) -> None
     assert len(desk.persons) == 1
 
 
-def test_where_a_route_asks_for_none_everything_goes(desk: Desk) -> None:
+def test_pipeline_keep_newest_none_sends_every_version(desk: Desk) -> None:
     desk.route("people", keep_newest="none")
     for number, updated_at in enumerate((300, 250)):
         desk.ingest(QueuedMessage(str(number), body([contact(2, updated_at=updated_at)])))
     assert len(desk.persons) == 2
 
 
-def test_what_an_event_has_brought_is_not_reconciled_again_and_what_was_lost_is(desk: Desk) -> None:
+def test_pipeline_reconciliation_sends_only_records_that_no_event_delivered(desk: Desk) -> None:
     desk.route("people")
     desk.ingest(QueuedMessage("1", body([contact(1, updated_at=100)], read_at=100_500)))
     missed = [contact(1, updated_at=100), contact(2, updated_at=100)]
@@ -189,7 +189,7 @@ def test_what_an_event_has_brought_is_not_reconciled_again_and_what_was_lost_is(
     assert [one["email"] for one in desk.persons] == ["person1@example.com", "person2@example.com"]
 
 
-def test_of_two_changes_in_one_second_the_one_that_arrived_later_stays(desk: Desk) -> None:
+def test_pipeline_same_second_changes_keep_the_later_arrival(desk: Desk) -> None:
     desk.route("people")
     late, early = {**contact(1), "first_name": "Late"}, contact(1)
     desk.ingest(QueuedMessage("1", body([late], read_at=9)))
@@ -198,7 +198,7 @@ def test_of_two_changes_in_one_second_the_one_that_arrived_later_stays(desk: Des
 
 
 @pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION])
-def test_a_worker_that_died_after_marking_is_followed_by_one_that_sends(desk: Desk, origin: str) -> None:
+def test_pipeline_worker_killed_after_version_mark_is_sent_on_redelivery(desk: Desk, origin: str) -> None:
     desk.route("people")
     message = body([contact(1)], origin=origin)
     # The worker dies before it has written that the message waits: it comes again
@@ -211,7 +211,7 @@ def test_a_worker_that_died_after_marking_is_followed_by_one_that_sends(desk: De
 
 
 @pytest.mark.parametrize(("keep_newest", "names"), [("events", ["New"]), ("all", ["New"]), ("none", ["New", "Test"])])
-def test_what_is_overtaken_while_a_slow_batch_sends_is_not_sent_after_it(
+def test_pipeline_record_superseded_during_slow_batch_is_not_sent(
     desk: Desk, time: Any, keep_newest: str, names: list[str]
 ) -> None:
     """Given a batch of two requests, when a newer version of what is in the second goes during the first, it stays."""
@@ -233,7 +233,7 @@ def test_what_is_overtaken_while_a_slow_batch_sends_is_not_sent_after_it(
     assert [one["firstName"] for one in desk.persons if one["email"] == f"person{last}@example.com"] == names
 
 
-def test_what_cannot_be_looked_at_again_is_not_sent(desk: Desk, time: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipeline_version_recheck_failure_sends_nothing(desk: Desk, time: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.route("people")
     read = persons.frame
 
@@ -253,7 +253,7 @@ def test_what_cannot_be_looked_at_again_is_not_sent(desk: Desk, time: Any, monke
 # --- what answers lead to
 
 
-def test_ingestion_daily_quota_used_up_pauses_the_destination_until_its_reset(desk: Desk, time: Any) -> None:
+def test_pipeline_daily_quota_exhausted_pauses_destination_until_reset(desk: Desk, time: Any) -> None:
     desk.route("people")
     desk.rule = lambda document: refusal("4290801")
     assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
@@ -278,9 +278,7 @@ def test_ingestion_daily_quota_used_up_pauses_the_destination_until_its_reset(de
 
 
 @pytest.mark.parametrize("code", ["4030801", "404040"])
-def test_what_somebody_must_act_on_stops_its_object_and_tells_the_operator_once(
-    desk: Desk, time: Any, code: str
-) -> None:
+def test_pipeline_permanent_refusal_pauses_object_and_emits_one_event(desk: Desk, time: Any, code: str) -> None:
     desk.rule = lambda document: refusal(code) if "customObjects" in document else None
     car, someone = (
         front_door([{"vin": "1"}], to("customobjects/car_c")),
@@ -307,7 +305,7 @@ def test_what_somebody_must_act_on_stops_its_object_and_tells_the_operator_once(
     ]
 
 
-def test_the_quota_is_kept_before_the_destination_has_to(desk: Desk, time: Any) -> None:
+def test_pipeline_daily_quota_is_not_exceeded(desk: Desk, time: Any) -> None:
     desk.route("people")
     with patch.object(daily_quota, "DAILY_QUOTA", 100):
         bodies = [body([contact(number) for number in range(start, start + 30)]) for start in range(1, 151, 30)]
@@ -318,7 +316,7 @@ def test_the_quota_is_kept_before_the_destination_has_to(desk: Desk, time: Any) 
     assert quotas.used(desk.table, MUNCHKIN, "2026-03-04").objects == len(desk.persons)
 
 
-def test_a_quota_that_cannot_be_counted_holds_the_records(desk: Desk) -> None:
+def test_pipeline_quota_reservation_failure_returns_message_unsent(desk: Desk) -> None:
     desk.route("people")
     with patch.object(quotas.Ledger, "reserve", side_effect=OSError):
         assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {"1": None}
@@ -328,7 +326,7 @@ def test_a_quota_that_cannot_be_counted_holds_the_records(desk: Desk) -> None:
 # --- receipts
 
 
-def test_a_record_is_found_by_its_key_and_a_front_door_request_by_its_id(desk: Desk) -> None:
+def test_receipt_search_finds_receipt_by_record_and_by_request(desk: Desk) -> None:
     desk.route("people")
     desk.ingest(QueuedMessage("1", body([contact(41)])))
     desk.ingest(QueuedMessage("2", front_door([{"email": "a@example.com"}], to("persons"), request="their-request")))
@@ -338,7 +336,7 @@ def test_a_record_is_found_by_its_key_and_a_front_door_request_by_its_id(desk: D
     assert [one.request_id for one in found] == ["request-2"]
 
 
-def test_mapping_that_multiplies_its_input_makes_a_dead_letter_and_the_other_route_goes_on(desk: Desk) -> None:
+def test_pipeline_costly_mapping_becomes_dead_letter_and_other_route_is_sent(desk: Desk) -> None:
     desk.route("people")
     desk.route("costly", mapping={"email": "[@,@][]" + " | [@,@][]" * 18 + " | [0].name"})
     assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
@@ -347,7 +345,7 @@ def test_mapping_that_multiplies_its_input_makes_a_dead_letter_and_the_other_rou
     assert (letter["route"], letter["reason"]) == ("costly", "mapping_too_costly")
 
 
-def test_identity_with_white_space_around_it_stands_in_a_request_once(desk: Desk) -> None:
+def test_pipeline_dedupe_value_with_white_space_is_deduplicated(desk: Desk) -> None:
     desk.route("people")
     spaced = contact(1, email=" person1@example.com ", updated_at=1_700_000_001) | {"id": 2, "first_name": "Newer"}
     desk.ingest(QueuedMessage("1", body([contact(1), spaced])))
@@ -355,7 +353,7 @@ def test_identity_with_white_space_around_it_stands_in_a_request_once(desk: Desk
     assert [(one["email"], one["firstName"]) for one in document["persons"]] == [("person1@example.com", "Newer")]
 
 
-def test_destination_that_refuses_the_kind_of_token_pauses_with_one_reason(desk: Desk) -> None:
+def test_pipeline_wrong_token_type_pauses_destination_after_one_request(desk: Desk) -> None:
     """LeadConnector: the token of an agency, for 20 contacts."""
     secret_id = Vault(PREFIX).grant_id("marketek")
     Vault(PREFIX).create(secret_id, {"token": Secret("canary-pit")})

@@ -75,7 +75,7 @@ def desk() -> Iterator[Desk]:
         yield Desk(stack, Kommo(mock), time)
 
 
-def test_a_code_becomes_a_connection(desk: Desk) -> None:
+def test_exchange_code_valid_code_creates_connection(desk: Desk) -> None:
     assert desk.turn(desk.code("code-1")).state == "connected"
 
     connection = desk.connection("code-1")
@@ -90,21 +90,21 @@ def test_a_code_becomes_a_connection(desk: Desk) -> None:
     assert [kind for kind, _ in fakes.events(desk.stack)] == ["connection.ready"]
 
 
-def test_no_item_holds_a_code_or_a_token(desk: Desk) -> None:
+def test_exchange_code_items_hold_no_code_and_no_token(desk: Desk) -> None:
     desk.turn(desk.code("canary-code"))
     items = json.dumps(boto3.client("dynamodb").scan(TableName=desk.stack.table.name)["Items"], default=str)
     assert "acme.kommo.com" in items
     assert "canary" not in items
 
 
-def test_three_deliveries_are_one_exchange(desk: Desk) -> None:
+def test_exchange_code_duplicate_delivery_is_one_exchange(desk: Desk) -> None:
     body = desk.code("code-1")
     assert [desk.turn(body).state for _ in range(3)] == ["connected"] * 3
     assert desk.kommo.exchanges["code-1"] == 1
     assert len(fakes.events(desk.stack)) == 1
 
 
-def test_a_second_worker_waits_for_the_lease(desk: Desk) -> None:
+def test_exchange_code_lease_held_by_another_worker_waits_for_its_end(desk: Desk) -> None:
     body = desk.code("code-1")
     with patch.object(code_exchange._Exchange, "run", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         desk.turn(body)  # dies holding the lease
@@ -120,7 +120,7 @@ def test_a_second_worker_waits_for_the_lease(desk: Desk) -> None:
     assert desk.turn(body).state == "connected"
 
 
-def test_a_worker_that_lost_its_lease_writes_nothing(desk: Desk) -> None:
+def test_exchange_code_worker_without_lease_writes_nothing(desk: Desk) -> None:
     """Given a worker so slow that another took over, when it wakes up, then its writes are refused."""
     body = desk.code("code-1")
     stale = InstallLease(desk.stack.table, read_message(body))
@@ -134,7 +134,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(desk: Desk) -> None:
     assert desk.item("code-1") == before
 
 
-def test_a_grant_that_the_vault_refuses_is_sealed_and_moved_later(desk: Desk) -> None:
+def test_exchange_code_vault_failure_keeps_sealed_grant_and_stores_it_on_retry(desk: Desk) -> None:
     body = desk.code("canary-code")
     with refusing("CreateSecret"), pytest.raises(Retryable, match="vault_unavailable"):
         desk.turn(body)
@@ -150,7 +150,7 @@ def test_a_grant_that_the_vault_refuses_is_sealed_and_moved_later(desk: Desk) ->
     assert "sealed_grant" not in desk.item("canary-code")
 
 
-def test_no_code_is_sent_while_a_grant_could_not_be_stored(desk: Desk) -> None:
+def test_exchange_code_key_unavailable_or_short_of_time_sends_no_code(desk: Desk) -> None:
     body = desk.code("code-1")
     with refusing("GenerateDataKey"), pytest.raises(Retryable, match="vault_unavailable"):
         desk.turn(body)
@@ -160,7 +160,7 @@ def test_no_code_is_sent_while_a_grant_could_not_be_stored(desk: Desk) -> None:
     assert desk.turn(body).state == "connected"
 
 
-def test_kommo_answering_500_is_tried_again_inside_the_codes_life(desk: Desk) -> None:
+def test_exchange_code_server_errors_are_retried_with_growing_waits(desk: Desk) -> None:
     body = desk.code("code-1")
     desk.kommo.before[TOKEN] = [(500, {}, "")] * 5
     waits = []
@@ -174,7 +174,7 @@ def test_kommo_answering_500_is_tried_again_inside_the_codes_life(desk: Desk) ->
     assert desk.item("code-1")["state"] == "connected"
 
 
-def test_waits_never_run_over_the_end_of_the_codes_life(desk: Desk) -> None:
+def test_exchange_code_waits_end_with_code_lifetime(desk: Desk) -> None:
     body = desk.code("code-1")
     desk.kommo.before[TOKEN] = [(500, {}, "")] * 1000
     ends, last_sent = desk.time.now() + timedelta(minutes=20), None
@@ -191,7 +191,7 @@ def test_waits_never_run_over_the_end_of_the_codes_life(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("path", [TOKEN, ACCOUNT, WEBHOOKS])
-def test_a_rate_block_in_html_waits_half_a_minute(desk: Desk, path: str) -> None:
+def test_exchange_code_html_rate_block_waits_half_a_minute(desk: Desk, path: str) -> None:
     body = desk.code("code-1")
     desk.kommo.before[path] = [NGINX]
     with pytest.raises(Retryable, match="rate_blocked") as later:
@@ -201,7 +201,7 @@ def test_a_rate_block_in_html_waits_half_a_minute(desk: Desk, path: str) -> None
     assert desk.turn(body).state == "connected"
 
 
-def test_an_answer_lost_on_the_wire_is_told_as_such(desk: Desk) -> None:
+def test_exchange_code_lost_answer_fails_install_with_reconnect_url(desk: Desk) -> None:
     """Given a platform that took the code and whose answer was lost, then the customer is asked to connect again."""
     body = desk.code("code-1")
     desk.kommo.grants["code-1"] = 1
@@ -217,7 +217,7 @@ def test_an_answer_lost_on_the_wire_is_told_as_such(desk: Desk) -> None:
     assert detail["reconnect_url"] == "https://api.example.com/live/install/kommo/acme/start"
 
 
-def test_a_time_out_before_the_platform_took_the_code_loses_nothing(desk: Desk) -> None:
+def test_exchange_code_timeout_before_code_was_used_is_retried(desk: Desk) -> None:
     body = desk.code("code-1")
     desk.kommo.before[TOKEN] = [requests.exceptions.ReadTimeout(), requests.exceptions.ConnectTimeout()]
     for _ in range(2):
@@ -238,7 +238,7 @@ def test_a_time_out_before_the_platform_took_the_code_loses_nothing(desk: Desk) 
         ("Something that Kommo never said before", "platform_refused"),
     ],
 )
-def test_a_final_refusal_fails_the_install_at_once(desk: Desk, hint: str, reason: str) -> None:
+def test_exchange_code_final_refusal_fails_install_at_once(desk: Desk, hint: str, reason: str) -> None:
     body = desk.code("code-1")
     desk.kommo.before[TOKEN] = [(400, kommo_fake.PROBLEM, json.dumps({"hint": hint, "title": "Ошибка", "status": 400}))]
     assert desk.turn(body).reason == reason
@@ -250,14 +250,14 @@ def test_a_final_refusal_fails_the_install_at_once(desk: Desk, hint: str, reason
     assert len(desk.kommo.calls) == 1
 
 
-def test_a_code_older_than_its_life_is_not_sent(desk: Desk) -> None:
+def test_exchange_code_expired_is_not_sent(desk: Desk) -> None:
     body = desk.code("code-1")
     desk.time.advance(20 * 60)
     assert desk.turn(body).reason == "code_expired"
     assert not desk.kommo.calls
 
 
-def test_a_grant_for_another_account_is_refused_and_not_kept(desk: Desk) -> None:
+def test_exchange_code_grant_of_another_account_is_refused_and_deleted(desk: Desk) -> None:
     body = desk.code("code-1", "acme")
     desk.kommo.codes["code-1"] = "elsewhere"
     assert desk.turn(body).reason == "account_mismatch"
@@ -265,7 +265,7 @@ def test_a_grant_for_another_account_is_refused_and_not_kept(desk: Desk) -> None
     assert Vault(PREFIX).read(f"{PREFIX}/grants/{read_message(body).id}") is None
 
 
-def test_a_reinstall_replaces_the_grant_under_a_new_generation(desk: Desk) -> None:
+def test_exchange_code_reinstall_replaces_grant_under_new_generation(desk: Desk) -> None:
     desk.turn(desk.code("code-1"))
     first = desk.connection("code-1")
     desk.time.advance(3600)
@@ -291,7 +291,7 @@ def test_a_reinstall_replaces_the_grant_under_a_new_generation(desk: Desk) -> No
     assert len(credentials["webhook_key"].reveal()) == 43
 
 
-def test_of_two_installs_the_later_arrival_stands_whichever_is_exchanged_first(desk: Desk) -> None:
+def test_exchange_code_older_install_exchanged_later_does_not_replace_newer(desk: Desk) -> None:
     early = desk.code("code-1")
     desk.time.advance(10)
     late = desk.code("code-2")
@@ -306,7 +306,7 @@ def test_of_two_installs_the_later_arrival_stands_whichever_is_exchanged_first(d
     assert Vault(PREFIX).read(f"{PREFIX}/grants/{read_message(early).id}") is None
 
 
-def test_the_address_is_open_before_the_platform_hears_of_it(desk: Desk) -> None:
+def test_exchange_code_webhook_address_is_stored_before_subscription(desk: Desk) -> None:
     """Given that the table takes no address, then nothing is subscribed, and the next turn does both."""
     body = desk.code("code-1")
     with patch.object(webhook_endpoints, "open_address", side_effect=Retryable("x", "y")):
@@ -316,7 +316,7 @@ def test_the_address_is_open_before_the_platform_hears_of_it(desk: Desk) -> None
     assert len(desk.kommo.webhooks) == 1
 
 
-def test_an_account_without_webhooks_is_connected_with_a_note(desk: Desk) -> None:
+def test_exchange_code_webhooks_refused_connects_with_note(desk: Desk) -> None:
     body = desk.code("code-1")
     desk.kommo.before[WEBHOOKS] = [(402, kommo_fake.PROBLEM, "{}")]
     assert desk.turn(body).state == "connected"
@@ -325,14 +325,14 @@ def test_an_account_without_webhooks_is_connected_with_a_note(desk: Desk) -> Non
     ]
 
 
-def test_an_install_for_a_client_that_is_gone_fails(desk: Desk) -> None:
+def test_exchange_code_client_deleted_fails_install(desk: Desk) -> None:
     body = desk.code("code-1")
     oauth_clients.delete(desk.stack.table, "kommo", "acme")
     assert desk.turn(body).reason == "unknown_client"
     assert not desk.kommo.calls
 
 
-def test_the_client_secret_goes_to_the_account_that_installs_and_nowhere_else(desk: Desk) -> None:
+def test_exchange_code_client_secret_is_sent_only_to_token_endpoint(desk: Desk) -> None:
     desk.turn(desk.code("code-1"))
     carrying = [call.url for call in desk.kommo.calls if kommo_fake.CLIENT_SECRET in str(call.body)]
     assert carrying == ["https://acme.kommo.com/oauth2/access_token"]
@@ -341,14 +341,14 @@ def test_the_client_secret_goes_to_the_account_that_installs_and_nowhere_else(de
 @pytest.mark.parametrize(
     "host", ["evil.example", "kommo.com.evil.example", "127.0.0.1", "acme.kommo.com:8443", "a@acme.kommo.com"]
 )
-def test_a_message_with_a_foreign_host_sends_nothing(desk: Desk, host: str) -> None:
+def test_exchange_code_message_with_foreign_host_sends_nothing(desk: Desk, host: str) -> None:
     """Given a message that did not come through accept_install, then the worker still refuses its host."""
     body = json.dumps(json.loads(desk.code("code-1")) | {"account_host": host})
     assert desk.turn(body).state == "failed"
     assert not desk.kommo.calls
 
 
-def test_events_that_the_bus_refuses_are_told_later(desk: Desk) -> None:
+def test_exchange_code_event_bus_failure_is_retried_without_second_exchange(desk: Desk) -> None:
     body = desk.code("code-1")
     with refusing("PutEvents"), pytest.raises(Retryable, match="bus_unavailable"):
         desk.turn(body)
@@ -358,7 +358,7 @@ def test_events_that_the_bus_refuses_are_told_later(desk: Desk) -> None:
     assert [kind for kind, _ in fakes.events(desk.stack)] == ["connection.ready"]
 
 
-def test_a_secret_never_shows_in_an_install(desk: Desk) -> None:
+def test_read_message_repr_holds_no_secret(desk: Desk) -> None:
     install = read_message(desk.code("canary-code"))
     assert "canary" not in repr(install)
     assert install.code.reveal() == "canary-code"

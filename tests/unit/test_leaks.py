@@ -175,7 +175,7 @@ def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder, run(folder, PLANTED, *request.param)
 
 
-def test_every_planted_leak_fails_its_own_test(planted: tuple[Path, Any]) -> None:
+def test_leak_check_planted_leaks_fail_their_tests(planted: tuple[Path, Any]) -> None:
     folder, ended = planted
     expected = {
         line.split("(")[0].removeprefix("def ") for line in PLANTED.splitlines() if line.startswith("def test_leak")
@@ -190,7 +190,7 @@ def test_every_planted_leak_fails_its_own_test(planted: tuple[Path, Any]) -> Non
     assert f"{figures['total']['leaks']} leaks" in ended.stdout
 
 
-def test_it_says_where_and_shows_no_secret(planted: tuple[Path, Any]) -> None:
+def test_leak_check_report_names_place_and_masks_secret(planted: tuple[Path, Any]) -> None:
     """Given a leak, then the report names the place and masks the secret, in each of its forms."""
     folder, ended = planted
     told = blamed(folder)
@@ -208,7 +208,7 @@ def test_it_says_where_and_shows_no_secret(planted: tuple[Path, Any]) -> None:
     assert not any(leaks.holds_secret(line) for line in said)
 
 
-def test_where_nothing_leaks_nothing_fails(tmp_path: Path) -> None:
+def test_leak_check_without_leak_fails_no_test(tmp_path: Path) -> None:
     ended = run(tmp_path, PLANTED, "-k", "test_clean")
     assert ended.returncode == 0, ended.stdout
     total = json.loads((tmp_path / "leaks.json").read_text())["total"]
@@ -218,14 +218,14 @@ def test_where_nothing_leaks_nothing_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["", "a", "ab", "abc", "Bearer: "])
-def test_a_secret_is_seen_inside_base64(before: str) -> None:
+def test_leak_check_secret_inside_base64_is_found(before: str) -> None:
     text = base64.b64encode(f"{before}{CANARY}".encode()).decode()
     assert leaks.holds_secret(f"Basic {text}")
     assert leaks.masked(f"Basic {text}").endswith("[secret]")
     assert not leaks.holds_secret(base64.b64encode(f"{before}nothing of it".encode()).decode())
 
 
-def test_figures_of_other_files_stay(tmp_path: Path) -> None:
+def test_leak_check_figures_of_other_files_are_kept(tmp_path: Path) -> None:
     """Given figures of an earlier run, when one file runs again, then only its own are replaced."""
     file = tmp_path / "leaks.json"
     here = str(Path(__file__).relative_to(ROOT))
@@ -246,7 +246,7 @@ class TestInTheSimulation:
             getattr(cloud, name).update(value) if isinstance(value, dict) else getattr(cloud, name).extend(value)
         check_leaks(cast(Schedule, SimpleNamespace(cloud=cloud)))
 
-    def test_what_may_stay(self) -> None:
+    def test_simulation_leak_check_allows_code_in_queue_and_plain_values(self) -> None:
         arrival = Message(json.dumps({"code": CANARY}), 0.0, "1")
         self.judge(items={("a", "b"): {"note": {"S": "x"}}}, queues={"exchanges": [arrival]}, events=[{"Detail": "{}"}])
 
@@ -259,6 +259,6 @@ class TestInTheSimulation:
         ],
         ids=["item", "message", "event"],
     )
-    def test_what_may_not(self, left: dict[str, Any]) -> None:
+    def test_simulation_leak_check_secret_in_item_message_or_event_is_a_violation(self, left: dict[str, Any]) -> None:
         with pytest.raises(Violation, match="a secret came out"):
             self.judge(**left)

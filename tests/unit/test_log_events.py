@@ -223,7 +223,7 @@ def queries() -> list[str]:
     return re.findall(r"ask '([^']*@?[^']*)'", re.sub(r"^# ask .*$", "", RUNBOOK, flags=re.MULTILINE))
 
 
-def test_log_calls_events_are_snake_case_literals() -> None:
+def test_log_calls_use_snake_case_event_names() -> None:
     wrong = {
         call.place: call.events or "not a literal"
         for call in log_calls()
@@ -232,14 +232,14 @@ def test_log_calls_events_are_snake_case_literals() -> None:
     assert wrong == {}
 
 
-def test_log_calls_are_found() -> None:
+def test_log_calls_scan_finds_known_calls() -> None:
     assert len(log_calls()) > 60
     assert {"error", "at"} <= fields_by_event()["message_failed"]
     assert "host" in fields_of_all_lines()
 
 
 @pytest.mark.parametrize("query", queries())
-def test_runbook_query_events_and_fields_are_logged(query: str) -> None:
+def test_runbook_query_events_and_fields_are_emitted(query: str) -> None:
     events = set(re.findall(r'message = "([^"]+)"', query))
     for several in re.findall(r"message in \[([^\]]*)\]", query):
         events |= set(re.findall(r'"([^"]+)"', several))
@@ -251,7 +251,7 @@ def test_runbook_query_events_and_fields_are_logged(query: str) -> None:
     assert named - OF_EVERY_LINE - set().union(*of_events) == set()
 
 
-def test_runbook_names_in_backticks_are_in_the_code() -> None:
+def test_runbook_names_in_backticks_exist_in_code() -> None:
     """Events, fields, reasons and states. Names with capitals, spaces or dots are commands, parameters, metrics and files."""
     functions = {path.name for path in (ROOT / "functions").iterdir()}
     named = {word for word in re.findall(r"`([^`\n]+)`", RUNBOOK) if re.fullmatch(r"[a-z][a-z0-9_]+", word)}
@@ -260,5 +260,5 @@ def test_runbook_names_in_backticks_are_in_the_code() -> None:
     assert named - texts_of_code() - functions - fields - NAMES_OF_ELSEWHERE == set()
 
 
-def test_runbook_queries_are_found() -> None:
+def test_runbook_has_more_than_20_queries() -> None:
     assert len(queries()) > 20

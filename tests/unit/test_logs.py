@@ -51,7 +51,7 @@ def lines_at(level: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_log_level_applies_to_each_logger_and_to_no_metric(level: str) -> None:
+def test_log_level_applies_to_each_logger_and_not_to_metrics(level: str) -> None:
     lines = lines_at(level)
     for message in ("from_handler", "from_module", "from_light"):
         written = [line["level"] for line in lines if line.get("message") == message]
@@ -59,7 +59,7 @@ def test_log_level_applies_to_each_logger_and_to_no_metric(level: str) -> None:
     assert {name for line in lines for name in line if name.startswith("From")} == {"FromPowertools", "FromLight"}
 
 
-def test_lambdas_own_level_never_drops_a_metric() -> None:
+def test_log_level_of_lambda_is_never_above_info() -> None:
     parameter = template()["Parameters"]["LogLevel"]["AllowedValues"]
     mapping = template()["Mappings"]["LogLevels"]
     assert set(mapping) == set(parameter) == set(LEVELS)

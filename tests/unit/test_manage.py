@@ -95,7 +95,7 @@ def credentials_of(stack: Cloud, name: str) -> dict[str, Any] | None:
 
 
 class TestPaths:
-    def test_every_path_of_the_template_is_answered(self, manage: Manage) -> None:
+    def test_manage_answers_every_path_of_the_template(self, manage: Manage) -> None:
         (function,) = [function for function in template.functions() if function.name == "manage"]
         told = set(function.methods)
         assert told
@@ -104,7 +104,7 @@ class TestPaths:
             assert "unknown_path" not in json.dumps(manage.module.handler(event, functions.Context())), (method, path)
         assert manage.call("GET", "/nothing").content["type"] == "urn:portaria:problem:unknown_path"
 
-    def test_a_custom_domains_base_path_is_no_obstacle_and_stands_in_the_redirect_uri(self, manage: Manage) -> None:
+    def test_create_oauth_client_custom_domain_base_path_is_in_redirect_uri(self, manage: Manage) -> None:
         event = proxy_event("POST", "/oauth-clients", CLIENT)
         event["path"] = "/portaria/admin/v1/oauth-clients"
         event["requestContext"] |= {"path": "/portaria/admin/v1/oauth-clients", "domainName": "api.example.com"}
@@ -113,7 +113,7 @@ class TestPaths:
         assert answer.content["redirect_uri"] == "https://api.example.com/portaria/install/kommo/acme"
 
     @pytest.mark.parametrize("sent", ["/live/admin/v1/oauth-clients/", "/live//admin/v1/oauth-clients"])
-    def test_create_oauth_client_path_with_more_slashes_keeps_the_redirect_uri(self, manage: Manage, sent: str) -> None:
+    def test_create_oauth_client_path_with_extra_slashes_keeps_redirect_uri(self, manage: Manage, sent: str) -> None:
         # As recorded: tests/aws/recorded/apigateway.py, `apigateway_trailing_slash_matches_the_same_resource`.
         event = proxy_event("POST", "/oauth-clients", CLIENT)
         event["requestContext"]["path"] = sent
@@ -121,27 +121,25 @@ class TestPaths:
         assert answer.content["redirect_uri"] == f"{API_URL}/install/kommo/acme"
 
     @pytest.mark.parametrize("name", ["acme%2Fcrm", "acme%20crm", "acme%2Dcrm", "%2e%2e"])
-    def test_show_connection_percent_encoded_name_is_not_decoded(self, manage: Manage, name: str) -> None:
+    def test_show_connection_percent_encoded_name_is_unknown_path(self, manage: Manage, name: str) -> None:
         # A path parameter arrives as it was sent: tests/aws/recorded/apigateway.py, `apigateway_path_stays_percent_encoded`.
         answer = manage.call("GET", f"/connections/{name}")
         assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_path")
 
-    def test_without_a_domain_name_the_apis_own_is_told(self, manage: Manage) -> None:
+    def test_create_oauth_client_without_domain_name_uses_api_host(self, manage: Manage) -> None:
         event = proxy_event("POST", "/oauth-clients", CLIENT)
         del event["requestContext"]["domainName"]
         assert manage.answer(event).content["redirect_uri"] == f"{API_URL}/install/kommo/acme"
 
     @pytest.mark.parametrize("file", sorted(EVENTS.glob("*.json")), ids=lambda file: file.stem)
-    def test_the_events_in_the_repository_are_answered(
-        self, manage: Manage, marketo: responses.RequestsMock, file: Path
-    ) -> None:
+    def test_manage_sample_event_is_answered(self, manage: Manage, marketo: responses.RequestsMock, file: Path) -> None:
         answer = manage.answer(json.loads(file.read_text()))
         assert answer.status in (200, 201, 400, 404)
         assert "unknown_path" not in answer.text
 
 
 class TestOAuthClients:
-    def test_created_then_shown_with_what_to_register(self, manage: Manage) -> None:
+    def test_create_oauth_client_is_stored_and_shown_with_redirect_uri(self, manage: Manage) -> None:
         created = manage.call("POST", "/oauth-clients", CLIENT)
         assert created.status == 201
         assert created.content == {
@@ -163,7 +161,7 @@ class TestOAuthClients:
         assert manage.call("GET", "/oauth-clients/kommo/acme").content == created.content
         assert [item["name"] for item in manage.call("GET", "/oauth-clients").content["items"]] == ["acme"]
 
-    def test_a_redirect_uri_is_kept_exactly_its_slash_included(self, manage: Manage, stack: Cloud) -> None:
+    def test_create_oauth_client_redirect_uri_is_kept_unchanged(self, manage: Manage, stack: Cloud) -> None:
         uri = "https://Hooks.example.com/install/kommo/acme/"
         answer = manage.call("POST", "/oauth-clients", {**CLIENT, "redirect_uri": uri})
         assert answer.content["redirect_uri"] == uri
@@ -171,18 +169,18 @@ class TestOAuthClients:
         assert answer.content["warnings"] == []
         assert oauth_clients.get(stack.table, "kommo", "acme").redirect_uri == uri
 
-    def test_a_redirect_uri_that_leads_elsewhere_is_warned_about(self, manage: Manage) -> None:
+    def test_create_oauth_client_foreign_redirect_uri_is_warned_about(self, manage: Manage) -> None:
         answer = manage.call("POST", "/oauth-clients", {**CLIENT, "redirect_uri": "https://example.com/kommo"})
         assert answer.status == 201
         assert f"{API_URL}/install/kommo/acme" in answer.content["warnings"][0]
 
-    def test_a_second_one_is_refused_and_leaves_the_firsts_secret(self, manage: Manage) -> None:
+    def test_create_oauth_client_existing_name_is_refused_and_keeps_secret(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         again = manage.call("POST", "/oauth-clients", {**CLIENT, "client_secret": f"{CANARY}-other"})
         assert (again.status, again.content["field"]) == (409, "name")
         assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-client"}
 
-    def test_a_death_between_secret_and_item_is_mended_by_creating_again(
+    def test_create_oauth_client_killed_after_secret_write_can_be_repeated(
         self, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
@@ -192,7 +190,7 @@ class TestOAuthClients:
         assert again.status == 201
         assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-second"}
 
-    def test_replacing_without_a_secret_keeps_it(self, manage: Manage) -> None:
+    def test_replace_oauth_client_without_secret_keeps_it(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         answer = manage.call("PUT", "/oauth-clients/kommo/acme", {"client_id": "client-2", "scopes": "crm"})
         assert (answer.status, answer.content["client_id"], answer.content["scopes"]) == (200, "client-2", "crm")
@@ -200,12 +198,12 @@ class TestOAuthClients:
         manage.call("PUT", "/oauth-clients/kommo/acme", {"client_id": "client-2", "client_secret": f"{CANARY}-new"})
         assert secret("oauth-clients/kommo/acme") == {"client_secret": f"{CANARY}-new"}
 
-    def test_replacing_what_is_not_there(self, manage: Manage) -> None:
+    def test_replace_oauth_client_unknown_is_not_found(self, manage: Manage) -> None:
         answer = manage.call("PUT", "/oauth-clients/kommo/none", {"client_id": "x", "client_secret": CANARY})
         assert answer.status == 404
         assert secrets_stored() == []
 
-    def test_deleted_with_its_secret_and_created_again_at_once(self, manage: Manage) -> None:
+    def test_delete_oauth_client_removes_secret_and_name_can_be_reused(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         deleted = manage.call("DELETE", "/oauth-clients/kommo/acme")
         assert (deleted.status, deleted.text) == (204, "")
@@ -214,7 +212,7 @@ class TestOAuthClients:
         assert manage.call("DELETE", "/oauth-clients/kommo/acme").status == 404
         assert manage.call("POST", "/oauth-clients", CLIENT).status == 201
 
-    def test_deleting_again_removes_a_secret_that_a_death_left(
+    def test_delete_oauth_client_repeated_after_kill_removes_left_secret(
         self, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
@@ -224,14 +222,14 @@ class TestOAuthClients:
         assert manage.call("DELETE", "/oauth-clients/kommo/acme").status == 404
         assert secrets_stored() == []
 
-    def test_not_deleted_while_a_route_starts_at_it(self, furnished: Manage) -> None:
+    def test_delete_oauth_client_used_by_route_is_refused(self, furnished: Manage) -> None:
         furnished.call("POST", "/routes", ROUTE)
         answer = furnished.call("DELETE", "/oauth-clients/kommo/acme")
         assert answer.status == 409
         assert "people" in answer.content["detail"]
         assert secret("oauth-clients/kommo/acme")
 
-    def test_not_deleted_while_a_connection_needs_it(self, manage: Manage, stack: Cloud) -> None:
+    def test_delete_oauth_client_used_by_connection_is_refused(self, manage: Manage, stack: Cloud) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         manage.call("POST", "/oauth-clients", {**CLIENT, "name": "acme-two"})
         connection_store.create(stack.table, kommo_connection("kommo-acme-two-7", client="acme-two"))
@@ -284,7 +282,7 @@ class TestOAuthClients:
         ],
         ids=repr,
     )
-    def test_wrong_fields_are_named_and_nothing_is_stored(
+    def test_create_oauth_client_invalid_field_is_refused_and_nothing_stored(
         self, manage: Manage, change: dict[str, Any], field: str
     ) -> None:
         answer = manage.call("POST", "/oauth-clients", {**CLIENT, **change})
@@ -293,20 +291,20 @@ class TestOAuthClients:
         assert manage.call("GET", "/oauth-clients").content["items"] == []
 
     @pytest.mark.parametrize("field", ["platform", "name", "client_id", "client_secret"])
-    def test_a_missing_field_is_named(self, manage: Manage, field: str) -> None:
+    def test_create_oauth_client_missing_field_is_named(self, manage: Manage, field: str) -> None:
         answer = manage.call("POST", "/oauth-clients", {name: CLIENT[name] for name in CLIENT if name != field})
         assert (answer.status, answer.content["detail"]) == (400, f"{field} is missing")
 
-    def test_all_wrong_fields_are_told_at_once(self, manage: Manage) -> None:
+    def test_create_oauth_client_all_invalid_fields_are_reported(self, manage: Manage) -> None:
         answer = manage.call("POST", "/oauth-clients", {"platform": "kommo", "extra": 1, "client_secret": CANARY})
         assert [error["field"] for error in answer.content["errors"]] == ["client_id", "name", "extra"]
 
-    def test_the_name_in_the_path_may_not_stand_in_the_body(self, manage: Manage) -> None:
+    def test_replace_oauth_client_with_name_in_body_is_refused(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         answer = manage.call("PUT", "/oauth-clients/kommo/acme", CLIENT)
         assert (answer.status, answer.content["field"]) == (400, "platform")
 
-    def test_a_vault_that_is_down_stores_nothing_and_says_when_to_retry(
+    def test_create_oauth_client_vault_failure_answers_503_and_stores_nothing(
         self, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _break_vault(monkeypatch)
@@ -314,7 +312,7 @@ class TestOAuthClients:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
         assert manage.call("GET", "/oauth-clients").content["items"] == []
 
-    def test_a_vault_that_fails_while_it_replaces_is_told_as_such(
+    def test_replace_oauth_client_vault_failure_answers_503(
         self, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
@@ -324,7 +322,7 @@ class TestOAuthClients:
 
 
 class TestConnections:
-    def test_created_after_its_credentials_were_tried(
+    def test_create_connection_valid_credentials_are_tested_and_stored(
         self, manage: Manage, stack: Cloud, marketo: responses.RequestsMock
     ) -> None:
         answer = manage.call("POST", "/connections", CONNECTION)
@@ -342,7 +340,9 @@ class TestConnections:
         assert manage.call("GET", "/connections/marketo-main").content == answer.content
         assert manage.call("GET", "/connections").content == {"items": [answer.content], "next_cursor": None}
 
-    def test_refused_credentials_are_not_stored(self, manage: Manage, marketo: responses.RequestsMock) -> None:
+    def test_create_connection_refused_credentials_are_not_stored(
+        self, manage: Manage, marketo: responses.RequestsMock
+    ) -> None:
         marketo.replace("POST", TOKEN_URL, status=401, json={"error": "invalid_client", "error_description": CANARY})
         answer = manage.call("POST", "/connections", CONNECTION)
         assert (answer.status, answer.content["field"]) == (400, "credentials")
@@ -350,7 +350,7 @@ class TestConnections:
         assert secrets_stored() == []
         assert manage.call("GET", "/connections").content["items"] == []
 
-    def test_unknown_marketo_instance_names_the_field_and_is_not_put_off(
+    def test_create_connection_unknown_marketo_instance_names_munchkin_id(
         self, manage: Manage, marketo: responses.RequestsMock
     ) -> None:
         marketo.replace("POST", TOKEN_URL, status=404, body="Not Found")
@@ -375,7 +375,7 @@ class TestConnections:
         ],
         ids=repr,
     )
-    def test_a_platform_that_gives_no_answer_is_no_refusal(
+    def test_create_connection_platform_without_usable_answer_answers_503(
         self, manage: Manage, marketo: responses.RequestsMock, silence: dict[str, Any]
     ) -> None:
         marketo.replace("POST", TOKEN_URL, **silence)
@@ -385,14 +385,16 @@ class TestConnections:
         assert secrets_stored() == []
         assert manage.call("GET", "/connections").content["items"] == []
 
-    def test_a_name_is_taken_across_kinds(self, manage: Manage, stack: Cloud, marketo: responses.RequestsMock) -> None:
+    def test_create_connection_name_of_another_platform_is_refused(
+        self, manage: Manage, stack: Cloud, marketo: responses.RequestsMock
+    ) -> None:
         connection_store.create(stack.table, kommo_connection("taken"))
         answer = manage.call("POST", "/connections", {**CONNECTION, "name": "taken"})
         assert (answer.status, answer.content["field"]) == (409, "name")
         assert connection_store.get(stack.table, "taken").platform == "kommo"
         assert secrets_stored() == []
 
-    def test_a_rival_that_was_first_keeps_its_credentials(
+    def test_create_connection_concurrent_creation_keeps_the_first(
         self, manage: Manage, marketo: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def lose(*_: Any) -> None:
@@ -402,7 +404,7 @@ class TestConnections:
         assert manage.call("POST", "/connections", CONNECTION).status == 409
         assert secrets_stored() == []
 
-    def test_credentials_are_replaced_under_a_new_generation(
+    def test_replace_connection_valid_credentials_are_stored_and_refused_ones_are_not(
         self, furnished: Manage, stack: Cloud, marketo: responses.RequestsMock
     ) -> None:
         before = connection_store.get(stack.table, "marketo-main")
@@ -421,7 +423,7 @@ class TestConnections:
         assert credentials_of(stack, "marketo-main") == fresh
         assert connection_store.get(stack.table, "marketo-main") == after
 
-    def test_a_connection_keeps_its_account(self, furnished: Manage) -> None:
+    def test_replace_connection_with_other_account_is_refused(self, furnished: Manage) -> None:
         body = {name: value for name, value in CONNECTION.items() if name != "name"}
         answer = furnished.call(
             "PUT", "/connections/marketo-main/credentials", {**body, "fields": {"munchkin_id": "999-XYZ-999"}}
@@ -429,7 +431,7 @@ class TestConnections:
         assert (answer.status, answer.content["field"]) == (409, "fields.munchkin_id")
         assert furnished.call("PUT", "/connections/none/credentials", body).status == 404
 
-    def test_deleted_it_is_gone_and_its_removal_is_queued(self, furnished: Manage, stack: Cloud) -> None:
+    def test_delete_connection_is_removed_and_its_cleanup_queued(self, furnished: Manage, stack: Cloud) -> None:
         secret_id = connection_store.get(stack.table, "marketo-main").secret_id
         stack.receive("uninstalls")
         assert furnished.call("DELETE", "/connections/marketo-main").status == 200
@@ -439,14 +441,14 @@ class TestConnections:
         (message,) = stack.receive("uninstalls")
         assert json.loads(message) == {"connection": "marketo-main", "why": "deleted", "secret_id": secret_id}
 
-    def test_created_again_while_the_old_one_is_still_being_removed(self, furnished: Manage, stack: Cloud) -> None:
+    def test_create_connection_during_removal_of_old_one_uses_new_secret(self, furnished: Manage, stack: Cloud) -> None:
         old = connection_store.get(stack.table, "marketo-main")
         furnished.call("DELETE", "/connections/marketo-main")
         assert furnished.call("POST", "/connections", CONNECTION).status == 201
         assert furnished.call("GET", "/connections/marketo-main").content["state"] == "connected"
         assert connection_store.get(stack.table, "marketo-main").secret_id != old.secret_id
 
-    def test_a_removal_that_was_not_queued_is_queued_by_deleting_again(
+    def test_delete_connection_repeated_after_queue_failure_queues_cleanup(
         self, furnished: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stack.receive("uninstalls")
@@ -457,7 +459,7 @@ class TestConnections:
         assert furnished.call("DELETE", "/connections/marketo-main").status == 200
         assert len(stack.receive("uninstalls")) == 1
 
-    def test_one_that_its_customer_uninstalled_is_told_as_removed(self, manage: Manage, stack: Cloud) -> None:
+    def test_show_connection_uninstalled_is_removed_with_reason(self, manage: Manage, stack: Cloud) -> None:
         gone = replace(kommo_connection("kommo-acme-7"), state="removed", reason="uninstalled")
         connection_store.create(stack.table, gone)
         shown = manage.call("GET", "/connections/kommo-acme-7").content
@@ -465,7 +467,7 @@ class TestConnections:
         assert [item["name"] for item in manage.call("GET", "/connections").content["items"]] == ["kommo-acme-7"]
 
     @pytest.mark.parametrize("source", ["client:kommo/acme", "connection:kommo-acme-7"])
-    def test_not_deleted_while_a_route_needs_it(self, furnished: Manage, stack: Cloud, source: str) -> None:
+    def test_delete_connection_used_by_route_is_refused(self, furnished: Manage, stack: Cloud, source: str) -> None:
         connection_store.create(stack.table, kommo_connection("kommo-acme-7"))
         assert furnished.call("POST", "/routes", {**ROUTE, "source": source}).status == 201
         for name in {"marketo-main", source.removeprefix("connection:")} - {"client:kommo/acme"}:
@@ -503,7 +505,7 @@ class TestConnections:
         ],
         ids=repr,
     )
-    def test_wrong_fields_are_named_and_nothing_is_sent_or_stored(
+    def test_create_connection_invalid_field_is_refused_without_request(
         self, manage: Manage, marketo: responses.RequestsMock, change: dict[str, Any], field: str
     ) -> None:
         answer = manage.call("POST", "/connections", {**CONNECTION, **change})
@@ -513,7 +515,7 @@ class TestConnections:
 
 
 class TestRoutes:
-    def test_through_its_life(self, furnished: Manage) -> None:
+    def test_route_is_created_shown_replaced_and_deleted(self, furnished: Manage) -> None:
         mapping = {"email": "custom_fields_values[?field_code=='EMAIL'].values[].value | [0]", "firstName": "name"}
         created = furnished.call("POST", "/routes", {**ROUTE, "mapping": mapping, "priority": "high"})
         assert created.status == 201
@@ -533,13 +535,13 @@ class TestRoutes:
         for method, body in (("GET", None), ("PUT", change), ("DELETE", None)):
             assert furnished.call(method, "/routes/people", body).status == 404
 
-    def test_an_unlisted_dedupe_attribute_is_warned_about_not_refused(self, furnished: Manage) -> None:
+    def test_create_route_unlisted_dedupe_field_is_created_with_warning(self, furnished: Manage) -> None:
         answer = furnished.call("POST", "/routes", {**ROUTE, "dedupe_fields": ["email", "firstName"]})
         assert answer.status == 201
         assert len(answer.content["warnings"]) == 1
         assert "firstName" in answer.content["warnings"][0]
 
-    def test_the_largest_mapping_is_taken(self, furnished: Manage) -> None:
+    def test_create_route_largest_mapping_is_created(self, furnished: Manage) -> None:
         mapping = {f"{'a' * 90}{number:03d}": "name" + " " * 996 for number in range(199)} | {"email": "name"}
         answer = furnished.call("POST", "/routes", {**ROUTE, "mapping": mapping})
         assert answer.status == 201
@@ -600,7 +602,7 @@ class TestRoutes:
         ],
         ids=lambda value: repr(value)[:60],
     )
-    def test_wrong_fields_are_named(
+    def test_create_route_invalid_field_is_refused_by_field(
         self, furnished: Manage, change: dict[str, Any], field: str | None, words: str
     ) -> None:
         answer = furnished.call("POST", "/routes", {**ROUTE, **change})
@@ -610,22 +612,24 @@ class TestRoutes:
             assert answer.content["field"] == field
         assert furnished.call("GET", "/routes").content["items"] == []
 
-    def test_several_wrong_expressions_are_told_at_once(self, furnished: Manage) -> None:
+    def test_create_route_several_invalid_expressions_are_all_reported(self, furnished: Manage) -> None:
         answer = furnished.call("POST", "/routes", {**ROUTE, "mapping": {"email": "a b", "phone": "]"}})
         assert [error["field"] for error in answer.content["errors"]] == ["mapping.email", "mapping.phone"]
 
-    def test_kommo_is_no_destination(self, furnished: Manage, stack: Cloud) -> None:
+    def test_create_route_to_kommo_destination_is_refused(self, furnished: Manage, stack: Cloud) -> None:
         connection_store.create(stack.table, kommo_connection("kommo-acme-7"))
         answer = furnished.call("POST", "/routes", {**ROUTE, "destination": "kommo-acme-7"})
         assert (answer.status, answer.content["field"]) == (400, "destination")
 
 
 class TestInstalls:
-    def test_newest_first_page_by_page(self, manage: Manage, stack: Cloud) -> None:
+    def test_list_installs_is_newest_first_in_pages(self, manage: Manage, stack: Cloud) -> None:
         expected = [add_install(stack, number) for number in range(7)][::-1]
         assert _ids(manage, "limit=3") == [expected[:3], expected[3:6], expected[6:]]
 
-    def test_by_state_with_full_pages(self, manage: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_list_installs_by_state_fills_pages(
+        self, manage: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(shown_installs, "PAGE_SIZE", 4)
         for number in range(20):
             add_install(stack, number, "failed" if number % 3 == 0 else "connected")
@@ -633,7 +637,7 @@ class TestInstalls:
         assert _ids(manage, "state=failed&limit=3") == [failed[:3], failed[3:6], failed[6:]]
         assert _ids(manage, "state=received") == [[]]
 
-    def test_a_search_that_finds_little_stops_and_leads_on(
+    def test_list_installs_by_state_stops_at_read_limit_with_cursor(
         self, manage: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(shown_installs, "PAGE_SIZE", 2)
@@ -643,7 +647,7 @@ class TestInstalls:
             add_install(stack, number)
         assert _ids(manage, "state=failed") == [[], [], [oldest]]
 
-    def test_a_failed_one_tells_why_and_how_to_try_again(self, furnished: Manage, stack: Cloud) -> None:
+    def test_show_install_failed_has_reason_and_reconnect_url(self, furnished: Manage, stack: Cloud) -> None:
         install = add_install(
             stack, 1, "failed", reason="code_expired", detail="too late", failed_at=clock.to_iso(clock.now())
         )
@@ -652,18 +656,18 @@ class TestInstalls:
         assert (shown["id"], shown["reason"], shown["account_host"]) == (install, "code_expired", "a1.kommo.com")
         assert (shown["attempt_count"], shown["connection"]) == (1, None)
 
-    def test_a_failed_one_whose_client_is_gone_has_no_link(self, manage: Manage, stack: Cloud) -> None:
+    def test_show_install_failed_without_client_has_no_reconnect_url(self, manage: Manage, stack: Cloud) -> None:
         assert manage.call("GET", f"/installs/{add_install(stack, 1, 'failed')}").content["reconnect_url"] is None
 
-    def test_a_connected_one_has_no_link(self, furnished: Manage, stack: Cloud) -> None:
+    def test_show_install_connected_has_no_reconnect_url(self, furnished: Manage, stack: Cloud) -> None:
         assert furnished.call("GET", f"/installs/{add_install(stack, 1)}").content["reconnect_url"] is None
 
-    def test_nothing_but_the_told_fields_leaves(self, manage: Manage, stack: Cloud) -> None:
+    def test_show_install_exposes_only_documented_fields(self, manage: Manage, stack: Cloud) -> None:
         # Sealed, so no canary: none may stand in the table.
         install = add_install(stack, 1, sealed_grant="not-for-anyone", body="not-for-anyone")
         assert "not-for-anyone" not in manage.call("GET", f"/installs/{install}").text
 
-    def test_an_unknown_one(self, manage: Manage) -> None:
+    def test_show_install_unknown_is_not_found(self, manage: Manage) -> None:
         assert manage.call("GET", "/installs/none").status == 404
 
 
@@ -689,11 +693,11 @@ class TestRequests:
         ],
         ids=lambda value: repr(value)[:40],
     )
-    def test_bodies_that_are_no_object(self, manage: Manage, body: str | None, status: int) -> None:
+    def test_create_body_not_a_json_object_is_refused(self, manage: Manage, body: str | None, status: int) -> None:
         for method, path in (("POST", "/oauth-clients"), ("POST", "/connections"), ("POST", "/routes")):
             assert manage.call(method, path, body).status == status
 
-    def test_a_body_in_base64(self, manage: Manage) -> None:
+    def test_create_oauth_client_base64_body_is_decoded_or_refused(self, manage: Manage) -> None:
         encoded = base64.b64encode(json.dumps(CLIENT).encode()).decode()
         assert (
             manage.answer(proxy_event("POST", "/oauth-clients") | {"body": encoded, "isBase64Encoded": True}).status
@@ -726,15 +730,17 @@ class TestRequests:
             (f"{CANARY}%20=1", f"(a name of {len(CANARY) + 1} characters)"),
         ],
     )
-    def test_wrong_listing_parameters(self, manage: Manage, resource: str, query: str, field: str) -> None:
+    def test_list_invalid_limit_or_cursor_is_refused(
+        self, manage: Manage, resource: str, query: str, field: str
+    ) -> None:
         answer = manage.call("GET", f"/{resource}?{query}")
         assert (answer.status, answer.content["field"]) == (400, field)
 
-    def test_a_state_that_is_none(self, manage: Manage) -> None:
+    def test_list_installs_unknown_state_is_refused(self, manage: Manage) -> None:
         answer = manage.call("GET", "/installs?state=lost")
         assert (answer.status, answer.content["field"]) == (400, "state")
 
-    def test_a_cursor_of_another_listing_is_refused(
+    def test_list_routes_cursor_of_another_list_is_refused(
         self, furnished: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(**_: Any) -> None:
@@ -749,7 +755,7 @@ class TestRequests:
         answer = furnished.call("GET", f"/routes?cursor={cursor}")
         assert (answer.status, answer.content["field"]) == (400, "cursor")
 
-    def test_pages_of_every_listing(self, furnished: Manage, stack: Cloud) -> None:
+    def test_list_pages_of_every_resource_are_complete_and_unique(self, furnished: Manage, stack: Cloud) -> None:
         for number in range(3):
             furnished.call("POST", "/oauth-clients", {**CLIENT, "name": f"client-{number}"})
             furnished.call("POST", "/connections", {**CONNECTION, "name": f"marketo-{number}"})
@@ -769,11 +775,11 @@ class TestRequests:
     @pytest.mark.parametrize(
         "path", ["/oauth-clients/kommo/" + "a" * 5000, "/connections/" + "a" * 5000, "/routes/" + "á" * 2000]
     )
-    def test_names_longer_than_a_key_are_not_found(self, manage: Manage, path: str) -> None:
+    def test_show_and_delete_overlong_name_are_not_found(self, manage: Manage, path: str) -> None:
         for method in ("GET", "DELETE"):
             assert manage.call(method, path).status == 404
 
-    def test_an_unexpected_error_says_nothing_of_what_is_inside(
+    def test_create_oauth_client_unexpected_error_is_answered_without_its_text(
         self, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*_: Any, **__: Any) -> None:

@@ -36,7 +36,7 @@ def end(stack: Cloud, state: str, **more: Any) -> None:
     stack.table.put(item | {"state": state, "finished_at": "2026-03-01T12:00:00.000Z", "records": 7, **more})
 
 
-def test_every_route_of_the_connection_is_read(manage: Manage, stack: Cloud) -> None:
+def test_start_backfills_without_route_starts_every_route_of_connection(manage: Manage, stack: Cloud) -> None:
     routes.put(stack.table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
     routes.put(stack.table, Route("others", "connection:kommo-acme-9", "contacts", DESTINATION), new=True)
     answer = manage.call("POST", PATH, {})
@@ -53,14 +53,14 @@ def test_every_route_of_the_connection_is_read(manage: Manage, stack: Cloud) -> 
     assert all(one["since"] < one["due_at"] for one in shown["reconciliations"])
 
 
-def test_one_route_alone(manage: Manage, stack: Cloud) -> None:
+def test_start_backfills_with_route_starts_only_that_route(manage: Manage, stack: Cloud) -> None:
     routes.put(stack.table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
     assert manage.call("POST", PATH, {"route": "firms"}).content["runs"] == [{"route": "firms", "state": "running"}]
     assert len(stack.receive("backfills")) == 1
 
 
 @pytest.mark.parametrize("state", ["done", "failed"])
-def test_one_that_has_ended_begins_anew_and_the_list_shows_the_newest(manage: Manage, stack: Cloud, state: str) -> None:
+def test_start_backfills_after_end_starts_again_and_list_shows_newest(manage: Manage, stack: Cloud, state: str) -> None:
     manage.call("POST", PATH, {})
     end(stack, state, reason="token_refused" if state == "failed" else "", detail="")
     (ended,) = manage.call("GET", PATH).content["runs"]
@@ -71,7 +71,7 @@ def test_one_that_has_ended_begins_anew_and_the_list_shows_the_newest(manage: Ma
     assert len(stack.receive("backfills")) == 2
 
 
-def test_nothing_was_asked_for_yet(manage: Manage) -> None:
+def test_list_backfills_none_started_is_empty(manage: Manage) -> None:
     assert manage.call("GET", PATH).content == {"runs": [], "reconciliations": []}
 
 
@@ -85,7 +85,7 @@ def test_nothing_was_asked_for_yet(manage: Manage) -> None:
         (DESTINATION, {}, 409, "nothing_to_read"),
     ],
 )
-def test_what_cannot_be_started(
+def test_start_backfills_invalid_request_is_refused(
     manage: Manage, stack: Cloud, name: str, body: dict[str, Any], status: int, reason: str
 ) -> None:
     answer = manage.call("POST", f"/connections/{name}/backfills", body)
@@ -93,13 +93,13 @@ def test_what_cannot_be_started(
     assert stack.receive("backfills") == []
 
 
-def test_a_connection_that_is_not_connected(manage: Manage, stack: Cloud) -> None:
+def test_start_backfills_connection_not_connected_is_refused(manage: Manage, stack: Cloud) -> None:
     connection = connection_store.get(stack.table, SOURCE)
     stack.table.put(connection_store.to_item(replace(connection, state="needs_reconnect")))
     assert manage.call("POST", PATH, {}).status == 409
 
 
-def test_a_scope_can_be_for_this_connection_alone(manage: Manage) -> None:
+def test_start_and_list_backfills_scopes_narrow_to_connection(manage: Manage) -> None:
     _, token = manage.create_integration(f"backfills:create@{SOURCE}")
     assert manage.program(token, "POST", PATH, {}).status == 202
     assert manage.program(token, "POST", f"/connections/{DESTINATION}/backfills", {}).status == 403
@@ -115,7 +115,7 @@ class TestCommandLine:
         with responses.RequestsMock(assert_all_requests_are_fired=False):
             yield wired(stack, monkeypatch)
 
-    def test_a_backfill_is_started_and_looked_at(self, wire: Wire) -> None:
+    def test_cli_connections_backfill_starts_and_lists_it(self, wire: Wire) -> None:
         started = run("backfills", "create", SOURCE, "--route", ROUTE)
         assert started.output.split() == ["backfill", "of", "state", ROUTE, "running"]
         shown = run("backfills", "list", SOURCE)
@@ -123,9 +123,9 @@ class TestCommandLine:
         as_json = json.loads(run("--json", "backfills", "list", SOURCE).output)
         assert as_json["runs"][0]["route"] == ROUTE
 
-    def test_none_is_said_so(self, wire: Wire) -> None:
+    def test_cli_connections_backfills_none_started_says_so(self, wire: Wire) -> None:
         assert "There are no backfills." in run("backfills", "list", SOURCE).output
 
-    def test_a_refusal_is_told(self, wire: Wire) -> None:
+    def test_cli_connections_backfill_refused_shows_reason(self, wire: Wire) -> None:
         refused = run("backfills", "create", DESTINATION, exit_code=1)
         assert "can list" in refused.output

@@ -78,7 +78,7 @@ def credentials_of(stack: Cloud, name: str) -> dict[str, str]:
 
 class TestEveryKind:
     @pytest.mark.parametrize("kind", ALL)
-    def test_created_shown_and_listed_without_a_secret(
+    def test_create_connection_of_each_kind_is_shown_and_listed_without_secret(
         self, manage: Manage, stack: Cloud, world: World, kind: str
     ) -> None:
         sent = ALL[kind]
@@ -96,7 +96,7 @@ class TestEveryKind:
             assert credentials_of(stack, sent["name"]) == sent["credentials"]
 
     @pytest.mark.parametrize("kind", ALL)
-    def test_a_name_is_unique_across_kinds(self, manage: Manage, world: World, kind: str) -> None:
+    def test_create_connection_name_of_another_kind_is_refused(self, manage: Manage, world: World, kind: str) -> None:
         taken = {**BASIC, "name": "taken"} if kind != "basic" else {**API_KEY, "name": "taken"}
         assert manage.call("POST", "/connections", taken).status == 201
         before = secrets_stored()
@@ -116,7 +116,7 @@ class TestEveryKind:
             ("fields", {"header_name": "X-Other"}),
         ],
     )
-    def test_what_it_is_made_of_never_changes(
+    def test_replace_connection_immutable_field_is_refused(
         self, manage: Manage, stack: Cloud, world: World, kind: str, field: str, value: Any
     ) -> None:
         manage.call("POST", "/connections", ALL[kind])
@@ -128,7 +128,7 @@ class TestEveryKind:
         assert answer.content["field"].partition(".")[0] == named
         assert connection_store.get(stack.table, before.name) == before
 
-    def test_creation_with_several_mistakes_names_each_of_them(self, manage: Manage, world: World) -> None:
+    def test_create_connection_several_errors_are_all_reported(self, manage: Manage, world: World) -> None:
         body = {
             "name": "kommo-one", "platform": "http", "kind": "api_key", "allowed_domain": "*.com", "client": "shop-app",
             "fields": {"header_nam": "X-Key"}, "credentials": {"kye": CANARY, "other": CANARY},
@@ -143,21 +143,21 @@ class TestEveryKind:
         assert "did you mean header_name?" in details
         assert "did you mean key?" in details
 
-    def test_replacement_with_several_fixed_fields_keeps_its_reason_and_names_each(
-        self, manage: Manage, world: World
-    ) -> None:
+    def test_replace_connection_several_immutable_fields_are_all_reported(self, manage: Manage, world: World) -> None:
         manage.call("POST", "/connections", API_KEY)
         body = {"credentials": {"key": "a"}, "kind": "basic", "fields": {"header_name": "X-Other"}}
         answer = manage.call("PUT", "/connections/erp/credentials", body)
         assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:connection_fixed")
         assert [error["field"] for error in answer.content["errors"]] == ["kind", "fields.header_name"]
 
-    def test_header_name_with_digits_is_taken_with_the_option(self, manage: Manage, world: World) -> None:
+    def test_create_connection_header_name_with_digits_and_option_is_created(
+        self, manage: Manage, world: World
+    ) -> None:
         fields = {"header_name": "X-N8N-API-KEY", "allow_digits_in_header_name": "yes"}
         made = manage.call("POST", "/connections", {**API_KEY, "fields": fields})
         assert (made.status, made.content["fields"]) == (201, fields)
 
-    def test_connection_older_than_an_optional_field_can_be_replaced_with_its_fields(
+    def test_replace_connection_created_before_optional_field_is_replaced(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         manage.call("POST", "/connections", API_KEY)
@@ -170,7 +170,9 @@ class TestEveryKind:
         body = {"credentials": {"key": "canary-other"}, "fields": {"header_name": "X-Api-Key"}}
         assert manage.call("PUT", "/connections/erp/credentials", body).status == 200
 
-    def test_its_age_is_told_in_days(self, manage: Manage, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_show_connection_age_is_in_days(
+        self, manage: Manage, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         manage.call("POST", "/connections", BEARER)
         now = clock.now()
         for ahead, days in ((timedelta(hours=23), 0), (timedelta(hours=25), 1), (timedelta(days=80, hours=1), 80)):
@@ -178,7 +180,9 @@ class TestEveryKind:
             assert manage.call("GET", "/connections/erp-bearer").content["age_days"] == days
 
     @pytest.mark.parametrize("kind", STATIC)
-    def test_its_credentials_can_be_replaced(self, manage: Manage, stack: Cloud, world: World, kind: str) -> None:
+    def test_replace_connection_credentials_of_each_kind_are_stored(
+        self, manage: Manage, stack: Cloud, world: World, kind: str
+    ) -> None:
         sent = STATIC[kind]
         manage.call("POST", "/connections", sent)
         fresh = {name: f"{value}" for name, value in sent["credentials"].items()}
@@ -192,7 +196,7 @@ class TestEveryKind:
         assert answer.content["generation"] == (1 if kind == "engage" else 2)
         assert credentials_of(stack, sent["name"]) == fresh
 
-    def test_one_that_was_given_up_comes_back_with_new_credentials(
+    def test_replace_connection_needing_reconnect_becomes_connected(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
@@ -206,7 +210,9 @@ class TestEveryKind:
         assert item["due_at"] <= clock.to_iso(clock.now())
 
     @pytest.mark.parametrize("kind", ALL)
-    def test_a_canary_in_any_place_is_in_no_answer_and_no_log(self, manage: Manage, world: World, kind: str) -> None:
+    def test_connection_endpoints_secret_in_any_field_is_not_exposed(
+        self, manage: Manage, world: World, kind: str
+    ) -> None:
         """The fixture looks at every answer, the log and the items."""
         secret = f"{CANARY}"
         sent = ALL[kind]
@@ -287,7 +293,7 @@ class TestHttp:
         ],
         ids=repr,
     )
-    def test_wrong_input_is_named_and_nothing_is_stored(
+    def test_create_http_connection_invalid_field_is_refused_and_nothing_stored(
         self, manage: Manage, world: World, change: dict[str, Any], field: str, words: str
     ) -> None:
         before = secrets_stored()
@@ -311,7 +317,9 @@ class TestHttp:
         ],
         ids=repr,
     )
-    def test_what_is_within_the_rules_is_taken(self, manage: Manage, world: World, change: dict[str, Any]) -> None:
+    def test_create_http_connection_values_at_limits_are_created(
+        self, manage: Manage, world: World, change: dict[str, Any]
+    ) -> None:
         answer = manage.call("POST", "/connections", {**API_KEY, **change})
         assert answer.status == 201
         assert answer.content["allowed_domain"] == answer.content["allowed_domain"].lower()
@@ -334,7 +342,7 @@ class TestHttp:
             ("a", "\ud800", "credentials.password"),
         ],
     )
-    def test_basic_credentials_are_text_as_rfc_7617_has_it(
+    def test_create_http_connection_basic_credentials_follow_rfc_7617(
         self, manage: Manage, world: World, username: str, password: str, field: str | None
     ) -> None:
         body = {**BASIC, "credentials": {"username": username, "password": password}}
@@ -342,23 +350,25 @@ class TestHttp:
         assert (answer.status, answer.content.get("field")) == ((400, field) if field else (201, None))
 
     @pytest.mark.parametrize("token", ["a b", "a\nb", "á", "", "   ", "a" * 4097])
-    def test_a_bearer_token_is_one_word(self, manage: Manage, world: World, token: str) -> None:
+    def test_create_http_connection_invalid_bearer_token_is_refused(
+        self, manage: Manage, world: World, token: str
+    ) -> None:
         answer = manage.call("POST", "/connections", {**BEARER, "credentials": {"token": token}})
         assert (answer.status, answer.content["field"]) == (400, "credentials.token")
 
-    def test_nothing_is_sent_to_an_api_that_nobody_knows(self, manage: Manage, world: World) -> None:
+    def test_create_http_connection_sends_no_request(self, manage: Manage, world: World) -> None:
         for sent in (API_KEY, BASIC, BEARER):
             assert manage.call("POST", "/connections", sent).status == 201
         assert len(world.mock.calls) == 0
 
-    def test_it_cannot_rotate_and_says_what_to_do_instead(self, manage: Manage, world: World) -> None:
+    def test_rotate_http_connection_is_refused_with_advice(self, manage: Manage, world: World) -> None:
         manage.call("POST", "/connections", BEARER)
         answer = manage.call("POST", "/connections/erp-bearer/rotate", {"credentials": {"token": "canary-new"}})
         assert (answer.status, "PUT" in answer.content["detail"]) == (409, True)
 
 
 class TestLeadConnector:
-    def test_a_token_is_tried_and_stripped_before_it_is_stored(
+    def test_create_leadconnector_connection_token_is_stripped_and_tested(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         answer = manage.call("POST", "/connections", {**LEADCONNECTOR, "credentials": {"token": f"  {OLD}\n"}})
@@ -367,18 +377,22 @@ class TestLeadConnector:
         assert credentials_of(stack, "marketek") == {"token": OLD}
         assert len(world.leadconnector.calls) == 1
 
-    def test_a_token_that_does_not_work_is_not_stored(self, manage: Manage, world: World) -> None:
+    def test_create_leadconnector_connection_refused_token_is_not_stored(self, manage: Manage, world: World) -> None:
         before = secrets_stored()
         answer = manage.call("POST", "/connections", {**LEADCONNECTOR, "credentials": {"token": "pit-canary-dead"}})
         assert (answer.status, answer.content["field"]) == (400, "credentials")
         assert secrets_stored() == before
 
     @pytest.mark.parametrize("location", ["", "a/b", "a b", "é", "a" * 65, "../x", 5])
-    def test_a_location_id_is_one(self, manage: Manage, world: World, location: Any) -> None:
+    def test_create_leadconnector_connection_invalid_location_id_is_refused(
+        self, manage: Manage, world: World, location: Any
+    ) -> None:
         answer = manage.call("POST", "/connections", {**LEADCONNECTOR, "fields": {"location_id": location}})
         assert (answer.status, answer.content["field"]) == (400, "fields.location_id")
 
-    def test_rotated_with_an_overlap_that_can_be_ended(self, manage: Manage, stack: Cloud, world: World) -> None:
+    def test_rotate_leadconnector_connection_overlap_can_be_expired(
+        self, manage: Manage, stack: Cloud, world: World
+    ) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
         rotated = manage.call("POST", "/connections/marketek/rotate", {"credentials": {"token": f" {NEW} "}})
         assert (rotated.status, rotated.content["generation"]) == (200, 2)
@@ -388,7 +402,7 @@ class TestLeadConnector:
         ended = manage.call("POST", "/connections/marketek/rotation/expire")
         assert (ended.status, ended.content["previous_until"]) == (200, None)
 
-    def test_rotated_at_once(self, manage: Manage, world: World) -> None:
+    def test_rotate_leadconnector_connection_expire_now_has_no_overlap(self, manage: Manage, world: World) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
         body = {"credentials": {"token": NEW}, "expire_now": True}
         rotated = manage.call("POST", "/connections/marketek/rotate", body)
@@ -406,19 +420,21 @@ class TestLeadConnector:
         ],
         ids=repr,
     )
-    def test_a_wrong_rotation_is_named(self, manage: Manage, world: World, body: dict[str, Any], field: str) -> None:
+    def test_rotate_leadconnector_connection_invalid_body_is_refused_by_field(
+        self, manage: Manage, world: World, body: dict[str, Any], field: str
+    ) -> None:
         manage.call("POST", "/connections", LEADCONNECTOR)
         answer = manage.call("POST", "/connections/marketek/rotate", body)
         assert (answer.status, answer.content["field"]) == (400, field)
 
-    def test_one_that_is_not_there(self, manage: Manage) -> None:
+    def test_rotate_connection_unknown_is_not_found(self, manage: Manage) -> None:
         for path in ("rotate", "rotation/expire"):
             answer = manage.call("POST", f"/connections/none/{path}", {"credentials": {"token": NEW}})
             assert answer.status == 404
 
 
 class TestEngage:
-    def test_it_is_logged_in_to_in_homologation_unless_told_otherwise(self, manage: Manage, world: World) -> None:
+    def test_create_engage_connection_default_environment_is_homologation(self, manage: Manage, world: World) -> None:
         shown = manage.call("POST", "/connections", ENGAGE).content
         assert (shown["kind"], shown["allowed_domain"]) == ("password", "sandbox.engage.bz")
         assert shown["fields"] == {"customer_id": CUSTOMER, "environment": "homologation"}
@@ -426,12 +442,14 @@ class TestEngage:
         assert manage.call("POST", "/connections", body).content["allowed_domain"] == "my.engage.bz"
         assert world.engage.hosts == ["sandbox.engage.bz", "my.engage.bz"]
 
-    def test_the_same_fields_without_the_default_are_the_same(self, manage: Manage, world: World) -> None:
+    def test_replace_engage_connection_without_default_field_is_accepted(self, manage: Manage, world: World) -> None:
         manage.call("POST", "/connections", ENGAGE)
         body = {"credentials": LOG_IN, "fields": {"customer_id": CUSTOMER}}
         assert manage.call("PUT", "/connections/engage-one/credentials", body).status == 200
 
-    def test_a_wrong_password_is_told_without_engages_own_words(self, manage: Manage, world: World) -> None:
+    def test_create_engage_connection_wrong_password_is_refused_without_platform_text(
+        self, manage: Manage, world: World
+    ) -> None:
         wrong = {**LOG_IN, "password": "canary-wrong"}
         answer = manage.call("POST", "/connections", {**ENGAGE, "credentials": wrong})
         assert (answer.status, answer.content["field"]) == (400, "credentials")
@@ -453,17 +471,21 @@ class TestEngage:
         ],
         ids=repr,
     )
-    def test_wrong_input_is_named(self, manage: Manage, world: World, change: dict[str, Any], field: str) -> None:
+    def test_create_engage_connection_invalid_field_is_refused_without_request(
+        self, manage: Manage, world: World, change: dict[str, Any], field: str
+    ) -> None:
         answer = manage.call("POST", "/connections", {**ENGAGE, **change})
         assert (answer.status, answer.content["field"]) == (400, field)
         assert world.engage.hosts == []
 
-    def test_the_domain_that_the_platform_makes_may_be_written_down(self, manage: Manage, world: World) -> None:
+    def test_create_engage_connection_allowed_domain_of_platform_is_accepted(
+        self, manage: Manage, world: World
+    ) -> None:
         assert manage.call("POST", "/connections", {**ENGAGE, "allowed_domain": "Sandbox.Engage.bz"}).status == 201
 
 
 class TestOAuth:
-    def test_a_connection_that_waits_for_consent_has_no_secret(
+    def test_create_oauth2_connection_pending_consent_stores_no_secret(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         before = secrets_stored()
@@ -478,11 +500,11 @@ class TestOAuth:
         assert world.asked == []
         assert manage.call("DELETE", "/connections/shop").status == 200
 
-    def test_scopes_may_be_others_than_the_clients(self, manage: Manage, world: World) -> None:
+    def test_create_oauth2_connection_own_scopes_are_stored(self, manage: Manage, world: World) -> None:
         shown = manage.call("POST", "/connections", {**AUTHORIZED, "scopes": "write"}).content
         assert shown["fields"] == {"scopes": "write"}
 
-    def test_client_credentials_are_tried_and_what_was_granted_is_kept(
+    def test_create_client_credentials_connection_is_tested_and_granted_scopes_stored(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         shown = manage.call("POST", "/connections", {**MACHINE, "scopes": "read delete"}).content
@@ -497,12 +519,14 @@ class TestOAuth:
         [" ".join(f"https://api.example.com/scope.{number}" for number in range(80)), "x" * 4_096],
         ids=["many", "one"],
     )
-    def test_granted_scopes_up_to_the_limit_are_kept_whole(self, manage: Manage, world: World, granted: str) -> None:
+    def test_create_client_credentials_connection_scopes_at_limit_are_stored_whole(
+        self, manage: Manage, world: World, granted: str
+    ) -> None:
         world.granted = granted
         assert manage.call("POST", "/connections", MACHINE).content["scopes"] == granted
 
     @pytest.mark.parametrize("between", [" ", ","])
-    def test_granted_scopes_above_the_limit_end_with_how_many_are_left_out(
+    def test_create_client_credentials_connection_scopes_over_limit_are_cut_with_count(
         self, manage: Manage, world: World, between: str
     ) -> None:
         world.granted = between.join(f"scope-{number:04}" for number in range(500))
@@ -512,7 +536,7 @@ class TestOAuth:
         assert 4_000 < len(kept) < 4_096
         assert left == f"{500 - len(kept.split(between))} more)"
 
-    def test_two_connections_of_one_client_do_not_share_a_token(
+    def test_create_client_credentials_connections_of_one_client_have_own_secrets(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
         """Tokens are remembered by secret."""
@@ -543,7 +567,7 @@ class TestOAuth:
         ],
         ids=repr,
     )
-    def test_wrong_input_is_named(
+    def test_create_oauth2_connection_invalid_field_is_refused_without_request(
         self, manage: Manage, world: World, sent: dict[str, Any], change: dict[str, Any], field: str, words: str
     ) -> None:
         answer = manage.call("POST", "/connections", {**sent, **change})
@@ -551,7 +575,9 @@ class TestOAuth:
         assert words in answer.content["detail"]
         assert world.asked == []
 
-    def test_a_client_whose_secret_is_wrong_is_told(self, manage: Manage, world: World) -> None:
+    def test_create_client_credentials_connection_wrong_client_secret_is_refused(
+        self, manage: Manage, world: World
+    ) -> None:
         world.mock.replace("POST", f"https://{PROVIDER}/token", status=401, json={"error": "invalid_client"})
         answer = manage.call("POST", "/connections", MACHINE)
         assert (answer.status, answer.content["field"]) == (400, "client")

@@ -69,14 +69,14 @@ def test_oauth_client_masked_secret_is_refused(manage: Manage) -> None:
     assert kept["client_secret"].reveal() == "canary-secret"
 
 
-def test_masked_secret_among_other_faults_gives_the_refusal_its_reason(manage: Manage) -> None:
+def test_oauth_client_masked_secret_among_other_errors_sets_the_reason(manage: Manage) -> None:
     """As when what `GET` returned is sent back: its other fields are not known either."""
     answer = manage.call("POST", "/oauth-clients", {**CLIENT, "client_secret": "*****", "warnings": []})
     assert_masked(answer, "client_secret")
     assert [error["field"] for error in answer.content["errors"]] == ["client_secret", "warnings"]
 
 
-def test_show_names_stored_credentials_and_masks_nothing(manage: Manage) -> None:
+def test_show_connection_and_client_list_stored_credentials_without_mask(manage: Manage) -> None:
     manage.call("POST", "/connections", ERP)
     manage.call("POST", "/oauth-clients", CLIENT)
     shown = manage.call("GET", "/connections/erp")

@@ -176,7 +176,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("command", "exit_code", "message"), COMMANDS, ids=[row[0] for row in COMMANDS])
-def test_command_line_says_what_to_do(wire: Wire, command: str, exit_code: int, message: str) -> None:
+def test_cli_mistake_shows_error_with_advice(wire: Wire, command: str, exit_code: int, message: str) -> None:
     done = run(*command.split(), exit_code=exit_code)
     assert done.stderr == f"error: {message}\n"
 
@@ -208,7 +208,7 @@ USAGE = [
 
 
 @pytest.mark.parametrize(("command", "message"), USAGE, ids=[row[0] for row in USAGE])
-def test_command_line_usage_names_the_argument(wire: Wire, command: str, message: str) -> None:
+def test_cli_usage_error_names_the_argument(wire: Wire, command: str, message: str) -> None:
     assert message in " ".join(run(*command.split(), exit_code=2).stderr.split())
     assert wire.requests == []
 
@@ -249,16 +249,16 @@ NAMED = (
 
 @pytest.mark.usefixtures("running", "checkout")
 class TestWithARunningLocalCloud:
-    def test_without_credentials_names_the_local_cloud(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cli_without_credentials_names_running_local_cloud(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
         for command in ("routes", "doctor"):
             arguments = [command, "list"] if command == "routes" else [command]
             error = run(*arguments, exit_code=3).stderr
             assert error == f"error: no AWS credentials were found: log in, or set AWS_PROFILE; {NAMED}\n"
 
-    def test_with_credentials_for_another_account_names_the_local_cloud(
-        self, wire: Wire, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_cli_unknown_stack_names_running_local_cloud(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         class CloudFormation:
             def describe_stacks(self, **call: str) -> Any:
                 error = {"Code": "ValidationError", "Message": f"Stack with id {call['StackName']} does not exist"}
@@ -271,14 +271,14 @@ class TestWithARunningLocalCloud:
             f"{NAMED}\n"
         )
 
-    def test_a_wrong_stack_file_names_the_right_one(self, wire: Wire, checkout: Path) -> None:
+    def test_cli_wrong_stack_file_names_file_of_running_local_cloud(self, wire: Wire, checkout: Path) -> None:
         error = run("--stack-file", "build/stack.json", "routes", "list", exit_code=3).stderr
         here = Path.cwd() / "build" / "stack.json"
         assert error == f"error: no such file: {here}; the running local cloud's file is {checkout}\n"
 
 
 @pytest.mark.usefixtures("checkout")
-def test_a_stopped_local_cloud_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_without_credentials_does_not_name_stopped_local_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
 
     def refused(address: object, timeout: float) -> None:
@@ -289,7 +289,7 @@ def test_a_stopped_local_cloud_is_not_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert error == "error: no AWS credentials were found: log in, or set AWS_PROFILE\n"
 
 
-def test_a_wildcard_call_that_fails_names_the_host_that_was_dialled(wire: Wire) -> None:
+def test_cli_connections_call_wildcard_failure_names_dialled_host(wire: Wire) -> None:
     with responses.RequestsMock() as mock:
         mock.get("https://eu.example.com/me", body=requests.exceptions.ReadTimeout())
         error = run("connections", "call", "wide", "GET", "https://eu.example.com/me", exit_code=1).stderr
@@ -302,7 +302,7 @@ def test_a_wildcard_call_that_fails_names_the_host_that_was_dialled(wire: Wire) 
 # ---------------------------------------------------------------------------------------------------------- names in listings
 
 
-def test_dead_letters_list_shows_source_destination_reason_and_age(wire: Wire, world: Cloud) -> None:
+def test_cli_dead_letters_list_shows_source_destination_reason_and_age(wire: Wire, world: Cloud) -> None:
     by_route = letter("a")
     by_program = letter("b", connection="a1b2c3d4e5", route="", destination="marketo-one", reason="bad_value")
     put_letters(world, by_route, by_program)
@@ -324,7 +324,7 @@ def test_dead_letters_list_shows_source_destination_reason_and_age(wire: Wire, w
         run("dead-letters", "delete", each, "--yes")
 
 
-def test_receipts_of_a_deleted_connection_stay_listed(wire: Wire, world: Cloud) -> None:
+def test_cli_receipts_list_deleted_connection_is_listed(wire: Wire, world: Cloud) -> None:
     open_receipt(world.table, destination="gone-one")
     assert len(listed("receipts", "list", "--destination", "gone-one")) == 1
     assert listed("receipts", "list", "--destination", "gone-one", "--state", "failed") == []
@@ -406,10 +406,12 @@ CALLS: list[tuple[str, str, Any, int, str]] = [
     CALLS,
     ids=[f"{row[0]} {row[1]} {str(row[2])[:60]}" for row in CALLS],
 )
-def test_api_says_what_to_do(manage: Manage, method: str, path: str, body: Any, status: int, detail: str) -> None:
+def test_api_mistake_is_answered_with_advice(
+    manage: Manage, method: str, path: str, body: Any, status: int, detail: str
+) -> None:
     answer = manage.call(method, path, body)
     assert (answer.status, answer.content["detail"]) == (status, detail)
 
 
-def test_table_has_sixty_mistakes() -> None:
+def test_mistakes_table_has_at_least_60_rows() -> None:
     assert len(COMMANDS) + len(USAGE) + len(CALLS) >= 60

@@ -42,7 +42,7 @@ def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 class TestAClientOfAnyProvider:
-    def test_it_is_created_shown_and_listed_with_its_endpoints(self, manage: Manage) -> None:
+    def test_create_oauth2_client_is_shown_and_listed_with_endpoints(self, manage: Manage) -> None:
         created = manage.call("POST", "/oauth-clients", CLIENT)
         assert created.status == 201
         assert created.content == {
@@ -65,7 +65,7 @@ class TestAClientOfAnyProvider:
         [listed] = manage.call("GET", "/oauth-clients").content["items"]
         assert listed == without(created.content, "warnings")
 
-    def test_it_is_stored_as_it_is_used(self, manage: Manage) -> None:
+    def test_create_oauth2_client_is_stored_with_all_fields(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", {**CLIENT, "token_auth": "post"})
         assert oauth_clients.get(manage.cloud.table, "oauth2", "erp") == OAuthClient(
             "oauth2",
@@ -80,7 +80,7 @@ class TestAClientOfAnyProvider:
             "api.example.com",
         )
 
-    def test_client_credentials_need_no_authorize_url(self, manage: Manage) -> None:
+    def test_create_oauth2_client_client_credentials_needs_no_authorize_url(self, manage: Manage) -> None:
         created = manage.call("POST", "/oauth-clients", WITHOUT_CONSENT)
         assert (created.status, created.content["grant"], created.content["authorize_url"]) == (
             201,
@@ -105,7 +105,7 @@ class TestAClientOfAnyProvider:
         ],
         ids=repr,
     )
-    def test_wrong_fields_are_named_and_nothing_is_stored(
+    def test_create_oauth2_client_invalid_field_is_refused_and_nothing_stored(
         self, manage: Manage, body: dict[str, Any], field: str
     ) -> None:
         answer = manage.call("POST", "/oauth-clients", body)
@@ -127,7 +127,7 @@ class TestAClientOfAnyProvider:
             "https://login.example.com/" + "a" * 474,
         ],
     )
-    def test_an_endpoint_may_be_any_https_url_on_a_public_host(self, manage: Manage, field: str, url: str) -> None:
+    def test_create_oauth2_client_public_https_endpoint_is_accepted(self, manage: Manage, field: str, url: str) -> None:
         answer = manage.call("POST", "/oauth-clients", {**CLIENT, field: url})
         assert (answer.status, answer.content.get(field)) == (201, url)
 
@@ -184,7 +184,7 @@ class TestAClientOfAnyProvider:
         ],
         ids=repr,
     )
-    def test_an_endpoint_that_is_no_public_https_url_is_refused_and_not_repeated(
+    def test_create_oauth2_client_endpoint_not_public_https_is_refused(
         self, manage: Manage, field: str, url: Any
     ) -> None:
         answer = manage.call("POST", "/oauth-clients", {**CLIENT, field: url})
@@ -196,13 +196,15 @@ class TestAClientOfAnyProvider:
         "name",
         ["response_type", "client_id", "redirect_uri", "scope", "state", "code_challenge", "code_challenge_method"],
     )
-    def test_an_authorize_url_does_not_set_what_is_set_here(self, manage: Manage, name: str) -> None:
+    def test_create_oauth2_client_authorize_url_with_reserved_parameter_is_refused(
+        self, manage: Manage, name: str
+    ) -> None:
         url = f"https://login.example.com/authorize?prompt=consent&{name}="
         answer = manage.call("POST", "/oauth-clients", {**CLIENT, "authorize_url": url})
         assert (answer.status, answer.content["field"]) == (400, "authorize_url")
         assert name in answer.content["detail"]
 
-    def test_all_of_it_can_be_replaced_but_the_name_and_the_grant(self, manage: Manage) -> None:
+    def test_replace_oauth2_client_all_fields_except_name_and_grant_change(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         body = {
             "client_id": "client-2",
@@ -220,7 +222,7 @@ class TestAClientOfAnyProvider:
         assert (fixed.status, fixed.content["field"]) == (409, "grant")
         assert manage.call("GET", "/oauth-clients/oauth2/erp").content == answer.content
 
-    def test_stored_secrets_do_not_follow_to_another_token_host(self, manage: Manage) -> None:
+    def test_replace_oauth2_client_other_token_host_requires_secret_and_no_connections(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         moved = {**without(CLIENT, "platform", "name", "client_secret"), "token_url": "https://other.example.com/token"}
         silent = manage.call("PUT", "/oauth-clients/oauth2/erp", moved)
@@ -236,7 +238,7 @@ class TestAClientOfAnyProvider:
         free = manage.call("PUT", "/oauth-clients/oauth2/erp", {**moved, "client_secret": "canary-new-secret"})
         assert (free.status, free.content["token_url"]) == (200, "https://other.example.com/token")
 
-    def test_replacing_need_not_say_the_grant_again(self, manage: Manage) -> None:
+    def test_replace_oauth2_client_without_grant_keeps_it(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", WITHOUT_CONSENT)
         for body in (
             without(WITHOUT_CONSENT, "platform", "name"),
@@ -247,7 +249,7 @@ class TestAClientOfAnyProvider:
         answer = manage.call("PUT", "/oauth-clients/oauth2/erp", without(CLIENT, "platform", "name"))
         assert answer.status == 400
 
-    def test_it_is_not_deleted_while_a_connection_of_any_name_needs_it(self, manage: Manage) -> None:
+    def test_delete_oauth2_client_used_by_connection_is_refused(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         manage.call("POST", "/oauth-clients", {**CLIENT, "name": "erp-two"})
         connection = Connection("any-name", "oauth2", "oauth2", "api.example.com", "pending", 0, "", client="erp")
@@ -258,7 +260,7 @@ class TestAClientOfAnyProvider:
         assert "any-name" in answer.content["detail"]
         assert manage.call("DELETE", "/oauth-clients/oauth2/erp-two").status == 204
 
-    def test_a_removed_connection_needs_it_no_more(self, manage: Manage) -> None:
+    def test_delete_oauth2_client_used_only_by_removed_connection_is_deleted(self, manage: Manage) -> None:
         manage.call("POST", "/oauth-clients", CLIENT)
         connection = Connection("any-name", "oauth2", "oauth2", "api.example.com", "removed", 1, "", client="erp")
         connection_store.create(manage.cloud.table, connection)
@@ -276,7 +278,7 @@ class TestAClientOfAPlatformThatKnowsItsEndpoints:
             ("token_auth", "basic"),
         ],
     )
-    def test_it_must_not_name_any(self, manage: Manage, field: str, value: str) -> None:
+    def test_kommo_client_with_endpoint_or_grant_is_refused(self, manage: Manage, field: str, value: str) -> None:
         created = manage.call("POST", "/oauth-clients", {**KOMMO, field: value})
         assert (created.status, created.content["field"]) == (400, field)
         assert secrets_stored() == []
@@ -284,12 +286,12 @@ class TestAClientOfAPlatformThatKnowsItsEndpoints:
         replaced = manage.call("PUT", "/oauth-clients/kommo/acme", {"client_id": "client-2", field: value})
         assert (replaced.status, replaced.content["field"]) == (400, field)
 
-    def test_it_is_shown_as_before(self, manage: Manage) -> None:
+    def test_create_kommo_client_shows_install_page_and_no_endpoints(self, manage: Manage) -> None:
         shown = manage.call("POST", "/oauth-clients", KOMMO).content
         assert shown["install_page_url"] == f"https://{API_HOST}/live/install/kommo/acme/start"
         assert {shown[name] for name in ("grant", "authorize_url", "token_url", "token_auth")} == {None}
 
-    def test_one_that_was_stored_before_there_were_others_is_read(self, manage: Manage) -> None:
+    def test_get_oauth_client_stored_without_endpoints_has_defaults(self, manage: Manage) -> None:
         pk, sk = oauth_client_key("kommo", "old")
         old = {"platform": "kommo", "name": "old", "client_id": "client-1", "redirect_uri": "https://a.example.com/x"}
         manage.cloud.table.put({"pk": pk, "sk": sk, **old, "scopes": ""})
@@ -316,6 +318,8 @@ class TestAClientOfAPlatformThatKnowsItsEndpoints:
         ("https://api.example.com/live/install/kommo/acme", "https://login.example.com/token", "", ""),
     ],
 )
-def test_where_a_connection_is_authorised_again(redirect_uri: str, token_url: str, connection: str, url: str) -> None:
+def test_reconnect_url_is_install_page_or_authorize_endpoint(
+    redirect_uri: str, token_url: str, connection: str, url: str
+) -> None:
     client = OAuthClient("kommo", "acme", "client-1", redirect_uri, token_url=token_url)
     assert oauth_clients.reconnect_url(client, connection) == url

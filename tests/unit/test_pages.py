@@ -154,23 +154,23 @@ def policy(page: Page) -> dict[str, str]:
         (", ,;q=1,es", "es"),
     ],
 )
-def test_the_best_language_that_is_asked_for(header: str | None, language: str) -> None:
+def test_language_of_accept_language_selects_best_match(header: str | None, language: str) -> None:
     assert language_of(header) == language
 
 
 @settings(deadline=None)
 @given(st.text() | st.from_regex(r"((pt|es|en|de|\*)(-[A-Z]{2})?(;q=[0-9.]{0,6})?[, ;]*)*", fullmatch=True))
-def test_any_header_gives_one_of_the_three_languages(header: str) -> None:
+def test_language_of_arbitrary_header_is_a_supported_language(header: str) -> None:
     assert language_of(header) in {"pt", "es", "en"}
 
 
-def test_a_huge_header_is_read_in_no_time() -> None:
+def test_language_of_huge_header_is_english() -> None:
     assert language_of("x-" * 50_000 + ",pt") == "en"
 
 
 @every_page
 @pytest.mark.parametrize(("language", "lang"), [("pt", "pt-BR"), ("es", "es"), ("en", "en"), ("xx", "en")])
-def test_the_page_says_which_language_it_is_in(make: Callable[[str], Page], language: str, lang: str) -> None:
+def test_page_declares_its_language(make: Callable[[str], Page], language: str, lang: str) -> None:
     page = make(language)
     assert f'<html lang="{lang}">' in page.body
     assert page.headers["Content-Language"] == lang
@@ -180,7 +180,7 @@ def test_the_page_says_which_language_it_is_in(make: Callable[[str], Page], lang
 
 
 @every_page
-def test_every_page_has_the_strict_headers(make: Callable[[str], Page]) -> None:
+def test_page_has_security_headers(make: Callable[[str], Page]) -> None:
     page = make("en")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["Vary"].startswith("Accept-Language")
@@ -193,7 +193,7 @@ def test_every_page_has_the_strict_headers(make: Callable[[str], Page]) -> None:
 
 
 @every_page
-def test_the_content_security_policy_allows_only_what_the_page_needs(make: Callable[[str], Page]) -> None:
+def test_page_content_security_policy_allows_only_what_it_needs(make: Callable[[str], Page]) -> None:
     page = make("en")
     rules = policy(page)
     for directive in ("default-src", "base-uri", "form-action", "frame-ancestors"):
@@ -207,7 +207,7 @@ def test_the_content_security_policy_allows_only_what_the_page_needs(make: Calla
     assert "unsafe-eval" not in page.headers["Content-Security-Policy"]
 
 
-def test_only_the_start_page_lets_the_platform_in() -> None:
+def test_page_content_security_policy_allows_platform_only_on_start_page() -> None:
     assert "https://www.kommo.com" in policy(start_page())["script-src"].split()
     assert policy(start_page())["style-src-attr"] == "'unsafe-inline'"
     for name, make in PAGES.items():
@@ -215,13 +215,13 @@ def test_only_the_start_page_lets_the_platform_in() -> None:
             assert "https:" not in make("en").headers["Content-Security-Policy"], name
 
 
-def test_the_result_page_may_ask_this_host_and_only_while_it_is_connecting() -> None:
+def test_result_page_allows_requests_only_while_connecting() -> None:
     assert policy(result_page("exchanging"))["connect-src"] == "'self'"
     assert "connect-src" not in policy(result_page("connected"))
     assert "Accept" in result_page("received").headers["Vary"].split(", ")
 
 
-def test_no_nonce_is_used_twice() -> None:
+def test_start_page_nonce_is_never_repeated() -> None:
     assert len({policy(start_page())["style-src"] for _ in range(50)}) == 50
 
 
@@ -241,7 +241,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize("text", HOSTILE)
 @every_language
-def test_text_from_outside_never_becomes_markup(text: str, language: str) -> None:
+def test_page_text_from_outside_is_escaped(text: str, language: str) -> None:
     plain = "plain"
     button = {"src": "https://www.kommo.com/auth/button.js", "data-state": text, "data-title": text}
     consent = "https://www.kommo.com/oauth?state="
@@ -264,7 +264,7 @@ def test_text_from_outside_never_becomes_markup(text: str, language: str) -> Non
         assert not any("\n" in value or "\r" in value for value in hostile.headers.values())
 
 
-def test_a_name_shows_as_it_is_written() -> None:
+def test_start_page_client_label_is_shown_as_written() -> None:
     assert "Łódź & Søn <3" in Outline(start_page(label="Łódź & Søn <3")).text
 
 
@@ -282,7 +282,7 @@ def test_a_name_shows_as_it_is_written() -> None:
         "",
     ],
 )
-def test_a_link_that_is_not_relative_is_left_out(url: str) -> None:
+def test_page_start_url_not_relative_is_omitted(url: str) -> None:
     for page in (
         render.refused("en", start_url=url),
         render.result("en", install=INSTALL, state="failed", start_url=url),
@@ -292,7 +292,7 @@ def test_a_link_that_is_not_relative_is_left_out(url: str) -> None:
 
 
 @every_page
-def test_every_link_is_relative_or_the_platforms(make: Callable[[str], Page]) -> None:
+def test_page_links_are_relative_or_of_the_platform(make: Callable[[str], Page]) -> None:
     outline = Outline(make("en"))
     for url in outline.all("href", "a") + outline.all("src") + outline.all("href", "link"):
         outside = url.startswith(("https://www.kommo.com/", "https://login.example.com/", "data:image/svg+xml,"))
@@ -300,7 +300,7 @@ def test_every_link_is_relative_or_the_platforms(make: Callable[[str], Page]) ->
 
 
 @pytest.mark.parametrize("url", ["http://www.kommo.com/oauth", "javascript:alert(1)", ""])
-def test_the_way_out_must_be_https(url: str) -> None:
+def test_start_page_consent_url_not_https_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="https"):
         render.start("en", client_label="a", client_id="c", consent_url=url, button={})
     with pytest.raises(ValueError, match="https"):
@@ -310,7 +310,7 @@ def test_the_way_out_must_be_https(url: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ sentences
 
 
-def test_every_sentence_is_there_in_three_languages_with_the_same_blanks() -> None:
+def test_page_texts_exist_in_three_languages_with_same_placeholders() -> None:
     for key, texts in render._texts().items():
         assert texts.keys() == {"pt", "es", "en"}, key
         assert all(text.strip() == text and text for text in texts.values()), key
@@ -320,7 +320,7 @@ def test_every_sentence_is_there_in_three_languages_with_the_same_blanks() -> No
         assert len(blanks) == 1, key
 
 
-def test_no_sentence_is_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_texts_are_all_used(monkeypatch: pytest.MonkeyPatch) -> None:
     used: set[str] = set()
     text = render._text
 
@@ -336,7 +336,7 @@ def test_no_sentence_is_unused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("reason", FAILURES)
 @every_language
-def test_each_failure_says_what_happened_and_offers_a_new_start(reason: str, language: str) -> None:
+def test_result_page_failure_shows_reason_and_start_link(reason: str, language: str) -> None:
     page = result_page("failed", language, reason=reason)
     text = Outline(page).text
     assert render._texts()[f"reason.{reason}"][language] in text
@@ -347,7 +347,7 @@ def test_each_failure_says_what_happened_and_offers_a_new_start(reason: str, lan
 
 @pytest.mark.parametrize("reason", REJECTIONS)
 @every_language
-def test_each_rejection_says_what_is_wrong(reason: str, language: str) -> None:
+def test_rejected_page_shows_reason_detail_and_start_link(reason: str, language: str) -> None:
     page = rejected_page(reason, language, detail="code may have 2000 characters")
     text = Outline(page).text
     assert render._texts()[f"reason.{reason}"][language] in text
@@ -357,7 +357,7 @@ def test_each_rejection_says_what_is_wrong(reason: str, language: str) -> None:
 
 @pytest.mark.parametrize("reason", SIGN_ON)
 @every_language
-def test_each_sign_on_link_that_fails_says_why_and_where_another_is(reason: str, language: str) -> None:
+def test_sign_on_page_failure_shows_reason_and_retry_link_only_when_unavailable(reason: str, language: str) -> None:
     page = sign_on_page(reason, language)
     text = Outline(page).text
     assert render._texts()[f"sign_on.{reason}"][language] in text
@@ -367,38 +367,38 @@ def test_each_sign_on_link_that_fails_says_why_and_where_another_is(reason: str,
 
 
 @pytest.mark.parametrize("reason", ["wrong_redirect_uri", "wrong_client"])
-def test_what_only_the_operator_can_mend_is_addressed_to_the_operator(reason: str) -> None:
+def test_result_page_operator_failure_shows_operator_text(reason: str) -> None:
     page = result_page("failed", reason=reason)
     assert ("details", ("open",)) in Outline(page).elements
     assert render._texts()[f"operator.{reason}"]["en"] in Outline(page).text
 
 
-def test_a_reason_without_a_text_of_its_own_gets_the_general_one() -> None:
+def test_page_unknown_reason_shows_general_text() -> None:
     for page in (result_page("failed", reason="comet"), rejected_page("comet")):
         assert render._texts()["reason.other"]["en"] in Outline(page).text
         assert "comet" in Outline(page).text
 
 
-def test_a_page_that_can_be_tried_again_as_it_is_links_to_itself() -> None:
+def test_rejected_page_unavailable_links_to_itself() -> None:
     page = render.rejected("en", reason="unavailable", detail="", start_url=None, status=503)
     assert page.status == 503
     assert Outline(page).all("href", "a") == [""]
 
 
 @pytest.mark.parametrize("state", ["received", "exchanging", "", "something new"])
-def test_an_unknown_state_counts_as_connecting(state: str) -> None:
+def test_result_page_unknown_state_is_connecting(state: str) -> None:
     page = result_page(state)
     assert 'http-equiv="refresh"' in page.body
     assert Outline(page).all("data-state", "main") == ["connecting"]
 
 
 @pytest.mark.parametrize("state", ["connected", "failed"])
-def test_an_install_that_has_ended_is_not_asked_for_again(state: str) -> None:
+def test_result_page_final_state_does_not_refresh(state: str) -> None:
     page = result_page(state)
     assert "refresh" not in page.body
     assert "<script" not in page.body
 
 
-def test_the_connecting_page_holds_a_view_for_every_end() -> None:
+def test_result_page_connecting_has_a_template_for_every_outcome() -> None:
     reasons = Outline(result_page("received")).all("data-reason", "template")
     assert set(reasons) == {*FAILURES, ""}

@@ -36,11 +36,11 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Any:
     return standing
 
 
-def test_there_are_1024_ways() -> None:
+def test_partial_batch_combinations_are_1024() -> None:
     assert len(WAYS) == 1_024
 
 
-def test_the_reported_set_is_the_failed_set_in_all_1024_ways(desk: Desk) -> None:
+def test_pipeline_failed_messages_wait_and_others_are_sent_in_all_combinations(desk: Desk) -> None:
     # Given ten messages, each in a request of its own, of which some are answered with 500
     numbers = {f"part{number}": number for number in TEN}
     for part, number in numbers.items():
@@ -60,7 +60,7 @@ def test_the_reported_set_is_the_failed_set_in_all_1024_ways(desk: Desk) -> None
     assert desk.letters() == []
 
 
-def test_bad_records_are_set_aside_one_by_one_in_an_eighth_of_all_ways(desk: Desk) -> None:
+def test_pipeline_refused_records_become_dead_letters_in_every_eighth_combination(desk: Desk) -> None:
     desk.route("people", keep_newest="none")
     for way, failing in enumerate(WAYS[::8]):
         desk.accepted.clear()
@@ -74,7 +74,7 @@ def test_bad_records_are_set_aside_one_by_one_in_an_eighth_of_all_ways(desk: Des
         assert set(desk.state()) == {f"person{n}@example.com" for n in TEN if n not in failing}
 
 
-def test_a_dead_letter_holds_the_record_its_reason_and_where_it_was_going(desk: Desk) -> None:
+def test_pipeline_dead_letter_has_record_reason_and_origin(desk: Desk) -> None:
     desk.route("people")
     desk.rule = lambda document: refusal("4000802")
     desk.ingest(QueuedMessage("m1", body([contact(1)], "people", read_at=77)))
@@ -87,14 +87,12 @@ def test_a_dead_letter_holds_the_record_its_reason_and_where_it_was_going(desk: 
 
 
 @given(deliveries(), origins)
-def test_shuffled_and_repeated_events_leave_the_newest(given_: Deliveries, origin: str) -> None:
+def test_pipeline_shuffled_and_duplicate_events_leave_newest_version(given_: Deliveries, origin: str) -> None:
     check_newest_is_left(given_, origin)
 
 
 @pytest.mark.parametrize("lost", [True, False])
-def test_ingestion_destination_without_answer_is_asked_after_5_30_and_30_minutes_and_then_no_more(
-    desk: Desk, lost: bool, time: Any
-) -> None:
+def test_pipeline_silent_destination_is_retried_three_times_then_dead_letter(desk: Desk, lost: bool, time: Any) -> None:
     desk.route("people")
     desk.rule = lambda document: AnswerLost("…") if lost else Unreachable("…")
     assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"))).waiting == {}
@@ -109,7 +107,7 @@ def test_ingestion_destination_without_answer_is_asked_after_5_30_and_30_minutes
     assert letter["detail"].startswith("the destination did not accept it in 4 attempts; the last one ended with")
 
 
-def test_ingestion_waits_for_a_busy_destination_use_none_of_the_tries(desk: Desk, time: Any) -> None:
+def test_pipeline_rate_limited_destination_waits_without_using_attempts(desk: Desk, time: Any) -> None:
     desk.route("people")
     desk.rule = lambda document: refusal("429001")
     for receives in (1, 2):

@@ -98,7 +98,7 @@ def of_api(**changes: Any) -> Record:
 # --- one contact, by a backfill, an event and a reconciliation
 
 
-def test_event_without_first_name_leaves_the_first_name_of_the_backfill(office: Desk) -> None:
+def test_pipeline_event_without_first_name_keeps_first_name_of_backfill(office: Desk) -> None:
     office.route("people")
     send(office, of_api(updated_at=CHANGED - 499), record_messages.BACKFILL, (CHANGED - 400) * 1_000)
     send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
@@ -108,7 +108,7 @@ def test_event_without_first_name_leaves_the_first_name_of_the_backfill(office: 
     assert "firstName" not in office.persons[1]
 
 
-def test_whole_record_of_the_same_second_follows_an_incomplete_event_once(office: Desk) -> None:
+def test_pipeline_complete_record_of_same_second_follows_partial_event_once(office: Desk) -> None:
     office.route("people")
     send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
     renamed = of_api(first_name="Mariana")
@@ -117,14 +117,14 @@ def test_whole_record_of_the_same_second_follows_an_incomplete_event_once(office
     assert [person.get("firstName") for person in office.persons] == [None, "Mariana"]
 
 
-def test_incomplete_event_never_overwrites_a_whole_record_of_its_second(office: Desk) -> None:
+def test_pipeline_partial_event_does_not_overwrite_complete_record_of_same_second(office: Desk) -> None:
     office.route("people")
     send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
     send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
     assert len(office.persons) == 1
 
 
-def test_incomplete_event_passes_its_own_mark_after_its_worker_died(office: Desk) -> None:
+def test_pipeline_partial_event_worker_killed_is_sent_on_redelivery(office: Desk) -> None:
     office.route("people")
     office.rule = lambda document: AnswerLost("…")
     with patch.object(waiting_entries, "put", side_effect=OSError):
@@ -134,7 +134,7 @@ def test_incomplete_event_passes_its_own_mark_after_its_worker_died(office: Desk
     assert {person["email"] for person in office.persons} == {"maria@example.com"}
 
 
-def test_incomplete_event_that_waited_for_its_destination_is_still_partial(
+def test_pipeline_waiting_partial_event_stays_partial_when_released(
     office: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.route("people")
@@ -149,7 +149,7 @@ def test_incomplete_event_that_waited_for_its_destination_is_still_partial(
     }  # fmt: skip
 
 
-def test_incomplete_event_asks_for_the_account_to_be_read(office: Desk) -> None:
+def test_pipeline_partial_event_requests_reread_of_account(office: Desk) -> None:
     office.route("people")
     outcome = send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
     request = reread_requests.find(office.table, SOURCE, "contacts")
@@ -158,7 +158,7 @@ def test_incomplete_event_asks_for_the_account_to_be_read(office: Desk) -> None:
     assert (request["due_at"], request["changed_at"]) == (clock.to_iso(clock.now()), CHANGED)
 
 
-def test_event_that_has_all_that_its_mapping_needs_asks_for_nothing(office: Desk) -> None:
+def test_pipeline_event_with_all_mapped_fields_requests_no_reread(office: Desk) -> None:
     office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
     send(office, event(), record_messages.EVENT, ARRIVED * 1_000)
     send(office, of_api(), record_messages.RECONCILIATION, (ARRIVED + 60) * 1_000)
@@ -166,7 +166,7 @@ def test_event_that_has_all_that_its_mapping_needs_asks_for_nothing(office: Desk
     assert office.persons == [{"email": "maria@example.com", "fullName": "Maria Souza"}]
 
 
-def test_event_that_lacks_the_dedupe_field_is_left_to_the_whole_record(office: Desk) -> None:
+def test_pipeline_event_without_dedupe_value_waits_for_complete_record(office: Desk) -> None:
     work = "custom_fields_values[?field_code=='EMAIL'].values[] | [?enum_code=='WORK'].value | [0]"
     office.route("people", mapping={"email": work, "lastName": "last_name"})
     assert not send(office, event(), record_messages.EVENT, ARRIVED * 1_000).waiting
@@ -196,7 +196,7 @@ def test_event_that_lacks_the_dedupe_field_is_left_to_the_whole_record(office: D
         (custom_field(1, "Born", "02.02.1978"), "custom_fields_values[?field_name=='Born'].values[].value | [0]"),
     ],
 )  # fmt: skip
-def test_expression_that_needs_what_the_event_lacks_gives_nothing(form: dict[str, str], expression: str) -> None:
+def test_apply_partial_expression_using_missing_field_is_omitted(form: dict[str, str], expression: str) -> None:
     assert mapping_of({"x": expression}).apply_partial(event(**form).data) == ({}, True)
 
 
@@ -225,11 +225,13 @@ def test_expression_that_needs_what_the_event_lacks_gives_nothing(form: dict[str
         ({"[group_id]": "-1"}, "group_id", -1),
     ],
 )  # fmt: skip
-def test_expression_gives_what_the_event_proves(form: dict[str, str], expression: str, found: Any) -> None:
+def test_apply_partial_expression_using_present_fields_has_value(
+    form: dict[str, str], expression: str, found: Any
+) -> None:
     assert mapping_of({"x": expression}).apply_partial(event(**form).data) == ({"x": found}, False)
 
 
-def test_checkbox_has_one_value_by_event_and_by_api(office: Desk) -> None:
+def test_pipeline_checkbox_value_is_only_taken_from_complete_record(office: Desk) -> None:
     newsletter = "custom_fields_values[?field_name=='Newsletter'].values[].value | [0]"
     office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "newsletter": newsletter})
     fields = whole()["custom_fields_values"]
@@ -241,7 +243,7 @@ def test_checkbox_has_one_value_by_event_and_by_api(office: Desk) -> None:
     assert [person.get("newsletter", "unknown") for person in office.persons] == ["unknown", True]
 
 
-def test_mapping_that_fails_for_a_partial_record_names_its_attribute() -> None:
+def test_apply_partial_failing_expression_names_its_attribute() -> None:
     with pytest.raises(Rejected, match="mapping_failed: the mapping of x"):
         mapping_of({"x": "abs(name)"}).apply_partial(event().data)
 
@@ -250,7 +252,7 @@ def test_mapping_that_fails_for_a_partial_record_names_its_attribute() -> None:
 
 
 @pytest.mark.parametrize("told", [ARRIVED + 14_400, ARRIVED * 1_000 + 14_400_000, 10**17])
-def test_time_in_the_future_does_not_shut_out_later_changes(office: Desk, told: int) -> None:
+def test_pipeline_change_time_in_future_does_not_block_later_changes(office: Desk, told: int) -> None:
     office.route("people", mapping={"email": contacts.DEFAULT_MAPPING["email"], "fullName": "name"})
     early = event(**{"[updated_at]": str(told), "[name]": "Set by an integration"})
     send(office, early, record_messages.EVENT, ARRIVED * 1_000)
@@ -263,5 +265,5 @@ def test_time_in_the_future_does_not_shut_out_later_changes(office: Desk, told: 
     ("told", "version"),
     [(CHANGED, CHANGED), (CHANGED * 1_000, CHANGED), (ARRIVED + 300, ARRIVED + 300), (ARRIVED + 301, ARRIVED)],
 )
-def test_time_of_change_is_seconds_and_at_most_five_minutes_ahead(told: int, version: int) -> None:
+def test_kommo_event_change_time_is_seconds_and_limited_to_five_minutes_ahead(told: int, version: int) -> None:
     assert event(**{"[updated_at]": str(told)}).updated_at == version

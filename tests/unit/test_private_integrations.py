@@ -72,7 +72,7 @@ def stored() -> str:
 
 
 class TestTokens:
-    def test_one_is_recognised_and_a_changed_character_is_noticed(self) -> None:
+    def test_api_token_changed_or_cut_is_not_recognized(self) -> None:
         token = api_tokens.make("0123456789").reveal()
         assert re.fullmatch(r"portaria_[0-9A-Za-z]{48}", token)
         assert api_tokens.integration_id(token) == "0123456789"
@@ -83,7 +83,7 @@ class TestTokens:
             assert api_tokens.integration_id(token[:length]) == ""
         assert api_tokens.integration_id(f"{token}0") == api_tokens.integration_id(f" {token}") == ""
 
-    def test_no_two_are_alike(self) -> None:
+    def test_api_tokens_are_unique(self) -> None:
         assert len({api_tokens.make("0123456789").reveal() for _ in range(1000)}) == 1000
 
 
@@ -116,7 +116,7 @@ def forget_answers() -> None:
 
 
 class TestCreating:
-    def test_its_token_is_told_once_and_only_its_hash_is_stored(self, manage: Manage) -> None:
+    def test_create_private_integration_returns_token_once_and_stores_its_hash(self, manage: Manage) -> None:
         made = manage.call("POST", "/private-integrations", {"name": "Conexão com BI", "scopes": ["routes:list"]})
         token = made.content["token"]
         shown = manage.call("GET", f"/private-integrations/{made.content['id']}")
@@ -149,7 +149,7 @@ class TestCreating:
             ({"name": "a", "scopes": ["routes:list"], "token": "mine"}, "token"),
         ],
     )
-    def test_what_is_wrong_is_named_and_nothing_is_stored(
+    def test_create_private_integration_invalid_field_is_refused_and_nothing_stored(
         self, manage: Manage, body: dict[str, Any], field: str
     ) -> None:
         answer = manage.call("POST", "/private-integrations", body)
@@ -232,7 +232,7 @@ class TestCreating:
         assert manage.program(old, "GET", "/routes").status == 200
 
     @pytest.mark.parametrize("key", ["with space", "é", "x" * 256])
-    def test_a_key_that_is_none(self, manage: Manage, key: str) -> None:
+    def test_create_private_integration_invalid_idempotency_key_is_refused(self, manage: Manage, key: str) -> None:
         event = with_headers(proxy_event("POST", "/routes", {}), idempotency_key=key)
         assert manage.answer(event).content["field"] in ("Idempotency-Key", "source")
         event = with_headers(
@@ -243,7 +243,7 @@ class TestCreating:
 
 
 class TestUsing:
-    def test_each_scope_opens_its_operation_and_no_other(self, manage: Manage, shared: Cloud) -> None:
+    def test_token_scope_allows_only_its_operation(self, manage: Manage, shared: Cloud) -> None:
         connection_store.create(shared.table, connection("crm"))
         _, token = manage.create_integration("connections:list", "connections:show")
         assert manage.program(token, "GET", "/connections").status == 200
@@ -254,7 +254,7 @@ class TestUsing:
         assert refused.headers["WWW-Authenticate"] == 'Bearer realm="portaria", error="insufficient_scope"'
         assert connection_store.find(shared.table, "crm")
 
-    def test_a_narrowed_scope_is_for_that_connection_alone(self, manage: Manage, shared: Cloud) -> None:
+    def test_token_scope_for_one_connection_does_not_allow_another(self, manage: Manage, shared: Cloud) -> None:
         for name in ("crm", "crm2"):
             connection_store.create(shared.table, connection(name))
         _, token = manage.create_integration("connections:show@crm")
@@ -265,7 +265,7 @@ class TestUsing:
         assert reason(manage.program(token, "GET", "/connections")) == (403, "missing_scope")
         assert reason(manage.program(token, "GET", "/connections/nobody")) == (403, "missing_scope")
 
-    def test_every_scope_is_somebodys_and_every_operation_has_one(self) -> None:
+    def test_scopes_and_operations_match(self) -> None:
         from portaria.api import data_ingestion
         from portaria.api.operations import OPERATIONS
 
@@ -278,7 +278,7 @@ class TestUsing:
         assert data_ingestion.SCOPE in scopes.NARROWABLE
         assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)
 
-    def test_a_changed_scope_counts_from_the_next_call_and_the_token_stays(self, manage: Manage) -> None:
+    def test_edit_private_integration_scopes_apply_to_next_call(self, manage: Manage) -> None:
         integration, token = manage.create_integration("routes:list")
         assert manage.program(token, "GET", "/connections").status == 403
         changed = edit(manage, integration, {"scopes": ["connections:list"], "description": "for BI"})
@@ -287,7 +287,7 @@ class TestUsing:
         assert manage.program(token, "GET", "/connections").status == 200
         assert manage.program(token, "GET", "/routes").status == 403
 
-    def test_a_call_costs_one_strongly_consistent_read(self, manage: Manage) -> None:
+    def test_token_call_costs_one_consistent_read(self, manage: Manage) -> None:
         _, token = manage.create_integration("routes:list")
         manage.program(token, "GET", "/routes")
         asked: list[tuple[str, Any]] = []
@@ -301,7 +301,7 @@ class TestUsing:
             assert manage.program(token, "GET", "/routes").status == 200
         assert asked == [("GetItem", True), ("Query", None)]
 
-    def test_last_use_is_told_to_the_hour_and_written_once_in_it(self, manage: Manage, time: VirtualClock) -> None:
+    def test_token_last_use_is_stored_once_per_hour(self, manage: Manage, time: VirtualClock) -> None:
         integration, token = manage.create_integration("routes:list")
 
         def last_used() -> str:
@@ -317,7 +317,7 @@ class TestUsing:
         manage.program(token, "GET", "/routes")
         assert last_used() > first
 
-    def test_a_failed_note_of_its_use_is_no_refusal_after_a_revocation(self, manage: Manage) -> None:
+    def test_token_use_during_deletion_does_not_restore_integration(self, manage: Manage) -> None:
         """The note is an item of its own: it never brings back an integration that was deleted meanwhile."""
         integration, token = manage.create_integration("routes:list")
         find = private_integrations.find
@@ -333,7 +333,7 @@ class TestUsing:
         assert manage.program(token, "GET", "/routes").status == 401
 
     @pytest.mark.parametrize("failing", ["PutItem", "GetItem"])
-    def test_while_the_table_is_throttled(self, manage: Manage, failing: str) -> None:
+    def test_token_call_table_throttled_is_503_only_when_read_fails(self, manage: Manage, failing: str) -> None:
         """The note of its use may fail; the read that authorises may not, and is put off."""
         _, token = manage.create_integration("routes:list")
         with refusing(failing):
@@ -342,7 +342,9 @@ class TestUsing:
 
 
 class TestRotating:
-    def test_both_tokens_work_for_seven_days(self, manage: Manage, time: VirtualClock) -> None:
+    def test_rotate_private_integration_both_tokens_work_for_seven_days(
+        self, manage: Manage, time: VirtualClock
+    ) -> None:
         integration, old = manage.create_integration("routes:list")
         rotated = manage.call("POST", f"/private-integrations/{integration}/rotate", {})
         new = rotated.content["token"]
@@ -360,13 +362,13 @@ class TestRotating:
         assert manage.call("GET", f"/private-integrations/{integration}").content["previous_until"] is None
         assert manage.call("POST", f"/private-integrations/{integration}/rotate", {}).status == 200
 
-    def test_expire_now(self, manage: Manage) -> None:
+    def test_rotate_private_integration_expire_now_ends_old_token(self, manage: Manage) -> None:
         integration, old = manage.create_integration("routes:list")
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {"expire_now": True}).content["token"]
         assert manage.program(old, "GET", "/routes").status == 401
         assert manage.program(new, "GET", "/routes").status == 200
 
-    def test_a_compromised_token_ends_now_also_in_the_middle_of_a_rotation(self, manage: Manage) -> None:
+    def test_rotate_private_integration_expire_now_during_rotation_ends_both_old_tokens(self, manage: Manage) -> None:
         integration, first = manage.create_integration("routes:list")
         second = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
         third = manage.call("POST", f"/private-integrations/{integration}/rotate", {"expire_now": True}).content[
@@ -374,7 +376,7 @@ class TestRotating:
         ]
         assert [manage.program(token, "GET", "/routes").status for token in (first, second, third)] == [401, 401, 200]
 
-    def test_a_second_rotation_cannot_end_the_token_in_use(self, manage: Manage) -> None:
+    def test_rotate_private_integration_during_rotation_is_refused(self, manage: Manage) -> None:
         integration, old = manage.create_integration("routes:list")
         manage.call("POST", f"/private-integrations/{integration}/rotate", {})
         assert reason(manage.call("POST", f"/private-integrations/{integration}/rotate", {})) == (
@@ -383,7 +385,7 @@ class TestRotating:
         )
         assert manage.program(old, "GET", "/routes").status == 200
 
-    def test_cancelled(self, manage: Manage, time: VirtualClock) -> None:
+    def test_cancel_rotation_keeps_old_token_and_ends_new_one(self, manage: Manage, time: VirtualClock) -> None:
         integration, old = manage.create_integration("routes:list")
         made_at = manage.call("GET", f"/private-integrations/{integration}").content["token_made_at"]
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
@@ -398,7 +400,7 @@ class TestRotating:
             "no_rotation",
         )
 
-    def test_the_old_one_expired_early(self, manage: Manage) -> None:
+    def test_expire_rotation_ends_old_token_early(self, manage: Manage) -> None:
         integration, old = manage.create_integration("routes:list")
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
         assert manage.call("POST", f"/private-integrations/{integration}/rotation/expire").status == 200
@@ -409,7 +411,7 @@ class TestRotating:
             "no_rotation",
         )
 
-    def test_a_token_cancelled_when_it_is_old_is_not_due_any_more(self, manage: Manage, time: VirtualClock) -> None:
+    def test_cancel_rotation_of_old_token_keeps_its_age(self, manage: Manage, time: VirtualClock) -> None:
         integration, _ = manage.create_integration("routes:list")
         time.advance(91 * 24 * 3600)
         manage.call("POST", f"/private-integrations/{integration}/rotate", {})
@@ -417,7 +419,7 @@ class TestRotating:
         assert (cancelled.status, cancelled.content["age_days"]) == (200, 91)
 
     @pytest.mark.parametrize("path", ["rotate", "rotation/cancel", "rotation/expire", ""])
-    def test_one_that_is_not_there(self, manage: Manage, path: str) -> None:
+    def test_private_integration_unknown_is_not_found(self, manage: Manage, path: str) -> None:
         address = f"/private-integrations/0123456789/{path}".rstrip("/")
         for method in ("POST",) if path else ("GET", "DELETE"):
             assert reason(manage.call(method, address, {})) == (404, "unknown_private_integration")
@@ -425,7 +427,7 @@ class TestRotating:
 
 
 class TestRevoking:
-    def test_a_deleted_ones_tokens_end_at_once(self, manage: Manage) -> None:
+    def test_delete_private_integration_ends_both_tokens(self, manage: Manage) -> None:
         integration, old = manage.create_integration("routes:list")
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
         deleted = manage.call("DELETE", f"/private-integrations/{integration}")
@@ -434,7 +436,7 @@ class TestRevoking:
             assert reason(manage.program(token, "GET", "/routes")) == (401, "token_refused")
         assert manage.call("DELETE", f"/private-integrations/{integration}").status == 404
 
-    def test_what_is_no_token_of_this_stack(self, manage: Manage) -> None:
+    def test_token_not_issued_by_this_stack_is_refused_and_not_logged(self, manage: Manage) -> None:
         integration, token = manage.create_integration("routes:list")
         others = {
             "of another stack": api_tokens.make("zzzzzzzzzz").reveal(),
@@ -455,20 +457,20 @@ class TestRevoking:
     @pytest.mark.parametrize(
         "given", ["{token}", "Basic {token}", "Bearer", "Bearer {token} {token}", "bearer  {token}"]
     )
-    def test_how_the_header_may_be_written(self, manage: Manage, given: str) -> None:
+    def test_token_authorization_header_requires_bearer_scheme(self, manage: Manage, given: str) -> None:
         _, token = manage.create_integration("routes:list")
         event = with_token(
             proxy_event("GET", "/routes", prefix="/v1"), "", headers={"Authorization": given.format(token=token)}
         )
         assert manage.answer(event).status == (200 if given.startswith("bearer") else 401)
 
-    def test_a_header_that_comes_twice(self, manage: Manage) -> None:
+    def test_token_authorization_header_repeated_is_refused(self, manage: Manage) -> None:
         _, token = manage.create_integration("routes:list")
         event = with_token(proxy_event("GET", "/routes", prefix="/v1"), token)
         event["multiValueHeaders"]["authorization"] *= 2
         assert reason(manage.answer(event)) == (400, "header_repeated")
 
-    def test_a_path_that_looks_like_the_administrators_is_still_a_programs(self, manage: Manage) -> None:
+    def test_token_path_containing_admin_prefix_requires_token(self, manage: Manage) -> None:
         """What counts is the resource that API Gateway matched, not the text of the path."""
         event = with_token(proxy_event("GET", "/connections/x", prefix="/v1"), "")
         event["path"] = event["requestContext"]["path"] = "/v1/connections/admin/v1/connections"
@@ -476,7 +478,7 @@ class TestRevoking:
 
 
 class TestEditing:
-    def test_only_the_state_that_was_read(self, manage: Manage) -> None:
+    def test_edit_private_integration_stale_etag_is_refused(self, manage: Manage) -> None:
         integration, _ = manage.create_integration("routes:list")
         etag = manage.call("GET", f"/private-integrations/{integration}").headers["ETag"]
         first = edit(manage, integration, {"name": "one"}, if_match=etag)
@@ -487,28 +489,28 @@ class TestEditing:
         assert edit(manage, integration, {"name": "four"}).content["name"] == "four"
 
     @pytest.mark.parametrize("etag", ['W/"1"', "1", '"1", "2"x', '"'])
-    def test_an_etag_that_is_none_of_ours(self, manage: Manage, etag: str) -> None:
+    def test_edit_private_integration_malformed_etag_is_refused(self, manage: Manage, etag: str) -> None:
         integration, _ = manage.create_integration("routes:list")
         assert edit(manage, integration, {"name": "one"}, if_match=etag).status in (400, 412)
 
-    def test_use_does_not_change_the_etag(self, manage: Manage) -> None:
+    def test_private_integration_etag_is_unchanged_by_use(self, manage: Manage) -> None:
         integration, token = manage.create_integration("routes:list")
         etag = manage.call("GET", f"/private-integrations/{integration}").headers["ETag"]
         manage.program(token, "GET", "/routes")
         assert manage.call("GET", f"/private-integrations/{integration}").headers["ETag"] == etag
 
-    def test_nothing_to_change(self, manage: Manage) -> None:
+    def test_edit_private_integration_empty_body_is_refused(self, manage: Manage) -> None:
         integration, _ = manage.create_integration("routes:list")
         assert edit(manage, integration, {}).status == 400
 
 
 class TestWhoManages:
-    def test_tokens_do_not_unless_the_stack_lets_them(self, manage: Manage) -> None:
+    def test_private_integrations_by_token_are_administrators_only_by_default(self, manage: Manage) -> None:
         _, token = manage.create_integration(*(scope for scope in scopes.SCOPES if scope.startswith("private-")))
         answer = manage.program(token, "GET", "/private-integrations")
         assert reason(answer) == (403, "administrators_only")
 
-    def test_a_token_gives_on_no_more_than_it_has(self, managed_by_tokens: Manage) -> None:
+    def test_create_private_integration_by_token_beyond_own_scopes_is_refused(self, managed_by_tokens: Manage) -> None:
         manage = managed_by_tokens
         own = [scope for scope in scopes.SCOPES if scope.startswith("private-")]
         manager, token = manage.create_integration(*own, "routes:list", "connections:show@crm")
@@ -534,7 +536,7 @@ class TestWhoManages:
             ("PATCH", "", {"name": "mine"}), ("PATCH", "", {"scopes": ["routes:list"]}),
         ],
     )  # fmt: skip
-    def test_a_token_does_not_touch_one_that_may_more(
+    def test_change_private_integration_with_more_scopes_by_token_is_refused(
         self, managed_by_tokens: Manage, method: str, path: str, body: Any
     ) -> None:
         manage = managed_by_tokens
@@ -546,7 +548,7 @@ class TestWhoManages:
 
 
 class TestGuessing:
-    def test_ten_thousand_guesses_slow_down_and_raise_the_alarm(
+    def test_token_failed_attempts_are_throttled_by_address_and_counted(
         self, manage: Manage, capsys: pytest.CaptureFixture[str], time: VirtualClock
     ) -> None:
         integration, known = manage.create_integration("routes:list")
@@ -582,20 +584,22 @@ class TestGuessing:
         time.advance(61)
         assert manage.program(unknown, "GET", "/routes", source="203.0.113.9").status == 200
 
-    def test_all_instances_count_together(self, manage: Manage, shared: Cloud, time: VirtualClock) -> None:
+    def test_token_failed_attempts_are_counted_across_instances(
+        self, manage: Manage, shared: Cloud, time: VirtualClock
+    ) -> None:
         other = Manage(shared)
         bad = api_tokens.make("zzzzzzzzzz").reveal()
         for number in range(auth_throttle.MOST):
             assert (manage, other)[number % 2].program(bad, "GET", "/routes").status == 401
         assert [each.program(bad, "GET", "/routes").status for each in (manage, other)] == [429, 429]
 
-    def test_the_address_itself_is_not_stored(self, manage: Manage) -> None:
+    def test_token_failed_attempts_do_not_store_the_address(self, manage: Manage) -> None:
         manage.program("portaria_x", "GET", "/routes", source="203.0.113.77")
         assert "203.0.113.77" not in stored()
 
 
 class TestAudit:
-    def test_every_change_has_an_entry_that_says_who_and_what(self, manage: Manage) -> None:
+    def test_audit_every_change_has_an_entry_with_caller_and_outcome(self, manage: Manage) -> None:
         integration, token = manage.create_integration("routes:list", "audit:list")
         edit(manage, integration, {"scopes": ["audit:list"]})
         manage.call("POST", f"/private-integrations/{integration}/rotate", {"expire_now": False})
@@ -615,7 +619,7 @@ class TestAudit:
         assert entries[4]["asked"] == {"name": "BI", "description": None, "scopes": ["routes:list", "audit:list"]}
         assert token not in json.dumps(entries)
 
-    def test_a_program_is_named_too(self, manage: Manage, shared: Cloud) -> None:
+    def test_audit_change_by_token_names_private_integration(self, manage: Manage, shared: Cloud) -> None:
         connection_store.create(shared.table, connection("crm"))
         integration, token = manage.create_integration("connections:delete@crm", "audit:list")
         assert manage.program(token, "DELETE", "/connections/crm").status == 200
@@ -623,12 +627,12 @@ class TestAudit:
         assert (entry["by"], entry["by_name"]) == (f"private-integration:{integration}", "BI")
         assert (entry["operation"], entry["target"], entry["source"]) == ("delete_connection", "crm", "198.51.100.7")
 
-    def test_a_death_in_the_middle_leaves_an_entry_that_says_so(self, manage: Manage) -> None:
+    def test_audit_change_killed_midway_leaves_entry_begun(self, manage: Manage) -> None:
         with patch.object(private_integrations, "create", side_effect=SystemExit), pytest.raises(SystemExit):
             manage.create_integration("routes:list")
         assert [entry["outcome"] for entry in manage.call("GET", "/audit").content["items"]] == ["begun"]
 
-    def test_without_an_entry_nothing_is_changed(self, manage: Manage) -> None:
+    def test_audit_write_failure_answers_503_and_changes_nothing(self, manage: Manage) -> None:
         integration, token = manage.create_integration("routes:list")
         put = BaseClient._make_api_call
 
@@ -643,7 +647,7 @@ class TestAudit:
             assert reason(manage.call("DELETE", f"/private-integrations/{integration}")) == (503, "audit_unavailable")
         assert manage.program(token, "GET", "/routes").status == 200
 
-    def test_bad_input_is_no_change(self, manage: Manage) -> None:
+    def test_audit_invalid_input_has_no_entry(self, manage: Manage) -> None:
         manage.call("POST", "/private-integrations", {"name": 7})
         assert manage.call("GET", "/audit").content["items"] == []
 
@@ -655,7 +659,7 @@ class TestDeletedConnections:
         scopes: list[str] = manage.call("GET", f"/private-integrations/{integration}").content["scopes"]
         return scopes
 
-    def test_scopes_of_a_deleted_connection_do_not_reach_its_successor(self, manage: Manage, shared: Cloud) -> None:
+    def test_delete_connection_removes_its_scopes_from_integrations(self, manage: Manage, shared: Cloud) -> None:
         connection_store.create(shared.table, connection("crm"))
         integration, token = manage.create_integration(
             "connections:show@crm", "connections:call@crm", "connections:show@crm-two", "routes:list"
@@ -667,12 +671,12 @@ class TestDeletedConnections:
         assert self.scopes(manage, integration) == ["connections:show@crm-two", "routes:list"]
         assert manage.program(token, "GET", "/routes").status == 200
 
-    def test_scopes_given_before_the_connection_is_made_work(self, manage: Manage, shared: Cloud) -> None:
+    def test_token_scope_granted_before_connection_is_created_works(self, manage: Manage, shared: Cloud) -> None:
         _, token = manage.create_integration("connections:show@crm")
         connection_store.create(shared.table, connection("crm"))
         assert manage.program(token, "GET", "/connections/crm").status == 200
 
-    def test_deletion_that_dies_after_the_scopes_can_be_repeated(self, manage: Manage, shared: Cloud) -> None:
+    def test_delete_connection_killed_after_scope_removal_can_be_repeated(self, manage: Manage, shared: Cloud) -> None:
         connection_store.create(shared.table, connection("crm"))
         integration, _ = manage.create_integration("connections:show@crm")
         with patch.object(uninstall, "delete", side_effect=SystemExit), pytest.raises(SystemExit):
@@ -681,7 +685,9 @@ class TestDeletedConnections:
         assert connection_store.get(shared.table, "crm").state == "connected"
         assert manage.call("DELETE", "/connections/crm").status == 200
 
-    def test_deletion_that_dies_before_keeps_the_connection(self, manage: Manage, shared: Cloud) -> None:
+    def test_delete_connection_killed_before_scope_removal_keeps_connection(
+        self, manage: Manage, shared: Cloud
+    ) -> None:
         connection_store.create(shared.table, connection("crm"))
         integration, _ = manage.create_integration("connections:show@crm")
         with patch.object(private_integrations, "edit", side_effect=SystemExit), pytest.raises(SystemExit):
@@ -689,7 +695,9 @@ class TestDeletedConnections:
         assert self.scopes(manage, integration) == ["connections:show@crm"]
         assert connection_store.get(shared.table, "crm").state == "connected"
 
-    def test_integration_that_changes_meanwhile_loses_the_scope_too(self, manage: Manage, shared: Cloud) -> None:
+    def test_delete_connection_integration_edited_concurrently_loses_scope_too(
+        self, manage: Manage, shared: Cloud
+    ) -> None:
         """Given an index that is behind the item, when the first write meets a newer version, then that one is edited."""
         connection_store.create(shared.table, connection("crm"))
         integration, _ = manage.create_integration("connections:show@crm")
@@ -715,7 +723,7 @@ class TestAge:
         for body in shared.receive("renewals"):
             renewal_sweep.handle_message(body, settings, lambda: 60.0, Pace(100))
 
-    def test_people_are_told_at_80_and_at_90_days_once_each(
+    def test_rotation_due_event_is_sent_once_at_80_and_at_90_days(
         self, manage: Manage, shared: Cloud, time: VirtualClock
     ) -> None:
         integration, _ = manage.create_integration("routes:list")
@@ -731,7 +739,9 @@ class TestAge:
         assert ages == [[80], [], [], [91], []]
         assert manage.call("GET", f"/private-integrations/{integration}").content["age_days"] == 121
 
-    def test_a_rotation_begins_anew(self, manage: Manage, shared: Cloud, time: VirtualClock) -> None:
+    def test_rotation_due_event_after_rotation_counts_from_new_token(
+        self, manage: Manage, shared: Cloud, time: VirtualClock
+    ) -> None:
         integration, _ = manage.create_integration("routes:list")
         time.advance(81 * 24 * 3600)
         self.visit(shared)

@@ -32,23 +32,23 @@ def sending(bodies: list[str], **options: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 11])
-def test_messages_are_sent_in_order_each_once(count: int) -> None:
+def test_queues_send_messages_in_order_each_once(count: int) -> None:
     bodies = [str(number) for number in range(count)]
     assert sending(bodies) == [{"QueueUrl": URL, "MessageBody": body} for body in bodies]
 
 
 @pytest.mark.parametrize(("delay_s", "sent"), [(0, None), (-5, None), (0.2, 1), (7, 7), (900, 900), (90_000, 900)])
-def test_a_delay_is_one_that_sqs_takes(delay_s: float, sent: int | None) -> None:
+def test_queues_send_delay_is_rounded_and_limited(delay_s: float, sent: int | None) -> None:
     assert [call.get("DelaySeconds") for call in sending(["x", "y"], delay_s=delay_s)] == [sent, sent]
 
 
-def test_the_largest_message_is_one_that_sqs_takes() -> None:
+def test_record_message_size_limits_fit_sqs() -> None:
     """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
     assert record_messages.MAX_BODY_BYTES < record_messages.MAX_MESSAGE_BYTES <= 1_048_576
 
 
 @pytest.mark.parametrize("failure", [THROTTLED, TIMED_OUT])
-def test_a_queue_that_does_not_answer_is_asked_again(failure: Exception) -> None:
+def test_queues_send_failure_is_retryable(failure: Exception) -> None:
     client = MagicMock(**{"send_message.side_effect": failure})
     with (
         patch.object(boto3_clients, "client", return_value=client),
@@ -58,7 +58,7 @@ def test_a_queue_that_does_not_answer_is_asked_again(failure: Exception) -> None
     assert "canary" not in str(later.value)
 
 
-def test_after_a_failure_the_caller_has_all_of_them_again() -> None:
+def test_queues_send_failure_stops_at_failed_message() -> None:
     client = MagicMock(**{"send_message.side_effect": [{}, THROTTLED, {}]})
     with patch.object(boto3_clients, "client", return_value=client), pytest.raises(Retryable):
         queues.send(URL, ["x"] * 3)
@@ -68,7 +68,7 @@ def test_after_a_failure_the_caller_has_all_of_them_again() -> None:
 @pytest.mark.parametrize(
     ("after_s", "sent"), [(0, 0), (-3, 0), (0.4, 0), (7.6, 8), (39_600, 39_600), (43_200, 39_600), (1e9, 39_600)]
 )
-def test_give_back_any_wait_ends_within_twelve_hours_of_the_receive(after_s: float, sent: int) -> None:
+def test_queues_give_back_wait_is_limited_to_eleven_hours(after_s: float, sent: int) -> None:
     """SQS counts from the receive: what a function has taken of the twelve hours must be left over."""
     client = MagicMock()
     with patch.object(boto3_clients, "client", return_value=client):
@@ -79,7 +79,7 @@ def test_give_back_any_wait_ends_within_twelve_hours_of_the_receive(after_s: flo
 
 
 @pytest.mark.parametrize("failure", [THROTTLED, TIMED_OUT])
-def test_a_message_that_cannot_be_given_back_comes_back_by_itself(
+def test_queues_give_back_failure_is_logged_without_receipt_handle(
     failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = MagicMock(**{"change_message_visibility.side_effect": failure})
@@ -93,14 +93,14 @@ VALUES = st.text() | st.integers() | st.booleans() | st.none() | st.lists(st.tex
 
 
 @given(st.dictionaries(st.text(max_size=20), VALUES | st.dictionaries(st.text(), VALUES, max_size=2), max_size=4))
-def test_whatever_is_encoded_can_be_sent_and_read_again(message: dict[str, Any]) -> None:
+def test_queues_encode_any_message_can_be_sent_and_decoded(message: dict[str, Any]) -> None:
     text = queues.encode(message)
     text.encode()
     assert not {"\ufffe", "\uffff"} & set(text)
     assert json.loads(text) == message
 
 
-def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
+def test_queues_encode_lone_surrogate_becomes_replacement_character() -> None:
     """JSON can escape what UTF-8 cannot carry; a record may hold it."""
     message = json.loads('{"name": "a\\ud800b", "other\\udfff": "\\ud83d\\ude00 \\ufffe\\uffff"}')
     text = queues.encode(message)
@@ -111,6 +111,6 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_what_json_has_no_word_for_is_refused(number: float) -> None:
+def test_queues_encode_nan_or_infinity_is_refused(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         queues.encode({"n": number})

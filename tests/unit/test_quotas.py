@@ -81,7 +81,7 @@ def bulk(ledger: Ledger, quota: int, **shares: int) -> Reservation:
 
 
 @wherever_tenants_are_counted
-def test_counts_what_each_tenant_was_granted(world: World) -> None:
+def test_quota_reserve_counts_grants_per_tenant(world: World) -> None:
     ledger = world.ledger()
     first = live(ledger, 1_000, acme=30, other=5)
     live(ledger, 1_000, acme=10)
@@ -89,7 +89,7 @@ def test_counts_what_each_tenant_was_granted(world: World) -> None:
     assert world.used() == quotas.Used(45, {"acme": 40, "other": 5})
 
 
-def test_works_with_the_expressions_of_dynamodb() -> None:
+def test_quota_reserve_expressions_work_on_moto() -> None:
     with fakes.cloud() as cloud, patch.object(clock, "now", lambda: NOON):
         ledger = Ledger(cloud.table, ZONE, random.Random(1))
         answers = [ledger.reserve(SUBSCRIPTION, 25, {"a-b": 4}, bulk=False, weights={"a-b": 3}) for _ in range(8)]
@@ -104,7 +104,7 @@ def test_works_with_the_expressions_of_dynamodb() -> None:
 
 @wherever_tenants_are_counted
 @pytest.mark.parametrize("quota", [1, 7, 10, 1_003])
-def test_gives_out_exactly_the_quota_whatever_is_left_in_which_shard(world: World, quota: int) -> None:
+def test_quota_reserve_grants_exactly_the_quota_across_shards(world: World, quota: int) -> None:
     ledgers = [world.ledger(seed) for seed in range(3)]
     granted = sum(sum(live(ledgers[turn % 3], quota, acme=9).granted.values()) for turn in range(quota // 9 + 12))
     assert granted == world.used().objects == quota
@@ -116,7 +116,7 @@ def test_gives_out_exactly_the_quota_whatever_is_left_in_which_shard(world: Worl
 
 
 @wherever_tenants_are_counted
-def test_of_the_last_objects_small_shares_get_all_of_theirs(world: World) -> None:
+def test_quota_reserve_last_objects_satisfy_small_requests_first(world: World) -> None:
     one, two = world.ledger(1), world.ledger(2)
     live(two, 100, acme=1)
     live(one, 100, acme=89)
@@ -135,7 +135,7 @@ REQUESTS = st.tuples(
     quota=st.integers(1, 400), requests=st.lists(REQUESTS, max_size=40), hours=st.floats(0, 23.9), seed=st.integers(),
     room=st.sampled_from([300, 6, 0]),
 )  # fmt: skip
-def test_never_passes_the_quota_whoever_comes_between(
+def test_quota_reserve_concurrent_workers_never_exceed_quota(
     quota: int, requests: list[tuple[int, str, int, bool, int]], hours: float, seed: int, room: int
 ) -> None:
     """Three workers, each of whose calls another worker's whole reservation may come before."""
@@ -176,7 +176,7 @@ def test_never_passes_the_quota_whoever_comes_between(
     assert Counter(counts[0].tenants) + Counter(counts[1].tenants) == granted
 
 
-def test_one_write_a_request_and_one_snapshot_in_thirty_seconds(world: World) -> None:
+def test_quota_reserve_costs_one_write_and_one_snapshot_per_thirty_seconds(world: World) -> None:
     ledger = world.ledger()
     live(ledger, 10_000_000, acme=1_000)
     world.calls.clear()
@@ -189,7 +189,7 @@ def test_one_write_a_request_and_one_snapshot_in_thirty_seconds(world: World) ->
     assert world.calls == {"update_item": 21, "batch_get_item": 1}
 
 
-def test_writes_are_spread_over_the_shards(world: World) -> None:
+def test_quota_reserve_spreads_writes_over_shards(world: World) -> None:
     ledger = world.ledger()
     for _ in range(400):
         live(ledger, 10_000_000, acme=10)
@@ -200,7 +200,7 @@ def test_writes_are_spread_over_the_shards(world: World) -> None:
 
 
 @wherever_tenants_are_counted
-def test_a_worker_knows_after_thirty_seconds_what_the_others_granted(world: World) -> None:
+def test_quota_reserve_includes_grants_of_other_workers_after_thirty_seconds(world: World) -> None:
     """At noon of a first day backfills leave a quarter of the quota, so that one is refused by whoever knows what is used."""
     one, two = world.ledger(1), world.ledger(2)
     bulk(two, 10_000, b=1)
@@ -212,7 +212,7 @@ def test_a_worker_knows_after_thirty_seconds_what_the_others_granted(world: Worl
     assert not bulk(two, 10_000, b=1_000).granted
 
 
-def test_reserve_request_of_many_tenants_is_counted_in_writes_of_the_allowed_size(world: World) -> None:
+def test_quota_reserve_many_tenants_are_split_into_writes_of_allowed_size(world: World) -> None:
     """Given 300 tenants whose names are long, then each expression is within the 4 kB that the table in memory allows."""
     shares = {f"kommo-account-{number}-{'x' * 60}": 1 for number in range(300)}
     answer = live(world.ledger(), 10_000_000, **shares)
@@ -221,7 +221,7 @@ def test_reserve_request_of_many_tenants_is_counted_in_writes_of_the_allowed_siz
     assert world.used() == quotas.Used(300, shares)
 
 
-def test_reserve_20000_tenants_are_counted_exactly_and_items_stay_small(world: World) -> None:
+def test_quota_reserve_20000_tenants_are_counted_exactly_in_small_items(world: World) -> None:
     """Given 20,000 tenants, which once needed items of 500 kB, then none is near the 400 kB that DynamoDB allows."""
     ledgers = [world.ledger(seed) for seed in range(4)]
     granted: dict[str, int] = {}
@@ -233,7 +233,7 @@ def test_reserve_20000_tenants_are_counted_exactly_and_items_stay_small(world: W
     assert max(item.size for item in world.cloud.items.values()) < limits.ITEM_BYTES / 20
 
 
-def test_reserve_cost_with_full_shards_is_constant(world: World) -> None:
+def test_quota_reserve_with_full_shards_costs_constant_calls(world: World) -> None:
     """Given shards with no room for tenants, then a request of one tenant is two writes, and its bucket is read each 30 s."""
     ledger = world.ledger()
     with patch.object(quotas, "TENANTS_A_SHARD", 0):
@@ -251,7 +251,7 @@ def test_reserve_cost_with_full_shards_is_constant(world: World) -> None:
     assert world.calls["batch_get_item"] <= 2
 
 
-def test_reserve_process_that_dies_between_the_two_writes_only_forgets_whose_objects_they_were(world: World) -> None:
+def test_quota_reserve_killed_between_writes_loses_only_tenant_attribution(world: World) -> None:
     """Given a death after the shard's write, then the objects are counted in the quota, which is never passed."""
     ledger = world.ledger()
     seen = 0
@@ -273,7 +273,7 @@ def test_reserve_process_that_dies_between_the_two_writes_only_forgets_whose_obj
 
 
 @wherever_tenants_are_counted
-def test_where_dynamodb_fails_nothing_is_granted(world: World) -> None:
+def test_quota_reserve_dynamodb_failure_grants_nothing(world: World) -> None:
     ledger = world.ledger()
 
     def fail(operation: str) -> None:
@@ -295,7 +295,7 @@ def yesterday(world: World, quota: int, **shares: int) -> None:
 
 
 @wherever_tenants_are_counted
-def test_a_backfill_at_midnight_leaves_others_what_they_used_yesterday(world: World) -> None:
+def test_quota_reserve_backfill_at_midnight_leaves_yesterdays_use_of_others(world: World) -> None:
     yesterday(world, 10_000, a=3_000, b=3_000)
     ledger = world.ledger()
     taken = 0
@@ -309,7 +309,7 @@ def test_a_backfill_at_midnight_leaves_others_what_they_used_yesterday(world: Wo
 
 
 @wherever_tenants_are_counted
-def test_on_a_first_day_a_backfill_leaves_half_for_those_nobody_knows(world: World) -> None:
+def test_quota_reserve_backfill_on_first_day_leaves_half_for_unknown_tenants(world: World) -> None:
     world.now = MIDNIGHT
     ledger = world.ledger()
     taken = 0
@@ -324,7 +324,7 @@ def test_on_a_first_day_a_backfill_leaves_half_for_those_nobody_knows(world: Wor
 
 
 @wherever_tenants_are_counted
-def test_live_events_go_before_backfills(world: World) -> None:
+def test_quota_reserve_live_events_precede_backfills(world: World) -> None:
     yesterday(world, 10_000, a=100, b=100)
     ledger = world.ledger()
     while bulk(ledger, 10_000, a=100).granted:
@@ -334,7 +334,7 @@ def test_live_events_go_before_backfills(world: World) -> None:
 
 
 @wherever_tenants_are_counted
-def test_a_tenant_that_floods_with_live_events_leaves_the_others_their_part(world: World) -> None:
+def test_quota_reserve_live_flood_leaves_share_of_other_tenants(world: World) -> None:
     yesterday(world, 10_000, a=100, b=2_000)
     ledger = world.ledger()
     while live(ledger, 10_000, flood=100).granted:
@@ -344,7 +344,7 @@ def test_a_tenant_that_floods_with_live_events_leaves_the_others_their_part(worl
 
 
 @wherever_tenants_are_counted
-def test_a_request_of_several_tenants_is_granted_in_part(world: World) -> None:
+def test_quota_reserve_request_of_several_tenants_is_granted_in_part(world: World) -> None:
     yesterday(world, 10_000, a=4_000, b=4_000)
     ledger = world.ledger()
     while live(ledger, 10_000, flood=100).granted:
@@ -356,7 +356,7 @@ def test_a_request_of_several_tenants_is_granted_in_part(world: World) -> None:
 
 
 @wherever_tenants_are_counted
-def test_backfills_share_by_weight(world: World) -> None:
+def test_quota_reserve_backfills_share_by_weight(world: World) -> None:
     world.now = MIDNIGHT
     ledgers = [world.ledger(seed) for seed in range(3)]
     taken: Counter[str] = Counter()
@@ -373,7 +373,7 @@ def test_backfills_share_by_weight(world: World) -> None:
 
 
 @wherever_tenants_are_counted
-def test_beyond_the_own_parts_tenants_share_by_weight_what_nobody_is_expected_to_need(world: World) -> None:
+def test_quota_reserve_unneeded_quota_is_shared_by_weight(world: World) -> None:
     world.now = MIDNIGHT - timedelta(minutes=5)
     weights = {"heavy": 3, "light": 1, "idle": 4}
     for tenant, count in (("heavy", 7_500), ("light", 2_000), ("idle", 1)):
@@ -389,7 +389,7 @@ def test_beyond_the_own_parts_tenants_share_by_weight_what_nobody_is_expected_to
 
 
 @wherever_tenants_are_counted
-def test_who_was_refused_comes_before_those_who_have_had_more(world: World) -> None:
+def test_quota_reserve_refused_tenant_precedes_tenants_with_more_use(world: World) -> None:
     yesterday(world, 10_000, a=1)
     ledger = world.ledger()
     while bulk(ledger, 10_000, first=100).granted:
@@ -400,7 +400,7 @@ def test_who_was_refused_comes_before_those_who_have_had_more(world: World) -> N
     assert bulk(ledger, 10_000, second=2_000).granted
 
 
-def test_who_waits_comes_back_within_the_receives_that_a_queue_allows(world: World) -> None:
+def test_quota_reserve_refused_waits_stay_within_queue_receives(world: World) -> None:
     world.now = MIDNIGHT
     ledger = world.ledger()
     while bulk(ledger, 10_000, hog=100).granted:
@@ -418,7 +418,7 @@ def test_who_waits_comes_back_within_the_receives_that_a_queue_allows(world: Wor
 
 
 @wherever_tenants_are_counted
-def test_begins_anew_at_midnight_of_the_time_zone(world: World) -> None:
+def test_quota_reserve_restarts_at_midnight_of_time_zone(world: World) -> None:
     ledger = world.ledger()
     world.now = MIDNIGHT - timedelta(minutes=1)
     assert live(ledger, 100, acme=100).granted == {"acme": 100}
@@ -428,7 +428,7 @@ def test_begins_anew_at_midnight_of_the_time_zone(world: World) -> None:
     assert world.used("2026-11-22").objects == world.used("2026-11-23").objects == 100
 
 
-def test_no_request_begins_that_could_arrive_after_the_reset(world: World) -> None:
+def test_quota_reserve_shortly_before_reset_grants_nothing(world: World) -> None:
     ledger = world.ledger()
     world.now = MIDNIGHT - timedelta(seconds=quotas.CLOSING_S)
     answer = live(ledger, 100, acme=1)
@@ -452,7 +452,7 @@ def test_no_request_begins_that_could_arrive_after_the_reset(world: World) -> No
         ("UTC", "2026-03-08", 24),
     ],
 )
-def test_a_day_has_the_hours_that_its_clocks_say(zone: str, date: str, hours: int) -> None:
+def test_quota_day_of_has_length_with_daylight_saving(zone: str, date: str, hours: int) -> None:
     noon = datetime.fromisoformat(f"{date}T12:00").replace(tzinfo=ZoneInfo(zone))
     day = quotas.day_of(ZoneInfo(zone), noon)
     assert day.name == date
@@ -463,7 +463,7 @@ def test_a_day_has_the_hours_that_its_clocks_say(zone: str, date: str, hours: in
     moment=st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001
     zone=st.sampled_from(["America/Chicago", "Asia/Beirut", "America/Havana", "Australia/Lord_Howe", "UTC"]),
 )
-def test_every_moment_has_one_day(moment: datetime, zone: str) -> None:
+def test_quota_day_of_any_moment_is_in_one_day(moment: datetime, zone: str) -> None:
     place = ZoneInfo(zone)
     day = quotas.day_of(place, moment)
     assert day.begins <= moment.timestamp() < day.ends
@@ -472,6 +472,6 @@ def test_every_moment_has_one_day(moment: datetime, zone: str) -> None:
     assert following.name > day.name
 
 
-def test_a_time_zone_that_does_not_exist_is_refused() -> None:
+def test_quota_ledger_unknown_time_zone_is_refused() -> None:
     with pytest.raises(ZoneInfoNotFoundError):
         Ledger(Table(TABLE), "America/Chicogo")

@@ -57,7 +57,7 @@ def _decides_by_text(node: ast.Compare) -> bool:
 
 
 def _is_known_set(node: ast.expr) -> bool:
-    """A set of members, see `test_forged_holds_members_only`."""
+    """A set of members, see `test_exchange_queues_forged_reasons_are_install_failures`."""
     return isinstance(node, ast.Name) and node.id == "FORGED"
 
 
@@ -67,7 +67,7 @@ def found_in(source: str) -> list[int]:
     ]
 
 
-def test_sources_compare_no_reason_with_text() -> None:
+def test_reasons_are_never_compared_with_text() -> None:
     found = {str(path.relative_to(ROOT)): lines for path in SOURCES if (lines := found_in(path.read_text()))}
     assert found == {}
 
@@ -85,7 +85,7 @@ def test_sources_compare_no_reason_with_text() -> None:
         'item.get("reason") == LOST',
     ],
 )
-def test_check_text_comparison_finds_it(source: str) -> None:
+def test_reason_check_comparison_with_text_is_found(source: str) -> None:
     assert found_in(source) == [1]
 
 
@@ -97,7 +97,7 @@ def test_check_text_comparison_finds_it(source: str) -> None:
         "isinstance(error, TokenRefused)",
     ],
 )
-def test_check_member_or_type_passes(source: str) -> None:
+def test_reason_check_comparison_with_member_or_type_is_allowed(source: str) -> None:
     assert found_in(source) == []
 
 
@@ -107,18 +107,18 @@ TYPED = [
 ]
 
 
-def test_forged_holds_members_only() -> None:
+def test_exchange_queues_forged_reasons_are_install_failures() -> None:
     assert exchange_queues.FORGED
     assert all(isinstance(reason, stored_reasons.InstallFailure) for reason in exchange_queues.FORGED)
 
 
 @pytest.mark.parametrize("error", TYPED)
-def test_error_type_sets_its_own_reason(error: type[errors.TypedRejected]) -> None:
+def test_error_type_sets_its_reason(error: type[errors.TypedRejected]) -> None:
     assert error("a detail").reason == vars(error)["reason"]
     assert str(error("a detail")) == f"{error.reason}: a detail"
 
 
-def test_replaced_keeps_the_type_and_the_other_attributes() -> None:
+def test_error_replaced_keeps_type_and_other_attributes() -> None:
     first = errors.RateBlocked("blocked", after_s=30)
     second = first.replaced(after_s=5, detail="blocked for now")
     assert isinstance(second, errors.RateBlocked)

@@ -58,7 +58,7 @@ def connect(table: Table, name: str = "marketo-one") -> None:
     )
 
 
-def test_the_id_is_decided_by_what_is_sent_where_and_for_which_messages() -> None:
+def test_correlation_id_depends_on_destination_messages_and_body() -> None:
     assert len(ID) <= 255
     assert receipts.correlation_id("marketo-one", ["m2", "m1", "m2"], BODY) == receipts.correlation_id(
         "marketo-one", iter(["m1", "m2"]), BODY
@@ -72,7 +72,7 @@ def test_the_id_is_decided_by_what_is_sent_where_and_for_which_messages() -> Non
     assert len({ID, *others}) == 5
 
 
-def test_an_accepted_request_keeps_its_request_id(table: Table) -> None:
+def test_receipt_accepted_keeps_request_id(table: Table) -> None:
     open_receipt(table)
     assert state(table) == "sent"
     receipts.accept(table, ID, "request-1")
@@ -83,7 +83,7 @@ def test_an_accepted_request_keeps_its_request_id(table: Table) -> None:
     assert receipt.accepted_at >= receipt.sent_at
 
 
-def test_a_request_that_was_accepted_is_not_opened_again(table: Table) -> None:
+def test_receipt_open_after_acceptance_is_a_conflict(table: Table) -> None:
     open_receipt(table)
     receipts.accept(table, ID, "request-1")
     with pytest.raises(Conflict):
@@ -91,7 +91,7 @@ def test_a_request_that_was_accepted_is_not_opened_again(table: Table) -> None:
     assert state(table) == "accepted"
 
 
-def test_a_refused_request_may_be_sent_again_on_the_same_receipt(table: Table) -> None:
+def test_receipt_failed_can_be_opened_again_and_accepted(table: Table) -> None:
     open_receipt(table)
     receipts.fail(table, ID, "5000801", "request-1")
     receipt = receipt_search.find(table, ID, clock.now())
@@ -104,14 +104,14 @@ def test_a_refused_request_may_be_sent_again_on_the_same_receipt(table: Table) -
     assert (receipt.state, receipt.code, receipt.request_id) == ("accepted", "", "request-2")
 
 
-def test_a_slower_worker_does_not_undo_an_acceptance(table: Table) -> None:
+def test_receipt_fail_after_acceptance_is_ignored(table: Table) -> None:
     open_receipt(table)
     receipts.accept(table, ID, "request-1")
     receipts.fail(table, ID, "5000801", "request-2")
     assert state(table) == "accepted"
 
 
-def test_an_open_receipt_is_unknown_after_its_deadline(table: Table) -> None:
+def test_receipt_open_or_accepted_is_unknown_after_deadline(table: Table) -> None:
     open_receipt(table)
     for accepted in (False, True):
         if accepted:
@@ -120,17 +120,17 @@ def test_an_open_receipt_is_unknown_after_its_deadline(table: Table) -> None:
         assert state(table, timedelta(hours=24, minutes=1)) == "unknown"
 
 
-def test_a_refusal_stays_known(table: Table) -> None:
+def test_receipt_failed_stays_failed_after_deadline(table: Table) -> None:
     open_receipt(table)
     receipts.fail(table, ID, "4000802", "")
     assert state(table, timedelta(days=2)) == "failed"
 
 
-def test_there_is_no_receipt_for_what_was_never_sent(table: Table) -> None:
+def test_receipt_search_find_unknown_is_none(table: Table) -> None:
     assert receipt_search.find(table, "none", clock.now()) is None
 
 
-def test_what_is_applied_at_once_is_not_sent_again_nor_unknown(table: Table) -> None:
+def test_receipt_applied_cannot_be_reopened_failed_or_unknown(table: Table) -> None:
     open_receipt(table)
     receipts.accept(table, ID, "", applied=True)
     with pytest.raises(Conflict):
@@ -152,17 +152,17 @@ class TestReports:
         assert receipt
         return receipt.state, receipt.report.applied, receipt.report.failed
 
-    def test_all_applied(self, table: Table) -> None:
+    def test_receipt_report_all_applied_is_applied(self, table: Table) -> None:
         self.accepted(table)
         receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=10, failed={}, at="2026-03-10T12:00:00.000Z")
         assert self.told(table) == ("applied", 10, {})
 
-    def test_some_failed(self, table: Table) -> None:
+    def test_receipt_report_some_failed_is_failed_with_counts(self, table: Table) -> None:
         self.accepted(table)
         receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=7, failed={"503": 2, "404": 1}, at="")
         assert self.told(table) == ("failed", 7, {"404": 1, "503": 2})
 
-    def test_several_events_in_any_order_with_duplicates(self, table: Table) -> None:
+    def test_receipt_reports_in_any_order_with_duplicates_are_counted_once(self, table: Table) -> None:
         events: list[tuple[str, int, dict[str, int]]] = [("e-1", 4, {"503": 1}), ("e-2", 3, {}), ("e-3", 0, {"503": 2})]
         self.accepted(table)
         for number, order in enumerate(itertools.permutations(events)):
@@ -175,7 +175,7 @@ class TestReports:
             assert receipt
             assert receipt.report.reported_at == "2026-03-10T12:00:03.000Z"
 
-    def test_what_is_reported_before_the_acceptance_is_written_counts(self, table: Table) -> None:
+    def test_receipt_report_before_acceptance_is_counted(self, table: Table) -> None:
         connect(table)
         open_receipt(table, count=1)
         receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=1, failed={}, at="")
@@ -183,7 +183,9 @@ class TestReports:
         receipts.accept(table, ID, "r-1")
         assert self.told(table)[0] == "applied"
 
-    def test_counts_that_do_not_add_up_leave_it_open_until_the_deadline(self, table: Table, time: VirtualClock) -> None:
+    def test_receipt_report_incomplete_counts_stay_accepted_until_deadline(
+        self, table: Table, time: VirtualClock
+    ) -> None:
         """As in Adobe's own example: 100 received, 10 created, 10 updated, 20 failed."""
         self.accepted(table, count=100)
         receipts.report(table, MUNCHKIN, "r-1", "e-1", applied=20, failed={"503": 10, "404": 10}, at="")
@@ -191,12 +193,12 @@ class TestReports:
         time.advance(hours=25)
         assert self.told(table) == ("unknown", 20, {"404": 10, "503": 10})
 
-    def test_another_accounts_report_with_the_same_request_id_is_not_ours(self, table: Table) -> None:
+    def test_receipt_report_of_another_account_is_ignored(self, table: Table) -> None:
         self.accepted(table)
         receipts.report(table, "999-XYZ-999", "r-1", "e-1", applied=10, failed={}, at="")
         assert self.told(table)[0] == "accepted"
 
-    def test_a_late_report_ends_the_unknown(self, table: Table, time: VirtualClock) -> None:
+    def test_receipt_report_after_deadline_ends_unknown(self, table: Table, time: VirtualClock) -> None:
         self.accepted(table)
         time.advance(hours=30)
         assert self.told(table)[0] == "unknown"
@@ -205,7 +207,7 @@ class TestReports:
 
 
 class TestCrashes:
-    def test_whoever_dies_between_the_writes_of_an_opening_opens_it_again(
+    def test_receipt_open_killed_between_writes_is_completed_by_repeating(
         self, table: Table, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def die(table: Table, items: Any) -> None:
@@ -233,7 +235,7 @@ class TestFinding:
             if not cursor:
                 return found
 
-    def test_by_destination_the_newest_first_and_by_state(
+    def test_list_receipts_by_connection_is_newest_first_and_filtered_by_state(
         self, table: Table, manage: Manage, time: VirtualClock
     ) -> None:
         ids = [f"{number:040d}" for number in range(7)]
@@ -262,7 +264,9 @@ class TestFinding:
         assert self.ids(manage, "limit=7") == ids[::-1]
         assert self.ids(manage, "limit=2&state=accepted") == [ids[6], ids[3], ids[0]]
 
-    def test_by_record_over_days_and_pages(self, table: Table, manage: Manage, time: VirtualClock) -> None:
+    def test_list_receipts_by_record_spans_days_and_pages(
+        self, table: Table, manage: Manage, time: VirtualClock
+    ) -> None:
         ids = [f"{number:040d}" for number in range(6)]
         for number, each in enumerate(ids):
             open_receipt(table, each, keys=("kommo-acme/7", "kommo-acme/8") if number % 2 else ("kommo-acme/8",))
@@ -273,7 +277,7 @@ class TestFinding:
             answer = manage.call("GET", f"/receipts?destination={query}")
             assert (answer.status, answer.content["detail"]) == (404, f"there is no connection {unknown}")
 
-    def test_a_request_that_was_begun_twice_is_found_once(
+    def test_list_receipts_request_opened_twice_is_listed_once(
         self, table: Table, manage: Manage, time: VirtualClock
     ) -> None:
         open_receipt(table)
@@ -282,7 +286,7 @@ class TestFinding:
         open_receipt(table)
         assert self.ids(manage, "destination=marketo-one&record=kommo-acme/1") == [ID]
 
-    def test_many_records_share_one_item(self, table: Table) -> None:
+    def test_receipt_many_records_share_one_index_item(self, table: Table) -> None:
         keys = tuple(f"kommo-acme/{number}" for number in range(1_000))
         open_receipt(table, keys=keys)
         (item,) = table.query_all(f"SENT#marketo-one#{clock.now().date().isoformat()}")
@@ -290,13 +294,15 @@ class TestFinding:
         found, _ = receipt_search.by_record(table, "marketo-one", "kommo-acme/999", clock.now())
         assert [receipt.correlation_id for receipt in found] == [ID]
 
-    def test_a_fingerprint_across_two_others_is_none(self) -> None:
+    def test_record_index_holds_only_aligned_fingerprints(self) -> None:
         first, second = b"abcdefgh", b"ijklmnop"
         assert record_index.holds(first + second, second)
         assert not record_index.holds(first + second, b"efghijkl")
         assert record_index.holds(b"efghefgh" + first, first)
 
-    def test_by_front_door_request(self, table: Table, manage: Manage, time: VirtualClock) -> None:
+    def test_list_receipts_by_data_ingestion_request_includes_queued_request(
+        self, table: Table, manage: Manage, time: VirtualClock
+    ) -> None:
         note(table, "q-1")
         answer = manage.call("GET", "/receipts?request=q-1").content["items"]
         assert [(item["id"], item["state"], item["record_count"]) for item in answer] == [(None, "queued", 3)]
@@ -312,7 +318,9 @@ class TestFinding:
         assert {request["correlation_id"] for request in shown["requests"]} == {"theirs"}
         assert self.ids(manage, "request=never-heard-of") == []
 
-    def test_by_correlation_id(self, table: Table, manage: Manage, time: VirtualClock) -> None:
+    def test_list_receipts_by_correlation_id_includes_queued_request(
+        self, table: Table, manage: Manage, time: VirtualClock
+    ) -> None:
         note(table, "q-1", "nightly 7/é")
         query = "correlation_id=nightly%207%2F%C3%A9"
         (queued,) = manage.call("GET", f"/receipts?{query}").content["items"]
@@ -325,7 +333,7 @@ class TestFinding:
         assert (shown["correlation_id"], shown["request_source"]) == ("nightly 7/é", "export")
         assert self.ids(manage, "correlation_id=another") == []
 
-    def test_by_correlation_id_in_pages(self, table: Table, manage: Manage, time: VirtualClock) -> None:
+    def test_list_receipts_by_correlation_id_has_pages(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         for number in range(5):
             note(table, f"q-{number}", "n" * 255)
             open_receipt(table, f"{number:040d}", requests=(f"q-{number}",))
@@ -340,25 +348,25 @@ class TestFinding:
         assert [len(page) for page in pages] == [2, 2, 1]
         assert [each for page in pages for each in page] == [f"{number:040d}" for number in (4, 3, 2, 1, 0)]
 
-    def test_note_from_before_request_sources_is_read(self, table: Table, manage: Manage) -> None:
+    def test_list_receipts_request_stored_without_source_is_read(self, table: Table, manage: Manage) -> None:
         note(table, "q-1")
         table.update("REQUEST#q-1", "NOTED", "REMOVE request_source")
         (queued,) = manage.call("GET", "/receipts?request=q-1").content["items"]
         assert (queued["correlation_id"], queued["request_source"]) == ("theirs", None)
 
-    def test_sixty_requests_of_one(self, table: Table) -> None:
+    def test_receipt_of_sixty_requests_is_found_by_each(self, table: Table) -> None:
         """More than one batch write holds."""
         names = tuple(f"q-{number}" for number in range(60))
         open_receipt(table, requests=names)
         for name in names:
             assert receipt_search.by_request(table, name, clock.now())[0]
 
-    def test_by_the_destinations_own_id(self, table: Table, manage: Manage) -> None:
+    def test_list_receipts_by_request_id_of_destination(self, table: Table, manage: Manage) -> None:
         open_receipt(table)
         receipts.accept(table, ID, "67b28858#1")
         assert self.ids(manage, "request=67b28858%231") == [ID]
 
-    def test_what_a_receipt_shows(self, table: Table, manage: Manage, time: VirtualClock) -> None:
+    def test_show_receipt_has_every_field(self, table: Table, manage: Manage, time: VirtualClock) -> None:
         connect(table)
         open_receipt(table, count=2)
         receipts.accept(table, ID, "r-1")
@@ -384,7 +392,7 @@ class TestFinding:
             "requests": [],
         }
 
-    def test_a_receipt_that_is_not_there(self, manage: Manage) -> None:
+    def test_show_receipt_unknown_is_not_found(self, manage: Manage) -> None:
         answer = manage.call("GET", f"/receipts/{'0' * 40}")
         assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_receipt")
 
@@ -415,11 +423,11 @@ class TestFinding:
             ("correlation_id=x&cursor=nonsense", "bad_cursor"),
         ],
     )
-    def test_what_cannot_be_asked_for(self, manage: Manage, query: str, reason: str) -> None:
+    def test_list_receipts_invalid_query_is_refused(self, manage: Manage, query: str, reason: str) -> None:
         answer = manage.call("GET", f"/receipts?{query}")
         assert (answer.status, answer.content["type"]) == (400, f"urn:portaria:problem:{reason}")
 
-    def test_a_token_needs_the_scope(self, manage: Manage) -> None:
+    def test_receipts_token_without_scope_is_refused(self, manage: Manage) -> None:
         _, token = manage.create_integration("receipts:list")
         assert manage.program(token, "GET", "/receipts?request=q-1").status == 200
         assert manage.program(token, "GET", f"/receipts/{ID}").status == 403

@@ -133,7 +133,7 @@ def metrics(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
 
 
 class TestKommo:
-    def test_a_contact_is_queued_as_the_api_would_list_it(
+    def test_receive_events_kommo_contact_is_queued_in_api_form(
         self, function: Function, capsys: pytest.CaptureFixture[str]
     ) -> None:
         answer = function.post(KOMMO)
@@ -149,7 +149,7 @@ class TestKommo:
         assert record["data"]["custom_fields_values"][1]["values"][0]["value"] == "maria@example.com"
         assert metrics(capsys) == {"EventsReceived": 1}
 
-    def test_the_log_names_the_connection_and_the_request_and_nothing_of_the_event(
+    def test_receive_events_kommo_log_names_connection_and_no_event_data(
         self, function: Function, capsys: pytest.CaptureFixture[str]
     ) -> None:
         function.post(KOMMO)
@@ -160,20 +160,22 @@ class TestKommo:
         for secret in (KEY.reveal(), event_receiver.digest(KEY.reveal()), "Maria", "maria@example.com", "37054081"):
             assert secret not in text
 
-    def test_a_company_and_contacts_go_apart(self, function: Function) -> None:
+    def test_receive_events_kommo_company_and_contacts_are_queued_separately(self, function: Function) -> None:
         more = {"contacts[add][0][id]": "9", "contacts[add][0][name]": "C", "contacts[add][0][type]": "company"}
         assert function.post(KOMMO, body=form(count=2, **more))["statusCode"] == 200
         found = {message["object"]: [each["key"] for each in message["records"]] for message in function.queued()}
         assert found == {"contacts": ["1", "2"], "companies": ["9"]}
 
-    def test_what_is_not_moved_is_counted(self, function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_receive_events_kommo_unsupported_event_is_counted_as_ignored(
+        self, function: Function, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert function.post("kommo_contact_deleted")["statusCode"] == 200
         assert metrics(capsys) == {"EventsIgnored": 1}
         assert function.post(KOMMO, body=form(count=0, **{"leads[add][0][id]": "1"}))["statusCode"] == 200
         assert metrics(capsys) == {"EventsIgnored": 1}
         assert function.queued() == []
 
-    def test_another_accounts_events_are_not_taken(
+    def test_receive_events_kommo_event_of_another_account_is_ignored(
         self, function: Function, capsys: pytest.CaptureFixture[str]
     ) -> None:
         link = "&account[_links][self]=https%3A%2F%2Facme.kommo.com&account[subdomain]=acme"
@@ -181,7 +183,9 @@ class TestKommo:
         assert metrics(capsys) == {"EventsIgnored": 1}
         assert function.queued() == []
 
-    def test_5000_keys_are_taken_and_5001_are_not(self, function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_receive_events_kommo_more_than_5000_keys_are_refused(
+        self, function: Function, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         padding = "&x=" * 3
         assert function.post(KOMMO, body=form(count=1249) + padding)["statusCode"] == 200
         assert len(function.keys()) == 1249
@@ -190,7 +194,7 @@ class TestKommo:
         assert metrics(capsys) == {"EventsRefused": 1}
         assert function.queued() == []
 
-    def test_a_body_of_a_megabyte_is_taken_and_a_byte_more_is_not(self, function: Function) -> None:
+    def test_receive_events_kommo_body_over_size_limit_is_refused(self, function: Function) -> None:
         body = form(padding="")
         room = event_receiver.MAX_BODY_BYTES - len(body)
         for text in (body + "x" * room, (body + "x" * room).encode()):
@@ -201,7 +205,7 @@ class TestKommo:
         assert function.post(KOMMO, body="é" * 600_000)["statusCode"] == 413
         assert function.queued() == []
 
-    def test_a_large_delivery_travels_in_several_messages(self, function: Function) -> None:
+    def test_receive_events_kommo_large_delivery_is_split_into_messages(self, function: Function) -> None:
         more = {f"contacts[update][{number}][note]": "x" * 3_000 for number in range(250)}
         assert function.post(KOMMO, body=form(count=250, **more))["statusCode"] == 200
         bodies = function.aws.receive("records")
@@ -211,7 +215,7 @@ class TestKommo:
         assert keys == [str(number + 1) for number in range(250)]
 
     @pytest.mark.parametrize("text", ["%FF%FEMaria", "Maria\ud800"], ids=["percent-encoded", "half a pair"])
-    def test_text_that_is_no_utf8_is_mended(
+    def test_receive_events_kommo_invalid_utf8_is_replaced_and_counted(
         self, function: Function, capsys: pytest.CaptureFixture[str], text: str
     ) -> None:
         body = form(count=1) + f"&contacts[update][0][last_name]={text}"
@@ -238,7 +242,7 @@ class TestKommo:
             (form() + "&a" + "[" * 300_000 + "=1", FORM, 200),
         ],
     )
-    def test_what_is_no_delivery_is_refused(
+    def test_receive_events_kommo_invalid_delivery_is_refused(
         self, function: Function, body: str, content_type: str | None, status: int
     ) -> None:
         started = time.process_time()
@@ -246,12 +250,12 @@ class TestKommo:
         assert time.process_time() - started < 1
         assert bool(function.queued()) == (status == 200)
 
-    def test_a_body_that_is_no_base64_is_refused(self, function: Function) -> None:
+    def test_receive_events_kommo_invalid_base64_is_refused(self, function: Function) -> None:
         event = sample("receive_events", KOMMO) | {"isBase64Encoded": True}
         assert function.handler.handler(event, None)["statusCode"] == 400
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD"])
-    def test_only_post_is_taken(self, function: Function, method: str) -> None:
+    def test_receive_events_kommo_method_other_than_post_is_refused(self, function: Function, method: str) -> None:
         assert function.post(KOMMO, method=method)["statusCode"] == 405
         assert function.endpoint.calls == []
 
@@ -273,7 +277,7 @@ class TestTheKey:
     )
 
     @pytest.mark.parametrize("path", STRANGERS)
-    def test_whoever_has_none_gets_one_answer(
+    def test_receive_events_unknown_address_is_not_found_without_details(
         self, function: Function, capsys: pytest.CaptureFixture[str], path: dict[str, str]
     ) -> None:
         answer = function.post(KOMMO, path=path)
@@ -284,20 +288,20 @@ class TestTheKey:
         assert '"EventsRefused": 1' in text
         assert path.get("key") is None or len(path["key"]) < 40 or path["key"] not in text
 
-    def test_a_wrong_key_costs_the_read_that_an_unknown_connection_costs(self, function: Function) -> None:
+    def test_receive_events_wrong_key_costs_same_read_as_unknown_connection(self, function: Function) -> None:
         function.post(KOMMO)
         for path in self.STRANGERS[:3]:
             function.endpoint.calls.clear()
             function.post(KOMMO, path=path)
             assert function.endpoint.operations() == ["dynamodb.GetItem"]
 
-    def test_it_is_kept_only_as_a_hash(self, function: Function) -> None:
+    def test_receive_events_key_is_stored_only_as_hash(self, function: Function) -> None:
         stored = json.dumps(client("dynamodb").scan(TableName=function.aws.table.name)["Items"])
         assert KEY.reveal() not in stored
         assert HEADER.reveal() not in stored
         assert event_receiver.digest(KEY.reveal()) in stored
 
-    def test_the_address_is_remembered_for_a_while_only(
+    def test_receive_events_address_is_cached_until_it_expires(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for _ in range(3):
@@ -310,7 +314,7 @@ class TestTheKey:
             function.post(KOMMO)
         assert function.endpoint.operations() == ["dynamodb.GetItem", "sqs.SendMessage"] * 2
 
-    def test_a_new_one_works_at_once_and_the_one_before_for_an_hour(
+    def test_open_address_new_key_works_at_once_and_old_key_for_an_hour(
         self, function: Function, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         function.post(KOMMO)
@@ -325,18 +329,18 @@ class TestTheKey:
         assert function.post(KOMMO)["statusCode"] == 404
         assert function.post(KOMMO, path={"key": fresh.reveal()})["statusCode"] == 200
 
-    def test_two_new_ones_in_an_hour_leave_the_first_working(self, function: Function) -> None:
+    def test_open_address_twice_within_an_hour_keeps_first_key(self, function: Function) -> None:
         for number in range(2):
             webhook_endpoints.open_address(function.aws.table, ACME, Secret(f"canary-{number}" + "x" * 32))
         assert function.post(KOMMO)["statusCode"] == 200
 
-    def test_opening_the_same_again_changes_nothing(self, function: Function) -> None:
+    def test_open_address_same_key_changes_nothing(self, function: Function) -> None:
         table = function.aws.table
         before = table.get(event_receiver.partition(ACME.name), event_receiver.SK)
         assert webhook_endpoints.open_address(table, ACME, KEY)
         assert table.get(event_receiver.partition(ACME.name), event_receiver.SK) == before
 
-    def test_an_earlier_grants_worker_that_woke_up_late_changes_nothing(self, function: Function) -> None:
+    def test_open_and_close_address_of_earlier_grant_change_nothing(self, function: Function) -> None:
         earlier = clock.to_iso(clock.from_iso(GRANTED_AT) - timedelta(hours=1))
         late = Connection(**{**ACME.__dict__, "granted_at": earlier})
         assert not webhook_endpoints.open_address(function.aws.table, late, Secret("canary-late" + "x" * 32))
@@ -344,7 +348,7 @@ class TestTheKey:
         assert function.post(KOMMO)["statusCode"] == 200
         assert function.post(KOMMO, path={"key": "canary-late" + "x" * 32})["statusCode"] == 404
 
-    def test_a_closed_address_takes_nothing_and_can_be_opened_again(self, function: Function) -> None:
+    def test_close_address_refuses_events_until_opened_again(self, function: Function) -> None:
         table = function.aws.table
         webhook_endpoints.close_address(table, ACME)
         webhook_endpoints.close_address(table, ACME)
@@ -357,17 +361,19 @@ class TestTheKey:
 
 
 class TestLeadConnector:
-    def test_the_platforms_key_is_the_one_that_is_published(self) -> None:
+    def test_leadconnector_public_key_is_an_ed25519_key(self) -> None:
         der = base64.b64decode(leadconnector.PUBLIC_KEY)
         assert der[:-32] == bytes.fromhex("302a300506032b6570032100")
 
-    def test_a_signed_contact_is_queued(self, function: Function, platform_key: Ed25519PrivateKey) -> None:
+    def test_receive_events_leadconnector_signed_contact_is_queued(
+        self, function: Function, platform_key: Ed25519PrivateKey
+    ) -> None:
         assert function.post(APP, **signed(platform_key, lastName="Conceição"))["statusCode"] == 200
         [message] = function.queued()
         assert (message["connection"], message["object"]) == ("marketek", "contacts")
         assert message["records"][0]["data"]["lastName"] == "Conceição"
 
-    def test_a_repeated_delivery_is_queued_once(
+    def test_receive_events_leadconnector_duplicate_delivery_is_queued_once(
         self, function: Function, platform_key: Ed25519PrivateKey, capsys: pytest.CaptureFixture[str]
     ) -> None:
         delivery = signed(platform_key)
@@ -378,7 +384,7 @@ class TestLeadConnector:
         assert function.post(APP, **signed(platform_key, webhookId="another"))["statusCode"] == 200
         assert len(function.keys()) == 1
 
-    def test_a_delivery_is_remembered_only_once_it_is_queued(
+    def test_receive_events_leadconnector_delivery_after_queue_failure_is_queued(
         self, function: Function, platform_key: Ed25519PrivateKey
     ) -> None:
         delivery = signed(platform_key)
@@ -388,13 +394,15 @@ class TestLeadConnector:
         assert function.post(APP, **delivery)["statusCode"] == 200
         assert len(function.keys()) == 1
 
-    def test_it_is_remembered_for_a_day(self, function: Function, platform_key: Ed25519PrivateKey) -> None:
+    def test_receive_events_leadconnector_delivery_id_is_stored_for_a_day(
+        self, function: Function, platform_key: Ed25519PrivateKey
+    ) -> None:
         function.post(APP, **signed(platform_key))
         [put] = [call.payload["Item"] for call in function.endpoint.calls if call.operation == "PutItem"]
         assert 86_300 < int(put["expires_at"]["N"]) - time.time() <= 86_400
 
     @pytest.mark.parametrize("operation", ["dynamodb.PutItem", "dynamodb.GetItem"])
-    def test_without_its_memory_it_queues_all_the_same(
+    def test_receive_events_leadconnector_duplicate_check_failure_still_queues(
         self, function: Function, platform_key: Ed25519PrivateKey, operation: str
     ) -> None:
         function.post(WORKFLOW)
@@ -403,7 +411,9 @@ class TestLeadConnector:
         assert function.post(APP, **signed(platform_key))["statusCode"] == 200
         assert len(function.keys()) == 1
 
-    def test_each_header_alone(self, function: Function, platform_key: Ed25519PrivateKey) -> None:
+    def test_receive_events_leadconnector_each_authentication_header_has_its_status(
+        self, function: Function, platform_key: Ed25519PrivateKey
+    ) -> None:
         delivery = signed(platform_key)
         good, body = delivery["headers"]["X-GHL-Signature"], delivery["body"]
         cases: tuple[tuple[dict[str, str | None], int], ...] = (
@@ -424,14 +434,16 @@ class TestLeadConnector:
             assert function.post(APP, body=body, headers=headers)["statusCode"] == status, headers
         assert len(function.queued()) == 2
 
-    def test_one_byte_more_spoils_the_signature(self, function: Function, platform_key: Ed25519PrivateKey) -> None:
+    def test_receive_events_leadconnector_changed_body_is_refused(
+        self, function: Function, platform_key: Ed25519PrivateKey
+    ) -> None:
         delivery = signed(platform_key)
         assert function.post(APP, body=delivery["body"] + " ", headers=delivery["headers"])["statusCode"] == 401
         as_bytes = delivery["body"].encode()
         assert function.post(APP, body=as_bytes, headers=delivery["headers"])["statusCode"] == 200
 
     @pytest.mark.parametrize(("minutes", "status"), [(-125, 401), (-115, 200), (4, 200), (6, 401)])
-    def test_a_timestamp_far_off_is_refused(
+    def test_receive_events_leadconnector_old_or_future_timestamp_is_refused(
         self, function: Function, platform_key: Ed25519PrivateKey, minutes: int, status: int
     ) -> None:
         moment = datetime.now(UTC) + timedelta(minutes=minutes)
@@ -439,7 +451,7 @@ class TestLeadConnector:
             delivery = signed(platform_key, timestamp=text, webhookId=str(text))
             assert function.post(APP, **delivery)["statusCode"] == status
 
-    def test_a_secret_works_for_its_own_key_only(self, function: Function) -> None:
+    def test_receive_events_leadconnector_secret_of_another_key_is_refused(self, function: Function) -> None:
         fresh, other = Secret("canary-fresh-key-0123456789abcdefghijklmnop"), Secret("canary-other-header")
         webhook_endpoints.open_address(function.aws.table, MARKETEK, fresh, other)
         for key, header, status in ((KEY, HEADER, 200), (fresh, other, 200), (KEY, other, 401), (fresh, HEADER, 401)):
@@ -453,11 +465,11 @@ class TestLeadConnector:
          b"\xff\xfe", b'{"id":"\xff"}', "9" * 6_000],
         ids=lambda body: str(body)[:12],
     )  # fmt: skip
-    def test_bad_json_is_refused(self, function: Function, body: str | bytes) -> None:
+    def test_receive_events_leadconnector_invalid_json_is_refused(self, function: Function, body: str | bytes) -> None:
         status = function.post(WORKFLOW, body=body)["statusCode"]
         assert status == (200 if "1e999" in str(body) else 400)
 
-    def test_another_locations_events_are_not_taken(
+    def test_receive_events_leadconnector_event_of_another_location_is_ignored(
         self, function: Function, platform_key: Ed25519PrivateKey, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert function.post(APP, **signed(platform_key, locationId="other"))["statusCode"] == 200
@@ -468,7 +480,7 @@ class TestLeadConnector:
 class TestAwsFails:
     @pytest.mark.parametrize("fault", ["drop", "InternalError", "RequestThrottled", "AccessDenied", "drop_after"])
     @pytest.mark.parametrize(("name", "status"), [(KOMMO, 503), (WORKFLOW, 429)])
-    def test_nothing_is_acknowledged_that_is_not_queued(
+    def test_receive_events_queue_failure_is_not_acknowledged(
         self, function: Function, fault: str, name: str, status: int
     ) -> None:
         function.endpoint.faults["sqs"] = fault
@@ -476,13 +488,13 @@ class TestAwsFails:
         assert answer["statusCode"] == status
         assert answer["headers"]["Retry-After"]
 
-    def test_an_address_that_cannot_be_read_puts_the_delivery_off(self, function: Function) -> None:
+    def test_receive_events_table_failure_is_not_acknowledged(self, function: Function) -> None:
         function.endpoint.faults["dynamodb"] = "InternalServerError"
         assert function.post(KOMMO)["statusCode"] == 503
         assert function.post(WORKFLOW)["statusCode"] == 429
         assert function.queued() == []
 
-    def test_everything_hangs_and_it_is_answered_in_its_two_seconds(self, function: Function) -> None:
+    def test_receive_events_queue_and_table_hang_answers_503_within_two_seconds(self, function: Function) -> None:
         function.post(KOMMO)
         function.endpoint.faults |= {"sqs": "hang", "dynamodb": "hang"}
         function.handler.receiver._addresses.clear()
@@ -490,7 +502,7 @@ class TestAwsFails:
         assert function.post(KOMMO, spent_s=0.4)["statusCode"] == 503
         assert time.monotonic() - started < 1.4
 
-    def test_the_second_of_two_messages_fails_and_all_is_delivered_again(self, function: Function) -> None:
+    def test_receive_events_second_message_fails_is_queued_completely_when_resent(self, function: Function) -> None:
         more = {f"contacts[update][{number}][note]": "x" * 3_000 for number in range(150)}
         sent = event_receiver.EventReceiver._send
         bodies: list[str] = []
@@ -509,7 +521,7 @@ class TestAwsFails:
         assert set(function.keys()) == {str(number + 1) for number in range(150)}
 
 
-def test_a_connections_events_share_a_message_group(function: Function) -> None:
+def test_receive_events_of_one_connection_share_a_message_group(function: Function) -> None:
     function.post(KOMMO)
     [call] = [call for call in function.endpoint.calls if call.operation == "SendMessage"]
     assert call.payload["MessageGroupId"] == ACME.name

@@ -114,7 +114,7 @@ def desk(stack: Cloud) -> Iterator[Desk]:
         stack.receive(queue)
 
 
-def test_a_contact_whose_event_was_lost_arrives(desk: Desk) -> None:
+def test_reconciliation_due_queues_changed_contacts(desk: Desk) -> None:
     desk.now += timedelta(minutes=10)
     desk.change(3)
     desk.change(77)
@@ -134,7 +134,7 @@ def test_a_contact_whose_event_was_lost_arrives(desk: Desk) -> None:
 # --- an event lacked what a mapping needs
 
 
-def test_sweep_reads_an_account_whose_event_lacked_something(desk: Desk) -> None:
+def test_reconciliation_sweep_reads_account_with_reread_request(desk: Desk) -> None:
     desk.reconcile()
     desk.now += timedelta(minutes=1)
     desk.change(3)
@@ -144,7 +144,7 @@ def test_sweep_reads_an_account_whose_event_lacked_something(desk: Desk) -> None
     assert desk.due(timedelta(minutes=1)) == []
 
 
-def test_request_during_a_reading_is_read_by_the_next_sweep(desk: Desk) -> None:
+def test_reread_request_during_reading_is_read_by_next_sweep(desk: Desk) -> None:
     desk.reconcile()
     reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
     (body,) = desk.due(timedelta(minutes=1))
@@ -160,7 +160,7 @@ def test_request_during_a_reading_is_read_by_the_next_sweep(desk: Desk) -> None:
     assert desk.reconcile(timedelta(minutes=1)) == {"4"}
 
 
-def test_request_is_read_where_its_message_was_queued_before_another_reading_ended(desk: Desk) -> None:
+def test_reread_request_with_message_queued_before_settlement_is_read(desk: Desk) -> None:
     desk.reconcile()
     reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
     (body,) = desk.due(timedelta(minutes=1))
@@ -172,7 +172,7 @@ def test_request_is_read_where_its_message_was_queued_before_another_reading_end
     assert desk.take(body).state == "reconciled"
 
 
-def test_request_begins_reconciliations_where_no_backfill_has(desk: Desk) -> None:
+def test_reread_request_without_backfill_starts_reconciliation(desk: Desk) -> None:
     desk.stack.table.delete(*reconciliation.key(SOURCE, "contacts"))
     desk.change(3)
     changed_at = int(desk.now.timestamp())
@@ -182,7 +182,7 @@ def test_request_begins_reconciliations_where_no_backfill_has(desk: Desk) -> Non
     assert [item["object"] for item in reconciliation.of_connection(desk.stack.table, SOURCE)] == ["contacts"]
 
 
-def test_request_ends_with_its_account(desk: Desk) -> None:
+def test_reread_request_of_removed_connection_is_deleted(desk: Desk) -> None:
     reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
     connection = connection_store.get(desk.stack.table, SOURCE)
     desk.stack.table.put(connection_store.to_item(replace(connection, state="removed")))
@@ -191,7 +191,7 @@ def test_request_ends_with_its_account(desk: Desk) -> None:
     assert reread_requests.find(desk.stack.table, SOURCE, "contacts") is None
 
 
-def test_listed_record_is_no_newer_than_its_reading(desk: Desk) -> None:
+def test_reconciliation_record_version_is_at_most_time_of_reading(desk: Desk) -> None:
     desk.change(3, seconds=-14_400)
     (body,) = desk.due(timedelta(hours=1))
     desk.take(body)
@@ -200,7 +200,7 @@ def test_listed_record_is_no_newer_than_its_reading(desk: Desk) -> None:
     assert [record["updated_at"] for record in message["records"]] == [message["read_at"] // 1_000]
 
 
-def test_each_goes_on_where_the_one_before_began_less_the_overlap(desk: Desk) -> None:
+def test_reconciliation_starts_at_previous_start_minus_overlap(desk: Desk) -> None:
     desk.now += timedelta(minutes=10)
     desk.change(3)
     assert desk.reconcile() == {"3"}
@@ -212,12 +212,12 @@ def test_each_goes_on_where_the_one_before_began_less_the_overlap(desk: Desk) ->
     assert desk.reconcile() == set()
 
 
-def test_what_changed_while_the_backfill_was_read_is_read_too(desk: Desk) -> None:
+def test_reconciliation_reads_changes_during_backfill(desk: Desk) -> None:
     desk.change(1)
     assert desk.reconcile() == {"1"}
 
 
-def test_all_pages_are_read_and_records_that_end_one_begin_the_next(desk: Desk) -> None:
+def test_reconciliation_reads_all_pages_without_gaps(desk: Desk) -> None:
     desk.now += timedelta(minutes=10)
     for number in range(10, 21):
         desk.change(number, seconds=100 - number // 2)
@@ -226,7 +226,7 @@ def test_all_pages_are_read_and_records_that_end_one_begin_the_next(desk: Desk) 
 
 
 @pytest.mark.parametrize("count", [4, 9])
-def test_a_second_that_fills_pages_is_read_whole(desk: Desk, count: int) -> None:
+def test_reconciliation_second_that_fills_pages_is_read_completely(desk: Desk, count: int) -> None:
     """An import: all of one second. Before and after it there are others."""
     desk.now += timedelta(minutes=10)
     desk.change(50, seconds=60)
@@ -237,7 +237,7 @@ def test_a_second_that_fills_pages_is_read_whole(desk: Desk, count: int) -> None
 
 
 @pytest.mark.parametrize(("same_second", "moment"), [(False, 1), (True, 3)])
-def test_a_record_that_changes_while_this_is_read_pushes_none_past_it(
+def test_reconciliation_record_changed_during_reading_hides_no_other(
     desk: Desk, moment: int, same_second: bool
 ) -> None:
     """It leaves its place for one at the end, and all behind it move up. More of it is in test_kommo_changes."""
@@ -261,7 +261,7 @@ def test_a_record_that_changes_while_this_is_read_pushes_none_past_it(
     assert found >= {str(number) for number in range(10, 24)} - {"10", "12"}
 
 
-def test_an_account_that_never_rests_does_not_keep_one_from_ending(desk: Desk) -> None:
+def test_reconciliation_of_constantly_changing_account_ends(desk: Desk) -> None:
     numbers = iter(range(1_000, 9_000))
 
     def meanwhile() -> None:
@@ -278,7 +278,7 @@ def test_an_account_that_never_rests_does_not_keep_one_from_ending(desk: Desk) -
     assert desk.item["since"] == int(asked_at.timestamp())
 
 
-def test_a_worker_that_dies_anywhere_leaves_one_that_ends_whole(desk: Desk) -> None:
+def test_reconciliation_worker_killed_at_any_call_completes_on_redelivery(desk: Desk) -> None:
     """Before and after each of its calls, found by counting: its message comes again."""
     cases = 0
     while _dies_at_call(desk, cases):
@@ -308,7 +308,7 @@ def _dies_at_call(desk: Desk, case: int) -> bool:
     return died
 
 
-def test_records_are_queued_before_since_moves_on(desk: Desk) -> None:
+def test_reconciliation_queue_failure_keeps_start_time(desk: Desk) -> None:
     since = desk.item["since"]
     desk.change(3)
     (body,) = desk.due()
@@ -319,7 +319,7 @@ def test_records_are_queued_before_since_moves_on(desk: Desk) -> None:
     assert desk.take(body).records == 1
 
 
-def test_when_time_runs_out_a_new_message_goes_on_at_the_same_place(desk: Desk) -> None:
+def test_reconciliation_time_runs_out_continues_at_same_place_by_new_message(desk: Desk) -> None:
     desk.now += timedelta(minutes=10)
     for number in range(10, 20):
         desk.change(number, seconds=100 - number)
@@ -336,7 +336,7 @@ def test_when_time_runs_out_a_new_message_goes_on_at_the_same_place(desk: Desk) 
     assert desk.item["since"] == asked_at
 
 
-def test_a_turn_that_gets_nowhere_goes_back_and_counts(desk: Desk) -> None:
+def test_reconciliation_without_progress_is_retried(desk: Desk) -> None:
     (body,) = desk.due()
     desk.listing.before = [(429, {"Retry-After": "30"}, "")]
     with pytest.raises(Retryable, match="rate_limited") as later:
@@ -347,7 +347,7 @@ def test_a_turn_that_gets_nowhere_goes_back_and_counts(desk: Desk) -> None:
     assert desk.take(body).state == "reconciled"
 
 
-def test_of_two_workers_one_leaves_it_to_the_other(desk: Desk) -> None:
+def test_reconciliation_concurrent_workers_only_one_advances(desk: Desk) -> None:
     desk.change(3)
     (body,) = desk.due()
     move_on = reconciliation._Reconciling._move_on
@@ -363,7 +363,7 @@ def test_of_two_workers_one_leaves_it_to_the_other(desk: Desk) -> None:
     assert desk.item["since"] == int(desk.now.timestamp())
 
 
-def test_messages_that_pile_up_are_worked_once(desk: Desk) -> None:
+def test_reconciliation_accumulated_messages_are_read_once(desk: Desk) -> None:
     """A queue that is full for hours: sweeps queue what is still due again."""
     (first,) = desk.due()
     (second,) = desk.due()
@@ -377,7 +377,7 @@ def test_messages_that_pile_up_are_worked_once(desk: Desk) -> None:
     assert len(desk.listing.pages) <= requests + 1
 
 
-def test_due_ones_are_queued_by_the_page_and_once(desk: Desk) -> None:
+def test_reconciliation_sweep_queues_due_ones_in_pages_once(desk: Desk) -> None:
     for number in range(2, 7):
         connection = replace(connection_store.get(desk.stack.table, SOURCE), name=f"kommo-acme-{number}")
         reconciliation.begin(desk.stack.table, connection, "contacts")
@@ -393,7 +393,7 @@ def test_due_ones_are_queued_by_the_page_and_once(desk: Desk) -> None:
     assert len({one["connection"] for one in wanted}) == 6
 
 
-def test_a_death_between_moving_on_and_queueing_delays_and_loses_nothing(desk: Desk) -> None:
+def test_reconciliation_sweep_killed_before_queueing_queues_again_later(desk: Desk) -> None:
     desk.now += timedelta(hours=1)
     with patch.object(queues, "send", side_effect=Died), pytest.raises(Died):
         desk.take(DUE)
@@ -401,13 +401,13 @@ def test_a_death_between_moving_on_and_queueing_delays_and_loses_nothing(desk: D
     assert len(desk.due(reconciliation.QUEUE_AGAIN)) == 1
 
 
-def test_the_interval_is_the_parameters(desk: Desk) -> None:
+def test_reconciliation_due_time_follows_configured_interval(desk: Desk) -> None:
     desk.reconcile()
     waits = datetime.fromisoformat(desk.item["due_at"]) - desk.now
     assert timedelta(minutes=28) < waits < timedelta(minutes=32)
 
 
-def test_a_token_that_is_refused_puts_it_off_and_moves_nothing(desk: Desk) -> None:
+def test_reconciliation_token_refused_is_delayed_and_keeps_start_time(desk: Desk) -> None:
     since = desk.item["since"]
     desk.change(3)
     desk.listing.tokens = set()
@@ -419,7 +419,7 @@ def test_a_token_that_is_refused_puts_it_off_and_moves_nothing(desk: Desk) -> No
     assert desk.reconcile() == {"3"}
 
 
-def test_a_place_that_cannot_be_read_any_more_is_given_up_for_the_beginning(desk: Desk) -> None:
+def test_reconciliation_invalid_cursor_restarts_from_beginning(desk: Desk) -> None:
     desk.change(3)
     desk.stack.table.update(
         *reconciliation.key(SOURCE, "contacts"),
@@ -431,14 +431,14 @@ def test_a_place_that_cannot_be_read_any_more_is_given_up_for_the_beginning(desk
     assert desk.reconcile() == {"3"}
 
 
-def test_a_reinstall_in_the_midst_goes_on_with_the_newer_token(desk: Desk) -> None:
+def test_reconciliation_reinstalled_connection_continues_with_newer_token(desk: Desk) -> None:
     (body,) = desk.due()
     connect_kommo(desk.stack, 2)
     desk.listing.tokens = {"canary-access-2"}
     assert desk.take(body).state == "reconciled"
 
 
-def test_a_connection_that_must_be_connected_again_is_put_off_until_it_is(desk: Desk) -> None:
+def test_reconciliation_connection_needing_reconnect_is_delayed_until_reconnected(desk: Desk) -> None:
     desk.change(3)
     healthy = connection_store.get(desk.stack.table, SOURCE)
     desk.stack.table.put(connection_store.to_item(replace(healthy, state="needs_reconnect")))
@@ -464,7 +464,7 @@ def test_a_connection_that_must_be_connected_again_is_put_off_until_it_is(desk: 
         lambda desk: routes.delete(desk.stack.table, ROUTE),
     ],
 )
-def test_it_ends_where_there_is_no_account_or_nowhere_to_go(desk: Desk, end: Callable[[Desk], None]) -> None:
+def test_reconciliation_without_connection_or_route_ends(desk: Desk, end: Callable[[Desk], None]) -> None:
     (body,) = desk.due()
     end(desk)
     assert desk.take(body).state == "ended"
@@ -472,7 +472,7 @@ def test_it_ends_where_there_is_no_account_or_nowhere_to_go(desk: Desk, end: Cal
     assert desk.take(body).state == "ignored"
 
 
-def test_one_that_is_begun_again_at_that_moment_stays(desk: Desk) -> None:
+def test_reconciliation_begun_again_while_ending_is_kept(desk: Desk) -> None:
     (body,) = desk.due()
     routes.delete(desk.stack.table, ROUTE)
     find = routes.for_connection
@@ -488,21 +488,21 @@ def test_one_that_is_begun_again_at_that_moment_stays(desk: Desk) -> None:
     assert desk.item
 
 
-def test_beginning_twice_moves_nothing_back_or_ahead(desk: Desk) -> None:
+def test_reconciliation_begin_twice_keeps_start_time(desk: Desk) -> None:
     item = desk.item
     desk.now += timedelta(minutes=4)
     desk.begin()
     assert desk.item | {"begun_at": ""} == item | {"begun_at": ""}
 
 
-def test_an_object_without_changes_is_not_reconciled(desk: Desk) -> None:
+def test_reconciliation_begin_object_without_changes_is_ignored(desk: Desk) -> None:
     reconciliation.begin(desk.stack.table, connection_store.get(desk.stack.table, SOURCE), "leads")
     reconciliation.begin(desk.stack.table, connection_store.get(desk.stack.table, DESTINATION), "contacts")
     assert len(reconciliation.of_connection(desk.stack.table, SOURCE)) == 1
     assert reconciliation.of_connection(desk.stack.table, DESTINATION) == []
 
 
-def test_companies_are_reconciled_by_themselves(desk: Desk) -> None:
+def test_reconciliation_companies_are_read_separately(desk: Desk) -> None:
     table = desk.stack.table
     routes.put(table, Route("firms", f"connection:{SOURCE}", "companies", DESTINATION), new=True)
     reconciliation.begin(table, connection_store.get(table, SOURCE), "companies")
@@ -521,11 +521,11 @@ def test_companies_are_reconciled_by_themselves(desk: Desk) -> None:
     "body",
     [{"reconcile": {}}, {"reconcile": 7}, {"reconcile": {"connection": "c", "object": "o"}}, {"reconcile": None}],
 )
-def test_a_message_about_nothing_is_consumed(desk: Desk, body: dict[str, Any]) -> None:
+def test_reconciliation_message_invalid_is_ignored(desk: Desk, body: dict[str, Any]) -> None:
     assert desk.take(json.dumps(body)).state == "ignored"
 
 
-def test_requests_are_paced_with_those_of_backfills(desk: Desk) -> None:
+def test_reconciliation_and_backfill_requests_share_one_rate_limiter(desk: Desk) -> None:
     waits: list[Pace] = []
     with patch.object(Pace, "wait", lambda self: waits.append(self)):  # noqa: PLW0108 - a method
         (body,) = desk.due()
@@ -551,7 +551,7 @@ class TestSubscribingAgain:
         credentials = vault.read(vault.grant_id("install-1")) or {}
         vault.add(vault.grant_id("install-1"), "0" * 32, {**credentials, "webhook_key": Secret("canary" + "k" * 37)})
 
-    def test_the_accounts_events_are_subscribed_to_the_address_that_is_open(self, desk: Desk) -> None:
+    def test_reconciliation_subscribes_webhooks_to_current_address(self, desk: Desk) -> None:
         desk.reconcile()
         (subscribed,) = desk.listing.webhooks
         base, _, key = subscribed["destination"].rpartition("/")
@@ -560,17 +560,17 @@ class TestSubscribingAgain:
         address = desk.stack.table.get(event_receiver.partition(SOURCE), event_receiver.SK) or {}
         assert address["keys"][0].split(":")[0] == event_receiver.digest(key)
 
-    def test_once_an_hour_at_most(self, desk: Desk) -> None:
+    def test_reconciliation_subscribes_webhooks_at_most_once_per_hour(self, desk: Desk) -> None:
         for _ in range(4):
             desk.reconcile(timedelta(minutes=35))
         assert len(desk.listing.webhooks) == 2
 
-    def test_an_account_that_may_not_have_them_is_reconciled_all_the_same(self, desk: Desk) -> None:
+    def test_reconciliation_webhooks_refused_still_reconciles(self, desk: Desk) -> None:
         desk.change(3)
         with patch.object(Listing, "_subscribe", lambda *_: (402, {}, "")):
             assert desk.reconcile() == {"3"}
 
 
-def test_a_connection_without_a_key_is_not_subscribed(desk: Desk) -> None:
+def test_reconciliation_connection_without_webhook_key_is_not_subscribed(desk: Desk) -> None:
     desk.reconcile()
     assert desk.listing.webhooks == []

@@ -62,12 +62,12 @@ def outgoing(attributes: dict[str, Any], key: str = "1", version: int = 0) -> Ou
 
 
 @given(some_records)
-def test_packed_records_come_out_as_they_went_in(some: list[Record]) -> None:
+def test_pack_records_are_unpacked_unchanged(some: list[Record]) -> None:
     assert [read(one) for one in unpack(pack(*some))] == some
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "美", "🌻", "\n"])
-def test_messages_are_filled_to_the_byte(letter: str) -> None:
+def test_pack_fills_messages_to_the_byte(letter: str) -> None:
     # Given two records that together make exactly the limit
     frame_bytes = len(pack(Record("1", 0, {}))[0].encode()) - len(
         record_messages.encode({"key": "1", "updated_at": 0, "data": {}})
@@ -84,14 +84,14 @@ def test_messages_are_filled_to_the_byte(letter: str) -> None:
     assert [len(json.loads(body)["records"]) for body in one_more] == [1, 1]
 
 
-def test_a_record_over_the_message_size_travels_alone_and_blocks_no_other() -> None:
+def test_pack_record_over_message_size_is_sent_alone() -> None:
     large = Record("2", 0, {"v": "é" * 200_000})
     bodies = pack(Record("1", 0, {}), large, Record("3", 0, {}))
     assert [[one["key"] for one in json.loads(body)["records"]] for body in bodies] == [["1"], ["2"], ["3"]]
     assert read(unpack(bodies)[1]) == large
 
 
-def test_a_record_that_no_message_can_carry_is_named_in_its_place() -> None:
+def test_pack_record_over_sqs_limit_is_replaced_by_its_refusal() -> None:
     bodies = pack(Record("1", 0, {}), Record("2", 5, {"v": "é" * 520_000}), Record("3", 0, {}))
     assert all(len(body.encode()) <= record_messages.MAX_MESSAGE_BYTES for body in bodies)
     one, two, three = unpack(bodies)
@@ -103,14 +103,14 @@ def test_a_record_that_no_message_can_carry_is_named_in_its_place() -> None:
 
 
 @pytest.mark.parametrize("data", [{"v": float("nan")}, {"v": float("inf")}])
-def test_a_record_that_is_no_json_is_named_in_its_place(data: dict[str, Any]) -> None:
+def test_pack_record_not_json_is_replaced_by_its_refusal(data: dict[str, Any]) -> None:
     one, two = unpack(pack(Record("1", 0, data), Record("2", 0, {})))
     with pytest.raises(Rejected, match="record_unreadable"):
         read(one)
     assert read(two).key == "2"
 
 
-def test_characters_that_sqs_refuses_arrive_and_half_a_pair_is_replaced() -> None:
+def test_pack_characters_refused_by_sqs_are_escaped_and_lone_surrogates_replaced() -> None:
     (body,) = pack(Record("1", 0, {"v": "\uffff\ufffe\x00\ud83d", "é": "🌻"}))
     assert not {"\uffff", "\ufffe", "\x00"} & set(body)
     assert unpack([body])[0]["data"] == {"v": "\uffff\ufffe\x00\ufffd", "é": "🌻"}
@@ -132,7 +132,7 @@ def test_characters_that_sqs_refuses_arrive_and_half_a_pair_is_replaced() -> Non
         '{"version":1,"connection":"c","route":"r","object":"o","records":[]}',
     ],
 )
-def test_what_is_no_records_message_is_refused(body: str) -> None:
+def test_read_message_invalid_is_refused(body: str) -> None:
     with pytest.raises(Rejected, match="message_unreadable"):
         record_mapping.read_message("m1", body)
 
@@ -151,7 +151,7 @@ def test_what_is_no_records_message_is_refused(body: str) -> None:
         {"key": "1", "updated_at": 1, "refused": {"reason": "x"}},
     ],
 )
-def test_what_is_no_record_is_refused_by_itself(record: Any) -> None:
+def test_read_record_invalid_is_refused(record: Any) -> None:
     with pytest.raises(Rejected, match="record_unreadable"):
         read(record)
 
@@ -169,13 +169,13 @@ def map_one(data: dict[str, Any], mapping: dict[str, str], target: Target = BY_E
     return result
 
 
-def test_a_kommo_contact_becomes_a_person_by_default() -> None:
+def test_mapping_default_turns_kommo_contact_into_person() -> None:
     data = contact(1)
     data["_embedded"]["companies"] = [{"id": 7, "name": "Padaria Exemplo"}]
     assert map_one(data, contacts.DEFAULT_MAPPING) == {**person(1), "company": "Padaria Exemplo"}
 
 
-def test_what_is_empty_at_the_source_erases_nothing() -> None:
+def test_mapping_empty_source_values_are_omitted() -> None:
     data = {**contact(1), "last_name": "", "first_name": None, "name": "Only Name"}
     mapped = map_one(data, contacts.DEFAULT_MAPPING)
     assert mapped["firstName"] == "Only Name"
@@ -183,7 +183,7 @@ def test_what_is_empty_at_the_source_erases_nothing() -> None:
     assert "company" not in mapped
 
 
-def test_false_and_zero_are_values() -> None:
+def test_mapping_false_and_zero_are_kept() -> None:
     assert map_one({"e": "a@example.com", "f": False, "z": 0}, {"email": "e", "f": "f", "z": "z"}) == {
         "email": "a@example.com",
         "f": False,
@@ -202,26 +202,24 @@ def test_false_and_zero_are_values() -> None:
         ({"email": "e", "n": "v"}, {"e": "a@example.com", "v": "canary\ud800"}, "bad_value"),
     ],
 )
-def test_a_record_that_cannot_be_mapped_says_why_without_its_values(
-    mapping: dict[str, str], data: dict[str, Any], reason: str
-) -> None:
+def test_mapping_failure_has_reason_without_values(mapping: dict[str, str], data: dict[str, Any], reason: str) -> None:
     with pytest.raises(Rejected) as refused:
         map_one(data, mapping)
     assert refused.value.reason == reason
     assert "canary" not in str(refused.value)
 
 
-def test_one_of_two_dedupe_fields_is_enough() -> None:
+def test_mapping_one_of_two_dedupe_fields_is_enough() -> None:
     either = Target("marketo-one", "persons", options=(("field1", "email"), ("field2", "phone")))
     assert map_one({"p": "1"}, {"email": "e", "phone": "p"}, either) == {"phone": "1"}
 
 
-def test_an_expression_that_cannot_be_read_names_its_attribute() -> None:
+def test_mapping_of_invalid_expression_names_its_attribute() -> None:
     with pytest.raises(Rejected, match="bad_mapping: the expression of lastName is not a valid expression"):
         record_mapping.mapping_of({"email": "e", "lastName": "][canary"})
 
 
-def test_a_mapping_is_compiled_once() -> None:
+def test_mapping_of_same_expressions_is_cached() -> None:
     assert record_mapping.mapping_of({"email": "e"}) is record_mapping.mapping_of({"email": "e"})
 
 
@@ -233,7 +231,7 @@ def sources(some: list[tuple[str, int]]) -> list[Source]:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=30))
-def test_of_each_record_the_newest_is_left(some: list[tuple[str, int]]) -> None:
+def test_newest_keeps_latest_version_of_each_record(some: list[tuple[str, int]]) -> None:
     versions = sources(some)
     left, older = record_mapping.newest(versions)
     assert Counter(one.key for one in left) == Counter({key for key, _ in some})
@@ -244,13 +242,13 @@ def test_of_each_record_the_newest_is_left(some: list[tuple[str, int]]) -> None:
         assert one is [rival for rival in rivals if rival.version == one.version][-1]
 
 
-def test_of_one_second_the_one_that_was_read_later_is_the_newest() -> None:
+def test_newest_same_second_keeps_the_later_reading() -> None:
     early, late = (Source(MESSAGE, {}, "1", (100, read_at)) for read_at in (7, 9))
     assert record_mapping.newest([late, early]) == ([late], 1)
 
 
 @given(st.permutations([(key, at) for key in "ab" for at in range(3)]))
-def test_order_and_repetition_change_nothing(order: list[tuple[str, int]]) -> None:
+def test_newest_is_independent_of_order_and_repetition(order: list[tuple[str, int]]) -> None:
     left, _ = record_mapping.newest(sources(order) + sources(order))
     assert {(one.key, one.version[0]) for one in left} == {("a", 2), ("b", 2)}
 
@@ -259,7 +257,7 @@ upserts = st.tuples(st.sampled_from("ab"), st.dictionaries(st.sampled_from("xyz"
 
 
 @given(st.lists(upserts, max_size=12), st.randoms())
-def test_merged_is_what_upserts_one_after_the_other_would_leave(some: list[tuple[str, Any]], random: Any) -> None:
+def test_merged_equals_upserts_in_sequence(some: list[tuple[str, Any]], random: Any) -> None:
     # Given objects that arrive in any order
     expected: dict[str, dict[str, int]] = {}
     for key, attributes in some:
@@ -279,7 +277,7 @@ def test_merged_is_what_upserts_one_after_the_other_would_leave(some: list[tuple
 
 
 @given(st.lists(st.text(max_size=12), max_size=60), st.integers(1, 9), st.integers(10, 120), st.integers(0, 20))
-def test_requests_are_full_whole_and_within_their_limits(
+def test_fill_requests_are_full_complete_and_within_limits(
     texts: list[str], max_objects: int, max_bytes: int, frame_bytes: int
 ) -> None:
     some = [outgoing({"v": text}, str(index)) for index, text in enumerate(texts)]
@@ -303,7 +301,7 @@ def test_requests_are_full_whole_and_within_their_limits(
 
 
 @pytest.mark.parametrize(("count", "requests"), [(999, [999]), (1_000, [1_000]), (1_001, [1_000, 1])])
-def test_a_thousand_objects_are_one_request(count: int, requests: list[int]) -> None:
+def test_fill_requests_are_limited_to_1000_objects(count: int, requests: list[int]) -> None:
     some = [outgoing({}, str(number)) for number in range(count)]
     cut = record_mapping.fill(some, frame_bytes=50, max_objects=persons.MAX_OBJECTS, max_bytes=persons.MAX_BODY_BYTES)
     assert [len(chunk) for chunk in cut.chunks] == requests
@@ -311,7 +309,7 @@ def test_a_thousand_objects_are_one_request(count: int, requests: list[int]) -> 
 
 @pytest.mark.parametrize("letter", ["x", "é", "美", "🌻"])
 @pytest.mark.parametrize(("extra", "requests"), [(-1, 1), (0, 1), (1, 2)])
-def test_the_real_body_is_cut_at_a_million_bytes(letter: str, extra: int, requests: int) -> None:
+def test_fill_request_body_is_limited_to_a_million_bytes(letter: str, extra: int, requests: int) -> None:
     # Given persons whose body has the limit, one byte less or one more
     before, after = persons.frame(BY_EMAIL)
     width = len(letter.encode())
@@ -336,7 +334,7 @@ def test_the_real_body_is_cut_at_a_million_bytes(letter: str, extra: int, reques
 
 
 @pytest.mark.parametrize(("extra", "aside"), [(0, 0), (1, 1)])
-def test_one_object_over_the_limit_is_named_with_size_and_limit(extra: int, aside: int) -> None:
+def test_fill_object_over_limit_is_refused_with_size_and_limit(extra: int, aside: int) -> None:
     attributes = {"v": "é" * 100 + "y" * extra}
     limit = len(orjson.dumps(attributes)) - extra
     cut = record_mapping.fill(
@@ -353,14 +351,14 @@ def test_one_object_over_the_limit_is_named_with_size_and_limit(extra: int, asid
 # --- what a mapping may cost, and numbers that nothing here can hold
 
 
-def test_mapping_that_multiplies_its_input_is_refused_with_its_attribute() -> None:
+def test_mapping_apply_costly_expression_is_refused_with_its_attribute() -> None:
     mapping = record_mapping.mapping_of({"email": "email", "x": "a[]" + " | [@,@][]" * 18})
     with pytest.raises(Rejected, match="mapping_too_costly: the expression of x") as refused:
         mapping.apply({"email": "a@example.com", "a": [1]})
     assert refused.value.field == "x"
 
 
-def test_budget_of_one_record_is_not_spent_by_the_ones_before() -> None:
+def test_mapping_apply_budget_is_per_record() -> None:
     mapping = record_mapping.mapping_of({"x": "a[*] | [0]"})
     data = {"a": list(range(30_000))}
     assert [mapping.apply(data) for _ in range(10)] == [{"x": 0}] * 10
@@ -370,26 +368,26 @@ def test_budget_of_one_record_is_not_spent_by_the_ones_before() -> None:
     "expression",
     ["ceil(to_number('inf'))", "to_number('nan')", "a[::0]", "name < number", "abs(name)", "contains(name, a)"],
 )  # fmt: skip
-def test_evaluation_that_fails_is_a_refusal_whatever_it_raises(expression: str) -> None:
+def test_mapping_apply_failing_evaluation_is_a_refusal(expression: str) -> None:
     with pytest.raises(Rejected, match=r"mapping_failed|bad_value"):
         record_mapping.mapping_of({"x": expression}).apply({"a": [1], "name": "Ana", "number": 1})
 
 
 @pytest.mark.parametrize("number", [12345678901234567890123, 2**64, -(2**63) - 1])
-def test_integer_beyond_64_bits_keeps_its_digits(number: int) -> None:
+def test_mapping_apply_integer_over_64_bits_becomes_text(number: int) -> None:
     (record,) = unpack(pack(Record("1", 0, {"n": number, "inner": [{"n": number}], "text": "x"})))
     mapping = record_mapping.mapping_of({"n": "n", "t": "to_string(n)", "i": "inner[].n | [0]"})
     assert mapping.apply(record["data"]) == dict.fromkeys("nti", str(number))
 
 
 @pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 1234567890123456789])
-def test_integer_of_64_bits_stays_a_number(number: int) -> None:
+def test_mapping_apply_integer_of_64_bits_stays_a_number(number: int) -> None:
     (record,) = unpack(pack(Record("1", 0, {"n": number})))
     assert record_mapping.mapping_of({"n": "n"}).apply(record["data"]) == {"n": number}
 
 
 @pytest.mark.parametrize("expression", ["n", "to_string(n)", "to_string([n])", "to_string(@)"])
-def test_number_whose_digits_are_lost_is_refused(expression: str) -> None:
+def test_mapping_apply_integer_read_as_float_is_refused(expression: str) -> None:
     """A message that was written otherwise: its reader has made a float of the integer."""
     body = pack(Record("1", 0, {"n": 0}))[0].replace('"n":0', '"n":12345678901234567890123')
     (record,) = unpack([body])

@@ -72,7 +72,7 @@ def said(key: str, language: str = "pt") -> str:
     return str(render._texts()[key][language])
 
 
-def test_a_link_sends_the_browser_on_once(module: ModuleType, log: io.StringIO, ticket: str) -> None:
+def test_redeem_ticket_valid_link_redirects_once(module: ModuleType, log: io.StringIO, ticket: str) -> None:
     answer = opened(module, ticket)
     assert answer["statusCode"] == 303
     assert answer["headers"]["Location"] == "https://one.engage.bz/#/login?key=canary-key-1%2F%2B%26"
@@ -86,14 +86,16 @@ def test_a_link_sends_the_browser_on_once(module: ModuleType, log: io.StringIO, 
 
 
 @pytest.mark.parametrize(("language", "of_page"), [("pt-BR", "pt"), ("es-MX,en;q=0.5", "es"), ("de", "en"), ("", "en")])
-def test_a_page_is_in_the_readers_language(module: ModuleType, stack: Cloud, language: str, of_page: str) -> None:
+def test_redeem_ticket_error_page_is_in_browser_language(
+    module: ModuleType, stack: Cloud, language: str, of_page: str
+) -> None:
     answer = opened(module, "a" * 22 + "." + "b" * 43, language)
     assert answer["statusCode"] == 404
     assert answer["headers"]["Content-Type"] == "text/html; charset=utf-8"
     assert said("sign_on.unknown_link", of_page) in answer["body"]
 
 
-def test_a_link_that_ended(module: ModuleType, ticket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redeem_ticket_expired_link_is_gone(module: ModuleType, ticket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = clock.now()
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=2))
     answer = opened(module, ticket)
@@ -102,13 +104,13 @@ def test_a_link_that_ended(module: ModuleType, ticket: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("text", ["", "nolink", "a" * 10_000, "<script>alert(1)</script>", "../admin", None, "ä.ö"])
-def test_what_is_no_link(module: ModuleType, stack: Cloud, text: Any) -> None:
+def test_redeem_ticket_malformed_link_is_not_found(module: ModuleType, stack: Cloud, text: Any) -> None:
     answer = opened(module, text)
     assert answer["statusCode"] == 404
     assert said("sign_on.altered_link") in answer["body"]
 
 
-def test_an_altered_link_uses_nothing_up(module: ModuleType, ticket: str) -> None:
+def test_redeem_ticket_altered_link_does_not_use_the_ticket(module: ModuleType, ticket: str) -> None:
     altered = ticket[:-1] + ("A" if ticket[-1] != "A" else "B")
     answer = opened(module, altered)
     assert (answer["statusCode"], said("sign_on.altered_link") in answer["body"]) == (404, True)
@@ -116,7 +118,7 @@ def test_an_altered_link_uses_nothing_up(module: ModuleType, ticket: str) -> Non
 
 
 @pytest.mark.parametrize("path_parameters", [None, {}, {"other": "x"}])
-def test_without_a_ticket(module: ModuleType, stack: Cloud, path_parameters: Any) -> None:
+def test_redeem_ticket_without_ticket_is_not_found(module: ModuleType, stack: Cloud, path_parameters: Any) -> None:
     event = functions.sample("redeem_ticket", "open_link") | {
         "pathParameters": path_parameters,
         "multiValueHeaders": None,
@@ -134,7 +136,7 @@ def test_without_a_ticket(module: ModuleType, stack: Cloud, path_parameters: Any
     ],
     ids=["KMS", "KMS silent", "reading", "marking"],
 )
-def test_trouble_of_ours_costs_no_link(
+def test_redeem_ticket_aws_failure_answers_503_and_keeps_the_ticket(
     module: ModuleType, log: io.StringIO, ticket: str, operation: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = boto3_clients.client("kms" if operation == "Decrypt" else "dynamodb")
@@ -155,11 +157,11 @@ def test_trouble_of_ours_costs_no_link(
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_the_samples_are_answered(module: ModuleType, stack: Cloud, name: str) -> None:
+def test_redeem_ticket_sample_event_is_answered(module: ModuleType, stack: Cloud, name: str) -> None:
     answer = module.handler(functions.sample("redeem_ticket", name), functions.Context())
     assert answer["statusCode"] == 404
     assert ("unknown_link" if name == "open_link" else "altered_link") in answer["body"]
 
 
-def test_every_reason_has_its_page() -> None:
+def test_redeem_ticket_every_reason_has_a_page() -> None:
     assert set(render._SIGN_ON) == {"unknown_link", "expired_link", "used_link", "altered_link", "unavailable"}

@@ -86,7 +86,7 @@ def office() -> Iterator[Office]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_each_providers_refusal_ends_a_grant_within_the_bound(office: Office, shape: str) -> None:
+def test_refused_refresh_of_each_provider_form_ends_connection_within_limit(office: Office, shape: str) -> None:
     """Given a provider that refuses in its own words, then the connection ends: at once where they are known."""
     office.provider.answers = [json_answer(*SHAPES[shape])]
     office.days(30)
@@ -102,7 +102,7 @@ def test_each_providers_refusal_ends_a_grant_within_the_bound(office: Office, sh
         assert office.told(event_bus.REFRESH_REFUSED) == []
 
 
-def test_a_run_of_refusals_warns_from_the_first_day_and_ends_after_the_limit(office: Office) -> None:
+def test_refused_refreshes_warn_daily_and_end_connection_after_limit(office: Office) -> None:
     office.provider.answers = [UNKNOWN]
     office.days(1)
     assert office.state == ("connected", "")
@@ -138,7 +138,7 @@ def test_a_run_of_refusals_warns_from_the_first_day_and_ends_after_the_limit(off
     ],
     ids=lambda answer: f"{answer.status} {answer.body[:20]!r}",
 )
-def test_a_refusal_in_any_words_ends_a_grant_after_the_limit(office: Office, answer: Response) -> None:
+def test_refused_refresh_with_any_answer_ends_connection_after_limit(office: Office, answer: Response) -> None:
     office.provider.answers = [answer]
     office.days(6)
     assert office.state == ("connected", "")
@@ -161,7 +161,7 @@ def test_a_refusal_in_any_words_ends_a_grant_after_the_limit(office: Office, ans
     ],
     ids=lambda answer: answer.reason if isinstance(answer, Retryable) else str(answer.status),
 )
-def test_no_failure_of_the_provider_ends_a_grant(office: Office, answer: Response | Retryable) -> None:
+def test_failed_refresh_of_provider_never_ends_connection(office: Office, answer: Response | Retryable) -> None:
     office.provider.answers = [answer]
     office.days(60, every_hours=240)
     assert office.state == ("connected", "")
@@ -172,7 +172,7 @@ def test_no_failure_of_the_provider_ends_a_grant(office: Office, answer: Respons
 
 
 @pytest.mark.parametrize("failure", [json_answer(503, {}), AnswerLost("no answer")])
-def test_a_failure_begins_the_run_of_refusals_anew(office: Office, failure: Response | Retryable) -> None:
+def test_failed_refresh_restarts_the_run_of_refusals(office: Office, failure: Response | Retryable) -> None:
     office.provider.answers = [UNKNOWN]
     office.days(7)
     began = office.connection.refused_since
@@ -187,7 +187,7 @@ def test_a_failure_begins_the_run_of_refusals_anew(office: Office, failure: Resp
     assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
 
 
-def test_a_rate_limit_neither_ends_a_run_nor_begins_it_anew(office: Office) -> None:
+def test_rate_limited_refresh_neither_ends_nor_restarts_the_run_of_refusals(office: Office) -> None:
     office.provider.answers = [UNKNOWN]
     office.days(2)
     began = office.connection.refused_since
@@ -199,14 +199,14 @@ def test_a_rate_limit_neither_ends_a_run_nor_begins_it_anew(office: Office) -> N
     assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
 
 
-def test_two_refusals_far_apart_are_no_run(office: Office) -> None:
+def test_refused_refreshes_far_apart_do_not_end_connection(office: Office) -> None:
     office.provider.answers = [UNKNOWN]
     office.days(1)
     office.days(10, every_hours=240)
     assert office.state == ("connected", "")
 
 
-def test_a_success_ends_the_run(office: Office) -> None:
+def test_successful_refresh_ends_the_run_of_refusals(office: Office) -> None:
     office.provider.answers = [UNKNOWN]
     office.days(5)
     office.provider.answers = []
@@ -217,7 +217,7 @@ def test_a_success_ends_the_run(office: Office) -> None:
     assert office.state == ("connected", "")
 
 
-def test_a_refusal_that_a_caller_meets_is_told_by_the_next_sweep(office: Office) -> None:
+def test_refused_refresh_by_caller_is_announced_by_next_sweep(office: Office) -> None:
     office.provider.dead.add("canary-a-0")
     office.provider.answers = [UNKNOWN]
     with pytest.raises(Rejected):
@@ -228,7 +228,7 @@ def test_a_refusal_that_a_caller_meets_is_told_by_the_next_sweep(office: Office)
     assert office.item["due_at"] == clock.to_iso(connection_store.renewal_at(office.connection))
 
 
-def test_a_caller_is_told_of_the_refusal_and_never_ends_the_connection(office: Office) -> None:
+def test_refused_refresh_by_caller_is_raised_and_never_ends_connection(office: Office) -> None:
     office.provider.answers = [UNKNOWN]
     for _ in range(10):
         office.time.passed_s += DAY_S
@@ -238,7 +238,7 @@ def test_a_caller_is_told_of_the_refusal_and_never_ends_the_connection(office: O
     assert office.state == ("connected", "")
 
 
-def test_a_refusal_for_another_client_id_is_the_clients_fault_and_not_the_grants(office: Office) -> None:
+def test_refused_refresh_with_changed_client_id_does_not_end_connection(office: Office) -> None:
     """Given tokens of a client id that the OAuth client has no more, then no grant ends at once, and putting it back helps."""
     office.days(1)
     generation = office.connection.generation
@@ -254,7 +254,7 @@ def test_a_refusal_for_another_client_id_is_the_clients_fault_and_not_the_grants
     assert office.connection.generation > generation
 
 
-def test_a_pair_that_a_predecessor_stored_is_taken_before_a_run_ends_the_connection(office: Office) -> None:
+def test_refused_refresh_with_newer_stored_pair_uses_that_pair(office: Office) -> None:
     office.provider.answers = [UNKNOWN]
     office.days(7)
     connection = office.connection
@@ -268,7 +268,7 @@ def test_a_pair_that_a_predecessor_stored_is_taken_before_a_run_ends_the_connect
     assert office.connection.version_id == version
 
 
-def test_correcting_the_client_tries_ended_connections_again(office: Office) -> None:
+def test_resume_after_client_correction_reconnects_ended_connections(office: Office) -> None:
     office.provider.answers = [json_answer(401, {"error": "invalid_client"})]
     office.days(9)
     assert office.state == ("needs_reconnect", ConnectionReason.REFUSED_TOO_LONG)
@@ -284,7 +284,7 @@ def test_correcting_the_client_tries_ended_connections_again(office: Office) -> 
     assert [detail["connection"] for detail in office.told(event_bus.RECOVERED)] == [NAME]
 
 
-def test_a_connection_that_is_tried_again_in_vain_ends_again(office: Office) -> None:
+def test_resume_still_refused_ends_connection_again(office: Office) -> None:
     office.provider.answers = [UNKNOWN]
     office.days(9)
     refused_grants.resume(office.table, "oauth2", "shop")
@@ -296,7 +296,7 @@ def test_a_connection_that_is_tried_again_in_vain_ends_again(office: Office) -> 
     assert len(office.told(event_bus.NEEDS_RECONNECT)) == 2
 
 
-def test_only_connections_that_refusals_ended_are_tried_again(office: Office) -> None:
+def test_resume_leaves_connections_ended_for_other_reasons(office: Office) -> None:
     office.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
     office.days(1)
     assert office.state == ("needs_reconnect", "grant_revoked")

@@ -81,7 +81,7 @@ def office() -> Iterator[Office]:
         yield Office(stack, mock, time)
 
 
-def test_a_connection_is_renewed_in_the_last_part_of_its_tokens_life(office: Office) -> None:
+def test_renewal_sweep_renews_connection_near_end_of_token_life(office: Office) -> None:
     office.time.passed_s += DAY_S * 0.79
     assert office.round() == []
     office.time.passed_s += DAY_S * 0.12
@@ -91,7 +91,7 @@ def test_a_connection_is_renewed_in_the_last_part_of_its_tokens_life(office: Off
     assert office.round() == [], "it is due again a day later"
 
 
-def test_connections_made_together_are_not_renewed_together(office: Office) -> None:
+def test_renewal_at_spreads_connections_created_together(office: Office) -> None:
     moments = [
         connection_store.renewal_at(replace(office.connection, name=f"kommo-acme-{number}")) for number in range(500)
     ]
@@ -101,7 +101,7 @@ def test_connections_made_together_are_not_renewed_together(office: Office) -> N
     assert sum(20 < each < 21 for each in hours) in range(150, 270)
 
 
-def test_the_sample_events_are_understood(office: Office) -> None:
+def test_renew_tokens_sample_events_are_processed(office: Office) -> None:
     office.time.passed_s += DAY_S
     sweep = functions.sample("renew_tokens", "sweep")["Records"][0]["body"]
     assert office.handle(sweep) == set()
@@ -110,7 +110,9 @@ def test_the_sample_events_are_understood(office: Office) -> None:
     assert office.handle(one) == set(), "a connection that is not there is nothing to do"
 
 
-def test_a_sweep_hands_on_what_does_not_fit_a_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renewal_sweep_queues_all_pages_once_until_visit_is_overdue(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(due_index, "PAGE_SIZE", 10)
     for number in range(1, 26):
         due = replace(office.connection, name=f"kommo-acme-{number}")
@@ -122,13 +124,13 @@ def test_a_sweep_hands_on_what_does_not_fit_a_page(office: Office, monkeypatch: 
     assert len(office.sweep()) == 25, "and found again where the visit never came"
 
 
-def test_two_deliveries_of_a_visit_renew_once(office: Office) -> None:
+def test_renew_tokens_duplicate_delivery_refreshes_once(office: Office) -> None:
     office.time.passed_s += DAY_S
     assert [office.visit() for _ in range(3)] == [set()] * 3
     assert office.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_a_visit_that_fails_goes_back_to_the_queue(office: Office) -> None:
+def test_renew_tokens_failed_visit_is_retried(office: Office) -> None:
     office.time.passed_s += DAY_S
     office.kommo.before[TOKEN_PATH] = [(500, {}, "")]
     body = json.dumps({"connection": NAME})
@@ -138,7 +140,7 @@ def test_a_visit_that_fails_goes_back_to_the_queue(office: Office) -> None:
     assert office.item["generation"] == 2
 
 
-def test_a_dead_grant_is_told_once_and_left_alone(office: Office) -> None:
+def test_renew_tokens_revoked_grant_is_announced_once_and_not_retried(office: Office) -> None:
     office.time.passed_s += DAY_S
     office.kommo.revoked.add("acme")
     assert office.round() == [NAME]
@@ -159,7 +161,7 @@ def test_a_dead_grant_is_told_once_and_left_alone(office: Office) -> None:
     assert len(office.kommo.calls) == 1
 
 
-def test_an_event_that_the_bus_refuses_is_told_later(office: Office) -> None:
+def test_renew_tokens_event_bus_failure_announces_later(office: Office) -> None:
     usability.end(office.table, office.connection, ConnectionReason.GRANT_REVOKED)
     with refusing("PutEvents"):
         assert office.visit() != set()
@@ -169,7 +171,7 @@ def test_an_event_that_the_bus_refuses_is_told_later(office: Office) -> None:
     assert not {"announce", "due_at", "due_pk"} & office.item.keys()
 
 
-def test_a_recovered_connection_is_told_and_stays_in_the_index(office: Office) -> None:
+def test_renew_tokens_recovered_connection_is_announced_and_stays_due(office: Office) -> None:
     office.table.put(connection_store.to_item(office.connection, announce="connection.recovered"))
     assert office.round() == [NAME]
     assert [detail["connection"] for detail in office.told("connection.recovered")] == [NAME]
@@ -177,7 +179,7 @@ def test_a_recovered_connection_is_told_and_stays_in_the_index(office: Office) -
     assert office.item["due_at"] == clock.to_iso(connection_store.renewal_at(connection_store.read(office.item)))
 
 
-def test_a_sealed_pair_is_moved_into_the_vault_by_the_next_visit(office: Office) -> None:
+def test_renew_tokens_sealed_pair_is_moved_into_vault(office: Office) -> None:
     office.expire()
     with refusing("PutSecretValue"):
         office.ask()
@@ -187,7 +189,7 @@ def test_a_sealed_pair_is_moved_into_the_vault_by_the_next_visit(office: Office)
     assert office.stored()["access_token"].reveal() == "canary-access-one+"
 
 
-def test_a_wrong_client_is_logged_and_not_hammered(office: Office) -> None:
+def test_renew_tokens_wrong_client_is_logged_and_not_retried_at_once(office: Office) -> None:
     office.time.passed_s += DAY_S
     office.vault.replace(office.vault.client_secret_id("kommo", "acme"), {"client_secret": Secret("canary-wrong")})
     office.mock.add("GET", "https://api-c.kommo.com/oauth2/account/current/subdomain", status=401)
@@ -210,7 +212,7 @@ def static(office: Office, age_days: float, **more: Any) -> Connection:
     return made
 
 
-def test_people_are_warned_of_a_token_that_is_80_and_90_days_old(office: Office) -> None:
+def test_renew_tokens_static_token_is_warned_about_at_80_and_90_days(office: Office) -> None:
     static(office, 0)
     ages = []
     for _ in range(100):
@@ -221,7 +223,7 @@ def test_people_are_warned_of_a_token_that_is_80_and_90_days_old(office: Office)
     assert ages == [80, 90]
 
 
-def test_the_old_token_goes_when_the_overlap_ends(office: Office) -> None:
+def test_renew_tokens_previous_token_is_dropped_when_overlap_ends(office: Office) -> None:
     previous = vault.version_id(f"{PREFIX}/grants/ghl", 0)
     until = clock.to_iso(clock.now() + timedelta(days=7))
     static(office, 0, previous_version_id=previous, previous_until=until)
@@ -237,7 +239,7 @@ def test_the_old_token_goes_when_the_overlap_ends(office: Office) -> None:
     assert item["due_at"] > clock.to_iso(clock.now() + timedelta(days=70))
 
 
-def test_the_shortest_life_among_the_due_is_a_metric(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+def test_renewal_sweep_emits_shortest_remaining_token_life(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     office.time.passed_s += 60 * DAY_S
     capsys.readouterr()
     office.sweep()
@@ -245,6 +247,6 @@ def test_the_shortest_life_among_the_due_is_a_metric(office: Office, capsys: pyt
     assert [round(metric["DaysToDeath"][0]) for metric in metrics] == [30]
 
 
-def test_a_message_that_cannot_be_read_is_done_with(office: Office) -> None:
+def test_renew_tokens_unreadable_message_is_consumed_and_logged(office: Office) -> None:
     assert office.handle("[]", "{", '{"other": 1}', '"text"') == set()
     assert "renewal_message_unreadable" in office.log.getvalue()

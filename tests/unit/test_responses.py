@@ -44,28 +44,28 @@ def response(body: bytes, content_type: str = "application/json") -> Response:
         ("", TEXT.encode()),
     ],
 )
-def test_text_is_decoded_by_mark_then_by_declared_charset_then_as_utf_8(content_type: str, body: bytes) -> None:
+def test_response_text_is_decoded_by_mark_then_charset_then_utf_8(content_type: str, body: bytes) -> None:
     assert response(body, content_type).text() == TEXT
     assert response(body, content_type).json() == {"account_name": "João €"}
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "UTF7", "unicode_escape", "raw_unicode_escape", "idna", "punycode"])
-def test_text_ignores_a_charset_that_gives_ascii_another_meaning(charset: str) -> None:
+def test_response_text_charset_that_redefines_ascii_is_ignored(charset: str) -> None:
     body = rb'{"a": "+AGE- \u0061"}'
     assert response(body, f"application/json; charset={charset}").text() == body.decode()
 
 
-def test_text_in_latin_1_that_is_not_declared_is_unreadable() -> None:
+def test_response_text_undeclared_latin_1_raises_decode_error() -> None:
     with pytest.raises(UnicodeDecodeError):
         response("João".encode("latin-1")).text()
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"\xef\xbb\xbf", b"\xff\xfea"])
-def test_json_unreadable_raises_value_error(body: bytes) -> None:
+def test_response_json_unreadable_raises_value_error(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the type is the contract
         response(body).json()
 
 
-def test_json_of_a_latin_1_token_answer_is_read() -> None:
+def test_response_json_declared_latin_1_is_decoded() -> None:
     body = '{"access_token":"a-2","refresh_token":"r-2","account_name":"João"}'.encode("latin-1")
     assert response(body, "application/json;charset=ISO-8859-1").json()["account_name"] == "João"

@@ -113,7 +113,7 @@ def item(stack: Cloud) -> dict[str, Any]:
 
 
 class TestRotating:
-    def test_a_token_that_works_takes_the_old_ones_place_which_stays_in_reserve(
+    def test_rotate_valid_token_is_current_and_old_one_is_kept_in_reserve(
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         old = connect(stack)
@@ -128,7 +128,7 @@ class TestRotating:
         assert len(platform.calls) == 1
         assert "lease_until" not in item(stack)
 
-    def test_it_is_due_when_its_overlap_ends(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_connection_is_due_when_overlap_ends(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         assert item(stack)["due_at"] < rotate(stack).previous_until
         assert item(stack)["due_at"] == now_of(stack).previous_until
@@ -139,7 +139,7 @@ class TestRotating:
             > clock.to_iso(clock.now() + timedelta(days=79))
         )
 
-    def test_the_new_ones_age_is_warned_of_anew(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_resets_age_warning(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         stack.table.update(*connection_store.key(NAME), "SET warned = :two", values={":two": 2})
         rotate(stack)
@@ -153,7 +153,7 @@ class TestRotating:
             (error(403, "The token does not have access to this location."), "does not have access to this location"),
         ],
     )
-    def test_a_token_that_does_not_work_changes_nothing(
+    def test_rotate_refused_token_changes_nothing(
         self, stack: Cloud, platform: LeadConnector, answer: Any, words: str
     ) -> None:
         before = connect(stack)
@@ -166,7 +166,7 @@ class TestRotating:
         assert "lease_until" not in item(stack)
         assert rotate(stack).generation == 2
 
-    def test_a_missing_scope_says_nothing_against_a_token(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_token_with_missing_scope_is_accepted(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         platform.before = [error(401, "The token is not authorized for this scope.")]
         assert rotate(stack).generation == 2
@@ -182,7 +182,7 @@ class TestRotating:
             requests.exceptions.ConnectTimeout("canary"),
         ],
     )
-    def test_no_verdict_changes_nothing_and_can_be_tried_again(
+    def test_rotate_platform_unreachable_changes_nothing_and_can_be_repeated(
         self, stack: Cloud, platform: LeadConnector, answer: Any
     ) -> None:
         before = connect(stack)
@@ -192,14 +192,14 @@ class TestRotating:
         assert (now_of(stack), in_use(stack)) == (before, OLD)
         assert rotate(stack).generation == 2
 
-    def test_now_drops_the_old_one_at_once(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_expire_now_drops_old_token(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         fresh = rotate(stack, expire_now=True)
         assert (fresh.previous_version_id, fresh.previous_until, in_reserve(stack)) == ("", "", None)
         assert in_use(stack) == NEW
         assert "AWSPREVIOUS" not in labels(stack)
 
-    def test_a_vault_that_does_not_drop_it_now_leaves_it_unused_and_due(
+    def test_rotate_expire_now_vault_failure_leaves_old_token_unused_and_due(
         self, stack: Cloud, platform: LeadConnector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*_: Any) -> None:
@@ -215,7 +215,7 @@ class TestRotating:
         assert rotate(stack, expire_now=True).previous_version_id == ""
         assert "AWSPREVIOUS" not in labels(stack)
 
-    def test_dropped_before_its_time_once_or_twice(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_expire_repeated_drops_previous_token_once(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         fresh = rotate(stack)
         for _ in range(2):
@@ -224,13 +224,13 @@ class TestRotating:
         assert (in_use(stack), in_reserve(stack)) == (NEW, None)
         assert "AWSPREVIOUS" not in labels(stack)
 
-    def test_twice_in_a_row_the_last_but_one_is_in_reserve(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_twice_keeps_only_the_last_previous_token(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         rotate(stack)
         assert rotate(stack, NEWER).generation == 3
         assert (in_use(stack), in_reserve(stack)) == (NEWER, NEW)
 
-    def test_the_token_in_use_is_told_as_such_unless_it_has_just_come(
+    def test_rotate_same_token_is_refused_unless_just_rotated(
         self, stack: Cloud, platform: LeadConnector, later: Any
     ) -> None:
         connect(stack)
@@ -243,7 +243,7 @@ class TestRotating:
         with pytest.raises(Rejected, match="credentials_unchanged"):
             rotate(stack)
 
-    def test_a_dead_connection_comes_back_and_the_dead_token_is_no_reserve(
+    def test_rotate_connection_needing_reconnect_recovers_without_reserve(
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         connect(stack)
@@ -253,7 +253,7 @@ class TestRotating:
         assert item(stack)["announce"] == "connection.recovered"
         assert item(stack)["due_at"] <= clock.to_iso(clock.now())
 
-    def test_an_event_that_is_still_to_be_told_is_not_forgotten(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_keeps_pending_announcement(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         stack.table.update(
             *connection_store.key(NAME), "SET announce = :told", values={":told": "connection.recovered"}
@@ -261,13 +261,13 @@ class TestRotating:
         rotate(stack)
         assert item(stack)["announce"] == "connection.recovered"
 
-    def test_a_platform_that_cannot_try_a_token_asks_for_put(self, stack: Cloud) -> None:
+    def test_rotate_platform_without_token_test_is_refused(self, stack: Cloud) -> None:
         connect(stack, platform="http", fields={})
         with pytest.raises(Rejected, match="PUT") as refused:
             rotate(stack)
         assert (refused.value.reason, refused.value.status) == ("not_rotatable", 409)
 
-    def test_one_that_is_not_there(self, stack: Cloud) -> None:
+    def test_rotate_and_expire_unknown_connection_are_refused(self, stack: Cloud) -> None:
         with pytest.raises(Rejected, match="unknown_connection"):
             rotate(stack)
         with pytest.raises(Rejected, match="unknown_connection"):
@@ -275,19 +275,19 @@ class TestRotating:
 
 
 class TestReplacing:
-    def test_the_old_ones_are_dropped(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_replace_valid_token_drops_old_one(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         fresh = replace(stack)
         assert (fresh.generation, fresh.previous_version_id, in_use(stack)) == (2, "", NEW)
         assert "AWSPREVIOUS" not in labels(stack)
 
-    def test_the_same_ones_keep_their_age(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_replace_same_token_keeps_its_age(self, stack: Cloud, platform: LeadConnector) -> None:
         before = connect(stack)
         assert replace(stack, OLD) == before == now_of(stack)
         assert len(platform.calls) == 1
         assert "lease_until" not in item(stack)
 
-    def test_the_same_ones_bring_back_a_connection_that_was_given_up(
+    def test_replace_same_token_recovers_connection_needing_reconnect(
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
         before = connect(stack)
@@ -297,18 +297,18 @@ class TestReplacing:
         assert fresh.version_id == before.version_id
         assert item(stack)["announce"] == "connection.recovered"
 
-    def test_credentials_that_the_vault_lost_can_be_given_again(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_replace_missing_secret_version_stores_new_one(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         stack.table.update(*connection_store.key(NAME), "SET version_id = :gone", values={":gone": "0" * 36})
         assert replace(stack).generation == 2
         assert in_use(stack) == NEW
 
-    def test_a_secret_that_is_gone_is_told(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_replace_missing_secret_is_refused_with_advice(self, stack: Cloud, platform: LeadConnector) -> None:
         VAULT.remove(connect(stack).secret_id)
         with pytest.raises(Rejected, match="delete the connection and create it again"):
             replace(stack)
 
-    def test_one_stored_before_there_were_version_ids(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_replace_connection_without_version_id_stores_one(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack, version_id="")
         assert in_use(stack) == OLD
         assert replace(stack).version_id
@@ -316,7 +316,9 @@ class TestReplacing:
 
 
 class TestRivals:
-    def test_one_at_a_time(self, stack: Cloud, platform: LeadConnector, later: Any) -> None:
+    def test_rotate_while_leased_is_retryable_until_lease_ends(
+        self, stack: Cloud, platform: LeadConnector, later: Any
+    ) -> None:
         connect(stack)
         until = int(clock.now().timestamp()) + 20
         stack.table.update(*connection_store.key(NAME), "SET lease_until = :until", values={":until": until})
@@ -327,7 +329,7 @@ class TestRivals:
         later(timedelta(seconds=22))
         assert rotate(stack).generation == 2
 
-    def test_a_rival_that_was_faster_stands(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_overtaken_by_another_rotation_is_refused(self, stack: Cloud, platform: LeadConnector) -> None:
         """Its lease had ended while it was tried, and another has been through since."""
         connect(stack)
 
@@ -344,7 +346,7 @@ class TestRivals:
         assert in_use(stack) == NEWER
         assert now_of(stack).generation == 2
 
-    def test_one_whose_turn_is_over_does_not_commit(
+    def test_rotate_with_outdated_fence_does_not_commit(
         self, stack: Cloud, platform: LeadConnector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """By the fence: another has taken the lease since, though it has changed nothing yet."""
@@ -360,9 +362,7 @@ class TestRivals:
             rotate(stack)
         assert in_use(stack) == OLD
 
-    def test_a_connection_that_ends_meanwhile_is_not_brought_back_in_silence(
-        self, stack: Cloud, platform: LeadConnector
-    ) -> None:
+    def test_rotate_connection_ended_meanwhile_is_refused(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
 
         class Ending:
@@ -377,7 +377,7 @@ class TestRivals:
         assert now_of(stack).state == "needs_reconnect"
         assert rotate(stack).state == "connected"
 
-    def test_a_removed_one_stays_removed(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_and_expire_removed_connection_are_refused(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack, state="removed")
         with pytest.raises(Rejected, match="connection_removed"):
             rotate(stack)
@@ -385,7 +385,7 @@ class TestRivals:
             rotation.expire(stack.table, VAULT, NAME)
         assert platform.calls == []
 
-    def test_another_of_its_name_is_left_alone(self, stack: Cloud, platform: LeadConnector) -> None:
+    def test_rotate_connection_recreated_meanwhile_is_refused(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
 
         class Remade:
@@ -401,7 +401,7 @@ class TestRivals:
         assert item(stack)["generation"] == 1
 
     @pytest.mark.parametrize("operation", ["UpdateSecretVersionStage", "UpdateItem"])
-    def test_a_call_that_is_sent_again_since_its_answer_was_lost_is_no_rival(
+    def test_rotate_aws_call_repeated_after_lost_answer_succeeds(
         self, stack: Cloud, platform: LeadConnector, monkeypatch: pytest.MonkeyPatch, operation: str
     ) -> None:
         """botocore does that by itself; the second one finds the first one's work."""
@@ -420,7 +420,7 @@ class TestRivals:
         assert in_use(stack) == NEW
         assert labels(stack)["AWSCURRENT"] == now_of(stack).version_id
 
-    def test_a_lease_outlives_the_function(self) -> None:
+    def test_rotation_lease_is_longer_than_function_timeout(self) -> None:
         assert resources("AWS::Serverless::Function")["ManageFunction"]["Properties"]["Timeout"] < rotation.LEASE_S
 
 
@@ -444,7 +444,7 @@ class TestDeaths:
             ("refused", "rotate"),
         ],
     )
-    def test_after_a_death_at_any_call_credentials_are_in_use_and_the_next_change_goes_through(
+    def test_rotation_killed_at_any_call_keeps_credentials_usable(
         self, shared: Cloud, platform: LeadConnector, later: Any, way: str, again: str
     ) -> None:
         """After one call is before the next: nothing happens between the two."""
@@ -470,7 +470,7 @@ class TestDeaths:
             assert labels(shared)["AWSCURRENT"] == now_of(shared).version_id
         pytest.fail("more calls than were looked at")
 
-    def test_after_two_deaths_what_the_item_points_to_still_has_a_label(
+    def test_rotate_killed_twice_keeps_label_of_current_version(
         self, stack: Cloud, platform: LeadConnector, later: Any
     ) -> None:
         """Secrets Manager may delete versions without one."""

@@ -100,7 +100,7 @@ ACCOUNTS = 3 + 1 + 5 + 2 + 1
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("calls", range(1, ACCOUNTS + 1))
-def test_furnish_killed_at_any_account_is_completed_by_the_next_run(calls: int, before: bool) -> None:
+def test_furnish_killed_at_any_account_is_completed_by_next_run(calls: int, before: bool) -> None:
     simulators = Simulators()
     variables = environment.complete({}, STACK)
     simulators.calls_left, simulators.before = calls, before
@@ -120,7 +120,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "sandbox.env"
 
 
-def test_environment_secrets_stay_and_addresses_follow(written: Path) -> None:
+def test_sandbox_environment_keeps_secrets_and_updates_addresses(written: Path) -> None:
     first = environment.complete(environment.read(), STACK)
     environment.write(first)
     assert written.stat().st_mode & 0o777 == 0o600
@@ -130,7 +130,7 @@ def test_environment_secrets_stay_and_addresses_follow(written: Path) -> None:
     assert {name for name in first if first[name] != second[name]} == {"PORTARIA_API_URL"}
 
 
-def test_environment_a_shell_reads_what_was_written(written: Path) -> None:
+def test_sandbox_environment_file_is_readable_by_shell(written: Path) -> None:
     odd = """it's "odd" $HOME `x` \\ *"""
     environment.write({"ODD": odd})
     command = ["bash", "-c", f'set -eu; . {written}; printf %s "$ODD"']
@@ -138,7 +138,7 @@ def test_environment_a_shell_reads_what_was_written(written: Path) -> None:
     assert environment.read() == {"ODD": odd}
 
 
-def test_environment_has_every_variable_that_the_examples_name() -> None:
+def test_sandbox_environment_has_every_variable_of_the_examples() -> None:
     examples = ROOT / "examples"
     named = {
         word.split("}")[0].strip()
@@ -150,12 +150,12 @@ def test_environment_has_every_variable_that_the_examples_name() -> None:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("5m", 300), ("2h", 7_200), ("1d", 86_400), ("1.5", 1.5)])
-def test_duration_units(text: str, seconds: float) -> None:
+def test_duration_with_unit_is_converted_to_seconds(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5 m", "-1s", "1w"])
-def test_duration_anything_else_says_what_one_is(text: str) -> None:
+def test_duration_invalid_is_refused_with_examples(text: str) -> None:
     with pytest.raises(click.BadParameter, match="30s, 5m, 2h or 1d"):
         Duration().convert(text, None, None)
 
@@ -163,7 +163,7 @@ def test_duration_anything_else_says_what_one_is(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"), [("email", "NAME=VALUE"), ("=x", "NAME=VALUE"), ("age=3", "not one of email")]
 )
-def test_assignment_wrong_ones_are_told(text: str, told: str) -> None:
+def test_assignment_invalid_is_refused(text: str, told: str) -> None:
     with pytest.raises(click.BadParameter, match=told):
         Assignment(("email",)).convert(text, None, None)
 
@@ -181,12 +181,12 @@ def test_assignment_wrong_ones_are_told(text: str, told: str) -> None:
         (["kommo", "nothing"], "No such command"),
     ],
 )
-def test_commands_wrong_usage_says_what_is_right(arguments: list[str], told: str) -> None:
+def test_sandbox_command_wrong_usage_is_refused_with_advice(arguments: list[str], told: str) -> None:
     result = CliRunner().invoke(sandbox, arguments)
     assert (result.exit_code, told in result.output) == (2, True), result.output
 
 
-def test_commands_all_have_help() -> None:
+def test_sandbox_commands_all_have_help() -> None:
     seen: list[str] = []
 
     def walk(command: click.Command, path: str) -> None:
@@ -200,5 +200,5 @@ def test_commands_all_have_help() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_a_script_for_the_shell(shell: str) -> None:
+def test_sandbox_completion_prints_script_of_shell(shell: str) -> None:
     assert "_SANDBOX_COMPLETE" in CliRunner().invoke(sandbox, ["completion", shell]).output

@@ -28,14 +28,14 @@ def stopped(folder: Path, content: str = "first") -> SavedState:
     return state
 
 
-def test_open_after_an_orderly_stop_returns_the_stack_and_the_data(tmp_path: Path) -> None:
+def test_saved_state_open_after_orderly_stop_returns_stack_and_data(tmp_path: Path) -> None:
     stopped(tmp_path)
     state = SavedState(tmp_path, "1")
     assert state.open(silent) == STACK
     assert (state.live / "data").read_text() == "first"
 
 
-def test_open_after_a_crash_has_the_data_of_the_last_orderly_stop(tmp_path: Path) -> None:
+def test_saved_state_open_after_crash_has_data_of_last_orderly_stop(tmp_path: Path) -> None:
     state = stopped(tmp_path)
     state.open(silent)
     (state.live / "data").write_text("half written")
@@ -43,7 +43,9 @@ def test_open_after_a_crash_has_the_data_of_the_last_orderly_stop(tmp_path: Path
     assert (state.live / "data").read_text() == "first"
 
 
-def test_open_after_a_kill_within_close_has_the_newest_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_state_open_after_kill_during_close_has_newest_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = stopped(tmp_path)
     state.open(silent)
     (state.live / "data").write_text("second")
@@ -54,7 +56,7 @@ def test_open_after_a_kill_within_close_has_the_newest_data(tmp_path: Path, monk
     assert (state.live / "data").read_text() == "second"
 
 
-def test_open_data_of_another_version_is_removed_and_said(tmp_path: Path) -> None:
+def test_saved_state_open_of_another_version_removes_data_and_reports_it(tmp_path: Path) -> None:
     stopped(tmp_path)
     said: list[str] = []
     assert SavedState(tmp_path, "2").open(said.append) is None
@@ -62,20 +64,20 @@ def test_open_data_of_another_version_is_removed_and_said(tmp_path: Path) -> Non
     assert SavedState(tmp_path, "1").open(silent) is None
 
 
-def test_open_is_private(tmp_path: Path) -> None:
+def test_saved_state_folder_is_private(tmp_path: Path) -> None:
     stopped(tmp_path / "state")
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.enable_socket
-def test_ports_are_the_same_each_time(tmp_path: Path) -> None:
+def test_saved_state_ports_are_kept(tmp_path: Path) -> None:
     ports = SavedState(tmp_path, "1").ports()
     assert SavedState(tmp_path, "1").ports() == ports
     assert len({ports.ministack, ports.proxy, ports.simulators, ports.control}) == 4
 
 
 @pytest.mark.enable_socket
-def test_ports_taken_one_is_replaced_unless_the_data_needs_it(tmp_path: Path) -> None:
+def test_saved_state_ports_in_use_are_replaced_or_refused_with_saved_data(tmp_path: Path) -> None:
     state = SavedState(tmp_path, "1")
     ports = state.ports()
     with processes.listening_socket(ports.proxy):
@@ -86,7 +88,7 @@ def test_ports_taken_one_is_replaced_unless_the_data_needs_it(tmp_path: Path) ->
 
 
 @pytest.mark.enable_socket
-def test_ports_a_demanded_one_is_refused_where_the_data_has_another(tmp_path: Path) -> None:
+def test_saved_state_ports_requested_port_is_refused_with_saved_data(tmp_path: Path) -> None:
     state = SavedState(tmp_path, "1")
     first = state.ports().ministack
     assert state.ports(processes.free_port()).ministack != first
@@ -95,6 +97,6 @@ def test_ports_a_demanded_one_is_refused_where_the_data_has_another(tmp_path: Pa
         state.ports(processes.free_port())
 
 
-def test_ports_file_that_cannot_be_read_is_written_anew(tmp_path: Path) -> None:
+def test_saved_state_unreadable_ports_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "ports.json").write_text(json.dumps({"ministack": 1}))
     assert SavedState(tmp_path, "1")._known_ports() is None

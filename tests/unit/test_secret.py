@@ -25,13 +25,13 @@ def secret() -> Secret:
     return Secret(TEXT)
 
 
-def test_only_reveal_tells_its_text(secret: Secret) -> None:
+def test_secret_reveal_returns_its_text(secret: Secret) -> None:
     assert secret.reveal() == TEXT
     assert bool(secret)
     assert not Secret("")
 
 
-def test_printing_shows_stars(secret: Secret) -> None:
+def test_secret_printed_or_formatted_is_masked(secret: Secret) -> None:
     shown = [
         *(str(secret), repr(secret), ascii(secret), format(secret, "s"), format(secret, ">40"), format(secret, ".3")),
         *(f"{secret}", f"{secret!s}", f"{secret!r}", f"{secret!a}", f"{secret:>40}", f"{secret:.3}"),
@@ -42,14 +42,14 @@ def test_printing_shows_stars(secret: Secret) -> None:
     assert "canary" not in str(KeyError(secret)) + repr(ValueError("bad", secret))
 
 
-def test_it_does_not_become_json(secret: Secret) -> None:
+def test_secret_json_dumps_is_refused(secret: Secret) -> None:
     with pytest.raises(TypeError) as refused:
         json.dumps({"token": secret})
     assert "canary" not in str(refused.value)
     assert json.dumps({"token": secret}, default=str) == '{"token": "***"}'
 
 
-def test_it_is_not_serialised_or_copied(secret: Secret) -> None:
+def test_secret_pickle_and_copy_are_refused(secret: Secret) -> None:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(TypeError, match="not serialised"):
             pickle.dumps(secret, protocol)
@@ -65,7 +65,7 @@ class Holder:
     token: Secret
 
 
-def test_it_has_no_attributes_to_look_at(secret: Secret) -> None:
+def test_secret_has_no_attributes_or_sequence_methods(secret: Secret) -> None:
     assert not hasattr(secret, "__dict__")
     with pytest.raises(AttributeError):
         secret.other = 1  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ def test_it_has_no_attributes_to_look_at(secret: Secret) -> None:
         assert not hasattr(secret, name)
 
 
-def test_comparing_tells_nothing(secret: Secret) -> None:
+def test_secret_equality_does_not_compare_text(secret: Secret) -> None:
     as_text: object = TEXT
     assert secret != as_text
     assert secret != Secret(TEXT)
@@ -81,7 +81,7 @@ def test_comparing_tells_nothing(secret: Secret) -> None:
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.ERROR])
-def test_logging_shows_stars(secret: Secret, level: int) -> None:
+def test_secret_logged_is_masked(secret: Secret, level: int) -> None:
     stream = io.StringIO()
     logger = logging.Logger("secrets")
     logger.addHandler(logging.StreamHandler(stream))
@@ -90,7 +90,7 @@ def test_logging_shows_stars(secret: Secret, level: int) -> None:
     assert "canary" not in stream.getvalue()
 
 
-def test_the_functions_logger_shows_stars(secret: Secret) -> None:
+def test_secret_logged_by_powertools_is_masked(secret: Secret) -> None:
     stream = io.StringIO()
     logger = Logger(service="secrets", stream=stream)
     logger.append_keys(token=secret)
@@ -103,7 +103,7 @@ def test_the_functions_logger_shows_stars(secret: Secret) -> None:
     assert "canary" not in stream.getvalue()
 
 
-def test_a_traceback_with_locals_shows_stars(secret: Secret) -> None:
+def test_secret_in_traceback_with_locals_is_masked(secret: Secret) -> None:
     def fail(credentials: Any) -> None:
         held = {"token": credentials}
         raise RuntimeError(f"failed with {held}")
@@ -116,7 +116,7 @@ def test_a_traceback_with_locals_shows_stars(secret: Secret) -> None:
     assert TEXT not in text
 
 
-def test_what_carries_secrets_shows_stars(secret: Secret) -> None:
+def test_secret_holding_objects_repr_is_masked(secret: Secret) -> None:
     things: list[object] = [
         OAuthCallback(secret, "acme.kommo.com", "widget", secret),
         Grant(secret, clock.now(), secret),

@@ -22,13 +22,15 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_each_field_is_read_from_its_variable(environment: pytest.MonkeyPatch) -> None:
+def test_settings_from_env_reads_each_field_from_its_variable(environment: pytest.MonkeyPatch) -> None:
     settings = AcceptInstallSettings.from_env()
     assert (settings.table_name, settings.exchanges_queue_url) == ("table", "https://queue")
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_missing_or_empty_variable_is_named(environment: pytest.MonkeyPatch, value: str | None) -> None:
+def test_settings_from_env_missing_or_empty_variable_is_named(
+    environment: pytest.MonkeyPatch, value: str | None
+) -> None:
     if value is None:
         environment.delenv("TABLE_NAME")
     else:
@@ -37,12 +39,12 @@ def test_a_missing_or_empty_variable_is_named(environment: pytest.MonkeyPatch, v
         AcceptInstallSettings.from_env()
 
 
-def test_all_missing_variables_are_named_at_once(environment: pytest.MonkeyPatch) -> None:
+def test_settings_from_env_all_missing_variables_are_named(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="DEFERRED_EXCHANGES_QUEUE_URL, BUS_NAME, SECRETS_PREFIX, SEALING_KEY_ID"):
         ExchangeCodeSettings.from_env()
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     settings = AcceptInstallSettings(table_name="a", exchanges_queue_url="b", unproven_exchanges_queue_url="c")
     with pytest.raises(AttributeError, match="do not change"):
         settings.table_name = "c"
@@ -52,12 +54,12 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize(
     "values", [{}, {"table_name": "a"}, {"table_name": "a", "exchanges_queue_url": "b", "bus_name": "c"}]
 )
-def test_settings_are_made_with_exactly_their_fields(values: dict[str, str]) -> None:
+def test_settings_constructor_requires_exactly_its_fields(values: dict[str, str]) -> None:
     with pytest.raises(TypeError, match="table_name, exchanges_queue_url"):
         AcceptInstallSettings(**values)
 
 
-def test_every_field_of_every_class_is_text() -> None:
+def test_settings_fields_are_all_text() -> None:
     assert len(Environment.__subclasses__()) > 5
     for settings in Environment.__subclasses__():
         assert settings.__annotations__

@@ -79,7 +79,7 @@ def item_of(stack: Cloud, ticket: Secret) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- what a caller gets
 
 
-def test_a_link_leads_to_the_front_end_once(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_redirects_to_front_end_once(stack: Cloud, engage: Engage) -> None:
     answer = ask(stack)
     assert answer["addresses"] is None
     ticket = ticket_of(answer)
@@ -88,11 +88,11 @@ def test_a_link_leads_to_the_front_end_once(stack: Cloud, engage: Engage) -> Non
     assert len(engage.keys) == 1
 
 
-def test_it_may_lead_to_the_customers_own_front_end(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_to_customer_front_end_redirects_there(stack: Cloud, engage: Engage) -> None:
     assert redeem(stack, ticket_of(ask(stack, front_end="customer"))) == f"https://acme.engage.bz/#/login?key={KEY_1}"
 
 
-def test_the_addresses_themselves_may_be_asked_for(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_addresses_are_returned_and_not_stored(stack: Cloud, engage: Engage) -> None:
     answer = ask(stack, deliver="addresses")
     assert (answer["link"], answer["expires_at"]) == (None, None)
     assert answer["addresses"] == {
@@ -103,19 +103,21 @@ def test_the_addresses_themselves_may_be_asked_for(stack: Cloud, engage: Engage)
     assert not [item for item in scan if item["pk"]["S"].startswith("SSO#")]
 
 
-def test_each_link_has_a_key_of_its_own(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_each_has_its_own_key(stack: Cloud, engage: Engage) -> None:
     first, second = (ticket_of(ask(stack)) for _ in range(2))
     assert redeem(stack, second).endswith("key-2%2F%2B%26")
     assert redeem(stack, first).endswith("key-1%2F%2B%26")
 
 
-def test_the_answer_says_when_the_link_ends(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_sign_on_link_expires_within_two_minutes(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer = ask(stack)
     left = clock.from_iso(answer["expires_at"]) - clock.now()
     assert timedelta(seconds=110) < left <= timedelta(minutes=2)
 
 
-def test_what_is_kept_tells_nobody_the_way(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_stores_no_key_and_no_ticket(stack: Cloud, engage: Engage) -> None:
     ticket = ticket_of(ask(stack))
     item = item_of(stack, ticket)
     assert set(item) == {"pk", "sk", "connection", "sealed", "ends_at", "expires_at"}
@@ -126,7 +128,7 @@ def test_what_is_kept_tells_nobody_the_way(stack: Cloud, engage: Engage) -> None
     assert "sealed" not in item_of(stack, ticket)
 
 
-def test_neither_key_nor_token_is_told_to_anyone_else(
+def test_sign_on_logs_neither_key_nor_ticket(
     stack: Cloud, engage: Engage, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -148,7 +150,7 @@ def test_neither_key_nor_token_is_told_to_anyone_else(
      "../" + "a" * 19 + "." + "b" * 43,
      "a" * 22 + "." + "b" * 42 + "\n", "ä" * 22 + "." + "b" * 43, "a" * 22 + "." + "b" * 43 + ".c"],
 )  # fmt: skip
-def test_what_is_no_ticket_is_not_even_looked_for(text: str) -> None:
+def test_redeem_sign_on_malformed_ticket_is_refused_without_read(text: str) -> None:
     with pytest.raises(Rejected, match="altered_link"):
         single_sign_on.redeem(Unreadable(), "no key", Secret(text))  # type: ignore[arg-type]
 
@@ -158,11 +160,11 @@ class Unreadable:
         raise AssertionError("the table was asked")
 
 
-def test_one_that_was_never_given_out(stack: Cloud) -> None:
+def test_redeem_sign_on_unknown_ticket_is_refused(stack: Cloud) -> None:
     assert refused(stack, "a" * 22 + "." + "b" * 43) == "unknown_link"
 
 
-def test_every_letter_counts(stack: Cloud, engage: Engage) -> None:
+def test_redeem_sign_on_ticket_with_changed_character_is_refused_and_not_used(stack: Cloud, engage: Engage) -> None:
     """Also the last, of which base64 leaves some bits without a meaning; and an altered link uses nothing up."""
     ticket = ticket_of(ask(stack))
     text = ticket.reveal()
@@ -174,7 +176,7 @@ def test_every_letter_counts(stack: Cloud, engage: Engage) -> None:
     assert redeem(stack, ticket)
 
 
-def test_the_parts_of_two_links_are_none(stack: Cloud, engage: Engage) -> None:
+def test_redeem_sign_on_mixed_ticket_parts_are_refused(stack: Cloud, engage: Engage) -> None:
     first, second = (ticket_of(ask(stack)) for _ in range(2))
     mixed = first.reveal().partition(".")[0] + "." + second.reveal().partition(".")[2]
     assert refused(stack, mixed) == "altered_link"
@@ -182,7 +184,7 @@ def test_the_parts_of_two_links_are_none(stack: Cloud, engage: Engage) -> None:
     assert redeem(stack, second)
 
 
-def test_its_two_minutes_are_counted_by_the_clock(
+def test_redeem_sign_on_ticket_expires_by_the_clock(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DynamoDB's own expiry may take days; until then the link is told from one that never was."""
@@ -202,7 +204,7 @@ def test_its_two_minutes_are_counted_by_the_clock(
     [{"connection": "engage-two"}, {"ends_at": 4_102_444_800}, {"sealed": "{}"}, {"sealed": "x"}],
     ids=repr,
 )
-def test_an_item_that_was_edited_leads_nowhere(stack: Cloud, engage: Engage, change: dict[str, Any]) -> None:
+def test_redeem_sign_on_edited_item_is_refused(stack: Cloud, engage: Engage, change: dict[str, Any]) -> None:
     to_engage(stack, "engage-two")
     ticket = ticket_of(ask(stack))
     stack.table.put(item_of(stack, ticket) | change)
@@ -210,7 +212,7 @@ def test_an_item_that_was_edited_leads_nowhere(stack: Cloud, engage: Engage, cha
     assert "used_at" not in item_of(stack, ticket)
 
 
-def test_a_seal_opens_for_its_own_link_and_connection_only(stack: Cloud, engage: Engage) -> None:
+def test_redeem_sign_on_sealed_address_of_another_link_is_refused(stack: Cloud, engage: Engage) -> None:
     """Given the sealed address of one link, put into the item of another."""
     to_engage(stack, "engage-two")
     mine, other, theirs = ticket_of(ask(stack)), ticket_of(ask(stack)), ticket_of(ask(stack, "engage-two"))
@@ -222,7 +224,9 @@ def test_a_seal_opens_for_its_own_link_and_connection_only(stack: Cloud, engage:
 # ----------------------------------------------------------------------------------------------------- races and deaths
 
 
-def test_of_two_at_a_time_one_goes_through(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redeem_sign_on_concurrently_only_one_succeeds(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given that both have read the item before either has marked it."""
     ticket = ticket_of(ask(stack))
     unseal, others = vault.unseal, []
@@ -237,7 +241,9 @@ def test_of_two_at_a_time_one_goes_through(stack: Cloud, engage: Engage, monkeyp
     assert others == [f"https://one.engage.bz/#/login?key={KEY_1}"]
 
 
-def test_a_mark_that_was_sent_twice_is_ones_own(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redeem_sign_on_repeated_write_after_lost_answer_succeeds(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given a first answer of DynamoDB's that got lost: boto3 sends the write again, and its condition fails."""
     ticket = ticket_of(ask(stack))
     table = stack.table
@@ -251,7 +257,9 @@ def test_a_mark_that_was_sent_twice_is_ones_own(stack: Cloud, engage: Engage, mo
     assert single_sign_on.redeem(table, key_id(stack), ticket)
 
 
-def test_kms_that_does_not_answer_costs_no_link(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redeem_sign_on_kms_failure_does_not_use_the_ticket(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ticket = ticket_of(ask(stack))
     unavailable = Retryable("vault_unavailable", "Secrets Manager or KMS did not respond: ThrottlingException")
     with monkeypatch.context() as patched:
@@ -261,14 +269,16 @@ def test_kms_that_does_not_answer_costs_no_link(stack: Cloud, engage: Engage, mo
     assert redeem(stack, ticket)
 
 
-def test_without_a_data_key_no_key_is_fetched(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_sign_on_link_without_data_key_requests_no_platform_key(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(vault, "prepare_seal", failing(Retryable("vault_unavailable", "the vault did not answer")))
     with pytest.raises(Retryable, match="vault_unavailable"):
         ask(stack)
     assert engage.keys == []
 
 
-def test_a_death_before_the_link_is_stored_leaves_nothing(
+def test_create_sign_on_link_killed_before_write_stores_nothing(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Death(BaseException):
@@ -283,7 +293,7 @@ def test_a_death_before_the_link_is_stored_leaves_nothing(
     assert redeem(stack, ticket_of(ask(stack))).endswith("key-2%2F%2B%26")
 
 
-def test_a_death_before_the_mark_costs_no_link_and_one_after_it_does(
+def test_redeem_sign_on_killed_before_write_keeps_ticket_and_after_it_uses_it(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Death(BaseException):
@@ -323,7 +333,9 @@ def failing(error: BaseException) -> Any:
         (refusal(403, "error_code", "canary"), "sign_on_refused", 409),
     ],
 )
-def test_a_refusal(stack: Cloud, engage: Engage, answer: Any, reason: str, status: int) -> None:
+def test_create_sign_on_link_platform_refusal_has_reason(
+    stack: Cloud, engage: Engage, answer: Any, reason: str, status: int
+) -> None:
     engage.sso = [answer]
     with pytest.raises(Rejected) as error:
         ask(stack)
@@ -341,7 +353,9 @@ def test_a_refusal(stack: Cloud, engage: Engage, answer: Any, reason: str, statu
     ],
     ids=["500", "429", "html", "lost", "unreachable"],
 )
-def test_trouble(stack: Cloud, engage: Engage, answer: Any, reason: str) -> None:
+def test_create_sign_on_link_platform_failure_is_retryable(
+    stack: Cloud, engage: Engage, answer: Any, reason: str
+) -> None:
     """A lost response has changed nothing that matters, so it is not reported as a call that may have been processed."""
     engage.sso = [answer]
     with pytest.raises(Retryable) as error:
@@ -350,14 +364,14 @@ def test_trouble(stack: Cloud, engage: Engage, answer: Any, reason: str) -> None
     assert "https" not in str(error.value)
 
 
-def test_a_user_who_is_not_registered(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_unknown_user_is_refused_by_field(stack: Cloud, engage: Engage) -> None:
     with pytest.raises(Rejected) as error:
         ask(stack, user_identifier="stranger")
     assert error.value.field == "user_identifier"
     assert "stranger" not in str(error.value)
 
 
-def test_an_identifier_goes_out_as_it_is(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_user_identifier_is_sent_unchanged(stack: Cloud, engage: Engage) -> None:
     engage.registered["é &=+#/1"] = "maria"
     assert ask(stack, user_identifier="é &=+#/1")["link"]
 
@@ -365,7 +379,7 @@ def test_an_identifier_goes_out_as_it_is(stack: Cloud, engage: Engage) -> None:
 # ------------------------------------------------------------------------------------------------------ which connections
 
 
-def test_only_some_platforms_offer_it(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_platform_without_sign_on_is_not_offered(stack: Cloud, engage: Engage) -> None:
     to_leadconnector(stack)
     connect(stack, "plain", "http", "bearer", "api.example.com", {}, {"token": "canary-plain"})
     for name in ("marketek", "plain"):
@@ -376,7 +390,7 @@ def test_only_some_platforms_offer_it(stack: Cloud, engage: Engage) -> None:
         ask(stack, "nobody")
 
 
-def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_without_customer_token_is_refused(stack: Cloud, engage: Engage) -> None:
     """Given one that was made when no customer_token was asked for."""
     to_engage(stack, "engage-old", customer_token="")
     with pytest.raises(Rejected) as error:
@@ -385,7 +399,7 @@ def test_a_connection_from_before_says_what_it_lacks(stack: Cloud, engage: Engag
     assert "customer_token" in error.value.detail
 
 
-def test_one_that_must_be_connected_again(stack: Cloud, engage: Engage) -> None:
+def test_create_sign_on_link_connection_needing_reconnect_is_refused(stack: Cloud, engage: Engage) -> None:
     usability.end(stack.table, connection_store.get(stack.table, NAME), ConnectionReason.TOKEN_REFUSED)
     with pytest.raises(Rejected) as error:
         ask(stack)
@@ -393,7 +407,7 @@ def test_one_that_must_be_connected_again(stack: Cloud, engage: Engage) -> None:
     assert f"PUT /connections/{NAME}/credentials" in error.value.detail
 
 
-def test_credentials_that_were_replaced_a_moment_ago(
+def test_static_credentials_replaced_during_read_returns_new_version(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a version that is dropped between the reading of the item and that of the vault."""
@@ -415,7 +429,9 @@ def test_credentials_that_were_replaced_a_moment_ago(
     assert (found.generation, set(credentials)) == (2, set(LOG_IN))
 
 
-def test_credentials_that_are_gone(stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_sign_on_link_missing_credentials_are_retryable_then_refused(
+    stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Vault(PREFIX).remove(connection_store.get(stack.table, NAME).secret_id, immediately=True)
     with pytest.raises(Retryable, match="vault_lags"):
         ask(stack)
@@ -444,11 +460,11 @@ def test_credentials_that_are_gone(stack: Cloud, engage: Engage, monkeypatch: py
     ],
     ids=repr,
 )
-def test_bad_input_is_named(sent: dict[str, Any], field: str) -> None:
+def test_create_sign_on_link_invalid_body_is_refused_by_field(sent: dict[str, Any], field: str) -> None:
     with pytest.raises(Rejected) as error:
         parse(api.SignOnRequest, sent)
     assert error.value.field == field
 
 
-def test_the_front_ends_of_the_api_are_those_that_there_are() -> None:
+def test_sign_on_front_ends_match_api_schema() -> None:
     assert set(api.Addresses.model_fields) == set(single_sign_on.FRONT_ENDS)

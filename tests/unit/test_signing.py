@@ -63,7 +63,7 @@ SUITE_TOKEN = (
     ],
     ids=["post-vanilla", "post-sts-header-before", "post-x-www-form-urlencoded", "post-header-key-case"],
 )
-def test_the_signature_is_that_of_awss_test_suite(
+def test_authorization_matches_aws_signature_test_suite(
     headers: dict[str, str], body: bytes, signed: str, signature: str
 ) -> None:
     made = authorization(
@@ -95,7 +95,7 @@ credential = st.text(
     token=st.none() | credential,
     moment=st.integers(946_684_800, 4_102_444_800).map(lambda at: datetime.fromtimestamp(at, UTC)),
 )
-def test_the_signature_is_botocores(
+def test_authorization_matches_botocore_for_any_request(
     service: str, region: str, host: str, target: str, body: bytes, access_key_id: str, secret: str, token: str | None,
     moment: datetime,
 ) -> None:  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_signature_is_botocores(
         ),
     ],
 )  # fmt: skip
-def test_the_endpoint_is_where_the_sdks_look(
+def test_endpoint_follows_sdk_rules(
     monkeypatch: pytest.MonkeyPatch, region: str, environment: dict[str, str], expected: tuple[str, str, int]
 ) -> None:
     for name, value in environment.items():
@@ -144,7 +144,7 @@ def test_the_endpoint_is_where_the_sdks_look(
 @pytest.mark.parametrize(
     "url", ["ftp://x", "x", "https://", "https://u:p@x", "https://x/path", "https://x:port", "http://x:"]
 )
-def test_an_endpoint_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_endpoint_invalid_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     with pytest.raises(RuntimeError, match="without a path"):
         endpoint("sqs", "us-east-1")
@@ -265,7 +265,7 @@ pytestmark = pytest.mark.enable_socket
 
 
 class TestTheWire:
-    def test_what_is_sent(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_sends_json_with_signed_headers(self, server: Server, client: AwsClient) -> None:
         server.talks = [answers(b'{"MessageId":"1"}')]
 
         assert client.call("SendMessage", {"QueueUrl": "q", "MessageBody": "ç"}, timeout_s=2) == {"MessageId": "1"}
@@ -279,13 +279,13 @@ class TestTheWire:
         signed = "content-type;host;x-amz-date;x-amz-security-token;x-amz-target"
         assert f"SignedHeaders={signed}, " in headers["authorization"]
 
-    def test_one_connection_serves_many_calls(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_reuses_connection(self, server: Server, client: AwsClient) -> None:
         server.talks = [answers(b"{}", b'{"a":1}', b"")]
         assert [client.call("X", {}, timeout_s=2) for _ in range(3)] == [{}, {"a": 1}, {}]
         assert len(server.lines) == 1
 
     @pytest.mark.parametrize("farewell", ["after the answer", "on the next request"])
-    def test_a_kept_connection_that_is_closed_is_replaced_once(
+    def test_aws_client_call_closed_idle_connection_is_replaced_once(
         self, server: Server, client: AwsClient, farewell: str
     ) -> None:
         def talk(line: Line) -> None:
@@ -299,14 +299,14 @@ class TestTheWire:
         assert client.call("X", {}, timeout_s=2) == {"again": 1}
         assert len(server.lines) == 2
 
-    def test_a_new_connection_that_is_closed_is_not_tried_again(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_closed_new_connection_is_a_lost_answer(self, server: Server, client: AwsClient) -> None:
         server.talks = [raw(b"")]
         with pytest.raises(Retryable) as failure:
             client.call("X", {}, timeout_s=2)
         assert failure.value.answer_lost
         assert len(server.lines) == 1
 
-    def test_a_kept_connection_that_broke_in_its_answer_is_not_tried_again(
+    def test_aws_client_call_connection_broken_in_answer_is_not_retried(
         self, server: Server, client: AwsClient
     ) -> None:
         def talk(line: Line) -> None:
@@ -321,7 +321,7 @@ class TestTheWire:
             client.call("X", {}, timeout_s=2)
         assert len(server.lines) == 1
 
-    def test_an_idle_connection_is_not_used_again(
+    def test_aws_client_call_connection_idle_too_long_is_not_reused(
         self, server: Server, client: AwsClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.talks = [answers(b"{}", b"{}")]
@@ -330,20 +330,20 @@ class TestTheWire:
         client.call("X", {}, timeout_s=2)
         assert len(server.lines) == 2
 
-    def test_connection_close_is_heeded(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_connection_close_header_is_respected(self, server: Server, client: AwsClient) -> None:
         server.talks = [answers(b"{}", headers="Connection: close\r\n")]
         for _ in range(2):
             client.call("X", {}, timeout_s=2)
         assert [len(line.requests) for line in server.lines] == [1, 1]
 
-    def test_chunks_are_read(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_chunked_answer_is_read(self, server: Server, client: AwsClient) -> None:
         server.talks = [
             raw(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{"a\r\n4;x=y\r\n":1}\r\n0\r\n\r\n')
         ]
         assert client.call("X", {}, timeout_s=2) == {"a": 1}
 
     @pytest.mark.parametrize("size", [1, 7, 1_000])
-    def test_an_answer_in_pieces_is_read(self, server: Server, client: AwsClient, size: int) -> None:
+    def test_aws_client_call_fragmented_answer_is_read(self, server: Server, client: AwsClient, size: int) -> None:
         def talk(line: Line) -> None:
             line.read()
             whole = b'HTTP/1.1 200 OK\r\ncontent-LENGTH:  9\r\n\r\n{"ab":12}'
@@ -374,13 +374,17 @@ class TestTheWire:
             b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000,
         ],
     )
-    def test_a_broken_answer_is_a_lost_answer(self, server: Server, client: AwsClient, answer: bytes) -> None:
+    def test_aws_client_call_malformed_answer_is_a_lost_answer(
+        self, server: Server, client: AwsClient, answer: bytes
+    ) -> None:
         server.talks = [raw(answer)]
         with pytest.raises(Retryable) as failure:
             client.call("X", {}, timeout_s=2)
         assert failure.value.answer_lost
 
-    def test_after_a_broken_answer_the_connection_is_gone(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_after_malformed_answer_uses_new_connection(
+        self, server: Server, client: AwsClient
+    ) -> None:
         server.talks = [answers(b"no JSON"), answers(b"{}")]
         with pytest.raises(Retryable):
             client.call("X", {}, timeout_s=2)
@@ -388,11 +392,11 @@ class TestTheWire:
 
 
 class TestTime:
-    def test_a_server_that_says_nothing(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_silent_server_ends_at_timeout(self, server: Server, client: AwsClient) -> None:
         server.talks = [lambda line: wait(server)]
         assert_ends_in(0.3, client, answer_lost=True)
 
-    def test_a_server_that_drips(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_slowly_sent_answer_ends_at_timeout(self, server: Server, client: AwsClient) -> None:
         """Each byte comes in time, the whole does not: the limit holds for the whole."""
 
         def talk(line: Line) -> None:
@@ -403,7 +407,9 @@ class TestTime:
         server.talks = [talk]
         assert_ends_in(0.3, client, answer_lost=True)
 
-    def test_a_name_service_that_says_nothing(self, client: AwsClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_aws_client_call_silent_name_service_ends_at_timeout_unsent(
+        self, client: AwsClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         answered = threading.Event()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: answered.wait(5) and [])
         try:
@@ -411,7 +417,7 @@ class TestTime:
         finally:
             answered.set()
 
-    def test_nobody_listens(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_aws_client_call_connection_refused_is_not_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -419,7 +425,7 @@ class TestTime:
             AwsClient("sqs", "AmazonSQS").call("X", {}, timeout_s=1)
         assert not failure.value.answer_lost
 
-    def test_the_second_address_is_tried(
+    def test_aws_client_call_first_address_unreachable_uses_second(
         self, server: Server, client: AwsClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.talks = [answers(b"{}")]
@@ -431,7 +437,7 @@ class TestTime:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
         assert client.call("X", {}, timeout_s=1) == {}
 
-    def test_no_such_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_aws_client_call_unknown_name_is_not_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://portaria.invalid")
 
         def fail(*args: object, **options: object) -> Any:
@@ -456,24 +462,26 @@ class TestErrors:
             ("503 Service Unavailable", "x#Unheard"),
         ],
     )
-    def test_what_may_work_later(self, server: Server, client: AwsClient, status: str, code: str) -> None:
+    def test_aws_client_call_temporary_error_is_retryable(
+        self, server: Server, client: AwsClient, status: str, code: str
+    ) -> None:
         server.talks = [answers(json.dumps({"__type": code, "message": "m"}).encode(), status=status)]
         with pytest.raises(Retryable, match=code.partition("#")[2]):
             client.call("X", {}, timeout_s=2)
 
-    def test_an_error_page_of_something_in_between(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_html_error_page_is_retryable(self, server: Server, client: AwsClient) -> None:
         server.talks = [answers(b"<html>502 Bad Gateway</html>", status="502 Bad Gateway")]
         with pytest.raises(Retryable, match="HTTP 502"):
             client.call("X", {}, timeout_s=2)
 
-    def test_what_is_refused_for_good(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_permanent_error_is_an_aws_error(self, server: Server, client: AwsClient) -> None:
         body = {"__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "The specified queue does not exist."}
         server.talks = [answers(json.dumps(body).encode(), b"{}", status="400 Bad Request")]
         with pytest.raises(AwsError, match="does not exist") as error:
             client.call("SendMessage", {}, timeout_s=2)
         assert (error.value.code, error.value.status) == ("QueueDoesNotExist", 400)
 
-    def test_no_error_quotes_a_credential(self, server: Server, client: AwsClient) -> None:
+    def test_aws_client_call_error_does_not_quote_credentials(self, server: Server, client: AwsClient) -> None:
         """AWS answers a wrong signature with the request it expected, session token and all."""
         quoted = (
             "The Canonical String for this request should have been 'POST\n/\n\nx-amz-security-token:session-token'"
@@ -521,28 +529,32 @@ class TestTls:
         for server in servers:
             server.close()
 
-    def test_a_trusted_server_is_spoken_to(self, call: Callable[..., dict[str, Any]], authority: trustme.CA) -> None:
+    def test_aws_client_tls_trusted_server_is_accepted(
+        self, call: Callable[..., dict[str, Any]], authority: trustme.CA
+    ) -> None:
         assert call("localhost", authority) == {"a": 1, "b": 2}
 
-    def test_a_server_under_one_of_the_systems_authorities_is_spoken_to(
+    def test_aws_client_tls_authority_of_system_store_is_accepted(
         self, call: Callable[..., dict[str, Any]], authority: trustme.CA
     ) -> None:
         """Given an endpoint that Amazon's roots do not vouch for, when it is called, then the system's store decides."""
         assert call("localhost", authority, by="SSL_CERT_FILE") == {"a": 1, "b": 2}
 
     @pytest.mark.parametrize("by", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
-    def test_a_certificate_of_another_name_is_refused(
+    def test_aws_client_tls_certificate_of_another_name_is_refused(
         self, call: Callable[..., dict[str, Any]], authority: trustme.CA, by: str
     ) -> None:
         with pytest.raises(Retryable, match=r"certificate to trust .*Hostname mismatch"):
             call("sqs.example.com", authority, by)
 
     @pytest.mark.parametrize("by", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
-    def test_a_certificate_of_another_authority_is_refused(self, call: Callable[..., dict[str, Any]], by: str) -> None:
+    def test_aws_client_tls_certificate_of_another_authority_is_refused(
+        self, call: Callable[..., dict[str, Any]], by: str
+    ) -> None:
         with pytest.raises(Retryable, match="certificate to trust"):
             call("localhost", trustme.CA(), by)
 
-    def test_amazons_roots_are_the_known_ones_and_not_about_to_end(self) -> None:
+    def test_aws_client_amazon_roots_are_known_and_valid_for_two_years(self) -> None:
         context = ssl.create_default_context(cafile=light_client.AMAZON_ROOTS)
         usual = ssl.create_default_context(cafile=certifi.where()).get_ca_certs(binary_form=True)
         assert len(context.get_ca_certs()) == 5

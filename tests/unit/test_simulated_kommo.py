@@ -62,7 +62,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(monkeypatch)
 
 
-def test_a_new_contact_is_listed_and_told_of(scene: Scene) -> None:
+def test_simulated_kommo_new_contact_is_listed_and_sends_event(scene: Scene) -> None:
     made = scene.change(fields={"first_name": "Ana", "last_name": "Souza", "email": "ana@example.com"})
     assert made["answers"] == ["200"]
     listed = scene.account.contacts.contacts[-1]
@@ -84,7 +84,7 @@ def captured_names() -> set[str]:
     return {re.sub(r"[0-9]+", "0", name).replace("[add]", "[update]") for form in forms for name in form}
 
 
-def test_event_of_every_contact_has_only_fields_that_were_captured(scene: Scene) -> None:
+def test_simulated_kommo_event_has_only_captured_fields(scene: Scene) -> None:
     many = scene.kommo.add_account("many", contacts=200)
     told = {
         re.sub(r"[0-9]+", "0", name)
@@ -95,7 +95,7 @@ def test_event_of_every_contact_has_only_fields_that_were_captured(scene: Scene)
     assert told <= captured_names()
 
 
-def test_event_of_a_checkbox_and_a_birthday_is_as_captured(scene: Scene) -> None:
+def test_simulated_kommo_event_of_checkbox_and_birthday_is_as_captured(scene: Scene) -> None:
     contact = scene.account.contacts.contacts[0] | {
         "custom_fields_values": [
             {"field_id": 1, "field_name": "News", "field_code": None, "field_type": "checkbox", "values": [{"value": True}]},
@@ -108,27 +108,27 @@ def test_event_of_a_checkbox_and_a_birthday_is_as_captured(scene: Scene) -> None
     assert form[f"{start}[1][values][0][value]"] == "31.12.1969"
 
 
-def test_a_lost_event_is_never_sent(scene: Scene) -> None:
+def test_simulated_kommo_lost_event_is_not_sent(scene: Scene) -> None:
     contact = scene.account.contacts.contacts[0]
     changed = scene.change(id=contact["id"], fields={"phone": "+15550001"}, lost=True)
     assert (changed["answers"], scene.forms) == ([], [])
     assert scene.account.contacts.contacts[0]["updated_at"] == changed["updated_at"]
 
 
-def test_an_event_that_fails_comes_again(scene: Scene) -> None:
+def test_simulated_kommo_failed_event_is_sent_five_times(scene: Scene) -> None:
     scene.answers = ["503", "no answer", "503", "503"]
     assert scene.change(fields={"name": "Ana"})["answers"] == ["503"]
     assert len(scene.forms) == 5
 
 
 @pytest.mark.parametrize(("answers", "times"), [(["404"] * 9, 3), (["503"] * 9, 5), (["302", "200"], 2)])
-def test_how_often_it_comes(scene: Scene, answers: list[str], times: int) -> None:
+def test_simulated_kommo_event_attempts_depend_on_answer(scene: Scene, answers: list[str], times: int) -> None:
     scene.answers = answers
     scene.change(fields={"name": "Ana"})
     assert len(scene.forms) == times
 
 
-def test_a_deletion_and_an_event_that_comes_twice(scene: Scene) -> None:
+def test_simulated_kommo_duplicate_and_deletion_events_are_sent(scene: Scene) -> None:
     contact = scene.account.contacts.contacts[0]["id"]
     assert scene.change(id=contact, fields={"name": "Ana"}, times=2)["answers"] == ["200", "200"]
     scene.change(id=contact, delete=True)
@@ -136,7 +136,7 @@ def test_a_deletion_and_an_event_that_comes_twice(scene: Scene) -> None:
     assert contact not in [each["id"] for each in scene.account.contacts.contacts]
 
 
-def test_companies_are_among_the_contacts_of_a_hook_that_wants_them(scene: Scene) -> None:
+def test_simulated_kommo_company_event_is_sent_among_contacts_when_subscribed(scene: Scene) -> None:
     assert scene.change(kind="company", fields={"name": "Padaria"})["answers"] == []
     scene.account.webhooks[0]["settings"].append("update_company")
     company = scene.account.contacts.companies[-1]["id"]
@@ -146,18 +146,18 @@ def test_companies_are_among_the_contacts_of_a_hook_that_wants_them(scene: Scene
     assert record.data["custom_fields_values"][0]["field_code"] == "WEB"
 
 
-def test_a_hook_that_is_disabled_hears_nothing_until_it_is_subscribed_again(scene: Scene) -> None:
+def test_simulated_kommo_disabled_webhook_receives_nothing(scene: Scene) -> None:
     scene.account.webhooks[0]["disabled"] = True
     assert scene.change(fields={"name": "Ana"})["answers"] == []
 
 
 @pytest.mark.parametrize("change", [{"id": 7}, {"kind": "lead"}, {"fields": {"shoe_size": "43"}}])
-def test_what_cannot_be_changed(scene: Scene, change: dict[str, Any]) -> None:
+def test_simulated_kommo_invalid_change_is_refused(scene: Scene, change: dict[str, Any]) -> None:
     with pytest.raises(BadInstruction):
         scene.change(**change)
 
 
-def test_a_destination_that_fails_too_often_is_given_up() -> None:
+def test_simulated_kommo_webhook_failing_too_often_is_disabled() -> None:
     kommo = Kommo(World())
     account = kommo.add_account("acme")
     # Nothing listens there.

@@ -32,7 +32,7 @@ class Scene:
         self.world.clock.offset_s += seconds
 
 
-def test_strict_a_used_token_takes_its_grant_with_it() -> None:
+def test_simulated_oauth2_strict_reused_refresh_token_revokes_grant() -> None:
     scene = Scene()
     first = scene.oauth2.give("one", "read")
     outcome, second = scene.refresh(first["refresh_token"])
@@ -43,7 +43,7 @@ def test_strict_a_used_token_takes_its_grant_with_it() -> None:
     assert scene.refresh(second["refresh_token"]) == ("revoked", {"error": "invalid_grant"})
 
 
-def test_grace_a_used_token_gets_new_pairs_for_a_while() -> None:
+def test_simulated_oauth2_grace_reused_refresh_token_gets_new_pair_until_it_ends() -> None:
     scene = Scene(refresh_mode="grace", grace_s=30)
     first = scene.oauth2.give("one", "")
     _, second = scene.refresh(first["refresh_token"])
@@ -55,7 +55,7 @@ def test_grace_a_used_token_gets_new_pairs_for_a_while() -> None:
     assert scene.refresh(first["refresh_token"])[0] == "reused"
 
 
-def test_replay_a_used_token_gets_the_same_answer_until_that_has_been_used() -> None:
+def test_simulated_oauth2_replay_reused_refresh_token_gets_same_answer_until_used() -> None:
     scene = Scene(refresh_mode="replay")
     first = scene.oauth2.give("one", "")
     _, second = scene.refresh(first["refresh_token"])
@@ -64,7 +64,7 @@ def test_replay_a_used_token_gets_the_same_answer_until_that_has_been_used() -> 
     assert scene.refresh(first["refresh_token"])[0] == "reused"
 
 
-def test_kept_the_token_stays() -> None:
+def test_simulated_oauth2_kept_refresh_token_stays_valid() -> None:
     scene = Scene(refresh_mode="kept")
     first = scene.oauth2.give("one", "")
     answers = [scene.refresh(first["refresh_token"]) for _ in range(3)]
@@ -73,7 +73,7 @@ def test_kept_the_token_stays() -> None:
     assert len({answer["access_token"] for _, answer in answers}) == 3
 
 
-def test_a_code_works_once_and_takes_back_what_it_gave() -> None:
+def test_simulated_oauth2_code_works_once_and_reuse_revokes_grant() -> None:
     scene = Scene()
     now = scene.world.clock.now()
     scene.issued.codes["c"] = Code(PROVIDER["redirect_uri"], "read", challenge_of("v" * 43), now)
@@ -91,14 +91,14 @@ def test_a_code_works_once_and_takes_back_what_it_gave() -> None:
     assert scene.refresh(answer["refresh_token"])[0] == "revoked"
 
 
-def test_a_code_ends() -> None:
+def test_simulated_oauth2_code_expires() -> None:
     scene = Scene()
     scene.issued.codes["c"] = Code("", "", "", scene.world.clock.now())
     scene.advance(601)
     assert scene.oauth2.exchange(scene.provider, scene.issued, {"code": "c", "redirect_uri": ""})[0] == "expired"
 
 
-def test_what_is_not_to_be_told_is_left_out() -> None:
+def test_simulated_oauth2_token_answer_omits_configured_fields() -> None:
     scene = Scene(expires_in=None, gives_refresh_token=False)
     assert set(scene.oauth2.give("one", "read")) == {"access_token", "token_type"}
     scene.oauth2.change_provider({"name": "one", "scopes": "less"})
@@ -121,14 +121,16 @@ def test_what_is_not_to_be_told_is_left_out() -> None:
         ("any", "Basic %%%", {}, False),
     ],
 )
-def test_a_client_proves_itself_in_one_way(token_auth: str, header: str, form: dict[str, str], proved: bool) -> None:
+def test_simulated_oauth2_client_authentication_follows_token_auth(
+    token_auth: str, header: str, form: dict[str, str], proved: bool
+) -> None:
     if header == "basic":
         header = f"Basic {base64.b64encode(b'client-1:canary-secret').decode()}"
     provider = Provider("one", "client-1", "canary-secret", token_auth=token_auth)
     assert proves_itself(provider, header, form) is proved
 
 
-def test_consent_asks_for_the_registered_redirect_uri_and_pkce() -> None:
+def test_simulated_oauth2_consent_requires_registered_redirect_uri_and_pkce() -> None:
     provider = Provider(**PROVIDER)
     query = {"client_id": "client-1", "redirect_uri": PROVIDER["redirect_uri"], "response_type": "code"}
     pkce = {"code_challenge": "c" * 43, "code_challenge_method": "S256"}
@@ -139,7 +141,7 @@ def test_consent_asks_for_the_registered_redirect_uri_and_pkce() -> None:
     assert consent_problem(provider, query | pkce | {"client_id": "other"})
 
 
-def test_wrong_settings_are_refused() -> None:
+def test_simulated_oauth2_invalid_settings_are_refused() -> None:
     scene = Scene()
     with pytest.raises(BadInstruction):
         scene.oauth2.change_provider({"name": "one", "refresh_mode": "loose"})
@@ -147,7 +149,7 @@ def test_wrong_settings_are_refused() -> None:
         scene.oauth2.provider("nobody")
 
 
-def test_what_is_told_holds_no_secret() -> None:
+def test_simulated_oauth2_dump_holds_no_secret() -> None:
     scene = Scene()
     pair = scene.oauth2.give("one", "read")
     scene.refresh(pair["refresh_token"])

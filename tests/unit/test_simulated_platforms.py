@@ -98,54 +98,54 @@ def scene() -> Scene:
 
 
 class TestLeadConnector:
-    def test_a_token_that_works(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_valid_token_is_accepted_with_rate_limit_headers(self, scene: Scene) -> None:
         answer = scene.probe(OLD)
         leadconnector_tokens.read_probe(answer)
         assert answer.headers["x-ratelimit-remaining"] == "99"
         assert answer.headers["x-ratelimit-limit-daily"] == "200000"
 
     @pytest.mark.parametrize("token", ["pit-canary-unknown", "jwt"])
-    def test_a_dead_one(self, scene: Scene, token: str) -> None:
+    def test_simulated_leadconnector_unknown_token_is_refused(self, scene: Scene, token: str) -> None:
         answer = scene.probe(token)
         assert leadconnector_tokens.token_refused(answer)
         with pytest.raises(Rejected, match="token_refused"):
             leadconnector_tokens.read_probe(answer)
 
-    def test_the_old_one_works_for_seven_days_after_a_rotation(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_rotated_token_is_valid_for_seven_days(self, scene: Scene) -> None:
         scene.leadconnector.rotate_token(OLD, NEW)
         scene.world.clock.offset_s += leadconnector.OVERLAP_S - 10
         assert [scene.probe(token).status for token in (OLD, NEW)] == [200, 200]
         scene.world.clock.offset_s += 11
         assert [scene.probe(token).status for token in (OLD, NEW)] == [401, 200]
 
-    def test_or_dies_at_once(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_rotation_with_expire_now_ends_old_token(self, scene: Scene) -> None:
         scene.leadconnector.rotate_token(OLD, NEW, expire_now=True)
         assert [scene.probe(token).status for token in (OLD, NEW)] == [401, 200]
 
-    def test_a_missing_scope_is_no_dead_token(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_missing_scope_is_not_a_refused_token(self, scene: Scene) -> None:
         scene.leadconnector.add_token(NEW, LOCATION, ["contacts.write"])
         answer = scene.probe(NEW)
         assert (answer.status, leadconnector_tokens.token_refused(answer)) == (401, False)
         leadconnector_tokens.read_probe(answer)
 
-    def test_a_token_of_another_location(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_token_of_another_location_is_wrong_location(self, scene: Scene) -> None:
         scene.leadconnector.add_location({"id": "other"})
         scene.leadconnector.add_token(NEW, "other")
         with pytest.raises(Rejected, match="wrong_location"):
             leadconnector_tokens.read_probe(scene.probe(NEW))
 
-    def test_a_version_and_a_name_of_ones_own_are_needed(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_missing_version_or_user_agent_gives_no_verdict(self, scene: Scene) -> None:
         for headers in ({"Version": ""}, {"User-Agent": "python-requests/2.34"}):
             with pytest.raises(Retryable, match="no_verdict"):
                 leadconnector_tokens.read_probe(scene.probe(OLD, **headers))
 
-    def test_a_hundred_calls_in_ten_seconds(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_rate_limit_exceeded_answers_429(self, scene: Scene) -> None:
         scene.leadconnector.locations[LOCATION].requests_per_window = 2
         assert [scene.probe(OLD).status for _ in range(3)] == [200, 200, 429]
         with pytest.raises(Retryable, match="rate_limited"):
             leadconnector_tokens.read_probe(scene.probe(OLD))
 
-    def test_a_contact_is_made_changed_and_read(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_contact_is_created_updated_and_read(self, scene: Scene) -> None:
         headers = {"Authorization": f"Bearer {OLD}", "Version": "2021-07-28", "Content-Type": "application/json"}
 
         def upsert(**contact: Any) -> Any:
@@ -161,7 +161,7 @@ class TestLeadConnector:
         refused = scene.send(Request("POST", f"https://{leadconnector.HOST}/contacts/upsert", headers, body))
         assert (refused.status, isinstance(json.loads(refused.body)["message"], list)) == (422, True)
 
-    def test_what_the_product_makes_of_its_answers(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_answers_are_readable_by_platform(self, scene: Scene) -> None:
         made = scene.upsert(email="a@example.com")
         assert (made.outcome, scene.upsert(email="a@example.com", city="Recife").outcome) == ("created", "updated")
         assert "email must be an email" in scene.upsert(email="nothing").detail
@@ -175,18 +175,18 @@ class TestLeadConnector:
         refused = scene.upsert(email="a@example.com", phone="+5581999990000")
         assert (refused.reason, refused.id) == ("duplicate_contact", other.id)
 
-    def test_the_scope_that_is_missing_is_named(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_missing_write_scope_is_named(self, scene: Scene) -> None:
         scene.leadconnector.tokens[OLD].scopes = ("locations.readonly",)
         with pytest.raises(Rejected, match=r"contacts\.write"):
             scene.upsert(email="a@example.com")
 
-    def test_the_last_request_of_a_window_says_so(self, scene: Scene) -> None:
+    def test_simulated_leadconnector_last_request_of_window_asks_for_pause(self, scene: Scene) -> None:
         scene.leadconnector.locations[LOCATION].requests_per_window = 2
         assert [contacts.pause_s(scene.probe(OLD)) for _ in range(2)] == [None, 10.0]
 
 
 class TestEngage:
-    def test_a_log_in_gives_25_minutes_and_nothing_to_renew_it_with(self, scene: Scene) -> None:
+    def test_simulated_engage_login_gives_token_for_25_minutes_without_refresh(self, scene: Scene) -> None:
         now = clock.now()
         grant = engage_tokens.read_grant(scene.log_in(), now)
         assert (grant.expires_at - now).total_seconds() == 1499
@@ -194,20 +194,20 @@ class TestEngage:
         assert scene.engage.dump()[0]["log_ins"] == 1
 
     @pytest.mark.parametrize("change", [{"password": "x"}, {"username": "x"}, {"client_secret": "x"}])
-    def test_a_wrong_one_is_refused(self, scene: Scene, change: dict[str, str]) -> None:
+    def test_simulated_engage_wrong_login_is_refused(self, scene: Scene, change: dict[str, str]) -> None:
         with pytest.raises(Rejected, match="bad_credentials"):
             engage_tokens.read_grant(scene.log_in(**change), clock.now())
 
-    def test_a_user_of_one_environment_is_none_of_the_other(self, scene: Scene) -> None:
+    def test_simulated_engage_user_of_another_environment_is_refused(self, scene: Scene) -> None:
         scene.engage.remove_user("production", "acme", "maria")
         scene.engage.add_user({**LOG_IN, "customer_id": "acme"})
         with pytest.raises(Rejected, match="bad_credentials"):
             engage_tokens.read_grant(scene.log_in(), clock.now())
 
-    def test_what_is_not_simulated_is_not_there(self, scene: Scene) -> None:
+    def test_simulated_engage_unknown_path_is_not_found(self, scene: Scene) -> None:
         assert scene.send(Request("GET", "https://my.engage.bz/api/v1/users")).status == 404
 
-    def test_a_user_is_registered_and_signs_on_once(self, scene: Scene) -> None:
+    def test_simulated_engage_registered_user_signs_on_once_per_key(self, scene: Scene) -> None:
         scene.engage.add_people("acme", ["maria@example.com"], "production")
         assert scene.register(("maria@example.com", "u-1")) is None
         assert scene.register(("maria@example.com", "u-1")) is None
@@ -219,7 +219,7 @@ class TestEngage:
         assert (customer["keys_given"], customer["keys_used"]) == (1, 1)
         assert customer["identifiers"] == {"u-1": "maria@example.com"}
 
-    def test_an_identifier_is_one_users(self, scene: Scene) -> None:
+    def test_simulated_engage_identifier_of_another_user_is_refused(self, scene: Scene) -> None:
         scene.engage.add_people("acme", ["maria", "joão"], "production")
         assert scene.register(("maria", "u-1")) is None
         refused = scene.register(("joão", "u-2"), ("joão", "u-1"))
@@ -228,12 +228,12 @@ class TestEngage:
         with pytest.raises(Rejected, match="user_refused"):
             scene.key("u-2")
 
-    def test_a_login_that_there_is_not(self, scene: Scene) -> None:
+    def test_simulated_engage_unknown_login_is_refused(self, scene: Scene) -> None:
         refused = scene.register(("nobody", "u-1"))
         assert refused is not None
         assert refused.reason == "user_refused"
 
-    def test_who_may_not_register(self, scene: Scene) -> None:
+    def test_simulated_engage_registration_without_permission_is_refused(self, scene: Scene) -> None:
         scene.engage.add_people("acme", ["maria"], "production")
         for change in ({"customer_token": "canary-x"}, {"token": "canary-ended"}):
             with pytest.raises(Rejected, match="not_permitted"):
@@ -247,6 +247,6 @@ class TestEngage:
             scene.register(("maria", "u-1"))
 
     @pytest.mark.parametrize("name", ["customer_token", "client_id", "client_secret"])
-    def test_a_sign_on_by_somebody_else(self, scene: Scene, name: str) -> None:
+    def test_simulated_engage_sign_on_with_wrong_credentials_is_refused(self, scene: Scene, name: str) -> None:
         with pytest.raises(Rejected, match="sign_on_refused"):
             scene.key("u-1", **{name: "x"})

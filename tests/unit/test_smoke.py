@@ -54,7 +54,7 @@ def time() -> Iterator[VirtualClock]:
 
 
 @given(marks)
-def test_names_of_every_mark_pass_the_rules_of_what_they_name(mark: str) -> None:
+def test_smoke_names_of_any_mark_are_valid(mark: str) -> None:
     names = Names(mark)
     assert re.fullmatch(CLIENT_NAME, names.name)
     assert re.fullmatch(NAME, names.name)
@@ -73,7 +73,7 @@ def test_names_of_every_mark_pass_the_rules_of_what_they_name(mark: str) -> None
     domain_rules.check_allowed_domain(arrival.account_host)
 
 
-def test_names_of_two_marks_differ() -> None:
+def test_smoke_names_of_two_marks_differ() -> None:
     one, other = Names(MARK), Names("0123456789")
     assert one.name != other.name
     account_fields = smoke_record()[1].account_fields
@@ -81,14 +81,14 @@ def test_names_of_two_marks_differ() -> None:
     assert one.install(one.name) != other.install(other.name)
 
 
-def test_checks_of_the_command_are_those_there_are() -> None:
+def test_smoke_checks_match_the_command_choices() -> None:
     assert tuple(CHECKS) == CHECK_NAMES
 
 
 # ----------------------------------------------------------------------------------------------------------------- lease
 
 
-def test_lease_taken_twice_holds_the_second_off_until_its_end(stack: Cloud, time: VirtualClock) -> None:
+def test_smoke_lease_held_by_another_is_refused_until_it_ends(stack: Cloud, time: VirtualClock) -> None:
     Lease(stack.table, "first").take()
     second = Lease(stack.table, "second")
     with pytest.raises(Held) as held:
@@ -99,7 +99,7 @@ def test_lease_taken_twice_holds_the_second_off_until_its_end(stack: Cloud, time
     assert second.marks == ["first"]
 
 
-def test_lease_renewed_stays_held(stack: Cloud, time: VirtualClock) -> None:
+def test_smoke_lease_renewed_stays_held(stack: Cloud, time: VirtualClock) -> None:
     lease = Lease(stack.table, "first")
     lease.take()
     for _ in range(10):
@@ -109,7 +109,7 @@ def test_lease_renewed_stays_held(stack: Cloud, time: VirtualClock) -> None:
         Lease(stack.table, "second").take()
 
 
-def test_lease_taken_over_is_lost_and_keeps_its_mark(stack: Cloud, time: VirtualClock) -> None:
+def test_smoke_lease_taken_over_is_lost_and_keeps_its_mark(stack: Cloud, time: VirtualClock) -> None:
     slow, quick = Lease(stack.table, "slow"), Lease(stack.table, "quick")
     slow.take()
     time.advance(LEASE_S + 1)
@@ -122,7 +122,7 @@ def test_lease_taken_over_is_lost_and_keeps_its_mark(stack: Cloud, time: Virtual
     assert (stack.table.get(*KEY) or {})["marks"] == ["slow", "quick"]
 
 
-def test_lease_ended_leaves_marks_that_were_not_forgotten(stack: Cloud, time: VirtualClock) -> None:
+def test_smoke_lease_ended_keeps_marks_that_were_not_removed(stack: Cloud, time: VirtualClock) -> None:
     lease = Lease(stack.table, "first")
     lease.take()
     lease.end()
@@ -190,7 +190,7 @@ def put_install(stack: Cloud, **fields: Any) -> None:
     stack.table.put({"pk": pk, "sk": sk, "client": Names(MARK).name, **fields})
 
 
-def test_cleanup_code_not_exchanged_yet_leaves_a_note_that_drops_it(stack: Cloud) -> None:
+def test_smoke_cleanup_code_not_exchanged_stores_failed_install(stack: Cloud) -> None:
     run = run_of(stack, Api(Names(MARK).name))
     assert cleanup.remove(run, MARK) == []
     note = install_of(stack)
@@ -201,7 +201,7 @@ def test_cleanup_code_not_exchanged_yet_leaves_a_note_that_drops_it(stack: Cloud
     assert note["expires_at"] > clock.now().timestamp() + 86_400
 
 
-def test_cleanup_again_keeps_the_note(stack: Cloud) -> None:
+def test_smoke_cleanup_repeated_keeps_failed_install(stack: Cloud) -> None:
     run = run_of(stack, Api(Names(MARK).name))
     cleanup.remove(run, MARK)
     note = install_of(stack)
@@ -209,13 +209,13 @@ def test_cleanup_again_keeps_the_note(stack: Cloud) -> None:
     assert install_of(stack) == note
 
 
-def test_cleanup_ended_install_is_deleted(stack: Cloud) -> None:
+def test_smoke_cleanup_finished_install_is_deleted(stack: Cloud) -> None:
     put_install(stack, state="failed")
     assert cleanup.remove(run_of(stack, Api(Names(MARK).name)), MARK) == []
     assert install_of(stack) is None
 
 
-def test_cleanup_install_under_way_is_left_for_the_next_run(stack: Cloud) -> None:
+def test_smoke_cleanup_running_install_is_left_for_next_run(stack: Cloud) -> None:
     put_install(stack, state="exchanging")
     api = Api(Names(MARK).name)
     run = run_of(stack, api)
@@ -227,7 +227,7 @@ def test_cleanup_install_under_way_is_left_for_the_next_run(stack: Cloud) -> Non
     assert install_of(stack) is None
 
 
-def test_cleanup_without_an_oauth_client_writes_nothing(stack: Cloud) -> None:
+def test_smoke_cleanup_without_oauth_client_writes_nothing(stack: Cloud) -> None:
     assert cleanup.remove(run_of(stack, Api()), MARK) == []
     assert install_of(stack) is None
 
@@ -262,14 +262,16 @@ def line(**fields: str) -> Json:
 
 
 @pytest.mark.parametrize("reason", ["wrong_client", "invalid_account", "bad_code"])
-def test_forged_code_refused_by_the_platform_passes(stack: Cloud, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+def test_smoke_forged_code_refused_by_platform_passes(
+    stack: Cloud, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
     state, found, _ = forged(stack, monkeypatch, {"state": "failed", "reason": reason, "detail": "no"})
     assert state == OK
     assert reason in found
 
 
 @pytest.mark.parametrize("reason", ["unknown_client", "no_client_secret", "code_expired", "seal_broken"])
-def test_forged_code_failed_for_another_reason_fails(
+def test_smoke_forged_code_failed_for_another_reason_fails(
     stack: Cloud, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     with pytest.raises(Failed, match=reason):
@@ -277,7 +279,7 @@ def test_forged_code_failed_for_another_reason_fails(
 
 
 @pytest.mark.parametrize("reason", ["unreachable", "platform_error", "no_answer"])
-def test_forged_code_unanswered_by_the_platform_is_no_pass(
+def test_smoke_forged_code_platform_unavailable_is_a_warning(
     stack: Cloud, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     logged = [line(reason="vault_unavailable"), line(reason=reason, detail="Kommo answered 503")]
@@ -297,14 +299,14 @@ def test_forged_code_unanswered_by_the_platform_is_no_pass(
         (None, "logs:FilterLogEvents"),
     ],
 )
-def test_forged_code_stuck_in_the_stack_fails(
+def test_smoke_forged_code_failing_in_stack_fails_with_logged_reason(
     stack: Cloud, monkeypatch: pytest.MonkeyPatch, logged: list[Json] | None, said: str
 ) -> None:
     with pytest.raises(Failed, match=said):
         forged(stack, monkeypatch, {"state": "exchanging"}, logged)
 
 
-def test_forged_code_never_taken_from_its_queue_fails(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoke_forged_code_never_received_fails(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Failed, match="did not receive it"):
         forged(stack, monkeypatch, None)
 
@@ -316,7 +318,7 @@ def test_forged_code_never_taken_from_its_queue_fails(stack: Cloud, monkeypatch:
     ("states", "expected"),
     [([OK, OK], OK), ([OK, SKIPPED], SKIPPED), ([SKIPPED, WARN, OK], WARN), ([WARN, FAIL, OK, FAIL], FAIL)],
 )
-def test_summary_of_findings_tells_the_worst(stack: Cloud, states: list[str], expected: str) -> None:
+def test_smoke_summary_has_the_worst_state(stack: Cloud, states: list[str], expected: str) -> None:
     found = [Finding("queues", state, f"{state} {number}", f"do {number}") for number, state in enumerate(states)]
     state, told, advice = stack_parts._summary(cast(Any, None), lambda _: iter(found))
     assert state == expected
@@ -324,12 +326,12 @@ def test_summary_of_findings_tells_the_worst(stack: Cloud, states: list[str], ex
     assert bool(advice) == (expected != OK)
 
 
-def test_summary_of_nothing_fails() -> None:
+def test_smoke_summary_without_findings_fails() -> None:
     with pytest.raises(Failed):
         stack_parts._summary(cast(Any, None), lambda _: iter(()))
 
 
-def test_smoke_with_a_token_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_smoke_with_token_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "token"
     file.write_text(api_tokens.make(api_tokens.new_id()).reveal())
     monkeypatch.setenv("PORTARIA_API_URL", "https://abc123.execute-api.us-east-1.amazonaws.com/live")

@@ -34,14 +34,14 @@ def allowed(suite: str, package: str, *names: str) -> bool:
     return not (TESTS / names[0]).is_dir() or names[0] in (*SHARED, suite)
 
 
-def test_suites_import_no_test_module_and_nothing_of_another_suite() -> None:
+def test_suite_imports_contain_no_test_module_and_no_other_suite() -> None:
     files = {path.relative_to(TESTS): path.read_text() for path in TESTS.rglob("*.py")}
     assert len(files) > 150
     assert {str(path): names for path, source in files.items() if (names := refused(path, source))} == {}
     assert [path for path in files if path.parts[0] in SHARED and path.name.startswith("test_")] == []
 
 
-def test_suites_import_of_a_test_module_or_another_suite_is_refused() -> None:
+def test_suite_imports_of_test_module_or_another_suite_are_refused() -> None:
     for line, passes in {
         "from tests.fakes.aws import cloud": True,
         "from tests.simulation import cloud": True,

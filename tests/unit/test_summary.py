@@ -72,7 +72,7 @@ def test_summary_lists_suites_skips_and_failures(report: Path) -> None:
     ]
 
 
-def test_summary_columns_line_up(report: Path) -> None:
+def test_summary_table_columns_are_aligned(report: Path) -> None:
     table = summary.write_summary([summary.read_lane(report)]).splitlines()[:4]
     assert {len(line) for line in table} == {len(table[0])}
     assert (
@@ -85,7 +85,7 @@ def test_summary_failed_test_exits_with_1(report: Path, capsys: pytest.CaptureFi
     assert "failed in alone: " in capsys.readouterr().out
 
 
-def test_summary_missing_or_cut_report_exits_with_1(
+def test_summary_missing_or_truncated_report_exits_with_1(
     report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cloud.xml").write_text(report.read_text()[:-20])

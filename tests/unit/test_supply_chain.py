@@ -44,7 +44,7 @@ each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.rel
 
 
 @each_lock
-def test_a_lock_holds_pins_with_hashes_and_nothing_else(lock: Path) -> None:
+def test_lock_file_has_only_pins_with_hashes(lock: Path) -> None:
     """No index, no path, no option: where packages come from is the machine's business, what they are is ours."""
     found = pins(lock)
     assert found
@@ -52,7 +52,7 @@ def test_a_lock_holds_pins_with_hashes_and_nothing_else(lock: Path) -> None:
     assert [name for name, hashes in found.items() if not hashes] == []
 
 
-def test_node_lock_has_a_hash_for_each_package_and_no_address() -> None:
+def test_node_lock_file_has_hash_for_each_package_and_no_url() -> None:
     """The peers of the OAuth tests that npm installs."""
     text = (ROOT / "tests" / "peers" / "oidc_provider" / "package-lock.json").read_text()
     packages = {path: each for path, each in json.loads(text)["packages"].items() if path}
@@ -62,14 +62,14 @@ def test_node_lock_has_a_hash_for_each_package_and_no_address() -> None:
     assert "https:" not in text
 
 
-def test_each_list_of_wishes_has_its_lock() -> None:
+def test_requirements_each_input_file_has_a_lock_file() -> None:
     wishes = {path for path in ROOT.glob("requirements/*.in") if path.name != "cli.in"}  # a part of dev.in
     wishes |= set(ROOT.glob("layers/*/requirements.in"))
     assert {path.with_suffix(".txt") for path in wishes} == set(LOCKS)
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.parent.name)
-def test_tests_run_with_the_very_files_that_the_layers_have(layer: Path) -> None:
+def test_layer_pins_equal_development_pins(layer: Path) -> None:
     developed_with = pins(DEV)
     assert pins(layer)
     for pin, hashes in pins(layer).items():
@@ -77,7 +77,7 @@ def test_tests_run_with_the_very_files_that_the_layers_have(layer: Path) -> None
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_a_lock_names_what_any_supported_python_needs(name: str) -> None:
+def test_lock_file_covers_every_supported_python(name: str) -> None:
     """Locks are made with one Python; with hashes, another's pip refuses whatever it needs besides."""
     folder = ROOT / ENVIRONMENTS[name]
     if not folder.exists():
@@ -109,7 +109,7 @@ def needs(package: Distribution, version: str, system: str) -> set[str]:
     return {canonical(one.name) for one in asked if one.marker is None or one.marker.evaluate(environment)}
 
 
-def test_every_installation_asks_for_hashes() -> None:
+def test_makefile_every_pip_install_requires_hashes() -> None:
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     installations = [line for line in makefile.splitlines() if re.search(r"-m pip( --python \S+)? install", line)]
     fetching = [line for line in installations if "--no-index" not in line]
@@ -129,21 +129,21 @@ def audit(*reports: tuple[str, str]) -> Audit:
     return audited
 
 
-def test_a_known_flaw_fails_and_is_named() -> None:
+def test_dependency_audit_known_vulnerability_fails_and_is_named() -> None:
     for found in (audit((VULNERABLE, "")), audit((UNKNOWN, ""), (VULNERABLE, ""))):
         assert not found.passes(if_reachable=False)
         assert not found.passes(if_reachable=True)
         assert found.lines()[0] == "Vulnerable: jinja2 3.1.5 of dev.txt: CVE-2025-27516, fixed in 3.1.6"
 
 
-def test_what_was_audited_and_has_no_known_flaw_passes() -> None:
+def test_dependency_audit_without_vulnerability_passes() -> None:
     found = audit((CLEAN, ""))
     assert found.passes(if_reachable=False)
     assert found.lines() == ["No known flaw in what 7 locks pin."]
 
 
 @pytest.mark.parametrize("report", [(UNKNOWN, ""), ("", NO_CONNECTION)], ids=["not found", "no connection"])
-def test_a_service_that_was_not_there_passes_only_where_that_is_allowed(report: tuple[str, str]) -> None:
+def test_dependency_audit_service_unreachable_passes_only_when_allowed(report: tuple[str, str]) -> None:
     found = audit(report)
     assert not found.passes(if_reachable=False)
     assert found.passes(if_reachable=True)
@@ -151,13 +151,13 @@ def test_a_service_that_was_not_there_passes_only_where_that_is_allowed(report: 
     assert line.startswith("NOT AUDITED, since the advisory service could not be reached: ")
 
 
-def test_one_package_that_the_service_does_not_know_among_others_fails() -> None:
+def test_dependency_audit_unknown_package_fails() -> None:
     found = audit((CLEAN, ""), (UNKNOWN, ""))
     assert not found.passes(if_reachable=True)
     assert found.lines() == ["NOT AUDITED, since the advisory service does not know them: jinja2, markupsafe"]
 
 
-def test_an_audit_that_could_not_begin_is_no_missing_network() -> None:
+def test_dependency_audit_invalid_lock_file_is_an_error() -> None:
     with pytest.raises(ValueError, match="duplicate requirements"):
         audit(("", NO_LOCK))
 
@@ -174,7 +174,7 @@ def scan(*files: Path) -> set[str]:
     return found
 
 
-def test_planted_tokens_are_found(tmp_path: Path) -> None:
+def test_secret_scan_planted_tokens_are_found(tmp_path: Path) -> None:
     """Made here and now, or the scan would find them in this file."""
     token = "portaria_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(48))
     key = "AKIA" + "".join(secrets.choice(string.ascii_uppercase) for _ in range(16))
@@ -189,14 +189,14 @@ def test_planted_tokens_are_found(tmp_path: Path) -> None:
         assert kind in scan(file)
 
 
-def test_words_that_only_look_like_a_token_are_none(tmp_path: Path) -> None:
+def test_secret_scan_words_resembling_tokens_are_ignored(tmp_path: Path) -> None:
     file = tmp_path / "notes.py"
     text = "def portaria_connections_are_listed_by_name_and_never_by_anything_else(): ...\nstop = 'pit-stop'\n"
     file.write_text(text)
     assert scan(file) == set()
 
 
-def test_nothing_is_excused_without_its_reason() -> None:
+def test_secret_scan_baseline_excludes_nothing() -> None:
     """The baseline lists no finding, and no line excuses itself: tests/secret_scan.py is where they are explained."""
     baseline = json.loads((ROOT / ".secrets.baseline").read_text())
     assert baseline["results"] == {}

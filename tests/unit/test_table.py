@@ -39,7 +39,7 @@ def item(pk: str, sk: str = "ITEM", **attributes: Any) -> dict[str, Any]:
     ],
     ids=repr,
 )
-def test_a_value_comes_back_as_it_went(table: Table, value: Any) -> None:
+def test_table_value_is_read_back_with_its_type(table: Table, value: Any) -> None:
     table.put(item("VALUE", value=Decimal(str(value)) if isinstance(value, float) else value))
     found = table.get("VALUE", "ITEM")
     assert found is not None
@@ -47,18 +47,18 @@ def test_a_value_comes_back_as_it_went(table: Table, value: Any) -> None:
     assert type(found["value"]) is type(value)
 
 
-def test_an_attribute_that_is_none_is_left_out(table: Table) -> None:
+def test_table_put_none_attribute_is_omitted(table: Table) -> None:
     table.put(item("NONE", value=None, other=1))
     assert table.get("NONE", "ITEM") == item("NONE", other=1)
 
 
-def test_a_float_is_refused_not_rounded(table: Table) -> None:
+def test_table_put_float_is_refused(table: Table) -> None:
     with pytest.raises(TypeError, match="Decimal"):
         table.put(item("FLOAT", value=0.1))
     assert table.get("FLOAT", "ITEM") is None
 
 
-def test_numbers_inside_lists_and_maps_are_plain(table: Table) -> None:
+def test_table_nested_numbers_are_plain(table: Table) -> None:
     table.put(item("DEEP", value={"list": [1, Decimal("2.5"), {"n": Decimal("1E+2")}], "bytes": [b"x"]}))
     found = table.get("DEEP", "ITEM")
     assert found is not None
@@ -66,7 +66,7 @@ def test_numbers_inside_lists_and_maps_are_plain(table: Table) -> None:
     assert found["value"]["bytes"] == [b"x"]
 
 
-def test_put_all_many_items_writes_25_at_most_in_a_call(table: Table) -> None:
+def test_table_put_all_writes_at_most_25_items_per_call(table: Table) -> None:
     # moto takes more: tests/aws/recorded/dynamodb.py.
     client = MagicMock()
     client.batch_write_item.return_value = {"UnprocessedItems": {}}
@@ -76,7 +76,7 @@ def test_put_all_many_items_writes_25_at_most_in_a_call(table: Table) -> None:
     assert sizes == [25, 25, 10]
 
 
-def test_reads_are_strongly_consistent(table: Table) -> None:
+def test_table_reads_are_strongly_consistent_except_on_indexes(table: Table) -> None:
     client = MagicMock()
     client.get_item.return_value, client.query.return_value = {}, {"Items": []}
     with patch.object(boto3_clients, "client", return_value=client):
@@ -89,7 +89,7 @@ def test_reads_are_strongly_consistent(table: Table) -> None:
     assert "ConsistentRead" not in on_index  # an index refuses it
 
 
-def test_a_put_whose_condition_does_not_hold_tells_who_was_there(table: Table) -> None:
+def test_table_put_condition_failed_is_a_conflict_with_existing_item(table: Table) -> None:
     table.put(item("TWICE", by="first", n=1), condition="attribute_not_exists(pk)")
     with pytest.raises(Conflict) as conflict:
         table.put(item("TWICE", by="second"), condition="attribute_not_exists(pk)")
@@ -98,7 +98,7 @@ def test_a_put_whose_condition_does_not_hold_tells_who_was_there(table: Table) -
     assert table.get("TWICE", "ITEM") == item("TWICE", by="first", n=1)
 
 
-def test_an_update_answers_with_the_whole_item(table: Table) -> None:
+def test_table_update_returns_whole_item_or_conflict(table: Table) -> None:
     table.put(item("UPDATE", a=1, b=2))
     after = table.update(
         "UPDATE", "ITEM", "SET #a = :a REMOVE b", condition="b = :b", values={":a": 5, ":b": 2}, names={"#a": "a"}
@@ -109,14 +109,14 @@ def test_an_update_answers_with_the_whole_item(table: Table) -> None:
     assert conflict.value.item == item("UPDATE", a=5)
 
 
-def test_a_conflict_over_nothing_has_no_item(table: Table) -> None:
+def test_table_update_missing_item_conflict_has_no_item(table: Table) -> None:
     with pytest.raises(Conflict) as conflict:
         table.update("NOBODY", "ITEM", "SET a = :a", condition="attribute_exists(pk)", values={":a": 1})
     assert conflict.value.item is None
     assert table.get("NOBODY", "ITEM") is None
 
 
-def test_a_delete_can_have_a_condition_and_be_repeated(table: Table) -> None:
+def test_table_delete_with_condition_conflicts_and_can_be_repeated(table: Table) -> None:
     table.put(item("DELETE", generation=2))
     with pytest.raises(Conflict):
         table.delete("DELETE", "ITEM", condition="generation = :one", values={":one": 1})
@@ -125,7 +125,7 @@ def test_a_delete_can_have_a_condition_and_be_repeated(table: Table) -> None:
     assert table.get("DELETE", "ITEM") is None
 
 
-def test_writes_go_together_or_not_at_all(table: Table) -> None:
+def test_table_write_all_is_atomic(table: Table) -> None:
     table.put(item("TOGETHER-1", n=1))
     writes = [
         update_of("TOGETHER-1", "ITEM", "SET n = :two", "n = :one", {":one": 1, ":two": 2}),
@@ -150,7 +150,7 @@ def test_writes_go_together_or_not_at_all(table: Table) -> None:
         (["ConditionalCheckFailed", "ProvisionedThroughputExceeded"], False),
     ],
 )
-def test_a_cancelled_transaction_is_a_conflict_only_if_somebody_was_there_first(
+def test_table_write_all_cancelled_is_a_conflict_only_for_condition_reasons(
     table: Table, reasons: list[str], is_conflict: bool
 ) -> None:
     response: Any = {
@@ -166,7 +166,7 @@ def test_a_cancelled_transaction_is_a_conflict_only_if_somebody_was_there_first(
 
 
 @pytest.mark.parametrize("operation", ["put", "update", "delete"])
-def test_any_other_refusal_is_not_taken_for_a_conflict(table: Table, operation: str) -> None:
+def test_table_write_other_error_is_not_a_conflict(table: Table, operation: str) -> None:
     error = ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, operation)
     client = MagicMock(**{f"{operation}_item.side_effect": error})
     calls: dict[str, Any] = {
@@ -190,7 +190,7 @@ def listing(table: Table) -> Table:
 @pytest.mark.parametrize(("pk", "index"), [("LIST", "listing"), ("PARTITION", ""), ("connection:one", "by_source")])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("newest_first", [False, True])
-def test_pages_follow_one_another_without_gaps_or_repeats(
+def test_table_query_pages_have_no_gaps_or_duplicates(
     listing: Table, pk: str, index: str, limit: int, newest_first: bool
 ) -> None:
     seen: list[int] = []
@@ -206,13 +206,13 @@ def test_pages_follow_one_another_without_gaps_or_repeats(
     assert seen == sorted(range(7), reverse=newest_first)
 
 
-def test_a_prefix_narrows_a_query(listing: Table) -> None:
+def test_table_query_sort_key_prefix_narrows_items(listing: Table) -> None:
     assert [found["n"] for found in listing.query("PARTITION", sk_prefix="b")[0]] == [4, 5, 6]
     assert [found["n"] for found in listing.query_all("PARTITION", sk_prefix="a")] == [0, 1, 2, 3]
     assert listing.query("PARTITION", sk_prefix="c") == ([], None)
 
 
-def test_the_cursor_after_an_item_goes_on_behind_it(listing: Table) -> None:
+def test_table_cursor_after_item_continues_behind_it(listing: Table) -> None:
     items, _ = listing.query("LIST", index="listing")
     rest, _ = listing.query("LIST", index="listing", cursor=cursor_after(items[4]))
     assert [found["n"] for found in rest] == [5, 6]
@@ -230,13 +230,13 @@ def cursor_of(text: str) -> str:
      cursor_of('{"a":' * 100_000)],
     ids=lambda cursor: ascii(cursor)[:30],
 )  # fmt: skip
-def test_a_cursor_that_was_made_up_is_refused(listing: Table, cursor: str) -> None:
+def test_table_query_forged_cursor_is_refused(listing: Table, cursor: str) -> None:
     with pytest.raises(Rejected, match="bad_cursor") as refused:
         listing.query("LIST", index="listing", cursor=cursor)
     assert refused.value.field == "cursor"
 
 
-def test_a_cursor_of_another_listing_is_refused(listing: Table) -> None:
+def test_table_query_cursor_of_another_list_is_refused(listing: Table) -> None:
     """DynamoDB says so by a ValidationException; without a cursor that is our own mistake and is not hidden."""
     error = ClientError({"Error": {"Code": "ValidationException", "Message": "outside query boundaries"}}, "Query")
     client = MagicMock(**{"query.side_effect": error})
@@ -248,7 +248,7 @@ def test_a_cursor_of_another_listing_is_refused(listing: Table) -> None:
 
 
 @given(st.text(max_size=200))
-def test_no_cursor_breaks_anything_but_itself(cursor: str) -> None:
+def test_table_query_arbitrary_cursor_is_accepted_or_refused(cursor: str) -> None:
     client = MagicMock()
     client.query.return_value = {"Items": []}
     reasons = []

@@ -170,7 +170,7 @@ def test_teardown_without_confirmation_lists_and_changes_nothing(account: Accoun
     untouched(account)
 
 
-def test_teardown_confirmed_removes_all_but_the_data(account: Account) -> None:
+def test_teardown_confirmed_removes_everything_except_the_table(account: Account) -> None:
     outcomes = {each["kind"]: each["outcome"] for each in told("teardown", "--yes", STACK)["removed"]}
     assert outcomes["table"] == "kept"
     assert account.has(STACK) == {
@@ -183,7 +183,7 @@ def test_teardown_confirmed_removes_all_but_the_data(account: Account) -> None:
     untouched(account)
 
 
-def test_teardown_again_finds_what_is_left(account: Account) -> None:
+def test_teardown_repeated_with_delete_data_removes_the_rest(account: Account) -> None:
     told("teardown", "--yes", STACK)
     listed = told("teardown", "--yes", STACK, "--delete-data")["listed"]
     assert listed["secrets"] == {"ids": [], "usd_month": 0.0, "going": 2}
@@ -214,13 +214,13 @@ def test_teardown_sealed_grant_keeps_the_key(account: Account, list_pk: str, att
     untouched(account)
 
 
-def test_teardown_other_items_do_not_keep_the_key(account: Account) -> None:
+def test_teardown_unsealed_items_do_not_keep_the_key(account: Account) -> None:
     account.put(STACK, pk="one", list_pk="CONNECTIONS", name="kommo-one")
     told("teardown", "--yes", STACK)
     assert account.has(STACK)["key"] == "PendingDeletion"
 
 
-def test_teardown_stack_is_there_needs_delete_stack(account: Account) -> None:
+def test_teardown_existing_stack_requires_delete_stack_option(account: Account) -> None:
     account.stacks[STACK] = {}
     before = account.has(STACK)
     refused = run("teardown", "--yes", STACK, exit_code=2)
@@ -233,7 +233,7 @@ def test_teardown_stack_is_there_needs_delete_stack(account: Account) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "portaria/", "portaria-staging", "Portaria"])
-def test_teardown_other_name_in_confirmation_removes_nothing(account: Account, name: str) -> None:
+def test_teardown_confirmation_with_another_name_removes_nothing(account: Account, name: str) -> None:
     before = account.has(STACK)
     assert "nothing was removed" in run("teardown", "--yes", name, exit_code=2).stderr
     assert account.has(STACK) == before
@@ -244,7 +244,7 @@ def test_teardown_empty_stack_name_is_refused(account: Account) -> None:
     untouched(account)
 
 
-def test_teardown_denied_look_is_told_and_removes_nothing_of_that_kind(account: Account) -> None:
+def test_teardown_access_denied_is_reported_and_keeps_that_resource_and_key(account: Account) -> None:
     account.denied.add("ListTables")
     report = json.loads(run("--json", "teardown", "--yes", STACK, "--delete-data", exit_code=1).stdout)
     done = {each["kind"]: each["outcome"] for each in report["removed"]}

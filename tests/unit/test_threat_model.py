@@ -12,12 +12,12 @@ MODEL = (ROOT / "docs" / "threat-model.md").read_text()
 NAMED = sorted(set(re.findall(r"`((?:tests/|test_|bench/)[a-z_/]*(?:\.py)?(?:::\w+)?)`", MODEL)))
 
 
-def test_it_names_tests() -> None:
+def test_threat_model_names_more_than_25_tests() -> None:
     assert len(NAMED) > 25
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_what_it_names_is_there(name: str) -> None:
+def test_threat_model_named_test_exists(name: str) -> None:
     path, _, what = name.partition("::")
     files = [ROOT / path] if "/" in path else list((ROOT / "tests").rglob(path))
     assert any(file.exists() for file in files)
@@ -25,7 +25,7 @@ def test_what_it_names_is_there(name: str) -> None:
         assert any(re.search(rf"^\s*(class|def) {what}\b", file.read_text(), re.MULTILINE) for file in files)
 
 
-def test_every_row_says_who_what_how_and_which_test() -> None:
+def test_threat_model_rows_are_complete() -> None:
     section = MODEL.partition("## Threats and controls")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")][2:]
     assert len(rows) > 25

@@ -37,7 +37,9 @@ def desk(time: VirtualClock) -> Iterator[Shop]:
 
 
 @pytest.mark.parametrize("life_s", [2, 30, 60, 300, 3_600, 86_400])
-def test_eight_processes_with_an_ended_token_renew_once(desk: Shop, time: VirtualClock, life_s: int) -> None:
+def test_token_provider_expired_token_in_eight_processes_refreshes_once(
+    desk: Shop, time: VirtualClock, life_s: int
+) -> None:
     desk.provider.expires_in = life_s
     desk.connect(life_s)
     time.passed_s += life_s
@@ -46,7 +48,7 @@ def test_eight_processes_with_an_ended_token_renew_once(desk: Shop, time: Virtua
 
 
 @pytest.mark.parametrize("life_s", [30, 60])
-def test_a_process_that_asks_again_keeps_a_short_lived_token(desk: Shop, life_s: int) -> None:
+def test_token_provider_short_lived_token_is_reused_within_a_process(desk: Shop, life_s: int) -> None:
     desk.provider.expires_in = life_s
     desk.connect(0)
     process = desk.process()
@@ -54,7 +56,7 @@ def test_a_process_that_asks_again_keeps_a_short_lived_token(desk: Shop, life_s:
     assert desk.provider.calls["refresh_token"] == 1
 
 
-def test_a_waiter_takes_what_the_holder_got_however_short_it_lives(desk: Shop, time: VirtualClock) -> None:
+def test_token_provider_waiter_uses_token_of_lease_holder_near_its_end(desk: Shop, time: VirtualClock) -> None:
     """Given a token of 20 s of which 19 are over when the waiter looks, then the waiter uses it all the same."""
     desk.connect(0)
     desk.table.update(
@@ -86,7 +88,7 @@ def test_a_waiter_takes_what_the_holder_got_however_short_it_lives(desk: Shop, t
     assert desk.provider.calls["refresh_token"] == 0
 
 
-def test_a_life_is_counted_from_when_it_was_asked_for(desk: Shop, time: VirtualClock) -> None:
+def test_token_provider_token_life_counts_from_request(desk: Shop, time: VirtualClock) -> None:
     desk.provider.expires_in, desk.provider.takes_s = 30, 10
     desk.connect(0)
     process = desk.process()
@@ -96,7 +98,7 @@ def test_a_life_is_counted_from_when_it_was_asked_for(desk: Shop, time: VirtualC
     assert desk.provider.calls["refresh_token"] == 2
 
 
-def test_tokens_that_end_before_they_arrive_are_not_asked_for_for_ever(desk: Shop) -> None:
+def test_token_provider_token_expired_on_arrival_stops_after_a_few_turns(desk: Shop) -> None:
     desk.provider.expires_in, desk.provider.takes_s = 1, 5
     desk.connect(0)
     with pytest.raises(Retryable) as ended:
@@ -110,7 +112,7 @@ def test_tokens_that_end_before_they_arrive_are_not_asked_for_for_ever(desk: Sho
 
 
 @pytest.mark.parametrize("life_s", [30, 60, 300, 600, 1_500])
-def test_a_token_is_not_renewed_in_the_first_four_fifths_of_its_life(
+def test_token_provider_token_is_not_refreshed_in_first_four_fifths_of_life(
     desk: Shop, time: VirtualClock, life_s: int
 ) -> None:
     desk.provider.expires_in = life_s
@@ -125,9 +127,7 @@ def test_a_token_is_not_renewed_in_the_first_four_fifths_of_its_life(
     assert desk.provider.calls["refresh_token"] == 1, "and before the last tenth, in one caller's time"
 
 
-def test_one_process_that_asks_every_five_seconds_renews_five_minute_tokens_once_each(
-    desk: Shop, time: VirtualClock
-) -> None:
+def test_token_provider_frequent_caller_refreshes_five_minute_token_once_each(desk: Shop, time: VirtualClock) -> None:
     desk.provider.expires_in = 300
     desk.connect(300)
     process = desk.process()
@@ -142,7 +142,7 @@ def test_one_process_that_asks_every_five_seconds_renews_five_minute_tokens_once
 
 
 @pytest.mark.parametrize("life_s", [30, 60])
-def test_an_early_renewal_that_fails_is_tried_again_within_a_short_life(
+def test_token_provider_failed_early_refresh_is_retried_within_short_life(
     desk: Shop, time: VirtualClock, life_s: int
 ) -> None:
     desk.provider.expires_in = life_s
@@ -159,7 +159,7 @@ def test_an_early_renewal_that_fails_is_tried_again_within_a_short_life(
     assert desk.token(process) == "canary-a-2"
 
 
-def test_a_pair_that_was_stored_without_its_beginning_has_the_generations(desk: Shop, time: VirtualClock) -> None:
+def test_token_provider_pair_without_given_at_uses_time_of_generation(desk: Shop, time: VirtualClock) -> None:
     desk.connect(300)
     connection = desk.connection
     credentials = desk.vault.read(connection.secret_id, connection.version_id) or {}
@@ -173,7 +173,7 @@ def test_a_pair_that_was_stored_without_its_beginning_has_the_generations(desk: 
 
 
 @pytest.mark.parametrize("expires_in", [0, None, -5, "", "soon", 10**400, [3600], True])
-def test_a_life_that_cannot_be_read_costs_nothing(desk: Shop, time: VirtualClock, expires_in: Any) -> None:
+def test_token_provider_unreadable_expires_in_means_no_expiry(desk: Shop, time: VirtualClock, expires_in: Any) -> None:
     desk.provider.expires_in = expires_in
     desk.connect(0)
     process = desk.process()
@@ -185,7 +185,7 @@ def test_a_life_that_cannot_be_read_costs_nothing(desk: Shop, time: VirtualClock
 
 
 @pytest.mark.parametrize("expires_in", ["3600", 3600.0, " 3600 "])
-def test_a_life_in_another_form_is_read(desk: Shop, time: VirtualClock, expires_in: Any) -> None:
+def test_token_provider_expires_in_as_text_or_float_is_read(desk: Shop, time: VirtualClock, expires_in: Any) -> None:
     desk.provider.expires_in = expires_in
     desk.connect(0)
     desk.token()
@@ -205,7 +205,9 @@ def logged_in(desk: Shop) -> Connection:
 
 
 @pytest.mark.parametrize("life_s", [5, 30, 60])
-def test_a_log_in_serves_a_process_while_its_short_token_lasts(desk: Shop, time: VirtualClock, life_s: int) -> None:
+def test_token_provider_short_lived_login_is_reused_within_a_process(
+    desk: Shop, time: VirtualClock, life_s: int
+) -> None:
     desk.provider.expires_in = life_s
     connection, process = logged_in(desk), desk.process()
     for _ in range(10):
@@ -231,7 +233,7 @@ def run_concurrently(count: int, act: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(("life_s", "takes_s"), [(60, 56), (60, 15), (3_600, 0)])
-def test_threads_that_wait_for_a_log_in_share_it(desk: Shop, life_s: int, takes_s: float) -> None:
+def test_token_provider_concurrent_threads_share_one_login(desk: Shop, life_s: int, takes_s: float) -> None:
     desk.provider.expires_in, desk.provider.takes_s = life_s, takes_s
     connection, process = logged_in(desk), desk.process()
     lock, gives, all_wait = process.cache.lock, desk.provider.gives, threading.Event()
@@ -256,7 +258,7 @@ def test_threads_that_wait_for_a_log_in_share_it(desk: Shop, life_s: int, takes_
     assert desk.provider.calls["client_credentials"] == 1
 
 
-def test_threads_whose_log_in_was_refused_share_the_next_one(desk: Shop) -> None:
+def test_token_provider_concurrent_threads_after_401_share_next_login(desk: Shop) -> None:
     connection, process = logged_in(desk), desk.process()
     refused = process.token(connection)
 
@@ -273,7 +275,9 @@ def test_threads_whose_log_in_was_refused_share_the_next_one(desk: Shop) -> None
 
 
 @pytest.mark.parametrize("age_s", [0, 30, 299, 2_000])
-def test_a_token_that_dies_early_is_renewed_once_whatever_its_age(desk: Shop, time: VirtualClock, age_s: int) -> None:
+def test_token_provider_token_revoked_early_is_refreshed_once_at_any_age(
+    desk: Shop, time: VirtualClock, age_s: int
+) -> None:
     desk.connect(3_600)
     desk.provider.dead.add("canary-a-0")
     time.passed_s += age_s
@@ -282,7 +286,7 @@ def test_a_token_that_dies_early_is_renewed_once_whatever_its_age(desk: Shop, ti
     assert desk.item["generation"] == 2
 
 
-def test_many_callers_of_a_token_that_died_renew_once(desk: Shop) -> None:
+def test_token_provider_revoked_token_in_eight_processes_refreshes_once(desk: Shop) -> None:
     desk.connect(3_600)
     desk.provider.dead.add("canary-a-0")
     processes = [desk.process() for _ in range(8)]
@@ -292,7 +296,7 @@ def test_many_callers_of_a_token_that_died_renew_once(desk: Shop) -> None:
     assert desk.provider.calls["refresh_token"] == 1
 
 
-def test_an_api_that_refuses_every_token_is_asked_less_and_less_often(desk: Shop, time: VirtualClock) -> None:
+def test_token_provider_api_refusing_every_token_refreshes_less_and_less_often(desk: Shop, time: VirtualClock) -> None:
     desk.connect(10**9)
     desk.provider.expires_in = 10**9
     desk.provider.dead |= {f"canary-a-{number}" for number in range(100)}
@@ -307,7 +311,7 @@ def test_an_api_that_refuses_every_token_is_asked_less_and_less_often(desk: Shop
     assert renewed_after == [0, 5, 15, 35, 75, 135, 195]
 
 
-def test_a_renewal_on_schedule_ends_the_pause_after_refused_tokens(desk: Shop, time: VirtualClock) -> None:
+def test_token_provider_scheduled_refresh_resets_pause_after_401(desk: Shop, time: VirtualClock) -> None:
     desk.connect(3_600)
     desk.provider.dead |= {"canary-a-0", "canary-a-1"}
     assert desk.call() == 401
@@ -317,7 +321,7 @@ def test_a_renewal_on_schedule_ends_the_pause_after_refused_tokens(desk: Shop, t
     assert desk.provider.calls["refresh_token"] == 3
 
 
-def test_a_grant_that_turns_out_to_be_over_after_a_401_must_be_connected_again(desk: Shop) -> None:
+def test_token_provider_refresh_refused_after_401_sets_needs_reconnect(desk: Shop) -> None:
     desk.connect(3_600)
     desk.provider.dead.add("canary-a-0")
     desk.provider.answers = [json_answer(400, {"error": "invalid_grant"})]
@@ -327,7 +331,7 @@ def test_a_grant_that_turns_out_to_be_over_after_a_401_must_be_connected_again(d
     assert (desk.item["state"], desk.item["reason"]) == ("needs_reconnect", "grant_revoked")
 
 
-def test_a_token_without_a_refresh_token_is_used_to_its_end_and_then_given_up(desk: Shop, time: VirtualClock) -> None:
+def test_token_provider_without_refresh_token_uses_token_until_it_expires(desk: Shop, time: VirtualClock) -> None:
     desk.connect(3_600, refresh_token="")
     desk.provider.dead.add("canary-a-0")
     assert desk.call() == 401, "nothing could be renewed, and a 401 alone says too little"

@@ -49,7 +49,7 @@ def desk() -> Iterator[Desk]:
 # ------------------------------------------------------------------------------------------------------------- renewing
 
 
-def test_a_token_that_holds_is_read_once_and_then_kept(desk: Desk) -> None:
+def test_token_provider_valid_token_is_read_once_and_cached(desk: Desk) -> None:
     supply = desk.process()
     assert supply.token(desk.connection).credentials["access_token"].reveal() == "canary-access-one"
     boto3.client("secretsmanager").delete_secret(SecretId=desk.connection.secret_id)
@@ -57,13 +57,13 @@ def test_a_token_that_holds_is_read_once_and_then_kept(desk: Desk) -> None:
     assert desk.kommo.refreshes == {}
 
 
-def test_a_token_that_has_ended_is_renewed_once_for_all(desk: Desk) -> None:
+def test_token_provider_expired_token_is_refreshed_once_for_all_processes(desk: Desk) -> None:
     desk.expire()
     assert [desk.ask() for _ in range(4)] == ["canary-access-one+"] * 4
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_the_new_pair_is_stored_under_the_next_generation(desk: Desk) -> None:
+def test_token_provider_refreshed_pair_is_stored_under_next_generation(desk: Desk) -> None:
     desk.expire()
     desk.ask()
     item = desk.item
@@ -76,7 +76,7 @@ def test_the_new_pair_is_stored_under_the_next_generation(desk: Desk) -> None:
     assert timedelta(hours=19) < renew_in < timedelta(hours=22)
 
 
-def test_no_item_holds_a_token(desk: Desk) -> None:
+def test_token_provider_items_hold_no_token(desk: Desk) -> None:
     desk.expire()
     with refusing("PutSecretValue"):
         desk.ask()
@@ -84,21 +84,21 @@ def test_no_item_holds_a_token(desk: Desk) -> None:
     assert "canary" not in json.dumps(boto3.client("dynamodb").scan(TableName=desk.table.name)["Items"], default=str)
 
 
-def test_renewals_go_on_from_pair_to_pair(desk: Desk) -> None:
+def test_token_provider_repeated_refreshes_use_each_refresh_token_once(desk: Desk) -> None:
     for number in range(1, 4):
         desk.expire()
         assert desk.ask() == f"canary-access-one{'+' * number}"
     assert set(desk.kommo.refreshes.values()) == {1}
 
 
-def test_a_token_near_its_end_is_renewed_in_time_for_everyone(desk: Desk) -> None:
+def test_token_provider_token_near_its_end_is_refreshed(desk: Desk) -> None:
     supply = desk.process()
     supply.token(desk.connection)
     desk.time.passed_s += DAY_S - 200
     assert supply.token(desk.connection).credentials["access_token"].reveal() == "canary-access-one+"
 
 
-def test_an_early_renewal_that_fails_disturbs_nobody(desk: Desk) -> None:
+def test_token_provider_failed_early_refresh_keeps_current_token(desk: Desk) -> None:
     supply = desk.process()
     supply.token(desk.connection)
     desk.time.passed_s += DAY_S - 200
@@ -108,7 +108,7 @@ def test_an_early_renewal_that_fails_disturbs_nobody(desk: Desk) -> None:
     assert len(desk.kommo.calls) == 1, "and is not tried by every call"
 
 
-def test_supply_token_of_five_minutes_is_not_renewed_by_each_process(desk: Desk) -> None:
+def test_token_provider_five_minute_token_is_not_refreshed_in_first_half(desk: Desk) -> None:
     """Given a token that lives for five minutes, when 20 processes ask in its first half, then nobody renews it."""
     live_for(desk, timedelta(minutes=5))
     for _ in range(20):
@@ -120,7 +120,7 @@ def test_supply_token_of_five_minutes_is_not_renewed_by_each_process(desk: Desk)
     assert supply.token(desk.connection).credentials["access_token"].reveal() == "canary-access-one+"
 
 
-def test_supply_token_of_one_minute_is_handed_out_for_most_of_it(desk: Desk) -> None:
+def test_token_provider_one_minute_token_is_used_for_most_of_its_life(desk: Desk) -> None:
     live_for(desk, timedelta(minutes=1))
     desk.time.passed_s += 53
     assert desk.ask() == "canary-access-one"
@@ -128,7 +128,7 @@ def test_supply_token_of_one_minute_is_handed_out_for_most_of_it(desk: Desk) -> 
     assert desk.ask() == "canary-access-one+"
 
 
-def test_newer_after_a_refused_token_that_has_ended_renews_it(desk: Desk) -> None:
+def test_refresh_after_401_expired_token_is_refreshed(desk: Desk) -> None:
     """Given a token of a minute that ended on its way to the platform, then its age of a minute does not keep it in use."""
     live_for(desk, timedelta(minutes=1))
     supply = desk.process()
@@ -139,7 +139,7 @@ def test_newer_after_a_refused_token_that_has_ended_renews_it(desk: Desk) -> Non
     assert newer.credentials["access_token"].reveal() == "canary-access-one+"
 
 
-def test_renewal_soon_after_the_last_is_sealed_and_the_next_goes_to_the_vault(desk: Desk) -> None:
+def test_token_refresh_soon_after_last_is_sealed_and_later_stored_in_vault(desk: Desk) -> None:
     """Given a version of the secret that is younger than 20 minutes, then a renewal adds none; after that time one does."""
     desk.expire()
     desk.ask()
@@ -155,7 +155,7 @@ def test_renewal_soon_after_the_last_is_sealed_and_the_next_goes_to_the_vault(de
     assert set(desk.kommo.refreshes.values()) == {1}
 
 
-def test_sealed_renewal_is_due_when_the_secret_takes_a_version_again(desk: Desk) -> None:
+def test_token_refresh_sealed_pair_is_due_when_vault_accepts_a_version(desk: Desk) -> None:
     desk.expire()
     desk.ask()
     added_at = clock.from_iso(desk.item["version_added_at"])
@@ -186,7 +186,7 @@ def live_for(desk: Desk, life: timedelta) -> None:
     "answer",
     [(500, {}, ""), (429, {}, ""), (403, {"Content-Type": "text/html"}, "<html>"), (200, {}, "{"), (404, {}, "")],
 )
-def test_no_answer_but_a_refusal_ends_a_grant(desk: Desk, answer: Any) -> None:
+def test_token_provider_provider_failure_does_not_end_connection(desk: Desk, answer: Any) -> None:
     desk.expire()
     desk.kommo.before[TOKEN_PATH] = [answer] * 2
     desk.mock.add("GET", "https://api-c.kommo.com/oauth2/account/current/subdomain", status=500)
@@ -199,7 +199,7 @@ def test_no_answer_but_a_refusal_ends_a_grant(desk: Desk, answer: Any) -> None:
     assert desk.ask() == "canary-access-one+"
 
 
-def test_after_a_failure_there_is_a_pause(desk: Desk) -> None:
+def test_token_provider_failed_refresh_is_followed_by_a_pause(desk: Desk) -> None:
     desk.expire()
     desk.kommo.before[TOKEN_PATH] = [(500, {}, "")]
     with pytest.raises(Retryable):
@@ -213,7 +213,7 @@ def test_after_a_failure_there_is_a_pause(desk: Desk) -> None:
     assert desk.ask() == "canary-access-one+"
 
 
-def test_a_revoked_grant_must_be_connected_again_and_is_left_alone(desk: Desk) -> None:
+def test_token_provider_revoked_grant_sets_needs_reconnect_and_is_not_retried(desk: Desk) -> None:
     desk.expire()
     desk.kommo.revoked.add("acme")
     for _ in range(3):
@@ -226,7 +226,7 @@ def test_a_revoked_grant_must_be_connected_again_and_is_left_alone(desk: Desk) -
     assert len(desk.kommo.calls) == 1, "a dead grant is not tried again"
 
 
-def test_a_refusal_that_another_workers_renewal_explains_ends_nothing(desk: Desk) -> None:
+def test_token_refresh_refused_after_another_worker_refreshed_uses_its_pair(desk: Desk) -> None:
     """Given a worker that was stopped past its lease, when it is refused, then it takes what its successor stored."""
     desk.expire()
 
@@ -240,7 +240,7 @@ def test_a_refusal_that_another_workers_renewal_explains_ends_nothing(desk: Desk
     assert desk.item["state"] == "connected"
 
 
-def test_a_wrong_client_secret_ends_no_grant(desk: Desk) -> None:
+def test_token_provider_wrong_client_secret_does_not_end_connection(desk: Desk) -> None:
     desk.expire()
     secret_id = desk.vault.client_secret_id("kommo", "acme")
     desk.vault.replace(secret_id, {"client_secret": Secret("canary-wrong")})
@@ -254,7 +254,7 @@ def test_a_wrong_client_secret_ends_no_grant(desk: Desk) -> None:
     assert desk.ask() == "canary-access-one+"
 
 
-def test_an_account_that_moved_is_followed(desk: Desk) -> None:
+def test_token_provider_moved_account_updates_allowed_domain(desk: Desk) -> None:
     desk.expire()
     desk.kommo.before[TOKEN_PATH] = [(404, {}, "")]
     located = desk.mock.add(
@@ -273,14 +273,14 @@ def test_an_account_that_moved_is_followed(desk: Desk) -> None:
 # ----------------------------------------------------------------------------------------------------- answers get lost
 
 
-def test_a_lost_answer_is_asked_for_once_more(desk: Desk) -> None:
+def test_token_provider_lost_answer_is_requested_once_more(desk: Desk) -> None:
     desk.expire()
     desk.kommo.before[TOKEN_PATH] = [requests.exceptions.ReadTimeout()]
     assert desk.ask() == "canary-access-one+", "the platform had not used the token"
     assert len(desk.kommo.calls) == 2
 
 
-def test_a_lost_answer_that_used_the_token_ends_as_lost(desk: Desk) -> None:
+def test_token_provider_lost_answer_with_used_token_sets_needs_reconnect(desk: Desk) -> None:
     desk.expire()
 
     def lose(request: requests.PreparedRequest) -> Any:
@@ -293,7 +293,7 @@ def test_a_lost_answer_that_used_the_token_ends_as_lost(desk: Desk) -> None:
     assert desk.kommo.refreshes == {"canary-refresh-one": 2}, "one retry with the old token, and no more"
 
 
-def test_time_outs_alone_end_nothing(desk: Desk) -> None:
+def test_token_provider_timeouts_do_not_end_connection(desk: Desk) -> None:
     desk.expire()
     desk.kommo.before[TOKEN_PATH] = [requests.exceptions.ReadTimeout()] * 4
     for _ in range(3):
@@ -316,7 +316,7 @@ def lease(desk: Desk, seconds: float) -> None:
     )
 
 
-def test_a_loser_waits_for_the_holders_token_and_never_asks_itself(desk: Desk) -> None:
+def test_token_provider_waiter_uses_token_of_lease_holder_without_request(desk: Desk) -> None:
     desk.expire()
     lease(desk, 30)
 
@@ -339,7 +339,7 @@ def test_a_loser_waits_for_the_holders_token_and_never_asks_itself(desk: Desk) -
     assert len(desk.time.slept_s) == 3
 
 
-def test_a_loser_out_of_patience_goes_away_without_a_token(desk: Desk) -> None:
+def test_token_provider_waiter_without_patience_is_retryable(desk: Desk) -> None:
     desk.expire()
     lease(desk, 40)
     with pytest.raises(Retryable) as waits:
@@ -350,7 +350,7 @@ def test_a_loser_out_of_patience_goes_away_without_a_token(desk: Desk) -> None:
     assert desk.kommo.refreshes == {}
 
 
-def test_a_dead_holder_is_replaced_when_its_lease_ends(desk: Desk) -> None:
+def test_token_provider_dead_lease_holder_is_replaced_when_lease_ends(desk: Desk) -> None:
     desk.expire()
     lease(desk, 20)
     assert desk.ask() == "canary-access-one+"
@@ -358,7 +358,7 @@ def test_a_dead_holder_is_replaced_when_its_lease_ends(desk: Desk) -> None:
     assert desk.item["fence"] == 8
 
 
-def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
+def test_token_refresh_killed_after_vault_write_is_completed_without_second_request(desk: Desk) -> None:
     desk.expire()
     with patch.object(pair_storage.PairStorage, "_point_to", side_effect=Died), pytest.raises(Died):
         desk.ask()
@@ -368,7 +368,7 @@ def test_a_predecessor_that_stored_and_died_is_not_repeated(desk: Desk) -> None:
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_with_too_little_time_left_nothing_is_sent(desk: Desk) -> None:
+def test_token_provider_too_little_time_sends_nothing(desk: Desk) -> None:
     desk.expire()
     with pytest.raises(Retryable) as short:
         desk.ask(time_left_s=refresh_lease.LEASE_S - 1)
@@ -380,7 +380,7 @@ def test_with_too_little_time_left_nothing_is_sent(desk: Desk) -> None:
 # --------------------------------------------------------------------------------------------------- the vault says no
 
 
-def test_a_pair_that_the_vault_refuses_is_kept_sealed_and_moved_later(desk: Desk) -> None:
+def test_token_refresh_vault_failure_keeps_pair_sealed_and_stores_it_later(desk: Desk) -> None:
     desk.expire()
     with refusing("PutSecretValue"):
         assert desk.ask() == "canary-access-one+"
@@ -396,7 +396,7 @@ def test_a_pair_that_the_vault_refuses_is_kept_sealed_and_moved_later(desk: Desk
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_a_sealed_pair_opens_for_its_own_connection_only(desk: Desk) -> None:
+def test_token_refresh_sealed_pair_is_bound_to_its_connection(desk: Desk) -> None:
     desk.expire()
     with refusing("PutSecretValue"):
         desk.ask()
@@ -407,7 +407,7 @@ def test_a_sealed_pair_opens_for_its_own_connection_only(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("refused", ["GenerateDataKey", "GetSecretValue"])
-def test_nothing_is_sent_while_the_answer_could_not_be_kept(desk: Desk, refused: str) -> None:
+def test_token_refresh_vault_unavailable_beforehand_sends_nothing(desk: Desk, refused: str) -> None:
     desk.expire()
     with refusing(refused), pytest.raises(Retryable):
         desk.ask()
@@ -415,7 +415,7 @@ def test_nothing_is_sent_while_the_answer_could_not_be_kept(desk: Desk, refused:
     assert desk.item.get("tries", 0) == 0
 
 
-def test_credentials_that_are_gone_are_said_to_be(desk: Desk) -> None:
+def test_token_provider_missing_secret_is_retryable_then_no_credentials(desk: Desk) -> None:
     boto3.client("secretsmanager").delete_secret(SecretId=desk.connection.secret_id)
     with pytest.raises(Retryable, match="yet"):
         desk.ask()
@@ -429,7 +429,7 @@ def test_credentials_that_are_gone_are_said_to_be(desk: Desk) -> None:
     ("state", "reason"),
     [("needs_reconnect", "needs_reconnect"), ("pending", "not_authorised"), ("removed", "connection_removed")],
 )
-def test_a_connection_that_is_not_connected_gives_nothing(desk: Desk, state: str, reason: str) -> None:
+def test_token_provider_connection_not_connected_is_refused(desk: Desk, state: str, reason: str) -> None:
     with pytest.raises(Rejected) as refused:
         desk.process().token(replace(desk.connection, state=state))
     assert refused.value.reason == reason
@@ -443,14 +443,14 @@ def request_with(token: Token) -> Request:
     return Request("GET", "https://acme.kommo.com/api/v4/account", headers)
 
 
-def test_a_refused_token_is_tried_once_more_with_a_newer_one(desk: Desk) -> None:
+def test_token_provider_send_401_refreshes_and_repeats_once(desk: Desk) -> None:
     desk.time.passed_s += 3600
     del desk.kommo._tokens["canary-access-one"]
     assert desk.process().send(desk.connection, request_with).status == 200
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_a_token_renewed_by_another_process_is_taken_before_renewing(desk: Desk) -> None:
+def test_token_provider_send_401_uses_token_refreshed_by_another_process(desk: Desk) -> None:
     supply = desk.process()
     supply.token(desk.connection)
     desk.time.passed_s += 3600
@@ -460,27 +460,27 @@ def test_a_token_renewed_by_another_process_is_taken_before_renewing(desk: Desk)
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_send_401_with_a_token_of_this_minute_renews_it_once(desk: Desk) -> None:
+def test_token_provider_send_401_with_new_token_refreshes_once(desk: Desk) -> None:
     del desk.kommo._tokens["canary-access-one"]
     assert desk.process().send(desk.connection, request_with).status == 200
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_send_401_with_the_renewed_token_too_renews_no_more(desk: Desk) -> None:
+def test_token_provider_send_401_with_refreshed_token_does_not_refresh_again(desk: Desk) -> None:
     desk.kommo.before["/api/v4/account"] = [(401, {}, "")] * 6
     for _ in range(4):
         assert desk.process().send(desk.connection, request_with).status in (200, 401)
     assert desk.kommo.refreshes == {"canary-refresh-one": 1}
 
 
-def test_any_other_answer_is_the_answer(desk: Desk) -> None:
+def test_token_provider_send_other_status_is_returned_without_refresh(desk: Desk) -> None:
     desk.time.passed_s += 3600
     desk.kommo.before["/api/v4/account"] = [(403, {}, "no")]
     assert desk.process().send(desk.connection, request_with).status == 403
     assert desk.kommo.refreshes == {}
 
 
-def test_a_revoked_account_is_found_out_by_its_401(desk: Desk) -> None:
+def test_token_provider_send_401_of_revoked_account_sets_needs_reconnect(desk: Desk) -> None:
     desk.time.passed_s += 3600
     desk.kommo.revoked.add("acme")
     with pytest.raises(Rejected) as refused:
@@ -536,14 +536,14 @@ def send_all(
         return (process or desk.process()).send(connection, build), sent
 
 
-def test_during_the_overlap_a_dead_new_token_falls_back_to_the_old(desk: Desk) -> None:
+def test_token_provider_send_401_during_overlap_uses_previous_token(desk: Desk) -> None:
     answers = {"canary-new": DEAD, "canary-old": Response(200)}
     response, sent = send_all(desk, rotated(desk, 60), answers)
     assert (response.status, sent) == (200, ["canary-new", "canary-old"])
     assert connection_store.get(desk.table, "ghl").state == "connected"
 
 
-def test_an_old_token_that_was_dropped_is_forgotten_by_whoever_fell_back_on_it(desk: Desk) -> None:
+def test_token_provider_expired_previous_token_is_not_used_any_more(desk: Desk) -> None:
     """Given a process that uses the old token, when the rotation is ended, then its next call is with the new one."""
     connection, process = rotated(desk, 60), desk.process()
     answers = {"canary-new": DEAD, "canary-old": Response(200)}
@@ -554,7 +554,7 @@ def test_an_old_token_that_was_dropped_is_forgotten_by_whoever_fell_back_on_it(d
     assert (response.status, sent) == (401, ["canary-new"])
 
 
-def test_a_token_from_the_reserve_that_dies_leads_back_to_the_one_in_use(desk: Desk) -> None:
+def test_refresh_after_401_previous_token_refused_returns_to_current(desk: Desk) -> None:
     connection, supply = rotated(desk, 60), desk.process()
     reserve = supply.refresh_after_401(connection, supply.token(connection))
     assert reserve is not None
@@ -564,7 +564,7 @@ def test_a_token_from_the_reserve_that_dies_leads_back_to_the_one_in_use(desk: D
     assert newer.credentials["token"].reveal() == "canary-new"
 
 
-def test_after_the_overlap_a_dead_token_ends_the_connection(desk: Desk) -> None:
+def test_token_provider_send_401_after_overlap_sets_needs_reconnect(desk: Desk) -> None:
     response, sent = send_all(desk, rotated(desk, -1), {"canary-new": DEAD})
     assert (response.status, sent) == (401, ["canary-new"])
     ended = connection_store.get(desk.table, "ghl")
@@ -581,14 +581,16 @@ def test_after_the_overlap_a_dead_token_ends_the_connection(desk: Desk) -> None:
         Unreachable("not reached"),
     ],
 )
-def test_one_401_at_a_path_of_the_callers_does_not_end_a_connection(desk: Desk, probe: Response | Exception) -> None:
+def test_token_provider_send_401_not_confirmed_by_probe_keeps_connection(
+    desk: Desk, probe: Response | Exception
+) -> None:
     """Given a path that answers as if the token were dead, when the platform's own call does not, then it is not."""
     response, _ = send_all(desk, rotated(desk, -1), {"canary-new": DEAD}, probe=probe)
     assert response.status == 401
     assert connection_store.get(desk.table, "ghl").state == "connected"
 
 
-def test_a_missing_scope_ends_nothing(desk: Desk) -> None:
+def test_token_provider_send_missing_scope_keeps_connection(desk: Desk) -> None:
     scope = Response(401, body=b'{"statusCode":401,"message":"The token is not authorized for this scope."}')
     response, sent = send_all(desk, rotated(desk, 60), {"canary-new": scope})
     assert (response.status, sent) == (401, ["canary-new"])
@@ -617,7 +619,7 @@ def logins(desk: Desk) -> int:
     return sum(call.request.url == IDENTITY for call in desk.mock.calls)
 
 
-def test_a_login_is_made_once_while_its_token_lasts(desk: Desk, marketo: Connection) -> None:
+def test_token_provider_login_is_made_once_while_token_lasts(desk: Desk, marketo: Connection) -> None:
     gives(desk, "one", 3600)
     supply = desk.process()
     for _ in range(5):
@@ -635,7 +637,9 @@ def test_a_login_is_made_once_while_its_token_lasts(desk: Desk, marketo: Connect
 
 
 @pytest.mark.parametrize("left_s", [60, 1, 0, -5])
-def test_a_login_that_ends_within_a_minute_is_made_again(desk: Desk, marketo: Connection, left_s: int) -> None:
+def test_token_provider_login_token_with_less_than_a_minute_is_renewed(
+    desk: Desk, marketo: Connection, left_s: int
+) -> None:
     gives(desk, "one", 3600)
     supply = desk.process()
     supply.token(marketo)
@@ -644,21 +648,21 @@ def test_a_login_that_ends_within_a_minute_is_made_again(desk: Desk, marketo: Co
     assert supply.token(marketo).credentials["access_token"].reveal() == "two"
 
 
-def test_what_is_left_of_a_shared_token_is_handed_out(desk: Desk, marketo: Connection) -> None:
+def test_token_provider_login_token_with_short_rest_of_life_is_used(desk: Desk, marketo: Connection) -> None:
     """Marketo gives everyone the same token with its remaining life: asking again would not give a longer one."""
     gives(desk, "one", 20)
     assert desk.process().token(marketo).credentials["access_token"].reveal() == "one"
 
 
 @pytest.mark.parametrize("expires_in", [0, -1, "0"])
-def test_a_token_without_life_is_asked_for_later(desk: Desk, marketo: Connection, expires_in: Any) -> None:
+def test_token_provider_login_token_without_life_is_retryable(desk: Desk, marketo: Connection, expires_in: Any) -> None:
     gives(desk, "one", expires_in)
     with pytest.raises(Retryable) as later:
         desk.process().token(marketo)
     assert (later.value.reason, later.value.after_s) == ("token_ends_now", 2)
 
 
-def test_a_refused_login_is_tried_again(desk: Desk, marketo: Connection) -> None:
+def test_refresh_after_401_login_is_repeated(desk: Desk, marketo: Connection) -> None:
     gives(desk, "one", 3600)
     supply = desk.process()
     token = supply.token(marketo)
@@ -668,7 +672,7 @@ def test_a_refused_login_is_tried_again(desk: Desk, marketo: Connection) -> None
     assert newer.credentials["access_token"].reveal() == "two"
 
 
-def test_wrong_credentials_are_not_hammered(desk: Desk, marketo: Connection) -> None:
+def test_token_provider_wrong_login_is_tried_once_a_minute(desk: Desk, marketo: Connection) -> None:
     desk.mock.add("POST", IDENTITY, status=401, json={"error": "invalid_client"})
     supply = desk.process()
     for _ in range(5):
@@ -682,7 +686,7 @@ def test_wrong_credentials_are_not_hammered(desk: Desk, marketo: Connection) -> 
     assert logins(desk) == 2
 
 
-def test_replaced_credentials_are_used_at_once(desk: Desk, marketo: Connection) -> None:
+def test_token_provider_replaced_credentials_are_used_at_once(desk: Desk, marketo: Connection) -> None:
     gives(desk, "one", 3600)
     supply = desk.process()
     supply.token(marketo)
@@ -695,7 +699,7 @@ def test_replaced_credentials_are_used_at_once(desk: Desk, marketo: Connection) 
     assert "client-8" in str(desk.mock.calls[-1].request.body)
 
 
-def test_a_connection_made_again_by_an_old_name_has_its_own_token(desk: Desk, marketo: Connection) -> None:
+def test_token_provider_recreated_connection_has_its_own_token(desk: Desk, marketo: Connection) -> None:
     gives(desk, "one", 3600)
     supply = desk.process()
     supply.token(marketo)
@@ -724,7 +728,7 @@ def intercepted(kommo: Kommo, first: Callable[[requests.PreparedRequest], Any]) 
     return patch.object(kommo, "_token", token)
 
 
-def test_fakes_forget_what_a_process_kept() -> None:
+def test_forget_tokens_clears_process_cache() -> None:
     cache.PROCESS_CACHE.keep(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s"), Token({}, 1, ""))
     fakes.forget_tokens()
     assert cache.PROCESS_CACHE.get(Connection("a", "kommo", "oauth2", "x", "connected", 1, "s")) is None

@@ -60,32 +60,32 @@ def receipt_of(desk: Desk, request: str) -> Receipt:
 # --- to Marketo
 
 
-def test_records_of_one_call_travel_with_its_headers(desk: Desk) -> None:
+def test_trace_of_one_call_is_sent_with_its_records(desk: Desk) -> None:
     desk.ingest(call(desk, "r-1", NIGHTLY, "a@example.com", "b@example.com"))
     assert sent(desk) == [("nightly-7", "export")]
     assert receipt_of(desk, "r-1").trace == Trace("nightly-7", "export")
 
 
-def test_call_without_headers_travels_with_the_receipts_id(desk: Desk) -> None:
+def test_trace_missing_headers_use_receipt_id_and_default_source(desk: Desk) -> None:
     desk.ingest(call(desk, "r-1", {}))
     receipt = receipt_of(desk, "r-1")
     assert sent(desk) == [(receipt.correlation_id, "Portaria")]
     assert receipt.trace == Trace()
 
 
-def test_call_with_one_of_the_headers_travels_with_the_other_as_usual(desk: Desk) -> None:
+def test_trace_one_header_only_uses_default_for_the_other(desk: Desk) -> None:
     desk.ingest(call(desk, "r-1", {"request_source": "export"}))
     assert sent(desk) == [(receipt_of(desk, "r-1").correlation_id, "export")]
 
 
-def test_two_messages_of_one_call_travel_with_its_headers(desk: Desk) -> None:
+def test_trace_of_two_messages_of_one_call_is_sent_with_both(desk: Desk) -> None:
     first, second = call(desk, "r-1", NIGHTLY, "a@example.com"), call(desk, "r-1", NIGHTLY, "b@example.com")
     desk.ingest(first, QueuedMessage("other", second.body))
     assert sent(desk) == [("nightly-7", "export")]
 
 
 @pytest.mark.parametrize("other", [{"correlation_id": "daily"}, {}, NIGHTLY])
-def test_merged_calls_travel_with_the_receipts_id_and_the_receipt_lists_them(desk: Desk, other: dict[str, str]) -> None:
+def test_trace_of_merged_calls_uses_receipt_id_and_receipt_lists_them(desk: Desk, other: dict[str, str]) -> None:
     desk.ingest(call(desk, "r-1", NIGHTLY), call(desk, "r-2", other))
     receipt = receipt_of(desk, "r-1")
     assert sent(desk) == [(receipt.correlation_id, "Portaria")]
@@ -94,7 +94,7 @@ def test_merged_calls_travel_with_the_receipts_id_and_the_receipt_lists_them(des
     assert listed == {"r-1": Trace(**NIGHTLY), "r-2": Trace(**other)}
 
 
-def test_call_merged_with_an_event_travels_with_the_receipts_id(desk: Desk) -> None:
+def test_trace_of_call_merged_with_event_uses_receipt_id(desk: Desk) -> None:
     desk.route("people")
     desk.ingest(call(desk, "r-1", NIGHTLY), QueuedMessage("event", body([contact(1)])))
     assert len(desk.sent) == 1
@@ -102,7 +102,7 @@ def test_call_merged_with_an_event_travels_with_the_receipts_id(desk: Desk) -> N
 
 
 @pytest.mark.parametrize("value", ["noturna-é", "a\x7f", " a", "a\tb", "a\r\nX-Mkto-User-Token: b"])
-def test_value_that_no_header_may_hold_is_kept_here_and_stops_nothing(desk: Desk, value: str) -> None:
+def test_trace_value_invalid_as_header_is_stored_and_not_sent(desk: Desk, value: str) -> None:
     assert desk.ingest(call(desk, "r-1", {"correlation_id": value, "request_source": value})).waiting == {}
     receipt = receipt_of(desk, "r-1")
     assert sent(desk) == [(receipt.correlation_id, "Portaria")]
@@ -112,7 +112,7 @@ def test_value_that_no_header_may_hold_is_kept_here_and_stops_nothing(desk: Desk
 # --- through what waits, and what fails
 
 
-def test_trace_survives_the_wait_in_the_table(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_of_waiting_records_is_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     now = clock.now()
     desk.rule = lambda document: refusal("4290801")
     desk.ingest(call(desk, "r-1", NIGHTLY))
@@ -124,7 +124,7 @@ def test_trace_survives_the_wait_in_the_table(desk: Desk, monkeypatch: pytest.Mo
     assert receipt_of(desk, "r-1").trace == Trace(**NIGHTLY)
 
 
-def test_trace_survives_a_dead_letter_and_its_redrive(desk: Desk) -> None:
+def test_trace_of_dead_letter_is_kept_when_redriven(desk: Desk) -> None:
     desk.rule = lambda document: refusal("4000802")
     desk.ingest(call(desk, "r-1", NIGHTLY))
     desk.rule = lambda document: None
@@ -132,7 +132,7 @@ def test_trace_survives_a_dead_letter_and_its_redrive(desk: Desk) -> None:
     assert redriven(desk, letter["id"]).trace == Trace(**NIGHTLY)
 
 
-def test_trace_survives_a_message_that_no_worker_could_handle(desk: Desk) -> None:
+def test_trace_of_unhandled_message_is_kept_when_redriven(desk: Desk) -> None:
     delivery = call(desk, "r-1", NIGHTLY)
     letter = dead_letters.of_message(delivery.id, delivery.body)
     dead_letters.put(desk.table, letter)
@@ -147,7 +147,7 @@ def redriven(desk: Desk, letter_id: str) -> record_mapping.Message:
     return record_mapping.read_message("again", queued.body)
 
 
-def test_letter_from_before_traces_is_redriven(desk: Desk) -> None:
+def test_redrive_dead_letter_stored_without_trace_has_empty_trace(desk: Desk) -> None:
     delivery = call(desk, "r-1", {})
     letter = dead_letters.of_message(delivery.id, delivery.body)
     dead_letters.put(desk.table, letter)
@@ -159,7 +159,7 @@ def test_letter_from_before_traces_is_redriven(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("trace", ["text", ["a"], 7])
-def test_message_with_an_unreadable_trace_is_refused(trace: Any) -> None:
+def test_read_message_invalid_trace_is_refused(trace: Any) -> None:
     message = {"version": 1, "connection": "c", "object": "o", "origin": "event", "records": [], "trace": trace}
     with pytest.raises(Rejected) as refused:
         record_mapping.read_message("m", orjson.dumps(message).decode())
@@ -169,7 +169,9 @@ def test_message_with_an_unreadable_trace_is_refused(trace: Any) -> None:
 # --- looking for it
 
 
-def test_search_finds_queued_calls_and_receipts_the_newest_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_correlation_search_returns_queued_calls_and_receipts_newest_first(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = clock.now()
     for number in range(3):
         monkeypatch.setattr(clock, "now", lambda number=number: now + timedelta(minutes=number))
@@ -188,7 +190,7 @@ def test_search_finds_queued_calls_and_receipts_the_newest_first(desk: Desk, mon
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
-def test_search_pages_give_each_row_once(desk: Desk, limit: int) -> None:
+def test_correlation_search_pages_return_each_row_once(desk: Desk, limit: int) -> None:
     """Calls with several receipts, calls with none, and a page that ends in the middle of one."""
     expected = set()
     for number in range(7):
@@ -214,7 +216,7 @@ def test_search_pages_give_each_row_once(desk: Desk, limit: int) -> None:
     assert len(expected) > 7
 
 
-def test_search_cursor_of_the_longest_id_is_accepted_by_the_api(desk: Desk) -> None:
+def test_correlation_search_cursor_of_longest_id_fits_api_limit(desk: Desk) -> None:
     long_id = "é" * 255
     for number in range(3):
         call(desk, f"r-{number}", {"correlation_id": long_id})
@@ -225,7 +227,7 @@ def test_search_cursor_of_the_longest_id_is_accepted_by_the_api(desk: Desk) -> N
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "WyIiLCAiIl0", "WzEsIDJd", "e30"])
-def test_search_with_a_made_up_cursor_is_refused(desk: Desk, cursor: str) -> None:
+def test_correlation_search_forged_cursor_is_refused(desk: Desk, cursor: str) -> None:
     with pytest.raises(Rejected) as refused:
         correlations.search(desk.table, "nightly-7", clock.now(), cursor=cursor)
     assert refused.value.reason == "bad_cursor"

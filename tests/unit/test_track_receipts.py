@@ -103,19 +103,21 @@ class TestRegistration:
     def challenge(self, door: Door, **query: list[str]) -> tuple[int, str]:
         return door.call("GET", None, {}, multiValueQueryStringParameters=query or None)
 
-    def test_a_challenge_is_answered_with_itself(self, door: Door) -> None:
+    def test_track_receipts_challenge_is_echoed(self, door: Door) -> None:
         assert self.challenge(door, challenge=["8ec8d794-e0ab-42df-9017-e3dada8e84f7"]) == (
             200,
             "8ec8d794-e0ab-42df-9017-e3dada8e84f7",
         )
 
     @pytest.mark.parametrize("challenge", [[], [""], ["a", "b"], ["<script>"], ["a b"], ["x" * 201], ["a\nb"]])
-    def test_anything_else_is_not_echoed(self, door: Door, challenge: list[str]) -> None:
+    def test_track_receipts_invalid_challenge_is_refused_and_not_echoed(self, door: Door, challenge: list[str]) -> None:
         status, text = self.challenge(door, challenge=challenge)
         assert status == 400
         assert "<" not in text
 
-    def test_the_validation_url_is_called_without_a_signature(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_validation_url_is_called_without_signature(
+        self, door: Door, adobe: responses.RequestsMock
+    ) -> None:
         adobe.get(VALIDATE, json={"ok": True})
         assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 200
         assert [call.request.url for call in adobe.calls] == [VALIDATE]
@@ -136,11 +138,13 @@ class TestRegistration:
             17,
         ],
     )
-    def test_it_leads_nowhere_else(self, door: Door, adobe: responses.RequestsMock, url: Any) -> None:
+    def test_track_receipts_foreign_validation_url_is_refused_without_request(
+        self, door: Door, adobe: responses.RequestsMock, url: Any
+    ) -> None:
         assert door.deliver({"validationUrl": url}, {})[0] == 400
         assert len(adobe.calls) == 0
 
-    def test_validations_of_strangers_leave_the_keys_of_signed_deliveries_their_budget(
+    def test_track_receipts_unsigned_validations_do_not_block_key_fetches(
         self, door: Door, adobe: responses.RequestsMock
     ) -> None:
         adobe.get("https://csm.adobe.io/csm/registrations/validate")
@@ -150,11 +154,11 @@ class TestRegistration:
         assert validations[-1] == 503
         assert door.deliver([results("e-1", request())])[0] == 200
 
-    def test_a_validation_that_fails_is_told(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_failed_validation_call_answers_503(self, door: Door, adobe: responses.RequestsMock) -> None:
         adobe.get(VALIDATE, status=500)
         assert door.deliver({"validationUrl": VALIDATE}, {})[0] == 503
 
-    def test_anybody_can_make_a_few_calls_a_minute_at_most(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_validation_calls_are_rate_limited(self, door: Door, adobe: responses.RequestsMock) -> None:
         adobe.get(VALIDATE)
         statuses = [door.deliver({"validationUrl": VALIDATE}, {})[0] for _ in range(delivery_reports.MAX_FETCHES + 5)]
         assert statuses.count(200) == len(adobe.calls) == delivery_reports.MAX_FETCHES
@@ -162,7 +166,7 @@ class TestRegistration:
 
 
 class TestWithoutAClient:
-    def test_nothing_is_taken_where_none_is_set(self, stack: Cloud, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_without_client_id_is_not_found(self, stack: Cloud, adobe: responses.RequestsMock) -> None:
         door = Door(stack, delivery_reports.NONE_SET)
         assert door.deliver(results())[0] == 404
         assert door.deliver(results(recipientclientid=delivery_reports.NONE_SET))[0] == 404
@@ -172,12 +176,14 @@ class TestWithoutAClient:
         assert len(adobe.calls) == 0
 
     @pytest.mark.parametrize("platform", ["kommo", "nobody", "../marketo", ""])
-    def test_other_platforms_tell_nothing_here(self, door: Door, platform: str) -> None:
+    def test_track_receipts_other_platform_is_not_found(self, door: Door, platform: str) -> None:
         assert door.deliver(results(), pathParameters={"platform": platform})[0] == 404
 
 
 class TestSignatures:
-    def test_either_suffices(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_one_of_two_valid_signatures_is_accepted(
+        self, door: Door, adobe: responses.RequestsMock
+    ) -> None:
         body = json.dumps(results())
         forged = signed(body, 1, by=private_key(2))
         assert door.deliver(body, {**forged, **signed(body, 2)})[0] == 200
@@ -201,26 +207,34 @@ class TestSignatures:
             "",
         ],
     )
-    def test_a_forged_key_path_is_never_fetched(self, door: Door, adobe: responses.RequestsMock, path: str) -> None:
+    def test_track_receipts_forged_key_path_is_refused_without_request(
+        self, door: Door, adobe: responses.RequestsMock, path: str
+    ) -> None:
         adobe.get("https://static.adobeioevents.com.evil.example/x", body=pem(private_key(2)))
         body = json.dumps(results())
         assert door.deliver(body, signed(body, path=path, by=private_key(2)))[0] == 401
         assert len(adobe.calls) == 0
         assert door.state()[0] == "accepted"
 
-    def test_a_changed_body_is_refused(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_changed_body_or_signature_is_refused(
+        self, door: Door, adobe: responses.RequestsMock
+    ) -> None:
         body = json.dumps(results())
         assert door.deliver(body + " ", signed(body))[0] == 401
         assert door.deliver(body, {})[0] == 401
         assert door.deliver(body, {**signed(body), "x-adobe-digital-signature-1": "no base64!"})[0] == 401
         assert door.state()[0] == "accepted"
 
-    def test_a_signature_that_came_twice_is_none(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_repeated_signature_header_is_refused(
+        self, door: Door, adobe: responses.RequestsMock
+    ) -> None:
         body = json.dumps(results())
         headers = {name: [value, value] for name, value in signed(body).items()}
         assert door.deliver(body, {}, multiValueHeaders=headers)[0] == 401
 
-    def test_the_bytes_count_not_what_they_mean(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_signature_covers_bytes_of_base64_body(
+        self, door: Door, adobe: responses.RequestsMock
+    ) -> None:
         body = json.dumps(results("e-ção"), ensure_ascii=False, indent=1)
         encoded = base64.b64encode(body.encode()).decode()
         assert door.deliver(encoded, signed(body), isBase64Encoded=True)[0] == 200
@@ -238,21 +252,23 @@ class TestSignatures:
             ({"status": 302, "headers": {"Location": "https://evil.example/key.pem"}}, 401),
         ],
     )
-    def test_a_key_that_is_not_to_be_had(self, door: Door, answer: dict[str, Any], status: int) -> None:
+    def test_track_receipts_key_unavailable_is_retryable_or_refused(
+        self, door: Door, answer: dict[str, Any], status: int
+    ) -> None:
         """What may work later is asked for again: every other answer would lose the event."""
         with responses.RequestsMock() as mock:
             mock.get(KEYS + KEY_PATH, **answer)
             assert door.deliver(results())[0] == status
         assert door.state()[0] == "accepted"
 
-    def test_a_short_key_is_none(self, door: Door) -> None:
+    def test_track_receipts_short_key_is_refused(self, door: Door) -> None:
         short = private_key(3, 1024)
         body = json.dumps(results())
         with responses.RequestsMock() as mock:
             mock.get(KEYS + KEY_PATH, body=pem(short))
             assert door.deliver(body, signed(body, by=short))[0] == 401
 
-    def test_a_key_is_fetched_once_a_day(
+    def test_track_receipts_key_is_fetched_once_a_day(
         self, door: Door, adobe: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for number in range(3):
@@ -263,7 +279,7 @@ class TestSignatures:
         assert door.deliver(results("e-9"))[0] == 200
         assert len(adobe.calls) == 2
 
-    def test_a_key_that_was_withdrawn_works_no_longer_than_a_day(
+    def test_track_receipts_withdrawn_key_is_refused_after_a_day(
         self, door: Door, adobe: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert door.deliver(results())[0] == 200
@@ -273,7 +289,7 @@ class TestSignatures:
         monkeypatch.setattr(clock, "now", lambda: later)
         assert door.deliver(results("e-3"))[0] == 401
 
-    def test_the_cache_is_bounded(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_key_cache_is_limited(self, door: Door, adobe: responses.RequestsMock) -> None:
         for number in range(delivery_reports.MAX_KEYS + 3):
             path = f"/prod/keys/pub-key-{number}.pem"
             adobe.get(KEYS + path, body=pem(private_key()))
@@ -284,23 +300,23 @@ class TestSignatures:
 
 class TestRecipient:
     @pytest.mark.parametrize("shape", [lambda event: event, wrapped])
-    def test_another_clients_events_are_refused_before_any_key_is_fetched(
+    def test_track_receipts_event_of_another_client_is_refused_without_key_fetch(
         self, door: Door, adobe: responses.RequestsMock, shape: Any
     ) -> None:
         assert door.deliver([shape(results()), shape(results("e-2", recipientclientid="another"))])[0] == 403
         assert len(adobe.calls) == 0
         assert door.state()[0] == "accepted"
 
-    def test_an_event_that_names_nobody_is_refused_whatever_the_header_says(
-        self, door: Door, adobe: responses.RequestsMock
-    ) -> None:
+    def test_track_receipts_event_without_client_id_is_refused(self, door: Door, adobe: responses.RequestsMock) -> None:
         """The header is not signed: with it, what was signed for somebody else would pass for ours."""
         event = results()
         del event["recipientclientid"]
         body = json.dumps(event)
         assert door.deliver(body, {**signed(body), "recipientclientid": CLIENT_ID})[0] == 403
 
-    def test_a_header_that_says_otherwise_refuses(self, door: Door, adobe: responses.RequestsMock) -> None:
+    def test_track_receipts_client_id_header_that_differs_is_refused(
+        self, door: Door, adobe: responses.RequestsMock
+    ) -> None:
         body = json.dumps(results())
         assert door.deliver(body, {**signed(body), "RecipientClientId": "another"})[0] == 403
         assert door.deliver(body, {**signed(body), "RecipientClientId": CLIENT_ID})[0] == 200
@@ -311,17 +327,17 @@ class TestResults:
     @pytest.mark.parametrize(
         "shape", [lambda event: event, lambda event: [event], wrapped, lambda event: [wrapped(event)]]
     )
-    def test_both_shapes_alone_and_in_a_batch(self, door: Door, shape: Any) -> None:
+    def test_track_receipts_both_event_forms_are_applied(self, door: Door, shape: Any) -> None:
         assert door.deliver(shape(results())) == (200, "stored\n")
         assert door.state() == ("applied", 10, {})
 
-    def test_duplicates_in_one_delivery_and_over_several(self, door: Door) -> None:
+    def test_track_receipts_duplicate_event_is_counted_once(self, door: Door) -> None:
         event = results("e-1", request(created=5))
         assert door.deliver([event, wrapped(event), event])[0] == 200
         assert door.deliver(event)[0] == 200
         assert door.state() == ("accepted", 5, {})
 
-    def test_several_events_of_one_request_unordered(self, door: Door) -> None:
+    def test_track_receipts_unordered_events_of_one_request_are_added(self, door: Door) -> None:
         assert door.deliver([results("e-2", request(created=4, failed={"503": 1}))])[0] == 200
         assert (
             door.deliver([results("e-1", request(created=3)), results("e-3", request(created=1, failed={"404": 1}))])[0]
@@ -329,17 +345,17 @@ class TestResults:
         )
         assert door.state() == ("failed", 8, {"404": 1, "503": 1})
 
-    def test_a_request_that_one_event_names_twice(self, door: Door) -> None:
+    def test_track_receipts_request_named_twice_in_one_event_is_added(self, door: Door) -> None:
         parts = [request(created=4, failed={"503": 1}), request(created=3, failed={"503": 1, "7": 1})]
         assert door.deliver(results("e-1", *parts))[0] == 200
         assert door.state() == ("failed", 7, {"503": 2, "7": 1})
 
-    def test_updates_count_as_applied(self, door: Door) -> None:
+    def test_track_receipts_updated_records_count_as_applied(self, door: Door) -> None:
         records = {"received": 10, "created": 4, "updated": 6}
         assert door.deliver(results("e-1", request(records=records)))[0] == 200
         assert door.state() == ("applied", 10, {})
 
-    def test_other_subscriptions_of_the_organisation_are_only_counted(
+    def test_track_receipts_event_of_another_subscription_is_not_stored(
         self, door: Door, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert door.deliver([results(munchkin="999-XYZ-999"), results("e-2", munchkin="123-abc-456")])[0] == 200
@@ -348,7 +364,9 @@ class TestResults:
         assert {line["RequestsReported"][0] for line in printed if "RequestsReported" in line} == {1.0}
         assert not list(door.table.query_all("REPORT#999-XYZ-999#r-1"))
 
-    def test_metrics_and_status_are_told_but_not_kept(self, door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_track_receipts_status_and_metrics_events_emit_metrics_only(
+        self, door: Door, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         status = results("e-1", type=f"{TYPE}status", data={"munchkinId": MUNCHKIN, "quota": 9_000_000})
         lower = results("e-2", type=f"{TYPE}status", data={"munchkinId": MUNCHKIN, "quota": 8_000_000})
         foreign = results("e-3", type=f"{TYPE}status", data={"munchkinId": "999-XYZ-999", "quota": 1})
@@ -358,7 +376,7 @@ class TestResults:
         printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [line["QuotaRemaining"] for line in printed if "QuotaRemaining" in line] == [[8_000_000.0]]
 
-    def test_what_cannot_be_read_does_not_stop_the_rest(self, door: Door) -> None:
+    def test_track_receipts_unreadable_events_do_not_block_others(self, door: Door) -> None:
         odd: list[Any] = [
             None, 7, {"requestId": 7}, {"requestId": "x y", "records": {}}, {"requestId": "r-2"},
             request("r-3", created=-5, failed=[1]), request("r-4", created="many", failed={"a b": 1, "c" * 99: 2}),
@@ -374,21 +392,23 @@ class TestResults:
         (other,) = door.table.query_all(f"REPORT#{MUNCHKIN}#r-4")
         assert other["failed#other"] == 3
 
-    def test_a_large_delivery_is_stored_whole(self, door: Door) -> None:
+    def test_track_receipts_large_delivery_is_stored_completely(self, door: Door) -> None:
         assert door.deliver(results("e-1", *(request(f"r-{number}") for number in range(60))))[0] == 200
         for number in range(60):
             assert list(door.table.query_all(f"REPORT#{MUNCHKIN}#r-{number}"))
 
     @pytest.mark.parametrize("content", ["", "{", "7", "[]", "[7]", "null", "[" * 100_000, [results()] * 101])
-    def test_what_is_no_delivery(self, door: Door, content: Any) -> None:
+    def test_track_receipts_invalid_delivery_is_refused(self, door: Door, content: Any) -> None:
         assert door.deliver(content)[0] == 400
 
-    def test_two_megabytes_are_the_limit(self, door: Door) -> None:
+    def test_track_receipts_body_over_2_megabytes_is_refused(self, door: Door) -> None:
         event = json.dumps(results())
         assert door.deliver(event + " " * (2_000_000 - len(event)))[0] == 200
         assert door.deliver(event + " " * (2_000_001 - len(event)))[0] == 413
 
-    def test_what_was_not_stored_is_delivered_again(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_track_receipts_storage_failure_is_completed_by_redelivery_and_counted_once(
+        self, door: Door, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Half of a delivery is stored, then storage fails: the next delivery completes it, and nothing counts twice."""
         update, left = Table.update, [1]
 
@@ -408,7 +428,7 @@ class TestResults:
 
 
 @pytest.mark.parametrize("name", ["challenge", "validation", "batch"])
-def test_the_samples_are_what_adobe_sends(stack: Cloud, adobe: responses.RequestsMock, name: str) -> None:
+def test_track_receipts_sample_event_is_answered(stack: Cloud, adobe: responses.RequestsMock, name: str) -> None:
     adobe.get("https://csm.adobe.io/csm/registrations/validate")
     event = functions.sample("track_receipts", name)
     expected = {"challenge": 200, "validation": 200, "batch": 401}[name]
@@ -416,7 +436,7 @@ def test_the_samples_are_what_adobe_sends(stack: Cloud, adobe: responses.Request
     assert module.handler(event, functions.Context())["statusCode"] == expected
 
 
-def test_reports_come_from_marketo() -> None:
+def test_delivery_reports_are_offered_by_marketo() -> None:
     reports = platforms.load("marketo").delivery_reports
     assert reports
     assert reports.KEYS_DOMAIN == "static.adobeioevents.com"

@@ -93,7 +93,7 @@ def office() -> Iterator[Office]:
         yield Office(stack, mock, time)
 
 
-def test_an_account_that_left_loses_its_connection(office: Office) -> None:
+def test_remove_connections_account_without_access_is_removed(office: Office) -> None:
     office.time.passed_s += 3600
     office.kommo.revoked.add("acme")
     assert office.hook()["statusCode"] == 200
@@ -122,7 +122,7 @@ def test_an_account_that_left_loses_its_connection(office: Office) -> None:
         ({"client": "unknown"}, 404),
     ],
 )
-def test_a_hook_that_is_not_signed_for_this_client_changes_nothing(
+def test_accept_uninstall_unsigned_hook_is_refused_and_not_queued(
     office: Office, wrong: dict[str, Any], status: int
 ) -> None:
     answer = office.hook(**wrong)
@@ -154,7 +154,7 @@ def test_accept_uninstall_1000_forged_hooks_read_one_secret(office: Office) -> N
     assert office.stack.receive("uninstalls") == []
 
 
-def test_accept_uninstall_forged_hooks_for_an_hour_read_a_secret_six_times_a_minute_at_most(office: Office) -> None:
+def test_accept_uninstall_forged_hooks_for_an_hour_read_secret_six_times_a_minute(office: Office) -> None:
     with patch.object(vault, "_call", wraps=vault._call) as calls:
         for number in range(3_600):
             office.hook(signature=f"{number:064x}")
@@ -162,14 +162,14 @@ def test_accept_uninstall_forged_hooks_for_an_hour_read_a_secret_six_times_a_min
     assert 1 <= calls.call_count <= 360
 
 
-def test_accept_uninstall_forged_hooks_do_not_keep_a_signed_one_out(office: Office) -> None:
+def test_accept_uninstall_after_forged_hooks_signed_hook_is_accepted(office: Office) -> None:
     for number in range(20):
         forge(office, number)
     assert office.hook()["statusCode"] == 200
     assert len(office.stack.receive("uninstalls")) == 1
 
 
-def test_accept_uninstall_hook_signed_with_a_replaced_secret_is_accepted_after_seconds(office: Office) -> None:
+def test_accept_uninstall_hook_signed_with_replaced_secret_is_accepted_after_recheck(office: Office) -> None:
     """Given a process that remembers a client's old secret, when the new one signs, then it is read again."""
     assert office.hook()["statusCode"] == 200
     office.vault.replace(office.vault.client_secret_id("kommo", "acme"), {"client_secret": Secret("canary-new-secret")})
@@ -178,7 +178,7 @@ def test_accept_uninstall_hook_signed_with_a_replaced_secret_is_accepted_after_s
     assert office.hook(signature=sign("1"))["statusCode"] == 403
 
 
-def test_accept_uninstall_client_that_was_just_registered_is_found_after_seconds(office: Office) -> None:
+def test_accept_uninstall_newly_registered_client_is_found_after_recheck(office: Office) -> None:
     assert office.hook("newer")["statusCode"] == 404
     client = oauth_clients.get(office.table, "kommo", "acme")._replace(name="newer")
     oauth_clients.put(office.table, client, new=True)
@@ -189,7 +189,7 @@ def test_accept_uninstall_client_that_was_just_registered_is_found_after_seconds
     assert office.hook("newer")["statusCode"] == 200
 
 
-def test_a_hook_sent_again_after_a_reinstall_removes_nothing(office: Office) -> None:
+def test_remove_connections_account_still_connected_is_checked_three_times_and_kept(office: Office) -> None:
     office.hook()
     delays = [delay for _ in range(3) for delay in office.work_on()]
     assert delays == [60, 600], "the platform is asked three times"
@@ -199,7 +199,7 @@ def test_a_hook_sent_again_after_a_reinstall_removes_nothing(office: Office) -> 
     assert fakes.events(office.stack) == []
 
 
-def test_an_account_that_leaves_between_two_questions_is_removed(office: Office) -> None:
+def test_remove_connections_account_disconnected_between_checks_is_removed(office: Office) -> None:
     office.hook()
     office.work_on()
     office.time.passed_s += 3600
@@ -208,7 +208,7 @@ def test_an_account_that_leaves_between_two_questions_is_removed(office: Office)
     assert office.connection_now.state == "removed"
 
 
-def test_a_connection_whose_answer_was_lost_has_time_to_come_back(office: Office) -> None:
+def test_remove_connections_lost_refresh_answer_is_removed_after_three_checks(office: Office) -> None:
     """Given a used token that is refused, when a hook asks, then it is removed only if nobody brings the new one."""
     office.flag_answer_lost()
     office.hook()
@@ -217,7 +217,7 @@ def test_a_connection_whose_answer_was_lost_has_time_to_come_back(office: Office
     assert office.connection_now.state == "removed"
 
 
-def test_a_connection_that_came_back_between_two_questions_stays(office: Office) -> None:
+def test_remove_connections_reconnected_between_checks_is_kept(office: Office) -> None:
     office.flag_answer_lost()
     office.hook()
     office.work_on()
@@ -233,14 +233,14 @@ def test_a_connection_that_came_back_between_two_questions_stays(office: Office)
 
 
 @pytest.mark.parametrize("status", [500, 429, 403])
-def test_a_platform_that_does_not_answer_is_no_confirmation(office: Office, status: int) -> None:
+def test_remove_connections_platform_failure_is_retried_and_keeps_connection(office: Office, status: int) -> None:
     office.kommo.before["/api/v4/account"] = [(status, {"Content-Type": "text/html"}, "<html>")]
     office.hook()
     assert len(office.work()) == 1
     assert office.connection_now.state == "connected"
 
 
-def test_a_reinstall_while_the_platform_is_asked_stays(office: Office) -> None:
+def test_remove_connections_reinstalled_during_check_is_kept(office: Office) -> None:
     office.time.passed_s += 3600
     office.kommo.revoked.add("acme")
     office.hook()
@@ -258,12 +258,12 @@ def reinstalling(office: Office) -> Any:
     return still_connected
 
 
-def test_a_hook_for_an_account_that_is_not_known_is_done_with(office: Office) -> None:
+def test_remove_connections_unknown_account_is_consumed(office: Office) -> None:
     office.hook(account_id="99")
     assert office.work() == set()
 
 
-def test_a_removal_that_dies_halfway_is_finished_by_the_next_delivery(office: Office) -> None:
+def test_remove_connections_vault_failure_is_completed_by_redelivery(office: Office) -> None:
     office.time.passed_s += 3600
     office.kommo.revoked.add("acme")
     office.hook()
@@ -279,7 +279,7 @@ def test_a_removal_that_dies_halfway_is_finished_by_the_next_delivery(office: Of
 
 
 @pytest.mark.parametrize("why", ["uninstalled", "deleted"])
-def test_its_address_takes_no_more_events_and_a_later_grants_does(office: Office, why: str) -> None:
+def test_remove_connections_closes_event_address_and_keeps_that_of_later_grant(office: Office, why: str) -> None:
     pk, sk = event_receiver.partition(NAME), event_receiver.SK
     webhook_endpoints.open_address(office.table, office.connection_now, Secret("canary-webhook-key"))
     if why == "deleted":
@@ -297,7 +297,7 @@ def test_its_address_takes_no_more_events_and_a_later_grants_does(office: Office
     assert len((office.table.get(pk, sk) or {})["keys"]) == 1
 
 
-def test_a_deleted_connection_takes_its_webhooks_back(office: Office) -> None:
+def test_remove_connections_deleted_connection_unsubscribes_webhooks(office: Office) -> None:
     uninstall.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
     assert office.connection_now.state == "removed"
     assert office.work() == set()
@@ -306,7 +306,7 @@ def test_a_deleted_connection_takes_its_webhooks_back(office: Office) -> None:
     assert [detail["why"] for _, detail in fakes.events(office.stack)] == ["deleted"]
 
 
-def test_a_name_that_is_taken_again_before_the_removal_keeps_its_new_credentials(office: Office) -> None:
+def test_remove_connections_name_reused_keeps_new_credentials(office: Office) -> None:
     uninstall.delete(office.table, office.stack.environment["UNINSTALLS_QUEUE_URL"], office.connection)
     again = office.add(
         Connection(NAME, "kommo", "oauth2", "acme.kommo.com", "connected", 1, "portaria/grants/again", client="acme"),

@@ -48,33 +48,33 @@ def texts(credentials: vault.Credentials | None) -> dict[str, str]:
     return {name: secret.reveal() for name, secret in credentials.items()}
 
 
-def test_names_begin_with_the_prefix(kept: Vault) -> None:
+def test_vault_secret_ids_begin_with_prefix(kept: Vault) -> None:
     assert kept.grant_id("abc") == "portaria/grants/abc"
     assert kept.client_secret_id("kommo", "acme") == "portaria/oauth-clients/kommo/acme"
 
 
-def test_credentials_come_back_as_they_went(kept: Vault) -> None:
+def test_vault_created_credentials_are_read_back(kept: Vault) -> None:
     kept.create("portaria/grants/round", CREDENTIALS)
     assert texts(kept.read("portaria/grants/round")) == texts(CREDENTIALS)
 
 
-def test_what_is_not_there_reads_as_nothing(kept: Vault) -> None:
+def test_vault_read_unknown_secret_is_none(kept: Vault) -> None:
     assert kept.read("portaria/grants/nobody") is None
 
 
-def test_of_two_that_create_the_first_stands(kept: Vault) -> None:
+def test_vault_create_twice_keeps_the_first(kept: Vault) -> None:
     kept.create("portaria/grants/twice", {"access_token": Secret("first")})
     kept.create("portaria/grants/twice", {"access_token": Secret("second")})
     assert texts(kept.read("portaria/grants/twice")) == {"access_token": "first"}
 
 
-def test_of_two_that_replace_the_last_stands(kept: Vault) -> None:
+def test_vault_replace_twice_keeps_the_last(kept: Vault) -> None:
     for value in ("first", "second"):
         kept.replace("portaria/grants/replaced", {"client_secret": Secret(value)})
     assert texts(kept.read("portaria/grants/replaced")) == {"client_secret": "second"}
 
 
-def test_a_removed_secret_is_gone_for_readers_and_can_be_brought_back(kept: Vault) -> None:
+def test_vault_removed_secret_is_unreadable_and_restorable(kept: Vault) -> None:
     kept.create("portaria/grants/removed", CREDENTIALS)
     kept.remove("portaria/grants/removed")
     kept.remove("portaria/grants/removed")
@@ -83,7 +83,7 @@ def test_a_removed_secret_is_gone_for_readers_and_can_be_brought_back(kept: Vaul
     assert texts(kept.read("portaria/grants/removed")) == texts(CREDENTIALS)
 
 
-def test_a_secret_removed_at_once_leaves_its_name_free(kept: Vault) -> None:
+def test_vault_remove_at_once_frees_the_name(kept: Vault) -> None:
     kept.create("portaria/oauth-clients/kommo/gone", {"client_secret": Secret("old")})
     kept.remove("portaria/oauth-clients/kommo/gone", immediately=True)
     kept.remove("portaria/oauth-clients/kommo/gone", immediately=True)
@@ -91,13 +91,13 @@ def test_a_secret_removed_at_once_leaves_its_name_free(kept: Vault) -> None:
     assert kept.client_secret("kommo", "gone").reveal() == "new"
 
 
-def test_removing_what_is_not_there_is_no_error(kept: Vault) -> None:
+def test_vault_remove_unknown_secret_is_ignored(kept: Vault) -> None:
     before = secrets_stored()
     kept.remove("portaria/grants/nobody")
     assert secrets_stored() == before
 
 
-def test_a_client_without_a_secret_is_named(kept: Vault) -> None:
+def test_vault_client_secret_missing_names_the_client(kept: Vault) -> None:
     with pytest.raises(Rejected, match=r"no_client_secret: .*kommo/nobody") as refused:
         kept.client_secret("kommo", "nobody")
     assert refused.value.status == 409
@@ -116,9 +116,7 @@ def test_a_client_without_a_secret_is_named(kept: Vault) -> None:
         ("decrypt", lambda: vault.unseal("key", {"install": "install"}, json.dumps({"key": "eA==", "sealed": "eA=="}))),
     ],
 )
-def test_a_vault_that_does_not_answer_is_asked_again_and_nothing_is_told(
-    operation: str, call: Any, failure: Exception
-) -> None:
+def test_vault_aws_failure_is_retryable_and_exposes_no_secret(operation: str, call: Any, failure: Exception) -> None:
     client = MagicMock(**{f"{operation}.side_effect": failure})
     with (
         patch.object(boto3_clients, "client", return_value=client),
@@ -132,7 +130,7 @@ def test_a_vault_that_does_not_answer_is_asked_again_and_nothing_is_told(
     assert later.value.__suppress_context__
 
 
-def test_a_name_that_waits_for_its_removal_is_told_as_unavailable() -> None:
+def test_vault_replace_secret_scheduled_for_deletion_is_retryable() -> None:
     """Secrets Manager refuses to create it; moto does not."""
     error = ClientError({"Error": {"Code": "InvalidRequestException", "Message": "canary"}}, "CreateSecret")
     client = MagicMock(**{"create_secret.side_effect": error})
@@ -144,7 +142,7 @@ def test_a_name_that_waits_for_its_removal_is_told_as_unavailable() -> None:
     client.put_secret_value.assert_not_called()
 
 
-def test_credentials_and_seals_are_not_printed(kept: Vault, key_id: str) -> None:
+def test_vault_credentials_and_seal_repr_hold_no_secret(kept: Vault, key_id: str) -> None:
     kept.create("portaria/grants/printed", CREDENTIALS)
     assert "canary" not in repr(kept.read("portaria/grants/printed"))
     seal = vault.prepare_seal(key_id, {"install": "install-1"})
@@ -154,35 +152,35 @@ def test_credentials_and_seals_are_not_printed(kept: Vault, key_id: str) -> None
     assert repr(key)[2:20] not in repr(seal)
 
 
-def test_what_is_sealed_can_be_opened_and_shows_nothing(key_id: str) -> None:
+def test_seal_sealed_credentials_are_unsealed_and_not_readable(key_id: str) -> None:
     sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     assert "canary" not in sealed
     assert b"canary" not in b64decode(json.loads(sealed)["sealed"])
     assert texts(vault.unseal(key_id, {"install": "install-1"}, sealed)) == texts(CREDENTIALS)
 
 
-def test_sealing_asks_nobody(key_id: str) -> None:
+def test_seal_needs_no_aws_call(key_id: str) -> None:
     """Given the key at hand, when the grant arrives, then sealing it cannot fail for want of a service."""
     seal = vault.prepare_seal(key_id, {"install": "install-1"})
     with patch.object(boto3_clients, "client", side_effect=AssertionError("asked AWS")):
         assert seal.seal(CREDENTIALS)
 
 
-def test_no_two_seals_are_alike(key_id: str) -> None:
+def test_seal_twice_uses_different_nonces(key_id: str) -> None:
     seal = vault.prepare_seal(key_id, {"install": "install-1"})
     first, second = (b64decode(json.loads(seal.seal(CREDENTIALS))["sealed"]) for _ in range(2))
     assert first[:12] != second[:12]
     assert first[12:] != second[12:]
 
 
-def test_a_seal_opens_for_its_own_install_only(key_id: str) -> None:
+def test_unseal_for_another_install_is_refused(key_id: str) -> None:
     sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     with pytest.raises(Rejected, match="seal_broken"):
         vault.unseal(key_id, {"install": "install-2"}, sealed)
 
 
 @pytest.mark.parametrize("code", ["InvalidCiphertextException", "IncorrectKeyException"])
-def test_unseal_key_of_another_stack_is_a_broken_seal(key_id: str, code: str) -> None:
+def test_unseal_with_key_of_another_stack_is_refused(key_id: str, code: str) -> None:
     # Neither stand-in refuses another key as KMS does: tests/aws/recorded/kms.py.
     sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     client = MagicMock(**{"decrypt.side_effect": ClientError({"Error": {"Code": code, "Message": ""}}, "Decrypt")})
@@ -190,7 +188,7 @@ def test_unseal_key_of_another_stack_is_a_broken_seal(key_id: str, code: str) ->
         vault.unseal(key_id, {"install": "install-1"}, sealed)
 
 
-def test_drop_label_that_is_gone_is_no_error(kept: Vault) -> None:
+def test_vault_drop_label_already_removed_is_ignored(kept: Vault) -> None:
     # A put ends AWSPENDING of the version before it: tests/aws/recorded/secretsmanager.py.
     error = ClientError({"Error": {"Code": "InvalidParameterException", "Message": ""}}, "UpdateSecretVersionStage")
     client = MagicMock(**{"update_secret_version_stage.side_effect": error})
@@ -199,7 +197,7 @@ def test_drop_label_that_is_gone_is_no_error(kept: Vault) -> None:
     client.update_secret_version_stage.assert_called_once()
 
 
-def test_add_used_token_with_other_content_leaves_what_stands(kept: Vault) -> None:
+def test_vault_add_existing_version_with_other_content_returns_false(kept: Vault) -> None:
     # moto and MiniStack replace the content: tests/aws/recorded/secretsmanager.py.
     error = ClientError({"Error": {"Code": "ResourceExistsException", "Message": ""}}, "PutSecretValue")
     client = MagicMock(**{"put_secret_value.side_effect": error})
@@ -207,7 +205,7 @@ def test_add_used_token_with_other_content_leaves_what_stands(kept: Vault) -> No
         assert not kept.add("portaria/grants/x", "version", CREDENTIALS)
 
 
-def test_a_seal_is_bound_to_its_install_by_itself_too(key_id: str) -> None:
+def test_unseal_for_another_install_is_refused_even_if_kms_decrypts(key_id: str) -> None:
     """Given a KMS that would give the key away, then what it opens still says whose it is."""
     seal = vault.prepare_seal(key_id, {"install": "install-1"})
     generous = MagicMock(**{"decrypt.return_value": {"Plaintext": b64decode(seal.key.reveal())}})
@@ -219,7 +217,7 @@ def test_a_seal_is_bound_to_its_install_by_itself_too(key_id: str) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 11, 12, 40, -1])
-def test_a_seal_that_was_changed_does_not_open(key_id: str, position: int) -> None:
+def test_unseal_changed_seal_is_refused(key_id: str, position: int) -> None:
     parts = json.loads(vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS))
     changed = bytearray(b64decode(parts["sealed"]))
     changed[position] ^= 1
@@ -229,7 +227,7 @@ def test_a_seal_that_was_changed_does_not_open(key_id: str, position: int) -> No
     assert "canary" not in "".join(traceback.format_exception(broken.value))
 
 
-def test_kms_is_told_whose_key_it_is() -> None:
+def test_seal_passes_encryption_context_to_kms() -> None:
     client = MagicMock()
     client.generate_data_key.return_value = {"CiphertextBlob": b"x", "Plaintext": b"y" * 32}
     client.decrypt.return_value = {"Plaintext": b"y" * 32}
@@ -248,7 +246,7 @@ def test_kms_is_told_whose_key_it_is() -> None:
     }
 
 
-def test_create_credentials_larger_than_secrets_manager_takes_names_the_limit(kept: Vault) -> None:
+def test_vault_create_oversized_credentials_are_refused_with_limit(kept: Vault) -> None:
     large = {"access_token": Secret("x" * 65_600)}
     with pytest.raises(Rejected, match=r"credentials_too_large: .*65,536") as refused:
         kept.create("portaria/grants/large", large)
@@ -256,7 +254,7 @@ def test_create_credentials_larger_than_secrets_manager_takes_names_the_limit(ke
     assert kept.read("portaria/grants/large") is None
 
 
-def test_put_to_a_secret_with_too_many_versions_is_told_as_full() -> None:
+def test_vault_stage_too_many_versions_is_retryable_as_full() -> None:
     """Secrets Manager refuses the 101st version; moto does not."""
     error = ClientError({"Error": {"Code": "LimitExceededException", "Message": "canary"}}, "PutSecretValue")
     client = MagicMock(**{"put_secret_value.side_effect": error})

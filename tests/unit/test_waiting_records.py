@@ -85,7 +85,7 @@ def open_again(desk: Desk, time: Any, minutes: float = 31) -> None:
 # ----------------------------------------------------------------------------------------------------------- what is kept
 
 
-def test_ingestion_paused_destination_takes_the_message_off_its_queue_and_keeps_it_as_it_came(closed: Desk) -> None:
+def test_pipeline_paused_destination_stores_message_narrowed_to_route(closed: Desk) -> None:
     sent = body([contact(2), contact(3)], read_at=77)
     outcome = closed.ingest(QueuedMessage("m1", sent))
     assert outcome.waiting == {}
@@ -97,13 +97,13 @@ def test_ingestion_paused_destination_takes_the_message_off_its_queue_and_keeps_
     assert len(closed.requests) == 1
 
 
-def test_ingestion_the_same_message_twice_waits_once(closed: Desk) -> None:
+def test_pipeline_duplicate_delivery_to_paused_destination_waits_once(closed: Desk) -> None:
     for receives in (1, 2):
         closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=77), receives))
     assert waiting.keys(closed.table) == ["1", "2"]
 
 
-def test_ingestion_only_the_way_to_the_paused_object_waits(closed: Desk) -> None:
+def test_pipeline_paused_object_waits_and_other_routes_are_sent(closed: Desk) -> None:
     closed.route("cars", target="customobjects/car_c", mapping={"vin": "to_string(id)"}, dedupe_fields=("vin",))
     closed.rule = lambda document: None
     closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=77)))
@@ -111,13 +111,13 @@ def test_ingestion_only_the_way_to_the_paused_object_waits(closed: Desk) -> None
     assert [entry.route for entry in waiting.entries(closed.table)] == ["people", "people"]
 
 
-def test_ingestion_live_records_and_backfilled_ones_wait_in_lists_of_their_own(closed: Desk) -> None:
+def test_pipeline_live_and_bulk_records_wait_in_separate_lists(closed: Desk) -> None:
     closed.ingest(QueuedMessage("m1", body([contact(2)], "people", origin=record_messages.BACKFILL)), bulk=True)
     kinds = [head.waiting.kind for head in waiting_lists.heads(closed.table, DESTINATION)]
     assert kinds == [waiting_lists.BULK, waiting_lists.LIVE]
 
 
-def test_ingestion_message_of_a_mebibyte_that_does_not_compress_waits_whole(closed: Desk, time: Any) -> None:
+def test_waiting_records_mebibyte_message_is_split_and_sent_whole(closed: Desk, time: Any) -> None:
     """Given the largest record, then it is cut into parts that items can hold, and sent as it came."""
     noise = random.Random(1)
     text = "".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(340_000))
@@ -139,7 +139,7 @@ def test_ingestion_message_of_a_mebibyte_that_does_not_compress_waits_whole(clos
     assert not any("m1" in key[1] for key in closed.cloud.items)
 
 
-def test_waiting_entry_of_several_parts_is_replaced_whole(desk: Desk) -> None:
+def test_waiting_records_entry_of_several_parts_is_replaced_completely(desk: Desk) -> None:
     """Given an entry of three parts, when fewer of its records must wait, then no part of the longer one is left."""
     noise = random.Random(1)
     each = ["".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(150_000)) for _ in range(2)]
@@ -158,7 +158,7 @@ def test_waiting_entry_of_several_parts_is_replaced_whole(desk: Desk) -> None:
 # --------------------------------------------------------------------------------------------------- the order of records
 
 
-def test_release_sends_each_sources_records_in_order_of_arrival(closed: Desk, time: Any) -> None:
+def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Desk, time: Any) -> None:
     for number in (5, 3, 4, 2):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     assert [entry.order for entry in waiting.entries(closed.table)] == [1, 2, 3, 4, 5]
@@ -169,7 +169,7 @@ def test_release_sends_each_sources_records_in_order_of_arrival(closed: Desk, ti
     assert closed.state()["person3@example.com"]["lastName"] == "6"
 
 
-def test_ingestion_new_records_join_their_list_while_it_is_being_sent(closed: Desk, time: Any) -> None:
+def test_release_running_appends_new_records_behind_waiting_ones(closed: Desk, time: Any) -> None:
     """Given a list of which one batch was sent, when a new record comes, then it goes after the rest."""
     for number in range(2, 60):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
@@ -187,7 +187,7 @@ def test_ingestion_new_records_join_their_list_while_it_is_being_sent(closed: De
     assert names(closed)[-1] == "99"
 
 
-def test_ingestion_other_sources_records_are_not_held_up_by_a_sources_share(desk: Desk, time: Any) -> None:
+def test_pipeline_source_over_its_quota_share_waits_and_other_source_is_sent(desk: Desk, time: Any) -> None:
     """Given a source that has used up its share of a quota, then its records wait and those of another source go."""
     other = "kommo-other-1"
     desk.connect(other, "kommo")
@@ -205,7 +205,7 @@ def test_ingestion_other_sources_records_are_not_held_up_by_a_sources_share(desk
     assert [person["email"] for person in desk.persons[sent:]] == ["person8@example.com"]
 
 
-def test_release_sends_live_records_before_backfilled_ones(closed: Desk, time: Any) -> None:
+def test_release_sends_live_records_before_bulk_records(closed: Desk, time: Any) -> None:
     closed.ingest(
         QueuedMessage("b", body([contact(8)], "people", origin=record_messages.BACKFILL, read_at=1)), bulk=True
     )
@@ -218,7 +218,7 @@ def test_release_sends_live_records_before_backfilled_ones(closed: Desk, time: A
 # -------------------------------------------------------------------------------------------------- whether it is closed
 
 
-def test_release_closed_destination_gets_one_request_a_try(closed: Desk, time: Any) -> None:
+def test_release_destination_still_refusing_gets_one_request_per_attempt(closed: Desk, time: Any) -> None:
     for number in range(2, 200):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     for _ in range(5):
@@ -229,7 +229,7 @@ def test_release_closed_destination_gets_one_request_a_try(closed: Desk, time: A
     assert closed.release() == ["swept"]
 
 
-def test_release_failing_record_holds_up_no_other(desk: Desk, time: Any) -> None:
+def test_release_failing_record_waits_and_others_are_sent(desk: Desk, time: Any) -> None:
     """A 500 may be the record's fault: it waits by itself, and what comes after it goes."""
     desk.rule = lambda document: refusal("5000801") if document["persons"][0]["lastName"] == "1" else None
     desk.ingest(QueuedMessage("bad", version(1, of=1)))
@@ -238,14 +238,14 @@ def test_release_failing_record_holds_up_no_other(desk: Desk, time: Any) -> None
     assert desk.waits == {"bad": 300}
 
 
-def test_new_credentials_end_the_pauses_of_a_destination(closed: Desk, time: Any) -> None:
+def test_release_after_try_now_ends_pauses_and_sends_records(closed: Desk, time: Any) -> None:
     backlogs.try_now(closed.table, DESTINATION)
     closed.rule = lambda document: None
     closed.release()
     assert len(closed.persons) == 1
 
 
-def test_destination_that_is_deleted_leaves_its_waiting_records_as_dead_letters(desk: Desk, time: Any) -> None:
+def test_release_deleted_destination_turns_waiting_records_into_dead_letters(desk: Desk, time: Any) -> None:
     target = {"destination": DESTINATION, "object": "persons", "priority": "normal", "options": {}}
     (front,) = record_messages.pack(
         [Record("a@example.com", 1, {"email": "a@example.com"})], connection="pi-7", object="persons",
@@ -262,7 +262,7 @@ def test_destination_that_is_deleted_leaves_its_waiting_records_as_dead_letters(
     ]  # fmt: skip
 
 
-def test_sweep_reports_how_many_records_wait_and_for_how_long(closed: Desk, time: Any) -> None:
+def test_release_sweep_reports_count_and_age_of_waiting_records(closed: Desk, time: Any) -> None:
     closed.ingest(QueuedMessage("m1", body([contact(2), contact(3)])))
     time["now"] += timedelta(minutes=10)
     settings: Any = closed.cloud.settings(ReleaseRecordsSettings)
@@ -271,7 +271,7 @@ def test_sweep_reports_how_many_records_wait_and_for_how_long(closed: Desk, time
 
 
 @pytest.mark.parametrize("message", ["", "{}", "[]", "null", '{"drain": "nowhere"}', '"sweep"'])
-def test_release_message_that_says_nothing_is_ignored(desk: Desk, message: str) -> None:
+def test_release_invalid_message_is_ignored(desk: Desk, message: str) -> None:
     settings: Any = desk.cloud.settings(ReleaseRecordsSettings)
     assert record_release.handle_message(message, settings, lambda: 120.0).state in ("ignored", "swept")
 
@@ -306,7 +306,7 @@ class Dying:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", range(1, 9))
-def test_ingestion_worker_dies_at_any_write_of_what_waits_and_the_redelivery_loses_nothing(
+def test_pipeline_worker_killed_at_any_write_of_waiting_records_loses_nothing(
     closed: Desk, time: Any, at: int, after: bool
 ) -> None:
     """Given a message of another source, which needs a new list, so that every write takes part."""
@@ -331,7 +331,7 @@ def test_ingestion_worker_dies_at_any_write_of_what_waits_and_the_redelivery_los
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", range(1, 13))
-def test_release_worker_dies_at_any_write_and_the_next_one_finishes(
+def test_release_worker_killed_at_any_write_is_completed_by_next_worker(
     closed: Desk, time: Any, at: int, after: bool
 ) -> None:
     closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=2)))
@@ -354,7 +354,7 @@ def test_release_worker_dies_at_any_write_and_the_next_one_finishes(
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", range(1, 5))
-def test_resume_dies_at_any_write_and_a_repetition_finishes(closed: Desk, time: Any, at: int, after: bool) -> None:
+def test_resume_killed_at_any_write_is_completed_by_repeating(closed: Desk, time: Any, at: int, after: bool) -> None:
     """Given two pauses, so that the death can be between them; the destination takes records again."""
     destination_pause.begin(closed.table, DESTINATION, "", reason=PauseReason.QUOTA, code="", for_s=7_200)
     closed.rule = lambda document: None
@@ -370,7 +370,7 @@ def test_resume_dies_at_any_write_and_a_repetition_finishes(closed: Desk, time: 
     assert waiting.entries(closed.table) == []
 
 
-def test_resume_of_a_destination_that_still_refuses_loses_nothing(closed: Desk, time: Any) -> None:
+def test_resume_destination_still_refusing_keeps_records_and_pause(closed: Desk, time: Any) -> None:
     for _ in range(5):
         destination_states.resume(
             closed.table, closed.cloud.url("waiting_records"), destination_states.find(closed.table, DESTINATION)
@@ -383,7 +383,7 @@ def test_resume_of_a_destination_that_still_refuses_loses_nothing(closed: Desk, 
     assert closed.letters() == []
 
 
-def test_resume_while_another_worker_drains_is_tried_by_that_one(closed: Desk, time: Any) -> None:
+def test_resume_during_drain_keeps_next_try_due(closed: Desk, time: Any) -> None:
     """Given a drain that is under way when the pauses end, then its end does not put the next try off."""
     open_again(closed, time, minutes=0)
     backlog = backlogs.claim(closed.table, DESTINATION)
@@ -395,7 +395,7 @@ def test_resume_while_another_worker_drains_is_tried_by_that_one(closed: Desk, t
     assert not backlogs.release(closed.table, backlog, arrivals=backlog.arrivals, next_at=far, since=0)
 
 
-def test_release_destination_that_another_worker_drains_is_left_to_it(closed: Desk, time: Any) -> None:
+def test_release_destination_drained_by_another_worker_is_ignored(closed: Desk, time: Any) -> None:
     open_again(closed, time)
     assert backlogs.claim(closed.table, DESTINATION) is not None
     backlogs.try_now(closed.table, DESTINATION)
@@ -403,7 +403,7 @@ def test_release_destination_that_another_worker_drains_is_left_to_it(closed: De
     assert closed.persons == []
 
 
-def test_release_record_that_arrives_while_its_list_is_being_removed_is_sent(closed: Desk, time: Any) -> None:
+def test_release_record_stored_while_list_is_closed_is_sent(closed: Desk, time: Any) -> None:
     """Given a drain that has found a list empty, when a worker that saw it open puts an entry there, then it is found."""
     open_again(closed, time)
     close = waiting_lists.close_list
@@ -422,9 +422,7 @@ def test_release_record_that_arrives_while_its_list_is_being_removed_is_sent(clo
     assert [person["email"] for person in closed.persons] == ["person1@example.com", "person2@example.com"]
 
 
-def test_release_entry_that_fails_unexpectedly_holds_up_no_other_and_ends_as_a_dead_letter(
-    closed: Desk, time: Any
-) -> None:
+def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent(closed: Desk, time: Any) -> None:
     closed.ingest(QueuedMessage("m2", body([contact(2)], read_at=2)))
     open_again(closed, time)
     identity = persons.identity
@@ -444,7 +442,7 @@ def test_release_entry_that_fails_unexpectedly_holds_up_no_other_and_ends_as_a_d
     assert waiting.entries(closed.table) == []
 
 
-def test_release_entry_that_kills_its_workers_is_found_and_ends_as_a_dead_letter(closed: Desk, time: Any) -> None:
+def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(closed: Desk, time: Any) -> None:
     for number in (2, 3):
         closed.ingest(QueuedMessage(f"m{number}", body([contact(number)], read_at=number)))
     open_again(closed, time)
@@ -468,7 +466,7 @@ def test_release_entry_that_kills_its_workers_is_found_and_ends_as_a_dead_letter
     assert letter["records"][0]["key"] == "2"
 
 
-def test_remove_table_too_busy_tries_again(closed: Desk, time: Any) -> None:
+def test_waiting_records_remove_table_throttled_is_retried(closed: Desk, time: Any) -> None:
     found = waiting.entries(closed.table)
     refusals = iter([True, True])
 
@@ -482,14 +480,14 @@ def test_remove_table_too_busy_tries_again(closed: Desk, time: Any) -> None:
     assert waiting.entries(closed.table) == []
 
 
-def test_ingestion_table_that_takes_no_entry_leaves_the_message_in_its_queue(closed: Desk) -> None:
+def test_pipeline_waiting_record_write_failure_returns_messages(closed: Desk) -> None:
     with patch.object(waiting_entries, "put", side_effect=OSError):
         assert closed.ingest(QueuedMessage("m1", body([contact(2)])), QueuedMessage("m2", body([contact(3)]))).waiting == {
             "m1": None, "m2": None,
         }  # fmt: skip
 
 
-def test_parking_end_leaves_a_pause_that_began_meanwhile(desk: Desk, time: Any) -> None:
+def test_destination_pause_end_keeps_pause_that_began_later(desk: Desk, time: Any) -> None:
     pauses: list[destination_pause.DestinationPause] = []
     for for_s in (60, 600):
         destination_pause.begin(desk.table, DESTINATION, "persons", reason=PauseReason.BUSY, code="", for_s=for_s)
@@ -498,7 +496,7 @@ def test_parking_end_leaves_a_pause_that_began_meanwhile(desk: Desk, time: Any) 
     assert backlogs.status(desk.table, DESTINATION).pauses == (pauses[1],)
 
 
-def test_give_back_after_a_short_wait_stays_within_sqs(desk: Desk) -> None:
+def test_pipeline_wait_longer_than_15_seconds_is_stored_in_table(desk: Desk) -> None:
     """The waits that stay in SQS are short ones, whatever a destination asks for."""
     desk.rule = lambda document: refusal("429001", **{"retry-after": "15"})
     outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])))
