@@ -49,9 +49,11 @@ MADE_UP = "^(tests|events|bench|local)/"
 KNOWN = [
     Known("secrets of tests say what they are; the leak check follows them by that word", value="canary"),
     Known("AWS's own examples, from its documentation and its signing test suite", value="EXAMPLE", path=MADE_UP),
-    Known("signatures of AWS's signing test suite", path=r"^tests/unit/test_signing\.py$", kind="^Hex"),
+    Known("signatures of AWS's signing test suite", path=r"^tests/unit/webhooks/test_signing\.py$", kind="^Hex"),
     Known(
-        "AWS's example session token, of its signing test suite", path=r"^tests/unit/test_signing\.py$", kind="^Base64"
+        "AWS's example session token, of its signing test suite",
+        path=r"^tests/unit/webhooks/test_signing\.py$",
+        kind="^Base64",
     ),
     Known(
         "a short word as somebody's password; what really opens something is found by its look",
@@ -78,7 +80,7 @@ KNOWN = [
     ),
     Known(
         "a token that says what it is, for masking",
-        path=r"^tests/unit/test_dead_letters\.py$",
+        path=r"^tests/unit/records/test_dead_letters\.py$",
         value="^eyJhbGciOiJSUzI1NiJ9",
     ),
     Known("an alphabet that names are drawn from", value="ABCDEFGHJKLMNPQRSTUVWXYZ|abcdefghijklmnopqrstuvwxyz"),

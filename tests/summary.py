@@ -57,7 +57,7 @@ def read_lane(report: Path) -> Lane:
 
 
 def _read_case(element: ElementTree.Element) -> Case:
-    # `tests.unit.test_table.TestPages`; empty for a module that could not be imported, whose name is then the module's.
+    # `tests.unit.aws.test_table.TestPages`; empty for a module that could not be imported, whose name is then the module's.
     names = (element.get("classname") or element.attrib["name"]).split(".")
     last = next((place for place, name in enumerate(names) if name.startswith("test_")), len(names) - 1)
     node = ["/".join(names[: last + 1]) + ".py", *names[last + 1 :]]

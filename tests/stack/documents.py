@@ -4,7 +4,7 @@ A block `sh` has commands. A block `text` right after it is their output. A bloc
 output below each. In an output, `…` stands for any text within a line, a line `…` for any lines, and runs of spaces count as
 one. A block whose output has a line with `error:` must fail. Every other command of a block `sh` must succeed.
 
-`<!-- not run: REASON -->` in the line above a block excludes it. tests/unit/test_documents.py lists the accepted reasons.
+`<!-- not run: REASON -->` in the line above a block excludes it. tests/unit/repository/test_documents.py has the reasons.
 """
 
 from __future__ import annotations

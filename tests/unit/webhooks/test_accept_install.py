@@ -26,8 +26,8 @@ from portaria.webhooks import arrival_sources, install_receiver, install_session
 from tests.fakes.accept_install import EVENTS, load_handler
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
+from tests.fakes.locks import pins
 from tests.fakes.paths import ROOT
-from tests.unit.locks import pins
 
 HANDLER = ROOT / "functions" / "accept_install" / "handler.py"
 CODE = EVENTS["widget_hook"]["multiValueQueryStringParameters"]["code"][0]

@@ -15,7 +15,7 @@ from portaria.core import errors, stored_reasons
 from portaria.delivery import destination_pause
 from portaria.installs import exchange_queues
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = sorted([*(ROOT / "layers").rglob("*.py"), *(ROOT / "functions").rglob("*.py")])
 STORED = {name for name, _ in inspect.getmembers(stored_reasons, lambda each: isinstance(each, enum.EnumType))} | {
     destination_pause.PauseReason.__name__

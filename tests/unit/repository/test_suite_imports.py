@@ -45,10 +45,10 @@ def test_suite_imports_of_test_module_or_another_suite_are_refused() -> None:
     for line, passes in {
         "from tests.fakes.aws import cloud": True,
         "from tests.simulation import cloud": True,
-        "from tests.unit.locks import pins": True,
+        "from tests.fakes.locks import pins": True,
         "from tests.leaks import WATCH": True,
         "from tests.stack import breakages": False,
-        "from tests.unit.test_tokens import Desk": False,
+        "from tests.unit.connections.test_tokens import Desk": False,
         "from tests.unit import test_tokens": False,
         "import tests.aws.rules": False,
         "from .locks import pins": False,

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
 from tests.dependency_audit import LOCKS, Audit
+from tests.fakes.locks import pins
 from tests.fakes.paths import ROOT
-from tests.unit.locks import pins
 
 DEV = ROOT / "requirements" / "dev.txt"
 LAYERS = sorted(ROOT.glob("layers/*/requirements.txt"))

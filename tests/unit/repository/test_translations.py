@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.paths import ROOT
-from tests.unit.documents import anchors, inline_code, prose
+from tests.unit.repository.documents import anchors, inline_code, prose
 
 TRANSLATED_FOLDER = ROOT / "docs" / "pt-BR"
 _CODE_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

@@ -14,7 +14,7 @@ import pytest
 
 from portaria_cli.commands import portaria
 from tests.fakes.paths import ROOT
-from tests.unit.documents import _FENCE, anchors, inline_code, prose
+from tests.unit.repository.documents import _FENCE, anchors, inline_code, prose
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("requirements/*.md")])
 FOLDERS = (
