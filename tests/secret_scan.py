@@ -85,6 +85,13 @@ KNOWN = [
     ),
     Known("an alphabet that names are drawn from", value="ABCDEFGHJKLMNPQRSTUVWXYZ|abcdefghijklmnopqrstuvwxyz"),
     Known("a field's name", kind="^Secret Keyword", value="^(access_token|portaria)$"),
+    Known("a reason", path=r"api/validation\.py$", kind="^Secret Keyword", value="^masked_secret$"),
+    Known(
+        "the header and the wrong secret of the example platform",
+        path=r"^docs/adding-a-platform\.md$",
+        kind="^Secret Keyword",
+        value="^(another-secret|X-Portaria-Secret)$",
+    ),
     Known(
         "a row of a document's table, whose words are neighbours", path=r"\.md$", kind="^Secret Keyword", line=r"^\|"
     ),
