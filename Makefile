@@ -9,9 +9,9 @@ RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
 ON_THEIR_OWN := tests/unit tests/template tests/platforms tests/aws tests/peers \
 	$(filter-out %_kills.py,$(wildcard tests/faults/test_*.py))
-# Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, functions
-# that need no cloud, and pages.
-BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py tests/browser/test_pages_in_chromium.py
+# Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, and functions
+# that need no cloud.
+BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py
 # The lanes of `make test`, one run of pytest each, and where they leave their reports.
 LANES := alone cloud beside
 REPORTS := build/tests
