@@ -156,7 +156,7 @@ def document() -> Document:
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [
-            {"url": ".", "description": "For programs, with a private integration's token"},
+            {"url": "../v1", "description": "For programs, with a private integration's token"},
             {"url": "../admin/v1", "description": "For administrators, with AWS Signature Version 4"},
         ],
         "security": [{"token": []}, {"aws": []}],
@@ -378,7 +378,7 @@ def _health() -> Document:
     status = {"type": "string", "const": "ok"}
     schema = {"type": "object", "properties": {"status": status}, "required": ["status"], "additionalProperties": False}
     return {
-        "servers": [{"url": ".", "description": "For everybody"}],
+        "servers": [{"url": "../v1", "description": "For everybody"}],
         "get": {
             "operationId": "show_health",
             "tags": [_tag("/health")],
