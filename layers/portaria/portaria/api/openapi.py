@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from portaria import platforms
 from portaria.access.scopes import NARROWABLE, SCOPES
-from portaria.api import idempotency, problems, validation
+from portaria.api import idempotency, openapi_problems, problems, validation
+from portaria.api.openapi_problems import ERROR_MARK, MEANINGS, REF, REQUEST_ID, RESPONSES
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 
@@ -23,13 +24,6 @@ Document = dict[str, Any]
 
 # The rules by which it changes are in docs/api.md.
 VERSION = "1.0.0"
-REF = "#/components/schemas/"
-RESPONSES = "#/components/responses/"
-REQUEST_ID = {"description": "The id of the request.", "schema": {"type": "string"}}
-ERROR_MARK = {
-    "description": "On every problem document: this is Portaria's own error.",
-    "schema": {"type": "string", "const": "true"},
-}
 BINARY = {"type": "string", "format": "binary"}
 PASSED_RESPONSE: Document = {
     "description": "The response of the connection's API, whatever its status. A problem document of Portaria has "
@@ -98,25 +92,6 @@ below `/admin/v1` with AWS Signature Version 4.
 - **Concurrency**: send the `ETag` that you read as `If-Match`. If the resource has changed since, the response is 412.
 - Each response has the id of its request in `X-Request-Id`.
 """
-# The name under which a function's `WWW-Authenticate` arrives:
-# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
-CHALLENGE_HEADER = "x-amzn-Remapped-WWW-Authenticate"
-# What each status means, wherever it stands.
-MEANINGS = {
-    HTTPStatus.BAD_REQUEST: "The request is not valid; `field` and `detail` say why.",
-    HTTPStatus.UNAUTHORIZED: "There is no token, or it does not work.",
-    HTTPStatus.FORBIDDEN: "The caller may not do this; for a token, `detail` names the scope that is missing.",
-    HTTPStatus.NOT_FOUND: "The resource does not exist.",
-    HTTPStatus.CONFLICT: "The request conflicts with the current state; `detail` says how.",
-    HTTPStatus.PRECONDITION_FAILED: "The resource has changed since its `ETag` was read.",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used with a different path or body before.",
-    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests, or too many with tokens that do not work: wait `Retry-After` seconds.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "An unexpected error; the log has the details under `request_id`.",
-    HTTPStatus.BAD_GATEWAY: "The platform could not be reached and nothing was sent, or its response cannot be returned.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Temporarily unavailable: try again after `Retry-After` seconds.",
-    HTTPStatus.GATEWAY_TIMEOUT: "No complete response came from the platform: the request may have been processed.",
-}
 ALWAYS = (
     HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE,
@@ -126,8 +101,8 @@ ALWAYS = (
 @cache
 def document() -> Document:
     """The whole document, as plain data."""
-    schemas: Document = {"Problem": _problem_schema()}
-    responses = {_name(status): _problem(status) for status in MEANINGS}
+    schemas: Document = {"Problem": openapi_problems.schema()}
+    responses = {openapi_problems.component_name(status): openapi_problems.response(status) for status in MEANINGS}
     security = _security_schemes()
     paths: Document = {}
     for operation in OPERATIONS:
@@ -285,7 +260,7 @@ def _parameters(operation: Operation) -> list[Document]:
 
 def _response(operation: Operation, status: HTTPStatus, schemas: Document) -> Document:
     if status >= HTTPStatus.BAD_REQUEST:
-        return {"$ref": f"{RESPONSES}{_name(status)}"}
+        return {"$ref": f"{RESPONSES}{openapi_problems.component_name(status)}"}
     headers: Document = {"X-Request-Id": REQUEST_ID}
     if operation.output is None:
         return {"description": "Done.", "headers": headers}
@@ -324,49 +299,6 @@ def _without_null_defaults(schema: Any) -> Any:
         kept = {name: _without_null_defaults(inner) for name, inner in schema.items()}
         return {name: inner for name, inner in kept.items() if name != "default" or inner is not None}
     return [_without_null_defaults(inner) for inner in schema] if isinstance(schema, list) else schema
-
-
-def _name(status: HTTPStatus) -> str:
-    """A component's name by the number alone: Python 3.13 names 413 and 422 otherwise than the versions before it."""
-    return f"Problem{status.value}"
-
-
-def _problem(status: HTTPStatus) -> Document:
-    headers: Document = {"X-Request-Id": REQUEST_ID, "X-Portaria-Error": ERROR_MARK}
-    if status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers["Retry-After"] = {"description": "Seconds to wait, if waiting helps.", "schema": {"type": "integer"}}
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        headers[CHALLENGE_HEADER] = {
-            "description": "For a token: the challenge of RFC 6750, which API Gateway renames from `WWW-Authenticate`.",
-            "schema": {"type": "string"},
-        }
-    content = {problems.CONTENT_TYPE: {"schema": {"$ref": f"{REF}Problem"}}}
-    return {"description": MEANINGS[status], "headers": headers, "content": content}
-
-
-def _problem_schema() -> Document:
-    text: Document = {"type": "string"}
-    error = {"type": "object", "properties": {"field": text, "detail": text}, "required": ["field", "detail"]}
-    return {
-        "title": "Problem",
-        "type": "object",
-        "description": "RFC 9457. `type` is for programs (`urn:portaria:problem:unknown_route`), `detail` for people.",
-        "properties": {
-            "type": text,
-            "title": text,
-            "status": {"type": "integer"},
-            "detail": text,
-            "field": text | {"description": "The field, parameter or header with the error."},
-            "errors": {
-                "type": "array",
-                "items": error,
-                "description": "If several fields are wrong: one entry for each.",
-            },
-            "request_id": text,
-        },
-        # API Gateway's own refusals (no such path, throttled) have no request_id.
-        "required": ["type", "title", "status", "detail"],
-    }
 
 
 def _tag(path: str) -> str:
