@@ -56,6 +56,7 @@ def response(status: HTTPStatus) -> Document:
 
 
 def schema() -> Document:
+    """The schema `Problem`."""
     text: Document = {"type": "string"}
     error = {"type": "object", "properties": {"field": text, "detail": text}, "required": ["field", "detail"]}
     return {
