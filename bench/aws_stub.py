@@ -1,7 +1,7 @@
 """SQS and DynamoDB over TLS on loopback, answering at once. `python -m bench.aws_stub DIRECTORY` prints its port.
 
 Reading certificate authorities takes much of a cold start, so the server writes two bundles of production size into DIRECTORY,
-each with its own authority added: `boto3.pem` has the authorities that boto3 ships, `signing.pem` those of
+and adds its own authority to each: `boto3.pem` has the authorities that boto3 ships, `signing.pem` the authorities of
 `portaria.aws.light_client`.
 """
 

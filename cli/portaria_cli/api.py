@@ -89,11 +89,11 @@ class Api:
         return self._call("POST", path, body=body)[0]
 
     def put(self, *path: str, body: Document, etag: str = "") -> Document:
-        """Replace. With an `etag`, only what has not changed since that was read."""
+        """Replace a resource. With an `etag`, the API refuses if the resource has changed since it was read."""
         return self._call("PUT", path, body=body, headers={"If-Match": etag} if etag else {})[0]
 
     def patch(self, *path: str, body: Document, etag: str) -> Document:
-        """Edit what has not changed since its `etag` was read."""
+        """Edit a resource. The API refuses if the resource has changed since its `etag` was read."""
         return self._call("PATCH", path, body=body, headers={"If-Match": etag} if etag else {})[0]
 
     def delete(self, *path: str) -> Document:

@@ -45,7 +45,7 @@ add_show(connections, KIND, Name, FORM)
 @click.option("--kind", metavar="KIND", help="How it authenticates, such as bearer, if the platform has several.")
 @click.option("--allowed-domain", metavar="DOMAIN", help="The domain that its credentials may be sent to.")
 @click.option("--client", metavar="NAME", help="The OAuth client that it gets its tokens with.")
-@click.option("--scopes", metavar="TEXT", help="The scopes of its tokens, if not those of the OAuth client.")
+@click.option("--scopes", metavar="TEXT", help="Scopes to request instead of the OAuth client's.")
 @click.option(
     "--field", "given_fields", type=inputs.Pair(), multiple=True, metavar="NAME=VALUE",
     help="A field of its kind, such as munchkin_id=123-ABC-456; can be repeated.",
@@ -187,7 +187,7 @@ def call_connection(
 def _with_credentials(
     content: Document, credentials: tuple[tuple[str, Callable[[], str]], ...], file: Path | None
 ) -> Document:
-    """The fields with credentials from the options put to those of the file."""
+    """Merge the credentials of the options into the credentials of the file."""
     if not credentials:
         return content
     held = content.get("credentials")

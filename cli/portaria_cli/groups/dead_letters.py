@@ -28,7 +28,7 @@ _complete = completion.names(KIND, lambda item: str(item["id"]), "reason")
 Letter = named(KIND, "ID", _complete)
 ReasonOption = click.option("--reason", metavar="REASON", help="Only those with this reason.")
 RouteOption = click.option(
-    "--route", metavar="NAME", shell_complete=completion.names("routes"), help="Only those of this route."
+    "--route", metavar="NAME", shell_complete=completion.names("routes"), help="Only dead letters of this route."
 )
 ConnectionOption = click.option(
     "--connection", metavar="NAME", shell_complete=completion.names("connections"),
@@ -76,7 +76,7 @@ add_show(
 @RouteOption
 @ConnectionOption
 @BeforeOption
-@click.option("--all", "all_letters", is_flag=True, help="All of them, also those that were redriven.")
+@click.option("--all", "all_letters", is_flag=True, help="Delete all dead letters, including redriven ones.")
 @click.option("--dry-run", is_flag=True, help="Only show how many these are.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
@@ -160,7 +160,7 @@ def _now() -> str:
 @RouteOption
 @ConnectionOption
 @BeforeOption
-@click.option("--all", "all_open", is_flag=True, help="All open ones.")
+@click.option("--all", "all_open", is_flag=True, help="Redrive all open dead letters.")
 @click.option("--dry-run", is_flag=True, help="Only show which these are.")
 @click.pass_obj
 def redrive(cli: CliContext, /, letters: tuple[str, ...], all_open: bool, dry_run: bool, **filters: str | None) -> None:

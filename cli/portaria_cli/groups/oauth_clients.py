@@ -96,8 +96,8 @@ def edit_client(
 ) -> None:
     """Change an OAuth client; the secret stays unless another is given.
 
-    Options change single fields. --file gives all of them: those that it leaves out get their defaults. Nothing is changed
-    if somebody else changes the client at the same time.
+    Options change single fields. --file replaces the whole client: a field that the file omits gets its default. If the
+    client changes at the same time, the command fails and changes nothing.
     """
     platform, client = path_of(name, FORM)
     changes = _given(client_secret, file, options)

@@ -59,7 +59,7 @@ def create_integration(
     """Create a private integration, print its token.
 
     The token is shown this once. Standard output gets it alone: `portaria private-integrations create … > token`.
-    Scopes from options are added to those of the file, and the name of the file is not used.
+    Scopes of the options are added to the file's scopes. The name in the file is ignored.
     """
     body = inputs.read(KIND, file)
     content = {**body.content, "name": name, **inputs.fields(description=description)}
@@ -104,7 +104,7 @@ def edit_integration(
 ) -> None:
     """Change name, description or scopes; the token stays.
 
-    New scopes count from its next request on. Nothing is changed if somebody else changes it at the same time.
+    New scopes count from its next request on. If it changes at the same time, the command fails and changes nothing.
     """
     if scopes and (added or removed):
         raise NotDone(

@@ -119,8 +119,8 @@ def edit_route(
 ) -> None:
     """Change a route.
 
-    Options change single fields, attributes and options. --file gives all fields: those that it leaves out get their
-    defaults. Nothing is changed if somebody else changes the route at the same time.
+    Options of this command change single fields, attributes and options of the route. --file replaces the whole route: a
+    field that the file omits gets its default. If the route changes at the same time, the command fails and changes nothing.
     """
     changes = inputs.fields(**fields)
     body = inputs.read(KIND, file)
