@@ -17,7 +17,7 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
-from portaria.core.entities import Rejected, Retryable
+from portaria.core.errors import Rejected, Retryable
 
 
 def main(table_name: str, prefix: str, key: str, name: str, callers: int) -> None:

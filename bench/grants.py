@@ -22,7 +22,8 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection
 
 CLIENT_SECRET = "bench-client-secret"
 

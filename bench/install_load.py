@@ -20,7 +20,7 @@ from local.__main__ import step
 from local.configure import configure
 from local.control import Control, IssuedCode
 from local.stack import Stack
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 from portaria.webhooks.install_receiver import install_id
 
 INSTALLS = 200

@@ -33,7 +33,8 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, OAuthClient, Route, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection, Route
 from portaria.delivery import backlogs
 from portaria.records import routes
 from portaria.sources import backfill

@@ -24,7 +24,8 @@ from portaria.connections import connection_store, oauth_clients, renewal_sweep,
 from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Grant, OAuthClient, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection, Grant
 from portaria.core.settings import RenewTokensSettings
 from portaria.outbound.rate_limiter import Pace
 from tests.simulation.cloud import PREFIX, TABLE, Cloud

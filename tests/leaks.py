@@ -29,7 +29,7 @@ import pytest
 from botocore.client import BaseClient
 
 from portaria.aws import light_client, table
-from portaria.core import callbacks
+from portaria.core import errors
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "build" / "leaks.json"
@@ -244,7 +244,7 @@ def _hook(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BaseClient, "_make_api_call", hooked_call)
     patch.setattr(pytest.CaptureFixture, "readouterr", hooked_read)
     patch.setattr(pytest.ExceptionInfo, "fill_unfilled", hooked_fill)
-    for kind in (callbacks.Rejected, callbacks.Retryable, light_client.AwsError, table.Conflict):
+    for kind in (errors.Rejected, errors.Retryable, light_client.AwsError, table.Conflict):
         patch.setattr(kind, "__init__", _telling(kind.__init__))
 
 

@@ -16,7 +16,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from portaria.access import api_tokens, scopes
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 from portaria_cli import local_cloud
 from portaria_cli.api import TIMEOUT_S, Api
 from portaria_cli.errors import USAGE, Document, NotDone

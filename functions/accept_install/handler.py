@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from portaria import platforms
 from portaria.aws.light_client import AwsError
-from portaria.core.callbacks import Refusal, Rejected, Retryable, Secret
+from portaria.core.callbacks import Refusal, Secret
+from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks.install_receiver import InstallReceiver

@@ -6,7 +6,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
-from portaria.core.entities import Rejected, Retryable
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import AcceptUninstallSettings

@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.aws import queues, sqs_batch
 from portaria.core import clock
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from portaria.core.logs import application_logger
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.installs.exchange_outcomes import ExchangeOutcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from portaria.aws.light_client import AwsError
-from portaria.core.callbacks import Rejected, Retryable
+from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.core.settings import ReceiveEventsSettings
 from portaria.webhooks.event_receiver import HOOK_S, WORK_S, EventReceiver, retry_status

@@ -4,7 +4,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from portaria.core.logs import application_logger
 from portaria.core.settings import SweepArrivalsSettings
 from portaria.installs import arrival_sweep

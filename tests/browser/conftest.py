@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, sync_playwright
 
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 from portaria.platforms.kommo import install as kommo
 from portaria.web import render
 

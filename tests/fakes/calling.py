@@ -8,7 +8,8 @@ from typing import Any
 from portaria.connections import connection_store, vault
 from portaria.connections.tokens.cache import PROCESS_CACHE
 from portaria.connections.vault import Vault
-from portaria.core.entities import Connection, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
 from tests.fakes import functions
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.manage import Answer, proxy_event, read, with_headers

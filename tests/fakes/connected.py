@@ -6,7 +6,8 @@ from portaria.connections import connection_store, vault
 from portaria.connections.tokens.cache import TokenCache
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
-from portaria.core.entities import Connection, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.platforms import engage, leadconnector
 

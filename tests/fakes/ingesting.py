@@ -14,7 +14,10 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import record_messages
-from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
+from portaria.core.callbacks import Record, Secret
+from portaria.core.entities import Connection, Route
+from portaria.core.errors import Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.core.settings import IngestRecordsSettings
 from portaria.delivery import pipeline
 from portaria.delivery.pipeline import BatchOutcome, QueuedMessage

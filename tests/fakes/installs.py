@@ -9,7 +9,7 @@ from portaria.connections import oauth_clients
 from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import OAuthClient, Secret
+from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.item_keys import install_key
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.webhooks.install_receiver import install_id

@@ -13,7 +13,8 @@ import responses
 
 from portaria.connections import connection_store
 from portaria.connections.vault import Vault
-from portaria.core.entities import Connection, Route, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection, Route
 from portaria.records import routes
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.platforms import marketo

@@ -13,7 +13,8 @@ from portaria.connections.tokens.cache import TokenCache
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.platforms import kommo as kommo_fake
 from tests.fakes.platforms.kommo import Kommo

@@ -11,7 +11,7 @@ import responses
 
 from portaria.connections.oauth_clients import put
 from portaria.connections.vault import Vault
-from portaria.core.entities import OAuthClient, Secret
+from portaria.core.callbacks import OAuthClient, Secret
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.platforms.engage import Engage
 from tests.fakes.platforms.leadconnector import LeadConnector

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from portaria.api.rules import route_rules
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records import record_mapping
 from portaria.records.record_mapping import Mapping
 from tests.faults import hostile_expressions

@@ -15,7 +15,8 @@ import responses
 
 from portaria.aws import light_client
 from portaria.connections.vault import Vault
-from portaria.core.entities import OAuthCallback, Retryable, Secret
+from portaria.core.callbacks import OAuthCallback, Secret
+from portaria.core.errors import Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.core.settings import AcceptInstallSettings, SweepArrivalsSettings
 from portaria.installs import arrival_sweep, code_exchange

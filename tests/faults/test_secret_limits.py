@@ -21,7 +21,8 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store, renewal_sweep, rotation
 from portaria.connections.tokens import cache, provider, refresh_lease, stored_grant
 from portaria.connections.vault import ASIDE_LABELS, Vault
-from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import RenewTokensSettings
 from portaria.outbound.rate_limiter import Pace
 from tests.fakes.crashes import Died

@@ -12,7 +12,9 @@ import pytest
 
 from portaria.connections import rotation
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable
 from tests.fakes.aws import cloud
 from tests.fakes.virtual_time import VirtualClock
 from tests.peers.desk import Desk, beside

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria.core.entities import Record, Rejected, Request, Response, Retryable, Secret
+from portaria.core.callbacks import Record, Secret
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.kommo import companies, contacts, pagination
 
 HOST = "acme.kommo.com"

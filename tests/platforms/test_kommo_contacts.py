@@ -9,7 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 import jmespath
 import pytest
 
-from portaria.core.entities import Page, Request, Response, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Page
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.kommo import contacts
 from tests.fakes.people import contact
 

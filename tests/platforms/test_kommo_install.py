@@ -7,7 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from portaria.core.entities import OAuthCallback, Refusal, Rejected, Secret
+from portaria.core.callbacks import OAuthCallback, Refusal, Secret
+from portaria.core.errors import Rejected
 from portaria.platforms.kommo import install
 from tests.fakes.paths import HOSTILE_REFERERS
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from portaria.core.entities import OAuthClient, Rejected, Response, Retryable, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Response
 from portaria.platforms.kommo import tokens
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portaria.core import record_messages
-from portaria.core.entities import Record, Rejected
+from portaria.core.callbacks import Record
+from portaria.core.errors import Rejected
 from portaria.platforms.marketo import data_ingestion_api
 from portaria.records import record_mapping
 

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from portaria.core.entities import Connection, Disposition, Response, Secret, Target, Trace
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection, Disposition, Target, Trace
+from portaria.core.http_messages import Response
 from portaria.platforms.marketo import ingestion, persons
 
 CONNECTION = Connection(

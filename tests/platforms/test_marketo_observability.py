@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.core.entities import DeliveryEvent, Rejected
+from portaria.core.entities import DeliveryEvent
+from portaria.core.errors import Rejected
 from portaria.platforms.marketo import delivery_reports
 
 # The event of Adobe's page, whose counts do not add up.

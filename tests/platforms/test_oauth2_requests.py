@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.core.entities import Connection, OAuthClient, Rejected, Request, Response, Retryable, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.oauth2 import install, tokens
 

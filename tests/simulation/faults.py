@@ -6,8 +6,8 @@ import random
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from portaria.core.entities import Response
 from portaria.core.errors import AnswerLost, Unreachable
+from portaria.core.http_messages import Response
 from tests.simulation.cloud import error
 
 # Of every call: the process dies; the worker stands still for longer than its lease; its message is delivered twice.

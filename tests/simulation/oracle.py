@@ -11,7 +11,8 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import cache, provider
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.stored_reasons import ConnectionReason
 from tests import leaks
 from tests.simulation import scenarios

@@ -29,8 +29,10 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import cache, provider
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
-from portaria.core.entities import Connection, Record, Request, Response, Retryable, Route, Secret
-from portaria.core.errors import AnswerLost
+from portaria.core.callbacks import Record, Secret
+from portaria.core.entities import Connection, Route
+from portaria.core.errors import AnswerLost, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.delivery import backlogs, pipeline, quotas, record_release, retry_schedule
 from portaria.delivery.pipeline import QueuedMessage

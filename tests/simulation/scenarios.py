@@ -12,7 +12,8 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, vault
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection
 from portaria.core.item_keys import install_key
 from portaria.webhooks.install_receiver import install_id
 from tests.simulation.cloud import PREFIX, TABLE, Cloud

@@ -29,7 +29,10 @@ from portaria.connections.tokens import cache, provider, refresh_lease
 from portaria.connections.tokens import provider as token_provider
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.core.settings import ExchangeCodeSettings, RemoveConnectionsSettings, RenewTokensSettings
 from portaria.installs import code_exchange, uninstall
 from portaria.installs.install_lease import LEASE_S

@@ -33,7 +33,8 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
-from portaria.core.entities import Record, Retryable, Secret
+from portaria.core.callbacks import Record, Secret
+from portaria.core.errors import Retryable
 from portaria.delivery import backlogs, destination_pause
 from portaria.delivery.destination_pause import PauseReason
 from portaria.installs.hook_sources import KNOWN_SUSPECT_AT, HookSources

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from portaria.api.rules import connection_rules, oauth_client_rules
 from portaria.api.validation import nearest
-from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
 from portaria_cli import output
 from portaria_cli.api import Api
 from portaria_cli.configure.entries import UNREAD

@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
 from portaria.api.validation import Fault, faults_of
-from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
 from portaria.records.routes import show as show_route
 from portaria_cli.configure import bodies
 from portaria_cli.configure.bodies import MODELS, Body

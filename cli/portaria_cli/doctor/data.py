@@ -14,8 +14,9 @@ from portaria.aws.table import Item
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.callbacks import domain_inside
-from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.core.callbacks import OAuthClient, domain_inside
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
 from portaria.core.item_keys import OAUTH_CLIENTS_LIST
 from portaria.delivery import backlogs, destination_pause
 from portaria.outbound import domain_rules

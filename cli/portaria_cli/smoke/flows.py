@@ -9,7 +9,8 @@ from uuid import uuid4
 from portaria import platforms
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Connection, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
 from portaria_cli.auth import NOTHING_THERE
 from portaria_cli.doctor.findings import OK, WARN, NotLooked, NotThere
 from portaria_cli.errors import Document, NotDone

@@ -16,7 +16,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
 from portaria import platforms
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 from portaria.platforms.protocols import SmokeInstall
 from portaria.platforms.record_protocols import SmokeRecord
 from portaria.webhooks import install_receiver

@@ -20,7 +20,10 @@ from portaria.connections.tokens.cache import Token, TokenCache
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, OAuthClient, Request, Response, Retryable, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
 

@@ -17,8 +17,9 @@ from portaria.connections import connection_store, rotation
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Rejected, Request, Response, Retryable, Secret
-from portaria.core.errors import AnswerTooLarge
+from portaria.core.callbacks import Secret
+from portaria.core.errors import AnswerTooLarge, Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.leadconnector import contacts as leadconnector_contacts
 from tests.fakes.aws import PREFIX, Cloud

@@ -21,7 +21,8 @@ from portaria.connections import connection_store
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Rejected, Request, Response, Retryable
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.connected import supply, to_engage, to_leadconnector

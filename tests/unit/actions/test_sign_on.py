@@ -20,7 +20,8 @@ from portaria.connections import connection_store, vault
 from portaria.connections.tokens import static_credentials, usability
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import PREFIX, TABLE, Cloud
 from tests.fakes.connected import connect, to_engage, to_leadconnector

@@ -27,7 +27,8 @@ from portaria.api import data_ingestion
 from portaria.aws import boto3_clients
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
-from portaria.core.entities import Connection, Secret, Target, Trace
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection, Target, Trace
 from portaria.platforms.marketo import persons
 from portaria.records import record_mapping
 from tests.fakes import functions
@@ -308,7 +309,7 @@ class TestDropIn:
 
 
 def responses_to(given: requests.Response) -> Any:
-    from portaria.core.entities import Response
+    from portaria.core.http_messages import Response
 
     return Response(given.status_code, {name.lower(): text for name, text in given.headers.items()}, given.content)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
-from portaria.core.callbacks import domain_inside
-from portaria.core.entities import Connection, OAuthClient, Secret
+from portaria.core.callbacks import OAuthClient, Secret, domain_inside
+from portaria.core.entities import Connection
 from portaria.core.item_keys import oauth_client_key
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from portaria.aws import boto3_clients, event_bus
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from tests.fakes.aws import cloud
 
 

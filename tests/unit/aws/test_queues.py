@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from portaria.aws import boto3_clients, queues
 from portaria.core import record_messages
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from tests.fakes.aws import cloud
 
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/records"

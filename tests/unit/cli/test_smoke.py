@@ -17,7 +17,7 @@ from portaria import platforms
 from portaria.access import api_tokens
 from portaria.api.validation import CLIENT_NAME, NAME
 from portaria.core import clock
-from portaria.core.entities import OAuthCallback
+from portaria.core.callbacks import OAuthCallback
 from portaria.core.item_keys import install_key
 from portaria.outbound import domain_rules
 from portaria_cli.doctor.findings import FAIL, OK, SKIPPED, WARN, Finding, NotLooked

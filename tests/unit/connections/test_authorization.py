@@ -8,7 +8,10 @@ import pytest
 
 from portaria.connections import request_auth
 from portaria.connections.tokens.cache import Token
-from portaria.core.entities import Connection, Rejected, Request, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
+from portaria.core.http_messages import Request
 from portaria.outbound import http_client
 
 

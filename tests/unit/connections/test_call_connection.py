@@ -22,8 +22,8 @@ from portaria.aws import boto3_clients
 from portaria.connections import proxy_call
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
-from portaria.core.entities import Rejected, Request, Response, Retryable
-from portaria.core.errors import AnswerLost, AnswerTooLarge
+from portaria.core.errors import AnswerLost, AnswerTooLarge, Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes import functions
 from tests.fakes.aws import TABLE, cloud

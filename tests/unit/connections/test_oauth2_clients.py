@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from portaria.connections import connection_store, oauth_clients
-from portaria.core.entities import Connection, OAuthClient
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection
 from portaria.core.item_keys import oauth_client_key
 from tests.fakes.aws import Cloud
 from tests.fakes.manage import API_HOST, Manage, secrets_stored, watched

@@ -14,8 +14,9 @@ import pytest
 from portaria.aws import event_bus
 from portaria.connections import connection_store, oauth_clients, refused_grants, vault
 from portaria.core import clock
-from portaria.core.entities import Rejected, Response, Retryable, Secret
-from portaria.core.errors import AnswerLost, Unreachable
+from portaria.core.callbacks import Secret
+from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
+from portaria.core.http_messages import Response
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import functions
 from tests.fakes import installs as fakes

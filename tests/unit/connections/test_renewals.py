@@ -18,7 +18,8 @@ from portaria.aws import due_index
 from portaria.connections import connection_store, renewal_sweep, vault
 from portaria.connections.tokens import usability
 from portaria.core import clock
-from portaria.core.entities import Connection, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes import functions
 from tests.fakes import installs as fakes

@@ -17,7 +17,9 @@ from portaria.connections import connection_store, rotation
 from portaria.connections.tokens import cache, provider, usability
 from portaria.connections.vault import Vault, version_id
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.stored_reasons import ConnectionReason
 from tests.fakes.aws import PREFIX, Cloud
 from tests.fakes.crashes import Calls, Died, outgoing

@@ -14,7 +14,10 @@ from portaria.connections import connection_store
 from portaria.connections.tokens.provider import MAX_TURNS
 from portaria.connections.vault import version_id
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Response, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Response
 from tests.fakes.aws import PREFIX, cloud
 from tests.fakes.platforms.oauth2 import API, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import VirtualClock

@@ -20,8 +20,10 @@ from portaria.connections.tokens import cache, pair_storage, refresh_lease, seal
 from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
-from portaria.core.errors import AnswerLost, Unreachable
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes import installs as fakes
 from tests.fakes.aws import PREFIX, cloud

@@ -16,7 +16,8 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from portaria.aws import boto3_clients
 from portaria.connections import vault
 from portaria.connections.vault import Vault
-from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected, Retryable
 from tests.fakes.aws import Cloud, cloud
 from tests.fakes.manage import secrets_stored
 

@@ -21,8 +21,8 @@ import pytest
 
 from portaria.api import validation
 from portaria.core import record_messages, redaction
-from portaria.core.callbacks import EventAddress, WebhookDelivery
-from portaria.core.entities import Record, Rejected
+from portaria.core.callbacks import EventAddress, Record, WebhookDelivery
+from portaria.core.errors import Rejected
 from portaria.platforms.kommo import events as kommo_events
 from portaria.platforms.leadconnector import events as leadconnector_events
 from portaria.platforms.marketo import data_ingestion_api, delivery_reports

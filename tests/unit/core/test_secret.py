@@ -15,7 +15,9 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from portaria.core import clock
-from portaria.core.entities import Grant, OAuthCallback, Request, Secret
+from portaria.core.callbacks import OAuthCallback, Secret
+from portaria.core.entities import Grant
+from portaria.core.http_messages import Request
 
 TEXT = "canary-secret-text"
 

@@ -13,7 +13,8 @@ import responses
 
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
-from portaria.core.entities import Connection, Record, Target
+from portaria.core.callbacks import Record
+from portaria.core.entities import Connection, Target
 from portaria.delivery import backlogs, destination_pause, waiting_entries, waiting_lists
 from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.waiting_entries import HeldRecords

@@ -18,7 +18,9 @@ from portaria.connections import connection_store, rotation
 from portaria.connections.tokens import cache, static_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
-from portaria.core.entities import Answer, Connection, Disposition, Retryable, Route, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Answer, Connection, Disposition, Route
+from portaria.core.errors import Retryable
 from portaria.delivery import backlogs
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.stages import destination_request

@@ -16,7 +16,8 @@ from portaria.aws import queues
 from portaria.connections import connection_store
 from portaria.connections.tokens import cache
 from portaria.core import record_messages
-from portaria.core.entities import Record, Route
+from portaria.core.callbacks import Record
+from portaria.core.entities import Route
 from portaria.delivery import retry_schedule
 from portaria.delivery.retry_schedule import LONGEST_IN_QUEUE_S
 from portaria.delivery.stages import send

@@ -12,8 +12,10 @@ import pytest
 from portaria.connections import connection_store
 from portaria.connections.vault import Vault
 from portaria.core import clock, record_messages
-from portaria.core.entities import Connection, Record, Request, Response, Secret
+from portaria.core.callbacks import Record, Secret
+from portaria.core.entities import Connection
 from portaria.core.errors import AnswerLost
+from portaria.core.http_messages import Request, Response
 from portaria.delivery import backlogs, quotas, version_guard, waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.stages import deduplicate

@@ -11,10 +11,9 @@ from urllib.parse import urlencode
 import pytest
 
 from portaria.core import clock, record_messages
-from portaria.core.callbacks import EventAddress
+from portaria.core.callbacks import EventAddress, Record
 from portaria.core.callbacks import WebhookDelivery as Hook
-from portaria.core.entities import Record, Rejected
-from portaria.core.errors import AnswerLost
+from portaria.core.errors import AnswerLost, Rejected
 from portaria.delivery import waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.kommo import contacts, events

@@ -14,7 +14,7 @@ import pytest
 from portaria.aws import queues
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
-from portaria.core.entities import Record
+from portaria.core.callbacks import Record
 from portaria.core.settings import ReleaseRecordsSettings
 from portaria.delivery import (
     backlogs,

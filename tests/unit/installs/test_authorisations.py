@@ -22,7 +22,9 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, OAuthClient, Retryable, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Retryable
 from portaria.installs import code_exchange
 from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.install_messages import read_message

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from portaria.aws import queues
 from portaria.connections.vault import Vault
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from portaria.installs import exchange_queues, hook_sources
 from portaria.installs.hook_sources import HookSources
 from tests.fakes import functions

@@ -16,7 +16,8 @@ import responses
 from portaria.aws.table import Conflict
 from portaria.connections import oauth_clients, webhook_endpoints
 from portaria.connections.vault import Vault
-from portaria.core.entities import Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Retryable
 from portaria.installs import code_exchange
 from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.grant_exchange import TIME_TO_EXCHANGE_S

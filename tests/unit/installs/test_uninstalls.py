@@ -16,7 +16,8 @@ import responses
 from portaria.aws import queues
 from portaria.connections import connection_store, oauth_clients, vault, webhook_endpoints
 from portaria.connections.tokens import usability
-from portaria.core.entities import Connection, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.installs import disconnect_hooks, uninstall
 from portaria.webhooks import event_receiver

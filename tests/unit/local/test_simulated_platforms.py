@@ -17,7 +17,10 @@ from local.simulators import engage, leadconnector
 from local.simulators.serving import Front
 from local.simulators.world import BadInstruction, World
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.engage import identifiers, sso
 from portaria.platforms.engage import tokens as engage_tokens

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portaria.core.entities import Rejected, Request
+from portaria.core.errors import Rejected
+from portaria.core.http_messages import Request
 from portaria.outbound import domain_rules, http_client
 from tests.fakes.paths import ROOT
 

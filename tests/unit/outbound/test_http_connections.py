@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from portaria.core.entities import Request, Response, Retryable
+from portaria.core.errors import Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client, http_transport
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet
 

@@ -19,7 +19,7 @@ from portaria.api.resources.delivery import dead_letters as api
 from portaria.aws import queues
 from portaria.aws.table import Conflict, Table
 from portaria.core import clock, redaction
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from portaria.outbound import rate_limiter
 from portaria.records import dead_letter_redrive, dead_letters
 from tests.fakes import functions

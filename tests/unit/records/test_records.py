@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portaria.core import record_messages
-from portaria.core.entities import Record, Rejected, Target
+from portaria.core.callbacks import Record
+from portaria.core.entities import Target
+from portaria.core.errors import Rejected
 from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
 from portaria.records import record_mapping

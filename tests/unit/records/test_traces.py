@@ -11,7 +11,9 @@ import orjson
 import pytest
 
 from portaria.core import clock, record_messages
-from portaria.core.entities import Record, Rejected, Trace
+from portaria.core.callbacks import Record
+from portaria.core.entities import Trace
+from portaria.core.errors import Rejected
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.records import correlations, dead_letter_redrive, dead_letters, receipt_search, receipts, record_mapping
 from portaria.records.receipts import AcceptedRequest, Receipt

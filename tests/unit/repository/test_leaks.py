@@ -28,7 +28,8 @@ PLANTED = """
 import base64, json, logging, sys
 import boto3, pytest
 from portaria.aws import event_bus, queues
-from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected, Retryable
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
 from tests.fakes.aws import cloud

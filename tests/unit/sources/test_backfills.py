@@ -18,7 +18,8 @@ import responses
 from portaria.aws import queues, sqs_batch
 from portaria.connections import connection_store
 from portaria.connections.tokens import cache, provider
-from portaria.core.entities import Rejected, Retryable, Route
+from portaria.core.entities import Route
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import backlogs, destination_pause
 from portaria.delivery.destination_pause import PauseReason

@@ -20,7 +20,9 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.tokens import cache
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import OAuthClient, Retryable, Route, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Route
+from portaria.core.errors import Retryable
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms.kommo import pagination

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 from portaria.platforms.kommo import install as kommo
 from portaria.web import render
 from portaria.web.render import Page, language_of

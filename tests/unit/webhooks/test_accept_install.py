@@ -20,7 +20,7 @@ import pytest
 from portaria.aws.boto3_clients import client
 from portaria.connections.oauth_clients import put
 from portaria.core import clock
-from portaria.core.entities import OAuthClient, Secret
+from portaria.core.callbacks import OAuthClient, Secret
 from portaria.installs.hook_sources import HookSources
 from portaria.webhooks import arrival_sources, install_receiver, install_sessions, oauth_client_cache, oauth_state
 from tests.fakes.accept_install import EVENTS, load_handler

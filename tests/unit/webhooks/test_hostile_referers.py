@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from portaria.core.entities import OAuthClient, Rejected, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.errors import Rejected
 from portaria.platforms.kommo import tokens
 from tests.fakes.accept_install import EVENTS, load_handler
 from tests.fakes.paths import HOSTILE_REFERERS

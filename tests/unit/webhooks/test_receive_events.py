@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from portaria.aws.boto3_clients import client
 from portaria.connections import webhook_endpoints
 from portaria.core import clock
-from portaria.core.entities import Connection, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
 from portaria.platforms.leadconnector import events as leadconnector
 from portaria.webhooks import event_receiver
 from tests.fakes.aws import Cloud, cloud

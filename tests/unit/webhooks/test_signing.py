@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from portaria.aws import light_client
 from portaria.aws.light_client import AwsClient, AwsError, authorization, endpoint
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 
 # https://docs.aws.amazon.com/general/latest/gr/signature-v4-test-suite.html
 SUITE_SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"

@@ -15,7 +15,7 @@ import secrets
 import string
 import zlib
 
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 
 PREFIX = "portaria_"
 ID_LENGTH = 10

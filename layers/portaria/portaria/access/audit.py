@@ -17,7 +17,7 @@ from typing import Any
 from portaria.aws import boto3_clients
 from portaria.aws.table import Item, Table
 from portaria.core import clock
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 
 logger = logging.getLogger(__name__)
 

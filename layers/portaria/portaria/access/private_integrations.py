@@ -20,8 +20,9 @@ from portaria.access import api_tokens
 from portaria.aws import due_index, event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
-from portaria.core.entities import ROTATION_WARNINGS_AT, Rejected, Secret
-from portaria.core.errors import ChangedMeanwhile
+from portaria.core.callbacks import Secret
+from portaria.core.entities import ROTATION_WARNINGS_AT
+from portaria.core.errors import ChangedMeanwhile, Rejected
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from portaria.access import api_tokens, private_integrations, token_usage
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.aws.table import Conflict, Table, delete_of, update_of
 from portaria.core import clock
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 
 
 def reissue(table: Table, old: PrivateIntegration) -> tuple[PrivateIntegration, Secret] | None:

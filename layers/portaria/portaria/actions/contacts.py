@@ -14,8 +14,9 @@ from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.provider import TokenProvider
-from portaria.core.entities import Connection, Rejected, Request, Retryable
-from portaria.core.errors import NeedsReconnect, RateLimited, TokenRefused
+from portaria.core.entities import Connection
+from portaria.core.errors import NeedsReconnect, RateLimited, Rejected, Retryable, TokenRefused
+from portaria.core.http_messages import Request
 from portaria.platforms.protocols import Contacts
 
 CREATED, UPDATED, REFUSED = "created", "updated", "refused"

@@ -26,7 +26,8 @@ from portaria.connections import connection_store, proxy_call, vault
 from portaria.connections.tokens import static_credentials
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected, Retryable
 from portaria.outbound import http_client
 
 logger = logging.getLogger(__name__)

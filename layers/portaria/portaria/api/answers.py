@@ -9,8 +9,7 @@ from typing import Any
 
 from portaria.api import idempotency, problems, validation
 from portaria.api.operation import PassedResponse
-from portaria.core.entities import Rejected, Retryable
-from portaria.core.errors import AuthThrottled, MissingScope, TokenMissing
+from portaria.core.errors import AuthThrottled, MissingScope, Rejected, Retryable, TokenMissing
 
 Answer = dict[str, Any]
 Content = dict[str, Any]

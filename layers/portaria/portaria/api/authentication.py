@@ -17,8 +17,7 @@ from portaria.access.auth_throttle import Attempts
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.aws.table import Table
 from portaria.core import clock
-from portaria.core.entities import Rejected
-from portaria.core.errors import ApiTokenRefused, ApiTokenRotated, TokenMissing
+from portaria.core.errors import ApiTokenRefused, ApiTokenRotated, Rejected, TokenMissing
 
 TOKEN_PREFIX = "/v1"  # noqa: S105 - a path
 ADMIN_PREFIX = "/admin/v1"

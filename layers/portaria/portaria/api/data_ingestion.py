@@ -29,8 +29,17 @@ from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
-from portaria.core.entities import Connection, Record, Rejected, Retryable, Target, Trace
-from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope, PortariaError, TokenMissing
+from portaria.core.callbacks import Record
+from portaria.core.entities import Connection, Target, Trace
+from portaria.core.errors import (
+    ApiTokenRefused,
+    AuthThrottled,
+    MissingScope,
+    PortariaError,
+    Rejected,
+    Retryable,
+    TokenMissing,
+)
 from portaria.core.http_request import HttpRequest
 from portaria.platforms import record_protocols as protocols
 from portaria.records import receipts

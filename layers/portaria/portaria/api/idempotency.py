@@ -26,7 +26,8 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 
 from portaria.aws.table import Table
 from portaria.connections import vault
-from portaria.core.entities import Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected, Retryable
 
 KEPT_FOR_S = 24 * 3600
 HEADER = "Idempotency-Key"

@@ -14,8 +14,8 @@ from portaria.api.authentication import Caller
 from portaria.aws.table import Table
 from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
-from portaria.core.entities import Rejected, Secret
-from portaria.core.errors import ChangedMeanwhile
+from portaria.core.callbacks import Secret
+from portaria.core.errors import ChangedMeanwhile, Rejected
 
 Event = dict[str, Any]
 Content = dict[str, Any]

@@ -24,8 +24,7 @@ from portaria.api.answers import Answer
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
 from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
-from portaria.core.entities import Rejected, Retryable
-from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope
+from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope, Rejected, Retryable
 
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.

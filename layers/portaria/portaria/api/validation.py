@@ -24,7 +24,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from portaria.core import clock
-from portaria.core.entities import Rejected, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected
 
 # Holds the largest route (200 attributes of 1,000 characters) and stays below the 400 kB of a DynamoDB item.
 MAX_BODY_BYTES = 300_000

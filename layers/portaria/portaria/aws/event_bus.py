@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from portaria.aws import boto3_clients
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 
 SOURCE = "portaria"
 CONNECTION_READY = "connection.ready"

@@ -21,7 +21,7 @@ import threading
 import time
 from typing import Any
 
-from portaria.core.callbacks import Retryable
+from portaria.core.error_roots import Retryable
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 # AWS's endpoints need these five root certificates. Reading the system's 130 would take a third of a cold start. If the five do

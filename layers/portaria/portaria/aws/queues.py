@@ -8,7 +8,7 @@ import math
 from botocore.exceptions import BotoCoreError, ClientError
 
 from portaria.aws import boto3_clients
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from portaria.core.record_messages import encode
 
 __all__ = ["encode", "give_back", "send"]

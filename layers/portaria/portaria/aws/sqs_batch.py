@@ -14,7 +14,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.aws import queues
 from portaria.core import clock
-from portaria.core.entities import Rejected, Retryable
+from portaria.core.errors import Rejected, Retryable
 
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 300.0

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from portaria.aws import boto3_clients
 from portaria.core import clock
-from portaria.core.entities import Rejected, Retryable
+from portaria.core.errors import Rejected, Retryable
 
 Item = dict[str, Any]
 One = TypeVar("One")

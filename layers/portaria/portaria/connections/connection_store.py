@@ -19,7 +19,8 @@ from datetime import UTC, datetime, timedelta
 from portaria.aws import due_index
 from portaria.aws.table import Item, Table
 from portaria.core import clock
-from portaria.core.entities import ROTATION_WARNINGS_AT, Connection, Rejected
+from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
+from portaria.core.errors import Rejected
 
 SK = "CONNECTION"
 LIST = "CONNECTIONS"

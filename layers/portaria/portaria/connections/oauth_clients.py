@@ -5,8 +5,9 @@ from __future__ import annotations
 from portaria import platforms
 from portaria.aws.table import Item, Table
 from portaria.core import clock
-from portaria.core.callbacks import domain_inside
-from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.core.callbacks import OAuthClient, domain_inside
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
 from portaria.core.item_keys import OAUTH_CLIENTS_LIST, oauth_client_key
 
 FIELDS = OAuthClient._fields

@@ -18,8 +18,9 @@ from portaria.connections.connection_store import STATIC_KINDS
 from portaria.connections.credential_echoes import Echoes
 from portaria.connections.tokens import cache, provider, static_credentials, usability
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
-from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorized
+from portaria.core.entities import Connection
+from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NotAuthorized, Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.core.redaction import MASK, masked_text
 from portaria.outbound import http_client
 

@@ -16,8 +16,7 @@ from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Retryable
-from portaria.core.errors import RateLimited, Rejected
+from portaria.core.errors import RateLimited, Rejected, Retryable
 from portaria.core.stored_reasons import ConnectionReason
 
 # A run of fewer refusals is no evidence, however long it has lasted.

@@ -26,8 +26,8 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.tokens import provider, sealed_credentials
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import ROTATION_WARNINGS_AT, Connection, Rejected, Retryable
-from portaria.core.errors import NeedsReconnect
+from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
+from portaria.core.errors import NeedsReconnect, Rejected, Retryable
 from portaria.core.settings import RenewTokensSettings
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound.rate_limiter import Pace

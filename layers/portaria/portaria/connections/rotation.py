@@ -27,8 +27,8 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import static_credentials
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Retryable
-from portaria.core.errors import ConnectionRemoved, NoCredentials
+from portaria.core.entities import Connection
+from portaria.core.errors import ConnectionRemoved, NoCredentials, Rejected, Retryable
 from portaria.outbound import http_client
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,9 @@ from datetime import timedelta
 from portaria import platforms
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
-from portaria.core.entities import Connection, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import Retryable
 from portaria.webhooks.event_receiver import SK, Key, digest, partition, read_key
 
 # 256 bits.

@@ -1,7 +1,7 @@
-"""The part of the contract that the install hook needs: secrets, and what arrives.
+"""The values that the install webhook needs: secrets, OAuth clients and callbacks.
 
-It stands apart, and its values are named tuples, since the hook has three seconds from a cold start: importing
-`dataclasses` and making one of them costs more than a whole named-tuple module. Other code finds these in `entities`.
+They are named tuples and not in `entities`, because the webhook has three seconds from a cold start: importing `dataclasses`
+and creating one class costs more than this whole module.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from portaria.core.error_roots import Rejected as Rejected  # noqa: PLC0414 - exported again for the modules that import it here
-from portaria.core.error_roots import Retryable as Retryable  # noqa: PLC0414
+from portaria.core.error_roots import Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable

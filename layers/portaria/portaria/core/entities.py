@@ -12,38 +12,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
 
-from portaria.core.callbacks import OAuthCallback, OAuthClient, Record, Refusal, Secret
-from portaria.core.errors import Rejected, Retryable
-from portaria.core.http_messages import Request, Response
-
-__all__ = [
-    "ROTATION_WARNINGS_AT",
-    "Account",
-    "Answer",
-    "Changes",
-    "Connection",
-    "DeliveryEvent",
-    "Disposition",
-    "Grant",
-    "Kind",
-    "OAuthCallback",
-    "OAuthClient",
-    "Page",
-    "Record",
-    "Refusal",
-    "Rejected",
-    "Reported",
-    "Request",
-    "Response",
-    "Retryable",
-    "Route",
-    "Secret",
-    "SignedBy",
-    "Target",
-    "UninstallNotice",
-    "kept_scopes",
-]
-
+from portaria.core.callbacks import Record, Secret
+from portaria.core.http_messages import Request
 
 # A credential that a person typed in does not expire: its owner is reminded to rotate it at these ages.
 ROTATION_WARNINGS_AT = (timedelta(days=80), timedelta(days=90))

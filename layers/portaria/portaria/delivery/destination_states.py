@@ -13,7 +13,7 @@ from functools import partial
 from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Table, run_concurrently
 from portaria.core import clock
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from portaria.delivery import backlogs, destination_pause, waiting_lists
 from portaria.delivery.backlogs import Backlog
 from portaria.delivery.destination_pause import DestinationPause

@@ -22,7 +22,7 @@ from portaria.aws import queues
 from portaria.aws.table import Table, run_concurrently
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.core.settings import ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import backlogs, pipeline, waiting_entries, waiting_lists

@@ -14,7 +14,9 @@ import orjson
 
 from portaria import platforms
 from portaria.core import record_messages
-from portaria.core.entities import NO_TRACE, Connection, Record, Rejected, Route, Secret
+from portaria.core.callbacks import Record, Secret
+from portaria.core.entities import NO_TRACE, Connection, Route
+from portaria.core.errors import Rejected
 from portaria.records import record_mapping, routes
 from portaria.records.record_mapping import OutgoingRecord
 

@@ -16,7 +16,9 @@ from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, OAuthClient, Rejected, Retryable
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.installs import event_subscriptions
 from portaria.installs.connection_commit import ConnectionCommit, check_named

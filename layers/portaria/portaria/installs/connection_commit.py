@@ -11,7 +11,9 @@ from portaria.aws.table import Conflict, Item, put_of, update_of
 from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Credentials
 from portaria.core import clock
-from portaria.core.entities import Account, Connection, OAuthClient, Rejected, Retryable
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Account, Connection
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.item_keys import install_key
 from portaria.installs.grant_exchange import GrantExchange
 from portaria.installs.install_lease import InstallLease

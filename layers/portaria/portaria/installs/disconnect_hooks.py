@@ -18,8 +18,9 @@ from portaria.aws.table import Table
 from portaria.connections import oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.callbacks import CLIENT_IN_PATH
-from portaria.core.entities import OAuthClient, Rejected, Secret, UninstallNotice
+from portaria.core.callbacks import CLIENT_IN_PATH, OAuthClient, Secret
+from portaria.core.entities import UninstallNotice
+from portaria.core.errors import Rejected
 
 # How long a client and its secret are used without reading them again.
 REMEMBERED_S = 60.0

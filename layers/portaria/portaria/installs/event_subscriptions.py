@@ -8,7 +8,9 @@ from portaria import platforms
 from portaria.aws.table import Table
 from portaria.connections import connection_store, webhook_endpoints
 from portaria.connections.vault import Credentials
-from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
 from portaria.outbound import http_client
 from portaria.platforms.protocols import WebhookSubscriptions
 

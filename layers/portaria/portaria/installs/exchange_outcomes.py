@@ -9,7 +9,7 @@ from portaria.aws import event_bus
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import oauth_clients
 from portaria.core import clock
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.core.item_keys import install_key, install_list_key
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.installs.install_messages import Install

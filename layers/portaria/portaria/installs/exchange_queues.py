@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from portaria.aws import queues
 from portaria.aws.table import Table
 from portaria.core import clock
-from portaria.core.entities import Retryable
-from portaria.core.errors import AnswerLost, PlatformUnavailable, RateLimited, Unreachable
+from portaria.core.errors import AnswerLost, PlatformUnavailable, RateLimited, Retryable, Unreachable
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.core.stored_reasons import InstallFailure
 from portaria.installs import code_exchange

@@ -12,8 +12,9 @@ from portaria.connections import vault, webhook_endpoints
 from portaria.connections.tokens import stored_grant
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Account, OAuthClient, Rejected, Retryable, Secret
-from portaria.core.errors import CodeRefused, CodeUsed
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Account
+from portaria.core.errors import CodeRefused, CodeUsed, Rejected, Retryable
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.installs.install_lease import InstallLease
 from portaria.outbound import http_client

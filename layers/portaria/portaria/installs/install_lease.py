@@ -7,7 +7,7 @@ import secrets
 from portaria.aws import boto3_clients
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
-from portaria.core.entities import Retryable
+from portaria.core.errors import Retryable
 from portaria.core.item_keys import install_key, install_list_key
 from portaria.installs.exchange_outcomes import KEPT_FOR, ExchangeOutcome
 from portaria.installs.install_messages import Install

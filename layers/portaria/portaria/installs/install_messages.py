@@ -8,7 +8,7 @@ from datetime import datetime
 
 from portaria import platforms
 from portaria.core import clock
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 
 
 @dataclass(frozen=True)

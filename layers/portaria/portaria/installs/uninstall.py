@@ -23,8 +23,16 @@ from portaria.connections import connection_store, oauth_clients, webhook_endpoi
 from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Retryable, UninstallNotice
-from portaria.core.errors import ConnectionRemoved, NeedsReconnect, NoCredentials, TokenExpired, TokenRefused
+from portaria.core.entities import Connection, UninstallNotice
+from portaria.core.errors import (
+    ConnectionRemoved,
+    NeedsReconnect,
+    NoCredentials,
+    Rejected,
+    Retryable,
+    TokenExpired,
+    TokenRefused,
+)
 from portaria.core.settings import RemoveConnectionsSettings
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.installs import event_subscriptions

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import idna
 
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.outbound import http_client
 
 if TYPE_CHECKING:

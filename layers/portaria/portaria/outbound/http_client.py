@@ -16,8 +16,8 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from portaria.core import clock
-from portaria.core.entities import Rejected, Request, Response
-from portaria.core.errors import AnswerLost, AnswerTooLarge, Unreachable
+from portaria.core.errors import AnswerLost, AnswerTooLarge, Rejected, Unreachable
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import content_codings
 from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
 

@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(network)

@@ -6,7 +6,7 @@ import importlib
 import re
 from typing import TYPE_CHECKING, TypeVar
 
-from portaria.core.callbacks import Rejected
+from portaria.core.error_roots import Rejected
 
 if TYPE_CHECKING:
     from portaria.platforms import protocols, record_protocols

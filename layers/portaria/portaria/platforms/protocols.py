@@ -26,20 +26,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from portaria.core.callbacks import EventAddress, Events, WebhookDelivery
-from portaria.core.entities import (
-    Account,
-    Connection,
-    Grant,
-    Kind,
-    OAuthCallback,
-    OAuthClient,
-    Refusal,
-    Request,
-    Response,
-    Secret,
-    UninstallNotice,
-)
+from portaria.core.callbacks import EventAddress, Events, OAuthCallback, OAuthClient, Refusal, Secret, WebhookDelivery
+from portaria.core.entities import Account, Connection, Grant, Kind, UninstallNotice
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.values import RefusedUsers, UpsertedContact
 
 Query = dict[str, list[str]]

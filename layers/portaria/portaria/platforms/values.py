@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from portaria.core.entities import Record, Target
+from portaria.core.callbacks import Record
+from portaria.core.entities import Target
 
 
 @dataclass(frozen=True)

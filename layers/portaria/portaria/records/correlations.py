@@ -10,7 +10,7 @@ import re
 from datetime import datetime
 
 from portaria.aws.table import Table, decode_cursor, encode_cursor
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records import receipt_search, receipts
 from portaria.records.receipts import AcceptedRequest, Receipt
 

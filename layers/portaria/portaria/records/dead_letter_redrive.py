@@ -14,7 +14,8 @@ from typing import Any
 from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock, record_messages
-from portaria.core.entities import Record, Retryable
+from portaria.core.callbacks import Record
+from portaria.core.errors import Retryable
 from portaria.outbound.rate_limiter import Pace
 from portaria.records.dead_letters import (
     OPEN,

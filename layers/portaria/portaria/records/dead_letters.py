@@ -24,7 +24,7 @@ from typing import Any
 
 from portaria.aws.table import Conflict, Item, Table, cursor_after
 from portaria.core import clock, record_messages
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records import record_index, record_mapping
 
 logger = logging.getLogger(__name__)

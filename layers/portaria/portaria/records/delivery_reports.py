@@ -23,7 +23,9 @@ from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import DeliveryEvent, Rejected, Reported, Request, Retryable, SignedBy
+from portaria.core.entities import DeliveryEvent, Reported, SignedBy
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request
 from portaria.core.settings import TrackReceiptsSettings
 from portaria.outbound import http_client
 from portaria.platforms.record_protocols import DeliveryReports

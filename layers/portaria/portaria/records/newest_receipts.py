@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from portaria.aws.table import Item, Table, decode_cursor, encode_cursor, run_concurrently
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records.receipts import LIST, Receipt, read_all
 
 _PLACE = re.compile(r"[0-9T:.Z-]{20,30}#[0-9a-f]{40}")

@@ -6,7 +6,7 @@ import re
 from datetime import date, datetime, timedelta
 
 from portaria.aws.table import Item, Table, cursor_after, decode_cursor, encode_cursor
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records import record_index
 from portaria.records.receipts import (
     KEPT_FOR,

@@ -15,7 +15,8 @@ import orjson
 from jmespath.exceptions import JMESPathError
 
 from portaria.core import record_messages
-from portaria.core.entities import NO_TRACE, Rejected, Target, Trace
+from portaria.core.entities import NO_TRACE, Target, Trace
+from portaria.core.errors import Rejected
 from portaria.records import expression_budget, expressions
 from portaria.records.expression_compiler import Search
 

@@ -17,7 +17,7 @@ from portaria import platforms
 from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 
 # No object's name is in capitals.
 SUFFIX = "#WHOLE"

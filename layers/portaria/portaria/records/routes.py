@@ -7,7 +7,8 @@ from typing import Any
 
 from portaria import platforms
 from portaria.aws.table import Item, Table
-from portaria.core.entities import Connection, Rejected, Route, Target
+from portaria.core.entities import Connection, Route, Target
+from portaria.core.errors import Rejected
 from portaria.platforms.record_protocols import RouteRules
 
 LIST = "ROUTES"

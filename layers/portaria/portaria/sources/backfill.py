@@ -18,7 +18,9 @@ from portaria.aws import event_bus, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
 from portaria.core import clock, record_messages
-from portaria.core.entities import Connection, Page, Rejected, Retryable, Route, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection, Page, Route
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import backlogs
 from portaria.records import routes

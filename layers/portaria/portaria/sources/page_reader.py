@@ -12,9 +12,10 @@ from portaria.connections import connection_store
 from portaria.connections.tokens import provider
 from portaria.connections.tokens.cache import Token
 from portaria.connections.vault import Vault
-from portaria.core.callbacks import time_of_change
-from portaria.core.entities import Connection, Record, Rejected, Request, Response, Retryable, Secret
-from portaria.core.errors import TokenRefused
+from portaria.core.callbacks import Record, Secret, time_of_change
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable, TokenRefused
+from portaria.core.http_messages import Request, Response
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace

@@ -23,7 +23,9 @@ from portaria.aws import due_index, queues
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
 from portaria.core import clock, record_messages
-from portaria.core.entities import Changes, Connection, Rejected, Retryable, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Changes, Connection
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.installs import event_subscriptions
 from portaria.platforms.record_protocols import ChangedObject

@@ -28,7 +28,8 @@ from typing import NamedTuple
 from portaria import platforms
 from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import record_messages
-from portaria.core.callbacks import EventAddress, Rejected, Retryable, WebhookDelivery
+from portaria.core.callbacks import EventAddress, WebhookDelivery
+from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.core.item_keys import ItemKey
 from portaria.core.settings import ReceiveEventsSettings

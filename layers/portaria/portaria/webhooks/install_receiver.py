@@ -24,7 +24,8 @@ from collections.abc import Callable
 
 from portaria.aws.light_client import AwsClient, AwsError
 from portaria.core import clock
-from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejected, Retryable, Secret
+from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Secret
+from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.core.item_keys import install_key, install_list_key
 from portaria.core.settings import AcceptInstallSettings

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from portaria.aws.light_client import AwsError
-from portaria.core.callbacks import OAuthClient, Rejected, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.error_roots import Rejected
 from portaria.core.http_request import HttpRequest
 from portaria.core.item_keys import ticket_key
 from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from portaria.core.callbacks import Rejected
+from portaria.core.error_roots import Rejected
 from portaria.core.item_keys import install_key
 from portaria.webhooks.light_table import LightTable, text
 

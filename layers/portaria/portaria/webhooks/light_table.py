@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from portaria.aws.light_client import AwsClient
-from portaria.core.callbacks import Retryable
+from portaria.core.error_roots import Retryable
 from portaria.core.item_keys import ItemKey
 
 # Attributes as DynamoDB writes them: {"state": {"S": "received"}}.

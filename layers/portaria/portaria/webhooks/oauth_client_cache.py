@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 
-from portaria.core.callbacks import CLIENT_IN_PATH, OAuthClient, Rejected
+from portaria.core.callbacks import CLIENT_IN_PATH, OAuthClient
+from portaria.core.error_roots import Rejected
 from portaria.core.item_keys import oauth_client_key
 from portaria.webhooks import arrival_sources
 from portaria.webhooks.light_table import LightTable, text

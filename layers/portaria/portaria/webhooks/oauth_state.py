@@ -14,7 +14,8 @@ import re
 import time
 
 from portaria.aws.light_client import AwsError
-from portaria.core.callbacks import Rejected, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.error_roots import Rejected
 from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text
 
 # A browser's cookie, which ties a state to that browser.

@@ -9,7 +9,8 @@ from portaria.access import private_integrations, scopes, token_usage
 from portaria.api.operation import ApiRequest, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.core import clock
-from portaria.core.entities import Kind, Rejected
+from portaria.core.entities import Kind
+from portaria.core.errors import Rejected
 from portaria.platforms.record_protocols import RouteRules
 
 

@@ -10,7 +10,7 @@ from portaria.api.validation import read_moment
 from portaria.aws.table import Item, Table, cursor_after
 from portaria.connections import oauth_clients
 from portaria.core import clock
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.core.item_keys import INSTALLS_LIST, install_key
 
 STATES = ("received", "exchanging", "connected", "failed")

@@ -11,7 +11,8 @@ from portaria.api.schemas import Output
 from portaria.aws.table import Conflict
 from portaria.connections import oauth_clients, refused_grants
 from portaria.connections.vault import Vault
-from portaria.core.entities import OAuthClient, Rejected, Secret
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.errors import Rejected
 from portaria.core.item_keys import oauth_client_key
 
 

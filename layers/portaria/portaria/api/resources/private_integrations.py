@@ -20,8 +20,7 @@ from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, InvalidInput, Matching
 from portaria.aws.table import Conflict
 from portaria.core import clock
-from portaria.core.entities import Rejected
-from portaria.core.errors import ChangedMeanwhile
+from portaria.core.errors import ChangedMeanwhile, Rejected
 
 MAX_SCOPES = 200
 

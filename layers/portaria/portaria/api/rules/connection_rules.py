@@ -29,7 +29,9 @@ from portaria.api.validation import (
     read_credential,
 )
 from portaria.connections import oauth_clients
-from portaria.core.entities import Connection, Kind, OAuthClient, Rejected
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection, Kind
+from portaria.core.errors import Rejected
 from portaria.outbound import domain_rules
 from portaria.platforms import Platform
 

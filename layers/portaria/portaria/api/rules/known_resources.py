@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from portaria.core.entities import Connection, OAuthClient
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection
 
 
 class Known(Protocol):

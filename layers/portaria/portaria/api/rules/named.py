@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from portaria.access import private_integrations
 from portaria.aws.table import Table
 from portaria.connections import connection_store
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records import routes
 
 

@@ -17,8 +17,9 @@ from portaria import platforms
 from portaria.api.rules.known_resources import Known
 from portaria.api.validation import CLIENT_NAME, Input, InvalidInput, Matching, PlatformName, Refusals, SecretText
 from portaria.connections import oauth_clients
-from portaria.core.callbacks import domain_inside
-from portaria.core.entities import Connection, OAuthClient, Rejected
+from portaria.core.callbacks import OAuthClient, domain_inside
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
 from portaria.outbound import domain_rules
 
 ENDPOINT_FIELDS = ("grant", "authorize_url", "token_url", "token_auth")

@@ -12,7 +12,8 @@ from pydantic import Field
 from portaria import platforms
 from portaria.api.rules.known_resources import Known
 from portaria.api.validation import Fault, Input, InvalidInput, Matching, Refusals, ResourceName, nearest
-from portaria.core.entities import Rejected, Route
+from portaria.core.entities import Route
+from portaria.core.errors import Rejected
 from portaria.platforms.record_protocols import RouteRules, SourceObject
 from portaria.records import expression_budget, expressions
 from portaria.records.expression_compiler import Search

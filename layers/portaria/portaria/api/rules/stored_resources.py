@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients
-from portaria.core.entities import Connection, OAuthClient
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
 from portaria.core.stored_reasons import ConnectionReason
 

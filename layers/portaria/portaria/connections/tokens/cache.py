@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from portaria.connections import connection_store
 from portaria.connections.vault import Credentials
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,9 @@ from portaria.connections.tokens.token_sources import TokenSources
 from portaria.connections.tokens.usability import check_usable, end
 from portaria.connections.vault import Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected, Request, Response, Retryable
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.outbound import http_client
 

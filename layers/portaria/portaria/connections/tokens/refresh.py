@@ -31,7 +31,8 @@ from portaria.connections.tokens.refresh_lease import RefreshLease
 from portaria.connections.tokens.stored_grant import to_stored
 from portaria.connections.tokens.usability import end
 from portaria.core import clock
-from portaria.core.entities import Connection, OAuthClient
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection
 from portaria.core.errors import (
     AccountMoved,
     GrantRevoked,

@@ -11,8 +11,10 @@ from portaria.connections.tokens import refresh_lease
 from portaria.connections.tokens.cache import Token
 from portaria.connections.tokens.refresh_lease import RefreshLease
 from portaria.core import clock
-from portaria.core.entities import Connection, Grant, OAuthClient, Request
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection, Grant
 from portaria.core.errors import Rejected, Retryable, Unreachable
+from portaria.core.http_messages import Request
 from portaria.outbound import http_client
 from portaria.platforms.protocols import TokenEndpoint
 

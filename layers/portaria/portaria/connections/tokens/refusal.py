@@ -7,8 +7,9 @@ from dataclasses import replace as with_changes
 
 from portaria import platforms
 from portaria.connections.tokens.cache import Token
-from portaria.core.entities import Connection, Rejected, Response, Retryable
-from portaria.core.errors import TokenRefused
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected, Retryable, TokenRefused
+from portaria.core.http_messages import Response
 from portaria.outbound import http_client
 
 logger = logging.getLogger(__name__)

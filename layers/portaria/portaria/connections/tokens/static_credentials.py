@@ -11,8 +11,9 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.tokens.usability import check_usable, is_young
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Connection, Grant, OAuthClient, Retryable
-from portaria.core.errors import NoCredentials
+from portaria.core.callbacks import OAuthClient
+from portaria.core.entities import Connection, Grant
+from portaria.core.errors import NoCredentials, Retryable
 from portaria.outbound import http_client
 
 logger = logging.getLogger(__name__)

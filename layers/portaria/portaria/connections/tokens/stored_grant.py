@@ -8,7 +8,8 @@ import uuid
 from portaria.connections import vault
 from portaria.connections.vault import Credentials, Vault
 from portaria.core import clock
-from portaria.core.entities import Grant, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Grant
 
 logger = logging.getLogger(__name__)
 

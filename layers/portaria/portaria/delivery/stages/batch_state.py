@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from portaria import platforms
 from portaria.aws.table import Table
 from portaria.connections import connection_store
-from portaria.core.entities import Answer, Connection, Rejected, Target
+from portaria.core.entities import Answer, Connection, Target
+from portaria.core.errors import Rejected
 from portaria.delivery.destination_pause import DestinationPause
 from portaria.delivery.version_guard import VersionScope
 from portaria.delivery.waiting_lists import Place

@@ -23,19 +23,9 @@ from portaria.aws.table import Conflict, Table
 from portaria.connections import connection_store
 from portaria.connections.tokens import provider, refusal, static_credentials, usability
 from portaria.connections.vault import Vault
-from portaria.core.entities import (
-    NO_TRACE,
-    Answer,
-    Connection,
-    Disposition,
-    Rejected,
-    Request,
-    Response,
-    Retryable,
-    Target,
-    Trace,
-)
-from portaria.core.errors import Unreachable
+from portaria.core.entities import NO_TRACE, Answer, Connection, Disposition, Target, Trace
+from portaria.core.errors import Rejected, Retryable, Unreachable
+from portaria.core.http_messages import Request, Response
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import Answered, BatchDestination

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, ResolvedRoute
 from portaria.delivery.stages.undelivered import Undelivered

@@ -25,7 +25,8 @@ from portaria.aws import queues
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import record_messages
-from portaria.core.entities import Connection, Rejected, Route, Target
+from portaria.core.entities import Connection, Route, Target
+from portaria.core.errors import Rejected
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import (
     BatchDestinations,

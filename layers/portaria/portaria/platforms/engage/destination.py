@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-from portaria.core.entities import Rejected, Route
+from portaria.core.entities import Route
+from portaria.core.errors import Rejected
 
 # The source's object → the default target.
 ACCEPTED = {"contacts": "users"}

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from urllib.parse import quote, urlencode
 
-from portaria.core.entities import Connection, Rejected, Request, Response, Retryable, Secret
-from portaria.core.errors import RateLimited
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import RateLimited, Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.engage import tokens
 from portaria.platforms.values import RefusedUsers
 

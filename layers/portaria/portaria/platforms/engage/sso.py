@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlencode
 
-from portaria.core.entities import Connection, Request, Response, Retryable, Secret
-from portaria.core.errors import RateLimited, TypedRejected
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection
+from portaria.core.errors import RateLimited, Retryable, TypedRejected
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.engage import tokens
 
 

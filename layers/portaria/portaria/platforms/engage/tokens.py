@@ -10,8 +10,10 @@ import re
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from portaria.core.entities import Connection, Grant, Kind, OAuthClient, Rejected, Request, Response, Retryable, Secret
-from portaria.core.errors import NoCredentials
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection, Grant, Kind
+from portaria.core.errors import NoCredentials, Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 
 ENVIRONMENTS = {"homologation": "sandbox.engage.bz", "production": "my.engage.bz"}
 KINDS = {

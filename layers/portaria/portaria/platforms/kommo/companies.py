@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from portaria.core.entities import Changes, Page, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Changes, Page
 from portaria.platforms.kommo.pagination import REQUESTS_PER_SECOND, Account, Send
 
 __all__ = ["DEFAULT_MAPPING", "REQUESTS_PER_SECOND", "read_changes", "read_page"]

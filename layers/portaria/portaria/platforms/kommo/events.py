@@ -14,7 +14,8 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl
 
-from portaria.core.callbacks import EventAddress, Events, Record, Rejected, WebhookDelivery, time_of_change
+from portaria.core.callbacks import EventAddress, Events, Record, WebhookDelivery, time_of_change
+from portaria.core.error_roots import Rejected
 
 # Kommo retries after any error status. It disables the webhook after more than 100 errors in two hours.
 RETRY_STATUS = 503

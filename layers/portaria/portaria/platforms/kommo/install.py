@@ -8,16 +8,8 @@ from __future__ import annotations
 
 import re
 
-from portaria.core.callbacks import (
-    OAuthCallback,
-    OAuthClient,
-    Refusal,
-    Rejected,
-    Secret,
-    domain_inside,
-    read_one,
-    read_return,
-)
+from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Secret, domain_inside, read_one, read_return
+from portaria.core.error_roots import Rejected
 
 # The client secret is sent to the host that `referer` names, and the hook is not authenticated. So the host must be exactly one
 # label under one of Kommo's domains.

@@ -10,8 +10,10 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from portaria.core.entities import Changes, Page, Record, Rejected, Request, Response, Secret
-from portaria.core.errors import AnswerUnreadable, TokenRefused
+from portaria.core.callbacks import Record, Secret
+from portaria.core.entities import Changes, Page
+from portaria.core.errors import AnswerUnreadable, Rejected, TokenRefused
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.kommo.tokens import UNREADABLE, not_now
 
 Entity = dict[str, Any]

@@ -6,7 +6,7 @@ https://developers.kommo.com/docs/oauth-20. Kommo's PHP client treats 401 and 40
 
 from __future__ import annotations
 
-from portaria.core.entities import Secret
+from portaria.core.callbacks import Secret
 
 # The reasons of `tokens.read_grant` for an install that Kommo refuses.
 REFUSALS: tuple[str, ...] = (

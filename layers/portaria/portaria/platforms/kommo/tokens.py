@@ -8,17 +8,8 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
-from portaria.core.entities import (
-    Connection,
-    Grant,
-    Kind,
-    OAuthClient,
-    Request,
-    Response,
-    Retryable,
-    Secret,
-    kept_scopes,
-)
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection, Grant, Kind, kept_scopes
 from portaria.core.errors import (
     AccountMoved,
     AnswerUnreadable,
@@ -31,10 +22,12 @@ from portaria.core.errors import (
     PlatformRefused,
     RateBlocked,
     RateLimited,
+    Retryable,
     TypedRejected,
     WrongClient,
     WrongRedirectUri,
 )
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.kommo.install import check_account_host, check_client_host
 
 KIND = "oauth2"

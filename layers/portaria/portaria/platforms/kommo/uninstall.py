@@ -6,7 +6,9 @@ import hashlib
 import hmac
 import re
 
-from portaria.core.entities import OAuthClient, Rejected, Secret, UninstallNotice
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import UninstallNotice
+from portaria.core.errors import Rejected
 
 
 def parse_notice(query: dict[str, list[str]]) -> UninstallNotice:

@@ -26,10 +26,10 @@ from portaria.core.callbacks import (
     EventAddress,
     Events,
     Record,
-    Rejected,
     WebhookDelivery,
     time_of_change,
 )
+from portaria.core.error_roots import Rejected
 
 # The only status after which LeadConnector retries: six times, ten minutes apart.
 # https://help.gohighlevel.com/support/solutions/articles/155000007071-automated-webhook-retries

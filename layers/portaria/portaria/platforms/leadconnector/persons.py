@@ -10,18 +10,10 @@ import json
 import re
 from typing import Any
 
-from portaria.core.entities import (
-    Answer,
-    Connection,
-    Disposition,
-    Rejected,
-    Request,
-    Response,
-    Retryable,
-    Secret,
-    Target,
-    Trace,
-)
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Answer, Connection, Disposition, Target, Trace
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.leadconnector import contacts, tokens
 from portaria.platforms.leadconnector.destination import overwrites_tags
 

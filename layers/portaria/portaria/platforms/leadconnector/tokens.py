@@ -12,8 +12,10 @@ import math
 import re
 from enum import Enum
 
-from portaria.core.entities import Connection, Kind, Rejected, Request, Response, Retryable, Secret
-from portaria.core.errors import RateLimited, TokenRefused
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Connection, Kind
+from portaria.core.errors import RateLimited, Rejected, Retryable, TokenRefused
+from portaria.core.http_messages import Request, Response
 
 HOST = "services.leadconnectorhq.com"
 API_VERSION = "2021-07-28"

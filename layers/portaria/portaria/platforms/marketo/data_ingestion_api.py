@@ -6,7 +6,9 @@ https://experienceleague.adobe.com/en/docs/marketo-developer/marketo/rest/data-i
 
 from __future__ import annotations
 
-from portaria.core.entities import Record, Rejected, Target
+from portaria.core.callbacks import Record
+from portaria.core.entities import Target
+from portaria.core.errors import Rejected
 from portaria.platforms.marketo import destination, ingestion_bodies, tokens
 from portaria.platforms.marketo.ingestion import MAX_BODY_BYTES
 from portaria.platforms.values import IngestionCall, IngestionRefusal

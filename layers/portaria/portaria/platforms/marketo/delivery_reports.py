@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from portaria.core.entities import DeliveryEvent, Rejected, Reported, Request, SignedBy
+from portaria.core.entities import DeliveryEvent, Reported, SignedBy
+from portaria.core.errors import Rejected
+from portaria.core.http_messages import Request
 
 # Adobe sends at most twenty events and 2 MB.
 MAX_BODY_BYTES = 2_000_000

@@ -9,7 +9,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from portaria.core.entities import Answer, Connection, Disposition, Rejected, Request, Response, Secret, Target, Trace
+from portaria.core.callbacks import Secret
+from portaria.core.entities import Answer, Connection, Disposition, Target, Trace
+from portaria.core.errors import Rejected
+from portaria.core.http_messages import Request, Response
 
 # The members that every object's module has.
 __all__ = [

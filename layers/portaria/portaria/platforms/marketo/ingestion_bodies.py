@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.platforms.marketo import destination
 from portaria.platforms.marketo.ingestion import MAX_OBJECTS, is_blank
 

@@ -10,18 +10,10 @@ import re
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from portaria.core.entities import (
-    Connection,
-    Grant,
-    Kind,
-    OAuthClient,
-    Rejected,
-    Request,
-    Response,
-    Retryable,
-    Secret,
-    kept_scopes,
-)
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection, Grant, Kind, kept_scopes
+from portaria.core.errors import Rejected, Retryable
+from portaria.core.http_messages import Request, Response
 
 KINDS = {
     "client_credentials": Kind(

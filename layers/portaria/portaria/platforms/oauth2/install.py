@@ -9,7 +9,8 @@ The callback must be answered quickly, so this module imports as little as possi
 
 from __future__ import annotations
 
-from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Rejected, Secret, read_return
+from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Secret, read_return
+from portaria.core.error_roots import Rejected
 
 MAX_CODE_LENGTH = 4_000
 # RFC 6749, 4.1.1 and RFC 7636, 4.3. `authorization_url` sets these, so an authorize_url must not.

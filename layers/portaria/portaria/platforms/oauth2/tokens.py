@@ -12,18 +12,8 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-from portaria.core.entities import (
-    Connection,
-    Grant,
-    Kind,
-    OAuthClient,
-    Rejected,
-    Request,
-    Response,
-    Retryable,
-    Secret,
-    kept_scopes,
-)
+from portaria.core.callbacks import OAuthClient, Secret
+from portaria.core.entities import Connection, Grant, Kind, kept_scopes
 from portaria.core.errors import (
     AnswerUnreadable,
     BadScopes,
@@ -33,10 +23,13 @@ from portaria.core.errors import (
     PlatformFailed,
     PlatformRefused,
     RateLimited,
+    Rejected,
+    Retryable,
     TypedRejected,
     WrongClient,
     WrongRedirectUri,
 )
+from portaria.core.http_messages import Request, Response
 from portaria.platforms.oauth2 import answers
 from portaria.platforms.oauth2.answers import UNREADABLE
 

@@ -12,7 +12,7 @@ from portaria.api.schemas import Output
 from portaria.api.validation import MAX_ERRORS, Input, InvalidInput
 from portaria.aws.table import Table
 from portaria.connections.tokens.provider import TokenProvider
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 
 
 class ContactUpsert(Input):

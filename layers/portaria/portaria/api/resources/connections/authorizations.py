@@ -14,8 +14,7 @@ from portaria.api.rules.oauth_client_rules import install_page_url
 from portaria.api.schemas import Output, Time
 from portaria.connections import connection_store, oauth_clients
 from portaria.core import clock
-from portaria.core.entities import Rejected
-from portaria.core.errors import ConnectionRemoved
+from portaria.core.errors import ConnectionRemoved, Rejected
 from portaria.core.item_keys import ticket_key
 
 TICKET_LIFE = timedelta(minutes=15)

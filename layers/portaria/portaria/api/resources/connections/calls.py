@@ -14,8 +14,7 @@ from portaria.api.schemas import Output
 from portaria.api.validation import Input
 from portaria.connections import connection_store, proxy_call
 from portaria.connections.proxy_call import Call
-from portaria.core.entities import Rejected, Retryable
-from portaria.core.errors import AnswerTooLarge, Unreachable
+from portaria.core.errors import AnswerTooLarge, Rejected, Retryable, Unreachable
 
 # A body of 1,000,000 bytes in base64, or as text of which every other character has to be escaped.
 MAX_REQUEST_BYTES = 2_100_000

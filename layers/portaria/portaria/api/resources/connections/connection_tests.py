@@ -10,7 +10,7 @@ from portaria.api.resources.connections import calls
 from portaria.api.schemas import Output
 from portaria.connections import connection_store, proxy_call
 from portaria.connections.tokens import usability
-from portaria.core.entities import Rejected, Retryable
+from portaria.core.errors import Rejected, Retryable
 
 WORKS, REFUSED, UNCLEAR = "works", "refused", "unclear"
 

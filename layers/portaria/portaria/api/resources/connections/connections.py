@@ -22,7 +22,8 @@ from portaria.connections import connection_store, rotation
 from portaria.connections.tokens.static_credentials import LOG_IN_KINDS
 from portaria.connections.vault import version_id
 from portaria.core import clock
-from portaria.core.entities import Connection, Rejected
+from portaria.core.entities import Connection
+from portaria.core.errors import Rejected
 from portaria.delivery import destination_states
 from portaria.installs import uninstall
 from portaria.records import routes

@@ -10,7 +10,8 @@ from portaria.api.operation import ApiRequest, Reply
 from portaria.api.schemas import Output, Time
 from portaria.connections import connection_store, webhook_endpoints
 from portaria.core import clock
-from portaria.core.entities import Rejected, Secret
+from portaria.core.callbacks import Secret
+from portaria.core.errors import Rejected
 
 
 class EventAddress(Output):

@@ -18,7 +18,7 @@ from portaria.api.operation import ApiRequest, Event, Reply
 from portaria.api.resources.connections import calls
 from portaria.connections import connection_store, proxy_call
 from portaria.connections.proxy_call import Call
-from portaria.core.entities import Rejected, Retryable
+from portaria.core.errors import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.outbound import http_client
 

@@ -16,7 +16,7 @@ from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME, Input, Matching
 from portaria.aws.table import Conflict, Table
 from portaria.core import clock, redaction
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records import dead_letter_redrive, dead_letters
 from portaria.records.dead_letter_redrive import RedriveResult
 from portaria.records.dead_letters import LetterFilter, LetterSummary

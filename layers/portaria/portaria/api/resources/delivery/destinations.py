@@ -10,7 +10,7 @@ from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.delivery import destination_states
 from portaria.delivery.destination_pause import DestinationPause
 from portaria.delivery.destination_states import DestinationState

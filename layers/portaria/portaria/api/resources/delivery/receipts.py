@@ -13,7 +13,7 @@ from portaria.api.validation import NAME, Matching
 from portaria.aws.table import Table
 from portaria.connections import connection_store
 from portaria.core import clock
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records import correlations, newest_receipts, receipt_search, receipts
 from portaria.records.receipts import AcceptedRequest, Receipt
 

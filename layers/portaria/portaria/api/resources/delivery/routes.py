@@ -10,7 +10,7 @@ from portaria.api.rules.route_rules import Keeping
 from portaria.api.rules.stored_resources import Stored
 from portaria.api.schemas import Output
 from portaria.aws.table import Conflict
-from portaria.core.entities import Rejected
+from portaria.core.errors import Rejected
 from portaria.records import routes
 
 

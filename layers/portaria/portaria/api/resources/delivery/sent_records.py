@@ -15,7 +15,9 @@ from portaria.api.schemas import Output
 from portaria.api.validation import Input, Matching, ResourceName
 from portaria.aws import queues
 from portaria.core import clock, record_messages
-from portaria.core.entities import Connection, Record, Rejected, Route
+from portaria.core.callbacks import Record
+from portaria.core.entities import Connection, Route
+from portaria.core.errors import Rejected
 from portaria.records import receipts, routes
 
 MAX_BODY_BYTES = 1_000_000
