@@ -27,8 +27,8 @@ def time_left_s() -> float:
 
 
 token_provider = provider.TokenProvider(table, vault, settings.sealing_key_id, time_left_s, patience_s=PATIENCE_S)
-desk = ApiContext(table, vault, token_provider=token_provider, sealing_key_id=settings.sealing_key_id)
-service = Service(operations.of("call_connection"), desk, logger)
+api_context = ApiContext(table, vault, token_provider=token_provider, sealing_key_id=settings.sealing_key_id)
+service = Service(operations.of("call_connection"), api_context, logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -15,7 +15,7 @@ from portaria.web import reference
 
 logger = application_logger()
 settings = ManageSettings.from_env()
-desk = ApiContext(
+api_context = ApiContext(
     Table(settings.table_name),
     Vault(settings.secrets_prefix),
     sealing_key_id=settings.sealing_key_id,
@@ -25,7 +25,7 @@ desk = ApiContext(
     waiting_records_queue_url=settings.waiting_records_queue_url,
     managers=settings.private_integration_managers,
 )
-service = Service(operations.of("manage"), desk, logger)
+service = Service(operations.of("manage"), api_context, logger)
 
 
 @logger.inject_lambda_context(clear_state=True)

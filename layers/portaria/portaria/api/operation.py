@@ -74,7 +74,7 @@ class ApiRequest:
     """One call, read and allowed. `sent` is the body as the operation's `input` model, `key` its Idempotency-Key if any,
     `if_match` the ETag that an edit insists on, without its quotes (`*` for any), `api_url` where the API was reached."""
 
-    desk: ApiContext
+    context: ApiContext
     caller: Caller
     path: dict[str, str]
     sent: Any

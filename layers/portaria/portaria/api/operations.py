@@ -41,21 +41,21 @@ CALL = "call_connection"
 
 
 def _show_contact(asked: ApiRequest) -> Reply:
-    return Reply(contacts.show(asked.desk.table, asked.desk.tokens, asked.path["name"], asked.path["id"]))
+    return Reply(contacts.show(asked.context.table, asked.context.tokens, asked.path["name"], asked.path["id"]))
 
 
 def _upsert_contacts(asked: ApiRequest) -> Reply:
-    return Reply(contacts.upsert(asked.desk.table, asked.desk.tokens, asked.path["name"], asked.sent))
+    return Reply(contacts.upsert(asked.context.table, asked.context.tokens, asked.path["name"], asked.sent))
 
 
 def _register_identifiers(asked: ApiRequest) -> Reply:
-    desk = asked.desk
-    return Reply(identifiers.register(desk.table, desk.tokens, desk.vault, asked.path["name"], asked.sent))
+    context = asked.context
+    return Reply(identifiers.register(context.table, context.tokens, context.vault, asked.path["name"], asked.sent))
 
 
 def _sign_on(asked: ApiRequest) -> Reply:
-    desk, name = asked.desk, asked.path["name"]
-    return Reply(sign_on.begin(desk.table, desk.vault, desk.sealing_key_id, name, asked.sent, asked.api_url))
+    context, name = asked.context, asked.path["name"]
+    return Reply(sign_on.begin(context.table, context.vault, context.sealing_key_id, name, asked.sent, asked.api_url))
 
 
 OPERATIONS = [

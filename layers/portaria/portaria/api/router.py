@@ -34,23 +34,23 @@ _NAMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Service:
     """The operations of one function. Every exception becomes an answer."""
 
-    def __init__(self, operations: list[Operation], desk: ApiContext, logger: Logger) -> None:
-        self.desk = desk
+    def __init__(self, operations: list[Operation], context: ApiContext, logger: Logger) -> None:
+        self.context = context
         self.logger = logger
-        self.attempts = Attempts(desk.table)
-        self.created = idempotency.IdempotencyStore(desk.table)
+        self.attempts = Attempts(context.table)
+        self.created = idempotency.IdempotencyStore(context.table)
         self._routes = {
             (operation.method, prefix + operation.path): (prefix, operation)
             for operation in operations
             for prefix in (TOKEN_PREFIX, ADMIN_PREFIX)
         }
 
-    def answer(self, event: Event, context: Any) -> Answer:
+    def answer(self, event: Event, lambda_context: Any) -> Answer:
         """Answer an event of API Gateway's proxy integration."""
-        request_id = str(event["requestContext"].get("requestId") or context.aws_request_id)
+        request_id = str(event["requestContext"].get("requestId") or lambda_context.aws_request_id)
         self.logger.append_keys(request=request_id)
         try:
-            answer = self._carry_out(event, context, request_id)
+            answer = self._carry_out(event, lambda_context, request_id)
         except Rejected as rejected:
             answer = answers.refused(rejected, request_id)
             if isinstance(rejected, ApiTokenRefused):
@@ -75,7 +75,7 @@ class Service:
         self.logger.info("call_answered", status=answer["statusCode"], resource=event.get("resource"))
         return answer
 
-    def _carry_out(self, event: Event, context: Any, request_id: str) -> Answer:
+    def _carry_out(self, event: Event, lambda_context: Any, request_id: str) -> Answer:
         resource = str(event.get("resource", ""))
         found = self._routes.get((str(event.get("httpMethod", "")), resource))
         # No name is that long, nor would DynamoDB take it for a key.
@@ -87,7 +87,7 @@ class Service:
         caller = (
             authentication.principal(event)
             if prefix == ADMIN_PREFIX
-            else authentication.bearer(event, self.desk.table, self.attempts)
+            else authentication.bearer(event, self.context.table, self.attempts)
         )
         self.logger.append_keys(operation=operation.id, caller=caller.id)
         self._require_scope(operation, caller, path)
@@ -95,7 +95,7 @@ class Service:
         entry = None
         if operation.changes and _may_change(asked.sent):
             entry = audit.begin(
-                self.desk.table,
+                self.context.table,
                 by=caller.id,
                 by_name=caller.name,
                 source=caller.source,
@@ -105,25 +105,25 @@ class Service:
                 request_id=request_id,
             )
         try:
-            reply = _with_nulls(operation, self._run(operation, asked, body, context))
+            reply = _with_nulls(operation, self._run(operation, asked, body, lambda_context))
         except Exception as error:
             if entry:
                 reason = error.reason if isinstance(error, Rejected | Retryable) else type(error).__name__
                 # A refusal of ours changed nothing; what another system did with a request may not be known.
                 refused = isinstance(error, Rejected) and error.status < HTTPStatus.INTERNAL_SERVER_ERROR
-                audit.end(self.desk.table, entry, "refused" if refused else "failed", reason=reason)
+                audit.end(self.context.table, entry, "refused" if refused else "failed", reason=reason)
             raise
         if entry:
-            audit.end(self.desk.table, entry, "done", target=reply.target)
+            audit.end(self.context.table, entry, "done", target=reply.target)
         if operation.read:
             return answers.passed_on(cast(PassedResponse, reply.content), request_id)
         return answers.success(operation.status, _whole(reply), request_id, reply.etag)
 
-    def _run(self, operation: Operation, asked: ApiRequest, body: str, context: Any) -> Reply:
+    def _run(self, operation: Operation, asked: ApiRequest, body: str, lambda_context: Any) -> Reply:
         if not asked.key:
             return operation.run(asked)
         kept = idempotency.KeptAnswers(
-            self.desk.sealing_key_id, operation.is_secret, asked.caller.id, operation.id, asked.key
+            self.context.sealing_key_id, operation.is_secret, asked.caller.id, operation.id, asked.key
         )
         # Before the request: what was done must not be lost because its answer cannot be sealed.
         kept.prepare()
@@ -139,7 +139,7 @@ class Service:
             return kept.store(made[0].target, made[0].etag, _whole(made[0]))
 
         request = json.dumps([asked.path, body])
-        time = idempotency.WholeDay() if operation.at_most_once else context
+        time = idempotency.WholeDay() if operation.at_most_once else lambda_context
         first = self.created.once(asked.caller.id, operation.id, asked.key, request, create, time)
         if made:
             return made[0]
@@ -149,7 +149,7 @@ class Service:
     def _require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
         if caller.scopes is None or not operation.scope:
             return
-        if operation.managers_only and self.desk.managers != TOKENS:
+        if operation.managers_only and self.context.managers != TOKENS:
             raise Rejected(
                 "administrators_only",
                 "only administrators (AWS principals, below /admin/v1) can manage private integrations on this stack",
@@ -186,7 +186,7 @@ class Service:
         key_header = idempotency.PROXY_HEADER if operation.read else idempotency.HEADER
         key = idempotency.read_key(_header(event, key_header)) if operation.creates else ""
         if_match = _read_etag(_header(event, "If-Match")) if operation.edits else ""
-        asked = ApiRequest(self.desk, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
+        asked = ApiRequest(self.context, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
         return asked, body
 
 

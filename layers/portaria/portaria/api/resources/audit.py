@@ -31,5 +31,5 @@ class AuditEntry(Output):
 def list_page(asked: ApiRequest) -> Reply:
     """The newest first. Raises `Rejected` (`bad_since`, `bad_cursor`)."""
     since = read_moment(asked.filters["since"], "since") if "since" in asked.filters else None
-    found, next_cursor = audit.list_page(asked.desk.table, asked.cursor, asked.limit, since=since)
+    found, next_cursor = audit.list_page(asked.context.table, asked.cursor, asked.limit, since=since)
     return page([asdict(entry) for entry in found], next_cursor)

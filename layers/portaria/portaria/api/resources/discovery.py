@@ -126,8 +126,8 @@ def show_caller(asked: ApiRequest) -> Reply:
                 "last_used_at": None,
             }
         )
-    integration = private_integrations.get(asked.desk.table, caller.id.rpartition(":")[2])
-    uses = token_usage.find(asked.desk.table, [integration])
+    integration = private_integrations.get(asked.context.table, caller.id.rpartition(":")[2])
+    uses = token_usage.find(asked.context.table, [integration])
     return Reply(
         {
             "id": integration.id,

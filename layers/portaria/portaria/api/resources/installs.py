@@ -40,10 +40,10 @@ class InstallOutput(Output):
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_install`)."""
-    item = asked.desk.table.get(*install_key(asked.path["id"]))
+    item = asked.context.table.get(*install_key(asked.path["id"]))
     if not item:
         raise Rejected("unknown_install", "there is no install with this id; installs are kept for 90 days", status=404)
-    return Reply(show(asked.desk.table, item))
+    return Reply(show(asked.context.table, item))
 
 
 def list_page(asked: ApiRequest) -> Reply:
@@ -51,7 +51,7 @@ def list_page(asked: ApiRequest) -> Reply:
 
     Raises `Rejected` (`bad_cursor`, `bad_since`).
     """
-    table, cursor, limit, state = asked.desk.table, asked.cursor, asked.limit, asked.filters.get("state")
+    table, cursor, limit, state = asked.context.table, asked.cursor, asked.limit, asked.filters.get("state")
     since = clock.to_iso(read_moment(asked.filters["since"], "since")) if "since" in asked.filters else ""
     found: list[Item] = []
     for _ in range(MAX_READ // PAGE_SIZE):

@@ -45,7 +45,7 @@ def create(asked: ApiRequest) -> Reply:
     The secret is stored before the item that makes it usable. A death between the two leaves a secret that nobody uses;
     creating the client again overwrites it.
     """
-    table, vault, sent = asked.desk.table, asked.desk.vault, asked.sent
+    table, vault, sent = asked.context.table, asked.context.vault, asked.sent
     client = oauth_client_rules.check_creation(sent, asked.api_url)
     if table.get(*oauth_client_key(client.platform, client.name)):
         raise _exists(client)
@@ -67,7 +67,7 @@ def replace(asked: ApiRequest) -> Reply:
 
     A death half-way is mended by sending the same again.
     """
-    table, vault, sent = asked.desk.table, asked.desk.vault, asked.sent
+    table, vault, sent = asked.context.table, asked.context.vault, asked.sent
     platform, name = asked.path["platform"], asked.path["client"]
     old, revision = oauth_clients.find(table, platform, name)
     require_match(asked, revision)
@@ -84,12 +84,12 @@ def replace(asked: ApiRequest) -> Reply:
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_client`)."""
-    client, revision = oauth_clients.find(asked.desk.table, asked.path["platform"], asked.path["client"])
+    client, revision = oauth_clients.find(asked.context.table, asked.path["platform"], asked.path["client"])
     return Reply(oauth_client_rules.show(client) | _advice(client, asked.api_url), etag=revision)
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    clients, next_cursor = oauth_clients.list_page(asked.desk.table, asked.cursor, asked.limit)
+    clients, next_cursor = oauth_clients.list_page(asked.context.table, asked.cursor, asked.limit)
     return page([oauth_client_rules.show(client) for client in clients], next_cursor)
 
 
@@ -100,7 +100,7 @@ def delete(asked: ApiRequest) -> Reply:
     removes it before it answers 404. A client's secret is also in the platform's console: it is removed at once, which
     lets the same name be created again.
     """
-    table, vault = asked.desk.table, asked.desk.vault
+    table, vault = asked.context.table, asked.context.vault
     platform, name = asked.path["platform"], asked.path["client"]
     source = f"client:{platform}/{name}"
     if route := next(table.query_all(source, index="by_source"), None):

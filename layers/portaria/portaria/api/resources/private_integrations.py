@@ -95,7 +95,7 @@ def create(asked: ApiRequest) -> Reply:
 
     With an Idempotency-Key the id follows from it, so that a creation that is repeated after a death finds the first one.
     """
-    sent, table = asked.sent, asked.desk.table
+    sent, table = asked.sent, asked.context.table
     wanted = _unique(sent.scopes)
     _require_own(asked, wanted)
     made_by_key = _key_digest(asked)
@@ -116,7 +116,7 @@ def create(asked: ApiRequest) -> Reply:
 
 def _reissued(asked: ApiRequest, found: PrivateIntegration, *, is_newest: bool) -> Reply:
     """The answer to a request that was done before and did not get this far: with another token, if nobody uses the first."""
-    again = token_reissue.reissue(asked.desk.table, found) if is_newest else None
+    again = token_reissue.reissue(asked.context.table, found) if is_newest else None
     if not again:
         return _reply(asked, found, {"token": None})
     return _reply(asked, again[0], {"token": None}, token=again[1])
@@ -128,8 +128,8 @@ def get(asked: ApiRequest) -> Reply:
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    found, next_cursor = private_integrations.list_page(asked.desk.table, asked.cursor, asked.limit)
-    uses = token_usage.find(asked.desk.table, found)
+    found, next_cursor = private_integrations.list_page(asked.context.table, asked.cursor, asked.limit)
+    uses = token_usage.find(asked.context.table, found)
     return page([show(each, uses) for each in found], next_cursor)
 
 
@@ -145,7 +145,7 @@ def edit(asked: ApiRequest) -> Reply:
         _require_own(asked, changes["scopes"])
     _require_own(asked, old.scopes)
     try:
-        return _reply(asked, private_integrations.edit(asked.desk.table, old, **changes))
+        return _reply(asked, private_integrations.edit(asked.context.table, old, **changes))
     except ChangedMeanwhile:
         raise changed_meanwhile(asked) from None
 
@@ -153,7 +153,7 @@ def edit(asked: ApiRequest) -> Reply:
 def delete(asked: ApiRequest) -> Reply:
     """Its tokens work no more. Raises `Rejected` (403, 404)."""
     _require_own(asked, _find(asked).scopes)
-    private_integrations.delete(asked.desk.table, asked.path["id"])
+    private_integrations.delete(asked.context.table, asked.path["id"])
     return Reply(None)
 
 
@@ -164,7 +164,9 @@ def rotate(asked: ApiRequest) -> Reply:
     by_key = _key_digest(asked)
     if by_key and old.rotated_by_key == by_key:
         return _reissued(asked, old, is_newest=True)
-    fresh, token = private_integrations.rotate(asked.desk.table, old, expire_now=asked.sent.expire_now, by_key=by_key)
+    fresh, token = private_integrations.rotate(
+        asked.context.table, old, expire_now=asked.sent.expire_now, by_key=by_key
+    )
     return _reply(asked, fresh, {"token": None}, token=token)
 
 
@@ -172,14 +174,14 @@ def cancel(asked: ApiRequest) -> Reply:
     """Go back to the old token. Raises `Rejected` (403, 404, 409 `no_rotation`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
-    return _reply(asked, private_integrations.cancel_rotation(asked.desk.table, old))
+    return _reply(asked, private_integrations.cancel_rotation(asked.context.table, old))
 
 
 def expire(asked: ApiRequest) -> Reply:
     """End the old token. Raises `Rejected` (403, 404, 409 `no_rotation`, `changed_meanwhile`)."""
     old = _find(asked)
     _require_own(asked, old.scopes)
-    return _reply(asked, private_integrations.expire_old_token(asked.desk.table, old))
+    return _reply(asked, private_integrations.expire_old_token(asked.context.table, old))
 
 
 def show(integration: PrivateIntegration, uses: dict[str, str]) -> dict[str, Any]:
@@ -205,7 +207,7 @@ def show(integration: PrivateIntegration, uses: dict[str, str]) -> dict[str, Any
 def _reply(
     asked: ApiRequest, integration: PrivateIntegration, more: dict[str, Any] | None = None, **once: Any
 ) -> Reply:
-    uses = token_usage.find(asked.desk.table, [integration])
+    uses = token_usage.find(asked.context.table, [integration])
     return Reply(
         show(integration, uses) | (more or {}), etag=str(integration.version), once=once, target=integration.id
     )
@@ -217,7 +219,7 @@ def _key_digest(asked: ApiRequest) -> str:
 
 
 def _find(asked: ApiRequest) -> PrivateIntegration:
-    return private_integrations.get(asked.desk.table, asked.path["id"])
+    return private_integrations.get(asked.context.table, asked.path["id"])
 
 
 def _unique(wanted: list[str]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def create(asked: ApiRequest) -> Reply:
     `unknown_connection`, 409 `not_authorisable`, `connection_removed`, `unknown_client`, `api_domains_missing` or
     `domain_not_registered`.
     """
-    table, name = asked.desk.table, asked.path["name"]
+    table, name = asked.context.table, asked.path["name"]
     connection = connection_store.get(table, name)
     if connection.kind != KIND:
         detail = (

@@ -71,9 +71,9 @@ def call(asked: ApiRequest) -> Reply:
     `unreachable` (nothing was sent).
     """
     wanted = _read(asked.sent)
-    connection = connection_store.get(asked.desk.table, asked.path["name"])
+    connection = connection_store.get(asked.context.table, asked.path["name"])
     try:
-        return Reply(show(proxy_call.send(asked.desk.tokens, connection, wanted)))
+        return Reply(show(proxy_call.send(asked.context.tokens, connection, wanted)))
     except Retryable as later:
         raise what_became(later) from None
 

@@ -30,7 +30,7 @@ def test(asked: ApiRequest) -> Reply:
 
     A credential that the platform calls invalid ends the connection, as it does for a call.
     """
-    table, name = asked.desk.table, asked.path["name"]
+    table, name = asked.context.table, asked.path["name"]
     connection = connection_store.get(table, name)
     harmless = platforms.load(connection.platform).credential_test
     if not harmless:
@@ -38,7 +38,7 @@ def test(asked: ApiRequest) -> Reply:
         raise Rejected("not_offered", detail, status=409)
     try:
         usability.check_usable(connection)
-        response = asked.desk.tokens.send(
+        response = asked.context.tokens.send(
             connection, lambda token: harmless.probe_request(connection, token.credentials)
         )
     except Rejected as rejected:

@@ -82,7 +82,7 @@ def create(asked: ApiRequest) -> Reply:
     Each creation has a secret of its own, so neither a rival nor a removed namesake whose secret can still be brought
     back gets in its way. A death between secret and item leaves a secret that no connection points to.
     """
-    table, vault, sent = asked.desk.table, asked.desk.vault, asked.sent
+    table, vault, sent = asked.context.table, asked.context.vault, asked.sent
     platform, kind_name, fields, credentials, allowed_domain, client = connection_rules.check_creation(
         sent, Stored(table)
     )
@@ -119,35 +119,35 @@ def create(asked: ApiRequest) -> Reply:
 
 def replace(asked: ApiRequest) -> Reply:
     """Give a connection other credentials for the same account. Raises `Rejected` and `Retryable` as `rotation.replace`."""
-    table, sent = asked.desk.table, asked.sent
+    table, sent = asked.context.table, asked.sent
     connection = connection_store.get(table, asked.path["name"])
     require_match(asked, etag(connection))
     credentials = connection_rules.check_replacement(connection, sent)
-    fresh = rotation.replace(table, asked.desk.vault, connection, credentials)
+    fresh = rotation.replace(table, asked.context.vault, connection, credentials)
     _send_waiting(asked, connection.name)
     return _reply(fresh)
 
 
 def rotate(asked: ApiRequest) -> Reply:
     """Hand in the platform's new token. Raises `Rejected` and `Retryable` as `rotation.rotate`."""
-    table, sent, name = asked.desk.table, asked.sent, asked.path["name"]
+    table, sent, name = asked.context.table, asked.sent, asked.path["name"]
     connection = connection_store.get(table, name)
     kind = connection_rules.own_kind(connection)
     credentials = connection_rules.check_credentials(kind, connection.kind, sent.credentials)
-    fresh = rotation.rotate(table, asked.desk.vault, name, credentials, expire_now=sent.expire_now)
+    fresh = rotation.rotate(table, asked.context.vault, name, credentials, expire_now=sent.expire_now)
     _send_waiting(asked, name)
     return _reply(fresh)
 
 
 def expire(asked: ApiRequest) -> Reply:
     """Drop the old token of a rotation before its time. Without one nothing happens. Raises as `rotation.expire`."""
-    return _reply(rotation.expire(asked.desk.table, asked.desk.vault, asked.path["name"]))
+    return _reply(rotation.expire(asked.context.table, asked.context.vault, asked.path["name"]))
 
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`)."""
     name = asked.path["name"]
-    connection = connection_store.get(asked.desk.table, name)
+    connection = connection_store.get(asked.context.table, name)
     if is_deleted(connection):
         raise Rejected("unknown_connection", f"the connection {name} has been deleted", field="connection", status=404)
     return _reply(connection)
@@ -169,10 +169,10 @@ def list_page(asked: ApiRequest) -> Reply:
             missing = next(name for name in FILTERS if name not in asked.filters)
             raise Rejected("bad_filter", "give platform and account_id together", field=missing)
         of_account = connection_store.of_account(
-            asked.desk.table, asked.filters["platform"], asked.filters["account_id"]
+            asked.context.table, asked.filters["platform"], asked.filters["account_id"]
         )
         return page([show(connection) for connection in of_account if not is_deleted(connection)], None)
-    found, next_cursor = connection_store.list_page(asked.desk.table, asked.cursor, asked.limit)
+    found, next_cursor = connection_store.list_page(asked.context.table, asked.cursor, asked.limit)
     return page([show(connection) for connection in found if not is_deleted(connection)], next_cursor)
 
 
@@ -182,7 +182,7 @@ def delete(asked: ApiRequest) -> Reply:
     From here on nobody uses the connection; its secret (which can be brought back for seven days) and its webhooks are removed
     soon after. Its name can be used again at once: scopes that are narrowed to it end with it, and so do its pauses.
     """
-    table, name = asked.desk.table, asked.path["name"]
+    table, name = asked.context.table, asked.path["name"]
     connection = connection_store.get(table, name)
     for item in table.query_all(routes.LIST, index="listing"):
         if name in (item["destination"], item["source"].removeprefix("connection:")):
@@ -194,7 +194,7 @@ def delete(asked: ApiRequest) -> Reply:
     # First, so that a repeated deletion finishes what a first one began.
     private_integrations.drop_scopes_of(table, name)
     try:
-        uninstall.delete(table, asked.desk.uninstalls_queue_url, connection)
+        uninstall.delete(table, asked.context.uninstalls_queue_url, connection)
     except Conflict:
         raise rotation.changed(name) from None
     return Reply({"name": name, "waiting_record_count": _send_waiting(asked, name)})
@@ -221,7 +221,7 @@ def show(connection: Connection) -> dict[str, Any]:
 
 def _send_waiting(asked: ApiRequest, name: str) -> int | None:
     """Have records that wait for a connection tried at once: it has other credentials, or is gone, which they end for."""
-    return destination_states.resume_after_change(asked.desk.table, asked.desk.waiting_records_queue_url, name)
+    return destination_states.resume_after_change(asked.context.table, asked.context.waiting_records_queue_url, name)
 
 
 def _reply(connection: Connection) -> Reply:
@@ -229,12 +229,12 @@ def _reply(connection: Connection) -> Reply:
 
 
 def _store(asked: ApiRequest, connection: Connection) -> Reply:
-    table = asked.desk.table
+    table = asked.context.table
     try:
         connection_store.create(table, connection)
     except Conflict:
         if connection.secret_id:
-            asked.desk.vault.remove(connection.secret_id, immediately=True)
+            asked.context.vault.remove(connection.secret_id, immediately=True)
         raise _exists(connection.name) from None
     _send_waiting(asked, connection.name)
     return _reply(connection_store.get(table, connection.name))

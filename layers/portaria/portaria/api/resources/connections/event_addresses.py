@@ -26,7 +26,7 @@ class EventAddress(Output):
 
 def create(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`, 409 `not_offered`, `subscribes_itself`) and `Retryable`."""
-    table, name = asked.desk.table, asked.path["name"]
+    table, name = asked.context.table, asked.path["name"]
     connection = connection_store.get(table, name)
     if connection.state == "removed":
         raise Rejected("unknown_connection", f"the connection {name} has been removed", field="connection", status=404)

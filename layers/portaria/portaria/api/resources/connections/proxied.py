@@ -89,9 +89,9 @@ def read(event: Event) -> ProxiedRequest:
 def send(asked: ApiRequest) -> Reply:
     """Raises as `calls.call` does."""
     sent: ProxiedRequest = asked.sent
-    connection = connection_store.get(asked.desk.table, asked.path["name"])
+    connection = connection_store.get(asked.context.table, asked.path["name"])
     try:
-        answered = proxy_call.send(asked.desk.tokens, connection, sent.call)
+        answered = proxy_call.send(asked.context.tokens, connection, sent.call)
     except Retryable as later:
         raise calls.what_became(later) from None
     headers = {

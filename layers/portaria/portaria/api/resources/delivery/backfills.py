@@ -60,15 +60,15 @@ class BackfillStatus(Output):
 
 def start(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`, `unknown_route`, 409 `not_connected`, `nothing_to_read`) and `Retryable`."""
-    desk = asked.desk
-    connection = connection_store.get(desk.table, asked.path["name"])
-    states = backfill.start(desk.table, desk.backfills_queue_url, connection, asked.sent.route)
+    context = asked.context
+    connection = connection_store.get(context.table, asked.path["name"])
+    states = backfill.start(context.table, context.backfills_queue_url, connection, asked.sent.route)
     return Reply({"runs": [{"route": route, "state": state} for route, state in states.items()]})
 
 
 def show(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`)."""
-    table, name = asked.desk.table, asked.path["name"]
+    table, name = asked.context.table, asked.path["name"]
     connection_store.get(table, name)
     found = [item for _, item in sorted(backfill.latest(table, name).items())]
     return Reply(

@@ -47,7 +47,7 @@ def delete(asked: ApiRequest) -> Reply:
     Each deletion stands by itself: after a death the request can be repeated, and finds those that are left.
     """
     sent: DeadLetterDeletion = asked.sent
-    table, ends_at = asked.desk.table, clock.now() + TIME
+    table, ends_at = asked.context.table, clock.now() + TIME
     heads, next_cursor = resource.select(table, sent, is_waiting=False)
     if sent.ids:
         found = {letter_id: dead_letters.find_head(table, letter_id) for letter_id in dict.fromkeys(sent.ids)}

@@ -162,7 +162,7 @@ class RedriveOutcome(Output):
 
 def list_page(asked: ApiRequest) -> Reply:
     """The newest first. Raises `Rejected` (404 `unknown_connection`, `unknown_route`)."""
-    table, given = asked.desk.table, {name: asked.filters.get(name, "") for name in FILTERS}
+    table, given = asked.context.table, {name: asked.filters.get(name, "") for name in FILTERS}
     wanted = LetterFilter(given["reason"], given["route"], given["connection"], given["state"], given["record"])
     heads, cursor = dead_letters.list_page(table, wanted, cursor=asked.cursor, limit=asked.limit)
     if not heads and not cursor and not asked.cursor:
@@ -183,23 +183,23 @@ def require_names(table: Table, wanted: LetterFilter) -> None:
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_dead_letter`)."""
-    found = dead_letters.find(asked.desk.table, asked.path["id"])
+    found = dead_letters.find(asked.context.table, asked.path["id"])
     if not found:
         raise _unknown()
     head, letter = found
-    (shown,) = show(asked.desk.table, [head])
+    (shown,) = show(asked.context.table, [head])
     return Reply(shown | {"content": _content([letter.raw] if letter.raw else letter.records)})
 
 
 def redrive(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`bad_cursor`, 404 `unknown_connection`, `unknown_route`)."""
     sent: DeadLetterRedrive = asked.sent
-    table, ends_at = asked.desk.table, clock.now() + TIME
+    table, ends_at = asked.context.table, clock.now() + TIME
     heads, next_cursor = select(table, sent, is_waiting=True)
     outcomes: list[RedriveResult] = []
     for number, letter_id in enumerate(dict.fromkeys(sent.ids or [head.id for head in heads])):
         if clock.now() <= ends_at:
-            queue_url, again = asked.desk.records_queue_url, bool(sent.ids)
+            queue_url, again = asked.context.records_queue_url, bool(sent.ids)
             outcomes.append(dead_letter_redrive.redrive(table, queue_url, letter_id, again=again, dry_run=sent.dry_run))
         elif sent.ids:
             outcomes.append(
@@ -246,7 +246,7 @@ def _shown_outcome(outcome: RedriveResult) -> dict[str, Any]:
 def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_dead_letter`, 409 `in_progress`)."""
     try:
-        if not dead_letter_redrive.discard(asked.desk.table, asked.path["id"]):
+        if not dead_letter_redrive.discard(asked.context.table, asked.path["id"]):
             raise _unknown()
     except Conflict:
         raise Rejected("in_progress", "this dead letter is being redriven: try again in a minute", status=409) from None

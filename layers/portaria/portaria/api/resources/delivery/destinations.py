@@ -58,7 +58,7 @@ class ResumedDestination(Output):
 
 def list_page(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`bad_cursor`)."""
-    table, after = asked.desk.table, asked.cursor or ""
+    table, after = asked.context.table, asked.cursor or ""
     if after and not re.fullmatch(NAME, after):
         raise Rejected("bad_cursor", "the cursor is not one that a listing gave out", field="cursor")
     found, next_cursor = destination_states.page(table, after=after, limit=asked.limit)
@@ -70,10 +70,10 @@ def list_page(asked: ApiRequest) -> Reply:
 def resume(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_connection`) where there is neither such a connection nor anything that waits for it."""
     name = asked.path["name"]
-    before = destination_states.find(asked.desk.table, name)
+    before = destination_states.find(asked.context.table, name)
     if before.is_open:
-        connection_store.get(asked.desk.table, name)
-    destination_states.resume(asked.desk.table, asked.desk.waiting_records_queue_url, before)
+        connection_store.get(asked.context.table, name)
+    destination_states.resume(asked.context.table, asked.context.waiting_records_queue_url, before)
     ended = [_pause(each) for each in before.pauses]
     return Reply({"name": name, "ended": ended, "waiting_record_count": before.records})
 

@@ -88,7 +88,7 @@ class ReceiptWithRequests(ReceiptOutput):
 
 def list_page(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (`unclear_filters`, `bad_cursor`, 404 `unknown_connection`)."""
-    given, now, table = asked.filters, clock.now(), asked.desk.table
+    given, now, table = asked.filters, clock.now(), asked.context.table
     record, state = given.get("record", ""), given.get("state", "")
     request, connection, correlation_id = (given.get(name, "") for name in ("request", "destination", "correlation_id"))
     if [bool(request), bool(connection), bool(correlation_id)].count(True) > 1 or (record and not connection):
@@ -145,7 +145,7 @@ def _require_names(table: Table, connection: str, record: str, now: datetime) ->
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_receipt`)."""
-    table, correlation_id = asked.desk.table, asked.path["id"]
+    table, correlation_id = asked.context.table, asked.path["id"]
     receipt = receipt_search.find(table, correlation_id, clock.now())
     if not receipt:
         raise Rejected("unknown_receipt", "there is no receipt with this id; receipts are kept for 30 days", status=404)

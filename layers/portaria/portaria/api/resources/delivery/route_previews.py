@@ -58,12 +58,12 @@ class RoutePreview(Output):
 def preview(asked: ApiRequest) -> Reply:
     """Raises `Rejected`: 404 `unknown_route`, `unknown_connection`, and everything that is wrong with a `route`."""
     sent: RoutePreviewRequest = asked.sent
-    known = Stored(asked.desk.table)
+    known = Stored(asked.context.table)
     warnings: list[str] = []
     if sent.route:
         route, warnings = route_rules.check(UNNAMED, sent.route, known)
     else:
-        route = routes.get(asked.desk.table, str(sent.name))
+        route = routes.get(asked.context.table, str(sent.name))
     platform = route_rules.source_platform(known, route.source)
     found = route_preview.preview(route, platform, known.connection(route.destination), sent.record)
     request = found.request

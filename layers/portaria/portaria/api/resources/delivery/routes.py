@@ -36,7 +36,7 @@ class RouteWithWarnings(RouteOutput):
 
 def create(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (409 `route_exists`)."""
-    table, sent = asked.desk.table, asked.sent
+    table, sent = asked.context.table, asked.sent
     route, warnings = route_rules.check(sent.name, sent, Stored(table))
     try:
         revision = routes.put(table, route, new=True)
@@ -48,7 +48,7 @@ def create(asked: ApiRequest) -> Reply:
 
 def replace(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_route`, 409 or 412 `changed_meanwhile`)."""
-    table, name = asked.desk.table, asked.path["name"]
+    table, name = asked.context.table, asked.path["name"]
     _, revision = routes.find(table, name)
     require_match(asked, revision)
     route, warnings = route_rules.check(name, asked.sent, Stored(table))
@@ -61,20 +61,22 @@ def replace(asked: ApiRequest) -> Reply:
 
 def get(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_route`)."""
-    route, revision = routes.find(asked.desk.table, asked.path["name"])
+    route, revision = routes.find(asked.context.table, asked.path["name"])
     return Reply(routes.show(route), etag=revision)
 
 
 def list_page(asked: ApiRequest) -> Reply:
     """Those of one `source` come on one page: a source has few routes."""
     if "source" in asked.filters:
-        return page([routes.show(route) for route in routes.of_source(asked.desk.table, asked.filters["source"])], None)
-    found, next_cursor = routes.list_page(asked.desk.table, asked.cursor, asked.limit)
+        return page(
+            [routes.show(route) for route in routes.of_source(asked.context.table, asked.filters["source"])], None
+        )
+    found, next_cursor = routes.list_page(asked.context.table, asked.cursor, asked.limit)
     return page([routes.show(route) for route in found], next_cursor)
 
 
 def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (404 `unknown_route`)."""
-    routes.get(asked.desk.table, asked.path["name"])
-    routes.delete(asked.desk.table, asked.path["name"])
+    routes.get(asked.context.table, asked.path["name"])
+    routes.delete(asked.context.table, asked.path["name"])
     return Reply(None)

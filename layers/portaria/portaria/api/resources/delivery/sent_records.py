@@ -63,7 +63,7 @@ def send(asked: ApiRequest) -> Reply:
     delivered twice if the caller repeats the request, which destinations tolerate.
     """
     sent: RecordsSending = asked.sent
-    table = asked.desk.table
+    table = asked.context.table
     route = routes.get(table, sent.route)
     known = Stored(table)
     source = _source(known, route, sent.connection)
@@ -88,7 +88,7 @@ def send(asked: ApiRequest) -> Reply:
         object=routes.target(route, destination).object,
         count=len(sent.records),
     )
-    queues.send(asked.desk.records_queue_url, bodies, tenant=source.name)
+    queues.send(asked.context.records_queue_url, bodies, tenant=source.name)
     return Reply({"id": request_id, "record_count": len(sent.records)}, target=route.name)
 
 
