@@ -1,10 +1,10 @@
 """Return URLs: the pages of the team's application that a customer is sent back to after an install.
 
-An OAuth client registers `return_urls`. An entry is one whole URL, or a prefix that ends with `/*` and holds every URL below that
-path. The same text must mean the same page to this module, to every browser (https://url.spec.whatwg.org) and to the application's
-server, so whatever one of them might read in another way is refused: user information, backslashes, white space, percent-encoding
-in a path, dot segments, empty segments, path parameters (`;`), fragments, upper case in a host, a default port. What remains is
-compared character by character.
+An OAuth client registers `return_urls`. An entry is one whole URL, or a prefix that ends with `/*` and holds every URL below
+that path. The same text must mean the same page to this module, to every browser (https://url.spec.whatwg.org) and to the
+application's server, so whatever one of them might read in another way is refused: user information, backslashes, white space,
+percent-encoding in a path, dot segments, empty segments, path parameters (`;`), fragments, upper case in a host, a default
+port. What remains is compared character by character.
 
 This module may be used on the webhooks' path: the standard library only.
 """
@@ -114,9 +114,9 @@ def _parse(url: str) -> re.Match[str] | None:
     if found is None:
         return None
     scheme = url.partition(":")[0]
-    if port := found["port"] or found["open"]:
-        if int(port) > MAX_PORT or int(port) == _PORTS[scheme]:
-            return None
+    port = int(found["port"] or found["open"] or 0)
+    if port > MAX_PORT or port == _PORTS[scheme]:
+        return None
     if any(segment in (".", "..") for segment in found["path"].split("/")):
         return None
     return None if _sets_a_result(found["query"] or "") else found
