@@ -7,3 +7,4 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE_REFERERS = Path(__file__).with_name("hostile_referers.json")
 HOSTILE_URLS = Path(__file__).with_name("hostile_urls.txt")
+HOSTILE_RETURN_URLS = Path(__file__).with_name("hostile_return_urls.txt")
