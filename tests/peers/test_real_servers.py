@@ -13,7 +13,7 @@ import pytest
 from portaria.connections import rotation
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Retryable, Secret
-from tests.fakes.aws import cloud
+from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.virtual_time import VirtualClock
 from tests.peers.desk import Desk, beside
 from tests.peers.servers import CLIENTS, KINDS, Server, Unavailable, serving

@@ -11,7 +11,7 @@ import pytest
 
 from portaria.core.entities import Page, Request, Response, Secret
 from portaria.platforms.kommo import contacts
-from tests.fakes.people import contact
+from tests.fakes.records.contacts import contact
 
 HOST = "acme.kommo.com"
 

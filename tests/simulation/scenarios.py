@@ -15,7 +15,7 @@ from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Secret
 from portaria.core.item_keys import install_key
 from portaria.webhooks.install_receiver import install_id
-from tests.simulation.cloud import PREFIX, TABLE, Cloud
+from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud
 from tests.simulation.platform import (
     CLIENT_ID,
     CLIENT_SECRET,

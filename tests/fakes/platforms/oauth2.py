@@ -22,7 +22,7 @@ from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection, OAuthClient, Request, Response, Retryable, Secret
 from portaria.outbound import http_client
-from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 
 NAME = "shop-main"
 HOST, API = "login.example.com", "api.example.com"

@@ -10,8 +10,8 @@ import pytest
 from portaria.connections import connection_store, oauth_clients
 from portaria.core.entities import Connection, OAuthClient
 from portaria.core.item_keys import oauth_client_key
-from tests.fakes.aws import Cloud
-from tests.fakes.manage import API_HOST, Manage, secrets_stored, watched
+from tests.fakes.api.manage import API_HOST, Manage, secrets_stored, watched
+from tests.fakes.aws.moto_cloud import Cloud
 
 CLIENT: dict[str, Any] = {
     "platform": "oauth2",

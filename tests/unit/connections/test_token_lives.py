@@ -15,7 +15,7 @@ from portaria.connections.tokens.provider import MAX_TURNS
 from portaria.connections.vault import version_id
 from portaria.core import clock
 from portaria.core.entities import Connection, Rejected, Response, Retryable, Secret
-from tests.fakes.aws import PREFIX, cloud
+from tests.fakes.aws.moto_cloud import PREFIX, cloud
 from tests.fakes.platforms.oauth2 import API, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import VirtualClock
 

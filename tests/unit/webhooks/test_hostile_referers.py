@@ -12,7 +12,7 @@ import pytest
 
 from portaria.core.entities import OAuthClient, Rejected, Secret
 from portaria.platforms.kommo import tokens
-from tests.fakes.accept_install import EVENTS, load_handler
+from tests.fakes.connections.accept_install import EVENTS, load_handler
 from tests.fakes.paths import HOSTILE_REFERERS
 
 CORPUS: dict[str, list[str]] = json.loads(HOSTILE_REFERERS.read_text())
