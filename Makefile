@@ -8,10 +8,10 @@ export PYTHONPATH := layers/portaria:cli
 RUN := .venv/bin/python
 # Suites that need no local cloud, and so can share the processors.
 ON_THEIR_OWN := tests/unit tests/template tests/platforms tests/aws tests/peers \
-	$(filter-out %_kills.py,$(wildcard tests/faults/test_*.py))
+	tests/faults/crashes tests/faults/hostile tests/faults/simulated
 # Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, and functions
 # that need no cloud.
-BESIDE := tests/stack/test_local_cloud.py tests/stack/test_execution_environment.py tests/stack/test_builds.py
+BESIDE := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execution_environment.py test_builds.py)
 # The lanes of `make test`, one run of pytest each, and where they leave their reports.
 LANES := alone cloud beside
 REPORTS := build/tests
@@ -134,7 +134,7 @@ test-alone:
 	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --junit-xml $(REPORTS)/alone.xml $(ON_THEIR_OWN)
 
 test-cloud:
-	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml tests/stack tests/browser tests/faults $(patsubst %,--ignore %,$(ON_THEIR_OWN) $(BESIDE))
+	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml tests/stack tests/browser tests/faults/kills $(BESIDE:%=--ignore %)
 
 test-beside:
 	@$(RUN) -m pytest --junit-xml $(REPORTS)/beside.xml $(BESIDE)
@@ -149,8 +149,8 @@ bench: setup ## Measure the published figures (NAME=cold_answer for one)
 	@$(RUN) -m bench $(NAME)
 
 faults: setup ## The long fault suites and the long fuzz of the API: about two hours
-	@$(RUN) -m pytest tests/faults tests/peers tests/stack/test_api_fuzz.py tests/stack/test_smoke.py tests/stack/test_grants.py \
-		tests/stack/test_two_checkouts.py --long --verbose --capture=no
+	@$(RUN) -m pytest tests/faults tests/peers tests/stack/api/test_api_fuzz.py tests/stack/operations/test_smoke.py \
+		tests/stack/flows/test_grants.py tests/stack/local_cloud/test_two_checkouts.py --long --verbose --capture=no
 
 portaria: setup ## Run the command line: make portaria ARGS="installs list"
 	@$(RUN) -m portaria_cli $(if $(STACK),--stack-file $(STACK)) $(ARGS)

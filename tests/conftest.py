@@ -38,7 +38,7 @@ settings.register_profile("portaria", deadline=None, derandomize=True, max_examp
 settings.load_profile("portaria")
 
 # `leaks` fails a test that lets a secret out; `local_cloud` has the fixture `stack`, one for the whole session.
-pytest_plugins = ("tests.leaks", "tests.fakes.local_cloud")
+pytest_plugins = ("tests.leaks", "tests.fakes.local_cloud.session")
 
 
 class RequestsMock(responses.RequestsMock):

@@ -4,7 +4,7 @@ Secrets of tests and simulators contain `canary-`. While tests run, this plugin 
 emits: log records (message, extra fields, exceptions) and the lines that handlers make of them, what is printed (metrics
 among it), the text of the product's exceptions and of those that `pytest.raises` catches, and what boto3 is asked for:
 table items, queue messages, events, metrics, names. A leak fails the test that it came out in, at its teardown.
-`tests/fakes/local_cloud_leaks.py` does the same for what a session leaves on the local cloud.
+`tests/fakes/local_cloud/leaks.py` does the same for what a session leaves on the local cloud.
 
 What may hold a secret: Secrets Manager's values, requests to platforms, and two fields of an arrival (`ALLOWED_FIELDS`).
 There are no traces to look at: X-Ray's SDK is not in the layers, and Lambda's own segments carry no text of the product.

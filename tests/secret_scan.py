@@ -49,10 +49,10 @@ MADE_UP = "^(tests|events|bench|local)/"
 KNOWN = [
     Known("secrets of tests say what they are; the leak check follows them by that word", value="canary"),
     Known("AWS's own examples, from its documentation and its signing test suite", value="EXAMPLE", path=MADE_UP),
-    Known("signatures of AWS's signing test suite", path=r"^tests/unit/webhooks/test_signing\.py$", kind="^Hex"),
+    Known("signatures of AWS's signing test suite", path=r"^tests/unit/aws/test_light_client\.py$", kind="^Hex"),
     Known(
         "AWS's example session token, of its signing test suite",
-        path=r"^tests/unit/webhooks/test_signing\.py$",
+        path=r"^tests/unit/aws/test_light_client\.py$",
         kind="^Base64",
     ),
     Known(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fakes.translation import NAMES, Properties, Stack
+from tests.fakes.template.translation import NAMES, Properties, Stack
 
 Check = Callable[[Stack], Iterator[str]]
 

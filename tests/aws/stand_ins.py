@@ -19,8 +19,8 @@ from moto import mock_aws
 
 from local import processes
 from local.stack import MINISTACK, clean_environment
-from tests.fakes import aws as fake_aws
-from tests.simulation import cloud as memory
+from tests.fakes.aws import moto_cloud as fake_aws
+from tests.simulation.aws import cloud as memory
 
 REGION = "us-east-1"
 TABLE = memory.TABLE

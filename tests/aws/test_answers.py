@@ -1,4 +1,4 @@
-"""The checks that every answer of a function passes in the unit tests (`tests/fakes/functions.py`) can fail."""
+"""The checks that every answer of a function passes in the unit tests (`tests/fakes/aws/functions.py`) can fail."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.aws.recorded.apigateway import ANSWER_RULES
-from tests.fakes import functions, gateway
-from tests.fakes.manage import proxy_event
+from tests.fakes.api.manage import proxy_event
+from tests.fakes.aws import functions, gateway
 
 
 @pytest.mark.parametrize("rule", ANSWER_RULES, ids=lambda rule: rule.name)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.aws.recorded import apigateway, events, lambda_sqs
-from tests.fakes import functions
-from tests.fakes.manage import proxy_event, with_token
+from tests.fakes.api.manage import proxy_event, with_token
+from tests.fakes.aws import functions
 from tests.fakes.paths import ROOT
-from tests.fakes.template import template
+from tests.fakes.template.document import template
 
 Event = dict[str, Any]
 FILES = sorted((ROOT / "events").glob("*/*.json"))

@@ -10,7 +10,7 @@ from local.environments import environment
 from tests.aws.rules import RULES, Rule, replaced_by_parameters
 from tests.aws.violations import PLANTED, Plant, planted
 from tests.fakes.paths import ROOT
-from tests.fakes.translation import deploy, resolve, translated
+from tests.fakes.template.translation import deploy, resolve, translated
 
 CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
 

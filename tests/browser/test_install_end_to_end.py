@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from portaria.web import render
-from tests.fakes.local_cloud import LocalCloud
+from tests.fakes.local_cloud.session import LocalCloud
 
 # From consent to connected, cold functions included.
 CONNECTED_WITHIN_MS = 60_000

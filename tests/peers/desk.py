@@ -32,8 +32,8 @@ from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.install_messages import Install
 from portaria.outbound import http_client
 from portaria.platforms.oauth2.install import authorization_url
-from tests.fakes import installs as fakes
-from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
+from tests.fakes.connections import installs as fakes
 from tests.peers.servers import CLIENTS, Client, Server
 
 _REDIRECTS = (301, 302, 303, 307, 308)

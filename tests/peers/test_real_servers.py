@@ -15,7 +15,7 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
-from tests.fakes.aws import cloud
+from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.virtual_time import VirtualClock
 from tests.peers.desk import Desk, beside
 from tests.peers.servers import CLIENTS, KINDS, Server, Unavailable, serving

@@ -13,7 +13,7 @@ from portaria.core.callbacks import Secret
 from portaria.core.entities import Page
 from portaria.core.http_messages import Request, Response
 from portaria.platforms.kommo import contacts
-from tests.fakes.people import contact
+from tests.fakes.records.contacts import contact
 
 HOST = "acme.kommo.com"
 

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from portaria.core.errors import AnswerLost, Unreachable
 from portaria.core.http_messages import Response
-from tests.simulation.cloud import error
+from tests.simulation.aws.cloud import error
 
 # Of every call: the process dies; the worker stands still for longer than its lease; its message is delivered twice.
 EVERYWHERE = ("crash_before", "crash_after", "pause_before", "pause_after", "duplicate")

@@ -48,10 +48,10 @@ from portaria.webhooks import (
     oauth_state,
     request_log,
 )
-from tests.fakes import functions
-from tests.fakes.template import template
+from tests.fakes.aws import functions
+from tests.fakes.template.document import template
 from tests.simulation import platform as kommo
-from tests.simulation.cloud import BUS, KEY_ID, PREFIX, TABLE, Cloud, Message, Sqs, installed
+from tests.simulation.aws.cloud import BUS, KEY_ID, PREFIX, TABLE, Cloud, Message, Sqs, installed
 
 # The modules of the receiving path that read the time.
 TIMED = (arrival_sources, install_receiver, oauth_client_cache, oauth_state)

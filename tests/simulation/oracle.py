@@ -16,7 +16,7 @@ from portaria.core.errors import Rejected, Retryable
 from portaria.core.stored_reasons import ConnectionReason
 from tests import leaks
 from tests.simulation import scenarios
-from tests.simulation.cloud import KEY_ID, PREFIX, TABLE
+from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE
 from tests.simulation.schedule import Schedule, Violation
 
 HOUR_S = 3_600.0

@@ -16,7 +16,7 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection
 from portaria.core.item_keys import install_key
 from portaria.webhooks.install_receiver import install_id
-from tests.simulation.cloud import PREFIX, TABLE, Cloud
+from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud
 from tests.simulation.platform import (
     CLIENT_ID,
     CLIENT_SECRET,

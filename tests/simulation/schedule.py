@@ -40,10 +40,10 @@ from portaria.installs.install_messages import read_message
 from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from tests.fakes.crashes import Died
-from tests.simulation import cloud as clouds
 from tests.simulation import faults
-from tests.simulation.cloud import KEY_ID, PREFIX, TABLE, Cloud, Message
-from tests.simulation.expressions import Item
+from tests.simulation.aws import cloud as clouds
+from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE, Cloud, Message
+from tests.simulation.aws.expressions import Item
 from tests.simulation.platform import LIFE_S, Pair, Platform
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()

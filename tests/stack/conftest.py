@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from local.control import Control
-from tests.fakes.local_cloud import LocalCloud
-from tests.fakes.neighbour import checkout, neighbour
-from tests.fakes.scenes import Scene
+from tests.fakes.local_cloud.neighbour import checkout, neighbour
+from tests.fakes.local_cloud.scenes import Scene
+from tests.fakes.local_cloud.session import LocalCloud
 
 __all__ = ["checkout", "neighbour"]
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.fakes.roles import granted
+from tests.fakes.template.roles import granted
 
 __all__ = ["granted"]

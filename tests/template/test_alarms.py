@@ -14,7 +14,7 @@ from aws_lambda_powertools import Metrics as Emitter
 from portaria.aws import queues, sqs_batch
 from portaria.core import clock
 from portaria.webhooks import request_log
-from tests.fakes.translation import deploy
+from tests.fakes.template.translation import deploy
 from tests.template.cloudwatch import Metrics, Queue
 
 STACK = deploy("portaria", Deployment="Canary10Percent5Minutes", AdobeClientId="adobe")

@@ -11,8 +11,8 @@ import yaml
 
 from local.environments import RUNTIME, environment
 from tests.fakes.paths import ROOT
-from tests.fakes.template import _Loader, as_list, walk
-from tests.fakes.translation import translated
+from tests.fakes.template.document import _Loader, as_list, walk
+from tests.fakes.template.translation import translated
 
 GITHUB = ROOT / ".github"
 FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])

@@ -17,7 +17,7 @@ from portaria.platforms.marketo import data_ingestion_api as marketo_front_door
 from portaria_cli.commands import portaria
 from portaria_cli.doctor.stack import TOO_OLD_S
 from tests.fakes.paths import ROOT
-from tests.fakes.template import Function, functions, resources, target, template, walk
+from tests.fakes.template.document import Function, functions, resources, target, template, walk
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 ALARMS = resources("AWS::CloudWatch::Alarm")

@@ -43,21 +43,21 @@ from portaria.records import receipts
 from portaria.sources import reconciliation
 from portaria.webhooks import event_receiver
 from portaria.webhooks.install_receiver import install_id
-from tests.fakes import aws_errors
-from tests.fakes import functions as fakes
-from tests.fakes import installs as fake_installs
-from tests.fakes.aws import PREFIX, Cloud, cloud
-from tests.fakes.connected import to_engage
-from tests.fakes.installs import forget_tokens
-from tests.fakes.manage import Manage, proxy_event, with_headers, with_token
-from tests.fakes.people import Listing, contact
+from tests.fakes.api.manage import Manage, proxy_event, with_headers, with_token
+from tests.fakes.aws import errors
+from tests.fakes.aws import functions as fakes
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud
+from tests.fakes.connections import installs as fake_installs
+from tests.fakes.connections.connected import to_engage
+from tests.fakes.connections.installs import forget_tokens
 from tests.fakes.platforms import adobe, kommo, leadconnector, marketo
 from tests.fakes.platforms.engage import Engage
 from tests.fakes.platforms.kommo import Kommo
 from tests.fakes.platforms.leadconnector import LeadConnector
 from tests.fakes.platforms.marketo import Marketo, refuse_persons
-from tests.fakes.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
-from tests.fakes.template import Function, functions, resources, target, template
+from tests.fakes.records.contacts import Listing, contact
+from tests.fakes.template.document import Function, functions, resources, target, template
+from tests.fakes.template.roles import POLLING, Recorder, Use, consumed_queue, grants, recording
 
 each_function = pytest.mark.parametrize("function", functions(), ids=lambda function: function.name)
 
@@ -65,7 +65,7 @@ each_function = pytest.mark.parametrize("function", functions(), ids=lambda func
 @contextmanager
 def refusing(*operations: str) -> Iterator[None]:
     """Operations are throttled, after the recorder has seen them."""
-    with aws_errors.refusing(*operations), recording() as nested:
+    with errors.refusing(*operations), recording() as nested:
         yield
     _seen_elsewhere.append(nested)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from portaria.aws.table import INDEXES
-from tests.fakes.template import as_list, functions, resources, target, template, walk
+from tests.fakes.template.document import as_list, functions, resources, target, template, walk
 
 SECRET = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${AWS::StackName}"
 # The resources of a role that end in a wildcard, for whom, and why no name can stand there.

@@ -16,7 +16,7 @@ from portaria.core import settings
 from portaria.delivery import backlogs, record_release, retry_schedule
 from portaria.platforms.marketo import data_ingestion_api
 from tests.fakes.paths import ROOT
-from tests.fakes.template import Function, as_list, functions, operations, resources, target, template, walk
+from tests.fakes.template.document import Function, as_list, functions, operations, resources, target, template, walk
 
 QUEUES = resources("AWS::SQS::Queue")
 ALARMS = resources("AWS::CloudWatch::Alarm")

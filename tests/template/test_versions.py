@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from tests.fakes.paths import ROOT
-from tests.fakes.template import functions
-from tests.fakes.translation import translated
+from tests.fakes.template.document import functions
+from tests.fakes.template.translation import translated
 
 
 def versions(*parameters: tuple[str, str], code: str = "first") -> dict[str, dict[str, Any]]:

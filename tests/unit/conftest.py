@@ -10,10 +10,10 @@ import pytest
 import trustme
 
 from portaria_cli import local_cloud
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.manage import Manage, empty
+from tests.fakes.api.manage import Manage, empty
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.paths import ROOT
-from tests.fakes.roles import granted
+from tests.fakes.template.roles import granted
 
 __all__ = ["granted"]
 

@@ -25,7 +25,7 @@ from portaria.core.entities import Connection
 from portaria.core.errors import Retryable
 from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
-from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 
 NAME = "shop-main"
 HOST, API = "login.example.com", "api.example.com"

@@ -22,8 +22,8 @@ from portaria.core.errors import AnswerTooLarge, Rejected, Retryable
 from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.leadconnector import contacts as leadconnector_contacts
-from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.connected import TOKEN, connect, supply, to_engage, to_leadconnector
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
+from tests.fakes.connections.connected import TOKEN, connect, supply, to_engage, to_leadconnector
 from tests.fakes.platforms.leadconnector import JSON, LOCATION, LeadConnector, error
 
 NAME = "marketek"

@@ -24,8 +24,8 @@ from portaria.core import clock
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
-from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.connected import supply, to_engage, to_leadconnector
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
+from tests.fakes.connections.connected import supply, to_engage, to_leadconnector
 from tests.fakes.internet import ADDRESS, Server, answering, internet, redirect
 from tests.fakes.platforms.engage import LOG_IN, Engage, refusal
 

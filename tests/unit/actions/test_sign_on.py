@@ -23,9 +23,9 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.stored_reasons import ConnectionReason
-from tests.fakes.aws import PREFIX, TABLE, Cloud
-from tests.fakes.connected import connect, to_engage, to_leadconnector
-from tests.fakes.manage import API_URL
+from tests.fakes.api.manage import API_URL
+from tests.fakes.aws.moto_cloud import PREFIX, TABLE, Cloud
+from tests.fakes.connections.connected import connect, to_engage, to_leadconnector
 from tests.fakes.platforms.engage import LOG_IN, Engage, refusal
 
 NAME = "engage-one"

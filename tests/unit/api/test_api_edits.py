@@ -13,8 +13,8 @@ from portaria.aws import boto3_clients
 from portaria.connections import connection_store, rotation
 from portaria.core.entities import Connection
 from portaria.records import routes
-from tests.fakes.aws import TABLE, Cloud
-from tests.fakes.manage import Answer, Manage, empty, proxy_event, with_headers
+from tests.fakes.api.manage import Answer, Manage, empty, proxy_event, with_headers
+from tests.fakes.aws.moto_cloud import TABLE, Cloud
 
 CLIENT = {"platform": "kommo", "name": "acme", "client_id": "id-1", "client_secret": "canary-secret"}
 ROUTE = {"name": "people", "source": "client:kommo/acme", "object": "contacts", "destination": "marketo-one"}

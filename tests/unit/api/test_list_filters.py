@@ -15,8 +15,8 @@ from portaria.core import clock
 from portaria.core.entities import Connection, Route
 from portaria.core.item_keys import INSTALLS_LIST, install_key
 from portaria.records import routes
-from tests.fakes.aws import Cloud
-from tests.fakes.manage import Manage, empty
+from tests.fakes.api.manage import Manage, empty
+from tests.fakes.aws.moto_cloud import Cloud
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.core.entities import Connection
-from tests.fakes import functions, template
-from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.manage import (
+from tests.fakes.api.manage import (
     API_HOST,
     API_URL,
     CANARY,
@@ -35,7 +33,10 @@ from tests.fakes.manage import (
     secrets_stored,
     watched,
 )
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.paths import ROOT
+from tests.fakes.template import document
 
 EVENTS = ROOT / "events" / "manage"
 
@@ -96,7 +97,7 @@ def credentials_of(stack: Cloud, name: str) -> dict[str, Any] | None:
 
 class TestPaths:
     def test_manage_answers_every_path_of_the_template(self, manage: Manage) -> None:
-        (function,) = [function for function in template.functions() if function.name == "manage"]
+        (function,) = [function for function in document.functions() if function.name == "manage"]
         told = set(function.methods)
         assert told
         for method, path in told:

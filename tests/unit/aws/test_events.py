@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from portaria.aws import boto3_clients, event_bus
 from portaria.core.errors import Retryable
-from tests.fakes.aws import cloud
+from tests.fakes.aws.moto_cloud import cloud
 
 
 def test_event_bus_put_event_reaches_a_subscriber() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from portaria.aws import boto3_clients, queues
 from portaria.core import record_messages
 from portaria.core.errors import Retryable
-from tests.fakes.aws import cloud
+from tests.fakes.aws.moto_cloud import cloud
 
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/records"
 THROTTLED = ClientError({"Error": {"Code": "ThrottlingException", "Message": "canary"}}, "SendMessage")

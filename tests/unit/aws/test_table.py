@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from portaria.aws import boto3_clients
 from portaria.aws.table import Conflict, Table, cursor_after, put_of, update_of
 from portaria.core.errors import Rejected
-from tests.fakes.aws import cloud
+from tests.fakes.aws.moto_cloud import cloud
 
 
 @pytest.fixture(scope="module")

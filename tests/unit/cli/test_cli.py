@@ -23,13 +23,13 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from portaria.aws import boto3_clients
 from portaria.connections import oauth_clients
 from portaria.core import clock
-from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.command_line import Answered, Wire, empty_listing, listed, run, told, wired
-from tests.fakes.manage import API_URL, CANARY, TOKEN_URL, add_install
+from tests.fakes.api.command_line import Answered, Wire, empty_listing, listed, run, told, wired
+from tests.fakes.api.manage import API_URL, CANARY, TOKEN_URL, add_install
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
+from tests.fakes.connections.providers import OLD, World
 from tests.fakes.paths import ROOT
 from tests.fakes.platforms.engage import CUSTOMER, LOG_IN
 from tests.fakes.platforms.leadconnector import LOCATION
-from tests.fakes.world import OLD, World
 
 EXAMPLE = ROOT / "examples" / "portaria.yaml"
 EXAMPLE_ENVIRONMENT = {

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from portaria_cli import bulk_upload, context, import_files, output
 from portaria_cli.errors import NotDone
-from tests.fakes.aws import Cloud
-from tests.fakes.command_line import Answered, Wire, listed, run, told, wired
-from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
-from tests.fakes.manage import empty
+from tests.fakes.api.command_line import Answered, Wire, listed, run, told, wired
+from tests.fakes.api.manage import empty
+from tests.fakes.aws.moto_cloud import Cloud
+from tests.fakes.connections.connected import TOKEN, to_engage, to_leadconnector
 from tests.fakes.platforms.engage import Engage
 from tests.fakes.platforms.leadconnector import LeadConnector, error
 

@@ -17,9 +17,9 @@ import pytest
 
 from portaria.api.operations import OPERATIONS
 from portaria_cli.commands import ALIASES, SECTIONS, portaria
-from tests.fakes.aws import Cloud
-from tests.fakes.command_line import Answered, Wire, run, told, wired
-from tests.fakes.manage import add_install
+from tests.fakes.api.command_line import Answered, Wire, run, told, wired
+from tests.fakes.api.manage import add_install
+from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.paths import ROOT
 
 # Commands with another name than the scope of their operation, which is NOUN:VERB.

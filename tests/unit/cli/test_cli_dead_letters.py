@@ -12,10 +12,10 @@ from botocore.awsrequest import AWSPreparedRequest
 from portaria.core import clock
 from portaria.records import dead_letter_redrive, dead_letters, receipts
 from portaria_cli.groups import dead_letters as cli_dead_letters
-from tests.fakes.aws import Cloud
-from tests.fakes.command_line import Answered, Wire, listed, run, told, wired
-from tests.fakes.letters import letter, put, record, sent, state
-from tests.fakes.receipts import ID, note, open_receipt
+from tests.fakes.api.command_line import Answered, Wire, listed, run, told, wired
+from tests.fakes.aws.moto_cloud import Cloud
+from tests.fakes.records.dead_letters import letter, put, record, sent, state
+from tests.fakes.records.receipts import ID, note, open_receipt
 
 
 @pytest.fixture

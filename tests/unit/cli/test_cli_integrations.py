@@ -36,9 +36,9 @@ from portaria.core import clock
 from portaria_cli import api as cli_api
 from portaria_cli import auth, completion, output
 from portaria_cli.commands import portaria
-from tests.fakes.aws import TABLE, Cloud
-from tests.fakes.command_line import Answered, Wire, empty_listing, headers_of, listed, run, told, wired
-from tests.fakes.manage import API_URL, add_install, empty
+from tests.fakes.api.command_line import Answered, Wire, empty_listing, headers_of, listed, run, told, wired
+from tests.fakes.api.manage import API_URL, add_install, empty
+from tests.fakes.aws.moto_cloud import TABLE, Cloud
 from tests.fakes.paths import ROOT
 
 TOKEN = re.compile(r"portaria_[0-9A-Za-z]{48}\n")

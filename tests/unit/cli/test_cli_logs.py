@@ -14,8 +14,8 @@ from portaria.aws import boto3_clients
 from portaria_cli.doctor.deployment import Deployment
 from portaria_cli.logs import command
 from portaria_cli.logs import lines as log_lines
-from tests.fakes.aws import Cloud
-from tests.fakes.command_line import run
+from tests.fakes.api.command_line import run
+from tests.fakes.aws.moto_cloud import Cloud
 
 NOW_MS = int(time.time() * 1_000)
 EXCHANGE, MANAGE = "portaria-ExchangeCodeLogs-1", "portaria-ManageLogs-1"

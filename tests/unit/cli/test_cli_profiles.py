@@ -11,9 +11,9 @@ import pytest
 
 from portaria.access import api_tokens, private_integrations
 from portaria.aws.table import Table
-from tests.fakes.aws import TABLE, Cloud
-from tests.fakes.command_line import Wire, empty_listing, headers_of, run, told, wired
-from tests.fakes.manage import API_URL
+from tests.fakes.api.command_line import Wire, empty_listing, headers_of, run, told, wired
+from tests.fakes.api.manage import API_URL
+from tests.fakes.aws.moto_cloud import TABLE, Cloud
 
 OTHER_URL = "https://def456.execute-api.us-east-1.amazonaws.com/live"
 

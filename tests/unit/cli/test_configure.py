@@ -18,9 +18,8 @@ from click.testing import CliRunner
 
 from portaria.aws import boto3_clients
 from portaria_cli.commands import portaria
-from tests.fakes.aws import TABLE, Cloud
-from tests.fakes.command_line import Answered, Wire, headers_of, listed, run, told, wired
-from tests.fakes.configurations import (
+from tests.fakes.api.command_line import Answered, Wire, headers_of, listed, run, told, wired
+from tests.fakes.api.configurations import (
     CANARY,
     ERP,
     KOMMO,
@@ -35,7 +34,8 @@ from tests.fakes.configurations import (
     routes,
     unmarked,
 )
-from tests.fakes.manage import API_URL, empty, secrets_stored
+from tests.fakes.api.manage import API_URL, empty, secrets_stored
+from tests.fakes.aws.moto_cloud import TABLE, Cloud
 from tests.fakes.paths import ROOT
 
 EXAMPLES = ROOT / "examples"

@@ -32,11 +32,11 @@ from portaria_cli.commands import portaria as command_line
 from portaria_cli.doctor import data
 from portaria_cli.doctor.checks import CHECKS
 from portaria_cli.doctor.findings import STATES
-from tests.fakes.aws import TABLE, Cloud, cloud
-from tests.fakes.command_line import run
-from tests.fakes.manage import empty
+from tests.fakes.api.command_line import run
+from tests.fakes.api.manage import empty
+from tests.fakes.aws.moto_cloud import TABLE, Cloud, cloud
 from tests.fakes.paths import ROOT
-from tests.fakes.template import functions, resources, target
+from tests.fakes.template.document import functions, resources, target
 
 API_URL = "https://abc123.execute-api.us-east-1.amazonaws.com/live"
 STACK = "portaria"

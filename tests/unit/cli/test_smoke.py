@@ -28,8 +28,8 @@ from portaria_cli.smoke.command import CHECK_NAMES
 from portaria_cli.smoke.lease import KEY, LEASE_S, RENEW_AFTER_S, Held, Lease, Lost
 from portaria_cli.smoke.run import Answer, Failed, Names, Run, smoke_install, smoke_record
 from portaria_cli.smoke.session import MARK_ALPHABET, MARK_LENGTH
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.command_line import run as run_command
+from tests.fakes.api.command_line import run as run_command
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.virtual_time import VirtualClock
 
 Json = dict[str, Any]

@@ -17,7 +17,7 @@ from moto.kms.utils import generate_private_key
 
 from portaria_cli.doctor.deployment import Deployment
 from portaria_cli.teardown import removal
-from tests.fakes.command_line import run, told
+from tests.fakes.api.command_line import run, told
 
 REGION = "us-east-1"
 STACK = "portaria"

@@ -8,9 +8,9 @@ import re
 from portaria.connections import connection_store
 from portaria.core.entities import Connection
 from portaria.webhooks import event_receiver
-from tests.fakes.aws import Cloud
-from tests.fakes.connected import to_engage, to_leadconnector
-from tests.fakes.manage import API_URL, Manage
+from tests.fakes.api.manage import API_URL, Manage
+from tests.fakes.aws.moto_cloud import Cloud
+from tests.fakes.connections.connected import to_engage, to_leadconnector
 
 
 def test_create_event_address_returns_secret_once_and_stores_hashes(manage: Manage, stack: Cloud) -> None:

@@ -13,12 +13,13 @@ from portaria.connections.tokens.cache import PROCESS_CACHE
 from portaria.core.http_messages import Request, Response
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
-from tests.fakes import functions, ingesting
-from tests.fakes.aws import cloud
-from tests.fakes.ingesting import Desk, body, refusal
-from tests.fakes.manage import Answer, proxy_event, read
-from tests.fakes.people import DESTINATION, contact
+from tests.fakes.api.manage import Answer, proxy_event, read
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.platforms.oauth2 import NAME, Provider, Shop, json_answer, serving
+from tests.fakes.records import ingesting
+from tests.fakes.records.contacts import DESTINATION, contact
+from tests.fakes.records.ingesting import Desk, body, refusal
 
 # --- a proxied call, by the function call_connection
 

@@ -11,8 +11,8 @@ from portaria.connections import connection_store, oauth_clients
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.item_keys import oauth_client_key
-from tests.fakes.aws import Cloud
-from tests.fakes.manage import API_HOST, Manage, secrets_stored, watched
+from tests.fakes.api.manage import API_HOST, Manage, secrets_stored, watched
+from tests.fakes.aws.moto_cloud import Cloud
 
 CLIENT: dict[str, Any] = {
     "platform": "oauth2",

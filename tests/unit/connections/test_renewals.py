@@ -21,11 +21,11 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.stored_reasons import ConnectionReason
-from tests.fakes import functions
-from tests.fakes import installs as fakes
-from tests.fakes.aws import PREFIX, Cloud, cloud
-from tests.fakes.aws_errors import refusing
-from tests.fakes.tokens import NAME, TOKEN_PATH, Desk
+from tests.fakes.aws import functions
+from tests.fakes.aws.errors import refusing
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud
+from tests.fakes.connections import installs as fakes
+from tests.fakes.connections.tokens import NAME, TOKEN_PATH, Desk
 from tests.fakes.virtual_time import DAY_S, VirtualClock
 
 RECONNECT = "https://api.example.com/live/install/kommo/acme/start"

@@ -21,11 +21,11 @@ from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.stored_reasons import ConnectionReason
-from tests.fakes.aws import PREFIX, Cloud
+from tests.fakes.api.manage import empty
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.crashes import Calls, Died, outgoing
-from tests.fakes.manage import empty
 from tests.fakes.platforms.leadconnector import HOST, LOCATION, LeadConnector, error
-from tests.fakes.template import resources
+from tests.fakes.template.document import resources
 
 NAME = "marketek-main"
 OLD, NEW, NEWER = "pit-canary-old", "pit-canary-new", "pit-canary-newer"

@@ -25,13 +25,13 @@ from portaria.core.entities import Connection
 from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
 from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
-from tests.fakes import installs as fakes
-from tests.fakes.aws import PREFIX, cloud
-from tests.fakes.aws_errors import refusing
+from tests.fakes.aws.errors import refusing
+from tests.fakes.aws.moto_cloud import PREFIX, cloud
+from tests.fakes.connections import installs as fakes
+from tests.fakes.connections.tokens import NAME, TOKEN_PATH, Desk
 from tests.fakes.crashes import Died
 from tests.fakes.platforms import kommo as kommo_fake
 from tests.fakes.platforms.kommo import Kommo
-from tests.fakes.tokens import NAME, TOKEN_PATH, Desk
 from tests.fakes.virtual_time import DAY_S, VirtualClock
 
 IDENTITY = "https://123-abc-456.mktorest.com/identity/oauth/token"

@@ -18,8 +18,8 @@ from portaria.connections import vault
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.manage import secrets_stored
+from tests.fakes.api.manage import secrets_stored
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 
 CREDENTIALS = {"access_token": Secret("canary-access"), "refresh_token": Secret('canary-refresh ü \\ " \u2028')}
 # Errors of Secrets Manager and KMS may quote what was sent.

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.fakes.paths import ROOT
-from tests.fakes.template import template
+from tests.fakes.template.document import template
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # Logs at each level through the loggers of the handler, a module and the cold path, and emits two metrics.

@@ -20,10 +20,10 @@ from portaria.delivery.destination_pause import PauseReason
 from portaria.delivery.waiting_entries import HeldRecords
 from portaria.delivery.waiting_lists import WaitingList
 from portaria.records import record_mapping
-from tests.fakes.aws import Cloud
-from tests.fakes.aws_errors import refusing, throttled
-from tests.fakes.command_line import Wire, run, told, wired
-from tests.fakes.manage import Manage
+from tests.fakes.api.command_line import Wire, run, told, wired
+from tests.fakes.api.manage import Manage
+from tests.fakes.aws.errors import refusing, throttled
+from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.platforms import marketo
 
 WAITING = WaitingList("marketo-main", "persons", waiting_lists.LIVE, "pi-7")

@@ -27,15 +27,16 @@ from portaria.delivery.stages import destination_request
 from portaria.outbound import rate_limiter
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, routes
-from tests.fakes import functions, ingesting, people, waiting
-from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.connected import TOKEN, to_engage, to_leadconnector
-from tests.fakes.ingesting import body
-from tests.fakes.manage import Manage, empty
-from tests.fakes.people import SOURCE, contact
+from tests.fakes.api.manage import Manage, empty
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
+from tests.fakes.connections.connected import TOKEN, to_engage, to_leadconnector
 from tests.fakes.platforms import engage, leadconnector
 from tests.fakes.platforms.engage import Engage
 from tests.fakes.platforms.leadconnector import LeadConnector
+from tests.fakes.records import contacts, ingesting, waiting_records
+from tests.fakes.records.contacts import SOURCE, contact
+from tests.fakes.records.ingesting import body
 
 NEWER_TOKEN = "canary-pit-two"
 TIMEOUT = requests.exceptions.ReadTimeout("read timed out")
@@ -59,7 +60,7 @@ class Desk:
         self.waits: dict[str, float] = {}
         self.log = io.StringIO()
         functions.log_to(self.log)
-        people.connect_kommo(stack, 1)
+        contacts.connect_kommo(stack, 1)
 
     def route(self, destination: Connection, **changes: Any) -> Route:
         """As the API makes one where nothing is said of its dedupe fields."""
@@ -82,12 +83,12 @@ class Desk:
     @property
     def held(self) -> dict[str, float]:
         """For how many seconds each message that waits in the table is not tried again, by its id."""
-        return waiting.waits(self.stack.table)
+        return waiting_records.waits(self.stack.table)
 
     def release(self, **later: float) -> None:
         """What waits is sent, after a while."""
-        with waiting.later(**later):
-            waiting.release_by(self.releasing, self.stack)
+        with waiting_records.later(**later):
+            waiting_records.release_by(self.releasing, self.stack)
 
     def letters(self) -> list[dict[str, Any]]:
         table = self.stack.table
@@ -452,7 +453,7 @@ class TestRoutes:
 
     @pytest.fixture
     def manage(self, shared: Cloud, mock: responses.RequestsMock) -> Iterator[Manage]:
-        people.connect_kommo(shared, 1)
+        contacts.connect_kommo(shared, 1)
         to_leadconnector(shared)
         to_engage(shared)
         yield Manage(shared)
@@ -533,7 +534,7 @@ def test_pipeline_each_disposition_has_its_effect(meaning: Disposition) -> None:
         assert desk.waits == pytest.approx(in_table, abs=5)
         assert [letter["reason"] for letter in desk.letters()] == reasons
         assert len(desk.requests) == count
-        assert bool(backlogs.status(desk.table, people.DESTINATION).pauses) == is_paused
+        assert bool(backlogs.status(desk.table, contacts.DESTINATION).pauses) == is_paused
 
 
 @pytest.mark.parametrize("meaning", [Disposition.ACCEPTED, Disposition.APPLIED])

@@ -23,11 +23,12 @@ from portaria.delivery.retry_schedule import LONGEST_IN_QUEUE_S
 from portaria.delivery.stages import send
 from portaria.installs import uninstall
 from portaria.records import dead_letters, receipts, routes
-from tests.fakes import functions, waiting
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.aws_errors import refusing
-from tests.fakes.people import DESTINATION, ROUTE, SOURCE, contact, person, set_up
+from tests.fakes.aws import functions
+from tests.fakes.aws.errors import refusing
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.platforms.marketo import Marketo, error, refuse_persons
+from tests.fakes.records import waiting_records
+from tests.fakes.records.contacts import DESTINATION, ROUTE, SOURCE, contact, person, set_up
 
 TIMEOUT = requests.exceptions.ReadTimeout("read timed out")
 
@@ -86,12 +87,12 @@ class Desk:
     @property
     def held(self) -> dict[str, float]:
         """For how many seconds each message that waits in the table is not tried again, by its id."""
-        return waiting.waits(self.stack.table)
+        return waiting_records.waits(self.stack.table)
 
     def release(self, **later: float) -> None:
         """What waits is sent, after a while."""
-        with waiting.later(**later):
-            waiting.release_by(self.releasing, self.stack)
+        with waiting_records.later(**later):
+            waiting_records.release_by(self.releasing, self.stack)
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """All that there are, and each only the first time."""

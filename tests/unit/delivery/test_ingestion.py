@@ -23,10 +23,10 @@ from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import receipt_search
-from tests.fakes import ingesting, waiting
-from tests.fakes.ingesting import MUNCHKIN, Desk, body, refusal
-from tests.fakes.people import DESTINATION, SOURCE, contact, person
-from tests.simulation.cloud import PREFIX
+from tests.fakes.records import ingesting, waiting_records
+from tests.fakes.records.contacts import DESTINATION, SOURCE, contact, person
+from tests.fakes.records.ingesting import MUNCHKIN, Desk, body, refusal
+from tests.simulation.aws.cloud import PREFIX
 
 NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)
 
@@ -314,7 +314,7 @@ def test_pipeline_daily_quota_is_not_exceeded(desk: Desk, time: Any) -> None:
         outcomes = [desk.ingest(QueuedMessage(str(number), each)) for number, each in enumerate(bodies)]
     assert len(desk.persons) <= 100
     assert [outcome.waiting for outcome in outcomes] == [{}] * 5
-    assert len({person["email"] for person in desk.persons}) + len(waiting.keys(desk.table)) == 150
+    assert len({person["email"] for person in desk.persons}) + len(waiting_records.keys(desk.table)) == 150
     assert quotas.used(desk.table, MUNCHKIN, "2026-03-04").objects == len(desk.persons)
 
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from portaria.core import clock, record_messages
 from portaria.core.errors import AnswerLost, Unreachable
 from portaria.delivery.pipeline import QueuedMessage
-from tests.fakes import ingesting
-from tests.fakes.ingesting import Desk, body, refusal
-from tests.fakes.people import contact
-from tests.fakes.shuffled_events import Deliveries, check_newest_is_left, deliveries, origins
+from tests.fakes.records import ingesting
+from tests.fakes.records.contacts import contact
+from tests.fakes.records.ingesting import Desk, body, refusal
+from tests.fakes.records.shuffled_events import Deliveries, check_newest_is_left, deliveries, origins
 
 TEN = range(10)
 WAYS = [set(way) for size in range(11) for way in itertools.combinations(TEN, size)]

@@ -19,8 +19,8 @@ from portaria.delivery.pipeline import QueuedMessage
 from portaria.platforms.kommo import contacts, events
 from portaria.records import reread_requests
 from portaria.records.record_mapping import mapping_of
-from tests.fakes.ingesting import Desk, desk, refusal
-from tests.fakes.people import SOURCE
+from tests.fakes.records.contacts import SOURCE
+from tests.fakes.records.ingesting import Desk, desk, refusal
 
 CHANGED = 1_732_271_999
 ARRIVED = CHANGED + 1

@@ -20,10 +20,10 @@ from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.delivery import quotas
 from portaria.delivery.quotas import Ledger, Reservation
-from tests.fakes import aws as fakes
-from tests.simulation import cloud as clouds
-from tests.simulation import limits
-from tests.simulation.cloud import TABLE, Cloud, InTurn
+from tests.fakes.aws import moto_cloud as fakes
+from tests.simulation.aws import cloud as clouds
+from tests.simulation.aws import limits
+from tests.simulation.aws.cloud import TABLE, Cloud, InTurn
 
 SUBSCRIPTION = "123-ABC-456"
 ZONE = "America/Chicago"

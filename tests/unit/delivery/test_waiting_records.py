@@ -33,11 +33,11 @@ from portaria.delivery.waiting_lists import WaitingList
 from portaria.installs import uninstall
 from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import dead_letters, record_mapping
-from tests.fakes import ingesting, waiting
 from tests.fakes.crashes import Died
-from tests.fakes.ingesting import Desk, body, refusal
-from tests.fakes.people import DESTINATION, SOURCE, contact
-from tests.simulation.cloud import Cloud
+from tests.fakes.records import ingesting, waiting_records
+from tests.fakes.records.contacts import DESTINATION, SOURCE, contact
+from tests.fakes.records.ingesting import Desk, body, refusal
+from tests.simulation.aws.cloud import Cloud
 from tests.simulation.faults import throttled
 
 NOON = datetime(2026, 3, 4, 18, 0, tzinfo=UTC)
@@ -90,7 +90,7 @@ def test_pipeline_paused_destination_stores_message_narrowed_to_route(closed: De
     outcome = closed.ingest(QueuedMessage("m1", sent))
     assert outcome.waiting == {}
     assert outcome.counts["RecordsHeld"] == 2
-    (_, entry) = waiting.entries(closed.table)
+    (_, entry) = waiting_records.entries(closed.table)
     assert (entry.message_id, entry.order, entry.records, entry.waiting) == ("m1", 77, 2, LIVE)
     # Narrowed to its route, otherwise the same
     assert json.loads(entry.body) == json.loads(sent) | {"route": "people"}
@@ -100,7 +100,7 @@ def test_pipeline_paused_destination_stores_message_narrowed_to_route(closed: De
 def test_pipeline_duplicate_delivery_to_paused_destination_waits_once(closed: Desk) -> None:
     for receives in (1, 2):
         closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=77), receives))
-    assert waiting.keys(closed.table) == ["1", "2"]
+    assert waiting_records.keys(closed.table) == ["1", "2"]
 
 
 def test_pipeline_paused_object_waits_and_other_routes_are_sent(closed: Desk) -> None:
@@ -108,7 +108,7 @@ def test_pipeline_paused_object_waits_and_other_routes_are_sent(closed: Desk) ->
     closed.rule = lambda document: None
     closed.ingest(QueuedMessage("m1", body([contact(2)], read_at=77)))
     assert [path for path, _ in closed.accepted] == ["customobjects/car_c"]
-    assert [entry.route for entry in waiting.entries(closed.table)] == ["people", "people"]
+    assert [entry.route for entry in waiting_records.entries(closed.table)] == ["people", "people"]
 
 
 def test_pipeline_live_and_bulk_records_wait_in_separate_lists(closed: Desk) -> None:
@@ -161,7 +161,7 @@ def test_waiting_records_entry_of_several_parts_is_replaced_completely(desk: Des
 def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Desk, time: Any) -> None:
     for number in (5, 3, 4, 2):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
-    assert [entry.order for entry in waiting.entries(closed.table)] == [1, 2, 3, 4, 5]
+    assert [entry.order for entry in waiting_records.entries(closed.table)] == [1, 2, 3, 4, 5]
     closed.ingest(QueuedMessage("newest", version(6, of=3)))
     open_again(closed, time)
     closed.release()
@@ -174,7 +174,7 @@ def test_release_running_appends_new_records_behind_waiting_ones(closed: Desk, t
     for number in range(2, 60):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     open_again(closed, time)
-    first = len(waiting.entries(closed.table))
+    first = len(waiting_records.entries(closed.table))
 
     def arrive(document: Any) -> None:
         closed.rule = lambda document: None
@@ -197,11 +197,11 @@ def test_pipeline_source_over_its_quota_share_waits_and_other_source_is_sent(des
         for number in range(10):
             people = [contact(1_000 * number + each) for each in range(11)]
             desk.ingest(QueuedMessage(f"mine-{number}", body(people)))
-        assert {entry.waiting.source for entry in waiting.entries(desk.table)} == {SOURCE}
+        assert {entry.waiting.source for entry in waiting_records.entries(desk.table)} == {SOURCE}
         sent = len(desk.persons)
         mine, theirs = body([contact(7)]), body([contact(8)], connection=other)
         assert desk.ingest(QueuedMessage("more", mine), QueuedMessage("theirs", theirs)).waiting == {}
-    assert {entry.waiting.source for entry in waiting.entries(desk.table)} == {SOURCE}
+    assert {entry.waiting.source for entry in waiting_records.entries(desk.table)} == {SOURCE}
     assert [person["email"] for person in desk.persons[sent:]] == ["person8@example.com"]
 
 
@@ -225,7 +225,7 @@ def test_release_destination_still_refusing_gets_one_request_per_attempt(closed:
         time["now"] += timedelta(minutes=31)
         assert closed.release() == ["swept", "waiting"]
     assert len(closed.requests) == 6
-    assert len(waiting.entries(closed.table)) == 199
+    assert len(waiting_records.entries(closed.table)) == 199
     assert closed.release() == ["swept"]
 
 
@@ -256,7 +256,7 @@ def test_release_deleted_destination_turns_waiting_records_into_dead_letters(des
     uninstall.delete(desk.table, desk.cloud.url("uninstalls"), connection_store.get(desk.table, DESTINATION))
     backlogs.try_now(desk.table, DESTINATION)
     desk.release()
-    assert waiting.entries(desk.table) == []
+    assert waiting_records.entries(desk.table) == []
     assert sorted((letter["reason"], letter["connection"]) for letter in desk.letters()) == [
         ("connection_removed", SOURCE), ("connection_removed", "pi-7"),
     ]  # fmt: skip
@@ -322,11 +322,11 @@ def test_pipeline_worker_killed_at_any_write_of_waiting_records_loses_nothing(
             died = True
     if died:
         assert closed.ingest(QueuedMessage("m1", message, 2)).waiting == {}
-    assert sorted(waiting.keys(closed.table)) == ["1", "2", "3"]
+    assert sorted(waiting_records.keys(closed.table)) == ["1", "2", "3"]
     open_again(closed, time)
     closed.release()
     assert sorted(person["email"] for person in closed.persons) == [f"person{n}@example.com" for n in (1, 2, 3)]
-    assert waiting.entries(closed.table) == []
+    assert waiting_records.entries(closed.table) == []
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -363,11 +363,11 @@ def test_resume_killed_at_any_write_is_completed_by_repeating(closed: Desk, time
         try:
             destination_states.resume(closed.table, url, destination_states.find(closed.table, DESTINATION))
         except Died:
-            assert waiting.keys(closed.table) == ["1"]
+            assert waiting_records.keys(closed.table) == ["1"]
     destination_states.resume(closed.table, url, destination_states.find(closed.table, DESTINATION))
     closed.release()
     assert [person["email"] for person in closed.persons] == ["person1@example.com"]
-    assert waiting.entries(closed.table) == []
+    assert waiting_records.entries(closed.table) == []
 
 
 def test_resume_destination_still_refusing_keeps_records_and_pause(closed: Desk, time: Any) -> None:
@@ -379,7 +379,7 @@ def test_resume_destination_still_refusing_keeps_records_and_pause(closed: Desk,
         (pause,) = backlogs.status(closed.table, DESTINATION).pauses
         assert pause.until == time["now"].timestamp() + record_outcomes.STOPPED_WAIT_S
         time["now"] += timedelta(minutes=1)
-    assert waiting.keys(closed.table) == ["1"]
+    assert waiting_records.keys(closed.table) == ["1"]
     assert closed.letters() == []
 
 
@@ -439,7 +439,7 @@ def test_release_entry_failing_unexpectedly_becomes_dead_letter_and_rest_is_sent
     assert [person["email"] for person in closed.persons] == ["person2@example.com"]
     (letter,) = closed.letters()
     assert (letter["reason"], letter["records"][0]["key"]) == (dead_letters.GAVE_UP, "1")
-    assert waiting.entries(closed.table) == []
+    assert waiting_records.entries(closed.table) == []
 
 
 def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(closed: Desk, time: Any) -> None:
@@ -467,7 +467,7 @@ def test_release_entry_that_kills_workers_becomes_dead_letter_and_rest_is_sent(c
 
 
 def test_waiting_records_remove_table_throttled_is_retried(closed: Desk, time: Any) -> None:
-    found = waiting.entries(closed.table)
+    found = waiting_records.entries(closed.table)
     refusals = iter([True, True])
 
     def carry(name: str, call: Any) -> Any:
@@ -477,7 +477,7 @@ def test_waiting_records_remove_table_throttled_is_retried(closed: Desk, time: A
 
     closed.cloud.carry = carry
     waiting_entries.remove(closed.table, found)
-    assert waiting.entries(closed.table) == []
+    assert waiting_records.entries(closed.table) == []
 
 
 def test_pipeline_waiting_record_write_failure_returns_messages(closed: Desk) -> None:

@@ -29,11 +29,11 @@ from portaria.installs import code_exchange
 from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.install_messages import read_message
 from portaria.webhooks.install_receiver import install_id
-from tests.fakes import functions
-from tests.fakes import installs as fakes
-from tests.fakes.aws import PREFIX, Cloud
-from tests.fakes.aws_errors import refusing
-from tests.fakes.manage import Manage, empty
+from tests.fakes.api.manage import Manage, empty
+from tests.fakes.aws import functions
+from tests.fakes.aws.errors import refusing
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
+from tests.fakes.connections import installs as fakes
 from tests.fakes.virtual_time import VirtualClock
 
 TOKEN_URL = "https://login.example.com/token"

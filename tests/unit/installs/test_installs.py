@@ -24,9 +24,9 @@ from portaria.installs.grant_exchange import TIME_TO_EXCHANGE_S
 from portaria.installs.install_lease import LEASE_S, InstallLease
 from portaria.installs.install_messages import read_message
 from portaria.webhooks import event_receiver
-from tests.fakes import installs as fakes
-from tests.fakes.aws import PREFIX, Cloud, cloud
-from tests.fakes.aws_errors import refusing
+from tests.fakes.aws.errors import refusing
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud
+from tests.fakes.connections import installs as fakes
 from tests.fakes.platforms import kommo as kommo_fake
 from tests.fakes.platforms.kommo import Kommo
 from tests.fakes.virtual_time import VirtualClock

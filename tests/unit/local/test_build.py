@@ -13,9 +13,9 @@ from local import build
 from local.build import PINNED_PIP, Build
 from local.environments import ARCHITECTURE, RUNTIME, Environment, environment
 from local.processes import NotStarted
-from tests.fakes.locks import pins
+from tests.fakes.package_locks import pins
 from tests.fakes.paths import ROOT
-from tests.fakes.template import template
+from tests.fakes.template.document import template
 
 ENVIRONMENTS = ("default", "staging", "production")
 OURS = f"python{sys.version_info[0]}.{sys.version_info[1]}"

@@ -16,8 +16,8 @@ import trustme
 
 from portaria.connections import connection_store
 from portaria.outbound import http_client
-from tests.fakes.aws import cloud
-from tests.fakes.calling import Calling
+from tests.fakes.api.calling import Calling
+from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.internet import ADDRESS, OK, Internet, Server, answering, internet, redirect
 from tests.fakes.paths import HOSTILE_URLS as CORPUS
 

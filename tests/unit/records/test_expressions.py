@@ -12,7 +12,7 @@ from jmespath.exceptions import JMESPathError
 
 from portaria.platforms.kommo import contacts
 from portaria.records import expression_compiler, expressions
-from tests.fakes.people import contact
+from tests.fakes.records.contacts import contact
 
 # Every kind of node, alone and inside others.
 EXPRESSIONS = [

@@ -14,9 +14,9 @@ from portaria.connections import connection_store
 from portaria.core import clock
 from portaria.core.entities import Connection, Trace
 from portaria.records import receipt_search, receipts, record_index
-from tests.fakes.aws import Cloud
-from tests.fakes.manage import Manage
-from tests.fakes.receipts import BODY, ID, note, open_receipt
+from tests.fakes.api.manage import Manage
+from tests.fakes.aws.moto_cloud import Cloud
+from tests.fakes.records.receipts import BODY, ID, note, open_receipt
 from tests.fakes.virtual_time import VirtualClock
 
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC)

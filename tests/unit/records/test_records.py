@@ -20,7 +20,7 @@ from portaria.platforms.kommo import contacts
 from portaria.platforms.marketo import persons
 from portaria.records import record_mapping
 from portaria.records.record_mapping import Message, OutgoingRecord, Source
-from tests.fakes.people import contact, person
+from tests.fakes.records.contacts import contact, person
 
 MESSAGE = Message("m1", "kommo-acme-1001", "contacts", "backfill", [], route="people")
 BY_EMAIL = Target("marketo-one", "persons", options=(("field1", "email"),))

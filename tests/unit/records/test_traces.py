@@ -17,9 +17,9 @@ from portaria.core.errors import Rejected
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.records import correlations, dead_letter_redrive, dead_letters, receipt_search, receipts, record_mapping
 from portaria.records.receipts import AcceptedRequest, Receipt
-from tests.fakes import ingesting
-from tests.fakes.ingesting import Desk, body, refusal
-from tests.fakes.people import DESTINATION, contact
+from tests.fakes.records import ingesting
+from tests.fakes.records.contacts import DESTINATION, contact
+from tests.fakes.records.ingesting import Desk, body, refusal
 
 TARGET = {"destination": DESTINATION, "object": "persons", "priority": "normal", "options": {"field1": "email"}}
 NIGHTLY = {"correlation_id": "nightly-7", "request_source": "export"}

@@ -1,4 +1,4 @@
-"""moto answers the same with and without `tests.fakes.fast_moto`."""
+"""moto answers the same with and without `tests.fakes.aws.fast_moto`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 from moto import mock_aws
 
-from tests.fakes.fast_moto import fast_moto
+from tests.fakes.aws.fast_moto import fast_moto
 
 ITEM: dict[str, Any] = {
     "pk": {"S": "a"},

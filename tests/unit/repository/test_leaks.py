@@ -17,7 +17,7 @@ import pytest
 
 from tests import leaks
 from tests.fakes.paths import ROOT
-from tests.simulation.cloud import Cloud, Message
+from tests.simulation.aws.cloud import Cloud, Message
 from tests.simulation.oracle import check_leaks
 from tests.simulation.schedule import Schedule, Violation
 
@@ -32,7 +32,7 @@ from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
-from tests.fakes.aws import cloud
+from tests.fakes.aws.moto_cloud import cloud
 
 CANARY = "canary-planted/secret+1"
 logger = logging.getLogger("portaria.planted")

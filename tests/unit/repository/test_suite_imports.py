@@ -43,14 +43,14 @@ def test_suite_imports_contain_no_test_module_and_no_other_suite() -> None:
 
 def test_suite_imports_of_test_module_or_another_suite_are_refused() -> None:
     for line, passes in {
-        "from tests.fakes.aws import cloud": True,
-        "from tests.simulation import cloud": True,
-        "from tests.fakes.locks import pins": True,
+        "from tests.fakes.aws.moto_cloud import cloud": True,
+        "from tests.simulation.aws import cloud": True,
+        "from tests.fakes.package_locks import pins": True,
         "from tests.leaks import WATCH": True,
-        "from tests.stack import breakages": False,
+        "from tests.stack.operations import breakages": False,
         "from tests.unit.connections.test_tokens import Desk": False,
         "from tests.unit import test_tokens": False,
         "import tests.aws.rules": False,
-        "from .locks import pins": False,
+        "from .package_locks import pins": False,
     }.items():
         assert (refused(Path("unit/test_table.py"), line) == []) is passes, line

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
 from tests.dependency_audit import LOCKS, Audit
-from tests.fakes.locks import pins
+from tests.fakes.package_locks import pins
 from tests.fakes.paths import ROOT
 
 DEV = ROOT / "requirements" / "dev.txt"

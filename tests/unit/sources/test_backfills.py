@@ -27,9 +27,9 @@ from portaria.outbound import http_client
 from portaria.outbound.rate_limiter import Pace
 from portaria.records import routes
 from portaria.sources import backfill, page_reader, reconciliation
-from tests.fakes.aws import Cloud, cloud
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.crashes import Calls, Died, outgoing
-from tests.fakes.people import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
+from tests.fakes.records.contacts import DESTINATION, HOST, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
 
 PLENTY_S = 60.0
 PROBLEM = {"Content-Type": "application/problem+json"}

@@ -29,10 +29,10 @@ from portaria.platforms.kommo import pagination
 from portaria.records import reread_requests, routes
 from portaria.sources import backfill, page_reader, reconciliation
 from portaria.webhooks import event_receiver
-from tests.fakes.aws import PREFIX, Cloud, cloud
+from tests.fakes.api.manage import empty
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud
 from tests.fakes.crashes import Calls, Died, outgoing
-from tests.fakes.manage import empty
-from tests.fakes.people import DESTINATION, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
+from tests.fakes.records.contacts import DESTINATION, ROUTE, SOURCE, Listing, connect_kommo, contact, set_up
 
 DUE = json.dumps({"reconcile": "due"})
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

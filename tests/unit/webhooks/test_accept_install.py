@@ -23,10 +23,10 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.installs.hook_sources import HookSources
 from portaria.webhooks import arrival_sources, install_receiver, install_sessions, oauth_client_cache, oauth_state
-from tests.fakes.accept_install import EVENTS, load_handler
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
-from tests.fakes.locks import pins
+from tests.fakes.aws.endpoint import Endpoint, aws_endpoint
+from tests.fakes.aws.moto_cloud import Cloud, cloud
+from tests.fakes.connections.accept_install import EVENTS, load_handler
+from tests.fakes.package_locks import pins
 from tests.fakes.paths import ROOT
 
 HANDLER = ROOT / "functions" / "accept_install" / "handler.py"

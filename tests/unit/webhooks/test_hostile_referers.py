@@ -13,7 +13,7 @@ import pytest
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.errors import Rejected
 from portaria.platforms.kommo import tokens
-from tests.fakes.accept_install import EVENTS, load_handler
+from tests.fakes.connections.accept_install import EVENTS, load_handler
 from tests.fakes.paths import HOSTILE_REFERERS
 
 CORPUS: dict[str, list[str]] = json.loads(HOSTILE_REFERERS.read_text())

@@ -21,9 +21,9 @@ from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.platforms.leadconnector import events as leadconnector
 from portaria.webhooks import event_receiver
-from tests.fakes.aws import Cloud, cloud
-from tests.fakes.aws_endpoint import Endpoint, aws_endpoint
-from tests.fakes.functions import load, sample
+from tests.fakes.aws.endpoint import Endpoint, aws_endpoint
+from tests.fakes.aws.functions import load, sample
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 
 KOMMO, APP, WORKFLOW = "kommo_contact_updated", "leadconnector_app", "leadconnector_workflow"
 KEY, HEADER = (Secret(sample("receive_events", WORKFLOW)["pathParameters"]["key"]),

@@ -1,0 +1,124 @@
+"""The stack's resources on moto, in process. Its conditional writes are not atomic: nothing here tests a race."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
+from moto.kms.utils import generate_private_key
+
+from portaria.aws import boto3_clients
+from portaria.aws.table import Table
+from tests.fakes.aws.fast_moto import fast_moto
+from tests.fakes.paths import ROOT
+
+TABLE = "portaria"
+PREFIX = "portaria"
+TEMPLATE = ROOT / "template.yaml"
+# moto makes RSA keys for every KMS key, also for one that only encrypts: a tenth of a second each, so one is made for all.
+_private_key = cache(generate_private_key)
+# A transaction of moto's copies the whole table, which fails while another thread writes.
+_one_call = threading.RLock()
+_call_moto = BotocoreStubber.__call__
+
+
+def _call_alone(stubber: BotocoreStubber, *arguments: Any, **named: Any) -> Any:
+    with _one_call:
+        return _call_moto(stubber, *arguments, **named)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Where things are; `environment` is what the functions' settings read."""
+
+    environment: dict[str, str]
+
+    @property
+    def table(self) -> Table:
+        return Table(TABLE)
+
+    def receive(self, queue: str) -> list[str]:
+        """Take all messages off a queue (`exchanges`, `backfills`, `records`, `bulk_records`, `heard`)."""
+        sqs, url, bodies = boto3_clients.client("sqs"), self.url(queue), []
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                bodies.append(message["Body"])
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return bodies
+
+    def url(self, queue: str) -> str:
+        return str(boto3_clients.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"])
+
+
+@cache
+def _table_properties() -> dict[str, Any]:
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    properties: dict[str, Any] = yaml.load(TEMPLATE.read_text(), Loader)["Resources"]["Table"]["Properties"]
+    return {
+        name: properties[name]
+        for name in ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+    }
+
+
+QUEUES = (
+    "exchanges", "unproven_exchanges", "deferred_exchanges",
+    "backfills", "records", "bulk_records", "waiting_records", "records_dead_letters", "renewals", "uninstalls",
+    "heard",
+)  # fmt: skip
+
+
+@contextmanager
+def cloud() -> Iterator[Cloud]:
+    """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
+    with (
+        mock_aws(),
+        fast_moto(),
+        patch("moto.kms.models.generate_private_key", _private_key),
+        patch.object(BotocoreStubber, "__call__", _call_alone),
+    ):
+        boto3_clients.client("dynamodb").create_table(TableName=TABLE, **_table_properties())
+        sqs = boto3_clients.client("sqs")
+        urls = {}
+        for queue in QUEUES:
+            urls[queue] = sqs.create_queue(QueueName=queue, Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
+        events = boto3_clients.client("events")
+        events.create_event_bus(Name="portaria")
+        events.put_rule(Name="all", EventBusName="portaria", EventPattern='{"source": ["portaria"]}')
+        arn = sqs.get_queue_attributes(QueueUrl=urls["heard"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        events.put_targets(Rule="all", EventBusName="portaria", Targets=[{"Id": "heard", "Arn": arn}])
+        key_id = boto3_clients.client("kms").create_key()["KeyMetadata"]["KeyId"]
+        yield Cloud(
+            {
+                "TABLE_NAME": TABLE,
+                "SECRETS_PREFIX": PREFIX,
+                "BUS_NAME": "portaria",
+                "SEALING_KEY_ID": key_id,
+                "EXCHANGES_QUEUE_URL": urls["exchanges"],
+                "UNPROVEN_EXCHANGES_QUEUE_URL": urls["unproven_exchanges"],
+                "DEFERRED_EXCHANGES_QUEUE_URL": urls["deferred_exchanges"],
+                "BACKFILLS_QUEUE_URL": urls["backfills"],
+                "RECORDS_QUEUE_URL": urls["records"],
+                "BULK_RECORDS_QUEUE_URL": urls["bulk_records"],
+                "WAITING_RECORDS_QUEUE_URL": urls["waiting_records"],
+                "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
+                "RECONCILE_EVERY_MINUTES": "30",
+                "RETRY_AFTER_MINUTES": "5,30,30",
+                "QUOTA_TIME_ZONE": "America/Chicago",
+                "ADOBE_CLIENT_ID": "4f1c2a9b8e7d4c3b",
+                "REFUSED_GRANT_DAYS": "7",
+                "RENEWALS_QUEUE_URL": urls["renewals"],
+                "UNINSTALLS_QUEUE_URL": urls["uninstalls"],
+                "PRIVATE_INTEGRATION_MANAGERS": "administrators",
+            }
+        )

@@ -1,0 +1,74 @@
+"""Records on their way to a destination that fails four times of five, while the processes that carry them die."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+
+from portaria.core import record_messages
+from portaria.delivery.pipeline import QueuedMessage
+from tests.fakes.records import ingesting, waiting_records
+from tests.fakes.records.contacts import contact
+from tests.fakes.records.ingesting import body, refusal
+from tests.fakes.records.shuffled_events import check_newest_is_left, deliveries, origins
+from tests.simulation.records.runs import Ended, attempt_all
+
+RESULT = Path("build/faults/record_faults.json")
+RUNS, LONG_RUNS = 60, 3_000
+PROCESSES, SEEDS_AT_ONCE = 2, 20
+CASES = 10_000
+
+
+def test_records_faults_and_kills_every_record_is_applied_after_redrive(long: bool) -> None:
+    started = time.monotonic()
+    runs = LONG_RUNS if long else RUNS
+    total, broken = Ended(), []
+    seeds = [range(first, min(first + SEEDS_AT_ONCE, runs)) for first in range(0, runs, SEEDS_AT_ONCE)]
+    # The order of sets is part of what a seed decides.
+    with (
+        patch.dict(os.environ, PYTHONHASHSEED="0"),
+        ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool,
+    ):
+        for ended, what in pool.map(attempt_all, seeds):
+            total += ended
+            broken += what
+    figures = {"runs": runs, "broken": len(broken), **vars(total)}
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"\nrecord faults in {time.monotonic() - started:.0f} s: {figures}")
+    command = "PYTHONHASHSEED=0 PYTHONPATH=layers/portaria .venv/bin/python -m tests.simulation.records.runs SEED"
+    assert not broken, "\n".join(["a run broke a rule:", *broken[:20], command])
+    assert total.applied + total.dead_with_reason == total.sent
+    assert total.applied_after_redrive == total.sent
+    # It is no proof where nothing went wrong.
+    assert total.dead_with_reason > total.sent * 0.05
+    assert total.deaths > runs
+
+
+@pytest.mark.parametrize("origin", [record_messages.EVENT, record_messages.RECONCILIATION, record_messages.BACKFILL])
+@pytest.mark.parametrize("keep_newest", ["events", "all", "none"])
+def test_pipeline_record_refused_after_version_mark_is_sent_again(origin: str, keep_newest: str) -> None:
+    """Given a record that was marked and not taken, when its message comes back, then its own mark does not stop it."""
+    with ingesting.desk() as desk:
+        desk.route("people", keep_newest=keep_newest)
+        message = QueuedMessage("m1", body([contact(1)], origin=origin))
+        desk.rule = lambda document: refusal("5000801")
+        assert desk.ingest(message).waiting == {}
+        desk.rule = lambda document: None
+        with waiting_records.later(minutes=6):
+            desk.release()
+        assert set(desk.state()) == {"person1@example.com"}
+
+
+def test_pipeline_shuffled_and_duplicate_events_leave_newest_version_in_10_000_cases(long: bool) -> None:
+    if not long:
+        pytest.skip("takes some minutes: make faults")
+    settings(max_examples=CASES)(given(deliveries(), origins)(check_newest_is_left))()

@@ -1,0 +1,601 @@
+"""One run of records through `ingest_records` and `release_records`: a destination that fails six times of seven, and workers
+that die anywhere.
+
+Events, backfills, reconciliations and front-door requests come into both queues, some twice and in no order. Workers are
+interleaved at every call that leaves, in virtual time; a seed decides everything. When all has come to rest, every version that
+counts must stand at the destination or among the dead letters with a reason. Then the faults end, the dead letters are
+redriven, and all must stand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import random
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from unittest.mock import patch
+
+from greenlet import greenlet
+
+from portaria.aws import boto3_clients, queues, table
+from portaria.aws.table import Table
+from portaria.connections import connection_store
+from portaria.connections.tokens import cache, provider
+from portaria.connections.vault import Vault
+from portaria.core import clock, record_messages
+from portaria.core.callbacks import Record, Secret
+from portaria.core.entities import Connection, Route
+from portaria.core.errors import AnswerLost, Retryable
+from portaria.core.http_messages import Request, Response
+from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
+from portaria.delivery import backlogs, pipeline, quotas, record_release, retry_schedule
+from portaria.delivery.pipeline import QueuedMessage
+from portaria.outbound import http_client
+from portaria.records import dead_letter_redrive, dead_letters, routes
+from tests.fakes.crashes import Died
+from tests.fakes.records.contacts import DESTINATION, SOURCE, contact
+from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud, InTurn, Message, installed
+from tests.simulation.faults import LONGEST_INDEX_LAG_S, index_lag_s, throttled
+
+BEGIN = datetime(2026, 1, 5, 15, tzinfo=UTC).timestamp()
+MUNCHKIN = "123-ABC-456"
+LIVE, BULK, WAITING, GIVEN_UP = "records", "bulk_records", "waiting_records", "records_dead_letters"
+# As template.yaml has them: what a function may take, for how long its queue hides a message, and how often it gives it out.
+TIME_LIMIT_S, HIDDEN_S, MAX_RECEIVES = 120.0, 725.0, {LIVE: 60, BULK: 60, WAITING: 20}
+# How often what waits in the table is looked at.
+SWEEP_EVERY_S = 60.0
+WORKERS = 3
+# Everything comes within ten minutes.
+COMES_WITHIN_S = 600.0
+# What a destination does, each as often: take the records, or one of these.
+KINDS = ("", "429", "500", "timeout", "reset", "quota", "stopped")
+CODES = {"429": "429001", "500": "5000801", "quota": "4290801", "stopped": "4030801"}
+# Out of all calls to AWS this part is refused, half of these after they have done their work.
+THROTTLED = 0.004
+# A run that has not come to rest after so many turns never will.
+MAX_TURNS = 20_000
+NEVER = float("inf")
+# Of the quota's counters, which are read again after each wait: fewer than in truth, which only makes fewer of the same calls.
+SHARDS = 2
+# Whose versions the routes remember.
+KEEPING = (("events", "events"), ("all", "all"), ("events", "all"))
+
+
+class Broken(BaseException):
+    """Something was lost or is stale. It is no Exception, so that the code under test does not catch it."""
+
+
+@dataclass
+class Worker:
+    """A process: what it keeps in memory, and what it is at."""
+
+    number: int
+    running: greenlet | None = None
+    wake_at: float = 0.0
+    deadline: float = 0.0
+    deaths: int = 0
+    memory: cache.TokenCache = field(default_factory=cache.TokenCache)
+    ledger: quotas.Ledger | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What must stand in the end: a version (`updated_at`) of a record, in every partition that its ways lead to."""
+
+    source: str
+    key: str
+    email: str
+    version: int
+    partitions: tuple[str, ...]
+
+
+@dataclass
+class Ended:
+    """`sent` counts what must arrive, a record and a way at a time; the rest is as it stands when the faults end."""
+
+    sent: int = 0
+    applied: int = 0
+    dead_with_reason: int = 0
+    missing: int = 0
+    stale: int = 0
+    applied_after_redrive: int = 0
+    deaths: int = 0
+    requests: int = 0
+    calls: int = 0
+    drains: int = 0
+
+    def __add__(self, other: Ended) -> Ended:
+        return Ended(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+class Run:
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(f"records {seed}")
+        self.lag_rng = random.Random(f"index lag {seed}")
+        self.time = BEGIN
+        self.cloud = Cloud()
+        self.cloud.carry = self.carry
+        self.main = greenlet.getcurrent()
+        self.workers = [Worker(number) for number in range(WORKERS)]
+        self.current: Worker | None = None
+        self.faulty, self.over = True, False
+        # How likely a worker dies before a call, and after it. In some runs none does.
+        self.dying = self.rng.choice((0.0, 0.001, 0.003, 0.008))
+        self.settings: IngestRecordsSettings = self.cloud.settings(IngestRecordsSettings)
+        self.release_settings: ReleaseRecordsSettings = self.cloud.settings(ReleaseRecordsSettings)
+        self.state: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+        self.poison: set[str] = set()
+        self.wanted: list[Wanted] = []
+        self.ended = Ended()
+        self.turns = 0
+        self.swept_at = BEGIN
+
+    # ------------------------------------------------------------------------------------------------- what there is to do
+
+    def set_up(self) -> None:
+        table, vault = Table(TABLE), Vault(PREFIX)
+        secret_id = vault.grant_id(DESTINATION)
+        vault.create(secret_id, {"client_id": Secret("id"), "client_secret": Secret("canary-secret")})
+        fields = {"munchkin_id": MUNCHKIN}
+        domain = "mkto-ingestion-api.adobe.io"
+        connection_store.create(
+            table,
+            Connection(DESTINATION, "marketo", "client_credentials", domain, "connected", 1, secret_id, fields=fields),
+        )
+        connection_store.create(
+            table, Connection(SOURCE, "kommo", "oauth2", f"{SOURCE}.kommo.com", "connected", 1, "", account_id="1001")
+        )
+        self.ways = {"all": "everyone", "some": "clients"} if self.rng.random() < 0.5 else {"all": "everyone"}
+        for (name, partition), keep in zip(self.ways.items(), self.rng.choice(KEEPING), strict=False):
+            route = Route(
+                name,
+                f"connection:{SOURCE}",
+                "contacts",
+                DESTINATION,
+                options={"partition": partition},
+                keep_newest=keep,
+                priority=self.rng.choice(("normal", "high")),
+            )
+            routes.put(table, route, new=True)
+        # From here on, so that the routes are known before the first record comes.
+        self.cloud.lag = lambda: index_lag_s(self.lag_rng)
+
+    def draw(self) -> None:
+        """Records of each origin, and the messages that bring them, shuffled and some of them twice."""
+        people = list(range(1, self.rng.randint(6, 16)))
+        versions = {number: sorted(self.rng.sample(range(1, 9), self.rng.randint(1, 3))) for number in people}
+        partitions = tuple(self.ways.values())
+        for number in people:
+            email = str(contact(number)["custom_fields_values"][1]["values"][0]["value"])
+            self.wanted.append(Wanted(SOURCE, str(number), email, versions[number][-1], partitions))
+        self.poison = {one.email for one in self.wanted if self.rng.random() < 0.05}
+        for number in people:
+            lost = self.rng.random() < 0.2
+            for version in versions[number]:
+                if not lost or version != versions[number][-1]:
+                    self.say([(number, version)], LIVE, record_messages.EVENT, read_at=version * 1_000 + 100)
+            # What the platform lost, and some of what it did not lose, is read again.
+            if lost or self.rng.random() < 0.3:
+                self.say([(number, versions[number][-1])], BULK, record_messages.RECONCILIATION, read_at=10_000)
+        for start in range(0, len(people), 5):
+            page = [(number, self.rng.choice(versions[number])) for number in people[start : start + 5]]
+            for route in self.ways:
+                self.say(page, BULK, record_messages.BACKFILL, read_at=9_000, route=route)
+        for number in range(1, self.rng.randint(2, 4)):
+            self.say_at_front_door(f"program-{self.rng.randint(1, 2)}", number)
+
+    def say(self, contacts: list[tuple[int, int]], queue: str, origin: str, *, read_at: int, route: str = "") -> None:
+        records = []
+        for number, version in contacts:
+            data = contact(number, updated_at=version) | {"last_name": str(version)}
+            records.append(Record(str(number), version, data))
+        (body,) = record_messages.pack(
+            records, connection=SOURCE, object="contacts", origin=origin, read_at=read_at, route=route
+        )
+        self.post(queue, body)
+
+    def say_at_front_door(self, caller: str, number: int) -> None:
+        """Objects in the destination's own shape, which name their way themselves."""
+        persons = [
+            {"email": f"{caller}-{number}-{each}@example.com", "lastName": "1"}
+            for each in range(self.rng.randint(1, 3))
+        ]
+        target = {
+            "destination": DESTINATION,
+            "object": "persons",
+            "priority": "normal",
+            "options": {"field1": "email", "partition": "front"},
+        }
+        (body,) = record_messages.pack(
+            [Record(person["email"], 1, person) for person in persons],
+            connection=caller,
+            object="persons",
+            origin=record_messages.FRONT_DOOR,
+            read_at=1,
+            request=f"request-{caller}-{number}",
+            target=target,
+        )
+        for person in persons:
+            self.wanted.append(Wanted(caller, person["email"], person["email"], 1, ("front",)))
+        self.post(LIVE, body)
+
+    def post(self, queue: str, body: str) -> None:
+        for _ in range(2 if self.rng.random() < 0.15 else 1):
+            at = self.time + self.rng.random() * COMES_WITHIN_S
+            self.cloud.queues.setdefault(queue, []).append(Message(body, at, f"posted-{self.cloud.number()}"))
+
+    # --------------------------------------------------------------------------------------------------- time and workers
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.time, UTC)
+
+    def wait(self, seconds: float) -> None:
+        """Let the others go on meanwhile. Whoever stands outside, an operator, only waits."""
+        worker = self.current
+        if worker is None:
+            self.time += seconds
+            return
+        worker.wake_at = self.time + seconds
+        self.main.switch()
+        if self.over or self.time > worker.deadline:
+            raise Died
+
+    def rest(self) -> None:
+        """Deliver messages and let the workers go on until there is nothing left to do."""
+        while True:
+            ready = [worker for worker in self.workers if worker.running is not None and worker.wake_at <= self.time]
+            if ready:
+                self.resume(self.rng.choice(ready))
+                continue
+            soonest = min((worker.wake_at for worker in self.workers if worker.running is not None), default=NEVER)
+            soonest = min(soonest, self.sweep())
+            idle = [worker for worker in self.workers if worker.running is None]
+            if idle:
+                visible: dict[str, list[Message]] = {}
+                for queue, held in self.cloud.queues.items():
+                    if found := [message for message in held if message.visible_at <= self.time]:
+                        visible[queue] = found
+                    soonest = min([soonest, *(message.visible_at for message in held if message not in found)])
+                if visible:
+                    queue = self.rng.choice(list(visible))
+                    self.give(self.rng.choice(idle), queue, visible[queue])
+                    continue
+            if soonest == NEVER:
+                return
+            self.time = soonest
+
+    def sweep(self) -> float:
+        """When the schedule's next message comes that finds a destination due; it is sent where that is now."""
+        due_at = min((backlog.next_at for backlog in backlogs.list_all(Table(TABLE))), default=NEVER)
+        if self.cloud.queues.get(WAITING):
+            return NEVER
+        at = max(due_at, self.swept_at + SWEEP_EVERY_S)
+        if at <= self.time:
+            self.swept_at = at = self.time
+            self.cloud.queues.setdefault(WAITING, []).append(
+                Message('{"sweep": ""}', at, f"swept-{self.cloud.number()}")
+            )
+        return at
+
+    def give(self, worker: Worker, queue: str, visible: list[Message]) -> None:
+        """A batch for a worker, but those that came too often already."""
+        self.turns += 1
+        if self.turns > MAX_TURNS:
+            raise Broken("it never comes to rest")
+        most = 1 if queue == WAITING else self.rng.randint(1, 10)
+        batch = self.rng.sample(visible, min(len(visible), most))
+        for message in list(batch):
+            if queue != GIVEN_UP and message.deliveries >= MAX_RECEIVES[queue]:
+                batch.remove(message)
+                self.cloud.queues[queue].remove(message)
+                if queue != WAITING:
+                    self.cloud.queues.setdefault(GIVEN_UP, []).append(Message(message.body, self.time, message.id))
+                continue
+            message.deliveries += 1
+            message.received_at, message.visible_at = self.time, self.time + HIDDEN_S
+        worker.wake_at, worker.deadline = self.time, self.time + TIME_LIMIT_S
+        if batch:
+            worker.running = greenlet(lambda: self.work(worker, queue, batch), parent=self.main)
+
+    def resume(self, worker: Worker) -> None:
+        self.current = worker
+        assert worker.running is not None
+        try:
+            worker.running.switch()
+        finally:
+            self.current = None
+        if worker.running.dead:
+            worker.running = None
+
+    def end(self) -> None:
+        """Let go of workers that are still in a call."""
+        self.over = True
+        for worker in self.workers:
+            if worker.running and not worker.running.dead:
+                self.resume(worker)
+
+    def work(self, worker: Worker, queue: str, batch: list[Message]) -> None:
+        """What the functions' handlers do, and then the poller of their queue."""
+        try:
+            match queue:
+                case "records_dead_letters":
+                    waiting = self.keep(batch)
+                case "waiting_records":
+                    waiting = self.release(worker, batch)
+                case _:
+                    waiting = self.ingest(worker, queue, batch)
+        except Died:
+            worker.memory, worker.ledger = cache.TokenCache(), None
+            self.ended.deaths += not self.over
+            return
+        except Exception as error:
+            raise Broken(f"a batch raised {type(error).__name__}, and so all of it comes back") from error
+        for message in batch:
+            if message.id not in waiting:
+                self.cloud.queues[queue].remove(message)
+
+    def ingest(self, worker: Worker, queue: str, batch: list[Message]) -> Iterable[str]:
+        outcome = pipeline.ingest(
+            [QueuedMessage(message.id, message.body, message.deliveries) for message in batch],
+            self.settings,
+            lambda: worker.deadline - self.time,
+            bulk=queue == BULK,
+        )
+        receives = {message.id: message.deliveries for message in batch}
+        for message_id, asked_s in outcome.waiting.items():
+            queues.give_back(self.cloud.url(queue), message_id, retry_schedule.wait_s(asked_s, receives[message_id]))
+        return outcome.waiting
+
+    def release(self, worker: Worker, batch: list[Message]) -> Iterable[str]:
+        (message,) = batch
+        try:
+            ended = record_release.handle_message(
+                message.body, self.release_settings, lambda: worker.deadline - self.time
+            )
+            self.ended.drains += ended.state in ("drained", "continued", "waiting")
+        except (Retryable, *boto3_clients.FAILURES):
+            message.visible_at = self.time + 5 * message.deliveries
+            return [message.id]
+        return []
+
+    def keep(self, batch: list[Message]) -> Iterable[str]:
+        failed = []
+        for message in batch:
+            try:
+                dead_letters.put(Table(TABLE), dead_letters.of_message(message.id, message.body))
+            except Exception:
+                failed.append(message.id)
+        return failed
+
+    # --------------------------------------------------------------------------------------------------- what can go wrong
+
+    def carry(self, name: str, call: Callable[[], Any]) -> Any:
+        """Every call to AWS. Whoever stands outside meets no faults."""
+        if self.current is None:
+            return call()
+        self.maybe_die()
+        self.wait(self.rng.random() * 0.02)
+        if self.faulty and self.rng.random() < THROTTLED:
+            if self.rng.random() < 0.5:
+                call()
+            raise throttled(name)
+        answer = call()
+        self.maybe_die()
+        return answer
+
+    def maybe_die(self) -> None:
+        self.ended.calls += 1
+        if self.over or (self.faulty and self.rng.random() < self.dying):
+            raise Died
+
+    def send(self, request: Request) -> Response:
+        """The destination's edge."""
+        self.maybe_die()
+        kind = self.rng.choice(KINDS) if self.faulty else ""
+        # The records may have arrived although no answer comes.
+        arrives = not kind or (kind in ("timeout", "reset") and self.rng.random() < 0.5)
+        self.wait(self.rng.random() * 0.3)
+        answer = self.arrive(request) if arrives else None
+        self.wait(request.connect_timeout_s + request.read_timeout_s if kind == "timeout" else self.rng.random() * 0.3)
+        self.maybe_die()
+        if kind in ("timeout", "reset"):
+            raise AnswerLost("no whole answer came")
+        if kind:
+            code = CODES[kind]
+            return Response(int(code[:3]), {}, json.dumps({"error_code": code, "message": "no"}).encode())
+        assert answer is not None
+        return answer
+
+    def arrive(self, request: Request) -> Response:
+        if request.url.endswith("/identity/oauth/token"):
+            token = {"access_token": "canary-token:int", "token_type": "bearer", "expires_in": 3599}
+            return Response(200, {}, json.dumps(token).encode())
+        document = json.loads(request.body or b"")
+        self.ended.requests += 1
+        if self.faulty and any(person["email"] in self.poison for person in document["persons"]):
+            return Response(400, {}, b'{"error_code": "4000802", "message": "bad data"}')
+        for person in document["persons"]:
+            self.state[document["partitionName"], person["email"]] |= person
+        return Response(202, {"x-request-id": f"request-{self.ended.requests}"})
+
+    # ------------------------------------------------------------------------------------------------------- how it ended
+
+    def judge(self) -> Ended:
+        """Raises `Broken`."""
+        self.rest()
+        self.time += LONGEST_INDEX_LAG_S
+        if left := {queue: len(held) for queue, held in self.cloud.queues.items() if held}:
+            raise Broken(f"messages that nobody takes: {left}")
+        if kept := sorted({pk for pk, sk in self.cloud.items if pk.startswith("WAITING#") or sk == backlogs.SK}):
+            raise Broken(f"records that nobody sends: {kept}")
+        self.look(after_redrive=False)
+        self.faulty = False
+        self.redrive()
+        self.rest()
+        self.look(after_redrive=True)
+        return self.ended
+
+    def redrive(self) -> None:
+        table = Table(TABLE)
+        cursor = None
+        while True:
+            heads, cursor = dead_letters.list_page(
+                table, dead_letters.LetterFilter(is_waiting=True), cursor=cursor, newest_first=False
+            )
+            for head in heads:
+                told = dead_letter_redrive.redrive(
+                    table, self.settings.records_queue_url, head.id, again=False, dry_run=False
+                )
+                if told.outcome != dead_letters.REDRIVEN or told.records != head.count:
+                    raise Broken(f"a dead letter could not be redriven: {told.outcome} {told.reason}")
+            if not cursor:
+                return
+
+    def look(self, *, after_redrive: bool) -> None:
+        dead = set() if after_redrive else self.dead()
+        for one in self.wanted:
+            for partition in one.partitions:
+                self.look_at(one, partition, dead, after_redrive=after_redrive)
+
+    def look_at(
+        self, one: Wanted, partition: str, dead: set[tuple[str, str, int, str]], *, after_redrive: bool
+    ) -> None:
+        standing = int(self.state[partition, one.email].get("lastName", 0))
+        applied = standing == one.version
+        what = f"{one.source}/{one.key} in {partition}: version {standing} stands, {one.version} was sent"
+        if after_redrive:
+            self.ended.applied_after_redrive += applied
+            if not applied:
+                raise Broken(f"after the redrive, {what}")
+            return
+        way = next((way for way, each in self.ways.items() if each == partition), "")
+        self.ended.sent += 1
+        self.ended.applied += applied
+        if applied:
+            return
+        if (one.source, one.key, one.version, way) in dead or (one.source, one.key, one.version, "") in dead:
+            self.ended.dead_with_reason += 1
+            return
+        if standing:
+            self.ended.stale += 1
+            raise Broken(f"stale: {what}")
+        self.ended.missing += 1
+        raise Broken(f"missing: {what}")
+
+    def dead(self) -> set[tuple[str, str, int, str]]:
+        """(source, key, version, route) of every record with a reason; without a route it is to go all ways again."""
+        table = Table(TABLE)
+        found = set()
+        for head in table.query_all(dead_letters.LIST, index="listing"):
+            if not head["reason"] or not head["detail"] or head["state"] != dead_letters.OPEN:
+                raise Broken(f"a dead letter without a reason: {head['id']}")
+            letter = dead_letters.find(table, head["id"])
+            assert letter is not None
+            found |= {
+                (head["connection"], record["key"], record["updated_at"], head["route"]) for record in letter[1].records
+            }
+        return found
+
+
+# ---------------------------------------------------------------------------------------------------------------- running
+
+
+class _Here:
+    run: Run
+
+
+def _worker() -> Worker:
+    """Whose turn it is; whoever stands outside has a memory of its own."""
+    return _Here.run.current or _ASIDE
+
+
+_ASIDE = Worker(-1)
+
+
+class _CurrentMemory:
+    """Stands for the process' memory: that of whichever worker is running."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_worker().memory, name)
+
+
+def _ledger(table_name: str, time_zone: str) -> quotas.Ledger:
+    worker = _worker()
+    if worker.ledger is None:
+        worker.ledger = quotas.Ledger(Table(table_name), time_zone, random.Random(_Here.run.rng.random()))
+    return worker.ledger
+
+
+def _now() -> datetime:
+    return _Here.run.now()
+
+
+def _sleep(seconds: float) -> None:
+    _Here.run.wait(seconds)
+
+
+def _send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str) -> Response:
+    return _Here.run.send(request)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[None]:
+    """Lead everything that leaves the code to the run that is on: AWS, the destination, the time and chance."""
+    memory = {**(provider.TokenProvider.__init__.__kwdefaults__ or {}), "cache": _CurrentMemory()}
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            installed(lambda: _Here.run.cloud),
+            patch.object(clock, "now", _now),
+            patch.object(clock, "sleep", _sleep),
+            patch.object(http_client, "send", _send),
+            patch.object(pipeline, "_ledger", _ledger),
+            patch.object(table, "ThreadPoolExecutor", InTurn),
+            patch.object(quotas, "SHARDS", SHARDS),
+            patch.object(provider.TokenProvider.__init__, "__kwdefaults__", memory),
+        ):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def play(seed: int) -> Ended:
+    """Raises `Broken`. Only inside `running()`, and repeatable only with PYTHONHASHSEED=0."""
+    run = _Here.run = Run(seed)
+    run.set_up()
+    run.draw()
+    try:
+        return run.judge()
+    finally:
+        run.end()
+
+
+def attempt_all(seeds: Iterable[int]) -> tuple[Ended, list[str]]:
+    """The sum of the runs, and what broke: in a process of its own, or in this one."""
+    total, broken = Ended(), []
+    with running():
+        for seed in seeds:
+            try:
+                total += play(seed)
+            except Broken as what:
+                total += _Here.run.ended
+                broken.append(f"seed {seed}: {what}")
+    return total, broken
+
+
+def main() -> int:
+    """`PYTHONHASHSEED=0 python -m tests.simulation.records.runs SEED …`"""
+    total, broken = attempt_all(map(int, sys.argv[1:]))
+    print("\n".join([*broken, str(total)]))
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
