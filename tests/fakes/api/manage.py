@@ -15,8 +15,7 @@ from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients
 from portaria.core.item_keys import INSTALLS_LIST, install_key
-from tests.fakes.aws import functions, gateway
-from tests.fakes.aws.moto_cloud import TABLE, Cloud
+from tests.fakes.aws.moto_cloud import TABLE, Cloud, functions, gateway
 
 API_HOST = gateway.API_HOST
 API_URL = f"https://{API_HOST}/live"

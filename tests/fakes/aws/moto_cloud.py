@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from unittest.mock import patch
 import yaml
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
+from moto.events.models import EventsBackend
 from moto.kms.utils import generate_private_key
 
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
+from tests.fakes import published_events
 from tests.fakes.aws.fast_moto import fast_moto
 from tests.fakes.paths import ROOT
 
@@ -28,6 +31,7 @@ _private_key = cache(generate_private_key)
 # A transaction of moto's copies the whole table, which fails while another thread writes.
 _one_call = threading.RLock()
 _call_moto = BotocoreStubber.__call__
+_put_events = EventsBackend.put_events
 
 
 def _call_alone(stubber: BotocoreStubber, *arguments: Any, **named: Any) -> Any:
@@ -80,8 +84,19 @@ QUEUES = (
 
 @contextmanager
 def cloud() -> Iterator[Cloud]:
-    """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key."""
+    """A fresh stack: the table as the template has it, queues, a bus whose every event lands in the queue `heard`, a key.
+
+    Each event that was put on the bus must be as the catalogue says.
+    """
+    faults: list[str] = []
+
+    def put_events(backend: EventsBackend, events: list[dict[str, Any]]) -> Any:
+        for entry in events:
+            faults.extend(published_events.faults(entry["DetailType"], json.loads(entry["Detail"])))
+        return _put_events(backend, events)
+
     with (
+        patch.object(EventsBackend, "put_events", put_events),
         mock_aws(),
         fast_moto(),
         patch("moto.kms.models.generate_private_key", _private_key),
@@ -122,3 +137,4 @@ def cloud() -> Iterator[Cloud]:
                 "PRIVATE_INTEGRATION_MANAGERS": "administrators",
             }
         )
+    assert not faults, faults

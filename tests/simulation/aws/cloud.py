@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 from portaria.aws import boto3_clients, table
 from portaria.core import clock
 from portaria.core.settings import Environment
+from tests.fakes import published_events
 from tests.simulation.aws import expressions, limits
 from tests.simulation.aws.expressions import Invalid, Item, UnknownSyntax, Values
 
@@ -211,8 +212,11 @@ class Cloud:
         return plain(self.items.get((pk, sk), {}))
 
     def heard(self) -> list[tuple[str, dict[str, Any]]]:
-        """The events that the bus took: (detail type, detail)."""
-        return [(event["DetailType"], json.loads(event["Detail"])) for event in self.events]
+        """The events that the bus took: (detail type, detail). Without the version, which `put_events` checks."""
+        found = [(event["DetailType"], json.loads(event["Detail"])) for event in self.events]
+        for _, detail in found:
+            del detail["version"]
+        return found
 
     def write(self, key: tuple[str, str], new: Item | None) -> None:
         old = self.items.get(key)
@@ -845,6 +849,8 @@ class EventBridge:
             raise error(
                 "ValidationException", "PutEvents", "Total size of the entries in the request is over the limit."
             )
+        for entry in Entries:
+            published_events.check(entry["DetailType"], json.loads(entry["Detail"]))
         self.cloud.events.extend(Entries)
         return {"FailedEntryCount": 0, "Entries": [{"EventId": str(uuid.UUID(int=len(self.cloud.events)))}]}
 

@@ -15,6 +15,7 @@ from bench.tokens import fan_in
 from bench.tokens.grants import Grants, as_a_worker
 from portaria.aws.table import Table
 from portaria.connections import connection_store
+from tests.fakes import published_events
 from tests.fakes.local_cloud.scenes import Scene, wait_for
 from tests.fakes.local_cloud.session import LocalCloud
 
@@ -56,7 +57,10 @@ def sweep(cloud: LocalCloud) -> None:
 
 def heard(cloud: LocalCloud, queue_url: str) -> list[dict[str, Any]]:
     messages = cloud.sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10).get("Messages", [])
-    return [json.loads(message["Body"]) for message in messages]
+    events = [json.loads(message["Body"]) for message in messages]
+    for event in events:
+        published_events.check(event["detail-type"], event["detail"])
+    return events
 
 
 @pytest.fixture

@@ -12,16 +12,22 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from portaria.aws import boto3_clients, event_bus
 from portaria.core.errors import Retryable
+from portaria.core.event_catalogue import CATALOGUE
 from tests.fakes.aws.moto_cloud import cloud
 
 
 def test_event_bus_put_event_reaches_a_subscriber() -> None:
-    detail = {"connection": "kommo-acme-1", "generation": 2, "label": "Padaria São João"}
+    detail = CATALOGUE[event_bus.RECOVERED].example | {"label": "Padaria São João"}
+    del detail["version"]
     with cloud() as stack:
-        event_bus.put("portaria", event_bus.CONNECTION_READY, detail)
+        event_bus.put("portaria", event_bus.RECOVERED, detail)
         (heard,) = [json.loads(body) for body in stack.receive("heard")]
         assert boto3.client("events").describe_event_bus(Name="portaria")
-    assert (heard["source"], heard["detail-type"], heard["detail"]) == ("portaria", "connection.ready", detail)
+    assert (heard["source"], heard["detail-type"], heard["detail"]) == (
+        "portaria",
+        "connection.recovered",
+        {"version": 1, **detail},
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ import boto3, pytest
 from portaria.aws import event_bus, queues
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
+from portaria.core.event_catalogue import CATALOGUE
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
 from tests.fakes.aws.moto_cloud import cloud
@@ -111,7 +112,7 @@ def test_leak_in_an_arrivals_message(stack):
     queues.send(stack.url("exchanges"), [json.dumps({"code": "c", "account": CANARY})])
 
 def test_leak_in_a_bus_event(stack):
-    event_bus.put("portaria", "connection.ready", {"token": CANARY})
+    event_bus.put("portaria", "connection.ready", CATALOGUE["connection.ready"].example | {"connection": CANARY})
 
 def test_leak_in_a_secrets_name(stack):
     Vault("portaria").create("portaria/grants/" + CANARY.replace("+", ""), {"token": Secret("x")})
@@ -126,7 +127,7 @@ def test_clean(stack, capsys):
     Vault("portaria").create("portaria/grants/a", {"token": Secret(CANARY)})
     stack.table.put({"pk": "ARRIVALS", "sk": "1", "body": json.dumps({"code": CANARY, "code_verifier": CANARY})})
     queues.send(stack.url("exchanges"), [json.dumps({"code": CANARY, "code_verifier": CANARY})])
-    event_bus.put("portaria", "connection.ready", {"connection": "a"})
+    event_bus.put("portaria", "connection.ready", CATALOGUE["connection.ready"].example)
     logger.warning("token %s", Secret(CANARY), extra={"credentials": {"token": Secret(CANARY)}})
     metric("a")
     with pytest.raises(Rejected):

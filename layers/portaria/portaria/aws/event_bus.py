@@ -8,23 +8,41 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from portaria.aws import boto3_clients
+from portaria.core import event_catalogue
 from portaria.core.errors import Retryable
+from portaria.core.event_catalogue import (
+    CONNECTION_READY,
+    DESTINATION_PAUSED,
+    DESTINATION_RESUMED,
+    DESTINATION_STOPPED,
+    INSTALL_FAILED,
+    NEEDS_RECONNECT,
+    PRIVATE_INTEGRATION_ROTATION_DUE,
+    QUOTA_LOW,
+    RECORD_DEAD_LETTERED,
+    RECOVERED,
+    REFRESH_REFUSED,
+    REMOVED,
+    ROTATION_DUE,
+    WEBHOOK_DISABLED,
+)
+
+__all__ = [
+    "CONNECTION_READY", "DESTINATION_PAUSED", "DESTINATION_RESUMED", "DESTINATION_STOPPED", "INSTALL_FAILED",
+    "NEEDS_RECONNECT", "PRIVATE_INTEGRATION_ROTATION_DUE", "QUOTA_LOW", "RECORD_DEAD_LETTERED", "RECOVERED",
+    "REFRESH_REFUSED", "REMOVED", "ROTATION_DUE", "SOURCE", "WEBHOOK_DISABLED", "put",
+]  # fmt: skip
 
 SOURCE = "portaria"
-CONNECTION_READY = "connection.ready"
-INSTALL_FAILED = "install.failed"
-NEEDS_RECONNECT = "connection.needs_reconnect"
-RECOVERED = "connection.recovered"
-REFRESH_REFUSED = "connection.refresh_refused"
-ROTATION_DUE = "connection.rotation_due"
-REMOVED = "connection.removed"
-DESTINATION_STOPPED = "destination.stopped"
-PRIVATE_INTEGRATION_ROTATION_DUE = "private_integration.rotation_due"
 
 
 def put(bus_name: str, detail_type: str, detail: dict[str, Any]) -> None:
-    """Raises `Retryable` if the bus did not accept the event."""
-    entry = {"EventBusName": bus_name, "Source": SOURCE, "DetailType": detail_type, "Detail": json.dumps(detail)}
+    """Publish an event of the catalogue, with the version of its payload.
+
+    Raises `ValueError` for an event that the catalogue does not have, and `Retryable` if the bus did not accept the event.
+    """
+    payload = json.dumps(event_catalogue.payload(detail_type, detail))
+    entry = {"EventBusName": bus_name, "Source": SOURCE, "DetailType": detail_type, "Detail": payload}
     try:
         answer = boto3_clients.client("events").put_events(Entries=[entry])
     except (ClientError, BotoCoreError) as error:
