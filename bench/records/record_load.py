@@ -26,8 +26,8 @@ from bench.tokens.fan_in import percentile_99
 from bench.tokens.grants import as_a_worker, running_stack
 from local.__main__ import step
 from local.control import Control
-from local.simulators.kommo import event_form
-from local.simulators.people import change, new_contact
+from local.simulators.kommo.events import event_form
+from local.simulators.people import change_entity, new_contact
 from local.stack import Stack
 from portaria.aws.table import Table
 from portaria.connections import connection_store, oauth_clients, webhook_endpoints
@@ -254,7 +254,7 @@ class Load:
         account = self.accounts[tenant]
         made = new_contact(account["id"], account["host"], [], [{"id": 1, "_links": {}}])
         made["id"] = next(self.numbers)
-        change(made, {"first_name": "Load", "email": f"{self.name}-{made['id']}@example.com"}, [])
+        change_entity(made, {"first_name": "Load", "email": f"{self.name}-{made['id']}@example.com"}, [])
         return made
 
     def events_of(

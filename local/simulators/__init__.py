@@ -1,1 +1,1 @@
-"""Simulators of the platforms: they answer as the vendors' pages say, count every call, and fail when told to."""
+"""Simulators of the platforms. They follow the vendors' documentation, count every call, and inject faults on demand."""

@@ -1,6 +1,6 @@
-"""Adobe I/O Events, as Adobe describes it: registrations, signed deliveries, and where the keys lie.
+"""Adobe I/O Events, as Adobe describes it: registrations, signed deliveries, and the host of the public keys.
 
-Followed pages: the webhooks guide (challenge, validation URL, signatures, retries) and the API's CloudEvents.
+Source pages: the webhooks guide (challenge, validation URL, signatures, retries) and the API's CloudEvents.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from local.simulators.world import BadInstruction, Route, World
 KEYS_HOST, VALIDATION_HOST = "static.adobeioevents.com", "csm.adobe.io"
 MAX_EVENTS = 20
 TIMEOUT_S = 10.0
-# What is delivered again; any other bad answer loses the events.
-AGAIN = ("429", "5")
+# Events are delivered again after these statuses and after no answer. Any other failure loses them.
+RETRIED = ("429", "5")
 SHAPES = ("flat", "wrapped")
 
 
 @dataclass
 class Registration:
-    """A webhook of an Adobe I/O project. `waiting` are events that are to be delivered again, `answers` counts its answers."""
+    """A webhook of an Adobe I/O project. `waiting` are events to deliver again; `answers` counts the webhook's answers."""
 
     url: str
     client_id: str
@@ -54,10 +54,10 @@ class AdobeIO:
     def key(self) -> rsa.RSAPrivateKey:
         return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
 
-    # ------------------------------------------------------------------------------------------------ what control sets
+    # ---------------------------------------------------------------------------------------------------------- control
 
     async def register(self, url: str, client_id: str) -> bool:
-        """Register a webhook: whether it answered the challenge. One that did not is sent a validation URL to call."""
+        """Register a webhook and return whether it answered the challenge. Otherwise, send it a validation URL to request."""
         registration = self.registrations[url] = Registration(url, client_id)
         challenge = secrets.token_urlsafe(24)
         answer, text = await self.call("GET", f"{url}?challenge={challenge}")
@@ -69,9 +69,9 @@ class AdobeIO:
         return registration.is_active
 
     async def deliver(self, url: str, events: list[dict[str, Any]], shape: str, times: int) -> int:
-        """Send events, and those that wait, in as many batches as they need, and each batch `times` times.
+        """Deliver `events` and the waiting ones, in batches of at most `MAX_EVENTS`, each batch `times` times.
 
-        Returns how many have been taken, or lost by an answer after which nothing comes again.
+        Returns the number of events that will not be delivered again, because they were accepted or are lost.
         """
         registration = self.registrations.get(url)
         if registration is None or not registration.is_active or shape not in SHAPES:
@@ -83,7 +83,7 @@ class AdobeIO:
             for _ in range(times):
                 answer, _text = await self.call("POST", url, body, self.signed(body, registration.client_id))
                 registration.answers[answer] += 1
-            if answer == "no answer" or answer.startswith(AGAIN):
+            if answer == "no answer" or answer.startswith(RETRIED):
                 registration.waiting += batch
         return len(sent) - len(registration.waiting)
 
@@ -99,7 +99,7 @@ class AdobeIO:
     async def call(
         self, method: str, url: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[str, str]:
-        """The status of the answer, or `no answer`, and its text. The proxy's certificates are not looked up here."""
+        """The status of the answer, or `no answer`, and its text. The certificate is not verified: its authority is local."""
         try:
             async with (
                 ClientSession(trust_env=False, timeout=ClientTimeout(total=TIMEOUT_S)) as session,
@@ -112,7 +112,7 @@ class AdobeIO:
         except (ClientError, TimeoutError):
             return "no answer", ""
 
-    # ---------------------------------------------------------------------------------------------------------- serving
+    # ------------------------------------------------------------------------------------------------ serving.Simulator
 
     def routes(self, host: str) -> list[Route]:
         if host == KEYS_HOST:
@@ -144,7 +144,7 @@ class AdobeIO:
 
 
 def shaped(event: dict[str, Any], client_id: str, shape: str) -> dict[str, Any]:
-    """A flat CloudEvent, or the older way to wrap one up."""
+    """A flat CloudEvent, or Adobe's older envelope around it."""
     if shape == "flat":
         return {**event, "recipientclientid": client_id}
     return {"eventid": event["id"], "event": {"body": event}, "recipientclientid": client_id}

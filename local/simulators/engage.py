@@ -1,6 +1,6 @@
-"""Engage, as its help desk describes it: logging in, signing users on by an identifier, registering those identifiers.
+"""Engage, as its help desk describes it: login, single sign-on by an identifier, registration of identifiers.
 
-What is not documented is made up: the codes of refusals, and that a request is refused whole for one bad user.
+Two things are undocumented and invented here: the error codes, and that one invalid user fails the whole request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOKEN_LIFE_S = 1499
 
 @dataclass
 class User:
-    """Somebody who can log in for a customer, through one application. `tokens` are kept with the time of their end.
+    """A user who can log in for a customer, through one application. `tokens` maps a token to its expiry.
 
     `manages_users` is Engage's permission UserManagement.
     """
@@ -41,7 +41,7 @@ class User:
 
 @dataclass
 class Customer:
-    """`people` are the logins that exist, `identifiers` theirs by application, `keys` those of sign-ons that wait."""
+    """`people` are the existing logins. `identifiers` maps (client id, identifier) to a login, `keys` an unused key to one."""
 
     people: set[str] = field(default_factory=set)
     identifiers: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Engage:
         self.users: dict[tuple[str, str, str], User] = {}
         self.customers: dict[tuple[str, str], Customer] = {}
 
-    # ------------------------------------------------------------------------------------------------ what control sets
+    # ---------------------------------------------------------------------------------------------------------- control
 
     def add_user(self, given: Mapping[str, Any]) -> User:
         user = User(**given)
@@ -70,26 +70,26 @@ class Engage:
         return user
 
     def remove_user(self, environment: str, customer_id: str, username: str) -> None:
-        """From here on neither the password nor a token of it works."""
+        """Invalidate the user's password and tokens."""
         if (environment, customer_id, username) not in self.users:
             raise BadInstruction("no such user")
         del self.users[environment, customer_id, username]
 
     def add_people(self, customer_id: str, logins: list[str], environment: str = "homologation") -> None:
-        """Logins that identifiers can be registered for."""
+        """Add logins for which identifiers can be registered."""
         self.customer(environment, customer_id).people |= set(logins)
 
     def end_tokens(self, customer_id: str, environment: str = "homologation") -> None:
-        """Every token of a customer's users ends now, before its 25 minutes are over."""
+        """End all tokens of a customer's users before their lifetime of 25 minutes."""
         for user in self.users.values():
             if (user.environment, user.customer_id) == (environment, customer_id):
                 user.tokens.clear()
 
     def enter(self, customer_id: str, key: str, environment: str = "homologation") -> str:
-        """What the front end does with the key that a browser brings it, once: the login that is in now."""
+        """Redeem a sign-on key, as Engage's front end does. A key works once. Returns the login that is signed on."""
         customer = self.customer(environment, customer_id)
         if key not in customer.keys:
-            raise BadInstruction("this key was not given, or has been used")
+            raise BadInstruction("this key was not issued, or has been used")
         customer.keys_used += 1
         return customer.keys.pop(key)
 
@@ -116,7 +116,7 @@ class Engage:
             for (environment, customer_id), customer in self.customers.items()
         ]
 
-    # ---------------------------------------------------------------------------------------------------------- serving
+    # ------------------------------------------------------------------------------------------------ serving.Simulator
 
     def routes(self, host: str) -> list[Route]:
         if host not in ENVIRONMENTS.values():
@@ -145,7 +145,7 @@ class Engage:
         return error(400, "unsupported_grant_type")
 
     def log_in(self, environment: str, given: Mapping[str, str]) -> web.Response:
-        """There is no refresh token: a caller logs in again."""
+        """Engage issues no refresh tokens: a caller logs in again."""
         user = self.users.get((environment, given.get("customer_id", ""), given.get("username", "")))
         if user is None or given.get("password") != user.password:
             return error(400, "invalid_grant")
@@ -155,7 +155,7 @@ class Engage:
         return web.json_response(self.grant(user))
 
     def sign_on(self, environment: str, given: Mapping[str, str]) -> web.Response:
-        """By an identifier that was registered through the same application; the key works once."""
+        """Sign on by an identifier that was registered through the same application. The issued key works once."""
         proof = ("customer_id", "client_id", "client_secret", "customer_token")
         application = next(
             (
@@ -194,7 +194,7 @@ class Engage:
         }
 
     async def register(self, request: web.BaseRequest, parts: dict[str, str]) -> web.Response:
-        """All of the users or none: one bad one refuses the request. The same identifier again is no error."""
+        """Register all of the users or none. Registering an identifier again for the same login succeeds."""
         environment = environment_of(request)
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         now = self.world.clock.now()

@@ -1,6 +1,6 @@
-"""LeadConnector, as HighLevel describes it: private integration tokens, a location, contacts by id and by upsert, limits.
+"""LeadConnector, as HighLevel describes it: private integration tokens, a location, contacts by id and by upsert, rate limits.
 
-Followed pages: private integrations, contacts (get-contact, upsert-contact), get-location, rate limits.
+Source pages: private integrations, contacts (get-contact, upsert-contact), get-location, rate limits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Location:
 
 @dataclass
 class Token:
-    """A private integration's token. It is dead from `ends_at` (the simulators' clock, epoch seconds) on."""
+    """A private integration's token. It expires at `ends_at` (epoch seconds of the simulators' clock)."""
 
     location: str
     scopes: tuple[str, ...] = SCOPES
@@ -58,7 +58,7 @@ class LeadConnector:
         self.locations: dict[str, Location] = {}
         self.tokens: dict[str, Token] = {}
 
-    # ------------------------------------------------------------------------------------------------ what control sets
+    # ---------------------------------------------------------------------------------------------------------- control
 
     def add_location(self, given: Mapping[str, Any]) -> Location:
         location = Location(**given)
@@ -73,13 +73,13 @@ class LeadConnector:
         self.tokens[token] = Token(location, SCOPES if scopes is None else tuple(scopes))
 
     def revoke_token(self, token: str, after_s: float = 0.0) -> None:
-        """Let a token die: at once, as deleting it or *rotate and expire now* does, or later."""
+        """End a token after `after_s` seconds. 0 has the effect of deleting it, or of *rotate and expire now*."""
         if token not in self.tokens:
             raise BadInstruction("no such token")
         self.tokens[token].ends_at = self.world.clock.now() + after_s
 
     def rotate_token(self, token: str, new: str, expire_now: bool = False) -> None:
-        """What an administrator does in the product's own pages."""
+        """Rotate a token, as an administrator does in LeadConnector's settings."""
         if token not in self.tokens:
             raise BadInstruction("no such token")
         old = self.tokens[token]
@@ -103,7 +103,7 @@ class LeadConnector:
             },
         }
 
-    # ---------------------------------------------------------------------------------------------------------- serving
+    # ------------------------------------------------------------------------------------------------ serving.Simulator
 
     def routes(self, host: str) -> list[Route]:
         return [
@@ -172,9 +172,9 @@ class LeadConnector:
         return self.with_limits(location, answer)
 
     async def upsert(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
-        """By e-mail, else by phone. Tags are overwritten, as everything else that is given.
+        """Match by e-mail address, otherwise by phone. Every given field is overwritten, including tags.
 
-        Where the two lead to two contacts a location may refuse that.
+        If the two match different contacts, the location can be set to refuse the request.
         """
         try:
             given = json.loads(await request.read())
@@ -211,7 +211,7 @@ class LeadConnector:
     def entered(
         self, request: web.BaseRequest, scope: str, location: str | None = None
     ) -> tuple[Location, web.Response | None]:
-        """The location that the call's token is for, and the refusal of a token that may not do this there."""
+        """The location of the request's token, and the refusal if the token has no access to `location` with `scope`."""
         token = self.tokens[bearer(request)]
         own = self.locations[token.location]
         if scope not in token.scopes:
@@ -222,7 +222,7 @@ class LeadConnector:
 
 
 def custom_fields(given: Any) -> list[dict[str, Any]]:
-    """As they are read: an `id` and a `value`, whatever they were written by. A key stands for the id that it would lead to."""
+    """The format of reads, with `id` and `value`. A field written by its key is returned with the key in place of the id."""
     rows = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
     return [{"id": each.get("id") or each.get("key"), "value": each.get("field_value")} for each in rows]
 

@@ -1,8 +1,8 @@
 """OAuth 2.0 providers as the RFCs describe them: consent, codes with PKCE, refresh tokens, client credentials.
 
-Followed: RFC 6749 (4.1, 4.4, 5, 6), RFC 7636, RFC 6750, and RFC 9700 (4.14) for what becomes of a refresh token that is
-shown twice. Each provider is a host, `{name}.oauth.example.net`: a name that is reserved (RFC 2606) and yet one that a
-public registrar could have given out, so it passes every rule that a real provider's host passes.
+Sources: RFC 6749 (4.1, 4.4, 5, 6), RFC 7636, RFC 6750, and RFC 9700 (4.14) for the reuse of a refresh token. Each provider is
+a host, `{name}.oauth.example.net`. The domain is reserved for examples (RFC 2606), but its form is that of a registrable
+domain, so it passes every rule that a real provider's host passes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from local.simulators.world import BadInstruction, Route, World
 
 DOMAIN = "oauth.example.net"
 CODE_LIFE_S = 600
-# What becomes of a refresh token that has been used:
-# `strict`: it is dead; shown again, it takes the whole grant with it (RFC 9700, 4.14.2).
-# `grace`: for `grace_s` it still gets a new pair; after that as `strict`.
-# `replay`: it gets the same pair once more, until that pair's refresh token has been used; after that as `strict`.
-# `kept`: it is not replaced, and the answer brings none.
+# The provider's treatment of a refresh token that has been used:
+# `strict`: it is invalid, and its reuse revokes the whole grant (RFC 9700, 4.14.2).
+# `grace`: for `grace_s` seconds, reuse returns a new pair; after that, as `strict`.
+# `replay`: until the refresh token of the new pair is used, reuse returns that same pair; after that, as `strict`.
+# `kept`: refresh tokens are not rotated, and the answer contains none.
 REFRESH_MODES = ("strict", "grace", "replay", "kept")
 TOKEN_AUTHS = ("any", "basic", "post")
 ANSWERS = ("json", "form", "errors_with_200")
@@ -35,7 +35,7 @@ ANSWERS = ("json", "form", "errors_with_200")
 
 @dataclass
 class Provider:
-    """One provider and its one client. `expires_in` and `scopes` are left out of the answers where they are None."""
+    """One provider and its one client. The answers omit `expires_in` and `scopes` if these are None."""
 
     name: str
     client_id: str
@@ -66,7 +66,7 @@ class Code:
 
 @dataclass
 class Grant:
-    """One person's consent: a chain of token pairs, all dead once it is revoked."""
+    """One person's consent: a chain of token pairs, all of which a revocation invalidates."""
 
     scope: str
     pairs: int = 0
@@ -83,7 +83,7 @@ class RefreshToken:
 
 @dataclass
 class Issued:
-    """What a provider has given out. `calls` counts token calls by grant type and outcome: `refresh_token rotated`."""
+    """What a provider has issued. `calls` counts token requests by grant type and outcome: `refresh_token rotated`."""
 
     codes: dict[str, Code] = field(default_factory=dict)
     grants: list[Grant] = field(default_factory=list)
@@ -101,17 +101,17 @@ class OAuth2:
         self.providers: dict[str, Provider] = {}
         self.issued: dict[str, Issued] = {}
 
-    # ------------------------------------------------------------------------------------------------ what control sets
+    # ---------------------------------------------------------------------------------------------------------- control
 
     def add_provider(self, given: Mapping[str, Any]) -> Provider:
-        """A provider, or another one in the place of one of the same name. Raises `BadInstruction`."""
+        """Add a provider, or replace the one of the same name. Raises `BadInstruction`."""
         provider = checked(Provider(**given))
         self.providers[provider.host] = provider
         self.issued[provider.host] = Issued()
         return provider
 
     def change_provider(self, given: Mapping[str, Any]) -> Provider:
-        """Other settings for a provider, which keeps what it has given out. Raises `BadInstruction`."""
+        """Change settings of a provider. Issued codes and tokens stay. Raises `BadInstruction`."""
         old = self.provider(str(given.get("name")))
         settings = {each.name: getattr(old, each.name) for each in fields(Provider)}
         provider = checked(Provider(**{**settings, **given}))
@@ -119,30 +119,30 @@ class OAuth2:
         return provider
 
     def provider(self, name: str) -> Provider:
-        """Raises `BadInstruction` where there is none."""
+        """Raises `BadInstruction` for an unknown provider."""
         found = self.providers.get(f"{name}.{DOMAIN}")
         if found is None:
             raise BadInstruction(f"no such provider {name!r}: POST /oauth2/providers first")
         return found
 
-    def give(self, name: str, scope: str) -> dict[str, Any]:
-        """A grant without a browser: the answer of the token endpoint after a consent."""
+    def issue_grant(self, name: str, scope: str) -> dict[str, Any]:
+        """Issue a grant without a browser. Returns the answer of the token endpoint after a consent."""
         provider = self.provider(name)
         return self.new_grant(provider, self.issued[provider.host], scope)
 
     def end_tokens(self, name: str) -> None:
-        """All access tokens end now; refresh tokens stay."""
+        """Expire all access tokens. Refresh tokens stay valid."""
         issued = self.issued[self.provider(name).host]
         now = self.world.clock.now()
         issued.access_tokens = {token: (grant, now) for token, (grant, _) in issued.access_tokens.items()}
 
     def revoke(self, name: str) -> None:
-        """Every person takes their consent back."""
+        """Revoke all grants."""
         for grant in self.issued[self.provider(name).host].grants:
             grant.revoked = True
 
     def dump(self) -> list[dict[str, Any]]:
-        """A line a provider, without any secret."""
+        """The state of each provider, without secrets."""
         return [
             {
                 "name": provider.name,
@@ -158,7 +158,7 @@ class OAuth2:
             for host, provider in self.providers.items()
         ]
 
-    # ---------------------------------------------------------------------------------------------------------- serving
+    # ------------------------------------------------------------------------------------------------ serving.Simulator
 
     def routes(self, host: str) -> list[Route]:
         if host not in self.providers:
@@ -183,7 +183,7 @@ class OAuth2:
     # ---------------------------------------------------------------------------------------------------------- consent
 
     async def consent_page(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
-        """The page has a link to allow and one to deny. A wrong client or redirect URI is shown here and never redirected."""
+        """A page with links to allow and to deny. An invalid client or redirect URI gets an error page, not a redirect."""
         provider = self.providers[request.host]
         query = request.query
         if problem := consent_problem(provider, query):
@@ -213,8 +213,8 @@ class OAuth2:
             answer = {"code": code, **state, "iss": f"https://{provider.host}"}
         else:
             answer = {"error": "access_denied", **state}
-        joint = "&" if urlsplit(provider.redirect_uri).query else "?"
-        return web.Response(status=303, headers={"Location": f"{provider.redirect_uri}{joint}{urlencode(answer)}"})
+        separator = "&" if urlsplit(provider.redirect_uri).query else "?"
+        return web.Response(status=303, headers={"Location": f"{provider.redirect_uri}{separator}{urlencode(answer)}"})
 
     # ----------------------------------------------------------------------------------------------------------- tokens
 
@@ -223,7 +223,7 @@ class OAuth2:
         issued = self.issued[provider.host]
         form = {name: str(value) for name, value in (await request.post()).items()}
         grant_type = form.get("grant_type", "none")
-        if not proves_itself(provider, request.headers.get("Authorization", ""), form):
+        if not is_authenticated(provider, request.headers.get("Authorization", ""), form):
             outcome, answer = "invalid_client", {"error": "invalid_client"}
         elif grant_type == "authorization_code":
             outcome, answer = self.exchange(provider, issued, form)
@@ -234,14 +234,14 @@ class OAuth2:
         else:
             outcome, answer = "unsupported", {"error": "unsupported_grant_type"}
         issued.calls[f"{grant_type} {outcome}"] += 1
-        return worded(provider, answer)
+        return token_response(provider, answer)
 
     def exchange(self, provider: Provider, issued: Issued, form: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
         code = issued.codes.get(form.get("code", ""))
         if code is None:
             return "unknown", {"error": "invalid_grant"}
         if code.grant is not None:
-            # RFC 6749, 4.1.2: what a code gave before should be revoked when it comes again.
+            # RFC 6749, 4.1.2: the reuse of a code should revoke the tokens that were issued for it.
             code.grant.revoked = True
             return "reused", {"error": "invalid_grant"}
         if self.world.clock.now() >= code.issued_at + CODE_LIFE_S:
@@ -300,20 +300,20 @@ class OAuth2:
     # -------------------------------------------------------------------------------------------------------------- API
 
     async def show_me(self, request: web.BaseRequest, _: dict[str, str]) -> web.Response:
-        """What an API of the provider returns about the caller: who has a token (RFC 6750), or the client itself.
+        """The caller of the provider's API: the owner of a token (RFC 6750), or the client itself.
 
-        The client's secret is also its password, its API key and a bearer token without an end.
+        The client's secret is also its password, its API key and a bearer token that does not expire.
         """
         provider = self.providers[request.host]
         authorization = request.headers.get("Authorization", "")
-        by_password = authorization.startswith("Basic ") and proves_itself(provider, authorization, {})
+        by_password = authorization.startswith("Basic ") and is_authenticated(provider, authorization, {})
         by_key = request.headers.get("X-Api-Key") == provider.client_secret
         if by_password or by_key or authorization == f"Bearer {provider.client_secret}":
             return web.json_response({"sub": provider.client_id})
         scheme, _space, token = authorization.partition(" ")
         grant, ends_at = self.issued[request.host].access_tokens.get(token, (None, None))
-        over = ends_at is not None and self.world.clock.now() >= ends_at
-        if scheme != "Bearer" or grant is None or grant.revoked or over:
+        expired = ends_at is not None and self.world.clock.now() >= ends_at
+        if scheme != "Bearer" or grant is None or grant.revoked or expired:
             return web.json_response(
                 {"error": "invalid_token"}, status=401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
             )
@@ -323,7 +323,7 @@ class OAuth2:
 def checked(provider: Provider) -> Provider:
     for name, allowed in (("refresh_mode", REFRESH_MODES), ("token_auth", TOKEN_AUTHS), ("answers", ANSWERS)):
         if getattr(provider, name) not in allowed:
-            raise BadInstruction(f"{name} is one of {', '.join(allowed)}")
+            raise BadInstruction(f"{name} must be one of {', '.join(allowed)}")
     return provider
 
 
@@ -335,12 +335,12 @@ def consent_problem(provider: Provider, query: Mapping[str, str]) -> str:
     if query.get("response_type") != "code":
         return "response_type must be code"
     if provider.pkce and (query.get("code_challenge_method") != "S256" or len(query.get("code_challenge", "")) != 43):
-        return "this provider asks for PKCE with S256"
+        return "this provider requires PKCE with S256"
     return ""
 
 
-def proves_itself(provider: Provider, header: str, form: Mapping[str, str]) -> bool:
-    """RFC 6749, 2.3.1: one way to prove itself, not both."""
+def is_authenticated(provider: Provider, header: str, form: Mapping[str, str]) -> bool:
+    """Whether the client authenticates with exactly one method (RFC 6749, 2.3.1)."""
     scheme, _, encoded = header.partition(" ")
     if scheme == "Basic":
         try:
@@ -359,8 +359,8 @@ def challenge_of(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
-def worded(provider: Provider, answer: Mapping[str, Any]) -> web.Response:
-    """An answer in the provider's own manner."""
+def token_response(provider: Provider, answer: Mapping[str, Any]) -> web.Response:
+    """The answer in the provider's format and with its status codes."""
     headers = {"Cache-Control": "no-store"}
     if provider.answers == "form":
         return web.Response(text=urlencode(answer), content_type="application/x-www-form-urlencoded", headers=headers)

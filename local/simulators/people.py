@@ -1,4 +1,4 @@
-"""Made-up contacts in Kommo's shape: the same ones for the same account, size and seed, awkward in every known way."""
+"""Generated contacts in Kommo's format. The same account, size and seed give the same contacts, with many edge cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEWSLETTER_FIELD = 1_700_002
 WEBSITE_FIELD = 1_698_056
 ADDRESS_FIELD = 1_698_058
 ENUMS = {"WORK": 1_037_743, "MOB": 1_037_745, "PRIV": 1_037_755, "OTHER": 1_037_757}
-# What can be changed beside names and the company: the field's id, code and type.
+# Changeable custom fields: id, code and type.
 CUSTOM_FIELDS = {
     "email": (EMAIL_FIELD, "EMAIL", "multitext"),
     "phone": (PHONE_FIELD, "PHONE", "multitext"),
@@ -53,9 +53,9 @@ class Contacts:
 
 
 def make_contacts(account_id: int, host: str, count: int, *, seed: int, without_email: float) -> Contacts:
-    """`count` contacts. A share of `without_email` has no e-mail address; some of these have no custom field at all.
+    """`count` contacts. A share `without_email` of them has no e-mail address; some of these have no custom field at all.
 
-    E-mail addresses are unique across accounts. Some contacts share the second in which they were last updated.
+    E-mail addresses are unique across accounts. Some contacts have the same `updated_at`.
     """
     chance = random.Random(f"{seed}/{host}")
     companies = [
@@ -72,21 +72,27 @@ def make_contacts(account_id: int, host: str, count: int, *, seed: int, without_
 def new_contact(
     account_id: int, host: str, contacts: list[dict[str, Any]], companies: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """A new contact, which has only its id."""
+    """A new contact without a name and custom fields."""
     first = zlib.crc32(host.encode()) % 40_000 * 50_000
     number = max((contact["id"] for contact in contacts), default=first) - first + 1
     contact = _contact(random.Random(number), account_id, host, number, companies, 1.0)
-    return contact | {"name": "", "first_name": "", "last_name": "", "custom_fields_values": None} | _of_no_company()
+    return contact | {
+        "name": "",
+        "first_name": "",
+        "last_name": "",
+        "custom_fields_values": None,
+        "_embedded": {"tags": [], "companies": []},
+    }
 
 
 def new_company(account_id: int, host: str, companies: list[dict[str, Any]], _: list[dict[str, Any]]) -> dict[str, Any]:
-    """The same for a company."""
+    """A new company without a name and custom fields."""
     return _company(account_id, host, max((each["id"] for each in companies), default=account_id * 100) + 1, "", None)
 
 
-def change(entity: dict[str, Any], fields: Mapping[str, str], companies: list[dict[str, Any]]) -> None:
+def change_entity(entity: dict[str, Any], fields: Mapping[str, str], companies: list[dict[str, Any]]) -> None:
     """Set some of a contact's or company's `name`, `first_name`, `last_name`, `email`, `phone`, `position`, `website`, and
-    `company`, the name of one that there is. An empty text takes a value away."""
+    `company` (the name of an existing one). An empty text removes the value."""
     for name, value in fields.items():
         if name in CUSTOM_FIELDS:
             field_id, code, kind = CUSTOM_FIELDS[name]
@@ -105,10 +111,6 @@ def change(entity: dict[str, Any], fields: Mapping[str, str], companies: list[di
         entity["name"] = f"{entity['first_name']} {entity['last_name']}".strip()
 
 
-def _of_no_company() -> dict[str, Any]:
-    return {"_embedded": {"tags": [], "companies": []}}
-
-
 def _company(
     account_id: int, host: str, identifier: int, name: str, custom_fields: list[dict[str, Any]] | None
 ) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def _company(
 
 
 def _company_fields(number: int) -> list[dict[str, Any]] | None:
-    """Every other company has a website, every third an address."""
+    """Every second company has a website, every third an address."""
     fields = []
     if number % 2:
         fields.append(_field(WEBSITE_FIELD, "Web", "WEB", "url", [{"value": f"https://company{number}.example"}]))
@@ -152,7 +154,7 @@ def _contact(
     else:
         name = f"{first} {last}"
     updated_at = chance.randrange(OLDEST, NEWEST)
-    if number % 25 < 3:  # an import: many in one second
+    if number % 25 < 3:  # an import: many contacts in one second
         updated_at = OLDEST + number // 25
     company = chance.choice(companies) if chance.random() < 0.7 else None
     return {

@@ -1,4 +1,4 @@
-"""How a call reaches its simulator: the host says which, the faults have their word, and the outcome is counted."""
+"""Dispatch of the platforms' requests to the simulators by host, with injected faults and counts of the outcomes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Simulator(Protocol):
     hosts: tuple[str, ...]
 
     def routes(self, host: str) -> list[Route]:
-        """What this host answers to."""
+        """The routes of a host."""
 
     def account(self, request: web.BaseRequest) -> str:
-        """The account that a call is about, by which faults choose; empty if none."""
+        """The account of a request, which faults can select; empty if there is none."""
 
     def refuse(self, request: web.BaseRequest) -> web.Response | None:
-        """The answer to a call that is over a limit; None lets it pass."""
+        """The refusal of a request that exceeds a limit or lacks valid credentials; None to continue."""
 
     def failure(self, status: int) -> web.Response:
-        """How this platform words an answer of this status that a fault asks for."""
+        """This platform's answer with a status that a fault demands."""
 
 
 class Front:
-    """Takes every call that the proxy lets through."""
+    """Serves every request that the proxy passes on."""
 
     def __init__(self, world: World, simulators: list[Simulator]) -> None:
         self.world = world
@@ -40,7 +40,7 @@ class Front:
         simulator = next((each for each in self.simulators if any(matches(host, name) for name in each.hosts)), None)
         if simulator is None:
             return web.json_response({"message": "this host is not simulated"}, status=421)
-        # Read all of it first: a platform that drops the connection or refuses has still been sent the whole request.
+        # Read the whole request first: a client has sent it even if the platform drops the connection or refuses.
         await request.read()
         template = request.path
         found = None
@@ -56,7 +56,7 @@ class Front:
         if fault and fault.kind == "dropped":
             response, outcome = None, "dropped"
         else:
-            response = _instead(simulator, fault) or simulator.refuse(request)
+            response = _fault_answer(simulator, fault) or simulator.refuse(request)
             if response is None:
                 response = await found[0](request, found[1]) if found else simulator.failure(404)
             outcome = str(response.status)
@@ -70,13 +70,13 @@ class Front:
         if response is None:
             if request.transport:
                 request.transport.abort()
-            # Nothing of this is sent any more; the server needs some answer to finish with.
+            # The connection is closed, so this is not sent. The server requires a return value.
             return web.Response()
         return response
 
 
-def _instead(simulator: Simulator, fault: Fault | None) -> web.Response | None:
-    """The answer that a fault gives in the platform's stead."""
+def _fault_answer(simulator: Simulator, fault: Fault | None) -> web.Response | None:
+    """The answer that a fault sends without processing the request."""
     match fault.kind if fault else None:
         case "status":
             return simulator.failure(fault.status if fault else 500)

@@ -1,4 +1,4 @@
-"""What all simulators share: a clock that can be moved, faults to inject, and the count of every call."""
+"""The part that all simulators share: a clock that can be moved, faults to inject, and counts of calls."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FAULT_KINDS = ("slow", "lost_answer", "dropped", "status", "rate_limited", "forb
 
 
 class BadInstruction(Exception):
-    """A control call asks for something that cannot be; answered with 400 and the text."""
+    """A control call is invalid. The answer is 400 with the text."""
 
 
 class Clock:
-    """Now, in epoch seconds, moved ahead by `offset_s`: codes and tokens expire by it."""
+    """The time in epoch seconds plus `offset_s`. Codes and tokens expire by this clock."""
 
     def __init__(self) -> None:
         self.offset_s = 0.0
@@ -31,16 +31,15 @@ class Clock:
 
 @dataclass
 class Fault:
-    """Something to go wrong.
+    """A fault to inject.
 
-    `kind` is `slow` (waits `seconds`, then works as usual), `lost_answer` (works, then drops the connection), `dropped`
-    (drops it before working), `status` (answers `status` without working), `rate_limited` (429), `forbidden` (403 with
-    nginx's HTML) or `garbled` (works, but answers 200 with half a JSON document).
+    `kind` is `slow` (waits `seconds`, then answers as usual), `lost_answer` (processes the request, then drops the connection),
+    `dropped` (drops it before processing), `status` (answers `status` without processing), `rate_limited` (429), `forbidden`
+    (403 with nginx's HTML) or `garbled` (processes the request, but answers 200 with half a JSON document).
 
-    It strikes calls that fit all that is given: `platform`, `account` (the host's first label, or the Munchkin id),
-    `path` (a regular expression that the whole path must match), `method`, `page` (the query's). It leaves the first
-    `skip` of them alone, strikes a `share` of the others by chance and at most `count` times, and ends `duration_s` seconds
-    after it was set.
+    A fault applies to calls that match every given condition: `platform`, `account` (the host's first label, or the Munchkin
+    id), `path` (a regular expression for the whole path), `method`, `page` (of the query). It skips the first `skip` of them,
+    affects a random `share` of the others, at most `count`, and ends `duration_s` seconds after it was set.
     """
 
     kind: str
@@ -82,14 +81,14 @@ class Faults:
         if unknown := set(instruction) - allowed:
             raise BadInstruction(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(allowed))}")
         if instruction.get("kind") not in FAULT_KINDS or "platform" not in instruction:
-            raise BadInstruction(f"`platform` and `kind` (one of {', '.join(FAULT_KINDS)}) are needed")
+            raise BadInstruction(f"`platform` and `kind` (one of {', '.join(FAULT_KINDS)}) are required")
         self.last_id += 1
         fault = Fault(**instruction, id=self.last_id)
         self.active.append(fault)
         return fault
 
     def strike(self, platform: str, account: str, request: web.BaseRequest) -> Fault | None:
-        """The fault that hits this call, if any: the oldest that fits."""
+        """The oldest fault that applies to this call, if any."""
         for fault in self.active:
             if fault.fits(platform, account, request):
                 fault.seen += 1
@@ -107,7 +106,7 @@ class Faults:
 
 @dataclass(frozen=True)
 class Call:
-    """What calls are counted by. `path` is the route's template; `outcome` the status, or the fault that hid it."""
+    """The key of the counts. `path` is the route's template; `outcome` is the status, or the fault that hid it."""
 
     platform: str
     host: str
@@ -133,7 +132,7 @@ class Route:
     handler: Handler
 
     def match(self, request: web.BaseRequest) -> dict[str, str] | None:
-        """The template's variables where the request's path fits it."""
+        """The values of the template's variables, or None if the request does not match."""
         pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.template))
         found = re.fullmatch(pattern, request.path)
         return found.groupdict() if found and request.method == self.method else None

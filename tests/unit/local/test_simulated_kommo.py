@@ -1,4 +1,4 @@
-"""The simulated Kommo: changes that somebody makes in an account, and the events that tell of them."""
+"""The simulated Kommo: changes in an account, and the events that it sends for them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from local.simulators import kommo as simulated
-from local.simulators.kommo import Account, Kommo, event_form
+from local.simulators.kommo import webhooks
+from local.simulators.kommo.events import event_form
+from local.simulators.kommo.simulator import Kommo
+from local.simulators.kommo.state import Account
 from local.simulators.world import BadInstruction, World
 from portaria.core.callbacks import EventAddress, Events, WebhookDelivery
 from portaria.platforms.kommo import events
@@ -27,8 +29,8 @@ class Scene:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = World()
         self.kommo = Kommo(self.world)
-        self.kommo.limits.event_minute_s = 0.0
-        self.account = self.kommo.add_account("acme", contacts=3)
+        self.kommo.state.limits.event_minute_s = 0.0
+        self.account = self.kommo.state.add_account("acme", contacts=3)
         hook = {"destination": "https://api.example.com/events", "disabled": False}
         self.account.webhooks.append(hook | {"settings": ["add_contact", "update_contact", "delete_contact"]})
         self.answers: list[str] = []
@@ -38,16 +40,16 @@ class Scene:
             self.forms.append(form)
             return self.answers.pop(0) if self.answers else "200"
 
-        monkeypatch.setattr(self.kommo, "deliver", deliver)
+        monkeypatch.setattr(self.kommo.webhooks, "deliver", deliver)
 
     def change(self, **change: Any) -> dict[str, Any]:
-        async def all_of_it() -> dict[str, Any]:
+        async def change_and_deliver() -> dict[str, Any]:
             changed = await self.kommo.change(HOST, **change)
-            while self.kommo.deliveries:
-                await asyncio.gather(*self.kommo.deliveries)
+            while self.kommo.webhooks.retries:
+                await asyncio.gather(*self.kommo.webhooks.retries)
             return changed
 
-        return asyncio.run(all_of_it())
+        return asyncio.run(change_and_deliver())
 
     def read(self) -> Events:
         """The last event, as the product reads it."""
@@ -85,7 +87,7 @@ def captured_names() -> set[str]:
 
 
 def test_simulated_kommo_event_has_only_captured_fields(scene: Scene) -> None:
-    many = scene.kommo.add_account("many", contacts=200)
+    many = scene.kommo.state.add_account("many", contacts=200)
     told = {
         re.sub(r"[0-9]+", "0", name)
         for contact in many.contacts.contacts
@@ -159,13 +161,13 @@ def test_simulated_kommo_invalid_change_is_refused(scene: Scene, change: dict[st
 
 def test_simulated_kommo_webhook_failing_too_often_is_disabled() -> None:
     kommo = Kommo(World())
-    account = kommo.add_account("acme")
+    account = kommo.state.add_account("acme")
     # Nothing listens there.
     hook: dict[str, Any] = {"destination": "http://127.0.0.1:9/events", "disabled": False}
-    account.bad_answers["http://127.0.0.1:9/events"] = simulated.MAX_BAD_ANSWERS
+    account.bad_answers["http://127.0.0.1:9/events"] = webhooks.MAX_BAD_ANSWERS
     account.webhooks.append(hook)
-    assert not simulated.good("302")
-    assert simulated.good("299")
-    kommo.count_answer(account, hook, "503")
+    assert not webhooks.is_success("302")
+    assert webhooks.is_success("299")
+    kommo.webhooks.count_answer(account, hook, "503")
     assert hook["disabled"]
     assert account.delivered == {"503": 1}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.simulators.oauth2 import Code, OAuth2, Provider, challenge_of, consent_problem, proves_itself
+from local.simulators.oauth2 import Code, OAuth2, Provider, challenge_of, consent_problem, is_authenticated
 from local.simulators.world import BadInstruction, World
 
 PROVIDER: dict[str, Any] = {
@@ -34,7 +34,7 @@ class Scene:
 
 def test_simulated_oauth2_strict_reused_refresh_token_revokes_grant() -> None:
     scene = Scene()
-    first = scene.oauth2.give("one", "read")
+    first = scene.oauth2.issue_grant("one", "read")
     outcome, second = scene.refresh(first["refresh_token"])
     assert outcome == "rotated"
     assert second["refresh_token"] != first["refresh_token"]
@@ -45,7 +45,7 @@ def test_simulated_oauth2_strict_reused_refresh_token_revokes_grant() -> None:
 
 def test_simulated_oauth2_grace_reused_refresh_token_gets_new_pair_until_it_ends() -> None:
     scene = Scene(refresh_mode="grace", grace_s=30)
-    first = scene.oauth2.give("one", "")
+    first = scene.oauth2.issue_grant("one", "")
     _, second = scene.refresh(first["refresh_token"])
     scene.advance(29)
     outcome, third = scene.refresh(first["refresh_token"])
@@ -57,7 +57,7 @@ def test_simulated_oauth2_grace_reused_refresh_token_gets_new_pair_until_it_ends
 
 def test_simulated_oauth2_replay_reused_refresh_token_gets_same_answer_until_used() -> None:
     scene = Scene(refresh_mode="replay")
-    first = scene.oauth2.give("one", "")
+    first = scene.oauth2.issue_grant("one", "")
     _, second = scene.refresh(first["refresh_token"])
     assert scene.refresh(first["refresh_token"]) == ("replayed", second)
     assert scene.refresh(second["refresh_token"])[0] == "rotated"
@@ -66,7 +66,7 @@ def test_simulated_oauth2_replay_reused_refresh_token_gets_same_answer_until_use
 
 def test_simulated_oauth2_kept_refresh_token_stays_valid() -> None:
     scene = Scene(refresh_mode="kept")
-    first = scene.oauth2.give("one", "")
+    first = scene.oauth2.issue_grant("one", "")
     answers = [scene.refresh(first["refresh_token"]) for _ in range(3)]
     assert [outcome for outcome, _ in answers] == ["kept"] * 3
     assert not any("refresh_token" in answer for _, answer in answers)
@@ -100,10 +100,10 @@ def test_simulated_oauth2_code_expires() -> None:
 
 def test_simulated_oauth2_token_answer_omits_configured_fields() -> None:
     scene = Scene(expires_in=None, gives_refresh_token=False)
-    assert set(scene.oauth2.give("one", "read")) == {"access_token", "token_type"}
+    assert set(scene.oauth2.issue_grant("one", "read")) == {"access_token", "token_type"}
     scene.oauth2.change_provider({"name": "one", "scopes": "less"})
     scene.provider = scene.oauth2.provider("one")
-    assert scene.oauth2.give("one", "read")["scope"] == "less"
+    assert scene.oauth2.issue_grant("one", "read")["scope"] == "less"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_simulated_oauth2_client_authentication_follows_token_auth(
     if header == "basic":
         header = f"Basic {base64.b64encode(b'client-1:canary-secret').decode()}"
     provider = Provider("one", "client-1", "canary-secret", token_auth=token_auth)
-    assert proves_itself(provider, header, form) is proved
+    assert is_authenticated(provider, header, form) is proved
 
 
 def test_simulated_oauth2_consent_requires_registered_redirect_uri_and_pkce() -> None:
@@ -151,6 +151,6 @@ def test_simulated_oauth2_invalid_settings_are_refused() -> None:
 
 def test_simulated_oauth2_dump_holds_no_secret() -> None:
     scene = Scene()
-    pair = scene.oauth2.give("one", "read")
+    pair = scene.oauth2.issue_grant("one", "read")
     scene.refresh(pair["refresh_token"])
     assert "canary" not in str(scene.oauth2.dump())
