@@ -45,6 +45,7 @@ def _flat(platform: Document) -> Document:
     return {
         "name": platform["name"],
         "installs": "yes" if platform["is_installable"] else "no",
+        "tests": "yes" if platform["is_testable"] else "no",
         "api_domains": platform["api_domains"],
         "connections": {kind["name"]: _needs(kind) for kind in platform["kinds"]},
         "sources": platform["sources"],

@@ -18,6 +18,7 @@ KEY = "canary-key/with+signs"
 CREDENTIALS = {
     "api_key": {"key": KEY},
     "basic": {"username": "someone", "password": "canary-password"},
+    "password": {"username": "someone", "password": "canary-password"},
     "bearer": {"token": "canary-token"},
     "oauth2": {
         "access_token": "canary-access",

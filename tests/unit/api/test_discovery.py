@@ -33,6 +33,7 @@ def test_platforms_lists_each_folder_with_what_a_connection_needs(manage: Manage
     assert all(re.compile(field["pattern"]) for field in kind["fields"])
     assert found["http"]["destination"] is None
     assert found["kommo"]["is_installable"]
+    assert [name for name, each in found.items() if each["is_testable"]] == ["leadconnector"]
     assert "*.kommo.com" in found["kommo"]["api_domains"]
     assert found["kommo"]["sources"] == ["contacts", "companies"]
     assert found["marketo"]["destination"]["accepted"] == {"contacts": "persons", "companies": "companies"}

@@ -775,3 +775,26 @@ def test_call_with_a_large_answer_does_not_keep_it(calling: Calling, api: respon
     assert first.status == 200
     assert (again.status, again.content["type"]) == (409, "urn:portaria:problem:answer_not_kept")
     assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("response", "problem"),
+    [
+        ({"body": b"\xff" * 4_000_001}, "answer_too_large"),
+        ({"status": 303, "headers": {"Location": "https://evil.example/"}}, "redirect_not_allowed"),
+        ({"status": 307, "headers": {"Location": "https://192.0.2.1/"}}, "redirect_not_allowed"),
+        ({"status": 303, "headers": {"Location": URL}}, "too_many_redirects"),
+    ],
+)
+def test_call_whose_response_cannot_be_returned_is_not_sent_again_with_its_key(
+    calling: Calling, api: responses.RequestsMock, response: dict[str, Any], problem: str
+) -> None:
+    """The API has received the request, so a repetition would send it twice."""
+    api.post(URL, **response)
+    api.get(URL, **response)
+    body = {"method": "POST", "path": "/v1/things"}
+    key = f"{problem}-{response.get('status', 200)}"
+    answers = [calling.call(body, idempotency_key=key) for _ in range(2)]
+    assert [(each.status, each.content["type"]) for each in answers] == [(502, f"urn:portaria:problem:{problem}")] * 2
+    assert "use another Idempotency-Key" in answers[1].content["detail"]
+    assert [call.request.method for call in api.calls].count("POST") == 1

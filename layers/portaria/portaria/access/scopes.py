@@ -1,6 +1,7 @@
 """Scopes: what a private integration may do. There is one scope for each operation, and one for the front door.
 
-A scope of an operation on one connection can be narrowed to a connection by its name: `connections:call@crm`.
+A scope of an operation on one connection can be narrowed to a connection by its name: `connections:call@crm`. A scope to send
+records is narrowed to their destination: `records:create@marketo-main`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ NARROWABLE = frozenset(
     {
         *(f"connections:{what}" for what in ("show", "delete", "rotate", "expire", "call", "test")),
         *("credentials:replace", "authorizations:create", "event-addresses:create", "backfills:create", "backfills:list"),
-        *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create", "records:send", "destinations:resume"),
+        *("contacts:show", "contacts:upsert", "identifiers:register", "sso:create"),
+        *("records:send", "records:create", "destinations:resume"),
     }
 )  # fmt: skip
 _CONNECTION = re.compile(r"[A-Za-z0-9_-]{3,64}")

@@ -43,6 +43,10 @@ class Caller:
             self.scopes is None or scope in self.scopes or (bool(connection) and f"{scope}@{connection}" in self.scopes)
         )
 
+    def allows_some(self, scope: str) -> bool:
+        """Whether a scope was given, for all connections or for any of them."""
+        return self.scopes is None or any(split(given)[0] == scope for given in self.scopes)
+
     def covers(self, scopes: tuple[str, ...]) -> bool:
         """Whether each of these could be given on by this caller."""
         return all(self.allows(*split(scope)) for scope in scopes)

@@ -172,7 +172,7 @@ class DataIngestionApi:
         A token for some connections only gets the same answer (403) for an account of another connection as for an account
         without one, so that it cannot find out which accounts are connected.
         """
-        if not any(authentication.split(scope)[0] == SCOPE for scope in caller.scopes or ()):
+        if not caller.allows_some(SCOPE):
             raise MissingScope(f"this token's private integration lacks the scope {SCOPE}")
         account_id = part.account_id(parameters)
         usable = [each for each in self._of_account(platform, account_id) if caller.allows(SCOPE, each.name)]

@@ -2,7 +2,8 @@
 
 A key belongs to its caller and operation and lives for a day. Stored are the answer and a keyed hash of the path and the body,
 so that the table does not help to guess a credential. An answer that holds a secret is stored sealed (KMS). A request that was
-refused or failed is forgotten, so the same key may try again; one whose outcome is unknown (504) is kept.
+refused or failed is forgotten, so the same key may try again. One whose outcome is unknown (504) is kept. So is one
+that was sent to a platform whose response cannot be returned (502), if the operation must not be done twice.
 
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, by Powertools' idempotency utility.
 """
@@ -91,14 +92,14 @@ class KeptAnswers:
         return kept | {"content": content}
 
     def store_unknown(self, refused: Rejected) -> Content:
-        """A request of which nobody knows whether it was done."""
-        return {"target": "", "etag": "", "unknown": [refused.reason, refused.detail]}
+        """A request that was sent, and whose outcome the caller is not told."""
+        return {"target": "", "etag": "", "unknown": [refused.reason, refused.detail, refused.status]}
 
     def read(self, kept: Content) -> Content | None:
-        """Raises `Rejected` where the first request ended so (504), or where its answer was too large (409)."""
+        """Raises `Rejected` where the first request ended so (504, 502), or where its answer was too large (409)."""
         if "unknown" in kept:
-            reason, detail = kept["unknown"]
-            raise Rejected(reason, f"{detail}; use another {HEADER} to send it again", status=504)
+            reason, detail, status = kept["unknown"]
+            raise Rejected(reason, f"{detail}; use another {HEADER} to send it again", status=int(status))
         if "too_large" in kept:
             detail = f"the request was done before with this {HEADER}; its response is too large to be kept"
             raise Rejected("answer_not_kept", detail, field=HEADER, status=409)

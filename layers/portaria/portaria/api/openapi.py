@@ -177,7 +177,8 @@ def schema_name(model: type[BaseModel]) -> str:
 
 
 def _operation(operation: Operation, schemas: Document) -> Document:
-    narrowing = " It can be narrowed to the connection." if operation.narrowable else ""
+    narrowed_to = "the route's destination" if operation.checks_scope else "the connection"
+    narrowing = f" It can be narrowed to {narrowed_to}." if operation.narrowable else ""
     whose = " Tokens can use it only if the stack's parameter allows it." if operation.managers_only else ""
     scope = f"Scope: `{operation.scope}`." if operation.scope else "Every caller may do this."
     made: Document = {
@@ -211,7 +212,7 @@ def _parameters(operation: Operation) -> list[Document]:
         schema: Document = {"type": "string", "pattern": f"^(?:{pattern})$"}
         each = {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
         made.append(each | ({"example": example} if example else {}))
-    if operation.read:
+    if operation.is_greedy:
         schema = {"type": "string", "minLength": 1}
         text = "The path at the connection's API, which may contain slashes."
         made.append({"name": "path", "in": "path", "required": True, "description": text, "schema": schema})

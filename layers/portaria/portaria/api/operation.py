@@ -99,7 +99,8 @@ class Reply:
 @dataclass(frozen=True)
 class Operation:
     """One row of the API. `path` is below `/v1` and `/admin/v1`; a connection's `{name}` at its beginning narrows the scope.
-    An empty `scope` lets every caller in.
+    An empty `scope` lets every caller in. With `checks_scope`, `run` compares a narrowed scope with the connection that the
+    input leads to, and raises `MissingScope`.
 
     `function` is the one that serves it. `creates` takes an Idempotency-Key: it creates or sends something. Then `is_secret`
     stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
@@ -127,6 +128,7 @@ class Operation:
     changes: bool = False
     listing: bool = False
     filters: Filters = field(default_factory=dict)
+    checks_scope: bool = False
     managers_only: bool = False
     max_bytes: int = validation.MAX_BODY_BYTES
     statuses: tuple[HTTPStatus, ...] = ()
@@ -134,7 +136,7 @@ class Operation:
     @property
     def narrowable(self) -> bool:
         """Whether its scope can be given for one connection."""
-        return self.path.startswith(("/connections/{name}", "/destinations/{name}"))
+        return self.checks_scope or self.path.startswith(("/connections/{name}", "/destinations/{name}"))
 
     @property
     def document_path(self) -> str:
@@ -145,6 +147,11 @@ class Operation:
     def parameters(self) -> tuple[str, ...]:
         """The path's parameters, without a greedy one (`{path+}`)."""
         return tuple(step[1:-1] for step in self.path.split("/") if step.startswith("{") and not step.endswith("+}"))
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the path's last parameter (`{path+}`) takes the rest of the path."""
+        return self.path.endswith("+}")
 
 
 def require_match(asked: ApiRequest, etag: str) -> None:

@@ -157,18 +157,22 @@ OPERATIONS = [
     ),
     *(
         Operation(
-            f"proxy_{method.lower()}", method, "/connections/{name}/proxy/{path+}", "connections:call",
-            f"Send a {method} to a connection's API",
+            f"{prefix}_{method.lower()}", method, path, "connections:call", f"Send a {method} to {what}",
             proxied.send, None, function=CALL, read=proxied.read, creates=True, is_secret=True, at_most_once=True, changes=True,
-            description=proxied.DESCRIPTION, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT, TOO_LARGE),
+            description=description, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT, TOO_LARGE),
+        )
+        for prefix, path, what, description in (
+            ("proxy", "/connections/{name}/proxy/{path+}", "a connection's API", proxied.DESCRIPTION),
+            ("proxy_root", "/connections/{name}/proxy", "an API's root", proxied.ROOT_DESCRIPTION),
         )
         for method in proxied.METHODS
     ),
     Operation(
         "test_connection", "POST", "/connections/{name}/test", "connections:test", "Test a connection",
         connection_tests.test, connection_tests.ConnectionTest, function=CALL, creates=True, changes=True,
-        description="Sends the platform's harmless request. Platforms without one answer 409 `not_offered`. A credential that "
-        "the platform calls invalid ends the connection.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        description="Sends the platform's harmless request. Platforms without one (`is_testable` is false) answer 409 "
+        "`not_offered`. A credential that the platform calls invalid ends the connection.",
+        statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
     ),
     Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
@@ -237,9 +241,10 @@ OPERATIONS = [
         status=NO_CONTENT, changes=True,
     ),
     Operation(
-        "send_records", "POST", "/records", "records:create", "Send records through a route",
+        "send_records", "POST", "/records", sent_records.SCOPE, "Send records through a route",
         sent_records.send, sent_records.AcceptedRecords, input=sent_records.RecordsSending,
         max_bytes=sent_records.MAX_BODY_BYTES, status=HTTPStatus.ACCEPTED, creates=True, changes=True, statuses=(NOT_FOUND,),
+        checks_scope=True,
         description="The records are in the source's shape; the route maps and delivers them. `id` finds their receipts. "
         "A record that cannot be delivered becomes a dead letter.",
     ),

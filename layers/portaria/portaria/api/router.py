@@ -24,7 +24,7 @@ from portaria.api.answers import Answer
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
 from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
-from portaria.core.errors import ApiTokenRefused, AuthThrottled, MissingScope, Rejected, Retryable
+from portaria.core.errors import AnswerUnusable, ApiTokenRefused, AuthThrottled, MissingScope, Rejected, Retryable
 
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.
@@ -133,7 +133,8 @@ class Service:
             try:
                 made.append(operation.run(asked))
             except Rejected as refused:
-                if refused.status != HTTPStatus.GATEWAY_TIMEOUT:
+                was_sent = operation.at_most_once and isinstance(refused, AnswerUnusable)
+                if not was_sent and refused.status != HTTPStatus.GATEWAY_TIMEOUT:
                     raise
                 return kept.store_unknown(refused)
             return kept.store(made[0].target, made[0].etag, _whole(made[0]))
@@ -148,6 +149,8 @@ class Service:
 
     def _require_scope(self, operation: Operation, caller: Caller, path: dict[str, str]) -> None:
         if caller.scopes is None or not operation.scope:
+            return
+        if operation.checks_scope and caller.allows_some(operation.scope):
             return
         if operation.managers_only and self.context.managers != TOKENS:
             raise Rejected(

@@ -180,11 +180,28 @@ class ChangedMeanwhile(TypedRejected):
     status = 409
 
 
-class AnswerTooLarge(TypedRejected):
-    """The response has more bytes than the caller accepts. The other side has processed the request."""
+class AnswerUnusable(TypedRejected):
+    """A response came that cannot be returned. The other side has received the request, and may have processed it."""
+
+    status = 502
+
+
+class AnswerTooLarge(AnswerUnusable):
+    """The response has more bytes than the caller accepts."""
 
     reason = "answer_too_large"
-    status = 502
+
+
+class RedirectRefused(AnswerUnusable):
+    """The response redirects to a URL that is not allowed."""
+
+    reason = "redirect_not_allowed"
+
+
+class TooManyRedirects(AnswerUnusable):
+    """The responses redirect more often than the caller follows."""
+
+    reason = "too_many_redirects"
 
 
 class AuthThrottled(TypedRetryable):

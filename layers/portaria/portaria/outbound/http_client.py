@@ -16,7 +16,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from portaria.core import clock
-from portaria.core.errors import AnswerLost, AnswerTooLarge, Rejected, Unreachable
+from portaria.core.errors import AnswerLost, AnswerTooLarge, RedirectRefused, Rejected, TooManyRedirects, Unreachable
 from portaria.core.http_messages import Request, Response
 from portaria.outbound import content_codings
 from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
@@ -120,8 +120,9 @@ def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, ow
     A redirect is a response, unless up to `follow_redirects` are to be followed. Each is checked as the request was. Neither
     credentials nor a body are sent to another host of the domain. A 303, and a 301 or 302 after a POST, is followed with a GET.
 
-    Raises `Rejected` where the request (or a redirect) may not be sent, and `AnswerTooLarge`. Raises `Retryable` where no
-    complete response came in time: with `answer_lost` false nothing was sent, with true the other side may have processed it.
+    Raises `Rejected` where the request may not be sent, and `AnswerUnusable` where it was sent and its response is too large or
+    redirects to where the request may not be sent. Raises `Retryable` where no complete response came in time: with
+    `answer_lost` false nothing was sent, with true the other side may have processed it.
     """
     check(request, allowed_domain)
     total_s = request.total_timeout_s
@@ -137,12 +138,12 @@ def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, ow
         response = _exchange(request, ends_at, owner, redirected=True)
     if follow_redirects and _redirected(request, response, allowed_domain):
         detail = f"{_host(request)} redirected more than {follow_redirects} times"
-        raise Rejected("too_many_redirects", detail, status=502)
+        raise TooManyRedirects(detail)
     return response
 
 
 def _redirected(request: Request, response: Response, allowed_domain: str) -> Request | None:
-    """The request for a redirect, or None where the response is no redirect. Raises `Rejected` where it may not be sent."""
+    """The request for a redirect, or None where the response is no redirect. Raises `RedirectRefused` if it may not be sent."""
     location = response.headers.get("location")
     if response.status not in _REDIRECTS or not location:
         return None
@@ -172,7 +173,7 @@ def _redirected(request: Request, response: Response, allowed_domain: str) -> Re
 
 
 def _redirect_refused(host: str, why: str) -> Rejected:
-    return Rejected("redirect_not_allowed", f"{host} redirected to a URL that is not allowed: {why}", status=502)
+    return RedirectRefused(f"{host} redirected to a URL that is not allowed: {why}")
 
 
 def _host(request: Request) -> str:
@@ -196,7 +197,12 @@ def _prepared(request: Request) -> requests.PreparedRequest:
 
 def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool = False) -> Response:
     """Send one request and read its response. If `redirected`, the other side has already processed the first request."""
-    prepared = _prepared(request)
+    try:
+        prepared = _prepared(request)
+    except Rejected as refused:
+        if not redirected:
+            raise
+        raise _redirect_refused(_host(request), refused.detail) from None
     limits = Limits(request.connect_timeout_s, request.read_timeout_s, ends_at, owner)
     try:
         with transport.send(prepared, timeout=limits) as answer:

@@ -26,6 +26,7 @@ def calling() -> Iterator[Calling]:
         calling.connect("lead", "bearer", **given)
         calling.connect("ended", "bearer", **given, state="needs_reconnect", reason="token_refused")
         calling.connect("erp")
+        calling.connect("people", "password", platform="engage")
         yield calling
 
 
@@ -63,11 +64,17 @@ def test_connection_test_unclear_response_changes_nothing(calling: Calling, api:
     assert (shown["state"], shown["connection_state"]) == ("unclear", "connected")
 
 
-def test_connection_test_platform_without_a_harmless_request_is_409(
-    calling: Calling, api: responses.RequestsMock
+@pytest.mark.parametrize(
+    ("name", "platform", "instead"),
+    [("erp", "http", "a call that you know"), ("people", "engage", "the connection's state shows it")],
+)
+def test_connection_test_platform_without_a_harmless_request_is_409_that_says_what_to_do_instead(
+    calling: Calling, api: responses.RequestsMock, name: str, platform: str, instead: str
 ) -> None:
-    answer = run_test(calling, "erp")
+    answer = run_test(calling, name)
     assert (answer.status, answer.content["type"]) == (409, "urn:portaria:problem:not_offered")
+    assert answer.content["detail"].startswith(f"{platform} has no request")
+    assert instead in answer.content["detail"]
     assert len(api.calls) == 0
 
 

@@ -87,6 +87,31 @@ def test_proxy_path_below_a_base_path_is_the_apis_path(
     assert sent(api).url == URL
 
 
+@pytest.mark.parametrize("method", proxied.METHODS)
+@pytest.mark.parametrize(("path", "target"), [("", "/"), ("/", "/"), ("?a=1", "/?a=1"), ("/?a=1", "/?a=1")])
+def test_proxy_without_a_path_reaches_the_apis_root(
+    calling: Calling, api: responses.RequestsMock, method: str, path: str, target: str
+) -> None:
+    """API Gateway matches the resource without the greedy parameter, with and without a slash at the end of the path."""
+    api.add(method, f"https://{HOST}/", body="" if method == "HEAD" else "root")
+    event = event_of(method, path)
+    event["resource"] = "/admin/v1/connections/{name}/proxy"
+    event["pathParameters"] = {"name": "keyed"}
+    event["requestContext"]["resourcePath"] = event["resource"]
+    assert answer_to(calling, event)[0] == 200
+    assert sent(api).url == f"https://{HOST}{target}"
+    assert sent(api).headers["X-Api-Key"] == KEY
+
+
+def test_proxy_root_takes_the_scope_of_the_connection(calling: Calling, api: responses.RequestsMock) -> None:
+    api.get(f"https://{HOST}/")
+    _, token = Manage(calling.cloud).create_integration("connections:call@bearer")
+    for name, expected in (("bearer", 200), ("keyed", 403)):
+        event = with_token(proxy_event("GET", f"/connections/{name}/proxy", prefix="/v1"), token)
+        assert answer_to(calling, event)[0] == expected
+    assert len(api.calls) == 1
+
+
 @pytest.mark.parametrize("content", [b"\x00\xff\xfe\x89PNG", "text ü".encode(), b'{"a": 1}', b""])
 def test_proxy_body_of_any_bytes_goes_out_and_comes_back(
     calling: Calling, api: responses.RequestsMock, content: bytes

@@ -69,6 +69,37 @@ def test_send_records_id_is_found_in_the_receipts(manage: Manage) -> None:
     assert (found["state"], found["destination"], found["record_count"]) == ("queued", "marketo-main", 1)
 
 
+@pytest.mark.parametrize(
+    ("scope", "route", "expected"),
+    [
+        ("records:create", "people", (202, None)),
+        ("records:create", "none", (404, "unknown_route")),
+        ("records:create@marketo-main", "people", (202, None)),
+        ("records:create@marketo-main", "none", (403, "missing_scope")),
+        ("records:create@crm", "people", (403, "missing_scope")),
+        ("records:send@marketo-main", "people", (403, "missing_scope")),
+    ],
+)
+def test_send_records_scope_can_be_narrowed_to_the_destination(
+    manage: Manage, shared: Cloud, scope: str, route: str, expected: tuple[int, str | None]
+) -> None:
+    """A narrowed token gets one answer for a route to another destination and for one that does not exist."""
+    _, token = manage.create_integration(scope)
+    answer = manage.program(token, "POST", "/records", {"route": route, "records": [RECORD]})
+    reason = answer.content.get("type", "").rpartition(":")[2] or None
+    assert (answer.status, reason) == expected
+    assert len(shared.receive("records")) == len(noted()) == (1 if expected[0] == 202 else 0)
+
+
+def test_send_records_narrowed_scope_ends_with_the_destination(manage: Manage) -> None:
+    integration, token = manage.create_integration("records:create@marketo-main", "routes:list")
+    assert manage.call("DELETE", "/routes/people").status == 204
+    assert manage.call("DELETE", "/connections/marketo-main").status == 200
+    assert manage.call("GET", f"/private-integrations/{integration}").content["scopes"] == ["routes:list"]
+    answer = manage.program(token, "POST", "/records", {"route": "people", "records": [RECORD]})
+    assert (answer.status, answer.content["type"]) == (403, "urn:portaria:problem:missing_scope")
+
+
 def test_send_records_many_are_packed_into_messages_within_the_limit(manage: Manage, shared: Cloud) -> None:
     records = [{"key": str(number), "data": {"text": "x" * 800}} for number in range(1_000)]
     assert send(manage, records=records).content["record_count"] == 1_000

@@ -54,11 +54,13 @@ class DestinationOffer(Output):
 
 
 class PlatformOutput(Output):
-    """`sources` are the objects that routes can start with. `destination` is null if records cannot be sent to it, and
-    `api_domains` is empty if an OAuth client must name its own."""
+    """`is_testable` says whether `POST /connections/{name}/test` works for its connections. `sources` are the objects that
+    routes can start with. `destination` is null if records cannot be sent to it, and `api_domains` is empty if an OAuth
+    client must name its own."""
 
     name: str
     is_installable: bool
+    is_testable: bool
     kinds: list[ConnectionKind]
     api_domains: list[str]
     sources: list[str]
@@ -147,6 +149,7 @@ def show(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "is_installable": platform.install is not None,
+        "is_testable": platform.credential_test is not None,
         "kinds": [_kind(each, kind, by_client) for each, kind in sorted(platform.connection_kinds.KINDS.items())],
         "api_domains": list(platform.account_domains.API_DOMAINS) if platform.account_domains else [],
         "sources": [each for each in SOURCE_OBJECTS if platform.source_object(each)],

@@ -10,6 +10,8 @@ from portaria.api.resources.connections import calls
 from portaria.api.schemas import Output
 from portaria.connections import connection_store, proxy_call
 from portaria.connections.tokens import usability
+from portaria.connections.tokens.static_credentials import LOG_IN_KINDS
+from portaria.core.entities import Connection
 from portaria.core.errors import Rejected, Retryable
 
 WORKS, REFUSED, UNCLEAR = "works", "refused", "unclear"
@@ -25,8 +27,8 @@ class ConnectionTest(Output):
 
 
 def test(asked: ApiRequest) -> Reply:
-    """Raises `Rejected`: 409 `not_offered` for a platform without a harmless request, 409 where the connection is not
-    connected, and as `calls.call` where no complete response came.
+    """Raises `Rejected`: 409 `not_offered` for a platform without a harmless request (`is_testable` is false), 409 where the
+    connection is not connected, and as `calls.call` where no complete response came.
 
     A credential that the platform calls invalid ends the connection, as it does for a call.
     """
@@ -34,8 +36,7 @@ def test(asked: ApiRequest) -> Reply:
     connection = connection_store.get(table, name)
     harmless = platforms.load(connection.platform).credential_test
     if not harmless:
-        detail = f"{connection.platform} offers no request that tests a connection and is known to be harmless"
-        raise Rejected("not_offered", detail, status=409)
+        raise Rejected("not_offered", _why_not(connection), status=409)
     try:
         usability.check_usable(connection)
         response = asked.context.tokens.send(
@@ -54,3 +55,13 @@ def test(asked: ApiRequest) -> Reply:
         state, detail = UNCLEAR, unclear.detail
     after = connection_store.get(table, name)
     return Reply({"state": state, "detail": detail or None, "connection_state": after.state})
+
+
+def _why_not(connection: Connection) -> str:
+    """Why a connection cannot be tested, and what shows instead whether its credentials work."""
+    detail = f"{connection.platform} has no request that tests a connection and is known to have no side effect"
+    if connection.kind in LOG_IN_KINDS:
+        return (
+            f"{detail}; each new token needs a log-in that tests the credentials, and the connection's state shows it"
+        )
+    return f"{detail}; a call that you know to be harmless shows whether the credentials work"

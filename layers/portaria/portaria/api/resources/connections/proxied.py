@@ -1,4 +1,5 @@
-"""The transparent proxy: a request to `/connections/{name}/proxy/{path}` goes to the same path of the connection's API.
+"""The transparent proxy: a request to `/connections/{name}/proxy/{path}` goes to the same path of the connection's API, and one
+to `/connections/{name}/proxy` to its root.
 
 Status, headers and body come back as the API sent them, so that a vendor's client library works with another base URL. The
 guards are those of `calls`. Headers that a call cannot set are left out here instead of being refused, because client libraries
@@ -26,6 +27,7 @@ DESCRIPTION = (
     "The request goes to the connection's API with its method, query, headers and body, and with the connection's credential "
     "instead of the caller's. `path` may contain slashes. The response is the API's own; Portaria's has `X-Portaria-Error`."
 )
+ROOT_DESCRIPTION = f"A greedy path parameter is never empty, so the path `/` has operations of its own. {DESCRIPTION}"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 OWN_PREFIX = "x-portaria-"
 # Request headers that CloudFront adds.
@@ -51,7 +53,7 @@ _KEPT_BACK = frozenset(
     }
 )
 # What follows the connection's name in a path that has the base path or stage before it.
-_BELOW = re.compile(r".*?/v1/+connections/+[^/]+/+proxy/(.*)", re.DOTALL)
+_BELOW = re.compile(r".*?/v1/+connections/+[^/]+/+proxy(?:/(.*))?", re.DOTALL)
 # A path as it was sent keeps its percent-encoding.
 _PATH_CHARACTERS = "%/~:@!$&'()*+,;="
 
@@ -75,10 +77,10 @@ class ProxiedRequest:
 def read(event: Event) -> ProxiedRequest:
     """Raises `Rejected` for a body that cannot be decoded, and 413 where it is too large."""
     http = HttpRequest.from_event(event)
-    found = _BELOW.match(http.path)
+    found = _BELOW.fullmatch(http.path)
     if not found:
         raise Rejected("unknown_path", "this path does not exist in the API", status=404)
-    target = "/" + quote(found[1], safe=_PATH_CHARACTERS)
+    target = "/" + quote(found[1] or "", safe=_PATH_CHARACTERS)
     if http.query:
         target += "?" + urlencode(http.query, doseq=True, quote_via=quote, errors="surrogateescape")
     if http.body is None:

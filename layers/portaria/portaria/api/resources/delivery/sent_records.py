@@ -17,9 +17,10 @@ from portaria.aws import queues
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record
 from portaria.core.entities import Connection, Route
-from portaria.core.errors import Rejected
+from portaria.core.errors import MissingScope, Rejected
 from portaria.records import receipts, routes
 
+SCOPE = "records:create"
 MAX_BODY_BYTES = 1_000_000
 MAX_RECORDS = 1_000
 _KEY = Matching(r"[^\x00-\x1f\x7f]{1,400}", "the record's key at the source: 1 to 400 characters, none a control")
@@ -56,7 +57,8 @@ class AcceptedRecords(Output):
 
 
 def send(asked: ApiRequest) -> Reply:
-    """Raises `Rejected` (404 `unknown_route`; 400 for the source, the destination or a record) and what AWS raises.
+    """Raises `Rejected` (404 `unknown_route`; 403 `missing_scope`; 400 for the source, the destination or a record) and what
+    AWS raises.
 
     Everything is checked first. The request is noted before its records are queued: after a death in between, its receipt
     counts records that never arrive, and the caller has no answer. After a death between two messages, some records are
@@ -64,7 +66,7 @@ def send(asked: ApiRequest) -> Reply:
     """
     sent: RecordsSending = asked.sent
     table = asked.context.table
-    route = routes.get(table, sent.route)
+    route = _route(asked, sent.route)
     known = Stored(table)
     source = _source(known, route, sent.connection)
     destination = known.connection(route.destination)
@@ -90,6 +92,22 @@ def send(asked: ApiRequest) -> Reply:
     )
     queues.send(asked.context.records_queue_url, bodies, tenant=source.name)
     return Reply({"id": request_id, "record_count": len(sent.records)}, target=route.name)
+
+
+def _route(asked: ApiRequest, name: str) -> Route:
+    """Raises `Rejected`: 404 `unknown_route`, or 403 `missing_scope` for a caller with a scope for other destinations.
+
+    Such a caller gets the same answer for a route that does not exist, so that it cannot find out which routes there are.
+    """
+    try:
+        route = routes.get(asked.context.table, name)
+    except Rejected:
+        if asked.caller.allows(SCOPE):
+            raise
+        route = None
+    if route is None or not asked.caller.allows(SCOPE, route.destination):
+        raise MissingScope(f"the token lacks the scope {SCOPE}, or {SCOPE}@ and the name of this route's destination")
+    return route
 
 
 def _source(known: Stored, route: Route, name: str | None) -> Connection:
