@@ -19,7 +19,7 @@ from moto import mock_aws
 
 from local import processes
 from local.stack import MINISTACK, clean_environment
-from tests.fakes.aws.moto_cloud import moto_cloud as fake_aws
+from tests.fakes.aws import moto_cloud as fake_aws
 from tests.simulation.aws import cloud as memory
 
 REGION = "us-east-1"

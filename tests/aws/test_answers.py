@@ -8,7 +8,7 @@ import pytest
 
 from tests.aws.recorded.apigateway import ANSWER_RULES
 from tests.fakes.api.manage import proxy_event
-from tests.fakes.aws.moto_cloud import functions, gateway
+from tests.fakes.aws import functions, gateway
 
 
 @pytest.mark.parametrize("rule", ANSWER_RULES, ids=lambda rule: rule.name)

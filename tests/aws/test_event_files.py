@@ -11,7 +11,7 @@ import pytest
 
 from tests.aws.recorded import apigateway, events, lambda_sqs
 from tests.fakes.api.manage import proxy_event, with_token
-from tests.fakes.aws.moto_cloud import functions
+from tests.fakes.aws import functions
 from tests.fakes.paths import ROOT
 from tests.fakes.template.document import template
 

@@ -48,7 +48,7 @@ from portaria.webhooks import (
     oauth_state,
     request_log,
 )
-from tests.fakes.aws.moto_cloud import functions
+from tests.fakes.aws import functions
 from tests.fakes.template.document import template
 from tests.simulation import platform as kommo
 from tests.simulation.aws.cloud import BUS, KEY_ID, PREFIX, TABLE, Cloud, Message, Sqs, installed

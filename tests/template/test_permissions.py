@@ -44,8 +44,9 @@ from portaria.sources import reconciliation
 from portaria.webhooks import event_receiver
 from portaria.webhooks.install_receiver import install_id
 from tests.fakes.api.manage import Manage, proxy_event, with_headers, with_token
-from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud, errors
-from tests.fakes.aws.moto_cloud import functions as fakes
+from tests.fakes.aws import errors
+from tests.fakes.aws import functions as fakes
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud
 from tests.fakes.connections import installs as fake_installs
 from tests.fakes.connections.connected import to_engage
 from tests.fakes.connections.installs import forget_tokens

@@ -11,7 +11,8 @@ from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from tests.fakes.api.manage import Answer, proxy_event, read, with_headers
-from tests.fakes.aws.moto_cloud import PREFIX, Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 
 HOST = "api.example.com"
 KEY = "canary-key/with+signs"

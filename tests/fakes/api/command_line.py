@@ -19,7 +19,8 @@ from portaria_cli import api as cli_api
 from portaria_cli.commands import portaria
 from tests.fakes.api.calling import Calling
 from tests.fakes.api.manage import API_URL, BY_RESOURCE, Manage, proxy_event, read, with_headers, with_token
-from tests.fakes.aws.moto_cloud import Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import Cloud
 
 SIGNATURE = r"AWS4-HMAC-SHA256 Credential=testing/\d{8}/us-east-1/execute-api/aws4_request, "
 BEARER = r"Bearer portaria_[0-9A-Za-z]{48}$"

@@ -15,7 +15,8 @@ from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients
 from portaria.core.item_keys import INSTALLS_LIST, install_key
-from tests.fakes.aws.moto_cloud import TABLE, Cloud, functions, gateway
+from tests.fakes.aws import functions, gateway
+from tests.fakes.aws.moto_cloud import TABLE, Cloud
 
 API_HOST = gateway.API_HOST
 API_URL = f"https://{API_HOST}/live"

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from aws_lambda_powertools.shared import user_agent
 
-from tests.fakes.aws.moto_cloud import gateway
+from tests.fakes.aws import gateway
 from tests.fakes.paths import ROOT
 
 

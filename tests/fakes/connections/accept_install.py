@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.fakes.aws.moto_cloud import functions
+from tests.fakes.aws import functions
 from tests.fakes.paths import ROOT
 
 EVENTS: dict[str, dict[str, Any]] = {

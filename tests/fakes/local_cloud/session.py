@@ -18,7 +18,7 @@ from requests.auth import AuthBase
 from local import stack as local_cloud
 from local.control import Control
 from local.stack import Stack
-from tests.fakes.local_cloud.session import leaks
+from tests.fakes.local_cloud import leaks
 
 
 class SignedByAws(AuthBase):

@@ -14,7 +14,7 @@ from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.settings import ReleaseRecordsSettings
 from portaria.delivery import backlogs, record_release, waiting_entries, waiting_lists
-from tests.fakes.aws.moto_cloud import functions, moto_cloud
+from tests.fakes.aws import functions, moto_cloud
 from tests.simulation.aws.cloud import Cloud
 
 EVERYTHING = 1_000_000

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import pytest
 from botocore.client import BaseClient
 
-from tests.fakes.aws.moto_cloud import moto_cloud
+from tests.fakes.aws import moto_cloud
 from tests.fakes.paths import ROOT
 from tests.fakes.template.document import Function, as_list, functions
 

@@ -7,7 +7,8 @@ import time
 from collections import Counter
 
 from local.stack import LOCAL
-from tests.fakes.local_cloud.session import LocalCloud, leaks
+from tests.fakes.local_cloud import leaks
+from tests.fakes.local_cloud.session import LocalCloud
 from tests.leaks import Watch
 
 # Not what the session's own check looks for, which reads all this too.

@@ -23,8 +23,9 @@ from portaria.core.settings import RenewTokensSettings
 from portaria.installs import uninstall
 from portaria.outbound.rate_limiter import Pace
 from tests.fakes.api.manage import Answer, Manage, empty, proxy_event, with_headers, with_token
+from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
-from tests.fakes.aws.moto_cloud import TABLE, Cloud, functions
+from tests.fakes.aws.moto_cloud import TABLE, Cloud
 from tests.fakes.virtual_time import VirtualClock
 
 ALL = ("connections:list", "connections:show", "routes:list")

@@ -17,7 +17,8 @@ from portaria.aws import boto3_clients
 from portaria.connections.vault import Vault
 from portaria.core import clock
 from portaria.web import render
-from tests.fakes.aws.moto_cloud import PREFIX, Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.connections.connected import to_engage
 from tests.fakes.platforms.engage import Engage
 

@@ -11,7 +11,8 @@ import pytest
 from portaria import platforms
 from portaria.access.scopes import NARROWABLE, SCOPES
 from tests.fakes.api.manage import Manage, empty, proxy_event
-from tests.fakes.aws.moto_cloud import Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import Cloud
 
 
 @pytest.fixture

@@ -33,9 +33,10 @@ from tests.fakes.api.manage import (
     secrets_stored,
     watched,
 )
-from tests.fakes.aws.moto_cloud import PREFIX, Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.paths import ROOT
-from tests.fakes.template.document import document
+from tests.fakes.template import document
 
 EVENTS = ROOT / "events" / "manage"
 

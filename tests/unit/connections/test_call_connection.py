@@ -27,7 +27,8 @@ from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from tests.fakes.api.calling import CREDENTIALS, HOST, KEY, Calling
 from tests.fakes.api.manage import REQUEST_ID, proxy_event, read
-from tests.fakes.aws.moto_cloud import TABLE, cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import TABLE, cloud
 from tests.fakes.internet import ADDRESS, OK, Server, answering, internet, redirect
 
 URL = f"https://{HOST}/v1/things"

@@ -14,7 +14,8 @@ from portaria.core.http_messages import Request, Response
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.outbound import http_client
 from tests.fakes.api.manage import Answer, proxy_event, read
-from tests.fakes.aws.moto_cloud import cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.platforms.oauth2 import NAME, Provider, Shop, json_answer, serving
 from tests.fakes.records import ingesting
 from tests.fakes.records.contacts import DESTINATION, contact

@@ -18,7 +18,8 @@ from portaria.core.callbacks import Secret
 from portaria.core.errors import AnswerLost, Rejected, Retryable, Unreachable
 from portaria.core.http_messages import Response
 from portaria.core.stored_reasons import ConnectionReason
-from tests.fakes.aws.moto_cloud import cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.connections import installs as fakes
 from tests.fakes.platforms.oauth2 import CLIENT, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import DAY_S, VirtualClock

@@ -21,8 +21,9 @@ from portaria.core import clock
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Connection
 from portaria.core.stored_reasons import ConnectionReason
+from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
-from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud, functions
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud, cloud
 from tests.fakes.connections import installs as fakes
 from tests.fakes.connections.tokens import NAME, TOKEN_PATH, Desk
 from tests.fakes.virtual_time import DAY_S, VirtualClock

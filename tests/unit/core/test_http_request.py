@@ -11,8 +11,8 @@ import pytest
 
 from portaria.core.errors import Rejected
 from portaria.core.http_request import Headers, HttpRequest
+from tests.fakes.aws import gateway
 from tests.fakes.aws.functions import sample
-from tests.fakes.aws.moto_cloud import gateway
 from tests.fakes.paths import ROOT
 
 PATH = "/hooks/one"

@@ -28,7 +28,8 @@ from portaria.outbound import rate_limiter
 from portaria.platforms.marketo import persons
 from portaria.records import dead_letters, routes
 from tests.fakes.api.manage import Manage, empty
-from tests.fakes.aws.moto_cloud import PREFIX, Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.connections.connected import TOKEN, to_engage, to_leadconnector
 from tests.fakes.platforms import engage, leadconnector
 from tests.fakes.platforms.engage import Engage

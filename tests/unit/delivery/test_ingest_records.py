@@ -23,8 +23,9 @@ from portaria.delivery.retry_schedule import LONGEST_IN_QUEUE_S
 from portaria.delivery.stages import send
 from portaria.installs import uninstall
 from portaria.records import dead_letters, receipts, routes
+from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
-from tests.fakes.aws.moto_cloud import Cloud, cloud, functions
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.platforms.marketo import Marketo, error, refuse_persons
 from tests.fakes.records import waiting_records
 from tests.fakes.records.contacts import DESTINATION, ROUTE, SOURCE, contact, person, set_up

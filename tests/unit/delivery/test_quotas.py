@@ -20,7 +20,7 @@ from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.delivery import quotas
 from portaria.delivery.quotas import Ledger, Reservation
-from tests.fakes.aws.moto_cloud import moto_cloud as fakes
+from tests.fakes.aws import moto_cloud as fakes
 from tests.simulation.aws import cloud as clouds
 from tests.simulation.aws import limits
 from tests.simulation.aws.cloud import TABLE, Cloud, InTurn

@@ -30,8 +30,9 @@ from portaria.installs.exchange_outcomes import ExchangeOutcome
 from portaria.installs.install_messages import read_message
 from portaria.webhooks.install_receiver import install_id
 from tests.fakes.api.manage import Manage, empty
+from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
-from tests.fakes.aws.moto_cloud import PREFIX, Cloud, functions
+from tests.fakes.aws.moto_cloud import PREFIX, Cloud
 from tests.fakes.connections import installs as fakes
 from tests.fakes.virtual_time import VirtualClock
 

@@ -18,7 +18,8 @@ from portaria.connections.vault import Vault
 from portaria.core.errors import Retryable
 from portaria.installs import exchange_queues, hook_sources
 from portaria.installs.hook_sources import HookSources
-from tests.fakes.aws.moto_cloud import Cloud, cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.connections import installs as fakes
 from tests.fakes.platforms.kommo import PROBLEM, Kommo
 from tests.fakes.virtual_time import VirtualClock

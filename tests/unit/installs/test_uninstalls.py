@@ -21,8 +21,9 @@ from portaria.core.entities import Connection
 from portaria.core.stored_reasons import ConnectionReason
 from portaria.installs import disconnect_hooks, uninstall
 from portaria.webhooks import event_receiver
+from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
-from tests.fakes.aws.moto_cloud import Cloud, cloud, functions
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.connections import installs as fakes
 from tests.fakes.connections.tokens import NAME, Desk
 from tests.fakes.platforms import kommo as kommo_fake

@@ -23,7 +23,8 @@ from portaria.core.errors import Retryable
 from portaria.outbound import rate_limiter
 from portaria.records import dead_letter_redrive, dead_letters
 from tests.fakes.api.manage import Manage
-from tests.fakes.aws.moto_cloud import Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.records.dead_letters import letter, put, record, sent, state
 
 LEADCONNECTOR_TOKEN = "pit-" + "0a1b2c3d-0000-4000-8000-0123456789ab"

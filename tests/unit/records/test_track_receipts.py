@@ -20,7 +20,8 @@ from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.records import delivery_reports, receipt_search, receipts
 from tests.fakes.api.manage import empty
-from tests.fakes.aws.moto_cloud import Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.platforms import adobe as adobe_events
 from tests.fakes.platforms.adobe import (
     CLIENT_ID,

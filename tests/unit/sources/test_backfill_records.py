@@ -16,7 +16,8 @@ from portaria.connections.tokens import cache
 from portaria.outbound.rate_limiter import Pace
 from portaria.records import routes
 from portaria.sources import backfill, reconciliation
-from tests.fakes.aws.moto_cloud import Cloud, cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import Cloud, cloud
 from tests.fakes.records.contacts import ROUTE, SOURCE, Listing, contact, set_up
 
 

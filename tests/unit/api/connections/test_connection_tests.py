@@ -11,7 +11,8 @@ import responses
 from portaria.connections import connection_store
 from tests.fakes.api.calling import Calling
 from tests.fakes.api.manage import Answer, proxy_event, read
-from tests.fakes.aws.moto_cloud import cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.platforms.leadconnector import LOCATION
 
 LEADCONNECTOR = "services.leadconnectorhq.com"

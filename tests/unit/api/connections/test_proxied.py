@@ -17,7 +17,8 @@ from portaria.api import idempotency
 from portaria.api.resources.connections import proxied
 from tests.fakes.api.calling import HOST, KEY, Calling
 from tests.fakes.api.manage import REQUEST_ID, Manage, proxy_event, with_headers, with_token
-from tests.fakes.aws.moto_cloud import cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import cloud
 
 URL = f"https://{HOST}/v1/things"
 

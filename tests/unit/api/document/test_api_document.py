@@ -17,7 +17,8 @@ from portaria.api.operations import OPERATIONS
 from portaria.platforms.marketo import data_ingestion_api
 from portaria.web import reference, render
 from tests.fakes.api.manage import Manage, proxy_event
-from tests.fakes.aws.moto_cloud import Cloud, functions
+from tests.fakes.aws import functions
+from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "openapi.yaml"

@@ -32,9 +32,10 @@ from portaria.core.entities import Connection, Target, Trace
 from portaria.platforms.marketo import persons
 from portaria.records import record_mapping
 from tests.fakes.api.manage import Manage, empty
+from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
 from tests.fakes.aws.functions import sample
-from tests.fakes.aws.moto_cloud import TABLE, Cloud, functions
+from tests.fakes.aws.moto_cloud import TABLE, Cloud
 from tests.fakes.platforms import marketo
 from tests.fakes.virtual_time import VirtualClock
 
