@@ -56,6 +56,7 @@ TAGS: dict[str, tuple[str, str]] = {
     "destinations": ("Destinations", "Destinations that are paused or have waiting records."),
     "dead-letters": ("Dead letters", "Records that could not be delivered, with the reason. Kept for 90 days."),
     "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
+    "console-sessions": ("Console sessions", "Links that open the console in a browser, and the sessions that are open."),
     "audit": ("Audit", "Who requested which change, and its outcome."),
     **{door.NAME: door.TAG for door in FRONT_DOORS},
     "sso": ("Single sign-on links", "Links that a browser opens."),
@@ -78,6 +79,7 @@ IDS: dict[str, tuple[str, str, str]] = {
         "The private integration's id: the ten characters after `portaria_` in its token.",
         "4fZ0aQ9xTb",
     ),
+    "console-sessions": (r"[0-9a-f]{40}", "The session's id.", ""),
     "contacts": (r"[A-Za-z0-9]{1,64}", "The contact's id at the platform.", "ocQHyuzHvysMo5N5VsXc"),
 }
 DESCRIPTION = """\

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from portaria.api import validation
 from portaria.api.operation import ApiRequest, Operation, Reply
-from portaria.api.resources import audit, discovery, installs, oauth_clients, private_integrations
+from portaria.api.resources import audit, console_sessions, discovery, installs, oauth_clients, private_integrations
 from portaria.api.resources.actions import contacts, identifiers, sign_on
 from portaria.api.resources.connections import (
     authorizations,
@@ -359,6 +359,22 @@ OPERATIONS = [
         private_integrations.expire, private_integrations.PrivateIntegrationOutput, changes=True, managers_only=True,
         statuses=(CONFLICT,),
         description="Ends a rotation early: only the new token works.",
+    ),
+    # Console sessions
+    Operation(
+        "create_console_session", "POST", "/console-sessions", "console-sessions:create", "Create a link to the console",
+        console_sessions.create, console_sessions.ConsoleLink, input=console_sessions.ConsoleSessionCreation, status=CREATED,
+        creates=True, is_secret=True, changes=True, administrators_only=True,
+        description="For AWS principals. The link opens the console in one browser, once, within two minutes.",
+    ),
+    Operation(
+        "list_console_sessions", "GET", "/console-sessions", "console-sessions:list", "List console sessions",
+        console_sessions.list_page, console_sessions.ConsoleSessionOutput, listing=True, administrators_only=True,
+        description="Newest first. Sessions that have ended are listed for a day.",
+    ),
+    Operation(
+        "revoke_console_session", "DELETE", "/console-sessions/{id}", "console-sessions:revoke", "End a console session",
+        console_sessions.revoke, None, status=NO_CONTENT, changes=True, administrators_only=True,
     ),
     # Audit
     Operation(
