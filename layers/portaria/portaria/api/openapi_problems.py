@@ -19,11 +19,17 @@ ERROR_MARK = {
 # The name under which a function's `WWW-Authenticate` arrives:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
 CHALLENGE_HEADER = "x-amzn-Remapped-WWW-Authenticate"
+# Statuses of refusals that a later repetition may not get.
+MAY_WAIT = (
+    *(HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
+    *(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY),
+)
 # What each status means, wherever it stands.
 MEANINGS = {
     HTTPStatus.BAD_REQUEST: "The request is not valid; `field` and `detail` say why.",
     HTTPStatus.UNAUTHORIZED: "There is no token, or it does not work.",
-    HTTPStatus.FORBIDDEN: "The caller may not do this; for a token, `detail` names the scope that is missing.",
+    HTTPStatus.FORBIDDEN: "The caller may not do this; for a token, `detail` names the scope that is missing. Or the firewall "
+    "refuses the request (`filtered`).",
     HTTPStatus.NOT_FOUND: "The resource does not exist.",
     HTTPStatus.CONFLICT: "The request conflicts with the current state; `detail` says how.",
     HTTPStatus.PRECONDITION_FAILED: "The resource has changed since its `ETag` was read.",
@@ -31,9 +37,11 @@ MEANINGS = {
     HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used with a different path or body before.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many requests, or too many with tokens that do not work: wait `Retry-After` seconds.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "An unexpected error; the log has the details under `request_id`.",
-    HTTPStatus.BAD_GATEWAY: "The platform could not be reached and nothing was sent, or its response cannot be returned.",
+    HTTPStatus.BAD_GATEWAY: "The platform could not be reached and nothing was sent, or its response cannot be returned. Or "
+    "the function failed (`internal_error`).",
     HTTPStatus.SERVICE_UNAVAILABLE: "Temporarily unavailable: try again after `Retry-After` seconds.",
-    HTTPStatus.GATEWAY_TIMEOUT: "No complete response came from the platform: the request may have been processed.",
+    HTTPStatus.GATEWAY_TIMEOUT: "No complete response came from the platform, or from the function (`timed_out`): the request "
+    "may have been processed.",
 }
 
 
@@ -44,7 +52,7 @@ def component_name(status: HTTPStatus) -> str:
 
 def response(status: HTTPStatus) -> Document:
     headers: Document = {"X-Request-Id": REQUEST_ID, "X-Portaria-Error": ERROR_MARK}
-    if status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+    if status in MAY_WAIT:
         headers["Retry-After"] = {"description": "Seconds to wait, if waiting helps.", "schema": {"type": "integer"}}
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         headers[CHALLENGE_HEADER] = {
@@ -76,6 +84,6 @@ def schema() -> Document:
             },
             "request_id": text,
         },
-        # API Gateway's own refusals (no such path, throttled) have no request_id.
-        "required": ["type", "title", "status", "detail"],
+        # API Gateway's own refusals have these too, and more members: template.yaml.
+        "required": ["type", "title", "status", "detail", "request_id"],
     }

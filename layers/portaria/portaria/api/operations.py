@@ -35,7 +35,6 @@ CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 CONFLICT = HTTPStatus.CONFLICT
 NOT_FOUND = HTTPStatus.NOT_FOUND
 TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-BAD_GATEWAY, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT
 
 CALL = "call_connection"
 
@@ -153,13 +152,13 @@ OPERATIONS = [
         creates=True, is_secret=True, at_most_once=True, changes=True,
         description="The request goes to the connection's API with its credential added. A response body that contains the "
         "credential is withheld.",
-        statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        statuses=(CONFLICT,),
     ),
     *(
         Operation(
             f"{prefix}_{method.lower()}", method, path, "connections:call", f"Send a {method} to {what}",
             proxied.send, None, function=CALL, read=proxied.read, creates=True, is_secret=True, at_most_once=True, changes=True,
-            description=description, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT, TOO_LARGE),
+            description=description, statuses=(CONFLICT, TOO_LARGE),
         )
         for prefix, path, what, description in (
             ("proxy", "/connections/{name}/proxy/{path+}", "a connection's API", proxied.DESCRIPTION),
@@ -172,7 +171,7 @@ OPERATIONS = [
         connection_tests.test, connection_tests.ConnectionTest, function=CALL, creates=True, changes=True,
         description="Sends the platform's harmless request. Platforms without one (`is_testable` is false) answer 409 "
         "`not_offered`. A credential that the platform calls invalid ends the connection.",
-        statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        statuses=(CONFLICT,),
     ),
     Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
@@ -195,26 +194,26 @@ OPERATIONS = [
     # What platforms offer
     Operation(
         "show_contact", "GET", "/connections/{name}/contacts/{id}", "contacts:show", "Get a contact",
-        _show_contact, contacts.Contact, function=CALL, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        _show_contact, contacts.Contact, function=CALL, statuses=(CONFLICT,),
     ),
     Operation(
         "upsert_contacts", "POST", "/connections/{name}/contacts", "contacts:upsert", "Create or update contacts",
         _upsert_contacts, contacts.UpsertedContacts, function=CALL, input=contacts.ContactUpsert, max_bytes=1_000_000,
         creates=True, changes=True,
-        description="The response has an outcome for each contact.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        description="The response has an outcome for each contact.", statuses=(CONFLICT,),
     ),
     Operation(
         "register_identifiers", "POST", "/connections/{name}/identifiers", "identifiers:register",
         "Register user identifiers for single sign-on", _register_identifiers, identifiers.RegisteredIdentifiers, function=CALL,
         input=identifiers.IdentifierRegistration, max_bytes=1_000_000, creates=True, changes=True,
-        description="The response has an outcome for each user.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        description="The response has an outcome for each user.", statuses=(CONFLICT,),
     ),
     Operation(
         "create_sso", "POST", "/connections/{name}/sso", "sso:create", "Create a single sign-on link",
         _sign_on, sign_on.SignOnLink, function=CALL, input=sign_on.SignOnRequest, status=CREATED, creates=True,
         is_secret=True, changes=True,
         description="The link works once, within two minutes. `deliver` can ask for the platform's own URLs instead.",
-        statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        statuses=(CONFLICT,),
     ),
     # Routes
     Operation(
