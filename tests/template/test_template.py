@@ -34,7 +34,7 @@ SHARED_DEAD_LETTERS = {
     "UnprovenExchangesQueue": "ExchangesDeadLetters",
     "DeferredExchangesQueue": "ExchangesDeadLetters",
 }
-# What the API answers with 5XX has an alarm for all; a failing sweep matters only while arrivals are kept, which has one too.
+# The API's functions have one alarm together; a failing sweep matters only while arrivals are kept, which has one too.
 WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "RedeemTicketFunction", "SweepArrivalsFunction"}
 # Goes on behind the caller's back: a renewal that has been begun must be brought to its end.
 OUTLASTS_ITS_CALLER = {"call_connection"}

@@ -17,7 +17,7 @@ from typing import Any
 from portaria.aws import boto3_clients
 from portaria.aws.table import Item, Table
 from portaria.core import clock
-from portaria.core.errors import Retryable
+from portaria.core.errors import StackUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def begin(
         table.put(item | {"expires_at": int((now + KEPT_FOR).timestamp())})
     except boto3_clients.FAILURES as error:
         code = boto3_clients.error_code(error) or type(error).__name__
-        raise Retryable(
+        raise StackUnavailable(
             "audit_unavailable", f"the audit entry could not be written, so nothing was done: {code}"
         ) from None
     return entry

@@ -80,6 +80,14 @@ def refused(rejected: Rejected, request_id: str) -> Answer:
     return problem(document, request_id, headers)
 
 
+def failed(request_id: str, *, passes: bool) -> Answer:
+    """An error of this stack: 503 if it is likely to pass, otherwise 500."""
+    if passes:
+        return postponed(Retryable("storage_unavailable", "the storage does not respond"), request_id)
+    detail = f"an unexpected error occurred: look for the request {request_id} in the log (portaria logs --request)"
+    return problem(problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id)
+
+
 def postponed(later: Retryable, request_id: str) -> Answer:
     """503, or 429 after too many attempts, with `Retry-After`."""
     status = HTTPStatus.TOO_MANY_REQUESTS if isinstance(later, AuthThrottled) else HTTPStatus.SERVICE_UNAVAILABLE

@@ -14,17 +14,24 @@ from dataclasses import replace as with_changes
 from http import HTTPStatus
 from typing import Any, cast
 
-from aws_lambda_powertools import Logger, single_metric
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 
 from portaria.access import audit
 from portaria.access.auth_throttle import Attempts
-from portaria.api import answers, authentication, idempotency, problems, schemas, validation
+from portaria.api import answers, authentication, call_metrics, idempotency, schemas, validation
 from portaria.api.answers import Answer
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
 from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
-from portaria.core.errors import AnswerUnusable, ApiTokenRefused, AuthThrottled, MissingScope, Rejected, Retryable
+from portaria.core.errors import (
+    AnswerUnusable,
+    ApiTokenRefused,
+    AuthThrottled,
+    MissingScope,
+    Rejected,
+    Retryable,
+    StackUnavailable,
+)
 
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.
@@ -54,24 +61,20 @@ class Service:
         except Rejected as rejected:
             answer = answers.refused(rejected, request_id)
             if isinstance(rejected, ApiTokenRefused):
-                _count_failed_attempt()
+                call_metrics.count(call_metrics.ATTEMPT_FAILED)
         except Retryable as later:
             self.logger.warning("call_postponed", reason=later.reason, detail=later.detail)
             answer = answers.postponed(later, request_id)
             if isinstance(later, AuthThrottled):
-                _count_failed_attempt()
+                call_metrics.count(call_metrics.ATTEMPT_FAILED)
+            elif isinstance(later, StackUnavailable):
+                call_metrics.count(call_metrics.FAILED)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
             kind = boto3_clients.error_code(error) or type(error).__name__
             self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
-            if boto3_clients.passes(error):
-                return answers.postponed(Retryable("storage_unavailable", "the storage does not respond"), request_id)
-            detail = (
-                f"an unexpected error occurred: look for the request {request_id} in the log (portaria logs --request)"
-            )
-            answer = answers.problem(
-                problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id
-            )
+            call_metrics.count(call_metrics.FAILED)
+            answer = answers.failed(request_id, passes=boto3_clients.passes(error))
         self.logger.info("call_answered", status=answer["statusCode"], resource=event.get("resource"))
         return answer
 
@@ -228,12 +231,6 @@ def _read_etag(text: str) -> str:
     raise Rejected(
         "bad_etag", "If-Match must be one ETag with its quotes, as a response returned it, or *", field="If-Match"
     )
-
-
-def _count_failed_attempt() -> None:
-    """For the alarm, when there are many."""
-    with single_metric("ApiAttemptsFailed", MetricUnit.Count, 1) as metric:
-        metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
 
 
 def _may_change(sent: Any) -> bool:

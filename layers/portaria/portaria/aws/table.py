@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from portaria.aws import boto3_clients
 from portaria.core import clock
-from portaria.core.errors import Rejected, Retryable
+from portaria.core.errors import Rejected, StackUnavailable
 
 Item = dict[str, Any]
 One = TypeVar("One")
@@ -234,7 +234,7 @@ class Table:
 def _again(tries: int) -> int:
     """Pause after a batch of which nothing was written. Raises `Retryable` if that repeats."""
     if tries >= MAX_VAIN_BATCHES:
-        raise Retryable("storage_busy", "the table does not accept writes now")
+        raise StackUnavailable("storage_busy", "the table does not accept writes now")
     clock.sleep(0.05 * 2**tries)
     return tries + 1
 

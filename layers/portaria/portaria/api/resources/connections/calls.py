@@ -88,7 +88,7 @@ def what_became(later: Retryable) -> Exception:
         )
     if isinstance(later, Unreachable):
         return Rejected(later.reason, f"{later.detail}; nothing was sent", status=502)
-    return Retryable(later.reason, f"{later.detail}; the request was not sent", after_s=later.after_s)
+    return later.replaced(detail=f"{later.detail}; the request was not sent")
 
 
 def show(answered: proxy_call.Answered) -> dict[str, Any]:
