@@ -187,7 +187,7 @@ class Records:
         )
         self.token = made["token"]
         # MiniStack needs more time for a function's first start than the two seconds that Kommo waits.
-        self.program.post(f"{self.stack.public_url}/events/kommo/nobody/nothing", timeout=30)
+        self.program.post(f"{self.stack.public_url}/events/kommo/unknown/unknown", timeout=30)
 
     def contacts(self, host: str, count: int) -> list[Contact]:
         """The first contacts of an account with an e-mail address, each with a new last name."""
@@ -339,8 +339,8 @@ class Records:
     def mend(self) -> None:
         """Let Marketo accept the person, and redrive the dead letter."""
         self.control.change_marketo(self.munchkin, poison={})
-        told = portaria("dead-letters", "redrive", *self.of_poison, "--dry-run")
-        self.outcome.would_redrive = told["counts"].get("would_redrive", 0)
+        plan = portaria("dead-letters", "redrive", *self.of_poison, "--dry-run")
+        self.outcome.would_redrive = plan["counts"].get("would_redrive", 0)
         portaria("dead-letters", "redrive", *self.of_poison)
         self.control.deliver_adobe_events(self.receipts_url, self.munchkin, shape="flat")
         applied = [each for each in self.receipts(request=self.request_id) if each["state"] == "applied"]

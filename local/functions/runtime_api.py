@@ -228,6 +228,6 @@ def _handler(api: RuntimeApi) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """The Runtime API keeps no log of its own."""
+            """The Runtime API does not log."""
 
     return Handler

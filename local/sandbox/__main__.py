@@ -96,7 +96,7 @@ def start() -> None:
         accounts.furnish(Control(stack.control_url), stack, variables)
         # MiniStack needs more time for a function's first start than the two seconds that Kommo waits for an answer.
         with browser.session(stack) as server:
-            server.post(f"{stack.public_url}/events/kommo/nobody/nothing", timeout=60)
+            server.post(f"{stack.public_url}/events/kommo/unknown/unknown", timeout=60)
     console.print(
         f"\nThe sandbox is ready: {len(accounts.KOMMO_ACCOUNTS)} Kommo accounts, Marketo {environment.MUNCHKIN}, a "
         "LeadConnector location, an Engage customer,\n"

@@ -78,8 +78,12 @@ def refuse(sandbox: Sandbox, values: tuple[tuple[str, str], ...], nothing: bool,
     if bool(values) == nothing:
         raise click.UsageError("give ATTRIBUTE=VALUE, such as lastName=Souza, or --nothing")
     sandbox.control.change_marketo(instance, poison=dict(values))
-    told = " or ".join(f"{name} {text}" for name, text in values)
-    say(f"Marketo refuses requests that have a person with {told}." if values else "Marketo accepts everything again.")
+    refused = " or ".join(f"{name} {text}" for name, text in values)
+    say(
+        f"Marketo refuses requests that have a person with {refused}."
+        if values
+        else "Marketo accepts everything again."
+    )
 
 
 @marketo.command("quota")
