@@ -148,8 +148,10 @@ class Control:
         return list(self._call("GET", "/marketo/requests", query={"munchkin": munchkin})["requests"])
 
     def marketo_objects(self, munchkin: str) -> dict[str, Any]:
-        """`custom_objects` by name (`records`, `waiting` and `waited` count those whose person was missing), `companies`,
-        `members` by program, `lists`."""
+        """`custom_objects` by name, `companies`, `members` by program, `lists`.
+
+        A custom object has its `records`, and the numbers of records that are `waiting` or have `waited` for their person.
+        """
         return dict(self._call("GET", "/marketo/objects", query={"munchkin": munchkin}))
 
     # -------------------------------------------------------------------------------------------------- Adobe I/O Events
