@@ -127,7 +127,7 @@ class _Exchange:
         is_account = not self.install.connection
         if is_account:
             credentials = self.vault.read(connection.secret_id)
-            event_subscriptions.subscribe(self.table, connection, client, credentials)
+            event_subscriptions.subscribe_installed(self.table, connection, client, credentials)
         if previous := self.lease.item.get("previous_secret_id"):
             if is_account:
                 # Their URL contains a key that ends with that grant.
