@@ -12,6 +12,7 @@ import requests
 
 from local.control import Control
 from local.stack import Stack
+from portaria.core.item_keys import INSTALL_STATES, install_list
 
 
 @dataclass
@@ -63,7 +64,8 @@ class Run:
 
 def installs(run: Run) -> list[dict[str, Any]]:
     """This run's installs."""
-    return [item for item in list_items(run, "INSTALLS") if item["client"] == run.client]
+    found = [item for state in INSTALL_STATES for item in list_items(run, install_list(state))]
+    return [item for item in found if item["client"] == run.client]
 
 
 def list_items(run: Run, name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from portaria.api import openapi
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients
-from portaria.core.item_keys import INSTALLS_LIST, install_key
+from portaria.core.item_keys import install_key, install_lists, install_places
 from tests.fakes.aws import functions, gateway
 from tests.fakes.aws.moto_cloud import TABLE, Cloud
 
@@ -199,8 +199,8 @@ def add_install(stack: Cloud, number: int, state: str = "connected", **fields: A
     stack.table.put(
         {
             "pk": pk, "sk": sk, "state": state, "platform": "kommo", "client": "acme", "attempts": 1,
-            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": INSTALLS_LIST,
-            "list_sk": f"{received_at}#{install_id}", **fields,
+            "account_host": f"a{number}.kommo.com", "received_at": received_at,
+            **install_lists(state, "kommo", fields.get("client", "acme")), **install_places(install_id, received_at), **fields,
         }
     )  # fmt: skip
     return install_id

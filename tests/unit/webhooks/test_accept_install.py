@@ -373,7 +373,11 @@ class TestTheBrowser:
         assert (message["source"], message["install_id"]) == ("browser", INSTALL)
         item = function.aws.table.get(f"INSTALL#{INSTALL}", "INSTALL")
         assert item is not None
-        assert (item["state"], item["account_host"], item["list_pk"]) == ("received", "acme.kommo.com", "INSTALLS")
+        assert (item["state"], item["account_host"], item["list_pk"]) == (
+            "received",
+            "acme.kommo.com",
+            "INSTALLS#received",
+        )
 
     @pytest.mark.parametrize(
         ("path", "location"),

@@ -102,7 +102,7 @@ OPERATIONS = [
     Operation(
         "list_connections", "GET", "/connections", "connections:list", "List connections",
         connections.list_page, connections.ConnectionOutput, listing=True, filters=connections.FILTERS,
-        description="`platform` and `account_id` filter together: the connections of one account.",
+        description="By name. A page can have fewer items than `limit`.",
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
@@ -218,7 +218,8 @@ OPERATIONS = [
     # Routes
     Operation(
         "list_routes", "GET", "/routes", "routes:list", "List routes", routes.list_page, routes.RouteOutput, listing=True,
-        filters={"source": route_rules.SOURCE},
+        filters={"source": route_rules.SOURCE, "destination": validation.Matching(validation.NAME, "a connection's name")},
+        description="By name; with `destination`, by source and name.",
     ),
     Operation(
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.RouteWithWarnings,
@@ -250,8 +251,7 @@ OPERATIONS = [
     # Installs
     Operation(
         "list_installs", "GET", "/installs", "installs:list", "List installs",
-        installs.list_page, installs.InstallOutput, listing=True, filters={"state": installs.STATES,
-        "since": validation.MOMENT},
+        installs.list_page, installs.InstallOutput, listing=True, filters=installs.FILTERS,
         description="Newest first.",
     ),
     Operation(
@@ -362,7 +362,7 @@ OPERATIONS = [
     # Audit
     Operation(
         "list_audit", "GET", "/audit", "audit:list", "List audit entries",
-        audit.list_page, audit.AuditEntry, listing=True, filters={"since": validation.MOMENT},
+        audit.list_page, audit.AuditEntry, listing=True, filters=audit.FILTERS,
         description="Newest first: who requested which change.",
     ),
 ]  # fmt: skip

@@ -27,7 +27,7 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Secret
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
-from portaria.core.item_keys import install_key, install_list_key
+from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks import arrival_sources
 from portaria.webhooks.light_table import CONDITION_FAILED, LightTable, text
@@ -140,12 +140,11 @@ class InstallReceiver:
     ) -> None:
         """Write an install for its status page. A failure is only logged, because the worker writes the install as well."""
         pk, sk = install_key(install)
-        list_pk, list_sk = install_list_key(install, received_at)
         item: dict[str, str | int] = {
             "pk": pk,
             "sk": sk,
-            "list_pk": list_pk,
-            "list_sk": list_sk,
+            **install_lists("received", platform, client),
+            **install_places(install, received_at),
             "state": "received",
             "platform": platform,
             "client": client,

@@ -11,6 +11,7 @@ import secrets
 from dataclasses import replace as with_changes
 from typing import Any, Literal
 
+from portaria import platforms
 from portaria.access import private_integrations
 from portaria.api.operation import ApiRequest, Filters, Reply, page, require_match
 from portaria.api.rules import connection_rules
@@ -28,9 +29,9 @@ from portaria.delivery import destination_states
 from portaria.installs import uninstall
 from portaria.records import routes
 
-# The index finds connections by both together.
 FILTERS: Filters = {
     "platform": Matching(PLATFORM_NAME, "a platform's name"),
+    "state": connection_store.STATES,
     "account_id": Matching(
         r"[\x21-\x7e]{1,255}", "an account's id at the platform: 1 to 255 printable ASCII characters"
     ),
@@ -159,20 +160,23 @@ def etag(connection: Connection) -> str:
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    """A connection whose account has uninstalled is listed as removed. Deleted ones are left out, so a page may be short.
+    """By name. A connection whose account has uninstalled is listed as removed. Deleted ones are left out, so a page may be
+    short.
 
-    Those of one account come on one page: an account has few connections. Raises `Rejected` (`bad_filter`) where only one of
-    `platform` and `account_id` is given, because no index answers that.
+    The connections of one account come on one page: an account has few. Every other filter is read from the index `by_filter`.
     """
-    if asked.filters:
-        if set(asked.filters) != set(FILTERS):
-            missing = next(name for name in FILTERS if name not in asked.filters)
-            raise Rejected("bad_filter", "give platform and account_id together", field=missing)
-        of_account = connection_store.of_account(
-            asked.context.table, asked.filters["platform"], asked.filters["account_id"]
-        )
-        return page([show(connection) for connection in of_account if not is_deleted(connection)], None)
-    found, next_cursor = connection_store.list_page(asked.context.table, asked.cursor, asked.limit)
+    table, filters = asked.context.table, asked.filters
+    platform_names = [filters["platform"]] if "platform" in filters else [each.name for each in platforms.every()]
+    states = [filters["state"]] if "state" in filters else list(connection_store.STATES)
+    next_cursor: str | None = None
+    if "account_id" in filters:
+        of_account = [connection_store.of_account(table, name, filters["account_id"]) for name in platform_names]
+        found = [connection for each in of_account for connection in each if connection.state in states]
+        found.sort(key=lambda connection: connection.name)
+    elif filters:
+        found, next_cursor = connection_store.filtered_page(table, platform_names, states, asked.cursor, asked.limit)
+    else:
+        found, next_cursor = connection_store.list_page(table, asked.cursor, asked.limit)
     return page([show(connection) for connection in found if not is_deleted(connection)], next_cursor)
 
 
@@ -184,13 +188,10 @@ def delete(asked: ApiRequest) -> Reply:
     """
     table, name = asked.context.table, asked.path["name"]
     connection = connection_store.get(table, name)
-    for item in table.query_all(routes.LIST, index="listing"):
-        if name in (item["destination"], item["source"].removeprefix("connection:")):
-            raise Rejected(
-                "connection_in_use",
-                f"the route {item['name']} uses this connection: delete the route first",
-                status=409,
-            )
+    if route := routes.using(table, name):
+        raise Rejected(
+            "connection_in_use", f"the route {route.name} uses this connection: delete the route first", status=409
+        )
     # First, so that a repeated deletion finishes what a first one began.
     private_integrations.drop_scopes_of(table, name)
     try:

@@ -66,12 +66,17 @@ def get(asked: ApiRequest) -> Reply:
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    """Those of one `source` come on one page: a source has few routes."""
-    if "source" in asked.filters:
-        return page(
-            [routes.show(route) for route in routes.of_source(asked.context.table, asked.filters["source"])], None
+    """By name; with a `destination` by source and name. Those of one `source` come on one page: a source has few routes."""
+    table, source = asked.context.table, asked.filters.get("source", "")
+    next_cursor: str | None = None
+    if "destination" in asked.filters:
+        found, next_cursor = routes.of_destination(
+            table, asked.filters["destination"], source, asked.cursor, asked.limit
         )
-    found, next_cursor = routes.list_page(asked.context.table, asked.cursor, asked.limit)
+    elif source:
+        found = routes.of_source(table, source)
+    else:
+        found, next_cursor = routes.list_page(table, asked.cursor, asked.limit)
     return page([routes.show(route) for route in found], next_cursor)
 
 
