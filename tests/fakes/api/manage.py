@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from portaria.api import openapi
+from portaria.api.openapi import document as api_document
+from portaria.api.openapi import operation_items
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients
@@ -105,14 +106,14 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
     elif operation:
         assert answer.text == ""
     if operation:
-        assert answer.status in openapi.statuses(operation), f"{operation.id} may not answer {answer.status}"
+        assert answer.status in operation_items.statuses(operation), f"{operation.id} may not answer {answer.status}"
     return answer
 
 
 def documented(operation: Operation, status: int) -> set[str]:
     """The headers that the API's document names for an answer."""
-    document = openapi.document()
-    response = document["paths"][operation.document_path][operation.method.lower()]["responses"].get(str(status), {})
+    document = api_document.build()
+    response = document["paths"][operation_items.PREFIX + operation.document_path][operation.method.lower()]["responses"].get(str(status), {})
     if reference := response.get("$ref"):
         response = document["components"]["responses"][reference.rpartition("/")[2]]
     return set(response.get("headers", {}))
