@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from portaria.api import openapi
+from portaria.api.openapi import document as api_document
+from portaria.api.openapi import operation_errors, operation_items
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients
@@ -105,14 +107,19 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
     elif operation:
         assert answer.text == ""
     if operation:
-        assert answer.status in openapi.statuses(operation), f"{operation.id} may not answer {answer.status}"
+        assert answer.status in operation_items.statuses(operation), f"{operation.id} may not answer {answer.status}"
+    if operation and answer.status >= 400:
+        reason = answer.content["type"].rpartition(":")[2]
+        documented_reasons = operation_errors.reasons(operation).get(HTTPStatus(answer.status), ())
+        assert reason in documented_reasons, f"{operation.id} may not answer {answer.status} {reason}"
     return answer
 
 
 def documented(operation: Operation, status: int) -> set[str]:
     """The headers that the API's document names for an answer."""
-    document = openapi.document()
-    response = document["paths"][operation.document_path][operation.method.lower()]["responses"].get(str(status), {})
+    document = api_document.build()
+    path = operation_items.PREFIX + operation.document_path
+    response = document["paths"][path][operation.method.lower()]["responses"].get(str(status), {})
     if reference := response.get("$ref"):
         response = document["components"]["responses"][reference.rpartition("/")[2]]
     return set(response.get("headers", {}))

@@ -70,7 +70,7 @@ def refused(rejected: Rejected, request_id: str) -> Answer:
         document["errors"] = [{"field": fault.field, "detail": fault.detail} for fault in rejected.errors]
     headers = {}
     if rejected.status == HTTPStatus.UNAUTHORIZED:
-        # RFC 6750, 3: without a token there is no error code. API Gateway renames it: openapi_problems.CHALLENGE_HEADER.
+        # RFC 6750, 3: without a token there is no error code. API Gateway renames it: openapi.headers.CHALLENGE.
         error = "" if isinstance(rejected, TokenMissing) else ', error="invalid_token"'
         headers["WWW-Authenticate"] = [f'Bearer realm="portaria"{error}']
     elif rejected.status == HTTPStatus.FORBIDDEN and isinstance(rejected, MissingScope):

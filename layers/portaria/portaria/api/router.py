@@ -20,6 +20,7 @@ from portaria.access import audit
 from portaria.access.auth_throttle import Attempts
 from portaria.api import answers, authentication, call_metrics, idempotency, schemas, validation
 from portaria.api.answers import Answer
+from portaria.api.api_url import api_url
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
 from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
@@ -192,7 +193,7 @@ class Service:
         key_header = idempotency.PROXY_HEADER if operation.read else idempotency.HEADER
         key = idempotency.read_key(_header(event, key_header)) if operation.creates else ""
         if_match = _read_etag(_header(event, "If-Match")) if operation.edits else ""
-        asked = ApiRequest(self.context, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
+        asked = ApiRequest(self.context, caller, path, sent, limit, cursor, filters, key, if_match, api_url(event))
         return asked, body
 
 
@@ -244,16 +245,3 @@ def _without_secrets(sent: Any) -> dict[str, Any]:
         return {}
     audited = getattr(sent, "audited", None)
     return dict(audited()) if audited else {"fields": sorted(sent.model_fields_set)}
-
-
-def _api_url(event: Event) -> str:
-    """The URL at which this call reached the API, without the resource's own path: a custom domain's, if it has one.
-
-    API Gateway also matches a path with a trailing slash or with repeated slashes, and hands it over as it was sent.
-    """
-    request = event["requestContext"]
-    steps = [step for step in str(request["path"]).split("/") if step]
-    own = [step for step in str(event["resource"]).split("/") if step]
-    base_path = "".join(f"/{step}" for step in steps[: len(steps) - len(own)])
-    host = request.get("domainName") or f"{request['apiId']}.execute-api.{os.environ['AWS_REGION']}.amazonaws.com"
-    return f"https://{host}{base_path}"

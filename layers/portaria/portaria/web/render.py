@@ -190,10 +190,24 @@ def rejected(language: str, *, reason: str, detail: str, start_url: str | None, 
 
 
 def reference(
-    language: str, *, chrome: dict[str, Markup], groups: list[dict[str, Any]], scopes: list[tuple[str, str, bool]]
+    language: str,
+    *,
+    chrome: dict[str, Markup],
+    groups: list[dict[str, Any]],
+    scopes: list[tuple[str, str, bool]],
+    problems: list[tuple[str, Markup]],
 ) -> Page:
-    """The API reference: `chrome` has the page's texts, `groups` the operations, `scopes` the meaning of each scope."""
-    return _page("reference.html", language, chrome=chrome, groups=groups, scopes=scopes, languages=LANGUAGES)
+    """The API reference: `chrome` has the page's texts, `groups` the operations, and the others what each scope and each
+    problem type means."""
+    return _page(
+        "reference.html",
+        language,
+        chrome=chrome,
+        groups=groups,
+        scopes=scopes,
+        problems=problems,
+        languages=LANGUAGES,
+    )
 
 
 def sign_on_failed(language: str, *, reason: str, status: int) -> Page:

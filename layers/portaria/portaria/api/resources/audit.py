@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria.access import audit
 from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.schemas import Output, Time
@@ -21,20 +23,29 @@ FILTERS: Filters = {
 
 
 class AuditEntry(Output):
-    """`asked` is the request without secrets; for most operations it holds the names of its fields. With the `outcome` `begun`
-    the end of the request was not recorded: the change may have been made."""
+    """One change that was requested through the API, and its outcome. Kept for 400 days."""
 
-    id: str
-    at: Time
-    by: str
-    by_name: str | None
-    source: str
-    operation: str
-    target: str | None
-    asked: dict[str, Any]
-    request_id: str
-    outcome: Literal["begun", "done", "refused", "failed"]
-    reason: str | None
+    id: str = Field(description="The entry's id.")
+    at: Time = Field(description="When the request arrived.")
+    by: str = Field(
+        description="Who requested the change: the ARN of an AWS principal, or `private-integration:` and the private "
+        "integration's id.",
+    )
+    by_name: str | None = Field(description="The private integration's name, or null for an AWS principal.")
+    source: str = Field(description="The IP address that the request came from.")
+    operation: str = Field(description="The operation's id in this document.")
+    target: str | None = Field(
+        description="What the change was about, as in the operation's path: `erp`, `kommo/acme`. Null if there is none."
+    )
+    asked: dict[str, Any] = Field(
+        description="The request without secrets. For most operations it has the names of the fields that were sent."
+    )
+    request_id: str = Field(description="The `X-Request-Id` of the request.")
+    outcome: Literal["begun", "done", "refused", "failed"] = Field(
+        description="`done`, `refused` (nothing was changed), `failed` (the change may have been made), or `begun` (the end "
+        "of the request was not recorded, so the change may have been made).",
+    )
+    reason: str | None = Field(description="The last part of the problem's `type`, for `refused` and `failed`.")
 
 
 def list_page(asked: ApiRequest) -> Reply:

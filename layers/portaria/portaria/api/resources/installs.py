@@ -22,21 +22,25 @@ FILTERS: Filters = {
 
 
 class InstallOutput(Output):
-    """A field is null if the install has not reached that point. `reconnect_url` is where the customer can try again."""
+    """One arrival of an authorization code, and what became of it. Kept for 90 days. A value is null if the install has
+    not reached that point.
+    """
 
-    id: str
-    state: Literal["received", "exchanging", "connected", "failed"]
-    reason: str | None
-    detail: str | None
-    platform: str
-    client: str
-    account_host: str | None
-    connection: str | None
-    attempt_count: int | None
-    received_at: Time
-    connected_at: Time | None
-    failed_at: Time | None
-    reconnect_url: str | None
+    id: str = Field(description="The install's id.")
+    state: Literal["received", "exchanging", "connected", "failed"] = Field(
+        description="`received` (the code is stored), `exchanging`, `connected` or `failed`."
+    )
+    reason: str | None = Field(description="Why the install failed.")
+    detail: str | None = Field(description="A sentence about the failure, for people.")
+    platform: str = Field(description="The platform that the code came from.")
+    client: str = Field(description="The name of the OAuth client that was installed.")
+    account_host: str | None = Field(description="The host of the customer's account at the platform.")
+    connection: str | None = Field(description="The name of the connection that the install created or renewed.")
+    attempt_count: int | None = Field(description="How many times the code exchange was tried.")
+    received_at: Time = Field(description="When the code arrived.")
+    connected_at: Time | None = Field(description="When the connection was ready.")
+    failed_at: Time | None = Field(description="When the install failed.")
+    reconnect_url: str | None = Field(description="Where the customer can install again. Only for a failed install.")
 
 
 def get(asked: ApiRequest) -> Reply:

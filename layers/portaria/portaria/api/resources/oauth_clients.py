@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria.api.operation import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.rules import oauth_client_rules
 from portaria.api.rules.stored_resources import Stored
@@ -17,26 +19,38 @@ from portaria.core.item_keys import oauth_client_key
 
 
 class OAuthClientOutput(Output):
-    """`grant` and the fields after it are null unless the client sets its own endpoints."""
+    """An application that is registered with a platform."""
 
-    platform: str
-    name: str
-    client_id: str
-    credentials_set: list[Literal["client_secret"]]
-    redirect_uri: str
-    scopes: str | None
-    api_domains: list[str]
-    install_page_url: str | None
-    grant: str | None
-    authorize_url: str | None
-    token_url: str | None
-    token_auth: str | None
+    platform: str = Field(description="The platform that the application is registered with.")
+    name: str = Field(description="The OAuth client's name, unique within the platform. It is part of its URLs.")
+    client_id: str = Field(description="The application's id at the platform.")
+    credentials_set: list[Literal["client_secret"]] = Field(
+        description="The names of the secrets that are stored. A secret is never returned."
+    )
+    redirect_uri: str = Field(description="The URL to register with the platform as its redirect URI.")
+    scopes: str | None = Field(
+        description="The scopes that are requested, separated as the platform expects it. Null if the platform sets them.",
+    )
+    api_domains: list[str] = Field(
+        description="The domains that connections of this client may use. Its tokens are sent nowhere else."
+    )
+    install_page_url: str | None = Field(
+        description="The page on which customers install the application. Null if the platform has no such page."
+    )
+    grant: str | None = Field(description="The grant type. Null if the platform determines it.")
+    authorize_url: str | None = Field(
+        description="The provider's authorization endpoint. Null if the platform determines it."
+    )
+    token_url: str | None = Field(description="The provider's token endpoint. Null if the platform determines it.")
+    token_auth: str | None = Field(
+        description="How the client authenticates at the token endpoint. Null if the platform determines it."
+    )
 
 
 class OAuthClientWithWarnings(OAuthClientOutput):
-    """`warnings` are sentences about what may be a mistake."""
+    """An OAuth client, and what may be wrong with it."""
 
-    warnings: list[str]
+    warnings: list[str] = Field(description="Sentences about what may be a mistake. Empty if nothing was found.")
 
 
 def create(asked: ApiRequest) -> Reply:

@@ -85,28 +85,43 @@ ApiDomains = Annotated[
 
 
 class OAuthClientReplacement(Input):
-    """Without `client_secret` or `api_domains` the stored values are kept. Without `redirect_uri`, this API's own URL is used.
-
-    `api_domains` are the domains that the client's connections may have; its tokens are sent nowhere else. The default for
-    Kommo is `*.kommo.com`; other platforms need a value. The last four fields are for platforms whose clients set their own
-    endpoints. `grant` is `authorization_code` by default and cannot change.
+    """An OAuth client's values. `grant`, `authorize_url`, `token_url` and `token_auth` are for platforms whose clients set
+    their own endpoints.
     """
 
-    client_id: ClientId
-    client_secret: SecretText | None = None
-    redirect_uri: RedirectUri | None = None
-    scopes: Scopes | None = None
-    api_domains: ApiDomains | None = None
-    grant: Literal["authorization_code", "client_credentials"] | None = None
-    authorize_url: EndpointUrl | None = None
-    token_url: EndpointUrl | None = None
-    token_auth: Literal["basic", "post"] | None = None
+    client_id: ClientId = Field(description="The application's id at the platform.")
+    client_secret: SecretText | None = Field(
+        default=None, description="The application's secret at the platform. If it is omitted, the stored one is kept."
+    )
+    redirect_uri: RedirectUri | None = Field(
+        default=None,
+        description="The redirect URI that is registered with the platform. By default, this API's own URL.",
+    )
+    scopes: Scopes | None = Field(
+        default=None, description="The scopes to request, separated as the platform expects it."
+    )
+    api_domains: ApiDomains | None = Field(
+        default=None,
+        description="The domains that connections of this client may use; its tokens are sent nowhere else. If it is omitted,"
+        " the stored value is kept, and a new Kommo client has `*.kommo.com`. Other platforms need a value.",
+    )
+    grant: Literal["authorization_code", "client_credentials"] | None = Field(
+        default=None, description="The grant type, `authorization_code` by default. It cannot be changed."
+    )
+    authorize_url: EndpointUrl | None = Field(default=None, description="The provider's authorization endpoint.")
+    token_url: EndpointUrl | None = Field(default=None, description="The provider's token endpoint.")
+    token_auth: Literal["basic", "post"] | None = Field(
+        default=None,
+        description="How the client authenticates at the token endpoint: by HTTP Basic authentication or in the body.",
+    )
 
 
 class OAuthClientCreation(OAuthClientReplacement):
-    platform: PlatformName
-    name: ClientName
-    client_secret: SecretText
+    """An OAuth client to create."""
+
+    platform: PlatformName = Field(description="The platform that the application is registered with.")
+    name: ClientName = Field(description="The OAuth client's name, unique within the platform. It is part of its URLs.")
+    client_secret: SecretText = Field(description="The application's secret at the platform.")
 
 
 def check_creation(sent: OAuthClientCreation, api_url: str) -> OAuthClient:

@@ -39,41 +39,51 @@ FILTERS: Filters = {
 
 
 class ConnectionOutput(Output):
-    """`credentials_set` names the credentials that are stored. A value is null if a
-    connection of this kind does not have it, or not yet."""
+    """Stored credentials of one account of one platform. A value is null if a connection of this kind does not have it, or
+    not yet.
+    """
 
-    name: str
-    platform: str
-    kind: str
-    state: Literal["pending", "connected", "needs_reconnect", "removed"]
-    reason: str | None
-    label: str | None
-    client: str | None
-    account_id: str | None
-    allowed_domain: str
-    scopes: str | None
-    generation: int
-    created_at: Time | None
-    updated_at: Time | None
-    granted_at: Time | None
-    token_ends_at: Time | None
-    previous_until: Time | None
-    refused_since: Time | None
-    refusal: str | None
-    age_days: int | None
-    fields: dict[str, str]
-    credentials_set: list[str]
-    notes: list[str]
+    name: str = Field(description="The connection's name, which never changes.")
+    platform: str = Field(description="The platform that the account belongs to.")
+    kind: str = Field(description="How the connection authenticates, such as `oauth2`, `api_key` or `basic`.")
+    state: Literal["pending", "connected", "needs_reconnect", "removed"] = Field(
+        description="`pending` (nobody has granted access yet), `connected`, `needs_reconnect` (`reason` says why) or "
+        "`removed`.",
+    )
+    reason: str | None = Field(description="Why the connection needs to be connected again, or was removed.")
+    label: str | None = Field(description="The account's name at the platform.")
+    client: str | None = Field(description="The name of the OAuth client that the connection uses.")
+    account_id: str | None = Field(description="The account's id at the platform.")
+    allowed_domain: str = Field(description="The host, or `*.` and a domain, that the credentials may be sent to.")
+    scopes: str | None = Field(description="The scopes that the platform granted.")
+    generation: int = Field(description="A number that grows when the credentials change.")
+    created_at: Time | None = Field(description="When the connection was created.")
+    updated_at: Time | None = Field(description="When the connection was changed last.")
+    granted_at: Time | None = Field(description="When the current credentials were given or granted.")
+    token_ends_at: Time | None = Field(description="When the access token expires. It is refreshed before that.")
+    previous_until: Time | None = Field(
+        description="Until when the previous token is kept as a fallback after a rotation."
+    )
+    refused_since: Time | None = Field(
+        description="Since when the platform refuses to refresh the token. Null if it does not."
+    )
+    refusal: str | None = Field(description="The platform's last refusal, for people.")
+    age_days: int | None = Field(description="The age of the current credentials in days.")
+    fields: dict[str, str] = Field(description="The platform's own fields of the connection, which are not secret.")
+    credentials_set: list[str] = Field(
+        description="The names of the secrets that are stored. A secret is never returned."
+    )
+    notes: list[str] = Field(description="Sentences about the account that people should know.")
 
 
 class DeletedConnection(Output):
-    """About how many records waited for it, or null where that could not be read.
+    """A connection that was deleted."""
 
-    They become dead letters, unless a connection of this name is created before they are tried, which is within a minute.
-    """
-
-    name: str
-    waiting_record_count: int | None
+    name: str = Field(description="The name of the deleted connection, which can be used again.")
+    waiting_record_count: int | None = Field(
+        description="About how many records waited for it. They become dead letters, unless a connection of this name is "
+        "created within a minute. Null if the number could not be read.",
+    )
 
 
 def create(asked: ApiRequest) -> Reply:
