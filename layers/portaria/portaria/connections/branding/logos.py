@@ -1,4 +1,7 @@
-"""The logos of OAuth clients: checked when they come, and stored in items of their own, which the install webhook does not read."""
+"""The logos of OAuth clients: checked when they come, and stored in items of their own.
+
+The install webhook reads a client's item and must not wait for its logo.
+"""
 
 from __future__ import annotations
 

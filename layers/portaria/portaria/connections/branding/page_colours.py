@@ -1,7 +1,7 @@
 """The colours of the hosted pages, made of an OAuth client's `colour`, with the contrast that WCAG 2.2 asks for.
 
-A colour is never refused for its contrast: black or white text on it always reaches 4.58:1 (the square root of 21). Where the
-colour itself is too close to the page, its edge and the texts in it are moved towards black or white until they reach the limit.
+A colour is never refused for its contrast: black or white text on it always reaches 4.58:1 (the square root of 21). Where it is
+too close to the page, its edge and the texts in it are moved towards black or white until they reach the limit.
 
 https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 """
@@ -23,7 +23,7 @@ _STEPS = 50
 
 
 class Palette(NamedTuple):
-    """The colours of one scheme: a button's fill, text, edge and fill under the pointer, text in the colour, and a pale area."""
+    """The colours of one scheme: a button's fill, text, edge and fill under the pointer; text in the colour; a pale area."""
 
     fill: str
     on_fill: str

@@ -2,7 +2,7 @@
 
 Anything that could run, load, link or animate is not on the lists, so it is refused: scripts, event handlers, `foreignObject`,
 `image`, `use`, `a`, animations, filters, fonts, references to anything but an id of the same file, and document types, whose
-entities can be expanded. Comments, metadata and the elements and attributes of other namespaces (those of drawing programs) are left out.
+entities can be expanded. Comments, metadata and what belongs to other namespaces (those of drawing programs) are left out.
 
 https://www.w3.org/TR/SVG2/ and https://www.w3.org/TR/css-syntax-3/
 """
@@ -17,25 +17,40 @@ from portaria.connections.branding.logo_rules import UnusableLogo, check_size
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 MAX_ELEMENTS, MAX_DEPTH = 2_000, 40
-_ELEMENTS = frozenset(
-    "svg g defs title desc path rect circle ellipse line polyline polygon clipPath mask linearGradient radialGradient stop style".split()
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_ELEMENTS = _words(
+    "svg g defs title desc path rect circle ellipse line polyline polygon clipPath mask linearGradient radialGradient stop "
+    "style"
 )
 _LEFT_OUT = frozenset(("metadata",))
-_PRESENTATION = frozenset(
-    (
-        "clip-path clip-rule color color-interpolation display fill fill-opacity fill-rule isolation mask mask-type mix-blend-mode "
-        "opacity overflow paint-order shape-rendering stop-color stop-opacity stroke stroke-dasharray stroke-dashoffset "
-        "stroke-linecap stroke-linejoin stroke-miterlimit stroke-opacity stroke-width vector-effect visibility"
-    ).split()
+_PRESENTATION = _words(
+    "clip-path clip-rule color color-interpolation display fill fill-opacity fill-rule isolation mask mask-type mix-blend-mode "
+    "opacity overflow paint-order shape-rendering stop-color stop-opacity stroke stroke-dasharray stroke-dashoffset "
+    "stroke-linecap stroke-linejoin stroke-miterlimit stroke-opacity stroke-width vector-effect visibility"
 )
-_ATTRIBUTES = _PRESENTATION | frozenset(
-    (
-        "id class style version baseProfile viewBox preserveAspectRatio width height x y x1 y1 x2 y2 cx cy r rx ry fx fy fr d points "
-        "pathLength transform gradientTransform gradientUnits spreadMethod offset clipPathUnits maskUnits maskContentUnits href"
-    ).split()
+_ATTRIBUTES = _PRESENTATION | _words(
+    "id class style version baseProfile viewBox preserveAspectRatio width height x y x1 y1 x2 y2 cx cy r rx ry fx fy fr d "
+    "points pathLength transform gradientTransform gradientUnits spreadMethod offset clipPathUnits "
+    "maskUnits maskContentUnits href"
 )
-# Which mean nothing in a picture that is shown by itself.
-_IGNORED = frozenset("role aria-label aria-labelledby aria-hidden focusable enable-background tabindex lang data-name".split())
+# Attributes and style properties that mean nothing in a picture that is shown by itself and has no text.
+_IGNORED = _words("role aria-label aria-labelledby aria-hidden focusable enable-background tabindex lang data-name")
+_IGNORED_PROPERTIES = (
+    "-inkscape-",
+    "-webkit-",
+    "enable-background",
+    "font",
+    "letter-",
+    "line-height",
+    "text-",
+    "white-space",
+    "word-",
+)
 # One value: no quotes, brackets of markup, backslashes (CSS escapes) or colons (URLs).
 _VALUE = re.compile(r"[\w\s.,#%()+*/!-]*", re.ASCII)
 _REFERENCE = re.compile(r"url\(\s*['\"]?(#[\w-]+)['\"]?\s*\)", re.ASCII)
@@ -175,9 +190,7 @@ def _declarations(text: str) -> str:
             continue
         name, colon, value = declaration.partition(":")
         name = name.strip().lower()
-        if not colon or name.startswith(("-inkscape-", "-webkit-", "font", "text-", "line-height", "letter-", "word-")):
-            continue
-        if name in ("enable-background", "white-space"):
+        if not colon or name.startswith(_IGNORED_PROPERTIES):
             continue
         if name not in _PRESENTATION:
             raise UnusableLogo(f"has the style property {_shown(name)}, which a logo may not have")
@@ -188,7 +201,9 @@ def _declarations(text: str) -> str:
 def _value(value: str, name: str) -> str:
     """A value that can only be numbers, words, colours and references to an id of the same file."""
     without = _REFERENCE.sub("", value)
-    if not _VALUE.fullmatch(without) or re.search(r"(?:url|image|expression|src|attr|var|env)\s*\(", without, re.IGNORECASE):
+    if not _VALUE.fullmatch(without) or re.search(
+        r"(?:url|image|expression|src|attr|var|env)\s*\(", without, re.IGNORECASE
+    ):
         raise UnusableLogo(f"has a value of {_shown(name)} that a logo may not have")
     return _REFERENCE.sub(r"url(\1)", value)
 
