@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from portaria.core.callbacks import Secret
 from portaria.platforms.kommo import install as kommo
 from portaria.web import render
+from portaria.web.branding import Brand
 
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
 CLIENT_ID = "5f3c1f0e-8b7a-4c1e-9d57-2b8d2f9a1c10"
@@ -86,8 +87,7 @@ def make_page(path: str, language: str, install: Install) -> render.Page | None:
     if name == "start":
         return render.start(
             language,
-            client_label="Aurora Sync",
-            client_id=CLIENT_ID,
+            brand=Brand("Aurora Sync"),
             consent_url=kommo.consent_url(CLIENT_ID, Secret(STATE)),
             button=kommo.button(CLIENT_ID, Secret(STATE), language),
         )

@@ -150,7 +150,7 @@ def show(client: OAuthClient) -> dict[str, Any]:
 
 def read_shown(shown: dict[str, Any], client: OAuthClient) -> OAuthClient:
     """A client with what `show` has made of its branding."""
-    logo = re.search(r"/logo/([0-9a-f]{16})$", shown.get("logo_url") or "")
+    logo = re.search(r"/logo/([0-9a-f]{16}-[0-9]{1,4}x[0-9]{1,4})$", shown.get("logo_url") or "")
     texts = {name: shown.get(name) or "" for name in TEXT_FIELDS}
     registered = " ".join(shown.get("return_urls") or ())
     return client._replace(return_urls=registered, logo=logo[1] if logo else "", **texts)

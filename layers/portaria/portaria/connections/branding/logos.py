@@ -19,8 +19,8 @@ PNG, SVG = "image/png", "image/svg+xml"
 
 
 class Logo(NamedTuple):
-    """`version` changes with the content: the first 16 characters of its SHA-256. It is in the URL, so that browsers may keep a
-    logo for ever."""
+    """`version` changes with the content: the first 16 characters of its SHA-256, and its width and height. It is in the URL,
+    so that browsers may keep a logo for ever."""
 
     content: bytes
     content_type: str
@@ -29,7 +29,7 @@ class Logo(NamedTuple):
 
     @property
     def version(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()[:16]
+        return f"{hashlib.sha256(self.content).hexdigest()[:16]}-{self.width}x{self.height}"
 
 
 def check(content: bytes) -> Logo:

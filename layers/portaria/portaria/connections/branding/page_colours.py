@@ -23,13 +23,19 @@ _STEPS = 50
 
 
 class Palette(NamedTuple):
-    """The colours of one scheme: a button's fill, text, edge and fill under the pointer; text in the colour; a pale area."""
+    """The colours of one scheme, by the names of their CSS variables.
+
+    `fill` is a button's, `on_fill` its text, `fill_edge` its border and `fill_strong` its fill under the pointer. `accent` is
+    for links and drawings, `accent_strong` the same under the pointer, and `on_accent` for signs on it. `tint` is a pale area.
+    """
 
     fill: str
     on_fill: str
-    edge: str
-    hover: str
+    fill_edge: str
+    fill_strong: str
     accent: str
+    accent_strong: str
+    on_accent: str
     tint: str
 
 
@@ -53,13 +59,16 @@ def palette(colour: str, scheme: str) -> Palette:
     away = BLACK if scheme == LIGHT else WHITE
     tint = mix(card, colour, 0.1 if scheme == LIGHT else 0.16)
     on_fill = text_on(colour)
+    accent = _moved(colour, away, lambda tried: min(contrast(tried, card), contrast(tried, tint)) >= TEXT_CONTRAST)
     return Palette(
         fill=colour,
         on_fill=on_fill,
-        edge=_moved(colour, away, lambda tried: contrast(tried, card) >= EDGE_CONTRAST),
+        fill_edge=_moved(colour, away, lambda tried: contrast(tried, card) >= EDGE_CONTRAST),
         # Away from the text's colour, so that the contrast only grows.
-        hover=mix(colour, BLACK if on_fill == WHITE else WHITE, 0.14),
-        accent=_moved(colour, away, lambda tried: min(contrast(tried, card), contrast(tried, tint)) >= TEXT_CONTRAST),
+        fill_strong=mix(colour, BLACK if on_fill == WHITE else WHITE, 0.14),
+        accent=accent,
+        accent_strong=mix(accent, away, 0.25),
+        on_accent=text_on(accent),
         tint=tint,
     )
 
