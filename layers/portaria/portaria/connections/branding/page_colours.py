@@ -57,9 +57,10 @@ def text_on(colour: str) -> str:
 def palette(colour: str, scheme: str) -> Palette:
     card = CARDS[scheme]
     away = BLACK if scheme == LIGHT else WHITE
-    tint = mix(card, colour, 0.1 if scheme == LIGHT else 0.16)
     on_fill = text_on(colour)
-    accent = _moved(colour, away, lambda tried: min(contrast(tried, card), contrast(tried, tint)) >= TEXT_CONTRAST)
+    accent = _moved(colour, away, lambda tried: contrast(tried, card) >= TEXT_CONTRAST)
+    tint = mix(card, accent, 0.1 if scheme == LIGHT else 0.16)
+    accent = _moved(accent, away, lambda tried: contrast(tried, tint) >= TEXT_CONTRAST)
     return Palette(
         fill=colour,
         on_fill=on_fill,
