@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,6 +19,7 @@ from portaria.core.callbacks import Secret
 from portaria.platforms.kommo import install as kommo
 from portaria.web import render
 from portaria.web.branding import Brand
+from tests.fakes import chromium
 from tests.fakes.paths import ROOT
 
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
@@ -32,26 +31,16 @@ LOGO = logos.check(
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="14" fill="#7c3aed"/></svg>'
 )
 KOMMO_BUTTON = (Path(__file__).parent / "kommo_button.js").read_text()
-# The background services would look for hosts outside; the sandbox needs privileges that a container has not.
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-)
-
-
-def chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 # Ends with this folder's tests: an event loop that goes on would be in the way of other suites.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    path = chromium()
+    path = chromium.path()
     if path is None:
-        pytest.skip("no Chromium here: install Debian's package chromium, or name one in the variable CHROMIUM")
+        pytest.skip(chromium.MISSING)
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=FLAGS.split())
+        launched = playwright.chromium.launch(executable_path=path, args=chromium.FLAGS)
         yield launched
         launched.close()
 
