@@ -44,6 +44,7 @@ PUBLIC = {
     ("get", "/install/{platform}/{client}"),
     ("get", "/install/{platform}/{client}/start"),
     ("get", "/install/{platform}/{client}/result/{install}"),
+    ("get", "/install/{platform}/{client}/logo/{version}"),
     ("get", "/uninstall/{platform}/{client}"),
     ("get", "/sso/{ticket}"),
     ("post", "/events/{platform}/{connection}/{key}"),

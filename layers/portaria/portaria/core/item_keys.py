@@ -44,6 +44,11 @@ def oauth_client_key(platform: str, name: str) -> ItemKey:
     return f"CLIENT#{platform}#{name}", "CLIENT"
 
 
+def oauth_client_logo_key(platform: str, name: str, version: str) -> ItemKey:
+    """The key of a logo in its client's partition. An item never changes: another logo has another version."""
+    return f"CLIENT#{platform}#{name}", f"LOGO#{version}"
+
+
 def ticket_key(ticket: str) -> ItemKey:
     """The key of an authorization link's ticket, of which only the SHA-256 is stored."""
     return f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}", "TICKET"

@@ -14,8 +14,9 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from portaria import platforms
+from portaria.api.rules import branding_rules
 from portaria.api.rules.known_resources import Known
-from portaria.api.validation import CLIENT_NAME, Input, InvalidInput, Matching, PlatformName, Refusals, SecretText
+from portaria.api.validation import CLIENT_NAME, InvalidInput, Matching, PlatformName, Refusals, SecretText
 from portaria.connections import oauth_clients
 from portaria.core.callbacks import OAuthClient, domain_inside
 from portaria.core.entities import Connection
@@ -84,7 +85,7 @@ ApiDomains = Annotated[
 ]
 
 
-class OAuthClientReplacement(Input):
+class OAuthClientReplacement(branding_rules.Branding):
     """An OAuth client's values. `grant`, `authorize_url`, `token_url` and `token_auth` are for platforms whose clients set
     their own endpoints.
     """
@@ -152,7 +153,7 @@ def check_replacement(old: OAuthClient, sent: OAuthClientReplacement, known: Kno
     if grant != old.grant:
         detail = f"the grant of an OAuth client cannot change from {old.grant}: create another client"
         refusals.found.append(Rejected("client_fixed", detail, field="grant", status=409))
-    client = refusals.of(lambda: make(platform, name, sent, grant, api_url))
+    client = refusals.of(lambda: make(platform, name, sent, grant, api_url, old))
     if sent.token_url and moves_tokens(old, sent):
         if not sent.client_secret:
             error = ("client_secret", "client_secret is missing: give it again when the host of token_url changes")
@@ -199,7 +200,8 @@ def show(client: OAuthClient) -> dict[str, Any]:
         "api_domains": list(oauth_clients.api_domains(client)),
         "install_page_url": "" if client.token_url else install_page_url(client),
     }
-    return shown | {field: getattr(client, field) if client.token_url else None for field in ENDPOINT_FIELDS}
+    shown |= {field: getattr(client, field) if client.token_url else None for field in ENDPOINT_FIELDS}
+    return shown | branding_rules.show(client)
 
 
 def install_page_url(client: OAuthClient) -> str:
@@ -210,18 +212,22 @@ def install_page_url(client: OAuthClient) -> str:
 def read_shown(shown: dict[str, Any]) -> OAuthClient:
     """A client as `show` has made it, and without its secret."""
     given = {field: shown[field] for field in ENDPOINT_FIELDS if shown.get(field)}
-    return OAuthClient(
+    client = OAuthClient(
         shown["platform"], shown["name"], shown["client_id"], shown["redirect_uri"], shown["scopes"] or ""
     )._replace(api_domains=" ".join(shown["api_domains"]), **given)
+    return branding_rules.read_shown(shown, client)
 
 
-def make(platform: str, name: str, sent: OAuthClientReplacement, grant: str, api_url: str) -> OAuthClient:
+def make(
+    platform: str, name: str, sent: OAuthClientReplacement, grant: str, api_url: str, old: OAuthClient | None = None
+) -> OAuthClient:
     redirect_uri = sent.redirect_uri or f"{api_url}/install/{platform}/{name}"
     client = OAuthClient(platform, name, sent.client_id, redirect_uri, sent.scopes or "")
     errors = _endpoint_errors(platform, sent, grant) + _domain_errors(platform, sent)
     if errors:
         raise InvalidInput(errors)
     client = client._replace(api_domains=" ".join(dict.fromkeys(sent.api_domains or ())))
+    client = branding_rules.apply(sent, client, old)
     given = {field: value for field in ENDPOINT_FIELDS if (value := getattr(sent, field)) is not None}
     return client._replace(**given | {"grant": grant})
 
