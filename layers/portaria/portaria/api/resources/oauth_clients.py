@@ -52,9 +52,15 @@ class OAuthClientOutput(Output):
     logo_url: str | None = Field(description="The URL of the logo. Null if there is none.")
     colour: str | None = Field(description="The colour of buttons on the hosted pages. Null if it is not set.")
     support_email: str | None = Field(description="The support address on the hosted pages. Null if it is not set.")
-    support_url: str | None = Field(description="The support page that the hosted pages link to. Null if it is not set.")
-    privacy_url: str | None = Field(description="The privacy policy that the hosted pages link to. Null if it is not set.")
-    terms_url: str | None = Field(description="The terms of service that the hosted pages link to. Null if it is not set.")
+    support_url: str | None = Field(
+        description="The support page that the hosted pages link to. Null if it is not set."
+    )
+    privacy_url: str | None = Field(
+        description="The privacy policy that the hosted pages link to. Null if it is not set."
+    )
+    terms_url: str | None = Field(
+        description="The terms of service that the hosted pages link to. Null if it is not set."
+    )
 
 
 class OAuthClientWithWarnings(OAuthClientOutput):
