@@ -149,7 +149,8 @@ def handler_for(install: Install) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             path, in_popup = urlsplit(self.path).path, "display=popup" in self.path
-            if document := application_page(path, self.server.server_address[1]):
+            port = self.server.server_port  # type: ignore[attr-defined]
+            if document := application_page(path, port):
                 self.answer(200, {"Content-Type": "text/html; charset=utf-8"}, document)
                 return
             if path.endswith(f"/logo/{LOGO.version}"):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from botocore.session import Session
 
-from portaria.api import openapi_problems, problems
+from portaria.api import problems
+from portaria.api.openapi import problems as openapi_problems
 from portaria.api.operations import OPERATIONS
 from portaria.aws import event_bus
 from portaria.aws.table import INDEXES

@@ -43,7 +43,9 @@ class Reads:
 
 def read(manage: Manage, path: str) -> tuple[list[dict[str, Any]], Reads]:
     """What a list returns, and what it read from the table to do so."""
-    items, keys, indexes = [], [], set()
+    items: list[Any] = []
+    keys: list[Any] = []
+    indexes: set[str] = set()
     call = BaseClient._make_api_call
 
     def note(client: Any, operation: str, parameters: Any) -> Any:
@@ -270,7 +272,7 @@ def test_list_audit_filters_find_entries_by_operation_and_target(manage: Manage)
 
 
 def test_list_audit_by_target_finds_an_entry_whose_target_was_named_at_its_end(shared: Cloud) -> None:
-    began = {"by": "someone", "by_name": "", "source": "192.0.2.1", "asked": {}, "request_id": "1"}
+    began: dict[str, Any] = {"by": "someone", "by_name": "", "source": "192.0.2.1", "asked": {}, "request_id": "1"}
     entry = audit.begin(shared.table, operation="create_private_integration", target="Reports", **began)
     assert audit.list_page(shared.table, None, 5, target="Reports")[0] == [entry]
     audit.end(shared.table, entry, "done", target="a1b2")

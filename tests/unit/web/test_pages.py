@@ -103,7 +103,7 @@ PAGES: dict[str, Callable[[str], Page]] = {
     "refused": lambda language: render.refused(language, start_url="start"),
     "refused in a popup": lambda language: render.refused(language, start_url="start", brand=BRAND, popup_return=POPUP),
     **{
-        f"{state} in a popup": lambda language, state=state: render.result(
+        f"{state} in a popup": lambda language, state=state: render.result(  # type: ignore[misc]
             language, install=INSTALL, state=state, start_url="../start", brand=BRAND, popup_return=POPUP
         )
         for state in ("received", "connected", "failed")

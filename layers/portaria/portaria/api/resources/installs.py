@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import MOMENT, NAME, PLATFORM_NAME, Matching, read_moment

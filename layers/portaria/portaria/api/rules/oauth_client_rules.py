@@ -190,7 +190,7 @@ def outside_of(client: OAuthClient, known: Known) -> list[Connection]:
 
 def show(client: OAuthClient) -> dict[str, Any]:
     """A client as its administrator may see it. One that names its endpoints is authorised link by link: it has no page."""
-    shown = {
+    shown: dict[str, Any] = {
         "platform": client.platform,
         "name": client.name,
         "client_id": client.client_id,

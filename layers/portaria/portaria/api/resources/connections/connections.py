@@ -11,6 +11,8 @@ import secrets
 from dataclasses import replace as with_changes
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria import platforms
 from portaria.access import private_integrations
 from portaria.api.operation import ApiRequest, Filters, Reply, page, require_match
