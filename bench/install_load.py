@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from bench.report import conclude, console, row, table
-from local import stack as local_cloud
+from local import lifecycle
 from local.__main__ import step
 from local.configure import configure
 from local.control import Control, IssuedCode
@@ -36,11 +36,11 @@ def measure() -> bool:
     running = Stack.read()
     ours = running is None or bool(running.dead_parts())
     try:
-        return load(local_cloud.up(step, console.print))
+        return load(lifecycle.up(step, console.print))
     finally:
         if ours:
             with step("Stopping what was started"):
-                local_cloud.down()
+                lifecycle.down()
 
 
 def load(stack: Stack) -> bool:

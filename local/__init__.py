@@ -1,1 +1,1 @@
-"""The local cloud: the real template on MiniStack, with simulators of the platforms behind a TLS egress proxy."""
+"""The local cloud: the template deployed to MiniStack, and simulators of the platforms behind a TLS egress proxy."""

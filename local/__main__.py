@@ -12,22 +12,22 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from local import stack as local_cloud
+from local import lifecycle
 from local.functions import invoke as invocation
 from local.processes import NotStarted
 from local.stack import Stack
 
 console = Console(highlight=False)
 NOT_RUNNING = 3
-# A step that takes longer is announced.
+# Without a terminal, a step that takes longer is announced.
 QUIET_S = 2.0
 
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Show what is going on and for how long, and afterwards how long it took.
+    """Show a step with its elapsed time while it runs, and its duration afterwards.
 
-    Where the output is no terminal, a step that takes longer than `QUIET_S` is announced by a line.
+    If the output is not a terminal, a line announces a step that takes longer than `QUIET_S`.
     """
     started = time.monotonic()
     announcement = threading.Timer(QUIET_S, console.print, [f"  {title} …"])
@@ -57,20 +57,20 @@ def cli() -> None:
 @cli.command()
 @click.option("--port", default=0, envvar="GATEWAY_PORT", help="Port for MiniStack; a free one by default.")
 def up(port: int) -> None:
-    """Start the local cloud, or update it. build/stack.json has its addresses."""
-    describe(local_cloud.up(step, console.print, port=port, keep=True))
+    """Start the local cloud, or update it. Its addresses are in build/stack.json."""
+    describe(lifecycle.up(step, console.print, port=port, keep=True))
 
 
 @cli.command()
 def down() -> None:
-    """Stop what `up` started, and nothing else."""
-    stopped = local_cloud.down(console.print)
+    """Stop the local cloud of this checkout."""
+    stopped = lifecycle.down(console.print)
     console.print(f"Stopped {stopped} processes." if stopped else "Nothing was running.")
 
 
 @cli.command()
 def status() -> None:
-    """Tell where it is and what runs; exit status 3 if it does not run or a part died."""
+    """Show the addresses and processes. Exit status 3 if the local cloud is not running or a process died."""
     stack = Stack.read()
     if stack is None:
         console.print("The local cloud is not running.")
@@ -118,9 +118,9 @@ def logs(function: str | None, since: float, follow: bool) -> None:
 @click.argument("event")
 def invoke(function: str, event: str) -> None:
     """Invoke FUNCTION (`AcceptInstallFunction`) as Lambda runs it, with the EVENT of a file or of standard input (`-`)."""
-    # Standard output is for the answer alone.
+    # Standard output contains only the answer.
     console.stderr = True
-    stack = local_cloud.up(step, lambda _text: None, keep=True)
+    stack = lifecycle.up(step, lambda _text: None, keep=True)
     if invocation.invoke(stack, function, event).failed:
         sys.exit(1)
 
@@ -133,10 +133,10 @@ def describe(stack: Stack) -> None:
         "proxy": stack.proxy_url,
         "simulators' control": stack.control_url,
         "processes": "  ".join(f"{name} {pid}" for name, pid in stack.pids.items()),
-        "all of it": "build/stack.json",
+        "description": "build/stack.json",
     }
     for label, value in rows.items():
-        # Never folded or cut: they are there to be copied.
+        # Never wrapped or truncated, so that they can be copied.
         console.print(f"{label:<20} {value}", soft_wrap=True)
 
 

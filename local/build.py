@@ -3,10 +3,10 @@
     python -m local.build
     python -m local.build --environment production
 
-SAM builds with the interpreter of the functions' runtime, whose pip fetches wheels for Lambda's processor. Some it
-fetches by name alone, past the lock; so the layers' locks are constraints too, whose hashes a current pip checks. The
-interpreter therefore gets a virtual environment with the pinned pip. What was built is compiled, because SAM ships no
-bytecode, and its binary modules are checked: each must be for the functions' processor.
+SAM builds with the interpreter of the functions' runtime, whose pip downloads wheels for Lambda's processor. SAM downloads
+some of them by name alone, which bypasses the layers' lock files. Therefore the lock files are also pip constraints, and the
+interpreter gets a virtual environment with a pinned pip that checks the hashes of constraints. The build is compiled to
+bytecode, which SAM does not do. Each binary module is checked to be for the functions' processor.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Build:
     cache: Path = ROOT / ".aws-sam" / "cache"
 
     def run(self, run: Run) -> None:
-        """Build, compile and check. Raises what `run` raises, and `NotStarted` for a module of another processor."""
-        # pip needs the person's own proxy and index settings; the person's AWS and Python settings do not matter here.
+        """Build, compile and check. Raises the errors of `run`, and `NotStarted` for a module of another processor."""
+        # pip needs the user's proxy and index settings. The user's AWS and Python settings must not affect the build.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
         environment |= {
             "PATH": f"{self.python.parent}{os.pathsep}{environment['PATH']}",
@@ -71,7 +71,7 @@ class Build:
         places: Arguments = ["--build-dir", self.folder, "--cache-dir", self.cache, "--cached", "--parallel"]
         overrides = [f"{name}={value}" for name, value in self.parameters.items()]
         run([SAM_CLI, "build", *settings, *places, "--parameter-overrides", *overrides], environment)
-        # Unchecked: a function's files never change after deployment, so none is looked at twice.
+        # Unchecked: a function's files never change after deployment.
         run([self.python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", self.folder], environment)
         wanted = self.parameters.get(ARCHITECTURE, DEFAULT_ARCHITECTURE)
         if wrong := [f"{file.name} is for {machine}" for file, machine in machines(self.folder) if machine != wanted]:
@@ -79,7 +79,7 @@ class Build:
 
 
 def machines(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every binary module below a folder, with the processor that it is for."""
+    """Every binary module below a folder, with its processor."""
     for file in sorted(folder.rglob("*.so*")):
         header = file.read_bytes()[:20]
         known = header[:4] == b"\x7fELF" and ELF_MACHINES.get(int.from_bytes(header[18:20], "little"))
@@ -87,15 +87,15 @@ def machines(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def of_this_machine() -> dict[str, str]:
-    """The parameters of a build whose functions run here, on the interpreter that runs this."""
+    """The parameters of a build for this machine and the running interpreter."""
     architecture = "arm64" if platform.machine().lower() in ("arm64", "aarch64") else DEFAULT_ARCHITECTURE
     return {RUNTIME: f"python{sys.version_info[0]}.{sys.version_info[1]}", ARCHITECTURE: architecture}
 
 
 def interpreter(runtime: str, stated: str | None = None) -> str:
-    """The interpreter of a runtime (`python3.13`): `stated`, the one that runs this, or one on the PATH.
+    """The interpreter of a runtime (`python3.13`): `stated` or, without it, the running one or one on the PATH.
 
-    Raises `NotStarted` that says how to get it.
+    Raises `NotStarted` with instructions to install it.
     """
     for candidate in [stated] if stated else [sys.executable, runtime]:
         try:
@@ -108,7 +108,7 @@ def interpreter(runtime: str, stated: str | None = None) -> str:
     version = runtime.removeprefix("python")
     missing = f"but {stated} is not {runtime} with venv" if stated else "which is not on the PATH"
     raise NotStarted(
-        f"The functions run on {runtime}, and SAM builds for it with an interpreter of that version, {missing}.\n"
+        f"The functions run on {runtime}, and SAM builds with an interpreter of that version, {missing}.\n"
         f"Install it and put {runtime} on the PATH, for example with one of\n"
         f"  uv python install {version}\n"
         f"  pyenv install {version} && pyenv global {version} $(pyenv global)\n"
@@ -119,7 +119,7 @@ def interpreter(runtime: str, stated: str | None = None) -> str:
 
 
 def prepare(runtime: str, run: Run, folder: Path = ROOT, stated: str | None = None) -> Path:
-    """The interpreter of a virtual environment for builds of a runtime, made once for each pin of pip."""
+    """The interpreter of the virtual environment for builds of a runtime. It is created again when the pinned pip changes."""
     environment = folder / f".venv-build-{runtime}"
     ready, pin = environment / ".ready", PINNED_PIP.read_text()
     python = environment / "bin" / "python"
@@ -138,7 +138,9 @@ def _run(command: Arguments, environment: Mapping[str, str]) -> None:
 
 
 @click.command(help=__doc__)
-@click.option("--environment", help="Of samconfig.toml. Without it: for this machine and its Python.")
+@click.option(
+    "--environment", help="An environment of samconfig.toml. Without it, build for this machine and its Python."
+)
 @click.option(
     "--python", envvar="BUILD_PYTHON", help="The interpreter of the functions' runtime, if it is not on the PATH."
 )

@@ -1,4 +1,4 @@
-"""Tell a local cloud what a configuration file would tell a deployed one: the product's own command, as a person runs it."""
+"""Apply a configuration to the local cloud with the product's own command, `portaria configure`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from local.stack import ROOT, STACK_FILE
 
 
 def configure(configuration: dict[str, Any], **secrets: str) -> str:
-    """Run `portaria configure` on the running stack and return what it printed.
+    """Run `portaria configure` on the running stack and return its output.
 
-    `secrets` become environment variables, which the configuration names as `{"env": NAME}`. Raises `NotStarted` with the
-    command's own words where it refuses.
+    `secrets` become environment variables, which the configuration refers to as `{"env": NAME}`. Raises `NotStarted` with the
+    command's output if it fails.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(configuration, file)

@@ -1,4 +1,4 @@
-"""A client of the simulators' control, for tests, bench and demo. `local.simulators.control` describes the calls."""
+"""A client of the simulators' control API, for tests, bench and demo. `local.simulators.control` documents the calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Query = dict[str, str] | list[tuple[str, str]] | None
 
 @dataclass(frozen=True)
 class IssuedCode:
-    """An authorization code as Kommo would bring it. `code` is not shown when it is printed."""
+    """An authorization code with the parameters of Kommo's callback. `repr` omits the code."""
 
     code: str
     referer: str
@@ -25,7 +25,7 @@ class IssuedCode:
 
 
 class Control:
-    """Each method is one control call; a refused one raises `ValueError` with the simulator's words."""
+    """Each method is one control call. An invalid call raises `ValueError` with the simulators' error."""
 
     def __init__(self, control_url: str) -> None:
         self._url = control_url
@@ -36,16 +36,16 @@ class Control:
         self._session.close()
 
     def reset(self) -> None:
-        """Forget everything, on the shared stack of all tests: use names of your own instead where you can."""
+        """Remove all data. All tests share the stack, so prefer unique names where possible."""
         self._call("POST", "/reset")
 
-    # ------------------------------------------------------------------------------------------------- time and trouble
+    # ------------------------------------------------------------------------------------------------- clock and faults
 
     def now(self) -> float:
         return float(self._call("GET", "/clock")["now"])
 
     def advance(self, seconds: float) -> None:
-        """Move the simulators' clock ahead; the product's stays."""
+        """Move the simulators' clock forward. The product's clock stays."""
         self._call("POST", "/clock", {"advance_s": seconds})
 
     def set_fault(self, platform: str, kind: str, **details: Any) -> int:
@@ -53,28 +53,28 @@ class Control:
         return int(self._call("POST", "/faults", {"platform": platform, "kind": kind, **details})["id"])
 
     def fault_used(self, number: int) -> int:
-        """How many calls a fault has struck."""
+        """The number of calls that a fault affected."""
         faults = self._call("GET", "/faults")["faults"]
         return int(next(fault["used"] for fault in faults if fault["id"] == number))
 
     def faults(self) -> list[dict[str, Any]]:
-        """Those that are set, each with `used`, how often it struck."""
+        """The active faults, each with `used`, the number of calls that it affected."""
         return list(self._call("GET", "/faults")["faults"])
 
     def clear_faults(self, number: int | None = None) -> None:
         self._call("DELETE", "/faults", query={} if number is None else {"id": str(number)})
 
-    # ---------------------------------------------------------------------------------------------------- what was seen
+    # -------------------------------------------------------------------------------------------- recorded calls and hosts
 
     def calls(self, **only: str) -> list[dict[str, Any]]:
-        """Counts of calls, `only` those of a `platform`, `host` or `path`."""
+        """Counts of calls. `only` selects a `platform`, `host` or `path`."""
         return list(self._call("GET", "/calls", query=only)["calls"])
 
     def count(self, **only: str) -> int:
         return int(self._call("GET", "/calls", query=only)["total"])
 
     def hosts(self) -> dict[str, Any]:
-        """What the proxy was asked for: `allowed` with traffic, `refused` with attempts."""
+        """The hosts requested at the proxy: `allowed` with traffic, `refused` with attempts."""
         return dict(self._call("GET", "/proxy"))
 
     # ------------------------------------------------------------------------------------------------------------ Kommo
@@ -84,14 +84,14 @@ class Control:
         self._call("POST", "/kommo/clients", given)
 
     def add_kommo_account(self, subdomain: str, *, contacts: int = 0, **details: Any) -> dict[str, Any]:
-        """An account with that many made-up contacts; answers its `host` and `id`."""
+        """Add an account with generated contacts. Returns its `host` and `id`."""
         return dict(self._call("POST", "/kommo/accounts", {"subdomain": subdomain, "contacts": contacts, **details}))
 
     def issue_code(self, client_id: str, host: str) -> IssuedCode:
         return IssuedCode(**self._call("POST", "/kommo/codes", {"client_id": client_id, "account": host}))
 
     def disconnect(self, client_id: str, host: str) -> dict[str, str]:
-        """The account takes its consent back; the query of the hook that Kommo sends."""
+        """Disconnect an account. Returns the query of the webhook that Kommo sends."""
         return dict(self._call("POST", "/kommo/departures", {"client_id": client_id, "account": host}))
 
     def move_account(self, host: str, subdomain: str) -> str:
@@ -101,11 +101,11 @@ class Control:
         return dict(self._call("POST", "/kommo/limits", limits))
 
     def change_kommo(self, host: str, **change: Any) -> dict[str, Any]:
-        """Somebody changes a contact, or makes one where no `id` is given, and Kommo sends the event: the entity's `id` and
-        `updated_at`, and the `answers` to the event.
+        """Change a contact, or create one if no `id` is given. Kommo sends the event.
 
-        `fields={"email": …}` (also `name`, `first_name`, `last_name`, `phone`, `position`, `company`, `website`),
-        `kind="company"`, `delete=True`, `times=2` for an event that comes twice, `lost=True` for one that never comes.
+        `change`: `fields={"email": …}` (also `name`, `first_name`, `last_name`, `phone`, `position`, `company`, `website`),
+        `kind="company"`, `delete=True`, `times=2` for a duplicate event, `lost=True` for one that is not sent. Returns the
+        entity's `id` and `updated_at`, and the `answers` to the event.
         """
         return dict(self._call("POST", "/kommo/changes", {"account": host, **change}))
 
@@ -113,11 +113,11 @@ class Control:
         return dict(self._call("GET", "/kommo/state"))
 
     def code_state(self, code: str) -> dict[str, Any]:
-        """`calls` that carried the code, token pairs `issued` for it, and `calls_after_issue`."""
+        """`calls` with the code, token pairs `issued` for it, and `calls_after_issue`."""
         return dict(self.kommo()["codes"][hashlib.sha256(code.encode()).hexdigest()])
 
     def kommo_contacts(self, host: str) -> dict[str, list[dict[str, Any]]]:
-        """All `contacts` and `companies` of an account, as its API would list them."""
+        """All `contacts` and `companies` of an account, as its API lists them."""
         return dict(self._call("GET", "/kommo/contacts", query={"account": host}))
 
     # ---------------------------------------------------------------------------------------------------------- Marketo
@@ -128,40 +128,42 @@ class Control:
         self._call("POST", "/marketo/instances", given)
 
     def change_marketo(self, munchkin: str, **changes: Any) -> None:
-        """`poison={attribute: value}`, `zero_lives`, `daily_quota`, `requests_per_s`, `expire_token=True`, and
-        `custom_objects={"visit_c": {"dedupe_fields": ["visitId"], "link": "email"}}` to define some."""
+        """`changes`: `poison={attribute: value}`, `zero_lives`, `daily_quota`, `requests_per_s`, `expire_token=True`, and
+        `custom_objects={"visit_c": {"dedupe_fields": ["visitId"], "link": "email"}}` to define custom objects."""
         self._call("POST", "/marketo/change", {"munchkin": munchkin, **changes})
 
     def marketo(self) -> list[dict[str, Any]]:
         return list(self._call("GET", "/marketo/state")["instances"])
 
     def marketo_persons(self, munchkin: str, *emails: str) -> list[dict[str, Any]]:
-        """All persons, or those of some addresses."""
+        """All persons, or those with one of the e-mail addresses."""
         query = [("munchkin", munchkin), *(("email", email) for email in emails)]
         return list(self._call("GET", "/marketo/persons", query=query)["persons"])
 
     def marketo_failed(self, munchkin: str) -> list[dict[str, Any]]:
-        """Persons of accepted requests that lacked a field to look them up by."""
+        """Persons of accepted requests that lacked a dedupe field."""
         return list(self._call("GET", "/marketo/persons", query={"munchkin": munchkin})["failed"])
 
     def marketo_requests(self, munchkin: str) -> list[dict[str, Any]]:
         return list(self._call("GET", "/marketo/requests", query={"munchkin": munchkin})["requests"])
 
     def marketo_objects(self, munchkin: str) -> dict[str, Any]:
-        """`custom_objects` by name (`records`, how many are `waiting` for their person, and `waited`), `companies`, `members`
-        by program, `lists`."""
+        """`custom_objects` by name, `companies`, `members` by program, `lists`.
+
+        A custom object has its `records`, and the numbers of records that are `waiting` or have `waited` for their person.
+        """
         return dict(self._call("GET", "/marketo/objects", query={"munchkin": munchkin}))
 
     # -------------------------------------------------------------------------------------------------- Adobe I/O Events
 
     def register_adobe_webhook(self, url: str, client_id: str) -> bool:
-        """Have the Observability Data Stream delivered to a URL: whether that answered the challenge."""
+        """Register a URL for the Observability Data Stream. Returns whether it answered the challenge."""
         return bool(self._call("POST", "/adobe/registrations", {"url": url, "client_id": client_id})["active"])
 
     def deliver_adobe_events(self, url: str, munchkin: str, *, shape: str = "flat", times: int = 1) -> int:
         """Report the outcome of an instance's new requests to the URL. Returns the number of accepted events.
 
-        `shape` is `flat` or `wrapped`. Events that met 429, 5xx or no answer come again the next time.
+        `shape` is `flat` or `wrapped`. After 429, 5xx or no answer, the next call delivers the events again.
         """
         given = {"url": url, "munchkin": munchkin, "shape": shape, "times": times}
         return int(self._call("POST", "/adobe/deliveries", given)["done"])
@@ -169,20 +171,20 @@ class Control:
     # ----------------------------------------------------------------------------------------------- OAuth 2.0 providers
 
     def add_oauth2_provider(self, name: str, client_id: str, client_secret: str, **details: Any) -> dict[str, str]:
-        """A provider of its own host: `host`, `authorize_url`, `token_url`. `details` are those of `oauth2.Provider`."""
+        """Add a provider. `details` are fields of `oauth2.Provider`. Returns `host`, `authorize_url`, `token_url`."""
         given = {"name": name, "client_id": client_id, "client_secret": client_secret, **details}
         return dict(self._call("POST", "/oauth2/providers", given))
 
     def change_oauth2(self, name: str, **changes: Any) -> None:
-        """`refresh_mode` (`strict`, `grace`, `replay`, `kept`), `grace_s`, `expires_in`, `scopes`, `answers`, and so on."""
+        """`changes`: `refresh_mode` (`strict`, `grace`, `replay`, `kept`), `grace_s`, `expires_in`, `scopes`, `answers`, …"""
         self._call("POST", "/oauth2/change", {"name": name, **changes})
 
-    def give_oauth2_grant(self, name: str, scope: str = "") -> dict[str, Any]:
-        """The answer of the token endpoint after a consent, without a browser."""
+    def issue_oauth2_grant(self, name: str, scope: str = "") -> dict[str, Any]:
+        """Issue a grant without a browser. Returns the answer of the token endpoint after a consent."""
         return dict(self._call("POST", "/oauth2/grants", {"name": name, "scope": scope}))
 
     def end_oauth2_tokens(self, name: str, *, revoke: bool = False) -> None:
-        """Every access token of a provider ends now; with `revoke` the grants behind them too."""
+        """Expire all access tokens of a provider and, with `revoke`, revoke its grants."""
         self._call("POST", "/oauth2/end", {"name": name, "revoke": revoke})
 
     def oauth2(self, name: str) -> dict[str, Any]:
@@ -204,7 +206,7 @@ class Control:
         self._call("POST", "/leadconnector/tokens", given | ({} if scopes is None else {"scopes": scopes}))
 
     def rotate_leadconnector_token(self, token: str, new: str, *, expire_now: bool = False) -> None:
-        """As an administrator does in LeadConnector: the old one works for seven more days, or no more."""
+        """Rotate a token. The old one is valid for seven more days or, with `expire_now`, ends immediately."""
         self._call("POST", "/leadconnector/rotate", {"token": token, "new": new, "expire_now": expire_now})
 
     def revoke_leadconnector_token(self, token: str, after_s: float = 0.0) -> None:
@@ -214,14 +216,14 @@ class Control:
         return dict(self._call("GET", "/leadconnector/state"))
 
     def leadconnector_token(self, token: str) -> dict[str, Any]:
-        """`calls` that carried a token, and whether it `works`."""
+        """`calls` with the token, and whether it `works`."""
         return dict(self.leadconnector()["tokens"][hashlib.sha256(token.encode()).hexdigest()])
 
     # ----------------------------------------------------------------------------------------------------------- Engage
 
     def add_engage_user(self, customer_id: str, username: str, password: str, **details: Any) -> None:
-        """Give `client_id`, `client_secret` and `customer_token`, `environment="production"` where it is not homologation, and
-        `manages_users=False` creates a user without the permission UserManagement."""
+        """`details`: `client_id`, `client_secret`, `customer_token`, `environment` (default `homologation`), and
+        `manages_users=False` for a user without the permission UserManagement."""
         given = {"customer_id": customer_id, "username": username, "password": password, **details}
         self._call("POST", "/engage/users", given)
 
@@ -230,7 +232,7 @@ class Control:
         self._call("POST", "/engage/remove", given)
 
     def add_engage_people(self, customer_id: str, *logins: str, environment: str = "homologation") -> None:
-        """Logins that identifiers can be registered for."""
+        """Add logins for which identifiers can be registered."""
         given = {"customer_id": customer_id, "logins": logins, "environment": environment}
         self._call("POST", "/engage/people", given)
 
@@ -238,18 +240,18 @@ class Control:
         self._call("POST", "/engage/end", {"customer_id": customer_id, "environment": environment})
 
     def enter_engage(self, customer_id: str, key: str, environment: str = "homologation") -> str:
-        """Arrive at the front end with a sign-on's key: the login that is in now. `ValueError` for a key that was used."""
+        """Open the front end with a sign-on key. Returns the login that is signed on. `ValueError` for a used key."""
         given = {"customer_id": customer_id, "key": key, "environment": environment}
         return str(self._call("POST", "/engage/enter", given)["user_login"])
 
     def engage_customer(self, customer_id: str, environment: str = "homologation") -> dict[str, Any]:
-        """`people`, `identifiers` (a login each), `keys_given` and `keys_used`."""
+        """`people`, `identifiers` (each with its login), `keys_given` and `keys_used`."""
         customers = self._call("GET", "/engage/state")["customers"]
         wanted = (customer_id, environment)
         return dict(next(each for each in customers if (each["customer_id"], each["environment"]) == wanted))
 
     def engage(self) -> list[dict[str, Any]]:
-        """Users with their number of `log_ins`."""
+        """The users, each with its number of `log_ins`."""
         return list(self._call("GET", "/engage/state")["users"])
 
     def _call(self, method: str, path: str, body: Any = None, query: Query = None) -> Any:

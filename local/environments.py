@@ -15,14 +15,14 @@ RUNTIME, ARCHITECTURE = "PythonRuntime", "Architecture"
 
 @dataclass(frozen=True)
 class Environment:
-    """`parameters` are the template's, as `sam build` and `sam deploy` get them. PythonRuntime is always among them."""
+    """`parameters` are the template parameters for `sam build` and `sam deploy`. They always include PythonRuntime."""
 
     stack_name: str
     parameters: dict[str, str]
 
 
 def environment(name: str, file: Path = FILE) -> Environment:
-    """Read one environment. Raises `NotStarted` for an unknown one, and for one without a stack name or a runtime."""
+    """Read one environment. Raises `NotStarted` if it is unknown or has no stack name or no runtime."""
     settings = tomllib.loads(file.read_text())
     known = [each for each, value in settings.items() if isinstance(value, dict)]
     if name not in known:

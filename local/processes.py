@@ -1,7 +1,7 @@
-"""The local cloud's processes. Each carries a mark in its environment, and only what carries it is ever stopped.
+"""The local cloud's processes. Each has a mark in its environment, and `stop` stops only processes with that mark.
 
-The mark is the checkout's path, and children inherit it: so a function's process that outlived MiniStack is found too,
-while a process that merely got a number which one of ours had before, or the local cloud of another checkout, is not.
+The mark is the checkout's path. Child processes inherit it, so `stop` also finds a function's process that outlived MiniStack.
+It does not find the local cloud of another checkout, nor an unrelated process that got a reused process id.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import psutil
 
 MARK = "PORTARIA_LOCAL_CLOUD"
 
-# They outlive the command that starts them, so it does not wait for them; kept, so that Python does not complain of that.
+# These processes outlive the command that starts them. The references avoid Python's ResourceWarning for them.
 _children: list[subprocess.Popen[bytes]] = []
 
 
 class NotStarted(Exception):
-    """A part of the local cloud did not start, or died; the text says which and shows the end of its log."""
+    """A command of the local cloud failed. The text is shown to the user: it says why and, for a process, ends with its log."""
 
 
 def start(
     command: Sequence[str | Path], *, root: Path, log: Path, environment: Mapping[str, str], sockets: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a marked process in a session of its own, where Ctrl-C at the terminal does not reach it.
+    """Start a marked process in its own session, so that Ctrl-C at the terminal does not reach it.
 
-    `environment` is the whole environment. `sockets` are file descriptors of listening sockets that it inherits.
+    `environment` is the whole environment. It inherits the listening sockets with the file descriptors `sockets`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -50,7 +50,7 @@ def start(
 
 
 def ours(root: Path) -> dict[int, psutil.Process]:
-    """Every living process that carries this checkout's mark, by number."""
+    """Every running process with this checkout's mark, by process id."""
     found = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -60,13 +60,13 @@ def ours(root: Path) -> dict[int, psutil.Process]:
 
 
 def stop(root: Path, *, patience_s: float = 3.0) -> int:
-    """Stop every process of this checkout's local cloud, after `patience_s` by force. Return how many there were."""
+    """Stop every process of this checkout's local cloud, after `patience_s` with SIGKILL. Returns the number of processes."""
     stopped: set[int] = set()
     deadline = time.monotonic() + patience_s
     while alive := ours(root):
         for process in alive.values():
             with contextlib.suppress(psutil.NoSuchProcess):
-                # psutil compares the start time before it signals, so a number that changed hands in between is safe
+                # psutil compares the start time before it sends a signal, so a reused process id is safe.
                 process.kill() if time.monotonic() > deadline else process.terminate()
         stopped |= alive.keys()
         psutil.wait_procs(list(alive.values()), timeout=0.5)
@@ -78,7 +78,7 @@ def stop(root: Path, *, patience_s: float = 3.0) -> int:
 
 
 def end(pid: int, patience_s: float) -> bool:
-    """Ask one process to end, and wait until it has. False if it did not within `patience_s`."""
+    """Ask one process to end, and wait for its end. False if it did not end within `patience_s`."""
     try:
         process = psutil.Process(pid)
         process.terminate()
@@ -90,8 +90,21 @@ def end(pid: int, patience_s: float) -> bool:
     return True
 
 
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment for a process of the local cloud, without the user's AWS profiles, proxies and Python settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in os.environ}
+    return {
+        **kept,
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 def listening_socket(port: int = 0) -> socket.socket:
-    """A socket that listens on loopback; a free port by default. Raises `NotStarted` naming who holds a taken port."""
+    """A socket that listens on loopback, on a free port by default. Raises `NotStarted` with the process that uses the port."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -104,13 +117,13 @@ def listening_socket(port: int = 0) -> socket.socket:
 
 
 def free_port(wanted: int = 0) -> int:
-    """A free port. Raises `NotStarted` with the process that uses `wanted`, if it is in use."""
+    """`wanted`, or any free port. Raises `NotStarted` with the process that uses `wanted`, if it is in use."""
     with listening_socket(wanted) as listener:
         return int(listener.getsockname()[1])
 
 
 def holder(port: int) -> str:
-    """Who listens on `port`, as far as this user may see."""
+    """The process that listens on `port`, if this user can see it."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:

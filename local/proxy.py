@@ -1,12 +1,12 @@
-"""A TLS egress proxy: leads the platforms' hosts to their simulators and refuses everything else, and counts both.
+"""A TLS egress proxy that connects the platforms' hosts to their simulators, refuses all other hosts, and counts both.
 
-Run as `python -m local.proxy`. It speaks CONNECT only and ends TLS itself, with a certificate of the local authority,
-so the product dials `https://acme.kommo.com` exactly as in production. The deployed REST API is reached through it by
-the name it would have on AWS (`{api}.execute-api.us-east-1.amazonaws.com`).
+Run as `python -m local.proxy`. It accepts only CONNECT and terminates TLS with a certificate of the local authority, so the
+product connects to `https://acme.kommo.com` exactly as in production. Clients also reach the deployed REST API through it,
+under the name that it would have on AWS (`{api}.execute-api.us-east-1.amazonaws.com`).
 
-Names are resolved by nobody here: a host is on the list below, spelled in lower case as one label under a known domain,
-or it is refused, so addresses, private names, ports other than 443, trailing dots and look-alikes all are. Two requests
-are for the proxy itself: `GET /hosts` answers the counts as JSON, `DELETE /hosts` forgets them.
+The proxy resolves no names. A host is allowed if it matches a pattern below, in lower case. Everything else is refused: IP
+addresses, private names, ports other than 443, trailing dots and look-alikes. The proxy itself answers two requests:
+`GET /hosts` returns the counts as JSON, `DELETE /hosts` resets them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 
 LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
-# Patterns as certificates write them: a star is one label.
+# Patterns as in certificates: a star is one label.
 PLATFORM_HOSTS = (
     "*.kommo.com",
     "*.amocrm.com",
@@ -35,7 +35,7 @@ PLATFORM_HOSTS = (
     "one.engage.bz",
     "static.adobeioevents.com",
     "csm.adobe.io",
-    # Simulated OAuth 2.0 providers: the domain is reserved for examples (RFC 2606).
+    # Simulated OAuth 2.0 providers. The domain is reserved for examples (RFC 2606).
     "*.oauth.example.net",
 )
 API_HOST = "*.execute-api.us-east-1.amazonaws.com"
@@ -51,7 +51,7 @@ def matches(host: str, pattern: str) -> bool:
 
 @dataclass
 class Allowed:
-    """Traffic of one host: connections, and bytes inside the TLS tunnel, to the host and back."""
+    """Traffic of one host: connections, and bytes inside the TLS tunnel in both directions."""
 
     connections: int = 0
     bytes_sent: int = 0
@@ -60,7 +60,7 @@ class Allowed:
 
 @dataclass
 class Hosts:
-    """What was asked for since the last reset. A refused host gets no byte, so only the attempts are counted."""
+    """The requested hosts since the last reset. For a refused host only the attempts are counted, since no byte is sent."""
 
     allowed: dict[str, Allowed] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Proxy:
         self.hosts = Hosts()
 
     def port_for(self, host: str, port: str) -> int | None:
-        """The local port that stands for `host`, or None where it must not be reached."""
+        """The local port for `host`, or None if the host is refused."""
         if port != "443":
             return None
         if matches(host, API_HOST):
@@ -102,20 +102,20 @@ class Proxy:
         method, _, rest = head.split(b"\r\n", 1)[0].decode("latin-1").partition(" ")
         target = rest.partition(" ")[0]
         if target == "/hosts":
-            await self.tell(method, writer)
+            await self.answer_hosts(method, writer)
         elif method != "CONNECT":
             self.hosts.refuse(target[:255])
-            await respond(writer, "403 Forbidden", {"error": "only CONNECT to port 443 leaves this machine"})
+            await respond(writer, "403 Forbidden", {"error": "only CONNECT to port 443 is allowed"})
         else:
             host, _, port = target.rpartition(":")
             destination = self.port_for(host, port)
             if destination is None:
                 self.hosts.refuse(target.removesuffix(":443")[:255])
-                await respond(writer, "403 Forbidden", {"error": "the local cloud reaches no such host"})
+                await respond(writer, "403 Forbidden", {"error": "the local cloud does not allow this host"})
             else:
                 await self.tunnel(host, destination, reader, writer)
 
-    async def tell(self, method: str, writer: asyncio.StreamWriter) -> None:
+    async def answer_hosts(self, method: str, writer: asyncio.StreamWriter) -> None:
         if method == "DELETE":
             self.hosts = Hosts()
         await respond(writer, "200 OK", asdict(self.hosts))
@@ -129,18 +129,18 @@ class Proxy:
             await respond(writer, "502 Bad Gateway", {"error": "the simulator does not answer"})
             return
 
-        async def there() -> None:
+        async def send() -> None:
             while data := await reader.read(65_536):
                 traffic.bytes_sent += len(data)
                 inner_writer.write(data)
                 await inner_writer.drain()
 
-        async def back() -> None:
+        async def receive() -> None:
             while data := await inner_reader.read(65_536):
                 traffic.bytes_received += len(data)
                 writer.write(data)
                 await writer.drain()
-            # Only an orderly end is passed on as one; a connection that a simulator drops is dropped here too.
+            # An orderly close is passed on as one. If a simulator drops the connection, it is dropped here too.
             writer.close()
             await writer.wait_closed()
 
@@ -148,11 +148,11 @@ class Proxy:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.drain()
             await writer.start_tls(self.tls, ssl_handshake_timeout=HEAD_TIMEOUT_S)
-            ways = [asyncio.create_task(there()), asyncio.create_task(back())]
-            _, going = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in going:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            directions = [asyncio.create_task(send()), asyncio.create_task(receive())]
+            _, pending = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            for direction in pending:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
         finally:
             inner_writer.transport.abort()
 

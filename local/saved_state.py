@@ -1,8 +1,8 @@
-"""What the local cloud keeps from `make down` to the next `make up`: MiniStack's data, the simulators', and the ports.
+"""The state that the local cloud saves at `make down` for the next `make up`: data of MiniStack and the simulators, ports.
 
-`build/local/state/saved` is what the last orderly stop left. A start copies it to `live`, where MiniStack and the simulators
-write when they stop. `live` becomes `saved` only when both have stopped in an orderly way, so a crash at any moment leaves
-what the last orderly stop left, and never half of it.
+`build/local/state/saved` is the state of the last orderly stop. A start copies it to `live`, where MiniStack and the
+simulators write when they stop. `live` replaces `saved` only after both have stopped in order, so after a crash at any moment
+`saved` is the complete state of the last orderly stop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from local import processes
 from local.processes import NotStarted
 
-# Below the ports that systems hand out for outgoing connections, which could be taken between a stop and a start.
+# Below the ephemeral ports, which an outgoing connection could take between a stop and a start.
 FIRST_PORT, PORTS = 20_000, 10_000
 
 
@@ -32,7 +32,7 @@ class Ports:
 
 
 class SavedState:
-    """The state of one checkout's local cloud. `version` identifies the programs that can read it."""
+    """The saved state of one checkout. `version` identifies the programs that can read it."""
 
     def __init__(self, folder: Path, version: str) -> None:
         self._saved = folder / "saved"
@@ -43,15 +43,15 @@ class SavedState:
         self._version = version
 
     def open(self, say: Callable[[str], None]) -> dict[str, Any] | None:
-        """Prepare `live` for a start. Return the stack that was saved, or None where there is none to go on with."""
+        """Prepare `live` for a start. Returns the saved stack, or None if there is none that this version can read."""
         self._finish()
         shutil.rmtree(self.live, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
-        # MiniStack saves secrets, too.
+        # The data contains secrets.
         self._folder.chmod(0o700)
         saved = self._read()
         if saved and saved["version"] != self._version:
-            say("MiniStack or the simulators have changed since the last stop: their data cannot be read any more.")
+            say("MiniStack or the simulators have changed since the last stop, so the saved data is removed.")
             self.forget()
             saved = None
         if saved:
@@ -61,7 +61,7 @@ class SavedState:
         return None
 
     def close(self, stack: dict[str, Any]) -> None:
-        """Keep `live` after an orderly stop."""
+        """Save `live` after an orderly stop."""
         marker = self.live / "saved.json"
         fresh = marker.with_suffix(".new")
         fresh.write_text(json.dumps({"version": self._version, "stack": stack}))
@@ -76,9 +76,9 @@ class SavedState:
             shutil.rmtree(folder, ignore_errors=True)
 
     def ports(self, gateway: int = 0) -> Ports:
-        """The ports of the last start, or free ones, which are kept for the next. `gateway` demands one for MiniStack.
+        """The ports of the last start; at the first start, free ports, which it saves. `gateway` is a port for MiniStack.
 
-        Raises `NotStarted` where a port is taken that is demanded, or that the saved data needs.
+        Raises `NotStarted` if the requested port, or one that the saved data refers to, is in use.
         """
         known, has_data = self._known_ports(), self._read() is not None
         if gateway:
@@ -86,7 +86,7 @@ class SavedState:
             if known and has_data and gateway != known.ministack:
                 raise NotStarted(
                     f"The saved data has addresses with port {known.ministack}, not {gateway}: leave out the port, or run "
-                    "`make clean-sandbox` to begin anew."
+                    "`make clean-sandbox` to remove the data."
                 )
         if known:
             try:
@@ -96,7 +96,7 @@ class SavedState:
                 if has_data:
                     raise NotStarted(
                         f"{taken}. The saved data has addresses with that port: stop the process, or run "
-                        "`make clean-sandbox` to begin anew with other ports."
+                        "`make clean-sandbox` to remove the data and use other ports."
                     ) from None
                 known = None
         if not known:
@@ -126,7 +126,7 @@ class SavedState:
         raise NotStarted(f"fewer than {count} ports are free from {FIRST_PORT} to {FIRST_PORT + PORTS - 1}")
 
     def _finish(self) -> None:
-        """Let what an orderly stop left take the place of what was saved before."""
+        """Complete `close`: replace the previous saved state."""
         if self._stopped.exists():
             shutil.rmtree(self._saved, ignore_errors=True)
             self._stopped.rename(self._saved)

@@ -1,7 +1,7 @@
-"""Start MiniStack so that requests count as sent over TLS and the API has the same id each time.
+"""Start MiniStack, which treats requests as sent over TLS and gives the API the same id at each start.
 
-It runs in MiniStack's own virtual environment. AWS accepts https only, and the template's queue policies refuse everything
-else. MiniStack listens on loopback without TLS, so without this it would refuse every function.
+This runs in MiniStack's own virtual environment. The template's queue policies refuse requests without TLS, as AWS does.
+MiniStack listens on loopback without TLS, so without this change it would refuse every function.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def pin_as_tls(source_ip: str, _secure_transport: bool) -> None:
 
 
 def choose_api_id(_tags: object) -> tuple[str | None, None]:
-    """The id of a new API, in MiniStack's form; None lets MiniStack choose one, where this one is in use."""
+    """The id of a new API, in the format of MiniStack's function. None lets MiniStack choose, if the id is in use."""
     return (API_ID if apigateway_v1.find_api_scope(API_ID) is None else None), None
 
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import boto3
 
 from bench.report import console
-from local import stack as local_cloud
+from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.stack import Stack
@@ -34,11 +34,11 @@ def running_stack() -> Iterator[Stack]:
     before = Stack.read()
     ours = before is None or bool(before.dead_parts())
     try:
-        yield local_cloud.up(step, console.print)
+        yield lifecycle.up(step, console.print)
     finally:
         if ours:
             with step("Stopping what was started"):
-                local_cloud.down()
+                lifecycle.down()
 
 
 def environment(stack: Stack) -> dict[str, str]:
@@ -87,7 +87,7 @@ class Grants:
 
     def expired_connection(self) -> Connection:
         """A new connection whose access token has just ended and whose refresh token nobody has used."""
-        given = self.control.give_oauth2_grant(self.name)
+        given = self.control.issue_oauth2_grant(self.name)
         ended = clock.to_iso(clock.now() - timedelta(seconds=1))
         name = f"{self.name}-{secrets.token_hex(3)}"
         secret_id = self.vault.grant_id(name)

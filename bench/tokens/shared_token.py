@@ -122,7 +122,7 @@ def our_workers(stack: Stack, grants: Grants, key: str) -> list[Worker]:
 
 def stored(grants: Grants) -> dict[str, Any]:
     """The shared store: a token that has ended, with a refresh token that nobody has used."""
-    given = grants.control.give_oauth2_grant(grants.name)
+    given = grants.control.issue_oauth2_grant(grants.name)
     return {**given, "expires_in": -1, "expires_at": int(time.time()) - 10}
 
 

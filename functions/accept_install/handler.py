@@ -16,7 +16,7 @@ from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks.install_receiver import InstallReceiver
-from portaria.webhooks.light_table import LightTable
+from portaria.webhooks.light_table import LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache
 from portaria.webhooks.oauth_state import COOKIE, COOKIE_LIFE_S, OAuthStates
 from portaria.webhooks.request_log import count, log
@@ -24,13 +24,16 @@ from portaria.webhooks.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from portaria.core.callbacks import OAuthClient
-    from portaria.web.render import Page
+    from portaria.web.branding import Brand
+    from portaria.web.render import CustomerReturn, Page
     from portaria.webhooks.install_sessions import InstallSessions
+    from portaria.webhooks.light_table import Item
 
 Answer = dict[str, Any]
 
 MAX_QUERY_CHARACTERS = 8_000
 RETRY_AFTER_S = 5
+PAGE_CLIENT_READ_S = 1.0
 PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 settings = AcceptInstallSettings.from_env()
@@ -40,7 +43,7 @@ receiver = InstallReceiver(settings, table, clients, states)
 
 
 def handler(event: dict[str, Any], context: object) -> Answer:
-    """Answers the three routes of template.yaml. Catches every error that the calls below are documented to raise."""
+    """Answers the four routes of template.yaml. Catches every error that the calls below are documented to raise."""
     request = HttpRequest.from_event(event)
     budget = TimeBudget(request.elapsed_s())
     try:
@@ -48,6 +51,8 @@ def handler(event: dict[str, Any], context: object) -> Answer:
             return start(request)
         if request.resource.endswith("/result/{install}"):
             return result(request)
+        if request.resource.endswith("/logo/{version}"):
+            return logo(request)
         return arrive(request, budget)
     except Rejected as rejected:
         log(
@@ -69,8 +74,7 @@ def arrive(request: HttpRequest, budget: TimeBudget) -> Answer:
     platform = platforms.load(request.path_parameter("platform"))
     callback = platform.require(platform.install).parse_callback(checked_query(request))
     if isinstance(callback, Refusal):
-        receiver.refuse(callback, request)
-        return page(request, lambda pages, language: pages.refused(language, start_url=beside(request, "start")))
+        return refused(request, receiver.refuse(callback, request))
     domains = platform.account_domains
     install = receiver.accept(callback, request, budget, domains.check_client_host if domains else None)
     if callback.state is None:
@@ -96,10 +100,10 @@ def start(request: HttpRequest) -> Answer:
         request,
         lambda pages, language: pages.start(
             language,
-            client_label=request.path_parameter("client"),
-            client_id=session.client.client_id,
+            brand=brand(session.client, "logo/"),
             consent_url=consent_page.consent_url(session.client.client_id, session.state),
             button=consent_page.button(session.client.client_id, session.state, language),
+            allows=consent_page.scope_texts(session.client.scopes, language),
         ),
     )
     return {**answer, "headers": {**answer["headers"], "Set-Cookie": set_cookie(session.browser)}}
@@ -129,10 +133,19 @@ def result(request: HttpRequest) -> Answer:
 
     install = request.path_parameter("install")
     status = read_status(table, install)
-    if "application/json" in request.headers.get("accept"):
+    is_over = status.state in ("connected", "failed")
+    wants_json = "application/json" in request.headers.get("accept")
+    client = None if wants_json and not (is_over and status.return_url) else known_client(request)
+    back_to = customer_return(client, status.return_url, install, status.state if is_over else "")
+    if wants_json:
         body = {"state": status.state, "reason": status.reason, "account": status.account}
+        if back_to.url:
+            body["return_to"] = back_to.url
         headers = {**PLAIN, "Content-Type": "application/json", "Vary": "Accept-Language, Accept"}
         return {"statusCode": 200, "headers": headers, "body": json.dumps(body)}
+    in_popup = is_popup(request.query.get("display", [])) and bool(back_to.origin)
+    if back_to.url and not in_popup:
+        return redirect(back_to.url)
     return page(
         request,
         lambda pages, language: pages.result(
@@ -142,8 +155,53 @@ def result(request: HttpRequest) -> Answer:
             start_url=start_of_result(request),
             reason=status.reason,
             account=status.account,
+            brand=brand(client, f"{start_of_result(request).removesuffix('start')}logo/"),
+            popup_return=back_to if in_popup else None,
         ),
+        status.language,
     )
+
+
+def refused(request: HttpRequest, state: Item) -> Answer:
+    """Back to the application at once, if the link says where. `state` is empty where it was not this browser's."""
+    client = known_client(request)
+    back_to = customer_return(client, text(state, "return_url"), "", "refused")
+    in_popup = is_popup([text(state, "display")]) and bool(back_to.url)
+    if back_to.url and not in_popup:
+        return redirect(back_to.url)
+    return page(
+        request,
+        lambda pages, language: pages.refused(
+            language,
+            start_url=beside(request, "start"),
+            brand=brand(client, beside(request, "logo/")),
+            popup_return=back_to if in_popup else None,
+        ),
+        text(state, "language"),
+    )
+
+
+def logo(request: HttpRequest) -> Answer:
+    """A client's logo. Another logo has another URL, so a browser may keep it for ever."""
+    from portaria.webhooks.client_logo import read_logo  # noqa: PLC0415
+
+    version = request.path_parameter("version")
+    headers = {
+        "ETag": f'"{version}"',
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+        # A drawing that is opened by itself is a document: it may run and load nothing.
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "X-Robots-Tag": "noindex",
+    }
+    content, content_type = read_logo(
+        table, request.path_parameter("platform"), request.path_parameter("client"), version
+    )
+    if f'"{version}"' in request.headers.get("if-none-match"):
+        return {"statusCode": 304, "headers": headers, "body": ""}
+    headers["Content-Type"] = content_type
+    return {"statusCode": 200, "headers": headers, "body": content, "isBase64Encoded": True}
 
 
 def turn_away(request: HttpRequest, reason: str, detail: str, status: int) -> Answer:
@@ -153,12 +211,54 @@ def turn_away(request: HttpRequest, reason: str, detail: str, status: int) -> An
     known = status != 404
     is_result = request.resource.endswith("/result/{install}")
     start_url = start_of_result(request) if is_result else beside(request, "start")
+    client = known_client(request) if known and reason != "unavailable" else None
     return page(
         request,
         lambda pages, language: pages.rejected(
-            language, reason=reason, detail=detail, start_url=start_url if known else None, status=status
+            language,
+            reason=reason,
+            detail=detail,
+            start_url=start_url if known else None,
+            status=status,
+            brand=brand(client, f"{start_url.removesuffix('start')}logo/"),
         ),
     )
+
+
+def known_client(request: HttpRequest) -> OAuthClient | None:
+    """The OAuth client whose page this is; None where there is none or it cannot be read, which a page can do without."""
+    try:
+        return clients.find(request.path_parameter("platform"), request.path_parameter("client"), PAGE_CLIENT_READ_S)
+    except (Retryable, AwsError) as error:
+        log("WARNING", "oauth_client_not_read", error=str(error), resource=request.resource)
+        return None
+
+
+def customer_return(client: OAuthClient | None, return_url: str, install: str, status: str) -> CustomerReturn:
+    """Where the customer goes back to, checked against what the client registers now; empty where nowhere or not yet."""
+    from portaria.core import return_urls  # noqa: PLC0415
+    from portaria.web.render import CustomerReturn  # noqa: PLC0415
+
+    if client is None or not return_urls.match(return_url, client.return_urls.split()):
+        return CustomerReturn("")
+    url = return_urls.with_result(return_url, install, status) if status else ""
+    return CustomerReturn(return_urls.origin(return_url), url)
+
+
+def redirect(url: str) -> Answer:
+    """To the application's page, without telling it the URL that the customer comes from."""
+    headers = {"Location": url, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return {"statusCode": 303, "headers": headers, "body": ""}
+
+
+def is_popup(displays: list[str]) -> bool:
+    return displays == ["popup"]
+
+
+def brand(client: OAuthClient | None, logo_base_url: str) -> Brand:
+    from portaria.web import branding  # noqa: PLC0415
+
+    return branding.of(client, logo_base_url)
 
 
 def install_sessions() -> InstallSessions:
@@ -167,10 +267,11 @@ def install_sessions() -> InstallSessions:
     return InstallSessions(table, clients, states)
 
 
-def page(request: HttpRequest, render: Callable[[Any, str], Page]) -> Answer:
+def page(request: HttpRequest, render: Callable[[Any, str], Page], chosen: str = "") -> Answer:
+    """A page in the language that an install link chose, else in the browser's."""
     from portaria.web import render as pages  # noqa: PLC0415
 
-    rendered = render(pages, pages.language_of(request.headers.get("accept-language")))
+    rendered = render(pages, chosen or pages.language_of(request.headers.get("accept-language")))
     return {"statusCode": rendered.status, "headers": rendered.headers, "body": rendered.body}
 
 

@@ -11,7 +11,6 @@ from portaria.aws.table import Table
 from portaria.connections.vault import Vault
 from portaria.core.logs import application_logger
 from portaria.core.settings import ManageSettings
-from portaria.web import reference
 
 logger = application_logger()
 settings = ManageSettings.from_env()
@@ -25,9 +24,16 @@ api_context = ApiContext(
     waiting_records_queue_url=settings.waiting_records_queue_url,
     managers=settings.private_integration_managers,
 )
+# Where the API describes itself. Their module takes as long to import as it takes to answer most other requests.
+DESCRIPTIONS = ("/v1/openapi.json", "/v1/reference")
+
 service = Service(operations.of("manage"), api_context, logger)
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return health.answer(event) or reference.answer(event) or service.answer(event, context)
+    if event.get("resource") in DESCRIPTIONS:
+        from portaria.web import reference  # noqa: PLC0415
+
+        return reference.answer(event)
+    return health.answer(event) or service.answer(event, context)

@@ -7,9 +7,10 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from portaria.actions import single_sign_on
+from portaria.api import call_metrics
 from portaria.aws.table import Table
 from portaria.core.callbacks import Secret
-from portaria.core.errors import Rejected, Retryable
+from portaria.core.errors import Rejected, Retryable, StackUnavailable
 from portaria.core.http_request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import RedeemTicketSettings
@@ -34,10 +35,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> Answer:
         return page(request, rejected.reason, rejected.status)
     except Retryable as later:
         logger.error("sign_on_link_not_opened", reason=later.reason, detail=later.detail)
+        if isinstance(later, StackUnavailable):
+            call_metrics.count(call_metrics.FAILED)
         return unavailable(request)
     except Exception as error:  # noqa: BLE001 - whatever it was, a person is waiting
         # The error's text may quote what was sent, so only its type and place are logged.
         logger.error("sign_on_link_failed", error=type(error).__name__, at=traceback.format_tb(error.__traceback__))
+        call_metrics.count(call_metrics.FAILED)
         return unavailable(request)
     headers = {
         "Location": address.reveal(),

@@ -1,1 +1,1 @@
-"""`make demo`: installs, records by every way, and a program with a token of its own."""
+"""`make demo`: installs, records from every source, and a program with its own token."""

@@ -1,6 +1,6 @@
-"""The demo's second part: a program with a private integration's token, and a person whom it signs on at Engage, once.
+"""The demo's second part: a program with a private integration's token signs a person on at Engage.
 
-An administrator works on the command line, the program over HTTP with its token, the person in a browser.
+The administrator uses the command line, the program HTTP with its token, the person a browser.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOGIN, IDENTIFIER = "ana@padaria.example", "employee-7"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How often each of these came about; all once, but the calls that were `answered` while a token was good."""
+    """Counts of events. Each is expected once, except the calls `answered` with a valid token (`CALLS`)."""
 
     answered: int
     old_token_refused: int
@@ -56,8 +56,8 @@ class Outcome:
             ("refused: a link opened again", self.sso_reused_refused, "the page says that it was used"),
         ]
 
-    def wrong(self) -> list[str]:
-        """What is not as it should be, in sentences."""
+    def problems(self) -> list[str]:
+        """The problems, as sentences."""
         expected = {
             "a call with a token that works was not answered": self.answered == CALLS,
             "the old token worked after it was expired": self.old_token_refused == 1,
@@ -69,12 +69,12 @@ class Outcome:
         return [sentence for sentence, right in expected.items() if not right]
 
 
-# Connections listed, identifiers registered, a link asked for, both tokens during the rotation, the new one after it.
+# List connections, register identifiers, create a link, list with both tokens during the rotation and with the new one after.
 CALLS = 6
 
 
 def play(stack: Stack, control: Control, session: Callable[[], requests.Session], mark: str) -> Outcome:
-    """Run all calls, with names that contain `mark`. `session` makes clients that reach the API by its public name."""
+    """Run all calls, with names that contain `mark`. `session` creates clients that use the API's public name."""
     connection = connect(control, mark)
     scopes = ("connections:list", f"identifiers:register@{connection}", f"sso:create@{connection}")
     made = portaria("private-integrations", "create", f"Padaria {mark}", *(f"--scope={scope}" for scope in scopes))
@@ -114,7 +114,7 @@ def play(stack: Stack, control: Control, session: Callable[[], requests.Session]
 
 
 def connect(control: Control, mark: str) -> str:
-    """A customer at Engage and the connection to it, by its name."""
+    """Create a customer at Engage and a connection to it. Returns its name."""
     name = f"engage-{mark}"
     credentials = {key: secrets.token_urlsafe(24) for key in ("password", "client_secret", "customer_token")}
     control.add_engage_user(name, username=f"api-{mark}", client_id=f"portaria-{mark}", **credentials)
@@ -131,7 +131,7 @@ def connect(control: Control, mark: str) -> str:
 
 
 def let_in(control: Control, customer: str, location: str) -> bool:
-    """Whether Engage's front end takes the key with which a browser arrives there, for the person that was meant."""
+    """Whether Engage's front end accepts the key of the redirect and signs on the intended person."""
     keys = parse_qs(urlsplit(location).fragment.partition("?")[2]).get("key", [""])
     try:
         return control.enter_engage(customer, keys[0]) == LOGIN
@@ -140,7 +140,7 @@ def let_in(control: Control, customer: str, location: str) -> bool:
 
 
 def portaria(*arguments: str) -> Any:
-    """Run the command line as an administrator and return its JSON. Raises `NotStarted` with its error message if it fails."""
+    """Run the command line as an administrator and return its JSON output. Raises `NotStarted` if it fails."""
     command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "--json", *arguments]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
     done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)

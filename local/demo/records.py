@@ -1,8 +1,8 @@
-"""The demo's third part: records that come by every way, and what an operator can say of each.
+"""The demo's third part: records that arrive in every other way, and their receipts.
 
-Contacts change in Kommo and their events arrive; one event gets lost; a custom object follows its person; Marketo refuses one
-person among many; a program written for Adobe's endpoint calls this project's; Adobe tells what became of all that. Then the
-doctor looks at the stack. It runs on the accounts that the first part has connected.
+Contacts change in Kommo and Kommo sends events, of which one is lost. A custom object follows its person. Marketo refuses one
+person among many. A program written for Adobe's endpoint calls Portaria's. Adobe reports the outcomes. Then `portaria doctor`
+checks the stack. It uses the accounts that the first part connected.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ LIVE, NEW, TOGETHER, SENT = 20, 3, 10, 25
 CUSTOM_OBJECT = "crmContact_c"
 EMAIL = "custom_fields_values[?field_code=='EMAIL'].values[].value | [0]"
 REFUSED, BAD_DATA = "refused_by_destination", "4000802"
-PATIENCE_S, LOOK_EVERY_S = 60.0, 0.3
-# How often what is due is looked for here; on AWS it is every minute.
+PATIENCE_S, POLL_INTERVAL_S = 60.0, 0.3
+# The interval of the sweep for due reconciliations. On AWS, the schedule's interval is one minute.
 SWEEP_EVERY_S = 5.0
-# What has been due since then is due now.
+# A reconciliation that is due since then is due now.
 LONG_AGO = "2000-01-01T00:00:00.000Z"
 
 
 @dataclass(frozen=True)
 class Contact:
-    """Somebody in a connected account, and the last name that he or she gets here."""
+    """A contact of a connected account, and the last name that the demo gives it."""
 
     host: str
     connection: str
@@ -49,7 +49,7 @@ class Contact:
 
 @dataclass
 class Outcome:
-    """What came about, how long the slowest live event took until Marketo had it, and the program's `persons`."""
+    """The counts, the delay of the slowest live event until Marketo had it, and the program's `persons`."""
 
     live: int = 0
     slowest_s: float = 0.0
@@ -76,11 +76,11 @@ class Outcome:
             "lost_events_reconciled": self.reconciled,
             "custom_objects": self.custom_objects,
             "custom_objects_before_person": self.waited_for_person,
-            "poison_set_aside": self.refused,
-            "poison_among": self.refused_together,
-            "poison_neighbours_applied": self.beside_refused,
+            "poison_dead_letters": self.refused,
+            "poison_request_records": self.refused_together,
+            "poison_others_applied": self.beside_refused,
             "poison_redriven": self.redriven,
-            "front_door_records_applied": self.applied,
+            "data_ingestion_records_applied": self.applied,
             "receipts_of_record": self.receipts_of_record,
             "receipts_applied": self.receipts["applied"],
             "receipts_open": self.receipts["sent"] + self.receipts["accepted"] + self.receipts["unknown"],
@@ -99,29 +99,29 @@ class Outcome:
             ("requests applied", self.receipts["applied"], "as Adobe's signed events report"),
         ]
 
-    def wrong(self) -> list[str]:
+    def problems(self) -> list[str]:
         """The problems, as sentences."""
         figures = self.figures()
         expected = {
             f"{LIVE + NEW - self.live} live events did not arrive": self.live == LIVE + NEW,
-            "the contact whose event got lost did not arrive": self.reconciled == 1,
+            "the contact with the lost event did not arrive": self.reconciled == 1,
             "a custom object is missing": self.custom_objects >= LIVE + NEW,
             "a custom object came before its person": self.waited_for_person == 0,
             "a person beside the refused one did not arrive": self.beside_refused == TOGETHER - 1,
             "Marketo refused no request of many": self.refused_together == TOGETHER,
             "the refused person is not among the dead letters": self.refused == 1,
-            "the dry run of the redrive found something else": self.would_redrive == 1,
+            "the dry run of the redrive did not find exactly the refused person": self.would_redrive == 1,
             "the redriven person did not arrive": self.redriven == 1,
-            "a program's call to Adobe's path was not answered as Adobe does": self.taken == 1,
+            "a program's call to Adobe's path was not answered as Adobe answers": self.taken == 1,
             "a program's records were not applied": (self.accepted, self.applied) == (1, SENT),
             "a record has no receipt under its key": self.receipts_of_record >= 2,
-            f"{figures['receipts_open']} requests have no known end": not figures["receipts_open"],
+            f"{figures['receipts_open']} requests have no known outcome": not figures["receipts_open"],
         }
         return [sentence for sentence, right in expected.items() if not right] + self.failures
 
 
 class Records:
-    """One run. `connections` are those of Kommo accounts, by host; `session` makes what reaches the API by its public name."""
+    """One run. `connections` maps Kommo hosts to connections. `session` creates a client that uses the API's public name."""
 
     def __init__(
         self,
@@ -186,11 +186,11 @@ class Records:
             "private-integrations", "create", f"Records {self.mark}", *(f"--scope={scope}" for scope in scopes)
         )
         self.token = made["token"]
-        # The emulator unpacks 80 MB for a function's first start: longer than the two seconds that Kommo waits.
-        self.program.post(f"{self.stack.public_url}/events/kommo/nobody/nothing", timeout=30)
+        # MiniStack needs more time for a function's first start than the two seconds that Kommo waits.
+        self.program.post(f"{self.stack.public_url}/events/kommo/unknown/unknown", timeout=30)
 
     def contacts(self, host: str, count: int) -> list[Contact]:
-        """The first ones of an account that have an e-mail address, each with a new last name."""
+        """The first contacts of an account with an e-mail address, each with a new last name."""
         found: list[Contact] = []
         for contact in self.control.kommo_contacts(host)["contacts"]:
             fields = {each["field_code"]: each["values"][0]["value"] for each in contact["custom_fields_values"] or []}
@@ -236,7 +236,7 @@ class Records:
         return Contact(host, self.connections[host], made["id"], email, name)
 
     def reconcile(self, connection: str) -> None:
-        """Let the account be due, as time would, and sweep, as the schedule does."""
+        """Make the account due for reconciliation, and sweep as the schedule does."""
         key = {"pk": {"S": f"RECONCILIATION#{connection}"}, "sk": {"S": "contacts"}}
         self.stack.client("dynamodb").update_item(
             TableName=self.stack.table,
@@ -248,16 +248,16 @@ class Records:
         self.sweep()
 
     def sweep(self) -> None:
-        """Have the accounts read that are due: those whose events lacked a name, too."""
+        """Reconcile the due accounts, including those whose events lacked a name."""
         self.swept_at = time.monotonic()
         body = json.dumps({"reconcile": "due"})
         self.stack.client("sqs").send_message(QueueUrl=self.stack.queues["backfills"], MessageBody=body)
 
     def wait_for(self, contacts: list[Contact]) -> dict[Contact, float]:
-        """Those that Marketo has with their new last names, and when (monotonic seconds) that was first seen."""
+        """The contacts that Marketo has with their new last names, each with the monotonic time of the first observation."""
         arrived: dict[Contact, float] = {}
 
-        def all_are_there() -> bool:
+        def all_arrived() -> bool:
             if time.monotonic() - self.swept_at > SWEEP_EVERY_S:
                 self.sweep()
             missing = [contact for contact in contacts if contact not in arrived]
@@ -269,18 +269,18 @@ class Records:
             )
             return len(arrived) == len(contacts)
 
-        until(all_are_there)
+        until(all_arrived)
         return arrived
 
     def custom_objects(self) -> set[str]:
-        """What Marketo has, by the number in Kommo."""
+        """The custom objects in Marketo, by the contact's id in Kommo."""
         objects = self.control.marketo_objects(self.munchkin)["custom_objects"][CUSTOM_OBJECT]
         return {str(each["attributes"]["crmId"]) for each in objects["records"]}
 
-    # ------------------------------------------------------------------------------- a program, and a record that is refused
+    # ---------------------------------------------------------------------------------- a program and a refused record
 
     def send(self) -> None:
-        """The refused one comes by a reconciliation too: all that changed in an account is one message, and one request."""
+        """The refused record arrives by reconciliation, which puts all changes of an account into one request."""
         self.poison, *others = together = self.contacts(sorted(self.connections)[5], TOGETHER)
         self.control.change_marketo(self.munchkin, poison={"lastName": self.poison.last_name})
         for contact in together:
@@ -309,7 +309,7 @@ class Records:
         self.outcome.refused = sum(letter["record_count"] for letter in self.dead_letters())
 
     def receipts(self, **filters: str) -> list[dict[str, Any]]:
-        """What a program can ask for with its token."""
+        """The receipts that a program can read with its token."""
         found: list[dict[str, Any]] = []
         cursor = ""
         while True:
@@ -331,16 +331,16 @@ class Records:
         return "--reason", REFUSED, "--connection", self.poison.connection
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """What an administrator sees of the refused one."""
+        """The dead letters of the refused record."""
         return list(portaria("dead-letters", "list", *self.of_poison)["items"])
 
-    # ---------------------------------------------------------------------------------------------------------- the ends
+    # ---------------------------------------------------------------------------------------------------- redrive and reports
 
     def mend(self) -> None:
         """Let Marketo accept the person, and redrive the dead letter."""
         self.control.change_marketo(self.munchkin, poison={})
-        told = portaria("dead-letters", "redrive", *self.of_poison, "--dry-run")
-        self.outcome.would_redrive = told["counts"].get("would_redrive", 0)
+        plan = portaria("dead-letters", "redrive", *self.of_poison, "--dry-run")
+        self.outcome.would_redrive = plan["counts"].get("would_redrive", 0)
         portaria("dead-letters", "redrive", *self.of_poison)
         self.control.deliver_adobe_events(self.receipts_url, self.munchkin, shape="flat")
         applied = [each for each in self.receipts(request=self.request_id) if each["state"] == "applied"]
@@ -354,18 +354,18 @@ class Records:
         self.outcome.receipts = Counter(each["state"] for each in self.receipts(destination=self.destination))
 
     def ask_doctor(self) -> str:
-        """Its report; what fails is kept."""
+        """Run `portaria doctor`, keep its failures, and return its report."""
         command = [sys.executable, "-m", "portaria_cli", "--stack-file", str(STACK_FILE), "doctor"]
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"}
         done = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
         if done.returncode:
             failed = [line for line in done.stdout.splitlines() if line.startswith("fail")]
-            self.outcome.failures = failed or [f"the doctor could not look: {done.stderr.strip()}"]
+            self.outcome.failures = failed or [f"`portaria doctor` failed: {done.stderr.strip()}"]
         return done.stdout.rstrip()
 
 
 def until(enough: Callable[[], bool]) -> None:
-    """Poll until the number is reached or the time is over. The summary reports what is missing."""
+    """Poll until `enough` is true or `PATIENCE_S` has passed. The summary reports what is missing."""
     deadline = time.monotonic() + PATIENCE_S
     while not enough() and time.monotonic() < deadline:
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_INTERVAL_S)

@@ -1,1 +1,1 @@
-"""One function as Lambda runs it, without Docker."""
+"""Invocation of one function as on Lambda, without Docker."""

@@ -1,11 +1,11 @@
-"""One function's process as Lambda runs it, under AWS's runtime interface client, without Docker.
+"""The process of one function, under AWS's runtime interface client as on Lambda, without Docker.
 
-The process sees the standard library, the function's code, its layers merged as below /opt, and the client itself with
-its two dependencies, in Lambda's order. It does not see boto3: Lambda's own runtime has a version that changes without
-notice, so the layers must bring theirs.
+The process can import the standard library, the function's code, its layers merged as below /opt, and the runtime interface
+client with its two dependencies, in Lambda's order. It cannot import boto3: the version in Lambda's runtime changes without
+notice, so the layers must contain their own.
 
-What differs from Lambda: paths, a file system that can be written to, the processor's speed, and threads that go on
-between invocations. docs/fidelity.md lists what covers that.
+Differences from Lambda: paths, a writable file system, the processor's speed, and threads that continue between invocations.
+docs/fidelity.md lists the tests that cover them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ main(["awslambdaric", handler])
 
 @dataclass(frozen=True)
 class Function:
-    """What Lambda knows of a function's version. `layers` are folders, in the order in which they are applied."""
+    """Lambda's settings of a function version. `layers` are folders, in the order in which they are applied."""
 
     name: str
     arn: str
@@ -74,7 +74,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Report:
-    """One invocation: Lambda's answer, what the function logged, and what it took. `init_s` is None for a warm one."""
+    """One invocation: Lambda's answer, the function's log, durations and memory. `init_s` is None for a warm one."""
 
     request_id: str
     payload: bytes
@@ -90,7 +90,7 @@ class Report:
         return json.loads(self.payload)
 
     def __str__(self) -> str:
-        """Lambda's REPORT line. Initialization is billed, as it is on AWS since August 2025."""
+        """Lambda's REPORT line. Initialization is billed, as on AWS since August 2025."""
         parts = [
             f"REPORT RequestId: {self.request_id}",
             f"Duration: {self.duration_s * 1000:.2f} ms",
@@ -133,7 +133,7 @@ class ExecutionEnvironment:
         shutil.rmtree(self._folder)
 
     def invoke(self, event: bytes) -> Report:
-        """Run one invocation. An error of the function is in the report; nothing of it is raised."""
+        """Run one invocation. An error of the function is in the report and not raised."""
         request_id = str(uuid.uuid4())
         log_from = os.fstat(self._log.fileno()).st_size
         init_s, duration_s = None, 0.0
@@ -147,7 +147,7 @@ class ExecutionEnvironment:
             request_id=request_id,
             payload=outcome.payload,
             failed=outcome.error,
-            # A text-format error is one event of several lines, which the client separates in this way.
+            # The client separates the lines of a multi-line error in the text format with carriage returns.
             log=self._log.read().decode("utf-8", "replace").replace("\r", "\n"),
             duration_s=duration_s,
             init_s=init_s,
@@ -163,7 +163,7 @@ class ExecutionEnvironment:
         function = self.function
         arguments = (function.code, self._folder / "opt", self._runtime_packages, function.handler)
         self._process = subprocess.Popen(
-            # Isolated, without site-packages, and like /var/task nothing is written beside the code.
+            # Isolated, without site-packages, and without bytecode files, since /var/task is read-only.
             [PYTHON, "-I", "-S", "-B", "-c", BOOTSTRAP, *arguments],
             cwd=function.code,
             env=self._environment(),
@@ -205,7 +205,7 @@ class ExecutionEnvironment:
         return outcome, duration_s
 
     def _abort(self, deadline: float) -> str | None:
-        """Why a wait for the process must end: an error type, or None while it may go on."""
+        """The error type for which a wait for the process must end, or None to continue."""
         assert self._process is not None
         if self._process.poll() is not None or self._exceeds_memory():
             return EXITED
@@ -217,7 +217,7 @@ class ExecutionEnvironment:
         return self._peak_mb > self.function.memory_mb
 
     def _aborted(self, kind: str, request_id: str, timed_out: str) -> Outcome:
-        """Stop the process and say, in Lambda's words, why there is no answer."""
+        """Stop the process. Returns Lambda's error for the missing answer."""
         assert self._process is not None
         status = self._process.poll()
         if kind == TIMED_OUT:
@@ -240,7 +240,7 @@ class ExecutionEnvironment:
         process.wait()
 
     def _environment(self) -> dict[str, str]:
-        """The variables that Lambda sets, as recorded in a function on AWS, and those of the template.
+        """The variables that Lambda sets, as recorded in a function on AWS, and the template's variables.
 
         https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
         """
@@ -264,7 +264,7 @@ class ExecutionEnvironment:
             "PWD": str(function.code),
             "TZ": ":UTC",
             "_HANDLER": function.handler,
-            # So that a process which outlives this one belongs to the local cloud, which stops what carries its mark.
+            # The mark lets the local cloud stop the process if it outlives this one.
             MARK: str(ROOT),
             **self._aws,
         }
@@ -277,7 +277,7 @@ class ExecutionEnvironment:
 
 
 def merge_layers(layers: tuple[Path, ...], opt: Path) -> None:
-    """Make `opt` what Lambda makes of /opt: the layers over each other, a later one's file in place of an earlier one's."""
+    """Merge the layers into `opt` as Lambda does in /opt: a later layer's file replaces an earlier layer's."""
     opt.mkdir(parents=True)
     for layer in layers:
         _overlay(layer, opt)
@@ -299,7 +299,7 @@ def _overlay(source: Path, target: Path) -> None:
 
 
 def peak_memory_mb(pid: int) -> int:
-    """The most memory that a process has held, in MB rounded up; 0 if it has ended."""
+    """The peak memory of a process in MB, rounded up; 0 if it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,7 +1,7 @@
-"""Invoke one function of the local cloud as Lambda runs it: `make invoke FUNCTION=... EVENT=...`.
+"""Invoke one function of the local cloud as on Lambda: `make invoke FUNCTION=... EVENT=...`.
 
-The function's settings are those of the deployed version behind the alias `live`; its code and layers are what
-`sam build` made. It calls the local cloud with credentials of its own role.
+The function's settings are those of the deployed version with the alias `live`. Its code and layers are the output of
+`sam build`. It calls the local cloud with credentials of its own role.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def _logical_id(name: str) -> str:
 
 
 def _layers(stack: Stack) -> dict[str, Path]:
-    """The folder that each deployed layer version was built into, by its ARN.
+    """The build folder of each deployed layer version, by its ARN.
 
-    A folder has the layer's logical id of template.yaml, to which SAM adds ten digits of a digest.
+    The folder's name is the layer's logical id in template.yaml. SAM appends ten digits of a digest to the deployed logical id.
     """
     resources = stack.client("cloudformation").describe_stack_resources(StackName=stack.stack_name)["StackResources"]
     return {
@@ -54,7 +54,7 @@ def _function(logical_id: str, version: dict[str, Any], layers: dict[str, Path])
     unqualified = version["FunctionArn"].rpartition(":")[0]
     return Function(
         name=version["FunctionName"],
-        # Callers and queues invoke the alias, which the function sees in its context.
+        # Callers and queues invoke the alias, so the function's context has the alias.
         arn=f"{unqualified}:{ALIAS}",
         version=version["Version"],
         role=version["Role"],
@@ -72,7 +72,7 @@ def _function(logical_id: str, version: dict[str, Any], layers: dict[str, Path])
 
 
 def aws_environment(stack: Stack, function: Function) -> dict[str, str]:
-    """Where the function finds the local cloud and the simulators, and credentials of its role as Lambda gives them."""
+    """The addresses of the local cloud and the proxy, and temporary credentials of the function's role."""
     assumed = stack.client("sts").assume_role(RoleArn=function.role, RoleSessionName=function.name[:64])["Credentials"]
     return {
         "AWS_REGION": stack.region,
@@ -80,7 +80,7 @@ def aws_environment(stack: Stack, function: Function) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": assumed["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": assumed["SecretAccessKey"],
         "AWS_SESSION_TOKEN": assumed["SessionToken"],
-        # The same three that MiniStack gives to the functions that it runs, and its own address.
+        # MiniStack's functions have the same variables.
         "AWS_ENDPOINT_URL": stack.aws_endpoint_url,
         "HTTPS_PROXY": stack.proxy_url,
         "NO_PROXY": "127.0.0.1,localhost",
@@ -99,13 +99,13 @@ def folder_of(logical_id: str) -> str:
 
 
 def choose(stack: Stack, logical_id: str) -> Function:
-    """The function of that logical id. Raises `click.BadParameter` that lists what there is."""
+    """The function with a logical id. Raises `click.BadParameter` with a list of the functions."""
     known = functions(stack)
     if logical_id in known:
         return known[logical_id]
     close = difflib.get_close_matches(logical_id, known, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise click.BadParameter(f"there is no function {logical_id!r}.{hint} There are: {', '.join(known)}.")
+    raise click.BadParameter(f"unknown function {logical_id!r}.{hint} Functions: {', '.join(known)}.")
 
 
 def read_event(logical_id: str, name: str) -> bytes:
@@ -122,7 +122,7 @@ def read_event(logical_id: str, name: str) -> bytes:
 
 
 def invoke(stack: Stack, logical_id: str, event_name: str) -> Report:
-    """Run one cold invocation and show it: the log and Lambda's lines on standard error, the answer on standard output."""
+    """Run one cold invocation. Print the log and Lambda's lines to standard error, and the answer to standard output."""
     function = choose(stack, logical_id)
     event = read_event(logical_id, event_name)
     with ExecutionEnvironment(function, aws_environment(stack, function)) as environment:

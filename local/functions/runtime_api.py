@@ -1,7 +1,7 @@
 """The Lambda Runtime API for one function's process, on loopback.
 
-AWS's runtime interface client asks `next` for an event, which blocks until there is one, and posts the answer or the
-error of that invocation. An error during initialization goes to `init/error`.
+AWS's runtime interface client requests `next`, which blocks until there is an event, and posts the answer or the error of
+that invocation. It posts an error during initialization to `init/error`.
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
@@ -17,13 +17,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_PAYLOAD_BYTES = 6_291_556
 PREFIX = "/2018-06-01/runtime"
-# How often a wait looks at the function's process.
+# The interval at which a wait checks the function's process.
 TICK_S = 0.02
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """One event on its way to the function. `deadline` is seconds since the epoch."""
+    """One event for the function. `deadline` is in epoch seconds."""
 
     request_id: str
     event: bytes
@@ -34,7 +34,7 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the function answered, or the error that Lambda would return in its place."""
+    """The function's answer, or the error that Lambda returns instead."""
 
     payload: bytes
     error: bool = False
@@ -51,7 +51,7 @@ class _Exchange:
 
 
 class Aborted(Exception):
-    """The wait ended because its condition said so: the process ended, or the time was over. The text says which."""
+    """A wait ended without a result: the process ended, or the time limit passed. The text is the error type."""
 
 
 class RuntimeApi:
@@ -83,22 +83,22 @@ class RuntimeApi:
 
     @property
     def address(self) -> str:
-        """What AWS_LAMBDA_RUNTIME_API holds."""
+        """The value of AWS_LAMBDA_RUNTIME_API."""
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     def wait_until_ready(self, abort: Callable[[], str | None]) -> Outcome | None:
-        """Wait for the first `next`. Return the error that the function raised instead, or None.
+        """Wait for the first `next`. Returns the function's initialization error, or None.
 
-        `abort` is asked at each tick; a text from it raises `Aborted`.
+        `abort` is called at each tick. If it returns a text, `Aborted` is raised with it.
         """
         self._wait(lambda: self._ready or self._init_error is not None, abort)
         return self._init_error
 
     def invoke(self, invocation: Invocation, abort: Callable[[], str | None]) -> tuple[Outcome, float]:
-        """Hand the event to the process that waits in `next`. Return the outcome and the seconds that it took.
+        """Send the event to the process that waits in `next`. Returns the outcome and the duration in seconds.
 
-        Returns when the process has asked for the next event, as Lambda does: what it logs until then belongs to this
-        invocation. A process that ends after its answer does not change the answer.
+        As on Lambda, the invocation ends when the process requests the next event, and includes the log until then. If the
+        process ends after its answer, the answer stays valid.
         """
         with self._changed:
             exchange = self._exchange = _Exchange(invocation)
@@ -122,7 +122,7 @@ class RuntimeApi:
     # ------------------------------------------------------------------------------------- called by the HTTP handlers
 
     def next(self) -> Invocation | None:
-        """Block until there is an event. None: the API is closing."""
+        """Block until there is an event. None if the API is closing."""
         with self._changed:
             self._ready = True
             self._changed.notify_all()
@@ -135,7 +135,7 @@ class RuntimeApi:
             return self._exchange.invocation
 
     def finish(self, request_id: str, outcome: Outcome) -> bool:
-        """Take the outcome of the current invocation. False: it is not the current one, or has an outcome already."""
+        """Record the outcome of the current invocation. False for another invocation, and for a second outcome."""
         with self._changed:
             exchange = self._exchange
             if exchange is None or exchange.outcome is not None or exchange.invocation.request_id != request_id:
@@ -151,12 +151,12 @@ class RuntimeApi:
 
 
 def error_payload(kind: str, message: str) -> bytes:
-    """The body with which Lambda reports its own errors."""
+    """The body of Lambda's own errors."""
     return json.dumps({"errorType": kind, "errorMessage": message}).encode()
 
 
 def check_answer(payload: bytes) -> Outcome:
-    """The outcome for a posted answer: AWS takes JSON of at most `MAX_PAYLOAD_BYTES`; NaN and Infinity are not JSON."""
+    """The outcome for a posted answer. AWS accepts JSON of at most `MAX_PAYLOAD_BYTES`, without NaN and Infinity."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         text = f"Response payload size exceeded maximum allowed payload size ({MAX_PAYLOAD_BYTES} bytes)."
         return Outcome(error_payload("Function.ResponseSizeTooLarge", text), error=True)
@@ -228,6 +228,6 @@ def _handler(api: RuntimeApi) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """The Runtime API keeps no log of its own."""
+            """The Runtime API does not log."""
 
     return Handler

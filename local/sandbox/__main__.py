@@ -1,6 +1,6 @@
 """Start the local cloud with accounts at the simulated platforms, and act as their users.
 
-Without a command it starts, or brings up to date, and says what to do next. Running it again is harmless.
+Without a command, start or update the sandbox and show the next steps. It can be run again at any time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 from rich.console import Console
 
-from local import stack as local_cloud
+from local import lifecycle
 from local.__main__ import step
 from local.control import Control
 from local.processes import NotStarted
@@ -21,10 +21,10 @@ from local.sandbox.context import Sandbox
 VARIABLE = "_SANDBOX_COMPLETE"
 NEXT = (
     ("credentials, and the commands `portaria` and `sandbox`", "{activate}"),
-    ("register the application, Marketo, and what goes where", "portaria configure examples/portaria.yaml"),
+    ("register the application, Marketo and the routes", "portaria configure examples/portaria.yaml"),
     ("a customer installs, in a browser", "sandbox kommo click-install padaria"),
     ("the account's contacts arrive in Marketo", "sandbox marketo persons --at-least 200 --limit 3"),
-    ("look at the whole stack", "portaria doctor"),
+    ("check the whole stack", "portaria doctor"),
 )
 
 
@@ -38,7 +38,7 @@ def sandbox(ctx: click.Context) -> None:
 
 @sandbox.command("up")
 def up() -> None:
-    """Start, or bring up to date: the same as without a command."""
+    """Start or update the sandbox. The same as without a command."""
     start()
 
 
@@ -48,7 +48,7 @@ def clean(yes: bool) -> None:
     """Stop the local cloud and remove its data and credentials."""
     if not yes:
         click.confirm("Remove the sandbox with all its data?", abort=True, err=True)
-    local_cloud.forget()
+    lifecycle.forget()
     environment.remove()
     click.echo("The sandbox is removed.")
 
@@ -85,18 +85,18 @@ for command in (
 
 
 def start() -> None:
-    """Start the local cloud and create what is missing. Each part can be interrupted, and is completed the next time."""
+    """Start the local cloud and create missing accounts. If this is interrupted, the next call completes it."""
     console = Console(highlight=False)
-    stack = local_cloud.up(step, console.print, keep=True)
-    # Written first: whatever has these credentials afterwards, the file has them too.
+    stack = lifecycle.up(step, console.print, keep=True)
+    # Write the file before any account has these credentials, so that none is lost if this is interrupted.
     variables = environment.complete(environment.read(), stack)
     environment.write(variables)
     environment.write_commands()
     with step("Creating accounts at the platforms"):
         accounts.furnish(Control(stack.control_url), stack, variables)
-        # MiniStack needs longer for a function's first start than the two seconds that Kommo waits for an answer.
+        # MiniStack needs more time for a function's first start than the two seconds that Kommo waits for an answer.
         with browser.session(stack) as server:
-            server.post(f"{stack.public_url}/events/kommo/nobody/nothing", timeout=60)
+            server.post(f"{stack.public_url}/events/kommo/unknown/unknown", timeout=60)
     console.print(
         f"\nThe sandbox is ready: {len(accounts.KOMMO_ACCOUNTS)} Kommo accounts, Marketo {environment.MUNCHKIN}, a "
         "LeadConnector location, an Engage customer,\n"

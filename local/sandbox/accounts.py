@@ -1,4 +1,4 @@
-"""The accounts of the sandbox. What is there already stays as it is, so this can run again at any time."""
+"""The accounts of the sandbox. Existing accounts stay unchanged, so this can run again at any time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from local.control import Control
 from local.sandbox.environment import CUSTOMER, LOCATION, MUNCHKIN, PROVIDERS, Variables
 from local.stack import Stack
 
-# Kommo's client in examples/portaria.yaml, and OAuth clients in examples/connections.yaml.
+# The Kommo client of examples/portaria.yaml and the OAuth clients of examples/connections.yaml.
 KOMMO_CLIENT, OAUTH_CLIENTS = "acme", ("shop", "billing")
 KOMMO_ACCOUNTS = {"padaria": 300, "livraria": 200, "floricultura": 400}
 ENGAGE_LOGINS = ("ana.souza", "joao.lima", "maria.silva")
 
 
 def furnish(control: Control, stack: Stack, variables: Variables) -> None:
-    """Create each account that is not there. Redirect URIs are those of the API's present address."""
+    """Create the missing accounts. Redirect URIs use the API's present address."""
     _kommo(control, stack, variables)
     if MUNCHKIN.lower() not in {each["munchkin"] for each in control.marketo()}:
         control.add_marketo_instance(MUNCHKIN, variables["MARKETO_CLIENT_ID"], variables["MARKETO_CLIENT_SECRET"])
@@ -27,9 +27,9 @@ def furnish(control: Control, stack: Stack, variables: Variables) -> None:
 def _kommo(control: Control, stack: Stack, variables: Variables) -> None:
     redirect_uri = f"{stack.public_url}/install/kommo/{KOMMO_CLIENT}"
     control.add_kommo_client(variables["KOMMO_CLIENT_ID"], variables["KOMMO_CLIENT_SECRET"], redirect_uri, name="Acme")
-    there = {account["host"] for account in control.kommo()["accounts"]}
+    existing = {account["host"] for account in control.kommo()["accounts"]}
     for subdomain, contacts in KOMMO_ACCOUNTS.items():
-        if f"{subdomain}.kommo.com" not in there:
+        if f"{subdomain}.kommo.com" not in existing:
             control.add_kommo_account(subdomain, contacts=contacts)
 
 
@@ -41,10 +41,10 @@ def _providers(control: Control, stack: Stack, variables: Variables) -> None:
         "warehouse": (variables["WAREHOUSE_USER"], variables["WAREHOUSE_PASSWORD"]),
         "helpdesk": ("helpdesk", variables["HELPDESK_TOKEN"]),
     }
-    there = set(control.oauth2_providers())
+    existing = set(control.oauth2_providers())
     for name in PROVIDERS:
         redirect_uri = f"{stack.public_url}/install/oauth2/{name}" if name in OAUTH_CLIENTS else ""
-        if name in there:
+        if name in existing:
             control.change_oauth2(name, redirect_uri=redirect_uri)
         else:
             control.add_oauth2_provider(name, *credentials[name], redirect_uri=redirect_uri)

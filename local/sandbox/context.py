@@ -1,4 +1,4 @@
-"""What the sandbox's commands share: the running stack, its control, parameter types and tables."""
+"""The running stack, parameter types and output of the sandbox's commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 @dataclass
 class Sandbox:
-    """The local cloud that runs in this checkout. Raises `NotStarted` when it is first needed and does not run."""
+    """The running local cloud of this checkout. The first access raises `NotStarted` if it is not running."""
 
     @cached_property
     def stack(self) -> Stack:
@@ -42,7 +42,7 @@ pass_sandbox = click.make_pass_decorator(Sandbox, ensure=True)
 
 
 class Account(click.ParamType[str]):
-    """A Kommo account: `padaria`, or its whole host."""
+    """A Kommo account: `padaria`, or its full host name."""
 
     name = "account"
 
@@ -101,12 +101,12 @@ class Assignment(click.ParamType[tuple[str, str]]):
 
 
 def known() -> Control:
-    """The control for completion. Raises `NotStarted` where the sandbox does not run."""
+    """The control for completion. Raises `NotStarted` if the sandbox is not running."""
     return Sandbox().control
 
 
 def items(look: Callable[[], Iterable[str]], incomplete: str) -> list[CompletionItem[str]]:
-    """What completes a word, or nothing where the sandbox does not answer."""
+    """The completions of a word; none if the sandbox does not answer."""
     try:
         return [CompletionItem(each) for each in look() if each.startswith(incomplete)]
     except (NotStarted, OSError, ValueError):
@@ -114,7 +114,7 @@ def items(look: Callable[[], Iterable[str]], incomplete: str) -> list[Completion
 
 
 def console() -> Console:
-    """Standard output; tables are wide where they go into a pipe."""
+    """Standard output. Tables have a fixed width of 160 columns if it is not a terminal."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
@@ -123,7 +123,7 @@ def say(sentence: str) -> None:
 
 
 def table(rows: list[dict[str, Any]], *columns: str, nothing: str) -> None:
-    """The rows, or a sentence where there are none."""
+    """Print the rows, or the sentence `nothing` if there are none."""
     if not rows:
         say(nothing)
         return

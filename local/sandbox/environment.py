@@ -1,4 +1,4 @@
-"""`build/sandbox.env`: the credentials of the sandbox's accounts, as variables that a shell reads and `examples/` names.
+"""`build/sandbox.env`: the credentials of the sandbox's accounts, as environment variables that `examples/` refers to.
 
 It also puts the commands `portaria` and `sandbox` on the PATH, and sets the local cloud's address for `portaria`.
 """
@@ -40,7 +40,7 @@ def read() -> Variables:
 
 
 def complete(known: Variables, stack: Stack) -> Variables:
-    """All variables: secrets as they are known, or new ones where they are not; addresses as they are now."""
+    """All variables: known secrets, new values for missing ones, and the present addresses."""
     secret = {
         name: known.get(name) or secrets.token_urlsafe(24)
         for name in (
@@ -83,9 +83,9 @@ def complete(known: Variables, stack: Stack) -> Variables:
 
 
 def write(variables: Variables) -> None:
-    """Replace the file in one go; only its owner may read it."""
+    """Replace the file atomically. Only its owner can read it."""
     lines = [
-        "# Written by `make sandbox`. The secrets open nothing but the simulators on this machine.",
+        "# Written by `make sandbox`. The secrets are valid at the simulators on this machine only.",
         f'export PATH={shlex.quote(str(COMMANDS))}":$PATH"',
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())),
     ]
@@ -98,7 +98,7 @@ def write(variables: Variables) -> None:
 
 
 def write_commands() -> None:
-    """`portaria` and `sandbox` of this checkout, for a shell that has read the file."""
+    """Write the commands `portaria` and `sandbox` of this checkout."""
     COMMANDS.mkdir(parents=True, exist_ok=True)
     package = f"{ROOT / 'layers' / 'portaria'}:{ROOT / 'cli'}"
     paths = {"portaria": package, "sandbox": f"{ROOT}:{package}"}
@@ -113,12 +113,12 @@ def write_commands() -> None:
 
 
 def remove() -> None:
-    """What `make sandbox` has written."""
+    """Remove the files that `make sandbox` wrote."""
     FILE.unlink(missing_ok=True)
     for command in COMMANDS.glob("*") if COMMANDS.exists() else ():
         command.unlink()
 
 
 def relative(path: Path) -> str:
-    """A path as a person would type it."""
+    """A path relative to the checkout."""
     return str(path.relative_to(ROOT))

@@ -1,4 +1,4 @@
-"""Commands for what goes wrong at a platform, for its clock, and for what it was asked."""
+"""Commands for faults at a platform, for the platforms' clock, and for the calls that they received."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATUSES = ("400", "401", "403", "404", "408", "429", "500", "502", "503", "504"
 
 
 class Kind(click.ParamType[str]):
-    """A status to answer, or a kind of `world.Fault`."""
+    """An HTTP status, or a kind of `world.Fault`."""
 
     name = "kind"
 
@@ -31,26 +31,26 @@ class Kind(click.ParamType[str]):
 @click.command("fault")
 @click.argument("platform", type=click.Choice(PLATFORMS))
 @click.argument("kind", type=Kind())
-@click.option("--for", "duration_s", type=Duration(), metavar="DURATION", help="It ends after 30s, 5m, …")
+@click.option("--for", "duration_s", type=Duration(), metavar="DURATION", help="The fault ends after 30s, 5m, …")
 @click.option("--account", metavar="NAME", help="Only calls about this account (padaria, or a Munchkin id).")
 @click.option("--method", type=click.Choice(("GET", "POST", "PUT", "PATCH", "DELETE")), help="Only these calls.")
 @click.option("--path", metavar="REGEX", help="Only calls whose whole path matches.")
-@click.option("--count", type=click.IntRange(1), help="The first so many calls.")
-@click.option("--skip", type=click.IntRange(0), help="Not the first so many.")
-@click.option("--share", type=click.FloatRange(0, 1), help="Only this share of the calls, by chance.")
+@click.option("--count", type=click.IntRange(1), help="Affect this many calls at most.")
+@click.option("--skip", type=click.IntRange(0), help="Skip this many calls first.")
+@click.option("--share", type=click.FloatRange(0, 1), help="Affect this share of the calls, at random.")
 @click.option("--seconds", type=float, help="How long `slow` waits. [default: 5]")
 @pass_sandbox
 def fault(sandbox: Sandbox, /, platform: str, kind: str, **details: Any) -> None:
-    """Let something go wrong at a platform.
+    """Inject a fault at a platform.
 
     \b
     KIND is a status (500), or
       slow          answers late
-      dropped       drops the connection before it works
-      lost_answer   works, then drops the connection
+      dropped       drops the connection before processing the request
+      lost_answer   processes the request, then drops the connection
       rate_limited  answers 429
-      forbidden     answers 403 with a page of HTML
-      garbled       works, but answers with half a JSON document
+      forbidden     answers 403 with an HTML page
+      garbled       processes the request, but answers with half a JSON document
     """
     given = {name: value for name, value in details.items() if value is not None}
     if "account" in given and platform == "marketo":
@@ -64,7 +64,7 @@ def fault(sandbox: Sandbox, /, platform: str, kind: str, **details: Any) -> None
 @click.command("faults")
 @pass_sandbox
 def list_faults(sandbox: Sandbox) -> None:
-    """List the faults, with how often each struck."""
+    """List the faults, with the number of calls that each affected."""
     rows = [
         {**each, "kind": each["status"] if each["kind"] == "status" else each["kind"]}
         for each in sandbox.control.faults()
@@ -86,9 +86,9 @@ def clear_faults(sandbox: Sandbox, number: int | None) -> None:
 @click.argument("duration", type=Duration())
 @pass_sandbox
 def advance(sandbox: Sandbox, duration: float) -> None:
-    """Move the platforms' clock ahead (codes, tokens and quotas end by it). Portaria's clock stays."""
+    """Move the platforms' clock forward. Codes, tokens and quotas expire by it. Portaria's clock stays."""
     sandbox.control.advance(duration)
-    say(f"The platforms' clock is {duration:,.0f} s further.")
+    say(f"The platforms' clock moved {duration:,.0f} s forward.")
 
 
 @click.command("calls")
@@ -96,7 +96,7 @@ def advance(sandbox: Sandbox, duration: float) -> None:
 @click.option("--host", metavar="HOST")
 @pass_sandbox
 def list_calls(sandbox: Sandbox, platform: str | None, host: str | None) -> None:
-    """List what the platforms were asked, and what they answered."""
+    """List the calls that the platforms received, and their answers."""
     only = {name: value for name, value in (("platform", platform), ("host", host)) if value}
     columns = ("platform", "host", "method", "path", "outcome", "count")
     table(sandbox.control.calls(**only), *columns, nothing="There were no calls.")

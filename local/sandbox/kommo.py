@@ -1,4 +1,4 @@
-"""Commands for Kommo: accounts, their contacts, installing and leaving."""
+"""Commands for Kommo: accounts, contacts, installing and uninstalling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FieldsOption = click.option(
 )
 LostOption = click.option("--lost", is_flag=True, help="Kommo does not send the event.")
 TimesOption = click.option(
-    "--times", type=click.IntRange(1), default=1, show_default=True, help="How often it is sent."
+    "--times", type=click.IntRange(1), default=1, show_default=True, help="The number of deliveries of the event."
 )
 
 
@@ -42,13 +42,17 @@ def list_accounts(sandbox: Sandbox) -> None:
 
 @kommo.command("add-account")
 @click.argument("name")
-@click.option("--contacts", type=click.IntRange(0), default=100, show_default=True, help="How many it has.")
+@click.option("--contacts", type=click.IntRange(0), default=100, show_default=True, help="The number of contacts.")
 @click.option(
-    "--without-email", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="The share of them."
+    "--without-email",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="The share of contacts without an e-mail address.",
 )
 @pass_sandbox
 def add_account(sandbox: Sandbox, name: str, contacts: int, without_email: float) -> None:
-    """Add an account, with made-up contacts. One that exists stays as it is."""
+    """Add an account with generated contacts. An existing account stays unchanged."""
     host = str(Account().convert(name, None, None))
     subdomain, _, domain = host.partition(".")
     if host in {account["host"] for account in sandbox.control.kommo()["accounts"]}:
@@ -81,11 +85,11 @@ def list_contacts(sandbox: Sandbox, account: str, limit: int) -> None:
 @TimesOption
 @pass_sandbox
 def add_contact(sandbox: Sandbox, account: str, fields: tuple[tuple[str, str], ...], lost: bool, times: int) -> None:
-    """Add a contact, as a user of the account does; Kommo sends the event."""
+    """Add a contact, as a user of the account does. Kommo sends the event."""
     if not fields:
         raise click.UsageError("give at least one --set, such as --set email=ana@example.com")
     done = sandbox.control.change_kommo(account, fields=dict(fields), lost=lost, times=times)
-    say(_told(f"Contact {done['id']} is added", done, lost))
+    say(_sentence(f"Contact {done['id']} is added", done, lost))
 
 
 @kommo.command("change-contact")
@@ -98,12 +102,12 @@ def add_contact(sandbox: Sandbox, account: str, fields: tuple[tuple[str, str], .
 def change_contact(
     sandbox: Sandbox, account: str, contact: int | None, fields: tuple[tuple[str, str], ...], lost: bool, times: int
 ) -> None:
-    """Change a contact, as a user of the account does; Kommo sends the event."""
+    """Change a contact, as a user of the account does. Kommo sends the event."""
     if not fields:
         raise click.UsageError("give at least one --set, such as --set last_name=Souza")
     number = contact if contact is not None else _first(sandbox, account)
     done = sandbox.control.change_kommo(account, id=number, fields=dict(fields), lost=lost, times=times)
-    say(_told(f"Contact {number} is changed", done, lost))
+    say(_sentence(f"Contact {number} is changed", done, lost))
 
 
 @kommo.command("delete-contact")
@@ -112,30 +116,32 @@ def change_contact(
 @LostOption
 @pass_sandbox
 def delete_contact(sandbox: Sandbox, account: str, contact: int, lost: bool) -> None:
-    """Delete a contact; Kommo sends the event."""
+    """Delete a contact. Kommo sends the event."""
     done = sandbox.control.change_kommo(account, id=contact, delete=True, lost=lost)
-    say(_told(f"Contact {contact} is deleted", done, lost))
+    say(_sentence(f"Contact {contact} is deleted", done, lost))
 
 
 @kommo.command("click-install")
 @AccountArgument
 @ClientOption
-@click.option("--deny", is_flag=True, help="The customer says no.")
+@click.option("--deny", is_flag=True, help="The customer refuses.")
 @pass_sandbox
 def click_install(sandbox: Sandbox, account: str, client: str, deny: bool) -> None:
-    """Install in a browser: the start page, Kommo's consent page, the result. Waits until that has ended."""
+    """Install in a browser: the start page, Kommo's consent page, the result page. Waits for the result."""
     if account not in {each["host"] for each in sandbox.control.kommo()["accounts"]}:
         raise ValueError(f"Kommo has no account {account}: `sandbox kommo accounts` lists them")
     state = browser.install(sandbox.stack, client, account, allow=not deny)
     if state != ("refused" if deny else "connected"):
-        raise NotStarted(f"the install of {account} ended as: {state}")
+        raise NotStarted(f"the install of {account} ended with the state {state}")
     say(f"{account} refused; nothing was stored." if deny else f"{account} is connected.")
 
 
 @kommo.command("hook-install")
 @AccountArgument
 @ClientOption
-@click.option("--times", type=click.IntRange(1), default=1, show_default=True, help="How often the hook is sent.")
+@click.option(
+    "--times", type=click.IntRange(1), default=1, show_default=True, help="The number of deliveries of the webhook."
+)
 @pass_sandbox
 def hook_install(sandbox: Sandbox, account: str, client: str, times: int) -> None:
     """Install from the marketplace: Kommo sends the install webhook."""
@@ -144,7 +150,7 @@ def hook_install(sandbox: Sandbox, account: str, client: str, times: int) -> Non
     query = {"code": issued.code, "referer": account, "from_widget": "1", "client_id": client_id, "platform": "1"}
     with browser.session(sandbox.stack) as server:
         answers = [server.get(issued.redirect_uri, params=query, timeout=30).status_code for _ in range(times)]
-    say(f"The hook was answered with {', '.join(map(str, answers))}: `portaria installs list` shows the install.")
+    say(f"The webhook was answered with {', '.join(map(str, answers))}: `portaria installs list` shows the install.")
 
 
 @kommo.command("uninstall")
@@ -152,13 +158,13 @@ def hook_install(sandbox: Sandbox, account: str, client: str, times: int) -> Non
 @ClientOption
 @pass_sandbox
 def uninstall(sandbox: Sandbox, account: str, client: str) -> None:
-    """Disconnect: the grant ends, and Kommo sends the signed hook."""
+    """Disconnect the application. Kommo revokes the grant and sends the signed webhook."""
     query = sandbox.control.disconnect(_client_id(sandbox, client), account)
     with browser.session(sandbox.stack) as server:
         answer = server.get(f"{sandbox.stack.public_url}/uninstall/kommo/{client}", params=query, timeout=30)
     say(
-        f"{account} has disconnected; the hook was answered with {answer.status_code}. Portaria asks Kommo before it removes "
-        "the connection, if need be three times in eleven minutes."
+        f"{account} has disconnected; the webhook was answered with {answer.status_code}. Portaria checks with Kommo before it "
+        "removes the connection, up to three times in eleven minutes."
     )
 
 
@@ -186,7 +192,7 @@ def _first(sandbox: Sandbox, account: str) -> int:
 
 
 def _client_id(sandbox: Sandbox, client: str) -> str:
-    """The id of the application whose redirect URI leads to this client of Portaria's."""
+    """The id of the application whose redirect URI belongs to this OAuth client of Portaria."""
     known = sandbox.control.kommo()["clients"]
     found = [each["client_id"] for each in known if each["redirect_uri"].endswith(f"/install/kommo/{client}")]
     if not found:
@@ -194,11 +200,11 @@ def _client_id(sandbox: Sandbox, client: str) -> str:
     return str(found[-1])
 
 
-def _told(what: str, done: dict[str, Any], lost: bool) -> str:
+def _sentence(change: str, done: dict[str, Any], lost: bool) -> str:
     if lost:
-        return f"{what}; the event is lost."
+        return f"{change}; the event is lost."
     if not done["answers"]:
-        return f"{what}; the account has no webhook, so nothing was sent."
+        return f"{change}; the account has no webhook, so nothing was sent."
     if "no answer" in done["answers"]:
-        return f"{what}; Portaria did not answer the event within two seconds, so Kommo sends it again."
-    return f"{what}; the event was answered with {', '.join(done['answers'])}."
+        return f"{change}; Portaria did not answer the event within two seconds, so Kommo sends it again."
+    return f"{change}; the event was answered with {', '.join(done['answers'])}."

@@ -1,4 +1,4 @@
-"""Commands for Marketo: what it holds, what it refuses, what Adobe reports."""
+"""Commands for Marketo: stored objects, refusals, and Adobe's reports."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ def marketo() -> None:
 @click.argument("emails", nargs=-1, metavar="[EMAIL]...")
 @InstanceOption
 @click.option("--limit", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="The last N.")
-@click.option("--at-least", type=click.IntRange(1), metavar="N", help="Wait, for a minute at most, until there are N.")
-@click.option("--with", "wanted", type=Assignment(), multiple=True, help="Only with this value of an attribute.")
+@click.option("--at-least", type=click.IntRange(1), metavar="N", help="Wait up to a minute until there are N.")
+@click.option(
+    "--with", "wanted", type=Assignment(), multiple=True, help="Only persons with this value of an attribute."
+)
 @pass_sandbox
 def list_persons(
     sandbox: Sandbox,
@@ -37,7 +39,7 @@ def list_persons(
     at_least: int | None,
     wanted: tuple[tuple[str, str], ...],
 ) -> None:
-    """List the persons that Marketo holds, all or some by e-mail address."""
+    """List the persons in Marketo, all or some by e-mail address."""
     found: list[dict[str, Any]] = []
 
     def look() -> str:
@@ -50,7 +52,7 @@ def list_persons(
     else:
         look()
     names = sorted({name for person in found for name in person}, key=lambda name: (name != "email", name))
-    table(found[-limit:], *names, nothing="Marketo holds no such person.")
+    table(found[-limit:], *names, nothing="Marketo has no such person.")
     if len(found) > 1:
         say(f"{len(found)} persons")
 
@@ -63,7 +65,7 @@ def list_requests(sandbox: Sandbox, instance: str, limit: int) -> None:
     """List the requests to the Data Ingestion API."""
     found = sandbox.control.marketo_requests(instance)[-limit:]
     columns = ("request_id", "status", "error_code", "object", "objects", "bytes", "priority")
-    table(found, *columns, nothing="Marketo has had no request.")
+    table(found, *columns, nothing="Marketo has received no requests.")
 
 
 @marketo.command("refuse")
@@ -76,8 +78,12 @@ def refuse(sandbox: Sandbox, values: tuple[tuple[str, str], ...], nothing: bool,
     if bool(values) == nothing:
         raise click.UsageError("give ATTRIBUTE=VALUE, such as lastName=Souza, or --nothing")
     sandbox.control.change_marketo(instance, poison=dict(values))
-    told = " or ".join(f"{name} {text}" for name, text in values)
-    say(f"Marketo refuses requests that have a person with {told}." if values else "Marketo accepts everything again.")
+    refused = " or ".join(f"{name} {text}" for name, text in values)
+    say(
+        f"Marketo refuses requests that have a person with {refused}."
+        if values
+        else "Marketo accepts everything again."
+    )
 
 
 @marketo.command("quota")
@@ -87,16 +93,16 @@ def refuse(sandbox: Sandbox, values: tuple[tuple[str, str], ...], nothing: bool,
 def set_quota(sandbox: Sandbox, objects: int, instance: str) -> None:
     """Set the daily quota."""
     sandbox.control.change_marketo(instance, daily_quota=objects)
-    say(f"{instance} takes {objects:,} objects a day.")
+    say(f"{instance} accepts {objects:,} objects a day.")
 
 
 @marketo.command("end-token")
 @InstanceOption
 @pass_sandbox
 def end_token(sandbox: Sandbox, instance: str) -> None:
-    """End the access token before its time."""
+    """Expire the access token early."""
     sandbox.control.change_marketo(instance, expire_token=True)
-    say(f"The access token of {instance} has ended.")
+    say(f"The access token of {instance} has expired.")
 
 
 @marketo.command("define")
@@ -115,7 +121,7 @@ def define(sandbox: Sandbox, name: str, dedupe_fields: tuple[str, ...], link: st
 @InstanceOption
 @pass_sandbox
 def show_objects(sandbox: Sandbox, instance: str) -> None:
-    """Show everything but persons, as JSON."""
+    """Show all objects except persons, as JSON."""
     click.echo(json.dumps(sandbox.control.marketo_objects(instance), indent=2, ensure_ascii=False))
 
 

@@ -28,7 +28,7 @@ def list_contacts(sandbox: Sandbox) -> None:
 
 
 @leadconnector.command("rotate")
-@click.option("--now", is_flag=True, help="The old token ends now, not in seven days.")
+@click.option("--now", is_flag=True, help="The old token ends now instead of in seven days.")
 @pass_sandbox
 def rotate(sandbox: Sandbox, now: bool) -> None:
     """Rotate the private integration's token and print the new one.
@@ -41,7 +41,7 @@ def rotate(sandbox: Sandbox, now: bool) -> None:
     sandbox.control.rotate_leadconnector_token(known["LEADCONNECTOR_TOKEN"], new, expire_now=now)
     environment.write({**known, "LEADCONNECTOR_TOKEN": new})
     click.echo(new)
-    click.echo(f"{environment.relative(environment.FILE)} has it too: read that file again.", err=True)
+    click.echo(f"The token is also in {environment.relative(environment.FILE)}: source that file again.", err=True)
 
 
 @leadconnector.command("revoke")
@@ -49,7 +49,7 @@ def rotate(sandbox: Sandbox, now: bool) -> None:
 def revoke(sandbox: Sandbox) -> None:
     """End the private integration's token."""
     sandbox.control.revoke_leadconnector_token(environment.read()["LEADCONNECTOR_TOKEN"])
-    say("The token has ended: `sandbox leadconnector rotate` makes a new one.")
+    say("The token has ended: `sandbox leadconnector rotate` creates a new one.")
 
 
 @click.group()
@@ -75,14 +75,14 @@ def list_people(sandbox: Sandbox) -> None:
 def add_people(sandbox: Sandbox, logins: tuple[str, ...]) -> None:
     """Add users, by their logins."""
     sandbox.control.add_engage_people(CUSTOMER, *logins, environment="production")
-    say(f"{', '.join(logins)} can be registered.")
+    say(f"Identifiers can be registered for {', '.join(logins)}.")
 
 
 @engage.command("open")
 @click.argument("link")
 @pass_sandbox
 def open_link(sandbox: Sandbox, link: str) -> None:
-    """Open a sign-on link, as a person's browser does: who is signed on."""
+    """Open a sign-on link, as a browser does, and show the login that is signed on."""
     location = browser.open_once(sandbox.stack, link)
     keys = parse_qs(urlsplit(location).fragment.partition("?")[2]).get("key", [""])
     login = sandbox.control.enter_engage(CUSTOMER, keys[0], "production")
@@ -92,9 +92,9 @@ def open_link(sandbox: Sandbox, link: str) -> None:
 @engage.command("end-tokens")
 @pass_sandbox
 def end_engage_tokens(sandbox: Sandbox) -> None:
-    """End the access tokens before their time."""
+    """Expire the access tokens early."""
     sandbox.control.end_engage_tokens(CUSTOMER, "production")
-    say("The access tokens have ended.")
+    say("The access tokens have expired.")
 
 
 @click.group()
@@ -104,28 +104,28 @@ def oauth() -> None:
 
 @oauth.command("consent")
 @click.argument("link")
-@click.option("--deny", is_flag=True, help="The person says no.")
+@click.option("--deny", is_flag=True, help="The person refuses.")
 @pass_sandbox
 def give_consent(sandbox: Sandbox, link: str, deny: bool) -> None:
-    """Open the link of `portaria authorizations create` and decide. Waits until that has ended.
+    """Open the link of `portaria authorizations create` and decide. Waits for the result.
 
     \b
     sandbox oauth consent "$(portaria authorizations create shop-main)"
     """
     state = browser.consent(sandbox.stack, link, allow=not deny)
     if state != ("refused" if deny else "connected"):
-        raise NotStarted(f"the consent ended as: {state}")
+        raise NotStarted(f"the consent ended with the state {state}")
     say("The person refused." if deny else "The connection has its tokens.")
 
 
 @oauth.command("end-tokens")
 @click.argument("provider", type=Provider())
-@click.option("--revoke", is_flag=True, help="The grants behind them too.")
+@click.option("--revoke", is_flag=True, help="Revoke the grants too.")
 @pass_sandbox
 def end_tokens(sandbox: Sandbox, provider: str, revoke: bool) -> None:
-    """End all access tokens of a provider before their time."""
+    """Expire all access tokens of a provider early."""
     sandbox.control.end_oauth2_tokens(provider, revoke=revoke)
-    say(f"The access tokens of {provider} have ended{', and the grants' if revoke else ''}.")
+    say(f"The access tokens of {provider} have expired{', and the grants are revoked' if revoke else ''}.")
 
 
 @oauth.command("providers")

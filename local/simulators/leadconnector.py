@@ -232,5 +232,5 @@ def bearer(request: web.BaseRequest) -> str:
 
 
 def error(status: int, message: str | list[str], **more: Any) -> web.Response:
-    told = {"statusCode": status, "message": message, "traceId": str(uuid.uuid4()), **more}
-    return web.json_response(told, status=status)
+    document = {"statusCode": status, "message": message, "traceId": str(uuid.uuid4()), **more}
+    return web.json_response(document, status=status)

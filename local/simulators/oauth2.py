@@ -177,8 +177,8 @@ class OAuth2:
         return None
 
     def failure(self, status: int) -> web.Response:
-        words = {404: "not_found", 429: "slow_down", 503: "temporarily_unavailable"}
-        return web.json_response({"error": words.get(status, "server_error")}, status=status)
+        errors = {404: "not_found", 429: "slow_down", 503: "temporarily_unavailable"}
+        return web.json_response({"error": errors.get(status, "server_error")}, status=status)
 
     # ---------------------------------------------------------------------------------------------------------- consent
 

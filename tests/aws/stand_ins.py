@@ -18,7 +18,7 @@ from botocore.config import Config
 from moto import mock_aws
 
 from local import processes
-from local.stack import MINISTACK, clean_environment
+from local.stack import MINISTACK
 from tests.fakes.aws import moto_cloud as fake_aws
 from tests.simulation.aws import cloud as memory
 
@@ -85,9 +85,7 @@ def ministack(folder: Path) -> Iterator[Aws]:
     port = processes.free_port()
     endpoint = f"http://127.0.0.1:{port}"
     environment = {
-        **clean_environment(),
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
+        **processes.clean_environment(folder),
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "MINISTACK_HOST": "127.0.0.1",

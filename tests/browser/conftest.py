@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,34 +13,34 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, sync_playwright
 
+from portaria.connections.branding import logos
+from portaria.core import return_urls
 from portaria.core.callbacks import Secret
 from portaria.platforms.kommo import install as kommo
 from portaria.web import render
+from portaria.web.branding import Brand
+from tests.fakes import chromium
+from tests.fakes.paths import ROOT
 
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
 CLIENT_ID = "5f3c1f0e-8b7a-4c1e-9d57-2b8d2f9a1c10"
 STATE = "a-one-time-state"
-KOMMO_BUTTON = (Path(__file__).parent / "kommo_button.js").read_text()
-# The background services would look for hosts outside; the sandbox needs privileges that a container has not.
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
+OVER = ("connected", "failed", "refused")
+CONNECT_BUTTON = ROOT / "examples" / "connect_button.html"
+LOGO = logos.check(
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="14" fill="#7c3aed"/></svg>'
 )
-
-
-def chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+KOMMO_BUTTON = (Path(__file__).parent / "kommo_button.js").read_text()
 
 
 # Ends with this folder's tests: an event loop that goes on would be in the way of other suites.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    path = chromium()
+    path = chromium.path()
     if path is None:
-        pytest.skip("no Chromium here: install Debian's package chromium, or name one in the variable CHROMIUM")
+        pytest.skip(chromium.MISSING)
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=FLAGS.split())
+        launched = playwright.chromium.launch(executable_path=path, args=chromium.FLAGS)
         yield launched
         launched.close()
 
@@ -54,6 +52,8 @@ class Install:
     state: str = "received"
     reason: str = ""
     account: str = ""
+    brand: Brand = Brand("Aurora Sync")  # noqa: RUF009 - frozen
+    return_url: str = ""
     asked: int = 0
     loaded: int = 0
     # The statuses of its next answers; 200 when they are used up
@@ -71,6 +71,11 @@ class Site:
         return f"{self.url}/live/install/kommo/aurora/{name}"
 
     @property
+    def application(self) -> str:
+        """The team's application, which is another site."""
+        return f"{self.url.replace('127.0.0.1', 'localhost')}/app"
+
+    @property
     def elsewhere(self) -> str:
         """A page of another site, as browsers see it, on the same server."""
         return self.page("refused").replace("127.0.0.1", "localhost")
@@ -80,14 +85,22 @@ class Site:
         return self.page(f"result/{INSTALL}")
 
 
-def make_page(path: str, language: str, install: Install) -> render.Page | None:
+def return_of(install: Install, status: str) -> render.CustomerReturn | None:
+    """As the function decides it: for a popup window, if the URL may be returned to."""
+    if not install.return_url:
+        return None
+    url = return_urls.with_result(install.return_url, INSTALL, status) if status in OVER else ""
+    return render.CustomerReturn(return_urls.origin(install.return_url), url)
+
+
+def make_page(path: str, language: str, install: Install, *, in_popup: bool = False) -> render.Page | None:
     """The page that stands at a path below `/live/install/kommo/aurora/`."""
     name, _, rest = path.removeprefix("/live/install/kommo/aurora/").partition("/")
     if name == "start":
         return render.start(
             language,
-            client_label="Aurora Sync",
-            client_id=CLIENT_ID,
+            brand=install.brand,
+            allows=["See contacts", "See files"],
             consent_url=kommo.consent_url(CLIENT_ID, Secret(STATE)),
             button=kommo.button(CLIENT_ID, Secret(STATE), language),
         )
@@ -99,9 +112,14 @@ def make_page(path: str, language: str, install: Install) -> render.Page | None:
             start_url="../start",
             reason=install.reason,
             account=install.account,
+            brand=replace(install.brand, logo_url=f"../{install.brand.logo_url}")
+            if install.brand.logo_url
+            else install.brand,
+            popup_return=return_of(install, install.state) if in_popup else None,
         )
     if name == "refused":
-        return render.refused(language, start_url="start")
+        going = return_of(install, "refused") if in_popup else None
+        return render.refused(language, start_url="start", brand=install.brand, popup_return=going)
     if name == "rejected":
         detail = "referer must be the account's host, one name under kommo.com or amocrm.com (got 21 characters)"
         return render.rejected(language, reason=rest, detail=detail, start_url="../start")
@@ -110,21 +128,50 @@ def make_page(path: str, language: str, install: Install) -> render.Page | None:
     return None
 
 
+def application_page(path: str, port: int) -> str:
+    """The pages of the team's application: the documented button, and a page to return to. Empty for any other path."""
+    if path == "/app/done":
+        content = "<h1>Welcome back</h1>"
+    elif path == "/app/connect":
+        address = "https://connect.example.com/install/kommo/aurora/start?link=TOKEN"
+        result = f"http://127.0.0.1:{port}/live/install/kommo/aurora/result/{INSTALL}?link=TOKEN"
+        content = CONNECT_BUTTON.read_text()
+        assert address in content
+        content = content.replace(address, result)
+    else:
+        return ""
+    return f'<!doctype html><html lang="en"><title>Team</title><link rel="icon" href="data:,">{content}</html>'
+
+
 def handler_for(install: Install) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            path = urlsplit(self.path).path
+            path, in_popup = urlsplit(self.path).path, "display=popup" in self.path
+            port = self.server.server_port  # type: ignore[attr-defined]
+            if document := application_page(path, port):
+                self.answer(200, {"Content-Type": "text/html; charset=utf-8"}, document)
+                return
+            if path.endswith(f"/logo/{LOGO.version}"):
+                self.answer(200, {"Content-Type": LOGO.content_type}, LOGO.content.decode())
+                return
             if "application/json" in self.headers.get("Accept", ""):
                 install.asked += 1
                 status = install.answers.pop(0) if install.answers else 200
                 known = {"state": install.state, "reason": install.reason, "account": install.account}
+                going = return_of(install, install.state)
+                known |= {"return_to": going.url} if going and going.url else {}
                 body = json.dumps(known) if status == 200 else "<h1>not now</h1>"
                 self.answer(status, {"Content-Type": "application/json"}, body)
                 return
             install.loaded += 1
-            page = make_page(path, render.language_of(self.headers.get("Accept-Language")), install)
+            going = return_of(install, install.state)
+            if "/result/" in path and going and going.url and not in_popup:
+                self.answer(303, {"Location": going.url}, "")
+                return
+            language = render.language_of(self.headers.get("Accept-Language"))
+            page = make_page(path, language, install, in_popup=in_popup)
             if page is None:
                 self.answer(404, {"Content-Type": "text/plain"}, "no such page")
                 return
@@ -180,7 +227,7 @@ def open_context(browser: Browser, site: Site, watch: Watch) -> Iterator[Callabl
     contexts: list[BrowserContext] = []
 
     def lead(route: Route, request: Request) -> None:
-        if request.url.startswith((site.url, site.elsewhere)):
+        if request.url.startswith((site.url, site.elsewhere, site.application)):
             route.continue_()
         elif request.url == "https://www.kommo.com/auth/button.js":
             if watch.button is None:

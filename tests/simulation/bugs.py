@@ -292,6 +292,35 @@ BUGS = (
         "",
         ("departure",),
     ),
+    # Of lists.
+    Bug(
+        "a refused connection listed as connected",
+        "portaria.connections.tokens.usability",
+        '    changed |= connection_store.filter_keys(connection, "needs_reconnect")\n',
+        "",
+        ("revocation",),
+    ),
+    Bug(
+        "a removed connection listed as connected",
+        "portaria.installs.uninstall",
+        '    listed = connection_store.filter_keys(connection, "removed") if is_listed else {}\n',
+        '    listed = connection_store.filter_keys(connection, "connected") if is_listed else {}\n',
+        ("departure",),
+    ),
+    Bug(
+        "a recovered connection listed as needing reconnection",
+        "portaria.connections.tokens.pair_storage",
+        '"filter_pk", ',
+        "",
+        ("renewal",),
+    ),
+    Bug(
+        "a failed install listed as exchanging",
+        "portaria.installs.install_lease",
+        "        lists = install_lists(state, self.install.platform, self.install.client)\n",
+        '        lists = install_lists("exchanging", self.install.platform, self.install.client)\n',
+        ("install",),
+    ),
     # Of renewals.
     Bug(
         "nobody told of what has ended",

@@ -44,6 +44,7 @@ from tests.simulation import faults
 from tests.simulation.aws import cloud as clouds
 from tests.simulation.aws.cloud import KEY_ID, PREFIX, TABLE, Cloud, Message
 from tests.simulation.aws.expressions import Item
+from tests.simulation.index_keys import misplaced
 from tests.simulation.platform import LIFE_S, Pair, Platform
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
@@ -438,6 +439,8 @@ class Schedule:
         self.stored.setdefault(token, self.time)
 
     def item_written(self, old: Item, new: Item) -> None:
+        if wrong := misplaced(new):
+            raise Violation(wrong)
         for name in ("sealed", "sealed_next", "sealed_grant"):
             text = new.get(name, {}).get("S", "")
             if text and text in self.sealed:

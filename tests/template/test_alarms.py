@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import requests
+import responses
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools import Metrics as Emitter
+from botocore.exceptions import ClientError
 
 from portaria.aws import queues, sqs_batch
+from portaria.connections import connection_store
 from portaria.core import clock
+from portaria.core.errors import StackUnavailable
 from portaria.webhooks import request_log
+from tests.fakes.api.calling import Calling
+from tests.fakes.api.manage import proxy_event
+from tests.fakes.aws.functions import Context
+from tests.fakes.aws.moto_cloud import cloud
 from tests.fakes.template.translation import deploy
 from tests.template.cloudwatch import Metrics, Queue
 
@@ -22,6 +32,7 @@ ALARMS = STACK.of("AWS::CloudWatch::Alarm")
 START_S = 1_800_000_000.0
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0
 SERVICE = {"service": "portaria"}
+LEADCONNECTOR = "services.leadconnectorhq.com"
 
 # Queues by the alarms that watch them: the queue, its visibility timeout and the age from which a message is too old.
 WATCHED = {
@@ -52,7 +63,7 @@ COUNTED = ("InstallsThrottled", "EventsThrottled", "AcceptInstallErrors", "Accep
 SCENARIOS = (
     {f"{name}{kind}" for name in WATCHED for kind in ("Waiting", "Old")} | {f"{name}DeadLetters" for name in DEAD_LETTERS}
     | set(OWN) | set(COUNTED) | {f"{name}Waiting" for name in CODES}
-    | {"RecordsDeadLetters", "SourcesStopped", "InstallsRefused", "ApiErrors"}
+    | {"RecordsDeadLetters", "SourcesStopped", "InstallsRefused", "ApiErrors", "ApiFunctionErrors", "ApiUnavailable"}
 )  # fmt: skip
 
 
@@ -207,12 +218,96 @@ def test_alarm_on_counted_metric_goes_off_within_five_minutes(name: str) -> None
         assert "ALARM" in [metrics.state(found, now_s) for now_s in minutes]
 
 
-def test_api_errors_alarm_five_errors_in_five_minutes_goes_off() -> None:
-    dimensions = {each["Name"]: str(each["Value"]) for each in alarm("ApiErrors")["Dimensions"]}
+@dataclass
+class Api:
+    """The function `call_connection` behind API Gateway, and what CloudWatch gets of its calls."""
+
+    calling: Calling
+    printed: pytest.CaptureFixture[str]
+    metrics: Metrics = field(default_factory=Metrics)
+    statuses: list[int] = field(default_factory=list)
+
+    def call(self, event: dict[str, Any]) -> None:
+        """5XXError counts every 5XX; the function's own metric comes in its log."""
+        self.statuses.append(self.calling.module.handler(event, Context())["statusCode"])
+        if self.statuses[-1] >= 500:
+            stage = {"ApiName": "portaria", "Stage": "live"}
+            self.metrics.add("AWS/ApiGateway", "5XXError", stage, START_S, 1)
+        self.metrics.add_emitted(self.printed.readouterr().out, START_S)
+
+    def state(self, name: str) -> str:
+        return self.metrics.state(alarm(name), START_S + 5 * MINUTE_S)
+
+
+@pytest.fixture
+def api(capsys: pytest.CaptureFixture[str]) -> Iterator[Api]:
+    with cloud() as aws:
+        calling = Calling(aws)
+        calling.connect("keyed")
+        given = {"platform": "leadconnector", "allowed_domain": LEADCONNECTOR, "fields": {"location_id": "abc"}}
+        calling.connect("lead", "bearer", **given)
+        yield Api(calling, capsys)
+
+
+OUTAGES: dict[str, dict[str, Any]] = {
+    "503": {"status": 503},
+    "unreachable": {"body": requests.exceptions.ConnectTimeout()},
+    "no answer": {"body": requests.exceptions.ReadTimeout()},
+    "too large": {"body": b"x" * 4_000_001},
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_api_errors_alarm_platform_outage_stays_ok(api: Api, outage: str) -> None:
+    """A platform's outage is told to operators and never rolls a deployment back."""
+    with responses.RequestsMock() as platform:
+        platform.get(f"https://{LEADCONNECTOR}/contacts/abc", **OUTAGES[outage])
+        for path in 5 * ["proxy/contacts/abc", "contacts/abc"]:
+            api.call(proxy_event("GET", f"/connections/lead/{path}"))
+    assert min(api.statuses) >= 500
+    states = [api.state(name) for name in ("ApiErrors", "ApiFunctionErrors", "ApiUnavailable")]
+    assert states == ["OK", "OK", "ALARM"]
+    groups = STACK.of("AWS::CodeDeploy::DeploymentGroup").values()
+    watched = {each["Name"] for group in groups for each in group["AlarmConfiguration"]["Alarms"]}
+    assert {name.split("-")[1] for name in watched if "-Api" in name} == {"ApiErrorsAlarm", "ApiFunctionErrorsAlarm"}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        KeyError("a bad version"),
+        ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetItem"),
+        ClientError({"Error": {"Code": "ThrottlingException"}}, "GetItem"),
+        StackUnavailable("vault_unavailable", "Secrets Manager or KMS did not respond"),
+    ],
+)
+def test_api_errors_alarm_five_failures_of_the_stack_go_off(
+    api: Api, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(connection_store, "get", fail)
+    for count, state in ((4, "OK"), (1, "ALARM")):
+        for _ in range(count):
+            api.call(proxy_event("GET", "/connections/keyed/proxy/things"))
+        assert api.state("ApiErrors") == state
+    assert min(api.statuses) >= 500
+
+
+@pytest.mark.parametrize("name", ["ManageFunction", "CallConnectionFunction", "RedeemTicketFunction"])
+def test_api_function_errors_alarm_functions_that_raise_go_off(name: str) -> None:
     for errors, state in ((5, "ALARM"), (4, "OK")):
         metrics = Metrics()
-        metrics.add("AWS/ApiGateway", "5XXError", dimensions, START_S, errors)
-        assert metrics.state(alarm("ApiErrors"), START_S + 5 * MINUTE_S) == state
+        metrics.add("AWS/Lambda", "Errors", {"FunctionName": f"portaria-{name}-1ABCDEFGHIJKL"}, START_S, errors)
+        assert metrics.state(alarm("ApiFunctionErrors"), START_S + 5 * MINUTE_S) == state
+
+
+def test_api_errors_alarm_refused_calls_stay_ok(api: Api) -> None:
+    for _ in range(6):
+        api.call(proxy_event("GET", "/connections/none/proxy/things"))
+    assert set(api.statuses) == {404}
+    assert (api.state("ApiErrors"), api.state("ApiUnavailable")) == ("OK", "OK")
 
 
 @pytest.mark.parametrize(

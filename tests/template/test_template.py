@@ -8,7 +8,10 @@ import re
 from typing import Any
 
 import pytest
+from botocore.session import Session
 
+from portaria.api import problems
+from portaria.api.openapi import problems as openapi_problems
 from portaria.api.operations import OPERATIONS
 from portaria.aws import event_bus
 from portaria.aws.table import INDEXES
@@ -17,6 +20,7 @@ from portaria.delivery import backlogs, record_release, retry_schedule
 from portaria.platforms.marketo import data_ingestion_api
 from tests.fakes.paths import ROOT
 from tests.fakes.template.document import Function, as_list, functions, operations, resources, target, template, walk
+from tests.fakes.template.translation import deploy
 
 QUEUES = resources("AWS::SQS::Queue")
 ALARMS = resources("AWS::CloudWatch::Alarm")
@@ -31,7 +35,7 @@ SHARED_DEAD_LETTERS = {
     "UnprovenExchangesQueue": "ExchangesDeadLetters",
     "DeferredExchangesQueue": "ExchangesDeadLetters",
 }
-# What the API answers with 5XX has an alarm for all; a failing sweep matters only while arrivals are kept, which has one too.
+# The API's functions have one alarm together; a failing sweep matters only while arrivals are kept, which has one too.
 WATCHED_OTHERWISE = {"ManageFunction", "CallConnectionFunction", "RedeemTicketFunction", "SweepArrivalsFunction"}
 # Goes on behind the caller's back: a renewal that has been begun must be brought to its end.
 OUTLASTS_ITS_CALLER = {"call_connection"}
@@ -41,6 +45,7 @@ PUBLIC = {
     ("get", "/install/{platform}/{client}"),
     ("get", "/install/{platform}/{client}/start"),
     ("get", "/install/{platform}/{client}/result/{install}"),
+    ("get", "/install/{platform}/{client}/logo/{version}"),
     ("get", "/uninstall/{platform}/{client}"),
     ("get", "/sso/{ticket}"),
     ("post", "/events/{platform}/{connection}/{key}"),
@@ -66,7 +71,14 @@ UNKNOWN_FRONT_DOOR = {
     for path in ("/subscriptions/{subscription}", "/subscriptions/{subscription}/{proxy+}")
 }
 # The gateway responses after which the same request can succeed a moment later.
-TRY_AGAIN = {"THROTTLED", "QUOTA_EXCEEDED", "INTEGRATION_FAILURE", "DEFAULT_5XX"}
+TRY_AGAIN = {
+    "THROTTLED", "QUOTA_EXCEEDED", "INTEGRATION_FAILURE", "AUTHORIZER_FAILURE", "AUTHORIZER_CONFIGURATION_ERROR", "DEFAULT_5XX",
+}  # fmt: skip
+# Types of API Gateway's features that this API does not use: authorizers, API keys, request validators, strict media types.
+NEVER_ANSWERED = {
+    "UNAUTHORIZED", "INVALID_API_KEY", "BAD_REQUEST_BODY", "BAD_REQUEST_PARAMETERS", "UNSUPPORTED_MEDIA_TYPE",
+    "AUTHORIZER_FAILURE", "AUTHORIZER_CONFIGURATION_ERROR", "API_CONFIGURATION_ERROR",
+}  # fmt: skip
 # Where the API describes itself.
 DESCRIPTIONS = {("get", "/v1/openapi.json"), ("get", "/v1/reference"), ("get", "/v1/health")}
 # Each operation twice: for private integrations, whose token the function checks, and for AWS principals.
@@ -301,27 +313,73 @@ def test_api_path_invokes_its_function() -> None:
         assert served[key] == name, key
 
 
+def gateway_responses() -> dict[str, Any]:
+    """As CloudFormation gets them, in the API's OpenAPI body."""
+    (rest_api,) = deploy("portaria").of("AWS::ApiGateway::RestApi").values()
+    found: dict[str, Any] = rest_api["Body"]["x-amazon-apigateway-gateway-responses"]
+    return found
+
+
+def test_api_gateway_responses_exist_for_every_type_of_aws() -> None:
+    model = Session().get_service_model("apigateway")
+    assert set(gateway_responses()) == set(model.shape_for("GatewayResponseType").enum)
+
+
 def test_api_gateway_responses_are_problem_documents() -> None:
-    for name, response in api()["GatewayResponses"].items():
-        document = json.loads(response["ResponseTemplates"]["application/json"])
-        members = {"type", "title", "status", "detail", "request_id", "error_code", "message"}
-        # The two defaults stand for several statuses, which a template cannot name.
-        assert set(document) == (members - {"status"} if name.startswith("DEFAULT_") else members), name
-        assert response.get("StatusCode") == document.get("status"), name
+    schema = openapi_problems.schema()
+    for name, response in gateway_responses().items():
+        document = json.loads(response["responseTemplates"]["application/json"])
+        assert set(schema["required"]) <= set(document), name
+        assert set(document) == {"type", "title", "status", "detail", "request_id", "error_code", "message"}, name
+        assert str(response["statusCode"]) == str(document["status"]), name
+        assert document["type"].startswith("urn:portaria:problem:")
+        assert document["title"] == document["type"].rpartition(":")[2].replace("_", " ").capitalize()
         # At the front door a program for Adobe's API reads these two.
         assert data_ingestion_api.MESSAGES[document["error_code"]] == document["message"], name
-        assert document["type"].startswith("urn:portaria:problem:")
-        assert response["ResponseParameters"]["Headers"]["X-Request-Id"] == "context.requestId"
-        assert response["ResponseParameters"]["Headers"]["X-Portaria-Error"] == "'true'"
-        assert ("Retry-After" in response["ResponseParameters"]["Headers"]) == (name in TRY_AGAIN), name
-    assert set(api()["GatewayResponses"]) >= {
-        "DEFAULT_4XX", "DEFAULT_5XX", "ACCESS_DENIED", "EXPIRED_TOKEN", "INVALID_SIGNATURE", "THROTTLED", "REQUEST_TOO_LARGE",
-    }  # fmt: skip
+        headers = {key.rpartition(".")[2]: value for key, value in response["responseParameters"].items()}
+        assert headers["Content-Type"] == f"'{problems.CONTENT_TYPE}'", name
+        assert (headers["X-Request-Id"], headers["X-Portaria-Error"]) == ("context.requestId", "'true'")
+        assert headers["Cache-Control"] == "'no-store'"
+        assert ("Retry-After" in headers) == (name in TRY_AGAIN), name
+        assert re.fullmatch(r"'[1-9]\d?'", headers.get("Retry-After", "'1'"))
+    assert set(gateway_responses()) >= TRY_AGAIN
+
+
+def test_api_gateway_responses_have_statuses_of_their_class() -> None:
+    """RFC 9110, 15: what the caller must change is 4XX, what it may repeat unchanged is 429 or 5XX."""
+    for name, response in gateway_responses().items():
+        status = int(response["statusCode"])
+        is_callers_fault = not name.startswith(("INTEGRATION", "API_CONFIGURATION", "AUTHORIZER", "DEFAULT_5XX"))
+        assert (400 <= status < 500) == is_callers_fault, name
+        if status == 429:
+            assert name in TRY_AGAIN
+    statuses = {name: int(response["statusCode"]) for name, response in gateway_responses().items()}
+    assert statuses["MISSING_AUTHENTICATION_TOKEN"] == statuses["RESOURCE_NOT_FOUND"] == 404
+    assert (statuses["REQUEST_TOO_LARGE"], statuses["UNSUPPORTED_MEDIA_TYPE"]) == (413, 415)
+    assert (statuses["INTEGRATION_FAILURE"], statuses["INTEGRATION_TIMEOUT"]) == (502, 504)
+
+
+def test_api_guide_lists_every_gateway_response() -> None:
+    guide = (ROOT / "docs" / "api.md").read_text()
+    told = guide.partition("\n## Refusals by API Gateway\n")[2].partition("\n## ")[0]
+    rows = {
+        (int(status), kind): retry != "no"
+        for status, kind, retry in re.findall(r"^\| (\d{3}) \| `(\w+)` \|.*\| (no|yes)[^|]* \|$", told, re.MULTILINE)
+    }
+    expected = {
+        (
+            int(response["statusCode"]),
+            json.loads(response["responseTemplates"]["application/json"])["type"].rpartition(":")[2],
+        ): name in TRY_AGAIN
+        for name, response in gateway_responses().items()
+        if name not in NEVER_ANSWERED
+    }
+    assert rows == expected
 
 
 def test_api_too_large_response_names_lambda_limit() -> None:
     """https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: 6 MB for a synchronous invocation."""
-    text = api()["GatewayResponses"]["REQUEST_TOO_LARGE"]["ResponseTemplates"]["application/json"]
+    text = gateway_responses()["REQUEST_TOO_LARGE"]["responseTemplates"]["application/json"]
     assert "6 MB" in json.loads(text)["detail"]
 
 

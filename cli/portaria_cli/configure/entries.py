@@ -1,11 +1,12 @@
 """The entries of a configuration file: their values, where each stands, and where each comes from.
 
-Where a client's or a connection's value is `{env: NAME}` or `{file: PATH}`, it is read from there; a path is relative to
-the configuration file.
+Where a client's or a connection's value is `{env: NAME}`, `{file: PATH}` or `{base64_file: PATH}`, it is read from there, the
+last one as base64. A path is relative to the configuration file.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ WITH_REFERENCES = ("clients", "connections")
 MAX_NODES = 100_000
 # Stands for a value that could not be read.
 UNREAD = "unread"
+BASE64_FILE = "base64_file"
 _TEXT = "tag:yaml.org,2002:str"
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _MERGE = "tag:yaml.org,2002:merge"
@@ -35,6 +37,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 _READ_AS = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
 _STAYS_TEXT = {_TEXT, _MERGE, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
 
+_WAYS = ("env", "file", BASE64_FILE)
 _NO_TAGS = "a tag (!…) is not allowed here: write the value alone"
 
 Steps = tuple[str | int, ...]
@@ -213,7 +216,7 @@ class Reader:
         entry.values[steps] = place_of(node)
         if entry.section in WITH_REFERENCES and isinstance(node, yaml.MappingNode) and len(node.value) == 1:
             key, value = node.value[0]
-            if isinstance(key, yaml.ScalarNode) and key.value in ("env", "file"):
+            if isinstance(key, yaml.ScalarNode) and key.value in _WAYS:
                 return self._referred(entry, steps, key.value, value)
         return self._value(entry, steps, node)
 
@@ -259,8 +262,11 @@ class Reader:
             source = self.path.parent / name
             entry.references[steps] = f"the file {source}"
             try:
-                # Editors end a file with a line end, which is no part of a secret.
-                found = source.read_text(encoding="utf-8").strip()
+                if way == BASE64_FILE:
+                    found = base64.b64encode(source.read_bytes()).decode()
+                else:
+                    # Editors end a file with a line end, which is no part of a secret.
+                    found = source.read_text(encoding="utf-8").strip()
                 problem = "" if found else f"{_path(steps)}: the file {source} is empty"
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -15,13 +15,14 @@ import click
 
 from portaria_cli import completion, output
 from portaria_cli.command_classes import Commands
-from portaria_cli.context import CliContext
+from portaria_cli.context import CliContext, Paging
 from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.groups import inputs
-from portaria_cli.groups.resources import add_delete, add_list, add_show, named, printed
+from portaria_cli.groups.resources import add_delete, add_show, given, named, printed, with_paging
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 KIND, FORM = "connections", "NAME"
+STATES = ("pending", "connected", "needs_reconnect", "removed")
 
 Name = named(KIND, FORM, completion.names(KIND, help_field="platform"))
 CredentialOption = click.option(
@@ -35,7 +36,18 @@ def connections() -> None:
     """Connections: stored credentials, one account each."""
 
 
-add_list(connections, KIND)
+@connections.command("list")
+@click.option("--platform", metavar="PLATFORM", help="Only of this platform.")
+@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@click.option("--account-id", metavar="ID", help="Only to the account with this id at its platform.")
+@with_paging
+@click.pass_obj
+def list_connections(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:
+    """List connections, by name."""
+    page = cli.read_page(KIND, paging=paging, **given(filters))
+    cli.print_page(KIND, page, filters=given(filters))
+
+
 add_show(connections, KIND, Name, FORM)
 
 

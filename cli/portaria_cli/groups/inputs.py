@@ -24,7 +24,7 @@ STDIN = Path("-")
 SECRET_FORM = "@FILE|@-|env:NAME"  # noqa: S105 - where a secret is
 # What the API adds to a resource, and takes from no one: a file may hold what `show --json` prints.
 READ_ONLY: dict[str, tuple[str, ...]] = {
-    "oauth-clients": ("credentials_set", "install_page_url", "warnings"),
+    "oauth-clients": ("credentials_set", "install_page_url", "logo_url", "warnings"),
     "connections": (
         "state", "reason", "label", "account_id", "generation", "created_at", "updated_at", "granted_at", "token_ends_at",
         "previous_until", "refused_since", "refusal", "age_days", "credentials_set", "notes",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
+from portaria.core.item_keys import INSTALL_STATES
 from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext, Paging
 from portaria_cli.groups.resources import SinceOption, add_show, given, named, with_paging
 
 KIND = "installs"
-STATES = ("received", "exchanging", "connected", "failed")
 
 
 @click.group(cls=Commands)
@@ -19,7 +19,11 @@ def installs() -> None:
 
 
 @installs.command("list")
-@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@click.option(
+    "--client", metavar="PLATFORM/NAME", help="Only of this OAuth client.",
+    shell_complete=completion.names("oauth-clients", lambda item: f"{item['platform']}/{item['name']}"),
+)  # fmt: skip
+@click.option("--state", type=click.Choice(INSTALL_STATES), help="Only in this state.")
 @SinceOption
 @with_paging
 @click.pass_obj
@@ -41,6 +45,8 @@ def audit() -> None:
 
 
 @audit.command("list")
+@click.option("--operation", metavar="ID", help="Only this operation, such as rotate_connection.")
+@click.option("--target", metavar="NAME", help="Only changes of this resource, such as a connection's name.")
 @SinceOption
 @with_paging
 @click.pass_obj

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from portaria_cli import completion
 from portaria_cli.command_classes import Commands
 from portaria_cli.context import CliContext
-from portaria_cli.errors import Document
+from portaria_cli.errors import USAGE, Document, NotDone
 from portaria_cli.groups import inputs
 from portaria_cli.groups.resources import add_delete, add_list, add_show, named, path_of, printed
 
@@ -48,6 +49,21 @@ def _fields(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--token-auth", type=click.Choice(("basic", "post")), help="oauth2 only: how the secret is sent."
             ),
+            click.option(
+                "--return-url", "return_urls", multiple=True, metavar="URL",
+                help="A page that customers may return to, or a prefix that ends with /*; can be repeated.",
+            ),
+            click.option("--display-name", metavar="TEXT", help="Who asks for access, for the hosted pages."),
+            click.option(
+                "--logo", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+                help="The logo for the hosted pages: PNG or SVG, at most 50 kB.",
+            ),
+            click.option("--remove-logo", is_flag=True, help="Remove the stored logo."),
+            click.option("--colour", metavar="#RRGGBB", help="The colour of the hosted pages."),
+            click.option("--support-email", metavar="EMAIL", help="Where customers get help."),
+            click.option("--support-url", metavar="URL", help="Where customers get help."),
+            click.option("--privacy-url", metavar="URL", help="The privacy policy."),
+            click.option("--terms-url", metavar="URL", help="The terms of use."),
             inputs.FileOption,
         )
     ):  # fmt: skip
@@ -119,6 +135,15 @@ def edit_client(
 add_delete(oauth_clients, KIND, Name, FORM)
 
 
-def _given(client_secret: Callable[[], str] | None, file: Path | None, options: dict[str, Any]) -> Document:
+def _given(
+    client_secret: Callable[[], str] | None,
+    file: Path | None,
+    options: dict[str, Any],
+) -> Document:
+    logo, removes_logo = options.pop("logo"), options.pop("remove_logo")
+    if logo and removes_logo:
+        raise NotDone("give one of --logo and --remove-logo", exit_code=USAGE)
+    if logo or removes_logo:
+        options["logo"] = b64encode(logo.read_bytes()).decode() if logo else ""
     pairs = [("client_secret", client_secret)] if client_secret else []
     return inputs.fields(**options) | inputs.secrets(pairs, file)

@@ -67,6 +67,9 @@ def routes() -> None:
 
 @routes.command("list")
 @click.option("--source", metavar="SOURCE", help="Only from here: connection:NAME or client:PLATFORM/CLIENT.")
+@click.option(
+    "--destination", metavar="NAME", shell_complete=completion.names("connections"), help="Only to this connection."
+)
 @with_paging
 @click.pass_obj
 def list_routes(cli: CliContext, /, paging: Paging, **filters: str | None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from portaria.core.item_keys import INSTALL_STATES, install_list
 from portaria_cli.doctor.deployment import Deployment
 from portaria_cli.doctor.findings import NotLooked, NotThere
 from portaria_cli.errors import Document
@@ -28,7 +29,7 @@ ARTIFACTS_STACK, ARTIFACTS_OUTPUT = "aws-sam-cli-managed-default", "SourceBucket
 LAYERS = ("PortariaLayer", "LibrariesLayer")
 # Attributes of connections and installs that hold a sealed grant, written by `connections.tokens`, `rotation`, `code_exchange`.
 SEALED = ("sealed", "sealed_next", "sealed_grant")
-HOLDERS = ("CONNECTIONS", "INSTALLS")
+HOLDERS = ("CONNECTIONS", *map(install_list, INSTALL_STATES))
 
 
 @dataclass(frozen=True)

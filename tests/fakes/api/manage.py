@@ -7,14 +7,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from portaria.api import openapi
+from portaria.api.openapi import document as api_document
+from portaria.api.openapi import operation_errors, operation_items
 from portaria.api.operation import Operation
 from portaria.api.operations import OPERATIONS
 from portaria.aws import boto3_clients
-from portaria.core.item_keys import INSTALLS_LIST, install_key
+from portaria.core.item_keys import install_key, install_lists, install_places
 from tests.fakes.aws import functions, gateway
 from tests.fakes.aws.moto_cloud import TABLE, Cloud
 
@@ -105,14 +107,19 @@ def read(event: dict[str, Any], result: dict[str, Any]) -> Answer:
     elif operation:
         assert answer.text == ""
     if operation:
-        assert answer.status in openapi.statuses(operation), f"{operation.id} may not answer {answer.status}"
+        assert answer.status in operation_items.statuses(operation), f"{operation.id} may not answer {answer.status}"
+    if operation and answer.status >= 400:
+        reason = answer.content["type"].rpartition(":")[2]
+        documented_reasons = operation_errors.reasons(operation).get(HTTPStatus(answer.status), ())
+        assert reason in documented_reasons, f"{operation.id} may not answer {answer.status} {reason}"
     return answer
 
 
 def documented(operation: Operation, status: int) -> set[str]:
     """The headers that the API's document names for an answer."""
-    document = openapi.document()
-    response = document["paths"][operation.document_path][operation.method.lower()]["responses"].get(str(status), {})
+    document = api_document.build()
+    path = operation_items.PREFIX + operation.document_path
+    response = document["paths"][path][operation.method.lower()]["responses"].get(str(status), {})
     if reference := response.get("$ref"):
         response = document["components"]["responses"][reference.rpartition("/")[2]]
     return set(response.get("headers", {}))
@@ -199,8 +206,8 @@ def add_install(stack: Cloud, number: int, state: str = "connected", **fields: A
     stack.table.put(
         {
             "pk": pk, "sk": sk, "state": state, "platform": "kommo", "client": "acme", "attempts": 1,
-            "account_host": f"a{number}.kommo.com", "received_at": received_at, "list_pk": INSTALLS_LIST,
-            "list_sk": f"{received_at}#{install_id}", **fields,
+            "account_host": f"a{number}.kommo.com", "received_at": received_at,
+            **install_lists(state, "kommo", fields.get("client", "acme")), **install_places(install_id, received_at), **fields,
         }
     )  # fmt: skip
     return install_id

@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from requests.auth import AuthBase
 
-from local import stack as local_cloud
+from local import lifecycle
 from local.control import Control
 from local.stack import Stack
 from tests.fakes.local_cloud import leaks
@@ -84,7 +84,7 @@ def stack() -> Iterator[LocalCloud]:
     before = Stack.read()
     ran = before is not None and not before.dead_parts()
     logs = leaks.sizes()
-    running = local_cloud.up(lambda _title: contextlib.nullcontext(), print)
+    running = lifecycle.up(lambda _title: contextlib.nullcontext(), print)
     control = Control(running.control_url)
     with (
         contextlib.closing(control),
@@ -106,7 +106,7 @@ def stack() -> Iterator[LocalCloud]:
             logs=running.client("logs"),
         )
     if not ran:
-        local_cloud.down()
+        lifecycle.down()
 
 
 def workers(cloud: LocalCloud, *functions: str) -> list[int]:

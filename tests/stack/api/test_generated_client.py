@@ -55,7 +55,7 @@ def client(stack: LocalCloud, package: str, erp: str) -> Iterator[Any]:
     scopes = ["connections:list", "connections:show", f"connections:call@{erp}"]
     token = administrator(stack, "private-integrations", {"name": "BI", "scopes": scopes})["token"]
     made = import_module(f"{package}.client").AuthenticatedClient(
-        base_url=f"{stack.public_url}/v1",
+        base_url=stack.public_url,
         token=token,
         raise_on_unexpected_status=True,
         verify_ssl=ssl.create_default_context(cafile=stack.stack.ca_bundle),

@@ -126,7 +126,7 @@ def test_local_cloud_down_and_up_keeps_address_ports_and_data(checkout: Checkout
 
     status, output = checkout.run("up")
 
-    assert (status, "Starting MiniStack with the data of the last time" in output) == (0, True), output
+    assert (status, "Starting MiniStack with the saved data" in output) == (0, True), output
     assert "Deploying" not in output
     assert replace(checkout.stack, pids=neighbour.pids) == neighbour
     assert messages(neighbour) == "1"

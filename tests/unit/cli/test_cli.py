@@ -405,6 +405,29 @@ class TestListings:
             in run("routes", "list", "--source", "client:kommo/other").stdout
         )
 
+    def test_lists_send_their_filters(self, wire: Wire, marketo: responses.RequestsMock) -> None:
+        for words, query in (
+            ("connections list --state needs_reconnect --platform kommo", "state=needs_reconnect&platform=kommo"),
+            ("connections list --account-id 77", "account_id=77"),
+            (
+                "routes list --destination marketo-main --source connection:crm",
+                "source=connection%3Acrm&destination=marketo-main",
+            ),
+            ("installs list --client kommo/acme --state failed", "client=kommo%2Facme&state=failed"),
+            ("audit list --operation delete_route --target people", "operation=delete_route&target=people"),
+        ):
+            run(*words.split())
+            sent = parse_qs(urlsplit(wire.requests[-1].url).query)
+            assert sent | parse_qs(query) == sent
+
+    def test_connections_are_listed_by_state(self, wire: Wire, marketo: responses.RequestsMock) -> None:
+        run("configure", EXAMPLE)
+        assert [
+            item["platform"] for item in listed("connections", "list", "--state", "connected", "--platform", "marketo")
+        ] == ["marketo"]
+        none = run("connections", "list", "--state", "needs_reconnect", "--platform", "kommo").stdout
+        assert "There are no connections with state needs_reconnect" in none
+
     def test_platforms_scopes_and_the_caller_are_shown(self, wire: Wire) -> None:
         assert re.search(r"^http +api_key, basic, bearer", run("platforms", "list").stdout, re.MULTILINE)
         assert told("platforms", "show", "marketo")["name"] == "marketo"

@@ -201,7 +201,8 @@ def test_teardown_without_recovery_deletes_secrets_at_once(account: Account) -> 
 
 
 @pytest.mark.parametrize(
-    ("list_pk", "attribute"), [("CONNECTIONS", "sealed"), ("CONNECTIONS", "sealed_next"), ("INSTALLS", "sealed_grant")]
+    ("list_pk", "attribute"),
+    [("CONNECTIONS", "sealed"), ("CONNECTIONS", "sealed_next"), ("INSTALLS#exchanging", "sealed_grant")],
 )
 def test_teardown_sealed_grant_keeps_the_key(account: Account, list_pk: str, attribute: str) -> None:
     account.put(STACK, pk="one", list_pk=list_pk, **{attribute: "{}"})

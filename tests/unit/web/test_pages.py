@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portaria.core.callbacks import Secret
+from portaria.core.callbacks import OAuthClient, Secret
 from portaria.platforms.kommo import install as kommo
-from portaria.web import render
-from portaria.web.render import Page, language_of
+from portaria.web import branding, render
+from portaria.web.branding import NO_BRAND, Brand
+from portaria.web.render import CustomerReturn, Page, language_of
 
 INSTALL = "mfzwizltoq2dkobvhe3tmnzygq"
 REJECTIONS = [
@@ -57,14 +58,20 @@ FAILURES = [
     "api_domains_missing",
     "connection_gone",
 ]
+LOGO = "0123456789abcdef-480x120"
+CLIENT = OAuthClient(
+    "kommo", "bb3", "c-1", "https://api.example.com/install/kommo/bb3", display_name="Aurora Sync", logo=LOGO, colour="#7c3aed",
+    support_email="help@example.com", privacy_url="https://www.example.com/privacy", terms_url="https://www.example.com/terms",
+)  # fmt: skip
+BRAND = branding.of(CLIENT, "logo/")
+POPUP = CustomerReturn("https://app.example.com", "https://app.example.com/done?install=x&status=connected")
 SIGN_ON = ["unknown_link", "expired_link", "used_link", "altered_link", "unavailable"]
 
 
 def start_page(language: str = "en", label: str = "Aurora Sync", client_id: str = "c-1", state: str = "s-1") -> Page:
     return render.start(
         language,
-        client_label=label,
-        client_id=client_id,
+        brand=Brand(label),
         consent_url=kommo.consent_url(client_id, Secret(state)),
         button=kommo.button(client_id, Secret(state), language),
     )
@@ -85,11 +92,25 @@ def sign_on_page(reason: str, language: str = "en") -> Page:
 PAGES: dict[str, Callable[[str], Page]] = {
     "start": start_page,
     "start without a button": lambda language: render.start(
-        language, client_label="Aurora", client_id="c-1", consent_url="https://login.example.com/authorize", button={}
+        language,
+        brand=BRAND,
+        consent_url="https://login.example.com/authorize",
+        button={},
+        allows=["See contacts"],
     ),
     "connecting": lambda language: result_page("received", language),
     "connected": lambda language: result_page("connected", language, account="aurora.kommo.com"),
     "refused": lambda language: render.refused(language, start_url="start"),
+    "refused in a popup": lambda language: render.refused(language, start_url="start", brand=BRAND, popup_return=POPUP),
+    **{
+        f"{state} in a popup": lambda language, state=state: render.result(  # type: ignore[misc]
+            language, install=INSTALL, state=state, start_url="../start", brand=BRAND, popup_return=POPUP
+        )
+        for state in ("received", "connected", "failed")
+    },
+    "rejected, with a brand": lambda language: render.rejected(
+        language, reason="wrong_client", detail="x", start_url="start", brand=BRAND
+    ),
     **{f"failed {reason}": partial(result_page, "failed", reason=reason) for reason in FAILURES},
     **{f"rejected {reason}": partial(rejected_page, reason) for reason in REJECTIONS},
     "rejected for something else": lambda language: rejected_page("from_widget_repeated", language),
@@ -188,7 +209,7 @@ def test_page_has_security_headers(make: Callable[[str], Page]) -> None:
     assert page.headers["Referrer-Policy"] == "no-referrer"
     assert page.headers["X-Content-Type-Options"] == "nosniff"
     assert page.headers["Strict-Transport-Security"].startswith("max-age=")
-    assert page.headers["Cross-Origin-Opener-Policy"] == "same-origin-allow-popups"
+    assert page.headers["Cross-Origin-Opener-Policy"] in ("same-origin-allow-popups", "unsafe-none")
     assert "geolocation=()" in page.headers["Permissions-Policy"]
 
 
@@ -215,9 +236,71 @@ def test_page_content_security_policy_allows_platform_only_on_start_page() -> No
             assert "https:" not in make("en").headers["Content-Security-Policy"], name
 
 
+def test_page_keeps_its_opener_only_in_a_popup_of_the_application() -> None:
+    for name, make in PAGES.items():
+        policy_of_opener = make("en").headers["Cross-Origin-Opener-Policy"]
+        assert policy_of_opener == ("unsafe-none" if "popup" in name else "same-origin-allow-popups"), name
+
+
+def test_popup_page_sends_its_message_to_the_registered_origin_only() -> None:
+    for page in (PAGES["refused in a popup"]("en"), PAGES["connected in a popup"]("en")):
+        assert Outline(page).all("data-origin", "script") == ["https://app.example.com"]
+        assert "postMessage(message, origin)" in page.body
+        assert '"*"' not in page.body
+
+
+def test_page_loads_images_of_this_site_only_for_a_logo() -> None:
+    for make in PAGES.values():
+        page = make("en")
+        assert policy(page)["img-src"] == ("data: 'self'" if Outline(page).all("src", "img") else "data:")
+
+
+@every_language
+def test_page_with_brand_shows_name_logo_and_links(language: str) -> None:
+    outline = Outline(PAGES["start without a button"](language))
+    assert outline.all("src", "img") == [f"logo/{LOGO}"]
+    # The logo is wide enough to be the name itself.
+    assert outline.all("alt", "img") == ["Aurora Sync"]
+    assert "Aurora Sync" in outline.text
+    for url in ("mailto:help@example.com", "https://www.example.com/privacy", "https://www.example.com/terms"):
+        assert url in outline.all("href", "a")
+    assert "--fill: #7c3aed" in PAGES["start without a button"](language).body
+
+
+@every_language
+def test_start_page_without_display_name_shows_no_name_of_a_url(language: str) -> None:
+    unnamed = CLIENT._replace(display_name="", logo="", colour="")
+    page = render.start(
+        language, brand=branding.of(unnamed, "logo/"), consent_url="https://login.example.com/authorize", button={}
+    )
+    assert "bb3" not in page.body
+    assert "c-1" not in page.body
+    assert render._texts()["page.unnamed"][language] in Outline(page).text
+
+
+def test_brand_square_logo_stands_beside_the_name() -> None:
+    square = branding.of(CLIENT._replace(logo="0123456789abcdef-64x64"), "logo/")
+    outline = Outline(render.refused("en", start_url="start", brand=square))
+    assert outline.all("alt", "img") == [""]
+    assert "Aurora Sync" in outline.text
+
+
+@pytest.mark.parametrize(
+    "logo", ["", "x", "../../evil", "0123456789abcdef", 'a" onerror="x', "0123456789abcdef-64x64x"]
+)
+def test_brand_unknown_logo_version_shows_no_logo(logo: str) -> None:
+    assert branding.of(CLIENT._replace(logo=logo), "logo/").logo_url == ""
+
+
+@pytest.mark.parametrize("colour", ["red", "#fff", "#12345g", "#123456;}body{display:none", "url(x)"])
+def test_brand_text_that_is_no_colour_makes_no_style(colour: str) -> None:
+    assert branding.of(CLIENT._replace(colour=colour), "logo/").style == ""
+
+
 def test_result_page_allows_requests_only_while_connecting() -> None:
     assert policy(result_page("exchanging"))["connect-src"] == "'self'"
     assert "connect-src" not in policy(result_page("connected"))
+    assert "connect-src" not in policy(PAGES["connected in a popup"]("en"))
     assert "Accept" in result_page("received").headers["Vary"].split(", ")
 
 
@@ -246,10 +329,10 @@ def test_page_text_from_outside_is_escaped(text: str, language: str) -> None:
     button = {"src": "https://www.kommo.com/auth/button.js", "data-state": text, "data-title": text}
     consent = "https://www.kommo.com/oauth?state="
     cases: list[Callable[[str], Page]] = [
-        lambda value: render.start(language, client_label=value, client_id="c", consent_url=consent, button=button),
-        lambda value: render.start(language, client_label="c", client_id=value, consent_url=consent + value, button={}),
+        lambda value: render.start(language, brand=Brand(value), consent_url=consent, button=button),
+        lambda value: render.start(language, brand=Brand("c"), consent_url=consent + value, button={}),
         lambda value: render.start(
-            language, client_label="c", client_id="c", consent_url=consent, button={**button, "data-state": value}
+            language, brand=Brand("c"), consent_url=consent, button={**button, "data-state": value}
         ),
         lambda value: result_page("received", language, install=value, account=value),
         lambda value: result_page("connected", language, account=value),
@@ -295,16 +378,21 @@ def test_page_start_url_not_relative_is_omitted(url: str) -> None:
 def test_page_links_are_relative_or_of_the_platform(make: Callable[[str], Page]) -> None:
     outline = Outline(make("en"))
     for url in outline.all("href", "a") + outline.all("src") + outline.all("href", "link"):
-        outside = url.startswith(("https://www.kommo.com/", "https://login.example.com/", "data:image/svg+xml,"))
+        outside = url.startswith(
+            (
+                *("https://www.kommo.com/", "https://login.example.com/", "data:image/svg+xml,"),
+                *("mailto:help@example.com", "https://www.example.com/", "https://app.example.com/done?"),
+            )
+        )
         assert outside or (not url.startswith("/") and ":" not in url), url
 
 
 @pytest.mark.parametrize("url", ["http://www.kommo.com/oauth", "javascript:alert(1)", ""])
 def test_start_page_consent_url_not_https_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="https"):
-        render.start("en", client_label="a", client_id="c", consent_url=url, button={})
+        render.start("en", brand=NO_BRAND, consent_url=url, button={})
     with pytest.raises(ValueError, match="https"):
-        render.start("en", client_label="a", client_id="c", consent_url="https://a.example", button={"src": url})
+        render.start("en", brand=NO_BRAND, consent_url="https://a.example", button={"src": url})
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences

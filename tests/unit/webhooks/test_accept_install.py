@@ -268,14 +268,16 @@ class TestTheHook:
         self, function: Function, query: dict[str, list[str] | None], reason: str
     ) -> None:
         plain = function.get("widget_hook", query=query)
+        assert function.endpoint.calls == []
         page = function.get("widget_hook", query=query, headers=HTML)
+        # A page shows whose it is.
+        assert function.endpoint.operations() == ["dynamodb.BatchGetItem"]
 
         assert 400 <= plain["statusCode"] < 500
         assert plain["body"].startswith(reason + ": ")
         assert len(plain["body"]) < 300
         assert page["statusCode"] == plain["statusCode"]
         assert page["headers"]["Content-Type"].startswith("text/html")
-        assert function.endpoint.calls == []
 
     @pytest.mark.parametrize("code", ["%", "%zz", "%E0%A4%A", "a%00b", "caf%C3%A9"])
     def test_install_hook_percent_encoded_code_is_queued_unchanged(self, function: Function, code: str) -> None:
@@ -373,7 +375,11 @@ class TestTheBrowser:
         assert (message["source"], message["install_id"]) == ("browser", INSTALL)
         item = function.aws.table.get(f"INSTALL#{INSTALL}", "INSTALL")
         assert item is not None
-        assert (item["state"], item["account_host"], item["list_pk"]) == ("received", "acme.kommo.com", "INSTALLS")
+        assert (item["state"], item["account_host"], item["list_pk"]) == (
+            "received",
+            "acme.kommo.com",
+            "INSTALLS#received",
+        )
 
     @pytest.mark.parametrize(
         ("path", "location"),

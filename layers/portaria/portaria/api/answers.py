@@ -70,7 +70,7 @@ def refused(rejected: Rejected, request_id: str) -> Answer:
         document["errors"] = [{"field": fault.field, "detail": fault.detail} for fault in rejected.errors]
     headers = {}
     if rejected.status == HTTPStatus.UNAUTHORIZED:
-        # RFC 6750, 3: without a token there is no error code. API Gateway renames it: openapi_problems.CHALLENGE_HEADER.
+        # RFC 6750, 3: without a token there is no error code. API Gateway renames it: openapi.headers.CHALLENGE.
         error = "" if isinstance(rejected, TokenMissing) else ', error="invalid_token"'
         headers["WWW-Authenticate"] = [f'Bearer realm="portaria"{error}']
     elif rejected.status == HTTPStatus.FORBIDDEN and isinstance(rejected, MissingScope):
@@ -78,6 +78,14 @@ def refused(rejected: Rejected, request_id: str) -> Answer:
     if isinstance(rejected, idempotency.RequestInProgress):
         headers["Retry-After"] = [str(round(rejected.after_s))]
     return problem(document, request_id, headers)
+
+
+def failed(request_id: str, *, passes: bool) -> Answer:
+    """An error of this stack: 503 if it is likely to pass, otherwise 500."""
+    if passes:
+        return postponed(Retryable("storage_unavailable", "the storage does not respond"), request_id)
+    detail = f"an unexpected error occurred: look for the request {request_id} in the log (portaria logs --request)"
+    return problem(problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id)
 
 
 def postponed(later: Retryable, request_id: str) -> Answer:

@@ -23,7 +23,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from portaria import platforms
 from portaria.access.auth_throttle import Attempts
-from portaria.api import authentication
+from portaria.api import authentication, call_metrics
 from portaria.api.authentication import Caller
 from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Table
@@ -38,6 +38,7 @@ from portaria.core.errors import (
     PortariaError,
     Rejected,
     Retryable,
+    StackUnavailable,
     TokenMissing,
 )
 from portaria.core.http_request import HttpRequest
@@ -95,12 +96,15 @@ class DataIngestionApi:
             return self._refuse(part, rejected, rejected.status, request_id)
         except Retryable as later:
             self.logger.warning("records_postponed", reason=later.reason, detail=later.detail)
+            if isinstance(later, StackUnavailable):
+                call_metrics.count(call_metrics.FAILED)
             if isinstance(later, AuthThrottled):
                 return self._refuse(part, later, 429, request_id, later.after_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
             kind = boto3_clients.error_code(error) or type(error).__name__
             self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
+            call_metrics.count(call_metrics.FAILED)
         else:
             self.logger.info(
                 "records_accepted",
@@ -213,7 +217,7 @@ class DataIngestionApi:
         _count("RequestsRefused", 1, code=refusal.code)
         if isinstance(error, _FAILED_ATTEMPTS):
             # The one that `router` counts: for the alarm, when there are many.
-            _count("ApiAttemptsFailed", 1)
+            call_metrics.count(call_metrics.ATTEMPT_FAILED)
         headers = {"Content-Type": ["application/json"]}
         if after_s is not None:
             headers["Retry-After"] = [str(max(1, ceil(after_s)))]

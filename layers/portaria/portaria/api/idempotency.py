@@ -28,7 +28,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 from portaria.aws.table import Table
 from portaria.connections import vault
 from portaria.core.callbacks import Secret
-from portaria.core.errors import Rejected, Retryable
+from portaria.core.errors import Rejected, StackUnavailable
 
 KEPT_FOR_S = 24 * 3600
 HEADER = "Idempotency-Key"
@@ -163,5 +163,5 @@ class IdempotencyStore:
             raise RequestInProgress(after_s=2) from None
         except (IdempotencyPersistenceLayerError, IdempotencyInconsistentStateError) as error:
             # Where the request itself raised and its record could not be taken back, that is what counts.
-            raise Retryable("outcome_unknown", f"the key could not be checked: {type(error).__name__}") from None
+            raise StackUnavailable("outcome_unknown", f"the key could not be checked: {type(error).__name__}") from None
         return content

@@ -35,7 +35,6 @@ CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
 CONFLICT = HTTPStatus.CONFLICT
 NOT_FOUND = HTTPStatus.NOT_FOUND
 TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-BAD_GATEWAY, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT
 
 CALL = "call_connection"
 
@@ -103,7 +102,7 @@ OPERATIONS = [
     Operation(
         "list_connections", "GET", "/connections", "connections:list", "List connections",
         connections.list_page, connections.ConnectionOutput, listing=True, filters=connections.FILTERS,
-        description="`platform` and `account_id` filter together: the connections of one account.",
+        description="By name. A page can have fewer items than `limit`.",
     ),
     Operation(
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
@@ -153,13 +152,13 @@ OPERATIONS = [
         creates=True, is_secret=True, at_most_once=True, changes=True,
         description="The request goes to the connection's API with its credential added. A response body that contains the "
         "credential is withheld.",
-        statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        statuses=(CONFLICT,),
     ),
     *(
         Operation(
             f"{prefix}_{method.lower()}", method, path, "connections:call", f"Send a {method} to {what}",
             proxied.send, None, function=CALL, read=proxied.read, creates=True, is_secret=True, at_most_once=True, changes=True,
-            description=description, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT, TOO_LARGE),
+            description=description, statuses=(CONFLICT, TOO_LARGE),
         )
         for prefix, path, what, description in (
             ("proxy", "/connections/{name}/proxy/{path+}", "a connection's API", proxied.DESCRIPTION),
@@ -172,7 +171,7 @@ OPERATIONS = [
         connection_tests.test, connection_tests.ConnectionTest, function=CALL, creates=True, changes=True,
         description="Sends the platform's harmless request. Platforms without one (`is_testable` is false) answer 409 "
         "`not_offered`. A credential that the platform calls invalid ends the connection.",
-        statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        statuses=(CONFLICT,),
     ),
     Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
@@ -195,31 +194,32 @@ OPERATIONS = [
     # What platforms offer
     Operation(
         "show_contact", "GET", "/connections/{name}/contacts/{id}", "contacts:show", "Get a contact",
-        _show_contact, contacts.Contact, function=CALL, statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        _show_contact, contacts.Contact, function=CALL, statuses=(CONFLICT,),
     ),
     Operation(
         "upsert_contacts", "POST", "/connections/{name}/contacts", "contacts:upsert", "Create or update contacts",
         _upsert_contacts, contacts.UpsertedContacts, function=CALL, input=contacts.ContactUpsert, max_bytes=1_000_000,
         creates=True, changes=True,
-        description="The response has an outcome for each contact.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        description="The response has an outcome for each contact.", statuses=(CONFLICT,),
     ),
     Operation(
         "register_identifiers", "POST", "/connections/{name}/identifiers", "identifiers:register",
         "Register user identifiers for single sign-on", _register_identifiers, identifiers.RegisteredIdentifiers, function=CALL,
         input=identifiers.IdentifierRegistration, max_bytes=1_000_000, creates=True, changes=True,
-        description="The response has an outcome for each user.", statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        description="The response has an outcome for each user.", statuses=(CONFLICT,),
     ),
     Operation(
         "create_sso", "POST", "/connections/{name}/sso", "sso:create", "Create a single sign-on link",
         _sign_on, sign_on.SignOnLink, function=CALL, input=sign_on.SignOnRequest, status=CREATED, creates=True,
         is_secret=True, changes=True,
         description="The link works once, within two minutes. `deliver` can ask for the platform's own URLs instead.",
-        statuses=(CONFLICT, BAD_GATEWAY, TIMED_OUT),
+        statuses=(CONFLICT,),
     ),
     # Routes
     Operation(
         "list_routes", "GET", "/routes", "routes:list", "List routes", routes.list_page, routes.RouteOutput, listing=True,
-        filters={"source": route_rules.SOURCE},
+        filters={"source": route_rules.SOURCE, "destination": validation.Matching(validation.NAME, "a connection's name")},
+        description="By name; with `destination`, by source and name.",
     ),
     Operation(
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.RouteWithWarnings,
@@ -251,8 +251,7 @@ OPERATIONS = [
     # Installs
     Operation(
         "list_installs", "GET", "/installs", "installs:list", "List installs",
-        installs.list_page, installs.InstallOutput, listing=True, filters={"state": installs.STATES,
-        "since": validation.MOMENT},
+        installs.list_page, installs.InstallOutput, listing=True, filters=installs.FILTERS,
         description="Newest first.",
     ),
     Operation(
@@ -379,7 +378,7 @@ OPERATIONS = [
     # Audit
     Operation(
         "list_audit", "GET", "/audit", "audit:list", "List audit entries",
-        audit.list_page, audit.AuditEntry, listing=True, filters={"since": validation.MOMENT},
+        audit.list_page, audit.AuditEntry, listing=True, filters=audit.FILTERS,
         description="Newest first: who requested which change.",
     ),
 ]  # fmt: skip

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import traceback
 from collections.abc import Callable
@@ -14,17 +13,25 @@ from dataclasses import replace as with_changes
 from http import HTTPStatus
 from typing import Any, cast
 
-from aws_lambda_powertools import Logger, single_metric
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 
 from portaria.access import audit
 from portaria.access.auth_throttle import Attempts
-from portaria.api import answers, authentication, idempotency, problems, schemas, validation
+from portaria.api import answers, authentication, call_metrics, idempotency, schemas, validation
 from portaria.api.answers import Answer
+from portaria.api.api_url import api_url
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
 from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
-from portaria.core.errors import AnswerUnusable, ApiTokenRefused, AuthThrottled, MissingScope, Rejected, Retryable
+from portaria.core.errors import (
+    AnswerUnusable,
+    ApiTokenRefused,
+    AuthThrottled,
+    MissingScope,
+    Rejected,
+    Retryable,
+    StackUnavailable,
+)
 
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.
@@ -54,24 +61,20 @@ class Service:
         except Rejected as rejected:
             answer = answers.refused(rejected, request_id)
             if isinstance(rejected, ApiTokenRefused):
-                _count_failed_attempt()
+                call_metrics.count(call_metrics.ATTEMPT_FAILED)
         except Retryable as later:
             self.logger.warning("call_postponed", reason=later.reason, detail=later.detail)
             answer = answers.postponed(later, request_id)
             if isinstance(later, AuthThrottled):
-                _count_failed_attempt()
+                call_metrics.count(call_metrics.ATTEMPT_FAILED)
+            elif isinstance(later, StackUnavailable):
+                call_metrics.count(call_metrics.FAILED)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
             kind = boto3_clients.error_code(error) or type(error).__name__
             self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
-            if boto3_clients.passes(error):
-                return answers.postponed(Retryable("storage_unavailable", "the storage does not respond"), request_id)
-            detail = (
-                f"an unexpected error occurred: look for the request {request_id} in the log (portaria logs --request)"
-            )
-            answer = answers.problem(
-                problems.problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail), request_id
-            )
+            call_metrics.count(call_metrics.FAILED)
+            answer = answers.failed(request_id, passes=boto3_clients.passes(error))
         self.logger.info("call_answered", status=answer["statusCode"], resource=event.get("resource"))
         return answer
 
@@ -194,7 +197,7 @@ class Service:
         key_header = idempotency.PROXY_HEADER if operation.read else idempotency.HEADER
         key = idempotency.read_key(_header(event, key_header)) if operation.creates else ""
         if_match = _read_etag(_header(event, "If-Match")) if operation.edits else ""
-        asked = ApiRequest(self.context, caller, path, sent, limit, cursor, filters, key, if_match, _api_url(event))
+        asked = ApiRequest(self.context, caller, path, sent, limit, cursor, filters, key, if_match, api_url(event))
         return asked, body
 
 
@@ -235,12 +238,6 @@ def _read_etag(text: str) -> str:
     )
 
 
-def _count_failed_attempt() -> None:
-    """For the alarm, when there are many."""
-    with single_metric("ApiAttemptsFailed", MetricUnit.Count, 1) as metric:
-        metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
-
-
 def _may_change(sent: Any) -> bool:
     changes: Callable[[], bool] | None = getattr(sent, "changes", None)
     return changes() if changes else True
@@ -252,16 +249,3 @@ def _without_secrets(sent: Any) -> dict[str, Any]:
         return {}
     audited = getattr(sent, "audited", None)
     return dict(audited()) if audited else {"fields": sorted(sent.model_fields_set)}
-
-
-def _api_url(event: Event) -> str:
-    """The URL at which this call reached the API, without the resource's own path: a custom domain's, if it has one.
-
-    API Gateway also matches a path with a trailing slash or with repeated slashes, and hands it over as it was sent.
-    """
-    request = event["requestContext"]
-    steps = [step for step in str(request["path"]).split("/") if step]
-    own = [step for step in str(event["resource"]).split("/") if step]
-    base_path = "".join(f"/{step}" for step in steps[: len(steps) - len(own)])
-    host = request.get("domainName") or f"{request['apiId']}.execute-api.{os.environ['AWS_REGION']}.amazonaws.com"
-    return f"https://{host}{base_path}"

@@ -37,6 +37,9 @@ MAX_CURSOR_LENGTH = 1_000
 _Model = TypeVar("_Model", bound="Input")
 _Checked = TypeVar("_Checked")
 
+# The member of a JSON schema that holds a pattern's rule in words. `openapi.schemas` makes it a part of the description.
+RULE = "x-rule"
+
 
 class Fault(NamedTuple):
     """A wrong field and a sentence about it. `steps` lead to the field in the body, where `field` does not say it; `of_name`
@@ -118,7 +121,7 @@ class Matching:
         return core_schema.no_info_after_validator_function(self, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema) | {"pattern": f"^(?:{self.pattern})$", "description": self.rule}
+        return handler(schema) | {"pattern": f"^(?:{self.pattern})$", RULE: self.rule}
 
 
 MASKED_SECRET = "masked_secret"  # noqa: S105 - a reason

@@ -8,7 +8,7 @@ import math
 from botocore.exceptions import BotoCoreError, ClientError
 
 from portaria.aws import boto3_clients
-from portaria.core.errors import Retryable
+from portaria.core.errors import StackUnavailable
 from portaria.core.record_messages import encode
 
 __all__ = ["encode", "give_back", "send"]
@@ -37,7 +37,7 @@ def send(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str =
             boto3_clients.client("sqs").send_message(QueueUrl=queue_url, MessageBody=body, **given)
         except (ClientError, BotoCoreError) as error:
             reason = boto3_clients.error_code(error) or type(error).__name__
-            raise Retryable("queue_unavailable", f"SQS did not accept a message: {reason}") from error
+            raise StackUnavailable("queue_unavailable", f"SQS did not accept a message: {reason}") from error
 
 
 def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from portaria.aws import boto3_clients
 from portaria.core import clock
-from portaria.core.errors import Rejected, Retryable
+from portaria.core.errors import Rejected, StackUnavailable
 
 Item = dict[str, Any]
 One = TypeVar("One")
@@ -30,12 +30,16 @@ INDEXES = {
     "listing": ("list_pk", "list_sk"),
     "by_source": ("source", "pk"),
     "by_due": ("due_pk", "due_at"),
+    "by_filter": ("filter_pk", "filter_sk"),
 }
 
 # The most items that one batch read may have.
 MAX_READS = 100
 # The most items that one batch write may have, and how often in a row one may fail completely.
 MAX_WRITES, MAX_VAIN_BATCHES = 25, 5
+
+# DynamoDB's limit for a sort key is 1,024 bytes.
+MAX_PLACE_LENGTH = 300
 
 # boto3's own pool has ten connections.
 MAX_CONCURRENT = 10
@@ -165,19 +169,17 @@ class Table:
     ) -> tuple[list[Item], str | None]:
         """One page of the items under a partition key, and the cursor of the next page or None.
 
-        `index` is empty for the table itself, `listing` (by list_pk), `by_source` or `by_due`. Indexes are eventually
-        consistent. One of `sk_prefix`, `sk_until` and `sk_from` narrows the sort key; the last two are included.
+        `index` is empty for the table itself, `listing` (by list_pk), `by_source`, `by_due` or `by_filter` (keys only).
+        Indexes are eventually consistent. `sk_prefix`, or `sk_from` and `sk_until`, narrow the sort key; the last two are
+        included.
         """
         pk_name, sk_name = INDEXES[index]
-        narrow = " AND begins_with(#sk, :sk)" if sk_prefix else " AND #sk <= :sk" if sk_until else ""
-        narrow = narrow or (" AND #sk >= :sk" if sk_from else "")
+        narrow, bounds = _narrow(sk_prefix, sk_from, sk_until)
         call: dict[str, Any] = {
             "TableName": self.name,
             "KeyConditionExpression": "#pk = :pk" + narrow,
             "ExpressionAttributeNames": {"#pk": pk_name} | ({"#sk": sk_name} if narrow else {}),
-            "ExpressionAttributeValues": _typed(
-                {":pk": pk} | ({":sk": sk_prefix or sk_until or sk_from} if narrow else {})
-            ),
+            "ExpressionAttributeValues": _typed({":pk": pk} | bounds),
             "ScanIndexForward": not newest_first,
         }
         if index:
@@ -231,10 +233,21 @@ class Table:
             raise
 
 
+def _narrow(prefix: str, first: str, last: str) -> tuple[str, Item]:
+    """The condition on a sort key, and its values."""
+    if prefix:
+        return " AND begins_with(#sk, :sk)", {":sk": prefix}
+    if first and last:
+        return " AND #sk BETWEEN :sk AND :last", {":sk": first, ":last": last}
+    if first:
+        return " AND #sk >= :sk", {":sk": first}
+    return (" AND #sk <= :sk", {":sk": last}) if last else ("", {})
+
+
 def _again(tries: int) -> int:
     """Pause after a batch of which nothing was written. Raises `Retryable` if that repeats."""
     if tries >= MAX_VAIN_BATCHES:
-        raise Retryable("storage_busy", "the table does not accept writes now")
+        raise StackUnavailable("storage_busy", "the table does not accept writes now")
     clock.sleep(0.05 * 2**tries)
     return tries + 1
 
@@ -328,6 +341,21 @@ def encode_cursor(place: Any) -> str:
 def decode_cursor(cursor: str) -> Any:
     """The place of a cursor, of any type, because callers can send anything. Raises `ValueError` or `RecursionError`."""
     return json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+
+
+def read_place(cursor: str) -> str:
+    """The place of a cursor that holds a sort key. Raises `Rejected` (`bad_cursor`)."""
+    try:
+        place = decode_cursor(cursor)
+    except (ValueError, RecursionError):
+        raise _bad_cursor() from None
+    if (
+        not isinstance(place, str)
+        or not 1 <= len(place) <= MAX_PLACE_LENGTH
+        or not (place.isascii() and place.isprintable())
+    ):
+        raise _bad_cursor()
+    return place
 
 
 def _read_cursor(cursor: str) -> Item:

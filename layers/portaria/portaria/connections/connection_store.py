@@ -6,17 +6,19 @@ them is one conditional write, and until then the old ones are in use.
 Besides the connection's fields the item has attributes for the workers: the lease on its credentials (`lease_until`, `fence`,
 `tries`, `retry_at`, see `tokens.refresh_lease`), credentials that the vault could not accept (`sealed`), when a refresh last
 added a version to the secret (`version_added_at`), an event that is still to be published (`announce`), and when `renew_tokens`
-must visit it (`due_at`, in the index `by_due`).
+must visit it (`due_at`, in the index `by_due`). The index `by_filter` finds connections by state and platform; every write of
+`state` writes its keys too (`filter_keys`).
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace as with_changes
 from datetime import UTC, datetime, timedelta
 
-from portaria.aws import due_index
+from portaria.aws import due_index, filter_index
 from portaria.aws.table import Item, Table
 from portaria.core import clock
 from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
@@ -24,6 +26,7 @@ from portaria.core.errors import Rejected
 
 SK = "CONNECTION"
 LIST = "CONNECTIONS"
+STATES = ("pending", "connected", "needs_reconnect", "removed")
 FIELDS = tuple(field.name for field in dataclass_fields(Connection))
 
 # Kinds whose credentials a person entered: they do not expire by themselves.
@@ -79,6 +82,7 @@ def to_item(connection: Connection, *, announce: str = "") -> Item:
     item: Item = {field: getattr(connection, field) for field in FIELDS}
     item["notes"] = list(connection.notes)
     item |= {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": connection.name}
+    item |= filter_keys(connection, connection.state)
     if connection.account_id:
         item["source"] = _account(connection.platform, connection.account_id)
     now = clock.now()
@@ -142,9 +146,33 @@ def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Connec
     return [read(item) for item in items], cursor
 
 
+def filtered_page(
+    table: Table, platforms: Iterable[str], states: Iterable[str], cursor: str | None, limit: int
+) -> tuple[list[Connection], str | None]:
+    """One page of the connections of these platforms in these states, by name.
+
+    The index is eventually consistent: a connection that has just left these states is left out, so a page may be short.
+    Raises `Rejected` (`bad_cursor`).
+    """
+    partitions = [_partition(platform, state) for platform in platforms for state in states]
+    entries, next_cursor = filter_index.merged_page(table, partitions, cursor=cursor, limit=limit)
+    items = filter_index.read_items(table, entries)
+    return [read(item) for item in items if item.get("filter_pk") in partitions], next_cursor
+
+
+def filter_keys(connection: Connection, state: str) -> Item:
+    """The attributes that put a connection into the index `by_filter` when it gets this state."""
+    return filter_index.keys(_partition(connection.platform, state), connection.name)
+
+
 def of_account(table: Table, platform: str, account_id: str) -> list[Connection]:
     """Every connection to one account, by name, the removed ones too. The index is eventually consistent."""
     return [read(item) for item in table.query_all(_account(platform, account_id), index="by_source")]
+
+
+def _partition(platform: str, state: str) -> str:
+    """The value of `filter_pk`. One for each state and platform, so that the writes of many states spread over partitions."""
+    return f"CONNECTIONS#{state}#{platform}"
 
 
 def _account(platform: str, account_id: str) -> str:

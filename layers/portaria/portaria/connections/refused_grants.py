@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from enum import Enum
 
-from portaria.aws import event_bus
+from portaria.aws import due_index
 from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import connection_store
 from portaria.core import clock
@@ -76,13 +76,13 @@ def resume(table: Table, platform: str, client: str) -> list[str]:
             ConnectionReason.REFUSED_TOO_LONG,
         ):
             continue
-        due = connection_store.due_now(event_bus.RECOVERED)
-        del due[connection_store.ANNOUNCE]
+        changed = due_index.attributes(due_index.RENEWALS, clock.now())
+        changed |= connection_store.filter_keys(connection_store.read(item), "connected")
         try:
             table.update(
                 *connection_store.key(item["name"]),
                 "SET #state = :connected, #reason = :none, refused_since = :none, refusal = :none, refused_times = :zero, "
-                "resumed = :yes, due_pk = :due_pk, due_at = :due_at REMOVE retry_at, tries",
+                "resumed = :yes, " + ", ".join(f"{name} = :{name}" for name in changed) + " REMOVE retry_at, tries",
                 condition="#state = :needs_reconnect AND #reason = :refused AND generation = :generation",
                 names={"#state": "state", "#reason": "reason"},
                 values={
@@ -93,7 +93,7 @@ def resume(table: Table, platform: str, client: str) -> list[str]:
                     ":zero": 0,
                     ":yes": True,
                     ":generation": item["generation"],
-                    **{f":{name}": value for name, value in due.items()},
+                    **{f":{name}": value for name, value in changed.items()},
                 },
             )
         except Conflict:

@@ -302,10 +302,11 @@ def _write(
     *,
     gone: tuple[str, ...] = (),
 ) -> None:
-    """Write some of a connection's fields, with its next due time."""
+    """Write some of a connection's fields, with its next due time. `state` is written with its place in the index."""
     item = connection_store.to_item(fresh, announce=announce)
     due = ("due_pk", "due_at", connection_store.ANNOUNCE)
-    found = [*fields, *(name for name in due if name in item)]
+    placed = ("filter_pk", "filter_sk") if "state" in fields else ()
+    found = [*fields, *placed, *(name for name in due if name in item)]
     gone = (*gone, *(name for name in due if name not in item))
     table.update(
         *connection_store.key(fresh.name),

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from portaria.aws import boto3_clients
 from portaria.aws.table import Conflict
 from portaria.core.callbacks import Secret
-from portaria.core.errors import Rejected, Retryable
+from portaria.core.errors import Rejected, Retryable, StackUnavailable
 
 Credentials = dict[str, Secret]
 
@@ -300,7 +300,7 @@ def _unavailable(error: Exception) -> Retryable:
             after_s=FULL_WAIT_S,
         )
     # Without the error's text, which may quote the credentials.
-    return Retryable(
+    return StackUnavailable(
         "vault_unavailable",
         f"Secrets Manager or KMS did not respond: {boto3_clients.error_code(error) or type(error).__name__}",
     )

@@ -73,7 +73,8 @@ class OAuthClient(NamedTuple):
     The rest is for providers that the platform does not know by itself: `authorize_url` and `token_url`, `grant`
     (`authorization_code` or `client_credentials`) and `token_auth`, how the client proves itself to the token endpoint:
     `basic` or `post` (RFC 6749, 2.3.1). `scopes` are separated by spaces, and so are `api_domains`: the domains that the
-    client's connections may have, and so the only ones that its tokens are sent to.
+    client's connections may have, and so the only ones that its tokens are sent to; and `return_urls`, see `core.return_urls`.
+    The rest is what the hosted pages show: `colour` is `#rrggbb`, and `logo` is the version of the stored logo (`core.logos`).
     """
 
     platform: str
@@ -86,6 +87,14 @@ class OAuthClient(NamedTuple):
     grant: str = "authorization_code"
     token_auth: str = "basic"  # noqa: S105 - a way to prove itself, not a token
     api_domains: str = ""
+    return_urls: str = ""
+    display_name: str = ""
+    logo: str = ""
+    colour: str = ""
+    support_email: str = ""
+    support_url: str = ""
+    privacy_url: str = ""
+    terms_url: str = ""
 
 
 class Record(NamedTuple):

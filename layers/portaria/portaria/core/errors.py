@@ -210,7 +210,11 @@ class AuthThrottled(TypedRetryable):
     reason = "too_many_attempts"
 
 
-# A host or a platform that cannot answer now.
+# This stack, a host or a platform that cannot answer now.
+
+
+class StackUnavailable(Retryable):
+    """A part of this stack, not a platform, did not do what the request needs: the table, a queue, Secrets Manager or KMS."""
 
 
 class PlatformUnavailable(TypedRetryable):

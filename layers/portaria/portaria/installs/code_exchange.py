@@ -105,10 +105,7 @@ class _Exchange:
                     "generation": item["generation"],
                 },
             )
-        self.lease.update(
-            "SET #state = :connected, connected_at = :now REMOVE lease_until",
-            {":connected": "connected", ":now": clock.to_iso(clock.now())},
-        )
+        self.lease.end("connected", "connected_at = :now REMOVE lease_until", {":now": clock.to_iso(clock.now())})
 
     def fail(self, rejected: Rejected) -> None:
         """End the install with a reason: written first, so that a later turn reports the same one, then published."""
@@ -121,9 +118,8 @@ class _Exchange:
             # Only then: Secrets Manager takes 50 deletions a second, and most failures of forged codes come before a grant.
             self.vault.remove(self.grants.secret_id)
         publish_failure(self.table, self.settings, self.install, item["account_host"], rejected)
-        self.lease.update(
-            "SET #state = :failed, failed_at = :now REMOVE lease_until, sealed_grant",
-            {":failed": "failed", ":now": clock.to_iso(clock.now())},
+        self.lease.end(
+            "failed", "failed_at = :now REMOVE lease_until, sealed_grant", {":now": clock.to_iso(clock.now())}
         )
 
     def _replace_previous(self, connection: Connection, client: OAuthClient) -> None:
@@ -131,7 +127,7 @@ class _Exchange:
         is_account = not self.install.connection
         if is_account:
             credentials = self.vault.read(connection.secret_id)
-            event_subscriptions.subscribe(self.table, connection, client, credentials)
+            event_subscriptions.subscribe_installed(self.table, connection, client, credentials)
         if previous := self.lease.item.get("previous_secret_id"):
             if is_account:
                 # Their URL contains a key that ends with that grant.

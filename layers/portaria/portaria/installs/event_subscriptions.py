@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from portaria import platforms
 from portaria.aws.table import Table
@@ -11,8 +13,11 @@ from portaria.connections.vault import Credentials
 from portaria.core.callbacks import OAuthClient
 from portaria.core.entities import Connection
 from portaria.core.errors import Rejected
+from portaria.core.http_messages import Request, Response
 from portaria.outbound import http_client
 from portaria.platforms.protocols import WebhookSubscriptions
+
+Send = Callable[[Request], Response]
 
 
 def events_url(connection: Connection, client: OAuthClient, credentials: Credentials | None) -> str:
@@ -24,10 +29,13 @@ def events_url(connection: Connection, client: OAuthClient, credentials: Credent
     return f"{base_url}/events/{connection.platform}/{connection.name}/{credentials['webhook_key'].reveal()}"
 
 
-def subscribe(table: Table, connection: Connection, client: OAuthClient, credentials: Credentials | None) -> None:
-    """Subscribe to an account's event webhooks. An account that may not have them is connected all the same, with a note.
+def subscribe(
+    table: Table, connection: Connection, client: OAuthClient, credentials: Credentials | None, send: Send
+) -> None:
+    """Subscribe to an account's event webhooks. `send` sends the request to the account.
 
-    The address is open before the platform learns of it, so no event is refused. Raises `Retryable`.
+    The address is open before the platform learns of it, so no event is refused. The address of an older grant is not opened
+    again, and nothing is sent then. Raises `Rejected` where the account may not have webhooks, and what `send` raises.
     """
     destination = events_url(connection, client, credentials)
     if not credentials or not destination:
@@ -36,9 +44,18 @@ def subscribe(table: Table, connection: Connection, client: OAuthClient, credent
         return
     webhooks = _webhooks(connection)
     request = webhooks.subscribe_request(connection.allowed_domain, credentials["access_token"], destination)
+    webhooks.read_answer(send(request))
+
+
+def subscribe_installed(
+    table: Table, connection: Connection, client: OAuthClient, credentials: Credentials | None
+) -> None:
+    """Subscribe an account that has just been installed. An account that may not have webhooks gets a note.
+
+    Raises `Retryable`.
+    """
     try:
-        response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
-        webhooks.read_answer(response)
+        subscribe(table, connection, client, credentials, partial(_send, connection))
     except Rejected as refused:
         table.update(
             *connection_store.key(connection.name),
@@ -58,8 +75,11 @@ def unsubscribe(connection: Connection, credentials: Credentials | None, destina
     webhooks = _webhooks(connection)
     request = webhooks.unsubscribe_request(connection.allowed_domain, credentials["access_token"], destination)
     with suppress(Rejected):
-        response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
-        webhooks.read_answer(response)
+        webhooks.read_answer(_send(connection, request))
+
+
+def _send(connection: Connection, request: Request) -> Response:
+    return http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
 
 
 def _webhooks(connection: Connection) -> WebhookSubscriptions:

@@ -10,7 +10,7 @@ from portaria.aws.table import Conflict, Item, Table
 from portaria.connections import oauth_clients
 from portaria.core import clock
 from portaria.core.errors import Rejected
-from portaria.core.item_keys import install_key, install_list_key
+from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.core.settings import ExchangeCodeSettings
 from portaria.installs.install_messages import Install
 
@@ -39,12 +39,11 @@ def expire(install: Install, settings: ExchangeCodeSettings) -> ExchangeOutcome 
     publish_failure(table, settings, install, install.account_host, expired)
     now = clock.now()
     received_at = clock.to_iso(install.received_at)
-    list_pk, list_sk = install_list_key(install.id, received_at)
     item: Item = {
         "pk": pk,
         "sk": sk,
-        "list_pk": list_pk,
-        "list_sk": list_sk,
+        **install_lists("failed", install.platform, install.client),
+        **install_places(install.id, received_at),
         "state": "failed",
         "reason": expired.reason,
         "detail": expired.detail,

@@ -8,7 +8,7 @@ from portaria.aws import boto3_clients
 from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock
 from portaria.core.errors import Retryable
-from portaria.core.item_keys import install_key, install_list_key
+from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.installs.exchange_outcomes import KEPT_FOR, ExchangeOutcome
 from portaria.installs.install_messages import Install
 
@@ -35,13 +35,15 @@ class InstallLease:
         """Take the lease. Raises `Conflict` where the install has ended or another worker holds it."""
         install, now = self.install, clock.now()
         received_at = clock.to_iso(install.received_at)
-        list_pk, list_sk = install_list_key(install.id, received_at)
+        lists = install_lists("exchanging", install.platform, install.client)
+        places = install_places(install.id, received_at)
         self.item = self.table.update(
             *install_key(install.id),
             "SET #state = :exchanging, platform = :platform, client = :client, lease_until = :until, "
             "attempts = if_not_exists(attempts, :zero) + :one, account_host = if_not_exists(account_host, :host), "
             "arrived_by = if_not_exists(arrived_by, :arrived_by), received_at = if_not_exists(received_at, :received_at), "
-            "list_pk = :list, list_sk = if_not_exists(list_sk, :list_sk), expires_at = :expires_at",
+            "list_pk = :list_pk, list_sk = if_not_exists(list_sk, :list_sk), "
+            "filter_pk = :filter_pk, filter_sk = if_not_exists(filter_sk, :filter_sk), expires_at = :expires_at",
             condition="attribute_not_exists(pk) OR #state = :received OR (#state = :exchanging AND "
             "(attribute_not_exists(lease_until) OR lease_until < :now))",
             names={"#state": "state"},
@@ -57,8 +59,7 @@ class InstallLease:
                 ":host": install.account_host,
                 ":arrived_by": install.source,
                 ":received_at": received_at,
-                ":list": list_pk,
-                ":list_sk": list_sk,
+                **{f":{name}": value for name, value in (lists | places).items()},
                 ":expires_at": int((now + KEPT_FOR).timestamp()),
             },
         )
@@ -71,6 +72,14 @@ class InstallLease:
             condition="attempts = :attempt",
             values={**values, ":attempt": self.attempt},
             names={"#state": "state"} if "#state" in expression else None,
+        )
+
+    def end(self, state: str, expression: str, values: Item) -> None:
+        """Write the last state of the install, with the expression's changes, and end the lease."""
+        lists = install_lists(state, self.install.platform, self.install.client)
+        self.update(
+            "SET #state = :state, list_pk = :list_pk, filter_pk = :filter_pk, " + expression,
+            {":state": state, **{f":{name}": value for name, value in lists.items()}, **values},
         )
 
     def release(self) -> None:

@@ -172,12 +172,19 @@ class _Removal:
 
 
 def _mark(table: Table, connection: Connection, why: str) -> None:
-    """Mark a connection as removed: it cannot be used any more. Raises `Conflict` where its credentials have just changed."""
+    """Mark a connection as removed: it cannot be used any more. Raises `Conflict` where its credentials have just changed.
+
+    A deleted one leaves the index `by_filter`, because lists do not show it.
+    """
     now = clock.now()
+    is_listed = why != DELETED
+    listed = connection_store.filter_keys(connection, "removed") if is_listed else {}
     table.update(
         *connection_store.key(connection.name),
-        "SET #state = :removed, #reason = :why, updated_at = :now, expires_at = :expires_at "
-        "REMOVE lease_until, retry_at, tries, sealed, sealed_next, announce, due_pk, due_at",
+        "SET #state = :removed, #reason = :why, updated_at = :now, expires_at = :expires_at"
+        + "".join(f", {name} = :{name}" for name in listed)
+        + " REMOVE lease_until, retry_at, tries, sealed, sealed_next, announce, due_pk, due_at"
+        + ("" if is_listed else ", filter_pk, filter_sk"),
         condition="generation = :generation",
         names={"#state": "state", "#reason": "reason"},
         values={
@@ -186,5 +193,6 @@ def _mark(table: Table, connection: Connection, why: str) -> None:
             ":now": clock.to_iso(now),
             ":expires_at": int((now + KEPT_FOR).timestamp()),
             ":generation": connection.generation,
+            **{f":{name}": value for name, value in listed.items()},
         },
     )

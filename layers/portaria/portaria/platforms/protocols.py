@@ -143,6 +143,9 @@ class ConsentPage(Protocol):
     def button(self, client_id: str, state: Secret, language: str) -> dict[str, str]:
         """Return the attributes of the vendor's button script. `language` is `en`, `es` or `pt`."""
 
+    def scope_texts(self, scopes: str, language: str) -> list[str]:
+        """Return what an OAuth client's scopes allow, in words for its customers, one text for each scope that has words."""
+
 
 class AuthorizationLinks(Protocol):
     """Consent at the endpoint that the OAuth client names: for platforms that represent any OAuth 2.0 provider.

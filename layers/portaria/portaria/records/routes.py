@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from portaria import platforms
+from portaria.aws import filter_index
 from portaria.aws.table import Item, Table
 from portaria.core.entities import Connection, Route, Target
 from portaria.core.errors import Rejected
@@ -92,7 +93,8 @@ def read(item: Item) -> Route:
 
 def to_item(route: Route) -> dict[str, Any]:
     pk, sk = key(route.name)
-    return {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": route.name, **show(route)}
+    filter_keys = filter_index.keys(_destination(route.destination), f"{route.source}#{route.name}")
+    return {"pk": pk, "sk": sk, "list_pk": LIST, "list_sk": route.name, **filter_keys, **show(route)}
 
 
 def show(route: Route) -> dict[str, Any]:
@@ -115,6 +117,35 @@ def list_page(table: Table, cursor: str | None, limit: int) -> tuple[list[Route]
 def of_source(table: Table, source: str) -> list[Route]:
     """Every route that starts at a source, by its name."""
     return [read(item) for item in table.query_all(source, index="by_source") if item["pk"].startswith("ROUTE#")]
+
+
+def of_destination(
+    table: Table, destination: str, source: str, cursor: str | None, limit: int
+) -> tuple[list[Route], str | None]:
+    """One page of the routes to a destination, by source and name; of one source where `source` is not empty."""
+    entries, next_cursor = table.query(
+        _destination(destination),
+        index=filter_index.INDEX,
+        sk_prefix=f"{source}#" if source else "",
+        cursor=cursor,
+        limit=limit,
+    )
+    found = [read(item) for item in filter_index.read_items(table, entries)]
+    return [route for route in found if route.destination == destination and source in ("", route.source)], next_cursor
+
+
+def using(table: Table, connection: str) -> Route | None:
+    """A route that starts at a connection or leads to it, if there is one."""
+    cursor: str | None = None
+    while True:
+        found, cursor = of_destination(table, connection, "", cursor, 10)
+        if found or not cursor:
+            break
+    return next(iter(found or of_source(table, f"connection:{connection}")), None)
+
+
+def _destination(name: str) -> str:
+    return f"ROUTES#{name}"
 
 
 def delete(table: Table, name: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from portaria import platforms
 from portaria.aws import due_index, queues
 from portaria.aws.table import Conflict, Item, Table
-from portaria.connections import connection_store, oauth_clients, webhook_endpoints
+from portaria.connections import connection_store, oauth_clients
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Secret
 from portaria.core.entities import Changes, Connection
@@ -317,25 +317,14 @@ class _Reconciling:
     def _subscribe(self, reader: PageReader) -> None:
         """Subscribe the account's event webhooks again, at most once an hour. After a failure this reads the changes."""
         connection = reader.connection
-        try:
-            platform = platforms.load(connection.platform)
-            webhooks = platform.require(platform.webhook_subscriptions)
-        except Rejected:
-            return
-        if not self._may_subscribe():
+        if not platforms.load(connection.platform).webhook_subscriptions or not self._may_subscribe():
             return
         try:
             credentials = reader.token_provider.token(connection).credentials
             if "webhook_key" not in credentials:
                 return
             client = oauth_clients.get(self.table, connection.platform, connection.client)
-            destination = event_subscriptions.events_url(connection, client, credentials)
-            # The URL is opened before the platform learns it. The URL of an older grant is not opened again.
-            if destination and webhook_endpoints.open_address(self.table, connection, credentials["webhook_key"]):
-                request = webhooks.subscribe_request(
-                    connection.allowed_domain, credentials["access_token"], destination
-                )
-                webhooks.read_answer(reader.send(request))
+            event_subscriptions.subscribe(self.table, connection, client, credentials, reader.send)
         except (Rejected, Retryable) as refused:
             logger.warning("webhook_subscription_failed", extra={**self.facts, "reason": refused.reason})
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from portaria import web
 from portaria.access.scopes import NARROWABLE, SCOPES
-from portaria.api import openapi
+from portaria.api.api_url import api_url
+from portaria.api.openapi import document as api_document
+from portaria.api.openapi import problem_types, tags
 from portaria.web import markdown, render, schema_rows
 
 METHODS = ("get", "head", "post", "put", "patch", "delete")
@@ -20,17 +22,14 @@ ENGLISH = "en"
 TEXTS = "reference_texts.toml"
 
 
-def answer(event: dict[str, Any]) -> dict[str, Any] | None:
-    """The answer to a call of one of the two, or None for any other call."""
-    match event.get("resource"):
-        case "/v1/openapi.json":
-            headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
-            body = _document()
-        case "/v1/reference":
-            page = _page(_language(event))
-            headers, body = page.headers, page.body
-        case _:
-            return None
+def answer(event: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request for `/v1/openapi.json` or `/v1/reference`."""
+    if event["resource"] == "/v1/openapi.json":
+        headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+        body = _document(api_url(event).removeprefix("https://"))
+    else:
+        page = _page(_language(event))
+        headers, body = page.headers, page.body
     return {"statusCode": 200, "headers": headers | {"Cache-Control": CACHED}, "body": body}
 
 
@@ -44,8 +43,8 @@ def _language(event: dict[str, Any]) -> str:
 
 
 @cache
-def _document() -> str:
-    return json.dumps(openapi.document(), ensure_ascii=False)
+def _document(host: str) -> str:
+    return json.dumps(api_document.build(host), ensure_ascii=False)
 
 
 @cache
@@ -56,18 +55,19 @@ def texts() -> dict[str, dict[str, dict[str, Any]]]:
 
 @cache
 def _page(language: str) -> render.Page:
-    document = openapi.document()
+    document = api_document.build()
     chrome = {name: markdown.render(text[language]) for name, text in texts()["chrome"].items()}
-    groups = [_group(document, name, language) for name in openapi.TAGS]
+    groups = [_group(document, name, language) for name in tags.TAGS]
     scopes = [(name, text, name in NARROWABLE) for name, text in SCOPES.items()]
-    return render.reference(language, chrome=chrome, groups=groups, scopes=scopes)
+    problems = [(reason, markdown.render(each.meaning)) for reason, each in sorted(problem_types.every().items())]
+    return render.reference(language, chrome=chrome, groups=groups, scopes=scopes, problems=problems)
 
 
 def _group(document: dict[str, Any], name: str, language: str) -> dict[str, Any]:
-    title, text = openapi.TAGS[name]
+    title, text = tags.TAGS[name]
     operations = [
         _operation(document, method, path, operation, language)
-        for path, methods in document["paths"].items()
+        for path, methods in (*document["paths"].items(), *document["webhooks"].items())
         for method, operation in methods.items()
         if method in METHODS and title in operation["tags"]
     ]
@@ -83,9 +83,9 @@ def _operation(
     name, summary = operation["operationId"], operation["summary"]
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     responses = {status: schema_rows.response(document, each) for status, each in operation["responses"].items()}
-    good = next(response for status, response in responses.items() if status == "default" or int(status) < 400)
-    shown = good.get("content", {}).get("application/json", {}).get("schema", {})
-    example = content.get("example")
+    good = next(response for status, response in responses.items() if status == "default" or status[0] in "23")
+    answer = good.get("content", {}).get("application/json", {})
+    shown = answer.get("schema", {})
     return {
         "id": name,
         "method": method.upper(),
@@ -103,8 +103,13 @@ def _operation(
         ],
         "fields": schema_rows.fields(document, content.get("schema", {})),
         "about_fields": schema_rows.about(document, content.get("schema", {})),
-        "example": json.dumps(example, indent=2, ensure_ascii=False) if example else "",
+        "example": _example(content),
+        "answer_example": _example(answer),
         "answer": schema_rows.fields(document, shown),
         "about_answer": schema_rows.about(document, shown),
         "statuses": [(status, markdown.render(each["description"])) for status, each in responses.items()],
     }
+
+
+def _example(content: dict[str, Any]) -> str:
+    return json.dumps(content["example"], indent=2, ensure_ascii=False) if "example" in content else ""

@@ -4,12 +4,17 @@ Each function returns a whole answer in one of three languages: status, headers 
 elsewhere, except the platform's own button script on the start page, and all links of ours are relative, so they work under
 any stage or path.
 
-Cross-Origin-Opener-Policy is `same-origin-allow-popups` on every page. In its popup mode the platform's button opens the
-consent page in a second window, and that window tells the start page where to go by `window.opener.postMessage`: with
-`same-origin` the opener would be cut off and the install would end in a window that knows nothing. `unsafe-none` would
-keep that working too, but would also leave a handle with any site that opened our page, and Kommo's script follows a
-`{"url": …}` message from whoever sends it (https://developers.kommo.com/docs/button-on-site). With this value only
-windows that we opened can talk to us. It is the same on all pages because moving between two values cuts the windows off.
+A page is given the `Brand` of its OAuth client: who asks for access, in the client's own colours.
+
+Cross-Origin-Opener-Policy is `same-origin-allow-popups` on every page but those of an install in a popup window. In its popup
+mode the platform's button opens the consent page in a second window, and that window tells the start page where to go by
+`window.opener.postMessage`: with `same-origin` the opener would be cut off and the install would end in a window that knows
+nothing. `unsafe-none` would keep that working too, but would also leave a handle with any site that opened our page, and
+Kommo's script follows a `{"url": …}` message from whoever sends it (https://developers.kommo.com/docs/button-on-site). With
+this value only windows that we opened can talk to us. It is the same on all pages because moving between two values cuts the
+windows off.
+An install that the team's application opened in a popup window ends with a message to that window, so its pages have `unsafe-
+none`, no button of the platform, and an origin that the OAuth client registered as the only receiver.
 """
 
 from __future__ import annotations
@@ -25,6 +30,8 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+
+from portaria.web.branding import NO_BRAND, Brand
 
 LANGUAGES = {"pt": "pt-BR", "es": "es", "en": "en"}
 
@@ -106,11 +113,31 @@ def language_of(accept_language: str | None) -> str:
     return best
 
 
-def start(language: str, *, client_label: str, client_id: str, consent_url: str, button: dict[str, str]) -> Page:
-    """The install page: what will happen, the platform's button, and a plain link to its consent page.
+@dataclass(frozen=True)
+class CustomerReturn:
+    """Where a customer goes back to: `url` with the result, and `origin`, the only one that a popup window's message is for.
+
+    `url` is empty while the install is not over.
+    """
+
+    origin: str
+    url: str = ""
+
+
+def start(
+    language: str,
+    *,
+    brand: Brand,
+    consent_url: str,
+    button: dict[str, str],
+    allows: list[str] | None = None,
+    in_popup: bool = False,
+) -> Page:
+    """The install page: who asks for what, what will happen, the platform's button, and a link to its consent page.
 
     `button` holds the attributes of the platform's button script, `src` among them; empty where it has none. Both it and
-    `consent_url` must be https. They carry the one-time state, so the page is made for one browser.
+    `consent_url` must be https. They carry the one-time state, so the page is made for one browser. `allows` says in words what
+    the scopes allow.
     """
     for url in (consent_url, button.get("src", "https://")):
         if not url.startswith("https://"):
@@ -127,24 +154,37 @@ def start(language: str, *, client_label: str, client_id: str, consent_url: str,
         language,
         nonce=nonce,
         policy=policy,
-        client_label=client_label or client_id,
-        client_id=client_id,
+        brand=brand,
+        in_popup=in_popup,
+        allows=allows or [],
         consent_url=consent_url,
         site=(urlsplit(consent_url).hostname or "").removeprefix("www."),
         button=button,
     )
 
 
-def result(language: str, *, install: str, state: str, start_url: str, reason: str = "", account: str = "") -> Page:
+def result(
+    language: str,
+    *,
+    install: str,
+    state: str,
+    start_url: str,
+    reason: str = "",
+    account: str = "",
+    brand: Brand = NO_BRAND,
+    popup_return: CustomerReturn | None = None,
+) -> Page:
     """The result page: connecting, connected or failed. While connecting, it polls its own URL for JSON.
 
     `state` is the install's (`received`, `exchanging`, `connected`, `failed`); one that is not known counts as connecting.
-    `start_url` must be relative; any other is left out.
+    `start_url` must be relative; any other is left out. With `popup_return`, the page tells the window that opened it how the
+    install ended, and closes.
     """
     nonce = secrets.token_urlsafe(16)
     connecting = state not in ("connected", "failed")
+    own_script = {"script-src": f"'nonce-{nonce}'"}
     scripts = {
-        "script-src": f"'nonce-{nonce}'",
+        **own_script,
         "connect-src": "'self'",
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
@@ -153,7 +193,10 @@ def result(language: str, *, install: str, state: str, start_url: str, reason: s
         "result.html",
         language,
         nonce=nonce,
-        policy=scripts if connecting else {},
+        policy=scripts if connecting else own_script if popup_return else {},
+        brand=brand,
+        in_popup=popup_return is not None,
+        popup_return=popup_return,
         vary="Accept-Language, Accept",
         install=install,
         state="connecting" if connecting else state,
@@ -167,12 +210,26 @@ def result(language: str, *, install: str, state: str, start_url: str, reason: s
     )
 
 
-def refused(language: str, *, start_url: str) -> Page:
-    """The page after the customer refused consent."""
-    return _page("refused.html", language, start_url=_relative(start_url))
+def refused(
+    language: str, *, start_url: str, brand: Brand = NO_BRAND, popup_return: CustomerReturn | None = None
+) -> Page:
+    """The page after the customer refused consent. With `popup_return` as `result`."""
+    nonce = secrets.token_urlsafe(16)
+    return _page(
+        "refused.html",
+        language,
+        nonce=nonce,
+        policy={"script-src": f"'nonce-{nonce}'"} if popup_return else {},
+        brand=brand,
+        in_popup=popup_return is not None,
+        popup_return=popup_return,
+        start_url=_relative(start_url),
+    )
 
 
-def rejected(language: str, *, reason: str, detail: str, start_url: str | None, status: int = 400) -> Page:
+def rejected(
+    language: str, *, reason: str, detail: str, start_url: str | None, status: int = 400, brand: Brand = NO_BRAND
+) -> Page:
     """The page for invalid input: what is wrong, and what the customer and the operator must do.
 
     `detail` is an English sentence for the operator. `start_url` must be relative; None or any other shows no link.
@@ -181,6 +238,7 @@ def rejected(language: str, *, reason: str, detail: str, start_url: str | None, 
         "rejected.html",
         language,
         status=status,
+        brand=brand,
         reason=reason,
         detail=detail,
         start_url=_relative(start_url),
@@ -190,10 +248,24 @@ def rejected(language: str, *, reason: str, detail: str, start_url: str | None, 
 
 
 def reference(
-    language: str, *, chrome: dict[str, Markup], groups: list[dict[str, Any]], scopes: list[tuple[str, str, bool]]
+    language: str,
+    *,
+    chrome: dict[str, Markup],
+    groups: list[dict[str, Any]],
+    scopes: list[tuple[str, str, bool]],
+    problems: list[tuple[str, Markup]],
 ) -> Page:
-    """The API reference: `chrome` has the page's texts, `groups` the operations, `scopes` the meaning of each scope."""
-    return _page("reference.html", language, chrome=chrome, groups=groups, scopes=scopes, languages=LANGUAGES)
+    """The API reference: `chrome` has the page's texts, `groups` the operations, and the others what each scope and each
+    problem type means."""
+    return _page(
+        "reference.html",
+        language,
+        chrome=chrome,
+        groups=groups,
+        scopes=scopes,
+        problems=problems,
+        languages=LANGUAGES,
+    )
 
 
 def sign_on_failed(language: str, *, reason: str, status: int) -> Page:
@@ -216,6 +288,8 @@ def _page(
     policy: dict[str, str] | None = None,
     vary: str = "Accept-Language",
     status: int = 200,
+    brand: Brand = NO_BRAND,
+    in_popup: bool = False,
     **values: object,
 ) -> Page:
     language = language if language in LANGUAGES else "en"
@@ -223,14 +297,20 @@ def _page(
     directives = {
         "default-src": "'none'",
         "style-src": f"'nonce-{nonce}'",
-        "img-src": "data:",  # the icon in the tab
+        # The icon in the tab, and the client's logo.
+        "img-src": "data: 'self'" if brand.logo_url else "data:",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
         **(policy or {}),
     }
     text = partial(_text, language)
-    body = _environment().get_template(template).render(t=text, lang=LANGUAGES[language], nonce=nonce, **values)
+    name = Markup("<bdi>{}</bdi>").format(brand.name) if brand.name else text("page.unnamed")
+    body = (
+        _environment()
+        .get_template(template)
+        .render(t=text, lang=LANGUAGES[language], nonce=nonce, brand=brand, client=name, **values)
+    )
     headers = {
         "Content-Type": "text/html; charset=utf-8",
         "Content-Language": LANGUAGES[language],
@@ -242,7 +322,7 @@ def _page(
         "X-Frame-Options": "DENY",
         "Strict-Transport-Security": "max-age=63072000",
         "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
-        "Cross-Origin-Opener-Policy": "same-origin-allow-popups",
+        "Cross-Origin-Opener-Policy": "unsafe-none" if in_popup else "same-origin-allow-popups",
         "Cross-Origin-Resource-Policy": "same-origin",
         "X-Robots-Tag": "noindex",
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from portaria.api.openapi_problems import REF, RESPONSES
+from portaria.api.openapi.problems import REF, RESPONSES
 from portaria.web import markdown
 
 Document = dict[str, Any]

@@ -27,10 +27,10 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthCallback, OAuthClient, Refusal, Secret
 from portaria.core.error_roots import Rejected, Retryable
 from portaria.core.http_request import HttpRequest
-from portaria.core.item_keys import install_key, install_list_key
+from portaria.core.item_keys import install_key, install_lists, install_places
 from portaria.core.settings import AcceptInstallSettings
 from portaria.webhooks import arrival_sources
-from portaria.webhooks.light_table import CONDITION_FAILED, LightTable, text
+from portaria.webhooks.light_table import CONDITION_FAILED, Item, LightTable, text
 from portaria.webhooks.oauth_client_cache import OAuthClientCache, unknown_client
 from portaria.webhooks.oauth_state import COOKIE, OAuthStates, code_verifier
 from portaria.webhooks.request_log import count, log
@@ -112,14 +112,15 @@ class InstallReceiver:
         self._store(message, known, source, is_proven, budget)
         return install
 
-    def refuse(self, refusal: Refusal, request: HttpRequest) -> None:
-        """The customer refused: their state is used. A failure to do so does not matter to the customer."""
+    def refuse(self, refusal: Refusal, request: HttpRequest) -> Item:
+        """The customer refused: their state is used. Returns its item, empty where that failed."""
         platform, client = request.path_parameter("platform"), request.path_parameter("client")
         if refusal.state is not None:
             try:
-                self._states.claim(refusal.state, platform, client, request.cookie(COOKIE), used_by="refused")
+                return self._states.claim(refusal.state, platform, client, request.cookie(COOKIE), used_by="refused")
             except (Rejected, Retryable, AwsError) as error:
                 log("INFO", "refusal_without_state", platform=platform, error=str(error))
+        return {}
 
     def _check_client(
         self, platform: str, client: str, budget: TimeBudget, host: str, check_host: CheckHost | None
@@ -140,12 +141,11 @@ class InstallReceiver:
     ) -> None:
         """Write an install for its status page. A failure is only logged, because the worker writes the install as well."""
         pk, sk = install_key(install)
-        list_pk, list_sk = install_list_key(install, received_at)
         item: dict[str, str | int] = {
             "pk": pk,
             "sk": sk,
-            "list_pk": list_pk,
-            "list_sk": list_sk,
+            **install_lists("received", platform, client),
+            **install_places(install, received_at),
             "state": "received",
             "platform": platform,
             "client": client,

@@ -15,11 +15,16 @@ _INSTALL_ID = re.compile(r"[a-z2-7]{26}")
 
 
 class InstallStatus(NamedTuple):
-    """How far an install is: received, exchanging, connected or failed (with a reason)."""
+    """How far an install is: received, exchanging, connected or failed (with a reason).
+
+    `return_url` and `language` are those of the link that it began with; empty where there was none.
+    """
 
     state: str
     reason: str = ""
     account: str = ""
+    return_url: str = ""
+    language: str = ""
 
 
 def read_status(table: LightTable, install: str) -> InstallStatus:
@@ -32,4 +37,10 @@ def read_status(table: LightTable, install: str) -> InstallStatus:
     item = table.get(install_key(install), READ_S)
     if item is None:
         return InstallStatus("received")
-    return InstallStatus(text(item, "state") or "received", text(item, "reason"), text(item, "account_host"))
+    return InstallStatus(
+        text(item, "state") or "received",
+        text(item, "reason"),
+        text(item, "account_host"),
+        text(item, "return_url"),
+        text(item, "language"),
+    )

@@ -12,11 +12,13 @@ import pytest
 import yaml
 
 from portaria.access.scopes import SCOPES
-from portaria.api import openapi
+from portaria.api.openapi import document as api_document
+from portaria.api.openapi import operation_items, schemas, tags
 from portaria.api.operations import OPERATIONS
+from portaria.core.event_catalogue import CATALOGUE
 from portaria.platforms.marketo import data_ingestion_api
 from portaria.web import reference, render
-from tests.fakes.api.manage import Manage, proxy_event
+from tests.fakes.api.manage import API_HOST, Manage, proxy_event
 from tests.fakes.aws import functions
 from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.paths import ROOT
@@ -26,6 +28,12 @@ FRONT_DOOR = {
     "send_persons", "send_custom_objects", "send_companies", "send_program_members", "remove_program_members",
     "send_list_members", "remove_list_members",
 }  # fmt: skip
+
+PUBLIC = {
+    "show_health", "show_document", "show_reference", "accept_install", "show_install_page", "show_install_result",
+    "receive_event", "accept_uninstall", "answer_challenge", "receive_reports", "redeem_ticket",
+}  # fmt: skip
+EVENTS = {f"receive_{name.replace('.', '_')}" for name in CATALOGUE}
 
 
 def served(shared: Cloud, resource: str) -> dict[str, Any]:
@@ -48,34 +56,45 @@ def references(value: Any) -> Iterator[str]:
 def test_openapi_file_matches_code_and_served_document(shared: Cloud) -> None:
     """Written by `make openapi`."""
     written = yaml.safe_load(DOCUMENT.read_text())
-    assert written == openapi.document()
+    assert written == api_document.build()
     answer = served(shared, "/v1/openapi.json")
     assert answer["statusCode"] == 200
     assert answer["headers"]["Content-Type"] == "application/json"
-    assert json.loads(answer["body"]) == written
+    told = json.loads(answer["body"])
+    assert told == api_document.build(f"{API_HOST}/live")
+    for each in (written, told, *written["paths"].values(), *told["paths"].values()):
+        each.pop("servers", None)
+    assert told == written
+
+
+def test_openapi_document_of_a_stack_has_its_own_url(shared: Cloud) -> None:
+    document = json.loads(served(shared, "/v1/openapi.json")["body"])
+    servers = [server for path in document["paths"].values() for server in path.get("servers", [])]
+    assert len(servers) > 10
+    assert {each["variables"]["host"]["default"] for each in (*document["servers"], *servers)} == {f"{API_HOST}/live"}
 
 
 def test_openapi_document_refusal_names_do_not_depend_on_python_version() -> None:
     """`HTTPStatus(413).name` is another in Python 3.13, which the functions run on, than in Python 3.11."""
-    names = openapi.document()["components"]["responses"]
+    names = api_document.build()["components"]["responses"]
     assert {"Problem400", "Problem413", "Problem422", "FrontDoor403"} <= set(names)
-    assert all(re.fullmatch(r"(Problem|FrontDoor)[0-9]{3}", name) for name in names)
+    assert all(re.fullmatch(r"(Problem|FrontDoor)[0-9]{3}|ProxiedResponse", name) for name in names)
 
 
 def test_openapi_document_has_exactly_the_operations() -> None:
     told = {
         operation["operationId"]
-        for methods in openapi.document()["paths"].values()
+        for methods in api_document.build()["paths"].values()
         for operation in methods.values()
         if isinstance(operation, dict)
     }
-    assert told == {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket", "show_health"}
+    assert told == {operation.id for operation in OPERATIONS} | FRONT_DOOR | PUBLIC
 
 
 def test_openapi_document_each_operation_names_its_scope_and_all_scopes_are_listed() -> None:
-    document = openapi.document()
+    document = api_document.build()
     for operation in OPERATIONS:
-        told = document["paths"][operation.document_path][operation.method.lower()]
+        told = document["paths"][operation_items.PREFIX + operation.document_path][operation.method.lower()]
         assert {"token": [operation.scope] if operation.scope else []} in told["security"]
         assert operation.scope in told["description"]
     for scope in SCOPES:
@@ -83,7 +102,7 @@ def test_openapi_document_each_operation_names_its_scope_and_all_scopes_are_list
 
 
 def test_openapi_document_references_resolve_and_schemas_are_used() -> None:
-    document = openapi.document()
+    document = api_document.build()
     found = set(references(document))
     assert found
     for each in found:
@@ -115,10 +134,10 @@ UNITS = ("_s", "_days", "_ms")
 def properties() -> Iterator[tuple[str, str, dict[str, Any], bool]]:
     """Each property of this API's own schemas: its schema, name, definition, and whether it is always present."""
     models = {
-        openapi.schema_name(model) for operation in OPERATIONS for model in (operation.input, operation.output) if model
+        schemas.name_of(model) for operation in OPERATIONS for model in (operation.input, operation.output) if model
     }
-    document = openapi.document()
-    outputs = {openapi.schema_name(operation.output) for operation in OPERATIONS if operation.output}
+    document = api_document.build()
+    outputs = {schemas.name_of(operation.output) for operation in OPERATIONS if operation.output}
     for name, schema in document["components"]["schemas"].items():
         if name.startswith("FrontDoor") or ("properties" in schema and not schema.get("title")):
             continue
@@ -157,14 +176,9 @@ def test_document_absent_values_are_null_and_never_a_default() -> None:
 
 
 def test_document_paths_have_no_two_kinds_of_ids() -> None:
-    steps = {
-        step
-        for path in openapi.document()["paths"]
-        if not path.startswith("/subscriptions")
-        for step in path.split("/")
-    }
+    steps = {step for path in api_document.build()["paths"] if path.startswith("/v1/") for step in path.split("/")}
     parameters = {step for step in steps if step.startswith("{")}
-    assert parameters <= {"{name}", "{id}", "{platform}", "{client}", "{ticket}", "{path}"}
+    assert parameters <= {"{name}", "{id}", "{platform}", "{client}", "{path}"}
 
 
 def page(shared: Cloud, **event: Any) -> tuple[dict[str, str], str]:
@@ -180,7 +194,7 @@ def test_reference_page_is_complete_in_each_language(shared: Cloud, language: st
     assert headers["Content-Type"].startswith("text/html")
     assert headers["Content-Language"] == render.LANGUAGES[language]
     assert f'<html lang="{render.LANGUAGES[language]}">' in body
-    for operation in {operation.id for operation in OPERATIONS} | FRONT_DOOR | {"redeem_ticket", "show_health"}:
+    for operation in {operation.id for operation in OPERATIONS} | FRONT_DOOR | PUBLIC | EVENTS:
         assert f'<section id="{operation}">' in body
         assert f'<a href="#{operation}">' in body
     for scope in SCOPES:
@@ -217,12 +231,12 @@ def test_reference_page_translations_match_operations() -> None:
     texts = reference.texts()
     operations = {
         each["operationId"]: each["summary"]
-        for methods in openapi.document()["paths"].values()
+        for methods in (*api_document.build()["paths"].values(), *api_document.build()["webhooks"].values())
         for each in methods.values()
         if isinstance(each, dict)
     }
     assert set(texts["summary"]) == set(operations)
-    assert set(texts["tag"]) == set(openapi.TAGS)
+    assert set(texts["tag"]) == set(tags.TAGS)
     for text in (*texts["summary"].values(), *texts["tag"].values()):
         assert set(text) == {"pt", "es"}
     for text in texts["chrome"].values():
@@ -231,10 +245,10 @@ def test_reference_page_translations_match_operations() -> None:
 
 def test_openapi_summaries_begin_with_a_verb_and_are_short() -> None:
     verbs = {
-        "Add", "Cancel", "Create", "Delete", "Get", "List", "Open", "Redrive", "Register", "Remove", "Replace", "Resume",
-        "Revoke", "Rotate", "Send", "Start", "Test", "Update",
+        "Add", "Answer", "Cancel", "Create", "Delete", "Get", "List", "Open", "Receive", "Redrive", "Register", "Remove",
+        "Replace", "Resume", "Revoke", "Rotate", "Send", "Start", "Test", "Update",
     }  # fmt: skip
-    for methods in openapi.document()["paths"].values():
+    for methods in api_document.build()["paths"].values():
         for each in methods.values():
             if isinstance(each, dict):
                 words = each["summary"].split()
@@ -243,9 +257,9 @@ def test_openapi_summaries_begin_with_a_verb_and_are_short() -> None:
                 assert not each["summary"].endswith("."), each["summary"]
 
 
-@pytest.mark.parametrize("path", [path for path in openapi.document()["paths"] if path.startswith("/subscriptions")])
+@pytest.mark.parametrize("path", [path for path in api_document.build()["paths"] if path.startswith("/subscriptions")])
 def test_openapi_data_ingestion_example_is_valid_and_accepted(path: str) -> None:
-    operation = openapi.document()["paths"][path]["post"]
+    operation = api_document.build()["paths"][path]["post"]
     content = operation["requestBody"]["content"]["application/json"]
     jsonschema_rs.validate(content["schema"], content["example"])
     parameters = {each["name"]: each["example"] for each in operation["parameters"] if each["in"] == "path"}
@@ -254,7 +268,7 @@ def test_openapi_data_ingestion_example_is_valid_and_accepted(path: str) -> None
 
 
 def test_openapi_data_ingestion_has_every_path_and_error_code() -> None:
-    document = openapi.document()
+    document = api_document.build()
     assert {path for path in document["paths"] if path.startswith("/subscriptions")} == set(
         data_ingestion_api.RESOURCES
     )

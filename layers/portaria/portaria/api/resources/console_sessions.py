@@ -24,37 +24,35 @@ Scopes = Annotated[list[Annotated[str, AfterValidator(check_scope)]], Field(min_
 
 
 class ConsoleSessionCreation(Input):
-    """With `read_only` the session can change nothing. `scopes` limits it to these; without both it may do everything."""
+    """What the session may do. Without `read_only` and `scopes` it may do everything."""
 
-    read_only: bool = False
-    scopes: Scopes | None = None
+    read_only: bool = Field(default=False, description="Whether the session can change nothing.")
+    scopes: Scopes | None = Field(default=None, description="The scopes that the session is limited to.")
 
     def audited(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True)
 
 
 class ConsoleLink(Output):
-    """`url` is returned once: it opens the console in one browser, once, until `expires_at`. `scopes` is null for a session
-    that may do everything."""
+    """A link to the console. It opens once, in one browser."""
 
-    url: str
-    expires_at: Time
-    scopes: list[str] | None
+    url: str = Field(description="The link. It is returned once.")
+    expires_at: Time = Field(description="When the link stops working.")
+    scopes: list[str] | None = Field(description="What the session may do. Null if it may do everything.")
 
 
 class ConsoleSessionOutput(Output):
-    """`principal` is the AWS principal who asked for the link. A session ends at `ends_at`, or an hour after `last_used_at`.
-    `source` and `browser` are the address and the user agent that opened the link."""
+    """A browser that is, or was, signed in to the console."""
 
-    id: str
-    principal: str
-    is_active: bool
-    scopes: list[str] | None
-    created_at: Time
-    last_used_at: Time
-    ends_at: Time
-    source: str | None
-    browser: str | None
+    id: str = Field(description="The session's id. It does not open the session.")
+    principal: str = Field(description="The ARN of the AWS principal who asked for the link.")
+    is_active: bool = Field(description="Whether the session can be used.")
+    scopes: list[str] | None = Field(description="What the session may do. Null if it may do everything.")
+    created_at: Time = Field(description="When the link was opened.")
+    last_used_at: Time = Field(description="When the session was last used, to the minute.")
+    ends_at: Time = Field(description="When the session ends. It also ends after an hour without use.")
+    source: str | None = Field(description="The IP address that opened the link.")
+    browser: str | None = Field(description="The user agent that opened the link.")
 
 
 def create(asked: ApiRequest) -> Reply:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria import platforms
 from portaria.access import private_integrations, scopes, token_usage
 from portaria.api.operation import ApiRequest, Reply, page
@@ -15,76 +17,99 @@ from portaria.platforms.record_protocols import RouteRules
 
 
 class KindField(Output):
-    """A value must match `pattern` as a whole. `default` is used if the field is left out, and null if it is required."""
+    """A field of a connection that is not secret."""
 
-    name: str
-    pattern: str
-    is_required: bool
-    default: str | None
+    name: str = Field(description="The field's name in `fields` of a connection.")
+    pattern: str = Field(description="The regular expression that the whole value must match.")
+    is_required: bool = Field(description="Whether a connection of this kind cannot be created without the field.")
+    default: str | None = Field(description="The value that is used if the field is omitted. Null if there is none.")
 
 
 class ConnectionKind(Output):
-    """`credentials` are secrets that a connection is created with; without any, an OAuth client has them.
-    `needs_allowed_domain` says that the platform does not determine the domain."""
+    """A kind of connection that a platform offers."""
 
-    name: str
-    fields: list[KindField]
-    credentials: list[str]
-    needs_allowed_domain: bool
-    needs_client: bool
-    needs_consent: bool
+    name: str = Field(description="The name of the kind.")
+    fields: list[KindField] = Field(description="The fields that a connection of this kind has.")
+    credentials: list[str] = Field(
+        description="The names of the secrets that the connection is created with. Empty if an OAuth client has them."
+    )
+    needs_allowed_domain: bool = Field(
+        description="Whether `allowed_domain` must be given, because the platform does not determine the domain."
+    )
+    needs_client: bool = Field(description="Whether the connection needs an OAuth client.")
+    needs_consent: bool = Field(description="Whether a person must grant access before the connection works.")
 
 
 class DestinationOption(Output):
-    name: str
-    pattern: str
-    rule: str
+    """An option that a route to the platform can have."""
+
+    name: str = Field(description="The option's name in `options` of a route.")
+    pattern: str = Field(description="The regular expression that the whole value must match.")
+    rule: str = Field(description="What the value must be, in words.")
 
 
 class DestinationOffer(Output):
-    """`accepted` maps a source's object to the destination's object that it becomes. A route's `target` must match
-    `target_pattern`; `target_rule` says it in words."""
+    """What routes to the platform can have."""
 
-    accepted: dict[str, str]
-    target_pattern: str
-    target_rule: str
-    dedupe_fields: dict[str, list[str]]
-    default_dedupe_fields: dict[str, list[str]]
-    options: list[DestinationOption]
+    accepted: dict[str, str] = Field(
+        description="For each object of a source: the object of this platform that it becomes by default."
+    )
+    target_pattern: str = Field(description="The regular expression that `target` of a route must match.")
+    target_rule: str = Field(description="What `target` must be, in words.")
+    dedupe_fields: dict[str, list[str]] = Field(
+        description="For each target: the attributes that the platform can deduplicate by."
+    )
+    default_dedupe_fields: dict[str, list[str]] = Field(
+        description="For each target: the attributes that are used if a route names none."
+    )
+    options: list[DestinationOption] = Field(description="The options that a route can have.")
 
 
 class PlatformOutput(Output):
-    """`is_testable` says whether `POST /connections/{name}/test` works for its connections. `sources` are the objects that
-    routes can start with. `destination` is null if records cannot be sent to it, and `api_domains` is empty if an OAuth
-    client must name its own."""
+    """What a platform offers, and what a form for its connections and routes needs."""
 
-    name: str
-    is_installable: bool
-    is_testable: bool
-    kinds: list[ConnectionKind]
-    api_domains: list[str]
-    sources: list[str]
-    destination: DestinationOffer | None
+    name: str = Field(description="The platform's name.")
+    is_installable: bool = Field(
+        description="Whether customers install an application of this platform from a marketplace or an install page."
+    )
+    is_testable: bool = Field(
+        description="Whether `POST /v1/connections/{name}/test` works for connections of this platform."
+    )
+    kinds: list[ConnectionKind] = Field(description="The kinds of connections that can be created.")
+    api_domains: list[str] = Field(
+        description="The domains of the platform's API. Empty if each OAuth client must name its own."
+    )
+    sources: list[str] = Field(description="The objects that a route can read from this platform.")
+    destination: DestinationOffer | None = Field(
+        description="What routes to this platform can have. Null if records cannot be sent to it."
+    )
 
 
 class ScopeOutput(Output):
-    """`is_narrowable` says whether it can be given for one connection, as `scope@name`."""
+    """A permission that a private integration can have."""
 
-    name: str
-    description: str
-    is_narrowable: bool
+    name: str = Field(description="The scope.")
+    description: str = Field(description="What the scope allows.")
+    is_narrowable: bool = Field(description="Whether the scope can be given for one connection, as `scope@name`.")
 
 
 class CallerOutput(Output):
-    """`scopes` is null for an administrator, who may do everything. `previous_token_until` is set while two tokens of a private
-    integration work."""
+    """Who the request's token or signature belongs to."""
 
-    id: str
-    kind: Literal["administrator", "private_integration"]
-    name: str | None
-    scopes: list[str] | None
-    previous_token_until: Time | None
-    last_used_at: Time | None
+    id: str = Field(description="The ARN of the AWS principal, or the private integration's id.")
+    kind: Literal["administrator", "private_integration"] = Field(
+        description="Whether the caller is an AWS principal or a private integration."
+    )
+    name: str | None = Field(description="The private integration's name, or null for an AWS principal.")
+    scopes: list[str] | None = Field(
+        description="The private integration's scopes. Null for an administrator, who may do everything."
+    )
+    previous_token_until: Time | None = Field(
+        description="Until when the previous token works after a rotation. Null if only one token works."
+    )
+    last_used_at: Time | None = Field(
+        description="When the private integration's tokens were last used, rounded to the hour. Null for an administrator.",
+    )
 
 
 SOURCE_OBJECTS = ("contacts", "companies")

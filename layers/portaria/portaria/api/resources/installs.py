@@ -4,38 +4,45 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from portaria.api.operation import ApiRequest, Reply, page
+from pydantic import Field
+
+from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.schemas import Output, Time
-from portaria.api.validation import read_moment
-from portaria.aws.table import Item, Table, cursor_after
+from portaria.api.validation import MOMENT, NAME, PLATFORM_NAME, Matching, read_moment
+from portaria.aws import filter_index
+from portaria.aws.table import Item, Table
 from portaria.connections import oauth_clients
 from portaria.core import clock
 from portaria.core.errors import Rejected
-from portaria.core.item_keys import INSTALLS_LIST, install_key
+from portaria.core.item_keys import INSTALL_STATES, client_install_list, install_key, install_list
 
-STATES = ("received", "exchanging", "connected", "failed")
-# How many items one call reads at most when it looks for a state: enough for a day of many installs, and answered well
-# inside the function's time.
-MAX_READ = 2_000
-PAGE_SIZE = 200
+FILTERS: Filters = {
+    "client": Matching(rf"{PLATFORM_NAME}/{NAME}", "an OAuth client as platform/name, such as kommo/acme"),
+    "state": INSTALL_STATES,
+    "since": MOMENT,
+}
 
 
 class InstallOutput(Output):
-    """A field is null if the install has not reached that point. `reconnect_url` is where the customer can try again."""
+    """One arrival of an authorization code, and what became of it. Kept for 90 days. A value is null if the install has
+    not reached that point.
+    """
 
-    id: str
-    state: Literal["received", "exchanging", "connected", "failed"]
-    reason: str | None
-    detail: str | None
-    platform: str
-    client: str
-    account_host: str | None
-    connection: str | None
-    attempt_count: int | None
-    received_at: Time
-    connected_at: Time | None
-    failed_at: Time | None
-    reconnect_url: str | None
+    id: str = Field(description="The install's id.")
+    state: Literal["received", "exchanging", "connected", "failed"] = Field(
+        description="`received` (the code is stored), `exchanging`, `connected` or `failed`."
+    )
+    reason: str | None = Field(description="Why the install failed.")
+    detail: str | None = Field(description="A sentence about the failure, for people.")
+    platform: str = Field(description="The platform that the code came from.")
+    client: str = Field(description="The name of the OAuth client that was installed.")
+    account_host: str | None = Field(description="The host of the customer's account at the platform.")
+    connection: str | None = Field(description="The name of the connection that the install created or renewed.")
+    attempt_count: int | None = Field(description="How many times the code exchange was tried.")
+    received_at: Time = Field(description="When the code arrived.")
+    connected_at: Time | None = Field(description="When the connection was ready.")
+    failed_at: Time | None = Field(description="When the install failed.")
+    reconnect_url: str | None = Field(description="Where the customer can install again. Only for a failed install.")
 
 
 def get(asked: ApiRequest) -> Reply:
@@ -47,31 +54,21 @@ def get(asked: ApiRequest) -> Reply:
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    """Newest first. With a `state` a page can be short, even empty, before the last: the cursor then leads on.
-
-    Raises `Rejected` (`bad_cursor`, `bad_since`).
-    """
-    table, cursor, limit, state = asked.context.table, asked.cursor, asked.limit, asked.filters.get("state")
-    since = clock.to_iso(read_moment(asked.filters["since"], "since")) if "since" in asked.filters else ""
-    found: list[Item] = []
-    for _ in range(MAX_READ // PAGE_SIZE):
-        items, cursor = table.query(
-            INSTALLS_LIST,
-            index="listing",
-            newest_first=True,
-            limit=PAGE_SIZE if state else limit,
-            cursor=cursor,
-            sk_from=since,
-        )
-        for position, item in enumerate(items):
-            if state in (None, item.get("state")):
-                found.append(item)
-            if len(found) == limit:
-                ended = not cursor and position == len(items) - 1
-                return page([show(table, item) for item in found], None if ended else cursor_after(item))
-        if not cursor:
-            break
-    return page([show(table, item) for item in found], cursor)
+    """Newest first. Raises `Rejected` (`bad_cursor`, `bad_since`)."""
+    table, filters = asked.context.table, asked.filters
+    since = clock.to_iso(read_moment(filters["since"], "since")) if "since" in filters else ""
+    states = [filters["state"]] if "state" in filters else list(INSTALL_STATES)
+    if "client" in filters:
+        platform, _, client = filters["client"].partition("/")
+        partitions, index = [client_install_list(state, platform, client) for state in states], filter_index.INDEX
+    else:
+        partitions, index = [install_list(state) for state in states], "listing"
+    found, next_cursor = filter_index.merged_page(
+        table, partitions, index=index, cursor=asked.cursor, limit=asked.limit, newest_first=True, since=since
+    )
+    if index == filter_index.INDEX:
+        found = [item for item in filter_index.read_items(table, found) if item.get("filter_pk") in partitions]
+    return page([show(table, item) for item in found], next_cursor)
 
 
 def show(table: Table, item: Item) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria.api.operation import ApiRequest, Reply, changed_meanwhile, page, require_match
-from portaria.api.rules import oauth_client_rules
+from portaria.api.rules import branding_rules, oauth_client_rules
 from portaria.api.rules.stored_resources import Stored
 from portaria.api.schemas import Output
-from portaria.aws.table import Conflict
+from portaria.aws.table import Conflict, Table
 from portaria.connections import oauth_clients, refused_grants
+from portaria.connections.branding import logos
+from portaria.connections.branding.logos import Logo
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.errors import Rejected
@@ -17,39 +21,66 @@ from portaria.core.item_keys import oauth_client_key
 
 
 class OAuthClientOutput(Output):
-    """`grant` and the fields after it are null unless the client sets its own endpoints."""
+    """An application that is registered with a platform."""
 
-    platform: str
-    name: str
-    client_id: str
-    credentials_set: list[Literal["client_secret"]]
-    redirect_uri: str
-    scopes: str | None
-    api_domains: list[str]
-    install_page_url: str | None
-    grant: str | None
-    authorize_url: str | None
-    token_url: str | None
-    token_auth: str | None
+    platform: str = Field(description="The platform that the application is registered with.")
+    name: str = Field(description="The OAuth client's name, unique within the platform. It is part of its URLs.")
+    client_id: str = Field(description="The application's id at the platform.")
+    credentials_set: list[Literal["client_secret"]] = Field(
+        description="The names of the secrets that are stored. A secret is never returned."
+    )
+    redirect_uri: str = Field(description="The URL to register with the platform as its redirect URI.")
+    scopes: str | None = Field(
+        description="The scopes that are requested, separated as the platform expects it. Null if the platform sets them.",
+    )
+    api_domains: list[str] = Field(
+        description="The domains that connections of this client may use. Its tokens are sent nowhere else."
+    )
+    install_page_url: str | None = Field(
+        description="The page on which customers install the application. Null if the platform has no such page."
+    )
+    grant: str | None = Field(description="The grant type. Null if the platform determines it.")
+    authorize_url: str | None = Field(
+        description="The provider's authorization endpoint. Null if the platform determines it."
+    )
+    token_url: str | None = Field(description="The provider's token endpoint. Null if the platform determines it.")
+    token_auth: str | None = Field(
+        description="How the client authenticates at the token endpoint. Null if the platform determines it."
+    )
+    return_urls: list[str] = Field(description="The pages of your application that customers may be sent back to.")
+    display_name: str | None = Field(description="The application's name on the hosted pages. Null if it is not set.")
+    logo_url: str | None = Field(description="The URL of the logo. Null if there is none.")
+    colour: str | None = Field(description="The colour of buttons on the hosted pages. Null if it is not set.")
+    support_email: str | None = Field(description="The support address on the hosted pages. Null if it is not set.")
+    support_url: str | None = Field(
+        description="The support page that the hosted pages link to. Null if it is not set."
+    )
+    privacy_url: str | None = Field(
+        description="The privacy policy that the hosted pages link to. Null if it is not set."
+    )
+    terms_url: str | None = Field(
+        description="The terms of service that the hosted pages link to. Null if it is not set."
+    )
 
 
 class OAuthClientWithWarnings(OAuthClientOutput):
-    """`warnings` are sentences about what may be a mistake."""
+    """An OAuth client, and what may be wrong with it."""
 
-    warnings: list[str]
+    warnings: list[str] = Field(description="Sentences about what may be a mistake. Empty if nothing was found.")
 
 
 def create(asked: ApiRequest) -> Reply:
     """Raises `Rejected` (409 `client_exists`) and `Retryable`.
 
-    The secret is stored before the item that makes it usable. A death between the two leaves a secret that nobody uses;
-    creating the client again overwrites it.
+    The secret and the logo are stored before the item that makes them usable. A death before the item leaves a secret that is
+    not used; creating the client again overwrites it.
     """
     table, vault, sent = asked.context.table, asked.context.vault, asked.sent
     client = oauth_client_rules.check_creation(sent, asked.api_url)
     if table.get(*oauth_client_key(client.platform, client.name)):
         raise _exists(client)
     _store_secret(vault, client, sent.client_secret)
+    _store_logo(table, client, sent.logo)
     try:
         revision = oauth_clients.put(table, client, new=True)
     except Conflict:
@@ -74,10 +105,13 @@ def replace(asked: ApiRequest) -> Reply:
     client = oauth_client_rules.check_replacement(old, sent, Stored(table), asked.api_url)
     if sent.client_secret:
         _store_secret(vault, client, sent.client_secret)
+    _store_logo(table, client, sent.logo)
     try:
         revision = oauth_clients.put(table, client, new=False, revision=revision)
     except Conflict:
         raise changed_meanwhile(asked) from None
+    if sent.logo is not None:
+        logos.delete_others(table, platform, name, kept=client.logo)
     refused_grants.resume(table, platform, name)
     return Reply(oauth_client_rules.show(client) | _advice(client, asked.api_url), etag=revision)
 
@@ -96,8 +130,8 @@ def list_page(asked: ApiRequest) -> Reply:
 def delete(asked: ApiRequest) -> Reply:
     """Raises `Rejected`: 404 `unknown_client`, 409 `client_in_use` while a route or a connection needs it.
 
-    The item goes first, so that none stands without its secret. Where a death left the secret behind, deleting again
-    removes it before it answers 404. A client's secret is also in the platform's console: it is removed at once, which
+    The item goes first, so that none stands without its secret or its logo. Where a death left these behind, deleting again
+    removes them before it answers 404. A client's secret is also in the platform's console: it is removed at once, which
     lets the same name be created again.
     """
     table, vault = asked.context.table, asked.context.vault
@@ -115,6 +149,7 @@ def delete(asked: ApiRequest) -> Reply:
     found = table.get(*oauth_client_key(platform, name))
     if found:
         oauth_clients.delete(table, platform, name)
+    logos.delete_others(table, platform, name)
     vault.remove(vault.client_secret_id(platform, name), immediately=True)
     if not found:
         raise _unknown(platform, name)
@@ -131,9 +166,15 @@ def _advice(client: OAuthClient, api_url: str) -> dict[str, Any]:
     if not client.redirect_uri.rstrip("/").endswith(f"/install/{client.platform}/{client.name}"):
         warnings.append(
             f"redirect_uri does not end in /install/{client.platform}/{client.name}: whatever answers there must pass the "
-            f"call, and /start and /result/… below it, on to {api_url}/install/{client.platform}/{client.name}"
+            f"call, and /start, /result/… and /logo/… below it, on to {api_url}/install/{client.platform}/{client.name}"
         )
+    warnings += branding_rules.warnings(client)
     return {"warnings": warnings}
+
+
+def _store_logo(table: Table, client: OAuthClient, logo: Logo | str | None) -> None:
+    if isinstance(logo, Logo):
+        logos.store(table, client.platform, client.name, logo)
 
 
 def _store_secret(vault: Vault, client: OAuthClient, client_secret: Secret) -> None:

@@ -40,55 +40,78 @@ Scopes = Annotated[list[Annotated[str, AfterValidator(check_scope)]], Field(min_
 
 
 class PrivateIntegrationCreation(Input):
-    name: Name
-    description: Description | None = None
-    scopes: Scopes
+    """A private integration to create."""
+
+    name: Name = Field(description="A name for people.")
+    description: Description | None = Field(
+        default=None, description="What the token is used for. It may have several lines."
+    )
+    scopes: Scopes = Field(
+        description="What the token may do. `list_scopes` returns every scope; some can be narrowed to a connection: "
+        "`connections:call@erp`.",
+    )
 
     def audited(self) -> dict[str, Any]:
         return self.model_dump()
 
 
 class PrivateIntegrationEdit(Input):
-    """Omitted fields keep their values."""
+    """The fields to change. Omitted fields keep their values."""
 
-    name: Name | None = None
-    description: Description | None = None
-    scopes: Scopes | None = None
+    name: Name | None = Field(default=None, description="A name for people.")
+    description: Description | None = Field(
+        default=None, description="What the token is used for. It may have several lines."
+    )
+    scopes: Scopes | None = Field(default=None, description="All scopes that the token has from its next request on.")
 
     def audited(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True)
 
 
 class PrivateIntegrationRotation(Input):
-    """With `expire_now` the previous token stops working at once, otherwise after seven days."""
+    """How to rotate the token."""
 
-    expire_now: bool = False
+    expire_now: bool = Field(
+        default=False,
+        description="Whether the previous token stops working at once. By default it works for seven more days.",
+    )
 
     def audited(self) -> dict[str, Any]:
         return self.model_dump()
 
 
 class PrivateIntegrationOutput(Output):
-    """The times of the last use are rounded to the hour. `previous_until` is set while two tokens work."""
+    """A named, scoped token for a program that calls this API. The token itself is not returned."""
 
-    id: str
-    name: str
-    description: str | None
-    scopes: list[str]
-    created_at: Time
-    created_by: str
-    updated_at: Time
-    token_made_at: Time
-    age_days: int
-    last_used_at: Time | None
-    previous_until: Time | None
-    previous_last_used_at: Time | None
+    id: str = Field(description="The private integration's id: the ten characters after `portaria_` in its token.")
+    name: str = Field(description="A name for people.")
+    description: str | None = Field(description="What the token is used for.")
+    scopes: list[str] = Field(description="What the token may do.")
+    created_at: Time = Field(description="When it was created.")
+    created_by: str = Field(
+        description="Who created it: the ARN of an AWS principal, or `private-integration:` and an id."
+    )
+    updated_at: Time = Field(description="When it was changed last.")
+    token_made_at: Time = Field(description="When its current token was created.")
+    age_days: int = Field(description="The age of the current token in days.")
+    last_used_at: Time | None = Field(
+        description="When the current token was last used, rounded to the hour. Null if it was not used."
+    )
+    previous_until: Time | None = Field(
+        description="Until when the previous token works. Null if only one token works."
+    )
+    previous_last_used_at: Time | None = Field(
+        description="When the previous token was last used, rounded to the hour."
+    )
 
 
 class PrivateIntegrationWithToken(PrivateIntegrationOutput):
-    """`token` is returned once. It is null if a repeated request found that the token has been used."""
+    """A private integration with its new token."""
 
-    token: str | None
+    token: str | None = Field(
+        description="The token, which is returned once. Null if the request was repeated and the token has been used "
+        "meanwhile.",
+    )
 
 
 def create(asked: ApiRequest) -> Reply:

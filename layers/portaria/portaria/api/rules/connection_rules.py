@@ -46,35 +46,48 @@ GivenFields = dict[str, Annotated[Any, WithJsonSchema({"type": "string"})]]
 
 
 class ConnectionCreation(Input):
-    """`kind` can be omitted if the platform has only one, and `allowed_domain` if the platform determines it."""
+    """A connection to create. `show_platform` returns the kinds, fields and credentials of a platform."""
 
-    platform: PlatformName
-    name: ResourceName
-    kind: str | None = None
-    allowed_domain: str | None = None
-    client: str | None = None
-    scopes: Scopes | None = None
-    fields: GivenFields = Field(default_factory=dict)
-    credentials: GivenCredentials = Field(default_factory=dict)
+    platform: PlatformName = Field(description="The platform of the account.")
+    name: ResourceName = Field(description="The connection's name. It cannot be changed.")
+    kind: str | None = Field(
+        default=None,
+        description="How the connection authenticates. It can be omitted if the platform has only one kind.",
+    )
+    allowed_domain: str | None = Field(
+        default=None,
+        description="The host, or `*.` and a domain, that the credentials may be sent to. It can be omitted if the platform "
+        "determines it.",
+    )
+    client: str | None = Field(default=None, description="The name of the OAuth client, for kinds that need one.")
+    scopes: Scopes | None = Field(
+        default=None, description="The scopes to request instead of those of the OAuth client."
+    )
+    fields: GivenFields = Field(default_factory=dict, description="The platform's own fields, which are not secret.")
+    credentials: GivenCredentials = Field(default_factory=dict, description="The secrets, by name.")
 
 
 class CredentialsReplacement(Input):
-    """Only the credentials change. Any other field that is sent must equal the stored one."""
+    """The new credentials. Any other field that is sent must equal the stored one."""
 
-    credentials: GivenCredentials
-    platform: str | None = None
-    kind: str | None = None
-    allowed_domain: str | None = None
-    client: str | None = None
-    scopes: Scopes | None = None
-    fields: GivenFields = Field(default_factory=dict)
+    credentials: GivenCredentials = Field(description="All secrets of the connection, by name.")
+    platform: str | None = Field(default=None, description="The connection's platform.")
+    kind: str | None = Field(default=None, description="The connection's kind.")
+    allowed_domain: str | None = Field(default=None, description="The connection's allowed domain.")
+    client: str | None = Field(default=None, description="The connection's OAuth client.")
+    scopes: Scopes | None = Field(default=None, description="The connection's scopes.")
+    fields: GivenFields = Field(default_factory=dict, description="The connection's fields.")
 
 
 class CredentialsRotation(Input):
-    """With `expire_now` the previous token is deleted at once, otherwise after the time for which the platform accepts both."""
+    """The new token that the platform issued."""
 
-    credentials: GivenCredentials
-    expire_now: bool = False
+    credentials: GivenCredentials = Field(description="All secrets of the connection, by name.")
+    expire_now: bool = Field(
+        default=False,
+        description="Whether the previous token is deleted at once. By default it is kept for as long as the platform accepts"
+        " both.",
+    )
 
 
 class Checked(NamedTuple):

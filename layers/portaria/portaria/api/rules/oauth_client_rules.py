@@ -14,8 +14,9 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from portaria import platforms
+from portaria.api.rules import branding_rules
 from portaria.api.rules.known_resources import Known
-from portaria.api.validation import CLIENT_NAME, Input, InvalidInput, Matching, PlatformName, Refusals, SecretText
+from portaria.api.validation import CLIENT_NAME, InvalidInput, Matching, PlatformName, Refusals, SecretText
 from portaria.connections import oauth_clients
 from portaria.core.callbacks import OAuthClient, domain_inside
 from portaria.core.entities import Connection
@@ -84,29 +85,44 @@ ApiDomains = Annotated[
 ]
 
 
-class OAuthClientReplacement(Input):
-    """Without `client_secret` or `api_domains` the stored values are kept. Without `redirect_uri`, this API's own URL is used.
-
-    `api_domains` are the domains that the client's connections may have; its tokens are sent nowhere else. The default for
-    Kommo is `*.kommo.com`; other platforms need a value. The last four fields are for platforms whose clients set their own
-    endpoints. `grant` is `authorization_code` by default and cannot change.
+class OAuthClientReplacement(branding_rules.Branding):
+    """An OAuth client's values. `grant`, `authorize_url`, `token_url` and `token_auth` are for platforms whose clients set
+    their own endpoints.
     """
 
-    client_id: ClientId
-    client_secret: SecretText | None = None
-    redirect_uri: RedirectUri | None = None
-    scopes: Scopes | None = None
-    api_domains: ApiDomains | None = None
-    grant: Literal["authorization_code", "client_credentials"] | None = None
-    authorize_url: EndpointUrl | None = None
-    token_url: EndpointUrl | None = None
-    token_auth: Literal["basic", "post"] | None = None
+    client_id: ClientId = Field(description="The application's id at the platform.")
+    client_secret: SecretText | None = Field(
+        default=None, description="The application's secret at the platform. If it is omitted, the stored one is kept."
+    )
+    redirect_uri: RedirectUri | None = Field(
+        default=None,
+        description="The redirect URI that is registered with the platform. By default, this API's own URL.",
+    )
+    scopes: Scopes | None = Field(
+        default=None, description="The scopes to request, separated as the platform expects it."
+    )
+    api_domains: ApiDomains | None = Field(
+        default=None,
+        description="The domains that connections of this client may use; its tokens are sent nowhere else. If it is omitted,"
+        " the stored value is kept, and a new Kommo client has `*.kommo.com`. Other platforms need a value.",
+    )
+    grant: Literal["authorization_code", "client_credentials"] | None = Field(
+        default=None, description="The grant type, `authorization_code` by default. It cannot be changed."
+    )
+    authorize_url: EndpointUrl | None = Field(default=None, description="The provider's authorization endpoint.")
+    token_url: EndpointUrl | None = Field(default=None, description="The provider's token endpoint.")
+    token_auth: Literal["basic", "post"] | None = Field(
+        default=None,
+        description="How the client authenticates at the token endpoint: by HTTP Basic authentication or in the body.",
+    )
 
 
 class OAuthClientCreation(OAuthClientReplacement):
-    platform: PlatformName
-    name: ClientName
-    client_secret: SecretText
+    """An OAuth client to create."""
+
+    platform: PlatformName = Field(description="The platform that the application is registered with.")
+    name: ClientName = Field(description="The OAuth client's name, unique within the platform. It is part of its URLs.")
+    client_secret: SecretText = Field(description="The application's secret at the platform.")
 
 
 def check_creation(sent: OAuthClientCreation, api_url: str) -> OAuthClient:
@@ -137,7 +153,7 @@ def check_replacement(old: OAuthClient, sent: OAuthClientReplacement, known: Kno
     if grant != old.grant:
         detail = f"the grant of an OAuth client cannot change from {old.grant}: create another client"
         refusals.found.append(Rejected("client_fixed", detail, field="grant", status=409))
-    client = refusals.of(lambda: make(platform, name, sent, grant, api_url))
+    client = refusals.of(lambda: make(platform, name, sent, grant, api_url, old))
     if sent.token_url and moves_tokens(old, sent):
         if not sent.client_secret:
             error = ("client_secret", "client_secret is missing: give it again when the host of token_url changes")
@@ -174,7 +190,7 @@ def outside_of(client: OAuthClient, known: Known) -> list[Connection]:
 
 def show(client: OAuthClient) -> dict[str, Any]:
     """A client as its administrator may see it. One that names its endpoints is authorised link by link: it has no page."""
-    shown = {
+    shown: dict[str, Any] = {
         "platform": client.platform,
         "name": client.name,
         "client_id": client.client_id,
@@ -184,7 +200,8 @@ def show(client: OAuthClient) -> dict[str, Any]:
         "api_domains": list(oauth_clients.api_domains(client)),
         "install_page_url": "" if client.token_url else install_page_url(client),
     }
-    return shown | {field: getattr(client, field) if client.token_url else None for field in ENDPOINT_FIELDS}
+    shown |= {field: getattr(client, field) if client.token_url else None for field in ENDPOINT_FIELDS}
+    return shown | branding_rules.show(client)
 
 
 def install_page_url(client: OAuthClient) -> str:
@@ -195,18 +212,22 @@ def install_page_url(client: OAuthClient) -> str:
 def read_shown(shown: dict[str, Any]) -> OAuthClient:
     """A client as `show` has made it, and without its secret."""
     given = {field: shown[field] for field in ENDPOINT_FIELDS if shown.get(field)}
-    return OAuthClient(
+    client = OAuthClient(
         shown["platform"], shown["name"], shown["client_id"], shown["redirect_uri"], shown["scopes"] or ""
     )._replace(api_domains=" ".join(shown["api_domains"]), **given)
+    return branding_rules.read_shown(shown, client)
 
 
-def make(platform: str, name: str, sent: OAuthClientReplacement, grant: str, api_url: str) -> OAuthClient:
+def make(
+    platform: str, name: str, sent: OAuthClientReplacement, grant: str, api_url: str, old: OAuthClient | None = None
+) -> OAuthClient:
     redirect_uri = sent.redirect_uri or f"{api_url}/install/{platform}/{name}"
     client = OAuthClient(platform, name, sent.client_id, redirect_uri, sent.scopes or "")
     errors = _endpoint_errors(platform, sent, grant) + _domain_errors(platform, sent)
     if errors:
         raise InvalidInput(errors)
     client = client._replace(api_domains=" ".join(dict.fromkeys(sent.api_domains or ())))
+    client = branding_rules.apply(sent, client, old)
     given = {field: value for field in ENDPOINT_FIELDS if (value := getattr(sent, field)) is not None}
     return client._replace(**given | {"grant": grant})
 

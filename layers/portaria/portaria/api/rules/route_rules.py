@@ -40,29 +40,48 @@ Keeping = Literal["events", "all", "none"]
 
 
 class RouteReplacement(Input):
-    """An empty `mapping` uses the default of the two platforms, a `target` that is null the destination's object for
-    `object`, and
-    empty `dedupe_fields` the destination's default.
+    """A route's values."""
 
-    `keep_newest` says which versions an older one must not overwrite: those that came by events (`events`, the default), all
-    of them (`all`), or none (`none`). `weight` is the source's share of the destination's daily quota, relative to other
-    sources.
-    """
-
-    source: Source
-    object: Object
-    destination: ResourceName
-    mapping: dict[Attribute, str] = Field(default_factory=dict, max_length=MAX_ATTRIBUTES)
-    target: DestinationObject | None = None
-    dedupe_fields: list[Attribute] = Field(default_factory=list, max_length=2)
-    priority: Literal["normal", "high"] = "normal"
-    options: dict[Option, OptionValue] = Field(default_factory=dict, max_length=10)
-    keep_newest: Keeping = "events"
-    weight: int = Field(default=1, ge=1, le=100)
+    source: Source = Field(description="Where the records come from.")
+    object: Object = Field(description="The source's object.")
+    destination: ResourceName = Field(description="The name of the connection that the records go to.")
+    mapping: dict[Attribute, str] = Field(
+        default_factory=dict,
+        max_length=MAX_ATTRIBUTES,
+        description="For each attribute of the destination: a JMESPath expression over the source's record. Empty for the "
+        "default of the two platforms.",
+    )
+    target: DestinationObject | None = Field(
+        default=None, description="The destination's object. By default, the one that `object` becomes."
+    )
+    dedupe_fields: list[Attribute] = Field(
+        default_factory=list,
+        max_length=2,
+        description="The attributes by which the destination finds an existing object. Empty for the destination's default.",
+    )
+    priority: Literal["normal", "high"] = Field(
+        default="normal", description="The priority of the records at the destination."
+    )
+    options: dict[Option, OptionValue] = Field(
+        default_factory=dict, max_length=10, description="The destination's own options, by name."
+    )
+    keep_newest: Keeping = Field(
+        default="events",
+        description="Which versions an older one must not overwrite: those that came by events (`events`), all of them "
+        "(`all`), or none (`none`).",
+    )
+    weight: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="The source's share of the destination's daily quota, relative to other sources.",
+    )
 
 
 class RouteCreation(RouteReplacement):
-    name: ResourceName
+    """A route to create."""
+
+    name: ResourceName = Field(description="The route's name. It cannot be changed.")
 
 
 def check(name: str, sent: RouteReplacement, known: Known) -> tuple[Route, list[str]]:

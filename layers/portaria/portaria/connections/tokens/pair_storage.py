@@ -144,8 +144,8 @@ class PairStorage:
             item[connection_store.VERSION_ADDED_AT] = clock.to_iso(clock.now())
         if self.after_401:
             item["renewed_after_401"] = int(before.get("renewed_after_401", 0)) + 1
-        changed = ("generation", "version_id", "token_ends_at", "scopes", "state", "reason", "updated_at", "due_pk",
-                   "due_at", "announce", "sealed", "refused_since", "refusal", "renewed_after_401",
+        changed = ("generation", "version_id", "token_ends_at", "scopes", "state", "filter_pk", "filter_sk", "reason",
+                   "updated_at", "due_pk", "due_at", "announce", "sealed", "refused_since", "refusal", "renewed_after_401",
                    connection_store.VERSION_ADDED_AT)  # fmt: skip
         found = [name for name in changed if name in item]
         gone = ["lease_until", "retry_at", "tries", "sealed_next", "refused_times", "refused_told", "resumed"]

@@ -41,13 +41,14 @@ def end(table: Table, connection: Connection, reason: ConnectionReason, *, fence
 
     Raises `Conflict` where its credentials have changed since, or, with a `fence`, where that lease has been lost.
     """
-    told = connection_store.due_now(event_bus.NEEDS_RECONNECT)
+    changed = connection_store.due_now(event_bus.NEEDS_RECONNECT)
+    changed |= connection_store.filter_keys(connection, "needs_reconnect")
     now = clock.to_iso(clock.now())
-    values = {f":{name}": value for name, value in told.items()}
+    values = {f":{name}": value for name, value in changed.items()}
     table.update(
         *connection_store.key(connection.name),
         "SET #state = :needs_reconnect, #reason = :reason, updated_at = :now, "
-        + ", ".join(f"{name} = :{name}" for name in told)
+        + ", ".join(f"{name} = :{name}" for name in changed)
         + " REMOVE lease_until, retry_at",
         condition="generation = :generation AND #state = :connected" + (" AND fence = :fence" if fence else ""),
         names={"#state": "state", "#reason": "reason"},

@@ -23,6 +23,28 @@ DEFAULT_API_DOMAINS: tuple[str, ...] = ("*.kommo.com",)
 # Kommo's own host names, which are not accounts.
 _RESERVED = frozenset({"www", "api", "auth", "oauth", "developers", "support", "help", "mail", "static", "cdn"})
 MAX_CODE_LENGTH = 2_000
+_SCOPES = {
+    "crm": {
+        "pt": "Ver e alterar leads, contatos, empresas e tarefas",
+        "es": "Ver y modificar leads, contactos, empresas y tareas",
+        "en": "See and change leads, contacts, companies and tasks",
+    },
+    "notifications": {
+        "pt": "Enviar notificações aos usuários da conta",
+        "es": "Enviar notificaciones a los usuarios de la cuenta",
+        "en": "Send notifications to the account’s users",
+    },
+    "files": {
+        "pt": "Ver e enviar arquivos da conta",
+        "es": "Ver y subir archivos de la cuenta",
+        "en": "See and upload the account’s files",
+    },
+    "files_delete": {
+        "pt": "Excluir arquivos da conta",
+        "es": "Eliminar archivos de la cuenta",
+        "en": "Delete the account’s files",
+    },
+}
 
 
 def parse_callback(query: dict[str, list[str]]) -> OAuthCallback | Refusal:
@@ -69,6 +91,15 @@ def consent_url(client_id: str, state: Secret) -> str:
 
     query = urlencode({"client_id": client_id, "state": state.reveal(), "mode": "popup"})
     return f"https://www.kommo.com/oauth?{query}"
+
+
+def scope_texts(scopes: str, language: str) -> list[str]:
+    """Return in words what the scopes allow. They are those that an integration's settings list and its tokens carry."""
+    return [
+        _SCOPES[scope].get(language, _SCOPES[scope]["en"])
+        for scope in dict.fromkeys(scopes.split())
+        if scope in _SCOPES
+    ]
 
 
 def button(client_id: str, state: Secret, language: str) -> dict[str, str]:

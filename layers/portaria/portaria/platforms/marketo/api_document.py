@@ -25,35 +25,69 @@ DESCRIPTION = (
     "`list_receipts` with the `request` of `X-Request-Id` shows their outcome. Scope: `records:send`. It can be narrowed to "
     "the connection."
 )
-_TEXT: Document = {"type": "string", "minLength": 1, "maxLength": 255}
-_ID: Document = {"type": "integer", "minimum": 1}
-_PRIORITY: Document = {"type": "string", "enum": list(ingestion_bodies.PRIORITIES), "default": "normal"}
-_MEMBERS: Document = {
-    "type": "array",
-    "items": {"type": "object", "properties": {"leadId": _ID}, "required": ["leadId"], "additionalProperties": False},
-    "minItems": 1,
-    "maxItems": MAX_OBJECTS,
-}
 
 
-def _objects(description: str) -> Document:
+def _text(description: str, example: str) -> Document:
+    return {"type": "string", "description": description, "minLength": 1, "maxLength": 255, "examples": [example]}
+
+
+def _id(description: str, example: int) -> Document:
+    return {"type": "integer", "description": description, "minimum": 1, "examples": [example]}
+
+
+def _choice(description: str, default: str, *values: str) -> Document:
+    return {
+        "type": "string",
+        "description": description,
+        "enum": list(values),
+        "default": default,
+        "examples": [default],
+    }
+
+
+def _objects(description: str, example: Document) -> Document:
     items = {"type": "object", "additionalProperties": True}
-    return {"type": "array", "description": description, "items": items, "minItems": 1, "maxItems": MAX_OBJECTS}
+    return _array(description, items, example) | {"maxItems": MAX_OBJECTS}
 
 
-def _body(required: tuple[str, ...], **properties: Document) -> Document:
-    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+def _array(description: str, items: Document, example: Document) -> Document:
+    return {"type": "array", "description": description, "items": items, "minItems": 1, "examples": [[example]]}
+
+
+def _body(required: tuple[str, ...], description: str, **properties: Document) -> Document:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
 
 
 def _programs(*required: str) -> Document:
-    program = _body(("programId", *required, "members"), programId=_ID, status=_TEXT, members=_MEMBERS)
-    return _body(("programs",), programs={"type": "array", "items": program, "minItems": 1})
+    program = _body(
+        ("programId", *required, "members"),
+        "A program and its members.",
+        programId=_id("The program's id in Marketo.", 1044),
+        status=_text("The members' status in the program.", "Member"),
+        members=_MEMBERS,
+    )
+    example = {"programId": 1044, "members": [{"leadId": 8}]} | ({"status": "Member"} if "status" in required else {})
+    return _body(("programs",), "Members of programs.", programs=_array("The programs.", program, example))
 
 
-_DEDUPE_FIELDS = _body(("field1",), field1=_TEXT, field2=_TEXT) | {
-    "description": "One or two attributes by which Marketo finds a person. The default is `email`."
-}
-_LIST_BODY = _body(("listId", "input"), listId=_ID, input=_MEMBERS)
+_MEMBER = _body(("leadId",), "A person.", leadId=_id("The person's id in Marketo.", 8))
+_MEMBERS = _array("The persons.", _MEMBER, {"leadId": 8}) | {"maxItems": MAX_OBJECTS}
+_PRIORITY = _choice("The priority at Marketo.", "normal", *ingestion_bodies.PRIORITIES)
+_DEDUPE_FIELDS = _body(
+    ("field1",),
+    "One or two attributes by which Marketo finds a person. The default is `email`.",
+    field1=_text("The first attribute.", "email"),
+    field2=_text("The second attribute.", "externalPersonId"),
+) | {"examples": [{"field1": "email"}]}
+_LIST_BODY = _body(
+    ("listId", "input"), "Members of a static list.", listId=_id("The list's id in Marketo.", 1001), input=_MEMBERS
+)
 _LIST_EXAMPLE = {"listId": 1001, "input": [{"leadId": 8}]}
 # For each path below the subscription: the operation's id, summary, body and example.
 _OPERATIONS: dict[str, tuple[str, str, Document, Document]] = {
@@ -62,10 +96,14 @@ _OPERATIONS: dict[str, tuple[str, str, Document, Document]] = {
         "Send persons",
         _body(
             ("persons",),
+            "Persons to create or update.",
             priority=_PRIORITY,
-            partitionName=_TEXT,
+            partitionName=_text("The partition of new persons.", "Default"),
             dedupeFields=_DEDUPE_FIELDS,
-            persons=_objects("Each person's attributes by their REST names in Marketo."),
+            persons=_objects(
+                "Each person's attributes by their REST names in Marketo.",
+                {"email": "maria@example.com", "firstName": "Maria"},
+            ),
         ),
         {
             "priority": "normal",
@@ -78,9 +116,13 @@ _OPERATIONS: dict[str, tuple[str, str, Document, Document]] = {
         "Send custom objects",
         _body(
             ("customObjects",),
+            "Custom objects to create or update.",
             priority=_PRIORITY,
-            dedupeBy={"type": "string", "enum": ["dedupeFields", "marketoGUID"], "default": "dedupeFields"},
-            customObjects=_objects("Each object's attributes by their API names in Marketo."),
+            dedupeBy=_choice("How Marketo finds an object.", "dedupeFields", "dedupeFields", "marketoGUID"),
+            customObjects=_objects(
+                "Each object's attributes by their API names in Marketo.",
+                {"email": "maria@example.com", "vin": "19UYA31581L000000"},
+            ),
         ),
         {"dedupeBy": "dedupeFields", "customObjects": [{"email": "maria@example.com", "vin": "19UYA31581L000000"}]},
     ),
@@ -89,18 +131,18 @@ _OPERATIONS: dict[str, tuple[str, str, Document, Document]] = {
         "Send companies",
         _body(
             ("input",),
-            action={
-                "type": "string",
-                "enum": ["createOrUpdate", "createOnly", "updateOnly"],
-                "default": "createOrUpdate",
-            },
-            dedupeBy={
-                "type": "string",
-                "enum": ["dedupeFields", "idField"],
-                "default": "dedupeFields",
-                "description": "`idField` requires the action `updateOnly`.",
-            },
-            input=_objects("Each company's attributes by their REST names in Marketo."),
+            "Companies to create or update.",
+            action=_choice("What to do.", "createOrUpdate", "createOrUpdate", "createOnly", "updateOnly"),
+            dedupeBy=_choice(
+                "How Marketo finds a company. `idField` requires the action `updateOnly`.",
+                "dedupeFields",
+                "dedupeFields",
+                "idField",
+            ),
+            input=_objects(
+                "Each company's attributes by their REST names in Marketo.",
+                {"externalCompanyId": "c-1", "company": "Padaria Exemplo"},
+            ),
         ),
         {"action": "createOrUpdate", "input": [{"externalCompanyId": "c-1", "company": "Padaria Exemplo"}]},
     ),
@@ -128,10 +170,14 @@ _STATUSES = {
     "500": "Temporarily unavailable (`5000801`): send the whole request again after `Retry-After` seconds.",
 }
 
-_REQUEST_ID: Document = {"description": "The id of the request.", "schema": {"type": "string"}}
-_WARNING: Document = {
-    "description": "What is accepted but may be a mistake, such as an attribute that Marketo does not deduplicate by.",
-    "schema": {"type": "string"},
+# An error code of each status.
+_CODES = {
+    "400": "4000801",
+    "401": "401013",
+    "403": "4030801",
+    "404": "404040",
+    "429": "429001",
+    "500": "5000801",
 }
 
 
@@ -142,7 +188,7 @@ def paths() -> Document:
 
 def _path(path: str) -> Document:
     operation_id, summary, schema, example = _OPERATIONS[path]
-    content = {"application/json": {"schema": schema, "example": example}}
+    content = {"application/json": {"schema": schema | {"examples": [example]}, "example": example}}
     operation = {
         "operationId": operation_id,
         "tags": [TAG[0]],
@@ -151,9 +197,9 @@ def _path(path: str) -> Document:
         "security": [{"front_door_token": ["records:send"]}],
         "parameters": _parameters(path),
         "responses": _responses(),
-        "requestBody": {"required": True, "content": content},
+        "requestBody": {"description": schema["description"], "required": True, "content": content},
     }
-    return {"servers": [{"url": ".."}], "post": operation}
+    return {"post": operation}
 
 
 def _parameters(path: str) -> list[Document]:
@@ -165,10 +211,10 @@ def _parameters(path: str) -> list[Document]:
             else []
         ),
         *(
-            (name, "header", text, {"type": "string", "maxLength": data_ingestion_api.HEADERS[name]}, "")
-            for name, text in (
-                ("X-Correlation-Id", "Your own id of the request; receipts show it."),
-                ("X-Request-Source", "The name of the program that sends the request."),
+            (name, "header", text, {"type": "string", "maxLength": data_ingestion_api.HEADERS[name]}, example)
+            for name, text, example in (
+                ("X-Correlation-Id", "Your own id of the request; receipts show it.", "nightly-import-2026-11-28"),
+                ("X-Request-Source", "The name of the program that sends the request.", "erp-export"),
             )
         ),
     ]
@@ -179,8 +225,8 @@ def _parameters(path: str) -> list[Document]:
             **({"required": True} if where == "path" else {}),
             "description": text,
             "schema": schema,
+            "example": example,
         }
-        | ({"example": example} if example else {})
         for name, where, text, schema, example in given
     ]
 
@@ -188,7 +234,7 @@ def _parameters(path: str) -> list[Document]:
 def _responses() -> Document:
     accepted = {
         "description": "The records are queued.",
-        "headers": {"X-Request-Id": _REQUEST_ID, "X-Portaria-Warning": _WARNING},
+        "headers": _headers("X-Request-Id", "X-Portaria-Warning"),
     }
     return {"202": accepted, **{status: {"$ref": f"#/components/responses/{_name(status)}"} for status in _STATUSES}}
 
@@ -203,24 +249,40 @@ def responses() -> Document:
 
 
 def _refusal(status: str) -> Document:
-    wait = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    code = _CODES[status]
+    example = {"error_code": code, "message": data_ingestion_api.MESSAGES[code]}
+    schema = {"$ref": "#/components/schemas/FrontDoorError"}
     return {
         "description": _STATUSES[status],
-        "headers": {"X-Request-Id": _REQUEST_ID, **(wait if status in ("429", "500") else {})},
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/FrontDoorError"}}},
+        "headers": _headers("X-Request-Id", *(["Retry-After"] if status in ("429", "500") else [])),
+        "content": {"application/json": {"schema": schema, "example": example}},
     }
+
+
+def _headers(*names: str) -> Document:
+    """References to the headers of the whole document."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def schemas() -> Document:
     """Return the components that `responses` refers to."""
-    text = {"type": "string"}
+    code = _CODES["404"]
+    example = {"error_code": code, "message": data_ingestion_api.MESSAGES[code]}
     return {
         "FrontDoorError": {
             "title": "FrontDoorError",
             "type": "object",
             "description": "An error as Adobe's API describes it. `error_code` is for programs, `message` for people.",
-            "properties": {"error_code": text, "message": text},
+            "properties": {
+                "error_code": {"type": "string", "description": "Adobe's code of the error.", "examples": [code]},
+                "message": {
+                    "type": "string",
+                    "description": "A sentence about the error.",
+                    "examples": [example["message"]],
+                },
+            },
             "required": ["error_code", "message"],
+            "examples": [example],
         }
     }
 

@@ -65,11 +65,24 @@
     wait = Math.min(wait * 1.5, LONGEST_WAIT_MS);
   };
 
-  const follow = ({ state, reason, account }) => {
+  // Back to the application's page, whose URL the server has checked again for this answer.
+  const goBack = (state, url) => {
+    const back = part(main, "back");
+    if (!back) {
+      location.replace(url);
+      return;
+    }
+    back.querySelector("a").href = url;
+    back.hidden = false;
+    endInPopup(state, url);
+  };
+
+  const follow = ({ state, reason, account, return_to: url }) => {
     name(account);
     if (state !== "connected" && state !== "failed") return;
     ended = true;
     show(state, String(reason || ""));
+    if (typeof url === "string" && url) goBack(state, url);
   };
 
   timer = setTimeout(ask, wait);

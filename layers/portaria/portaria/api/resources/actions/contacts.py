@@ -16,38 +16,49 @@ from portaria.core.errors import Rejected
 
 
 class ContactUpsert(Input):
-    """`contacts` use the platform's field names. `tags` replace all tags of a contact, so they are accepted only with
-    `overwrite_tags`."""
+    """Contacts to create or update."""
 
-    contacts: list[dict[str, Any]] = Field(min_length=1, max_length=50)
-    overwrite_tags: bool = False
+    contacts: list[dict[str, Any]] = Field(
+        min_length=1, max_length=50, description="The contacts, with the platform's field names."
+    )
+    overwrite_tags: bool = Field(
+        default=False,
+        description="Whether `tags` of a contact replace all its tags. A contact may have `tags` only if this is true.",
+    )
 
     def audited(self) -> dict[str, Any]:
         return {"contacts": len(self.contacts), "overwrite_tags": self.overwrite_tags}
 
 
 class Contact(Output):
-    """`fields` are the platform's, with its names."""
+    """A contact as the platform returns it."""
 
-    id: str
-    fields: dict[str, Any]
+    id: str = Field(description="The contact's id at the platform.")
+    fields: dict[str, Any] = Field(description="The contact's fields, with the platform's names.")
 
 
 class ContactOutcome(Output):
-    """`id` is the platform's id; for a duplicate, the id of the existing contact. Contacts whose outcome is `unknown` or
-    `not_sent` can be sent again."""
+    """What became of one contact."""
 
-    outcome: Literal["created", "updated", "refused", "unknown", "not_sent"]
-    id: str | None
-    reason: str | None
-    detail: str | None
+    outcome: Literal["created", "updated", "refused", "unknown", "not_sent"] = Field(
+        description="`created`, `updated`, `refused` by the platform, `unknown` (no complete response came) or `not_sent`. "
+        "Contacts that are `unknown` or `not_sent` can be sent again.",
+    )
+    id: str | None = Field(
+        description="The contact's id at the platform. For a duplicate, the id of the existing contact. Null if it is not "
+        "known.",
+    )
+    reason: str | None = Field(description="Why the contact was not created or updated.")
+    detail: str | None = Field(description="A sentence about the reason, for people.")
 
 
 class UpsertedContacts(Output):
-    """One outcome for each contact, in the same order. `retry_after_s` is the wait that the platform requested, or null."""
+    """One outcome for each contact, in the order of the request."""
 
-    contacts: list[ContactOutcome]
-    retry_after_s: float | None
+    contacts: list[ContactOutcome] = Field(description="The outcomes.")
+    retry_after_s: float | None = Field(
+        description="How many seconds the platform asks to wait before the next request. Null if it does not."
+    )
 
 
 def show(table: Table, token_provider: TokenProvider, name: str, contact_id: str) -> dict[str, Any]:

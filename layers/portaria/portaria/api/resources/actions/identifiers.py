@@ -16,34 +16,43 @@ from portaria.connections.vault import Vault
 
 
 class IdentifiedUser(Input):
-    """`user_login` is the user's login at the platform, `identifier` the id of the same person in the other system."""
+    """A user of the platform and the same person's id in another system."""
 
-    user_login: Identifier
-    identifier: Identifier
+    user_login: Identifier = Field(description="The user's login at the platform.")
+    identifier: Identifier = Field(
+        description="The id of the same person in the other system. No two users may have the same one."
+    )
 
 
 class IdentifierRegistration(Input):
-    users: list[IdentifiedUser] = Field(min_length=1, max_length=500)
+    """Identifiers to register, so that single sign-on finds the users."""
+
+    users: list[IdentifiedUser] = Field(min_length=1, max_length=500, description="The users and their identifiers.")
 
     def audited(self) -> dict[str, Any]:
         return {"users": len(self.users)}
 
 
 class UserOutcome(Output):
-    """Users whose outcome is `unknown` or `not_sent` can be sent again. `reason` and `detail` are empty for `registered`."""
+    """What became of one user."""
 
-    user_login: str
-    identifier: str
-    outcome: Literal["registered", "refused", "unknown", "not_sent"]
-    reason: str | None
-    detail: str | None
+    user_login: str = Field(description="The user's login at the platform.")
+    identifier: str = Field(description="The identifier from the request.")
+    outcome: Literal["registered", "refused", "unknown", "not_sent"] = Field(
+        description="`registered`, `refused` by the platform, `unknown` (no complete response came) or `not_sent`. Users that"
+        " are `unknown` or `not_sent` can be sent again.",
+    )
+    reason: str | None = Field(description="Why the identifier was not registered.")
+    detail: str | None = Field(description="A sentence about the reason, for people.")
 
 
 class RegisteredIdentifiers(Output):
-    """One outcome for each user, in the same order. `retry_after_s` is the wait that the platform requested, or null."""
+    """One outcome for each user, in the order of the request."""
 
-    users: list[UserOutcome]
-    retry_after_s: float | None
+    users: list[UserOutcome] = Field(description="The outcomes.")
+    retry_after_s: float | None = Field(
+        description="How many seconds the platform asks to wait before the next request. Null if it does not."
+    )
 
 
 def register(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from portaria.actions import single_sign_on
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, Matching
@@ -18,26 +20,34 @@ Identifier = Annotated[
 
 
 class SignOnRequest(Input):
-    """With `addresses` the answer holds the key: keep it out of logs. `front_end` is where a link leads."""
+    """Who to sign on, and how."""
 
-    user_identifier: Identifier
-    deliver: Literal["link", "addresses"] = "link"
-    front_end: Literal["default", "customer"] = "default"
+    user_identifier: Identifier = Field(description="The identifier that was registered for the user.")
+    deliver: Literal["link", "addresses"] = Field(
+        default="link",
+        description="`link` returns a link that works once. `addresses` returns the platform's URLs, which contain the key: "
+        "keep them out of logs.",
+    )
+    front_end: Literal["default", "customer"] = Field(
+        default="default", description="Which of the platform's front ends a link opens."
+    )
 
 
 class Addresses(Output):
-    """Each logs a browser in, and only one of them, once."""
+    """The platform's sign-on URLs. Each signs a browser in, and only one of them works, once."""
 
-    default: str
-    customer: str
+    default: str = Field(description="The URL of the default front end.")
+    customer: str = Field(description="The URL of the front end for customers.")
 
 
 class SignOnLink(Output):
-    """`link` works once, until `expires_at`; both are null where `addresses` were asked for, and the other way round."""
+    """A link that signs a person on, or the platform's URLs."""
 
-    link: str | None
-    expires_at: Time | None
-    addresses: Addresses | None
+    link: str | None = Field(
+        description="The link to send the person's browser to. It works once. Null if `addresses` were requested."
+    )
+    expires_at: Time | None = Field(description="When the link stops working. Null if `addresses` were requested.")
+    addresses: Addresses | None = Field(description="The platform's URLs. Null if a link was requested.")
 
 
 def begin(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 
+from pydantic import Field
+
 from portaria import platforms
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.rules.oauth_client_rules import install_page_url
@@ -23,10 +25,12 @@ STATES = ("pending", "connected", "needs_reconnect")
 
 
 class Authorization(Output):
-    """`url` is returned once: a person opens it to grant access. `expires_at` is null if the link does not expire."""
+    """A link with which a person grants a connection access to an account."""
 
-    url: str
-    expires_at: Time | None
+    url: str = Field(description="The link to give to the person. It is returned once.")
+    expires_at: Time | None = Field(
+        description="When the link stops working. Null for the link to an install page, which does not expire."
+    )
 
 
 def create(asked: ApiRequest) -> Reply:

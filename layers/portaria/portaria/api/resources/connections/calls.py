@@ -27,18 +27,28 @@ def _as_list(value: object) -> object:
 
 
 class CallRequest(Input):
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    path: str | None = Field(default=None, description="A path that begins with `/`, with its query. Give it or `url`.")
+    """A request to send to the connection's API. Give `path` or `url`, and at most one of `body`, `body_base64` and
+    `json`.
+    """
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = Field(description="The HTTP method.")
+    path: str | None = Field(default=None, description="A path that begins with `/`, with its query.")
     url: str | None = Field(
         default=None, description="A whole `https://` URL within the connection's `allowed_domain`."
     )
-    headers: dict[str, str] = Field(default_factory=dict)
-    query: dict[str, Annotated[list[str], BeforeValidator(_as_list)]] = Field(
-        default_factory=dict, description="Query parameters, encoded and added to the path or URL."
+    headers: dict[str, str] = Field(
+        default_factory=dict,
+        description="Headers of the request. Those that the connection sets, such as `Authorization`, are refused.",
     )
-    body: str | None = Field(default=None, description="The body as text. Give it, `body_base64` or `json`.")
-    body_base64: str | None = None
-    content: Any = Field(default=None, alias="json", description="The body as JSON.")
+    query: dict[str, Annotated[list[str], BeforeValidator(_as_list)]] = Field(
+        default_factory=dict,
+        description="Query parameters, which are encoded and added to the path or URL. A value is a text or a list of texts.",
+    )
+    body: str | None = Field(default=None, description="The body as text.")
+    body_base64: str | None = Field(default=None, description="The body in base64.")
+    content: Any = Field(
+        default=None, alias="json", description="The body as JSON. `Content-Type` is `application/json` by default."
+    )
 
     def changes(self) -> bool:
         """Whether it may change something at the API that is called (RFC 9110, 9.2.1)."""
@@ -50,18 +60,18 @@ class CallRequest(Input):
 
 
 class CallResponse(Output):
-    """The response of the connection's API, whatever its status: in `body` if it is UTF-8, otherwise in `body_base64`.
+    """The response of the connection's API, whatever its status."""
 
-    An empty body is null. `withheld` says why there is no body: it contained the connection's credential, or it could not be
-    decoded. Detecting the
-    credential is best effort.
-    """
-
-    status: int
-    headers: dict[str, str]
-    body: str | None
-    body_base64: str | None
-    withheld: str | None
+    status: int = Field(description="The status of the API's response.")
+    headers: dict[str, str] = Field(
+        description="The headers of the API's response, without cookies and connection headers."
+    )
+    body: str | None = Field(description="The body if it is UTF-8. Null if it is empty or in `body_base64`.")
+    body_base64: str | None = Field(description="The body in base64 if it is not UTF-8.")
+    withheld: str | None = Field(
+        description="Why the body is not returned: it contained the connection's credential, or it could not be decoded. "
+        "Detecting the credential is best effort.",
+    )
 
 
 def call(asked: ApiRequest) -> Reply:
@@ -88,7 +98,7 @@ def what_became(later: Retryable) -> Exception:
         )
     if isinstance(later, Unreachable):
         return Rejected(later.reason, f"{later.detail}; nothing was sent", status=502)
-    return Retryable(later.reason, f"{later.detail}; the request was not sent", after_s=later.after_s)
+    return later.replaced(detail=f"{later.detail}; the request was not sent")
 
 
 def show(answered: proxy_call.Answered) -> dict[str, Any]:

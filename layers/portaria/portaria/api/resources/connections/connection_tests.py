@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from portaria import platforms
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.resources.connections import calls
@@ -18,12 +20,15 @@ WORKS, REFUSED, UNCLEAR = "works", "refused", "unclear"
 
 
 class ConnectionTest(Output):
-    """`state` is what the platform's response says about the credentials: they work, they are refused or belong to another
-    account, or neither is clear. `connection_state` is the connection's state after the test."""
+    """What the platform's response says about the connection's credentials."""
 
-    state: Literal["works", "refused", "unclear"]
-    detail: str | None
-    connection_state: Literal["pending", "connected", "needs_reconnect", "removed"]
+    state: Literal["works", "refused", "unclear"] = Field(
+        description="`works`, `refused` (the credentials are refused or belong to another account) or `unclear`."
+    )
+    detail: str | None = Field(description="A sentence about a state that is not `works`, for people.")
+    connection_state: Literal["pending", "connected", "needs_reconnect", "removed"] = Field(
+        description="The connection's state after the test."
+    )
 
 
 def test(asked: ApiRequest) -> Reply:

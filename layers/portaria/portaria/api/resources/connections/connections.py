@@ -11,6 +11,9 @@ import secrets
 from dataclasses import replace as with_changes
 from typing import Any, Literal
 
+from pydantic import Field
+
+from portaria import platforms
 from portaria.access import private_integrations
 from portaria.api.operation import ApiRequest, Filters, Reply, page, require_match
 from portaria.api.rules import connection_rules
@@ -28,9 +31,9 @@ from portaria.delivery import destination_states
 from portaria.installs import uninstall
 from portaria.records import routes
 
-# The index finds connections by both together.
 FILTERS: Filters = {
     "platform": Matching(PLATFORM_NAME, "a platform's name"),
+    "state": connection_store.STATES,
     "account_id": Matching(
         r"[\x21-\x7e]{1,255}", "an account's id at the platform: 1 to 255 printable ASCII characters"
     ),
@@ -38,41 +41,51 @@ FILTERS: Filters = {
 
 
 class ConnectionOutput(Output):
-    """`credentials_set` names the credentials that are stored. A value is null if a
-    connection of this kind does not have it, or not yet."""
+    """Stored credentials of one account of one platform. A value is null if a connection of this kind does not have it, or
+    not yet.
+    """
 
-    name: str
-    platform: str
-    kind: str
-    state: Literal["pending", "connected", "needs_reconnect", "removed"]
-    reason: str | None
-    label: str | None
-    client: str | None
-    account_id: str | None
-    allowed_domain: str
-    scopes: str | None
-    generation: int
-    created_at: Time | None
-    updated_at: Time | None
-    granted_at: Time | None
-    token_ends_at: Time | None
-    previous_until: Time | None
-    refused_since: Time | None
-    refusal: str | None
-    age_days: int | None
-    fields: dict[str, str]
-    credentials_set: list[str]
-    notes: list[str]
+    name: str = Field(description="The connection's name, which never changes.")
+    platform: str = Field(description="The platform that the account belongs to.")
+    kind: str = Field(description="How the connection authenticates, such as `oauth2`, `api_key` or `basic`.")
+    state: Literal["pending", "connected", "needs_reconnect", "removed"] = Field(
+        description="`pending` (nobody has granted access yet), `connected`, `needs_reconnect` (`reason` says why) or "
+        "`removed`.",
+    )
+    reason: str | None = Field(description="Why the connection needs to be connected again, or was removed.")
+    label: str | None = Field(description="The account's name at the platform.")
+    client: str | None = Field(description="The name of the OAuth client that the connection uses.")
+    account_id: str | None = Field(description="The account's id at the platform.")
+    allowed_domain: str = Field(description="The host, or `*.` and a domain, that the credentials may be sent to.")
+    scopes: str | None = Field(description="The scopes that the platform granted.")
+    generation: int = Field(description="A number that grows when the credentials change.")
+    created_at: Time | None = Field(description="When the connection was created.")
+    updated_at: Time | None = Field(description="When the connection was changed last.")
+    granted_at: Time | None = Field(description="When the current credentials were given or granted.")
+    token_ends_at: Time | None = Field(description="When the access token expires. It is refreshed before that.")
+    previous_until: Time | None = Field(
+        description="Until when the previous token is kept as a fallback after a rotation."
+    )
+    refused_since: Time | None = Field(
+        description="Since when the platform refuses to refresh the token. Null if it does not."
+    )
+    refusal: str | None = Field(description="The platform's last refusal, for people.")
+    age_days: int | None = Field(description="The age of the current credentials in days.")
+    fields: dict[str, str] = Field(description="The platform's own fields of the connection, which are not secret.")
+    credentials_set: list[str] = Field(
+        description="The names of the secrets that are stored. A secret is never returned."
+    )
+    notes: list[str] = Field(description="Sentences about the account that people should know.")
 
 
 class DeletedConnection(Output):
-    """About how many records waited for it, or null where that could not be read.
+    """A connection that was deleted."""
 
-    They become dead letters, unless a connection of this name is created before they are tried, which is within a minute.
-    """
-
-    name: str
-    waiting_record_count: int | None
+    name: str = Field(description="The name of the deleted connection, which can be used again.")
+    waiting_record_count: int | None = Field(
+        description="About how many records waited for it. They become dead letters, unless a connection of this name is "
+        "created within a minute. Null if the number could not be read.",
+    )
 
 
 def create(asked: ApiRequest) -> Reply:
@@ -159,20 +172,23 @@ def etag(connection: Connection) -> str:
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    """A connection whose account has uninstalled is listed as removed. Deleted ones are left out, so a page may be short.
+    """By name. A connection whose account has uninstalled is listed as removed. Deleted ones are left out, so a page may be
+    short.
 
-    Those of one account come on one page: an account has few connections. Raises `Rejected` (`bad_filter`) where only one of
-    `platform` and `account_id` is given, because no index answers that.
+    The connections of one account come on one page: an account has few. Every other filter is read from the index `by_filter`.
     """
-    if asked.filters:
-        if set(asked.filters) != set(FILTERS):
-            missing = next(name for name in FILTERS if name not in asked.filters)
-            raise Rejected("bad_filter", "give platform and account_id together", field=missing)
-        of_account = connection_store.of_account(
-            asked.context.table, asked.filters["platform"], asked.filters["account_id"]
-        )
-        return page([show(connection) for connection in of_account if not is_deleted(connection)], None)
-    found, next_cursor = connection_store.list_page(asked.context.table, asked.cursor, asked.limit)
+    table, filters = asked.context.table, asked.filters
+    platform_names = [filters["platform"]] if "platform" in filters else [each.name for each in platforms.every()]
+    states = [filters["state"]] if "state" in filters else list(connection_store.STATES)
+    next_cursor: str | None = None
+    if "account_id" in filters:
+        of_account = [connection_store.of_account(table, name, filters["account_id"]) for name in platform_names]
+        found = [connection for each in of_account for connection in each if connection.state in states]
+        found.sort(key=lambda connection: connection.name)
+    elif filters:
+        found, next_cursor = connection_store.filtered_page(table, platform_names, states, asked.cursor, asked.limit)
+    else:
+        found, next_cursor = connection_store.list_page(table, asked.cursor, asked.limit)
     return page([show(connection) for connection in found if not is_deleted(connection)], next_cursor)
 
 
@@ -184,13 +200,10 @@ def delete(asked: ApiRequest) -> Reply:
     """
     table, name = asked.context.table, asked.path["name"]
     connection = connection_store.get(table, name)
-    for item in table.query_all(routes.LIST, index="listing"):
-        if name in (item["destination"], item["source"].removeprefix("connection:")):
-            raise Rejected(
-                "connection_in_use",
-                f"the route {item['name']} uses this connection: delete the route first",
-                status=409,
-            )
+    if route := routes.using(table, name):
+        raise Rejected(
+            "connection_in_use", f"the route {route.name} uses this connection: delete the route first", status=409
+        )
     # First, so that a repeated deletion finishes what a first one began.
     private_integrations.drop_scopes_of(table, name)
     try:

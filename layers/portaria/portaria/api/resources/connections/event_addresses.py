@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 
+from pydantic import Field
+
 from portaria import platforms
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.schemas import Output, Time
@@ -15,13 +17,14 @@ from portaria.core.errors import Rejected
 
 
 class EventAddress(Output):
-    """`url` and the secret `header_value`, which the platform must send in the header `header_name`, are returned once. Both
-    header fields are null if no header is needed. Earlier URLs work until `previous_until`."""
+    """A webhook URL to enter at the platform. It and the secret of its header are returned once."""
 
-    url: str
-    header_name: str | None
-    header_value: str | None
-    previous_until: Time
+    url: str = Field(description="The URL that the platform must send its events to.")
+    header_name: str | None = Field(
+        description="The header that the platform must send with each event. Null if no header is needed."
+    )
+    header_value: str | None = Field(description="The secret value of that header. Null if no header is needed.")
+    previous_until: Time = Field(description="Until when earlier URLs of the connection work.")
 
 
 def create(asked: ApiRequest) -> Reply:

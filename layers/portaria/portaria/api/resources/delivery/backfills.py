@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import Input, ResourceName
@@ -15,47 +17,56 @@ State = Literal["running", "done", "failed"]
 
 
 class BackfillCreation(Input):
-    """Without `route`, every route that starts at the connection is read."""
+    """Which routes to read records for."""
 
-    route: ResourceName | None = None
+    route: ResourceName | None = Field(
+        default=None,
+        description="The name of one route that starts at the connection. By default, every route that does.",
+    )
 
 
 class StartedBackfill(Output):
-    route: str
-    state: State
+    """A backfill that runs."""
+
+    route: str = Field(description="The name of the route that the records are read for.")
+    state: State = Field(description="The backfill's state, which is `running` after the start.")
 
 
 class StartedBackfills(Output):
-    runs: list[StartedBackfill]
+    """The backfills that run for the connection's routes."""
+
+    runs: list[StartedBackfill] = Field(description="One backfill for each route.")
 
 
 class Backfill(Output):
-    """`page_count` and `record_count` are what has been queued so far. A value is null if there is none yet."""
+    """The newest backfill of one route. A value is null if there is none yet."""
 
-    route: str
-    object: str
-    state: State
-    page_count: int
-    record_count: int
-    started_at: Time | None
-    finished_at: Time | None
-    reason: str | None
-    detail: str | None
+    route: str = Field(description="The name of the route that the records are read for.")
+    object: str = Field(description="The object that is read at the source.")
+    state: State = Field(description="`running`, `done` or `failed` (`reason` says why).")
+    page_count: int = Field(description="How many pages have been queued so far.")
+    record_count: int = Field(description="How many records have been queued so far.")
+    started_at: Time | None = Field(description="When the backfill began.")
+    finished_at: Time | None = Field(description="When the backfill ended.")
+    reason: str | None = Field(description="Why the backfill failed.")
+    detail: str | None = Field(description="A sentence about the failure, for people.")
 
 
 class Reconciliation(Output):
-    """Changes until `since` have been queued; the next reconciliation is at `due_at`."""
+    """The regular search for changes that no event reported."""
 
-    object: str
-    since: Time
-    due_at: Time
+    object: str = Field(description="The object that is read at the source.")
+    since: Time = Field(description="Changes until this time have been queued.")
+    due_at: Time = Field(description="When the next reconciliation starts.")
 
 
 class BackfillStatus(Output):
-    """`runs` has the newest backfill of each route, `reconciliations` what follows it."""
+    """The backfills and reconciliations of a connection."""
 
-    runs: list[Backfill]
-    reconciliations: list[Reconciliation]
+    runs: list[Backfill] = Field(description="The newest backfill of each route.")
+    reconciliations: list[Reconciliation] = Field(
+        description="The reconciliations that follow the backfills, one for each object."
+    )
 
 
 def start(asked: ApiRequest) -> Reply:

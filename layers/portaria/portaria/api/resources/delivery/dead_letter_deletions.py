@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from portaria.api.operation import ApiRequest, Reply
 from portaria.api.resources.delivery import dead_letters as resource
 from portaria.api.resources.delivery.dead_letters import TIME, DeadLetterSelection
@@ -15,30 +17,29 @@ from portaria.records.dead_letters import LetterSummary
 
 
 class DeadLetterDeletion(DeadLetterSelection):
-    """Which dead letters to delete: those with these `ids`, or all that match the filters, also redriven ones.
-
-    `before` matches dead letters that were set aside before a time. `cursor` is the `next_cursor` of the last response.
-    """
+    """Which dead letters to delete: those with these `ids`, or all that match the filters, also redriven ones."""
 
 
 class UndeletedDeadLetter(Output):
-    """A dead letter that was not deleted: it does not exist (`gone`), is being redriven, or there was no time left."""
+    """A dead letter that was not deleted."""
 
-    id: str
-    outcome: Literal["gone", "in_progress", "not_tried"]
+    id: str = Field(description="The dead letter's id.")
+    outcome: Literal["gone", "in_progress", "not_tried"] = Field(
+        description="Why it was not deleted: it does not exist (`gone`), it is being redriven (`in_progress`), or there was "
+        "no time left (`not_tried`).",
+    )
 
 
 class DeletionOutcome(Output):
-    """How many dead letters were deleted, and how many records they held; with `dry_run`, how many would be.
+    """What was deleted or, with `dry_run`, what would be."""
 
-    If `more` is true, repeat the request with `next_cursor` as its `cursor`.
-    """
-
-    dead_letter_count: int
-    record_count: int
-    not_deleted: list[UndeletedDeadLetter]
-    more: bool
-    next_cursor: str | None
+    dead_letter_count: int = Field(description="How many dead letters were deleted.")
+    record_count: int = Field(description="How many records they held.")
+    not_deleted: list[UndeletedDeadLetter] = Field(description="The dead letters that were not deleted.")
+    more: bool = Field(
+        description="Whether more dead letters match. Then repeat the request with `next_cursor` as its `cursor`."
+    )
+    next_cursor: str | None = Field(description="Where the next request continues. Null if no more dead letters match.")
 
 
 def delete(asked: ApiRequest) -> Reply:

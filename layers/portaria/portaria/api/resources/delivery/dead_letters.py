@@ -44,45 +44,57 @@ MAX_DEPTH_DETAIL = "the record is nested too deeply to be shown"
 
 
 class DeadLetter(Output):
-    """`record_count` is how many it holds, `redrive_count` how often they were sent again. Kept for 90 days after
-    `set_aside_at`.
+    """Records that could not be delivered, with the reason. Kept for 90 days."""
 
-    `source` is the name of the connection, or of the private integration, that the records came from; `connection` is what the
-    filter of this name takes: the connection's name, or the private integration's id. `destination` is null where the records
-    were to go by every route of their source.
-    """
-
-    id: str
-    state: Literal["open", "redriving", "redriven"]
-    reason: str
-    detail: str | None
-    source: str | None
-    connection: str | None
-    route: str | None
-    object: str | None
-    origin: str | None
-    destination: str | None
-    record_count: int
-    request: str | None
-    set_aside_at: Time
-    redrive_count: int
-    redriven_at: Time | None
+    id: str = Field(description="The dead letter's id.")
+    state: Literal["open", "redriving", "redriven"] = Field(
+        description="`open`, `redriving` (it is being sent again) or `redriven`."
+    )
+    reason: str = Field(description="Why the records could not be delivered.")
+    detail: str | None = Field(description="A sentence about the reason, for people.")
+    source: str | None = Field(
+        description="The name of the connection, or of the private integration, that the records came from."
+    )
+    connection: str | None = Field(
+        description="What the filter `connection` takes for it: the connection's name, or the private integration's id."
+    )
+    route: str | None = Field(
+        description="The name of the route. Null if the records were to go by every route of their source."
+    )
+    object: str | None = Field(description="The object of the records at their source.")
+    origin: str | None = Field(
+        description="What brought the records: `event`, `backfill`, `reconciliation` or `front_door`."
+    )
+    destination: str | None = Field(
+        description="The name of the destination. Null if the records were to go by every route of their source."
+    )
+    record_count: int = Field(description="How many records it holds.")
+    request: str | None = Field(
+        description="The id of the request that sent the records. Null if no request of a program did."
+    )
+    set_aside_at: Time = Field(description="When delivery of the records was given up.")
+    redrive_count: int = Field(description="How many times the records were sent again.")
+    redriven_at: Time | None = Field(description="When they were sent again last.")
 
 
 class DeadRecord(Output):
-    """In `data`, values that look like credentials are replaced by `***`. It is null if the record is not JSON or too long;
-    `excerpt` then has its beginning."""
+    """One record of a dead letter."""
 
-    key: str | None
-    updated_at: Time | None
-    data: dict[str, Any] | None
-    excerpt: str | None
+    key: str | None = Field(description="The record's key at its source.")
+    updated_at: Time | None = Field(description="The time of the record's version.")
+    data: dict[str, Any] | None = Field(
+        description="The record in its source's shape. Values that look like credentials are `***`. Null if the record is not"
+        " JSON or too long.",
+    )
+    excerpt: str | None = Field(description="The beginning of a record that has no `data`.")
 
 
 class DeadLetterWithRecords(DeadLetter):
-    """`content` has the first records, up to 100,000 characters. A message that could not be read counts as one record."""
+    """A dead letter with its records."""
 
-    content: list[DeadRecord]
+    content: list[DeadRecord] = Field(
+        description="The first records, up to 100,000 characters. A message that could not be read counts as one record.",
+    )
 
 
 def _moment(text: str) -> str:
@@ -102,21 +114,27 @@ _Moment = Annotated[
 
 
 class DeadLetterSelection(Input):
-    """Those with these `ids`, or those that match the filters.
-
-    `before` matches dead letters that were set aside before a time. `cursor` is the `next_cursor` of the last response.
-    """
+    """Dead letters with these `ids`, or all that match the filters."""
 
     ids: list[Annotated[str, Matching(r"[A-Za-z0-9_-]{1,64}", "a dead letter's id")]] | None = Field(
-        default=None, min_length=1, max_length=MAX_LETTERS
+        default=None,
+        min_length=1,
+        max_length=MAX_LETTERS,
+        description="The ids of the dead letters. Give them, or at least one filter.",
     )
-    reason: Annotated[str, _REASON] | None = None
-    route: Annotated[str, _NAME] | None = None
-    connection: Annotated[str, _NAME] | None = None
-    before: _Moment | None = None
-    limit: Annotated[int, Field(ge=1, le=MAX_LETTERS)] = MAX_LETTERS
-    cursor: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
-    dry_run: bool = False
+    reason: Annotated[str, _REASON] | None = Field(default=None, description="Only dead letters with this reason.")
+    route: Annotated[str, _NAME] | None = Field(default=None, description="Only dead letters of this route.")
+    connection: Annotated[str, _NAME] | None = Field(
+        default=None, description="Only dead letters whose source or destination is this connection."
+    )
+    before: _Moment | None = Field(default=None, description="Only dead letters that were set aside before this time.")
+    limit: Annotated[int, Field(ge=1, le=MAX_LETTERS)] = Field(
+        default=MAX_LETTERS, description="How many dead letters one request handles at most."
+    )
+    cursor: Annotated[str, Field(min_length=1, max_length=1_000)] | None = Field(
+        default=None, description="The `next_cursor` of the last response. Only with filters."
+    )
+    dry_run: bool = Field(default=False, description="Whether to return what would happen, and to change nothing.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -135,29 +153,31 @@ class DeadLetterSelection(Input):
 
 
 class DeadLetterRedrive(DeadLetterSelection):
-    """Which dead letters to redrive: those with these `ids`, even if they were redriven before, or all open ones that match the
-    filters.
-
-    `before` matches dead letters that were set aside before a time. `cursor` is the `next_cursor` of the last response.
+    """Which dead letters to redrive: those with these `ids`, even if they were redriven before, or all open ones that
+    match the filters.
     """
 
 
 class RedrivenDeadLetter(Output):
-    """`record_count` counts the records that were sent; `reason` says why the dead letter was not redriven, or not
-    completely."""
+    """What became of one dead letter."""
 
-    id: str
-    record_count: int
-    outcome: Literal["would_redrive", "redriven", "gone", "in_progress", "failed"]
-    reason: str | None
+    id: str = Field(description="The dead letter's id.")
+    record_count: int = Field(description="How many of its records were sent.")
+    outcome: Literal["would_redrive", "redriven", "gone", "in_progress", "failed"] = Field(
+        description="`redriven`, `would_redrive` (with `dry_run`), `gone` (it does not exist), `in_progress` (it is being "
+        "redriven by another request) or `failed`.",
+    )
+    reason: str | None = Field(description="Why it was not redriven, or not completely.")
 
 
 class RedriveOutcome(Output):
-    """One outcome for each dead letter. If `more` is true, repeat the request with `next_cursor` as its `cursor`."""
+    """One outcome for each dead letter."""
 
-    letters: list[RedrivenDeadLetter]
-    more: bool
-    next_cursor: str | None
+    letters: list[RedrivenDeadLetter] = Field(description="The outcomes.")
+    more: bool = Field(
+        description="Whether more dead letters match. Then repeat the request with `next_cursor` as its `cursor`."
+    )
+    next_cursor: str | None = Field(description="Where the next request continues. Null if no more dead letters match.")
 
 
 def list_page(asked: ApiRequest) -> Reply:

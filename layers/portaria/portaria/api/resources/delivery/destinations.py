@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria.api.operation import ApiRequest, Reply, page
 from portaria.api.schemas import Output, Time
 from portaria.api.validation import NAME
@@ -17,43 +19,43 @@ from portaria.delivery.destination_states import DestinationState
 
 
 class DestinationPauseEntry(Output):
-    """`quota` is over when the day ends, `stopped` needs a person, `busy` is a wait that the destination asked for.
+    """A time during which nothing is sent to a destination."""
 
-    `object` is null for all objects. `code` is the destination's. `until` is when one request tries again.
-    """
-
-    object: str | None
-    reason: Literal["quota", "stopped", "busy"]
-    code: str | None
-    since: Time | None
-    until: Time
+    object: str | None = Field(description="The object that is not sent. Null if nothing is sent.")
+    reason: Literal["quota", "stopped", "busy"] = Field(
+        description="`quota` (until the destination's day ends), `stopped` (until a person acts) or `busy` (a wait that the "
+        "destination requested).",
+    )
+    code: str | None = Field(description="The destination's own code.")
+    since: Time | None = Field(description="When the pause began.")
+    until: Time = Field(description="When one request is tried again.")
 
 
 class Destination(Output):
-    """`reason` and `since` are those of the pause that ends last; without a pause, records wait for a retry or for their turn.
+    """A destination that is paused or has waiting records."""
 
-    `connection` is its state, or null where there is no connection of this name. About `waiting_record_count` records wait, the
-    oldest since `oldest_since`. `next_try_at` is null where they are being sent, or will be within a minute.
-    """
-
-    name: str
-    state: Literal["paused", "waiting"]
-    connection: str | None
-    reason: str | None
-    since: Time | None
-    next_try_at: Time | None
-    waiting_record_count: int
-    oldest_since: Time | None
-    oldest_age_s: int | None
-    pauses: list[DestinationPauseEntry]
+    name: str = Field(description="The destination's name, which is the connection's.")
+    state: Literal["paused", "waiting"] = Field(
+        description="`paused`, or `waiting` (records wait for a retry or for their turn)."
+    )
+    connection: str | None = Field(description="The connection's state. Null if there is no connection of this name.")
+    reason: str | None = Field(description="The reason of the pause that ends last. Null without a pause.")
+    since: Time | None = Field(description="When the pause that ends last began. Null without a pause.")
+    next_try_at: Time | None = Field(
+        description="When waiting records are tried next. Null if they are being sent, or will be within a minute."
+    )
+    waiting_record_count: int = Field(description="About how many records wait.")
+    oldest_since: Time | None = Field(description="Since when the oldest record waits.")
+    oldest_age_s: int | None = Field(description="How many seconds the oldest record has waited.")
+    pauses: list[DestinationPauseEntry] = Field(description="The pauses that apply now.")
 
 
 class ResumedDestination(Output):
-    """What was ended, and about how many records are tried now. Both are empty where the destination takes everything."""
+    """What a resumption did."""
 
-    name: str
-    ended: list[DestinationPauseEntry]
-    waiting_record_count: int
+    name: str = Field(description="The destination's name.")
+    ended: list[DestinationPauseEntry] = Field(description="The pauses that were ended. Empty if there were none.")
+    waiting_record_count: int = Field(description="About how many waiting records are tried now.")
 
 
 def list_page(asked: ApiRequest) -> Reply:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import Field
+
 from portaria import platforms
 from portaria.api.operation import ApiRequest, Filters, Reply, page
 from portaria.api.rules import named
@@ -36,54 +38,56 @@ WAYS = "give at most one of destination (optionally with record), request and co
 
 
 class FrontDoorRequest(Output):
-    """A request of `record_count` records that the front door accepted. `correlation_id` and `request_source` are its
-    caller's."""
+    """A request with records that the front door accepted."""
 
-    id: str
-    caller: str
-    destination: str
-    object: str
-    record_count: int
-    correlation_id: str | None
-    request_source: str | None
-    accepted_at: Time | None
+    id: str = Field(description="The request's `X-Request-Id`.")
+    caller: str = Field(description="The private integration that sent it: `private-integration:` and its id.")
+    destination: str = Field(description="The name of the connection that the records go to.")
+    object: str = Field(description="The destination's object.")
+    record_count: int = Field(description="How many records the request had.")
+    correlation_id: str | None = Field(description="The caller's `X-Correlation-Id`.")
+    request_source: str | None = Field(description="The caller's `X-Request-Source`.")
+    accepted_at: Time | None = Field(description="When the request was accepted.")
 
 
 class ReceiptOutput(Output):
-    """One request to a destination. In the state `accepted` the destination has taken it; `applied_count` and
-    `failure_counts` (by the destination's code) count what it has reported since, and need not add up to `record_count`. In
-    the state `unknown` not every
-    outcome was reported before the deadline.
+    """The outcome of one request to a destination. Kept for 30 days. A value is null if it is not known yet."""
 
-    `correlation_id` and `request_source` are the headers of the front door's caller where all records came from one call. Where
-    records of several calls were merged, `requests` of the receipt lists them.
-
-    `queued` is a front-door request of which nothing has been sent yet; values that are not known are null.
-    """
-
-    id: str | None
-    state: Literal["queued", "sent", "accepted", "applied", "failed", "unknown"]
-    destination: str
-    object: str
-    routes: list[str]
-    record_count: int
-    byte_count: int | None
-    sent_at: Time | None
-    accepted_at: Time | None
-    deadline: Time | None
-    request_id: str | None
-    correlation_id: str | None
-    request_source: str | None
-    code: str | None
-    applied_count: int
-    failure_counts: dict[str, int]
-    reported_at: Time | None
+    id: str | None = Field(description="The receipt's id. Null for `queued`.")
+    state: Literal["queued", "sent", "accepted", "applied", "failed", "unknown"] = Field(
+        description="`queued` (accepted by the front door, not sent yet), `sent`, `accepted` (the destination has taken it), "
+        "`applied`, `failed`, or `unknown` (not every outcome was reported before the deadline).",
+    )
+    destination: str = Field(description="The name of the connection that the records went to.")
+    object: str = Field(description="The destination's object.")
+    routes: list[str] = Field(description="The names of the routes that the records took.")
+    record_count: int = Field(description="How many records the request had.")
+    byte_count: int | None = Field(description="The size of the request's body in bytes.")
+    sent_at: Time | None = Field(description="When the request was sent.")
+    accepted_at: Time | None = Field(
+        description="When the destination accepted it or, for `queued`, when the front door did."
+    )
+    deadline: Time | None = Field(description="Until when the destination's reports are awaited.")
+    request_id: str | None = Field(description="The destination's id of the request.")
+    correlation_id: str | None = Field(
+        description="The `X-Correlation-Id` of the front door's caller, if all records came from one call."
+    )
+    request_source: str | None = Field(
+        description="The `X-Request-Source` of the front door's caller, if all records came from one call."
+    )
+    code: str | None = Field(description="The destination's error code.")
+    applied_count: int = Field(description="How many records the destination has reported as applied.")
+    failure_counts: dict[str, int] = Field(
+        description="How many records the destination has reported as failed, by its own code. Together with `applied_count` "
+        "they need not add up to `record_count`.",
+    )
+    reported_at: Time | None = Field(description="When the destination's last report came.")
 
 
 class ReceiptWithRequests(ReceiptOutput):
-    """`requests` are the front-door requests whose records it carried."""
+    """A receipt and the front-door requests whose records it carried."""
 
-    requests: list[FrontDoorRequest]
+    requests: list[FrontDoorRequest] = Field(description="The front-door requests, several if records were merged.")
 
 
 def list_page(asked: ApiRequest) -> Reply:

@@ -21,10 +21,10 @@ UNNAMED = "preview"
 
 
 class RoutePreviewRequest(Input):
-    """Give the `name` of a route, or a `route` as its creation takes it, without its name."""
+    """A sample record and the route that maps it. Give `name` or `route`."""
 
-    name: ResourceName | None = None
-    route: RouteReplacement | None = None
+    name: ResourceName | None = Field(default=None, description="The name of an existing route.")
+    route: RouteReplacement | None = Field(default=None, description="A route that need not exist.")
     record: dict[str, Any] = Field(description="A record in the source's shape.")
 
     @model_validator(mode="after")
@@ -35,24 +35,25 @@ class RoutePreviewRequest(Input):
 
 
 class RoutePreviewedRequest(Output):
-    """The request to the destination, without headers and credentials. A credential in `body` is shown as `***`."""
+    """The request to the destination, without headers and credentials."""
 
-    method: str
-    path: str
-    body: Any
+    method: str = Field(description="The HTTP method.")
+    path: str = Field(description="The path at the destination.")
+    body: Any = Field(description="The body. A credential in it is shown as `***`.")
 
 
 class RoutePreview(Output):
-    """`objects` has what the record becomes at the destination, and `request` what would be sent.
+    """What the record becomes. Nothing was sent."""
 
-    If the record would become a dead letter, `refused_reason` and `refused_detail` say why, and `request` is null.
-    """
-
-    objects: list[dict[str, Any]]
-    warnings: list[str]
-    request: RoutePreviewedRequest | None
-    refused_reason: str | None
-    refused_detail: str | None
+    objects: list[dict[str, Any]] = Field(
+        description="The mapped object of the destination. Empty if the record could not be mapped."
+    )
+    warnings: list[str] = Field(description="Sentences about what may be a mistake.")
+    request: RoutePreviewedRequest | None = Field(
+        description="What would be sent. Null if the record would become a dead letter."
+    )
+    refused_reason: str | None = Field(description="Why the record would become a dead letter.")
+    refused_detail: str | None = Field(description="A sentence about the reason, for people.")
 
 
 def preview(asked: ApiRequest) -> Reply:

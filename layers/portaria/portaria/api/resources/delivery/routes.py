@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from portaria.api.operation import ApiRequest, Reply, changed_meanwhile, page, require_match
 from portaria.api.rules import route_rules
 from portaria.api.rules.route_rules import Keeping
@@ -15,23 +17,34 @@ from portaria.records import routes
 
 
 class RouteOutput(Output):
-    name: str
-    source: str
-    object: str
-    destination: str
-    mapping: dict[str, str]
-    target: str | None
-    dedupe_fields: list[str]
-    priority: Literal["normal", "high"]
-    options: dict[str, str]
-    keep_newest: Keeping
-    weight: int
+    """Which records are sent to which destination, and how they are mapped."""
+
+    name: str = Field(description="The route's name.")
+    source: str = Field(
+        description="Where the records come from: `connection:` and a connection's name, or `client:` with a platform and an "
+        "OAuth client, for every account that installs it.",
+    )
+    object: str = Field(description="The source's object.")
+    destination: str = Field(description="The name of the connection that the records go to.")
+    mapping: dict[str, str] = Field(
+        description="For each attribute of the destination: a JMESPath expression over the source's record. Empty for the "
+        "default of the two platforms.",
+    )
+    target: str | None = Field(description="The destination's object. Null for the default of `object`.")
+    dedupe_fields: list[str] = Field(description="The attributes by which the destination finds an existing object.")
+    priority: Literal["normal", "high"] = Field(description="The priority of the records at the destination.")
+    options: dict[str, str] = Field(description="The destination's own options, by name.")
+    keep_newest: Keeping = Field(
+        description="Which versions an older one must not overwrite: those that came by events (`events`), all of them "
+        "(`all`), or none (`none`).",
+    )
+    weight: int = Field(description="The source's share of the destination's daily quota, relative to other sources.")
 
 
 class RouteWithWarnings(RouteOutput):
-    """`warnings` are sentences about what may be a mistake."""
+    """A route, and what may be wrong with it."""
 
-    warnings: list[str]
+    warnings: list[str] = Field(description="Sentences about what may be a mistake. Empty if nothing was found.")
 
 
 def create(asked: ApiRequest) -> Reply:
@@ -66,12 +79,17 @@ def get(asked: ApiRequest) -> Reply:
 
 
 def list_page(asked: ApiRequest) -> Reply:
-    """Those of one `source` come on one page: a source has few routes."""
-    if "source" in asked.filters:
-        return page(
-            [routes.show(route) for route in routes.of_source(asked.context.table, asked.filters["source"])], None
+    """By name; with a `destination` by source and name. Those of one `source` come on one page: a source has few routes."""
+    table, source = asked.context.table, asked.filters.get("source", "")
+    next_cursor: str | None = None
+    if "destination" in asked.filters:
+        found, next_cursor = routes.of_destination(
+            table, asked.filters["destination"], source, asked.cursor, asked.limit
         )
-    found, next_cursor = routes.list_page(asked.context.table, asked.cursor, asked.limit)
+    elif source:
+        found = routes.of_source(table, source)
+    else:
+        found, next_cursor = routes.list_page(table, asked.cursor, asked.limit)
     return page([routes.show(route) for route in found], next_cursor)
 
 

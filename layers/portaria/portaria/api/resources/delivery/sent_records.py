@@ -29,20 +29,24 @@ _Time = Annotated[str, validation.MOMENT, WithJsonSchema({"type": "string", "for
 
 
 class SentRecord(Input):
-    """`key` identifies the record at its source, `updated_at` is the time of its version (by default now), and `data` is the
-    record in the source's shape, to which the route's mapping applies."""
+    """One record in the source's shape."""
 
-    key: Annotated[str, _KEY]
-    updated_at: _Time | None = None
-    data: dict[str, Any]
+    key: Annotated[str, _KEY] = Field(description="The record's key at its source.")
+    updated_at: _Time | None = Field(
+        default=None, description="The time of the record's version. By default, the time of the request."
+    )
+    data: dict[str, Any] = Field(description="The record. The route's mapping applies to it.")
 
 
 class RecordsSending(Input):
-    """`connection` names the source connection if the route's source is an OAuth client, which has several."""
+    """Records to send through a route."""
 
-    route: ResourceName
-    connection: ResourceName | None = None
-    records: list[SentRecord] = Field(min_length=1, max_length=MAX_RECORDS)
+    route: ResourceName = Field(description="The name of the route.")
+    connection: ResourceName | None = Field(
+        default=None,
+        description="The source connection. Needed if the route's source is an OAuth client, which has several.",
+    )
+    records: list[SentRecord] = Field(min_length=1, max_length=MAX_RECORDS, description="The records.")
 
     def audited(self) -> dict[str, Any]:
         """Without the records, which hold personal data."""
@@ -50,10 +54,10 @@ class RecordsSending(Input):
 
 
 class AcceptedRecords(Output):
-    """`id` finds the receipts of the records: `GET /receipts?request=ID`."""
+    """Records that are queued for delivery."""
 
-    id: str
-    record_count: int
+    id: str = Field(description="The id that finds the receipts of the records: `GET /v1/receipts?request=ID`.")
+    record_count: int = Field(description="How many records are queued.")
 
 
 def send(asked: ApiRequest) -> Reply:
