@@ -18,7 +18,10 @@ TAGS: dict[str, tuple[str, str]] = {
     "destinations": ("Destinations", "Destinations that are paused or have waiting records."),
     "dead-letters": ("Dead letters", "Records that could not be delivered, with the reason. Kept for 90 days."),
     "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
-    "console-sessions": ("Console sessions", "Links that open the console in a browser, and the sessions that are open."),
+    "console-sessions": (
+        "Console sessions",
+        "Links that open the console in a browser, and the sessions that are open.",
+    ),
     "audit": ("Audit", "Who requested which change, and its outcome."),
     **{door.NAME: door.TAG for door in FRONT_DOORS},
     "install": ("Install pages", "What a customer's browser and a marketplace open to install an application."),

@@ -28,6 +28,8 @@ TEXT, LINES, PAIRS, JSON_TEXT, NUMBER, CHECK, SELECT, PASSWORD, SCOPES = (
 )  # fmt: skip
 LONG_TEXTS = {"description"}
 CREDENTIALS = "credentials"
+# Files are sent with the command line.
+NOT_IN_FORMS = ("logo",)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def fields_of(
     schema = _schema(model)
     found = []
     for name, each in schema.get("properties", {}).items():
-        if only and name not in only:
+        if name in NOT_IN_FORMS or (only and name not in only):
             continue
         if name == CREDENTIALS:
             found += [FormField(f"{CREDENTIALS}.{inner}", PASSWORD, inner, is_required=True) for inner in credentials]

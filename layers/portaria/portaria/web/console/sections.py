@@ -134,7 +134,8 @@ SECTIONS: tuple[Section, ...] = (
         id_fields=("platform", "name"),
         facts=(
             "platform", "name", "client_id", "credentials_set", "redirect_uri", "install_page_url", "scopes", "api_domains",
-            "grant", "authorize_url", "token_url", "token_auth", "warnings",
+            "grant", "authorize_url", "token_url", "token_auth", "return_urls", "display_name", "logo_url", "colour",
+            "support_email", "support_url", "privacy_url", "terms_url", "warnings",
         ),
         create="create_oauth_client",
         actions=(
