@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from portaria.access import api_tokens, private_integrations, token_usage
 from portaria.access.auth_throttle import Attempts
@@ -18,6 +17,7 @@ from portaria.access.private_integrations import PrivateIntegration
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.errors import ApiTokenRefused, ApiTokenRotated, Rejected, TokenMissing
+from portaria.core.http_request import HttpRequest
 
 TOKEN_PREFIX = "/v1"  # noqa: S105 - a path
 ADMIN_PREFIX = "/admin/v1"
@@ -58,24 +58,23 @@ def split(scope: str) -> tuple[str, str]:
     return name, connection
 
 
-def principal(event: dict[str, Any]) -> Caller:
-    """The AWS principal that API Gateway let in."""
-    identity = event["requestContext"].get("identity") or {}
-    arn = str(identity.get("userArn") or identity.get("caller") or "unknown")
-    return Caller(arn, arn.rpartition(":")[2], source(event))
+def principal(request: HttpRequest) -> Caller:
+    """The AWS principal that API Gateway authenticated."""
+    arn = request.principal or "unknown"
+    return Caller(arn, arn.rpartition(":")[2], source(request))
 
 
-def bearer(event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
+def bearer(request: HttpRequest, table: Table, attempts: Attempts) -> Caller:
     """The private integration whose token came.
 
     Raises `Rejected` (401 `token_missing`, `token_refused`, `token_rotated`) and `Retryable` (`too_many_attempts`), and has
     `attempts` count what failed.
     """
-    given = header(event, "authorization")
+    given = request.headers.once("authorization")
     if not given:
         raise TokenMissing("send Authorization: Bearer and a private integration's token")
     found = _BEARER.fullmatch(given) if len(given) <= MAX_HEADER_LENGTH else None
-    return holder(found[1] if found else "", source(event), table, attempts)
+    return holder(found[1] if found else "", source(request), table, attempts)
 
 
 def holder(token: str, where: str, table: Table, attempts: Attempts) -> Caller:
@@ -116,15 +115,6 @@ def _refused(integration: PrivateIntegration | None, token_hash: str) -> Rejecte
     return ApiTokenRefused("this token does not work: it was revoked, or it belongs to another stack")
 
 
-def source(event: dict[str, Any]) -> str:
-    """The address that the call came from, as API Gateway saw it: no header can change it."""
-    return str((event["requestContext"].get("identity") or {}).get("sourceIp") or UNKNOWN_SOURCE)
-
-
-def header(event: dict[str, Any], name: str) -> str:
-    """A header that may come once. Raises `Rejected` (`header_repeated`)."""
-    headers: dict[str, list[str]] = event.get("multiValueHeaders") or {}
-    values = [value for key, several in headers.items() if key.lower() == name.lower() for value in several]
-    if len(values) > 1:
-        raise Rejected("header_repeated", f"the header {name} was sent {len(values)} times: send it once", field=name)
-    return values[0].strip() if values else ""
+def source(request: HttpRequest) -> str:
+    """The address that the request came from, as API Gateway saw it. No header can change it."""
+    return request.source_address or UNKNOWN_SOURCE
