@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from portaria.access import api_tokens, private_integrations, token_usage
-from portaria.access.auth_throttle import Attempts
+from portaria.access.auth_throttle import AuthThrottle
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.aws.table import Table
 from portaria.core import clock
@@ -64,38 +64,38 @@ def principal(request: HttpRequest) -> Caller:
     return Caller(arn, arn.rpartition(":")[2], source(request))
 
 
-def bearer(request: HttpRequest, table: Table, attempts: Attempts) -> Caller:
+def bearer(request: HttpRequest, table: Table, auth_throttle: AuthThrottle) -> Caller:
     """The private integration whose token came.
 
     Raises `Rejected` (401 `token_missing`, `token_refused`, `token_rotated`) and `Retryable` (`too_many_attempts`), and has
-    `attempts` count what failed.
+    `auth_throttle` count what failed.
     """
     given = request.headers.once("authorization")
     if not given:
         raise TokenMissing("send Authorization: Bearer and a private integration's token")
     found = _BEARER.fullmatch(given) if len(given) <= MAX_HEADER_LENGTH else None
-    return holder(found[1] if found else "", source(request), table, attempts)
+    return holder(found[1] if found else "", source(request), table, auth_throttle)
 
 
-def holder(token: str, where: str, table: Table, attempts: Attempts) -> Caller:
+def holder(token: str, where: str, table: Table, auth_throttle: AuthThrottle) -> Caller:
     """The private integration that a token belongs to. `where` is the caller's source address.
 
     Raises as `bearer`, but never `token_missing`.
     """
     token_hash = api_tokens.digest(token)
-    attempts.check(where, token_hash)
+    auth_throttle.check(where, token_hash)
     integration_id = api_tokens.integration_id(token)
     if not integration_id:
-        attempts.failed(where, token_hash)
+        auth_throttle.failed(where, token_hash)
         raise ApiTokenRefused(
             "this is not a private integration's token: a token is portaria_ followed by 48 letters and digits"
         )
     integration = private_integrations.find(table, integration_id)
     works = _works(integration, token_hash)
     if integration is None or not works:
-        attempts.failed(where, token_hash)
+        auth_throttle.failed(where, token_hash)
         raise _refused(integration, token_hash)
-    attempts.succeeded(token_hash)
+    auth_throttle.succeeded(token_hash)
     token_usage.note(table, integration.id, token_hash)
     return Caller(f"private-integration:{integration.id}", integration.name, where, integration.scopes)
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 from aws_lambda_powertools import Logger
 
 from portaria.access import audit
-from portaria.access.auth_throttle import Attempts
+from portaria.access.auth_throttle import AuthThrottle
 from portaria.api import answers, authentication, call_metrics, idempotency, schemas, validation
 from portaria.api.answers import Answer
 from portaria.api.api_url import api_url
@@ -46,7 +46,7 @@ class Service:
     def __init__(self, operations: list[Operation], context: ApiContext, logger: Logger) -> None:
         self.context = context
         self.logger = logger
-        self.attempts = Attempts(context.table)
+        self.auth_throttle = AuthThrottle(context.table)
         self.created = idempotency.IdempotencyStore(context.table)
         self._routes = {
             (operation.method, prefix + operation.path): (prefix, operation)
@@ -91,7 +91,7 @@ class Service:
         caller = (
             authentication.principal(request)
             if prefix == ADMIN_PREFIX
-            else authentication.bearer(request, self.context.table, self.attempts)
+            else authentication.bearer(request, self.context.table, self.auth_throttle)
         )
         self.logger.append_keys(operation=operation.id, caller=caller.id)
         self._require_scope(operation, caller, path)
