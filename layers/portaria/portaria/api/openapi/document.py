@@ -50,7 +50,7 @@ def build(host: str = HOST) -> Document:
         "info": {
             "title": "Portaria",
             "version": VERSION,
-            "summary": "Connections, routes, installs and private integrations of one stack, and its front api for records.",
+            "summary": "Connections, routes, installs and private integrations of one stack, and its data ingestion endpoints.",
             "description": DESCRIPTION + _scope_table(),
             "contact": {"name": "Portaria contributors"},
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},

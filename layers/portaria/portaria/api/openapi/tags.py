@@ -40,6 +40,6 @@ _TAG_OF = {
 
 
 def of(path: str) -> str:
-    """The title of the tag of a path below its api."""
+    """The title of the tag of a path below the API's root."""
     first = path.split("/")[1]
     return TAGS[_TAG_OF.get(first, first)][0]
