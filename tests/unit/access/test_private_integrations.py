@@ -21,7 +21,7 @@ from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.settings import RenewTokensSettings
 from portaria.installs import uninstall
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from tests.fakes.api.manage import Answer, Manage, empty, proxy_event, with_headers, with_token
 from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
@@ -637,7 +637,7 @@ class TestAudit:
         put = BaseClient._make_api_call
 
         def refuse(client: Any, operation: str, parameters: Any) -> Any:
-            if operation == "PutItem" and parameters["Item"]["pk"]["S"].startswith("AUDIT#"):
+            if operation == "TransactWriteItems" and "AUDIT#" in str(parameters):
                 raise ClientError(
                     {"Error": {"Code": "ProvisionedThroughputExceededException", "Message": ""}}, operation
                 )
@@ -719,9 +719,9 @@ class TestAge:
         settings = RenewTokensSettings(
             **{name: shared.environment[name.upper()] for name in RenewTokensSettings.__annotations__}
         )
-        renewal_sweep.handle_message('{"sweep": ""}', settings, lambda: 60.0, Pace(100))
+        renewal_sweep.handle_message('{"sweep": ""}', settings, lambda: 60.0, RateLimiter(100))
         for body in shared.receive("renewals"):
-            renewal_sweep.handle_message(body, settings, lambda: 60.0, Pace(100))
+            renewal_sweep.handle_message(body, settings, lambda: 60.0, RateLimiter(100))
 
     def test_rotation_due_event_is_sent_once_at_80_and_at_90_days(
         self, manage: Manage, shared: Cloud, time: VirtualClock

@@ -14,7 +14,6 @@ import requests
 import responses
 from botocore.exceptions import ClientError
 
-from portaria.api.resources import installs as shown_installs
 from portaria.aws import boto3_clients, queues
 from portaria.aws.table import Conflict
 from portaria.connections import connection_store, oauth_clients
@@ -630,25 +629,12 @@ class TestInstalls:
         expected = [add_install(stack, number) for number in range(7)][::-1]
         assert _ids(manage, "limit=3") == [expected[:3], expected[3:6], expected[6:]]
 
-    def test_list_installs_by_state_fills_pages(
-        self, manage: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(shown_installs, "PAGE_SIZE", 4)
+    def test_list_installs_by_state_fills_pages(self, manage: Manage, stack: Cloud) -> None:
         for number in range(20):
             add_install(stack, number, "failed" if number % 3 == 0 else "connected")
         failed = [f"{number:026d}" for number in range(18, -1, -3)]
         assert _ids(manage, "state=failed&limit=3") == [failed[:3], failed[3:6], failed[6:]]
         assert _ids(manage, "state=received") == [[]]
-
-    def test_list_installs_by_state_stops_at_read_limit_with_cursor(
-        self, manage: Manage, stack: Cloud, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(shown_installs, "PAGE_SIZE", 2)
-        monkeypatch.setattr(shown_installs, "MAX_READ", 4)
-        oldest = add_install(stack, 0, "failed")
-        for number in range(1, 9):
-            add_install(stack, number)
-        assert _ids(manage, "state=failed") == [[], [], [oldest]]
 
     def test_show_install_failed_has_reason_and_reconnect_url(self, furnished: Manage, stack: Cloud) -> None:
         install = add_install(

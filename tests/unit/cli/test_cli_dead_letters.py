@@ -28,7 +28,7 @@ def stack(stack: Cloud) -> Iterator[Cloud]:
 def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Wire:
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
     monkeypatch.setattr(cli_dead_letters, "sleep", lambda seconds: None)
-    dead_letter_redrive._pace.cache_clear()
+    dead_letter_redrive._rate_limiter.cache_clear()
     return wired(stack, monkeypatch)
 
 

@@ -51,7 +51,7 @@ class Office(Shop):
 
     def handle(self, body: str) -> None:
         fakes.forget_tokens()
-        with patch("portaria.aws.queues.give_back"), patch.object(self.function.pace, "wait"):
+        with patch("portaria.aws.queues.give_back"), patch.object(self.function.rate_limiter, "wait"):
             self.function.handler(functions.sqs_event({"0": body}, "renewals"), functions.Context(600))
 
     def sweep(self) -> None:

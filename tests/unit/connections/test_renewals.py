@@ -44,7 +44,7 @@ class Office(Desk):
         """The bodies that go back to the queue."""
         fakes.forget_tokens()
         by_id = {str(number): body for number, body in enumerate(bodies)}
-        with patch("portaria.aws.queues.give_back"), patch.object(self.function.pace, "wait"):
+        with patch("portaria.aws.queues.give_back"), patch.object(self.function.rate_limiter, "wait"):
             answer = self.function.handler(functions.sqs_event(by_id, "renewals"), functions.Context(600))
         return {by_id[message_id] for message_id in functions.reported(answer)}
 

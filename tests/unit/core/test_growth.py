@@ -91,9 +91,9 @@ def front_door_persons(body: bytes) -> object:
 
 
 READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = {
-    "duplicate key at the end of a body": (lambda body: validation.read_body(body, False, 10**9), body_with_a_duplicate, 500),
+    "duplicate key at the end of a body": (lambda body: validation.read_body(body.encode(), 10**9), body_with_a_duplicate, 500),
     "duplicate keys only": (
-        lambda body: validation.read_body(body, False, 10**9),
+        lambda body: validation.read_body(body.encode(), 10**9),
         lambda size: "{" + ",".join(['"a":0'] * size) + "}",
         500,
     ),

@@ -104,7 +104,7 @@ class Desk:
 @pytest.fixture
 def desk(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
     cache.PROCESS_CACHE.clear()
-    destination_request._pace.cache_clear()
+    destination_request._rate_limiter.cache_clear()
     slept: list[float] = []
     monkeypatch.setattr(clock, "sleep", slept.append)
     monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: 0.0))

@@ -20,7 +20,7 @@ from portaria.delivery import backlogs, quotas, version_guard, waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.stages import deduplicate
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import receipt_search
 from tests.fakes.records import ingesting, waiting_records
@@ -372,7 +372,7 @@ def test_pipeline_wrong_token_type_pauses_destination_after_one_request(desk: De
         asked.append(request)
         return refusal
 
-    with patch.object(http_client, "send", answer), patch.object(Pace, "wait"):
+    with patch.object(http_client, "send", answer), patch.object(RateLimiter, "wait"):
         deliveries = [QueuedMessage(str(number), body([contact(number)])) for number in range(20)]
         outcome = desk.ingest(*deliveries)
     assert (len(asked), outcome.waiting, desk.letters()) == (1, {}, [])

@@ -42,7 +42,7 @@ def stack(stack: Cloud) -> Iterator[Cloud]:
 @pytest.fixture(autouse=True)
 def _nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
-    dead_letter_redrive._pace.cache_clear()
+    dead_letter_redrive._rate_limiter.cache_clear()
 
 
 def redrive(manage: Manage, **body: Any) -> dict[str, Any]:

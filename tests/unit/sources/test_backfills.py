@@ -24,7 +24,7 @@ from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import backlogs, destination_pause
 from portaria.delivery.destination_pause import PauseReason
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records import routes
 from portaria.sources import backfill, page_reader, reconciliation
 from tests.fakes.aws.moto_cloud import Cloud, cloud
@@ -81,7 +81,7 @@ def desk() -> Iterator[Desk]:
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(Pace, "wait"),
+        patch.object(RateLimiter, "wait"),
     ):
         yield Desk(stack, mock)
 
@@ -385,9 +385,9 @@ def test_rate_limiter_wait_spaces_requests_evenly() -> None:
         patch.object(time, "monotonic", lambda: now),
         patch.object(time, "sleep", sleep),
     ):
-        pace = Pace(3.0)
+        limiter = RateLimiter(3.0)
         for took in (0.0, 0.1, 0.5, 0.0, 0.0):
-            pace.wait()
+            limiter.wait()
             times.append(round(now - 100, 3))
             now += took
     assert times == [0.0, 0.333, 0.667, 1.167, 1.5]

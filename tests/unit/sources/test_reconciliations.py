@@ -24,7 +24,7 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Route
 from portaria.core.errors import Retryable
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.platforms.kommo import pagination
 from portaria.records import reread_requests, routes
 from portaria.sources import backfill, page_reader, reconciliation
@@ -104,7 +104,7 @@ def desk(stack: Cloud) -> Iterator[Desk]:
     cache.PROCESS_CACHE.clear()
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(Pace, "wait"),
+        patch.object(RateLimiter, "wait"),
         patch.object(pagination, "PAGE_SIZE", 4),
     ):
         desk = Desk(stack, mock)
@@ -528,8 +528,8 @@ def test_reconciliation_message_invalid_is_ignored(desk: Desk, body: dict[str, A
 
 
 def test_reconciliation_and_backfill_requests_share_one_rate_limiter(desk: Desk) -> None:
-    waits: list[Pace] = []
-    with patch.object(Pace, "wait", lambda self: waits.append(self)):  # noqa: PLW0108 - a method
+    waits: list[RateLimiter] = []
+    with patch.object(RateLimiter, "wait", lambda self: waits.append(self)):  # noqa: PLW0108 - a method
         (body,) = desk.due()
         desk.take(body)
         desk.take(json.dumps({"detail-type": "connection.ready", "detail": {"connection": SOURCE, "generation": 1}}))

@@ -16,8 +16,8 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import ChangedMeanwhile, Rejected
+from portaria.core.http_request import HttpRequest
 
-Event = dict[str, Any]
 Content = dict[str, Any]
 # What a listing may be filtered by: the values that a filter may have, or a pattern.
 Filters = Mapping[str, tuple[str, ...] | validation.Matching]
@@ -26,7 +26,7 @@ ADMINISTRATORS, TOKENS = "administrators", "tokens"
 
 
 class SentRequest(Protocol):
-    """A request that is not a JSON object, read from the event."""
+    """A request whose body is not a JSON object."""
 
     def changes(self) -> bool:
         """Whether it may change something."""
@@ -119,7 +119,7 @@ class Operation:
     function: str = "manage"
     description: str = ""
     input: type[validation.Input] | None = None
-    read: Callable[[Event], SentRequest] | None = None
+    read: Callable[[HttpRequest], SentRequest] | None = None
     status: HTTPStatus = HTTPStatus.OK
     creates: bool = False
     is_secret: bool = False

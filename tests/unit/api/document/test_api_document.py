@@ -190,7 +190,7 @@ def page(shared: Cloud, **event: Any) -> tuple[dict[str, str], str]:
 
 @pytest.mark.parametrize("language", render.LANGUAGES)
 def test_reference_page_is_complete_in_each_language(shared: Cloud, language: str) -> None:
-    headers, body = page(shared, queryStringParameters={"lang": language})
+    headers, body = page(shared, multiValueQueryStringParameters={"lang": [language]})
     assert headers["Content-Type"].startswith("text/html")
     assert headers["Content-Language"] == render.LANGUAGES[language]
     assert f'<html lang="{render.LANGUAGES[language]}">' in body
@@ -221,8 +221,9 @@ def test_reference_page_has_no_script_and_no_other_host(shared: Cloud) -> None:
 def test_reference_page_language_follows_query_then_accept_language(
     shared: Cloud, wanted: str | None, accepted: str | None, language: str
 ) -> None:
-    query = {"lang": wanted} if wanted else None
-    headers, _ = page(shared, queryStringParameters=query, headers={"Accept-Language": accepted} if accepted else {})
+    query = {"lang": [wanted]} if wanted else None
+    sent = {"Accept-Language": [accepted]} if accepted else {}
+    headers, _ = page(shared, multiValueQueryStringParameters=query, multiValueHeaders=sent)
     assert headers["Content-Language"] == language
     assert headers["Vary"] == "Accept-Language"
 

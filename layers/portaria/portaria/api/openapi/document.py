@@ -39,18 +39,18 @@ def build(host: str = HOST) -> Document:
     paths = operation_items.paths(schemas, found)
     security = _security_schemes()
     responses: Document = {}
-    for door in tags.FRONT_DOORS:
-        paths |= {path: {"servers": [server(host)], **item} for path, item in door.paths().items()}
-        schemas |= door.schemas()
-        responses |= door.responses()
-        security |= door.security_schemes()
+    for api in tags.API_DOCUMENTS:
+        paths |= {path: {"servers": [server(host)], **item} for path, item in api.paths().items()}
+        schemas |= api.schemas()
+        responses |= api.responses()
+        security |= api.security_schemes()
     paths |= {path: {"servers": [server(host)], **item} for path, item in public_paths.paths(schemas).items()}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Portaria",
             "version": VERSION,
-            "summary": "Connections, routes, installs and private integrations of one stack, and its front door for records.",
+            "summary": "Connections, routes, installs and private integrations of one stack, and its data ingestion endpoints.",
             "description": DESCRIPTION + _scope_table(),
             "contact": {"name": "Portaria contributors"},
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
