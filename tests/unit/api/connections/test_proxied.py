@@ -152,6 +152,22 @@ def test_proxy_request_headers_of_the_client_are_sent_but_for_those_of_the_trans
     assert "of-the-caller" not in str(out)
 
 
+@pytest.mark.parametrize(("sent_version", "expected"), [("v3", "v3"), (None, "2021-07-28")])
+def test_proxy_api_version_of_the_client_replaces_the_platforms_default(
+    calling: Calling, api: responses.RequestsMock, sent_version: str | None, expected: str
+) -> None:
+    """A client library is made for one version of its API. The connection's version is for callers that send none."""
+    name = f"lead-{expected}"
+    fields = {"platform": "leadconnector", "fields": {"location_id": "abc"}}
+    calling.connect(name, "bearer", **fields)
+    api.get(URL)
+    headers = {"version": sent_version} if sent_version else {}
+    event = event_of("GET", "/v1/things", name=name, **headers, authorization="Bearer of-the-caller")
+    assert answer_to(calling, event)[0] == 200
+    assert sent(api).headers["Version"] == expected
+    assert sent(api).headers["Authorization"] == "Bearer canary-token"
+
+
 def test_proxy_token_of_a_private_integration_is_not_sent_to_the_api(
     calling: Calling, api: responses.RequestsMock
 ) -> None:

@@ -14,14 +14,17 @@ TOO_LARGE, UNPROCESSABLE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPRO
 TOO_MANY, FAILED = HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR
 BAD_GATEWAY, UNAVAILABLE, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT
 
-# Of every operation. `access_denied`, `expired_credentials`, `invalid_signature`, `filtered` and `throttled` are API Gateway's.
+# Of every operation. `access_denied`, `expired_credentials`, `invalid_signature`, `filtered`, `throttled`, `timed_out` and the
+# 502 `internal_error` are API Gateway's.
 COMMON: Reasons = {
     BAD_REQUEST: ("header_repeated",),
     UNAUTHORIZED: ("token_missing", "token_refused", "token_rotated"),
     FORBIDDEN: ("missing_scope", "access_denied", "expired_credentials", "invalid_signature", "filtered"),
     TOO_MANY: ("too_many_attempts", "throttled"),
     FAILED: ("internal_error",),
+    BAD_GATEWAY: ("internal_error",),
     UNAVAILABLE: ("storage_unavailable", "storage_busy"),
+    TIMED_OUT: ("timed_out",),
 }
 # The same wherever they occur: the document has one response for each.
 SHARED: Reasons = COMMON | {
