@@ -14,7 +14,7 @@ from portaria.api.openapi import document as api_document
 from portaria.api.openapi import operation_errors, operation_items, problem_types
 from portaria.api.operations import OPERATIONS
 from portaria.core.event_catalogue import CATALOGUE
-from tests.fakes.template.document import functions
+from tests.fakes.template.document import functions, resources
 
 Json = Any
 HOST = "api.example.com/live"
@@ -226,8 +226,23 @@ def test_operation_errors_name_operations_and_problem_types_that_exist() -> None
     assert set(operation_errors.SPECIFIC) <= {operation.id for operation in OPERATIONS}
     used = {reason for each in OPERATIONS for reasons in operation_errors.reasons(each).values() for reason in reasons}
     assert {reason for reason in used if not reason.startswith("bad_")} <= set(problem_types.every())
-    # API Gateway's refusals that have no status of their own.
-    assert set(problem_types.every()) - used == {"refused", "unsupported_media_type"}
+    # No operation has a request body that API Gateway refuses for its media type.
+    assert set(problem_types.every()) - used == {"unsupported_media_type"}
+
+
+def test_document_has_every_refusal_of_api_gateway() -> None:
+    refusals = [
+        json.loads(each["ResponseTemplates"]["application/json"])
+        for each in resources("AWS::Serverless::Api")["Api"]["Properties"]["GatewayResponses"].values()
+    ]
+    told = {(each["status"], each["type"].rpartition(":")[2]) for each in refusals}
+    documented = {
+        (status.value, reason)
+        for operation in OPERATIONS
+        for status, reasons in operation_errors.reasons(operation).items()
+        for reason in reasons
+    }
+    assert told - documented == {(415, "unsupported_media_type")}
 
 
 def test_document_webhooks_are_the_events_of_the_catalogue() -> None:

@@ -20,7 +20,6 @@ below `/admin/v1` with AWS Signature Version 4. Each server has the security sch
 
 - **Errors** are problem documents (RFC 9457) with `type`, `title`, `status`, `detail`, `request_id` and, where one field is to
   blame, `field`. `type` is for programs and does not change; `detail` is a sentence for people. Each response lists its types.
-  API Gateway's own refusals have the same members and the media type `application/json`.
 - **Pagination**: a listing returns `items` and `next_cursor`. Send it as `cursor` to get the next page; it is null on the last.
 - **Idempotency**: send an `Idempotency-Key` with a POST that creates or sends something. A repetition with the same key within
   a day gets the first response. With another path or body it is 422, and 409 while the first request is in progress.
