@@ -117,6 +117,10 @@ def test_document_every_part_has_a_description() -> None:
     assert all(each["description"] for each in others)
 
 
+def test_document_every_operation_is_described_beyond_its_summary() -> None:
+    assert [each.id for each in OPERATIONS if not each.description] == []
+
+
 def test_document_descriptions_are_sentences() -> None:
     told = {name: each["description"].strip() for name, each in (*schemas(), *parameters(), *headers())}
     assert {
