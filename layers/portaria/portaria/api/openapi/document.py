@@ -38,7 +38,7 @@ def build(host: str = HOST) -> Document:
     paths = operation_items.paths(schemas, found)
     security = _security_schemes()
     responses: Document = {}
-    for door in tags.FRONT_DOORS:
+    for door in tags.DATA_INGESTION_APIS:
         paths |= {path: {"servers": [server(host)], **item} for path, item in door.paths().items()}
         schemas |= door.schemas()
         responses |= door.responses()
@@ -49,7 +49,7 @@ def build(host: str = HOST) -> Document:
         "info": {
             "title": "Portaria",
             "version": VERSION,
-            "summary": "Connections, routes, installs and private integrations of one stack, and its front door for records.",
+            "summary": "Connections, routes, installs and private integrations of one stack, and its data ingestion endpoint.",
             "description": DESCRIPTION + _scope_table(),
             "contact": {"name": "Portaria contributors"},
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from portaria import platforms
 
-FRONT_DOORS = tuple(filter(None, (platform.api_document for platform in platforms.every())))
+DATA_INGESTION_APIS = tuple(filter(None, (platform.api_document for platform in platforms.every())))
 TAGS: dict[str, tuple[str, str]] = {
     "platforms": (
         "Discovery",
@@ -19,7 +19,7 @@ TAGS: dict[str, tuple[str, str]] = {
     "dead-letters": ("Dead letters", "Records that could not be delivered, with the reason. Kept for 90 days."),
     "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
     "audit": ("Audit", "Who requested which change, and its outcome."),
-    **{door.NAME: door.TAG for door in FRONT_DOORS},
+    **{door.NAME: door.TAG for door in DATA_INGESTION_APIS},
     "install": ("Install pages", "What a customer's browser and a marketplace open to install an application."),
     "incoming-webhooks": (
         "Incoming webhooks",

@@ -28,7 +28,7 @@ _CONTACT: Example = {
     "first_name": "Maria",
     "custom_fields_values": [{"field_code": "EMAIL", "values": [{"value": "maria@example.com"}]}],
 }
-_FRONT_DOOR_REQUEST: Example = {
+_INGESTION_REQUEST: Example = {
     "id": REQUEST,
     "caller": "private-integration:4fZ0aQ9xTb",
     "destination": "marketo-main",
@@ -130,9 +130,9 @@ OBJECTS: dict[str, Example] = {
         "since": "2026-11-28T18:00:03.000Z",
         "due_at": "2026-11-28T19:00:03.000Z",
     },
-    "FrontDoorRequest": _FRONT_DOOR_REQUEST,
+    "RecordsRequest": _INGESTION_REQUEST,
     "Receipt": _RECEIPT,
-    "ReceiptWithRequests": _RECEIPT | {"requests": [_FRONT_DOOR_REQUEST]},
+    "ReceiptWithRequests": _RECEIPT | {"requests": [_INGESTION_REQUEST]},
     "DestinationPauseEntry": _PAUSE,
     "Destination": {
         "name": "marketo-main",
