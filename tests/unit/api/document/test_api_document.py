@@ -31,6 +31,7 @@ DATA_INGESTION = {
 
 PUBLIC = {
     "show_health", "show_document", "show_reference", "accept_install", "show_install_page", "show_install_result",
+    "show_logo",
     "receive_event", "accept_uninstall", "answer_challenge", "receive_reports", "redeem_ticket",
 }  # fmt: skip
 EVENTS = {f"receive_{name.replace('.', '_')}" for name in CATALOGUE}

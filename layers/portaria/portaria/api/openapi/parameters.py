@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from portaria.api import idempotency, validation
+from portaria.api.openapi import schemas
 from portaria.api.openapi.examples import delivery
 from portaria.api.operation import Operation
 
@@ -39,7 +40,7 @@ _OF_COLLECTION: dict[str, Parameter] = {
 # Examples of filters whose values are not listed.
 _FILTERS: dict[str, str] = {
     "account_id": "30513412",
-    "client": "shop",
+    "client": "kommo/shop",
     "connection": "marketo-main",
     "correlation_id": "nightly-import-2026-11-28",
     "destination": "marketo-main",
@@ -113,5 +114,5 @@ def _of_listing(operation: Operation) -> list[Document]:
             made.append(query(name, f"Only items with this {name}.", schema | {"enum": list(rule)}, rule[0]))
             continue
         text = f"Only items with this {name}: {rule.rule}."
-        made.append(query(name, text, schema | {"pattern": f"^(?:{rule.pattern})$"}, _FILTERS[name]))
+        made.append(query(name, text, schemas.portable(schema | {"pattern": f"^(?:{rule.pattern})$"}), _FILTERS[name]))
     return made

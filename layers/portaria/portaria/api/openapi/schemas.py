@@ -70,12 +70,12 @@ def _complete(names: list[str], schema: Document) -> Document:
     """A model's schema with its title, its rules in words and its examples. `names` are the model's and those it inherits."""
     shown = OBJECTS.get(names[0], {})
     properties = {field: _property(names, field, each, shown) for field, each in schema.get("properties", {}).items()}
-    made = {**_portable(schema), "title": names[0], "properties": properties}
+    made = {**portable(schema), "title": names[0], "properties": properties}
     return made | ({"examples": [shown]} if shown else {})
 
 
 def _property(names: list[str], field: str, schema: Document, shown: Document) -> Document:
-    made: Document = _portable(schema)
+    made: Document = portable(schema)
     description = str(made.get("description", ""))
     made["description"] = " ".join([description, *_rules(made)]).strip()
     value = shown.get(field)
@@ -103,13 +103,13 @@ def _keys(schema: Any) -> set[str]:
     return set(schema) if isinstance(schema, dict) else set()
 
 
-def _portable(schema: Any) -> Any:
+def portable(schema: Any) -> Any:
     """Without the default null, which the API never puts in a field, and without surrogates in patterns: they are characters
     of Python's, and not of JSON's, so that other languages refuse the pattern.
     """
     if isinstance(schema, dict):
-        kept = {name: _portable(inner) for name, inner in schema.items()}
+        kept = {name: portable(inner) for name, inner in schema.items()}
         return {name: inner for name, inner in kept.items() if name != "default" or inner is not None}
     if isinstance(schema, list):
-        return [_portable(inner) for inner in schema]
+        return [portable(inner) for inner in schema]
     return schema.replace(_SURROGATES, "") if isinstance(schema, str) else schema
