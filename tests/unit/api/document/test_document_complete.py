@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from portaria.api.openapi import document as api_document
-from portaria.api.openapi import operation_errors, operation_items, problem_types
+from portaria.api.openapi import example_values, operation_errors, operation_items, problem_types
 from portaria.api.operations import OPERATIONS
 from portaria.core.event_catalogue import CATALOGUE
 from tests.fakes.template.document import functions, resources
@@ -142,6 +142,15 @@ def test_document_examples_are_valid() -> None:
     wrong = {name: errors(each, each["examples"]) for name, each in schemas()}
     wrong |= {name: errors(each["schema"], examples(each)) for name, each in (*parameters(), *headers(), *bodies())}
     assert {name: found for name, found in wrong.items() if found} == {}
+
+
+def test_document_uses_every_example() -> None:
+    components = api_document.build()["components"]["schemas"]
+    assert set(example_values.objects()) <= set(components)
+    for name in example_values.properties():
+        schema, _, field = name.rpartition(".")
+        known = [components[schema]] if schema else components.values()
+        assert any(field in each.get("properties", {}) for each in known), name
 
 
 def test_document_validator_refuses_an_example_with_an_unknown_field() -> None:

@@ -1,4 +1,9 @@
-"""The whole document: OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.1.html."""
+"""The API's document, docs/openapi.yaml; `python -m portaria.api.openapi` prints it.
+
+OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.1.html. It is generated from the table of operations, the models of their input
+and output, the platforms' data ingestion endpoints and the catalogue of events. Only requests for the document and its page
+import this package.
+"""
 
 from __future__ import annotations
 

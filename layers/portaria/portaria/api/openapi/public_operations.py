@@ -6,16 +6,24 @@ from collections.abc import Iterable
 from typing import Any
 
 from portaria.api import validation
-from portaria.api.openapi import headers, parameters, tags
+from portaria.api.openapi import example_values, headers, parameters, tags
 
 Document = dict[str, Any]
 
 TEXT: Document = {"type": "string"}
 PLATFORM = parameters.path(
-    "platform", "The platform's name.", TEXT | {"pattern": f"^(?:{validation.PLATFORM_NAME})$"}, "kommo"
+    "platform",
+    "The platform's name.",
+    TEXT | {"pattern": f"^(?:{validation.PLATFORM_NAME})$"},
+    example_values.parameter("path", "platform"),
 )
+# For what destinations call.
+DESTINATION_PLATFORM = PLATFORM | {"example": example_values.parameter("path", "destination_platform")}
 CLIENT = parameters.path(
-    "client", "The OAuth client's name.", TEXT | {"pattern": f"^(?:{validation.CLIENT_NAME})$"}, "shop"
+    "client",
+    "The OAuth client's name.",
+    TEXT | {"pattern": f"^(?:{validation.CLIENT_NAME})$"},
+    example_values.parameter("path", "client"),
 )
 ACCEPT_LANGUAGE = parameters.header(
     "Accept-Language",

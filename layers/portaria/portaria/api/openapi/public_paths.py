@@ -7,7 +7,16 @@ from typing import Any
 from portaria.api import validation
 from portaria.api.openapi import install_paths, parameters
 from portaria.api.openapi.problems import REF, RESPONSES
-from portaria.api.openapi.public_operations import ACCEPT_LANGUAGE, CLIENT, PLATFORM, TEXT, later, operation, response
+from portaria.api.openapi.public_operations import (
+    ACCEPT_LANGUAGE,
+    CLIENT,
+    DESTINATION_PLATFORM,
+    PLATFORM,
+    TEXT,
+    later,
+    operation,
+    response,
+)
 
 Document = dict[str, Any]
 
@@ -158,7 +167,7 @@ def _challenge() -> Document:
     return operation(
         "answer_challenge", "incoming-webhooks", "Answer a subscription's challenge",
         "A destination calls it when its delivery reports are registered.",
-        parameters=[PLATFORM | {"example": "marketo"}, query | {"required": True}],
+        parameters=[DESTINATION_PLATFORM, query | {"required": True}],
         responses={
             "200": response("The challenge.", text="EXAMPLE-challenge"),
             "400": response("The challenge is missing or not valid.", text="bad_challenge: …\n"),
@@ -182,7 +191,7 @@ def _reports() -> Document:
         "receive_reports", "incoming-webhooks", "Receive delivery reports",
         "A destination reports the outcome of requests that it accepted. The response comes after all reports are stored in "
         "the receipts.",
-        parameters=[PLATFORM | {"example": "marketo"}],
+        parameters=[DESTINATION_PLATFORM],
         requestBody={"description": "The platform's signed reports.", "required": True, "content": content},
         responses={
             "200": response("The reports are stored.", text="stored\n"),

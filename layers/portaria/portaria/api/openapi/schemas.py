@@ -6,15 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from portaria.api.openapi.examples import access, connections, delivery
+from portaria.api.openapi import example_values
 from portaria.api.openapi.problems import REF
 from portaria.api.validation import RULE
 
 Document = dict[str, Any]
 
 _SURROGATES = r"\ud800-\udfff"
-OBJECTS = connections.OBJECTS | delivery.OBJECTS | access.OBJECTS
-PROPERTIES = connections.PROPERTIES | delivery.PROPERTIES | access.PROPERTIES
 
 
 def name_of(model: type[BaseModel]) -> str:
@@ -52,7 +50,7 @@ def listing(items: Document, item_example: Any) -> Document:
             "next_cursor": {
                 "type": ["string", "null"],
                 "description": "Where the next page begins: send it as `cursor`. Null on the last page.",
-                "examples": [PROPERTIES["next_cursor"]],
+                "examples": [example_values.properties()["next_cursor"]],
             },
         },
         "required": ["items", "next_cursor"],
@@ -62,13 +60,13 @@ def listing(items: Document, item_example: Any) -> Document:
 
 
 def example(model: type[BaseModel]) -> Document:
-    """An object of this model. Raises `KeyError` if `examples` has none."""
-    return OBJECTS[name_of(model)]
+    """An object of this model. Raises `KeyError` if `example_values` has none."""
+    return example_values.objects()[name_of(model)]
 
 
 def _complete(names: list[str], schema: Document) -> Document:
     """A model's schema with its title, its rules in words and its examples. `names` are the model's and those it inherits."""
-    shown = OBJECTS.get(names[0], {})
+    shown = example_values.objects().get(names[0], {})
     properties = {field: _property(names, field, each, shown) for field, each in schema.get("properties", {}).items()}
     made = {**portable(schema), "title": names[0], "properties": properties}
     return made | ({"examples": [shown]} if shown else {})
@@ -81,7 +79,8 @@ def _property(names: list[str], field: str, schema: Document, shown: Document) -
     value = shown.get(field)
     if value in (None, [], {}):
         keys = [*(f"{name}.{field}" for name in names), field]
-        value = next((PROPERTIES[key] for key in keys if key in PROPERTIES), value)
+        several = example_values.properties()
+        value = next((several[key] for key in keys if key in several), value)
     return made if value is None else made | {"examples": [value]}
 
 
