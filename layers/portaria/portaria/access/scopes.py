@@ -1,4 +1,4 @@
-"""Scopes: what a private integration may do. There is one scope for each operation, and one for the front door.
+"""Scopes: what a private integration may do. There is one scope for each operation, and one for the data ingestion endpoint.
 
 A scope of an operation on one connection can be narrowed to a connection by its name: `connections:call@crm`. A scope to send
 records is narrowed to their destination: `records:create@marketo-main`.
@@ -32,7 +32,7 @@ SCOPES = {
     "contacts:upsert": "Create or update contacts",
     "identifiers:register": "Register user identifiers for single sign-on",
     "sso:create": "Create a single sign-on link",
-    "records:send": "Send records through the front door",
+    "records:send": "Send records to the data ingestion endpoint",
     "records:create": "Send records through a route",
     "routes:list": "List routes",
     "routes:show": "Get a route",

@@ -106,7 +106,7 @@ class Operation:
     stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
     `listing` a limit and a cursor and the `filters`. `read` reads what was sent where it is not a JSON object; then the
     reply's content is a `PassedResponse`. `changes` has an audit entry, unless its input has a `changes()` that
-    denies it. `statuses` are those beyond what every operation of its shape has.
+    denies it. `openapi.operation_errors` has the errors that it can answer with.
     """
 
     id: str
@@ -131,7 +131,6 @@ class Operation:
     checks_scope: bool = False
     managers_only: bool = False
     max_bytes: int = validation.MAX_BODY_BYTES
-    statuses: tuple[HTTPStatus, ...] = ()
 
     @property
     def narrowable(self) -> bool:

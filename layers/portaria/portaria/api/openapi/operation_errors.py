@@ -14,17 +14,26 @@ TOO_LARGE, UNPROCESSABLE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPRO
 TOO_MANY, FAILED = HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR
 BAD_GATEWAY, UNAVAILABLE, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT
 
-# Of every operation. `access_denied`, `expired_credentials`, `invalid_signature`, `filtered`, `throttled`, `timed_out` and the
-# 502 `internal_error` are API Gateway's.
-COMMON: Reasons = {
-    BAD_REQUEST: ("header_repeated",),
-    UNAUTHORIZED: ("token_missing", "token_refused", "token_rotated"),
-    FORBIDDEN: ("missing_scope", "access_denied", "expired_credentials", "invalid_signature", "filtered"),
-    TOO_MANY: ("too_many_attempts", "throttled"),
+# API Gateway's own refusals, which template.yaml defines.
+GATEWAY: Reasons = {
+    BAD_REQUEST: ("bad_parameters", "refused"),
+    UNAUTHORIZED: ("unauthorized",),
+    FORBIDDEN: ("access_denied", "expired_credentials", "invalid_signature", "invalid_api_key", "filtered"),
+    TOO_MANY: ("throttled",),
     FAILED: ("internal_error",),
     BAD_GATEWAY: ("internal_error",),
-    UNAVAILABLE: ("storage_unavailable", "storage_busy"),
     TIMED_OUT: ("timed_out",),
+}
+# Of every operation.
+COMMON: Reasons = {
+    BAD_REQUEST: ("header_repeated", *GATEWAY[BAD_REQUEST]),
+    UNAUTHORIZED: ("token_missing", "token_refused", "token_rotated", *GATEWAY[UNAUTHORIZED]),
+    FORBIDDEN: ("missing_scope", *GATEWAY[FORBIDDEN]),
+    TOO_MANY: ("too_many_attempts", *GATEWAY[TOO_MANY]),
+    FAILED: GATEWAY[FAILED],
+    BAD_GATEWAY: GATEWAY[BAD_GATEWAY],
+    UNAVAILABLE: ("storage_unavailable", "storage_busy"),
+    TIMED_OUT: GATEWAY[TIMED_OUT],
 }
 # The same wherever they occur: the document has one response for each.
 SHARED: Reasons = COMMON | {
@@ -44,7 +53,7 @@ _CALLED: Reasons = {
     CONFLICT: _UNUSABLE,
     BAD_GATEWAY: ("unreachable",),
     UNAVAILABLE: _NOT_SENT,
-    TIMED_OUT: ("no_answer", "timed_out"),
+    TIMED_OUT: ("no_answer",),
 }
 _FREE_CALL: Reasons = {
     BAD_REQUEST: (
@@ -190,7 +199,7 @@ def _of_shape(operation: Operation) -> list[Reasons]:
         filters = tuple(f"bad_{name}" for name in operation.filters)
         found.append({BAD_REQUEST: ("bad_limit", "bad_cursor", "unknown_parameter", "parameter_repeated", *filters)})
     if operation.input:
-        found.append({BAD_REQUEST: ("invalid_input", "bad_json"), TOO_LARGE: ("body_too_large",)})
+        found.append({BAD_REQUEST: ("invalid_input", "bad_json", "bad_body"), TOO_LARGE: ("body_too_large",)})
     if operation.parameters:
         found.append({NOT_FOUND: ("unknown_path",)})
     if operation.creates:

@@ -137,7 +137,6 @@ def schema() -> Document:
         "type": "object",
         "description": "An error as RFC 9457 describes it. `type` is for programs, `detail` for people.",
         "properties": described,
-        # The refusals of API Gateway in template.yaml have these too.
         "required": ["type", "title", "status", "detail", "request_id"],
         "examples": [shown],
     }
