@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ MEMBERS = {"programs": [{"programId": 7, "status": "Invited", "members": [{"lead
 
 class Scene:
     def __init__(self) -> None:
+        self.numbers = count()
         self.instance = Instance("123-abc-456", "client", "canary-secret", daily_quota=10)
         self.instance.define({"visit_c": {"dedupe_fields": ["visitId"], "link": "email"}})
 
@@ -24,10 +26,13 @@ class Scene:
         endpoint = ENDPOINTS[path]
         objects = endpoint.read(body)
         assert objects is not None
-        report = Report(f"request-{len(self.instance.reports)}", endpoint.object, "normal", "", "", 0.0, len(objects))
+        report = Report(f"request-{next(self.numbers)}", endpoint.object, "normal", "", "", 0.0, len(objects))
         endpoint.apply(self.instance, body, report, {"name": "visit_c"})
         self.instance.reports[report.request_id] = report
         return report
+
+    def take_events(self) -> list[dict[str, Any]]:
+        return observability.take_events(self.instance, 0.0)
 
 
 @pytest.fixture
@@ -98,7 +103,10 @@ def test_simulated_marketo_quota_is_renewed_at_midnight_us_central(scene: Scene)
 
 def test_simulated_marketo_outcome_is_reported_once(scene: Scene) -> None:
     scene.send("persons", PERSONS)
-    results, status = observability.take_events(scene.instance, 0.0)
+    results, status = scene.take_events()
     assert results["data"]["requests"][0]["records"] == {"received": 2, "created": 2, "updated": 0, "failed": {}}
     assert status["data"]["quota"] == 10
-    assert [event["type"].rpartition(".")[2] for event in observability.take_events(scene.instance, 0.0)] == ["status"]
+    visits = [{"visitId": 1, "email": "ana@a.example"}, {"visitId": 2, "email": "eva@a.example"}]
+    scene.send("customobjects/{name}", {"customObjects": visits})
+    assert scene.take_events()[0]["data"]["requests"][0]["records"]["created"] == 1
+    assert [event["type"].rpartition(".")[2] for event in scene.take_events()] == ["status"]
