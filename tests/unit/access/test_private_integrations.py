@@ -115,7 +115,7 @@ def forget_answers() -> None:
             dynamodb.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
 
 
-class TestCreating:
+class TestCreation:
     def test_create_private_integration_returns_token_once_and_stores_its_hash(self, manage: Manage) -> None:
         made = manage.call("POST", "/private-integrations", {"name": "Conexão com BI", "scopes": ["routes:list"]})
         token = made.content["token"]
@@ -242,7 +242,7 @@ class TestCreating:
         assert stored() == "[]"
 
 
-class TestUsing:
+class TestAuthentication:
     def test_token_scope_allows_only_its_operation(self, manage: Manage, shared: Cloud) -> None:
         connection_store.create(shared.table, connection("crm"))
         _, token = manage.create_integration("connections:list", "connections:show")
@@ -341,7 +341,7 @@ class TestUsing:
             assert manage.program("portaria_wrong", "GET", "/routes").status == 401
 
 
-class TestRotating:
+class TestRotation:
     def test_rotate_private_integration_both_tokens_work_for_seven_days(
         self, manage: Manage, time: VirtualClock
     ) -> None:
@@ -426,7 +426,7 @@ class TestRotating:
         assert edit(manage, "0123456789", {"name": "x"}).status == 404
 
 
-class TestRevoking:
+class TestRevocation:
     def test_delete_private_integration_ends_both_tokens(self, manage: Manage) -> None:
         integration, old = manage.create_integration("routes:list")
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
@@ -477,7 +477,7 @@ class TestRevoking:
         assert reason(manage.answer(event)) == (401, "token_missing")
 
 
-class TestEditing:
+class TestUpdates:
     def test_edit_private_integration_stale_etag_is_refused(self, manage: Manage) -> None:
         integration, _ = manage.create_integration("routes:list")
         etag = manage.call("GET", f"/private-integrations/{integration}").headers["ETag"]
@@ -504,7 +504,7 @@ class TestEditing:
         assert edit(manage, integration, {}).status == 400
 
 
-class TestWhoManages:
+class TestManagers:
     def test_private_integrations_by_token_are_administrators_only_by_default(self, manage: Manage) -> None:
         _, token = manage.create_integration(*(scope for scope in scopes.SCOPES if scope.startswith("private-")))
         answer = manage.program(token, "GET", "/private-integrations")
@@ -547,7 +547,7 @@ class TestWhoManages:
         assert reason(answer) == (403, "beyond_own_scopes")
 
 
-class TestGuessing:
+class TestFailedAttempts:
     def test_token_failed_attempts_are_throttled_by_address_and_counted(
         self, manage: Manage, capsys: pytest.CaptureFixture[str], time: VirtualClock
     ) -> None:
@@ -714,7 +714,7 @@ class TestDeletedConnections:
         assert self.scopes(manage, integration) == ["routes:list"]
 
 
-class TestAge:
+class TestTokenAge:
     def visit(self, shared: Cloud) -> None:
         settings = RenewTokensSettings(
             **{name: shared.environment[name.upper()] for name in RenewTokensSettings.__annotations__}

@@ -264,7 +264,7 @@ def raw(data: bytes) -> Talk:
 pytestmark = pytest.mark.enable_socket
 
 
-class TestTheWire:
+class TestTransport:
     def test_aws_client_call_sends_json_with_signed_headers(self, server: Server, client: AwsClient) -> None:
         server.talks = [answers(b'{"MessageId":"1"}')]
 
@@ -391,7 +391,7 @@ class TestTheWire:
         assert client.call("X", {}, timeout_s=2) == {}
 
 
-class TestTime:
+class TestTimeouts:
     def test_aws_client_call_silent_server_ends_at_timeout(self, server: Server, client: AwsClient) -> None:
         server.talks = [lambda line: wait(server)]
         assert_ends_in(0.3, client, answer_lost=True)

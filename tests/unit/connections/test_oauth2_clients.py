@@ -42,7 +42,7 @@ def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in names}
 
 
-class TestAClientOfAnyProvider:
+class TestGenericProviderClients:
     def test_create_oauth2_client_is_shown_and_listed_with_endpoints(self, manage: Manage) -> None:
         created = manage.call("POST", "/oauth-clients", CLIENT)
         assert created.status == 201
@@ -268,7 +268,7 @@ class TestAClientOfAnyProvider:
         assert manage.call("DELETE", "/oauth-clients/oauth2/erp").status == 204
 
 
-class TestAClientOfAPlatformThatKnowsItsEndpoints:
+class TestKnownPlatformClients:
     @pytest.mark.parametrize(
         ("field", "value"),
         [

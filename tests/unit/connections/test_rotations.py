@@ -114,7 +114,7 @@ def item(stack: Cloud) -> dict[str, Any]:
     return found
 
 
-class TestRotating:
+class TestRotation:
     def test_rotate_valid_token_is_current_and_old_one_is_kept_in_reserve(
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
@@ -276,7 +276,7 @@ class TestRotating:
             rotation.expire(stack.table, VAULT, NAME)
 
 
-class TestReplacing:
+class TestReplacement:
     def test_replace_valid_token_drops_old_one(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         fresh = replace(stack)
@@ -317,7 +317,7 @@ class TestReplacing:
         assert in_use(stack) == NEW
 
 
-class TestRivals:
+class TestConcurrency:
     def test_rotate_while_leased_is_retryable_until_lease_ends(
         self, stack: Cloud, platform: LeadConnector, later: Any
     ) -> None:
@@ -435,7 +435,7 @@ WAYS: dict[str, Any] = {
 }
 
 
-class TestDeaths:
+class TestCrashes:
     @pytest.mark.parametrize(
         ("way", "again"),
         [

@@ -127,7 +127,7 @@ def desk(shared: Cloud) -> Iterator[Desk]:
     empty()
 
 
-class TestTheReturn:
+class TestCallback:
     def test_exchange_code_oauth2_connects_the_connection_of_its_link(self, desk: Desk) -> None:
         assert desk.turn(desk.message()).state == "connected"
 
@@ -343,7 +343,7 @@ class TestTheReturn:
         assert credentials["refresh_token"].reveal() == "canary-refresh-1"
 
 
-class TestTheLink:
+class TestAuthorizationLink:
     @pytest.fixture
     def manage(self, desk: Desk) -> Manage:
         return Manage(desk.stack)

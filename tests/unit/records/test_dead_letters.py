@@ -55,7 +55,7 @@ def outcomes(answer: dict[str, Any]) -> list[str]:
     return [each["outcome"] for each in answer["letters"]]
 
 
-class TestKeeping:
+class TestStorage:
     def test_put_dead_letter_is_read_back_unchanged(self, stack: Cloud) -> None:
         target = {
             "destination": "marketo-main",
@@ -197,7 +197,7 @@ class TestListing:
             assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_dead_letter")
 
 
-class TestShowing:
+class TestDetails:
     def test_show_dead_letter_secret_values_are_masked(self, stack: Cloud, manage: Manage) -> None:
         data: dict[str, Any] = {
             "name": "Ana Souza",
@@ -525,7 +525,7 @@ class TestRedrive:
         assert manage.program(token, "DELETE", "/dead-letters/letter-1").status == 403
 
 
-class TestDeleting:
+class TestDeletion:
     def test_delete_dead_letter_removes_all_its_items(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter())
         assert manage.call("DELETE", "/dead-letters/letter-1").status == 204
@@ -611,7 +611,7 @@ class TestDeleting:
         assert manage.call("POST", "/dead-letters/delete", body).status == 400
 
 
-class TestMessagesThatNobodyHandled:
+class TestUnprocessedMessages:
     """functions/keep_dead_letters."""
 
     def keep(self, stack: Cloud, **bodies: str) -> set[str]:

@@ -222,7 +222,7 @@ class TestCrashes:
         assert [receipt.correlation_id for receipt in found] == [ID]
 
 
-class TestFinding:
+class TestLookup:
     def ids(self, manage: Manage, query: str) -> list[str]:
         """Every item's id of a listing, page by page."""
         found: list[str] = []

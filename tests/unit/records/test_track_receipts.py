@@ -165,7 +165,7 @@ class TestRegistration:
         assert statuses[-5:] == [503] * 5
 
 
-class TestWithoutAClient:
+class TestUnconfiguredClient:
     def test_track_receipts_without_client_id_is_not_found(self, stack: Cloud, adobe: responses.RequestsMock) -> None:
         door = Door(stack, delivery_reports.NONE_SET)
         assert door.deliver(results())[0] == 404

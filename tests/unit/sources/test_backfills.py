@@ -415,7 +415,7 @@ def test_backfill_start_creates_reconciliation_from_that_time(desk: Desk) -> Non
     assert before <= item["since"] <= time.time()
 
 
-class TestStartedByHand:
+class TestManualBackfills:
     def start(self, desk: Desk, route: str | None = None) -> dict[str, str]:
         connection = connection_store.get(desk.stack.table, SOURCE)
         return backfill.start(desk.stack.table, desk.settings.backfills_queue_url, connection, route)

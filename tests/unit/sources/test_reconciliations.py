@@ -539,7 +539,7 @@ def test_reconciliation_and_backfill_requests_share_one_rate_limiter(desk: Desk)
     assert len(set(waits)) == 1
 
 
-class TestSubscribingAgain:
+class TestResubscription:
     """Kommo ends a subscription after too many bad answers."""
 
     @pytest.fixture(autouse=True)

@@ -116,7 +116,7 @@ def function(aws: Cloud) -> Iterator[Function]:
 pytestmark = pytest.mark.enable_socket
 
 
-class TestTheHook:
+class TestWidgetWebhook:
     def test_install_hook_valid_code_is_queued_and_answered_200(self, function: Function) -> None:
         answer = function.get("widget_hook")
 
@@ -292,7 +292,7 @@ class TestTheHook:
         assert function.handler.handler(event, None)["statusCode"] == 400
 
 
-class TestTheQueueFails:
+class TestQueueFailures:
     @pytest.mark.parametrize(
         "fault", ["drop", "InternalError", "RequestThrottled", "AccessDenied", "QueueDoesNotExist"]
     )
@@ -360,7 +360,7 @@ class TestTheQueueFails:
         assert time.monotonic() - started < 1.2
 
 
-class TestTheBrowser:
+class TestBrowserRedirect:
     def test_install_return_valid_redirects_to_result_and_stores_install(self, function: Function) -> None:
         cookie, state = function.open_page()
 
@@ -527,7 +527,7 @@ class TestTheBrowser:
         assert refused_with("foreign_state", answer)
 
 
-class TestTheRefusal:
+class TestRefusedConsent:
     def test_install_refusal_access_denied_shows_page_and_uses_state(self, function: Function) -> None:
         cookie, state = function.open_page()
 
@@ -550,7 +550,7 @@ class TestTheRefusal:
         assert function.get("refusal", query={"state": None})["statusCode"] == 200
 
 
-class TestThePages:
+class TestPages:
     def test_install_start_unknown_client_is_not_found_without_cookie(self, function: Function) -> None:
         answer = function.get("start", path={"client": "nobody"})
         assert answer["statusCode"] == 404
@@ -662,7 +662,7 @@ def challenge_of(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
-class TestALinkForOneConnection:
+class TestConnectionLinks:
     def test_authorization_link_valid_ticket_redirects_to_consent_page_with_pkce(self, provider: Provider) -> None:
         answer = provider.open(provider.link())
 
@@ -994,7 +994,7 @@ print(json.dumps(sorted(found - sys.stdlib_module_names - {"__main__", "handler"
     assert imported == sorted(name for name, _ in locked)
 
 
-class TestWhichQueue:
+class TestQueueSelection:
     """Arrivals with a state, and from addresses whose codes have worked, do not stand behind those of strangers."""
 
     def test_install_hook_without_state_is_sent_to_unproven_queue(self, function: Function) -> None:

@@ -261,7 +261,7 @@ class TestKommo:
         assert function.endpoint.calls == []
 
 
-class TestTheKey:
+class TestEventKey:
     STRANGERS = (
         {"key": "A" * 43},
         {"key": KEY.reveal()[:-1] + "x"},
@@ -478,7 +478,7 @@ class TestLeadConnector:
         assert function.queued() == []
 
 
-class TestAwsFails:
+class TestAwsFailures:
     @pytest.mark.parametrize("fault", ["drop", "InternalError", "RequestThrottled", "AccessDenied", "drop_after"])
     @pytest.mark.parametrize(("name", "status"), [(KOMMO, 503), (WORKFLOW, 429)])
     def test_receive_events_queue_failure_is_not_acknowledged(

@@ -76,7 +76,7 @@ def credentials_of(stack: Cloud, name: str) -> dict[str, str]:
     return {name: value.reveal() for name, value in stored.items()}
 
 
-class TestEveryKind:
+class TestAllKinds:
     @pytest.mark.parametrize("kind", ALL)
     def test_create_connection_of_each_kind_is_shown_and_listed_without_secret(
         self, manage: Manage, stack: Cloud, world: World, kind: str
@@ -252,7 +252,7 @@ def _misplaced(sent: dict[str, Any], section: str, secret: str) -> list[tuple[st
     return [(name, value) for name in names for value in (secret, {secret: 1}, [secret], 5, None, True)]
 
 
-class TestHttp:
+class TestHttpConnections:
     @pytest.mark.parametrize(
         ("change", "field", "words"),
         [
@@ -367,7 +367,7 @@ class TestHttp:
         assert (answer.status, "PUT" in answer.content["detail"]) == (409, True)
 
 
-class TestLeadConnector:
+class TestLeadConnectorConnections:
     def test_create_leadconnector_connection_token_is_stripped_and_tested(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
@@ -433,7 +433,7 @@ class TestLeadConnector:
             assert answer.status == 404
 
 
-class TestEngage:
+class TestEngageConnections:
     def test_create_engage_connection_default_environment_is_homologation(self, manage: Manage, world: World) -> None:
         shown = manage.call("POST", "/connections", ENGAGE).content
         assert (shown["kind"], shown["allowed_domain"]) == ("password", "sandbox.engage.bz")
@@ -484,7 +484,7 @@ class TestEngage:
         assert manage.call("POST", "/connections", {**ENGAGE, "allowed_domain": "Sandbox.Engage.bz"}).status == 201
 
 
-class TestOAuth:
+class TestOAuthConnections:
     def test_create_oauth2_connection_pending_consent_stores_no_secret(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:

@@ -196,7 +196,7 @@ def one_message_taken() -> Iterator[None]:
         yield
 
 
-class TestDropIn:
+class TestAdobeCompatibility:
     """A program written for Adobe's endpoint, with another base URL."""
 
     @pytest.fixture
@@ -314,7 +314,7 @@ def responses_to(given: requests.Response) -> Any:
     return Response(given.status_code, {name.lower(): text for name, text in given.headers.items()}, given.content)
 
 
-class TestBodies:
+class TestRequestBodies:
     @pytest.mark.parametrize("name", SAMPLES)
     def test_accept_records_sample_event_is_accepted(self, door: Door, name: str) -> None:
         event = sample("accept_records", name)
@@ -589,7 +589,7 @@ BAD: list[tuple[str, Any, str, str]] = [
 ]
 
 
-class TestBadInput:
+class TestInvalidInput:
     @pytest.mark.parametrize(("path", "body", "code", "told"), BAD)
     def test_accept_records_invalid_body_is_refused_with_code_and_message(
         self, door: Door, path: str, body: Any, code: str, told: str
@@ -706,7 +706,7 @@ class TestBadInput:
                 record_mapping.read_record(message, record)
 
 
-class TestWho:
+class TestAuthentication:
     def test_accept_records_missing_token_is_refused(self, door: Door) -> None:
         for headers in (
             {},
@@ -790,7 +790,7 @@ class TestWho:
         assert door.metrics.getvalue().count('"ApiAttemptsFailed":[') == auth_throttle.MOST + 2
 
 
-class TestWhere:
+class TestRouting:
     @pytest.mark.parametrize(
         "subscription", ["000-ZZZ-000", "556-RJS-21", "..", "556-RJS-213x", "123-aß-456", "x" * 500]
     )
@@ -892,7 +892,7 @@ class TestWhere:
         assert door.send("persons", PERSONS).status == 202
 
 
-class TestTrouble:
+class TestAwsFailures:
     @pytest.mark.parametrize("operation", ["SendMessage", "PutItem", "Query", "GetItem"])
     def test_accept_records_aws_failure_answers_500_and_resending_succeeds(self, door: Door, operation: str) -> None:
         with refusing(operation):
@@ -919,7 +919,7 @@ class TestTrouble:
         assert "canary" not in answer.text + door.log.getvalue()
 
 
-class TestTelling:
+class TestLogging:
     def test_accept_records_accepted_request_writes_one_log_line_and_one_metric(self, door: Door) -> None:
         body = {"persons": [{"email": "canary@example.com"}, {"email": "canary2@example.com"}]}
         answer = door.send("persons", body, headers={"X-Correlation-Id": "nightly-7", "X-Request-Source": "export"})
