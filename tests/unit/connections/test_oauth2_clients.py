@@ -1,4 +1,4 @@
-"""OAuth clients of any provider: the endpoints and the grant that they name, and what no client of Kommo may."""
+"""OAuth clients of generic providers: endpoints and grant types, and what a Kommo client may not set."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TestGenericProviderClients:
             "redirect_uri": f"https://{API_HOST}/live/install/oauth2/erp",
             "scopes": "read write",
             "api_domains": ["api.example.com"],
-            # There is no page for everybody: each connection has links of its own.
+            # There is no public install page: each connection has its own links.
             "install_page_url": None,
             "grant": "authorization_code",
             "authorize_url": CLIENT["authorize_url"],
