@@ -26,7 +26,7 @@ def manage(shared: Cloud) -> Iterator[Manage]:
 
 
 def queries(manage: Manage, path: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What a listing returns, and the queries that it made."""
+    """The items of a listing, and the queries that it made."""
     made: list[dict[str, Any]] = []
     call = BaseClient._make_api_call
 

@@ -1,4 +1,4 @@
-"""Connections of every kind through the administrators' API, and every rule on what one is made of."""
+"""Connections of all kinds through the administrators' API, and the rules for their fields."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STATIC = {name: ALL[name] for name in ("api_key", "basic", "bearer", "engage", "
 
 @pytest.fixture
 def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]:
-    """Whatever a test does, no answer and no line of the log holds a secret, nor does any item."""
+    """In every test, no response, no log line and no item contains a secret."""
     with watched(stack) as manage:
         yield manage
     printed = capsys.readouterr()
@@ -213,7 +213,7 @@ class TestAllKinds:
     def test_connection_endpoints_secret_in_any_field_is_not_exposed(
         self, manage: Manage, world: World, kind: str
     ) -> None:
-        """The fixture looks at every answer, the log and the items."""
+        """The fixture checks every response, the log and the items."""
         secret = f"{CANARY}"
         sent = ALL[kind]
         wrong: list[dict[str, Any]] = [
@@ -235,7 +235,7 @@ class TestAllKinds:
         for change in wrong:
             body = {**sent, **change}
             if change.keys() & {"scopes"} and "scopes" in change and kind in ("oauth2", "client_credentials"):
-                # Printable text is what scopes are: nothing tells it from a secret.
+                # Scopes are printable text, so a secret among them cannot be recognized.
                 continue
             answer = manage.call("POST", "/connections", body)
             assert 400 <= answer.status < 500, (change, answer.status)
@@ -539,7 +539,7 @@ class TestOAuthConnections:
     def test_create_client_credentials_connections_of_one_client_have_own_secrets(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
-        """Tokens are remembered by secret."""
+        """Tokens are cached by secret."""
         for name in ("first", "second"):
             manage.call("POST", "/connections", {**MACHINE, "name": name})
         first, second = (connection_store.get(stack.table, name).secret_id for name in ("first", "second"))

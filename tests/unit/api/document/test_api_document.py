@@ -56,7 +56,7 @@ def test_openapi_file_matches_code_and_served_document(shared: Cloud) -> None:
 
 
 def test_openapi_document_refusal_names_do_not_depend_on_python_version() -> None:
-    """`HTTPStatus(413).name` is another in Python 3.13, which the functions run on, than in Python 3.11."""
+    """`HTTPStatus(413).name` of Python 3.13, which the functions run on, differs from that of Python 3.11."""
     names = openapi.document()["components"]["responses"]
     assert {"Problem400", "Problem413", "Problem422", "FrontDoor403"} <= set(names)
     assert all(re.fullmatch(r"(Problem|FrontDoor)[0-9]{3}", name) for name in names)
@@ -107,7 +107,7 @@ def test_openapi_document_secret_fields_appear_only_in_listed_answers() -> None:
     }
 
 
-# Whole numbers that are no counts: versions, weights, statuses of HTTP.
+# Integers that are not counts: versions, weights, HTTP statuses.
 NO_COUNTS = {"generation", "weight", "status", "limit"}
 UNITS = ("_s", "_days", "_ms")
 
