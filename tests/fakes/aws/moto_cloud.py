@@ -20,6 +20,7 @@ from moto.kms.utils import generate_private_key
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from tests.fakes import published_events
+from tests.fakes.aws.fast_botocore import fast_botocore
 from tests.fakes.aws.fast_moto import fast_moto
 from tests.fakes.paths import ROOT
 
@@ -99,6 +100,7 @@ def cloud() -> Iterator[Cloud]:
         patch.object(EventsBackend, "put_events", put_events),
         mock_aws(),
         fast_moto(),
+        fast_botocore(),
         patch("moto.kms.models.generate_private_key", _private_key),
         patch.object(BotocoreStubber, "__call__", _call_alone),
     ):

@@ -1,4 +1,4 @@
-"""The administrators' API: each resource through its life, with a platform that is faked at the edge of `requests`."""
+"""The administrators' API: the life of each resource, with platforms faked at the edge of `requests`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ROUTE = {"name": "people", "source": "client:kommo/acme", "object": "contacts", 
 
 @pytest.fixture
 def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]:
-    """Whatever a test does, no answer and no line of the log holds a secret."""
+    """In every test, no response and no log line contains a secret."""
     with watched(stack, CANARY) as manage:
         yield manage
     printed = capsys.readouterr()
@@ -88,7 +88,7 @@ def secret(name: str) -> dict[str, Any] | None:
 
 
 def credentials_of(stack: Cloud, name: str) -> dict[str, Any] | None:
-    """What the vault holds under the version that a connection points to."""
+    """The vault's content of the version that a connection points to."""
     connection = connection_store.get(stack.table, name)
     stored = Vault(PREFIX).read(connection.secret_id, connection.version_id)
     return stored and {name: value.reveal() for name, value in stored.items()}
@@ -116,7 +116,7 @@ class TestPaths:
 
     @pytest.mark.parametrize("sent", ["/live/admin/v1/oauth-clients/", "/live//admin/v1/oauth-clients"])
     def test_create_oauth_client_path_with_extra_slashes_keeps_redirect_uri(self, manage: Manage, sent: str) -> None:
-        # As recorded: tests/aws/recorded/apigateway.py, `apigateway_trailing_slash_matches_the_same_resource`.
+        # Recorded in tests/aws/recorded/apigateway.py, `apigateway_trailing_slash_matches_the_same_resource`.
         event = proxy_event("POST", "/oauth-clients", CLIENT)
         event["requestContext"]["path"] = sent
         answer = manage.answer(event)
@@ -124,7 +124,7 @@ class TestPaths:
 
     @pytest.mark.parametrize("name", ["acme%2Fcrm", "acme%20crm", "acme%2Dcrm", "%2e%2e"])
     def test_show_connection_percent_encoded_name_is_unknown_path(self, manage: Manage, name: str) -> None:
-        # A path parameter arrives as it was sent: tests/aws/recorded/apigateway.py, `apigateway_path_stays_percent_encoded`.
+        # A path parameter stays percent-encoded: tests/aws/recorded/apigateway.py, `apigateway_path_stays_percent_encoded`.
         answer = manage.call("GET", f"/connections/{name}")
         assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_path")
 
@@ -652,7 +652,7 @@ class TestInstalls:
         assert furnished.call("GET", f"/installs/{add_install(stack, 1)}").content["reconnect_url"] is None
 
     def test_show_install_exposes_only_documented_fields(self, manage: Manage, stack: Cloud) -> None:
-        # Sealed, so no canary: none may stand in the table.
+        # Sealed, so no canary is in the table.
         install = add_install(stack, 1, sealed_grant="not-for-anyone", body="not-for-anyone")
         assert "not-for-anyone" not in manage.call("GET", f"/installs/{install}").text
 

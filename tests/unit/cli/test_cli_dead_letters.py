@@ -36,7 +36,7 @@ def posts(wire: Wire) -> list[dict[str, Any]]:
     return [json.loads(request.body) for request in wire.requests if request.method == "POST" and request.body]
 
 
-class TestLooking:
+class TestListing:
     def test_cli_dead_letters_list_and_show(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a", records=[record(), record("2")]), letter("b", reason="bad_value"))
         shown = run("dead-letters", "list", "--reason", "no_dedupe_value").stdout

@@ -1,4 +1,4 @@
-"""The function around backfills: envelopes in, the report, visibility, log and metrics out."""
+"""The function that runs backfills: SQS events in; report, visibility, log and metrics out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transparent proxy: what reaches the connection's API, what comes back, and how Portaria's own errors are told apart."""
+"""The transparent proxy: what reaches the connection's API, what comes back, and how Portaria's own errors are recognized."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def event_of(method: str, path: str, body: Any = None, *, name: str = "keyed", *
 
 
 def answer_to(calling: Calling, event: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
-    """What API Gateway returns for the function's answer."""
+    """What API Gateway returns for the function's response."""
     result = calling.module.handler(event, functions.Context())
     headers = {name: ", ".join(values) for name, values in result["multiValueHeaders"].items()}
     body = b64decode(result["body"]) if result["isBase64Encoded"] else result["body"].encode()

@@ -76,7 +76,7 @@ def test_openapi_document_of_a_stack_has_its_own_url(shared: Cloud) -> None:
 
 
 def test_openapi_document_refusal_names_do_not_depend_on_python_version() -> None:
-    """`HTTPStatus(413).name` is another in Python 3.13, which the functions run on, than in Python 3.11."""
+    """`HTTPStatus(413).name` of Python 3.13, which the functions run on, differs from that of Python 3.11."""
     names = api_document.build()["components"]["responses"]
     assert {"Problem400", "Problem413", "Problem422", "DataIngestion403"} <= set(names)
     assert all(re.fullmatch(r"(Problem|DataIngestion)[0-9]{3}|ProxiedResponse", name) for name in names)
@@ -127,7 +127,7 @@ def test_openapi_document_secret_fields_appear_only_in_listed_answers() -> None:
     }
 
 
-# Whole numbers that are no counts: versions, weights, statuses of HTTP.
+# Integers that are not counts: versions, weights, HTTP statuses.
 NO_COUNTS = {"generation", "weight", "status", "limit"}
 UNITS = ("_s", "_days", "_ms")
 
