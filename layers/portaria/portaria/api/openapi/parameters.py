@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from portaria.api import idempotency, validation
-from portaria.api.openapi.examples import delivery
+from portaria.api.openapi.examples import delivery, webhooks
 from portaria.api.operation import Operation
 
 Document = dict[str, Any]
@@ -20,6 +20,7 @@ class Parameter(NamedTuple):
 _PATH: dict[str, Parameter] = {
     "name": Parameter(validation.NAME, "The name of the connection.", "erp"),
     "platform": Parameter(validation.PLATFORM_NAME, "The platform's name.", "kommo"),
+    "delivery": Parameter(r"[A-Za-z0-9_-]{1,64}", "The delivery's id.", webhooks.DELIVERY),
     "client": Parameter(validation.CLIENT_NAME, "The OAuth client's name.", "shop"),
 }
 # What `name` and `id` are, by the step of the path before them.
@@ -34,6 +35,7 @@ _OF_COLLECTION: dict[str, Parameter] = {
         "The private integration's id: the ten characters after `portaria_` in its token.",
         "4fZ0aQ9xTb",
     ),
+    "webhooks": Parameter(r"[A-Za-z0-9_-]{1,64}", "The webhook's id.", webhooks.WEBHOOK),
     "contacts": Parameter(r"[A-Za-z0-9]{1,64}", "The contact's id at the platform.", "ocQHyuzHvysMo5N5VsXc"),
 }
 # Examples of filters whose values are not listed.

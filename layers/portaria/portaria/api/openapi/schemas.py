@@ -6,15 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from portaria.api.openapi.examples import access, connections, delivery
+from portaria.api.openapi.examples import access, connections, delivery, webhooks
 from portaria.api.openapi.problems import REF
 from portaria.api.validation import RULE
 
 Document = dict[str, Any]
 
 _SURROGATES = r"\ud800-\udfff"
-OBJECTS = connections.OBJECTS | delivery.OBJECTS | access.OBJECTS
-PROPERTIES = connections.PROPERTIES | delivery.PROPERTIES | access.PROPERTIES
+OBJECTS = connections.OBJECTS | delivery.OBJECTS | access.OBJECTS | webhooks.OBJECTS
+PROPERTIES = connections.PROPERTIES | delivery.PROPERTIES | access.PROPERTIES | webhooks.PROPERTIES
 
 
 def name_of(model: type[BaseModel]) -> str:
