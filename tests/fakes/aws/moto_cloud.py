@@ -79,7 +79,7 @@ def _table_properties() -> dict[str, Any]:
 QUEUES = (
     "exchanges", "unproven_exchanges", "deferred_exchanges",
     "backfills", "records", "bulk_records", "waiting_records", "records_dead_letters", "renewals", "uninstalls",
-    "heard",
+    "heard", "webhook_events", "webhook_deliveries", "slow_webhook_deliveries",
 )  # fmt: skip
 
 
@@ -128,6 +128,9 @@ def cloud() -> Iterator[Cloud]:
                 "RECORDS_QUEUE_URL": urls["records"],
                 "BULK_RECORDS_QUEUE_URL": urls["bulk_records"],
                 "WAITING_RECORDS_QUEUE_URL": urls["waiting_records"],
+                "WEBHOOK_EVENTS_QUEUE_URL": urls["webhook_events"],
+                "WEBHOOK_DELIVERIES_QUEUE_URL": urls["webhook_deliveries"],
+                "SLOW_WEBHOOK_DELIVERIES_QUEUE_URL": urls["slow_webhook_deliveries"],
                 "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
                 "RECONCILE_EVERY_MINUTES": "30",
                 "RETRY_AFTER_MINUTES": "5,30,30",

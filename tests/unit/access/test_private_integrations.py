@@ -698,7 +698,7 @@ class TestDeletedConnections:
     def test_delete_connection_integration_edited_concurrently_loses_scope_too(
         self, manage: Manage, shared: Cloud
     ) -> None:
-        """Given an index that is behind the item, when the first write meets a newer version, then the newer version is edited."""
+        """Given an index that is behind the item, when a write meets a newer version, then that version is edited."""
         connection_store.create(shared.table, connection("crm"))
         integration, _ = manage.create_integration("connections:show@crm")
         query_all = Table.query_all

@@ -58,6 +58,16 @@ SCOPES = {
     "private-integrations:rotate": "Rotate the token of one that has at most its own scopes",
     "private-integrations:cancel": "Cancel the token rotation of one that has at most its own scopes",
     "private-integrations:expire": "Revoke the previous token of one that has at most its own scopes",
+    "webhooks:list": "List webhooks",
+    "webhooks:show": "Get a webhook",
+    "webhooks:create": "Create a webhook",
+    "webhooks:replace": "Replace a webhook",
+    "webhooks:delete": "Delete a webhook",
+    "webhooks:rotate": "Rotate the secret of a webhook",
+    "webhooks:test": "Send a test event to a webhook",
+    "webhook-deliveries:list": "List the deliveries of a webhook",
+    "webhook-deliveries:show": "Get a delivery with its attempts and payload",
+    "webhook-deliveries:redeliver": "Send deliveries again",
     "audit:list": "List audit entries",
 }
 NARROWABLE = frozenset(

@@ -59,6 +59,7 @@ class ApiContext:
     backfills_queue_url: str = ""
     records_queue_url: str = ""
     waiting_records_queue_url: str = ""
+    webhook_deliveries_queue_url: str = ""
     managers: str = ADMINISTRATORS
 
     @property

@@ -83,6 +83,10 @@ _CREDENTIALS: Reasons = {
     CONFLICT: ("connection_changed", "no_own_credentials"),
     UNAVAILABLE: ("platform_unreachable", "vault_unavailable"),
 }
+_UNKNOWN_WEBHOOK: Reasons = {NOT_FOUND: ("unknown_webhook",)}
+_UNKNOWN_DELIVERY: Reasons = {NOT_FOUND: ("unknown_delivery",)}
+_WEBHOOK_URL: Reasons = {BAD_REQUEST: ("bad_url", "address_not_allowed", "host_not_found")}
+_QUEUED_WEBHOOK: Reasons = {CONFLICT: ("webhook_disabled",), UNAVAILABLE: ("queue_unavailable",)}
 _LETTERS: Reasons = {BAD_REQUEST: ("bad_cursor",), NOT_FOUND: ("unknown_connection", "unknown_route")}
 
 
@@ -181,6 +185,18 @@ SPECIFIC: dict[str, Reasons] = {
     "rotate_private_integration": together(_OWN_INTEGRATION, {CONFLICT: ("rotation_under_way", "changed_meanwhile")}),
     "cancel_private_integration_rotation": together(_OWN_INTEGRATION, {CONFLICT: ("no_rotation", "changed_meanwhile")}),
     "expire_private_integration_rotation": together(_OWN_INTEGRATION, {CONFLICT: ("no_rotation", "changed_meanwhile")}),
+    "create_webhook": together(_WEBHOOK_URL, {CONFLICT: ("too_many_webhooks",)}),
+    "show_webhook": _UNKNOWN_WEBHOOK,
+    "replace_webhook": together(_WEBHOOK_URL, _UNKNOWN_WEBHOOK),
+    "delete_webhook": _UNKNOWN_WEBHOOK,
+    "rotate_webhook_secret": together(_UNKNOWN_WEBHOOK, {CONFLICT: ("rotation_under_way", "changed_meanwhile")}),
+    "test_webhook": together(_UNKNOWN_WEBHOOK, _QUEUED_WEBHOOK),
+    "list_webhook_deliveries": _UNKNOWN_WEBHOOK,
+    "show_webhook_delivery": together(_UNKNOWN_WEBHOOK, _UNKNOWN_DELIVERY),
+    "redeliver_webhook_delivery": together(
+        _UNKNOWN_WEBHOOK, _UNKNOWN_DELIVERY, _QUEUED_WEBHOOK, {CONFLICT: ("not_redeliverable",)}
+    ),
+    "redeliver_webhook_deliveries": together(_UNKNOWN_WEBHOOK, _QUEUED_WEBHOOK, {BAD_REQUEST: ("bad_cursor",)}),
 }  # fmt: skip
 # Of a proxied request, whose other responses are the API's own.
 PROXIED = together(_CALLED, _FREE_CALL, {BAD_REQUEST: ("bad_body",), BAD_GATEWAY: ("body_withheld",)})

@@ -19,6 +19,7 @@ class Parameter(NamedTuple):
 _PATH: dict[str, Parameter] = {
     "name": Parameter(validation.NAME, "The name of the connection."),
     "platform": Parameter(validation.PLATFORM_NAME, "The platform's name."),
+    "delivery": Parameter(r"[A-Za-z0-9_-]{1,64}", "The delivery's id."),
     "client": Parameter(validation.CLIENT_NAME, "The OAuth client's name."),
 }
 # What `name` and `id` are, by the step of the path before them.
@@ -32,6 +33,7 @@ _OF_COLLECTION: dict[str, Parameter] = {
         r"[0-9A-Za-z]{10}",
         "The private integration's id: the ten characters after `portaria_` in its token.",
     ),
+    "webhooks": Parameter(r"[A-Za-z0-9_-]{1,64}", "The webhook's id."),
     "contacts": Parameter(r"[A-Za-z0-9]{1,64}", "The contact's id at the platform."),
 }
 

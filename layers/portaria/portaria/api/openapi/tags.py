@@ -18,6 +18,7 @@ TAGS: dict[str, tuple[str, str]] = {
     "destinations": ("Destinations", "Destinations that are paused or have waiting records."),
     "dead-letters": ("Dead letters", "Records that could not be delivered, with the reason. Kept for 90 days."),
     "private-integrations": ("Private integrations", "Named, scoped tokens for programs that call this API."),
+    "webhooks": ("Webhooks", "Endpoints of your application that receive events, and what was sent to them."),
     "audit": ("Audit", "Who requested which change, and its outcome."),
     **{api.NAME: api.TAG for api in API_DOCUMENTS},
     "install": ("Install pages", "What a customer's browser and a marketplace open to install an application."),
