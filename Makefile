@@ -5,20 +5,24 @@ ENV ?= default
 STACK_NAME = $(shell $(RUN) -m local.environments $(ENV))
 export SAM_CLI_TELEMETRY := 0
 export PYTHONPATH := layers/portaria:cli
+# Without bytecode each process compiles every module again, and pytest rewrites the assertions of every test module again.
+unexport PYTHONDONTWRITEBYTECODE
 RUN := .venv/bin/python
-# Suites that need no local cloud, and so can share the processors.
-ON_THEIR_OWN := tests/unit tests/template tests/platforms tests/aws tests/peers \
-	tests/faults/crashes tests/faults/hostile tests/faults/simulated
-# Beside the local cloud's tests, which wait more than they work: a neighbouring checkout with a cloud of its own, and functions
-# that need no cloud.
-BESIDE := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execution_environment.py test_builds.py)
-# The lanes of `make test`, one run of pytest each, and where they leave their reports.
-LANES := alone cloud beside
+# `make test` runs pytest once for each group of suites. The groups run at the same time and leave their reports here.
+GROUPS := offline cloud isolated
 REPORTS := build/tests
+# Without the network and without a local cloud.
+OFFLINE := tests/unit tests/template tests/platforms tests/aws tests/peers \
+	tests/faults/crashes tests/faults/hostile tests/faults/simulated
+# On the local cloud of this checkout.
+CLOUD := tests/stack tests/browser tests/faults/kills
+# With what the tests start themselves: another local cloud, a build, a browser.
+ISOLATED := $(addprefix tests/stack/local_cloud/,test_local_cloud.py test_execution_environment.py test_builds.py) \
+	tests/browser/test_pages_in_chromium.py
 STARTED := $(shell date +%s)
 CODE := layers cli functions local bench tests
 
-.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo check style types imports template workflows document secrets test test-others test-alone test-cloud test-beside openapi audit bench faults configure portaria build deploy smoke doctor lock clean
+.PHONY: help setup up down status logs invoke sandbox clean-sandbox demo check style types imports template workflows document secrets test test-offline test-cloud test-isolated openapi audit bench faults configure portaria build deploy smoke doctor lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -118,26 +122,22 @@ secrets:
 	@git ls-files -z --cached --others --exclude-standard -- ':!.secrets.baseline' \
 		| xargs -0 -n 150 -P 2 .venv/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline
 
-# A lane that fails stops no other one, and the summary names what failed in each.
+# A group that fails stops no other one, and the summary names what failed in each.
 test: check ## Everything: checks, unit, platforms, template, the local cloud, browser, short faults; a summary at the end
 	@rm -rf $(REPORTS)
 	@failed=0; \
-	$(MAKE) --no-print-directory --keep-going --jobs 2 test-cloud test-others || failed=1; \
-	$(RUN) -m tests.summary --started $(STARTED) $(LANES:%=$(REPORTS)/%.xml) || failed=1; \
+	$(MAKE) --no-print-directory --keep-going --jobs $(words $(GROUPS)) $(GROUPS:%=test-%) || failed=1; \
+	$(RUN) -m tests.summary --started $(STARTED) $(GROUPS:%=$(REPORTS)/%.xml) || failed=1; \
 	exit $$failed
 
-# The local cloud's tests wait more than they work. What can be divided comes last, so that both processors are busy to the end.
-test-others:
-	@failed=0; for lane in beside alone; do $(MAKE) --no-print-directory test-$$lane || failed=1; done; exit $$failed
-
-test-alone:
-	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --junit-xml $(REPORTS)/alone.xml $(ON_THEIR_OWN)
+test-offline:
+	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --junit-xml $(REPORTS)/offline.xml $(OFFLINE)
 
 test-cloud:
-	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml tests/stack tests/browser tests/faults/kills $(BESIDE:%=--ignore %)
+	@$(RUN) -m pytest --junit-xml $(REPORTS)/cloud.xml $(CLOUD) $(ISOLATED:%=--ignore %)
 
-test-beside:
-	@$(RUN) -m pytest --junit-xml $(REPORTS)/beside.xml $(BESIDE)
+test-isolated:
+	@$(RUN) -m pytest --junit-xml $(REPORTS)/isolated.xml $(ISOLATED)
 
 openapi: setup ## Write docs/openapi.yaml and docs/events.md anew, from the code
 	@$(RUN) -m portaria.api.openapi > docs/openapi.yaml

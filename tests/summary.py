@@ -1,7 +1,7 @@
 """The summary at the end of `make test`: suites, cases, minutes, what was skipped and why, and what failed.
 
-`python -m tests.summary build/tests/unit.xml …` reads the JUnit XML report of each lane, which is a run of pytest named after
-its file. A suite is a folder of `tests/`. Exits with 1 when a test failed or a lane has no report, as after a crash.
+`python -m tests.summary build/tests/unit.xml …` reads the JUnit XML report of each group, which is a run of pytest named after
+its file. A suite is a folder of `tests/`. Exits with 1 when a test failed or a group has no report, as after a crash.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-COLUMNS = ("lane", "suite", "cases", "failed", "skipped", "minutes")
+COLUMNS = ("group", "suite", "cases", "failed", "skipped", "minutes")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Lane:
+class Group:
     """One run of pytest. `duration_s` is the time from its start to its end, None without a report."""
 
     name: str
@@ -42,18 +42,18 @@ class Lane:
         return [case for case in self.cases if case.failed]
 
 
-def read_lane(report: Path) -> Lane:
+def read_group(report: Path) -> Group:
     try:
         (suite,) = ElementTree.parse(report).iter("testsuite")
     except (FileNotFoundError, ElementTree.ParseError):
-        return Lane(report.stem, None, ())
+        return Group(report.stem, None, ())
     cases: dict[str, Case] = {}
     for element in suite.iter("testcase"):
         case = _read_case(element)
         # A test whose teardown fails after its call has failed is reported twice.
         if case.node_id not in cases or case.failed:
             cases[case.node_id] = case
-    return Lane(report.stem, float(suite.attrib["time"]), tuple(cases.values()))
+    return Group(report.stem, float(suite.attrib["time"]), tuple(cases.values()))
 
 
 def _read_case(element: ElementTree.Element) -> Case:
@@ -73,34 +73,34 @@ def _read_case(element: ElementTree.Element) -> Case:
     )
 
 
-def write_summary(lanes: Sequence[Lane], duration_s: float | None = None) -> str:
+def write_summary(groups: Sequence[Group], duration_s: float | None = None) -> str:
     rows: list[tuple[str, ...]] = [COLUMNS]
-    for lane in lanes:
-        for suite in sorted({case.suite for case in lane.cases}):
-            rows.append(_row(lane.name, suite, [case for case in lane.cases if case.suite == suite]))
-    every = [case for lane in lanes for case in lane.cases]
+    for group in groups:
+        for suite in sorted({case.suite for case in group.cases}):
+            rows.append(_row(group.name, suite, [case for case in group.cases if case.suite == suite]))
+    every = [case for group in groups for case in group.cases]
     rows.append(_row("all", "", every))
     lines = _table(rows)
-    for lane in lanes:
-        if lane.duration_s is not None:
-            lines.append(f"{lane.name}: {_minutes(lane.duration_s)} minutes from start to end")
+    for group in groups:
+        if group.duration_s is not None:
+            lines.append(f"{group.name}: {_minutes(group.duration_s)} minutes from start to end")
     if duration_s is not None:
         lines.append(f"everything: {_minutes(duration_s)} minutes from start to end")
     reasons = Counter(case.skipped for case in every if case.skipped)
     for reason, count in sorted(reasons.items()):
         lines.append(f"skipped {count}: {reason}")
-    for lane in lanes:
-        if lane.duration_s is None:
-            lines.append(f"{lane.name}: no report, so the lane did not run or did not end")
-        lines += [f"failed in {lane.name}: {case.node_id}" for case in lane.failed]
+    for group in groups:
+        if group.duration_s is None:
+            lines.append(f"{group.name}: no report, so the group did not run or did not end")
+        lines += [f"failed in {group.name}: {case.node_id}" for case in group.failed]
     return "\n".join(lines) + "\n"
 
 
-def _row(lane: str, suite: str, cases: Sequence[Case]) -> tuple[str, ...]:
+def _row(group: str, suite: str, cases: Sequence[Case]) -> tuple[str, ...]:
     failed = sum(case.failed for case in cases)
     skipped = sum(bool(case.skipped) for case in cases)
     return (
-        lane,
+        group,
         suite,
         f"{len(cases):,}",
         f"{failed:,}",
@@ -127,14 +127,14 @@ def _table(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="Summarise the reports of test lanes.")
-    parser.add_argument("--started", type=float, help="when the lanes started, in seconds since 1970")
+    parser = argparse.ArgumentParser(description="Summarise the reports of test groups.")
+    parser.add_argument("--started", type=float, help="when the groups started, in seconds since 1970")
     parser.add_argument("reports", nargs="+", type=Path)
     options = parser.parse_args(arguments)
-    lanes = [read_lane(report) for report in options.reports]
+    groups = [read_group(report) for report in options.reports]
     print()
-    print(write_summary(lanes, time.time() - options.started if options.started else None), end="")
-    return int(any(lane.failed or lane.duration_s is None for lane in lanes))
+    print(write_summary(groups, time.time() - options.started if options.started else None), end="")
+    return int(any(group.failed or group.duration_s is None for group in groups))
 
 
 if __name__ == "__main__":

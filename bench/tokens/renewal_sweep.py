@@ -27,7 +27,7 @@ from portaria.core import clock
 from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Connection, Grant
 from portaria.core.settings import RenewTokensSettings
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from tests.simulation.aws.cloud import PREFIX, TABLE, Cloud
 from tests.simulation.faults import is_http
 from tests.simulation.platform import CLIENT_ID, CLIENT_SECRET, LIFE_S, REDIRECT_URI, Platform
@@ -95,7 +95,7 @@ class Sweep:
         started = time.process_time()
         while at < len(messages):
             self.schedule.time += WRITE_S
-            renewal_sweep.handle_message(messages[at].body, settings, lambda: 90.0, Pace(1e9))
+            renewal_sweep.handle_message(messages[at].body, settings, lambda: 90.0, RateLimiter(1e9))
             at += 1
         cpu_s = time.process_time() - started
         gc.enable()

@@ -42,6 +42,10 @@ SECTIONS = {
         "private-integrations": _group(
             "private_integrations", "private_integrations", "Private integrations: scoped tokens for programs."
         ),
+        "webhooks": _group("webhooks", "webhooks", "Webhooks: endpoints of your application that receive events."),
+        "webhook-deliveries": _group(
+            "webhooks", "webhook_deliveries", "Webhook deliveries: what was sent to a webhook, and its answers."
+        ),
         "scopes": _group("discovery", "scopes", "Scopes: what a private integration may do."),
         "platforms": _group("discovery", "platforms", "Platforms: what connections and routes can be made of."),
         "me": _group("discovery", "me", "Show who you are to the API, and your scopes."),

@@ -26,6 +26,8 @@ TITLES = {
     "routes": "route",
     "installs": "install",
     "private-integrations": "private integration",
+    "webhooks": "webhook",
+    "webhook-deliveries": "webhook delivery",
     "audit": "audit entry",
     "receipts": "receipt",
     "destinations": "destination",
@@ -263,6 +265,14 @@ COLUMNS = {
     "private-integrations": (
         _of("id", is_whole=True), _of("name"), _of("scopes", 1), Column("token's age", _age, is_whole=True),
         Column("last used", _used, is_whole=True), Column("old token", _overlap, is_whole=True),
+    ),
+    "webhooks": (
+        _of("id", is_whole=True), _of("state", is_whole=True), _of("url"), _of("events", 1), _of("disabled_reason", 4, "why"),
+        _time("failing_since", 2), _time("last_success_at", 3),
+    ),
+    "webhook-deliveries": (
+        _of("id", is_whole=True), _time("event_at", 3), _of("event"), _of("state", is_whole=True), _of("reason", 1),
+        _of("attempt_count", 2, "attempts"), _of("last_status", 4, "status"), _time("next_attempt_at", 5),
     ),
     "audit": (
         Column("at (UTC)", lambda item: Text(item["at"][:16].replace("T", " ")), is_whole=True),

@@ -10,6 +10,7 @@ from portaria.api.router import Service
 from portaria.aws.table import Table
 from portaria.connections.tokens import provider
 from portaria.connections.vault import Vault
+from portaria.core.http_request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import CallConnectionSettings
 
@@ -34,4 +35,4 @@ service = Service(operations.of("call_connection"), api_context, logger)
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     running["context"] = context
-    return service.answer(event, context)
+    return service.answer(HttpRequest.from_event(event), context)

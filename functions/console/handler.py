@@ -10,6 +10,7 @@ from portaria.api.router import Service
 from portaria.aws import lambda_functions
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
+from portaria.core.http_request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import ConsoleSettings
 from portaria.web.console.application import Console
@@ -38,4 +39,4 @@ console = Console(Service(operations.of("manage"), api_context, logger), invoke,
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return console.answer(event, context)
+    return console.answer(HttpRequest.from_event(event), context)

@@ -9,6 +9,7 @@ from portaria.api.operation import ApiContext
 from portaria.api.router import Service
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
+from portaria.core.http_request import HttpRequest
 from portaria.core.logs import application_logger
 from portaria.core.settings import ManageSettings
 
@@ -22,6 +23,7 @@ api_context = ApiContext(
     records_queue_url=settings.records_queue_url,
     backfills_queue_url=settings.backfills_queue_url,
     waiting_records_queue_url=settings.waiting_records_queue_url,
+    webhook_deliveries_queue_url=settings.webhook_deliveries_queue_url,
     managers=settings.private_integration_managers,
 )
 # Where the API describes itself. Their module takes as long to import as it takes to answer most other requests.
@@ -32,8 +34,9 @@ service = Service(operations.of("manage"), api_context, logger)
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    if event.get("resource") in DESCRIPTIONS:
+    request = HttpRequest.from_event(event)
+    if request.resource in DESCRIPTIONS:
         from portaria.web import reference  # noqa: PLC0415
 
-        return reference.answer(event)
-    return health.answer(event) or service.answer(event, context)
+        return reference.answer(request)
+    return health.answer(request) or service.answer(request, context)

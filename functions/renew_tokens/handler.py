@@ -11,12 +11,12 @@ from portaria.aws import sqs_batch
 from portaria.connections import renewal_sweep
 from portaria.core.logs import application_logger
 from portaria.core.settings import RenewTokensSettings
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 
 logger = application_logger()
 metrics = Metrics()
 settings = RenewTokensSettings.from_env()
-pace = Pace(renewal_sweep.RENEWALS_PER_SECOND)
+rate_limiter = RateLimiter(renewal_sweep.RENEWALS_PER_SECOND)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -29,7 +29,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def take(body: str, time_left_s: Callable[[], float]) -> None:
     metrics.add_metric("RenewalMessages", MetricUnit.Count, 1)
-    outcome = renewal_sweep.handle_message(body, settings, time_left_s, pace)
+    outcome = renewal_sweep.handle_message(body, settings, time_left_s, rate_limiter)
     logger.info("renewal_done", state=outcome.state, queued=outcome.queued)
     if outcome.state == "swept":
         metrics.add_metric("ConnectionsDue", MetricUnit.Count, outcome.queued)

@@ -19,7 +19,8 @@ from aiohttp import web
 from local.simulators.world import BadInstruction, Route, World
 
 HOST = "services.leadconnectorhq.com"
-API_VERSION = "2021-07-28"
+# The second one is sent by HighLevel's own SDK for Python, gohighlevel-api-client 3.0.0.
+API_VERSIONS = ("2021-07-28", "v3")
 # "Rotate and expire later": how long the old token stays valid.
 OVERLAP_S = 7 * 24 * 3600.0
 WINDOW_S = 10.0
@@ -119,7 +120,7 @@ class LeadConnector:
     def refuse(self, request: web.BaseRequest) -> web.Response | None:
         if request.headers.get("User-Agent", "").startswith(("python-requests", "Python-urllib")):
             return web.Response(status=403, text="error code: 1010", content_type="text/html")
-        if request.headers.get("Version") != API_VERSION:
+        if request.headers.get("Version") not in API_VERSIONS:
             return error(401, "version header was not found.")
         token = self.tokens.get(bearer(request))
         if token is None or (token.ends_at is not None and self.world.clock.now() >= token.ends_at):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from tests.fakes.local_cloud.session import LocalCloud
 # From consent to connected, cold functions included.
 CONNECTED_WITHIN_MS = 60_000
 KOMMO = "www.kommo.com"
+LOGO = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" width="64" height="64">'
+    b'<rect width="64" height="64" rx="14" fill="#7c3aed"/></svg>'
+)
 
 
 def said(key: str, language: str = "en", **values: str) -> str:
@@ -75,6 +80,9 @@ def register(stack: LocalCloud) -> Register:
                 "client_id": client_id,
                 "client_secret": client_secret,
                 "redirect_uri": redirect_uri,
+                "display_name": "Aurora Sync",
+                "logo": base64.b64encode(LOGO).decode(),
+                "colour": "#7c3aed",
             },
         )
         assert answer.status_code == 201, answer.text
@@ -129,6 +137,10 @@ def test_install_by_plain_link_connects_and_hides_code(register: Register, visit
     (cookie,) = customer.context.cookies(installation.start_url)
     assert cookie["name"].startswith("__Host-")
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, True, "Lax", "/")
+
+    # The brand of the OAuth client, whose logo the stack serves.
+    expect(customer.page.locator(".lead")).to_have_text(said("start.lead", client="Aurora Sync", site="kommo.com"))
+    assert customer.page.locator(".masthead img").evaluate("(image) => image.complete && image.naturalWidth === 64")
 
     customer.page.get_by_role("link", name="Continue to kommo.com").click()
     customer.consent("Allow", installation)

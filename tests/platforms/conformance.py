@@ -578,6 +578,7 @@ class Conformance:
             assert "state-1" in button.values()
             assert button["src"].startswith("https://")
             assert all(isinstance(value, str) for value in button.values())
+            assert install.scope_texts("", language) == []
 
     @pytest.mark.parametrize(
         "name",

@@ -138,7 +138,7 @@ class DestinationConformance:
         destination = platform.parts["destination"]
         for target in destination.ACCEPTED.values():
             assert destination.TARGETS.fullmatch(target)
-            assert Target("one", target).part in objects(platform)
+            assert Target("one", target).object_type in objects(platform)
         assert not destination.TARGETS.fullmatch("")
         assert not destination.TARGETS.fullmatch("persons/../x\n")
         assert destination.TARGETS_RULE
@@ -158,7 +158,7 @@ class DestinationConformance:
                 if target.object and hasattr(part, "DEFAULT_MAPPING"):
                     made = destination.default_mapping(part.DEFAULT_MAPPING, target.object)
                     attributes = dict.fromkeys(made, "text")
-                    assert not made or platform.parts[target.part].check(attributes, target) == attributes
+                    assert not made or platform.parts[target.object_type].check(attributes, target) == attributes
 
     @each_target()
     def test_destination_frame_and_objects_form_one_document_within_limits(

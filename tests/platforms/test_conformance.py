@@ -6,11 +6,11 @@ from tests.platforms.conformance import HERE, NAMES, Conformance, platform_of
 from tests.platforms.destinations import DestinationConformance
 
 
-class TestEveryPlatform(Conformance):
+class TestPlatformConformance(Conformance):
     """A new platform is in it as soon as its folder is there."""
 
 
-class TestEveryDestination(DestinationConformance):
+class TestDestinationConformance(DestinationConformance):
     """A platform that takes records is in it as soon as it has a part `destination`."""
 
 

@@ -144,3 +144,18 @@ def test_kommo_button_has_language_of_the_page(language: str, title: str) -> Non
     assert button["data-locale"] == language
     assert (button["data-client-id"], button["data-state"]) == ("client-1", "state-1")
     assert button["src"] == "https://www.kommo.com/auth/button.js"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "count"),
+    [("", 0), ("crm", 1), ("crm crm", 1), ("crm notifications files files_delete", 4), ("new crm", 1)],
+)
+def test_scope_texts_has_words_for_each_known_scope(scopes: str, count: int) -> None:
+    texts = {language: install.scope_texts(scopes, language) for language in ("pt", "es", "en")}
+    assert {len(each) for each in texts.values()} == {count}
+    if count:
+        assert len({tuple(each) for each in texts.values()}) == 3
+
+
+def test_scope_texts_unknown_language_is_english() -> None:
+    assert install.scope_texts("crm", "de") == install.scope_texts("crm", "en")

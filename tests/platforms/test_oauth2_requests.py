@@ -55,7 +55,7 @@ def basic(request: Request) -> tuple[str, str]:
     return unquote_plus(name), unquote_plus(password)
 
 
-class TestTheTokenEndpoint:
+class TestTokenEndpoint:
     def test_oauth2_exchange_request_posts_code_verifier_and_redirect_uri(self) -> None:
         request = exchange()
         assert (request.method, request.url) == ("POST", CLIENT.token_url)
@@ -140,7 +140,7 @@ class TestTheTokenEndpoint:
                 assert not kind.fields["scopes"].fullmatch(text)
 
 
-class TestAnAnswer:
+class TestTokenResponse:
     @pytest.mark.parametrize("after", ["Wed, 21 Oct 2026 07:28:00 GMT", "", "soon"])
     def test_oauth2_read_grant_429_with_unreadable_retry_after_is_retryable(self, after: str) -> None:
         with pytest.raises(Retryable) as later:
@@ -168,7 +168,7 @@ class TestAnAnswer:
         assert grant.expires_at > NOW
 
 
-class TestTheWayToConsent:
+class TestAuthorizationUrl:
     def url(self, scopes: str = "read write", **client: Any) -> str:
         return install.authorization_url(CLIENT._replace(**client), Secret("state-1"), "challenge-1", scopes)
 

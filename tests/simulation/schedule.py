@@ -38,7 +38,7 @@ from portaria.installs import code_exchange, uninstall
 from portaria.installs.install_lease import LEASE_S
 from portaria.installs.install_messages import read_message
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from tests.fakes.crashes import Died
 from tests.simulation import faults
 from tests.simulation.aws import cloud as clouds
@@ -309,7 +309,7 @@ class Schedule:
     def take_renewals(self, body: str, time_left_s: Callable[[], float]) -> None:
         try:
             outcome = renewal_sweep.handle_message(
-                body, self.cloud.settings(RenewTokensSettings), time_left_s, Pace(1e9)
+                body, self.cloud.settings(RenewTokensSettings), time_left_s, RateLimiter(1e9)
             )
         except Rejected as rejected:
             self.note(f"renewal refused: {rejected.reason}")

@@ -42,27 +42,36 @@ WATCHED = {
     "WaitingRecords": ("WaitingRecordsQueue", 725.0, HOUR_S / 2),
     "Renewals": ("RenewalsQueue", 540.0, 2 * HOUR_S),
     "Uninstalls": ("UninstallsQueue", 540.0, 6 * HOUR_S),
+    "WebhookEvents": ("WebhookEventsQueue", 180.0, HOUR_S / 4),
 }
+# The same for queues whose messages may be dropped, because the table has what they are about.
+HINTS = {
+    "WebhookDeliveries": ("WebhookDeliveriesQueue", HOUR_S / 4),
+    "SlowWebhookDeliveries": ("SlowWebhookDeliveriesQueue", HOUR_S),
+}
+# Their queues are not among those of SourcesStopped.
+NOT_IN_SOURCES_STOPPED = ("WaitingRecords", "WebhookEvents")
 # The same for codes, whose alarms watch for a consumer that does not receive alone.
 CODES = {
     "Codes": ("ExchangesQueue", 5 * MINUTE_S),
     "UnprovenCodes": ("UnprovenExchangesQueue", 2 * MINUTE_S),
     "DeferredCodes": ("DeferredExchangesQueue", 30 * MINUTE_S),
 }
-DEAD_LETTERS = ("Exchanges", "Backfills", "WaitingRecords", "Renewals", "Uninstalls")
+DEAD_LETTERS = ("Exchanges", "Backfills", "WaitingRecords", "Renewals", "Uninstalls", "WebhookEvents")
 # Metrics of functions: a value that must raise the alarm, and one that must not. Functions emit them: see test_permissions.
 OWN = {
     "InstallsFailed": (1, 0), "ArrivalsLost": (1, 0), "ArrivalsKept": (1, 0), "DeadLetters": (1, 0), "DeadLettersKept": (1, 0),
     "DeadLettersNotStored": (1, 0), "DestinationsStopped": (1, 0), "MessagesFailed": (1, 0), "ApiAttemptsFailed": (100, 99),
     "CodesOld": (600, 599), "InstallsDeferred": (100, 99),
     "QuotaLeft": (9, 10), "RecordsLeftWaiting": (93_600, 86_400), "DaysToDeath": (30, 31),
+    "WebhooksDisabled": (1, 0), "WebhookDeliveriesFailed": (1, 0),
 }  # fmt: skip
 # Metrics of AWS's services that have a data point where something happens.
 COUNTED = ("InstallsThrottled", "EventsThrottled", "AcceptInstallErrors", "AcceptUninstallErrors", "ReceiveEventsErrors",
            "AcceptRecordsErrors", "TrackReceiptsErrors", "WorkerErrors", "TableThrottled")  # fmt: skip
 SCENARIOS = (
     {f"{name}{kind}" for name in WATCHED for kind in ("Waiting", "Old")} | {f"{name}DeadLetters" for name in DEAD_LETTERS}
-    | set(OWN) | set(COUNTED) | {f"{name}Waiting" for name in CODES}
+    | set(OWN) | set(COUNTED) | {f"{name}Waiting" for name in (*CODES, *HINTS)}
     | {"RecordsDeadLetters", "SourcesStopped", "InstallsRefused", "ApiErrors", "ApiFunctionErrors", "ApiUnavailable"}
 )  # fmt: skip
 
@@ -129,6 +138,17 @@ def test_old_alarm_message_received_repeatedly_goes_off(
     assert metrics.state(alarm(f"{name}Old"), START_S + limit_s - 10 * MINUTE_S) == "OK"
 
 
+@pytest.mark.parametrize("name", HINTS)
+def test_waiting_alarm_of_deliveries_consumer_receives_nothing_goes_off(name: str) -> None:
+    logical_id, limit_s = HINTS[name]
+    queue, metrics = queue_named(logical_id), Metrics()
+    queue.send(START_S)
+    now_s = run(queue, metrics, limit_s - 6 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm(f"{name}Waiting"), now_s) == "OK"
+    now_s = run(queue, metrics, limit_s + 10 * MINUTE_S, lambda now_s: None)
+    assert metrics.state(alarm(f"{name}Waiting"), now_s) == "ALARM"
+
+
 @pytest.mark.parametrize("name", CODES)
 def test_codes_waiting_alarm_consumer_receives_nothing_goes_off_within_six_minutes(name: str) -> None:
     logical_id, limit_s = CODES[name]
@@ -139,7 +159,7 @@ def test_codes_waiting_alarm_consumer_receives_nothing_goes_off_within_six_minut
     assert metrics.state(alarm(f"{name}Waiting"), START_S + limit_s - MINUTE_S) == "OK"
 
 
-@pytest.mark.parametrize("name", [name for name in WATCHED if name != "WaitingRecords"])
+@pytest.mark.parametrize("name", [name for name in WATCHED if name not in NOT_IN_SOURCES_STOPPED])
 def test_sources_stopped_alarm_source_disabled_goes_off(name: str) -> None:
     queue, metrics = queue_named(WATCHED[name][0]), Metrics()
     for number in range(10):

@@ -417,6 +417,14 @@ def test_gradual_deployment_rolls_back_on_alarms() -> None:
     assert {name for name, each in deployments.items() if each["IsGradual"] == "false"} == {parameter["Default"]}
 
 
+def test_alarms_with_metric_math_have_a_condition_that_the_local_cloud_does_not_meet() -> None:
+    """MiniStack refuses to create them. The local cloud deploys at once, without combined alarms."""
+    combined = {name for name, each in ALARMS.items() if "Metrics" in each["Properties"]}
+    assert combined == {
+        name for name, each in ALARMS.items() if each.get("Condition") in ("CombinesAlarms", "DeploysGradually")
+    }
+
+
 def test_worker_errors_alarm_watches_every_worker() -> None:
     watched = {
         target(each["MetricStat"]["Metric"]["Dimensions"][0]["Value"])

@@ -38,7 +38,7 @@ from portaria.core.errors import Retryable
 from portaria.delivery import backlogs, destination_pause
 from portaria.delivery.destination_pause import PauseReason
 from portaria.installs.hook_sources import KNOWN_SUSPECT_AT, HookSources
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records import receipts
 from portaria.sources import reconciliation
 from portaria.webhooks import event_receiver
@@ -621,7 +621,7 @@ def story() -> Story:
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
         patch.object(light_client.AwsClient, "call", call_with_boto3),
-        patch.object(Pace, "wait"),
+        patch.object(RateLimiter, "wait"),
         redirect_stdout(output),
         warnings.catch_warnings(),
     ):

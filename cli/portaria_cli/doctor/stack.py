@@ -25,6 +25,7 @@ TOO_OLD_S = {
     "ExchangesQueue": 300, "UnprovenExchangesQueue": 120, "DeferredExchangesQueue": 1_800,
     "RecordsQueue": 3_600, "BulkRecordsQueue": 86_400, "BackfillsQueue": 3_600,
     "RenewalsQueue": 7_200, "UninstallsQueue": 21_600, "WaitingRecordsQueue": 1_800, "RecordsDeadLetters": 900,
+    "WebhookEventsQueue": 900, "WebhookDeliveriesQueue": 900, "SlowWebhookDeliveriesQueue": 3_600,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from local.simulators.kommo.contact_writes import ContactWrites
 from local.simulators.kommo.responses import hal, problem, read_body, unauthorized
 from local.simulators.kommo.state import Account, State
 from local.simulators.world import Route
@@ -20,11 +21,13 @@ UPDATED_AT_DEFAULTS = (("from", "0"), ("to", "99999999999"))
 class Api:
     def __init__(self, state: State) -> None:
         self.state = state
+        self.contact_writes = ContactWrites(state.clock, self.authorized)
 
     def routes(self) -> list[Route]:
         return [
             Route("GET", "/api/v4/account", self.show_account),
             Route("GET", "/api/v4/contacts", self.list_contacts),
+            *self.contact_writes.routes(),
             Route("GET", "/api/v4/companies", self.list_companies),
             Route("GET", "/api/v4/webhooks", self.list_webhooks),
             Route("POST", "/api/v4/webhooks", self.subscribe),

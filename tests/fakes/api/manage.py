@@ -11,6 +11,10 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
+from moto.secretsmanager.models import secretsmanager_backends
+
 from portaria.api.openapi import document as api_document
 from portaria.api.openapi import operation_errors, operation_items
 from portaria.api.operation import Operation
@@ -20,6 +24,7 @@ from portaria.core.item_keys import install_key, install_lists, install_places
 from tests.fakes.aws import functions, gateway
 from tests.fakes.aws.moto_cloud import TABLE, Cloud
 
+REGION = "us-east-1"
 API_HOST = gateway.API_HOST
 API_URL = f"https://{API_HOST}/live"
 BY_RESOURCE = {(each.method, prefix + each.path): each for each in OPERATIONS for prefix in ("/v1", "/admin/v1")}
@@ -186,11 +191,9 @@ def secrets_stored() -> list[str]:
 
 
 def empty() -> None:
-    """Leave the stack as it was when it was new: making another takes longer than a test."""
-    for item in boto3_clients.client("dynamodb").scan(TableName=TABLE)["Items"]:
-        boto3_clients.client("dynamodb").delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
-    for name in secrets_stored():
-        boto3_clients.client("secretsmanager").delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+    """Remove all items and secrets: creating another stack takes longer than a test."""
+    dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables[TABLE].items.clear()
+    secretsmanager_backends[DEFAULT_ACCOUNT_ID][REGION].secrets.clear()
 
 
 TOKEN_URL = "https://123-abc-456.mktorest.com/identity/oauth/token"

@@ -1,28 +1,49 @@
-"""moto without work that it repeats on every call. What it answers stays the same: only the time that it takes changes.
+"""moto without work that it repeats on every call. Its responses stay the same: only the time that they take changes.
 
 - Its serializer looks for each member of an attribute value under up to ten names, for each of ten members; a plain
   dictionary has the one member under its own name.
 - It builds a parser, with its tables, for each JSONPath of each event.
 - It lists the methods of a response class, by inspection, for each call.
+- It compares the URL of each call with the patterns of all services.
+- It builds the WSGI environment of each call with a form builder.
+- It lists the kinds of nodes that a pass over an update expression handles, for each node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import unquote, urlsplit
 
+from botocore.awsrequest import AWSPreparedRequest
 from jsonpath_ng import ext
 from jsonpath_ng.ext.parser import parse
+from moto import backends
+from moto.backend_index import backend_url_patterns
 from moto.core import responses
+from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY, Request, environ_key_for_header
 from moto.core.serialize import JSONSerializer
-from moto.core.utils import method_names_from_class
+from moto.core.utils import camelcase_to_underscores, method_names_from_class
+from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]
+from werkzeug.exceptions import HTTPException
+
+# Services whose calls are JSON and have a region in their URL.
+JSON_SERVICES = ("dynamodb", "events", "kms", "secretsmanager", "sqs")
 
 _serialize_structure = JSONSerializer._serialize_type_structure
+_process_request = BotocoreStubber.process_request
+_nodes_to_be_processed = DepthFirstTraverser.nodes_to_be_processed
 _parse = cache(parse)
 _method_names = cache(method_names_from_class)
+_kinds: dict[type, tuple[type, ...]] = {}
+_underscored = cache(camelcase_to_underscores)
 
 
 def _serialize_type_structure(serializer: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
@@ -35,11 +56,67 @@ def _serialize_type_structure(serializer: Any, serialized: Any, value: Any, shap
     serializer._default_serialize(serialized, wrapper, shape, key)
 
 
+@cache
+def _method_of(url: str) -> Callable[..., Any] | None:
+    """The method that answers a URL without its query, or None for a service that is not known here."""
+    for service, pattern in backend_url_patterns:
+        if pattern.match(url):
+            if service not in JSON_SERVICES:
+                return None
+            backend: Any = backends.get_backend(service)  # type: ignore[call-overload]
+            urls = backend[DEFAULT_ACCOUNT_ID]["us-east-1"].urls
+            return next((method for pattern, method in urls.items() if re.match(pattern, url)), None)
+    return None
+
+
+def _answer(stubber: BotocoreStubber, request: AWSPreparedRequest) -> Any:
+    if (method := _method_of(request.url.partition("?")[0])) is None:
+        return _process_request(stubber, request)
+    made = _request(request)
+    try:
+        return method(made, request.url, made.headers)
+    except HTTPException as error:
+        return error.code, error.get_headers(), error.get_body()
+
+
+def _request(request: AWSPreparedRequest) -> Request:
+    url, body = urlsplit(request.url), request.body or b""
+    content = body.encode() if isinstance(body, str) else body
+    environ = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote(url.path, "latin-1"),
+        "REQUEST_URI": url.path,
+        "RAW_URI": url.path,
+        "QUERY_STRING": url.query,
+        "SERVER_NAME": url.hostname,
+        "SERVER_PORT": str(url.port or 443),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": url.netloc,
+        "wsgi.url_scheme": url.scheme,
+        "wsgi.input": BytesIO(content),
+        PRESERVED_HEADER_NAMES_ENVIRON_KEY: {},
+    }
+    for name, value in request.headers.items():
+        environ[environ_key_for_header(name)] = value.decode() if isinstance(value, bytes) else value
+    environ["CONTENT_LENGTH"] = str(len(content))
+    return Request(environ)
+
+
+def _nodes(traverser: DepthFirstTraverser) -> tuple[type, ...]:
+    if type(traverser) not in _kinds:
+        _kinds[type(traverser)] = _nodes_to_be_processed(traverser)
+    return _kinds[type(traverser)]
+
+
 @contextmanager
 def fast_moto() -> Iterator[None]:
     with (
         patch.object(JSONSerializer, "_serialize_type_structure", _serialize_type_structure),
         patch.object(ext, "parse", _parse),
         patch.object(responses, "method_names_from_class", _method_names),
+        patch.object(responses, "camelcase_to_underscores", _underscored),
+        patch.object(BotocoreStubber, "process_request", _answer),
+        patch.object(DepthFirstTraverser, "nodes_to_be_processed", _nodes),
     ):
         yield

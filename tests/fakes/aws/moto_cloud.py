@@ -20,6 +20,7 @@ from moto.kms.utils import generate_private_key
 from portaria.aws import boto3_clients
 from portaria.aws.table import Table
 from tests.fakes import published_events
+from tests.fakes.aws.fast_botocore import fast_botocore
 from tests.fakes.aws.fast_moto import fast_moto
 from tests.fakes.paths import ROOT
 
@@ -78,7 +79,7 @@ def _table_properties() -> dict[str, Any]:
 QUEUES = (
     "exchanges", "unproven_exchanges", "deferred_exchanges",
     "backfills", "records", "bulk_records", "waiting_records", "records_dead_letters", "renewals", "uninstalls",
-    "heard",
+    "heard", "webhook_events", "webhook_deliveries", "slow_webhook_deliveries",
 )  # fmt: skip
 
 
@@ -99,6 +100,7 @@ def cloud() -> Iterator[Cloud]:
         patch.object(EventsBackend, "put_events", put_events),
         mock_aws(),
         fast_moto(),
+        fast_botocore(),
         patch("moto.kms.models.generate_private_key", _private_key),
         patch.object(BotocoreStubber, "__call__", _call_alone),
     ):
@@ -126,6 +128,9 @@ def cloud() -> Iterator[Cloud]:
                 "RECORDS_QUEUE_URL": urls["records"],
                 "BULK_RECORDS_QUEUE_URL": urls["bulk_records"],
                 "WAITING_RECORDS_QUEUE_URL": urls["waiting_records"],
+                "WEBHOOK_EVENTS_QUEUE_URL": urls["webhook_events"],
+                "WEBHOOK_DELIVERIES_QUEUE_URL": urls["webhook_deliveries"],
+                "SLOW_WEBHOOK_DELIVERIES_QUEUE_URL": urls["slow_webhook_deliveries"],
                 "RECORDS_DEAD_LETTERS_URL": urls["records_dead_letters"],
                 "RECONCILE_EVERY_MINUTES": "30",
                 "RETRY_AFTER_MINUTES": "5,30,30",

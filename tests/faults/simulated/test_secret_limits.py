@@ -24,7 +24,7 @@ from portaria.connections.vault import ASIDE_LABELS, Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import Rejected, Retryable
 from portaria.core.settings import RenewTokensSettings
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from tests.fakes.crashes import Died
 from tests.simulation import scenarios
 from tests.simulation.aws import limits
@@ -98,7 +98,7 @@ class World:
     def visit(self) -> None:
         """What `renew_tokens` does with a connection that is due."""
         settings = self.cloud.settings(RenewTokensSettings)
-        renewal_sweep.handle_message(f'{{"connection": "{NAME}"}}', settings, lambda: 90.0, Pace(1e9))
+        renewal_sweep.handle_message(f'{{"connection": "{NAME}"}}', settings, lambda: 90.0, RateLimiter(1e9))
 
     def until_done(self, work: Callable[[], Any]) -> Any:
         """Repeat a call that failed or whose process ended, as its queue or its administrator would."""

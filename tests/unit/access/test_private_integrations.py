@@ -1,4 +1,4 @@
-"""Private integrations through the function `manage`: made, used, edited, rotated, revoked, and what must not work."""
+"""Private integrations through the function `manage`: creation, use, updates, rotation, revocation, and refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from portaria.core import clock
 from portaria.core.entities import Connection
 from portaria.core.settings import RenewTokensSettings
 from portaria.installs import uninstall
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from tests.fakes.api.manage import Answer, Manage, empty, proxy_event, with_headers, with_token
 from tests.fakes.aws import functions
 from tests.fakes.aws.errors import refusing
@@ -45,7 +45,7 @@ def managed_by_tokens(shared: Cloud) -> Iterator[Manage]:
 
 @pytest.fixture
 def time() -> Iterator[VirtualClock]:
-    """Time that stands still until a test moves it on: what is counted by the minute must not depend on when it runs."""
+    """Time stands still until a test advances it: counts per minute must not depend on when the test runs."""
     time = VirtualClock()
     with time.installed():
         yield time
@@ -88,7 +88,7 @@ class TestTokens:
 
 
 def lose_answer(manage: Manage, event: dict[str, Any]) -> str:
-    """The process dies after the change and before its answer is stored; the token that was made, which nobody received."""
+    """The process crashes after the change and before its response is stored. Returns the token, which no caller received."""
     made: list[str] = []
     make = api_tokens.make
 
@@ -108,14 +108,14 @@ def lose_answer(manage: Manage, event: dict[str, Any]) -> str:
 
 
 def forget_answers() -> None:
-    """As if the time of a stopped request, or the life of its key, had ended."""
+    """Expire the time of a stopped request, or the lifetime of its key."""
     dynamodb = boto3_clients.client("dynamodb")
     for item in dynamodb.scan(TableName=TABLE)["Items"]:
         if item["pk"] == {"S": "IDEMPOTENCY"}:
             dynamodb.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
 
 
-class TestCreating:
+class TestCreation:
     def test_create_private_integration_returns_token_once_and_stores_its_hash(self, manage: Manage) -> None:
         made = manage.call("POST", "/private-integrations", {"name": "Conexão com BI", "scopes": ["routes:list"]})
         token = made.content["token"]
@@ -242,7 +242,7 @@ class TestCreating:
         assert stored() == "[]"
 
 
-class TestUsing:
+class TestAuthentication:
     def test_token_scope_allows_only_its_operation(self, manage: Manage, shared: Cloud) -> None:
         connection_store.create(shared.table, connection("crm"))
         _, token = manage.create_integration("connections:list", "connections:show")
@@ -269,8 +269,8 @@ class TestUsing:
         from portaria.api import data_ingestion
         from portaria.api.operations import OPERATIONS
 
-        # The front door is no operation: its paths and answers are those of the destination's own API.
-        # What tells a caller about the API and about itself needs no scope.
+        # accept_records is not an operation: its paths and responses are those of the destination's own API.
+        # Operations that describe the API and the caller need no scope.
         without = {operation.path for operation in OPERATIONS if not operation.scope}
         assert without == {"/platforms", "/platforms/{platform}", "/scopes", "/me"}
         assert {operation.scope for operation in OPERATIONS} - {""} == set(scopes.SCOPES) - {data_ingestion.SCOPE}
@@ -318,7 +318,7 @@ class TestUsing:
         assert last_used() > first
 
     def test_token_use_during_deletion_does_not_restore_integration(self, manage: Manage) -> None:
-        """The note is an item of its own: it never brings back an integration that was deleted meanwhile."""
+        """The last use is an item of its own, so it never restores an integration that was deleted meanwhile."""
         integration, token = manage.create_integration("routes:list")
         find = private_integrations.find
 
@@ -334,14 +334,14 @@ class TestUsing:
 
     @pytest.mark.parametrize("failing", ["PutItem", "GetItem"])
     def test_token_call_table_throttled_is_503_only_when_read_fails(self, manage: Manage, failing: str) -> None:
-        """The note of its use may fail; the read that authorises may not, and is put off."""
+        """Recording the use may fail; the read that authorises must not, and the call is answered with 503."""
         _, token = manage.create_integration("routes:list")
         with refusing(failing):
             assert manage.program(token, "GET", "/routes").status == (503 if failing == "GetItem" else 200)
             assert manage.program("portaria_wrong", "GET", "/routes").status == 401
 
 
-class TestRotating:
+class TestRotation:
     def test_rotate_private_integration_both_tokens_work_for_seven_days(
         self, manage: Manage, time: VirtualClock
     ) -> None:
@@ -426,7 +426,7 @@ class TestRotating:
         assert edit(manage, "0123456789", {"name": "x"}).status == 404
 
 
-class TestRevoking:
+class TestRevocation:
     def test_delete_private_integration_ends_both_tokens(self, manage: Manage) -> None:
         integration, old = manage.create_integration("routes:list")
         new = manage.call("POST", f"/private-integrations/{integration}/rotate", {}).content["token"]
@@ -471,13 +471,13 @@ class TestRevoking:
         assert reason(manage.answer(event)) == (400, "header_repeated")
 
     def test_token_path_containing_admin_prefix_requires_token(self, manage: Manage) -> None:
-        """What counts is the resource that API Gateway matched, not the text of the path."""
+        """The resource that API Gateway matched decides, not the text of the path."""
         event = with_token(proxy_event("GET", "/connections/x", prefix="/v1"), "")
         event["path"] = event["requestContext"]["path"] = "/v1/connections/admin/v1/connections"
         assert reason(manage.answer(event)) == (401, "token_missing")
 
 
-class TestEditing:
+class TestUpdates:
     def test_edit_private_integration_stale_etag_is_refused(self, manage: Manage) -> None:
         integration, _ = manage.create_integration("routes:list")
         etag = manage.call("GET", f"/private-integrations/{integration}").headers["ETag"]
@@ -504,7 +504,7 @@ class TestEditing:
         assert edit(manage, integration, {}).status == 400
 
 
-class TestWhoManages:
+class TestManagers:
     def test_private_integrations_by_token_are_administrators_only_by_default(self, manage: Manage) -> None:
         _, token = manage.create_integration(*(scope for scope in scopes.SCOPES if scope.startswith("private-")))
         answer = manage.program(token, "GET", "/private-integrations")
@@ -547,7 +547,7 @@ class TestWhoManages:
         assert reason(answer) == (403, "beyond_own_scopes")
 
 
-class TestGuessing:
+class TestFailedAttempts:
     def test_token_failed_attempts_are_throttled_by_address_and_counted(
         self, manage: Manage, capsys: pytest.CaptureFixture[str], time: VirtualClock
     ) -> None:
@@ -573,9 +573,9 @@ class TestGuessing:
         assert answers[: auth_throttle.MOST] == [401] * auth_throttle.MOST
         assert set(answers[auth_throttle.MOST :]) == {429}
         assert int(answer["multiValueHeaders"]["Retry-After"][0]) <= 60
-        # Only those that were looked at cost anything: a read and a write each.
+        # Only the attempts that were checked cost a read and a write each.
         assert asked == 2 * (auth_throttle.MOST + 1)
-        # The right token of the same address waits too, unless it is known to work; other addresses do not.
+        # The valid token of the same address waits too, unless it is known to work; other addresses do not.
         assert manage.program(unknown, "GET", "/routes", source="203.0.113.9").status == 429
         assert manage.program(known, "GET", "/routes", source="203.0.113.9").status == 200
         assert manage.program(unknown, "GET", "/routes", source="203.0.113.10").status == 200
@@ -637,7 +637,7 @@ class TestAudit:
         put = BaseClient._make_api_call
 
         def refuse(client: Any, operation: str, parameters: Any) -> Any:
-            if operation == "PutItem" and parameters["Item"]["pk"]["S"].startswith("AUDIT#"):
+            if operation == "TransactWriteItems" and "AUDIT#" in str(parameters):
                 raise ClientError(
                     {"Error": {"Code": "ProvisionedThroughputExceededException", "Message": ""}}, operation
                 )
@@ -653,7 +653,7 @@ class TestAudit:
 
 
 class TestDeletedConnections:
-    """Scopes that are narrowed to a connection end with it, so that another by its name is not open to them."""
+    """Scopes that are restricted to a connection end with it, so they do not apply to a new connection of the same name."""
 
     def scopes(self, manage: Manage, integration: str) -> list[str]:
         scopes: list[str] = manage.call("GET", f"/private-integrations/{integration}").content["scopes"]
@@ -698,7 +698,7 @@ class TestDeletedConnections:
     def test_delete_connection_integration_edited_concurrently_loses_scope_too(
         self, manage: Manage, shared: Cloud
     ) -> None:
-        """Given an index that is behind the item, when the first write meets a newer version, then that one is edited."""
+        """Given an index that is behind the item, when a write meets a newer version, then that version is edited."""
         connection_store.create(shared.table, connection("crm"))
         integration, _ = manage.create_integration("connections:show@crm")
         query_all = Table.query_all
@@ -714,14 +714,14 @@ class TestDeletedConnections:
         assert self.scopes(manage, integration) == ["routes:list"]
 
 
-class TestAge:
+class TestTokenAge:
     def visit(self, shared: Cloud) -> None:
         settings = RenewTokensSettings(
             **{name: shared.environment[name.upper()] for name in RenewTokensSettings.__annotations__}
         )
-        renewal_sweep.handle_message('{"sweep": ""}', settings, lambda: 60.0, Pace(100))
+        renewal_sweep.handle_message('{"sweep": ""}', settings, lambda: 60.0, RateLimiter(100))
         for body in shared.receive("renewals"):
-            renewal_sweep.handle_message(body, settings, lambda: 60.0, Pace(100))
+            renewal_sweep.handle_message(body, settings, lambda: 60.0, RateLimiter(100))
 
     def test_rotation_due_event_is_sent_once_at_80_and_at_90_days(
         self, manage: Manage, shared: Cloud, time: VirtualClock

@@ -1,4 +1,4 @@
-"""Contacts at LeadConnector: read, made and changed, and what each of its refusals means for the connection and the rest."""
+"""Contacts at LeadConnector: read, create and update, and how each refusal affects the connection and other contacts."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def trouble(stack: Cloud, *, reading: bool = False, **more: Any) -> Rejected | R
 reading_and_writing = pytest.mark.parametrize("reading", [True, False], ids=["reading", "writing"])
 
 
-# ------------------------------------------------------------------------------------------------------------ everyday use
+# -------------------------------------------------------------------------------------------------------------- normal use
 
 
 def test_upsert_contacts_creates_updates_and_reads_contacts(stack: Cloud, leadconnector: LeadConnector) -> None:
@@ -115,7 +115,7 @@ def test_upsert_contacts_every_field_is_sent_unchanged(stack: Cloud, leadconnect
 
 
 def test_upsert_contacts_tags_without_overwrite_tags_are_refused(stack: Cloud, leadconnector: LeadConnector) -> None:
-    """An upsert takes the tags away that are not in it: nobody who wants to add one expects that."""
+    """An upsert removes tags that it does not contain, which a client that adds one tag does not expect."""
     given = [*people(1), {"email": "maria@example.com", "tags": ["vip"]}]
     with pytest.raises(Rejected) as refused:
         upsert(stack, given)
@@ -142,7 +142,7 @@ def test_show_contact_invalid_id_is_refused_without_request(
     assert leadconnector.calls == []
 
 
-# ------------------------------------------------------------------------------------- dead token, scope, wrong location
+# -------------------------------------------------------------------------- revoked token, missing scope, wrong location
 
 
 @reading_and_writing
@@ -153,7 +153,7 @@ def test_contacts_refused_token_sets_needs_reconnect(stack: Cloud, leadconnector
     assert f"PUT /connections/{NAME}/credentials" in error_.detail
     ended = connection_store.get(stack.table, NAME)
     assert (ended.state, ended.reason) == ("needs_reconnect", "token_refused")
-    # The next call is not sent at all.
+    # The next call is not sent.
     before = len(leadconnector.calls)
     assert trouble(stack, reading=reading).reason == "needs_reconnect"
     assert len(leadconnector.calls) == before
@@ -184,7 +184,7 @@ def test_contacts_token_of_another_location_keeps_connection_connected(
 def test_upsert_contacts_new_token_refused_during_rotation_uses_old_token(
     stack: Cloud, leadconnector: LeadConnector
 ) -> None:
-    """Given a new one that LeadConnector calls dead while the overlap lasts."""
+    """Given a new token that LeadConnector refuses while the overlap lasts."""
     leadconnector.good = {TOKEN, NEW}
     rotation.rotate(stack.table, Vault(PREFIX), NAME, {"token": Secret(NEW)}, expire_now=False)
     leadconnector.good = {TOKEN}
@@ -208,7 +208,7 @@ def test_upsert_contacts_scope_removed_midway_leaves_rest_not_sent(stack: Cloud,
     assert connection_store.get(stack.table, NAME).state == "connected"
 
 
-# -------------------------------------------------------------------------------------------------- one bad contact of many
+# ---------------------------------------------------------------------------------------------- one invalid contact of many
 
 
 def test_upsert_contacts_refused_contact_has_platform_messages(stack: Cloud, leadconnector: LeadConnector) -> None:
@@ -228,7 +228,7 @@ def test_upsert_contacts_duplicate_names_the_other_contact(stack: Cloud, leadcon
     assert (answer["contacts"][0]["reason"], answer["contacts"][0]["id"]) == ("duplicate_contact", "other1")
 
 
-# ----------------------------------------------------------------------------------------------------------------- trouble
+# ---------------------------------------------------------------------------------------------------------------- failures
 
 
 def test_upsert_contacts_rate_limited_midway_leaves_rest_not_sent(stack: Cloud, leadconnector: LeadConnector) -> None:
@@ -258,7 +258,7 @@ def test_upsert_contacts_exhausted_rate_limit_header_stops_before_429(
     assert outcomes(answer) == ["created", "not_sent"]
     assert answer["retry_after_s"] == 10.0
     assert len(leadconnector.calls) == 1
-    # The last one of a call has nothing to wait for.
+    # There is nothing to wait for after the last request of a call.
     assert upsert(stack, people(1))["retry_after_s"] is None
 
 
@@ -340,7 +340,7 @@ def test_upsert_contacts_slow_requests_stop_after_twenty_seconds(
 def test_contacts_platform_without_contacts_is_refused_as_not_offered(
     stack: Cloud, leadconnector: LeadConnector
 ) -> None:
-    """Kommo's contacts are read page by page, as a source of records: that is something else."""
+    """Kommo's contacts are read page by page as a source of records, not through this action."""
     to_engage(stack)
     connect(stack, "kommo-one", "kommo", "oauth2", "acme.kommo.com", {}, {"access_token": "canary-kommo"})
     for name in ("engage-one", "kommo-one"):

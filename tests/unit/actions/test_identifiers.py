@@ -1,4 +1,4 @@
-"""Registering identifiers at Engage: each user's outcome, whatever the others are and whatever Engage does."""
+"""Registering identifiers at Engage: the outcome of each user, independent of the others and of Engage's failures."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def refused_whole(stack: Cloud, given: list[dict[str, str]], **more: Any) -> Rej
     return value
 
 
-# ------------------------------------------------------------------------------------------------------------- everyday use
+# --------------------------------------------------------------------------------------------------------------- normal use
 
 
 def test_register_identifiers_all_are_registered_in_requests_of_100(stack: Cloud, engage: Engage) -> None:
@@ -127,7 +127,7 @@ def test_register_identifiers_taken_identifier_is_refused(stack: Cloud, engage: 
 
 
 def test_register_identifiers_all_refused_stops_at_request_limit(stack: Cloud, engage: Engage) -> None:
-    """And of whom nothing can be said, nothing is said."""
+    """Users whose outcome cannot be known have no outcome."""
     answer = register(stack, users(500, bad=tuple(range(500))))
     assert len(engage.requests) == identifiers.MAX_REQUESTS
     assert set(outcomes(answer)) == {"unknown"}
@@ -140,7 +140,7 @@ def test_register_identifiers_all_refused_stops_at_request_limit(stack: Cloud, e
 
 
 def test_register_identifiers_expired_session_logs_in_again(stack: Cloud, engage: Engage) -> None:
-    """Given a kept token that Engage answers with 401, though its 25 minutes are not over."""
+    """Given a cached token that Engage answers with 401, although its 25 minutes are not over."""
     kept = supply(stack)
     register(stack, users(1), supply_=kept)
     engage.hosts.append("the token in use is no longer the last one")
@@ -169,7 +169,7 @@ def test_register_identifiers_401_after_new_login_is_not_permitted(stack: Cloud,
     error = refused_whole(stack, users(150))
     assert (error.reason, len(engage.requests)) == ("not_permitted", 2)
     assert "UserManagement" in error.detail
-    # Its own log-in works: the connection stays.
+    # The log-in works, so the connection stays.
     assert connection_store.get(stack.table, NAME).state == "connected"
 
 
@@ -185,7 +185,7 @@ def test_register_identifiers_refused_login_is_bad_credentials(stack: Cloud, eng
     assert engage.requests == []
 
 
-# ----------------------------------------------------------------------------------------------------------------- trouble
+# ---------------------------------------------------------------------------------------------------------------- failures
 
 
 def test_register_identifiers_lost_answer_is_unknown_and_rest_is_sent(stack: Cloud, engage: Engage) -> None:
@@ -244,7 +244,7 @@ def test_register_identifiers_forbidden_midway_leaves_rest_not_sent(stack: Cloud
 
 
 def test_register_identifiers_rate_limited_during_isolation_is_unknown(stack: Cloud, engage: Engage) -> None:
-    """Whether a refused request registered some of its users is not documented: of those nothing is known."""
+    """It is not documented whether a refused request registered some of its users, so their outcome is unknown."""
     engage.before = [None, None, None, (429, {}, "")]
     answer = register(stack, users(150, bad=(0,)))
     assert outcomes(answer) == ["unknown"] * 50 + ["unknown"] * 50 + ["registered"] * 50
@@ -295,7 +295,7 @@ def test_register_identifiers_slow_requests_stop_after_twenty_seconds(
     assert 3 < third <= 4
 
 
-# ----------------------------------------------------------------------------------------------------------- where the URL is
+# --------------------------------------------------------------------------------------------------------- privacy of the URL
 
 
 def test_request_repr_holds_no_url() -> None:
@@ -306,7 +306,7 @@ def test_request_repr_holds_no_url() -> None:
 def test_register_identifiers_logs_and_errors_hold_no_url(
     stack: Cloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Given real connections, everything logged that can be, and answers that break off or lead elsewhere."""
+    """Given real connections, full logging, and responses that are truncated or redirect."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
@@ -319,7 +319,7 @@ def test_register_identifiers_logs_and_errors_hold_no_url(
         answering(b"nonsense\r\n\r\n"),
         answering(redirect(302, "https://evil.example/")),
     ]
-    # At DEBUG it tells all of AWS's answers, secrets included; the other one is of the fake cloud.
+    # At DEBUG botocore logs all of AWS's responses, secrets included; the other logger is the fake AWS's.
     caplog.set_level(logging.INFO, logger="botocore")
     caplog.set_level(logging.WARNING, logger="responses")
     with internet() as outside, caplog.at_level(logging.DEBUG):

@@ -1,4 +1,4 @@
-"""The function behind a sign-on link, called as API Gateway calls it: on to the platform, or a page that says why not."""
+"""The function behind a sign-on link, called with API Gateway events: a redirect to the platform, or a page with the reason."""
 
 from __future__ import annotations
 

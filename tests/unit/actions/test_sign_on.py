@@ -1,4 +1,4 @@
-"""Single sign-on: whom a link lets in, what is kept of it, and what the caller is told."""
+"""Single sign-on: who a link signs in, what is stored, and what the caller receives."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def item_of(stack: Cloud, ticket: Secret) -> dict[str, Any]:
     return item
 
 
-# ------------------------------------------------------------------------------------------------------- what a caller gets
+# --------------------------------------------------------------------------------------------------- response to the caller
 
 
 def test_create_sign_on_link_redirects_to_front_end_once(stack: Cloud, engage: Engage) -> None:
@@ -122,7 +122,7 @@ def test_create_sign_on_link_stores_no_key_and_no_ticket(stack: Cloud, engage: E
     ticket = ticket_of(ask(stack))
     item = item_of(stack, ticket)
     assert set(item) == {"pk", "sk", "connection", "sealed", "ends_at", "expires_at"}
-    # Nor the MAC: whoever reads the table can open no link.
+    # Nor the MAC: read access to the table opens no link.
     assert ticket.reveal().partition(".")[2] not in repr(item)
     assert "canary" not in repr(item)
     redeem(stack, ticket)
@@ -142,7 +142,7 @@ def test_sign_on_logs_neither_key_nor_ticket(
         assert secret not in told
 
 
-# ----------------------------------------------------------------------------------------------------------- bad tickets
+# ------------------------------------------------------------------------------------------------------- invalid tickets
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_redeem_sign_on_unknown_ticket_is_refused(stack: Cloud) -> None:
 
 
 def test_redeem_sign_on_ticket_with_changed_character_is_refused_and_not_used(stack: Cloud, engage: Engage) -> None:
-    """Also the last, of which base64 leaves some bits without a meaning; and an altered link uses nothing up."""
+    """Also the last character, some bits of which base64 ignores. An altered link does not use up the ticket."""
     ticket = ticket_of(ask(stack))
     text = ticket.reveal()
     for place in (0, 10, 21, 22, 23, 40, 64, 65):
@@ -188,7 +188,7 @@ def test_redeem_sign_on_mixed_ticket_parts_are_refused(stack: Cloud, engage: Eng
 def test_redeem_sign_on_ticket_expires_by_the_clock(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DynamoDB's own expiry may take days; until then the link is told from one that never was."""
+    """DynamoDB may delete expired items days later; until then an expired link differs from an unknown one."""
     before, after = ticket_of(ask(stack)), ticket_of(ask(stack))
     now = clock.now()
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(seconds=118))
@@ -214,7 +214,7 @@ def test_redeem_sign_on_edited_item_is_refused(stack: Cloud, engage: Engage, cha
 
 
 def test_redeem_sign_on_sealed_address_of_another_link_is_refused(stack: Cloud, engage: Engage) -> None:
-    """Given the sealed address of one link, put into the item of another."""
+    """Given the sealed address of one link in the item of another."""
     to_engage(stack, "engage-two")
     mine, other, theirs = ticket_of(ask(stack)), ticket_of(ask(stack)), ticket_of(ask(stack, "engage-two"))
     for stranger in (other, theirs):
@@ -222,13 +222,13 @@ def test_redeem_sign_on_sealed_address_of_another_link_is_refused(stack: Cloud, 
         assert refused(stack, mine) == "altered_link"
 
 
-# ----------------------------------------------------------------------------------------------------- races and deaths
+# ---------------------------------------------------------------------------------------------------- races and crashes
 
 
 def test_redeem_sign_on_concurrently_only_one_succeeds(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given that both have read the item before either has marked it."""
+    """Given two calls that have both read the item before either has marked it."""
     ticket = ticket_of(ask(stack))
     unseal, others = vault.unseal, []
 
@@ -245,7 +245,7 @@ def test_redeem_sign_on_concurrently_only_one_succeeds(
 def test_redeem_sign_on_repeated_write_after_lost_answer_succeeds(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a first answer of DynamoDB's that got lost: boto3 sends the write again, and its condition fails."""
+    """Given a lost first response of DynamoDB: boto3 repeats the write, and its condition fails."""
     ticket = ticket_of(ask(stack))
     table = stack.table
     update = table.update
@@ -323,7 +323,7 @@ def failing(error: BaseException) -> Any:
     return fail
 
 
-# --------------------------------------------------------------------------------------------------- what Engage says to it
+# ------------------------------------------------------------------------------------------------------ responses of Engage
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_create_sign_on_link_user_identifier_is_sent_unchanged(stack: Cloud, eng
     assert ask(stack, user_identifier="é &=+#/1")["link"]
 
 
-# ------------------------------------------------------------------------------------------------------ which connections
+# -------------------------------------------------------------------------------------------------- supported connections
 
 
 def test_create_sign_on_link_platform_without_sign_on_is_not_offered(stack: Cloud, engage: Engage) -> None:
@@ -392,7 +392,7 @@ def test_create_sign_on_link_platform_without_sign_on_is_not_offered(stack: Clou
 
 
 def test_create_sign_on_link_without_customer_token_is_refused(stack: Cloud, engage: Engage) -> None:
-    """Given one that was made when no customer_token was asked for."""
+    """Given a connection from before customer_token was required."""
     to_engage(stack, "engage-old", customer_token="")
     with pytest.raises(Rejected) as error:
         ask(stack, "engage-old")
@@ -411,7 +411,7 @@ def test_create_sign_on_link_connection_needing_reconnect_is_refused(stack: Clou
 def test_static_credentials_replaced_during_read_returns_new_version(
     stack: Cloud, engage: Engage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a version that is dropped between the reading of the item and that of the vault."""
+    """Given a version that is deleted between the reads of the item and of the vault."""
     store, connection = Vault(PREFIX), connection_store.get(stack.table, NAME)
     read = Vault.read
 
@@ -442,7 +442,7 @@ def test_create_sign_on_link_missing_credentials_are_retryable_then_refused(
         ask(stack)
 
 
-# -------------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------------------------- invalid input
 
 
 @pytest.mark.parametrize(

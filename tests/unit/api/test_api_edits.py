@@ -1,4 +1,4 @@
-"""Creations that are repeated with their Idempotency-Key, and edits that insist on the state that was read."""
+"""Creations repeated with their Idempotency-Key, and edits that require the state that was read."""
 
 from __future__ import annotations
 

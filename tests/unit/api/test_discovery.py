@@ -1,4 +1,4 @@
-"""What a client learns before its first change: platforms, scopes, itself, and that the API answers."""
+"""What a client can read before its first change: platforms, scopes, its own identity, and the health of the API."""
 
 from __future__ import annotations
 

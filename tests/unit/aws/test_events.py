@@ -1,4 +1,4 @@
-"""The bus: what an event looks like there, and what becomes of one that it does not take."""
+"""The event bus: the shape of an event, and what happens to an event that the bus refuses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_event_bus_put_unavailable_is_retryable(failure: Exception) -> None:
 
 
 def test_event_bus_put_failed_entry_is_retryable() -> None:
-    """PutEvents answers 200 and says inside that it failed."""
+    """PutEvents answers 200 and reports the failure in the body."""
     answer: dict[str, Any] = {
         "FailedEntryCount": 1,
         "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "canary"}],

@@ -1,4 +1,4 @@
-"""Signed calls without boto3: the signature against AWS's own vectors and botocore, the wire against servers on loopback."""
+"""Signed AWS calls without boto3: signatures against AWS's vectors and botocore, transport against servers on loopback."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Line:
         self.requests: list[tuple[dict[str, str], bytes]] = []
 
     def read(self) -> tuple[dict[str, str], bytes]:
-        """One request's headers and body."""
+        """Read one request's headers and body."""
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._some()
@@ -183,7 +183,7 @@ class Line:
 
 
 class Server:
-    """Plays one talk per connection, in order, the last one again and again. `lines` is what came in."""
+    """Plays one script per connection, in order, and repeats the last one. `lines` are the received request lines."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.talks: list[Talk] = []
@@ -264,7 +264,7 @@ def raw(data: bytes) -> Talk:
 pytestmark = pytest.mark.enable_socket
 
 
-class TestTheWire:
+class TestTransport:
     def test_aws_client_call_sends_json_with_signed_headers(self, server: Server, client: AwsClient) -> None:
         server.talks = [answers(b'{"MessageId":"1"}')]
 
@@ -391,13 +391,13 @@ class TestTheWire:
         assert client.call("X", {}, timeout_s=2) == {}
 
 
-class TestTime:
+class TestTimeouts:
     def test_aws_client_call_silent_server_ends_at_timeout(self, server: Server, client: AwsClient) -> None:
         server.talks = [lambda line: wait(server)]
         assert_ends_in(0.3, client, answer_lost=True)
 
     def test_aws_client_call_slowly_sent_answer_ends_at_timeout(self, server: Server, client: AwsClient) -> None:
-        """Each byte comes in time, the whole does not: the limit holds for the whole."""
+        """Each byte arrives in time, the whole does not: the limit holds for the whole response."""
 
         def talk(line: Line) -> None:
             line.read()
@@ -482,7 +482,7 @@ class TestErrors:
         assert (error.value.code, error.value.status) == ("QueueDoesNotExist", 400)
 
     def test_aws_client_call_error_does_not_quote_credentials(self, server: Server, client: AwsClient) -> None:
-        """AWS answers a wrong signature with the request it expected, session token and all."""
+        """AWS answers a wrong signature with the request that it expected, session token included."""
         quoted = (
             "The Canonical String for this request should have been 'POST\n/\n\nx-amz-security-token:session-token'"
         )
@@ -506,7 +506,7 @@ class TestErrors:
 class TestTls:
     @pytest.fixture
     def call(self, tmp_path: Path, authority: trustme.CA) -> Iterator[Callable[..., dict[str, Any]]]:
-        """Call a server whose certificate names `name`, with `trusted` named by the environment variable `by`."""
+        """Call a server whose certificate names `name`; the environment variable `by` names `trusted`."""
         servers = []
 
         def call(name: str, trusted: trustme.CA, by: str = "AWS_CA_BUNDLE") -> dict[str, Any]:
@@ -537,7 +537,7 @@ class TestTls:
     def test_aws_client_tls_authority_of_system_store_is_accepted(
         self, call: Callable[..., dict[str, Any]], authority: trustme.CA
     ) -> None:
-        """Given an endpoint that Amazon's roots do not vouch for, when it is called, then the system's store decides."""
+        """Given an endpoint that Amazon's roots do not verify, then the system's certificate store decides."""
         assert call("localhost", authority, by="SSL_CERT_FILE") == {"a": 1, "b": 2}
 
     @pytest.mark.parametrize("by", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])

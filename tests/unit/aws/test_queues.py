@@ -1,4 +1,4 @@
-"""Sending in as few calls as SQS allows, and giving messages back."""
+"""Sending in as few calls as SQS allows, and returning messages to the queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMED_OUT = ReadTimeoutError(endpoint_url=URL)
 
 
 def sending(bodies: list[str], **options: Any) -> list[dict[str, Any]]:
-    """What each call asked for."""
+    """The requests of each call."""
     client = MagicMock()
     with patch.object(boto3_clients, "client", return_value=client):
         queues.send(URL, bodies, **options)
@@ -69,7 +69,7 @@ def test_queues_send_failure_stops_at_failed_message() -> None:
     ("after_s", "sent"), [(0, 0), (-3, 0), (0.4, 0), (7.6, 8), (39_600, 39_600), (43_200, 39_600), (1e9, 39_600)]
 )
 def test_queues_give_back_wait_is_limited_to_eleven_hours(after_s: float, sent: int) -> None:
-    """SQS counts from the receive: what a function has taken of the twelve hours must be left over."""
+    """SQS counts from the receive, so the time that the function has used is subtracted from the twelve hours."""
     client = MagicMock()
     with patch.object(boto3_clients, "client", return_value=client):
         queues.give_back(URL, "handle", after_s)
@@ -101,7 +101,7 @@ def test_queues_encode_any_message_can_be_sent_and_decoded(message: dict[str, An
 
 
 def test_queues_encode_lone_surrogate_becomes_replacement_character() -> None:
-    """JSON can escape what UTF-8 cannot carry; a record may hold it."""
+    """JSON can escape what UTF-8 cannot encode, and a record may contain it."""
     message = json.loads('{"name": "a\\ud800b", "other\\udfff": "\\ud83d\\ude00 \\ufffe\\uffff"}')
     text = queues.encode(message)
     assert json.loads(text.encode()) == {"name": "a\ufffdb", "other\ufffd": "\U0001f600 \ufffe\uffff"}

@@ -1,4 +1,4 @@
-"""The table on moto: plain items in and out, conditions, pages and their cursors."""
+"""The table on moto: items, conditions, pages and their cursors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.fakes.aws.moto_cloud import cloud
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
-    """One table for the file: each test has keys of its own."""
+    """One table for the module. Each test has keys of its own."""
     with cloud() as stack:
         yield stack.table
 
@@ -67,7 +67,7 @@ def test_table_nested_numbers_are_plain(table: Table) -> None:
 
 
 def test_table_put_all_writes_at_most_25_items_per_call(table: Table) -> None:
-    # moto takes more: tests/aws/recorded/dynamodb.py.
+    # moto accepts more: tests/aws/recorded/dynamodb.py.
     client = MagicMock()
     client.batch_write_item.return_value = {"UnprocessedItems": {}}
     with patch.object(boto3_clients, "client", return_value=client):
@@ -237,7 +237,7 @@ def test_table_query_forged_cursor_is_refused(listing: Table, cursor: str) -> No
 
 
 def test_table_query_cursor_of_another_list_is_refused(listing: Table) -> None:
-    """DynamoDB says so by a ValidationException; without a cursor that is our own mistake and is not hidden."""
+    """DynamoDB answers with a ValidationException. Without a cursor that is a fault of the code and is not hidden."""
     error = ClientError({"Error": {"Code": "ValidationException", "Message": "outside query boundaries"}}, "Query")
     client = MagicMock(**{"query.side_effect": error})
     with patch.object(boto3_clients, "client", return_value=client):
@@ -257,5 +257,5 @@ def test_table_query_arbitrary_cursor_is_accepted_or_refused(cursor: str) -> Non
             Table("t").query("LIST", cursor=cursor)
         except Rejected as refused:
             reasons.append(refused.reason)
-    # Either the cursor is refused, or the query is made: nothing else.
+    # The cursor is refused, or the query is made: nothing else happens.
     assert (reasons, client.query.call_count) in ((["bad_cursor"], 0), ([], 1))

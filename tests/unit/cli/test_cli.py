@@ -486,7 +486,7 @@ class TestErrors:
         assert "configure" in run("--help").stdout
 
 
-class TestFindingTheApi:
+class TestApiDiscovery:
     def test_cli_api_url_is_found_in_stack_output(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PORTARIA_API_URL")
         asked = []

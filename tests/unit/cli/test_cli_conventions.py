@@ -26,6 +26,7 @@ from tests.fakes.paths import ROOT
 OTHER_NAMES = {
     "replace_oauth_client": ("oauth-clients", "edit"),
     "replace_route": ("routes", "edit"),
+    "replace_webhook": ("webhooks", "edit"),
     # Only the credentials of a connection can change.
     "replace_credentials": ("connections", "edit"),
     # Operations that need no scope.

@@ -28,7 +28,7 @@ def stack(stack: Cloud) -> Iterator[Cloud]:
 def wire(stack: Cloud, monkeypatch: pytest.MonkeyPatch) -> Wire:
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
     monkeypatch.setattr(cli_dead_letters, "sleep", lambda seconds: None)
-    dead_letter_redrive._pace.cache_clear()
+    dead_letter_redrive._rate_limiter.cache_clear()
     return wired(stack, monkeypatch)
 
 
@@ -36,7 +36,7 @@ def posts(wire: Wire) -> list[dict[str, Any]]:
     return [json.loads(request.body) for request in wire.requests if request.method == "POST" and request.body]
 
 
-class TestLooking:
+class TestListing:
     def test_cli_dead_letters_list_and_show(self, wire: Wire, stack: Cloud) -> None:
         put(stack, letter("a", records=[record(), record("2")]), letter("b", reason="bad_value"))
         shown = run("dead-letters", "list", "--reason", "no_dedupe_value").stdout

@@ -79,7 +79,7 @@ def problem(status: int, reason: str, **headers: str) -> Answered:
 # ------------------------------------------------------------ with a token
 
 
-class TestCallingWithAToken:
+class TestTokenCalls:
     @pytest.fixture
     def token(self, wire: Wire) -> str:
         token = create("routes:list", "connections:show@crm")

@@ -90,7 +90,7 @@ def write(group: str, *lines: str) -> None:
 
 
 @pytest.mark.usefixtures("logged")
-class TestReading:
+class TestLogQueries:
     def test_cli_logs_prints_one_line_per_event_without_lambda_lines(self) -> None:
         shown = run("logs").stdout
         events = [

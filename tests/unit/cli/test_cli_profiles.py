@@ -101,7 +101,7 @@ class TestPrecedence:
         assert called(wire) == OTHER_URL
 
 
-class TestPlaces:
+class TestSources:
     def test_stack_name_is_looked_up_with_region_and_aws_profile(
         self, wire: Wire, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -190,7 +190,7 @@ class TestTokens:
         assert headers_of(wire.requests[-1])["Authorization"] == f"Bearer {token}"
 
 
-class TestWrongFiles:
+class TestInvalidFiles:
     @pytest.mark.parametrize(
         ("text", "words"),
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -66,6 +67,61 @@ def test_read_only_fields_are_what_outputs_have_beyond_inputs() -> None:
 
 
 class TestOAuthClients:
+    def test_create_with_branding_sends_it_and_edit_keeps_it(self, wire: Wire, tmp_path: Path) -> None:
+        logo = tmp_path / "aurora.svg"
+        logo.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"></svg>')
+        options = (
+            "--display-name", "Aurora Sync", "--colour", "#7c3aed", "--support-email", "help@example.com",
+            "--support-url", "https://example.com/help", "--privacy-url", "https://example.com/p",
+            "--terms-url", "https://example.com/t", "--return-url", "https://app.example.com/*",
+            "--return-url", "https://app.example.com/done",
+        )  # fmt: skip
+        run(*CLIENT, *options, "--logo", str(logo))
+        shown = told("oauth-clients", "show", "kommo/acme")
+        assert shown["display_name"] == "Aurora Sync"
+        assert shown["return_urls"] == ["https://app.example.com/*", "https://app.example.com/done"]
+        assert shown["logo_url"].startswith(f"{API_URL}/install/kommo/acme/logo/")
+
+        run("oauth-clients", "edit", "kommo/acme", "--colour", "#000000")
+        assert told("oauth-clients", "show", "kommo/acme") == shown | {"colour": "#000000"} | {
+            "warnings": told("oauth-clients", "show", "kommo/acme")["warnings"]
+        }
+        run("oauth-clients", "edit", "kommo/acme", "--remove-logo")
+        assert told("oauth-clients", "show", "kommo/acme")["logo_url"] is None
+
+    def test_create_with_two_wishes_for_the_logo_is_wrong_usage(self, wire: Wire, tmp_path: Path) -> None:
+        logo = tmp_path / "aurora.svg"
+        logo.write_text("<svg/>")
+        told_of = run(*CLIENT, "--logo", str(logo), "--remove-logo", exit_code=2).stderr
+        assert "--remove-logo" in told_of
+        assert wire.requests == []
+
+    def test_configure_uploads_a_logo_once_and_again_when_it_changes(self, wire: Wire, tmp_path: Path) -> None:
+        logo, file = tmp_path / "aurora.svg", tmp_path / "portaria.yaml"
+        drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">{}</svg>'
+        logo.write_text(drawing.format(""))
+        secret = "client_secret: {env: KOMMO_SECRET}, "
+        client = f"{{platform: kommo, name: acme, client_id: a, {secret}logo: {{base64_file: aurora.svg}}}}"
+        file.write_text(f"clients: [{client}]\n")
+        run("configure", str(file))
+        first = told("oauth-clients", "show", "kommo/acme")["logo_url"]
+        # The secret is written each time, so it is left out.
+        file.write_text(f"clients: [{client.replace(secret, '')}]\n")
+        assert [step["action"] for step in told("configure", str(file), "--dry-run")] == ["nothing"]
+
+        logo.write_text(drawing.format('<path d="M0 0"/>'))
+        (step,) = told("configure", str(file), "--dry-run")
+        assert (step["action"], step["fields"]) == ("change", ["logo_url"])
+        run("configure", str(file))
+        assert told("oauth-clients", "show", "kommo/acme")["logo_url"] != first
+
+    def test_configure_logo_that_cannot_be_used_is_told_with_its_place(self, wire: Wire, tmp_path: Path) -> None:
+        file = tmp_path / "portaria.yaml"
+        (tmp_path / "aurora.svg").write_text("<svg><script/></svg>")
+        file.write_text("clients:\n  - {platform: kommo, name: acme, client_id: a, logo: {base64_file: aurora.svg}}\n")
+        stderr = run("configure", str(file), exit_code=2).stderr
+        assert re.search(r"portaria\.yaml:2:\d+: logo must be an svg element", stderr)
+
     def test_create_stores_the_secret_and_shows_what_to_register(self, wire: Wire) -> None:
         done = run(*CLIENT, "--scopes", "crm")
         assert f"{API_URL}/install/kommo/acme\n" in done.stdout

@@ -248,7 +248,7 @@ NAMED = (
 
 
 @pytest.mark.usefixtures("running", "checkout")
-class TestWithARunningLocalCloud:
+class TestRunningLocalCloud:
     def test_cli_without_credentials_names_running_local_cloud(
         self, wire: Wire, monkeypatch: pytest.MonkeyPatch
     ) -> None:

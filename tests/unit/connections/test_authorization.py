@@ -1,4 +1,4 @@
-"""How each kind of connection's credential goes onto a call."""
+"""How the credential of each kind of connection is added to a request."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_request_auth_headers_each_kind_has_its_header(
     ("username", "password"), [("u", ""), ("", "key"), ("usuário", "senhão com espaço"), ("u", "a:b:c"), ("u", "日本")]
 )
 def test_request_auth_headers_basic_is_utf_8_and_allows_empty_halves(username: str, password: str) -> None:
-    """RFC 7617: whatever stands behind the first colon is the password."""
+    """RFC 7617: everything after the first colon is the password."""
     headers = request_auth.headers(connection("http", "basic"), token(username=username, password=password))
     kind, _, pair = headers["Authorization"].partition(" ")
     assert (kind, b64decode(pair).decode()) == ("Basic", f"{username}:{password}")
@@ -71,7 +71,7 @@ def test_request_auth_headers_credentials_of_another_kind_are_refused(one: Conne
 
 
 def test_request_auth_credential_headers_excludes_other_headers() -> None:
-    """A version may follow a redirect to another host of the domain, a token must not."""
+    """A version header may follow a redirect to another host of the domain, a token must not."""
     one = connection("leadconnector", "bearer", location_id="l1")
     assert list(request_auth.credential_headers(one, token(token="canary").credentials)) == ["Authorization"]
     key = connection("http", "api_key", header_name="X-Api-Key")

@@ -1,4 +1,4 @@
-"""The authenticated call: what leaves, what comes back, and what is refused before anything leaves."""
+"""Authenticated calls: what is sent, what is returned, and what is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def sent(api: responses.RequestsMock, number: int = -1) -> requests.PreparedRequ
     return request
 
 
-# -------------------------------------------------------------------------------------------------------------- what leaves
+# ----------------------------------------------------------------------------------------------------------------- requests
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_call_connection_wildcard_domain_requires_url_or_default_host(
 def test_call_connection_slow_token_leaves_rest_of_twenty_seconds(
     calling: Calling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a token that took its time, then the exchange has what is left."""
+    """Given a token that took time to obtain, then the request has the rest of the deadline."""
     requested: list[Request] = []
     supply_token, now = TokenProvider.token, clock.now
     waited = timedelta(0)
@@ -168,7 +168,7 @@ def test_call_connection_slow_token_leaves_rest_of_twenty_seconds(
     assert request.credential_headers == ("X-Api-Key",)
 
 
-# -------------------------------------------------------------------------------------------------------- what comes back
+# -------------------------------------------------------------------------------------------------------------- responses
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 404, 429, 500, 503])
@@ -217,7 +217,7 @@ def test_call_connection_session_and_hop_by_hop_headers_are_removed(
 def test_call_connection_body_that_repeats_key_is_withheld(
     calling: Calling, api: responses.RequestsMock, echo: str
 ) -> None:
-    """Given an API that repeats what it was sent, then the caller does not learn the credential, and learns why."""
+    """Given an API that echoes its request, then the caller does not receive the credential, and is told why."""
     api.get(URL, body=f"you sent {echo}.", headers={"X-Echo": echo, "X-Other": "kept"}, status=418)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
     assert echo not in json.dumps(content)
@@ -245,7 +245,7 @@ def test_call_connection_body_that_repeats_any_credential_is_withheld(
     for told in [*secrets, *([f"Basic {pair}"] if name == "basic" else [])]:
         api.upsert(responses.GET, URL, body=f"sent: {told}")
         assert "withheld" in calling.call({"method": "GET", "path": "/v1/things"}, name).content
-    # What is no secret is shown.
+    # Fields that are not secret are returned.
     api.upsert(responses.GET, URL, body="someone bearer 2099-01-01")
     content = calling.call({"method": "GET", "path": "/v1/things"}, name).content
     assert content["body"] == "someone bearer 2099-01-01"
@@ -265,7 +265,7 @@ def test_call_connection_binary_body_that_repeats_key_is_withheld(
 def test_call_connection_undecodable_body_is_withheld(
     calling: Calling, api: responses.RequestsMock, coding: str
 ) -> None:
-    """Given a body in an encoding that nobody asked for, or a cut one, then what is in it cannot be looked at."""
+    """A body in an unrequested encoding, or a truncated one, cannot be searched for credentials."""
     api.get(URL, body=b"\x1f\x8b\x08cut", headers={"Content-Encoding": coding}, auto_calculate_content_length=True)
     content = calling.call({"method": "GET", "path": "/v1/things"}).content
     assert (content["status"], content["body"]) == (200, None)
@@ -287,7 +287,7 @@ def test_call_connection_answer_over_4000000_bytes_is_refused(
 
 @pytest.mark.parametrize("text", ['"' * 3_900_000, "\x01" * 3_900_000, "ü" * 1_950_000])
 def test_show_call_answer_text_that_grows_when_escaped_is_in_base64(text: str) -> None:
-    """Given text that is escaped twice, as JSON within JSON, then it fits into Lambda's 6 MB all the same."""
+    """Given text that is escaped twice, as JSON in JSON, then the response still fits into Lambda's 6 MB."""
     content = shown.show(proxy_call.Answered(Response(200, {}, text.encode())))
     assert b64decode(content["body_base64"]) == text.encode()
     assert len(json.dumps({"body": json.dumps(content)})) < 6_291_556
@@ -298,11 +298,11 @@ def test_show_call_answer_headers_too_large_are_refused() -> None:
         shown.show(proxy_call.Answered(Response(200, {"x": '"' * 4_000_000}, b"")))
 
 
-# ---------------------------------------------------------------------------------------------------------- what is refused
+# ----------------------------------------------------------------------------------------------------------------- refusals
 
 
 def refused(calling: Calling, body: Any, name: str = "keyed") -> dict[str, Any]:
-    """A call that is refused without a name looked up or an address dialled."""
+    """A call that is refused before a name is looked up or an address dialled."""
     with internet() as outside:
         answer = calling.call(body, name)
     assert (outside.looked_up, outside.dialled) == ([], [])
@@ -472,7 +472,7 @@ def test_call_connection_unusable_connection_is_refused_with_advice(
     "url", ["https://evil.example/", "http://api.example.com/", "https://api.example.com@evil.example/"]
 )
 def test_call_connection_forbidden_url_is_refused_without_token_request(calling: Calling, url: str) -> None:
-    """Given a token that would have to be renewed for it, then a hostile call does not set that off."""
+    """Given a token that is due for renewal, then a hostile call does not start it."""
     with patch.object(TokenProvider, "token", side_effect=AssertionError("a token was asked for")):
         assert refused(calling, {"method": "GET", "url": url})["field"] == "url"
 
@@ -483,7 +483,7 @@ def test_call_connection_unknown_connection_is_not_found(calling: Calling) -> No
     assert refused(calling, {"method": "GET", "path": "/"}, "x" * 400)["status"] == 404
 
 
-# -------------------------------------------------------------------------------------------------- what becomes of a call
+# ---------------------------------------------------------------------------------------------------------------- outcomes
 
 
 @pytest.mark.parametrize(
@@ -516,7 +516,7 @@ def test_call_connection_lost_answer_says_whether_request_may_be_processed(
     ],
 )
 def test_call_connection_without_token_answers_503_and_sends_nothing(calling: Calling, error: Retryable) -> None:
-    """Given a token that cannot be had now, an answer lost on the way to it included, then the call itself never left."""
+    """Given a token that cannot be obtained now, even because its response was lost, then the call was not sent."""
     with patch.object(TokenProvider, "token", side_effect=error):
         answer = calling.call({"method": "POST", "path": "/v1/things"})
     assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
@@ -547,7 +547,7 @@ def test_call_connection_unexpected_error_is_answered_without_its_text(calling: 
     assert REQUEST_ID in answer.content["detail"]
 
 
-# ------------------------------------------------------------------------------------------- what is written down of a call
+# ---------------------------------------------------------------------------------------------------------------- audit log
 
 
 def entries(calling: Calling) -> list[audit.Entry]:
@@ -607,7 +607,7 @@ def test_call_connection_read_method_has_no_audit_entry(
 def test_call_connection_lost_answer_is_audited_as_failed_not_refused(
     calling: Calling, error: Exception, outcome: str
 ) -> None:
-    """Given a call that may have been processed, then its entry does not say that nothing was changed."""
+    """Given a call that may have been processed, then its audit entry does not say that nothing was changed."""
     with patch.object(http_client, "send", side_effect=error):
         calling.call({"method": "POST", "path": "/v1/things"})
     assert entries(calling)[0].outcome == outcome
@@ -654,7 +654,7 @@ def test_whereabouts_exclude_query_and_credential(target: str, shown: dict[str, 
     assert proxy_call.whereabouts(target) == shown
 
 
-# --------------------------------------------------------------------------------------------------------- over real TLS
+# ------------------------------------------------------------------------------------------------------------------- TLS
 
 
 @pytest.mark.enable_socket
@@ -709,7 +709,7 @@ def test_call_connection_slowly_sent_answer_ends_at_time_limit(
     assert time.monotonic() - began < 4
 
 
-# -------------------------------------------------------------------------------------------------------- the sample events
+# ------------------------------------------------------------------------------------------------------------ sample events
 
 
 @pytest.mark.parametrize("sample", ["get_a_path", "post_json"])

@@ -1,4 +1,4 @@
-"""In which disguises a credential is recognized in an answer, and what is not taken for one."""
+"""Encodings in which a credential is recognized in a response, and what is not mistaken for one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from portaria.connections.credential_echoes import PART, Echoes
 
-# Made up; the last part of the token is what opens something.
+# Invented values; the last part of the token is the sensitive one.
 OPAQUE = "canary-5Q/x9+Zk2_pL0vT7&r\"W1'yB8<nC4>"
 JWT = ".".join(
     urlsafe_b64encode(part).decode().rstrip("=")
@@ -96,12 +96,12 @@ def test_echoes_another_secret_is_not_recognized(disguise: str) -> None:
 
 @pytest.mark.parametrize("at", range(0, len(OPAQUE) - 2 * PART + 2))
 def test_echoes_part_of_credential_is_recognized(at: int) -> None:
-    """Given any cut of a credential, as an API may make one that a caller chooses, then it is taken for the whole."""
+    """Given any truncation of a credential, which the API may choose, then it is masked like the whole."""
     assert Echoes([OPAQUE]).are_in(f"part: {OPAQUE[at : at + 2 * PART - 1]}".encode())
 
 
 def test_echoes_jwt_signature_is_recognized_and_header_is_not() -> None:
-    """The head and the body of a token are the same in others of the same issuer."""
+    """The header and the payload of a token are the same in other tokens of the same issuer."""
     head, body, signature = JWT.split(".")
     echoes = Echoes([JWT])
     assert echoes.are_in(signature.encode())
@@ -133,7 +133,7 @@ def test_echoes_empty_or_tiny_secret_is_ignored(secret: str) -> None:
 
 
 def test_echoes_compressed_credential_is_not_recognized() -> None:
-    """What is said of it in the threat model: best effort."""
+    """The limit that the threat model states: best effort."""
     assert not Echoes([OPAQUE]).are_in(gzip.compress(OPAQUE.encode()))
 
 

@@ -1,4 +1,4 @@
-"""Making the address of a connection's events, through the API."""
+"""Creating the event address of a connection, through the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first 401 of a token that is younger than five minutes, on each path that uses tokens."""
+"""The first 401 for a token that is younger than five minutes, on each path that uses tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fakes.records import ingesting
 from tests.fakes.records.contacts import DESTINATION, contact
 from tests.fakes.records.ingesting import Desk, body, refusal
 
-# --- a proxied call, by the function call_connection
+# ------------------------------------- proxied calls
 
 
 class Caller:
@@ -72,11 +72,11 @@ def test_call_connection_refused_refresh_answers_needs_reconnect(caller: Caller)
     assert connection_store.get(caller.shop.table, NAME).state == "needs_reconnect"
 
 
-# --- records on their way to Marketo
+# --------------- records for Marketo
 
 
 class Marketo:
-    """`logins` counts the tokens that were given; the API refuses those in `dead`."""
+    """`logins` counts the tokens that were issued; the API refuses those in `dead`."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.logins, self.calls = desk, 0, 0

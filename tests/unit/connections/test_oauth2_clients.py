@@ -1,4 +1,4 @@
-"""OAuth clients of any provider: the endpoints and the grant that they name, and what no client of Kommo may."""
+"""OAuth clients of generic providers: endpoints and grant types, and what a Kommo client may not set."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in names}
 
 
-class TestAClientOfAnyProvider:
+class TestGenericProviderClients:
     def test_create_oauth2_client_is_shown_and_listed_with_endpoints(self, manage: Manage) -> None:
         created = manage.call("POST", "/oauth-clients", CLIENT)
         assert created.status == 201
@@ -54,7 +54,7 @@ class TestAClientOfAnyProvider:
             "redirect_uri": f"https://{API_HOST}/live/install/oauth2/erp",
             "scopes": "read write",
             "api_domains": ["api.example.com"],
-            # There is no page for everybody: each connection has links of its own.
+            # There is no public install page: each connection has its own links.
             "install_page_url": None,
             "grant": "authorization_code",
             "authorize_url": CLIENT["authorize_url"],
@@ -268,7 +268,7 @@ class TestAClientOfAnyProvider:
         assert manage.call("DELETE", "/oauth-clients/oauth2/erp").status == 204
 
 
-class TestAClientOfAPlatformThatKnowsItsEndpoints:
+class TestKnownPlatformClients:
     @pytest.mark.parametrize(
         ("field", "value"),
         [

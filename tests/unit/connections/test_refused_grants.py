@@ -1,4 +1,4 @@
-"""Refused renewals: which words end a grant at once, and what becomes of a run of other refusals."""
+"""Refused renewals: which error codes end a grant at once, and what repeated other refusals lead to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.fakes.connections import installs as fakes
 from tests.fakes.platforms.oauth2 import CLIENT, NAME, Provider, Shop, json_answer, serving
 from tests.fakes.virtual_time import DAY_S, VirtualClock
 
-# Seven providers' shapes, as case 03 of the reported cases has them, without their known words.
+# The response shapes of seven providers, without the error codes that are known.
 SHAPES = {
     "league": (401, {"error": "invalid_request", "error_description": "no longer good", "hint": "withdrawn"}),
     "authlib": (400, {"error": "invalid_request", "error_description": "not one of ours"}),
@@ -39,7 +39,7 @@ UNKNOWN = json_answer(400, {"error": "something_new", "error_description": "cana
 
 
 class Office(Shop):
-    """A shop with the function that renews; sweeps find the connection whenever it is due."""
+    """A desk with the renewal function. Its sweeps queue the connection when it is due."""
 
     def __init__(self, stack: Any, provider: Provider, time: VirtualClock) -> None:
         super().__init__(stack, provider)
@@ -51,11 +51,11 @@ class Office(Shop):
 
     def handle(self, body: str) -> None:
         fakes.forget_tokens()
-        with patch("portaria.aws.queues.give_back"), patch.object(self.function.pace, "wait"):
+        with patch("portaria.aws.queues.give_back"), patch.object(self.function.rate_limiter, "wait"):
             self.function.handler(functions.sqs_event({"0": body}, "renewals"), functions.Context(600))
 
     def sweep(self) -> None:
-        """The visit that a sweep would queue, where one is due; the way through the queue is test_renewals.py's."""
+        """The message that a sweep would queue if the connection is due. test_renewals.py tests the queue itself."""
         if self.item.get("due_at", "9") <= clock.to_iso(clock.now()):
             self.handle(json.dumps({"connection": NAME}))
 
@@ -88,7 +88,7 @@ def office() -> Iterator[Office]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_refused_refresh_of_each_provider_form_ends_connection_within_limit(office: Office, shape: str) -> None:
-    """Given a provider that refuses in its own words, then the connection ends: at once where they are known."""
+    """Given an error code of the provider, then the grant ends: at once if the code is known, otherwise after a period."""
     office.provider.answers = [json_answer(*SHAPES[shape])]
     office.days(30)
     assert office.connection.state == "needs_reconnect"
@@ -240,7 +240,7 @@ def test_refused_refresh_by_caller_is_raised_and_never_ends_connection(office: O
 
 
 def test_refused_refresh_with_changed_client_id_does_not_end_connection(office: Office) -> None:
-    """Given tokens of a client id that the OAuth client has no more, then no grant ends at once, and putting it back helps."""
+    """Given tokens of a client id that the OAuth client no longer has, then no grant ends, and restoring the id helps."""
     office.days(1)
     generation = office.connection.generation
     assert generation > 1, "what a renewal stores says whom it was given to"

@@ -1,4 +1,4 @@
-"""Renewals at the edges: messages in; the platform, the bus and the queue out."""
+"""Renewals at the edges: messages in; platform, event bus and queue out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RECONNECT = "https://api.example.com/live/install/kommo/acme/start"
 
 
 class Office(Desk):
-    """A desk with the function that renews."""
+    """A desk with the renewal function."""
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock, time: VirtualClock) -> None:
         super().__init__(stack, mock, time)
@@ -41,15 +41,15 @@ class Office(Desk):
         functions.log_to(self.log)
 
     def handle(self, *bodies: str) -> set[str]:
-        """The bodies that go back to the queue."""
+        """The bodies that the function reports as failed."""
         fakes.forget_tokens()
         by_id = {str(number): body for number, body in enumerate(bodies)}
-        with patch("portaria.aws.queues.give_back"), patch.object(self.function.pace, "wait"):
+        with patch("portaria.aws.queues.give_back"), patch.object(self.function.rate_limiter, "wait"):
             answer = self.function.handler(functions.sqs_event(by_id, "renewals"), functions.Context(600))
         return {by_id[message_id] for message_id in functions.reported(answer)}
 
     def sweep(self) -> list[str]:
-        """One schedule's sweep: the connections whose visits it queued."""
+        """One scheduled sweep. Returns the connections that it queued."""
         bodies = ['{"sweep": ""}']
         visits: list[str] = []
         while bodies:

@@ -1,4 +1,4 @@
-"""Rotating and replacing typed-in credentials: tried first, put in by one write, and never lost to a death anywhere."""
+"""Rotation and replacement of static credentials: tested first, stored by one write, and safe in a crash at any point."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def platform() -> Iterator[LeadConnector]:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Moves the clock ahead."""
+    """Advances the clock."""
     now = clock.now
 
     def move(ahead: timedelta) -> None:
@@ -89,7 +89,7 @@ def now_of(stack: Cloud) -> Connection:
 
 
 def in_use(stack: Cloud, connection: Connection | None = None) -> str:
-    """The token that a caller gets, in a process that remembers nothing."""
+    """The token that a caller gets in a process with empty caches."""
     supply = provider.TokenProvider(stack.table, VAULT, "", lambda: 60.0, cache=cache.TokenCache())
     return supply.token(connection or now_of(stack)).credentials["token"].reveal()
 
@@ -103,7 +103,7 @@ def in_reserve(stack: Cloud) -> str | None:
 
 
 def labels(stack: Cloud) -> dict[str, str]:
-    """The version that each label is on."""
+    """The secret version of each label."""
     answer = boto3_clients.client("secretsmanager").describe_secret(SecretId=now_of(stack).secret_id)
     return {label: version for version, found in answer["VersionIdsToStages"].items() for label in found}
 
@@ -114,7 +114,7 @@ def item(stack: Cloud) -> dict[str, Any]:
     return found
 
 
-class TestRotating:
+class TestRotation:
     def test_rotate_valid_token_is_current_and_old_one_is_kept_in_reserve(
         self, stack: Cloud, platform: LeadConnector
     ) -> None:
@@ -276,7 +276,7 @@ class TestRotating:
             rotation.expire(stack.table, VAULT, NAME)
 
 
-class TestReplacing:
+class TestReplacement:
     def test_replace_valid_token_drops_old_one(self, stack: Cloud, platform: LeadConnector) -> None:
         connect(stack)
         fresh = replace(stack)
@@ -317,7 +317,7 @@ class TestReplacing:
         assert in_use(stack) == NEW
 
 
-class TestRivals:
+class TestConcurrency:
     def test_rotate_while_leased_is_retryable_until_lease_ends(
         self, stack: Cloud, platform: LeadConnector, later: Any
     ) -> None:
@@ -332,7 +332,7 @@ class TestRivals:
         assert rotate(stack).generation == 2
 
     def test_rotate_overtaken_by_another_rotation_is_refused(self, stack: Cloud, platform: LeadConnector) -> None:
-        """Its lease had ended while it was tried, and another has been through since."""
+        """Given a lease that ended during the test of the credential, and another rotation since, then this one is refused."""
         connect(stack)
 
         class Slow:
@@ -351,7 +351,7 @@ class TestRivals:
     def test_rotate_with_outdated_fence_does_not_commit(
         self, stack: Cloud, platform: LeadConnector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """By the fence: another has taken the lease since, though it has changed nothing yet."""
+        """The fence refuses it: another worker has taken the lease, although it has changed nothing yet."""
         connect(stack)
         promote = Vault.promote
 
@@ -406,7 +406,7 @@ class TestRivals:
     def test_rotate_aws_call_repeated_after_lost_answer_succeeds(
         self, stack: Cloud, platform: LeadConnector, monkeypatch: pytest.MonkeyPatch, operation: str
     ) -> None:
-        """botocore does that by itself; the second one finds the first one's work."""
+        """botocore repeats the request by itself; the second one finds the result of the first."""
         connect(stack)
         call = BaseClient._make_api_call
 
@@ -435,7 +435,7 @@ WAYS: dict[str, Any] = {
 }
 
 
-class TestDeaths:
+class TestCrashes:
     @pytest.mark.parametrize(
         ("way", "again"),
         [
@@ -449,7 +449,7 @@ class TestDeaths:
     def test_rotation_killed_at_any_call_keeps_credentials_usable(
         self, shared: Cloud, platform: LeadConnector, later: Any, way: str, again: str
     ) -> None:
-        """After one call is before the next: nothing happens between the two."""
+        """A crash after one call equals a crash before the next: nothing happens between them."""
         for number in range(1, 40):
             empty()
             self._prepare(shared, way)
@@ -475,7 +475,7 @@ class TestDeaths:
     def test_rotate_killed_twice_keeps_label_of_current_version(
         self, stack: Cloud, platform: LeadConnector, later: Any
     ) -> None:
-        """Secrets Manager may delete versions without one."""
+        """Secrets Manager may delete versions without a label."""
         connect(stack)
         for token in (NEW, NEWER, "pit-canary-newest"):
             platform.good.add(token)

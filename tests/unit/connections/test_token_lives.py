@@ -1,4 +1,4 @@
-"""How the life that a provider gives decides when its tokens are renewed, and by how many callers."""
+"""How the lifetime that a provider returns decides when its tokens are renewed, and by how many callers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def desk(time: VirtualClock) -> Iterator[Shop]:
         yield Shop(stack, provider)
 
 
-# ------------------------------------------------------------------------------------------------------ one for everyone
+# ------------------------------------------------------------------------------------------- one request for all callers
 
 
 @pytest.mark.parametrize("life_s", [2, 30, 60, 300, 3_600, 86_400])
@@ -60,7 +60,7 @@ def test_token_provider_short_lived_token_is_reused_within_a_process(desk: Shop,
 
 
 def test_token_provider_waiter_uses_token_of_lease_holder_near_its_end(desk: Shop, time: VirtualClock) -> None:
-    """Given a token of 20 s of which 19 are over when the waiter looks, then the waiter uses it all the same."""
+    """Given a token of 20 s, 19 of which have passed when the waiting caller reads it, then that caller still uses it."""
     desk.connect(0)
     desk.table.update(
         *connection_store.key(NAME),
@@ -111,7 +111,7 @@ def test_token_provider_token_expired_on_arrival_stops_after_a_few_turns(desk: S
     assert desk.item["state"] == "connected"
 
 
-# ------------------------------------------------------------------------------------------------ not before it is time
+# ----------------------------------------------------------------------------------------------------- no early renewal
 
 
 @pytest.mark.parametrize("life_s", [30, 60, 300, 600, 1_500])
@@ -220,7 +220,7 @@ def test_token_provider_short_lived_login_is_reused_within_a_process(
 
 
 def run_concurrently(count: int, act: Any) -> list[Any]:
-    """Let so many threads begin together; what each came to."""
+    """Start this many threads together. Returns the result of each."""
     barrier, came_to = threading.Barrier(count), []
 
     def run() -> None:
@@ -274,7 +274,7 @@ def test_token_provider_concurrent_threads_after_401_share_next_login(desk: Shop
     assert desk.provider.calls["client_credentials"] == 2
 
 
-# ------------------------------------------------------------------------------------------- tokens that die before their end
+# ----------------------------------------------------------------------------------- tokens that are refused before their end
 
 
 @pytest.mark.parametrize("age_s", [0, 30, 299, 2_000])

@@ -1,4 +1,4 @@
-"""The supply of tokens: what callers get, from where, and what becomes of a grant when things go wrong."""
+"""The token provider: which token callers get, from where, and the state of the grant after each failure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def desk() -> Iterator[Desk]:
         yield Desk(stack, mock, time)
 
 
-# ------------------------------------------------------------------------------------------------------------- renewing
+# -------------------------------------------------------------------------------------------------------------- renewal
 
 
 def test_token_provider_valid_token_is_read_once_and_cached(desk: Desk) -> None:
@@ -111,7 +111,7 @@ def test_token_provider_failed_early_refresh_keeps_current_token(desk: Desk) -> 
 
 
 def test_token_provider_five_minute_token_is_not_refreshed_in_first_half(desk: Desk) -> None:
-    """Given a token that lives for five minutes, when 20 processes ask in its first half, then nobody renews it."""
+    """Given a token of five minutes, when 20 processes ask in its first half, then none renews it."""
     live_for(desk, timedelta(minutes=5))
     for _ in range(20):
         desk.time.passed_s += 7
@@ -131,7 +131,7 @@ def test_token_provider_one_minute_token_is_used_for_most_of_its_life(desk: Desk
 
 
 def test_refresh_after_401_expired_token_is_refreshed(desk: Desk) -> None:
-    """Given a token of a minute that ended on its way to the platform, then its age of a minute does not keep it in use."""
+    """Given a one-minute token that expired on its way to the platform, then the age of a minute does not keep it in use."""
     live_for(desk, timedelta(minutes=1))
     supply = desk.process()
     refused = supply.token(desk.connection)
@@ -142,7 +142,7 @@ def test_refresh_after_401_expired_token_is_refreshed(desk: Desk) -> None:
 
 
 def test_token_refresh_soon_after_last_is_sealed_and_later_stored_in_vault(desk: Desk) -> None:
-    """Given a version of the secret that is younger than 20 minutes, then a renewal adds none; after that time one does."""
+    """Given a secret version younger than 20 minutes, then a renewal adds no version; after that time it adds one."""
     desk.expire()
     desk.ask()
     versions = [desk.item["version_id"]]
@@ -169,7 +169,7 @@ def test_token_refresh_sealed_pair_is_due_when_vault_accepts_a_version(desk: Des
 
 
 def live_for(desk: Desk, life: timedelta) -> None:
-    """Have the connection's present token end so long after it was given."""
+    """Let the connection's present token end at this time after it was issued."""
     pair = desk.stored() | {"expires_at": Secret(clock.to_iso(clock.now() + life))}
     desk.vault.add(desk.connection.secret_id, vault.version_id(desk.connection.secret_id, 7), pair)
     changed = replace(
@@ -181,7 +181,7 @@ def live_for(desk: Desk, life: timedelta) -> None:
     desk.connection = changed
 
 
-# ------------------------------------------------------------------------------------------------ the platform says no
+# -------------------------------------------------------------------------------------------- refusals by the platform
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_token_provider_revoked_grant_sets_needs_reconnect_and_is_not_retried(de
 
 
 def test_token_refresh_refused_after_another_worker_refreshed_uses_its_pair(desk: Desk) -> None:
-    """Given a worker that was stopped past its lease, when it is refused, then it takes what its successor stored."""
+    """Given a worker that was paused beyond its lease, when it is refused, then it uses what its successor stored."""
     desk.expire()
 
     def overtaken(request: requests.PreparedRequest) -> Any:
@@ -272,7 +272,7 @@ def test_token_provider_moved_account_updates_allowed_domain(desk: Desk) -> None
     assert located.calls[0].request.headers["X-Refresh-Token"] == "canary-refresh-one"
 
 
-# ----------------------------------------------------------------------------------------------------- answers get lost
+# ------------------------------------------------------------------------------------------------------- lost responses
 
 
 def test_token_provider_lost_answer_is_requested_once_more(desk: Desk) -> None:
@@ -306,7 +306,7 @@ def test_token_provider_timeouts_do_not_end_connection(desk: Desk) -> None:
     assert desk.ask() == "canary-access-one+"
 
 
-# ---------------------------------------------------------------------------------------------------- others are at it
+# -------------------------------------------------------------------------------------------------- concurrent callers
 
 
 def lease(desk: Desk, seconds: float) -> None:
@@ -379,7 +379,7 @@ def test_token_provider_too_little_time_sends_nothing(desk: Desk) -> None:
     assert "lease_until" not in desk.item
 
 
-# --------------------------------------------------------------------------------------------------- the vault says no
+# ----------------------------------------------------------------------------------------------- failures of the vault
 
 
 def test_token_refresh_vault_failure_keeps_pair_sealed_and_stores_it_later(desk: Desk) -> None:
@@ -437,7 +437,7 @@ def test_token_provider_connection_not_connected_is_refused(desk: Desk, state: s
     assert refused.value.reason == reason
 
 
-# ------------------------------------------------------------------------------------------------------ a 401 in use
+# -------------------------------------------------------------------------------------------------------- 401 on use
 
 
 def request_with(token: Token) -> Request:
@@ -491,11 +491,11 @@ def test_token_provider_send_401_of_revoked_account_sets_needs_reconnect(desk: D
     assert desk.item["state"] == "needs_reconnect"
 
 
-# -------------------------------------------------------------------------------------------------- typed-in credentials
+# ---------------------------------------------------------------------------------------------------- static credentials
 
 
 def rotated(desk: Desk, until_s: float) -> Connection:
-    """A connection whose token was rotated: the old one is the previous version."""
+    """A connection whose token was rotated: the old token is the previous version."""
     secret_id = f"{PREFIX}/grants/ghl"
     first, second = vault.version_id(secret_id, 0), vault.version_id(secret_id, 2)
     desk.vault.create(secret_id, {"token": Secret("canary-old")}, first)
@@ -546,7 +546,7 @@ def test_token_provider_send_401_during_overlap_uses_previous_token(desk: Desk) 
 
 
 def test_token_provider_expired_previous_token_is_not_used_any_more(desk: Desk) -> None:
-    """Given a process that uses the old token, when the rotation is ended, then its next call is with the new one."""
+    """Given a process that uses the old token, when the rotation ends, then its next call uses the new one."""
     connection, process = rotated(desk, 60), desk.process()
     answers = {"canary-new": DEAD, "canary-old": Response(200)}
     send_all(desk, connection, answers, process)
@@ -586,7 +586,7 @@ def test_token_provider_send_401_after_overlap_sets_needs_reconnect(desk: Desk) 
 def test_token_provider_send_401_not_confirmed_by_probe_keeps_connection(
     desk: Desk, probe: Response | Exception
 ) -> None:
-    """Given a path that answers as if the token were dead, when the platform's own call does not, then it is not."""
+    """Given a path that answers as if the token were revoked, when the platform's own call succeeds, then the token is kept."""
     response, _ = send_all(desk, rotated(desk, -1), {"canary-new": DEAD}, probe=probe)
     assert response.status == 401
     assert connection_store.get(desk.table, "ghl").state == "connected"
@@ -599,7 +599,7 @@ def test_token_provider_send_missing_scope_keeps_connection(desk: Desk) -> None:
     assert connection_store.get(desk.table, "ghl").state == "connected"
 
 
-# --------------------------------------------------------------------------------------------------------- logging in
+# ------------------------------------------------------------------------------------------------------------ log-ins
 
 
 @pytest.fixture
@@ -651,7 +651,7 @@ def test_token_provider_login_token_with_less_than_a_minute_is_renewed(
 
 
 def test_token_provider_login_token_with_short_rest_of_life_is_used(desk: Desk, marketo: Connection) -> None:
-    """Marketo gives everyone the same token with its remaining life: asking again would not give a longer one."""
+    """Marketo gives all callers the same token with its remaining lifetime, so asking again would not give a longer one."""
     gives(desk, "one", 20)
     assert desk.process().token(marketo).credentials["access_token"].reveal() == "one"
 
@@ -713,11 +713,11 @@ def test_token_provider_recreated_connection_has_its_own_token(desk: Desk, marke
     assert supply.token(again).credentials["access_token"].reveal() == "of-the-new-account"
 
 
-# -------------------------------------------------------------------------------------------------------------- at hand
+# -------------------------------------------------------------------------------------------------------- cached tokens
 
 
 def intercepted(kommo: Kommo, first: Callable[[requests.PreparedRequest], Any]) -> Any:
-    """Let the first call of the token endpoint be answered otherwise, at the time of the call."""
+    """Replace the first response of the token endpoint; it is computed at the time of the call."""
     original = kommo._token
     waiting = [first]
 

@@ -1,4 +1,4 @@
-"""The vault on moto: what is stored, who is first, what is sealed, and that no error tells a secret."""
+"""The vault on moto: stored values, the first writer, sealed values, and errors without secrets."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.fakes.api.manage import secrets_stored
 from tests.fakes.aws.moto_cloud import Cloud, cloud
 
 CREDENTIALS = {"access_token": Secret("canary-access"), "refresh_token": Secret('canary-refresh ü \\ " \u2028')}
-# Errors of Secrets Manager and KMS may quote what was sent.
+# Errors of Secrets Manager and KMS may quote the request.
 QUOTING = ClientError({"Error": {"Code": "InternalServiceError", "Message": "canary-access"}}, "CreateSecret")
 TIMED_OUT = ReadTimeoutError(endpoint_url="https://secretsmanager/?canary-access")
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Cloud]:
-    """One stack for the file: each test has names of its own."""
+    """One stack for the module. Each test has names of its own."""
     with cloud() as made:
         yield made
 
@@ -161,7 +161,7 @@ def test_seal_sealed_credentials_are_unsealed_and_not_readable(key_id: str) -> N
 
 
 def test_seal_needs_no_aws_call(key_id: str) -> None:
-    """Given the key at hand, when the grant arrives, then sealing it cannot fail for want of a service."""
+    """Given the data key in memory, when the grant arrives, then sealing does not depend on a service."""
     seal = vault.prepare_seal(key_id, {"install": "install-1"})
     with patch.object(boto3_clients, "client", side_effect=AssertionError("asked AWS")):
         assert seal.seal(CREDENTIALS)
@@ -182,7 +182,7 @@ def test_unseal_for_another_install_is_refused(key_id: str) -> None:
 
 @pytest.mark.parametrize("code", ["InvalidCiphertextException", "IncorrectKeyException"])
 def test_unseal_with_key_of_another_stack_is_refused(key_id: str, code: str) -> None:
-    # Neither stand-in refuses another key as KMS does: tests/aws/recorded/kms.py.
+    # No stand-in refuses another key as KMS does: tests/aws/recorded/kms.py.
     sealed = vault.prepare_seal(key_id, {"install": "install-1"}).seal(CREDENTIALS)
     client = MagicMock(**{"decrypt.side_effect": ClientError({"Error": {"Code": code, "Message": ""}}, "Decrypt")})
     with patch.object(boto3_clients, "client", return_value=client), pytest.raises(Rejected, match="seal_broken"):
@@ -190,7 +190,7 @@ def test_unseal_with_key_of_another_stack_is_refused(key_id: str, code: str) -> 
 
 
 def test_vault_drop_label_already_removed_is_ignored(kept: Vault) -> None:
-    # A put ends AWSPENDING of the version before it: tests/aws/recorded/secretsmanager.py.
+    # A put ends AWSPENDING of the previous version: tests/aws/recorded/secretsmanager.py.
     error = ClientError({"Error": {"Code": "InvalidParameterException", "Message": ""}}, "UpdateSecretVersionStage")
     client = MagicMock(**{"update_secret_version_stage.side_effect": error})
     with patch.object(boto3_clients, "client", return_value=client):
@@ -207,7 +207,7 @@ def test_vault_add_existing_version_with_other_content_returns_false(kept: Vault
 
 
 def test_unseal_for_another_install_is_refused_even_if_kms_decrypts(key_id: str) -> None:
-    """Given a KMS that would give the key away, then what it opens still says whose it is."""
+    """Given a KMS that decrypts for anyone, then the opened value still names its owner."""
     seal = vault.prepare_seal(key_id, {"install": "install-1"})
     generous = MagicMock(**{"decrypt.return_value": {"Plaintext": b64decode(seal.key.reveal())}})
     sealed = seal.seal(CREDENTIALS)

@@ -20,7 +20,10 @@ from urllib.parse import urlencode
 import pytest
 
 from portaria.api import validation
-from portaria.core import record_messages, redaction
+from portaria.api.rules import branding_rules
+from portaria.connections.branding import svg_logos
+from portaria.connections.branding.logo_rules import UnusableLogo
+from portaria.core import record_messages, redaction, return_urls
 from portaria.core.callbacks import EventAddress, Record, WebhookDelivery
 from portaria.core.errors import Rejected
 from portaria.platforms.kommo import events as kommo_events
@@ -90,10 +93,16 @@ def front_door_persons(body: bytes) -> object:
     return data_ingestion_api.parse(f"{data_ingestion_api._OWN}/persons", {"subscription": "123-ABC-456"}, body, "x", 0)
 
 
+def read_logo(inner: str) -> object:
+    with suppress(UnusableLogo):
+        return svg_logos.clean(f'<svg xmlns="{svg_logos.SVG}" width="64" height="64">{inner}</svg>'.encode())
+    return None
+
+
 READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = {
-    "duplicate key at the end of a body": (lambda body: validation.read_body(body, False, 10**9), body_with_a_duplicate, 500),
+    "duplicate key at the end of a body": (lambda body: validation.read_body(body.encode(), 10**9), body_with_a_duplicate, 500),
     "duplicate keys only": (
-        lambda body: validation.read_body(body, False, 10**9),
+        lambda body: validation.read_body(body.encode(), 10**9),
         lambda size: "{" + ",".join(['"a":0'] * size) + "}",
         500,
     ),
@@ -124,6 +133,21 @@ READERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any], int]] = 
         lambda size: {"n": [10**20] * size},
         500,
     ),
+    "return URL of many segments": (
+        # Without the limit, which would hide how the time grows.
+        return_urls._URL.fullmatch,
+        lambda size: "https://a.example/" + "a/" * size + "?" + "a=%20&" * size + "#",
+        500,
+    ),
+    "return URL of many labels": (return_urls._URL.fullmatch, lambda size: "https://" + "a." * size, 500),
+    "e-mail address": (branding_rules._EMAIL.fullmatch, lambda size: "a" * size + "@" + "a." * size, 500),
+    "address of a page": (branding_rules._PAGE_URL.fullmatch, lambda size: "https://" + "a-" * size, 500),
+    "logo with many comments": (read_logo, lambda size: f"<style>{'/*' * size}</style>", 500),
+    "logo with a long selector": (read_logo, lambda size: f"<style>{' a' * size}</style>", 500),
+    "logo with many rules": (read_logo, lambda size: f"<style>{'a{fill:red} ' * size}</style>", 100),
+    "logo with a long reference": (read_logo, lambda size: f"<g fill='url({' ' * size}'/>", 500),
+    "logo with many references": (read_logo, lambda size: f"<g fill='{'url(#a) ' * size}|'/>", 500),
+    "logo with a long path": (read_logo, lambda size: f"<path d='{'M0 0 ' * size}'/>", 500),
     "records of one key": (
         record_mapping.newest,
         lambda size: [record_mapping.Source(record_mapping.Message("m", "c", "o", "e", []), {}, "k", (0, 0))] * size,

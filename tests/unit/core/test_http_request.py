@@ -244,6 +244,17 @@ def test_request_id_is_that_of_the_context(event: dict[str, Any], expected: str)
     assert HttpRequest.from_event(event).request_id == expected
 
 
+def test_host_and_principal_are_those_of_the_context() -> None:
+    arn = "arn:aws:iam::123456789012:user/ada"
+    event = gateway.proxy_event("GET", "/admin/v1/routes", "/admin/v1/routes", user_arn=arn)
+    request = HttpRequest.from_event(event)
+    assert (request.host, request.api_id, request.principal) == (gateway.API_HOST, gateway.API_ID, arn)
+    event["requestContext"]["identity"] |= {"userArn": None, "caller": "AIDA1"}
+    assert HttpRequest.from_event(event).principal == "AIDA1"
+    assert HttpRequest.from_event(rest()).principal == ""
+    assert HttpRequest.from_event(format_2()).host == "abc.lambda-url.us-east-1.on.aws"
+
+
 @pytest.mark.parametrize(
     ("ago_s", "expected"), [(0.5, 0.5), (9.0, 9.0), (60.0, 0.0), (-60.0, 0.0), (None, 0.0), ("text", 0.0)]
 )

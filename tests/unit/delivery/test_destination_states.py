@@ -1,4 +1,4 @@
-"""Destinations that are paused or have waiting records, and their resumption: the API and the command line."""
+"""Destinations that are paused or have waiting records, and how they are resumed: API and command line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CREATION = {
 
 @pytest.fixture(autouse=True)
 def time(monkeypatch: pytest.MonkeyPatch) -> dict[str, datetime]:
-    """A clock that stands still; `time["now"]` moves it."""
+    """A clock that stands still until a test changes `time["now"]`."""
     standing = {"now": NOW}
     monkeypatch.setattr(clock, "now", lambda: standing["now"])
     return standing
@@ -76,7 +76,7 @@ def pause(
 
 
 def wait(stack: Cloud, count: int, name: str = "marketo-main", minutes: int = 30) -> None:
-    """Records of one source wait for a destination, which is tried again after so many minutes."""
+    """Records of one source wait for a destination, which is tried again after this many minutes."""
     target = {"destination": name, "object": "persons", "priority": "normal", "options": {}}
     (body,) = record_messages.pack(
         [Record(str(number), 1, {"email": f"{number}@example.com"}) for number in range(count)],
@@ -188,7 +188,7 @@ class TestList:
         (head,) = waiting_lists.heads(stack.table, "marketo-main")
         waiting_lists.close_list(stack.table, head)
         assert listed(manage) == []
-        # The count is about right at best: an open list may have entries.
+        # The count is approximate: an open list may have entries.
         waiting_lists.announce(stack.table, [WAITING._replace(source="pi-8")], {"marketo-main": 1})
         assert [each["name"] for each in listed(manage)] == ["marketo-main"]
         wait(stack, 1)
@@ -293,7 +293,7 @@ class TestConnectionChanges:
         assert (deleted.status, deleted.content) == (200, {"name": "marketo-main", "waiting_record_count": 4})
         assert backlogs.status(stack.table, "marketo-main").pauses == ()
         assert len(stack.receive("waiting_records")) == 1
-        # A request that was under way pauses it once more.
+        # A request that was in progress pauses it once more.
         pause(stack)
         assert manage.call("POST", "/connections", CREATION).status == 201
         assert backlogs.status(stack.table, "marketo-main").pauses == ()

@@ -1,4 +1,4 @@
-"""Batches of records to LeadConnector and Engage, at the edges: SQS envelopes in, HTTP, table and dead letters out."""
+"""Batches of records for LeadConnector and Engage, at the edges: SQS events in; HTTP, table and dead letters out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def mock() -> Iterator[responses.RequestsMock]:
 
 
 class Desk:
-    """The ingestion of one stack. `slept` are the pauses between requests, which take no time here."""
+    """The ingestion function of one stack. `slept` has the pauses between requests, which take no time here."""
 
     def __init__(self, stack: Cloud, slept: list[float]) -> None:
         self.stack, self.slept = stack, slept
@@ -63,14 +63,14 @@ class Desk:
         contacts.connect_kommo(stack, 1)
 
     def route(self, destination: Connection, **changes: Any) -> Route:
-        """As the API makes one where nothing is said of its dedupe fields."""
+        """A route as the API creates it without dedupe fields."""
         given = {"dedupe_fields": (), **changes}
         route = Route("people", f"connection:{SOURCE}", "contacts", destination.name, **given)
         routes.put(self.stack.table, route, new=True)
         return route
 
     def ingest(self, bodies: dict[str, str], receives: int = 1) -> set[str]:
-        """The ids of the messages that are reported as failed; `waits` is how long each was sent away for."""
+        """The ids of the messages that are reported as failed. `waits` has the delay of each, in seconds."""
         self.waits = {}
 
         def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:
@@ -82,11 +82,11 @@ class Desk:
 
     @property
     def held(self) -> dict[str, float]:
-        """For how many seconds each message that waits in the table is not tried again, by its id."""
+        """The seconds before each message that waits in the table is tried again, by message id."""
         return waiting_records.waits(self.stack.table)
 
     def release(self, **later: float) -> None:
-        """What waits is sent, after a while."""
+        """Release the waiting records after this time."""
         with waiting_records.later(**later):
             waiting_records.release_by(self.releasing, self.stack)
 
@@ -104,7 +104,7 @@ class Desk:
 @pytest.fixture
 def desk(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
     cache.PROCESS_CACHE.clear()
-    destination_request._pace.cache_clear()
+    destination_request._rate_limiter.cache_clear()
     slept: list[float] = []
     monkeypatch.setattr(clock, "sleep", slept.append)
     monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: 0.0))
@@ -118,12 +118,12 @@ def desk(shared: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def each(*numbers: int) -> dict[str, str]:
-    """A message for each contact."""
+    """One message for each contact."""
     return {f"m{number}": body([contact(number)]) for number in numbers}
 
 
 def shown(number: int) -> dict[str, Any]:
-    """What a made-up contact is to be in LeadConnector."""
+    """The contact that LeadConnector should have for a synthetic Kommo contact."""
     return {
         "firstName": "Test",
         "lastName": f"Person{number}",
@@ -154,7 +154,7 @@ class TestLeadConnector:
         assert self.sent(platform) == [shown(1), shown(2) | {"companyName": "Padaria"}]
         receipts = desk.receipts(marketek.name)
         assert [(one["state"], one["count"], one["request_id"]) for one in receipts] == [("applied", 1, "t")] * 2
-        # The location's hundred in ten seconds are shared with other workers
+        # Other workers share the location's hundred requests in ten seconds
         assert desk.slept == [0.5]
 
     @pytest.mark.parametrize("option", [{}, {"overwrite_tags": "no"}])
@@ -221,7 +221,7 @@ class TestLeadConnector:
         now = connection_store.get(desk.stack.table, marketek.name)
         assert (now.state, now.reason) == ("needs_reconnect", "token_refused")
         assert [one["code"] for one in desk.receipts(marketek.name)] == ["token_refused"]
-        # Nothing more is sent until it is connected again and the pause is over
+        # Nothing more is sent until it is connected again and the pause has ended
         assert desk.ingest(each(4)) == set()
         assert len(platform.calls) == 1
         assert set(desk.held) == {"m1", "m2", "m3", "m4"}
@@ -268,13 +268,13 @@ class TestLeadConnector:
         assert desk.waits == {"m1": 10, "m3": 10}
         platform.headers = {}
         assert desk.ingest(first, 2) == set()
-        # What was written before the pause is not sent again
+        # Records that were written before the pause are not sent again
         assert [one["email"] for one in self.sent(platform)] == [f"person{number}@example.com" for number in (1, 2, 3)]
 
     def test_release_leadconnector_waits_for_each_rate_limit_window(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
-        """Given more waiting contacts than a window takes, then one drain waits for each and sends them all."""
+        """Given more waiting contacts than fit into a rate limit window, then one drain sends them all, window by window."""
         desk.route(marketek)
         platform.before = [leadconnector.error(403, "The token does not have access to this location.")]
         desk.ingest(each(*range(1, 6)))
@@ -344,7 +344,7 @@ class TestLeadConnector:
     def test_ingest_leadconnector_large_message_is_split_before_sending(
         self, desk: Desk, marketek: Connection, platform: LeadConnector
     ) -> None:
-        """Else all of it would come back again and again for what one batch can do, until it is given up."""
+        """Otherwise all records would be received again for each one that a batch can process, until they are given up."""
         desk.route(marketek)
         many = {"m1": body([contact(number) for number in range(10)], origin=record_messages.BACKFILL)} | each(99)
         assert desk.ingest(many) == set()
@@ -449,7 +449,7 @@ class TestEngage:
 
 
 class TestRoutes:
-    """Made over the API."""
+    """Created through the API."""
 
     @pytest.fixture
     def manage(self, shared: Cloud, mock: responses.RequestsMock) -> Iterator[Manage]:
@@ -508,8 +508,8 @@ class TestRoutes:
         assert manage.call("GET", "/routes").content["items"] == []
 
 
-# What each meaning does with two records in one request: how long their message waits in its queue (`None`: by the back-off)
-# and in the table, what is set aside, the requests that were made, and whether the destination is paused.
+# For each meaning of a response to a request with two records: the delay of their message in SQS (`None`: the default backoff)
+# and in the table, the dead letters, the requests that were made, and whether the destination is paused.
 EFFECTS: dict[Disposition, tuple[dict[str, float | None], dict[str, float], list[str], int, bool]] = {
     Disposition.ACCEPTED: ({}, {}, [], 1, False),
     Disposition.APPLIED: ({}, {}, [], 1, False),

@@ -1,4 +1,4 @@
-"""Batches of records to Marketo, at the edges: SQS envelopes in, HTTP, table and dead letters out."""
+"""Batches of records for Marketo, at the edges: SQS events in; HTTP, table and dead letters out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def message(
     origin: str = record_messages.BACKFILL,
     read_at: int = 1,
 ) -> str:
-    """One Records message: of a route, as backfill_records sends it."""
+    """One Records message with a route, as backfill_records sends it."""
     packed = record_messages.pack(
         [Record(str(one["id"]), one["updated_at"], one) for one in contacts],
         connection=connection, object="contacts", origin=origin, read_at=read_at, route=route.name,
@@ -51,7 +51,7 @@ def message(
 
 
 class Desk:
-    """The ingestion of one stack."""
+    """The ingestion function of one stack."""
 
     def __init__(self, stack: Cloud, marketo: Marketo) -> None:
         self.stack, self.marketo = stack, marketo
@@ -71,7 +71,7 @@ class Desk:
     def ingest(
         self, bodies: dict[str, str], *, receives: int = 1, time_left_s: float = 120.0, queue: str = "records"
     ) -> set[str]:
-        """The ids of the messages that are reported as failed; `waits` is how long each was sent away for."""
+        """The ids of the messages that are reported as failed. `waits` has the delay of each, in seconds."""
         self.waits = {}
 
         def give_back(queue_url: str, receipt_handle: str, after_s: float) -> None:
@@ -86,16 +86,16 @@ class Desk:
 
     @property
     def held(self) -> dict[str, float]:
-        """For how many seconds each message that waits in the table is not tried again, by its id."""
+        """The seconds before each message that waits in the table is tried again, by message id."""
         return waiting_records.waits(self.stack.table)
 
     def release(self, **later: float) -> None:
-        """What waits is sent, after a while."""
+        """Release the waiting records after this time."""
         with waiting_records.later(**later):
             waiting_records.release_by(self.releasing, self.stack)
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """All that there are, and each only the first time."""
+        """All dead letters; each is returned only the first time."""
         table, found = self.stack.table, []
         for head in table.query_all(dead_letters.LIST, index="listing"):
             if head["pk"] not in self.seen:
@@ -176,8 +176,9 @@ def test_ingest_records_two_versions_of_a_record_sends_newest(desk: Desk) -> Non
 
 
 def test_ingest_records_mixed_failures_become_dead_letters_or_wait(desk: Desk) -> None:
-    """Message 0 is unreadable, 1 has lost its route, 2 has no e-mail address, 3 is refused by Marketo, 4 leads to a
-    destination that is gone, 5 to one whose grant has ended, and 6 is as it should be."""
+    """Message 0 is unreadable, 1 has lost its route, 2 has no e-mail address, 3 is refused by Marketo, 4 has a deleted
+    destination, 5 has one whose grant has ended, and 6 is valid.
+    """
     lost = desk.add_route("lost", destination="nowhere")
     stale = connection_store.get(desk.stack.table, DESTINATION)
     connection_store.create(desk.stack.table, replace(stale, name="stale", state="needs_reconnect"))
@@ -215,7 +216,7 @@ def test_ingest_records_one_refused_record_of_1000_is_isolated(desk: Desk) -> No
     assert len(set(desk.marketo.emails)) == 999
     (letter,) = desk.dead_letters()
     assert letter["records"][0]["key"] == "617"
-    # And every request has its receipt: refused ones with the code
+    # And each request has a receipt, refused ones with their code
     states = {receipt["state"] for receipt in desk.receipts()}
     assert states == {"accepted", "failed"}
     assert {receipt["code"] for receipt in desk.receipts() if receipt["state"] == "failed"} == {"4000801"}
@@ -332,7 +333,7 @@ def test_ingest_records_failed_part_of_batch_is_redelivered_with_own_receipt(des
     # When its message is sent again
     desk.marketo.rule = lambda document: None
     desk.release(minutes=6)
-    # Then what failed and what succeeds are one receipt, beside the first request's
+    # Then the failed and the successful request share one receipt, beside that of the first request
     assert sorted((receipt["count"], receipt["state"]) for receipt in desk.receipts()) == [
         (250, "accepted"),
         (1_000, "accepted"),

@@ -1,4 +1,4 @@
-"""What becomes of records on their way: order, fan-out, what destinations' answers lead to. On AWS in memory."""
+"""The delivery of records: order, fan-out, and the effect of each response of a destination. On AWS in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from portaria.delivery import backlogs, quotas, version_guard, waiting_entries
 from portaria.delivery.pipeline import QueuedMessage
 from portaria.delivery.stages import deduplicate
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.platforms.marketo import daily_quota, persons
 from portaria.records import receipt_search
 from tests.fakes.records import ingesting, waiting_records
@@ -39,7 +39,7 @@ def desk() -> Iterator[Desk]:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A clock that stands still; `time["now"]` moves it."""
+    """A clock that stands still until a test changes `time["now"]`."""
     standing = {"now": NOON}
     monkeypatch.setattr(clock, "now", lambda: standing["now"])
     return standing
@@ -60,7 +60,7 @@ def to(object_name: str, priority: str = "normal", **options: str) -> dict[str, 
     return {"destination": DESTINATION, "object": object_name, "priority": priority, "options": options}
 
 
-# --- where records go
+# --- destinations
 
 
 def test_pipeline_event_follows_every_route_of_its_connection(desk: Desk) -> None:
@@ -203,7 +203,7 @@ def test_pipeline_same_second_changes_keep_the_later_arrival(desk: Desk) -> None
 def test_pipeline_worker_killed_after_version_mark_is_sent_on_redelivery(desk: Desk, origin: str) -> None:
     desk.route("people")
     message = body([contact(1)], origin=origin)
-    # The worker dies before it has written that the message waits: it comes again
+    # The worker crashes before it has written that the message waits: the message is received again
     desk.rule = lambda document: AnswerLost("…")
     with patch.object(waiting_entries, "put", side_effect=OSError):
         assert desk.ingest(QueuedMessage("1", message)).waiting == {"1": None}
@@ -216,7 +216,7 @@ def test_pipeline_worker_killed_after_version_mark_is_sent_on_redelivery(desk: D
 def test_pipeline_record_superseded_during_slow_batch_is_not_sent(
     desk: Desk, time: Any, keep_newest: str, names: list[str]
 ) -> None:
-    """Given a batch of two requests, when a newer version of what is in the second goes during the first, it stays."""
+    """Given a batch of two requests, when a newer version of a record of the second is sent during the first, then it stays."""
     desk.route("people", keep_newest=keep_newest)
     last = persons.MAX_OBJECTS + 1
     old = [contact(number, updated_at=100) for number in range(1, last + 1)]
@@ -252,7 +252,7 @@ def test_pipeline_version_recheck_failure_sends_nothing(desk: Desk, time: Any, m
     assert desk.requests == []
 
 
-# --- what answers lead to
+# --- responses
 
 
 def test_pipeline_daily_quota_exhausted_pauses_destination_until_reset(desk: Desk, time: Any) -> None:
@@ -261,19 +261,19 @@ def test_pipeline_daily_quota_exhausted_pauses_destination_until_reset(desk: Des
     assert desk.ingest(QueuedMessage("1", body([contact(1)]))).waiting == {}
     # Midnight in Chicago is twelve hours away
     assert 43_200 <= desk.waits["1"] <= 43_261
-    # Nothing more is asked until then, of any object
+    # Nothing more is sent until then, of any object
     assert desk.ingest(QueuedMessage("2", front_door([{"vin": "1"}], to("customobjects/car_c")))).waiting == {}
     assert set(desk.waits) == {"1", "2"}
     time["now"] = NOON + timedelta(hours=11)
     assert desk.release() == ["swept"]
     assert len(desk.requests) == 1
-    # And afterwards a drain ends the pause
+    # Then a drain ends the pause
     desk.rule = lambda document: None
     time["now"] = NOON + timedelta(hours=12, minutes=2)
     desk.release()
     assert desk.persons == [person(1)]
     assert desk.waits == {}
-    # Nothing is left of it in the end
+    # Nothing waits in the end
     time["now"] += timedelta(seconds=backlogs.LEASE_S + 2)
     assert desk.release() == ["swept", "drained"]
     assert backlogs.status(desk.table, DESTINATION) == ((), None)
@@ -292,7 +292,7 @@ def test_pipeline_permanent_refusal_pauses_object_and_emits_one_event(desk: Desk
     assert desk.waits == {"1": 1_800}
     desk.ingest(QueuedMessage("3", car))
     assert len([path for path, _ in desk.requests if path == "customobjects/car_c"]) == 1
-    # Half an hour later one request tries it again, and the operator is not told again
+    # Half an hour later one request tries it again, and no second notification is sent
     time["now"] = NOON + timedelta(minutes=31)
     assert desk.release() == ["swept", "waiting"]
     assert len([path for path, _ in desk.requests if path == "customobjects/car_c"]) == 2
@@ -356,7 +356,7 @@ def test_pipeline_dedupe_value_with_white_space_is_deduplicated(desk: Desk) -> N
 
 
 def test_pipeline_wrong_token_type_pauses_destination_after_one_request(desk: Desk) -> None:
-    """LeadConnector: the token of an agency, for 20 contacts."""
+    """LeadConnector with an agency token, for 20 contacts."""
     secret_id = Vault(PREFIX).grant_id("marketek")
     Vault(PREFIX).create(secret_id, {"token": Secret("canary-pit")})
     fields = {"location_id": "loc1"}
@@ -372,7 +372,7 @@ def test_pipeline_wrong_token_type_pauses_destination_after_one_request(desk: De
         asked.append(request)
         return refusal
 
-    with patch.object(http_client, "send", answer), patch.object(Pace, "wait"):
+    with patch.object(http_client, "send", answer), patch.object(RateLimiter, "wait"):
         deliveries = [QueuedMessage(str(number), body([contact(number)])) for number in range(20)]
         outcome = desk.ingest(*deliveries)
     assert (len(asked), outcome.waiting, desk.letters()) == (1, {}, [])

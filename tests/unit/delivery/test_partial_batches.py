@@ -1,4 +1,4 @@
-"""Whatever part of a batch fails, exactly that part comes back or is set aside, on AWS in memory."""
+"""If a part of a batch fails, exactly that part is retried or becomes a dead letter. On AWS in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def desk() -> Iterator[Desk]:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A clock that stands still; `time["now"]` moves it."""
+    """A clock that stands still until a test changes `time["now"]`."""
     standing = {"now": datetime(2026, 3, 4, 18, 0, tzinfo=UTC)}
     monkeypatch.setattr(clock, "now", lambda: standing["now"])
     return standing
@@ -41,7 +41,7 @@ def test_partial_batch_combinations_are_1024() -> None:
 
 
 def test_pipeline_failed_messages_wait_and_others_are_sent_in_all_combinations(desk: Desk) -> None:
-    # Given ten messages, each in a request of its own, of which some are answered with 500
+    # Given ten messages, each in a request of its own, some of which are answered with 500
     numbers = {f"part{number}": number for number in TEN}
     for part, number in numbers.items():
         desk.route(f"route{number}", options={"partition": part}, keep_newest="none")
@@ -53,7 +53,7 @@ def test_pipeline_failed_messages_wait_and_others_are_sent_in_all_combinations(d
         batch = [QueuedMessage(f"{way}-{n}", body([contact(n)], f"route{n}")) for n in TEN]
         # When they are ingested
         outcome = desk.ingest(*batch)
-        # Then exactly those wait in the table, and the others have arrived
+        # Then exactly those wait in the table, and the others were delivered
         assert outcome.waiting == {}
         assert {prefix.split("#")[1] for _, prefix in outcome.held} == {f"{way}-{number}" for number in failing}
         assert set(desk.state()) == {f"person{number}@example.com" for number in TEN if number not in failing}
@@ -112,7 +112,7 @@ def test_pipeline_rate_limited_destination_waits_without_using_attempts(desk: De
     desk.rule = lambda document: refusal("429001")
     for receives in (1, 2):
         assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"), receives)).waiting == {"m1": None}
-    # The third wait would be 20 s: the destination is paused, and each pause is twice as long as the one before
+    # The third delay would be 20 s: the destination is paused, and each pause is twice as long as the one before
     assert desk.ingest(QueuedMessage("m1", body([contact(1)], "people"), 3)).waiting == {}
     waits = []
     for _ in range(7):

@@ -1,4 +1,4 @@
-"""Events that have less than the API: what they prove is sent, nothing is overwritten by a fallback, and nothing is lost."""
+"""Events with fewer fields than the API: what they contain is sent, no fallback overwrites a value, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def whole(**changes: Any) -> dict[str, Any]:
 
 
 def event(**changes: str) -> Record:
-    """The same contact as a captured event has it; `changes` are further parts of its form."""
+    """The same contact as a captured event has it. `changes` are further form fields."""
     start = "contacts[update][0]"
     form = {
         "account[id]": "1001",
@@ -174,7 +174,7 @@ def test_pipeline_event_without_dedupe_value_waits_for_complete_record(office: D
     assert office.persons == [{"email": "maria@example.com", "lastName": "Souza"}]
 
 
-# --- what an event proves
+# --- what an event determines
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_apply_partial_failing_expression_names_its_attribute() -> None:
         mapping_of({"x": "abs(name)"}).apply_partial(event().data)
 
 
-# --- foreign clocks
+# --- clocks of other systems
 
 
 @pytest.mark.parametrize("told", [ARRIVED + 14_400, ARRIVED * 1_000 + 14_400_000, 10**17])

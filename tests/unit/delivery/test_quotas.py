@@ -1,4 +1,4 @@
-"""The ledger of daily quotas, on a table in memory whose conditional writes hold; once on moto, for the expressions."""
+"""The ledger of daily quotas, on a table in memory with atomic conditional writes; once on moto, for the expressions."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         yield made
 
 
-# Tenants are counted in the shards' items, or each in a bucket beside full ones.
+# Tenants are counted in the shards' items, or in a bucket each if the shards are full.
 wherever_tenants_are_counted = pytest.mark.parametrize("world", [300, 0], indirect=True, ids=["within", "beside"])
 
 
@@ -138,7 +138,7 @@ REQUESTS = st.tuples(
 def test_quota_reserve_concurrent_workers_never_exceed_quota(
     quota: int, requests: list[tuple[int, str, int, bool, int]], hours: float, seed: int, room: int
 ) -> None:
-    """Three workers, each of whose calls another worker's whole reservation may come before."""
+    """Three workers. Before each call of one, another worker's whole reservation may happen."""
     world = World()
     world.now = MIDNIGHT + timedelta(hours=hours)
     granted: Counter[str] = Counter()
@@ -154,7 +154,7 @@ def test_quota_reserve_concurrent_workers_never_exceed_quota(
             nonlocal depth
             worker, tenant, count, is_bulk, later_s = requests.pop()
             depth += 1
-            # A worker makes one reservation at a time: who comes between is another one.
+            # A worker makes one reservation at a time, so the reservation in between is another worker's.
             answer = ledgers[(worker + depth) % 3].reserve(
                 SUBSCRIPTION, quota, {tenant: count}, bulk=is_bulk, weights={"a": 2}
             )
@@ -201,7 +201,7 @@ def test_quota_reserve_spreads_writes_over_shards(world: World) -> None:
 
 @wherever_tenants_are_counted
 def test_quota_reserve_includes_grants_of_other_workers_after_thirty_seconds(world: World) -> None:
-    """At noon of a first day backfills leave a quarter of the quota, so that one is refused by whoever knows what is used."""
+    """At noon of a first day backfills leave a quarter of the quota, so a worker that knows the usage refuses this one."""
     one, two = world.ledger(1), world.ledger(2)
     bulk(two, 10_000, b=1)
     for _ in range(12):
@@ -213,7 +213,7 @@ def test_quota_reserve_includes_grants_of_other_workers_after_thirty_seconds(wor
 
 
 def test_quota_reserve_many_tenants_are_split_into_writes_of_allowed_size(world: World) -> None:
-    """Given 300 tenants whose names are long, then each expression is within the 4 kB that the table in memory allows."""
+    """Given 300 tenants with long names, then each expression is within the 4 kB that the table in memory allows."""
     shares = {f"kommo-account-{number}-{'x' * 60}": 1 for number in range(300)}
     answer = live(world.ledger(), 10_000_000, **shares)
     assert answer.granted == shares
@@ -222,7 +222,7 @@ def test_quota_reserve_many_tenants_are_split_into_writes_of_allowed_size(world:
 
 
 def test_quota_reserve_20000_tenants_are_counted_exactly_in_small_items(world: World) -> None:
-    """Given 20,000 tenants, which once needed items of 500 kB, then none is near the 400 kB that DynamoDB allows."""
+    """Given 20,000 tenants, which once needed items of 500 kB, then no item is near the 400 kB that DynamoDB allows."""
     ledgers = [world.ledger(seed) for seed in range(4)]
     granted: dict[str, int] = {}
     for start in range(0, 20_000, 200):
@@ -234,7 +234,7 @@ def test_quota_reserve_20000_tenants_are_counted_exactly_in_small_items(world: W
 
 
 def test_quota_reserve_with_full_shards_costs_constant_calls(world: World) -> None:
-    """Given shards with no room for tenants, then a request of one tenant is two writes, and its bucket is read each 30 s."""
+    """Given shards without room for tenants, then a tenant's request is two writes, and its bucket is read every 30 s."""
     ledger = world.ledger()
     with patch.object(quotas, "TENANTS_A_SHARD", 0):
         live(ledger, 10_000_000, acme=1_000)
@@ -247,12 +247,12 @@ def test_quota_reserve_with_full_shards_costs_constant_calls(world: World) -> No
         assert world.calls == {"update_item": 42}
         world.now += timedelta(seconds=quotas.STALE_S)
         live(ledger, 10_000_000, other=500)
-    # The shards, and the one bucket: the other one's is read when its tenant asks.
+    # The shards and one bucket: the other bucket is read when its tenant sends a request.
     assert world.calls["batch_get_item"] <= 2
 
 
 def test_quota_reserve_killed_between_writes_loses_only_tenant_attribution(world: World) -> None:
-    """Given a death after the shard's write, then the objects are counted in the quota, which is never passed."""
+    """Given a crash after the shard's write, then the objects are counted, and the quota is never exceeded."""
     ledger = world.ledger()
     seen = 0
 
@@ -381,10 +381,10 @@ def test_quota_reserve_unneeded_quota_is_shared_by_weight(world: World) -> None:
     world.now = MIDNIGHT
     ledger = world.ledger()
     for tenant in ("light", "heavy"):
-        # Only its own weight comes with a request: the ledger knows the others' from the day before.
+        # A request carries its own weight only: the ledger knows the others' from the day before.
         while ledger.reserve(SUBSCRIPTION, 10_000, {tenant: 25}, bulk=False, weights={tenant: weights[tenant]}).granted:
             pass
-    # A quarter and three quarters of the 9,500 that live events may take at once; a part by weight would be 1,250 for light.
+    # A quarter and three quarters of the 9,500 that live events may use at once; a share by weight would be 1,250 for light.
     assert world.used().tenants == {"light": 2_350, "heavy": 7_100}
 
 
@@ -445,9 +445,9 @@ def test_quota_reserve_shortly_before_reset_grants_nothing(world: World) -> None
         ("America/Chicago", "2026-03-08", 23),
         ("America/Chicago", "2026-11-01", 25),
         ("America/Chicago", "2026-11-02", 24),
-        # Clocks are put forward at midnight, so that the day begins at one o'clock.
+        # Daylight saving starts at midnight, so the day begins at one o'clock.
         ("Asia/Beirut", "2026-03-29", 23),
-        # And back at midnight, so that the day before has its last hour twice.
+        # It ends at midnight, so the day before has its last hour twice.
         ("Asia/Beirut", "2026-10-24", 25),
         ("UTC", "2026-03-08", 24),
     ],

@@ -1,4 +1,4 @@
-"""Records that wait in the table: what is kept, in which order it goes, and what a death at each step leaves."""
+"""Records that wait in the table: what is stored, the order in which they are sent, and a crash at each step."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def desk() -> Iterator[Desk]:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A clock that stands still; `time["now"]` moves it."""
+    """A clock that stands still until a test changes `time["now"]`."""
     standing = {"now": NOON}
     monkeypatch.setattr(clock, "now", lambda: standing["now"])
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
@@ -62,14 +62,14 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def closed(desk: Desk, time: Any) -> Desk:
-    """Marketo refuses everything until a person acts: it is paused for half an hour."""
+    """Marketo refuses everything until an operator acts, so it is paused for half an hour."""
     desk.rule = lambda document: refusal("4030801")
     desk.ingest(QueuedMessage("first", body([contact(1)], read_at=1)))
     return desk
 
 
 def version(number: int, of: int) -> str:
-    """A message about a contact that arrived at a time, with the time in its last name."""
+    """A message about a contact that arrived at this time, with the time in its last name."""
     return body([contact(of, updated_at=7) | {"last_name": str(number)}], read_at=number)
 
 
@@ -82,7 +82,7 @@ def open_again(desk: Desk, time: Any, minutes: float = 31) -> None:
     time["now"] += timedelta(minutes=minutes)
 
 
-# ----------------------------------------------------------------------------------------------------------- what is kept
+# ---------------------------------------------------------------------------------------------------------------- storage
 
 
 def test_pipeline_paused_destination_stores_message_narrowed_to_route(closed: Desk) -> None:
@@ -92,7 +92,7 @@ def test_pipeline_paused_destination_stores_message_narrowed_to_route(closed: De
     assert outcome.counts["RecordsHeld"] == 2
     (_, entry) = waiting_records.entries(closed.table)
     assert (entry.message_id, entry.order, entry.records, entry.waiting) == ("m1", 77, 2, LIVE)
-    # Narrowed to its route, otherwise the same
+    # Restricted to its route, otherwise the same
     assert json.loads(entry.body) == json.loads(sent) | {"route": "people"}
     assert len(closed.requests) == 1
 
@@ -118,7 +118,7 @@ def test_pipeline_live_and_bulk_records_wait_in_separate_lists(closed: Desk) -> 
 
 
 def test_waiting_records_mebibyte_message_is_split_and_sent_whole(closed: Desk, time: Any) -> None:
-    """Given the largest record, then it is cut into parts that items can hold, and sent as it came."""
+    """Given the largest record, then it is cut into parts that fit into items, and sent unchanged."""
     noise = random.Random(1)
     text = "".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(340_000))
     data = {"email": "a@example.com", "note": text}
@@ -140,7 +140,7 @@ def test_waiting_records_mebibyte_message_is_split_and_sent_whole(closed: Desk, 
 
 
 def test_waiting_records_entry_of_several_parts_is_replaced_completely(desk: Desk) -> None:
-    """Given an entry of three parts, when fewer of its records must wait, then no part of the longer one is left."""
+    """Given an entry of three parts, when fewer of its records must wait, then no part of the longer entry is left."""
     noise = random.Random(1)
     each = ["".join(chr(noise.randrange(0x4E00, 0x9FFF)) for _ in range(150_000)) for _ in range(2)]
     fields = json.loads(body([contact(1)], "people"))
@@ -155,7 +155,7 @@ def test_waiting_records_entry_of_several_parts_is_replaced_completely(desk: Des
     assert len(entry.sort_keys) < 3
 
 
-# --------------------------------------------------------------------------------------------------- the order of records
+# ------------------------------------------------------------------------------------------------------- order of records
 
 
 def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Desk, time: Any) -> None:
@@ -170,7 +170,7 @@ def test_release_sends_records_of_each_source_in_order_of_arrival(closed: Desk, 
 
 
 def test_release_running_appends_new_records_behind_waiting_ones(closed: Desk, time: Any) -> None:
-    """Given a list of which one batch was sent, when a new record comes, then it goes after the rest."""
+    """Given a list of which one batch was sent, when a new record arrives, then it is sent after the rest."""
     for number in range(2, 60):
         closed.ingest(QueuedMessage(f"m{number}", version(number, of=number)))
     open_again(closed, time)
@@ -188,7 +188,7 @@ def test_release_running_appends_new_records_behind_waiting_ones(closed: Desk, t
 
 
 def test_pipeline_source_over_its_quota_share_waits_and_other_source_is_sent(desk: Desk, time: Any) -> None:
-    """Given a source that has used up its share of a quota, then its records wait and those of another source go."""
+    """Given a source that has used up its share of a quota, then its records wait, and those of another source are sent."""
     other = "kommo-other-1"
     desk.connect(other, "kommo")
     desk.route("other", source=f"connection:{other}", keep_newest="none")
@@ -215,7 +215,7 @@ def test_release_sends_live_records_before_bulk_records(closed: Desk, time: Any)
     assert [person["email"] for person in closed.persons] == [f"person{number}@example.com" for number in (1, 9, 8)]
 
 
-# -------------------------------------------------------------------------------------------------- whether it is closed
+# --------------------------------------------------------------------------------------------------------- paused or not
 
 
 def test_release_destination_still_refusing_gets_one_request_per_attempt(closed: Desk, time: Any) -> None:
@@ -230,7 +230,7 @@ def test_release_destination_still_refusing_gets_one_request_per_attempt(closed:
 
 
 def test_release_failing_record_waits_and_others_are_sent(desk: Desk, time: Any) -> None:
-    """A 500 may be the record's fault: it waits by itself, and what comes after it goes."""
+    """A 500 may be caused by the record: it waits alone, and later records are sent."""
     desk.rule = lambda document: refusal("5000801") if document["persons"][0]["lastName"] == "1" else None
     desk.ingest(QueuedMessage("bad", version(1, of=1)))
     desk.ingest(QueuedMessage("good", version(2, of=2)))
@@ -276,11 +276,11 @@ def test_release_invalid_message_is_ignored(desk: Desk, message: str) -> None:
     assert record_release.handle_message(message, settings, lambda: 120.0).state in ("ignored", "swept")
 
 
-# -------------------------------------------------------------------------------------------------------- dying workers
+# -------------------------------------------------------------------------------------------------------------- crashes
 
 
 class Dying:
-    """A worker that dies before or after its call number `at` to AWS that writes."""
+    """A worker that crashes before or after its write number `at` to AWS."""
 
     def __init__(self, cloud: Cloud, at: int, *, after: bool) -> None:
         self.cloud, self.at, self.after, self.calls = cloud, at, after, 0
@@ -341,13 +341,13 @@ def test_release_worker_killed_at_any_write_is_completed_by_next_worker(
             closed.release()
         except Died:
             closed.cloud.queues.clear()
-    # No other worker takes part until the lease of the dead one has ended
+    # No other worker takes part until the crashed worker's lease has ended
     for _ in range(4):
         time["now"] += timedelta(seconds=LEASE_S + 2)
         closed.release()
     assert set(closed.state()) == {"person1@example.com", "person2@example.com"}
     status = backlogs.status(closed.table, DESTINATION)
-    # A pause that is over may be left for the next request to end.
+    # The next request ends a pause whose time is over.
     assert (status.backlog, status.closed_until("persons") > time["now"].timestamp()) == (None, False)
     assert not any(pk.startswith("WAITING#") for pk, _ in closed.cloud.items)
 
@@ -355,7 +355,7 @@ def test_release_worker_killed_at_any_write_is_completed_by_next_worker(
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", range(1, 5))
 def test_resume_killed_at_any_write_is_completed_by_repeating(closed: Desk, time: Any, at: int, after: bool) -> None:
-    """Given two pauses, so that the death can be between them; the destination takes records again."""
+    """Given two pauses, so that the crash can be between them; the destination accepts records again."""
     destination_pause.begin(closed.table, DESTINATION, "", reason=PauseReason.QUOTA, code="", for_s=7_200)
     closed.rule = lambda document: None
     url = closed.cloud.url("waiting_records")
@@ -384,7 +384,7 @@ def test_resume_destination_still_refusing_keeps_records_and_pause(closed: Desk,
 
 
 def test_resume_during_drain_keeps_next_try_due(closed: Desk, time: Any) -> None:
-    """Given a drain that is under way when the pauses end, then its end does not put the next try off."""
+    """Given a drain in progress when the pauses end, then its end does not postpone the next try."""
     open_again(closed, time, minutes=0)
     backlog = backlogs.claim(closed.table, DESTINATION)
     assert backlog
@@ -404,7 +404,7 @@ def test_release_destination_drained_by_another_worker_is_ignored(closed: Desk, 
 
 
 def test_release_record_stored_while_list_is_closed_is_sent(closed: Desk, time: Any) -> None:
-    """Given a drain that has found a list empty, when a worker that saw it open puts an entry there, then it is found."""
+    """Given a drain that found a list empty, when a worker that saw the list open adds an entry, then the entry is found."""
     open_again(closed, time)
     close = waiting_lists.close_list
 
@@ -416,7 +416,7 @@ def test_release_record_stored_while_list_is_closed_is_sent(closed: Desk, time: 
     with patch.object(waiting_lists, "close_list", late):
         closed.release()
     assert len(closed.persons) == 1
-    # The worker has died before it could say so
+    # The worker crashed before it could report them
     time["now"] += timedelta(seconds=LEASE_S + 2)
     closed.release()
     assert [person["email"] for person in closed.persons] == ["person1@example.com", "person2@example.com"]
@@ -497,7 +497,7 @@ def test_destination_pause_end_keeps_pause_that_began_later(desk: Desk, time: An
 
 
 def test_pipeline_wait_longer_than_15_seconds_is_stored_in_table(desk: Desk) -> None:
-    """The waits that stay in SQS are short ones, whatever a destination asks for."""
+    """Only short delays stay in SQS, whatever a destination asks for."""
     desk.rule = lambda document: refusal("429001", **{"retry-after": "15"})
     outcome = desk.ingest(QueuedMessage("m1", body([contact(1)])))
     assert retry_schedule.wait_s(outcome.waiting["m1"], 1) == 15
@@ -508,7 +508,7 @@ def test_pipeline_wait_longer_than_15_seconds_is_stored_in_table(desk: Desk) -> 
 
 
 class InTurn:
-    """Stands for a pool of threads: one after the other."""
+    """Replaces a pool of threads: one task after the other."""
 
     def __init__(self, _: int) -> None:
         self.map = map

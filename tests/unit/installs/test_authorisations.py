@@ -1,4 +1,4 @@
-"""From a link to a connected connection of any OAuth 2.0 provider: the link, then the worker's side of the return."""
+"""Authorizations with a generic OAuth 2.0 provider: the link, and the code exchange after the callback."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ANSWER = {"access_token": "canary-access-1", "refresh_token": "canary-refresh-1"
 
 
 class Provider:
-    """A token endpoint. `answers` are given in turn, then `ANSWER`; a code works once."""
+    """A token endpoint. It gives `answers` in turn, then `ANSWER`. A code works once."""
 
     def __init__(self, mock: responses.RequestsMock) -> None:
         self.calls: list[dict[str, str]] = []
@@ -127,7 +127,7 @@ def desk(shared: Cloud) -> Iterator[Desk]:
     empty()
 
 
-class TestTheReturn:
+class TestCallback:
     def test_exchange_code_oauth2_connects_the_connection_of_its_link(self, desk: Desk) -> None:
         assert desk.turn(desk.message()).state == "connected"
 
@@ -164,7 +164,7 @@ class TestTheReturn:
         ]
 
     def test_exchange_code_oauth2_calls_only_the_token_endpoint(self, desk: Desk) -> None:
-        """No account and no webhooks: nothing is known of this provider's API."""
+        """No account is read and no webhook is subscribed, because the provider's API is unknown."""
         desk.turn(desk.message())
         assert len(desk.provider.calls) == 1
 
@@ -264,7 +264,7 @@ class TestTheReturn:
         assert connection_store.find(desk.stack.table, "main") is None
 
     def test_exchange_code_connection_removed_during_exchange_stays_removed(self, desk: Desk) -> None:
-        """Given a removal between the worker's look and its write, then the grant is dropped and nothing comes back."""
+        """Given a connection that is deleted between the worker's read and its write, then the grant is dropped."""
         write = Table.write_all
 
         def late(table: Any, writes: Any) -> None:
@@ -343,7 +343,7 @@ class TestTheReturn:
         assert credentials["refresh_token"].reveal() == "canary-refresh-1"
 
 
-class TestTheLink:
+class TestAuthorizationLink:
     @pytest.fixture
     def manage(self, desk: Desk) -> Manage:
         return Manage(desk.stack)
@@ -439,7 +439,7 @@ class TestTheLink:
 
 
 def test_exchange_code_refused_code_logs_host_and_reason_without_secret(desk: Desk) -> None:
-    """Given a return that fails, when its function has run, then its log has the host and no secret."""
+    """Given a callback that fails, then the function's log has the host and no secret."""
     handler = functions.load("exchange_code", desk.stack.environment)
     log = io.StringIO()
     functions.log_to(log)
@@ -451,7 +451,7 @@ def test_exchange_code_refused_code_logs_host_and_reason_without_secret(desk: De
 
 
 class TestDomains:
-    """A code is exchanged only for a connection inside the client's domains, whatever was checked when its link was made."""
+    """A code is exchanged only for a connection inside the client's domains, even if the link was made before they changed."""
 
     @pytest.mark.parametrize(
         ("registered", "reason"), [("other.example.com", "domain_not_registered"), ("", "api_domains_missing")]

@@ -1,4 +1,4 @@
-"""Which queue a code goes to next, at the edges of exchange_code: SQS messages in; Kommo, SQS and the table out."""
+"""The queue that receives a code after each attempt, at the edges of exchange_code: SQS messages in; Kommo, SQS, table out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TWICE_BUSY = (429, {**PROBLEM, "Retry-After": "40"}, "{}")
 
 
 class Worker:
-    """exchange_code with its three queues; what is sent with a delay is there at once, and noted."""
+    """exchange_code with its three queues. A delayed message is available at once, and its delay is recorded."""
 
     def __init__(self, stack: Cloud, kommo: Kommo, time: VirtualClock) -> None:
         self.stack, self.kommo, self.time = stack, kommo, time
@@ -52,7 +52,7 @@ class Worker:
         return self.message(code, **how)
 
     def take(self, queue: str, *bodies: str, receives: int = 1) -> set[str]:
-        """Give the function a batch; the bodies that come back."""
+        """Give the function a batch. Returns the bodies that it reports as failed."""
         send = queues.send
 
         def send_immediately(queue_url: str, bodies: list[str], *, delay_s: float = 0, tenant: str = "") -> None:
@@ -101,7 +101,7 @@ def test_exchange_code_connected_hook_marks_its_address_as_known(worker: Worker)
 
 
 def test_exchange_code_connected_browser_return_does_not_mark_its_address(worker: Worker) -> None:
-    """A person's address says nothing about the marketplace."""
+    """The address of a browser says nothing about the platform's addresses."""
     worker.take(PROVEN, worker.real("real", by="browser"))
     assert worker.stack.table.get("HOOK_SOURCES#kommo", "HOOK_SOURCES") is None
 
@@ -140,7 +140,7 @@ def test_exchange_code_address_failures_expire_after_a_day(worker: Worker) -> No
 
 
 def test_exchange_code_wrong_client_secret_does_not_count_against_address(worker: Worker) -> None:
-    """Our own mistake fails every install: that is no sign of a forged one."""
+    """A wrong client configuration fails every install, which is no sign of forged codes."""
     for number in range(5):
         worker.kommo.before[TOKEN] = [(401, PROBLEM, json.dumps({"status": 401}))]
         worker.take(UNPROVEN, worker.real(f"code-{number}"))
@@ -184,7 +184,7 @@ def test_exchange_code_hung_host_is_skipped_by_every_worker_except_proven(worker
     assert queue == UNPROVEN
     assert hook_sources.SILENT_S - 2 < delay_s <= hook_sources.SILENT_S
     assert len(worker.kommo.calls) == asked
-    # Who proved to come from the platform is tried all the same.
+    # A code with a verified state is tried all the same.
     other.take(PROVEN, worker.real("real", source=MARKETPLACE))
     assert other.state("real") == ("connected", "")
 
@@ -230,7 +230,7 @@ def test_exchange_code_expired_in_queue_fails_install_with_one_event(worker: Wor
 
 
 def test_exchange_code_exchanged_in_time_connects_after_expiry(worker: Worker) -> None:
-    """Given a grant that is stored and an account that could not be read, when the code's life is over, then it goes on."""
+    """Given a stored grant and an account that could not be read, when the code has expired, then the install continues."""
     worker.kommo.before[ACCOUNT] = [(502, {}, "")]
     body = worker.real("real")
     assert worker.take(PROVEN, body) == {body}
@@ -240,7 +240,7 @@ def test_exchange_code_exchanged_in_time_connects_after_expiry(worker: Worker) -
 
 
 def test_exchange_code_forwarded_twice_is_exchanged_once(worker: Worker) -> None:
-    """A death between sending a message on and deleting it leaves two."""
+    """A crash between sending a message on and deleting it leaves two messages."""
     worker.fail()
     body = worker.real("real")
     for _ in range(2):
@@ -261,7 +261,7 @@ def test_exchange_code_forward_failure_returns_message(worker: Worker) -> None:
 
 
 def test_exchange_code_batch_is_exchanged_concurrently(worker: Worker) -> None:
-    """Ten codes of a batch are at the platform together: none waits for another's answer."""
+    """The ten codes of a batch are exchanged concurrently."""
     together = threading.Barrier(10, timeout=20)
     answer = worker.kommo._token
 
@@ -282,7 +282,7 @@ def test_exchange_code_unreadable_message_returns_alone(worker: Worker) -> None:
 
 
 def test_exchange_code_forged_code_deletes_no_secret(worker: Worker) -> None:
-    """Secrets Manager takes 50 deletions a second, and a flood brings more."""
+    """Secrets Manager allows 50 deletions a second, and a flood of forged codes creates more secrets."""
     with patch.object(Vault, "remove") as remove:
         worker.take(UNPROVEN, worker.message("forged"))
     assert worker.state("forged") == ("failed", "bad_code")

@@ -36,7 +36,7 @@ NGINX = (403, {"Content-Type": "text/html"}, "<html><head><title>403 Forbidden</
 
 
 class Desk:
-    """The back office of one stack, one code at a time."""
+    """One stack and its install worker, which processes one code at a time."""
 
     def __init__(self, stack: Cloud, kommo: Kommo, time: VirtualClock) -> None:
         self.stack, self.kommo, self.time = stack, kommo, time
@@ -50,7 +50,7 @@ class Desk:
         return code_exchange.exchange(read_message(body), fakes.settings(self.stack), lambda: time_left_s)
 
     def wait(self, body: str) -> float:
-        """One turn; how long it asked to wait for the next, 0 where the install has ended."""
+        """One attempt. Returns the delay in seconds that it asks for, 0 if the install has ended."""
         try:
             self.turn(body)
         except Retryable as later:
@@ -108,7 +108,7 @@ def test_exchange_code_duplicate_delivery_is_one_exchange(desk: Desk) -> None:
 def test_exchange_code_lease_held_by_another_worker_waits_for_its_end(desk: Desk) -> None:
     body = desk.code("code-1")
     with patch.object(code_exchange._Exchange, "run", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
-        desk.turn(body)  # dies holding the lease
+        desk.turn(body)  # crashes while it holds the lease
 
     with pytest.raises(Retryable) as held:
         desk.turn(body)
@@ -122,7 +122,7 @@ def test_exchange_code_lease_held_by_another_worker_waits_for_its_end(desk: Desk
 
 
 def test_exchange_code_worker_without_lease_writes_nothing(desk: Desk) -> None:
-    """Given a worker so slow that another took over, when it wakes up, then its writes are refused."""
+    """Given a worker so slow that another one took the lease, when it continues, then its writes are refused."""
     body = desk.code("code-1")
     stale = InstallLease(desk.stack.table, read_message(body))
     stale.claim()
@@ -203,7 +203,7 @@ def test_exchange_code_html_rate_block_waits_half_a_minute(desk: Desk, path: str
 
 
 def test_exchange_code_lost_answer_fails_install_with_reconnect_url(desk: Desk) -> None:
-    """Given a platform that took the code and whose answer was lost, then the customer is asked to connect again."""
+    """Given a platform that accepted the code but whose answer was lost, then the customer is asked to connect again."""
     body = desk.code("code-1")
     desk.kommo.grants["code-1"] = 1
     desk.kommo.before[TOKEN] = [requests.exceptions.ReadTimeout()]
@@ -283,7 +283,7 @@ def test_exchange_code_reinstall_replaces_grant_under_new_generation(desk: Desk)
     assert credentials["access_token"].reveal() == "canary-access-code-2"
     assert [url.rsplit("/", 1)[1] for url in desk.kommo.webhooks] == [credentials["webhook_key"].reveal()]
     assert [detail["generation"] for _, detail in fakes.events(desk.stack)] == [1, 2]
-    # Its address is open, and the one before stays open for what is on its way.
+    # The new event address is open, and the previous one stays open for events in transit.
     address = desk.stack.table.get(event_receiver.partition(second["name"]), event_receiver.SK) or {}
     keys = [event_receiver.read_key(text) for text in address["keys"]]
     assert keys[0] == event_receiver.Key(event_receiver.digest(credentials["webhook_key"].reveal()))
@@ -308,7 +308,7 @@ def test_exchange_code_older_install_exchanged_later_does_not_replace_newer(desk
 
 
 def test_exchange_code_webhook_address_is_stored_before_subscription(desk: Desk) -> None:
-    """Given that the table takes no address, then nothing is subscribed, and the next turn does both."""
+    """Given a table that refuses the address, then nothing is subscribed, and the next attempt does both."""
     body = desk.code("code-1")
     with patch.object(webhook_endpoints, "open_address", side_effect=Retryable("x", "y")):
         assert desk.wait(body) > 0
@@ -343,7 +343,7 @@ def test_exchange_code_client_secret_is_sent_only_to_token_endpoint(desk: Desk) 
     "host", ["evil.example", "kommo.com.evil.example", "127.0.0.1", "acme.kommo.com:8443", "a@acme.kommo.com"]
 )
 def test_exchange_code_message_with_foreign_host_sends_nothing(desk: Desk, host: str) -> None:
-    """Given a message that did not come through accept_install, then the worker still refuses its host."""
+    """Given a message that did not come from accept_install, then the worker refuses its host as well."""
     body = json.dumps(json.loads(desk.code("code-1")) | {"account_host": host})
     assert desk.turn(body).state == "failed"
     assert not desk.kommo.calls

@@ -1,4 +1,4 @@
-"""Uninstalls at the edges: the platform's hook and messages in; the platform, the vault and the bus out."""
+"""Uninstalls at the edges: webhook and messages in; platform, vault and event bus out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Office(Desk):
         return answer
 
     def work(self) -> set[str]:
-        """Give the worker all that waits; the bodies that go back."""
+        """Give the worker all waiting messages. Returns the bodies that it reports as failed."""
         fakes.forget_tokens()
         bodies = {str(number): body for number, body in enumerate(self.stack.receive("uninstalls"))}
         with patch("portaria.aws.queues.give_back"):
@@ -59,7 +59,7 @@ class Office(Desk):
         return {bodies[message_id] for message_id in functions.reported(answer)}
 
     def work_on(self) -> list[float]:
-        """Work, with what is sent for later there at once; how long it should have stayed away."""
+        """Process all messages, delayed ones at once. Returns the delays in seconds."""
         delays, send = [], queues.send
 
         def send_immediately(queue_url: str, bodies: list[str], *, delay_s: float = 0) -> None:
@@ -133,7 +133,7 @@ def test_accept_uninstall_unsigned_hook_is_refused_and_not_queued(
 
 
 def forge(office: Office, number: int) -> int:
-    """A well-formed hook by a caller who does not know the secret; most name the right client id. Returns the status."""
+    """Send a well-formed webhook without the secret; most have the right client id. Returns the status."""
     client = ("acme", "acme", "unknown", f"client-{number}")[number % 4]
     client_uuid = kommo_fake.CLIENT_ID if number % 3 else f"client-id-{number}"
     return int(
@@ -142,7 +142,7 @@ def forge(office: Office, number: int) -> int:
 
 
 def test_accept_uninstall_1000_forged_hooks_read_one_secret(office: Office) -> None:
-    """Given hooks over varied accounts and clients, when all come within a minute, then each secret is read once."""
+    """Given webhooks for many accounts and clients within a minute, then each secret is read once."""
     with patch.object(vault, "_call", wraps=vault._call) as calls:
         statuses = []
         for number in range(1_000):
@@ -171,7 +171,7 @@ def test_accept_uninstall_after_forged_hooks_signed_hook_is_accepted(office: Off
 
 
 def test_accept_uninstall_hook_signed_with_replaced_secret_is_accepted_after_recheck(office: Office) -> None:
-    """Given a process that remembers a client's old secret, when the new one signs, then it is read again."""
+    """Given a process that has cached a client's old secret, when the new one signs, then the secret is read again."""
     assert office.hook()["statusCode"] == 200
     office.vault.replace(office.vault.client_secret_id("kommo", "acme"), {"client_secret": Secret("canary-new-secret")})
     office.time.passed_s += disconnect_hooks.RECHECK_S
@@ -210,7 +210,7 @@ def test_remove_connections_account_disconnected_between_checks_is_removed(offic
 
 
 def test_remove_connections_lost_refresh_answer_is_removed_after_three_checks(office: Office) -> None:
-    """Given a used token that is refused, when a hook asks, then it is removed only if nobody brings the new one."""
+    """Given a used token that is refused, then the connection is removed only if no other worker stores a new token."""
     office.flag_answer_lost()
     office.hook()
     delays = [delay for _ in range(3) for delay in office.work_on()]
@@ -288,7 +288,7 @@ def test_remove_connections_closes_event_address_and_keeps_that_of_later_grant(o
     else:
         office.kommo.revoked.add("acme")
         office.hook()
-    # A reinstall opens its own just before the removal gets to it.
+    # A reinstall opens its own event address just before the removal.
     removed = office.connection_now
     later = with_changes(removed, granted_at="2999-01-01T00:00:00.000Z")
     assert office.work() == set()

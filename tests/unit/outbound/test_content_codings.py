@@ -1,4 +1,4 @@
-"""Answers whose body is compressed, or is only said to be (case: a plain refusal labelled gzip lost its status)."""
+"""Responses whose body is compressed, or only labelled so (case: a plain refusal labelled gzip lost its status)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ LIMIT = 10_000
         ("deflate", RAW_DEFLATE),
         ("deflate, gzip", gzip.compress(zlib.compress(PLAIN), mtime=0)),
         ("gzip, gzip", gzip.compress(GZIP, mtime=0)),
-        # Labelled gzip, and not, or not as often as it says.
+        # Labelled gzip without being so, or with fewer layers than the label says.
         ("gzip", PLAIN),
         ("gzip, gzip", GZIP),
-        # Several members, and bytes behind the last.
+        # Several members, and bytes after the last one.
         ("gzip", gzip.compress(PLAIN[:100], mtime=0) + gzip.compress(PLAIN[100:], mtime=0)),
         ("gzip", GZIP + b"\x00" * 100),
     ],
@@ -64,7 +64,7 @@ def test_decode_empty_body_returns_empty_body(codings: str) -> None:
     ],
 )
 def test_decode_incomplete_body_is_returned_unchanged_with_its_coding(codings: str, body: bytes, left: str) -> None:
-    """Given a body that cannot be decoded to its end, then it stays as it is, and its coding is still named."""
+    """Given a body that cannot be decoded completely, then it stays unchanged, and its coding is still named."""
     found, still_applied = content_codings.decode(body, codings, LIMIT)
     assert still_applied == left
     assert found == (b"\x0b\x02\x80" if codings == "br, gzip" else body)

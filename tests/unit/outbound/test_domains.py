@@ -1,4 +1,4 @@
-"""The rules for a connection's allowed domain and for the header of its API key, each with what it takes and what not."""
+"""The rules for a connection's allowed domain and for the header of its API key, with valid and invalid examples."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ SEED_NAMES = [
 SEED_PREFIXES = ("x-amz-", "x-amzn-", "x-forwarded-", "x-zis-")
 
 
-# Headers in which proxies tell a server who its client is, and names that a server may read as a forbidden one.
+# Headers in which proxies name the client, and names that a server may read as a forbidden one.
 DISGUISED = [
     "X_Forwarded_For", "x_forwarded_host", "X_Amz_Date", "X-Amz_Date", "Transfer_Encoding", "Content_Length", "Host",
     "Proxy_Authorization",

@@ -1,6 +1,6 @@
-"""Hostile calls: whatever a caller, a redirect or a name server says, no byte reaches a host outside the allowed domain.
+"""Hostile calls: whatever a caller, a redirect or a DNS server says, no byte reaches a host outside the allowed domain.
 
-Each case goes through the function itself, down to the socket, where every look-up and every dial is written down.
+Each case runs through the function itself, down to the socket, where each lookup and each dial is recorded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HOST = "acme.kommo.com"
 WILDCARD = "*.kommo.com"
 URLS = [json.loads(line) for line in CORPUS.read_text().splitlines() if line and not line.startswith("#")]
 
-# Where a path may try to take the place of the host. Each is either refused or reaches the host that is allowed.
+# Paths that may be read as the host. Each is refused or reaches the allowed host.
 PATHS = [
     "//evil.example/", "///evil.example/", "////evil.example", "/\\evil.example/", "/\\/evil.example", "\\\\evil.example",
     "@evil.example/", "/@evil.example/", ":443@evil.example/", ":x@evil.example", ".evil.example/", "evil.example",
@@ -40,7 +40,7 @@ PATHS = [
     "/{host}", "/${jndi:ldap://evil.example/}", "/%", "/%zz", "/" + "../" * 500, "/" + "a" * 9_000,
 ]  # fmt: skip
 
-# Hosts below the wildcard, and where a name server under somebody else's hand says that they are.
+# Hosts below the wildcard, and the addresses that a hostile DNS server returns for them.
 INWARDS = [
     "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.0.0.53", "169.254.169.254", "169.254.170.2", "169.254.170.23",
     "169.254.100.1", "172.16.0.1", "192.0.0.192", "192.168.1.1", "198.18.0.1", "203.0.113.7", "224.0.0.251", "255.255.255.255",
@@ -77,7 +77,7 @@ def calling() -> Iterator[Calling]:
             "narrow": calling.connect("narrow", allowed_domain=HOST),
             "wide": calling.connect("wide", allowed_domain=WILDCARD),
         }
-        # The fake table takes longer for an item than everything else together.
+        # The fake table takes longer for an item than all the rest.
         with patch.object(connection_store, "get", lambda table, name: connected[name]):
             yield calling
 
@@ -147,7 +147,7 @@ def test_call_connection_hostile_path_reaches_only_its_host(
 def test_call_connection_name_with_private_address_is_not_dialled(
     calling: Calling, net: Internet, address: str
 ) -> None:
-    """Given a name with a public address beside it, then that one is not dialled either."""
+    """Given a name that also has a public address, then that address is not dialled either."""
     net.names["inside.kommo.com"] = [ADDRESS, address]
     answer = calling.call({"method": "GET", "url": "https://inside.kommo.com/"}, "wide")
     assert answer.content["type"] == "urn:portaria:problem:address_not_allowed"
@@ -158,11 +158,11 @@ def test_call_connection_name_with_private_address_is_not_dialled(
 def test_call_connection_hostile_redirect_reaches_no_other_host(
     calling: Calling, net: Internet, server: Server, location: str
 ) -> None:
-    """Given a host that is allowed, when it redirects to somewhere hostile, then that is not even looked up."""
+    """Given an allowed host, when it redirects to a hostile one, then that one is not even looked up."""
     server.scripts = [answering(redirect(302, location)), answering(OK)]
     answer = calling.call({"method": "GET", "url": f"https://{HOST}/start"}, "wide")
     assert_only_the_host_reached(net)
-    # A few of them name no host at all: those stay where they were. A head that holds a null byte is no answer.
+    # A few name no host, so they stay on the first one. A head that contains a null byte is no response.
     assert answer.status in (200, 502) or (answer.status == 504 and "\x00" in location)
     if answer.status == 502:
         assert answer.content["type"] == "urn:portaria:problem:redirect_not_allowed"
@@ -213,7 +213,7 @@ def test_call_connection_hostile_body_or_header_reaches_no_host(
 
 
 def test_hostile_url_fixture_records_allowed_and_leaked_calls(calling: Calling, net: Internet, server: Server) -> None:
-    """Given an honest call and one that the gate lets out, then both are seen: were they not, all cases would pass."""
+    """Given a valid call and one that the guard allows, then both are recorded; otherwise all cases would pass."""
     assert calling.call({"method": "GET", "path": "/"}, "narrow").status == 200
     assert (net.looked_up, net.dialled) == ([HOST], [(ADDRESS, 443)])
     assert b"canary" in server.requests[0]

@@ -1,4 +1,4 @@
-"""Which connections are kept and for whom, what is done with unusual answers, and how a proxy is asked."""
+"""Which connections are kept and for whom, how unusual responses are handled, and how a proxy is used."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def get(owner: str = "one", host: str = HOST, method: str = "GET", body: bytes |
     return http_client.send(request, allowed_domain=host, owner=owner)
 
 
-# ------------------------------------------------------------------------------------------------------------- kept or not
+# -------------------------------------------------------------------------------------------------------------- keep-alive
 
 
 def test_http_connection_same_owner_is_reused(server: Server, net: Internet) -> None:
@@ -58,7 +58,7 @@ def test_http_connection_same_owner_is_reused(server: Server, net: Internet) -> 
 
 
 def test_http_connection_another_owner_is_not_shared(authority: trustme.CA, net: Internet) -> None:
-    """Given two owners of one host, when each asks, then each has a connection of its own, and keeps it."""
+    """Given two owners of one host, when each sends a request, then each has its own connection, and keeps it."""
     servers = [Server(authority, HOST), Server(authority, HOST)]
     for owner in ("one", "two", "one", "two"):
         net.names[HOST] = [f"1.1.1.{owner == 'two':d}"]
@@ -124,7 +124,7 @@ def test_http_connection_unusual_answer_is_read_and_connection_closed(
     assert len(net.dialled) == 2
 
 
-# ------------------------------------------------------------------------------------------------------------- the answers
+# --------------------------------------------------------------------------------------------------------------- responses
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_http_connection_malformed_answer_is_a_lost_answer(server: Server, answe
 
 
 def test_http_connection_answer_before_request_is_complete_is_returned(server: Server) -> None:
-    """Given a server that refuses a large request from its head and hangs up, then its answer is the answer."""
+    """Given a server that refuses a large request after its head and closes, then its response is returned."""
 
     def refuse(tls: ssl.SSLSocket) -> bytes:
         tls.recv(1000)
@@ -202,7 +202,7 @@ def test_http_connection_repeated_headers_are_joined(server: Server) -> None:
     assert get().headers["vary"] == "A, b"
 
 
-# -------------------------------------------------------------------------------------------------------------- the proxy
+# ------------------------------------------------------------------------------------------------------------------ proxy
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def proxy(authority: trustme.CA, net: Internet, monkeypatch: pytest.MonkeyPatch)
 
 
 class Proxy:
-    """Answers CONNECT with `answer`, and is the host itself from there on."""
+    """Answers CONNECT with `answer`, then plays the host."""
 
     answer = b"HTTP/1.1 200 Connection established\r\n\r\n"
 

@@ -1,4 +1,4 @@
-"""The gate to the outside: what it refuses before a byte is sent, and what it makes of every kind of broken answer."""
+"""The guarded HTTP client: what it refuses before a byte is sent, and how it handles every kind of broken response."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ HOSTILE_URLS = [json.loads(line) for line in CORPUS.read_text().splitlines() if 
 
 @contextmanager
 def no_byte_leaves() -> Iterator[None]:
-    """Nothing is resolved or dialled while this holds."""
+    """Nothing is resolved or dialled inside this context."""
     with internet() as outside:
         yield
     assert (outside.looked_up, outside.dialled) == ([], [])
 
 
-# ------------------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------------------------- refusals
 
 
 def test_hostile_url_corpus_is_large_and_unique() -> None:
@@ -83,7 +83,7 @@ def test_http_client_send_valid_url_is_sent_to_its_host(url: str) -> None:
 
 
 def host_dialled(url: str) -> tuple[str | None, int | None]:
-    """As urllib3 reads a URL, which is not how urllib.parse does: the two must agree on each URL that passes."""
+    """The host as urllib3 reads it, which differs from urllib.parse: both must agree on each URL that passes."""
     read = urllib3.util.parse_url(url)
     assert read.host == urlsplit(url).hostname
     return read.host, read.port
@@ -98,7 +98,7 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES), max_size=10).map(lambda pieces: "https://" + "".join(pieces)))
 @example(f"https://{HOST}/@evil.example")
 def test_http_client_check_accepted_url_is_dialled_at_allowed_host(url: str) -> None:
-    """Given any URL, when the check lets it pass, then the library that dials reads the same host in it."""
+    """Given any URL that the check allows, then the library that dials reads the same host in it."""
     try:
         http_client.check(Request("GET", url), HOST)
     except Rejected:
@@ -112,7 +112,7 @@ def test_http_client_check_accepted_url_is_dialled_at_allowed_host(url: str) -> 
 def test_http_client_send_url_parsed_differently_by_requests_is_refused(
     monkeypatch: pytest.MonkeyPatch, read_as: str | Exception
 ) -> None:
-    """Given two readers of one URL that differ, then it is not sent: neither to the one host nor to the other."""
+    """Given two parsers of one URL that differ, then the request is not sent to either host."""
 
     def prepare_url(prepared: requests.PreparedRequest, url: str, params: object) -> None:
         if isinstance(read_as, Exception):
@@ -182,17 +182,17 @@ def test_http_client_send_header_value_with_control_character_is_refused(value: 
 
 @pytest.mark.parametrize("value", [" canary", "canary ", "\tcanary", " "])
 def test_http_client_send_header_value_with_outer_space_is_refused(value: str) -> None:
-    """`requests` refuses them as well, but in a way that reads as if the request had left."""
+    """`requests` refuses them as well, but with an error that reads as if the request had been sent."""
     with no_byte_leaves(), pytest.raises(Rejected, match="bad_header"):
         http_client.send(Request("GET", URL, {"Authorization": value}), allowed_domain=HOST)
 
 
-# ----------------------------------------------------------------------------------------------- answers, over real TLS
+# ---------------------------------------------------------------------------------------------- responses over real TLS
 
 
 @pytest.fixture(autouse=True)
 def session() -> Iterator[None]:
-    """No connection is left of another test, as if the process had just started."""
+    """No connection of another test is left, as in a new process."""
     http_client.transport.close()
     yield
     http_client.transport.close()
@@ -313,7 +313,7 @@ def test_http_client_send_gzip_answer_is_decoded(server: Server) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"SSH-2.0-OpenSSH\r\n\r\n",
-        # Heads that break off. `http.client` takes each of them for a whole answer.
+        # Truncated heads. `http.client` accepts each of them as a whole response.
         b"HTTP/1.1 202 Accepted",
         b"HTTP/1.1 202 Accepted\r\n",
         b"HTTP/1.1 202 Accepted\r\nContent-Le",
@@ -328,7 +328,7 @@ def test_http_client_send_gzip_answer_is_decoded(server: Server) -> None:
     ids=lambda answer: ascii(answer)[2:60],
 )
 def test_http_client_send_truncated_answer_is_a_lost_answer(server: Server, answer: bytes) -> None:
-    """Given a request that arrived, when no whole answer comes, then the other side may have acted on it."""
+    """Given a request that arrived, when no complete response comes, then the server may have processed it."""
     server.scripts = [answering(answer)]
     with pytest.raises(Retryable) as lost:
         get()
@@ -361,7 +361,7 @@ def test_http_client_send_read_timeout_is_a_lost_answer(server: Server, before: 
     assert_tells_no_secret(lost.value)
 
 
-# A drip ends by itself, so that what does not end it fails and does not hang.
+# The drip ends by itself, so that a test fails instead of hanging if nothing ends it.
 DROP_S = 0.02
 DROPS = 150
 
@@ -391,7 +391,7 @@ def dripping(before: bytes, drop: bytes) -> Callable[[socket.socket], bool]:
     ids=["status line", "header", "headers", "body", "chunks", "body without length"],
 )
 def test_http_client_send_slowly_sent_answer_ends_at_total_timeout(server: Server, before: bytes, drop: bytes) -> None:
-    """Given an answer each byte of which comes in time, when it does not end, then the whole of it is bounded."""
+    """Given a response whose bytes each arrive in time, when it does not end, then the time for the whole is limited."""
     server.scripts = [dripping(before, drop)]
     began = time.monotonic()
     with pytest.raises(Retryable) as lost:
@@ -430,7 +430,7 @@ def test_http_client_send_without_total_timeout_is_limited_by_other_timeouts(ser
 
 @pytest.mark.enable_socket
 def test_http_client_send_reused_connection_has_its_own_timeout(server: Server) -> None:
-    """Given a connection whose last exchange was bounded to little, when it is used later, then that bound is over."""
+    """Given a connection whose last exchange had a short limit, when it is used again, then that limit does not apply."""
     get(total_timeout_s=0.3)
     time.sleep(0.4)
     assert get(total_timeout_s=5.0).body == b"ok"
@@ -439,7 +439,7 @@ def test_http_client_send_reused_connection_has_its_own_timeout(server: Server) 
 
 @pytest.mark.enable_socket
 def test_http_client_send_tls_error_after_request_is_a_lost_answer(server: Server) -> None:
-    """Given a request that arrived, when the answer's TLS is garbled, then the other side may have acted on it all the same."""
+    """Given a request that arrived, when the response's TLS is garbled, then the server may have processed it."""
 
     def garble(tls: ssl.SSLSocket) -> bool:
         with socket.socket(fileno=tls.detach()) as raw:
@@ -455,7 +455,7 @@ def test_http_client_send_tls_error_after_request_is_a_lost_answer(server: Serve
 
 @pytest.mark.enable_socket
 def test_http_client_send_reused_connection_closed_is_not_retried(server: Server) -> None:
-    """Given a kept connection, when its other side takes a request and closes, then it is not sent twice behind our back."""
+    """Given a kept connection, when the server reads a request and closes, then the request is not sent again silently."""
     replies = [OK, b""]
 
     def script(tls: ssl.SSLSocket) -> bool:
@@ -471,7 +471,7 @@ def test_http_client_send_reused_connection_closed_is_not_retried(server: Server
     assert len(server.requests) == 2
 
 
-# -------------------------------------------------------------------------------------------------- nothing has been sent
+# ------------------------------------------------------------------------------------------------------- nothing was sent
 
 
 def assert_not_sent(server: Server | None = None, **options: Any) -> Retryable:
@@ -491,7 +491,7 @@ def test_http_client_send_connection_refused_is_not_sent(net: Internet) -> None:
 
 
 def closed() -> tuple[str, int]:
-    """An address on loopback that nobody listens at."""
+    """An address on loopback without a listener."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address: tuple[str, int] = free.getsockname()
@@ -507,7 +507,7 @@ def test_http_client_send_name_not_found_is_not_sent(net: Internet) -> None:
 
 @pytest.mark.enable_socket
 def test_http_client_send_name_lookup_timeout_is_not_sent(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`getaddrinfo` has no time-out of its own."""
+    """`getaddrinfo` has no timeout of its own."""
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(10))
     began = time.monotonic()
@@ -530,7 +530,7 @@ def test_http_client_send_connect_timeout_is_not_sent(net: Internet, monkeypatch
 
 @pytest.mark.enable_socket
 def test_http_client_send_tls_handshake_timeout_is_not_sent(net: Internet) -> None:
-    """Given a server that takes the connection and says nothing, then no byte of the request has left."""
+    """Given a server that accepts the connection and stays silent, then no byte of the request was sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         net.routes[net.elsewhere[0]] = listener.getsockname()[1]
         assert assert_not_sent(connect_timeout_s=0.2).reason == "unreachable"
@@ -593,7 +593,7 @@ def test_http_client_send_proxy_refuses_connect_is_not_sent(monkeypatch: pytest.
 def test_http_client_send_proxy_resolves_the_host_name(
     authority: trustme.CA, server: Server, net: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a proxy on a private address, then it is dialled, asked for the host by name, and TLS is the host's."""
+    """Given a proxy on a private address, then it is dialled and asked for the host by name, and TLS is with the host."""
     asked: list[bytes] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(HOST).configure_cert(context)
@@ -647,7 +647,7 @@ def test_http_client_send_proxy_unreachable_is_not_sent(monkeypatch: pytest.Monk
     assert_not_sent()
 
 
-# ---------------------------------------------------------------------------------------- which addresses may be dialled
+# ----------------------------------------------------------------------------------------- addresses that may be dialled
 
 PUBLIC = [
     ADDRESS, "1.1.1.1", "8.8.8.8", "52.94.236.248", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0",
@@ -688,7 +688,7 @@ def test_is_public_private_address_is_false(address: str) -> None:
 )
 @pytest.mark.parametrize("where", ["alone", "first", "last"])
 def test_http_client_send_name_with_private_address_is_refused(net: Internet, address: str, where: str) -> None:
-    """Given a host one of whose addresses is not public, then none of them is dialled: the others may be a lure."""
+    """Given a host with one address that is not public, then none of its addresses is dialled."""
     net.names[HOST] = {"alone": [address], "first": [address, ADDRESS], "last": [ADDRESS, address]}[where]
     with pytest.raises(Rejected) as refused:
         get()
@@ -698,7 +698,7 @@ def test_http_client_send_name_with_private_address_is_refused(net: Internet, ad
 
 @pytest.mark.enable_socket
 def test_http_client_send_dials_the_address_that_was_checked(server: Server, net: Internet) -> None:
-    """Given a name server that says something else the second time, then there is no second time."""
+    """Given a DNS server that changes its response, then it is not asked a second time."""
     answers = iter([[ADDRESS], ["169.254.169.254"], ["169.254.169.254"]])
     looked_up = net.getaddrinfo
 
@@ -711,7 +711,7 @@ def test_http_client_send_dials_the_address_that_was_checked(server: Server, net
         assert get().body == b"ok"
         assert net.looked_up == [HOST]
         assert net.dialled == [(ADDRESS, 443)]
-        # The connection was kept, so the name is not asked for again; a new one is checked again.
+        # The connection was kept, so the name is not looked up again; a new connection checks it again.
         get()
         assert net.looked_up == [HOST]
         http_client.transport.close()
@@ -735,7 +735,7 @@ SIBLING = "files.kommo.com"
 
 @pytest.fixture
 def sibling(authority: trustme.CA, net: Internet, server: Server) -> Iterator[Server]:
-    """Another host below the wildcard, at an address of its own."""
+    """Another host below the wildcard, with its own address."""
     sibling = Server(authority, SIBLING)
     net.names[SIBLING] = ["1.0.0.1"]
     net.routes["1.0.0.1"] = sibling.port
@@ -772,7 +772,7 @@ def test_http_client_redirect_on_same_host_keeps_credentials(server: Server, net
 def test_http_client_redirect_to_another_host_of_domain_drops_credentials(
     server: Server, sibling: Server, status: int
 ) -> None:
-    """Given a wildcard, when one of its hosts sends us to another, then this one sees no credential, nor later the first."""
+    """Given a wildcard, when one of its hosts redirects to another, then the credential is not sent there, nor later back."""
     server.scripts = [answering(redirect(status, f"https://{SIBLING}/there")), answering(OK)]
     sibling.scripts = [answering(redirect(302, f"https://{HOST}/back"))]
     assert follow().body == b"ok"
@@ -830,7 +830,7 @@ def test_http_client_redirect_without_host_stays_on_its_host(server: Server, net
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("times", [0, 5])
 def test_http_client_redirect_body_over_size_limit_is_refused(server: Server, times: int) -> None:
-    """`requests` reads the whole of it to see where the redirect leads, even if it is not to follow."""
+    """`requests` reads the whole body to find the redirect's target, even if it does not follow."""
     answer = redirect(302, "/there").replace(b": 0", b": 50000") + bytes(50_000)
     server.scripts = [answering(answer)]
     request = Request("GET", URL, connect_timeout_s=2.0, max_response_bytes=1000)
@@ -841,7 +841,7 @@ def test_http_client_redirect_body_over_size_limit_is_refused(server: Server, ti
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("location", ["https://[", "https://a:b:c/", "\u00e9", "//"])
 def test_http_client_send_redirect_with_invalid_location_is_returned(server: Server, location: str) -> None:
-    """`requests` reads where it would lead, and failed with an error of its own."""
+    """`requests` parses the target of the redirect, and failed with its own error."""
     server.scripts = [answering(redirect(302, location))]
     assert get().status == 302
 
@@ -913,7 +913,7 @@ def test_http_client_redirect_without_target_is_returned(server: Server, head: b
 
 @pytest.mark.enable_socket
 def test_http_client_redirect_target_unreachable_is_a_lost_answer(server: Server, net: Internet) -> None:
-    """Given a POST that was answered by a redirect, when its target is not reached, then the POST has arrived all the same."""
+    """Given a POST that was answered by a redirect, when its target is not reached, then the POST itself has arrived."""
     server.scripts = [answering(redirect(303, f"https://{SIBLING}/"))]
     net.names[SIBLING] = ["1.0.0.1"]
     with pytest.raises(Retryable) as lost:
@@ -967,7 +967,7 @@ def test_retry_after_s_without_date_header_uses_time_of_receipt(server: Server) 
     assert 85 <= wait_s <= 91
 
 
-# ------------------------------------------------------------------------------------- what a session does not remember
+# --------------------------------------------------------------------------------------- session state that is not kept
 
 
 @pytest.mark.enable_socket
@@ -986,7 +986,7 @@ def test_http_client_send_does_not_keep_cookies(server: Server) -> None:
 
 @pytest.mark.enable_socket
 def test_http_client_send_ignores_netrc_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given a .netrc with a password for the host, then a request goes out with its own headers only."""
+    """Given a .netrc with a password for the host, then a request is sent with its own headers only."""
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine {HOST} login someone password canary-netrc\n")
     monkeypatch.setenv("NETRC", str(netrc))

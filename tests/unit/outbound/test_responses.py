@@ -1,4 +1,4 @@
-"""How the body of an answer is decoded: by its byte order mark, by the declared charset, else as UTF-8."""
+"""How the body of a response is decoded: by its byte order mark, by the declared charset, else as UTF-8."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def response(body: bytes, content_type: str = "application/json") -> Response:
         ("application/json; charset=iso-8859-15", TEXT.encode("iso-8859-15")),
         ("application/json; profile=x; charset=windows-1252", TEXT.encode("cp1252")),
         ("application/json; charset=utf-16le", TEXT.encode("utf-16-le")),
-        # A byte order mark, declared or not, and whatever is declared beside it.
+        # A byte order mark, declared or not, whatever else is declared.
         ("application/json", b"\xef\xbb\xbf" + TEXT.encode()),
         ("application/json; charset=iso-8859-1", b"\xef\xbb\xbf" + TEXT.encode()),
         ("application/json", TEXT.encode("utf-16")),
@@ -32,7 +32,7 @@ def response(body: bytes, content_type: str = "application/json") -> Response:
         ("application/json; charset=utf-8", b"\xfe\xff" + TEXT.encode("utf-16-be")),
         ("application/json", TEXT.encode("utf-32")),
         ("application/json", b"\x00\x00\xfe\xff" + TEXT.encode("utf-32-be")),
-        # Declared wrongly, or as what is no charset.
+        # A wrong charset, or an unknown one.
         ("application/json; charset=ascii", TEXT.encode()),
         ("application/json; charset=unknown-8bit", TEXT.encode()),
         ("application/json; charset=", TEXT.encode()),

@@ -1,4 +1,4 @@
-"""Dead letters: kept whole, shown without secrets, and sent again once each, whoever dies on the way."""
+"""Dead letters: stored completely, shown without secrets, and redriven once each, even if a process crashes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stack(stack: Cloud) -> Iterator[Cloud]:
 @pytest.fixture(autouse=True)
 def _nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
-    dead_letter_redrive._pace.cache_clear()
+    dead_letter_redrive._rate_limiter.cache_clear()
 
 
 def redrive(manage: Manage, **body: Any) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def outcomes(answer: dict[str, Any]) -> list[str]:
     return [each["outcome"] for each in answer["letters"]]
 
 
-class TestKeeping:
+class TestStorage:
     def test_put_dead_letter_is_read_back_unchanged(self, stack: Cloud) -> None:
         target = {
             "destination": "marketo-main",
@@ -82,7 +82,7 @@ class TestKeeping:
     def test_put_dead_letter_larger_than_an_item_is_split_and_redriven_whole(
         self, stack: Cloud, manage: Manage, size: int
     ) -> None:
-        """What does not compress is cut into parts, and sent again whole."""
+        """Incompressible records are cut into parts, and redriven unchanged."""
         noise = random.Random(5)
         large = [record(str(number), text=noise.randbytes(50_000).hex()) for number in range(size // 100_000)]
         put(stack, letter(records=large))
@@ -197,7 +197,7 @@ class TestListing:
             assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_dead_letter")
 
 
-class TestShowing:
+class TestDetails:
     def test_show_dead_letter_secret_values_are_masked(self, stack: Cloud, manage: Manage) -> None:
         data: dict[str, Any] = {
             "name": "Ana Souza",
@@ -261,7 +261,7 @@ class TestShowing:
 
 class TestRedrive:
     def test_redrive_dead_letter_sends_the_original_message(self, stack: Cloud, manage: Manage) -> None:
-        """Its versions too, so that what is newer at the destination is not overwritten."""
+        """With their versions, so that newer data at the destination is not overwritten."""
         target = {
             "destination": "marketo-main",
             "object": "persons",
@@ -339,7 +339,7 @@ class TestRedrive:
     def test_redrive_dead_letters_concurrent_callers_send_each_letter_once(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The second comes just before the first has claimed, when it has, and when it has sent."""
+        """The second redrive runs just before the first one's claim, after the claim, and after its send."""
         claim, send = dead_letter_redrive._claim, queues.send
         for place in ("before", "claimed", "sent"):
             put(stack, letter(place))
@@ -390,7 +390,7 @@ class TestRedrive:
     def test_redrive_dead_letter_worker_killed_is_completed_after_claim_expires(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch, place: str, messages_sent: int
     ) -> None:
-        """Dead between claim and send: not sent. Dead between send and mark: sent, and sent once more after the claim."""
+        """A crash between claim and send: not sent. A crash between send and mark: sent, and sent once more after the claim."""
         put(stack, letter())
 
         def die(*arguments: Any) -> None:
@@ -464,7 +464,7 @@ class TestRedrive:
     def test_redrive_dead_letters_time_limit_reports_rest_for_next_call(
         self, stack: Cloud, manage: Manage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Every letter is told of, and what was not reached is reached by the next call."""
+        """Each dead letter has an outcome, and the next call continues with those that were not reached."""
         for number in range(4):
             put(stack, letter(f"l{number}"))
         start, send = clock.now(), queues.send
@@ -525,7 +525,7 @@ class TestRedrive:
         assert manage.program(token, "DELETE", "/dead-letters/letter-1").status == 403
 
 
-class TestDeleting:
+class TestDeletion:
     def test_delete_dead_letter_removes_all_its_items(self, stack: Cloud, manage: Manage) -> None:
         put(stack, letter())
         assert manage.call("DELETE", "/dead-letters/letter-1").status == 204
@@ -611,7 +611,7 @@ class TestDeleting:
         assert manage.call("POST", "/dead-letters/delete", body).status == 400
 
 
-class TestMessagesThatNobodyHandled:
+class TestUnprocessedMessages:
     """functions/keep_dead_letters."""
 
     def keep(self, stack: Cloud, **bodies: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Compiled expressions find what the library's own interpreter finds, whatever the data."""
+"""Compiled expressions return what the library's own interpreter returns, for any data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ values = st.recursive(
 
 
 def outcome(search: Any, data: Any) -> Any:
-    """What is found, or how the search fails. True is not taken for 1."""
+    """What the search returns, or how it fails. True is not equal to 1."""
     try:
         return repr(search(data))
     except (JMESPathError, TypeError) as error:
@@ -51,7 +51,7 @@ def test_compiled_expression_returns_same_as_jmespath(expression: str, data: Any
 
 def test_expression_compiler_supports_every_jmespath_node() -> None:
     visited = {name.removeprefix("visit_") for name in dir(jmespath.visitor.TreeInterpreter) if "visit_" in name}
-    # A key-value pair stands only inside a multi-select, which asks for it there.
+    # A key-value pair is only valid inside a multi-select.
     missing = {node for node in visited - {"key_val_pair"} if not hasattr(expression_compiler.Compiler, f"_{node}")}
     assert not missing
 

@@ -1,4 +1,4 @@
-"""What became of a request, through repetition, races and time, and how it is found again."""
+"""The outcome of a request, through duplicates, races and time, and how to find it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def state(table: Table, after: timedelta = timedelta()) -> str:
 
 
 def connect(table: Table, name: str = "marketo-one") -> None:
-    """A destination whose account is known, so that what is reported of it is found."""
+    """A destination whose account is known, so that reports about it are found."""
     connection_store.create(
         table,
         Connection(
@@ -140,7 +140,7 @@ def test_receipt_applied_cannot_be_reopened_failed_or_unknown(table: Table) -> N
 
 
 class TestReports:
-    """Accepted is not success: what a destination tells later decides."""
+    """Accepted is not success: a later report of the destination decides."""
 
     def accepted(self, table: Table, count: int = 10) -> None:
         connect(table)
@@ -222,9 +222,9 @@ class TestCrashes:
         assert [receipt.correlation_id for receipt in found] == [ID]
 
 
-class TestFinding:
+class TestLookup:
     def ids(self, manage: Manage, query: str) -> list[str]:
-        """Every item's id of a listing, page by page."""
+        """The id of each item of a listing, page by page."""
         found: list[str] = []
         cursor = ""
         while True:

@@ -1,4 +1,4 @@
-"""Packing, mapping, coalescing and filling: nothing lost, nothing twice, no limit passed."""
+"""Packing, mapping, coalescing and filling requests: nothing lost, nothing twice, no limit exceeded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def unpack(bodies: list[str]) -> list[Any]:
 
 
 def read(record: Any) -> Record:
-    """A record as it stands in a message, read."""
+    """A record as it is in a message, decoded."""
     source = record_mapping.read_record(MESSAGE, record)
     return Record(source.key, source.version[0], source.record["data"], source.is_partial)
 
@@ -162,7 +162,7 @@ def test_read_record_invalid_is_refused(record: Any) -> None:
 
 
 def map_one(data: dict[str, Any], mapping: dict[str, str], target: Target = BY_EMAIL) -> dict[str, Any]:
-    """What stands in the request's body."""
+    """What the request body contains."""
     attributes = persons.check(record_mapping.mapping_of(mapping).apply(data), target)
     cut = record_mapping.fill([outgoing(attributes)], frame_bytes=0, max_objects=1, max_bytes=1_000_000)
     for refused in cut.refused:
@@ -268,7 +268,7 @@ def test_merged_equals_upserts_in_sequence(some: list[tuple[str, Any]], random: 
     random.shuffle(arriving)
     # When they are merged
     merged = record_mapping.merged(arriving)
-    # Then each identity stands once, with the newest of each attribute and all that it was made of
+    # Then each identity occurs once, with the newest of each attribute and the ids of all its objects
     assert {one.identity: one.attributes for one in merged} == expected
     assert sum(len(one.sources) for one in merged) == len(some)
     for one in merged:
@@ -350,7 +350,7 @@ def test_fill_object_over_limit_is_refused_with_size_and_limit(extra: int, aside
         assert one.detail == f"the record has {limit + 1} bytes in a request; {limit} are allowed"
 
 
-# --- what a mapping may cost, and numbers that nothing here can hold
+# --- cost limits of a mapping, and numbers without a representation
 
 
 def test_mapping_apply_costly_expression_is_refused_with_its_attribute() -> None:
@@ -390,7 +390,7 @@ def test_mapping_apply_integer_of_64_bits_stays_a_number(number: int) -> None:
 
 @pytest.mark.parametrize("expression", ["n", "to_string(n)", "to_string([n])", "to_string(@)"])
 def test_mapping_apply_integer_read_as_float_is_refused(expression: str) -> None:
-    """A message that was written otherwise: its reader has made a float of the integer."""
+    """A message of another writer, whose integer was read as a float."""
     body = pack(Record("1", 0, {"n": 0}))[0].replace('"n":0', '"n":12345678901234567890123')
     (record,) = unpack([body])
     with pytest.raises(Rejected, match="bad_value: x is a number of more than 64 bits"):

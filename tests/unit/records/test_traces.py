@@ -1,4 +1,4 @@
-"""The correlation id and the request source of a front door's caller, from the call to the receipt."""
+"""The correlation id and the request source of a caller of accept_records, from the call to the receipt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def desk() -> Iterator[Desk]:
 
 
 def call(desk: Desk, request: str, trace: dict[str, str], *emails: str) -> QueuedMessage:
-    """What the front door leaves of a call: a note, and a message."""
+    """What accept_records stores and sends for a call: a note and a message."""
     receipts.note_request(
         desk.table, request,
         caller="private-integration:pi-7", destination=DESTINATION, object="persons", count=len(emails), trace=Trace(**trace),
@@ -59,7 +59,7 @@ def receipt_of(desk: Desk, request: str) -> Receipt:
     return receipt
 
 
-# --- to Marketo
+# --- requests to Marketo
 
 
 def test_trace_of_one_call_is_sent_with_its_records(desk: Desk) -> None:
@@ -111,7 +111,7 @@ def test_trace_value_invalid_as_header_is_stored_and_not_sent(desk: Desk, value:
     assert receipt.trace == Trace(value, value)
 
 
-# --- through what waits, and what fails
+# --- waiting and failed records
 
 
 def test_trace_of_waiting_records_is_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_read_message_invalid_trace_is_refused(trace: Any) -> None:
     assert refused.value.reason == "message_unreadable"
 
 
-# --- looking for it
+# --- lookup
 
 
 def test_correlation_search_returns_queued_calls_and_receipts_newest_first(
@@ -193,7 +193,7 @@ def test_correlation_search_returns_queued_calls_and_receipts_newest_first(
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
 def test_correlation_search_pages_return_each_row_once(desk: Desk, limit: int) -> None:
-    """Calls with several receipts, calls with none, and a page that ends in the middle of one."""
+    """Calls with several receipts, calls without one, and a page that ends within a call."""
     expected = set()
     for number in range(7):
         delivery = call(desk, f"r-{number}", NIGHTLY)

@@ -1,4 +1,4 @@
-"""What Adobe tells of requests, delivered as it delivers: over HTTP in, what receipts say out."""
+"""Adobe's reports about requests, delivered over HTTP as Adobe does, and the receipts that result."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ def stack(shared: Cloud) -> Iterator[Cloud]:
 
 @pytest.fixture
 def adobe() -> Iterator[responses.RequestsMock]:
-    """The two hosts that may be called, and nothing else."""
+    """The two hosts that may be called, and no other."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         adobe_events.keep_keys(mock)
         yield mock
 
 
 class Door:
-    """The open endpoint."""
+    """The registered endpoint."""
 
     def __init__(self, cloud: Cloud, client_id: str = CLIENT_ID) -> None:
         self.table = cloud.table
         self.module = functions.load("track_receipts", cloud.environment | {"ADOBE_CLIENT_ID": client_id})
 
     def deliver(self, content: Any, headers: dict[str, str] | None = None, **changes: Any) -> tuple[int, str]:
-        """A POST, signed as Adobe signs unless `headers` say otherwise."""
+        """A POST, signed as Adobe signs unless `headers` differ."""
         body = content if isinstance(content, str) else json.dumps(content)
         return self.call("POST", body, signed(body) if headers is None else headers, **changes)
 
@@ -165,7 +165,7 @@ class TestRegistration:
         assert statuses[-5:] == [503] * 5
 
 
-class TestWithoutAClient:
+class TestUnconfiguredClient:
     def test_track_receipts_without_client_id_is_not_found(self, stack: Cloud, adobe: responses.RequestsMock) -> None:
         door = Door(stack, delivery_reports.NONE_SET)
         assert door.deliver(results())[0] == 404
@@ -255,7 +255,7 @@ class TestSignatures:
     def test_track_receipts_key_unavailable_is_retryable_or_refused(
         self, door: Door, answer: dict[str, Any], status: int
     ) -> None:
-        """What may work later is asked for again: every other answer would lose the event."""
+        """The endpoint asks for another delivery of what may succeed later: any other answer would lose the event."""
         with responses.RequestsMock() as mock:
             mock.get(KEYS + KEY_PATH, **answer)
             assert door.deliver(results())[0] == status
@@ -308,7 +308,7 @@ class TestRecipient:
         assert door.state()[0] == "accepted"
 
     def test_track_receipts_event_without_client_id_is_refused(self, door: Door, adobe: responses.RequestsMock) -> None:
-        """The header is not signed: with it, what was signed for somebody else would pass for ours."""
+        """The header is not signed: otherwise an event that was signed for another recipient would pass for ours."""
         event = results()
         del event["recipientclientid"]
         body = json.dumps(event)
@@ -409,7 +409,7 @@ class TestResults:
     def test_track_receipts_storage_failure_is_completed_by_redelivery_and_counted_once(
         self, door: Door, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Half of a delivery is stored, then storage fails: the next delivery completes it, and nothing counts twice."""
+        """Given a half stored delivery when storage fails, then the next delivery completes it, and nothing counts twice."""
         update, left = Table.update, [1]
 
         def failing(table: Table, *arguments: Any, **options: Any) -> Any:

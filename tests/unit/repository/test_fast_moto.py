@@ -1,13 +1,17 @@
-"""moto answers the same with and without `tests.fakes.aws.fast_moto`."""
+"""moto responds the same with and without `tests.fakes.aws.fast_moto` and `fast_botocore`."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import boto3
+import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from tests.fakes.aws.fast_botocore import fast_botocore
 from tests.fakes.aws.fast_moto import fast_moto
 
 ITEM: dict[str, Any] = {
@@ -27,8 +31,14 @@ ITEM: dict[str, Any] = {
 }
 
 
-def answers(how: AbstractContextManager[None]) -> list[Any]:
-    with mock_aws(), how:
+@contextmanager
+def fast() -> Iterator[None]:
+    with fast_moto(), fast_botocore():
+        yield
+
+
+def table_responses(context: AbstractContextManager[None]) -> list[Any]:
+    with mock_aws(), context:
         table = boto3.client("dynamodb")
         table.create_table(
             TableName="t",
@@ -38,15 +48,45 @@ def answers(how: AbstractContextManager[None]) -> list[Any]:
         )
         table.put_item(TableName="t", Item=ITEM)
         key = {"pk": {"S": "a"}}
-        return [
+        found = [
             table.get_item(TableName="t", Key=key)["Item"],
             table.scan(TableName="t")["Items"],
             table.query(
                 TableName="t", KeyConditionExpression="pk = :pk", ExpressionAttributeValues={":pk": {"S": "a"}}
             )["Items"],
-            table.delete_item(TableName="t", Key=key, ReturnValues="ALL_OLD")["Attributes"],
         ]
+        updated = table.update_item(
+            TableName="t",
+            Key=key,
+            UpdateExpression="SET #n = if_not_exists(#n, :zero) + :one, plain = :text REMOVE texts",
+            ExpressionAttributeNames={"#n": "count"},
+            ExpressionAttributeValues={":zero": {"N": "0"}, ":one": {"N": "1"}, ":text": {"S": "é/+ %20"}},
+            ReturnValues="UPDATED_NEW",
+        )
+        with pytest.raises(ClientError) as refused:
+            table.put_item(TableName="t", Item=ITEM, ConditionExpression="attribute_not_exists(pk)")
+        found += [updated["Attributes"], refused.value.response["Error"]]
+        return [*found, table.delete_item(TableName="t", Key=key, ReturnValues="ALL_OLD")["Attributes"]]
 
 
-def test_fast_moto_answers_with_the_items_that_moto_answers_with() -> None:
-    assert answers(fast_moto()) == answers(nullcontext()) == [ITEM, [ITEM], [ITEM], ITEM]
+def queue_and_secret_responses(context: AbstractContextManager[None]) -> list[Any]:
+    with mock_aws(), context:
+        sqs, secrets = boto3.client("sqs"), boto3.client("secretsmanager")
+        url = sqs.create_queue(QueueName="q", Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
+        sqs.send_message(QueueUrl=url, MessageBody="é & <b>", MessageAttributes={})
+        (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
+        secrets.create_secret(Name="a/b", SecretString="é")
+        with pytest.raises(ClientError) as missing:
+            secrets.get_secret_value(SecretId="a/c")
+        value = secrets.get_secret_value(SecretId="a/b")["SecretString"]
+        return [url, message["Body"], message["MD5OfBody"], value, missing.value.response["Error"]]
+
+
+def test_fast_moto_table_responses_equal_those_of_moto() -> None:
+    responses = table_responses(fast())
+    assert responses == table_responses(nullcontext())
+    assert responses[:3] == [ITEM, [ITEM], [ITEM]]
+
+
+def test_fast_moto_queue_and_secret_responses_equal_those_of_moto() -> None:
+    assert queue_and_secret_responses(fast()) == queue_and_secret_responses(nullcontext())

@@ -239,7 +239,7 @@ def test_leak_check_figures_of_other_files_are_kept(tmp_path: Path) -> None:
     assert content["total"] == {"log_records": 5, "tests": 5}
 
 
-class TestInTheSimulation:
+class TestSimulation:
     """The oracle looks at what a schedule leaves behind."""
 
     def judge(self, **left: Any) -> None:

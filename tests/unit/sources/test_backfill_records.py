@@ -1,4 +1,4 @@
-"""The function around backfills: envelopes in, the report, visibility, log and metrics out."""
+"""The function that runs backfills: SQS events in; report, visibility, log and metrics out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import responses
 
 from portaria.aws import queues
 from portaria.connections.tokens import cache
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records import routes
 from portaria.sources import backfill, reconciliation
 from tests.fakes.aws import functions
@@ -50,7 +50,7 @@ def desk() -> Iterator[Desk]:
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(Pace, "wait"),
+        patch.object(RateLimiter, "wait"),
     ):
         yield Desk(stack, mock)
 

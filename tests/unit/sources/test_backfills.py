@@ -24,7 +24,7 @@ from portaria.core.settings import BackfillRecordsSettings
 from portaria.delivery import backlogs, destination_pause
 from portaria.delivery.destination_pause import PauseReason
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records import routes
 from portaria.sources import backfill, page_reader, reconciliation
 from tests.fakes.aws.moto_cloud import Cloud, cloud
@@ -37,7 +37,7 @@ NGINX = (403, {"Content-Type": "text/html"}, "<html>403 Forbidden</html>")
 
 
 class Desk:
-    """The backfills of one stack. `slept` is how long its workers waited between requests."""
+    """The backfills of one stack. `slept` has the pauses of its workers between requests."""
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
         self.stack = stack
@@ -70,7 +70,7 @@ class Desk:
         return self.stack.table.get(*backfill.key(SOURCE, route, generation)) or {}
 
     def queued(self) -> list[str]:
-        """The keys of the records in the queue, which it empties."""
+        """The keys of the records in the queue. Empties the queue."""
         bodies = self.stack.receive("bulk_records")
         return [record["key"] for body in bodies for record in json.loads(body)["records"]]
 
@@ -81,7 +81,7 @@ def desk() -> Iterator[Desk]:
     with (
         cloud() as stack,
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(Pace, "wait"),
+        patch.object(RateLimiter, "wait"),
     ):
         yield Desk(stack, mock)
 
@@ -132,14 +132,14 @@ def test_backfill_connection_ready_starts_each_route_with_listable_object(desk: 
 
 
 def test_backfill_duplicate_event_starts_one_backfill(desk: Desk) -> None:
-    # Given a backfill that runs: its message is sent again, as the first may have been lost
+    # Given a running backfill, then its message is sent again, as the first may have been lost
     first = desk.start()
     assert desk.start() == first
-    # Given one that is done: nothing is sent
+    # Given a completed backfill, then nothing is sent
     desk.take(first)
     assert desk.take(desk.ready()).started == 0
     assert desk.stack.receive("backfills") == []
-    # And its message, if it comes again, reads nothing
+    # And a duplicate of its message reads nothing
     desk.queued()
     assert desk.take(first).state == "ignored"
     assert desk.queued() == []
@@ -169,7 +169,7 @@ def test_backfill_time_runs_out_continues_at_same_page_by_new_message(desk: Desk
     outcome = desk.take(body, lambda: 60.0 if len(desk.listing.pages) < 2 else 14.0)
     assert (outcome.state, outcome.pages) == ("running", 2)
     assert desk.item()["next_page"] == 3
-    # Then a new message brings the rest
+    # Then a new message continues with the rest
     (following,) = desk.stack.receive("backfills")
     assert following == body
     assert desk.take(following).state == "done"
@@ -234,7 +234,7 @@ def test_sqs_batch_wait_s_doubles_from_five_seconds_to_five_minutes() -> None:
 
 
 def test_backfill_worker_killed_at_any_call_completes_on_redelivery(desk: Desk) -> None:
-    """Before and after each of its calls, found by counting. At worst one page is queued twice, and counted once."""
+    """Before and after each call, found by counting. At worst one page is queued twice, and counted once."""
     cases = 0
     for generation in range(1, 200):
         if not _dies_at_call(desk, generation):
@@ -244,7 +244,7 @@ def test_backfill_worker_killed_at_any_call_completes_on_redelivery(desk: Desk) 
 
 
 def _dies_at_call(desk: Desk, generation: int) -> bool:
-    """Run a backfill in which call `generation // 2` is where the process ends: before it is made, or after it."""
+    """Run a backfill in which the process crashes before or after call `generation // 2`."""
     cache.PROCESS_CACHE.clear()
     desk.listing.tokens.add(f"canary-access-{generation}")
     connect_kommo(desk.stack, generation)
@@ -267,7 +267,7 @@ def _dies_at_call(desk: Desk, generation: int) -> bool:
 
 
 def test_backfill_concurrent_workers_count_each_page_once(desk: Desk) -> None:
-    # Given a worker that has read page 1 while another one moves the backfill on
+    # Given a worker that has read page 1 while another one advances the backfill
     body = desk.start()
     read = desk.listing.pages
 
@@ -277,7 +277,7 @@ def test_backfill_concurrent_workers_count_each_page_once(desk: Desk) -> None:
                 assert desk.take(body, _seconds(1)).state == "running"
         return check_off(self, item, page)
 
-    # When it checks the page off, then it leaves the backfill alone for a while
+    # When it marks the page as done, then it leaves the backfill alone for a while
     with (
         patch.object(backfill._BackfillReading, "_check_off", overtake),
         pytest.raises(Retryable, match="in_progress") as later,
@@ -325,7 +325,7 @@ def test_backfill_token_refused_fails_until_next_install(desk: Desk) -> None:
     item = desk.item()
     assert (item["state"], item["reason"]) == ("failed", "token_refused")
     assert item["finished_at"]
-    # And the next install starts anew
+    # And the next install starts a new backfill
     connect_kommo(desk.stack, 2)
     desk.listing.tokens = {"canary-access-2"}
     assert desk.take(desk.start(2)).state == "done"
@@ -385,9 +385,9 @@ def test_rate_limiter_wait_spaces_requests_evenly() -> None:
         patch.object(time, "monotonic", lambda: now),
         patch.object(time, "sleep", sleep),
     ):
-        pace = Pace(3.0)
+        limiter = RateLimiter(3.0)
         for took in (0.0, 0.1, 0.5, 0.0, 0.0):
-            pace.wait()
+            limiter.wait()
             times.append(round(now - 100, 3))
             now += took
     assert times == [0.0, 0.333, 0.667, 1.167, 1.5]
@@ -415,7 +415,7 @@ def test_backfill_start_creates_reconciliation_from_that_time(desk: Desk) -> Non
     assert before <= item["since"] <= time.time()
 
 
-class TestStartedByHand:
+class TestManualBackfills:
     def start(self, desk: Desk, route: str | None = None) -> dict[str, str]:
         connection = connection_store.get(desk.stack.table, SOURCE)
         return backfill.start(desk.stack.table, desk.settings.backfills_queue_url, connection, route)
@@ -465,7 +465,7 @@ class TestStartedByHand:
         assert desk.item()["state"] == "done"
 
     def test_backfill_worker_of_previous_run_does_not_advance_the_new_one(self, desk: Desk) -> None:
-        """Both are at page 1; the older one has read what was there before it was begun anew."""
+        """Both are at page 1; the older one has read the list before it was restarted."""
         body = desk.start()
 
         def begin_anew(self: Any, item: Any, page: Any, check_off: Any = backfill._BackfillReading._check_off) -> Any:

@@ -24,7 +24,7 @@ from portaria.core.callbacks import OAuthClient, Secret
 from portaria.core.entities import Route
 from portaria.core.errors import Retryable
 from portaria.core.settings import BackfillRecordsSettings
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.platforms.kommo import pagination
 from portaria.records import reread_requests, routes
 from portaria.sources import backfill, page_reader, reconciliation
@@ -40,9 +40,9 @@ PLENTY_S = 60.0
 
 
 class Desk:
-    """The reconciliations of one stack, whose backfill was started at `START`, at four contacts a page.
+    """The reconciliations of one stack, whose backfill started at `START`, with four contacts a page.
 
-    `now` is the time, the platform's too.
+    `now` is the time, for the platform as well.
     """
 
     def __init__(self, stack: Cloud, mock: responses.RequestsMock) -> None:
@@ -55,11 +55,11 @@ class Desk:
             self.settings = BackfillRecordsSettings.from_env()
 
     def begin(self) -> None:
-        """As a backfill does that starts."""
+        """As a backfill does when it starts."""
         reconciliation.begin(self.stack.table, connection_store.get(self.stack.table, SOURCE), "contacts")
 
     def change(self, number: int, seconds: float = 0) -> None:
-        """A contact is made or changed, so many seconds ago, and its event is lost."""
+        """A contact is created or changed this many seconds ago, and its event is lost."""
         self.listing.contacts = [each for each in self.listing.contacts if each["id"] != number]
         updated_at = int(self.now.timestamp() - seconds)
         self.listing.contacts.append(contact(number, updated_at=updated_at))
@@ -69,13 +69,13 @@ class Desk:
         return backfill.handle_message(body, self.settings, left)
 
     def due(self, after: timedelta = timedelta(hours=1)) -> list[str]:
-        """The messages that a sweep queues, some time later."""
+        """The messages that a sweep queues after this time."""
         self.now += after
         self.take(DUE)
         return self.stack.receive("backfills")
 
     def reconcile(self, after: timedelta = timedelta(hours=1)) -> set[str]:
-        """The keys of the records that are queued by the next reconciliation, however many turns it takes."""
+        """The keys of the records that the next reconciliation queues, in all its runs."""
         waiting = self.due(after)
         assert waiting
         while waiting:
@@ -88,7 +88,7 @@ class Desk:
         return self.stack.table.get(*reconciliation.key(SOURCE, "contacts")) or {}
 
     def queued(self) -> list[str]:
-        """The keys of the records in the queue, which it empties."""
+        """The keys of the records in the queue. Empties the queue."""
         bodies = self.stack.receive("bulk_records")
         return [record["key"] for body in bodies for record in json.loads(body)["records"]]
 
@@ -104,7 +104,7 @@ def desk(stack: Cloud) -> Iterator[Desk]:
     cache.PROCESS_CACHE.clear()
     with (
         responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
-        patch.object(Pace, "wait"),
+        patch.object(RateLimiter, "wait"),
         patch.object(pagination, "PAGE_SIZE", 4),
     ):
         desk = Desk(stack, mock)
@@ -126,7 +126,7 @@ def test_reconciliation_due_queues_changed_contacts(desk: Desk) -> None:
     (queued,) = desk.stack.receive("bulk_records")
     message = json.loads(queued)
     assert (message["connection"], message["object"], message["origin"]) == (SOURCE, "contacts", "reconciliation")
-    # It goes every way that begins there, whatever route the backfill was for.
+    # It uses all routes of the source, whatever route the backfill was for.
     assert message["route"] == ""
     assert message["read_at"] == int(desk.now.timestamp() * 1000)
     assert {record["key"] for record in message["records"]} == {"3", "77"}
@@ -166,7 +166,7 @@ def test_reread_request_with_message_queued_before_settlement_is_read(desk: Desk
     desk.reconcile()
     reread_requests.request(desk.stack.table, SOURCE, "contacts", int(desk.now.timestamp()))
     (body,) = desk.due(timedelta(minutes=1))
-    # Another worker ends a reading that began before the request.
+    # Another worker completes a reading that began before the request.
     settled = {":settled_at": clock.to_iso(desk.now + timedelta(seconds=5))}
     key = reconciliation.key(SOURCE, "contacts")
     desk.stack.table.update(*key, "SET settled_at = :settled_at", values=settled)
@@ -207,7 +207,7 @@ def test_reconciliation_starts_at_previous_start_minus_overlap(desk: Desk) -> No
     desk.change(3)
     assert desk.reconcile() == {"3"}
     assert desk.item["since"] == int(desk.now.timestamp())
-    # What is dated before that, and only now to be seen in the list
+    # Changes dated earlier that appear in the list only now
     desk.change(4, seconds=reconciliation.OVERLAP_S - 1)
     desk.change(5, seconds=reconciliation.OVERLAP_S + 1)
     assert desk.reconcile() == {"4"}
@@ -229,7 +229,7 @@ def test_reconciliation_reads_all_pages_without_gaps(desk: Desk) -> None:
 
 @pytest.mark.parametrize("count", [4, 9])
 def test_reconciliation_second_that_fills_pages_is_read_completely(desk: Desk, count: int) -> None:
-    """An import: all of one second. Before and after it there are others."""
+    """An import: all contacts have the same second. There are others before and after it."""
     desk.now += timedelta(minutes=10)
     desk.change(50, seconds=60)
     for number in range(100, 100 + count):
@@ -242,7 +242,7 @@ def test_reconciliation_second_that_fills_pages_is_read_completely(desk: Desk, c
 def test_reconciliation_record_changed_during_reading_hides_no_other(
     desk: Desk, moment: int, same_second: bool
 ) -> None:
-    """It leaves its place for one at the end, and all behind it move up. More of it is in test_kommo_changes."""
+    """A changed contact moves to the end of the list, and the following ones move up. test_kommo_changes has more cases."""
     desk.now += timedelta(minutes=10)
     for number in range(10, 24):
         desk.change(number, seconds=100 if same_second else 100 - number)
@@ -276,12 +276,12 @@ def test_reconciliation_of_constantly_changing_account_ends(desk: Desk) -> None:
     desk.listing.meanwhile = meanwhile
     assert "1000" in desk.reconcile()
     assert len(desk.listing.pages) < 10
-    # What changed meanwhile is the next one's.
+    # The next reconciliation reads what changed meanwhile.
     assert desk.item["since"] == int(asked_at.timestamp())
 
 
 def test_reconciliation_worker_killed_at_any_call_completes_on_redelivery(desk: Desk) -> None:
-    """Before and after each of its calls, found by counting: its message comes again."""
+    """Before and after each call, found by counting: its message is received again."""
     cases = 0
     while _dies_at_call(desk, cases):
         cases += 1
@@ -304,7 +304,7 @@ def _dies_at_call(desk: Desk, case: int) -> bool:
     assert desk.take(body).state in ("reconciled", "ignored")
     keys = desk.queued()
     assert {str(number) for number in wanted} == set(keys)
-    # At most one page twice, beside those records that end a page and begin the next.
+    # At most one page twice, and the records that end one page and begin the next.
     assert len(keys) <= len(wanted) + 3 + 4
     assert desk.item["cursor"] == ""
     return died
@@ -334,7 +334,7 @@ def test_reconciliation_time_runs_out_continues_at_same_place_by_new_message(des
     desk.now += timedelta(minutes=1)
     assert desk.take(following).state == "reconciled"
     assert set(desk.queued()) == {str(number) for number in range(10, 20)}
-    # All turns are one: what changed after the first of them began is the next one's.
+    # All runs are one reconciliation: the next one reads what changed after the first run began.
     assert desk.item["since"] == asked_at
 
 
@@ -366,13 +366,13 @@ def test_reconciliation_concurrent_workers_only_one_advances(desk: Desk) -> None
 
 
 def test_reconciliation_accumulated_messages_are_read_once(desk: Desk) -> None:
-    """A queue that is full for hours: sweeps queue what is still due again."""
+    """Given a queue that is full for hours, then sweeps queue what is still due again."""
     (first,) = desk.due()
     (second,) = desk.due()
     assert first != second
     assert desk.take(first).state == "reconciled"
     assert desk.due(timedelta(minutes=10)) == []
-    # One that was queued while the other waited asks for nothing new.
+    # A message that was queued while the other waited requests nothing new.
     requests = len(desk.listing.pages)
     assert desk.take(first).state == "ignored"
     assert desk.take(second).state in ("reconciled", "ignored")
@@ -448,7 +448,7 @@ def test_reconciliation_connection_needing_reconnect_is_delayed_until_reconnecte
     assert desk.take(body).state == "put_off"
     assert desk.listing.pages == []
     assert desk.due(timedelta(hours=3)) == []
-    # Connected again: its backfill begins, and with it what was put off, from where it was.
+    # Connected again: its backfill starts, and the postponed reconciliation continues from where it was.
     since = desk.item["since"]
     desk.stack.table.put(connection_store.to_item(healthy))
     desk.begin()
@@ -528,8 +528,8 @@ def test_reconciliation_message_invalid_is_ignored(desk: Desk, body: dict[str, A
 
 
 def test_reconciliation_and_backfill_requests_share_one_rate_limiter(desk: Desk) -> None:
-    waits: list[Pace] = []
-    with patch.object(Pace, "wait", lambda self: waits.append(self)):  # noqa: PLW0108 - a method
+    waits: list[RateLimiter] = []
+    with patch.object(RateLimiter, "wait", lambda self: waits.append(self)):  # noqa: PLW0108 - a method
         (body,) = desk.due()
         desk.take(body)
         desk.take(json.dumps({"detail-type": "connection.ready", "detail": {"connection": SOURCE, "generation": 1}}))
@@ -539,8 +539,8 @@ def test_reconciliation_and_backfill_requests_share_one_rate_limiter(desk: Desk)
     assert len(set(waits)) == 1
 
 
-class TestSubscribingAgain:
-    """Kommo ends a subscription after too many bad answers."""
+class TestResubscription:
+    """Kommo ends a subscription after too many failed deliveries."""
 
     @pytest.fixture(autouse=True)
     def client(self, desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""The three routes of accept_install, called as API Gateway calls them; AWS is moto behind a loopback endpoint."""
+"""The three routes of accept_install, called with API Gateway events. AWS is moto behind an endpoint on loopback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HTML = {"Accept": ["text/html"]}
 
 
 class Function:
-    """accept_install and the AWS behind it."""
+    """accept_install with its AWS resources."""
 
     def __init__(self, aws: Cloud, endpoint: Endpoint) -> None:
         self.aws = aws
@@ -54,7 +54,7 @@ class Function:
         path: dict[str, str] | None = None,
         context: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Call with one of the events; a query parameter that is None is left out."""
+        """Call with one of the sample events. A query parameter that is None is removed."""
         event = copy.deepcopy(EVENTS[event_name])
         values = (event["multiValueQueryStringParameters"] or {}) | (query or {})
         values = {name: value for name, value in values.items() if value is not None}
@@ -66,7 +66,7 @@ class Function:
         return answer
 
     def open_page(self, cookie: str = "", **options: Any) -> tuple[str, str]:
-        """Open the install page; returns the cookie header and the state."""
+        """Open the install page. Returns the cookie header and the state."""
         answer = self.get("start", headers={"Cookie": [cookie]}, **options)
         assert answer["statusCode"] == 200
         state = re.search(r"state=([A-Za-z0-9_-]{43})", answer["body"])
@@ -116,7 +116,7 @@ def function(aws: Cloud) -> Iterator[Function]:
 pytestmark = pytest.mark.enable_socket
 
 
-class TestTheHook:
+class TestWidgetWebhook:
     def test_install_hook_valid_code_is_queued_and_answered_200(self, function: Function) -> None:
         answer = function.get("widget_hook")
 
@@ -137,7 +137,7 @@ class TestTheHook:
         }
 
     def test_hook_in_payload_format_2_is_queued(self, function: Function) -> None:
-        """As an HTTP API with a route hands it over: one shape of event is as good as the other."""
+        """The event of a REST API and that of an HTTP API have the same effect."""
         event = EVENTS["widget_hook"]
         query = {name: values[0] for name, values in event["multiValueQueryStringParameters"].items()}
         address = event["requestContext"]["identity"]["sourceIp"]
@@ -169,7 +169,7 @@ class TestTheHook:
     def test_install_hook_and_return_host_outside_client_domains_are_refused(
         self, function: Function, host: str
     ) -> None:
-        """A stranger does not choose which of the platform's domains gets the client's secret."""
+        """An unauthenticated caller cannot choose which domain of the platform receives the client's secret."""
         answer = function.get("widget_hook", query={"referer": [host]})
         assert (answer["statusCode"], answer["body"].partition(":")[0]) == (400, "domain_not_registered")
         cookie, state = function.open_page()
@@ -281,7 +281,7 @@ class TestTheHook:
 
     @pytest.mark.parametrize("code", ["%", "%zz", "%E0%A4%A", "a%00b", "caf%C3%A9"])
     def test_install_hook_percent_encoded_code_is_queued_unchanged(self, function: Function, code: str) -> None:
-        """A code is opaque: what is printable goes on as it came, and the platform decides."""
+        """A code is opaque: printable characters are passed on unchanged, and the platform decides."""
         assert function.get("widget_hook", query={"code": [code]})["statusCode"] == 200
         assert function.queued()[0]["code"] == code
 
@@ -294,7 +294,7 @@ class TestTheHook:
         assert function.handler.handler(event, None)["statusCode"] == 400
 
 
-class TestTheQueueFails:
+class TestQueueFailures:
     @pytest.mark.parametrize(
         "fault", ["drop", "InternalError", "RequestThrottled", "AccessDenied", "QueueDoesNotExist"]
     )
@@ -362,7 +362,7 @@ class TestTheQueueFails:
         assert time.monotonic() - started < 1.2
 
 
-class TestTheBrowser:
+class TestBrowserRedirect:
     def test_install_return_valid_redirects_to_result_and_stores_install(self, function: Function) -> None:
         cookie, state = function.open_page()
 
@@ -533,7 +533,7 @@ class TestTheBrowser:
         assert refused_with("foreign_state", answer)
 
 
-class TestTheRefusal:
+class TestRefusedConsent:
     def test_install_refusal_access_denied_shows_page_and_uses_state(self, function: Function) -> None:
         cookie, state = function.open_page()
 
@@ -556,7 +556,7 @@ class TestTheRefusal:
         assert function.get("refusal", query={"state": None})["statusCode"] == 200
 
 
-class TestThePages:
+class TestPages:
     def test_install_start_unknown_client_is_not_found_without_cookie(self, function: Function) -> None:
         answer = function.get("start", path={"client": "nobody"})
         assert answer["statusCode"] == 404
@@ -592,7 +592,7 @@ class TestThePages:
 
 
 class Provider:
-    """An OAuth client of any provider, and links made for a connection of it."""
+    """An OAuth client of a generic provider, and links for a connection of it."""
 
     AUTHORIZE_URL = "https://login.example.com/authorize?audience=crm%20api"
     REDIRECT_URI = "https://api.example.com/live/install/oauth2/erp"
@@ -620,7 +620,7 @@ class Provider:
         )
 
     def link(self, **changes: Any) -> str:
-        """A ticket for the connection `main`, as the administrators' API makes it."""
+        """A ticket for the connection `main`, as the administrators' API creates it."""
         ticket = oauth_state.random_token()
         item = {
             "pk": f"TICKET#{hashlib.sha256(ticket.encode()).hexdigest()}",
@@ -641,7 +641,7 @@ class Provider:
         return self.function.get("start", query=query, headers={"Cookie": [cookie]}, path=path)
 
     def begin(self, cookie: str = "") -> tuple[str, str, str]:
-        """Open a link; the cookie header, the state and the code challenge."""
+        """Open a link. Returns the cookie header, the state and the code challenge."""
         answer = self.open(self.link(), cookie=cookie)
         assert answer["statusCode"] == 303
         query = parse_qs(urlsplit(answer["headers"]["Location"]).query)
@@ -668,7 +668,7 @@ def challenge_of(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
 
 
-class TestALinkForOneConnection:
+class TestConnectionLinks:
     def test_authorization_link_valid_ticket_redirects_to_consent_page_with_pkce(self, provider: Provider) -> None:
         answer = provider.open(provider.link())
 
@@ -721,7 +721,7 @@ class TestALinkForOneConnection:
         item = provider.function.aws.table.get(f"INSTALL#{install}", "INSTALL")
         assert item is not None
         assert item["account_host"] == "login.example.com"
-        # It is what says that the connection is there: only the worker writes it.
+        # The result page reads the connection, which only the worker creates.
         assert "connection" not in item
 
     def test_authorization_return_reloaded_has_same_install_id_and_verifier(self, provider: Provider) -> None:
@@ -732,7 +732,7 @@ class TestALinkForOneConnection:
         assert first["install_id"] == second["install_id"]
 
     def test_authorization_link_and_return_store_no_secret_in_clear_text(self, provider: Provider) -> None:
-        """Given the whole table, then neither the ticket, the state, the cookie nor the verifier can be read in it."""
+        """The table's content does not reveal the ticket, the state, the cookie or the verifier."""
         ticket = provider.link()
         answer = provider.open(ticket)
         cookie = answer["headers"]["Set-Cookie"].partition(";")[0]
@@ -745,7 +745,7 @@ class TestALinkForOneConnection:
             assert secret not in stored
 
     def test_code_verifier_depends_on_cookie_and_has_rfc_7636_form(self) -> None:
-        """Given a state, which the provider and its logs see, then only this browser's cookie makes its verifier."""
+        """The state, which the provider and its logs see, gives the verifier only with this browser's cookie."""
         cookies, state = [oauth_state.random_token() for _ in range(2)], Secret("the-state")
         first, second = (oauth_state.code_verifier(cookie, state).reveal() for cookie in cookies)
         assert first != second
@@ -771,7 +771,7 @@ class TestALinkForOneConnection:
     def test_authorization_link_opened_in_two_browsers_concurrently_only_one_succeeds(
         self, provider: Provider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Given a second browser that has found the ticket unused, when the first one uses it, then the second is refused."""
+        """Given two browsers that opened the same unused ticket, when the first completes it, then the second is refused."""
         ticket = provider.link()
         states = provider.function.handler.states
         create, opened = states.create, []
@@ -804,7 +804,7 @@ class TestALinkForOneConnection:
         assert provider.open(ticket)["statusCode"] == 303
 
     def test_install_start_ticket_of_another_platform_is_ignored(self, provider: Provider) -> None:
-        """Given a ticket for oauth2, when it is shown at Kommo's page, then it is not even looked at."""
+        """Given a ticket for oauth2, when it is opened on Kommo's page, then it is not read."""
         ticket = provider.link()
         assert provider.function.get("start", query={"ticket": [ticket]})["statusCode"] == 200
         assert provider.open(ticket)["statusCode"] == 303
@@ -886,7 +886,7 @@ class TestALinkForOneConnection:
 def test_accept_install_all_arrivals_and_faults_log_no_secret(
     function: Function, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Given every kind of arrival and fault, when all is done, then no code, state or cookie stands in the log."""
+    """Given every kind of install and failure, then no code, state or cookie is in the log."""
     cookie, state = function.open_page()
     function.get("widget_hook")
     function.come_back("", state)
@@ -924,7 +924,7 @@ def test_accept_install_log_line_has_timestamp_level_and_install_fields(
 
 
 def test_accept_install_hook_imports_only_light_modules(function: Function) -> None:
-    """Given a fresh interpreter, when a hook has been answered, then only this was imported."""
+    """Given a fresh interpreter, when a webhook has been answered, then only these modules were imported."""
     script = f"""
 import json, sys
 before = set(sys.modules)
@@ -977,7 +977,7 @@ sys.stderr.write(json.dumps([own, sorted(others), sorted(heavy & set(sys.modules
 
 
 def test_accept_install_pages_import_only_locked_layer_packages() -> None:
-    """accept_install has the package's own layer, not the one with the other functions' libraries."""
+    """accept_install has the package's own layer, without the layer of the other functions' libraries."""
     locked = pins(ROOT / "layers" / "portaria" / "requirements.txt")
     script = """
 import json, sys
@@ -1000,8 +1000,8 @@ print(json.dumps(sorted(found - sys.stdlib_module_names - {"__main__", "handler"
     assert imported == sorted(name for name, _ in locked)
 
 
-class TestWhichQueue:
-    """Arrivals with a state, and from addresses whose codes have worked, do not stand behind those of strangers."""
+class TestQueueSelection:
+    """Installs with a state, or from addresses whose codes have worked, do not queue behind those of unknown senders."""
 
     def test_install_hook_without_state_is_sent_to_unproven_queue(self, function: Function) -> None:
         function.get("widget_hook")
@@ -1074,7 +1074,7 @@ def test_hash_address_invalid_or_missing_is_empty(address: str) -> None:
 
 
 def refused_with(reason: str, answer: dict[str, Any]) -> bool:
-    """A page that says why, as a person's browser gets it."""
+    """A page with the reason of the refusal, as a browser receives it."""
     assert 400 <= answer["statusCode"] < 500
     assert answer["headers"]["Content-Type"].startswith("text/html")
     assert "Location" not in answer["headers"]

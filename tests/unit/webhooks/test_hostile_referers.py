@@ -1,4 +1,4 @@
-"""The client secret is posted to the host that `referer` names, and anyone may call the hook: what hosts it refuses."""
+"""The client secret is posted to the host that `referer` names, and anyone may call the webhook: which hosts it refuses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def handler() -> Any:
 
 @pytest.fixture
 def dialled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Whatever is looked up or dialled while a test runs; nothing of it goes through."""
+    """Records every name lookup and dial during a test, and blocks them."""
     seen: list[object] = []
 
     def refuse(*args: object, **options: object) -> None:
@@ -54,7 +54,7 @@ def test_hostile_referer_corpus_is_large_and_unique() -> None:
 def test_accept_install_hostile_referer_is_refused_without_call(
     handler: Any, dialled: list[object], capsys: pytest.CaptureFixture[str], referer: str
 ) -> None:
-    """Given a call that names another host, when it comes in, then it is refused and neither AWS nor any host is called."""
+    """Given a request that names another host, then it is refused, and neither AWS nor any host is called."""
     for event_name, spelling in product(("widget_hook", "browser_return"), ("referer", "referrer")):
         event = copy.deepcopy(EVENTS[event_name])
         query = event["multiValueQueryStringParameters"]
@@ -71,7 +71,7 @@ def test_accept_install_hostile_referer_is_refused_without_call(
 
 @pytest.mark.parametrize("referer", REFERERS)
 def test_kommo_exchange_request_hostile_host_is_refused(dialled: list[object], referer: str) -> None:
-    """Given such a host in the queue all the same, when its code is to be exchanged, then no request is even built."""
+    """Given such a host in the queue, when its code is to be exchanged, then no request is built."""
     with pytest.raises(Rejected, match="bad_referer"):
         tokens.exchange_request(CLIENT, Secret("client-secret"), referer, Secret("code"))
     assert dialled == []

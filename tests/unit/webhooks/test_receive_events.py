@@ -1,4 +1,4 @@
-"""receive_events, called as API Gateway calls it; AWS is moto behind a loopback endpoint."""
+"""receive_events, called with API Gateway events. AWS is moto behind an endpoint on loopback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.enable_socket
 
 
 class Function:
-    """receive_events and the AWS behind it."""
+    """receive_events with its AWS resources."""
 
     def __init__(self, aws: Cloud, endpoint: Endpoint) -> None:
         self.aws = aws
@@ -57,7 +57,7 @@ class Function:
         method: str = "POST",
         spent_s: float = 0.1,
     ) -> dict[str, Any]:
-        """Call with one of the events; a body of bytes comes in base64, a header that is None is left out."""
+        """Call with one of the sample events. A body of bytes is sent in base64; a header that is None is left out."""
         event = sample("receive_events", name)
         event["httpMethod"] = method
         event["pathParameters"] |= path or {}
@@ -101,7 +101,7 @@ def function(aws: Cloud) -> Iterator[Function]:
 
 @pytest.fixture
 def platform_key(monkeypatch: pytest.MonkeyPatch) -> Ed25519PrivateKey:
-    """LeadConnector's key, as if it were ours."""
+    """Replace LeadConnector's public key with a test key."""
     private = Ed25519PrivateKey.generate()
     spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     monkeypatch.setattr(leadconnector, "PUBLIC_KEY", base64.b64encode(spki).decode())
@@ -109,14 +109,14 @@ def platform_key(monkeypatch: pytest.MonkeyPatch) -> Ed25519PrivateKey:
 
 
 def signed(private: Ed25519PrivateKey, **changes: Any) -> dict[str, Any]:
-    """The body and the header of an app's webhook that is sent now."""
+    """The body and the header of an app webhook that is sent now."""
     event = json.loads(sample("receive_events", APP)["body"]) | {"timestamp": datetime.now(UTC).isoformat()} | changes
     body = json.dumps(event, ensure_ascii=False)
     return {"body": body, "headers": {"X-GHL-Signature": base64.b64encode(private.sign(body.encode())).decode()}}
 
 
 def form(*, account: str = ACCOUNT, count: int = 1, **more: str) -> str:
-    """Contacts that were updated: account[id] and four keys each."""
+    """An update of contacts: account[id] and four keys for each contact."""
     pairs = {"account[id]": account}
     for number in range(count):
         each = f"contacts[update][{number}]"
@@ -261,7 +261,7 @@ class TestKommo:
         assert function.endpoint.calls == []
 
 
-class TestTheKey:
+class TestEventKey:
     STRANGERS = (
         {"key": "A" * 43},
         {"key": KEY.reveal()[:-1] + "x"},
@@ -381,7 +381,7 @@ class TestLeadConnector:
         assert [function.post(APP, **delivery)["statusCode"] for _ in range(3)] == [200] * 3
         assert len(function.keys()) == 1
         assert metrics(capsys) == {"EventsReceived": 1, "EventsIgnored": 1}
-        # Another one of the same contact is no repetition.
+        # Another change of the same contact is not a duplicate.
         assert function.post(APP, **signed(platform_key, webhookId="another"))["statusCode"] == 200
         assert len(function.keys()) == 1
 
@@ -423,7 +423,7 @@ class TestLeadConnector:
             ({"X-GHL-Signature": ""}, 401),
             ({"X-GHL-Signature": "A" * 86 + "=="}, 401),
             ({"X-GHL-Signature": f"{good}, {good}"}, 401),
-            # A signature that is there decides, whatever else comes with it.
+            # A signature decides, whatever else the request contains.
             ({"X-GHL-Signature": "A" * 86 + "==", "X-Portaria-Secret": HEADER.reveal()}, 401),
             ({"X-GHL-Signature": None, "X-Portaria-Secret": ""}, 401),
             ({"X-GHL-Signature": None, "X-Portaria-Secret": HEADER.reveal()[:-1]}, 401),
@@ -478,7 +478,7 @@ class TestLeadConnector:
         assert function.queued() == []
 
 
-class TestAwsFails:
+class TestAwsFailures:
     @pytest.mark.parametrize("fault", ["drop", "InternalError", "RequestThrottled", "AccessDenied", "drop_after"])
     @pytest.mark.parametrize(("name", "status"), [(KOMMO, 503), (WORKFLOW, 429)])
     def test_receive_events_queue_failure_is_not_acknowledged(

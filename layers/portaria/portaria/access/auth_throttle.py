@@ -25,7 +25,7 @@ KNOWN_FOR = timedelta(minutes=15)
 MAX_KEPT = 10_000
 
 
-class Attempts:
+class AuthThrottle:
     """The throttled sources and working tokens that one instance knows. Times are epoch seconds."""
 
     def __init__(self, table: Table) -> None:

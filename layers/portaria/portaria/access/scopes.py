@@ -1,4 +1,4 @@
-"""Scopes: what a private integration may do. There is one scope for each operation, and one for the front door.
+"""Scopes: what a private integration may do. There is one scope for each operation, and one for the data ingestion endpoint.
 
 A scope of an operation on one connection can be narrowed to a connection by its name: `connections:call@crm`. A scope to send
 records is narrowed to their destination: `records:create@marketo-main`.
@@ -32,7 +32,7 @@ SCOPES = {
     "contacts:upsert": "Create or update contacts",
     "identifiers:register": "Register user identifiers for single sign-on",
     "sso:create": "Create a single sign-on link",
-    "records:send": "Send records through the front door",
+    "records:send": "Send records to the data ingestion endpoint",
     "records:create": "Send records through a route",
     "routes:list": "List routes",
     "routes:show": "Get a route",
@@ -58,6 +58,16 @@ SCOPES = {
     "private-integrations:rotate": "Rotate the token of one that has at most its own scopes",
     "private-integrations:cancel": "Cancel the token rotation of one that has at most its own scopes",
     "private-integrations:expire": "Revoke the previous token of one that has at most its own scopes",
+    "webhooks:list": "List webhooks",
+    "webhooks:show": "Get a webhook",
+    "webhooks:create": "Create a webhook",
+    "webhooks:replace": "Replace a webhook",
+    "webhooks:delete": "Delete a webhook",
+    "webhooks:rotate": "Rotate the secret of a webhook",
+    "webhooks:test": "Send a test event to a webhook",
+    "webhook-deliveries:list": "List the deliveries of a webhook",
+    "webhook-deliveries:show": "Get a delivery with its attempts and payload",
+    "webhook-deliveries:redeliver": "Send deliveries again",
     "audit:list": "List audit entries",
 }
 NARROWABLE = frozenset(

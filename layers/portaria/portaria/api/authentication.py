@@ -10,14 +10,14 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from portaria.access import api_tokens, private_integrations, token_usage
-from portaria.access.auth_throttle import Attempts
+from portaria.access.auth_throttle import AuthThrottle
 from portaria.access.private_integrations import PrivateIntegration
 from portaria.aws.table import Table
 from portaria.core import clock
 from portaria.core.errors import ApiTokenRefused, ApiTokenRotated, Rejected, TokenMissing
+from portaria.core.http_request import HttpRequest
 
 TOKEN_PREFIX = "/v1"  # noqa: S105 - a path
 ADMIN_PREFIX = "/admin/v1"
@@ -66,45 +66,44 @@ def split(scope: str) -> tuple[str, str]:
     return name, connection
 
 
-def principal(event: dict[str, Any]) -> Caller:
-    """The AWS principal that API Gateway let in."""
-    identity = event["requestContext"].get("identity") or {}
-    arn = str(identity.get("userArn") or identity.get("caller") or "unknown")
-    return Caller(arn, arn.rpartition(":")[2], source(event))
+def principal(request: HttpRequest) -> Caller:
+    """The AWS principal that API Gateway authenticated."""
+    arn = request.principal or "unknown"
+    return Caller(arn, arn.rpartition(":")[2], source(request))
 
 
-def bearer(event: dict[str, Any], table: Table, attempts: Attempts) -> Caller:
+def bearer(request: HttpRequest, table: Table, auth_throttle: AuthThrottle) -> Caller:
     """The private integration whose token came.
 
     Raises `Rejected` (401 `token_missing`, `token_refused`, `token_rotated`) and `Retryable` (`too_many_attempts`), and has
-    `attempts` count what failed.
+    `auth_throttle` count what failed.
     """
-    given = header(event, "authorization")
+    given = request.headers.once("authorization")
     if not given:
         raise TokenMissing("send Authorization: Bearer and a private integration's token")
     found = _BEARER.fullmatch(given) if len(given) <= MAX_HEADER_LENGTH else None
-    return holder(found[1] if found else "", source(event), table, attempts)
+    return holder(found[1] if found else "", source(request), table, auth_throttle)
 
 
-def holder(token: str, where: str, table: Table, attempts: Attempts) -> Caller:
+def holder(token: str, where: str, table: Table, auth_throttle: AuthThrottle) -> Caller:
     """The private integration that a token belongs to. `where` is the caller's source address.
 
     Raises as `bearer`, but never `token_missing`.
     """
     token_hash = api_tokens.digest(token)
-    attempts.check(where, token_hash)
+    auth_throttle.check(where, token_hash)
     integration_id = api_tokens.integration_id(token)
     if not integration_id:
-        attempts.failed(where, token_hash)
+        auth_throttle.failed(where, token_hash)
         raise ApiTokenRefused(
             "this is not a private integration's token: a token is portaria_ followed by 48 letters and digits"
         )
     integration = private_integrations.find(table, integration_id)
     works = _works(integration, token_hash)
     if integration is None or not works:
-        attempts.failed(where, token_hash)
+        auth_throttle.failed(where, token_hash)
         raise _refused(integration, token_hash)
-    attempts.succeeded(token_hash)
+    auth_throttle.succeeded(token_hash)
     token_usage.note(table, integration.id, token_hash)
     return Caller(f"private-integration:{integration.id}", integration.name, where, integration.scopes, INTEGRATION)
 
@@ -124,15 +123,6 @@ def _refused(integration: PrivateIntegration | None, token_hash: str) -> Rejecte
     return ApiTokenRefused("this token does not work: it was revoked, or it belongs to another stack")
 
 
-def source(event: dict[str, Any]) -> str:
-    """The address that the call came from, as API Gateway saw it: no header can change it."""
-    return str((event["requestContext"].get("identity") or {}).get("sourceIp") or UNKNOWN_SOURCE)
-
-
-def header(event: dict[str, Any], name: str) -> str:
-    """A header that may come once. Raises `Rejected` (`header_repeated`)."""
-    headers: dict[str, list[str]] = event.get("multiValueHeaders") or {}
-    values = [value for key, several in headers.items() if key.lower() == name.lower() for value in several]
-    if len(values) > 1:
-        raise Rejected("header_repeated", f"the header {name} was sent {len(values)} times: send it once", field=name)
-    return values[0].strip() if values else ""
+def source(request: HttpRequest) -> str:
+    """The address that the request came from, as API Gateway saw it. No header can change it."""
+    return request.source_address or UNKNOWN_SOURCE

@@ -1,9 +1,8 @@
-"""The front door: a destination's own API, offered here, so that a program written for it sends through this project.
+"""The data ingestion endpoints: a destination's own API, so that a program that was written for it can send through Portaria.
 
-A platform's `data_ingestion_api` describes such an API. The caller is authenticated as everywhere in this API, by a
-private integration's token, which comes in that platform's header. A call is answered once all of its records are in the
-queue. Whoever gets no such answer sends all of it again: records that were queued before are upserted twice, which leaves
-what once would.
+A platform's `data_ingestion_api` describes such an API. The caller is authenticated by a private integration's token in the
+header that the platform's API uses. The response is sent after all records are in the queue. A caller that gets no response
+sends the request again. Records that were queued before are then upserted twice, which has the same result as once.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from aws_lambda_powertools import Logger, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 
 from portaria import platforms
-from portaria.access.auth_throttle import Attempts
+from portaria.access.auth_throttle import AuthThrottle
 from portaria.api import authentication, call_metrics
 from portaria.api.authentication import Caller
 from portaria.aws import boto3_clients, queues
@@ -53,7 +52,7 @@ WARNING_HEADER = "X-Portaria-Warning"
 KNOWN_FOR = timedelta(seconds=60)
 MAX_KNOWN = 1_000
 RETRY_AFTER_S = 5
-# ASCII is a part of UTF-8.
+# ASCII is a subset of UTF-8.
 CHARSETS = ("utf-8", "utf8", "us-ascii")
 _FAILED_ATTEMPTS = (ApiTokenRefused, AuthThrottled)
 
@@ -72,15 +71,15 @@ class AcceptedCall:
 
 
 class DataIngestionApi:
-    """The front doors of all platforms that have one; `records_queue_url` is where their records go."""
+    """The data ingestion endpoints of all platforms; `records_queue_url` is the queue that gets their records."""
 
     def __init__(self, table: Table, records_queue_url: str, logger: Logger) -> None:
         self.table = table
         self.records_queue_url = records_queue_url
         self.logger = logger
-        self.attempts = Attempts(table)
-        self._doors = {
-            part.ROOT: (platform.name, part) for platform in platforms.every() if (part := platform.data_ingestion_api)
+        self.auth_throttle = AuthThrottle(table)
+        self._apis = {
+            api.ROOT: (platform.name, api) for platform in platforms.every() if (api := platform.data_ingestion_api)
         }
         self._known: dict[tuple[str, str], tuple[float, list[Connection]]] = {}
 
@@ -88,18 +87,18 @@ class DataIngestionApi:
         """Answer a call in the platform's own shape."""
         request_id = str(uuid.uuid4())
         self.logger.append_keys(request=request_id)
-        platform, part = self._doors["/" + request.resource.split("/")[1]]
+        platform, api = self._apis["/" + request.resource.split("/")[1]]
         try:
-            taken = self._take(request, platform, part, request_id)
+            taken = self._take(request, platform, api, request_id)
         except Rejected as rejected:
             self.logger.warning("records_refused", reason=rejected.reason, detail=rejected.detail)
-            return self._refuse(part, rejected, rejected.status, request_id)
+            return self._refuse(api, rejected, rejected.status, request_id)
         except Retryable as later:
             self.logger.warning("records_postponed", reason=later.reason, detail=later.detail)
             if isinstance(later, StackUnavailable):
                 call_metrics.count(call_metrics.FAILED)
             if isinstance(later, AuthThrottled):
-                return self._refuse(part, later, 429, request_id, later.after_s)
+                return self._refuse(api, later, 429, request_id, later.after_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             # Its text may quote what was sent, so only its kind and place are told, and those only to the log.
             kind = boto3_clients.error_code(error) or type(error).__name__
@@ -119,31 +118,31 @@ class DataIngestionApi:
             _count("RecordsAccepted", taken.count)
             return _http(202, "", request_id, {WARNING_HEADER: taken.warnings} if taken.warnings else {})
         detail = "what this needs does not answer now; send the whole request again in a few seconds"
-        return self._refuse(part, Retryable("unavailable", detail), 500, request_id, RETRY_AFTER_S)
+        return self._refuse(api, Retryable("unavailable", detail), 500, request_id, RETRY_AFTER_S)
 
     def _take(
-        self, request: HttpRequest, platform: str, part: protocols.DataIngestionApi, request_id: str
+        self, request: HttpRequest, platform: str, api: protocols.DataIngestionApi, request_id: str
     ) -> AcceptedCall:
         """Check a call and queue its records.
 
         If the process dies before the last message is queued, the caller gets no answer, and the note counts more records than
         are on their way.
         """
-        if request.resource not in part.RESOURCES or request.method != "POST":
+        if request.resource not in api.RESOURCES or request.method != "POST":
             # Nothing is looked up: which paths there are is public.
             detail = (
-                f"there is nothing at this path with this method; send records by POST to {', '.join(part.RESOURCES)}"
+                f"there is nothing at this path with this method; send records by POST to {', '.join(api.RESOURCES)}"
             )
             raise Rejected("unknown_path", detail, status=404)
         parameters = request.path_parameters
-        caller = self._caller(request, part)
-        connection = self._connection(caller, platform, part, parameters)
-        headers = {name: _header(request, name, most) for name, most in part.HEADERS.items()}
-        trace = Trace(headers[part.CORRELATION_HEADER], headers[part.SOURCE_HEADER])
+        caller = self._caller(request, api)
+        connection = self._connection(caller, platform, api, parameters)
+        headers = {name: _header(request, name, most) for name, most in api.HEADERS.items()}
+        trace = Trace(headers[api.CORRELATION_HEADER], headers[api.SOURCE_HEADER])
         _check_content_type(request)
         body = _body(request)
         now = clock.now()
-        sent = part.parse(request.resource, parameters, body, connection.name, int(now.timestamp()))
+        sent = api.parse(request.resource, parameters, body, connection.name, int(now.timestamp()))
         integration = caller.id.rpartition(":")[2]
         bodies: list[str] = []
         for target, records in sent.groups:
@@ -160,16 +159,16 @@ class DataIngestionApi:
         queues.send(self.records_queue_url, bodies, tenant=integration)
         return AcceptedCall(caller.id, connection.name, sent.object, sent.count, len(body), headers, sent.warnings)
 
-    def _caller(self, request: HttpRequest, part: protocols.DataIngestionApi) -> Caller:
-        token = request.headers.once(part.TOKEN_HEADER)
+    def _caller(self, request: HttpRequest, api: protocols.DataIngestionApi) -> Caller:
+        token = request.headers.once(api.TOKEN_HEADER)
         if not token:
-            raise TokenMissing(f"send a private integration's token in {part.TOKEN_HEADER}", status=403)
+            raise TokenMissing(f"send a private integration's token in {api.TOKEN_HEADER}", status=403)
         return authentication.holder(
-            token, request.source_address or authentication.UNKNOWN_SOURCE, self.table, self.attempts
+            token, request.source_address or authentication.UNKNOWN_SOURCE, self.table, self.auth_throttle
         )
 
     def _connection(
-        self, caller: Caller, platform: str, part: protocols.DataIngestionApi, parameters: dict[str, str]
+        self, caller: Caller, platform: str, api: protocols.DataIngestionApi, parameters: dict[str, str]
     ) -> Connection:
         """The one that the account's records go through: of several that the caller may use, the first that works, by name.
 
@@ -178,7 +177,7 @@ class DataIngestionApi:
         """
         if not caller.allows_some(SCOPE):
             raise MissingScope(f"this token's private integration lacks the scope {SCOPE}")
-        account_id = part.account_id(parameters)
+        account_id = api.account_id(parameters)
         usable = [each for each in self._of_account(platform, account_id) if caller.allows(SCOPE, each.name)]
         if not usable and not caller.allows(SCOPE):
             detail = (
@@ -207,13 +206,13 @@ class DataIngestionApi:
 
     def _refuse(
         self,
-        part: protocols.DataIngestionApi,
+        api: protocols.DataIngestionApi,
         error: PortariaError,
         status: int,
         request_id: str,
         after_s: float | None = None,
     ) -> Answer:
-        refusal = part.refusal(error.reason, status, error.detail)
+        refusal = api.refusal(error.reason, status, error.detail)
         _count("RequestsRefused", 1, code=refusal.code)
         if isinstance(error, _FAILED_ATTEMPTS):
             # The one that `router` counts: for the alarm, when there are many.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from portaria.core.http_request import HttpRequest
+
 RESOURCE = "/v1/health"
 BODY = '{"status": "ok"}'
 
 
-def answer(event: dict[str, Any]) -> dict[str, Any] | None:
-    """The answer to a health check, or None for any other call."""
-    if event.get("resource") != RESOURCE:
+def answer(request: HttpRequest) -> dict[str, Any] | None:
+    """The response to a health check, or None for any other request."""
+    if request.resource != RESOURCE:
         return None
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return {"statusCode": 200, "headers": headers, "body": BODY}

@@ -16,8 +16,8 @@ from portaria.connections.tokens.provider import TokenProvider
 from portaria.connections.vault import Vault
 from portaria.core.callbacks import Secret
 from portaria.core.errors import ChangedMeanwhile, Rejected
+from portaria.core.http_request import HttpRequest
 
-Event = dict[str, Any]
 Content = dict[str, Any]
 # What a listing may be filtered by: the values that a filter may have, or a pattern.
 Filters = Mapping[str, tuple[str, ...] | validation.Matching]
@@ -26,7 +26,7 @@ ADMINISTRATORS, TOKENS = "administrators", "tokens"
 
 
 class SentRequest(Protocol):
-    """A request that is not a JSON object, read from the event."""
+    """A request whose body is not a JSON object."""
 
     def changes(self) -> bool:
         """Whether it may change something."""
@@ -59,6 +59,7 @@ class ApiContext:
     backfills_queue_url: str = ""
     records_queue_url: str = ""
     waiting_records_queue_url: str = ""
+    webhook_deliveries_queue_url: str = ""
     managers: str = ADMINISTRATORS
 
     @property
@@ -108,7 +109,7 @@ class Operation:
     stores its answer sealed, and `at_most_once` never does it again after it was stopped. `edits` takes an If-Match,
     `listing` a limit and a cursor and the `filters`. `read` reads what was sent where it is not a JSON object; then the
     reply's content is a `PassedResponse`. `changes` has an audit entry, unless its input has a `changes()` that
-    denies it. `statuses` are those beyond what every operation of its shape has.
+    denies it. `openapi.operation_errors` has the errors that it can answer with.
     """
 
     id: str
@@ -121,7 +122,7 @@ class Operation:
     function: str = "manage"
     description: str = ""
     input: type[validation.Input] | None = None
-    read: Callable[[Event], SentRequest] | None = None
+    read: Callable[[HttpRequest], SentRequest] | None = None
     status: HTTPStatus = HTTPStatus.OK
     creates: bool = False
     is_secret: bool = False
@@ -134,7 +135,6 @@ class Operation:
     managers_only: bool = False
     administrators_only: bool = False
     max_bytes: int = validation.MAX_BODY_BYTES
-    statuses: tuple[HTTPStatus, ...] = ()
 
     @property
     def narrowable(self) -> bool:

@@ -29,12 +29,11 @@ from portaria.api.resources.delivery import (
     routes,
     sent_records,
 )
-from portaria.api.rules import connection_rules, oauth_client_rules, route_rules
+from portaria.api.resources.webhooks import deliveries as webhook_deliveries
+from portaria.api.resources.webhooks import webhooks
+from portaria.api.rules import connection_rules, oauth_client_rules, route_rules, webhook_rules
 
 CREATED, NO_CONTENT = HTTPStatus.CREATED, HTTPStatus.NO_CONTENT
-CONFLICT = HTTPStatus.CONFLICT
-NOT_FOUND = HTTPStatus.NOT_FOUND
-TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 CALL = "call_connection"
 
@@ -66,37 +65,44 @@ OPERATIONS = [
     Operation(
         "show_platform", "GET", "/platforms/{platform}", "", "Get a platform",
         discovery.get_platform, discovery.PlatformOutput,
+        description="What a form for its connections and routes needs.",
     ),
     Operation(
         "list_scopes", "GET", "/scopes", "", "List scopes", discovery.list_scopes, discovery.ScopeOutput, listing=True,
+        description="Every scope that a private integration can have, on one page.",
     ),
     Operation(
         "show_caller", "GET", "/me", "", "Get the caller", discovery.show_caller, discovery.CallerOutput,
-        description="Who the request's token or signature belongs to, and what it may do.", statuses=(NOT_FOUND,),
+        description="Who the request's token or signature belongs to, and what it may do.",
     ),
     # OAuth clients
     Operation(
         "list_oauth_clients", "GET", "/oauth-clients", "oauth-clients:list", "List OAuth clients",
         oauth_clients.list_page, oauth_clients.OAuthClientOutput, listing=True,
+        description="Secrets are not returned.",
     ),
     Operation(
         "create_oauth_client", "POST", "/oauth-clients", "oauth-clients:create", "Create an OAuth client",
         oauth_clients.create, oauth_clients.OAuthClientWithWarnings, input=oauth_client_rules.OAuthClientCreation,
         status=CREATED,
-        creates=True, changes=True, statuses=(CONFLICT,),
+        creates=True, changes=True,
+        description="Registers an application with this stack. Enter the `redirect_uri` of the response at the platform.",
     ),
     Operation(
         "show_oauth_client", "GET", "/oauth-clients/{platform}/{client}", "oauth-clients:show", "Get an OAuth client",
         oauth_clients.get, oauth_clients.OAuthClientWithWarnings,
+        description="`credentials_set` names the secrets that are stored; they are not returned.",
     ),
     Operation(
         "replace_oauth_client", "PUT", "/oauth-clients/{platform}/{client}", "oauth-clients:replace", "Replace an OAuth client",
         oauth_clients.replace, oauth_clients.OAuthClientWithWarnings, input=oauth_client_rules.OAuthClientReplacement,
-        edits=True, changes=True, statuses=(CONFLICT,),
+        edits=True, changes=True,
+        description="Connections that the platform's refusals ended are tried again with the new values.",
     ),
     Operation(
         "delete_oauth_client", "DELETE", "/oauth-clients/{platform}/{client}", "oauth-clients:delete", "Delete an OAuth client",
-        oauth_clients.delete, None, status=NO_CONTENT, changes=True, statuses=(CONFLICT,),
+        oauth_clients.delete, None, status=NO_CONTENT, changes=True,
+        description="It must have no connections and no routes (409 `client_in_use`).",
     ),
     # Connections
     Operation(
@@ -108,7 +114,7 @@ OPERATIONS = [
         "create_connection", "POST", "/connections", "connections:create", "Create a connection",
         connections.create, connections.ConnectionOutput, input=connection_rules.ConnectionCreation, status=CREATED,
         description="Credentials are tested first, where the platform offers a request for that, and stored only if they work.",
-        creates=True, changes=True, statuses=(CONFLICT,),
+        creates=True, changes=True,
     ),
     Operation(
         "show_connection", "GET", "/connections/{name}", "connections:show", "Get a connection",
@@ -119,30 +125,30 @@ OPERATIONS = [
         "replace_credentials", "PUT", "/connections/{name}/credentials", "credentials:replace",
         "Replace a connection's credentials",
         connections.replace, connections.ConnectionOutput, input=connection_rules.CredentialsReplacement,
-        edits=True, changes=True, statuses=(CONFLICT,),
+        edits=True, changes=True,
+        description="They are tested first, where the platform offers a request for that. An ended connection works again.",
     ),
     Operation(
         "delete_connection", "DELETE", "/connections/{name}", "connections:delete", "Delete a connection",
-        connections.delete, connections.DeletedConnection, changes=True, statuses=(CONFLICT,),
+        connections.delete, connections.DeletedConnection, changes=True,
         description="Records that wait for it become dead letters; the answer says about how many.",
     ),
     Operation(
         "rotate_connection", "POST", "/connections/{name}/rotate", "connections:rotate", "Rotate a connection's token",
         connections.rotate, connections.ConnectionOutput, input=connection_rules.CredentialsRotation, creates=True,
         changes=True,
-        statuses=(CONFLICT,),
         description="Send the new token that the platform issued. It is tested first. The previous token is kept as a fallback "
         "for as long as the platform accepts both.",
     ),
     Operation(
         "expire_rotation", "POST", "/connections/{name}/rotation/expire", "connections:expire",
         "Delete a connection's previous token", connections.expire, connections.ConnectionOutput, changes=True,
-        statuses=(CONFLICT,),
+        description="Ends a rotation early: only the new token is used.",
     ),
     Operation(
         "create_authorization", "POST", "/connections/{name}/authorizations", "authorizations:create",
         "Create an authorization link", authorizations.create, authorizations.Authorization,
-        status=CREATED, creates=True, is_secret=True, changes=True, statuses=(CONFLICT,),
+        status=CREATED, creates=True, is_secret=True, changes=True,
         description="A person opens the link to grant access. It can be opened once, within 15 minutes; the link to an install "
         "page does not expire.",
     ),
@@ -152,13 +158,12 @@ OPERATIONS = [
         creates=True, is_secret=True, at_most_once=True, changes=True,
         description="The request goes to the connection's API with its credential added. A response body that contains the "
         "credential is withheld.",
-        statuses=(CONFLICT,),
     ),
     *(
         Operation(
             f"{prefix}_{method.lower()}", method, path, "connections:call", f"Send a {method} to {what}",
             proxied.send, None, function=CALL, read=proxied.read, creates=True, is_secret=True, at_most_once=True, changes=True,
-            description=description, statuses=(CONFLICT, TOO_LARGE),
+            description=description,
         )
         for prefix, path, what, description in (
             ("proxy", "/connections/{name}/proxy/{path+}", "a connection's API", proxied.DESCRIPTION),
@@ -171,49 +176,49 @@ OPERATIONS = [
         connection_tests.test, connection_tests.ConnectionTest, function=CALL, creates=True, changes=True,
         description="Sends the platform's harmless request. Platforms without one (`is_testable` is false) answer 409 "
         "`not_offered`. A credential that the platform calls invalid ends the connection.",
-        statuses=(CONFLICT,),
     ),
     Operation(
         "create_event_address", "POST", "/connections/{name}/event-addresses", "event-addresses:create",
         "Create a webhook URL for events", event_addresses.create, event_addresses.EventAddress,
-        status=CREATED, creates=True, is_secret=True, changes=True, statuses=(CONFLICT,),
+        status=CREATED, creates=True, is_secret=True, changes=True,
         description="The URL and the secret of its header are returned once. Earlier URLs work for another hour.",
     ),
     Operation(
         "start_backfill", "POST", "/connections/{name}/backfills", "backfills:create",
         "Start a connection's backfills", backfills.start, backfills.StartedBackfills,
         input=backfills.BackfillCreation,
-        status=HTTPStatus.ACCEPTED, creates=True, changes=True, statuses=(CONFLICT,),
+        status=HTTPStatus.ACCEPTED, creates=True, changes=True,
         description="Reads all records of the account for each route that starts at the connection, or for one route. A "
         "running backfill continues; one that has ended starts again from the first page.",
     ),
     Operation(
         "list_backfills", "GET", "/connections/{name}/backfills", "backfills:list",
         "List a connection's backfills and reconciliations", backfills.show, backfills.BackfillStatus,
+        description="The newest backfill of each route, and the reconciliations that follow it.",
     ),
     # What platforms offer
     Operation(
         "show_contact", "GET", "/connections/{name}/contacts/{id}", "contacts:show", "Get a contact",
-        _show_contact, contacts.Contact, function=CALL, statuses=(CONFLICT,),
+        _show_contact, contacts.Contact, function=CALL,
+        description="Reads the contact at the platform, with the platform's own fields.",
     ),
     Operation(
         "upsert_contacts", "POST", "/connections/{name}/contacts", "contacts:upsert", "Create or update contacts",
         _upsert_contacts, contacts.UpsertedContacts, function=CALL, input=contacts.ContactUpsert, max_bytes=1_000_000,
         creates=True, changes=True,
-        description="The response has an outcome for each contact.", statuses=(CONFLICT,),
+        description="The response has an outcome for each contact.",
     ),
     Operation(
         "register_identifiers", "POST", "/connections/{name}/identifiers", "identifiers:register",
         "Register user identifiers for single sign-on", _register_identifiers, identifiers.RegisteredIdentifiers, function=CALL,
         input=identifiers.IdentifierRegistration, max_bytes=1_000_000, creates=True, changes=True,
-        description="The response has an outcome for each user.", statuses=(CONFLICT,),
+        description="The response has an outcome for each user.",
     ),
     Operation(
         "create_sso", "POST", "/connections/{name}/sso", "sso:create", "Create a single sign-on link",
         _sign_on, sign_on.SignOnLink, function=CALL, input=sign_on.SignOnRequest, status=CREATED, creates=True,
         is_secret=True, changes=True,
         description="The link works once, within two minutes. `deliver` can ask for the platform's own URLs instead.",
-        statuses=(CONFLICT,),
     ),
     # Routes
     Operation(
@@ -223,27 +228,33 @@ OPERATIONS = [
     ),
     Operation(
         "create_route", "POST", "/routes", "routes:create", "Create a route", routes.create, routes.RouteWithWarnings,
-        input=route_rules.RouteCreation, status=CREATED, creates=True, changes=True, statuses=(CONFLICT,),
+        input=route_rules.RouteCreation, status=CREATED, creates=True, changes=True,
+        description="The mapping is checked. The response has warnings about what may be a mistake.",
     ),
     Operation(
         "preview_route", "POST", "/routes/preview", "routes:preview", "Get what a record becomes",
         route_previews.preview, route_previews.RoutePreview, input=route_previews.RoutePreviewRequest,
         description="Maps a sample record by a route that exists or that is given, and returns the objects and the request "
-        "that the destination would get. Nothing is sent or stored.", statuses=(NOT_FOUND, CONFLICT),
+        "that the destination would get. Nothing is sent or stored.",
     ),
-    Operation("show_route", "GET", "/routes/{name}", "routes:show", "Get a route", routes.get, routes.RouteOutput),
+    Operation(
+        "show_route", "GET", "/routes/{name}", "routes:show", "Get a route", routes.get, routes.RouteOutput,
+        description="The mapping is returned as it was given.",
+    ),
     Operation(
         "replace_route", "PUT", "/routes/{name}", "routes:replace", "Replace a route", routes.replace, routes.RouteWithWarnings,
-        input=route_rules.RouteReplacement, edits=True, changes=True, statuses=(CONFLICT,),
+        input=route_rules.RouteReplacement, edits=True, changes=True,
+        description="Replaces all values. The response has warnings about what may be a mistake.",
     ),
     Operation(
         "delete_route", "DELETE", "/routes/{name}", "routes:delete", "Delete a route", routes.delete, None,
         status=NO_CONTENT, changes=True,
+        description="Its connections stay.",
     ),
     Operation(
         "send_records", "POST", "/records", sent_records.SCOPE, "Send records through a route",
         sent_records.send, sent_records.AcceptedRecords, input=sent_records.RecordsSending,
-        max_bytes=sent_records.MAX_BODY_BYTES, status=HTTPStatus.ACCEPTED, creates=True, changes=True, statuses=(NOT_FOUND,),
+        max_bytes=sent_records.MAX_BODY_BYTES, status=HTTPStatus.ACCEPTED, creates=True, changes=True,
         checks_scope=True,
         description="The records are in the source's shape; the route maps and delivers them. `id` finds their receipts. "
         "A record that cannot be delivered becomes a dead letter.",
@@ -256,17 +267,19 @@ OPERATIONS = [
     ),
     Operation(
         "show_install", "GET", "/installs/{id}", "installs:show", "Get an install", installs.get, installs.InstallOutput,
+        description="Installs are kept for 90 days.",
     ),
     # Receipts
     Operation(
         "list_receipts", "GET", "/receipts", "receipts:list", "List receipts",
-        receipts.list_page, receipts.ReceiptOutput, listing=True, filters=receipts.FILTERS, statuses=(NOT_FOUND,),
+        receipts.list_page, receipts.ReceiptOutput, listing=True, filters=receipts.FILTERS,
         description="Newest first. Filter by one of `destination` (optionally with `record`), `request` and `correlation_id`; "
         "without one, the receipts of all connections are listed.",
     ),
     Operation(
         "show_receipt", "GET", "/receipts/{id}", "receipts:show", "Get a receipt",
         receipts.get, receipts.ReceiptWithRequests,
+        description="Receipts are kept for 30 days.",
     ),
     # Destinations
     Operation(
@@ -282,7 +295,7 @@ OPERATIONS = [
     # Dead letters
     Operation(
         "list_dead_letters", "GET", "/dead-letters", "dead-letters:list", "List dead letters",
-        dead_letters.list_page, dead_letters.DeadLetter, listing=True, filters=dead_letters.FILTERS, statuses=(NOT_FOUND,),
+        dead_letters.list_page, dead_letters.DeadLetter, listing=True, filters=dead_letters.FILTERS,
         description="Newest first.",
     ),
     Operation(
@@ -293,26 +306,26 @@ OPERATIONS = [
     Operation(
         "redrive_dead_letters", "POST", "/dead-letters/redrive", "dead-letters:redrive", "Redrive dead letters",
         dead_letters.redrive, dead_letters.RedriveOutcome, input=dead_letters.DeadLetterRedrive, creates=True, changes=True,
-        statuses=(NOT_FOUND,),
         description="Sends the records again, at most twenty dead letters a second. The response has an outcome for each; "
         "`dry_run` returns the outcomes and sends nothing.",
     ),
     Operation(
         "delete_dead_letters", "POST", "/dead-letters/delete", "dead-letters:delete", "Delete several dead letters",
         dead_letter_deletions.delete, dead_letter_deletions.DeletionOutcome, input=dead_letter_deletions.DeadLetterDeletion,
-        creates=True, changes=True, statuses=(NOT_FOUND,),
+        creates=True, changes=True,
         description="`dry_run` returns the counts and deletes nothing.",
     ),
     Operation(
         "delete_dead_letter", "DELETE", "/dead-letters/{id}", "dead-letters:delete",
         "Delete a dead letter", dead_letters.delete, None, status=NO_CONTENT, changes=True,
-        statuses=(CONFLICT,),
+        description="Its records are deleted with it.",
     ),
     # Private integrations
     Operation(
         "list_private_integrations", "GET", "/private-integrations", "private-integrations:list",
         "List private integrations", private_integrations.list_page, private_integrations.PrivateIntegrationOutput,
         listing=True, managers_only=True,
+        description="Tokens are not returned.",
     ),
     Operation(
         "create_private_integration", "POST", "/private-integrations", "private-integrations:create",
@@ -325,11 +338,12 @@ OPERATIONS = [
         "show_private_integration", "GET", "/private-integrations/{id}", "private-integrations:show",
         "Get a private integration", private_integrations.get, private_integrations.PrivateIntegrationOutput,
         managers_only=True,
+        description="The token is not returned.",
     ),
     Operation(
         "edit_private_integration", "PATCH", "/private-integrations/{id}", "private-integrations:edit",
         "Update a private integration", private_integrations.edit, private_integrations.PrivateIntegrationOutput,
-        input=private_integrations.PrivateIntegrationEdit, edits=True, changes=True, managers_only=True, statuses=(CONFLICT,),
+        input=private_integrations.PrivateIntegrationEdit, edits=True, changes=True, managers_only=True,
         description="Changes name, description or scopes. The token stays; new scopes apply from its next request on.",
     ),
     Operation(
@@ -342,21 +356,18 @@ OPERATIONS = [
         "private-integrations:rotate", "Rotate a private integration's token", private_integrations.rotate,
         private_integrations.PrivateIntegrationWithToken, input=private_integrations.PrivateIntegrationRotation,
         creates=True, is_secret=True, changes=True, managers_only=True,
-        statuses=(CONFLICT,),
         description="The previous token works for seven more days, or stops working at once (`expire_now`).",
     ),
     Operation(
         "cancel_private_integration_rotation", "POST", "/private-integrations/{id}/rotation/cancel",
         "private-integrations:cancel", "Cancel a token rotation",
         private_integrations.cancel, private_integrations.PrivateIntegrationOutput, changes=True, managers_only=True,
-        statuses=(CONFLICT,),
         description="The previous token stays valid; the new one stops working.",
     ),
     Operation(
         "expire_private_integration_rotation", "POST", "/private-integrations/{id}/rotation/expire",
         "private-integrations:expire", "Revoke the previous token",
         private_integrations.expire, private_integrations.PrivateIntegrationOutput, changes=True, managers_only=True,
-        statuses=(CONFLICT,),
         description="Ends a rotation early: only the new token works.",
     ),
     # Console sessions
@@ -374,6 +385,64 @@ OPERATIONS = [
     Operation(
         "revoke_console_session", "DELETE", "/console-sessions/{id}", "console-sessions:revoke", "End a console session",
         console_sessions.revoke, None, status=NO_CONTENT, changes=True, administrators_only=True,
+    ),
+    # Webhooks
+    Operation(
+        "list_webhooks", "GET", "/webhooks", "webhooks:list", "List webhooks",
+        webhooks.list_page, webhooks.WebhookOutput, listing=True, description="Newest first, on one page.",
+    ),
+    Operation(
+        "create_webhook", "POST", "/webhooks", "webhooks:create", "Create a webhook",
+        webhooks.create, webhooks.WebhookWithSecret, input=webhook_rules.WebhookCreation, status=CREATED, creates=True,
+        is_secret=True, changes=True,
+        description="Events are sent to the URL, signed by the Standard Webhooks specification. The secret is returned once, "
+        "and again if the request is repeated with the same `Idempotency-Key`.",
+    ),
+    Operation(
+        "show_webhook", "GET", "/webhooks/{id}", "webhooks:show", "Get a webhook", webhooks.get, webhooks.WebhookOutput,
+    ),
+    Operation(
+        "replace_webhook", "PUT", "/webhooks/{id}", "webhooks:replace", "Replace a webhook", webhooks.replace,
+        webhooks.WebhookOutput, input=webhook_rules.WebhookReplacement, edits=True, changes=True,
+        description="Also enables and disables it. The pending deliveries of a disabled webhook fail.",
+    ),
+    Operation(
+        "delete_webhook", "DELETE", "/webhooks/{id}", "webhooks:delete", "Delete a webhook", webhooks.delete, None,
+        status=NO_CONTENT, changes=True, description="Its pending deliveries fail.",
+    ),
+    Operation(
+        "rotate_webhook_secret", "POST", "/webhooks/{id}/rotation", "webhooks:rotate", "Rotate a webhook's secret",
+        webhooks.rotate, webhooks.WebhookWithSecret, input=webhook_rules.WebhookRotation, creates=True, is_secret=True,
+        changes=True,
+        description="For a day each request has a signature with the new secret and one with the previous secret. With "
+        "`expire_now` the previous secret stops signing at once.",
+    ),
+    Operation(
+        "test_webhook", "POST", "/webhooks/{id}/test", "webhooks:test", "Send a test event",
+        webhook_deliveries.test, webhook_deliveries.WebhookDelivery, status=HTTPStatus.ACCEPTED, creates=True, changes=True,
+        description="The event `webhook.test`, whatever the webhook subscribes to.",
+    ),
+    Operation(
+        "list_webhook_deliveries", "GET", "/webhooks/{id}/deliveries", "webhook-deliveries:list",
+        "List a webhook's deliveries", webhook_deliveries.list_page, webhook_deliveries.WebhookDelivery, listing=True,
+        filters=webhook_deliveries.FILTERS, description="Newest first. Kept for 30 days.",
+    ),
+    Operation(
+        "show_webhook_delivery", "GET", "/webhooks/{id}/deliveries/{delivery}", "webhook-deliveries:show",
+        "Get a delivery with its attempts", webhook_deliveries.get, webhook_deliveries.WebhookDeliveryWithAttempts,
+    ),
+    Operation(
+        "redeliver_webhook_delivery", "POST", "/webhooks/{id}/deliveries/{delivery}/redelivery",
+        "webhook-deliveries:redeliver", "Send a delivery again", webhook_deliveries.redeliver,
+        webhook_deliveries.WebhookDelivery, status=HTTPStatus.ACCEPTED, creates=True, changes=True,
+        description="It keeps its id, and is attempted now and by the whole schedule.",
+    ),
+    Operation(
+        "redeliver_webhook_deliveries", "POST", "/webhooks/{id}/redelivery", "webhook-deliveries:redeliver",
+        "Send the deliveries of a time range again", webhook_deliveries.redeliver_range,
+        webhook_deliveries.RedeliveredDeliveries, input=webhook_deliveries.WebhookRedelivery, status=HTTPStatus.ACCEPTED,
+        creates=True, changes=True,
+        description="At most a hundred with each call: repeat it with `next_cursor` while `more` is true.",
     ),
     # Audit
     Operation(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import traceback
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace as with_changes
 from http import HTTPStatus
@@ -16,12 +17,12 @@ from typing import Any, cast
 from aws_lambda_powertools import Logger
 
 from portaria.access import audit
-from portaria.access.auth_throttle import Attempts
+from portaria.access.auth_throttle import AuthThrottle
 from portaria.api import answers, authentication, call_metrics, idempotency, schemas, validation
 from portaria.api.answers import Answer
 from portaria.api.api_url import api_url
 from portaria.api.authentication import ADMIN_PREFIX, TOKEN_PREFIX, Caller
-from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Event, Operation, PassedResponse, Reply
+from portaria.api.operation import TOKENS, ApiContext, ApiRequest, Content, Operation, PassedResponse, Reply
 from portaria.aws import boto3_clients
 from portaria.core.errors import (
     AnswerUnusable,
@@ -32,6 +33,7 @@ from portaria.core.errors import (
     Retryable,
     StackUnavailable,
 )
+from portaria.core.http_request import HttpRequest
 
 MAX_PATH_LENGTH = 300
 # Every name and id in a path. Other characters could be misread as part of a key or of a secret's name.
@@ -44,7 +46,7 @@ class Service:
     def __init__(self, operations: list[Operation], context: ApiContext, logger: Logger) -> None:
         self.context = context
         self.logger = logger
-        self.attempts = Attempts(context.table)
+        self.auth_throttle = AuthThrottle(context.table)
         self.created = idempotency.IdempotencyStore(context.table)
         self._routes = {
             (operation.method, prefix + operation.path): (prefix, operation)
@@ -52,12 +54,12 @@ class Service:
             for prefix in (TOKEN_PREFIX, ADMIN_PREFIX)
         }
 
-    def answer(self, event: Event, lambda_context: Any, caller: Caller | None = None) -> Answer:
-        """Answer an event of API Gateway's proxy integration. The console gives the `caller` of its session."""
-        request_id = str(event["requestContext"].get("requestId") or lambda_context.aws_request_id)
+    def answer(self, request: HttpRequest, lambda_context: Any, caller: Caller | None = None) -> Answer:
+        """Answer a request of API Gateway's proxy integration. The console gives the `caller` of its session."""
+        request_id = str(request.request_id or lambda_context.aws_request_id)
         self.logger.append_keys(request=request_id)
         try:
-            answer = self._carry_out(event, lambda_context, request_id, caller)
+            answer = self._carry_out(request, lambda_context, request_id, caller)
         except Rejected as rejected:
             answer = answers.refused(rejected, request_id)
             if isinstance(rejected, ApiTokenRefused):
@@ -75,26 +77,25 @@ class Service:
             self.logger.error("call_failed", error=kind, at=traceback.format_tb(error.__traceback__))
             call_metrics.count(call_metrics.FAILED)
             answer = answers.failed(request_id, passes=boto3_clients.passes(error))
-        self.logger.info("call_answered", status=answer["statusCode"], resource=event.get("resource"))
+        self.logger.info("call_answered", status=answer["statusCode"], resource=request.resource)
         return answer
 
-    def _carry_out(self, event: Event, lambda_context: Any, request_id: str, known: Caller | None) -> Answer:
-        resource = str(event.get("resource", ""))
-        found = self._routes.get((str(event.get("httpMethod", "")), resource))
+    def _carry_out(self, request: HttpRequest, lambda_context: Any, request_id: str, known: Caller | None) -> Answer:
+        found = self._routes.get((request.method, request.resource))
         # No name is that long, nor would DynamoDB take it for a key.
-        if not found or (len(event["path"]) > MAX_PATH_LENGTH and not found[1].read):
+        if not found or (len(request.path) > MAX_PATH_LENGTH and not found[1].read):
             raise Rejected("unknown_path", "this path does not exist in the API", status=404)
         prefix, operation = found
-        given = event.get("pathParameters") or {}
-        path = {name: str(given[name]) for name in operation.parameters if name in given}
+        given = request.path_parameters
+        path = {name: given[name] for name in operation.parameters if name in given}
         caller = known or (
-            authentication.principal(event)
+            authentication.principal(request)
             if prefix == ADMIN_PREFIX
-            else authentication.bearer(event, self.context.table, self.attempts)
+            else authentication.bearer(request, self.context.table, self.auth_throttle)
         )
         self.logger.append_keys(operation=operation.id, caller=caller.id)
         self.require_scope(operation, caller, path)
-        asked, body = self._read(event, operation, caller, path)
+        asked, body = self._read(request, operation, caller, path)
         entry = None
         if operation.changes and _may_change(asked.sent):
             entry = audit.begin(
@@ -142,9 +143,9 @@ class Service:
                 return kept.store_unknown(refused)
             return kept.store(made[0].target, made[0].etag, _whole(made[0]))
 
-        request = json.dumps([asked.path, body])
+        sent = json.dumps([asked.path, body])
         time = idempotency.WholeDay() if operation.at_most_once else lambda_context
-        first = self.created.once(asked.caller.id, operation.id, asked.key, request, create, time)
+        first = self.created.once(asked.caller.id, operation.id, asked.key, sent, create, time)
         if made:
             return made[0]
         content = kept.read(first)
@@ -171,8 +172,10 @@ class Service:
             narrowed = f", or {operation.scope}@{connection}" if connection and validation.is_name(connection) else ""
             raise MissingScope(f"the token lacks the scope {operation.scope}{narrowed}")
 
-    def _read(self, event: Event, operation: Operation, caller: Caller, path: dict[str, str]) -> tuple[ApiRequest, str]:
-        """The call, and its body as it came. Raises `Rejected`."""
+    def _read(
+        self, request: HttpRequest, operation: Operation, caller: Caller, path: dict[str, str]
+    ) -> tuple[ApiRequest, str]:
+        """The request as the operation receives it, and what identifies its body. Raises `Rejected`."""
         if not all(_NAMED.fullmatch(name) for name in path.values()):
             raise Rejected(
                 "unknown_path",
@@ -182,22 +185,20 @@ class Service:
         limit, cursor = validation.DEFAULT_LIMIT, None
         filters: dict[str, str] = {}
         if operation.listing:
-            query = event.get("multiValueQueryStringParameters") or {}
-            limit, cursor, filters = validation.read_listing(query, *operation.filters)
+            limit, cursor, filters = validation.read_listing(request.query, *operation.filters)
             validation.check_filters(filters, operation.filters)
         sent: Any = None
-        body = str(event.get("body") or "")
+        body = b64encode(request.body or b"").decode()
         if operation.read:
-            sent = operation.read(event)
+            sent = operation.read(request)
             body = sent.fingerprint()
         if operation.input:
-            content = validation.read_body(event.get("body"), bool(event.get("isBase64Encoded")), operation.max_bytes)
-            sent = validation.parse(operation.input, content)
+            sent = validation.parse(operation.input, validation.read_body(request.body, operation.max_bytes))
         # A proxied request's own `Idempotency-Key` belongs to the API that it is sent to.
         key_header = idempotency.PROXY_HEADER if operation.read else idempotency.HEADER
-        key = idempotency.read_key(_header(event, key_header)) if operation.creates else ""
-        if_match = _read_etag(_header(event, "If-Match")) if operation.edits else ""
-        asked = ApiRequest(self.context, caller, path, sent, limit, cursor, filters, key, if_match, api_url(event))
+        key = idempotency.read_key(_header(request, key_header)) if operation.creates else ""
+        if_match = _read_etag(_header(request, "If-Match")) if operation.edits else ""
+        asked = ApiRequest(self.context, caller, path, sent, limit, cursor, filters, key, if_match, api_url(request))
         return asked, body
 
 
@@ -217,13 +218,13 @@ def _whole(reply: Reply) -> Content | None:
     return reply.content | {name: secret.reveal() for name, secret in reply.once.items()}
 
 
-def _header(event: Event, name: str) -> str:
+def _header(request: HttpRequest, name: str) -> str:
     """A header that may be left out. One that came empty was meant to hold something: without it more would be done than asked.
 
     Raises `Rejected` (`header_empty`, `header_repeated`).
     """
-    value = authentication.header(event, name)
-    if not value and any(given.lower() == name.lower() for given in event.get("multiValueHeaders") or {}):
+    value = request.headers.once(name)
+    if not value and request.headers.values(name):
         raise Rejected("header_empty", f"the header {name} is empty: give it a value, or leave it out", field=name)
     return value
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -226,13 +225,14 @@ def read_credential(kind: str, name: str, value: object) -> Secret:
     return value
 
 
-def read_body(body: str | None, is_base64: bool, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """The JSON object of a request. Raises `Rejected`, 413 where it is too large."""
+def read_body(raw: bytes | None, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
+    """The JSON object of a request's body. Raises `Rejected`, 413 where it is too large."""
+    if raw is None:
+        raise Rejected("bad_json", "the body must be JSON in UTF-8")
     try:
-        raw = b64decode(body or "", validate=True) if is_base64 else (body or "").encode()
         # A byte order mark is none of the JSON: some programs write one. https://www.rfc-editor.org/rfc/rfc8259#section-8.1
         text = raw.decode("utf-8-sig")
-    except ValueError:
+    except UnicodeDecodeError:
         raise Rejected("bad_json", "the body must be JSON in UTF-8") from None
     if len(raw) > max_bytes:
         raise Rejected(

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from portaria.aws.table import Item, Table
 from portaria.core import clock
 
-# `renew_tokens` sweeps connections and private integrations, `backfill_records` sweeps reconciliations.
+# `renew_tokens` sweeps connections and private integrations, `backfill_records` sweeps reconciliations. Deliveries of webhooks
+# have one partition for each webhook (`notifications.deliveries`).
 RENEWALS = "CONNECTIONS"
 RECONCILIATIONS = "RECONCILIATIONS"
 PAGE_SIZE = 100
@@ -31,14 +32,16 @@ def attributes(sweep: str, due_at: datetime) -> Item:
     return {"due_pk": sweep, "due_at": clock.to_iso(due_at)}
 
 
-def claim_page(table: Table, sweep: str, cursor: str | None, *, again_after: timedelta) -> DuePage:
-    """Read a page of the items that are due now, and postpone each by `again_after` so that no other sweep claims it.
+def claim_page(
+    table: Table, sweep: str, cursor: str | None, *, again_after: timedelta, limit: int = PAGE_SIZE
+) -> DuePage:
+    """Read at most `limit` items that are due now, and postpone each by `again_after` so that no other sweep claims it.
 
     The caller queues the claimed items afterwards. If it dies before that, they are due again after `again_after`.
     """
     now = clock.now()
     items, next_cursor = table.query(
-        sweep, index="by_due", sk_until=clock.to_iso(now), limit=PAGE_SIZE, cursor=cursor or None
+        sweep, index="by_due", sk_until=clock.to_iso(now), limit=limit, cursor=cursor or None
     )
     claimed = [item for item in items if table.postpone(item, clock.to_iso(now + again_after))]
     return DuePage(items, claimed, next_cursor)

@@ -63,7 +63,8 @@ MAX_PATH_SHOWN = 300
 class Call:
     """A caller's request. `target` is a path that begins with `/`, or a whole URL.
 
-    With `replaces_headers`, the headers that the connection sets replace the caller's; otherwise the caller's are refused.
+    With `replaces_headers`, the connection's credential replaces the caller's, and another header that the connection sets,
+    such as an API version, is used if the caller sends none. Otherwise the caller's are refused.
     """
 
     method: str
@@ -98,15 +99,14 @@ def send(token_provider: provider.TokenProvider, connection: Connection, call: C
         time_left_s = (ends_at - clock.now()).total_seconds()
         if time_left_s < 1:
             raise Retryable("token_late", "the token could not be renewed in time", after_s=2)
-        applied = request_auth.headers(connection, token)
-        headers = _without_applied(call, {http_client.canonical(name) for name in applied})
         credential_headers = request_auth.credential_headers(connection, token.credentials)
+        headers = _merged(call, request_auth.headers(connection, token), credential_headers)
         secrets.update(secret.reveal() for name, secret in token.credentials.items() if name not in _NO_SECRETS)
         secrets.update(value.rpartition(" ")[2] for value in credential_headers.values())
         left = True
         return with_changes(
             plain,
-            headers={**headers, **applied},
+            headers=headers,
             total_timeout_s=time_left_s,
             credential_headers=tuple(credential_headers),
         )
@@ -214,14 +214,17 @@ def is_forbidden(header_name: str) -> bool:
     return known_as in FORBIDDEN_HEADERS or known_as.startswith(FORBIDDEN_PREFIXES)
 
 
-def _without_applied(call: Call, applied: set[str]) -> dict[str, str]:
-    """The caller's headers without those that the connection sets. Raises `Rejected` unless the call `replaces_headers`."""
-    kept = {name: value for name, value in call.headers.items() if http_client.canonical(name) not in applied}
-    if len(kept) < len(call.headers) and not call.replaces_headers:
-        name = next(name for name in call.headers if name not in kept)
-        detail = f"the connection sets the header {name.lower()} itself: leave it out"
+def _merged(call: Call, applied: dict[str, str], credential: dict[str, str]) -> dict[str, str]:
+    """The caller's headers and those that the connection sets. Raises `Rejected` unless the call `replaces_headers`."""
+    of_connection = {http_client.canonical(name) for name in applied}
+    repeated = next((name for name in call.headers if http_client.canonical(name) in of_connection), "")
+    if repeated and not call.replaces_headers:
+        detail = f"the connection sets the header {repeated.lower()} itself: leave it out"
         raise Rejected("forbidden_header", detail, field="headers")
-    return kept
+    with_credential = {http_client.canonical(name) for name in credential}
+    kept = {name: value for name, value in call.headers.items() if http_client.canonical(name) not in with_credential}
+    given = {http_client.canonical(name) for name in kept}
+    return kept | {name: value for name, value in applied.items() if http_client.canonical(name) not in given}
 
 
 def with_advice(rejected: Rejected, connection: Connection) -> Rejected:

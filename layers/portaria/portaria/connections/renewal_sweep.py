@@ -30,7 +30,7 @@ from portaria.core.entities import ROTATION_WARNINGS_AT, Connection
 from portaria.core.errors import NeedsReconnect, Rejected, Retryable
 from portaria.core.settings import RenewTokensSettings
 from portaria.core.stored_reasons import ConnectionReason
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +55,11 @@ class RenewalOutcome:
 
 
 def handle_message(
-    body: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], pace: Pace
+    body: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], rate_limiter: RateLimiter
 ) -> RenewalOutcome:
     """Handle one message of the Renewals queue. Raises `Retryable` where it should return to the queue.
 
-    `pace` limits the rate of requests to platforms: `RENEWALS_PER_SECOND`.
+    `rate_limiter` limits the rate of requests to platforms: `RENEWALS_PER_SECOND`.
     """
     try:
         message = json.loads(body)
@@ -73,7 +73,7 @@ def handle_message(
     if integration:
         private_integrations.warn_of_age(Table(settings.table_name), settings.bus_name, str(integration))
         return RenewalOutcome("visited")
-    return _Visit(name, settings, time_left_s, pace).run()
+    return _Visit(name, settings, time_left_s, rate_limiter).run()
 
 
 def _sweep(cursor: str | None, settings: RenewTokensSettings) -> RenewalOutcome:
@@ -99,9 +99,11 @@ def _sweep(cursor: str | None, settings: RenewTokensSettings) -> RenewalOutcome:
 
 
 class _Visit:
-    def __init__(self, name: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], pace: Pace) -> None:
+    def __init__(
+        self, name: str, settings: RenewTokensSettings, time_left_s: Callable[[], float], rate_limiter: RateLimiter
+    ) -> None:
         self.name = name
-        self.pace = pace
+        self.rate_limiter = rate_limiter
         self.settings = settings
         self.table = Table(settings.table_name)
         self.vault = Vault(settings.secrets_prefix)
@@ -142,7 +144,7 @@ class _Visit:
         return RenewalOutcome("visited")
 
     def _renew(self, connection: Connection) -> RenewalOutcome:
-        self.pace.wait()
+        self.rate_limiter.wait()
         try:
             self.token_provider.renew(connection)
         except NeedsReconnect:

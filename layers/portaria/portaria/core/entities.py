@@ -1,4 +1,4 @@
-"""The values that the packages exchange, and what a platform must offer.
+"""The values that the packages exchange.
 
 Everything here is plain data. Platforms build a `Request` and read a `Response`; only `http_client` sends them.
 """
@@ -15,16 +15,16 @@ from functools import cached_property
 from portaria.core.callbacks import Record, Secret
 from portaria.core.http_messages import Request
 
-# A credential that a person typed in does not expire: its owner is reminded to rotate it at these ages.
+# Credentials that a person entered do not expire. Their owner is reminded to rotate them at these ages.
 ROTATION_WARNINGS_AT = (timedelta(days=80), timedelta(days=90))
 
-# Scopes are kept whole up to here. Some providers take a thousand characters, and a connection's item is written with each
-# renewal: DynamoDB bills a write for each kilobyte.
+# Longer scopes are cut. A connection's item is written with each renewal, and DynamoDB bills a write for each kilobyte; some
+# providers have scopes of a thousand characters.
 MAX_SCOPES_LENGTH = 4_096
 
 
 def kept_scopes(text: str) -> str:
-    """Granted scopes as they are stored: whole, or cut where one ends, and then the text says how many more there are."""
+    """Granted scopes as they are stored: whole, or cut at the end of a scope with the number of scopes that are missing."""
     if len(text) <= MAX_SCOPES_LENGTH:
         return text
     scopes = re.findall(r"[^ ,]+", text)
@@ -36,10 +36,11 @@ def kept_scopes(text: str) -> str:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token endpoint gave. Times are aware datetimes in UTC; `refresh_token` is None where there is none.
+    """The tokens that a token endpoint returned. Times are aware datetimes in UTC; `refresh_token` is None if none was
+    returned.
 
-    `scopes` are as `kept_scopes` leaves them. Whoever asked for it adds `given_at`, the time of asking, and `client_id`, the
-    OAuth client's id that it was given to.
+    `scopes` are as `kept_scopes` returns them. The caller that requested the grant adds `given_at`, the time of the request,
+    and `client_id`, the id of the OAuth client that received it.
     """
 
     access_token: Secret
@@ -53,7 +54,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Account:
-    """The account behind a grant, as the platform's API tells it. `host` is where its API answers."""
+    """The account of a grant, as the platform's API returns it. `host` is the host name of the account's API."""
 
     id: str
     name: str
@@ -64,13 +65,14 @@ class Account:
 class Connection:
     """Stored credentials for one account of one platform; the credentials themselves are in the vault under `secret_id`.
 
-    `name` is the key (3–64 of A–Z a–z 0–9 _ -) and never changes, nor do `platform`, `kind` and `allowed_domain`.
-    `generation` grows each time the credentials change, and `version_id` is the secret's version that holds them; while a
-    rotation's overlap lasts (`previous_until`), `previous_version_id` holds the old ones. `fields` holds what only this
-    platform knows (`munchkin_id`). `kind` is `api_key`, `basic`, `bearer`, `oauth2` (authorization code),
-    `client_credentials` or `password`. `state` is `pending` (nobody has authorised it yet), `connected`, `needs_reconnect`
-    (`reason` says why) or `removed`. Times are ISO 8601; `token_ends_at` is the access token's, `granted_at` the grant's.
-    `refused_since` is when the platform began to refuse renewals, and `refusal` the last one's advice; empty where it does not.
+    `name` is the key (3–64 of A–Z a–z 0–9 _ -) and never changes, nor do `platform`, `kind` and `allowed_domain`. `generation`
+    grows each time the credentials change, and `version_id` is the secret's version that holds them; while a rotation's overlap
+    lasts (`previous_until`), `previous_version_id` holds the old ones. `fields` holds the values of fields that the platform
+    defines (`munchkin_id`). `kind` is `api_key`, `basic`, `bearer`, `oauth2` (authorization code), `client_credentials` or
+    `password`. `state` is `pending` (not authorized yet), `connected`, `needs_reconnect` (`reason` says why) or `removed`.
+    Times are ISO 8601; `token_ends_at` is the access token's, `granted_at` the grant's. `refused_since` is the time of the
+    first refusal in the current run of refused renewals, and `refusal` what the last one says; both are empty if renewals are
+    not refused.
     """
 
     name: str
@@ -100,7 +102,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class UninstallNotice:
-    """What a disconnect hook says: an account has left. `signature` is in lower-case hex and still to be verified."""
+    """A disconnect hook: an account has uninstalled the integration. `signature` is lower-case hex, not verified yet."""
 
     account_id: str
     client_id: str
@@ -109,10 +111,11 @@ class UninstallNotice:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a connection of one kind is made of, for whoever creates one.
+    """What is needed to create a connection of one kind.
 
-    `fields` are stored in the clear, each with the pattern that it must match; `optional` gives those that may be left out
-    their defaults. `credentials` go to the vault. `allowed_domain` makes the domain from the fields; None: it is given.
+    `fields` are stored in plain text; each must match its pattern. `optional` has the defaults of the fields that can be left
+    out. `credentials` are stored in the vault. `allowed_domain` derives the domain from the fields; if it is None, the caller
+    provides the domain.
     """
 
     credentials: tuple[str, ...]
@@ -125,15 +128,15 @@ class Kind:
 class Route:
     """source + object → destination + mapping. `source` is `connection:{name}` or `client:{platform}/{client}`.
 
-    A client as source stands for every account that installs it, also the ones still to come. `mapping` gives each
+    A client as source stands for every account that installs it, now or later. `mapping` gives each
     destination attribute a JMESPath expression over the source's record; empty means the default of the two platforms.
-    `target` is the destination's object (`persons`, `customobjects/car_c`); empty means what the destination makes of the
-    source's object. `dedupe_fields` are one or two destination attributes; `priority` is `normal` or `high`; `options` are what
-    only the destination's platform knows (`partition`, `overwrite_tags`).
+    `target` is the destination's object (`persons`, `customobjects/car_c`); empty means the destination's default for the
+    source's object. `dedupe_fields` are one or two destination attributes; `priority` is `normal` or `high`; `options` are
+    defined by the destination's platform (`partition`, `overwrite_tags`).
 
-    `keep_newest` says whose versions are remembered per record, so that an older one never overwrites a newer one: those of
-    `events` (and reconciliations; backfills only heed them), of `all`, or of `none`. `weight` is the source's share, next
-    to others', of what a destination takes in a day.
+    `keep_newest` says which versions of a record are stored so that an older one never overwrites a newer one: those of
+    `events` (and reconciliations; backfills compare with them but store none), of `all`, or of `none`. `weight` is the source's
+    share of the destination's daily quota, relative to other sources.
     """
 
     name: str
@@ -151,14 +154,14 @@ class Route:
 
 @dataclass(frozen=True)
 class Trace:
-    """What names a request: an id and where it comes from. Of a front door's caller either may be empty."""
+    """The id and the source that a caller gave a request, for tracing. Either can be empty."""
 
     correlation_id: str = ""
     request_source: str = ""
 
     @property
     def fields(self) -> dict[str, str]:
-        """As it stands in a message: the values that are not empty."""
+        """The values that are not empty, as a message contains them."""
         fields = {"correlation_id": self.correlation_id, "request_source": self.request_source}
         return {name: value for name, value in fields.items() if value}
 
@@ -168,10 +171,11 @@ NO_TRACE = Trace()
 
 @dataclass(frozen=True)
 class Target:
-    """What records must share to travel in one request.
+    """What records must have in common to be sent in one request.
 
-    `object` is the destination's, with its name where it has several of a kind (`customobjects/car_c`). `options` are pairs
-    that the destination's part understands, in order: `field1` and `field2` (dedupe attributes), `partition`, and so on.
+    `object` is the destination's object, with its name if the platform has several of that type (`customobjects/car_c`).
+    `options` are sorted pairs that the destination's platform defines: `field1` and `field2` (dedupe attributes), `partition`,
+    and so on.
     """
 
     destination: str
@@ -180,8 +184,8 @@ class Target:
     options: tuple[tuple[str, str], ...] = ()
 
     @property
-    def part(self) -> str:
-        """The name of the platform's destination object."""
+    def object_type(self) -> str:
+        """The part of `object` before the slash, which selects the platform's destination module (`customobjects`)."""
         return self.object.partition("/")[0]
 
     @property
@@ -193,7 +197,7 @@ class Target:
         return tuple(value for name, value in self.options if name in ("field1", "field2"))
 
     def option(self, name: str) -> str:
-        """Its value, or an empty text."""
+        """An option's value; empty if the target does not have it."""
         return dict(self.options).get(name, "")
 
 
@@ -207,9 +211,9 @@ class Page:
 
 @dataclass(frozen=True)
 class Changes:
-    """What changed in a platform's account, a page of it, by ascending `updated_at`.
+    """One page of the records that changed in an account, by ascending `updated_at`.
 
-    `cursor` is where the next page begins, in the words of the part that read this one; None on the last.
+    `cursor` is where the next page begins, in the format of the platform's module that read this page; None on the last.
     """
 
     records: list[Record]
@@ -217,11 +221,12 @@ class Changes:
 
 
 class Disposition(Enum):
-    """What a destination's answer to a batch of records asks for; `pipeline` does it.
+    """What the pipeline does after a destination's response to a batch of records.
 
-    `ACCEPTED`: taken, and what becomes of it is told later, if at all. `APPLIED`: done. `TOKEN_AGAIN`: with a new token.
-    `BACK_OFF`: the rate; after a pause. `QUOTA`: the day's is used up; after its reset. `BAD_DATA`: a record is to blame.
-    `STOP`: nothing of this kind is taken until somebody acts. `RETRY`: later, for a bounded number of times.
+    `ACCEPTED`: the destination queued the records; their outcome may be reported later. `APPLIED`: the records are stored
+    there. `TOKEN_AGAIN`: send again with a new token. `BACK_OFF`: the rate limit was exceeded; send again after a pause.
+    `QUOTA`: the daily quota is used up; send again after its reset. `BAD_DATA`: a record is invalid. `STOP`: the destination
+    refuses all such records until a person corrects something. `RETRY`: send again later, a bounded number of times.
     """
 
     ACCEPTED = "accepted"
@@ -236,10 +241,10 @@ class Disposition(Enum):
 
 @dataclass(frozen=True)
 class Answer:
-    """A destination's answer, read. `code` is the destination's own, `detail` a sentence that quotes no record.
+    """What a destination's response means. `code` is the destination's own, `detail` a sentence that quotes no record.
 
-    `after_s` is the wait in seconds that it asked for, `pause_s` the one that its limits ask for before the next request,
-    also after a success; None where there is none.
+    `after_s` is the wait in seconds that the response asks for. `pause_s` is the wait that the destination's limits require
+    before the next request, also after a success. Each is None if there is none.
     """
 
     meaning: Disposition
@@ -252,7 +257,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reported:
-    """What a destination says of one request: how many records it has applied, and how many failed with each code."""
+    """A destination's report about one request: the number of applied records, and of failed ones by code."""
 
     applied: int
     failed: dict[str, int]
@@ -260,10 +265,10 @@ class Reported:
 
 @dataclass(frozen=True)
 class DeliveryEvent:
-    """What one event of a destination says. `kind` is `results` where it tells what became of `requests`, by their ids there.
+    """One event of a destination. An event of the `kind` `results` reports the outcome of `requests`, by the destination's ids.
 
-    `account_id` is the account that it is about and `at` the event's time (ISO 8601, UTC), both empty where not told;
-    `unreadable` counts requests that could not be read, `quota_left` is in records.
+    `account_id` is the account that the event is about, and `at` the event's time (ISO 8601, UTC); both are empty if the event
+    does not have them. `unreadable` counts requests that could not be read; `quota_left` is in records.
     """
 
     kind: str
@@ -277,7 +282,7 @@ class DeliveryEvent:
 
 @dataclass(frozen=True)
 class SignedBy:
-    """A signature, and the request that fetches the key which it was made with."""
+    """A signature, and the request that fetches the key to verify it with."""
 
     signature: bytes = field(repr=False)
     key: Request

@@ -28,7 +28,8 @@ class Request:
 
     `connect_timeout_s` and `read_timeout_s` are seconds, the latter between two bytes of the answer; `total_timeout_s`
     bounds the whole exchange, redirects included (None: the two others together). `max_response_bytes` bounds what is
-    read of the answer. `credential_headers` names those that no other host may see if a redirect leads there.
+    read of the answer; a longer one is an error, or is cut off there if `truncates_response`. `credential_headers` names those
+    that no other host may see if a redirect leads there.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Request:
     read_timeout_s: float = 10.0
     total_timeout_s: float | None = None
     max_response_bytes: int = 10_000_000
+    truncates_response: bool = False
     credential_headers: tuple[str, ...] = ()
 
 

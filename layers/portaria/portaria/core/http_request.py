@@ -64,7 +64,8 @@ class HttpRequest(NamedTuple):
     `path` is percent-encoded, as the caller sent it, with a stage or base path. `query` holds every value of each parameter,
     decoded; bytes that are not UTF-8 are surrogate escapes. `body` is None where the event's body cannot be decoded, and empty
     where the request has none. `source_address` is the address that AWS saw, not one that a header claims. `received_at`
-    (epoch seconds) is 0 where the event has no time.
+    (epoch seconds) is 0 where the event has no time. `host` is the domain name that was called, `api_id` the REST API's id, and
+    `principal` the ARN of the AWS principal that API Gateway authenticated; each is empty where the event has none.
 
     The representation omits everything that may hold a secret.
     """
@@ -80,6 +81,9 @@ class HttpRequest(NamedTuple):
     source_address: str
     request_id: str
     received_at: float
+    host: str
+    api_id: str
+    principal: str
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> HttpRequest:
@@ -100,9 +104,13 @@ class HttpRequest(NamedTuple):
                 source_address=_text(http.get("sourceIp")),
                 request_id=_text(context.get("requestId")),
                 received_at=_seconds(context.get("timeEpoch")),
+                host=_text(context.get("domainName")),
+                api_id=_text(context.get("apiId")),
+                principal="",
             )
         headers = Headers({name: _list(several) for name, several in _object(event.get("multiValueHeaders")).items()})
         query = _object(event.get("multiValueQueryStringParameters"))
+        identity = _object(context.get("identity"))
         return cls(
             method=_text(event.get("httpMethod")),
             resource=_text(event.get("resource")),
@@ -112,9 +120,12 @@ class HttpRequest(NamedTuple):
             headers=headers,
             cookies=_parse_cookies(headers.values("cookie")),
             body=_decode_body(event),
-            source_address=_text(_object(context.get("identity")).get("sourceIp")),
+            source_address=_text(identity.get("sourceIp")),
             request_id=_text(context.get("requestId")),
             received_at=_seconds(context.get("requestTimeEpoch")),
+            host=_text(context.get("domainName")),
+            api_id=_text(context.get("apiId")),
+            principal=_text(identity.get("userArn") or identity.get("caller")),
         )
 
     def elapsed_s(self) -> float:

@@ -128,6 +128,20 @@ class RemoveConnectionsSettings(Environment):
     sealing_key_id: str
 
 
+class FanOutEventsSettings(Environment):
+    table_name: str
+    webhook_events_queue_url: str
+    webhook_deliveries_queue_url: str
+
+
+class DeliverWebhooksSettings(Environment):
+    table_name: str
+    webhook_deliveries_queue_url: str
+    slow_webhook_deliveries_queue_url: str
+    bus_name: str
+    sealing_key_id: str
+
+
 class ManageSettings(Environment):
     table_name: str
     secrets_prefix: str
@@ -136,6 +150,7 @@ class ManageSettings(Environment):
     records_queue_url: str
     backfills_queue_url: str
     waiting_records_queue_url: str
+    webhook_deliveries_queue_url: str
     private_integration_managers: str
 
 

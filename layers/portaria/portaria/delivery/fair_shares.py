@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 # A tenant's rate is not computed from a smaller part of the day than this.
-LEAST_PACE = 1 / 24
+LEAST_DAY_PART = 1 / 24
 # Levels are computed again after this time, and after this time for each tenant: 20 s for 20,000 tenants.
 LEVELS_S = 5.0
 LEVELS_S_A_TENANT = 0.001
@@ -34,7 +34,7 @@ class Levels:
     """Up to what count each tenant comes if a quota is given out fairly.
 
     As the level rises, a tenant's count begins to rise with it at what it has (divided by its weight), and stops at what it is
-    expected to need: the larger of yesterday's count and its pace so far, for the rest of the day. Making one takes time that
+    expected to need: the larger of yesterday's count and its rate so far, for the rest of the day. Making one takes time that
     grows with the tenants; `of` takes the logarithm of that.
     """
 
@@ -52,8 +52,8 @@ class Levels:
             has = counts.today.get(name, 0)
             changes.append((has / weight, weight))
             if counts.hungry.get(name, 0.0) <= at:
-                pace = max(counts.yesterday.get(name, 0), has / max(gone, LEAST_PACE))
-                self._stops[name] = (has + pace * (1 - gone)) / weight
+                expected = max(counts.yesterday.get(name, 0), has / max(gone, LEAST_DAY_PART))
+                self._stops[name] = (has + expected * (1 - gone)) / weight
                 changes.append((self._stops[name], -weight))
         changes.sort()
         self._points = [point for point, _ in changes]

@@ -27,7 +27,7 @@ from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import quotas, retry_schedule
 from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, QueuedMessage, by_message
 from portaria.delivery.stages.deduplicate import Deduplicator
-from portaria.delivery.stages.destination_request import DRAIN_PACE, DestinationRequests
+from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR, DestinationRequests
 from portaria.delivery.stages.map_records import map_records
 from portaria.delivery.stages.record_outcomes import OutcomeRecorder
 from portaria.delivery.stages.resolve import MessageResolver
@@ -114,7 +114,7 @@ def _run(
         table,
         deduplicator,
         QuotaReserver(ledger, resolved.weights, outcome, bulk=bulk),
-        DestinationRequests(table, vault, time_left_s, pace=DRAIN_PACE if is_drain else 1),
+        DestinationRequests(table, vault, time_left_s, rate_factor=DRAIN_RATE_FACTOR if is_drain else 1),
         outcome,
         bulk=bulk,
         is_drain=is_drain,

@@ -28,7 +28,7 @@ from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery import backlogs, pipeline, waiting_entries, waiting_lists
 from portaria.delivery.backlogs import Backlog
 from portaria.delivery.stages.batch_state import QueuedMessage
-from portaria.delivery.stages.destination_request import DRAIN_PACE
+from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR
 from portaria.delivery.waiting_entries import Entry
 from portaria.delivery.waiting_lists import ListHead, Place, WaitingList
 from portaria.records import dead_letters
@@ -227,7 +227,7 @@ class _Drain:
                 platform = platforms.load(connection.platform)
                 destination = platform.require(platform.destination_object(waiting.object.partition("/")[0]))
                 if destination.REQUESTS_PER_SECOND:
-                    a_batch = destination.REQUESTS_PER_SECOND * DRAIN_PACE * SECONDS_A_BATCH
+                    a_batch = destination.REQUESTS_PER_SECOND * DRAIN_RATE_FACTOR * SECONDS_A_BATCH
                     self.most[waiting.object] = max(1, int(destination.MAX_OBJECTS * a_batch))
         return self.most[waiting.object]
 

@@ -55,26 +55,29 @@ def preview(route: Route, source_platform: str, destination: Connection, data: d
     target = routes.target(route, destination)
     mapping = record_mapping.mapping_of(routes.mapping_from(route, source_platform, destination))
     platform = platforms.load(destination.platform)
-    part = platform.require(platform.destination_object(target.part))
+    destination_object = platform.require(platform.destination_object(target.object_type))
     attributes: dict[str, Any] = {}
     try:
         source = _sample(route, data)
         mapped = mapping.apply(source.record["data"])
-        attributes = part.check(mapped, target)
-        outgoing = OutgoingRecord(part.identity(attributes, target), attributes, (source,), route.name)
+        attributes = destination_object.check(mapped, target)
+        outgoing = OutgoingRecord(destination_object.identity(attributes, target), attributes, (source,), route.name)
     except Rejected as refused:
         return Preview(attributes, refused=refused)
     expected = routes.mapping_from(route, source_platform, destination)
     warnings = tuple(f"mapping.{name}: the record has no value for it" for name in expected if name not in mapped)
-    before, after = part.frame(target)
+    before, after = destination_object.frame(target)
     cut = record_mapping.fill(
-        [outgoing], frame_bytes=len(before) + len(after), max_objects=part.MAX_OBJECTS, max_bytes=part.MAX_BODY_BYTES
+        [outgoing],
+        frame_bytes=len(before) + len(after),
+        max_objects=destination_object.MAX_OBJECTS,
+        max_bytes=destination_object.MAX_BODY_BYTES,
     )
     if cut.refused:
         (rejected,) = cut.refused
         return Preview(attributes, warnings, refused=Rejected(rejected.reason, rejected.detail))
     body = before + cut.chunks[0][0].text + after
-    request = part.request(destination, _Placeholders(), target, body, NO_TRACE)
+    request = destination_object.request(destination, _Placeholders(), target, body, NO_TRACE)
     sent = PreviewedRequest(request.method, urlsplit(request.url).path, orjson.loads(request.body or b"null"))
     return Preview(attributes, warnings, sent)
 

@@ -26,7 +26,7 @@ from portaria.installs.exchange_outcomes import ExchangeOutcome, expire
 from portaria.installs.hook_sources import HookSources
 from portaria.installs.install_lease import LEASE_S
 from portaria.installs.install_messages import Install
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +61,12 @@ class Message:
 
 
 class ExchangeQueues:
-    """One a process, for its memory of hosts, addresses and paces. Used by several threads."""
+    """One a process, for its memory of hosts and addresses and for its rate limiters. Used by several threads."""
 
     def __init__(self, settings: ExchangeCodeSettings) -> None:
         self._settings = settings
         self._sources = HookSources(Table(settings.table_name))
-        self._pace, self._deferred_pace = Pace(EXCHANGES_PER_S), Pace(DEFERRED_PER_S)
+        self._rate_limiter, self._deferred_rate_limiter = RateLimiter(EXCHANGES_PER_S), RateLimiter(DEFERRED_PER_S)
         # Until when quick tries wait, because the platform asked for a pause (epoch seconds).
         self._paused_until = 0.0
 
@@ -89,7 +89,7 @@ class ExchangeQueues:
                 return self._send(message, install, "host_waits", wait_s)
         # The queue hides a message for 6 x the time-out. If this worker dies, its code cannot wait that long for the next one.
         queues.give_back(message.queue_url, message.receipt_handle, LEASE_S + 1)
-        (self._deferred_pace if is_deferred else self._pace).wait()
+        (self._deferred_rate_limiter if is_deferred else self._rate_limiter).wait()
         try:
             outcome = code_exchange.exchange(
                 install, self._settings, time_left_s, connect_timeout_s=QUICK_CONNECT_S if is_unproven else None

@@ -14,11 +14,12 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies, select_proxy
 
 from portaria.core import clock
 from portaria.core.errors import AnswerLost, AnswerTooLarge, RedirectRefused, Rejected, TooManyRedirects, Unreachable
 from portaria.core.http_messages import Request, Response
-from portaria.outbound import content_codings
+from portaria.outbound import content_codings, public_addresses
 from portaria.outbound.http_transport import Limits, NoAnswer, NotSent, Transport
 
 USER_AGENT = "portaria/1 (+integration backend)"
@@ -58,6 +59,8 @@ FORBIDDEN_HEADERS = frozenset(
     }
 )
 FORBIDDEN_PREFIXES = ("x-amz-", "x-amzn-", "x-forwarded-")
+
+LOOK_UP_S = 3.0
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REPEATABLE = ("GET", "HEAD", "OPTIONS")
@@ -110,6 +113,20 @@ def check(request: Request, allowed_domain: str) -> None:
             raise Rejected(
                 "bad_header", f"the header {name!r} has characters that HTTP does not allow", field="headers"
             )
+
+
+def check_public(url: str) -> None:
+    """Look up the host of a URL. Raises `Rejected` where it has no address, or one that is not public.
+
+    Behind a proxy, which resolves names itself, nothing is looked up. Each connection checks the addresses again.
+    """
+    host = urlsplit(url).hostname or ""
+    if select_proxy(url, get_environ_proxies(url)):
+        return
+    try:
+        public_addresses.resolve_public(host, 443, LOOK_UP_S)
+    except (OSError, TimeoutError):
+        raise Rejected("host_not_found", "the host's name could not be resolved", field="url") from None
 
 
 def send(request: Request, *, allowed_domain: str, follow_redirects: int = 0, owner: str = "") -> Response:
@@ -215,6 +232,9 @@ def _exchange(request: Request, ends_at: float, owner: str, *, redirected: bool 
         cause = str(error) if isinstance(error, NoAnswer) else type(error).__name__
         raise AnswerLost(f"{_host(request)} gave no answer: {cause}") from None
     found = {name.lower(): value for name, value in answer.headers.items()}
+    if request.truncates_response and len(body) > request.max_response_bytes:
+        found.setdefault("date", format_datetime(clock.now(), usegmt=True))
+        return Response(answer.status_code, found, body[: request.max_response_bytes])
     if len(body) <= request.max_response_bytes and (codings := found.pop("content-encoding", "")):
         body, left = content_codings.decode(body, codings, request.max_response_bytes)
         if left:

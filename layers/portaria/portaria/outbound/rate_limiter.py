@@ -8,7 +8,7 @@ import time
 from portaria.core import clock
 
 
-class Pace:
+class RateLimiter:
     """Each caller reserves the next free time and waits for it. Thread-safe."""
 
     def __init__(self, per_second: float) -> None:

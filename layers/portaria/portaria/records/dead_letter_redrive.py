@@ -16,7 +16,7 @@ from portaria.aws.table import Conflict, Item, Table
 from portaria.core import clock, record_messages
 from portaria.core.callbacks import Record
 from portaria.core.errors import Retryable
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records.dead_letters import (
     OPEN,
     REDRIVEN,
@@ -50,8 +50,8 @@ class RedriveResult:
 
 
 @cache
-def _pace() -> Pace:
-    return Pace(RATE)
+def _rate_limiter() -> RateLimiter:
+    return RateLimiter(RATE)
 
 
 def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_run: bool) -> RedriveResult:
@@ -69,7 +69,7 @@ def redrive(table: Table, queue_url: str, letter_id: str, *, again: bool, dry_ru
         return RedriveResult(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")
     if dry_run:
         return RedriveResult(letter_id, head.count, WOULD_REDRIVE)
-    _pace().wait()
+    _rate_limiter().wait()
     claim = uuid.uuid4().hex
     if not _claim(table, head, claim):
         return RedriveResult(letter_id, 0, IN_PROGRESS, "it is being redriven by another request")

@@ -18,7 +18,7 @@ from portaria.core.errors import Rejected, Retryable, TokenRefused
 from portaria.core.http_messages import Request, Response
 from portaria.core.settings import BackfillRecordsSettings
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 
 Send = Callable[[Request], Response]
 Found = TypeVar("Found")
@@ -51,9 +51,9 @@ def dated(records: list[Record], read_at: int) -> list[Record]:
 
 
 @cache
-def _pace(platform: str, per_second: float) -> Pace:
+def _rate_limiter(platform: str, per_second: float) -> RateLimiter:
     """One for each process, so that the next invocation of a warm worker respects the rate too."""
-    return Pace(per_second)
+    return RateLimiter(per_second)
 
 
 class PageReader:
@@ -71,7 +71,7 @@ class PageReader:
         self.connection = connection
         self.vault = Vault(settings.secrets_prefix)
         self.token_provider = provider.TokenProvider(table, self.vault, settings.sealing_key_id, time_left_s)
-        self.pace = _pace(connection.platform, per_second)
+        self.rate_limiter = _rate_limiter(connection.platform, per_second)
         self.time_left_s = time_left_s
 
     def read(self, ask: Callable[[Send, str, Secret], Found]) -> Found:
@@ -92,7 +92,7 @@ class PageReader:
         """Send one request at the platform's rate. Raises `Retryable` where its time-outs would outlast the function."""
         if self.time_left_s() < request.connect_timeout_s + request.read_timeout_s + TIME_TO_STORE_S:
             raise Retryable("short_of_time", "there is too little time left to wait for the response", after_s=0)
-        self.pace.wait()
+        self.rate_limiter.wait()
         return http_client.send(request, allowed_domain=self.connection.allowed_domain, owner=self.connection.name)
 
     def _with_token(self, ask: Callable[[Send, str, Secret], Found]) -> Found:

@@ -13,6 +13,7 @@ from portaria.access.scopes import NARROWABLE, SCOPES
 from portaria.api.api_url import api_url
 from portaria.api.openapi import document as api_document
 from portaria.api.openapi import problem_types, tags
+from portaria.core.http_request import HttpRequest
 from portaria.web import markdown, render, schema_rows
 
 METHODS = ("get", "head", "post", "put", "patch", "delete")
@@ -22,24 +23,23 @@ ENGLISH = "en"
 TEXTS = "reference_texts.toml"
 
 
-def answer(event: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a request for `/v1/openapi.json` or `/v1/reference`."""
-    if event["resource"] == "/v1/openapi.json":
+def answer(request: HttpRequest) -> dict[str, Any]:
+    """The response to a request for `/v1/openapi.json` or `/v1/reference`."""
+    if request.resource == "/v1/openapi.json":
         headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
-        body = _document(api_url(event).removeprefix("https://"))
+        body = _document(api_url(request).removeprefix("https://"))
     else:
-        page = _page(_language(event))
+        page = _page(_language(request))
         headers, body = page.headers, page.body
     return {"statusCode": 200, "headers": headers | {"Cache-Control": CACHED}, "body": body}
 
 
-def _language(event: dict[str, Any]) -> str:
+def _language(request: HttpRequest) -> str:
     """The language of the query (`?lang=pt`), or else of the browser."""
-    wanted = (event.get("queryStringParameters") or {}).get("lang")
-    if wanted in render.LANGUAGES:
-        return str(wanted)
-    given = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    return render.language_of(given.get("accept-language"))
+    wanted = request.query.get("lang", [""])[-1:]
+    if wanted and wanted[0] in render.LANGUAGES:
+        return wanted[0]
+    return render.language_of(request.headers.get("accept-language"))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The domains that an OAuth client's tokens may go to: registered with the client, and checked for each of its connections."""
+"""The domains for an OAuth client's tokens: registered with the client, and checked for each of its connections."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def connect(manage: Manage, client: str, domain: str, **more: Any) -> Any:
 def legacy(
     manage: Manage, platform: str = "oauth2", name: str = "consent", grant: str = "authorization_code"
 ) -> OAuthClient:
-    """A client as it was registered before there were `api_domains`."""
+    """A client as it was stored before `api_domains` existed."""
     client = OAuthClient(
         platform, name, "client-1", f"https://api.example.com/install/{platform}/{name}",
         authorize_url=CONSENT["authorize_url"], token_url=CONSENT["token_url"], grant=grant,
@@ -102,7 +102,7 @@ def test_create_connection_inside_client_domains_is_created(
 def test_create_connection_outside_client_domains_is_refused(
     manage: Manage, client: dict[str, Any], domain: str
 ) -> None:
-    """A program that may create connections does not choose where the client's tokens go."""
+    """A program that may create connections cannot choose where the client's tokens are sent."""
     manage.call("POST", "/oauth-clients", client)
     refused = connect(manage, client["name"], domain)
     assert (refused.status, refused.content["field"]) == (400, "allowed_domain")
@@ -119,7 +119,7 @@ def test_create_connection_client_without_domains_is_refused(manage: Manage) -> 
     assert "administrator must add api.example.com to its api_domains" in refused.content["detail"]
 
 
-# ---------------------------------------------------------------------------------------------------------- authorizing
+# -------------------------------------------------------------------------------------------------------- authorization
 
 
 @pytest.mark.parametrize(("state", "status"), [("pending", 409), ("connected", 201), ("needs_reconnect", 201)])
@@ -143,7 +143,7 @@ def test_authorize_connection_outside_client_domains_is_refused(manage: Manage, 
     assert answer.content["type"].endswith(":domain_not_registered")
 
 
-# ------------------------------------------------------------------------------------------------------------ the client
+# --------------------------------------------------------------------------------------------------------- OAuth clients
 
 
 @pytest.mark.parametrize("client", [MACHINE, CONSENT], ids=lambda client: client["name"])
@@ -218,7 +218,7 @@ def test_replace_oauth_client_reconnects_connections_stopped_by_refused_grants(m
     assert connection_store.get(manage.cloud.table, "one").state == "connected"
 
 
-# ----------------------------------------------------------------------------------------- a platform with domains of its own
+# ---------------------------------------------------------------------------------------- platforms with domains of their own
 
 
 def test_create_kommo_client_without_domains_has_platform_domain(manage: Manage) -> None:
@@ -239,7 +239,7 @@ def test_api_domains_legacy_kommo_client_is_kommo_com(manage: Manage) -> None:
     assert manage.call("GET", "/oauth-clients/kommo/acme").content["api_domains"] == ["*.kommo.com"]
 
 
-# ------------------------------------------------------------------------------------------------------------- the rule
+# ----------------------------------------------------------------------------------------------------------- validation
 
 
 labels = st.sampled_from(["a", "b", "api", "example", "com"])

@@ -1,4 +1,4 @@
-"""Testing a connection: what its platform says, and what becomes of the connection."""
+"""Testing a connection: the platform's response, and the connection's state afterwards."""
 
 from __future__ import annotations
 

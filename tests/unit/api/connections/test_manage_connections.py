@@ -1,4 +1,4 @@
-"""Connections of every kind through the administrators' API, and every rule on what one is made of."""
+"""Connections of all kinds through the administrators' API, and the rules for their fields."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STATIC = {name: ALL[name] for name in ("api_key", "basic", "bearer", "engage", "
 
 @pytest.fixture
 def manage(stack: Cloud, capsys: pytest.CaptureFixture[str]) -> Iterator[Manage]:
-    """Whatever a test does, no answer and no line of the log holds a secret, nor does any item."""
+    """In every test, no response, no log line and no item contains a secret."""
     with watched(stack) as manage:
         yield manage
     printed = capsys.readouterr()
@@ -76,7 +76,7 @@ def credentials_of(stack: Cloud, name: str) -> dict[str, str]:
     return {name: value.reveal() for name, value in stored.items()}
 
 
-class TestEveryKind:
+class TestAllKinds:
     @pytest.mark.parametrize("kind", ALL)
     def test_create_connection_of_each_kind_is_shown_and_listed_without_secret(
         self, manage: Manage, stack: Cloud, world: World, kind: str
@@ -213,7 +213,7 @@ class TestEveryKind:
     def test_connection_endpoints_secret_in_any_field_is_not_exposed(
         self, manage: Manage, world: World, kind: str
     ) -> None:
-        """The fixture looks at every answer, the log and the items."""
+        """The fixture checks every response, the log and the items."""
         secret = f"{CANARY}"
         sent = ALL[kind]
         wrong: list[dict[str, Any]] = [
@@ -235,7 +235,7 @@ class TestEveryKind:
         for change in wrong:
             body = {**sent, **change}
             if change.keys() & {"scopes"} and "scopes" in change and kind in ("oauth2", "client_credentials"):
-                # Printable text is what scopes are: nothing tells it from a secret.
+                # Scopes are printable text, so a secret among them cannot be recognized.
                 continue
             answer = manage.call("POST", "/connections", body)
             assert 400 <= answer.status < 500, (change, answer.status)
@@ -252,7 +252,7 @@ def _misplaced(sent: dict[str, Any], section: str, secret: str) -> list[tuple[st
     return [(name, value) for name in names for value in (secret, {secret: 1}, [secret], 5, None, True)]
 
 
-class TestHttp:
+class TestHttpConnections:
     @pytest.mark.parametrize(
         ("change", "field", "words"),
         [
@@ -367,7 +367,7 @@ class TestHttp:
         assert (answer.status, "PUT" in answer.content["detail"]) == (409, True)
 
 
-class TestLeadConnector:
+class TestLeadConnectorConnections:
     def test_create_leadconnector_connection_token_is_stripped_and_tested(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
@@ -433,7 +433,7 @@ class TestLeadConnector:
             assert answer.status == 404
 
 
-class TestEngage:
+class TestEngageConnections:
     def test_create_engage_connection_default_environment_is_homologation(self, manage: Manage, world: World) -> None:
         shown = manage.call("POST", "/connections", ENGAGE).content
         assert (shown["kind"], shown["allowed_domain"]) == ("password", "sandbox.engage.bz")
@@ -484,7 +484,7 @@ class TestEngage:
         assert manage.call("POST", "/connections", {**ENGAGE, "allowed_domain": "Sandbox.Engage.bz"}).status == 201
 
 
-class TestOAuth:
+class TestOAuthConnections:
     def test_create_oauth2_connection_pending_consent_stores_no_secret(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
@@ -539,7 +539,7 @@ class TestOAuth:
     def test_create_client_credentials_connections_of_one_client_have_own_secrets(
         self, manage: Manage, stack: Cloud, world: World
     ) -> None:
-        """Tokens are remembered by secret."""
+        """Tokens are cached by secret."""
         for name in ("first", "second"):
             manage.call("POST", "/connections", {**MACHINE, "name": name})
         first, second = (connection_store.get(stack.table, name).secret_id for name in ("first", "second"))

@@ -1,4 +1,4 @@
-"""A mask that was read from a page or a log is refused wherever a secret is expected."""
+"""A mask that was copied from a page or a log is refused wherever a secret is expected."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_oauth_client_masked_secret_is_refused(manage: Manage) -> None:
 
 
 def test_oauth_client_masked_secret_among_other_errors_sets_the_reason(manage: Manage) -> None:
-    """As when what `GET` returned is sent back: its other fields are not known either."""
+    """As if a client sends back what `GET` returned: its other fields are unknown as well."""
     answer = manage.call("POST", "/oauth-clients", {**CLIENT, "client_secret": "*****", "warnings": []})
     assert_masked(answer, "client_secret")
     assert [error["field"] for error in answer.content["errors"]] == ["client_secret", "warnings"]

@@ -1,4 +1,4 @@
-"""The transparent proxy: what reaches the connection's API, what comes back, and how Portaria's own errors are told apart."""
+"""The transparent proxy: what reaches the connection's API, what comes back, and how Portaria's own errors are recognized."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def event_of(method: str, path: str, body: Any = None, *, name: str = "keyed", *
 
 
 def answer_to(calling: Calling, event: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
-    """What API Gateway returns for the function's answer."""
+    """What API Gateway returns for the function's response."""
     result = calling.module.handler(event, functions.Context())
     headers = {name: ", ".join(values) for name, values in result["multiValueHeaders"].items()}
     body = b64decode(result["body"]) if result["isBase64Encoded"] else result["body"].encode()
@@ -150,6 +150,22 @@ def test_proxy_request_headers_of_the_client_are_sent_but_for_those_of_the_trans
     assert not {name.lower() for name in dropped} - {"x-api-key", "connection"} & {name.lower() for name in out}
     assert "close" not in out.get("Connection", "")
     assert "of-the-caller" not in str(out)
+
+
+@pytest.mark.parametrize(("sent_version", "expected"), [("v3", "v3"), (None, "2021-07-28")])
+def test_proxy_api_version_of_the_client_replaces_the_platforms_default(
+    calling: Calling, api: responses.RequestsMock, sent_version: str | None, expected: str
+) -> None:
+    """A client library is made for one version of its API. The connection's version is for callers that send none."""
+    name = f"lead-{expected}"
+    fields = {"platform": "leadconnector", "fields": {"location_id": "abc"}}
+    calling.connect(name, "bearer", **fields)
+    api.get(URL)
+    headers = {"version": sent_version} if sent_version else {}
+    event = event_of("GET", "/v1/things", name=name, **headers, authorization="Bearer of-the-caller")
+    assert answer_to(calling, event)[0] == 200
+    assert sent(api).headers["Version"] == expected
+    assert sent(api).headers["Authorization"] == "Bearer canary-token"
 
 
 def test_proxy_token_of_a_private_integration_is_not_sent_to_the_api(

@@ -24,13 +24,14 @@ from tests.fakes.aws.moto_cloud import Cloud
 from tests.fakes.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "openapi.yaml"
-FRONT_DOOR = {
+DATA_INGESTION = {
     "send_persons", "send_custom_objects", "send_companies", "send_program_members", "remove_program_members",
     "send_list_members", "remove_list_members",
 }  # fmt: skip
 
 PUBLIC = {
     "show_health", "show_document", "show_reference", "accept_install", "show_install_page", "show_install_result",
+    "show_logo",
     "receive_event", "accept_uninstall", "answer_challenge", "receive_reports", "redeem_ticket",
 }  # fmt: skip
 EVENTS = {f"receive_{name.replace('.', '_')}" for name in CATALOGUE}
@@ -75,10 +76,10 @@ def test_openapi_document_of_a_stack_has_its_own_url(shared: Cloud) -> None:
 
 
 def test_openapi_document_refusal_names_do_not_depend_on_python_version() -> None:
-    """`HTTPStatus(413).name` is another in Python 3.13, which the functions run on, than in Python 3.11."""
+    """`HTTPStatus(413).name` of Python 3.13, which the functions run on, differs from that of Python 3.11."""
     names = api_document.build()["components"]["responses"]
-    assert {"Problem400", "Problem413", "Problem422", "FrontDoor403"} <= set(names)
-    assert all(re.fullmatch(r"(Problem|FrontDoor)[0-9]{3}|ProxiedResponse", name) for name in names)
+    assert {"Problem400", "Problem413", "Problem422", "DataIngestion403"} <= set(names)
+    assert all(re.fullmatch(r"(Problem|DataIngestion)[0-9]{3}|ProxiedResponse", name) for name in names)
 
 
 def test_openapi_document_has_exactly_the_operations() -> None:
@@ -88,7 +89,7 @@ def test_openapi_document_has_exactly_the_operations() -> None:
         for operation in methods.values()
         if isinstance(operation, dict)
     }
-    assert told == {operation.id for operation in OPERATIONS} | FRONT_DOOR | PUBLIC
+    assert told == {operation.id for operation in OPERATIONS} | DATA_INGESTION | PUBLIC
 
 
 def test_openapi_document_each_operation_names_its_scope_and_all_scopes_are_listed() -> None:
@@ -126,7 +127,7 @@ def test_openapi_document_secret_fields_appear_only_in_listed_answers() -> None:
     }
 
 
-# Whole numbers that are no counts: versions, weights, statuses of HTTP.
+# Integers that are not counts: versions, weights, HTTP statuses.
 NO_COUNTS = {"generation", "weight", "status", "limit"}
 UNITS = ("_s", "_days", "_ms")
 
@@ -139,7 +140,7 @@ def properties() -> Iterator[tuple[str, str, dict[str, Any], bool]]:
     document = api_document.build()
     outputs = {schemas.name_of(operation.output) for operation in OPERATIONS if operation.output}
     for name, schema in document["components"]["schemas"].items():
-        if name.startswith("FrontDoor") or ("properties" in schema and not schema.get("title")):
+        if name.startswith("DataIngestion") or ("properties" in schema and not schema.get("title")):
             continue
         if name in models or any(name in str(document["components"]["schemas"][each]) for each in models):
             for field, definition in schema.get("properties", {}).items():
@@ -190,11 +191,11 @@ def page(shared: Cloud, **event: Any) -> tuple[dict[str, str], str]:
 
 @pytest.mark.parametrize("language", render.LANGUAGES)
 def test_reference_page_is_complete_in_each_language(shared: Cloud, language: str) -> None:
-    headers, body = page(shared, queryStringParameters={"lang": language})
+    headers, body = page(shared, multiValueQueryStringParameters={"lang": [language]})
     assert headers["Content-Type"].startswith("text/html")
     assert headers["Content-Language"] == render.LANGUAGES[language]
     assert f'<html lang="{render.LANGUAGES[language]}">' in body
-    for operation in {operation.id for operation in OPERATIONS} | FRONT_DOOR | PUBLIC | EVENTS:
+    for operation in {operation.id for operation in OPERATIONS} | DATA_INGESTION | PUBLIC | EVENTS:
         assert f'<section id="{operation}">' in body
         assert f'<a href="#{operation}">' in body
     for scope in SCOPES:
@@ -221,8 +222,9 @@ def test_reference_page_has_no_script_and_no_other_host(shared: Cloud) -> None:
 def test_reference_page_language_follows_query_then_accept_language(
     shared: Cloud, wanted: str | None, accepted: str | None, language: str
 ) -> None:
-    query = {"lang": wanted} if wanted else None
-    headers, _ = page(shared, queryStringParameters=query, headers={"Accept-Language": accepted} if accepted else {})
+    query = {"lang": [wanted]} if wanted else None
+    sent = {"Accept-Language": [accepted]} if accepted else {}
+    headers, _ = page(shared, multiValueQueryStringParameters=query, multiValueHeaders=sent)
     assert headers["Content-Language"] == language
     assert headers["Vary"] == "Accept-Language"
 
@@ -275,7 +277,7 @@ def test_openapi_data_ingestion_has_every_path_and_error_code() -> None:
     described = " ".join(
         each["description"]
         for name, each in document["components"]["responses"].items()
-        if name.startswith("FrontDoor")
+        if name.startswith("DataIngestion")
     )
     assert set(re.findall(r"`([0-9]+)`", described)) == set(data_ingestion_api.MESSAGES)
 

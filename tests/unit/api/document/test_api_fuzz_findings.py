@@ -1,4 +1,4 @@
-"""What the fuzz of the API has found (tests/stack/api/test_api_fuzz.py), each by a test of its own."""
+"""Regression tests of findings of the API fuzz (tests/stack/api/test_api_fuzz.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def manage(shared: Cloud) -> Iterator[Manage]:
 
 @pytest.mark.parametrize("value", ["", " "])
 def test_update_empty_if_match_is_refused(manage: Manage, value: str) -> None:
-    """A program whose variable for the ETag is empty does not want to overwrite whatever is there."""
+    """A program whose variable for the ETag is empty must not overwrite any state."""
     made = manage.call("POST", "/private-integrations", INTEGRATION).content
     event = proxy_event("PATCH", f"/private-integrations/{made['id']}", {"name": "overwritten"})
     refused = manage.answer(with_headers(event, if_match=value))
@@ -47,7 +47,7 @@ def test_create_empty_idempotency_key_is_refused(manage: Manage) -> None:
     ],
 )
 def test_api_invalid_resource_name_is_unknown_path_without_aws_call(manage: Manage, method: str, path: str) -> None:
-    """Deleting an OAuth client also removes its secret; where IAM knows no secret of such a name, that was a 503."""
+    """Deleting an OAuth client also removes its secret. It answered 503 if IAM knew no secret of that name."""
     with patch.object(BaseClient, "_make_api_call", side_effect=AssertionError("AWS was asked")):
         answer = manage.call(method, path)
     assert (answer.status, answer.content["type"]) == (404, "urn:portaria:problem:unknown_path")

@@ -11,10 +11,10 @@ import jsonschema_rs
 import pytest
 
 from portaria.api.openapi import document as api_document
-from portaria.api.openapi import operation_errors, operation_items, problem_types
+from portaria.api.openapi import example_values, operation_errors, operation_items, problem_types
 from portaria.api.operations import OPERATIONS
 from portaria.core.event_catalogue import CATALOGUE
-from tests.fakes.template.document import functions
+from tests.fakes.template.document import functions, resources
 
 Json = Any
 HOST = "api.example.com/live"
@@ -117,6 +117,10 @@ def test_document_every_part_has_a_description() -> None:
     assert all(each["description"] for each in others)
 
 
+def test_document_every_operation_is_described_beyond_its_summary() -> None:
+    assert [each.id for each in OPERATIONS if not each.description] == []
+
+
 def test_document_descriptions_are_sentences() -> None:
     told = {name: each["description"].strip() for name, each in (*schemas(), *parameters(), *headers())}
     assert {
@@ -138,6 +142,15 @@ def test_document_examples_are_valid() -> None:
     wrong = {name: errors(each, each["examples"]) for name, each in schemas()}
     wrong |= {name: errors(each["schema"], examples(each)) for name, each in (*parameters(), *headers(), *bodies())}
     assert {name: found for name, found in wrong.items() if found} == {}
+
+
+def test_document_uses_every_example() -> None:
+    components = api_document.build()["components"]["schemas"]
+    assert set(example_values.objects()) <= set(components)
+    for name in example_values.properties():
+        schema, _, field = name.rpartition(".")
+        known = [components[schema]] if schema else components.values()
+        assert any(field in each.get("properties", {}) for each in known), name
 
 
 def test_document_validator_refuses_an_example_with_an_unknown_field() -> None:
@@ -226,8 +239,23 @@ def test_operation_errors_name_operations_and_problem_types_that_exist() -> None
     assert set(operation_errors.SPECIFIC) <= {operation.id for operation in OPERATIONS}
     used = {reason for each in OPERATIONS for reasons in operation_errors.reasons(each).values() for reason in reasons}
     assert {reason for reason in used if not reason.startswith("bad_")} <= set(problem_types.every())
-    # API Gateway's refusals that have no status of their own.
-    assert set(problem_types.every()) - used == {"refused", "unsupported_media_type"}
+    # No operation has a request body that API Gateway refuses for its media type.
+    assert set(problem_types.every()) - used == {"unsupported_media_type"}
+
+
+def test_document_has_every_refusal_of_api_gateway() -> None:
+    refusals = [
+        json.loads(each["ResponseTemplates"]["application/json"])
+        for each in resources("AWS::Serverless::Api")["Api"]["Properties"]["GatewayResponses"].values()
+    ]
+    told = {(each["status"], each["type"].rpartition(":")[2]) for each in refusals}
+    documented = {
+        (status.value, reason)
+        for operation in OPERATIONS
+        for status, reasons in operation_errors.reasons(operation).items()
+        for reason in reasons
+    }
+    assert told - documented == {(415, "unsupported_media_type")}
 
 
 def test_document_webhooks_are_the_events_of_the_catalogue() -> None:

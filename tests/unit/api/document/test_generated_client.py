@@ -18,7 +18,7 @@ from tests.fakes.api.generated_client import PACKAGE, generated
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """The folder that holds the package, and what the generator printed."""
+    """The folder with the package, and the output of the generator."""
     folder = tmp_path_factory.mktemp("client")
     with generated(folder) as printed:
         yield folder, printed
@@ -42,7 +42,7 @@ def test_generated_client_every_operation_has_a_module(client: tuple[Path, str])
 
 def test_generated_client_types_pass_mypy(client: tuple[Path, str]) -> None:
     folder, _ = client
-    # The generator's own template leaves these two: a `cast` that is not needed, and `dict` without parameters.
+    # Findings in the generator's own template: a redundant `cast`, and `dict` without parameters.
     command = [sys.executable, "-m", "mypy", "--strict", "--disable-error-code", "redundant-cast"]
     command += ["--disable-error-code", "type-arg", "--cache-dir", str(folder / "cache"), "--config-file", os.devnull]
     checked = subprocess.run([*command, "--package", PACKAGE], cwd=folder, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The front door at its edges: HTTP as Adobe documents it in; HTTP, the queue and the table out."""
+"""accept_records at its edges: HTTP as Adobe documents it in; HTTP, queue and table out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.fakes.virtual_time import VirtualClock
 SUBSCRIPTION = "556-RJS-213"
 API_URL = "https://abc123.execute-api.us-east-1.amazonaws.com/live"
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-# What the documents show as a request, with nothing changed.
+# The request of Adobe's documentation, unchanged.
 SEED = "brooklyn.parker@karnv.com"
 PERSONS = {"persons": [{"email": "a@example.com"}]}
 PATHS = (
@@ -62,7 +62,7 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The error code, of an answer that is as Adobe's are."""
+        """The error code of a response in Adobe's format."""
         body = json.loads(self.text)
         assert set(body) == {"error_code", "message"}
         assert isinstance(body["error_code"], str)
@@ -89,7 +89,7 @@ class Door:
         self.integration, self.token = self.let_in("records:send")
 
     def let_in(self, *scopes: str) -> tuple[str, str]:
-        """A private integration's id and token."""
+        """The id and the token of a private integration."""
         made, token = private_integrations.create(self.stack.table, api_tokens.new_id(), "BI", "", scopes, "admin")
         return made.id, token.reveal()
 
@@ -105,7 +105,7 @@ class Door:
         connection_store.create(self.stack.table, replace(connection, fields={"munchkin_id": account_id}, **changes))
 
     def send(self, path: str, body: Any, *, token: str | None = None, **more: Any) -> Answer:
-        """`body` is sent as it is where it is text or bytes. `more`: `headers`, `subscription`, `source`."""
+        """`body` is sent unchanged if it is text or bytes. `more`: `headers`, `subscription`, `source`."""
         return self.answer(event_of(path, body, self.token if token is None else token, **more))
 
     def answer(self, event: dict[str, Any]) -> Answer:
@@ -123,7 +123,7 @@ class Door:
         return answer
 
     def queued(self) -> list[record_mapping.Message]:
-        """Everything in the queue, as ingest_records reads it."""
+        """All messages in the queue, as ingest_records reads them."""
         return [record_mapping.read_message("id", body) for body in self.stack.receive("records")]
 
 
@@ -137,7 +137,7 @@ def event_of(
     source: str = "198.51.100.7",
     method: str = "POST",
 ) -> dict[str, Any]:
-    """As API Gateway makes it; a path without a resource of its own is matched by the greedy one."""
+    """The event that API Gateway creates. The greedy resource matches a path without a resource of its own."""
     event = sample("accept_records", "persons")
     name = path.partition("/")[2] if path.startswith("customobjects/") and path.count("/") == 1 else ""
     parameters = {"name": name} if name else {} if path in PATHS else {"proxy": path}
@@ -162,7 +162,7 @@ def event_of(
 
 @pytest.fixture
 def time() -> Iterator[VirtualClock]:
-    """Time that stands still until a test moves it on."""
+    """Time stands still until a test advances it."""
     time = VirtualClock()
     with time.installed():
         yield time
@@ -182,7 +182,7 @@ def noted(stack: Cloud) -> list[dict[str, Any]]:
 
 @contextmanager
 def one_message_taken() -> Iterator[None]:
-    """SQS takes one message and then none."""
+    """SQS accepts one message and then none."""
     call, taken = BaseClient._make_api_call, []
 
     def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
@@ -196,12 +196,12 @@ def one_message_taken() -> Iterator[None]:
         yield
 
 
-class TestDropIn:
+class TestAdobeCompatibility:
     """A program written for Adobe's endpoint, with another base URL."""
 
     @pytest.fixture
     def served(self, door: Door) -> Iterator[Door]:
-        """`{ApiUrl}/subscriptions/…` in front of the function, as API Gateway stands there."""
+        """Answers `{ApiUrl}/subscriptions/…` with the function, as API Gateway does."""
 
         def serve(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
             assert request.method == "POST"
@@ -314,7 +314,7 @@ def responses_to(given: requests.Response) -> Any:
     return Response(given.status_code, {name.lower(): text for name, text in given.headers.items()}, given.content)
 
 
-class TestBodies:
+class TestRequestBodies:
     @pytest.mark.parametrize("name", SAMPLES)
     def test_accept_records_sample_event_is_accepted(self, door: Door, name: str) -> None:
         event = sample("accept_records", name)
@@ -403,7 +403,7 @@ class TestBodies:
         assert message.object == path
         made = [record["key"] for record in message.records]
         for key, expected in zip(made, keys, strict=True):
-            # What has no value to be found by is taken, with a key of its own, and set aside on its way.
+            # A record without a dedupe value is accepted, with a key of its own, and becomes a dead letter later.
             assert key == expected if expected else re.fullmatch(r"[0-9a-f]{32}", key)
 
     def test_accept_records_more_than_1000_objects_or_1000000_bytes_are_refused(self, door: Door) -> None:
@@ -436,7 +436,7 @@ class TestBodies:
         assert message.records[0]["data"] == json.loads(text)["persons"][0]
 
     def test_accept_records_body_that_outgrows_a_message_is_refused(self, door: Door) -> None:
-        """Numbers and two characters are written longer than some write them."""
+        """Numbers and two characters have several JSON representations of different length."""
         text = '{"customObjects":[{"numbers":[' + ",".join(["1e15"] * 190_000) + "]}]}"
         refused = door.send("customobjects/car_c", text)
         assert refused.code == "4000801"
@@ -589,7 +589,7 @@ BAD: list[tuple[str, Any, str, str]] = [
 ]
 
 
-class TestBadInput:
+class TestInvalidInput:
     @pytest.mark.parametrize(("path", "body", "code", "told"), BAD)
     def test_accept_records_invalid_body_is_refused_with_code_and_message(
         self, door: Door, path: str, body: Any, code: str, told: str
@@ -706,7 +706,7 @@ class TestBadInput:
                 record_mapping.read_record(message, record)
 
 
-class TestWho:
+class TestAuthentication:
     def test_accept_records_missing_token_is_refused(self, door: Door) -> None:
         for headers in (
             {},
@@ -790,7 +790,7 @@ class TestWho:
         assert door.metrics.getvalue().count('"ApiAttemptsFailed":[') == auth_throttle.MOST + 2
 
 
-class TestWhere:
+class TestRouting:
     @pytest.mark.parametrize(
         "subscription", ["000-ZZZ-000", "556-RJS-21", "..", "556-RJS-213x", "123-aß-456", "x" * 500]
     )
@@ -813,7 +813,7 @@ class TestWhere:
     def test_accept_records_known_path_with_other_method_is_refused_in_platform_form(
         self, door: Door, method: str
     ) -> None:
-        """API Gateway leads it to the greedy resource."""
+        """API Gateway matches the greedy resource."""
         event = event_of("persons", None, door.token, method=method)
         event["resource"] = "/subscriptions/{subscription}/{proxy+}"
         assert door.answer(event).code == "404040"
@@ -861,7 +861,7 @@ class TestWhere:
         assert used(door.token) == "marketo-a-second"
         _, narrow = door.let_in("records:send@marketo-main", "records:send@marketo-broken")
         assert used(narrow) == "marketo-main"
-        # Records wait for one that is to be connected again; a removed one takes none.
+        # Records wait for a connection that must be connected again; a deleted one accepts none.
         _, broken = door.let_in("records:send@marketo-broken")
         assert used(broken) == "marketo-broken"
         _, gone = door.let_in("records:send@marketo-gone")
@@ -887,12 +887,12 @@ class TestWhere:
             )  # fmt: skip
             time.advance(data_ingestion.KNOWN_FOR.total_seconds() + 1)
             assert door.send("persons", PERSONS).code == "404040"
-        # What is not there is asked for each time: a connection that has just been made is found.
+        # Absence is not cached: a connection that has just been created is found.
         door.connect("marketo-new")
         assert door.send("persons", PERSONS).status == 202
 
 
-class TestTrouble:
+class TestAwsFailures:
     @pytest.mark.parametrize("operation", ["SendMessage", "PutItem", "Query", "GetItem"])
     def test_accept_records_aws_failure_answers_500_and_resending_succeeds(self, door: Door, operation: str) -> None:
         with refusing(operation):
@@ -919,7 +919,7 @@ class TestTrouble:
         assert "canary" not in answer.text + door.log.getvalue()
 
 
-class TestTelling:
+class TestLogging:
     def test_accept_records_accepted_request_writes_one_log_line_and_one_metric(self, door: Door) -> None:
         body = {"persons": [{"email": "canary@example.com"}, {"email": "canary2@example.com"}]}
         answer = door.send("persons", body, headers={"X-Correlation-Id": "nightly-7", "X-Request-Source": "export"})

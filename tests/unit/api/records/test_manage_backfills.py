@@ -1,4 +1,4 @@
-"""Backfills through the API and the command line: asked for by hand, and looked at."""
+"""Backfills through the API and the command line: started by hand, and read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_start_backfills_without_route_starts_every_route_of_connection(manage: 
         ("firms", "companies", "running", 0),
         (ROUTE, "contacts", "running", 0),
     ]
-    # What changes from now on is looked after, of both.
+    # Both follow changes from now on.
     assert {one["object"] for one in shown["reconciliations"]} == {"companies", "contacts"}
     assert all(one["since"] < one["due_at"] for one in shown["reconciliations"])
 

@@ -1,4 +1,4 @@
-"""Records of a program through a route: checked, queued, and found in the receipts."""
+"""Records of a program for a route: validated, queued, and found in the receipts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_send_records_id_is_found_in_the_receipts(manage: Manage) -> None:
 def test_send_records_scope_can_be_narrowed_to_the_destination(
     manage: Manage, shared: Cloud, scope: str, route: str, expected: tuple[int, str | None]
 ) -> None:
-    """A narrowed token gets one answer for a route to another destination and for one that does not exist."""
+    """A restricted token gets the same response for a route to another destination and for one that does not exist."""
     _, token = manage.create_integration(scope)
     answer = manage.program(token, "POST", "/records", {"route": route, "records": [RECORD]})
     reason = answer.content.get("type", "").rpartition(":")[2] or None

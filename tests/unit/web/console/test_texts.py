@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from portaria.api.validation import Matching
 from portaria.web.console import forms, pages
 from portaria.web.console.resource_pages import ONCE
 from portaria.web.console.sections import BY_ID, SECTIONS, Section
@@ -32,7 +33,8 @@ def states(model: type[BaseModel] | None) -> set[str]:
 def needed(section: Section) -> set[str]:
     keys = {f"section.{section.name}", f"about.{section.name}"}
     fields = {*section.columns, *section.facts, *section.api.filters}
-    words = states(section.api.output) | set(section.api.filters.get("state", ()) or ())
+    filtered = section.api.filters.get("state", ())
+    words = states(section.api.output) | (set() if isinstance(filtered, Matching) else set(filtered))
     inputs = [(BY_ID[section.create], section.create_fields)] if section.create else []
     if section.create:
         keys |= {f"create.{section.name}", "done.create"}

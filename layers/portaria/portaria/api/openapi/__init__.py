@@ -1,5 +1,0 @@
-"""The API's document, docs/openapi.yaml; `python -m portaria.api.openapi` prints it. `document.build` is its beginning.
-
-It is generated from the table of operations, the models of their input and output, the platforms' front doors and the catalogue
-of events. Only the requests for the document and its page import this package.
-"""

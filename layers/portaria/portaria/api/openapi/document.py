@@ -1,4 +1,9 @@
-"""The whole document: OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.1.html."""
+"""The API's document, docs/openapi.yaml; `python -m portaria.api.openapi` prints it.
+
+OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.1.html. It is generated from the table of operations, the models of their input
+and output, the platforms' data ingestion endpoints and the catalogue of events. Only requests for the document and its page
+import this package.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,6 @@ below `/admin/v1` with AWS Signature Version 4. Each server has the security sch
 
 - **Errors** are problem documents (RFC 9457) with `type`, `title`, `status`, `detail`, `request_id` and, where one field is to
   blame, `field`. `type` is for programs and does not change; `detail` is a sentence for people. Each response lists its types.
-  API Gateway's own refusals have the same members and the media type `application/json`.
 - **Pagination**: a listing returns `items` and `next_cursor`. Send it as `cursor` to get the next page; it is null on the last.
 - **Idempotency**: send an `Idempotency-Key` with a POST that creates or sends something. A repetition with the same key within
   a day gets the first response. With another path or body it is 422, and 409 while the first request is in progress.
@@ -39,18 +43,18 @@ def build(host: str = HOST) -> Document:
     paths = operation_items.paths(schemas, found)
     security = _security_schemes()
     responses: Document = {}
-    for door in tags.FRONT_DOORS:
-        paths |= {path: {"servers": [server(host)], **item} for path, item in door.paths().items()}
-        schemas |= door.schemas()
-        responses |= door.responses()
-        security |= door.security_schemes()
+    for api in tags.API_DOCUMENTS:
+        paths |= {path: {"servers": [server(host)], **item} for path, item in api.paths().items()}
+        schemas |= api.schemas()
+        responses |= api.responses()
+        security |= api.security_schemes()
     paths |= {path: {"servers": [server(host)], **item} for path, item in public_paths.paths(schemas).items()}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Portaria",
             "version": VERSION,
-            "summary": "Connections, routes, installs and private integrations of one stack, and its front door for records.",
+            "summary": "Connections, routes, installs and private integrations of one stack, and its data ingestion endpoint.",
             "description": DESCRIPTION + _scope_table(),
             "contact": {"name": "Portaria contributors"},
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},

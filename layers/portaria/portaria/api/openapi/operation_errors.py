@@ -14,14 +14,26 @@ TOO_LARGE, UNPROCESSABLE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPRO
 TOO_MANY, FAILED = HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR
 BAD_GATEWAY, UNAVAILABLE, TIMED_OUT = HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT
 
-# Of every operation. `access_denied`, `expired_credentials`, `invalid_signature`, `filtered` and `throttled` are API Gateway's.
-COMMON: Reasons = {
-    BAD_REQUEST: ("header_repeated",),
-    UNAUTHORIZED: ("token_missing", "token_refused", "token_rotated"),
-    FORBIDDEN: ("missing_scope", "access_denied", "expired_credentials", "invalid_signature", "filtered"),
-    TOO_MANY: ("too_many_attempts", "throttled"),
+# API Gateway's own refusals, which template.yaml defines.
+GATEWAY: Reasons = {
+    BAD_REQUEST: ("bad_parameters", "refused"),
+    UNAUTHORIZED: ("unauthorized",),
+    FORBIDDEN: ("access_denied", "expired_credentials", "invalid_signature", "invalid_api_key", "filtered"),
+    TOO_MANY: ("throttled",),
     FAILED: ("internal_error",),
+    BAD_GATEWAY: ("internal_error",),
+    TIMED_OUT: ("timed_out",),
+}
+# Of every operation.
+COMMON: Reasons = {
+    BAD_REQUEST: ("header_repeated", *GATEWAY[BAD_REQUEST]),
+    UNAUTHORIZED: ("token_missing", "token_refused", "token_rotated", *GATEWAY[UNAUTHORIZED]),
+    FORBIDDEN: ("missing_scope", *GATEWAY[FORBIDDEN]),
+    TOO_MANY: ("too_many_attempts", *GATEWAY[TOO_MANY]),
+    FAILED: GATEWAY[FAILED],
+    BAD_GATEWAY: GATEWAY[BAD_GATEWAY],
     UNAVAILABLE: ("storage_unavailable", "storage_busy"),
+    TIMED_OUT: GATEWAY[TIMED_OUT],
 }
 # The same wherever they occur: the document has one response for each.
 SHARED: Reasons = COMMON | {
@@ -41,7 +53,7 @@ _CALLED: Reasons = {
     CONFLICT: _UNUSABLE,
     BAD_GATEWAY: ("unreachable",),
     UNAVAILABLE: _NOT_SENT,
-    TIMED_OUT: ("no_answer", "timed_out"),
+    TIMED_OUT: ("no_answer",),
 }
 _FREE_CALL: Reasons = {
     BAD_REQUEST: (
@@ -71,6 +83,10 @@ _CREDENTIALS: Reasons = {
     CONFLICT: ("connection_changed", "no_own_credentials"),
     UNAVAILABLE: ("platform_unreachable", "vault_unavailable"),
 }
+_UNKNOWN_WEBHOOK: Reasons = {NOT_FOUND: ("unknown_webhook",)}
+_UNKNOWN_DELIVERY: Reasons = {NOT_FOUND: ("unknown_delivery",)}
+_WEBHOOK_URL: Reasons = {BAD_REQUEST: ("bad_url", "address_not_allowed", "host_not_found")}
+_QUEUED_WEBHOOK: Reasons = {CONFLICT: ("webhook_disabled",), UNAVAILABLE: ("queue_unavailable",)}
 _LETTERS: Reasons = {BAD_REQUEST: ("bad_cursor",), NOT_FOUND: ("unknown_connection", "unknown_route")}
 
 
@@ -170,6 +186,18 @@ SPECIFIC: dict[str, Reasons] = {
     "rotate_private_integration": together(_OWN_INTEGRATION, {CONFLICT: ("rotation_under_way", "changed_meanwhile")}),
     "cancel_private_integration_rotation": together(_OWN_INTEGRATION, {CONFLICT: ("no_rotation", "changed_meanwhile")}),
     "expire_private_integration_rotation": together(_OWN_INTEGRATION, {CONFLICT: ("no_rotation", "changed_meanwhile")}),
+    "create_webhook": together(_WEBHOOK_URL, {CONFLICT: ("too_many_webhooks",)}),
+    "show_webhook": _UNKNOWN_WEBHOOK,
+    "replace_webhook": together(_WEBHOOK_URL, _UNKNOWN_WEBHOOK),
+    "delete_webhook": _UNKNOWN_WEBHOOK,
+    "rotate_webhook_secret": together(_UNKNOWN_WEBHOOK, {CONFLICT: ("rotation_under_way", "changed_meanwhile")}),
+    "test_webhook": together(_UNKNOWN_WEBHOOK, _QUEUED_WEBHOOK),
+    "list_webhook_deliveries": _UNKNOWN_WEBHOOK,
+    "show_webhook_delivery": together(_UNKNOWN_WEBHOOK, _UNKNOWN_DELIVERY),
+    "redeliver_webhook_delivery": together(
+        _UNKNOWN_WEBHOOK, _UNKNOWN_DELIVERY, _QUEUED_WEBHOOK, {CONFLICT: ("not_redeliverable",)}
+    ),
+    "redeliver_webhook_deliveries": together(_UNKNOWN_WEBHOOK, _QUEUED_WEBHOOK, {BAD_REQUEST: ("bad_cursor",)}),
 }  # fmt: skip
 # Of a proxied request, whose other responses are the API's own.
 PROXIED = together(_CALLED, _FREE_CALL, {BAD_REQUEST: ("bad_body",), BAD_GATEWAY: ("body_withheld",)})
@@ -188,7 +216,7 @@ def _of_shape(operation: Operation) -> list[Reasons]:
         filters = tuple(f"bad_{name}" for name in operation.filters)
         found.append({BAD_REQUEST: ("bad_limit", "bad_cursor", "unknown_parameter", "parameter_repeated", *filters)})
     if operation.input:
-        found.append({BAD_REQUEST: ("invalid_input", "bad_json"), TOO_LARGE: ("body_too_large",)})
+        found.append({BAD_REQUEST: ("invalid_input", "bad_json", "bad_body"), TOO_LARGE: ("body_too_large",)})
     if operation.parameters:
         found.append({NOT_FOUND: ("unknown_path",)})
     if operation.creates:

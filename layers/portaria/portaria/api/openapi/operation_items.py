@@ -69,7 +69,7 @@ def _operation(operation: Operation, found_schemas: Document, problems: Problems
 def _description(operation: Operation) -> str:
     narrowed_to = "the route's destination" if operation.checks_scope else "the connection"
     parts = [
-        operation.description or f"{operation.summary}.",
+        operation.description,
         f"Scope: `{operation.scope}`." if operation.scope else "Every caller may do this.",
         f"It can be narrowed to {narrowed_to}." if operation.narrowable else "",
         "Tokens can use it only if the stack's parameter allows it." if operation.managers_only else "",

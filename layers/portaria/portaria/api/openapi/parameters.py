@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from portaria.api import idempotency, validation
-from portaria.api.openapi.examples import access, delivery
+from portaria.api.openapi import example_values, schemas
 from portaria.api.operation import Operation
 
 Document = dict[str, Any]
@@ -14,45 +14,28 @@ Document = dict[str, Any]
 class Parameter(NamedTuple):
     pattern: str
     description: str
-    example: str
 
 
 _PATH: dict[str, Parameter] = {
-    "name": Parameter(validation.NAME, "The name of the connection.", "erp"),
-    "platform": Parameter(validation.PLATFORM_NAME, "The platform's name.", "kommo"),
-    "client": Parameter(validation.CLIENT_NAME, "The OAuth client's name.", "shop"),
+    "name": Parameter(validation.NAME, "The name of the connection."),
+    "platform": Parameter(validation.PLATFORM_NAME, "The platform's name."),
+    "delivery": Parameter(r"[A-Za-z0-9_-]{1,64}", "The delivery's id."),
+    "client": Parameter(validation.CLIENT_NAME, "The OAuth client's name."),
 }
 # What `name` and `id` are, by the step of the path before them.
 _OF_COLLECTION: dict[str, Parameter] = {
-    "routes": Parameter(validation.NAME, "The name of the route.", "shop-contacts"),
-    "destinations": Parameter(validation.NAME, "The name of the destination.", "marketo-main"),
-    "installs": Parameter(r"[A-Za-z0-9_-]{1,64}", "The install's id.", "4f1c2a9b7d3e5f60"),
-    "receipts": Parameter(r"[0-9a-f]{40}", "The receipt's id.", delivery.RECEIPT),
-    "dead-letters": Parameter(r"[A-Za-z0-9_-]{1,64}", "The dead letter's id.", delivery.DEAD_LETTER),
+    "routes": Parameter(validation.NAME, "The name of the route."),
+    "destinations": Parameter(validation.NAME, "The name of the destination."),
+    "installs": Parameter(r"[A-Za-z0-9_-]{1,64}", "The install's id."),
+    "receipts": Parameter(r"[0-9a-f]{40}", "The receipt's id."),
+    "dead-letters": Parameter(r"[A-Za-z0-9_-]{1,64}", "The dead letter's id."),
     "private-integrations": Parameter(
         r"[0-9A-Za-z]{10}",
         "The private integration's id: the ten characters after `portaria_` in its token.",
-        "4fZ0aQ9xTb",
     ),
-    "console-sessions": Parameter(r"[0-9a-f]{40}", "The session's id.", access.CONSOLE_SESSION),
-    "contacts": Parameter(r"[A-Za-z0-9]{1,64}", "The contact's id at the platform.", "ocQHyuzHvysMo5N5VsXc"),
-}
-# Examples of filters whose values are not listed.
-_FILTERS: dict[str, str] = {
-    "account_id": "30513412",
-    "client": "shop",
-    "connection": "marketo-main",
-    "correlation_id": "nightly-import-2026-11-28",
-    "destination": "marketo-main",
-    "operation": "create_connection",
-    "platform": "kommo",
-    "reason": "refused_by_destination",
-    "record": "kommo-shop-30513412/37054081",
-    "request": delivery.REQUEST,
-    "route": "shop-contacts",
-    "since": "2026-11-28T18:00:00Z",
-    "source": "client:kommo/shop",
-    "target": "erp",
+    "console-sessions": Parameter(r"[0-9a-f]{40}", "The session's id."),
+    "webhooks": Parameter(r"[A-Za-z0-9_-]{1,64}", "The webhook's id."),
+    "contacts": Parameter(r"[A-Za-z0-9]{1,64}", "The contact's id at the platform."),
 }
 
 
@@ -62,7 +45,7 @@ def of(operation: Operation) -> list[Document]:
     if operation.is_greedy:
         schema: Document = {"type": "string", "minLength": 1}
         text = "The path at the connection's API, which may contain slashes."
-        made.append(path("path", text, schema, "api/orders"))
+        made.append(path("path", text, schema, example_values.parameter("path", "path")))
     if operation.listing:
         made += _of_listing(operation)
     if operation.creates:
@@ -97,8 +80,10 @@ def header(name: str, description: str, schema: Document, example: str) -> Docum
 
 def _in_path(operation: Operation, name: str) -> Document:
     collection = operation.path.split(f"/{{{name}}}")[0].rpartition("/")[2]
-    found = _OF_COLLECTION.get(collection) or _PATH[name]
-    return path(name, found.description, {"type": "string", "pattern": f"^(?:{found.pattern})$"}, found.example)
+    key = collection if collection in _OF_COLLECTION else name
+    found = (_OF_COLLECTION | _PATH)[key]
+    example = example_values.parameter("path", key)
+    return path(name, found.description, {"type": "string", "pattern": f"^(?:{found.pattern})$"}, example)
 
 
 def _of_listing(operation: Operation) -> list[Document]:
@@ -106,7 +91,7 @@ def _of_listing(operation: Operation) -> list[Document]:
     cursor = {"type": "string", "minLength": 1, "maxLength": validation.MAX_CURSOR_LENGTH}
     made = [
         query("limit", "Items per page.", limit, validation.DEFAULT_LIMIT),
-        query("cursor", "The `next_cursor` of the previous page.", cursor, delivery.PROPERTIES["next_cursor"]),
+        query("cursor", "The `next_cursor` of the previous page.", cursor, example_values.properties()["next_cursor"]),
     ]
     for name, rule in operation.filters.items():
         schema: Document = {"type": "string"}
@@ -114,5 +99,6 @@ def _of_listing(operation: Operation) -> list[Document]:
             made.append(query(name, f"Only items with this {name}.", schema | {"enum": list(rule)}, rule[0]))
             continue
         text = f"Only items with this {name}: {rule.rule}."
-        made.append(query(name, text, schema | {"pattern": f"^(?:{rule.pattern})$"}, _FILTERS[name]))
+        pattern = schemas.portable(schema | {"pattern": f"^(?:{rule.pattern})$"})
+        made.append(query(name, text, pattern, example_values.parameter("filters", name)))
     return made

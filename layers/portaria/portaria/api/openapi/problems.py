@@ -18,7 +18,8 @@ EXAMPLES = "#/components/examples/"
 MEANINGS = {
     HTTPStatus.BAD_REQUEST: "The request is not valid; `field` and `detail` say why.",
     HTTPStatus.UNAUTHORIZED: "There is no token, or it does not work.",
-    HTTPStatus.FORBIDDEN: "The caller may not do this; for a token, `detail` names the scope that is missing.",
+    HTTPStatus.FORBIDDEN: "The caller may not do this; for a token, `detail` names the scope that is missing. Or the firewall "
+    "refuses the request (`filtered`).",
     HTTPStatus.NOT_FOUND: "The resource does not exist.",
     HTTPStatus.CONFLICT: "The request conflicts with the current state; `detail` says how.",
     HTTPStatus.PRECONDITION_FAILED: "The resource has changed since its `ETag` was read.",
@@ -26,11 +27,17 @@ MEANINGS = {
     HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used with a different path or body before.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many requests, or too many with tokens that do not work: wait `Retry-After` seconds.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "An unexpected error; the log has the details under `request_id`.",
-    HTTPStatus.BAD_GATEWAY: "The platform could not be reached and nothing was sent, or its response cannot be returned.",
+    HTTPStatus.BAD_GATEWAY: "The platform could not be reached and nothing was sent, or its response cannot be returned. Or "
+    "the function failed (`internal_error`).",
     HTTPStatus.SERVICE_UNAVAILABLE: "Temporarily unavailable: try again after `Retry-After` seconds.",
-    HTTPStatus.GATEWAY_TIMEOUT: "No complete response came from the platform: the request may have been processed.",
+    HTTPStatus.GATEWAY_TIMEOUT: "No complete response came from the platform, or from the function (`timed_out`): the request "
+    "may have been processed.",
 }
-_TRY_LATER = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+# Statuses of refusals that a later repetition may not get.
+_TRY_LATER = (
+    *(HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
+    *(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY),
+)
 _CHALLENGED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
@@ -130,7 +137,6 @@ def schema() -> Document:
         "type": "object",
         "description": "An error as RFC 9457 describes it. `type` is for programs, `detail` for people.",
         "properties": described,
-        # API Gateway's own refusals of requests that it cannot read have no status and no request_id.
-        "required": ["type", "title", "status", "detail"],
+        "required": ["type", "title", "status", "detail", "request_id"],
         "examples": [shown],
     }

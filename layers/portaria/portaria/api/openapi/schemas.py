@@ -6,15 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from portaria.api.openapi.examples import access, connections, delivery
+from portaria.api.openapi import example_values
 from portaria.api.openapi.problems import REF
 from portaria.api.validation import RULE
 
 Document = dict[str, Any]
 
 _SURROGATES = r"\ud800-\udfff"
-OBJECTS = connections.OBJECTS | delivery.OBJECTS | access.OBJECTS
-PROPERTIES = connections.PROPERTIES | delivery.PROPERTIES | access.PROPERTIES
 
 
 def name_of(model: type[BaseModel]) -> str:
@@ -52,7 +50,7 @@ def listing(items: Document, item_example: Any) -> Document:
             "next_cursor": {
                 "type": ["string", "null"],
                 "description": "Where the next page begins: send it as `cursor`. Null on the last page.",
-                "examples": [PROPERTIES["next_cursor"]],
+                "examples": [example_values.properties()["next_cursor"]],
             },
         },
         "required": ["items", "next_cursor"],
@@ -62,26 +60,27 @@ def listing(items: Document, item_example: Any) -> Document:
 
 
 def example(model: type[BaseModel]) -> Document:
-    """An object of this model. Raises `KeyError` if `examples` has none."""
-    return OBJECTS[name_of(model)]
+    """An object of this model. Raises `KeyError` if `example_values` has none."""
+    return example_values.objects()[name_of(model)]
 
 
 def _complete(names: list[str], schema: Document) -> Document:
     """A model's schema with its title, its rules in words and its examples. `names` are the model's and those it inherits."""
-    shown = OBJECTS.get(names[0], {})
+    shown = example_values.objects().get(names[0], {})
     properties = {field: _property(names, field, each, shown) for field, each in schema.get("properties", {}).items()}
-    made = {**_portable(schema), "title": names[0], "properties": properties}
+    made = {**portable(schema), "title": names[0], "properties": properties}
     return made | ({"examples": [shown]} if shown else {})
 
 
 def _property(names: list[str], field: str, schema: Document, shown: Document) -> Document:
-    made: Document = _portable(schema)
+    made: Document = portable(schema)
     description = str(made.get("description", ""))
     made["description"] = " ".join([description, *_rules(made)]).strip()
     value = shown.get(field)
     if value in (None, [], {}):
         keys = [*(f"{name}.{field}" for name in names), field]
-        value = next((PROPERTIES[key] for key in keys if key in PROPERTIES), value)
+        several = example_values.properties()
+        value = next((several[key] for key in keys if key in several), value)
     return made if value is None else made | {"examples": [value]}
 
 
@@ -103,13 +102,13 @@ def _keys(schema: Any) -> set[str]:
     return set(schema) if isinstance(schema, dict) else set()
 
 
-def _portable(schema: Any) -> Any:
+def portable(schema: Any) -> Any:
     """Without the default null, which the API never puts in a field, and without surrogates in patterns: they are characters
     of Python's, and not of JSON's, so that other languages refuse the pattern.
     """
     if isinstance(schema, dict):
-        kept = {name: _portable(inner) for name, inner in schema.items()}
+        kept = {name: portable(inner) for name, inner in schema.items()}
         return {name: inner for name, inner in kept.items() if name != "default" or inner is not None}
     if isinstance(schema, list):
-        return [_portable(inner) for inner in schema]
+        return [portable(inner) for inner in schema]
     return schema.replace(_SURROGATES, "") if isinstance(schema, str) else schema

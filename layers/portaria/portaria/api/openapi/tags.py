@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from portaria import platforms
 
-FRONT_DOORS = tuple(filter(None, (platform.api_document for platform in platforms.every())))
+API_DOCUMENTS = tuple(filter(None, (platform.api_document for platform in platforms.every())))
 TAGS: dict[str, tuple[str, str]] = {
     "platforms": (
         "Discovery",
@@ -22,8 +22,9 @@ TAGS: dict[str, tuple[str, str]] = {
         "Console sessions",
         "Links that open the console in a browser, and the sessions that are open.",
     ),
+    "webhooks": ("Webhooks", "Endpoints of your application that receive events, and what was sent to them."),
     "audit": ("Audit", "Who requested which change, and its outcome."),
-    **{door.NAME: door.TAG for door in FRONT_DOORS},
+    **{api.NAME: api.TAG for api in API_DOCUMENTS},
     "install": ("Install pages", "What a customer's browser and a marketplace open to install an application."),
     "incoming-webhooks": (
         "Incoming webhooks",
@@ -44,6 +45,6 @@ _TAG_OF = {
 
 
 def of(path: str) -> str:
-    """The title of the tag of a path below its door."""
+    """The title of the tag of a path below the API's root."""
     first = path.split("/")[1]
     return TAGS[_TAG_OF.get(first, first)][0]

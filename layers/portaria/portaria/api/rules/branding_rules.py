@@ -115,20 +115,26 @@ LogoText = Annotated[
 
 
 class Branding(Input):
-    """What the hosted pages show of an OAuth client, and the URLs that its customers may return to.
+    """What the hosted pages show of an OAuth client, and where its customers may be sent back to."""
 
-    `return_urls` are whole URLs, or prefixes that end with `/*`. `logo` is a PNG or SVG file in base64, at most 50 kB. Without
-    it the stored one is kept; an empty text removes it.
-    """
-
-    return_urls: ReturnUrls | None = None
-    display_name: DisplayName | None = None
-    logo: LogoText | None = None
-    colour: Colour | None = None
-    support_email: Email | None = None
-    support_url: PageUrl | None = None
-    privacy_url: PageUrl | None = None
-    terms_url: PageUrl | None = None
+    return_urls: ReturnUrls | None = Field(
+        default=None,
+        description="The pages of your application that customers may be sent back to: whole URLs, or prefixes that end with "
+        "`/*`.",
+    )
+    display_name: DisplayName | None = Field(default=None, description="The application's name on the hosted pages.")
+    logo: LogoText | None = Field(
+        default=None,
+        description="The logo: a PNG or SVG file in base64, at most 50 kB. If it is omitted, the stored one is kept; an empty"
+        " text removes it.",
+    )
+    colour: Colour | None = Field(
+        default=None, description="The colour of buttons on the hosted pages, such as `#0f6b66`."
+    )
+    support_email: Email | None = Field(default=None, description="The support address on the hosted pages.")
+    support_url: PageUrl | None = Field(default=None, description="The support page that the hosted pages link to.")
+    privacy_url: PageUrl | None = Field(default=None, description="The privacy policy that the hosted pages link to.")
+    terms_url: PageUrl | None = Field(default=None, description="The terms of service that the hosted pages link to.")
 
 
 def apply(sent: Branding, client: OAuthClient, old: OAuthClient | None) -> OAuthClient:

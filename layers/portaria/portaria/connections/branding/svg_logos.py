@@ -56,8 +56,7 @@ _VALUE = re.compile(r"[\w\s.,#%()+*/!-]*", re.ASCII)
 _REFERENCE = re.compile(r"url\(\s*['\"]?(#[\w-]+)['\"]?\s*\)", re.ASCII)
 _ID = re.compile(r"#[\w-]+", re.ASCII)
 _LENGTH = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(?:px)?", re.ASCII)
-_RULE = re.compile(r"\s*([\w\s.,#-]+)\{([^{}]*)\}", re.ASCII)
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_RULE = re.compile(r"([\w\s.,#-]+)\{([^{}]*)\}\s*", re.ASCII)
 
 
 def clean(content: bytes) -> tuple[bytes, float, float]:
@@ -171,7 +170,7 @@ def _attributes(element: str, given: dict[str, str]) -> dict[str, str]:
 
 def _style_sheet(text: str) -> str:
     """Rules with simple selectors. Raises `UnusableLogo` for everything else, such as @import."""
-    text = _COMMENT.sub("", text).strip()
+    text = _without_comments(text).strip()
     rules, place = [], 0
     while place < len(text):
         found = _RULE.match(text, place)
@@ -179,13 +178,12 @@ def _style_sheet(text: str) -> str:
             raise UnusableLogo("has a style element with more than rules such as .a{fill:#123456}")
         rules.append(f"{found[1].strip()}{{{_declarations(found[2])}}}")
         place = found.end()
-        place += len(text[place:]) - len(text[place:].lstrip())
     return "".join(rules)
 
 
 def _declarations(text: str) -> str:
     kept = []
-    for declaration in _COMMENT.sub("", text).split(";"):
+    for declaration in _without_comments(text).split(";"):
         if not declaration.strip():
             continue
         name, colon, value = declaration.partition(":")
@@ -196,6 +194,16 @@ def _declarations(text: str) -> str:
             raise UnusableLogo(f"has the style property {_shown(name)}, which a logo may not have")
         kept.append(f"{name}:{_value(value.strip(), name)}")
     return ";".join(kept)
+
+
+def _without_comments(text: str) -> str:
+    kept, *comments = text.split("/*")
+    for comment in comments:
+        _, end, rest = comment.partition("*/")
+        if not end:
+            raise UnusableLogo("has a comment in its style that is not closed")
+        kept += rest
+    return kept
 
 
 def _value(value: str, name: str) -> str:

@@ -113,7 +113,7 @@ class BatchDestinations:
             if connection.state == "removed":
                 raise Rejected("connection_removed", f"the destination {connection.name} has been removed")
             platform = platforms.load(connection.platform)
-            destination = platform.require(platform.destination_object(target.part))
+            destination = platform.require(platform.destination_object(target.object_type))
             self._known[name] = BatchDestination(connection, destination)
         return self._known[name]
 

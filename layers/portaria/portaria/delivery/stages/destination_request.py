@@ -30,7 +30,7 @@ from portaria.core.stored_reasons import ConnectionReason
 from portaria.core.unexpected_errors import log_unexpected
 from portaria.delivery.stages.batch_state import Answered, BatchDestination
 from portaria.outbound import http_client
-from portaria.outbound.rate_limiter import Pace
+from portaria.outbound.rate_limiter import RateLimiter
 from portaria.records import receipts
 from portaria.records.record_mapping import EncodedRecord
 
@@ -40,24 +40,24 @@ logger = logging.getLogger(__name__)
 TIME_TO_FINISH_S = 10.0
 # A drain sends faster than one of many workers: it is the only one at its destination, apart from sources without waiting
 # records.
-DRAIN_PACE = 4
+DRAIN_RATE_FACTOR = 4
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
 @cache
-def _pace(destination: str, per_second: float) -> Pace:
+def _rate_limiter(destination: str, per_second: float) -> RateLimiter:
     """One a process, so that the next invocation of a warm worker keeps the distance too."""
-    return Pace(per_second)
+    return RateLimiter(per_second)
 
 
 class DestinationRequests:
-    """`time_left_s` is the invocation's remaining time in seconds. `pace` multiplies a destination's requests a second."""
+    """`time_left_s` is the invocation's remaining time in seconds; `rate_factor` multiplies a destination's request rate."""
 
-    def __init__(self, table: Table, vault: Vault, time_left_s: Callable[[], float], *, pace: float) -> None:
+    def __init__(self, table: Table, vault: Vault, time_left_s: Callable[[], float], *, rate_factor: float) -> None:
         self._table = table
         self._vault = vault
         self._time_left_s = time_left_s
-        self._pace = pace
+        self._rate_factor = rate_factor
         # Without a sealing key: a destination's token comes from a log-in and is never renewed here.
         self._tokens = provider.TokenProvider(table, vault, "", time_left_s)
 
@@ -151,7 +151,7 @@ class DestinationRequests:
     def _exchange(self, destination: BatchDestination, request: Request) -> tuple[Response, Answer]:
         connection = destination.connection
         if per_second := destination.platform.REQUESTS_PER_SECOND:
-            _pace(connection.name, per_second * self._pace).wait()
+            _rate_limiter(connection.name, per_second * self._rate_factor).wait()
         response = http_client.send(request, allowed_domain=connection.allowed_domain, owner=connection.name)
         return response, destination.platform.read_answer(response)
 

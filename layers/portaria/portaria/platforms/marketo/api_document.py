@@ -15,7 +15,7 @@ Document = dict[str, Any]
 # The first segment of the paths, and the title and description.
 NAME = data_ingestion_api.ROOT.strip("/")
 TAG = (
-    "Front door",
+    "Data ingestion",
     "Records for a connected Marketo subscription, in the format of Adobe's Data Ingestion API. A program that is written for "
     "`https://mkto-ingestion-api.adobe.io` needs only this stack's URL and a private integration's token with the scope "
     "`records:send`.",
@@ -194,7 +194,7 @@ def _path(path: str) -> Document:
         "tags": [TAG[0]],
         "summary": summary,
         "description": DESCRIPTION,
-        "security": [{"front_door_token": ["records:send"]}],
+        "security": [{"data_ingestion_token": ["records:send"]}],
         "parameters": _parameters(path),
         "responses": _responses(),
         "requestBody": {"description": schema["description"], "required": True, "content": content},
@@ -240,7 +240,7 @@ def _responses() -> Document:
 
 
 def _name(status: str) -> str:
-    return f"FrontDoor{status}"
+    return f"DataIngestion{status}"
 
 
 def responses() -> Document:
@@ -251,7 +251,7 @@ def responses() -> Document:
 def _refusal(status: str) -> Document:
     code = _CODES[status]
     example = {"error_code": code, "message": data_ingestion_api.MESSAGES[code]}
-    schema = {"$ref": "#/components/schemas/FrontDoorError"}
+    schema = {"$ref": "#/components/schemas/DataIngestionError"}
     return {
         "description": _STATUSES[status],
         "headers": _headers("X-Request-Id", *(["Retry-After"] if status in ("429", "500") else [])),
@@ -269,8 +269,8 @@ def schemas() -> Document:
     code = _CODES["404"]
     example = {"error_code": code, "message": data_ingestion_api.MESSAGES[code]}
     return {
-        "FrontDoorError": {
-            "title": "FrontDoorError",
+        "DataIngestionError": {
+            "title": "DataIngestionError",
             "type": "object",
             "description": "An error as Adobe's API describes it. `error_code` is for programs, `message` for people.",
             "properties": {
@@ -289,10 +289,10 @@ def schemas() -> Document:
 
 def security_schemes() -> Document:
     return {
-        "front_door_token": {
+        "data_ingestion_token": {
             "type": "apiKey",
             "in": "header",
             "name": data_ingestion_api.TOKEN_HEADER,
-            "description": "A private integration's token, for the front door.",
+            "description": "A private integration's token, for the data ingestion endpoint.",
         }
     }

@@ -45,8 +45,8 @@ class Answer:
 
 @dataclass
 class ApiCalls:
-    """`invoke` carries out an event in the function `call_connection`. `base_path` is what precedes the API's own paths at
-    `host`: the stage."""
+    """`invoke` carries out an event in the function `call_connection`. `base_path` is what precedes the API's own paths in
+    the URL: the stage."""
 
     service: Service
     caller: Caller
@@ -54,7 +54,6 @@ class ApiCalls:
     context: Any
     invoke: Invoke
     base_path: str = ""
-    host: str = ""
 
     def allows(self, operation: str, path: dict[str, str] | None = None) -> bool:
         """Whether the session may do this, so that a page shows only what works."""
@@ -78,7 +77,7 @@ class ApiCalls:
         operation = BY_ID[operation_id]
         event = self._event(operation, path or {}, query or {}, body, key, etag)
         if operation.function == HERE:
-            answer = self.service.answer(event, self.context, self.caller)
+            answer = self.service.answer(HttpRequest.from_event(event), self.context, self.caller)
         else:
             self.service.require_scope(operation, self.caller, path or {})
             answer = self.invoke(event)
@@ -107,7 +106,7 @@ class ApiCalls:
             "isBase64Encoded": False,
             "requestContext": {
                 "requestId": self.request.request_id,
-                "domainName": self.host,
+                "domainName": self.request.host,
                 "path": self.base_path + filled,
                 "resourcePath": resource,
                 "identity": {"userArn": self.caller.id, "sourceIp": self.request.source_address},

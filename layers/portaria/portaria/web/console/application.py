@@ -56,14 +56,13 @@ class Console:
         self.invoke = invoke
         self.logger = logger
 
-    def answer(self, event: dict[str, Any], context: Any) -> Answer:
-        """Answer an event of API Gateway's proxy integration."""
-        request = HttpRequest.from_event(event)
+    def answer(self, request: HttpRequest, context: Any) -> Answer:
+        """Answer a request of API Gateway's proxy integration."""
         base = _base(request.path)
         language = _language(request)
         frame = Frame(language, base)
         try:
-            return self._route(request, event, context, frame)
+            return self._route(request, context, frame)
         except Rejected as refused:
             self.logger.warning("console_request_refused", reason=refused.reason)
             return self._message(frame, refused.status, refused.reason, refused.detail)
@@ -73,7 +72,7 @@ class Console:
             self.logger.error("console_request_failed", error=kind, at=place)
             return self._message(frame, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", request.request_id)
 
-    def _route(self, request: HttpRequest, event: dict[str, Any], context: Any, frame: Frame) -> Answer:
+    def _route(self, request: HttpRequest, context: Any, frame: Frame) -> Answer:
         steps = [unquote(step) for step in request.path[len(frame.base) :].split("/") if step]
         if steps[:1] == ["assets"]:
             return _asset(steps)
@@ -86,7 +85,7 @@ class Console:
         sent: forms.Sent = {}
         if request.method == "POST":
             sent = forms.parse(request.body)
-            guard.check_form(request, cookie, sent, f"https://{_host(event)}")
+            guard.check_form(request, cookie, sent, f"https://{request.host}")
         elif request.method not in ("GET", "HEAD"):
             raise Rejected("unknown_path", "this page does not exist", status=405)
         if steps == ["sign-out"] and sent:
@@ -94,18 +93,23 @@ class Console:
             return _redirect(f"{frame.base}/sign-in", {"Set-Cookie": [guard.clear_cookie()]})
         if steps == ["language"] and sent:
             return self._set_language(frame, sent)
-        visit = self._visit(request, event, context, frame, session, cookie, sent)
+        visit = self._visit(request, context, frame, session, cookie, sent)
         return self._page(visit, steps)
 
     def _visit(
-        self, request: HttpRequest, event: dict[str, Any], context: Any, frame: Frame, session: ConsoleSession,
-        cookie: Secret, sent: forms.Sent,
-    ) -> Visit:  # fmt: skip
+        self,
+        request: HttpRequest,
+        context: Any,
+        frame: Frame,
+        session: ConsoleSession,
+        cookie: Secret,
+        sent: forms.Sent,
+    ) -> Visit:
         caller = Caller(
             session.principal, f"console session {session.id[:8]}", request.source_address, session.scopes, CONSOLE
         )
         stage = frame.base.removesuffix(ROOT)
-        api = ApiCalls(self.service, caller, request, context, self.invoke, stage, _host(event))
+        api = ApiCalls(self.service, caller, request, context, self.invoke, stage)
         names = [section.name for section in SECTIONS if api.allows(section.list_operation)]
         whole = Frame(
             frame.language,
@@ -209,10 +213,6 @@ def _base(path: str) -> str:
     """Where the console is: the path with its stage, up to `/console`."""
     before, found, _ = path.partition(ROOT)
     return before + ROOT if found else ROOT
-
-
-def _host(event: dict[str, Any]) -> str:
-    return str((event.get("requestContext") or {}).get("domainName", ""))
 
 
 def _language(request: HttpRequest) -> str:

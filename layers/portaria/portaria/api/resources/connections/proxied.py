@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from portaria.api.operation import ApiRequest, Event, Reply
+from portaria.api.operation import ApiRequest, Reply
 from portaria.api.resources.connections import calls
 from portaria.connections import connection_store, proxy_call
 from portaria.connections.proxy_call import Call
@@ -74,9 +74,8 @@ class ProxiedRequest:
         return json.dumps([self.call.target, b64encode(self.call.body or b"").decode()])
 
 
-def read(event: Event) -> ProxiedRequest:
+def read(http: HttpRequest) -> ProxiedRequest:
     """Raises `Rejected` for a body that cannot be decoded, and 413 where it is too large."""
-    http = HttpRequest.from_event(event)
     found = _BELOW.fullmatch(http.path)
     if not found:
         raise Rejected("unknown_path", "this path does not exist in the API", status=404)

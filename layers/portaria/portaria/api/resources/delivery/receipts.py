@@ -19,13 +19,14 @@ from portaria.core.errors import Rejected
 from portaria.records import correlations, newest_receipts, receipt_search, receipts
 from portaria.records.receipts import AcceptedRequest, Receipt
 
-# What the front door takes for one.
+# What the data ingestion endpoint accepts for one.
 CORRELATION_ID = r"[^\x00-\x1f\x7f-\x9f]{1,255}"
 FILTERS: Filters = {
     "destination": Matching(NAME, "the name of the destination: 3 to 64 of A-Z a-z 0-9 _ -"),
     "request": Matching(r"[\x21-\x7e]{1,255}", "an X-Request-Id, 1 to 255 printable ASCII characters"),
     "correlation_id": Matching(
-        CORRELATION_ID, "an X-Correlation-Id of a front door's caller, 1 to 255 characters without control characters"
+        CORRELATION_ID,
+        "the X-Correlation-Id of a data ingestion request, 1 to 255 characters without control characters",
     ),
     "record": Matching(
         rf"{NAME}/[^\x00-\x1f]{{1,400}}", "SOURCE/KEY: the name of the source, and the record's key there"
@@ -37,8 +38,8 @@ MAX_SEARCHES = 10
 WAYS = "give at most one of destination (optionally with record), request and correlation_id, and optionally state"
 
 
-class FrontDoorRequest(Output):
-    """A request with records that the front door accepted."""
+class RecordsRequest(Output):
+    """A request with records that a program sent: to the data ingestion endpoint, or by `send_records`."""
 
     id: str = Field(description="The request's `X-Request-Id`.")
     caller: str = Field(description="The private integration that sent it: `private-integration:` and its id.")
@@ -55,7 +56,7 @@ class ReceiptOutput(Output):
 
     id: str | None = Field(description="The receipt's id. Null for `queued`.")
     state: Literal["queued", "sent", "accepted", "applied", "failed", "unknown"] = Field(
-        description="`queued` (accepted by the front door, not sent yet), `sent`, `accepted` (the destination has taken it), "
+        description="`queued` (accepted from a program, not sent yet), `sent`, `accepted` (the destination has taken it), "
         "`applied`, `failed`, or `unknown` (not every outcome was reported before the deadline).",
     )
     destination: str = Field(description="The name of the connection that the records went to.")
@@ -65,15 +66,15 @@ class ReceiptOutput(Output):
     byte_count: int | None = Field(description="The size of the request's body in bytes.")
     sent_at: Time | None = Field(description="When the request was sent.")
     accepted_at: Time | None = Field(
-        description="When the destination accepted it or, for `queued`, when the front door did."
+        description="When the destination accepted it or, for `queued`, when the program's request was accepted."
     )
     deadline: Time | None = Field(description="Until when the destination's reports are awaited.")
     request_id: str | None = Field(description="The destination's id of the request.")
     correlation_id: str | None = Field(
-        description="The `X-Correlation-Id` of the front door's caller, if all records came from one call."
+        description="The `X-Correlation-Id` of the program's request, if all records came from one."
     )
     request_source: str | None = Field(
-        description="The `X-Request-Source` of the front door's caller, if all records came from one call."
+        description="The `X-Request-Source` of the program's request, if all records came from one."
     )
     code: str | None = Field(description="The destination's error code.")
     applied_count: int = Field(description="How many records the destination has reported as applied.")
@@ -85,9 +86,9 @@ class ReceiptOutput(Output):
 
 
 class ReceiptWithRequests(ReceiptOutput):
-    """A receipt and the front-door requests whose records it carried."""
+    """A receipt and the programs' requests whose records it carried."""
 
-    requests: list[FrontDoorRequest] = Field(description="The front-door requests, several if records were merged.")
+    requests: list[RecordsRequest] = Field(description="The programs' requests, several if records were merged.")
 
 
 def list_page(asked: ApiRequest) -> Reply:
