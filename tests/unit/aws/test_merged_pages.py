@@ -100,5 +100,6 @@ def test_read_items_leaves_out_items_that_are_gone(table: Table) -> None:
     for place in ("1", "2", "3"):
         put(table, place, "open")
     entries, _ = merged_pages.merged_page(table, STATES, index=filter_index.INDEX, cursor=None, limit=5)
+    assert {name for entry in entries for name in entry} == {"pk", "sk", "filter_pk", "filter_sk"}
     table.delete("THING#2", "THING")
     assert [item["pk"] for item in filter_index.read_items(table, entries)] == ["THING#1", "THING#3"]
