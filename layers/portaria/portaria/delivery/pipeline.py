@@ -2,10 +2,10 @@
 
     resolve → deduplicate → map → send → record
 
-Each record ends in one of five ways: the destination has accepted it (or a newer version of it), a newer version is on its way,
+Each record ends in one of five ways: the destination has accepted it (or a newer version of it), a newer version is being sent,
 it is a dead letter with its reason, it waits in the table (`waiting_lists`), or its message returns to the queue (a message
 that is too large for a slow destination returns in parts). So a message returns exactly if at least one of its records has
-not been dealt with. `record_release` sends the waiting records through the same stages.
+not been handled. `record_release` sends the waiting records through the same stages.
 
 Two stages are lazy, so that work and writes of different groups alternate: the marks of one group of messages are written, then
 its records are mapped, before the next group's marks; and the result of each request is recorded before the next request is
@@ -72,7 +72,7 @@ def ingest_waiting(
 
 
 def _without_gc(run: Callable[[], BatchOutcome]) -> BatchOutcome:
-    """A batch's objects live until its end, so each search for cycles among them is in vain."""
+    """Switch off garbage collection during a batch: its objects live until its end, so no search for cycles finds any."""
     gc.disable()
     try:
         return run()
@@ -82,7 +82,7 @@ def _without_gc(run: Callable[[], BatchOutcome]) -> BatchOutcome:
 
 @cache
 def _ledger(table_name: str, time_zone: str) -> quotas.Ledger:
-    """One a process: for half a minute it remembers what other workers have used."""
+    """One per process. It caches for half a minute how much quota other workers have used."""
     return quotas.Ledger(Table(table_name), time_zone)
 
 

@@ -1,4 +1,4 @@
-"""What a batch did not deliver: records that wait in the table, and records that become dead letters.
+"""Records that a batch did not deliver: they wait in the table, or become dead letters.
 
 Both are collected while the batch runs, and written at its end, before its messages are deleted: the dead letters first, then
 new waiting lists, their entries, and the counts of the lists (see `waiting_lists` for the order within them).
@@ -46,7 +46,7 @@ class Undelivered:
         self._next_at: dict[str, int] = {}
 
     def refuse(self, refused: RejectedRecord, message_id: str = "") -> None:
-        """Make a dead letter of a record; with an id, only of the sources in that message.
+        """Turn a record into a dead letter; with an id, only for the sources in that message.
 
         The records of one message with the same route and reason share a letter.
         """
