@@ -291,6 +291,11 @@ class Scenery:
                 return [{**body, "name": fresh} for body in self.kinds.values()]
             case "replace_credentials":
                 return [credentials, {**connection, **credentials}]
+            case "replace_tags":
+                return [{"tags": {"customer_id": fresh}}, {"tags": {}}]
+            case "create_install_link":
+                link: Body = {"connection": f"{self.name}-consent"}
+                return [{**link, "tags": {"customer_id": "c-1"}, "language": "es"}, {**link, "single_use": False}]
             case "rotate_connection":
                 return [credentials, {**credentials, "expire_now": True}]
             case "call_connection":
