@@ -29,6 +29,7 @@ from tests.stack.api.fuzz_operations import (
 
 # Dead letters to look at and to delete.
 LETTERS = 8
+WEBHOOK: Body = {"url": "https://app.example.com/webhooks", "events": ["connection.*"], "description": "Customer pages"}
 SCOPES = ["routes:list", "connections:show", "connections:call@crm"]
 # Which of the connections an operation succeeds with.
 BEST = {
@@ -79,6 +80,7 @@ class Scenery:
         made = cls(cloud, Scene(cloud))
         made._install()
         made._make_connections()
+        made._make_webhook()
         integration = made.ask("POST", "private-integrations", {"name": "anchor", "scopes": SCOPES})
         made.anchors["private-integrations", "id"].append({"id": integration["id"]})
         ended = made.scene.wait_for_end()
@@ -202,6 +204,13 @@ class Scenery:
         self.contact = {"name": f"{name}-lead", "id": upserted["id"]}
         self.anchors["connections", "name", "id"].append(self.contact)
         self.ask("POST", f"connections/{name}-engage/identifiers", {"users": [self.user("ana")]})
+
+    def _make_webhook(self) -> None:
+        """A webhook with a delivery. No application answers at its URL."""
+        webhook = {"id": str(self.ask("POST", "webhooks", WEBHOOK)["id"])}
+        delivery = self.ask("POST", f"webhooks/{webhook['id']}/test")
+        self.anchors["webhooks", "id"].append(webhook)
+        self.anchors["webhooks", "id", "delivery"].append({**webhook, "delivery": str(delivery["id"])})
 
     def add_program(self, scopes: list[str]) -> str:
         """Another private integration's token. No call is about it, so that none can take it away."""
@@ -338,7 +347,11 @@ class Scenery:
                 return [{"name": fresh, "scopes": SCOPES}]
             case "edit_private_integration":
                 return [{"description": "another"}, {"name": fresh, "scopes": SCOPES[:1]}]
-            case "rotate_private_integration":
+            case "create_webhook" | "replace_webhook":
+                return [WEBHOOK, {**WEBHOOK, "events": ["*"], "description": None}]
+            case "redeliver_webhook_deliveries":
+                return [{"since": "2026-01-01T00:00:00Z"}, {"since": "2026-01-01T00:00:00Z", "state": "delivered"}]
+            case "rotate_private_integration" | "rotate_webhook_secret":
                 return [{}, {"expire_now": True}]
         return [example] if (example := example_of(operation)) is not None else []
 
@@ -363,6 +376,9 @@ class Scenery:
         """Let there be what the operation's best call needs."""
         integration = f"private-integrations/{self.anchors['private-integrations', 'id'][0]['id']}"
         match operation_id(operation):
+            case "test_webhook" | "redeliver_webhook_delivery" | "redeliver_webhook_deliveries":
+                # A call before this one may have disabled it.
+                self.ask("PUT", f"webhooks/{self.anchors['webhooks', 'id'][0]['id']}", {**WEBHOOK, "enabled": True})
             case "delete_oauth_client":
                 self._note_made("oauth-clients", self.ask("POST", "oauth-clients", self._new("kommo", self.clients)))
             case "delete_connection":
