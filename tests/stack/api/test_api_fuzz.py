@@ -11,14 +11,15 @@ import pytest
 
 from portaria.access import api_tokens
 from tests.fakes.local_cloud.session import LocalCloud
-from tests.stack.api import fuzzing
-from tests.stack.api.fuzzing import Fuzz, Group, Scenery
+from tests.stack.api.fuzz_operations import operation_id
+from tests.stack.api.fuzz_scenery import Scenery
+from tests.stack.api.fuzzing import Fuzz, Group
 
 RESULT = Path("build/faults/api_fuzz.json")
 # Made-up calls of each operation.
 ADMINISTRATOR, TOKEN, NOBODY = 2, 1, 0
 LONG_ADMINISTRATOR, LONG_TOKEN, LONG_NOBODY = 45, 45, 3
-LONG_CALLS = 5_000
+LONG_CALLS = 6_000
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_api_fuzz_every_call_is_answered_as_documented(stack: LocalCloud, scener
     assert not tally.findings, "\n".join(["answers that should not be:", *tally.sentences()])
     assert (tally.server_errors, tally.undocumented, tally.violations) == (0, 0, 0)
     # Nothing was called in vain: each operation has succeeded at least once, and each kind of caller got what is theirs.
-    assert {fuzzing.operation_id(operation) for operation in fuzz.operations} == tally.succeeded
+    assert {operation_id(operation) for operation in fuzz.operations} == tally.succeeded
     assert set(tally.statuses["no token"]) <= {200, 401, 303, 404, 403}
     assert tally.opened == {"show_health"}
     assert set(tally.statuses["guessed token"]) <= {200, 401, 429, 303}
