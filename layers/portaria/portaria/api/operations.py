@@ -403,7 +403,8 @@ OPERATIONS = [
     ),
     Operation(
         "test_webhook", "POST", "/webhooks/{id}/test", "webhooks:test", "Send a test event",
-        webhook_deliveries.test, webhook_deliveries.WebhookDelivery, status=HTTPStatus.ACCEPTED, creates=True, changes=True, description="The event `webhook.test`, whatever the webhook subscribes to.",
+        webhook_deliveries.test, webhook_deliveries.WebhookDelivery, status=HTTPStatus.ACCEPTED, creates=True, changes=True,
+        description="The event `webhook.test`, whatever the webhook subscribes to.",
     ),
     Operation(
         "list_webhook_deliveries", "GET", "/webhooks/{id}/deliveries", "webhook-deliveries:list",
@@ -422,7 +423,7 @@ OPERATIONS = [
     ),
     Operation(
         "redeliver_webhook_deliveries", "POST", "/webhooks/{id}/redelivery", "webhook-deliveries:redeliver",
-        "Send the deliveries of a time range again", webhook_deliveries.redeliver_range,
+        "Send deliveries of a range again", webhook_deliveries.redeliver_range,
         webhook_deliveries.RedeliveredDeliveries, input=webhook_deliveries.WebhookRedelivery, status=HTTPStatus.ACCEPTED,
         creates=True, changes=True,
         description="At most a hundred with each call: repeat it with `next_cursor` while `more` is true.",

@@ -21,10 +21,11 @@ from functools import cache
 
 from portaria.aws.table import Table
 from portaria.connections.vault import Vault
+from portaria.core import clock
 from portaria.core.entities import Target
 from portaria.core.settings import IngestRecordsSettings, ReleaseRecordsSettings
 from portaria.core.unexpected_errors import log_unexpected
-from portaria.delivery import quotas, retry_schedule
+from portaria.delivery import quota_warnings, quotas, retry_schedule
 from portaria.delivery.stages.batch_state import BatchDestinations, BatchOutcome, QueuedMessage, by_message
 from portaria.delivery.stages.deduplicate import Deduplicator
 from portaria.delivery.stages.destination_request import DRAIN_RATE_FACTOR, DestinationRequests
@@ -139,4 +140,7 @@ def _run(
             for message_id in by_message(by_target[target]):
                 outcome.hold(message_id)
     recorder.write()
+    if outcome.quota_left:
+        day = quotas.day_of(ledger.zone, clock.now()).name
+        quota_warnings.publish(table, settings.bus_name, outcome.quota_left, day)
     return outcome

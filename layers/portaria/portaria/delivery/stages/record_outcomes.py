@@ -133,6 +133,13 @@ class OutcomeRecorder:
         try:
             for pause in destination.pauses:
                 destination_pause.end(self._table, pause)
+                detail = {
+                    "connection": pause.destination,
+                    "object": pause.object,
+                    "reason": pause.reason.value,
+                    "paused_since": pause.since,
+                }
+                event_bus.put(self._bus_name, event_bus.DESTINATION_RESUMED, detail)
         except Exception as error:  # noqa: BLE001 - the next success ends it
             log_unexpected("pause_not_ended", error, connection=destination.connection.name)
         destination.pauses = []
@@ -150,6 +157,16 @@ class OutcomeRecorder:
             if is_new and reason is PauseReason.STOPPED:
                 detail = {"connection": name, "object": object_name, "code": answer.code, "detail": answer.detail}
                 event_bus.put(self._bus_name, event_bus.DESTINATION_STOPPED, detail)
+            if is_new:
+                until = clock.epoch_to_iso(clock.now().timestamp() + for_s)
+                detail = {
+                    "connection": name,
+                    "object": object_name,
+                    "reason": reason.value,
+                    "code": answer.code,
+                    "until": until,
+                }
+                event_bus.put(self._bus_name, event_bus.DESTINATION_PAUSED, detail)
         except Exception as error:  # noqa: BLE001 - the next batch gets the same answer and pauses it
             log_unexpected("pause_not_written", error, connection=name)
 
