@@ -526,7 +526,7 @@ class TestApi:
 
 
 class TestSignatures:
-    """The other side is the reference library."""
+    """The receiver uses the reference library."""
 
     KEY = signatures.new_secret()
     BODY = '{"type":"connection.ready","name":"São João"}'.encode()
